@@ -1,0 +1,255 @@
+"""How the rooms reach storage. ``store`` implements these in SQL, ``client`` over HTTPS (`Objects` alone).
+
+Each write names its `Writer`; who may write what is held here, below HTTP, so that it holds without HTTP too:
+Claims are written by `Capacity` alone, a Claim's status and a Host's ``status.report`` by that host's agent alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from bessemer.core.resource import Change, Key
+from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, Quota, UsageBatch, Use
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes. ``name`` is a user's name, a host's for an agent, a part's otherwise."""
+
+    kind: Literal["user", "controller", "agent", "gateway", "system"]
+    name: str
+    request_id: str = ""
+    source: str = ""
+    groups: tuple[str, ...] = ()
+
+
+CONTROLLER = Writer("controller", "controller")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as it is kept and served: ``body`` is the exact JSON."""
+
+    key: Key
+    uid: str
+    revision: int
+    generation: int
+    host: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list, all of one ``revision``. ``next`` is "" at the end; ``remaining`` counts what follows it."""
+
+    items: Sequence[Stored]
+    revision: int
+    next: str = ""
+    remaining: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which objects of a kind. None is any; ``labels`` must all be equal; ``host`` is Claim ``spec.host``.
+
+    ``namespaces`` bounds the view of somebody who may see some projects only; ``names`` likewise for kinds without.
+    """
+
+    kind: str
+    namespace: str | None = None
+    name: str | None = None
+    host: str | None = None
+    namespaces: frozenset[str] | None = None
+    names: frozenset[str] | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Everything up to ``revision`` has been delivered."""
+
+    revision: int
+
+
+Part = Literal["main", "status", "report"]
+"""``main``: metadata and spec (status in the body is ignored). ``status``: the control side's fields of status, all of
+status for a Claim's agent. ``report``: ``status.report`` of a Host, its agent's."""
+
+
+class Objects(Protocol):
+    """Objects by key. Every method raises errors of ``core.errors``."""
+
+    async def get(self, key: Key) -> Stored:
+        """Raises NotFound."""
+        ...
+
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+        """In order of namespace and name. ``limit`` 0 is all. Raises Expired where ``after`` is of a lost snapshot."""
+        ...
+
+    async def create(self, body: Mapping[str, Any], writer: Writer, *, dry_run: bool = False) -> Stored:
+        """``body`` holds apiVersion, kind, metadata.name (and namespace), spec. Raises AlreadyExists, Forbidden, QuotaExceeded."""
+        ...
+
+    async def replace(
+        self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
+    ) -> Stored:
+        """Replace one part. A ``metadata.resourceVersion`` or ``uid`` in the body must match. A write that changes nothing
+        keeps the revision. Raises NotFound, Conflict, Forbidden."""
+        ...
+
+    async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
+        """Delete, or set deletionTimestamp while finalizers stand. Owned objects follow. Raises NotFound, Conflict."""
+        ...
+
+    def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        """Every change after ``since``, in order of revision, for ever; with None first an ADDED for each object that
+        there is, then a Bookmark. Raises Expired where history does not reach back to ``since``."""
+        ...
+
+
+class Capacity(Protocol):
+    """The one writer of Claims: quota, hardware, ledger and object change in one transaction."""
+
+    async def declare(
+        self, host: str, inventory: Inventory, *, overcommit_milli: int = 1000, schedulable: bool = True
+    ) -> None:
+        """Let the rows of capacity follow what the agent found. A claimed device that vanished is marked lost, not deleted.
+        ``overcommit_milli`` 4000 sells each core four times."""
+        ...
+
+    async def withdraw(self, host: str) -> None:
+        """The host is gone: drop its rows. Raises Conflict while a Claim stands there."""
+        ...
+
+    async def take(
+        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer
+    ) -> Sequence[Stored]:
+        """All of them or none. Each is (Claim key, spec, metadata: labels and ownerReferences). A claim that exists with the
+        same workload, replica and host is returned as it is, so that a second call is harmless. Raises QuotaExceeded, Taken."""
+        ...
+
+    async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer) -> Stored:
+        """New intent on the same hardware; generation + 1, or nothing where the intent is equal. Raises NotFound."""
+        ...
+
+    async def retire(self, key: Key, writer: Writer) -> Stored:
+        """Ask for the end: sets deletionTimestamp. Harmless when repeated. Raises NotFound."""
+        ...
+
+    async def release(self, key: Key, writer: Writer, *, fenced: bool = False) -> None:
+        """Free the hardware, close the interval, remove the Claim. Raises Conflict unless the agent reported Gone or
+        ``fenced`` says that the host cannot run it any more. Harmless when repeated."""
+        ...
+
+    async def set_quota(self, scope: str, quota: Quota) -> None:
+        """Bounds of ``tenant/NAME`` or ``project/NAME``; below present use it stops new claims and touches nothing."""
+        ...
+
+    async def use(self, scope: str) -> Sequence[Use]:
+        """Each meter of the scope."""
+        ...
+
+    async def devices(self) -> Sequence[DeviceUse]:
+        """Every device row: whose it is, and whether it is lost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """One device row. ``claim`` is the uid that holds it or ""; ``lost`` is claimed but no longer found."""
+
+    host: str
+    device: str
+    model: str
+    claim: str
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A time-bound right. ``fence`` grows with each new holder; a stale holder's fence is smaller."""
+
+    name: str
+    holder: str
+    fence: int
+    expires_at: float
+    note: str = ""
+
+
+class Leases(Protocol):
+    """Leases by name, on the server's clock. ``host/NAME`` is a host's heartbeat (note: who holds its stream)."""
+
+    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
+        """Take or renew; None while somebody else holds it. Changes no object."""
+        ...
+
+    async def release(self, name: str, holder: str) -> None: ...
+
+    async def held(self, prefix: str) -> Sequence[Lease]:
+        """Every lease under a prefix, run out or not."""
+        ...
+
+
+class Ledger(Protocol):
+    """The append-only account. Interval rows are written by Capacity and by status writes, in their transaction."""
+
+    async def settle(self, batch: UsageBatch) -> int:
+        """Append what is new of the batch; answers the highest sequence stored for the spool. Raises Conflict for a gap."""
+        ...
+
+    async def entries(
+        self, *, project: str | None = None, tenant: str | None = None, before: int | None = None
+    ) -> Sequence[LedgerEntry]:
+        """Every row in order, with ``at`` below ``before``."""
+        ...
+
+    async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
+        """Append a correction that names the row. Raises NotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRow:
+    """One act, chained to the one before it: ``digest`` is SHA-256 over the row and the previous digest."""
+
+    id: int
+    at: float
+    writer: str
+    verb: str
+    key: str
+    uid: str
+    allowed: bool
+    reason: str
+    request_id: str
+    source: str
+    digest: str
+
+
+class Audit(Protocol):
+    """Who did what. Rows of allowed writes stand in the write's own transaction."""
+
+    async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None: ...
+
+    async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]: ...
+
+    async def verify(self) -> int | None:
+        """The id of the first row that does not fit its chain, or None."""
+        ...
+
+
+class Sealed(Protocol):
+    """Secrets by object uid and field, encrypted at rest, never part of a body; removed with their object."""
+
+    async def put(self, uid: str, field: str, secret: bytes) -> None: ...
+
+    async def get(self, uid: str, field: str) -> bytes | None: ...
+
+
+class Events(Protocol):
+    """What happened to an object, in words. Equal (object, type, reason, message) raise a count instead of a row."""
+
+    async def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None: ...

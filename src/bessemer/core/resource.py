@@ -1,0 +1,293 @@
+"""The shape of every object and of everything that runs one.
+
+An object is ``metadata`` (who it is), ``spec`` (intent) and ``status`` (observation, rebuildable). A `Kind` says all
+that the product knows of one type of object; it is a value, gathered in ``kinds.KINDS`` and nowhere registered.
+A kind's ``reconcile`` gets the object and returns an `Outcome` with the new status; the loop writes it, once.
+
+This is not a home for any one kind's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from bessemer.core.errors import Cause
+
+GROUP = "bessemer.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+class ApiModel(BaseModel):
+    """snake_case in Python, camelCase in JSON; frozen; unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-able camelCase, without what is None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Key(NamedTuple):
+    """The name that a reconcile gets. ``namespace`` is "" for what belongs to no project."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        place = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind} {place}{self.name}"
+
+
+class OwnerReference(ApiModel):
+    """Who this object goes with. An owner is in the same project, or belongs to no project."""
+
+    api_version: str = API_VERSION
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class Metadata(ApiModel):
+    """Kubernetes' ObjectMeta, as far as we keep it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str = ""
+    generate_name: str | None = None
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    owner_references: list[OwnerReference] = Field(default_factory=list)
+    finalizers: list[str] = Field(default_factory=list)
+    managed_fields: list[dict[str, Any]] | None = None
+
+
+class Condition(ApiModel):
+    """One observed truth, as ``metav1.Condition``."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: str
+    observed_generation: int | None = None
+
+
+class Status(ApiModel):
+    """What every kind observes. ``phase`` is one word; ``phase_since`` is when it began (RFC 3339)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    phase: str = "Pending"
+    phase_since: str | None = None
+    observed_generation: int = 0
+    conditions: list[Condition] = Field(default_factory=list)
+
+    def condition(self, name: str) -> Condition | None:
+        """The condition of that type, or None."""
+        return next((c for c in self.conditions if c.type == name), None)
+
+
+Spec_co = TypeVar("Spec_co", bound=ApiModel, covariant=True)
+Status_co = TypeVar("Status_co", bound=ApiModel, covariant=True)
+
+
+class Resource(ApiModel, Generic[Spec_co, Status_co]):
+    """An object. Subclasses name their kind: ``class Instance(Resource[InstanceSpec, InstanceStatus]): KIND = "Instance"``."""
+
+    KIND: ClassVar[str]
+
+    api_version: str = API_VERSION
+    kind: str = ""
+    metadata: Metadata = Field(default_factory=Metadata)
+    spec: Spec_co
+    status: Status_co
+
+    @classmethod
+    def load(cls, body: bytes | str) -> Self:
+        """Read a stored body."""
+        return cls.model_validate_json(body)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.KIND, self.metadata.namespace or "", self.metadata.name)
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def deleting(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    def owner_reference(self) -> OwnerReference:
+        """How another object names this one as its controller."""
+        return OwnerReference(
+            kind=self.KIND, name=self.metadata.name, uid=self.uid, controller=True, block_owner_deletion=True
+        )
+
+
+R = TypeVar("R", bound=Resource[Any, Any])
+C = TypeVar("C")
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Nothing left to do for this generation. ``ready`` is the Ready condition; ``again`` seconds until the next look."""
+
+    status: ApiModel | None = None
+    ready: bool = True
+    reason: str = "Ready"
+    message: str = ""
+    again: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Something else must happen first. ``reason`` is CamelCase, ``message`` says what for and what would help.
+
+    ``again`` is the longest time until the next look; a signal shortens it. ``remedy`` is shown when the phase's
+    deadline passes: what a person can do.
+    """
+
+    reason: str
+    message: str
+    status: ApiModel | None = None
+    again: float = 10.0
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """This generation cannot succeed; only a change of intent or of the world's health would help."""
+
+    reason: str
+    message: str
+    status: ApiModel | None = None
+    again: float = 300.0
+    remedy: str = ""
+
+
+Outcome = Done | Wait | Fail
+
+
+# --- kinds ------------------------------------------------------------------------------------------------------
+
+Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
+READ: tuple[Verb, ...] = ("get", "list", "watch")
+WRITE: tuple[Verb, ...] = ("create", "update", "patch", "delete")
+ALL: tuple[Verb, ...] = READ + WRITE
+
+Role = Literal["admin", "tenant-admin", "member", "reader", "anyone", "agent", "gateway", "portal"]
+"""``admin``: the platform's administrator. ``tenant-admin``, ``member``, ``reader``: in the tenant that owns the object.
+``anyone``: each signed-in user. ``agent``: a host's agent, for what is on that host. ``gateway``, ``portal``: our processes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of ``kubectl get``, the CLI and the portal. ``value`` reads the JSON body; ``wide`` hides it by default."""
+
+    name: str
+    value: Callable[[Mapping[str, Any]], str | int | float | bool | None]
+    type: Literal["string", "integer", "number", "boolean", "date"] = "string"
+    wide: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One committed write. ``labels_before`` lets a selector see an object leave it."""
+
+    revision: int
+    type: Literal["ADDED", "MODIFIED", "DELETED"]
+    key: Key
+    uid: str
+    host: str
+    body: bytes
+    labels_before: Mapping[str, str] | None = None
+
+
+Wake = Callable[[Any, Change], AsyncIterator[Key]]
+"""``async def wake(ctx, change)``: yields the keys of the kind that another kind's change concerns."""
+
+
+def no_problems(new: Any, old: Any) -> Sequence[Cause]:
+    """A kind whose schema says all."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Generic[C, R]):
+    """Everything that the product knows of one kind. The schema is ``resource`` itself.
+
+    ``validate(new, old)`` gives what is wrong beyond the schema (``old`` is None at creation). ``reconcile`` and
+    ``finalize`` are the control side; ``finalize`` runs while the object is being deleted and its `Done` lets it go
+    (a kind that has one gets its finalizer at creation). ``deadlines`` maps a phase to the seconds after which an
+    object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing.
+    """
+
+    resource: type[R]
+    plural: str
+    namespaced: bool
+    rights: Mapping[Role, Sequence[Verb]]
+    columns: Sequence[Column] = ()
+    short_names: Sequence[str] = ()
+    categories: Sequence[str] = ("bessemer",)
+    group: str = GROUP
+    version: str = VERSION
+    validate: Callable[[R, R | None], Sequence[Cause]] = no_problems
+    reconcile: Callable[[C, R], Awaitable[Outcome]] | None = None
+    finalize: Callable[[C, R], Awaitable[Outcome]] | None = None
+    wakes: Mapping[str, Wake] = field(default_factory=lambda: MappingProxyType({}))
+    deadlines: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    resync_seconds: float = 300.0
+    readonly: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.resource.KIND
+
+    @property
+    def singular(self) -> str:
+        return self.name.lower()
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def finalizer(self) -> str:
+        """The finalizer of this kind's own control side."""
+        return f"{GROUP}/{self.singular}"
+
+
+def set_condition(
+    conditions: Sequence[Condition], name: str, value: bool | None, *, reason: str, message: str = "", now: str
+) -> list[Condition]:
+    """``conditions`` with ``name`` set; the transition time moves only when the status does. None means Unknown."""
+    status: Literal["True", "False", "Unknown"] = "Unknown" if value is None else "True" if value else "False"
+    old = next((c for c in conditions if c.type == name), None)
+    since = old.last_transition_time if old is not None and old.status == status else now
+    new = Condition(type=name, status=status, reason=reason, message=message, last_transition_time=since)
+    if old is None:
+        return [*conditions, new]
+    return [new if c.type == name else c for c in conditions]
