@@ -1,0 +1,1 @@
+"""Instance: a virtual machine (see `spec`)."""

@@ -1,0 +1,109 @@
+"""What a reconcile may reach. ``main`` builds it, ``loop`` hands it through unopened, kinds open it.
+
+`Context` is the control side's; `HostContext` is an agent's. Neither has anything that a test cannot build for real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bessemer.core.clock import Clock
+from bessemer.core.ports import Capacity, Ledger, Leases, Objects
+from bessemer.core.values import Decision, Refusal, Request
+from bessemer.drivers.disks.protocol import Disks
+from bessemer.drivers.llamacpp.protocol import Engine
+from bessemer.drivers.qemu.protocol import Qemu
+
+
+class Fleet(Protocol):
+    """The arrays of the fleet as this process knows them (``kinds.fleet.inventory``)."""
+
+    def decide(self, request: Request) -> Decision | Refusal:
+        """Where the request would go now. Pure over the arrays; the transaction disposes."""
+        ...
+
+    def assume(self, decision: Decision, claim_uid: str) -> None:
+        """Count a taken decision at once, before the change feed brings its Claim."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows (kernel, format)."""
+
+    digest: str
+    size_bytes: int
+    labels: Mapping[str, str]
+
+
+class Importer(Protocol):
+    """Brings content in, once, to be served at ``/content/DIGEST``. Raises DriverError."""
+
+    async def image(self, builtin: str) -> Imported: ...
+
+    async def wheel(
+        self, package: str, version: str, member: str, sha256: str
+    ) -> Imported: ...
+
+    def progress(self, name: str) -> int:
+        """Percent of the named import (``image/micro-guest``, ``wheel/PACKAGE``), 0 to 100."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The control side. ``leases`` tells which hosts are heard of."""
+
+    objects: Objects
+    capacity: Capacity
+    ledger: Ledger
+    leases: Leases
+    fleet: Fleet
+    importer: Importer
+    clock: Clock
+
+
+class Content(Protocol):
+    """An agent's cache of content: a path that was verified just now. Raises DriverError (DigestMismatch, DiskFull)."""
+
+    async def ensure(self, digest: str) -> Path: ...
+
+    def pin(self, claim_uid: str, digests: tuple[str, ...]) -> None:
+        """Keep these while the claim stands; an empty tuple lets go."""
+        ...
+
+
+class Secrets(Protocol):
+    """A claim's secrets, fetched when needed, kept in memory alone."""
+
+    async def get(self, claim_uid: str) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDrivers:
+    """What a host's side drives. The fakes have the same types."""
+
+    qemu: Qemu
+    disks: Disks
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostContext:
+    """An agent's side. ``virtualization`` is "kvm" or "tcg", as inspected."""
+
+    secrets: Secrets
+    content: Content
+    clock: Clock
+    drivers: HostDrivers
+    virtualization: str
+    threads: int
+
+
+class Streams(Protocol):
+    """Bytes of a workload on its host, relayed to whoever may see them: a log to follow, a console to type into."""
+
+    def log(self, claim_uid: str, *, follow: bool) -> AsyncIterator[bytes]: ...

@@ -1,0 +1,1 @@
+"""Endpoint: a served model (see `spec`)."""
