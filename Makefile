@@ -1,0 +1,68 @@
+# Everything starts here, on a machine that has Python 3.11, pip, make and git.
+# .venv/stamps/X says that the environment holds what requirements/X.txt pins; a rerun with nothing changed costs nothing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+STAMPS := .venv/stamps
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+PYTEST := $(BIN)/python -m pytest
+ARGS ?=
+QUICK ?= --quick
+
+.PHONY: help demo test-fast test test-long check format bench lock clean system-demo system-test
+
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(STAMPS)/demo system-demo ## From an empty machine to a paid token: the whole road, on this machine
+	@$(BIN)/bessemer demo $(ARGS)
+
+test-fast: $(STAMPS)/dev ## Tests that need no server, guest or browser (2 minutes at most)
+	@$(PYTEST) -m "not real and not long" $(ARGS)
+
+test: $(STAMPS)/dev system-demo system-test ## All tests of CI, with the real guest, engine, kubectl and browser
+	@$(PYTEST) -m "not long" --durations=10 $(ARGS)
+
+test-long: $(STAMPS)/dev system-demo system-test ## Soaks, failover and crash matrices in full
+	@$(PYTEST) -m long --durations=10 $(ARGS)
+
+check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMPS)/dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMPS)/dev system-demo ## The figures of docs/performance.md, each within a minute (QUICK= for the full runs)
+	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
+
+lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)
+	@tools/lock
+
+clean: ## Remove what make made: the environment, caches and state
+	@if [ -x $(BIN)/bessemer ] && [ -d .state ]; then $(BIN)/bessemer down || true; fi
+	@rm -rf .venv .state .cache .out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system-demo:
+	@tools/system-packages demo
+
+system-test:
+	@tools/system-packages demo test
+
+# One environment for all; a set only adds to it, and the three files agree on every version (tools/lock sees to that).
+$(STAMPS)/bootstrap: requirements/bootstrap.txt tools/bootstrap
+	@tools/bootstrap
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/%: requirements/%.txt $(STAMPS)/bootstrap pyproject.toml
+	@echo "Installing requirements/$*.txt into .venv"
+	@$(UV_INSTALL) --require-hashes -r $<
+	@$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
