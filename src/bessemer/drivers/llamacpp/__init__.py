@@ -1,0 +1,1 @@
+"""llama.cpp's server as a confined process behind a unix socket."""

@@ -1,0 +1,191 @@
+"""Engines of a fake host: the same promises on an injected clock, and, where a folder for doors is given, a real socket
+at which the official clients can talk to a model made of words.
+
+The object stands for the host and outlives the fake agent. Trouble is made by setting `Trouble` before a start, by the
+`Behaviour` of a running engine, and by `crash` and `exhaust`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import DriverError
+from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.llamacpp.fake_server import Behaviour, Counters, FakeModel, FakeServer
+from bessemer.drivers.llamacpp.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine
+from bessemer.drivers.llamacpp.sense import PROBE_BODY, engine_ended, judge
+from bessemer.drivers.process.fake import FakeProcesses
+from bessemer.drivers.process.protocol import Confined, Ended, Stats
+
+__all__ = ["Behaviour", "Counters", "FakeEngine", "Trouble"]
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What goes wrong at the next starts of one uid."""
+
+    port_taken: bool = False
+    out_of_memory: bool = False
+    """It dies of memory while it loads."""
+    exits: int | None = None
+    """It leaves with this status while it loads."""
+
+
+@dataclass(slots=True)
+class _Fake:
+    spec: EngineSpec
+    ready_at: float
+    model: FakeModel
+    server: FakeServer | None = None
+
+
+class FakeEngine:
+    """Engines in memory. With ``doors`` each also listens at ``doors/<12 hex>/s``; ``close`` ends those sockets."""
+
+    def __init__(
+        self, clock: Clock, *, on_call: Hook = no_hook, doors: Path | None = None, load_seconds: float = 0.5
+    ) -> None:
+        self._clock = clock
+        self._on_call = on_call
+        self._doors = doors
+        self._load_seconds = load_seconds
+        self._engines: dict[str, _Fake] = {}
+        self.processes = FakeProcesses(clock)
+        self.trouble: dict[str, Trouble] = {}
+
+    async def start(self, spec: EngineSpec) -> RunningEngine:
+        self._on_call("engine.start")
+        running = await self.find(spec.uid)
+        if running is None:
+            await self._spawn(spec)
+            running = await self.find(spec.uid)
+            assert running is not None
+        self._on_call("engine.start.done")
+        self._load(spec.uid)
+        return running
+
+    async def find(self, uid: str) -> RunningEngine | None:
+        self._on_call("engine.find")
+        process = await self.processes.find(uid)
+        return RunningEngine(uid, process.pid, process.started_ticks, self.door(uid)) if process else None
+
+    async def running(self) -> tuple[RunningEngine, ...]:
+        self._on_call("engine.running")
+        return tuple(
+            RunningEngine(p.uid, p.pid, p.started_ticks, self.door(p.uid)) for p in await self.processes.running()
+        )
+
+    async def probe(self, uid: str, secret: str) -> ProbeResult:
+        self._on_call("engine.probe")
+        engine = await self._answering(uid, secret)
+        if engine.model.behaviour.mute:
+            raise DriverError("ProbeFailed", "the engine gave no answer in time")
+        if engine.model.behaviour.status != 200:
+            raise DriverError("ProbeFailed", f"the engine answered with status {engine.model.behaviour.status}")
+        answer = engine.model.answer(dict(PROBE_BODY, model=engine.spec.alias))
+        engine.model.counters.tokens_predicted += len(answer.words)
+        usage = answer.usage(len(answer.words))
+        message = {"content": "".join(answer.words)}
+        reply = {"model": answer.model, "choices": [{"message": message}], "usage": usage}
+        return judge(reply, alias=engine.spec.alias, seconds=0.1)
+
+    async def metrics(self, uid: str, secret: str) -> EngineMetrics:
+        self._on_call("engine.metrics")
+        counters = (await self._answering(uid, secret)).model.counters
+        return EngineMetrics(counters.prompt_tokens, counters.prompt_tokens_cached, counters.tokens_predicted)
+
+    async def stats(self, uid: str) -> Stats | None:
+        self._on_call("engine.stats")
+        return await self.processes.stats(uid)
+
+    async def ended(self, uid: str) -> Ended | None:
+        self._on_call("engine.ended")
+        return await self.processes.ended(uid)
+
+    async def log(self, uid: str, *, follow: bool = False) -> AsyncIterator[bytes]:
+        self._on_call("engine.log")
+        async for chunk in self.processes.log(uid, follow=follow):
+            yield chunk
+
+    async def stop(self, uid: str) -> None:
+        self._on_call("engine.stop")
+        await self._close(uid)
+        self._engines.pop(uid, None)
+        await self.processes.remove(uid)
+        self._on_call("engine.stop.done")
+
+    def door(self, uid: str) -> str:
+        name = sha256(uid.encode()).hexdigest()[:12]
+        return str((self._doors or Path("/fake/doors")) / name / "s")
+
+    def model(self, uid: str) -> FakeModel:
+        """The model behind a running engine: its `behaviour` may be changed, its `counters` read."""
+        return self._engines[uid].model
+
+    async def crash(self, uid: str, code: int = 139) -> None:
+        """The engine's process dies."""
+        self.processes.crash(uid, code)
+        await self._close(uid)
+
+    async def exhaust(self, uid: str) -> None:
+        """The engine's process meets its memory limit."""
+        self.processes.exhaust(uid)
+        await self._close(uid)
+
+    async def close(self) -> None:
+        """End every socket; for the end of a test."""
+        for uid in list(self._engines):
+            await self._close(uid)
+
+    async def _spawn(self, spec: EngineSpec) -> None:
+        if self.trouble.get(spec.uid, Trouble()).port_taken:
+            raise DriverError("PortTaken", "something else sits at the engine's door")
+        await self._close(spec.uid)
+        model = FakeModel(spec.alias)
+        engine = _Fake(spec, self._clock.monotonic() + self._load_seconds, model)
+        self._engines[spec.uid] = engine
+        await self.processes.start(
+            Confined(spec.uid, ("engine",), cores_milli=spec.cores_milli, memory_bytes=spec.memory_bytes)
+        )
+        self.processes.say(spec.uid, b"fake engine: loading " + spec.alias.encode() + b"\n")
+        if self._doors is not None:
+            door = Path(self.door(spec.uid))
+            _clear(door)
+            engine.server = FakeServer(model, secret=spec.secret, clock=self._clock)
+            await engine.server.open(door)
+
+    def _load(self, uid: str) -> None:
+        """What happens while the model loads, after `start` returned."""
+        trouble = self.trouble.get(uid, Trouble())
+        if trouble.out_of_memory:
+            self.processes.exhaust(uid)
+        elif trouble.exits is not None:
+            self.processes.crash(uid, trouble.exits)
+
+    async def _answering(self, uid: str, secret: str) -> _Fake:
+        """The engine, if it would answer. Raises what `Engine.probe` raises for one that would not."""
+        if await self.processes.find(uid) is None:
+            raise engine_ended(await self.processes.ended(uid))
+        engine = self._engines[uid]
+        if self._clock.monotonic() < engine.ready_at:
+            raise DriverError("EngineStarting", "the engine loads its model")
+        if secret != engine.spec.secret:
+            raise DriverError("ProbeFailed", "the engine refused the replica's secret")
+        return engine
+
+    async def _close(self, uid: str) -> None:
+        engine = self._engines.get(uid)
+        if engine is not None and engine.server is not None:
+            await engine.server.close()
+            engine.server = None
+            _clear(Path(self.door(uid)))
+
+
+def _clear(door: Path) -> None:
+    """Make room for a socket at the path."""
+    door.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    door.unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""What an engine's answer must be to make sense, and what its silence means. Pure; the real and the fake share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bessemer.core.errors import DriverError
+from bessemer.drivers.llamacpp.protocol import ProbeResult
+from bessemer.drivers.process.protocol import End, Ended
+
+PROBE_TOKENS = 4
+PROBE_BODY: Mapping[str, Any] = {
+    "messages": [{"role": "user", "content": "Say hello."}],
+    "max_tokens": PROBE_TOKENS,
+    "temperature": 0,
+    "stream": False,
+}
+
+
+def judge(reply: Any, *, alias: str, seconds: float) -> ProbeResult:
+    """Read the reply to `PROBE_BODY`. Raises DriverError ``ProbeFailed`` with what is wrong about it."""
+    try:
+        model = reply["model"]
+        text = reply["choices"][0]["message"]["content"]
+        usage = reply["usage"]
+        prompt, completion, total = (int(usage[k]) for k in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DriverError("ProbeFailed", "the answer is no chat completion", internal=repr(error)) from error
+    if model != alias:
+        raise DriverError("ProbeFailed", f"the engine serves {str(model)[:63]!r} instead of {alias!r}")
+    if not isinstance(text, str) or not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
+        raise DriverError("ProbeFailed", "the answer holds no text")
+    if prompt < 1 or not 1 <= completion <= PROBE_TOKENS or total != prompt + completion:
+        raise DriverError("ProbeFailed", f"the counts do not add up: {prompt} + {completion} tokens, {total} in total")
+    return ProbeResult(model, text, prompt, completion, seconds)
+
+
+def engine_ended(end: Ended | None) -> DriverError:
+    """The refusal of an engine that is not there."""
+    if end is None:
+        return DriverError("EngineExited", "no engine runs for this claim")
+    if end.reason is End.OUT_OF_MEMORY:
+        return DriverError("OutOfMemory", f"the engine {end.message}")
+    return DriverError("EngineExited", f"the engine ended: {end.message}")
