@@ -1,0 +1,75 @@
+"""The verbs that build things, as callables that ``main`` hands in, so that the CLI needs no room above it.
+
+Each returns an exit status and prints for a person. Options are values: what a flag means is decided there, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """``bessemer up``. ``None`` leaves a setting as the state directory has it."""
+
+    state: Path | None = None
+    fake_hosts: int | None = None
+    api_port: int | None = None
+    portal_port: int | None = None
+    gateway_port: int | None = None
+    detach: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """``bessemer server``: some parts in this process, in the foreground."""
+
+    state: Path | None = None
+    parts: tuple[str, ...] = ("api", "controller", "portal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """``bessemer agent``: the agent of this machine; with ``fake`` the agents of all fake hosts.
+
+    ``server``, ``ca`` and ``token`` join a machine that has no control plane of its own to one elsewhere.
+    """
+
+    state: Path | None = None
+    fake: bool = False
+    server: str = ""
+    ca: Path | None = None
+    name: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """``bessemer demo``: the whole road. ``stay`` keeps the system up until Ctrl-C."""
+
+    state: Path | None = None
+    fake_hosts: int = 200
+    stay: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """``bessemer doctor``."""
+
+    state: Path | None = None
+    output: str = "table"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verbs:
+    """What ``main`` can do for the CLI. ``kubeconfig`` finds the file of a state directory."""
+
+    up: Callable[[UpOptions], int]
+    down: Callable[[Path | None], int]
+    server: Callable[[ServerOptions], int]
+    agent: Callable[[AgentOptions], int]
+    demo: Callable[[DemoOptions], int]
+    doctor: Callable[[DoctorOptions], int]
+    kubeconfig: Callable[[Path | None], Path]

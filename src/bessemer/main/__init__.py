@@ -1,0 +1,59 @@
+"""The composition root: the only room that reads settings, builds objects and knows every other.
+
+`main` is the console script. Everything heavy is imported inside the verb that needs it, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
+
+
+def main() -> None:
+    """Run the command line; exits with its status."""
+    from bessemer.cli import run
+
+    run(Verbs(up=_up, down=_down, server=_server, agent=_agent, demo=_demo, doctor=_doctor, kubeconfig=_kubeconfig))
+
+
+def _up(options: UpOptions) -> int:
+    from bessemer.main.up import up
+
+    return up(options)
+
+
+def _down(state: Path | None) -> int:
+    from bessemer.main.down import down
+
+    return down(state)
+
+
+def _server(options: ServerOptions) -> int:
+    from bessemer.main.server import serve
+
+    return serve(options)
+
+
+def _agent(options: AgentOptions) -> int:
+    from bessemer.main.agent import run_agent
+
+    return run_agent(options)
+
+
+def _demo(options: DemoOptions) -> int:
+    from bessemer.main.demo import demo
+
+    return demo(options)
+
+
+def _doctor(options: DoctorOptions) -> int:
+    from bessemer.main.doctor import doctor
+
+    return doctor(options)
+
+
+def _kubeconfig(state: Path | None) -> Path:
+    from bessemer.main.settings import Paths, state_directory
+
+    return Paths(state_directory(state)).kubeconfig

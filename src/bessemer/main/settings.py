@@ -1,0 +1,176 @@
+"""What an installation is told: where its state lies, which ports it listens on, how long leases hold.
+
+One file, ``STATE/settings.json``, written at the first start and editable; environment variables ``BESSEMER_*`` win over
+it, and flags of the CLI win over both. Nothing else in the house reads a setting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from bessemer.core.errors import Invalid
+from bessemer.core.resource import ApiModel
+
+DEFAULT_STATE = Path("~/.bessemer")
+PREFIX = "BESSEMER_"
+
+
+class Settings(ApiModel):
+    """The whole of it. Ports of 0 are chosen free at the first start and kept."""
+
+    listen: str = "127.0.0.1"
+    api_port: int = Field(7443, ge=0, le=65535)
+    portal_port: int = Field(7444, ge=0, le=65535)
+    gateway_port: int = Field(7445, ge=0, le=65535)
+    host_name: str = Field("", description="The local host's name; the machine's own when empty.")
+    site: str = "local"
+    overcommit_milli: int = Field(4000, ge=1000, le=64_000, description="How often a core of the local host is sold.")
+    fake_hosts: int = Field(0, ge=0, le=20_000)
+    heartbeat_seconds: float = Field(15.0, gt=0)
+    lease_seconds: float = Field(45.0, gt=0)
+    certificate_days: float = Field(30.0, gt=0)
+    workers: int = Field(16, ge=1, le=256)
+    content_budget_bytes: int = Field(20 << 30, ge=1 << 20)
+    keep_revisions: int = Field(50_000, ge=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things lie under one state directory."""
+
+    state: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.state / "settings.json"
+
+    @property
+    def ca(self) -> Path:
+        return self.state / "ca"
+
+    @property
+    def ca_certificate(self) -> Path:
+        return self.ca / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        return self.ca / "ca.key"
+
+    @property
+    def store(self) -> Path:
+        return self.state / "store.db"
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+    @property
+    def certs(self) -> Path:
+        return self.state / "certs"
+
+    @property
+    def content(self) -> Path:
+        return self.state / "content"
+
+    @property
+    def cache(self) -> Path:
+        return self.state / "cache"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def agent(self) -> Path:
+        return self.state / "agent"
+
+    @property
+    def fake(self) -> Path:
+        return self.state / "fake"
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "gateway" / "spool"
+
+    def certificate(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key of one of our own identities."""
+        return self.certs / f"{name}.crt", self.certs / f"{name}.key"
+
+
+def state_directory(given: str | Path | None) -> Path:
+    """The state directory: as given, else ``BESSEMER_STATE``, else ``~/.bessemer``; absolute."""
+    return Path(given or os.environ.get(PREFIX + "STATE") or DEFAULT_STATE).expanduser().absolute()
+
+
+def load(paths: Paths, **overrides: Any) -> Settings:
+    """Read the settings of a state directory. Raises Invalid, naming the file or the variable that is wrong."""
+    values: dict[str, Any] = {}
+    if paths.settings.exists():
+        try:
+            values = json.loads(paths.settings.read_text())
+        except (OSError, ValueError) as error:
+            raise Invalid(f"{paths.settings} cannot be read: {error}") from error
+    for name, info in Settings.model_fields.items():
+        text = os.environ.get(PREFIX + name.upper())
+        if text is not None:
+            values[info.alias or name] = text
+    values.update({Settings.model_fields[k].alias or k: v for k, v in overrides.items() if v is not None})
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"setting {field}: {first['msg']} (in {paths.settings} or {PREFIX}*)") from error
+
+
+def save(paths: Paths, settings: Settings) -> None:
+    """Keep the settings for the next start; written whole or not at all."""
+    paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = paths.settings.with_suffix(".new")
+    temporary.write_text(json.dumps(settings.dump(), indent=2, sort_keys=True) + "\n")
+    temporary.replace(paths.settings)
+
+
+def with_ports(settings: Settings, *, find_free: bool) -> Settings:
+    """Choose what is 0; with ``find_free`` also what somebody else listens on. Raises Invalid for a taken port."""
+    chosen: dict[str, int] = {}
+    for name in ("api_port", "portal_port", "gateway_port"):
+        port: int = getattr(settings, name)
+        if port and free(settings.listen, port):
+            continue
+        if port and not find_free:
+            flag = name.replace("_", "-")
+            raise Invalid(f"{settings.listen}:{port} is in use by another program; choose another with --{flag}, or 0")
+        chosen[name] = _free_port(settings.listen, set(chosen.values()))
+    return settings.model_copy(update=chosen)
+
+
+def free(listen: str, port: int) -> bool:
+    """Whether nobody listens there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(listen: str, taken: set[int]) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind((listen, 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port

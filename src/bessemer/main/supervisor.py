@@ -1,0 +1,107 @@
+"""Keeps our own processes alive: starts what is not there, adopts what is, restarts what died, with backoff.
+
+It holds no pid file: a part is known by its marker, ``PART --state DIR``, in its command line, so that parts of a
+supervisor that was killed are adopted by the next one, and ``down`` finds them without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import DriverError
+from bessemer.drivers.process.protocol import Command, Part, Parts
+from bessemer.main.settings import Paths
+
+CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
+ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
+"""The order of starting; stopping goes backwards."""
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    CONTROL: ("server", "--parts", "api,controller,portal"),
+    GATEWAY: ("server", "--parts", "gateway"),
+    AGENT: ("agent",),
+    FAKE: ("agent", "--fake"),
+}
+
+_log = structlog.get_logger("supervisor")
+
+
+def command(paths: Paths, name: str) -> Command:
+    """How a part is started. The marker ends the command line and holds the absolute state directory."""
+    tail = (*_WORDS[name], "--state", str(paths.state))
+    return Command(
+        name=name,
+        argv=(sys.executable, "-m", "bessemer", *tail),
+        marker=" ".join(tail),
+        log_path=paths.logs / f"{name}.log",
+    )
+
+
+@dataclass(slots=True)
+class _Watched:
+    command: Command
+    part: Part
+    started: float
+    failures: int = 0
+    not_before: float = 0.0
+
+
+class Supervisor:
+    """Supervises some parts. ``check`` is one look; the caller decides how often."""
+
+    def __init__(self, parts: Parts, clock: Clock, *, longest_backoff: float = 30.0, stable_after: float = 60.0) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._longest = longest_backoff
+        self._stable = stable_after
+        self._watched: dict[str, _Watched] = {}
+
+    async def start(self, command: Command) -> Part:
+        """Start a part, or adopt the one that runs."""
+        found = await self._parts.find(command.marker)
+        part = found[0] if found else await self._parts.start(command)
+        self._watched[command.name] = _Watched(command, part, self._clock.monotonic())
+        return part
+
+    async def check(self) -> Sequence[str]:
+        """Restart what died; the names of what is down at this moment (waiting for its backoff)."""
+        down: list[str] = []
+        for name, watched in self._watched.items():
+            if await self._parts.alive(watched.part):
+                continue
+            if not await self._restart(name, watched):
+                down.append(name)
+        return down
+
+    async def _restart(self, name: str, watched: _Watched) -> bool:
+        now = self._clock.monotonic()
+        if watched.not_before == 0.0:
+            lived = now - watched.started
+            watched.failures = 1 if lived >= self._stable else watched.failures + 1
+            watched.not_before = now + min(self._longest, 0.5 * 2 ** (watched.failures - 1))
+            _log.warning("part died", part=name, lived_seconds=round(lived, 1), log=str(watched.command.log_path))
+        if now < watched.not_before:
+            return False
+        try:
+            watched.part = await self._parts.start(watched.command)
+        except DriverError as error:
+            _log.error("part does not start", part=name, reason=error.reason, error=str(error))
+            watched.not_before = now + self._longest
+            return False
+        watched.started, watched.not_before = now, 0.0
+        _log.info("part restarted", part=name, pid=watched.part.pid)
+        return True
+
+    async def stop(self, *, grace_seconds: float = 5.0) -> None:
+        """Stop all parts that this supervisor started or adopted, last started first."""
+        for name in reversed(list(self._watched)):
+            await self._parts.stop(self._watched.pop(name).part, grace_seconds=grace_seconds)
+
+    def pids(self) -> Mapping[str, int]:
+        """Part → process id."""
+        return {name: watched.part.pid for name, watched in self._watched.items()}
