@@ -1,8 +1,8 @@
-"""Control groups of workloads, found by uid: limits on cores, memory and processes, and the one sure way to end them all.
+"""Control groups of workloads, found by uid: limits on cores, memory and processes, and the sure way to end them all.
 
 A group is a directory ``PARENT/UID`` in each hierarchy that counts here: the version 1 hierarchies of cpu, cpuacct,
-memory and pids where they are mounted, the version 2 hierarchy where there is one. A pure version 2 machine and a hybrid
-one (limits on version 1, ``cgroup.kill`` on version 2) are the same code.
+memory and pids where they are mounted, the version 2 hierarchy where there is one. A pure version 2 machine and a
+hybrid one (limits on version 1, ``cgroup.kill`` on version 2) are the same code.
 
 Invariants: the kernel's tree is the only record, so nothing is lost with a process of ours; each call may be repeated.
 
@@ -260,7 +260,7 @@ async def _rmdir(group: Path) -> None:
     """Remove an empty group. The kernel may hold it for a moment after its last process is gone."""
     for _ in range(200):
         try:
-            group.rmdir()
+            os.rmdir(group)
         except FileNotFoundError:
             return
         except OSError:

@@ -1,0 +1,1 @@
+"""Root disks and seeds of guests, found by uid."""

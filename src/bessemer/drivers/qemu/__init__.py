@@ -1,0 +1,1 @@
+"""Virtual machines on QEMU, one process per guest, which outlives the agent."""
