@@ -1,0 +1,44 @@
+"""Fixtures that every room's tests may ask for. What belongs to one room stands in that room's conftest."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands until the test advances it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """An empty state directory, 0700, with a path short enough for the sockets in it (108 bytes at most)."""
+    path = Path(tempfile.mkdtemp(prefix="bsm-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A function that gives a TCP port of loopback which was free just now, another one at each call."""
+    given: set[int] = set()
+
+    def port() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                number: int = probe.getsockname()[1]
+            if number not in given:
+                given.add(number)
+                return number
+
+    return port
