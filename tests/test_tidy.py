@@ -164,10 +164,8 @@ def few_parameters(module: Module) -> Iterator[Breach]:
         if count > PARAMETERS:
             yield Breach(node.lineno, name, f"{count} parameters, at most {PARAMETERS}")
         dunder = node.name.startswith("__") and node.name.endswith("__") and node.name != "__init__"
-        given = (
-            positional == ("scope", "receive", "send")
-            or not is_protocol(parent)
-            and ((node.name, positional) in protocol_shapes())
+        given = positional == ("scope", "receive", "send") or (
+            not is_protocol(parent) and ((node.name, positional) in protocol_shapes())
         )
         if len(positional) > POSITIONAL and not dunder and not given:
             yield Breach(node.lineno, name, f"{len(positional)} positional parameters; past {POSITIONAL} by name only")
