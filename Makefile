@@ -30,10 +30,12 @@ test-long: $(STAMPS)/dev system-demo system-test ## Soaks, failover and crash ma
 	@$(PYTEST) -m long --durations=10 $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@failed=; \
+	for command in "ruff format --check --quiet ." "ruff check ." mypy "lint-imports --no-cache"; do \
+	    echo "== $$command"; \
+	    $(BIN)/$$command || failed="$$failed, $${command%% -*}"; \
+	done; \
+	[ -z "$$failed" ] || { echo "Failed: $${failed#, }" >&2; exit 1; }
 
 format: $(STAMPS)/dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .

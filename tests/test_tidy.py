@@ -9,16 +9,12 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from importlinter.cli import lint_imports
-
-import bessemer
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "bessemer"
@@ -40,11 +36,6 @@ FUNCTION_LINES, MODULE_LINES, METHODS, PARAMETERS, POSITIONAL, NESTING = 60, 400
 SAYS_NOTHING = re.compile(r"(Manager|Service|Backend|Helper|Utils?)$")
 UNFINISHED = re.compile(
     r"\b(TODO|FIXME|XXX|HACK)\b|\bNotImplementedError\b|coming soon|placeholder|not implemented yet", re.IGNORECASE
-)
-# Written so that this line does not match itself.
-FOREIGN = re.compile(
-    r"/([w]ork|[f]arm|[U]sers)/|/opt/[w]heels|\.[l]ibrary/"
-    r"|py[p]i\.org|python[h]osted\.org|registry\.np[m]js|deb\.de[b]ian\.org"
 )
 REAL_SLEEP = re.compile(r"\b(time|asyncio)\.sleep\(\s*[1-9]")
 CONSTANT = re.compile(r"^_{0,2}[A-Z][A-Z0-9_]*$")
@@ -376,32 +367,6 @@ def test_imports_keep_to_the_rooms(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.chdir(ROOT)
     status = lint_imports(config_filename="pyproject.toml", no_cache=True)
     assert status == 0, capsys.readouterr().out
-
-
-def test_no_word_of_one_machine_in_any_file() -> None:
-    """Paths of somebody's machine and addresses of package registries: configuration, not content."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    found = []
-    for name in listed.decode().split("\0")[:-1]:
-        data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b"\0"
-        if b"\0" in data[:4096]:
-            continue
-        lines = enumerate(data.decode("utf-8", "replace").splitlines(), 1)
-        found += [f"{name}:{number}" for number, line in lines if FOREIGN.search(line)]
-    expect_none(found)
-
-
-def test_locks_name_hashes_and_no_place() -> None:
-    for path in sorted((ROOT / "requirements").glob("*.txt")):
-        text = path.read_text()
-        assert not re.search(r"://|--(extra-)?index|--find-links| @ ", text), path.name
-        pins = re.findall(r"^[a-z0-9][^ \n]*==[^ \n]+.*(?:\n +--hash=sha256:[0-9a-f]{64}.*)+", text, re.MULTILINE)
-        assert len(pins) == len(re.findall(r"^[a-z0-9]", text, re.MULTILINE)), f"{path.name}: a pin without a hash"
-
-
-def test_the_version_is_written_once_and_repeated_right() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == bessemer.__version__
 
 
 def test_tests_wait_on_no_real_time() -> None:
