@@ -1,0 +1,43 @@
+"""Prices as values. Integers in micro-units of the currency; the kind PricePlan is this with a description."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bessemer.core.resource import ApiModel
+from bessemer.core.values import BillingState
+
+Micro = Annotated[int, Field(ge=0, le=10**15)]
+"""Micro-units of a currency; the bound keeps every product in the range that all JSON readers hold exactly."""
+
+
+class Rates(ApiModel):
+    """Micro-units. ``device_hour`` is by device model, ``*`` for any other."""
+
+    device_hour: dict[str, Micro] = Field(default_factory=dict)
+    core_hour: Micro = 0
+    memory_gib_hour: Micro = 0
+    million_input_tokens: Micro = 0
+    million_cached_input_tokens: Micro = 0
+    million_output_tokens: Micro = 0
+
+    def device(self, model: str) -> int:
+        """The price of one device of that model for an hour."""
+        return self.device_hour.get(model, self.device_hour.get("*", 0))
+
+
+def _held_states() -> list[BillingState]:
+    return ["running", "stopped"]
+
+
+class Plan(ApiModel):
+    """What is billed, and at which price."""
+
+    currency: str = Field("EUR", pattern="^[A-Z]{3}$")
+    rates: Rates = Field(default_factory=Rates)
+    billed_states: list[BillingState] = Field(
+        default_factory=_held_states,
+        description="Time in deploying and lost is the platform's own cost unless named here.",
+    )

@@ -1,0 +1,102 @@
+"""Ledger rows for tests, a line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from bessemer.core.units import GIB
+from bessemer.core.values import LedgerEntry
+from bessemer.metering import Plan, Rates
+
+HOUR = 3600
+PLAN = Plan(
+    rates=Rates(
+        device_hour={"H100": 2_400_000, "*": 1_200_000},
+        core_hour=20_000,
+        memory_gib_hour=4_000,
+        million_input_tokens=50_000,
+        million_cached_input_tokens=12_500,
+        million_output_tokens=200_000,
+    )
+)
+
+
+def row(number: int, at: int, kind: str, **fields: Any) -> LedgerEntry:
+    """A row of claim ``c1`` of Instance ``vm`` unless ``fields`` say otherwise."""
+    base: dict[str, Any] = {
+        "tenant": "acme",
+        "project": "acme--research",
+        "workload_kind": "Instance",
+        "workload_name": "vm",
+        "workload_uid": "u1",
+        "claim_uid": "" if kind == "tokens" else "c1",
+    }
+    return LedgerEntry.model_validate({**base, **fields, "id": number, "at": at, "kind": kind})
+
+
+def opened(number: int, at: int, **fields: Any) -> LedgerEntry:
+    held = {"milli_cores": 2000, "memory_bytes": GIB, "state": "deploying"}
+    return row(number, at, "open", **{**held, **fields})
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> list[LedgerEntry]:
+    """Whole ledgers: claims in all states, tokens, corrections of both."""
+    rows: list[LedgerEntry] = []
+    at = 0
+    for claim in range(draw(st.integers(1, 4))):
+        fields: dict[str, Any] = {
+            "claim_uid": f"c{claim}",
+            "workload_uid": f"u{claim % 2}",
+            "workload_name": f"w{claim % 2}",
+            "fake": claim == 3,
+            "milli_cores": draw(st.integers(0, 64_001)),
+            "memory_bytes": draw(st.integers(0, 1 << 38)),
+            "devices": draw(st.integers(0, 8)),
+            "device_model": draw(st.sampled_from(["", "H100", "A2"])),
+        }
+        rows.append(opened(len(rows) + 1, at, **fields))
+        for _ in range(draw(st.integers(0, 4))):
+            at += draw(st.integers(0, 5000))
+            state = draw(st.sampled_from(["deploying", "running", "stopped", "lost"]))
+            rows.append(row(len(rows) + 1, at, "state", **{**fields, "state": state}))
+        if draw(st.booleans()):
+            rows.append(row(len(rows) + 1, at + draw(st.integers(0, 5000)), "close", **fields))
+    for _ in range(draw(st.integers(0, 3))):
+        counts = draw(st.lists(st.integers(0, 10**7), min_size=3, max_size=3))
+        rows.append(_tokens(len(rows) + 1, draw(st.integers(0, 20_000)), counts))
+    for _ in range(draw(st.integers(0, 3))):
+        corrects = draw(st.integers(1, len(rows)))
+        counts = draw(st.lists(st.integers(0, 10**7), min_size=3, max_size=3))
+        rows.append(
+            row(
+                len(rows) + 1,
+                30_000,
+                "correction",
+                corrects=corrects,
+                input_tokens=counts[0],
+                cached_input_tokens=counts[1],
+                output_tokens=counts[2],
+                milli_cores=counts[0] % 9000,
+                devices=counts[1] % 9,
+            )
+        )
+    return rows
+
+
+def _tokens(number: int, at: int, counts: list[int]) -> LedgerEntry:
+    return row(
+        number,
+        at,
+        "tokens",
+        workload_kind="Endpoint",
+        workload_name="chat",
+        workload_uid="e1",
+        model="smollm2",
+        requests=1,
+        input_tokens=counts[0] + counts[1],
+        cached_input_tokens=counts[1],
+        output_tokens=counts[2],
+    )

@@ -1,0 +1,162 @@
+"""Invoices: what is billed, how it is rounded, and that the same comes out of a second implementation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bessemer.core.units import GIB
+from bessemer.core.values import LedgerEntry
+from bessemer.metering import Invoice, Plan, Rates, derive, export
+from bessemer.metering.invoice import half_up
+from tests.metering.ledgers import HOUR, PLAN, ledgers, opened, row
+from tests.oracle.invoice import total_micro
+
+ORACLE = Path(__file__).parents[1] / "oracle" / "invoice.py"
+
+
+def amounts(invoice: Invoice) -> dict[str, int]:
+    return {line.meter: line.amount_micro for line in invoice.lines}
+
+
+def test_an_hour_of_two_cores_and_a_gib() -> None:
+    rows = [opened(1, 0), row(2, 60, "state", state="running"), row(3, 60 + HOUR, "close")]
+    invoice = derive(rows, PLAN, start=0, end=10 * HOUR)
+    assert amounts(invoice) == {"cores": 40_000, "memory": 4_000}
+    assert invoice.total_micro == 44_000
+    assert invoice.running == 0
+    line = invoice.lines[0]
+    assert (line.seconds, line.rows, line.unit) == (HOUR, "1-3", "core-hour")
+    assert line.formula == "2 cores × 3,600 s = 2 core-hours × EUR 0.02 per core-hour = EUR 0.04"
+
+
+def test_an_open_interval_is_billed_to_the_stated_instant() -> None:
+    rows = [opened(1, 0, state="running")]
+    first, later = (derive(rows, PLAN, start=0, end=end) for end in (HOUR, 2 * HOUR))
+    assert later.total_micro == 2 * first.total_micro == 88_000
+    assert first.running == 1
+
+
+def test_deploying_and_lost_are_the_platforms_own_cost_unless_the_plan_names_them() -> None:
+    rows = [
+        opened(1, 0),
+        row(2, HOUR, "state", state="running"),
+        row(3, 2 * HOUR, "state", state="lost"),
+        row(4, 3 * HOUR, "state", state="stopped"),
+        row(5, 4 * HOUR, "close"),
+    ]
+    assert derive(rows, PLAN, start=0, end=9 * HOUR).total_micro == 88_000
+    all_states = PLAN.model_copy(update={"billed_states": ["deploying", "running", "stopped", "lost"]})
+    assert derive(rows, all_states, start=0, end=9 * HOUR).total_micro == 176_000
+
+
+def test_a_month_is_the_sum_of_its_days() -> None:
+    rows = [opened(1, 10, state="running"), row(2, 5 * HOUR + 10, "close")]
+    whole = derive(rows, PLAN, start=0, end=9 * HOUR)
+    parts = [derive(rows, PLAN, start=h * HOUR, end=(h + 1) * HOUR) for h in range(9)]
+    assert sum(line.quantity for part in parts for line in part.lines) == sum(line.quantity for line in whole.lines)
+
+
+def test_tokens_have_three_prices() -> None:
+    counts = {"input_tokens": 1_500_000, "cached_input_tokens": 500_000, "output_tokens": 250_000}
+    rows = [row(1, 10, "tokens", workload_kind="Endpoint", model="smollm2", requests=9, **counts)]
+    expected = {"input_tokens": 50_000, "cached_input_tokens": 6_250, "output_tokens": 50_000}
+    assert amounts(derive(rows, PLAN, start=0, end=11)) == expected
+    assert derive(rows, PLAN, start=0, end=10).lines == []
+
+
+def test_a_line_rounds_once_and_half_goes_up() -> None:
+    assert [half_up(n, 2) for n in (0, 1, 2, 3)] == [0, 1, 1, 2]
+    assert [half_up(n, 3) for n in (1, 2, 4, 5)] == [0, 1, 1, 2]
+    plan = Plan(rates=Rates(core_hour=1800))
+    rows = [opened(n, n, claim_uid=f"c{n}", state="running", milli_cores=1) for n in range(1, 11)]
+    rows += [row(10 + n, n + 1, "close", claim_uid=f"c{n}") for n in range(1, 11)]
+    # Ten times 0.0005 micro-units: each alone rounds to nothing, together they are 0.005.
+    assert derive(rows, plan, start=0, end=99).total_micro == 0
+    dearer = Plan(rates=Rates(core_hour=180_000))
+    assert derive(rows, dearer, start=0, end=99).total_micro == 1
+
+
+def test_devices_cost_by_model_and_any_other_by_the_star() -> None:
+    rows = [
+        opened(1, 0, state="running", milli_cores=0, memory_bytes=0, devices=8, device_model="H100"),
+        opened(2, 0, state="running", milli_cores=0, memory_bytes=0, devices=1, device_model="A2", claim_uid="c2"),
+    ]
+    invoice = derive(rows, PLAN, start=0, end=HOUR)
+    assert [(line.model, line.amount_micro) for line in invoice.lines] == [("A2", 1_200_000), ("H100", 19_200_000)]
+
+
+def test_what_ran_on_fake_hosts_says_so() -> None:
+    rows = [opened(1, 0, state="running"), opened(2, 0, state="running", claim_uid="c2", fake=True)]
+    invoice = derive(rows, PLAN, start=0, end=HOUR)
+    assert invoice.fake
+    assert [line.fake for line in invoice.lines] == [False, False, True, True]
+    assert invoice.fake_micro * 2 == invoice.total_micro
+    assert not derive(rows[:1], PLAN, start=0, end=HOUR).fake
+
+
+def test_a_correction_takes_the_place_of_its_row_and_may_be_corrected() -> None:
+    rows = [opened(1, 0, state="running"), row(2, HOUR, "close")]
+    once = [*rows, row(3, 9 * HOUR, "correction", corrects=1, milli_cores=1000, memory_bytes=GIB)]
+    assert amounts(derive(once, PLAN, start=0, end=HOUR)) == {"cores": 20_000, "memory": 4_000}
+    twice = [*once, row(4, 9 * HOUR, "correction", corrects=3, milli_cores=500, memory_bytes=GIB)]
+    assert amounts(derive(twice, PLAN, start=0, end=HOUR)) == {"cores": 10_000, "memory": 4_000}
+
+
+def test_a_clock_that_went_back_bills_nothing_negative() -> None:
+    rows = [opened(1, HOUR, state="running"), row(2, HOUR - 500, "close")]
+    assert derive(rows, PLAN, start=0, end=2 * HOUR).total_micro == 0
+
+
+@given(rows=ledgers(), start=st.integers(0, 9000), length=st.integers(0, 30_000))
+@settings(max_examples=150, deadline=None)
+def test_the_oracle_comes_to_the_same_total(rows: list[LedgerEntry], start: int, length: int) -> None:
+    invoice = derive(rows, PLAN, start=start, end=start + length)
+    document = json.loads(json.dumps(export(rows, PLAN, start=start, end=start + length)))
+    assert total_micro(document) == invoice.total_micro
+    assert all(line.amount_micro >= 0 for line in invoice.lines)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    rows = [
+        opened(1, 0, devices=1, device_model="H100"),
+        row(2, 77, "state", state="running"),
+        row(3, 100, "tokens", workload_kind="Endpoint", model="smollm2", input_tokens=123, output_tokens=77),
+        row(4, 5001, "close"),
+    ]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(export(rows, PLAN, start=0, end=6000)))
+    return path
+
+
+def run_oracle(path: Path) -> str:
+    done = subprocess.run([sys.executable, "-I", str(ORACLE), str(path)], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def as_rows(path: Path) -> list[LedgerEntry]:
+    return [LedgerEntry.model_validate(entry) for entry in json.loads(path.read_text())["rows"]]
+
+
+def test_the_oracle_as_a_program_agrees_to_the_micro_unit(exported: Path) -> None:
+    invoice = derive(as_rows(exported), PLAN, start=0, end=6000)
+    assert run_oracle(exported) == f"EUR {Decimal(invoice.total_micro) / 10**6:.6f}"
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "value"), [(1, "milliCores", 2001), (2, "at", 78), (3, "outputTokens", 99)]
+)
+def test_the_oracle_sees_one_changed_row(exported: Path, number: int, field: str, value: int) -> None:
+    invoice = derive(as_rows(exported), PLAN, start=0, end=6000)
+    document = json.loads(exported.read_text())
+    next(entry for entry in document["rows"] if entry["id"] == number)[field] = value
+    exported.write_text(json.dumps(document))
+    assert run_oracle(exported) != f"EUR {Decimal(invoice.total_micro) / 10**6:.6f}"

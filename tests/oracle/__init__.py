@@ -1,0 +1,1 @@
+"""Second implementations, which import nothing of ours."""
