@@ -1,0 +1,97 @@
+"""Our own processes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bessemer.core.errors import DriverError
+from bessemer.drivers.process import procfs
+from bessemer.drivers.process.protocol import Command, Part
+
+_POLL_SECONDS = 0.02
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    output: Path | None,
+    stdin: int | None = None,
+    keep: Sequence[int] = (),
+) -> int:
+    """Start a program in a session of its own and return its pid. It inherits nothing but ``keep``.
+
+    ``posix_spawn`` and no `subprocess.Popen`: nothing in this process owns the child, so nothing ends it with us.
+    """
+    sink = str(output or os.devnull)
+    actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
+        (os.POSIX_SPAWN_OPEN, 1, sink, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_DUP2, number, number) for number in keep),
+    ]
+    # Signals that our parts ignore or block are not for them to hand on.
+    return os.posix_spawnp(
+        argv[0], list(argv), dict(env), file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTS
+    )
+
+
+_DEFAULTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
+
+
+class HostParts:
+    """The product's own processes; needs no privilege."""
+
+    def __init__(self) -> None:
+        self._children: set[int] = set()
+
+    async def start(self, command: Command) -> Part:
+        if not _carries(command.argv, command.marker):
+            raise ValueError(f"the marker {command.marker!r} is not in the command line of {command.name}")
+        argv = command.argv if command.cwd is None else ("/usr/bin/env", "-C", str(command.cwd), *command.argv)
+        try:
+            command.log_path.parent.mkdir(parents=True, exist_ok=True)
+            pid = spawn(argv, env=os.environ if command.env is None else command.env, output=command.log_path)
+        except OSError as error:
+            raise DriverError("ProcessFailed", f"{command.name} cannot be started: {error.strerror}") from error
+        self._children.add(pid)
+        found = procfs.entry(pid)
+        return Part(pid, found.started_ticks if found else 0)
+
+    async def find(self, marker: str) -> tuple[Part, ...]:
+        procfs.reap(self._children)
+        found = (procfs.entry(pid) for pid in procfs.pids() if _carries(procfs.arguments(pid), marker))
+        mine = (e for e in found if e is not None and e.session == e.pid and e.user == os.geteuid())
+        return tuple(Part(e.pid, e.started_ticks) for e in sorted(mine, key=lambda e: (e.started_ticks, e.pid)))
+
+    async def alive(self, part: Part) -> bool:
+        procfs.reap(self._children)
+        found = procfs.entry(part.pid)
+        return found is not None and found.started_ticks == part.started_ticks
+
+    async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
+        if await self.alive(part):
+            procfs.send(part.pid, signal.SIGTERM)
+            await self._gone(part, grace_seconds)
+        # Whatever the part left in its session goes with it; a pid is no session's name again while the session lives.
+        rest = [e for e in map(procfs.entry, procfs.pids()) if e is not None and e.session == part.pid]
+        for member in rest:
+            if member.started_ticks >= part.started_ticks:
+                procfs.send(member.pid, signal.SIGKILL)
+        if not await self._gone(part, 5.0):
+            raise DriverError("ProcessFailed", f"process {part.pid} does not end")
+
+    async def _gone(self, part: Part, seconds: float) -> bool:
+        for _ in range(max(1, int(seconds / _POLL_SECONDS))):
+            if not await self.alive(part):
+                return True
+            await asyncio.sleep(_POLL_SECONDS)
+        return not await self.alive(part)
+
+
+def _carries(argv: Sequence[str], marker: str) -> bool:
+    return f" {marker} " in f" {' '.join(argv)} "
