@@ -1,0 +1,51 @@
+"""The tree of commands and the options that stand before them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bessemer import __version__
+from bessemer.cli import access, money, objects, system, workloads
+from bessemer.cli.connection import StateOption, Target
+from bessemer.cli.verbs import Verbs
+
+_HELP = """Racks of accelerators as an AI factory that many tenants share.
+
+Start one here with `bessemer up` (or see it all with `bessemer demo`), then `bessemer get hosts`."""
+
+
+def build(verbs: Verbs) -> typer.Typer:
+    """The app. Commands of one subject live in one module, each with an `add` that puts them into the tree."""
+    app = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(
+        context: typer.Context,
+        state: StateOption = None,
+        kubeconfig: Annotated[
+            Path | None, typer.Option(help="File that names server and credential.", show_default=False)
+        ] = None,
+        token: Annotated[
+            str, typer.Option(envvar="BESSEMER_TOKEN", help="Bearer token, in place of a certificate.", show_default=False)
+        ] = "",
+        version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    ) -> None:
+        if version:
+            typer.echo(__version__)
+            raise typer.Exit
+        context.obj = Target(kubeconfig or verbs.kubeconfig(state), token)
+
+    for module in (objects, workloads, money, access):
+        module.add(app)
+    system.add(app, verbs)
+    return app

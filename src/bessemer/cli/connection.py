@@ -1,0 +1,94 @@
+"""Which server a command speaks to, as whom, and about which kind and project."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bessemer.core.errors import Invalid
+from bessemer.core.resource import Key, Kind
+
+if TYPE_CHECKING:
+    from bessemer.client import Client
+
+T = TypeVar("T")
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option("--state", envvar="BESSEMER_STATE", help="State directory (default ~/.bessemer).", show_default=False),
+]
+ProjectOption = Annotated[
+    str,
+    typer.Option("--project", "-n", envvar="BESSEMER_PROJECT", help="Project, as TENANT--PROJECT.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the global options say."""
+
+    kubeconfig: Path
+    token: str
+
+
+def target(context: typer.Context) -> Target:
+    """The target that the root command put into the context."""
+    found = context.find_object(Target)
+    if found is None:  # pragma: no cover - the root command always sets it
+        raise Invalid("no server is chosen")
+    return found
+
+
+@asynccontextmanager
+async def connected(chosen: Target) -> AsyncIterator[Client]:
+    """A client of the chosen server. Raises Invalid where no server is known."""
+    from bessemer.client import from_kubeconfig
+
+    if not chosen.kubeconfig.exists():
+        raise Invalid(f"no server is known: {chosen.kubeconfig} does not exist; run `bessemer up`, or give --kubeconfig")
+    client = from_kubeconfig(chosen.kubeconfig, token=chosen.token)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def run(context: typer.Context, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Run one async command against the chosen server."""
+
+    async def go() -> T:
+        async with connected(target(context)) as client:
+            return await work(client)
+
+    return asyncio.run(go())
+
+
+def find_kind(word: str) -> Kind[Any, Any]:
+    """The kind by plural, singular, short name or Kind. Raises Invalid with what there is."""
+    from bessemer.kinds import KINDS
+
+    wanted = word.lower()
+    for kind in KINDS:
+        if wanted in (kind.plural, kind.singular, *kind.short_names):
+            return kind
+    raise Invalid(f"no kind is called {word!r}; there are: {', '.join(sorted(k.plural for k in KINDS))}")
+
+
+def key_of(kind: Kind[Any, Any], name: str, project: str) -> Key:
+    """The key of one object. Raises Invalid where the kind lives in a project and none is given."""
+    if kind.namespaced and not project:
+        raise Invalid(f"{kind.plural} live in a project: give one with -n TENANT--PROJECT (`bessemer get projects`)")
+    return Key(kind.name, project if kind.namespaced else "", name)
+
+
+def split(words: list[str]) -> tuple[Kind[Any, Any], list[str]]:
+    """``["vm/a"]``, ``["instance", "a", "b"]`` or ``["instances"]`` → kind and names."""
+    first, slash, name = words[0].partition("/")
+    kind = find_kind(first)
+    return kind, [name, *words[1:]] if slash else words[1:]

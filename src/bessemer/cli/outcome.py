@@ -1,0 +1,52 @@
+"""How a command ends: an exit status, and one line that says what to do where it failed."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from bessemer.core.errors import BessemerError, Forbidden, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
+
+
+def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
+    """Run the app; its exit status. Errors of the house become a line each on stderr."""
+    try:
+        result = typer.main.get_command(app)(args=arguments, prog_name="bessemer", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        return 0
+    except BessemerError as error:
+        for line in explain(error):
+            print(line, file=sys.stderr)
+        return 1
+    return int(result) if isinstance(result, int) else 0
+
+
+def explain(error: BessemerError) -> list[str]:
+    """The lines that a person sees: what happened, field by field where it is known, and what to do."""
+    lines = [f"error: {error.message}"]
+    if isinstance(error, Invalid):
+        lines += [f"  {cause.field}: {cause.message}" for cause in error.causes]
+    hint = _hint(error)
+    return [*lines, hint] if hint else lines
+
+
+def _hint(error: BessemerError) -> str:
+    if isinstance(error, Unauthenticated):
+        return "Sign in with `bessemer login`, or name a kubeconfig with --kubeconfig."
+    if isinstance(error, TooMany | Unavailable):
+        return f"Try again in {error.retry_after_seconds} s."
+    if isinstance(error, NotFound):
+        return "`bessemer get KIND -A` lists what you may see."
+    if isinstance(error, Forbidden):
+        return "`bessemer whoami` shows your roles."
+    return ""
