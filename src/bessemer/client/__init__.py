@@ -1,0 +1,54 @@
+"""The typed client of the api. It implements `core.ports.Objects` over HTTPS for those who live outside the server.
+
+``connect`` and ``from_kubeconfig`` make one for the kinds of this release. It is not a cache: every read is a request.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bessemer.client.calls import Joined, Me, SignedIn
+from bessemer.client.kubeconfig import Connection, read_kubeconfig
+from bessemer.client.objects import Client, stored
+from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, tls_context
+
+__all__ = [
+    "Ask",
+    "Client",
+    "Connection",
+    "HttpTransport",
+    "Joined",
+    "Me",
+    "SignedIn",
+    "Socket",
+    "Transport",
+    "connect",
+    "from_kubeconfig",
+    "plurals",
+    "read_kubeconfig",
+    "stored",
+    "tls_context",
+]
+
+
+def connect(url: str, *, ca: Path | None = None, cert: tuple[Path, Path] | None = None, token: str = "") -> Client:
+    """A client for ``url``. ``cert`` is (certificate, key); the files are read now. ``close`` it at the end."""
+    pair = (cert[0].read_bytes(), cert[1].read_bytes()) if cert else None
+    return _client(Connection(url, ca.read_bytes() if ca else None, pair, token, ""))
+
+
+def from_kubeconfig(path: Path, *, context: str = "") -> Client:
+    """A client for a kubeconfig's current (or the named) context. Raises Malformed."""
+    return _client(read_kubeconfig(path, context=context))
+
+
+def _client(to: Connection) -> Client:
+    tls = tls_context(to.ca, to.cert) if to.url.startswith("https:") else None
+    return Client(HttpTransport(to.url, tls=tls, token=to.token), plurals=plurals())
+
+
+def plurals() -> dict[str, str]:
+    """Kind → plural, of every kind of this release."""
+    from bessemer.kinds import KINDS
+
+    return {kind.name: kind.plural for kind in KINDS}

@@ -1,0 +1,186 @@
+"""The api beside its objects: signing in, a host's agent, a project's account, a workload's bytes, keys.
+
+Each class is an area of `Client`. Every method raises errors of ``core.errors``; shapes are those of the routes.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bessemer.client.paths import BASE, Paths
+from bessemer.client.transport import Ask, Socket, Transport
+from bessemer.core.resource import Key
+from bessemer.core.values import UsageBatch
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session. ``token`` is the bearer, shown this once; ``expires_at`` is RFC 3339."""
+
+    token: str
+    user: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who the server takes us for. ``tenants`` maps a tenant to the role in it; ``projects`` are those we may see."""
+
+    name: str
+    admin: bool
+    tenants: Mapping[str, str]
+    projects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A host's new certificate and the authority that signed it, both PEM."""
+
+    certificate: str
+    ca: str
+
+
+class _Area:
+    def __init__(self, transport: Transport, paths: Paths) -> None:
+        self._transport = transport
+        self._paths = paths
+
+    async def _ask(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        data = None if body is None else orjson.dumps(body)
+        answer = await self._transport.request(Ask(method=method, path=path, query=query or {}, body=data))
+        value: dict[str, Any] = orjson.loads(answer) if answer else {}
+        return value
+
+
+class Account(_Area):
+    """Signing in and out, passwords, and the tokens that are shown once."""
+
+    async def login(self, user: str, password: str, *, purpose: str = "cli") -> SignedIn:
+        """``purpose`` is cli or portal. Raises Unauthenticated, TooMany."""
+        body = {"user": user, "password": password, "purpose": purpose}
+        return _signed_in(await self._ask("POST", "/login", body))
+
+    async def follow_link(self, secret: str) -> SignedIn:
+        """Exchange a sign-in link's secret, once, for a portal session. Raises Unauthenticated, TooMany."""
+        return _signed_in(await self._ask("POST", "/login", {"link": secret}))
+
+    async def logout(self) -> None:
+        """End the session whose token the transport carries."""
+        await self._ask("DELETE", "/login")
+
+    async def whoami(self) -> Me:
+        answer = await self._ask("GET", "/whoami")
+        return Me(answer["name"], answer["admin"], answer["tenants"], tuple(answer["projects"]))
+
+    async def set_password(self, user: str, password: str) -> None:
+        """Oneself, or anybody for an administrator. Raises Invalid for a weak one."""
+        await self._ask("POST", self._paths.of(Key("User", "", user), "password"), {"password": password})
+
+    async def sign_in_link(self, user: str) -> tuple[str, str]:
+        """(url, secret) of a link good for one sign-in; administrators only."""
+        answer = await self._ask("POST", self._paths.of(Key("User", "", user), "signinlink"), {})
+        return answer["url"], answer["secret"]
+
+    async def key_token(self, namespace: str, name: str) -> str:
+        """A new token for an ApiKey, shown once; the old one is worth nothing from now."""
+        answer = await self._ask("POST", self._paths.of(Key("ApiKey", namespace, name), "token"), {})
+        return str(answer["token"])
+
+    async def host_token(self, host: str) -> str:
+        """A one-time join token for a Host; administrators only."""
+        answer = await self._ask("POST", self._paths.of(Key("Host", "", host), "token"), {})
+        return str(answer["token"])
+
+
+class Agents(_Area):
+    """What a host's agent does beyond objects."""
+
+    async def join(self, host: str, csr: str, *, token: str = "", signature: bytes = b"") -> Joined:
+        """``csr`` is a PEM PKCS#10 request for a P-256 key, signed for by the one-time ``token``, or for a renewal by
+        ``signature``: ECDSA with SHA-256 over the PEM text, by the registered key. Raises Forbidden, Invalid."""
+        body: dict[str, Any] = {"csr": csr}
+        if token:
+            body["token"] = token
+        if signature:
+            body["signature"] = base64.b64encode(signature).decode()
+        answer = await self._ask("POST", self._host(host, "join"), body)
+        return Joined(answer["certificate"], answer["ca"])
+
+    async def heartbeat(self, host: str) -> int:
+        """Renew the host's lease; answers its length in seconds."""
+        return int((await self._ask("POST", self._host(host, "heartbeat"), {}))["leaseSeconds"])
+
+    async def secrets(self, claim: Key) -> dict[str, str]:
+        """The secrets of a Claim on this agent's host."""
+        answer = await self._ask("GET", self._paths.of(claim, "secrets"))
+        return dict(answer["secrets"])
+
+    @asynccontextmanager
+    async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes of ``sha256:HEX`` from ``offset`` on, in parts. The reader verifies the digest."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        ask = Ask(method="GET", path=f"/content/{digest}", headers=headers)
+        async with self._transport.stream(ask, silence=30.0) as parts:
+            yield parts
+
+    def stream(self, host: str) -> AbstractAsyncContextManager[Socket]:
+        """The socket over which the server asks for logs and consoles: messages of ``core.frames``, dialled."""
+        return self._transport.socket(self._host(host, "stream"), {})
+
+    async def usage(self, batch: UsageBatch) -> int:
+        """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
+        return int((await self._ask("POST", f"{BASE}/usage", batch.dump()))["sequence"])
+
+    def _host(self, host: str, sub: str) -> str:
+        return self._paths.of(Key("Host", "", host), sub)
+
+
+class Projects(_Area):
+    """A project's money and meters. Times are seconds since the epoch, UTC."""
+
+    async def invoice(self, project: str, since: int, until: int) -> dict[str, Any]:
+        """The invoice of [since, until): lines with their formula."""
+        return await self._ask("GET", self._path(project, "invoice"), query=_window(since, until))
+
+    async def ledger(self, project: str, since: int, until: int) -> dict[str, Any]:
+        """``{"rows", "pricePlan"}``: all that a second implementation needs."""
+        return await self._ask("GET", self._path(project, "ledger"), query=_window(since, until))
+
+    async def use(self, project: str) -> list[dict[str, Any]]:
+        """Each meter of the project and of its tenant: ``{"scope", "meter", "used", "limit"}``."""
+        return list((await self._ask("GET", self._path(project, "use")))["meters"])
+
+    def _path(self, project: str, sub: str) -> str:
+        return self._paths.of(Key("Project", "", project), sub)
+
+
+class Workloads(_Area):
+    """A workload's bytes, relayed from the host that runs it."""
+
+    @asynccontextmanager
+    async def log(self, key: Key, *, follow: bool = False, replica: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The log of an Instance or a replica of an Endpoint. Raises NotFound, Unavailable while its host is silent."""
+        query = {"follow": "true" if follow else "false", "replica": str(replica)}
+        ask = Ask(method="GET", path=self._paths.of(key, "log"), query=query)
+        async with self._transport.stream(ask) as parts:
+            yield parts
+
+    def console(self, key: Key) -> AbstractAsyncContextManager[Socket]:
+        """The serial console of an Instance: bytes both ways."""
+        return self._transport.socket(self._paths.of(key, "console"), {})
+
+
+def _signed_in(answer: Mapping[str, Any]) -> SignedIn:
+    return SignedIn(answer["token"], answer["user"], answer["expiresAt"])
+
+
+def _window(since: int, until: int) -> dict[str, str]:
+    return {"from": str(since), "to": str(until)}

@@ -1,0 +1,227 @@
+"""`Client`: objects over a transport, as `core.ports.Objects` has them, so that kinds run outside the server unchanged.
+
+The writer of a call is whoever the transport's credential says; the ``writer`` argument is for the port's sake.
+A watch resumes by itself from its last revision after a lost connection, with backoff and jitter. Only `Expired`, and
+refusals that waiting does not cure, reach its reader, who then lists again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+
+from bessemer.client.calls import Account, Agents, Projects, Workloads
+from bessemer.client.paths import Paths
+from bessemer.client.status import error_of_status
+from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
+from bessemer.core.clock import Clock, SystemClock
+from bessemer.core.errors import Malformed, TooMany, Unavailable
+from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
+from bessemer.core.resource import Change, Key
+
+PatchType = Literal["merge", "json"]
+_MEDIA = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
+_BACKOFF_SECONDS_MAX = 20.0
+
+
+class Client:
+    """Objects by key, and the rest of the api by area: ``account``, ``agents``, ``projects``, ``workloads``."""
+
+    def __init__(self, transport: Transport, *, plurals: Mapping[str, str], clock: Clock | None = None) -> None:
+        self.transport = transport
+        self.paths = Paths(plurals)
+        self.account = Account(transport, self.paths)
+        self.agents = Agents(transport, self.paths)
+        self.projects = Projects(transport, self.paths)
+        self.workloads = Workloads(transport, self.paths)
+        self._clock = clock or SystemClock()
+
+    async def get(self, key: Key) -> Stored:
+        """Raises NotFound."""
+        return stored(await self.transport.request(Ask(method="GET", path=self.paths.of(key))))
+
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+        """In order of namespace and name; ``after`` is the ``next`` of the page before. Raises Expired."""
+        query = _query(scope)
+        if limit:
+            query["limit"] = str(limit)
+        if after:
+            query["continue"] = after
+        path = self.paths.collection(scope.kind, scope.namespace)
+        answer = orjson.loads(await self.transport.request(Ask(method="GET", path=path, query=query)))
+        meta = answer["metadata"]
+        items = [item for item in map(_stored, answer["items"]) if _within(item, scope)]
+        return Page(
+            items, int(meta["resourceVersion"]), meta.get("continue") or "", meta.get("remainingItemCount") or 0
+        )
+
+    async def create(self, body: Mapping[str, Any], writer: Writer | None = None, *, dry_run: bool = False) -> Stored:
+        """Raises AlreadyExists, Invalid, Forbidden, QuotaExceeded."""
+        key = _key(body)
+        path = self.paths.collection(key.kind, key.namespace or None)
+        return await self._write("POST", path, body, dry_run=dry_run)
+
+    async def replace(
+        self, body: Mapping[str, Any], writer: Writer | None = None, *, part: Part = "main", dry_run: bool = False
+    ) -> Stored:
+        """Replace one part. Without a ``metadata.resourceVersion``, whatever stands there now is replaced.
+        Raises NotFound, Conflict, Invalid."""
+        key = _key(body)
+        path = self.paths.of(key, "" if part == "main" else "status")
+        metadata = body.get("metadata", {})
+        if part == "main" and not metadata.get("resourceVersion"):
+            now = await self.get(key)
+            body = {**body, "metadata": {**metadata, "resourceVersion": str(now.revision)}}
+        return await self._write("PUT", path, body, dry_run=dry_run)
+
+    async def patch(
+        self,
+        key: Key,
+        patch: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        kind: PatchType = "merge",
+        part: Part = "main",
+        dry_run: bool = False,
+    ) -> Stored:
+        """Merge patch (a mapping) or JSON patch (a sequence of operations). Raises NotFound, Conflict, Invalid."""
+        path = self.paths.of(key, "" if part == "main" else "status")
+        return await self._write("PATCH", path, patch, dry_run=dry_run, media=_MEDIA[kind])
+
+    async def delete(self, key: Key, writer: Writer | None = None, *, uid: str = "", dry_run: bool = False) -> Stored:
+        """Delete, or ask for it where finalizers stand; the object as it was. Raises NotFound, Conflict."""
+        last = await self.get(key)
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if dry_run:
+            options["dryRun"] = ["All"]
+        path = self.paths.of(key)
+        answer = await self.transport.request(Ask(method="DELETE", path=path, body=orjson.dumps(options)))
+        return last if orjson.loads(answer).get("kind") == "Status" else stored(answer)
+
+    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        """Every change after ``since``, for ever; with None first an ADDED for each object and a Bookmark.
+        Raises Expired, Unauthenticated, Forbidden, NotFound."""
+        if since is None:
+            after, since = "", 0
+            while True:
+                page = await self.list(scope, limit=500, after=after)
+                since, after = page.revision, page.next
+                for item in page.items:
+                    yield Change(item.revision, "ADDED", item.key, item.uid, item.host, item.body)
+                if not after:
+                    break
+            yield Bookmark(since)
+        failures = 0
+        while True:
+            try:
+                async for event in self._watch_once(scope, since):
+                    failures = 0
+                    since = max(since, event.revision)
+                    yield event
+            except (Unavailable, TooMany):
+                failures += 1
+            pause = min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(failures, 10))
+            await self._clock.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def fleet(self) -> dict[str, Any]:
+        """Hosts and devices with their holders, in one answer. Raises NotFound for all but the administrator."""
+        answer: dict[str, Any] = orjson.loads(await self.transport.request(Ask(method="GET", path="/fleet")))
+        return answer
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        await self.transport.close()
+
+    async def _watch_once(self, scope: Scope, since: int) -> AsyncIterator[Change | Bookmark]:
+        query = {**_query(scope), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(since)}
+        ask = Ask(method="GET", path=self.paths.collection(scope.kind, scope.namespace), query=query)
+        async with self.transport.stream(ask, silence=SILENCE_SECONDS_MAX) as parts:
+            async for line in lines(parts):
+                event = _event(line)
+                if isinstance(event, Bookmark) or _within(event, scope):
+                    yield event
+
+    async def _write(
+        self, method: str, path: str, body: Any, *, dry_run: bool, media: str = "application/json"
+    ) -> Stored:
+        query = {"dryRun": "All"} if dry_run else {}
+        ask = Ask(method=method, path=path, query=query, body=orjson.dumps(body), content_type=media)
+        return stored(await self.transport.request(ask))
+
+
+def stored(body: bytes) -> Stored:
+    """An object's JSON as a `Stored`."""
+    return _stored(orjson.loads(body), body)
+
+
+def _stored(value: Mapping[str, Any], body: bytes | None = None) -> Stored:
+    meta = value.get("metadata", {})
+    return Stored(
+        _key(value),
+        meta.get("uid", ""),
+        int(meta.get("resourceVersion") or 0),
+        meta.get("generation", 0),
+        _host(value),
+        orjson.dumps(value) if body is None else body,
+    )
+
+
+def _key(value: Mapping[str, Any]) -> Key:
+    meta = value.get("metadata", {})
+    return Key(value.get("kind", ""), meta.get("namespace") or "", meta.get("name", ""))
+
+
+def _host(value: Mapping[str, Any]) -> str:
+    return str(value.get("spec", {}).get("host", "")) if value.get("kind") == "Claim" else ""
+
+
+def _event(line: bytes) -> Change | Bookmark:
+    event = orjson.loads(line)
+    kind, value = event["type"], event["object"]
+    if kind == "ERROR":
+        raise error_of_status(int(value.get("code", 500)), value)
+    revision = int(value["metadata"]["resourceVersion"])
+    if kind == "BOOKMARK":
+        return Bookmark(revision)
+    item = _stored(value)
+    return Change(revision, kind, item.key, item.uid, item.host, item.body)
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    fields = []
+    if scope.name is not None:
+        fields.append(f"metadata.name={scope.name}")
+    if scope.host is not None:
+        fields.append(f"spec.host={scope.host}")
+    query = {}
+    if fields:
+        query["fieldSelector"] = ",".join(fields)
+    if scope.labels:
+        query["labelSelector"] = ",".join(f"{k}={v}" for k, v in sorted(scope.labels.items()))
+    return query
+
+
+def _within(item: Stored | Change, scope: Scope) -> bool:
+    if scope.namespaces is not None and item.key.namespace not in scope.namespaces:
+        return False
+    return scope.names is None or item.key.name in scope.names
+
+
+async def lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Whole lines of a stream of parts; what a broken stream left behind is dropped. Raises Malformed past 16 MiB."""
+    rest = bytearray()
+    async for part in parts:
+        rest += part
+        if b"\n" not in part:
+            if len(rest) > 16 << 20:
+                raise Malformed("the server sent a line without an end")
+            continue
+        *whole, tail = bytes(rest).split(b"\n")
+        rest = bytearray(tail)
+        for line in whole:
+            if line:
+                yield line

@@ -1,0 +1,188 @@
+"""How requests travel: over HTTPS (`HttpTransport`), or straight into an ASGI application (`client.inprocess`).
+
+A transport answers with bytes or raises an error of ``core.errors``, read from the server's ``Status``; a network that
+fails is Unavailable. It keeps no state of the caller's and repeats nothing: who may repeat what is known above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import aiohttp
+
+from bessemer.client.status import error_of
+from bessemer.core.errors import BessemerError, Unavailable
+from bessemer.core.frames import MESSAGE_BYTES_MAX
+
+REQUEST_SECONDS_MAX = 60.0
+SILENCE_SECONDS_MAX = 90.0
+"""The server sends a bookmark on a quiet watch every 30 s; a stream silent for longer than this is dead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request. ``headers`` join those of the transport; ``body`` is sent as ``content_type``."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    body: bytes | None = None
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Socket(Protocol):
+    """A WebSocket of binary messages; iterate to receive until it closes."""
+
+    async def send(self, message: bytes) -> None:
+        """Raises Unavailable once closed."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """What `Client` stands on."""
+
+    async def request(self, ask: Ask) -> bytes:
+        """The body of a good answer. Raises what the server's Status says."""
+        ...
+
+    def stream(self, ask: Ask, *, silence: float | None = None) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The body in parts, as they come; ``silence`` seconds without one raise Unavailable."""
+        ...
+
+    def socket(self, path: str, query: Mapping[str, str]) -> AbstractAsyncContextManager[Socket]: ...
+
+    async def close(self) -> None: ...
+
+
+class _AioSocket:
+    """aiohttp's WebSocket as a `Socket`."""
+
+    def __init__(self, inner: aiohttp.ClientWebSocketResponse) -> None:
+        self._inner = inner
+
+    async def send(self, message: bytes) -> None:
+        try:
+            await self._inner.send_bytes(message)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Unavailable("the connection was lost", internal=str(error)) from error
+
+    async def _receive(self) -> AsyncIterator[bytes]:
+        async for message in self._inner:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                yield message.data
+            elif message.type == aiohttp.WSMsgType.TEXT:
+                yield message.data.encode()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._receive()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class HttpTransport:
+    """HTTPS with pooled connections. ``tls`` is of `tls_context`; ``token`` a bearer. Use on one loop."""
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, token: str = "") -> None:
+        self._url = url.rstrip("/")
+        self._ssl = tls
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(self, ask: Ask) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
+        try:
+            async with self._open(ask, timeout) as response:
+                body: bytes = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from error
+        if response.status >= 400:
+            raise error_of(response.status, body, response.headers)
+        return body
+
+    @asynccontextmanager
+    async def stream(self, ask: Ask, *, silence: float | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
+        try:
+            async with self._open(ask, timeout) as response:
+                if response.status >= 400:
+                    raise error_of(response.status, await response.read(), response.headers)
+                yield response.content.iter_any()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from error
+
+    @asynccontextmanager
+    async def socket(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Socket]:
+        try:
+            async with self._live().ws_connect(
+                self._url + path,
+                params=dict(query),
+                headers=self._headers,
+                ssl=self._ssl or True,
+                heartbeat=20.0,
+                max_msg_size=MESSAGE_BYTES_MAX,
+            ) as inner:
+                yield _AioSocket(inner)
+        except aiohttp.WSServerHandshakeError as error:
+            raise error_of(error.status, b"", error.headers or {}) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _live(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # Watches hold their connection for ever, so a bound on connections would starve short requests.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        return self._session
+
+    def _open(self, ask: Ask, timeout: aiohttp.ClientTimeout) -> Any:
+        headers = {**self._headers, **ask.headers}
+        if ask.body is not None:
+            headers["Content-Type"] = ask.content_type
+        return self._live().request(
+            ask.method,
+            self._url + ask.path,
+            params=dict(ask.query),
+            data=ask.body,
+            headers=headers,
+            timeout=timeout,
+            ssl=self._ssl or True,
+            allow_redirects=False,
+        )
+
+
+def tls_context(ca: bytes | None, cert: tuple[bytes, bytes] | None) -> ssl.SSLContext:
+    """TLS that trusts ``ca`` alone (the machine's authorities where it is None) and shows ``cert``: (certificate, key).
+    All are PEM."""
+    context = ssl.create_default_context(cadata=ca.decode() if ca else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cert is not None:
+        # OpenSSL reads a key from files alone: a private one, gone as soon as it is read.
+        with tempfile.NamedTemporaryFile(prefix="bessemer-", suffix=".pem") as file:
+            file.write(b"\n".join(cert))
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+def _unreachable(error: BaseException) -> BessemerError:
+    if isinstance(error, asyncio.TimeoutError):
+        return Unavailable("the server did not answer in time", internal=repr(error))
+    return Unavailable("the server cannot be reached", internal=str(error))
