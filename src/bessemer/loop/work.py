@@ -1,0 +1,278 @@
+"""One turn of one name: read, reconcile, fold, write once, say when to look again.
+
+Whatever a kind raises ends here as an outcome: a `Conflict` is a turn repeated at once, an error of ours shows its own
+words, and anything else shows none of its internals. A reconcile that hangs is cancelled after `LIMIT_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import orjson
+import structlog
+
+from bessemer.core.clock import Clock, epoch
+from bessemer.core.errors import BessemerError, Conflict, DriverError, NotFound, TooMany, Unavailable
+from bessemer.core.ports import Events, Part, Stored, Writer
+from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Resource, Status, Wait
+from bessemer.loop.fold import fold, happenings, is_ready, phase_after, status_body
+from bessemer.loop.leadership import Leadership
+from bessemer.loop.metrics import KindMetrics
+from bessemer.loop.queue import Backoff, Cause, Queue
+
+LIMIT_SECONDS = 600.0
+PATIENCE = 3
+"""Errors in a row for which a Ready object keeps its word."""
+
+C = TypeVar("C")
+
+log = structlog.get_logger(__name__)
+
+
+class Access(Protocol):
+    """What a turn needs of ``ports.Objects``."""
+
+    async def get(self, key: Key) -> Stored: ...
+
+    async def replace(
+        self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
+    ) -> Stored: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A reconcile that raised, as an outcome to show. ``after`` is the wait that the error itself asks for."""
+
+    outcome: Wait
+    after: float | None = None
+
+
+class Phases:
+    """Since when each object is in its phase, on the clock that never jumps."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: dict[Key, tuple[str, str, float]] = {}
+
+    def elapsed(self, obj: Resource[Any, Any], phase: str) -> float:
+        """Seconds in ``phase``. Only an object first seen here is measured by its own ``phaseSince``."""
+        now = self._clock.monotonic()
+        known = self._since.get(obj.key)
+        if known is None or known[:2] != (obj.uid, phase):
+            written = obj.status.phase_since if obj.status.phase == phase and known is None else None
+            age = max(0.0, self._clock.now() - epoch(written)) if written else 0.0
+            known = self._since[obj.key] = (obj.uid, phase, now - age)
+        return now - known[2]
+
+    def forget(self, key: Key) -> None:
+        self._since.pop(key, None)
+
+
+@dataclass(eq=False, kw_only=True)
+class Work(Generic[C]):
+    """Turns names into outcomes, and outcomes into one write. The queue and the leases are the loop's."""
+
+    kinds: Mapping[str, Kind[C, Any]]
+    ctx: C
+    objects: Access
+    events: Events | None
+    clock: Clock
+    writer: Writer
+    metrics: Mapping[str, KindMetrics]
+    queue: Queue
+    leadership: Leadership
+    jitter: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        self._seen: dict[Key, int] = {}
+        self._errors = Backoff(1.0, 300.0, self.jitter)
+        self._conflicts = Backoff(0.01, 1.0, self.jitter)
+        self._phases = Phases(self.clock)
+        self._acting: dict[Key, tuple[asyncio.Task[Any], float]] = {}
+        self._overdue: set[Key] = set()
+        self._stuck: set[Key] = set()
+
+    def seen(self, key: Key) -> int:
+        """The newest revision of the object that a turn has read or written."""
+        return self._seen.get(key, 0)
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        self._seen.pop(key, None)
+        self._errors.reset(key)
+        self._conflicts.reset(key)
+        self._phases.forget(key)
+        self.queue.forget(key)
+        self._note_stuck(key, stuck=False)
+
+    async def turn(self, key: Key) -> None:
+        """One turn. It raises nothing but cancellation."""
+        fence = self.leadership.fence(key.kind)
+        if fence is None:
+            return
+        started = self.clock.monotonic()
+        outcome = "Error"
+        try:
+            outcome = await self._turn(key, fence)
+            self._conflicts.reset(key)
+        except NotFound:
+            outcome = "Gone"
+            self.forget(key)
+        except Conflict:
+            outcome = "Conflict"
+            self.metrics[key.kind].retries.inc()
+            self.queue.later(key, self._conflicts.next(key), "again")
+        except Exception as error:  # The store itself failed, or a stored body cannot be read.
+            self._put_off(key, type(error).__name__, None)
+            log.exception("turn failed", kind=key.kind, namespace=key.namespace, name=key.name)
+        self.metrics[key.kind].reconciled(outcome, self.clock.monotonic() - started)
+
+    def cancel_overdue(self) -> None:
+        """Cancel what has been at work for longer than the limit; its turn ends as an error."""
+        now = self.clock.monotonic()
+        for key, (task, started) in self._acting.items():
+            if now - started >= LIMIT_SECONDS and key not in self._overdue:
+                self._overdue.add(key)
+                task.cancel()
+
+    async def _turn(self, key: Key, fence: int) -> str:
+        kind = self.kinds[key.kind]
+        stored = await self.objects.get(key)
+        self._seen[key] = stored.revision
+        obj = kind.resource.load(stored.body)
+        act = kind.finalize if obj.deleting else kind.reconcile
+        if act is None:
+            return "Skipped"
+        result = await self._act(key, act(self.ctx, obj), obj)
+        trouble, outcome = (result, result.outcome) if isinstance(result, Trouble) else (None, result)
+        if self.leadership.fence(key.kind) != fence:
+            return "Fenced"
+        if obj.deleting and isinstance(outcome, Done) and kind.finalizer in obj.metadata.finalizers:
+            await self._let_go(stored, kind.finalizer)
+            return "Finalized"
+        left = await self._write(kind, obj, outcome, trouble)
+        self._schedule(key, kind, outcome, trouble, left)
+        return "Error" if trouble else type(outcome).__name__
+
+    async def _act(self, key: Key, work: Any, obj: Resource[Any, Any]) -> Outcome | Trouble:
+        """Await the kind's work and turn what it raises into what is shown."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._acting[key] = (task, self.clock.monotonic())
+        try:
+            outcome: Outcome = await work
+        except Conflict:
+            raise
+        except asyncio.CancelledError:
+            if key not in self._overdue:
+                raise
+            task.uncancel()
+            message = f"One step ran for more than {LIMIT_SECONDS:.0f} s and was cancelled."
+            return Trouble(Wait(reason="TookTooLong", message=message))
+        except BessemerError as error:
+            reason = error.reason if isinstance(error, DriverError) else type(error).__name__
+            log.warning("reconcile refused", **_who(obj), reason=reason, error=str(error), internal=error.internal)
+            after = float(error.retry_after_seconds) if isinstance(error, Unavailable | TooMany) else None
+            return Trouble(Wait(reason=reason, message=error.message), after)
+        except Exception:  # A defect of the kind: the traceback is for the log alone.
+            log.exception("reconcile raised", **_who(obj))
+            return Trouble(Wait(reason="InternalError", message="An internal error; the step is tried again."))
+        finally:
+            self._acting.pop(key, None)
+            self._overdue.discard(key)
+        self._errors.reset(key)
+        return outcome
+
+    async def _write(
+        self, kind: Kind[C, Any], obj: Resource[Any, Any], outcome: Outcome, trouble: Trouble | None
+    ) -> float | None:
+        """Write the status if it changed, and tell what happened. Answers the seconds left to the phase's deadline."""
+        phase = phase_after(obj, outcome)
+        deadline = None if is_ready(outcome) else kind.deadlines.get(phase)
+        left = None if deadline is None else deadline - self._phases.elapsed(obj, phase)
+        if left is None:
+            self._phases.forget(obj.key)
+        late = left is not None and left <= 0
+        if trouble is not None and not late and self._keeps_its_word(obj):
+            return left
+        new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
+        if new != obj.status:
+            written = await self.objects.replace(status_body(obj, new), self.writer, part="status")
+            self._seen[obj.key] = written.revision
+            await self._tell(obj, new, failed=trouble is not None or isinstance(outcome, Fail))
+        self._note_stuck(obj.key, stuck=late)
+        return left if left is not None and left > 0 else None
+
+    def _keeps_its_word(self, obj: Resource[Any, Any]) -> bool:
+        """Whether an error is too young to take Ready from an object that had it for this very intent."""
+        ready = obj.status.condition("Ready")
+        known = ready is not None and ready.status == "True"
+        current = obj.status.observed_generation == obj.metadata.generation
+        return known and current and self._errors.failures(obj.key) < PATIENCE
+
+    async def _tell(self, obj: Resource[Any, Any], new: Status, *, failed: bool) -> None:
+        if self.events is None:
+            return
+        for happening in happenings(obj.status, new, failed=failed):
+            try:
+                await self.events.emit(obj.key, obj.uid, happening.reason, happening.message, warning=happening.warning)
+            except BessemerError as error:
+                log.warning("event lost", **_who(obj), reason=happening.reason, error=str(error))
+
+    def _schedule(
+        self, key: Key, kind: Kind[C, Any], outcome: Outcome, trouble: Trouble | None, left: float | None
+    ) -> None:
+        """Set the name's timer: the outcome's wish, the phase's deadline or the resync, whichever is first."""
+        if trouble is not None:
+            self._put_off(key, trouble.outcome.reason, trouble.after)
+            return
+        # Between nine tenths and all of the interval, so that what was applied together is not read again together.
+        due: float = kind.resync_seconds * (0.9 + 0.1 * self.jitter())
+        cause: Cause = "resync"
+        for wish in (outcome.again, left):
+            if wish is not None and wish < due:
+                due, cause = wish, "again"
+        self.queue.later(key, due, cause)
+
+    def _put_off(self, key: Key, reason: str, after: float | None) -> None:
+        """After an error: wait for as long as it asks, or for longer each time."""
+        own = self._errors.next(key)
+        self.metrics[key.kind].error(reason)
+        self.metrics[key.kind].backoffs.inc()
+        self.queue.later(key, own if after is None else after, "backoff")
+
+    async def _let_go(self, stored: Stored, finalizer: str) -> None:
+        """Remove the kind's finalizer; whoever wrote in between is read again, for nothing they say can keep it."""
+        for _ in range(5):
+            body = orjson.loads(stored.body)
+            if body["metadata"]["uid"] != stored.uid or finalizer not in body["metadata"].get("finalizers", ()):
+                return
+            body["metadata"]["finalizers"] = [f for f in body["metadata"]["finalizers"] if f != finalizer]
+            try:
+                written = await self.objects.replace(body, self.writer)
+            except Conflict:
+                uid = stored.uid
+                stored = await self.objects.get(stored.key)
+                if stored.uid != uid:
+                    return
+                continue
+            self._seen[stored.key] = written.revision
+            return
+        raise Conflict("The object changes faster than its finalizer can be removed.")
+
+    def _note_stuck(self, key: Key, *, stuck: bool) -> None:
+        if stuck and key not in self._stuck:
+            self._stuck.add(key)
+            self.metrics[key.kind].stuck.inc()
+        elif not stuck and key in self._stuck:
+            self._stuck.discard(key)
+            self.metrics[key.kind].stuck.dec()
+
+
+def _who(obj: Resource[Any, Any]) -> dict[str, str]:
+    meta = obj.metadata
+    return {"kind": obj.KIND, "namespace": meta.namespace or "", "name": meta.name, "uid": obj.uid}
