@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bessemer.client.calls import Joined, Me, SignedIn
@@ -37,9 +38,11 @@ def connect(url: str, *, ca: Path | None = None, cert: tuple[Path, Path] | None 
     return _client(Connection(url, ca.read_bytes() if ca else None, pair, token, ""))
 
 
-def from_kubeconfig(path: Path, *, context: str = "") -> Client:
-    """A client for a kubeconfig's current (or the named) context. Raises Malformed."""
-    return _client(read_kubeconfig(path, context=context))
+def from_kubeconfig(path: Path, *, context: str = "", token: str = "") -> Client:
+    """A client for a kubeconfig's current (or the named) context; ``token`` stands in for its credentials.
+    Raises Malformed."""
+    found = read_kubeconfig(path, context=context)
+    return _client(replace(found, cert=None, token=token) if token else found)
 
 
 def _client(to: Connection) -> Client:

@@ -5,7 +5,6 @@ Each class is an area of `Client`. Every method raises errors of ``core.errors``
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -103,14 +102,15 @@ class Account(_Area):
 class Agents(_Area):
     """What a host's agent does beyond objects."""
 
-    async def join(self, host: str, csr: str, *, token: str = "", signature: bytes = b"") -> Joined:
-        """``csr`` is a PEM PKCS#10 request for a P-256 key, signed for by the one-time ``token``, or for a renewal by
-        ``signature``: ECDSA with SHA-256 over the PEM text, by the registered key. Raises Forbidden, Invalid."""
+    async def join(self, host: str, csr: str, *, token: str = "", signature: str = "") -> Joined:
+        """``csr`` is a PEM PKCS#10 request for a P-256 key, vouched for by the one-time ``token``, or for a renewal by
+        ``signature``: ECDSA with SHA-256 over the PEM text by the registered key, DER in base64. Needs no certificate.
+        Raises Unauthenticated, Forbidden, Invalid."""
         body: dict[str, Any] = {"csr": csr}
         if token:
             body["token"] = token
         if signature:
-            body["signature"] = base64.b64encode(signature).decode()
+            body["signature"] = signature
         answer = await self._ask("POST", self._host(host, "join"), body)
         return Joined(answer["certificate"], answer["ca"])
 
