@@ -79,19 +79,19 @@ class FakeEngine:
             RunningEngine(p.uid, p.pid, p.started_ticks, self.door(p.uid)) for p in await self.processes.running()
         )
 
-    async def probe(self, uid: str, secret: str) -> ProbeResult:
+    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
         self._on_call("engine.probe")
         engine = await self._answering(uid, secret)
         if engine.model.behaviour.mute:
             raise DriverError("ProbeFailed", "the engine gave no answer in time")
         if engine.model.behaviour.status != 200:
             raise DriverError("ProbeFailed", f"the engine answered with status {engine.model.behaviour.status}")
-        answer = engine.model.answer(dict(PROBE_BODY, model=engine.spec.alias))
+        answer = engine.model.answer(dict(PROBE_BODY))
         engine.model.counters.tokens_predicted += len(answer.words)
         usage = answer.usage(len(answer.words))
         message = {"content": "".join(answer.words)}
         reply = {"model": answer.model, "choices": [{"message": message}], "usage": usage}
-        return judge(reply, alias=engine.spec.alias, seconds=0.1)
+        return judge(reply, alias=alias, seconds=0.1)
 
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         self._on_call("engine.metrics")

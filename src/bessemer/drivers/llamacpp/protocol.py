@@ -66,7 +66,8 @@ class Engine(Protocol):
     async def start(self, spec: EngineSpec) -> RunningEngine:
         """Start it, or return the one that runs under this uid. Returns before the model is loaded.
 
-        Raises DriverError: ``PortTaken`` (something else sits at its door), ``ContentMissing`` (no such model file).
+        Raises DriverError: ``PortTaken`` (something else sits at its door), ``ContentMissing`` (no such model file),
+        ``EngineMissing`` (the engine is not installed here).
         """
         ...
 
@@ -78,8 +79,8 @@ class Engine(Protocol):
         """All that live, by uid."""
         ...
 
-    async def probe(self, uid: str, secret: str) -> ProbeResult:
-        """Ask it for a short completion and judge the answer: right model, text, counts that add up.
+    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
+        """Ask it for a short completion and judge the answer: the model called ``alias``, text, counts that add up.
 
         Raises DriverError: ``EngineStarting`` (alive, the model still loads: ask again), ``EngineExited`` or
         ``OutOfMemory`` (with what was asked and had), ``ProbeFailed`` (the answer is wrong or too late).

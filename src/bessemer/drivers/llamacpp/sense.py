@@ -18,7 +18,7 @@ PROBE_BODY: Mapping[str, Any] = {
 }
 
 
-def judge(reply: Any, *, alias: str, seconds: float) -> ProbeResult:
+def judge(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
     """Read the reply to `PROBE_BODY`. Raises DriverError ``ProbeFailed`` with what is wrong about it."""
     try:
         model = reply["model"]
@@ -27,7 +27,7 @@ def judge(reply: Any, *, alias: str, seconds: float) -> ProbeResult:
         prompt, completion, total = (int(usage[k]) for k in ("prompt_tokens", "completion_tokens", "total_tokens"))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DriverError("ProbeFailed", "the answer is no chat completion", internal=repr(error)) from error
-    if model != alias:
+    if alias is not None and model != alias:
         raise DriverError("ProbeFailed", f"the engine serves {str(model)[:63]!r} instead of {alias!r}")
     if not isinstance(text, str) or not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
         raise DriverError("ProbeFailed", "the answer holds no text")

@@ -221,7 +221,8 @@ class HostProcesses:
         if '"exit-code"' in status and shim_entry is not None:
             # It ended before it could be looked at: the caller finds it ended, as it would a moment later.
             inner = re.search(r'"child-pid": (\d+)', status)
-            return Running(uid, int(inner[1]) if inner else pid, shim_entry.started_ticks, os.geteuid())
+            user = self._users.find(self._owner(uid)) if self._users is not None else None
+            return Running(uid, int(inner[1]) if inner else pid, shim_entry.started_ticks, user or os.geteuid())
         await self._end(uid)
         said = b"".join([chunk async for chunk in self.log(uid)])[-500:].decode("utf-8", "replace")
         raise DriverError("ProcessFailed", "the confined process cannot be started", internal=said)
