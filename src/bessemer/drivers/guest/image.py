@@ -1,4 +1,4 @@
-"""The micro-guest's image as content: a tar with one digest. Packed the same way each time, opened only if whole.
+"""The micro-guest's image as content: a tar with one digest, packed the same way each time, opened only if whole."""
 
 from __future__ import annotations
 

@@ -1,0 +1,75 @@
+"""What stands around a guest's QEMU: limits, a network of its own with nothing in it, and a user that owns nothing.
+
+As root each guest's QEMU runs as a number of its own that no account has, made from its uid, in a control group. Other
+users get a user namespace with an empty network where the kernel allows it, and no limits: the weaker class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+
+from bessemer.drivers.qemu.protocol import MachineSpec
+
+_FIRST_USER = 1_879_048_192
+_USERS = 1 << 28
+"""The range that no distribution and no container runtime hands out."""
+
+_FILE_SLACK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How a guest of this agent is confined. ``namespaces`` is False where an unprivileged user may make none."""
+
+    root: bool
+    namespaces: bool
+
+    @staticmethod
+    def here(*, namespaces: bool) -> Confinement:
+        return Confinement(os.geteuid() == 0, namespaces)
+
+    def words(self, spec: MachineSpec, disk_bytes: int) -> list[str]:
+        """What to put before the command. The process that is started ends at once; the guest's has another parent."""
+        # No file that QEMU writes grows past its disk, so a guest that floods its serial log stays within what it has.
+        limit = disk_bytes + disk_bytes // 64 + _FILE_SLACK_BYTES
+        return [
+            *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0"),
+            *("env", "--ignore-signal=XFSZ"),
+            *("setsid", "--fork"),
+            *self._namespaces(),
+            *self._user(spec),
+        ]
+
+    def _namespaces(self) -> list[str]:
+        if not self.namespaces:
+            return []
+        return ["unshare", "--net", "--ipc", *([] if self.root else ["--user", "--map-current-user"])]
+
+    def _user(self, spec: MachineSpec) -> list[str]:
+        words = ["setpriv", "--no-new-privs"]
+        if not self.root:
+            return words
+        user = user_of(spec.uid)
+        groups = ["--groups", str(_kvm_group())] if spec.accel == "kvm" else ["--clear-groups"]
+        return [*words, f"--reuid={user}", f"--regid={user}", *groups, "--inh-caps=-all", "--bounding-set=-all"]
+
+
+def user_of(uid: str) -> int:
+    """The numeric user of a guest's QEMU."""
+    return _FIRST_USER + int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big") % _USERS
+
+
+def missing_programs() -> list[str]:
+    """Programs without which no guest is started here."""
+    return [name for name in ("prlimit", "env", "setsid", "unshare", "setpriv") if shutil.which(name) is None]
+
+
+def _kvm_group() -> int:
+    """The group that may open ``/dev/kvm``: a guest's QEMU is given that one alone."""
+    try:
+        return os.stat("/dev/kvm").st_gid
+    except OSError:
+        return 0
