@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import DriverError
+from bessemer.core.errors import BessemerError, DriverError
 from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.fetch.protocol import Imported, Progress, Source, Stored, check_digest
 
@@ -105,7 +105,7 @@ class FakeContent:
                 async for chunk in source(0):
                     hashed.update(chunk)
                     size += len(chunk)
-            except (OSError, DriverError) as error:
+            except (OSError, BessemerError) as error:
                 failure = str(error)
                 continue
             if "sha256:" + hashed.hexdigest() != digest:

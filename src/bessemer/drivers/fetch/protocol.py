@@ -15,7 +15,7 @@ from typing import Protocol
 from bessemer.core.errors import Invalid
 
 Source = Callable[[int], AsyncIterator[bytes]]
-"""Opens the content at an offset in bytes and streams it to its end; an OSError or DriverError means: try the next."""
+"""Opens the content at an offset in bytes and streams it to its end; OSError or BessemerError means: try the next."""
 
 Progress = Callable[[int], None]
 """Called with the bytes had so far."""

@@ -1,0 +1,234 @@
+"""Content on this machine: one folder of read-only files named by their digests.
+
+    ROOT/HEX          the content, 0444
+    ROOT/HEX.part     what has come of it so far
+    ROOT/HEX.seen     inode, size and times of the file when its bytes were last compared with its name;
+                      its own time is when the content was last asked for
+
+A file gets its name only after its bytes were hashed and synced, so that a crash or a full disk leaves at most a part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+from bessemer.core.errors import BessemerError, DriverError
+from bessemer.drivers.fetch.intake import READ_BYTES, Intake
+from bessemer.drivers.fetch.pip import PipImporter
+from bessemer.drivers.fetch.protocol import Imported, Progress, Source, Stored, check_digest
+
+__all__ = ["HostContent", "PipImporter"]
+
+_WRITE_BYTES = 1 << 20
+_BUSY_SECONDS = 0.2
+_ABANDONED_SECONDS = 3600.0
+
+
+class HostContent:
+    """A cache below one folder. Processes may share it; one content is then fetched by one of them at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def ensure(self, digest: str, sources: Sequence[Source], *, progress: Progress | None = None) -> Path:
+        path = self._path(digest)
+        async with self._locks.setdefault(digest, asyncio.Lock()):
+            if not path.is_file():
+                await self._fetch(digest, sources, progress)
+            elif progress is not None:
+                progress(path.stat().st_size)
+        _used(path)
+        return path
+
+    async def find(self, digest: str) -> Path | None:
+        path = self._path(digest)
+        return path if path.is_file() else None
+
+    async def verify(self, digest: str) -> Path:
+        path = self._path(digest)
+        try:
+            now = _likeness(path)
+        except FileNotFoundError:
+            raise DriverError("ContentMissing", f"{digest} is not on this host") from None
+        if _seen(path) == now:
+            _used(path)
+            return path
+        if path.is_symlink() or await asyncio.to_thread(_hash_file, path) != digest:
+            _remove(path)
+            raise DriverError("DigestMismatch", f"the file of {digest} holds something else and was removed")
+        _mark(path, now)
+        return path
+
+    async def stored(self) -> tuple[Stored, ...]:
+        files = (file for file in _listing(self._root) if not file.suffix)
+        items = (_stored(file) for file in files)
+        return tuple(sorted((i for i in items if i is not None), key=lambda item: (item.used_at, item.digest)))
+
+    async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
+        items = await self.stored()
+        left = sum(item.size_bytes for item in items)
+        gone: list[str] = []
+        for item in items:
+            if left > budget_bytes and item.digest not in pinned:
+                _remove(item.path)
+                left -= item.size_bytes
+                gone.append(item.digest)
+        _sweep(self._root)
+        return tuple(gone)
+
+    def adopt(self, chunks: Iterable[bytes], *, digest: str | None, progress: Progress | None = None) -> Imported:
+        """Store bytes whose digest is not known before; blocks. Raises what `Importer` raises."""
+        intake = Intake(self._root / f"{uuid4().hex}.part")
+        intake.open(resume=False)
+        try:
+            for chunk in chunks:
+                intake.write(chunk)
+                if progress is not None:
+                    progress(intake.size_bytes)
+            if digest is not None and intake.digest != check_digest(digest):
+                raise DriverError("DigestMismatch", f"the import is {intake.digest}, not {digest}")
+            path = self._path(intake.digest)
+            intake.finish(path)
+        except BaseException:
+            intake.discard()
+            raise
+        finally:
+            intake.close()
+        _mark(path, _likeness(path))
+        return Imported(intake.digest, intake.size_bytes, path)
+
+    def _path(self, digest: str) -> Path:
+        return self._root / check_digest(digest).removeprefix("sha256:")
+
+    async def _fetch(self, digest: str, sources: Sequence[Source], progress: Progress | None) -> None:
+        path = self._path(digest)
+        intake = Intake(path.with_suffix(".part"))
+        while not await asyncio.to_thread(intake.open, resume=True):
+            await asyncio.sleep(_BUSY_SECONDS)
+            if path.is_file():
+                return
+        try:
+            if path.is_file():  # another process had the part, and finished it
+                intake.discard()
+                return
+            await self._pour(digest, sources, intake, progress)
+            await asyncio.to_thread(intake.finish, path)
+        finally:
+            intake.close()
+        _mark(path, _likeness(path))
+
+    async def _pour(self, digest: str, sources: Sequence[Source], intake: Intake, progress: Progress | None) -> None:
+        """Fill the intake with exactly the content, from whichever source gives it."""
+        failure = "none is known"
+        for source in sources:
+            for _ in range(2):
+                offset = intake.size_bytes
+                try:
+                    await _copy(source(offset), intake, progress)
+                except _SourceFailed as error:
+                    failure = str(error)
+                    break
+                if intake.digest == digest:
+                    return
+                # What an earlier try left may be what is wrong: once more from the start.
+                await asyncio.to_thread(intake.restart)
+                if offset == 0:
+                    intake.discard()
+                    raise DriverError("DigestMismatch", f"a source gave something else for {digest}")
+        raise DriverError("FetchFailed", f"no source gave {digest} to its end", internal=failure)
+
+
+class _SourceFailed(Exception):
+    """The source broke off; what came before stays."""
+
+
+async def _copy(stream: AsyncIterator[bytes], intake: Intake, progress: Progress | None) -> None:
+    buffer = bytearray()
+    failed: _SourceFailed | None = None
+    more = True
+    while more:
+        try:
+            chunk = await anext(stream)
+            buffer += chunk
+        except StopAsyncIteration:
+            more = False
+        except (OSError, BessemerError) as error:
+            failed, more = _SourceFailed(str(error)), False
+        if buffer and (len(buffer) >= _WRITE_BYTES or not more):
+            await asyncio.to_thread(intake.write, bytes(buffer))
+            buffer.clear()
+            if progress is not None:
+                progress(intake.size_bytes)
+    if failed is not None:
+        raise failed
+
+
+def _listing(root: Path) -> list[Path]:
+    return list(root.iterdir()) if root.is_dir() else []
+
+
+def _stored(file: Path) -> Stored | None:
+    try:
+        size = file.stat().st_size
+        used = file.with_suffix(".seen").stat().st_mtime
+    except FileNotFoundError:
+        used = 0.0
+        if not file.exists():
+            return None
+        size = file.stat().st_size
+    return Stored(f"sha256:{file.name}", size, used, file)
+
+
+def _likeness(path: Path) -> str:
+    """What changes when a file's bytes do: inode, size, and the times that only the kernel sets."""
+    found = os.lstat(path)
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def _seen(path: Path) -> str | None:
+    try:
+        return path.with_suffix(".seen").read_text()
+    except OSError:
+        return None
+
+
+def _mark(path: Path, likeness: str) -> None:
+    """Write down that the bytes were compared. Failing costs one more reading, no more."""
+    try:
+        path.with_suffix(".seen").write_text(likeness)
+    except OSError:
+        path.with_suffix(".seen").unlink(missing_ok=True)
+
+
+def _used(path: Path) -> None:
+    try:
+        os.utime(path.with_suffix(".seen"))
+    except OSError:
+        return  # it then looks older than it is
+
+
+def _remove(path: Path) -> None:
+    path.with_suffix(".seen").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _sweep(root: Path) -> None:
+    """Remove parts that nobody has written to for an hour."""
+    for file in _listing(root):
+        if file.suffix == ".part" and time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
+            file.unlink(missing_ok=True)
+
+
+def _hash_file(path: Path) -> str:
+    hashed = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(READ_BYTES):
+            hashed.update(chunk)
+    return "sha256:" + hashed.hexdigest()
