@@ -164,6 +164,7 @@ class Intents:
         del self._intents[uid], self.revisions[uid]
         heir = self.named().get(key)
         if heir is not None:
+            self._keep(heir)
             self._tell(heir.uid, "ADDED")
 
     def _keep(self, intent: Intent) -> None:
@@ -235,8 +236,9 @@ class IntentObjects:
         return self._stored(said, self._intents.revisions.get(old.uid, old.revision))
 
     def _stored(self, intent: Intent, revision: int | None = None) -> Stored:
+        """Finalizers are the control side's: an agent's word on an end is the phase Gone."""
         at = self._intents.revisions[intent.uid] if revision is None else revision
-        metadata = {**intent.claim["metadata"], "resourceVersion": str(at)}
+        metadata = {**intent.claim["metadata"], "resourceVersion": str(at), "finalizers": []}
         body = orjson.dumps({**intent.claim, "metadata": metadata, "status": dict(intent.status)})
         return Stored(intent.key, intent.uid, at, int(metadata.get("generation", 0)), self._host, body)
 

@@ -1,0 +1,72 @@
+"""The one kind of an agent's loop: Claim, run by the host side that ``spec.workload.kind`` names.
+
+Nothing of a workload is known here. A host side's ``Done`` of `remove` becomes phase Gone, which is the agent's word
+that nothing is left; what no Claim of this host accounts for is an orphan, and taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+
+import structlog
+
+from bessemer.core.resource import Done, Fail, Kind, Outcome
+from bessemer.kinds.context import HostContext, HostDrivers
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.host_side import HostSide
+
+GONE = "Gone"
+
+log = structlog.get_logger(__name__)
+
+Sides = Mapping[str, HostSide]
+"""Host sides by workload kind."""
+
+
+def claim_kind(sides: Sides, *, base: Kind[HostContext, Claim]) -> Kind[HostContext, Claim]:
+    """``base`` with the host's half in place of the control side's."""
+
+    async def reconcile(ctx: HostContext, claim: Claim) -> Outcome:
+        side = sides.get(claim.spec.workload.kind)
+        return _unknown(claim) if side is None else await side.converge(ctx, claim)
+
+    async def finalize(ctx: HostContext, claim: Claim) -> Outcome:
+        side = sides.get(claim.spec.workload.kind)
+        if claim.status.phase == GONE:
+            return Done(status=claim.status, ready=False, reason=GONE)
+        if side is None:
+            return _unknown(claim)
+        outcome = await side.remove(ctx, claim)
+        return _gone(claim, outcome) if isinstance(outcome, Done) else outcome
+
+    return replace(base, reconcile=reconcile, finalize=finalize, wakes={})
+
+
+def _gone(claim: Claim, outcome: Done) -> Done:
+    status = claim.status if outcome.status is None else outcome.status
+    gone = status.model_copy(update={"phase": GONE, "reason": "", "message": ""})
+    return Done(status=gone, ready=False, reason=GONE, message="nothing of it is left on the host")
+
+
+def _unknown(claim: Claim) -> Fail:
+    message = f"this agent cannot run a {claim.spec.workload.kind}"
+    status = claim.status.model_copy(update={"phase": "Failed", "reason": "KindUnknown", "message": message})
+    return Fail(reason="KindUnknown", message=message, status=status, remedy="update the agent of this host")
+
+
+async def sweep(drivers: HostDrivers, known: Callable[[], Set[str]]) -> list[str]:
+    """Take away every effect on this host whose uid is not ``known``; the uids. Call it only once the api has said which
+    Claims there are. Raises DriverError; what was not reached is reached the next time."""
+    # Effects are read before the intents: an effect begins only after its intent, so one that is seen here and not known
+    # afterwards has none.
+    found = {engine.uid for engine in await drivers.engine.running()}
+    found |= await drivers.qemu.uids()
+    found |= await drivers.disks.uids()
+    orphans = sorted(found - known())
+    for uid in orphans:
+        log.warning("orphan removed", object_uid=uid)
+        await drivers.engine.stop(uid)
+        await drivers.qemu.remove(uid)
+        await drivers.disks.remove(uid)
+    return orphans

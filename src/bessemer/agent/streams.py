@@ -1,0 +1,120 @@
+"""Bytes of workloads, relayed over one socket that the agent dials: logs to follow, consoles to type into.
+
+The api opens a stream with ``{"verb": "log" | "console", "claim": UID, "follow": bool}``; what it may ask for was decided
+there, and here it can reach nothing but the Claims of this host. Windows are bounded (`core.frames`), so a slow reader
+holds up its own stream alone. The socket is dialled again for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+
+from bessemer.agent.claims import Sides
+from bessemer.agent.link import TROUBLE, Link
+from bessemer.agent.metrics import AgentMetrics
+from bessemer.core.clock import Clock
+from bessemer.core.errors import Malformed, NotFound
+from bessemer.core.frames import Mux, Stream
+from bessemer.core.resource import Key
+from bessemer.drivers.qemu.protocol import Console
+from bessemer.kinds.context import HostContext
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.loop.queue import Backoff
+
+Find = Callable[[str], Claim | None]
+"""The Claim of this host with the uid."""
+
+log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """Serves the streams that the api opens."""
+
+    def __init__(self, link: Link, ctx: HostContext, *, sides: Sides, find: Find, metrics: AgentMetrics) -> None:
+        self._link = link
+        self._ctx = ctx
+        self._sides = sides
+        self._find = find
+        self._metrics = metrics
+
+    async def run(self, clock: Clock) -> None:
+        """Dial and serve, for ever."""
+        key, backoff = Key("Stream", "", ""), Backoff(0.5, 15.0, random.random)
+        host = self._link.identity.host
+        while True:
+            try:
+                async with self._link.client.agents.stream(host) as socket:
+                    backoff.reset(key)
+                    await Mux(socket.send, dialled=True, accept=self.serve).run(aiter(socket))
+            except TROUBLE as error:
+                self._link.failed(error)
+                log.info("stream socket ended", host=host, error=str(error))
+            self._metrics.disconnects.labels("stream").inc()
+            await clock.sleep(backoff.next(key))
+
+    async def serve(self, stream: Stream) -> None:
+        """Serve one stream to its end. Raises what the other side is told: NotFound, Malformed, DriverError."""
+        claim = self._find(str(stream.request.get("claim", "")))
+        side = self._sides.get(claim.spec.workload.kind) if claim else None
+        if claim is None or side is None:
+            raise NotFound("it does not run on this host")
+        with self._metrics.streams.track_inprogress():
+            verb = stream.request.get("verb")
+            if verb == "log":
+                follow = stream.request.get("follow") is True
+                await _first_of(_pump(side.log(self._ctx, claim, follow=follow), stream), _closed(stream))
+            elif verb == "console":
+                attach = getattr(side, "console", None)
+                if attach is None:
+                    raise Malformed("it has no console")
+                await _converse(await attach(self._ctx, claim), stream)
+            else:
+                raise Malformed("a stream is a log or a console")
+
+
+async def _pump(chunks: AsyncIterator[bytes], stream: Stream) -> None:
+    async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+        async for chunk in open_chunks:
+            await stream.write(chunk)
+
+
+async def _closed(stream: Stream) -> None:
+    """Return when the reader has left; it has nothing to say in between."""
+    while await stream.read():
+        pass
+
+
+async def _converse(console: Console, stream: Stream) -> None:
+    async def shown() -> None:
+        while data := await console.read():
+            await stream.write(data)
+
+    async def typed() -> None:
+        while data := await stream.read():
+            await console.write(data)
+
+    try:
+        await _first_of(shown(), typed())
+    finally:
+        await console.close()
+
+
+async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Return when the first of them has, or raise what it raised; the others are cancelled."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()
+            return
