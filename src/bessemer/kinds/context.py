@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from bessemer.core.clock import Clock
-from bessemer.core.ports import Capacity, Ledger, Leases, Objects
+from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.llamacpp.protocol import Engine
@@ -32,7 +32,7 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows (kernel, format)."""
+    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows."""
 
     digest: str
     size_bytes: int
@@ -44,9 +44,7 @@ class Importer(Protocol):
 
     async def image(self, builtin: str) -> Imported: ...
 
-    async def wheel(
-        self, package: str, version: str, member: str, sha256: str
-    ) -> Imported: ...
+    async def wheel(self, package: str, version: str, member: str, sha256: str) -> Imported: ...
 
     def progress(self, name: str) -> int:
         """Percent of the named import (``image/micro-guest``, ``wheel/PACKAGE``), 0 to 100."""
@@ -91,9 +89,18 @@ class HostDrivers:
     engine: Engine
 
 
+def unix_address(_claim_uid: str, door: str) -> str:
+    """The address of a replica whose gateway runs on the same machine."""
+    return f"unix:{door}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostContext:
-    """An agent's side. ``virtualization`` is "kvm" or "tcg", as inspected."""
+    """An agent's side. ``virtualization`` is "kvm" or "tcg", as inspected.
+
+    ``advertise(claim uid, path of the engine's unix socket)`` is where the gateway reaches a replica: the path itself,
+    or a TLS door that the agent keeps before it.
+    """
 
     secrets: Secrets
     content: Content
@@ -101,6 +108,7 @@ class HostContext:
     drivers: HostDrivers
     virtualization: str
     threads: int
+    advertise: Callable[[str, str], str] = unix_address
 
 
 class Streams(Protocol):

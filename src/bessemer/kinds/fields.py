@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
+from bessemer.core.clock import epoch
+from bessemer.core.errors import Cause
 from bessemer.core.units import parse_bytes
+from bessemer.core.values import Quota
 
 Name = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253
-    ),
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253),
 ]
 """A reference to an object by its name (RFC 1123 subdomain)."""
 
@@ -53,9 +55,48 @@ def ready(body: Mapping[str, Any]) -> str:
     """A column: the Ready condition's status, or the reason where it is not True."""
     for condition in at("status", "conditions", default=())(body):
         if condition.get("type") == "Ready":
-            return (
-                "True"
-                if condition.get("status") == "True"
-                else str(condition.get("reason", ""))
-            )
+            return "True" if condition.get("status") == "True" else str(condition.get("reason", ""))
     return ""
+
+
+# --- what several kinds find wrong ------------------------------------------------------------------------------
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def label_problems(name: str, *, longest: int = 63) -> Iterator[Cause]:
+    """A name that must be an RFC 1123 label: it becomes a host name, a part of other names, a label's value."""
+    if len(name) > longest or not _LABEL.fullmatch(name):
+        yield Cause("metadata.name", f"must be 1 to {longest} of a-z, 0-9 and -, with a letter or digit at both ends")
+
+
+def duplicates(path: str, values: Sequence[str], field: str = "") -> Iterator[Cause]:
+    """Every entry of a list that stands there a second time, by its path."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield Cause(f"{path}[{index}]" + (f".{field}" if field else ""), f"{value} stands here twice")
+
+
+def time_problems(path: str, text: str | None) -> Iterator[Cause]:
+    """A time that nobody can read. None is none."""
+    try:
+        if text is not None:
+            epoch(text)
+    except (ValueError, OverflowError):
+        yield Cause(path, "must be a time as 2025-06-15T15:06:40Z")
+
+
+def quota_problems(path: str, quota: Quota) -> Iterator[Cause]:
+    """A bound below nothing."""
+    for name, value in quota.dump().items():
+        if isinstance(value, int) and value < 0:
+            yield Cause(f"{path}.{name}", "must not be negative")
+    for model, count in quota.devices.items():
+        if count < 0:
+            yield Cause(f"{path}.devices[{model[:63]}]", "must not be negative")
+
+
+def unchangeable(path: str, new: Any, old: Any, *, why: str) -> Iterator[Cause]:
+    """A field that keeps its first value."""
+    if new != old:
+        yield Cause(path, f"cannot change from {str(old)[:63]!r}: {why}")

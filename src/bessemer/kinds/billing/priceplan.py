@@ -1,44 +1,81 @@
 """PricePlan: what quantities cost. Prices meet quantities only when an invoice is derived, so it can be derived again.
 
-Prices are integers in micro-units of the currency: per hour of a device, a core or a GiB of memory while a claim is in a
-billed state, and per million tokens.
+Prices are integers in micro-units of the currency: per hour of a device, a core or a GiB of memory while a claim is in
+a billed state, and per million tokens. A plan goes only when no tenant is billed by it. It bills nothing itself: that
+is ``metering``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.core.values import BillingState
-from bessemer.kinds.fields import ShortText
+from bessemer.core.errors import Cause
+from bessemer.core.ports import Scope
+from bessemer.core.resource import ALL, READ, Column, Done, Kind, Outcome, Resource, Status, Wait
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import ShortText, at, duplicates, unchangeable
+from bessemer.kinds.tenancy.tenant import Tenant
+from bessemer.metering.plan import Plan, Rates
+
+__all__ = ["KIND", "PricePlan", "PricePlanSpec", "Rates"]
 
 
-class Rates(ApiModel):
-    """Micro-units. ``device_hour`` is by device model, ``*`` for any other."""
-
-    device_hour: dict[str, int] = Field(default_factory=dict)
-    core_hour: int = Field(0, ge=0)
-    memory_gib_hour: int = Field(0, ge=0)
-    million_input_tokens: int = Field(0, ge=0)
-    million_cached_input_tokens: int = Field(0, ge=0)
-    million_output_tokens: int = Field(0, ge=0)
-
-
-class PricePlanSpec(ApiModel):
+class PricePlanSpec(Plan):
     description: ShortText = ""
-    currency: str = Field("EUR", pattern="^[A-Z]{3}$")
-    rates: Rates = Field(default_factory=Rates)
-    billed_states: list[BillingState] = Field(
-        default_factory=lambda: ["running", "stopped"],
-        description="Time in deploying and lost is the platform's own cost unless named here.",
-    )
 
 
 class PricePlanStatus(Status):
-    pass
+    phase: Literal["Pending", "Active", "Terminating"] = "Pending"
+    message: str = ""
 
 
 class PricePlan(Resource[PricePlanSpec, PricePlanStatus]):
     KIND = "PricePlan"
 
     status: PricePlanStatus = Field(default_factory=PricePlanStatus)
+
+
+def validate(new: PricePlan, old: PricePlan | None) -> Sequence[Cause]:
+    """One currency for good: rows that were priced in one cannot be priced in another."""
+    causes = [*duplicates("spec.billedStates", new.spec.billed_states)]
+    if old is not None:
+        causes += unchangeable("spec.currency", new.spec.currency, old.spec.currency, why="make another plan")
+    return causes
+
+
+async def reconcile(ctx: Context, plan: PricePlan) -> Outcome:
+    """There is nothing to do but to say so."""
+    return Done(status=plan.status.model_copy(update={"phase": "Active"}))
+
+
+async def finalize(ctx: Context, plan: PricePlan) -> Outcome:
+    """Wait until no tenant is billed by it."""
+    page = await ctx.objects.list(Scope(kind="Tenant"))
+    tenants = [Tenant.load(stored.body) for stored in page.items]
+    users = [tenant.metadata.name for tenant in tenants if tenant.spec.price_plan == plan.metadata.name]
+    if not users:
+        return Done()
+    message = f"tenants are billed by it: {', '.join(users[:5])}"
+    status = plan.status.model_copy(update={"phase": "Terminating", "message": message})
+    return Wait(reason="InUse", message=message, status=status, remedy="give these tenants another price plan")
+
+
+KIND: Kind[Context, PricePlan] = Kind(
+    resource=PricePlan,
+    plural="priceplans",
+    namespaced=False,
+    short_names=("pp",),
+    rights={"admin": ALL, "tenant-admin": READ, "member": READ, "reader": READ, "anyone": READ},
+    columns=(
+        Column(name="Currency", value=at("spec", "currency", default="EUR")),
+        Column(name="Core-hour", value=at("spec", "rates", "coreHour", default=0), type="integer"),
+        Column(name="GiB-hour", value=at("spec", "rates", "memoryGibHour", default=0), type="integer"),
+        Column(name="Description", value=at("spec", "description"), wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+    finalize=finalize,
+)

@@ -23,9 +23,7 @@ class ModelSource(ApiModel):
 class ModelSpec(ApiModel):
     description: ShortText = ""
     source: ModelSource
-    sha256: str = Field(
-        pattern="^[0-9a-f]{64}$", description="The digest that the file must have."
-    )
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The digest that the file must have.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22)
     memory: str = Field("512Mi", description="Memory that an engine needs to serve it.")
     licence: ShortText = ""

@@ -1,33 +1,37 @@
 """ApiKey: lets an application speak to a project's endpoints. ``POST …/apikeys/NAME/token`` makes its secret.
 
 The token is ``bsk_`` and 256 random bits; ``status.digest`` is its SHA-256, harmless to read; the gateway holds all of
-them in memory. A new token replaces the old one. Deleting or disabling the key revokes it.
+them in memory and judges each request by spec and clock. A new token replaces the old one. Deleting or disabling the
+key revokes it. The phase here is what people see, not what the gateway goes by.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.kinds.fields import Name, ShortText
+from bessemer.core.clock import epoch
+from bessemer.core.errors import Cause
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import Name, ShortText, at, duplicates, time_problems
 
 
 class ApiKeySpec(ApiModel):
     description: ShortText = ""
     endpoints: list[Name] = Field(
-        default_factory=list,
-        description="Endpoints it may use; all of the project when empty.",
-        max_length=1000,
+        default_factory=list, description="Endpoints it may use; all of the project when empty.", max_length=1000
     )
     disabled: bool = False
     expires_at: str | None = None
 
 
 class ApiKeyStatus(Status):
+    phase: Literal["Pending", "Active", "Disabled", "Expired"] = "Pending"
     digest: str = ""
-    hint: str = Field(
-        "", description="The first characters of the token, to tell keys apart."
-    )
+    hint: str = Field("", description="The first characters of the token, to tell keys apart.")
     token_created: str | None = None
 
 
@@ -35,3 +39,47 @@ class ApiKey(Resource[ApiKeySpec, ApiKeyStatus]):
     KIND = "ApiKey"
 
     status: ApiKeyStatus = Field(default_factory=ApiKeyStatus)
+
+
+def validate(new: ApiKey, old: ApiKey | None) -> Sequence[Cause]:
+    """A readable time, and no endpoint twice."""
+    return [
+        *duplicates("spec.endpoints", new.spec.endpoints),
+        *time_problems("spec.expiresAt", new.spec.expires_at),
+    ]
+
+
+async def reconcile(ctx: Context, key: ApiKey) -> Outcome:
+    """Say whether it is good for anything, and look again when that ends."""
+    left = epoch(key.spec.expires_at) - ctx.clock.now() if key.spec.expires_at else None
+    if key.spec.disabled:
+        return _not_good(key, "Disabled", "revoked until it is enabled again")
+    if left is not None and left <= 0:
+        return _not_good(key, "Expired", f"expired at {key.spec.expires_at}")
+    if not key.status.digest:
+        return _not_good(key, "Pending", f"has no token yet: make one with POST …/apikeys/{key.metadata.name}/token")
+    return Done(status=key.status.model_copy(update={"phase": "Active"}), again=left)
+
+
+def _not_good(key: ApiKey, phase: str, message: str) -> Outcome:
+    reason = "NoToken" if phase == "Pending" else phase
+    status = key.status.model_copy(update={"phase": phase})
+    return Done(status=status, ready=False, reason=reason, message=message)
+
+
+KIND: Kind[Context, ApiKey] = Kind(
+    resource=ApiKey,
+    plural="apikeys",
+    namespaced=True,
+    short_names=("key",),
+    rights={"admin": ALL, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
+    columns=(
+        Column(name="Phase", value=at("status", "phase")),
+        Column(name="Hint", value=at("status", "hint")),
+        Column(name="Endpoints", value=lambda body: ",".join(at("spec", "endpoints", default=())(body)) or "all"),
+        Column(name="Expires", value=at("spec", "expiresAt"), type="date"),
+        Column(name="Description", value=at("spec", "description"), wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+)

@@ -1,28 +1,37 @@
 """Project: where a tenant's things live; it is the namespace of the API and is named ``TENANT--PROJECT``.
 
 Invariants: the name says the tenant, and together they have at most 63 characters, so names of two tenants cannot
-collide; a project goes only when nothing is left in it.
+collide; a project goes only when nothing is left in it. It owns nothing: what is in it is deleted by whoever made it.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
+from bessemer.core.errors import Cause, NotFound
+from bessemer.core.ports import Scope
+from bessemer.core.resource import ALL, READ, ApiModel, Change, Column, Done, Key, Kind, Outcome, Resource, Status, Wait
 from bessemer.core.values import Quota
-from bessemer.kinds.fields import ShortText
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import ShortText, at, label_problems, quota_problems
+from bessemer.kinds.tenancy.tenant import SEPARATOR, tenant_of
 
-SEPARATOR = "--"
+__all__ = ["KIND", "SEPARATOR", "Project", "tenant_of"]
+
+_SHOWN = 5
+"""Names of one kind that a message spells out."""
 
 
 class ProjectSpec(ApiModel):
     display_name: ShortText = ""
-    quota: Quota = Field(
-        default_factory=Quota, description="Upper bounds within the tenant's own."
-    )
+    quota: Quota = Field(default_factory=Quota, description="Upper bounds within the tenant's own.")
 
 
 class ProjectStatus(Status):
+    phase: Literal["Pending", "Active", "Terminating"] = "Pending"
     message: str = ""
 
 
@@ -36,7 +45,80 @@ class Project(Resource[ProjectSpec, ProjectStatus]):
         return tenant_of(self.metadata.name)
 
 
-def tenant_of(project: str) -> str:
-    """``acme--research`` → ``acme``; "" where the name is no project's."""
-    tenant, separator, rest = project.partition(SEPARATOR)
-    return tenant if separator and rest else ""
+def validate(new: Project, old: Project | None) -> Sequence[Cause]:
+    """``TENANT--PROJECT``, neither part with ``--`` in it."""
+    causes = [*quota_problems("spec.quota", new.spec.quota)]
+    if old is None:
+        name = new.metadata.name
+        causes += label_problems(name, longest=63)
+        parts = name.split(SEPARATOR)
+        if len(parts) != 2 or not all(part and part.strip("-") == part for part in parts):
+            causes.append(Cause("metadata.name", "must read TENANT--PROJECT, with -- in no other place"))
+    return causes
+
+
+async def reconcile(ctx: Context, project: Project) -> Outcome:
+    """See that the tenant exists, and let the quota hold."""
+    try:
+        await ctx.objects.get(Key("Tenant", "", project.tenant))
+    except NotFound:
+        message = f"there is no Tenant {project.tenant}"
+        status = project.status.model_copy(update={"phase": "Pending", "message": message})
+        return Wait(reason="TenantNotFound", message=message, status=status, remedy=f"create Tenant {project.tenant}")
+    await ctx.capacity.set_quota(f"project/{project.metadata.name}", project.spec.quota)
+    return Done(status=project.status.model_copy(update={"phase": "Active", "message": ""}))
+
+
+async def finalize(ctx: Context, project: Project) -> Outcome:
+    """Wait until nothing is left in it, and say what is."""
+    left = await what_is_left(ctx, project.metadata.name)
+    if left:
+        message = "waits for what is left in it: " + "; ".join(left)
+        status = project.status.model_copy(update={"phase": "Terminating", "message": message})
+        return Wait(reason="NotEmpty", message=message, status=status, again=5.0, remedy="delete what is left in it")
+    await ctx.capacity.set_quota(f"project/{project.metadata.name}", Quota())
+    return Done(status=project.status.model_copy(update={"phase": "Terminating", "message": ""}))
+
+
+async def what_is_left(ctx: Context, namespace: str) -> Sequence[str]:
+    """A phrase for each kind with objects in the project: ``2 instances (a, b)``. Events are no reason to stay."""
+    from bessemer.kinds import KINDS  # the table of contents holds this very kind
+
+    phrases = []
+    for kind in KINDS:
+        if not kind.namespaced or kind.name == "Event":
+            continue
+        page = await ctx.objects.list(Scope(kind=kind.name, namespace=namespace), limit=_SHOWN)
+        if page.items:
+            count = len(page.items) + page.remaining
+            names = ", ".join(stored.key.name for stored in page.items) + (", …" if page.remaining else "")
+            phrases.append(f"{count} {kind.plural if count > 1 else kind.singular} ({names})")
+    return phrases
+
+
+async def wake_by_tenant(ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """A tenant that comes frees the projects that wait for it."""
+    if change.type == "ADDED":
+        page = await ctx.objects.list(Scope(kind="Project"))
+        for stored in page.items:
+            if tenant_of(stored.key.name) == change.key.name:
+                yield stored.key
+
+
+KIND: Kind[Context, Project] = Kind(
+    resource=Project,
+    plural="projects",
+    namespaced=False,
+    short_names=("proj",),
+    rights={"admin": ALL, "tenant-admin": ALL, "member": READ, "reader": READ},
+    columns=(
+        Column(name="Tenant", value=lambda body: tenant_of(str(at("metadata", "name", default="")(body)))),
+        Column(name="Phase", value=at("status", "phase")),
+        Column(name="Display", value=at("spec", "displayName"), wide=True),
+        Column(name="Message", value=at("status", "message"), wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+    finalize=finalize,
+    wakes={"Tenant": wake_by_tenant},
+)

@@ -1,29 +1,34 @@
 """Session: somebody signed in, or may once. Made by the api alone; the secret is shown once and kept as a hash.
 
 The bearer is ``bss_NAME.SECRET`` with 256 random bits of secret, of which the object holds the SHA-256. ``link`` is
-good for one exchange into a ``portal`` session. It is not an ApiKey: sessions are people, keys are for models.
+good for one exchange into a ``portal`` session. An expired session is worth nothing at once and deleted soon after. It
+is not an ApiKey: sessions are people, keys are for models.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.kinds.fields import Name
+from bessemer.core.clock import epoch
+from bessemer.core.errors import Cause, NotFound
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import Name, at, time_problems
 
 
 class SessionSpec(ApiModel):
     user: Name
     purpose: Literal["portal", "cli", "link"]
-    digest: str = Field(
-        description="SHA-256 of the secret, hexadecimal.", pattern="^[0-9a-f]{64}$"
-    )
+    digest: str = Field(description="SHA-256 of the secret, hexadecimal.", pattern="^[0-9a-f]{64}$")
     expires_at: str
 
 
 class SessionStatus(Status):
+    phase: Literal["Pending", "Active", "Expired"] = "Pending"
     last_used: str | None = None
 
 
@@ -31,3 +36,43 @@ class Session(Resource[SessionSpec, SessionStatus]):
     KIND = "Session"
 
     status: SessionStatus = Field(default_factory=SessionStatus)
+
+
+def validate(new: Session, old: Session | None) -> Sequence[Cause]:
+    """A session says until when, and is never somebody else's afterwards."""
+    causes = [*time_problems("spec.expiresAt", new.spec.expires_at)]
+    if old is not None and new.spec != old.spec:
+        causes.append(Cause("spec", "cannot change: sign in again"))
+    return causes
+
+
+async def reconcile(ctx: Context, session: Session) -> Outcome:
+    """Delete it once it has expired."""
+    left = epoch(session.spec.expires_at) - ctx.clock.now()
+    if left > 0:
+        return Done(status=session.status.model_copy(update={"phase": "Active"}), again=left)
+    try:
+        await ctx.objects.delete(session.key, CONTROLLER, uid=session.uid)
+    except NotFound:
+        pass
+    return Done(ready=False, reason="Expired", message="expired", status=_expired(session))
+
+
+def _expired(session: Session) -> SessionStatus:
+    return session.status.model_copy(update={"phase": "Expired"})
+
+
+KIND: Kind[Context, Session] = Kind(
+    resource=Session,
+    plural="sessions",
+    namespaced=False,
+    rights={"admin": (*READ, "delete")},
+    columns=(
+        Column(name="User", value=at("spec", "user")),
+        Column(name="Purpose", value=at("spec", "purpose")),
+        Column(name="Expires", value=at("spec", "expiresAt"), type="date"),
+        Column(name="Last used", value=at("status", "lastUsed"), type="date", wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+)

@@ -1,18 +1,27 @@
 """Tenant: one customer of the factory, a virtual data centre. Its name is the first half of each project's name.
 
 Invariants: a name never contains ``--``; the colour is given once and kept; a quota below present use stops new
-claims and touches nothing that runs. It is not a login: people are Users, joined here as members.
+claims and touches nothing that runs; a tenant goes only after its projects. It is not a login: people are Users, joined
+here as members.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
+from bessemer.core.errors import Cause
+from bessemer.core.ports import Scope
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
 from bessemer.core.values import Quota
-from bessemer.kinds.fields import Name, ShortText
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems
+
+SEPARATOR = "--"
+COLOURS = range(1, 11)
 
 MemberRole = Literal["tenant-admin", "member", "reader"]
 
@@ -26,15 +35,13 @@ class Member(ApiModel):
 
 class TenantSpec(ApiModel):
     display_name: ShortText = ""
-    quota: Quota = Field(
-        default_factory=Quota,
-        description="Upper bounds over all projects of the tenant.",
-    )
+    quota: Quota = Field(default_factory=Quota, description="Upper bounds over all projects of the tenant.")
     members: list[Member] = Field(default_factory=list, max_length=10_000)
     price_plan: Name = "standard"
 
 
 class TenantStatus(Status):
+    phase: Literal["Pending", "Active", "Terminating"] = "Pending"
     colour: int = Field(0, description="1 to 10: the colour on maps, given once.")
     message: str = ""
 
@@ -43,3 +50,83 @@ class Tenant(Resource[TenantSpec, TenantStatus]):
     KIND = "Tenant"
 
     status: TenantStatus = Field(default_factory=TenantStatus)
+
+
+def tenant_of(project: str) -> str:
+    """``acme--research`` → ``acme``; "" where the name is no project's."""
+    tenant, separator, rest = project.partition(SEPARATOR)
+    return tenant if separator and rest else ""
+
+
+def validate(new: Tenant, old: Tenant | None) -> Sequence[Cause]:
+    """The name leaves room for a project's, and nobody is a member twice."""
+    causes = [*quota_problems("spec.quota", new.spec.quota)]
+    causes += duplicates("spec.members", [member.user for member in new.spec.members], "user")
+    if old is None:
+        causes += label_problems(new.metadata.name, longest=60)
+        if SEPARATOR in new.metadata.name:
+            causes.append(Cause("metadata.name", f"must not contain {SEPARATOR!r}: it parts tenant and project"))
+    return causes
+
+
+async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
+    """Give it a colour once, and let the quota hold."""
+    colour = tenant.status.colour
+    if not colour:
+        page = await ctx.objects.list(Scope(kind="Tenant"))
+        colour = colour_for(tenant.metadata.name, [Tenant.load(stored.body) for stored in page.items])
+    await ctx.capacity.set_quota(f"tenant/{tenant.metadata.name}", tenant.spec.quota)
+    return Done(status=tenant.status.model_copy(update={"phase": "Active", "colour": colour, "message": ""}))
+
+
+def colour_for(name: str, tenants: Sequence[Tenant]) -> int:
+    """The smallest colour that fewest tenants have.
+
+    Those without one are served in the order of their creation, so that tenants that are looked at at the same time
+    find different colours whoever looks first.
+    """
+    used = Counter(dict.fromkeys(COLOURS, 0))
+    used.update(tenant.status.colour for tenant in tenants if tenant.status.colour)
+    waiting = sorted(
+        (tenant.metadata.creation_timestamp or "", tenant.metadata.name)
+        for tenant in tenants
+        if not tenant.status.colour
+    )
+    for _, waiter in [*waiting, ("", name)]:
+        colour = min(COLOURS, key=lambda c: (used[c], c))
+        if waiter == name:
+            return colour
+        used[colour] += 1
+    return COLOURS[0]
+
+
+async def finalize(ctx: Context, tenant: Tenant) -> Outcome:
+    """Wait for its projects to go, then forget its quota."""
+    name = tenant.metadata.name
+    page = await ctx.objects.list(Scope(kind="Project"))
+    left = [stored.key.name for stored in page.items if tenant_of(stored.key.name) == name]
+    if left:
+        message = f"waits for {len(left)} project{'s'[: len(left) > 1]} to be deleted: {', '.join(left[:5])}"
+        status = tenant.status.model_copy(update={"phase": "Terminating", "message": message})
+        return Wait(reason="ProjectsRemain", message=message, status=status, remedy="delete the projects")
+    await ctx.capacity.set_quota(f"tenant/{name}", Quota())
+    return Done(status=tenant.status.model_copy(update={"phase": "Terminating", "message": ""}))
+
+
+KIND: Kind[Context, Tenant] = Kind(
+    resource=Tenant,
+    plural="tenants",
+    namespaced=False,
+    short_names=("tn",),
+    rights={"admin": ALL, "tenant-admin": READ, "member": READ, "reader": READ},
+    columns=(
+        Column(name="Phase", value=at("status", "phase")),
+        Column(name="Members", value=lambda body: len(at("spec", "members", default=())(body)), type="integer"),
+        Column(name="Plan", value=at("spec", "pricePlan", default="standard")),
+        Column(name="Display", value=at("spec", "displayName"), wide=True),
+        Column(name="Colour", value=at("status", "colour"), type="integer", wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+    finalize=finalize,
+)

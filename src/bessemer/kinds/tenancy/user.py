@@ -1,14 +1,22 @@
 """User: a person who signs in. The password's argon2id hash is sealed, never part of the object.
 
-Invariant: a disabled user's sessions, links and keys are worth nothing from that moment.
+Invariant: a disabled user's sessions, links and keys are worth nothing from that moment (the api looks at each
+request); the sessions of one who is disabled or gone are swept up here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.kinds.fields import ShortText
+from bessemer.core.errors import Cause, NotFound
+from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.resource import ALL, ApiModel, Column, Done, Kind, Outcome, Resource, Status
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import ShortText, at
+from bessemer.kinds.tenancy.session import Session
 
 
 class UserSpec(ApiModel):
@@ -19,6 +27,7 @@ class UserSpec(ApiModel):
 
 
 class UserStatus(Status):
+    phase: Literal["Pending", "Active", "Disabled"] = "Pending"
     last_sign_in: str | None = None
 
 
@@ -26,3 +35,57 @@ class User(Resource[UserSpec, UserStatus]):
     KIND = "User"
 
     status: UserStatus = Field(default_factory=UserStatus)
+
+
+def validate(new: User, old: User | None) -> Sequence[Cause]:
+    """An address, where there is one, has two sides; the name of a part of the system is nobody's."""
+    causes = []
+    local, at_sign, domain = new.spec.email.partition("@")
+    if (new.spec.email and not (local and at_sign and domain)) or any(c.isspace() for c in new.spec.email):
+        causes.append(Cause("spec.email", "must read NAME@DOMAIN"))
+    if old is None and new.metadata.name.startswith("system"):
+        causes.append(Cause("metadata.name", "must not begin with system: those names are the platform's"))
+    return causes
+
+
+async def reconcile(ctx: Context, user: User) -> Outcome:
+    """A disabled user keeps no session."""
+    if not user.spec.disabled:
+        return Done(status=user.status.model_copy(update={"phase": "Active"}))
+    await end_sessions(ctx, user.metadata.name)
+    status = user.status.model_copy(update={"phase": "Disabled"})
+    return Done(status=status, ready=False, reason="Disabled", message="may not sign in")
+
+
+async def finalize(ctx: Context, user: User) -> Outcome:
+    """Sessions go with their user."""
+    await end_sessions(ctx, user.metadata.name)
+    return Done()
+
+
+async def end_sessions(ctx: Context, user: str) -> None:
+    """Delete every session and link of the user."""
+    page = await ctx.objects.list(Scope(kind="Session"))
+    for stored in page.items:
+        if Session.load(stored.body).spec.user == user:
+            try:
+                await ctx.objects.delete(stored.key, CONTROLLER, uid=stored.uid)
+            except NotFound:
+                continue
+
+
+KIND: Kind[Context, User] = Kind(
+    resource=User,
+    plural="users",
+    namespaced=False,
+    rights={"admin": ALL},
+    columns=(
+        Column(name="Phase", value=at("status", "phase")),
+        Column(name="Admin", value=at("spec", "admin", default=False), type="boolean"),
+        Column(name="Display", value=at("spec", "displayName"), wide=True),
+        Column(name="Last sign-in", value=at("status", "lastSignIn"), type="date", wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+    finalize=finalize,
+)

@@ -25,9 +25,7 @@ class EndpointSpec(ApiModel):
         le=256,
         description="Requests that one replica answers at the same time.",
     )
-    context_tokens: int = Field(
-        2048, ge=64, le=1 << 22, description="Context of one slot."
-    )
+    context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
     tolerations: list[Toleration] = Field(default_factory=list, max_length=64)
 
 

@@ -1,0 +1,211 @@
+"""The Instance on the control side: a place first, then what its Claim and its host say, folded into one status.
+
+Once the Claim stands, flavor and image are read no more: what was agreed is frozen in the intent, so they may be
+deleted while the instance runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bessemer.core.errors import QuotaExceeded, Taken
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
+from bessemer.core.units import parse_bytes
+from bessemer.core.values import ClaimPhase, Refusal
+from bessemer.kinds import workload
+from bessemer.kinds.compute.instance.spec import GuestReport, Instance, InstanceIntent, InstancePhase, InstanceStatus
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.fleet.image import Image
+from bessemer.kinds.workload import HostView
+
+PHASES: Mapping[ClaimPhase, InstancePhase] = {
+    "Pending": "Preparing",
+    "Preparing": "Preparing",
+    "Starting": "Booting",
+    "Running": "Running",
+    "Stopping": "Stopping",
+    "Stopped": "Stopped",
+    "Lost": "Booting",
+    "Failed": "Failed",
+    "Gone": "Pending",
+}
+"""What a claim's phase means to the instance that holds it."""
+
+DEADLINES: Mapping[str, float] = {
+    "Pending": 600.0,
+    "Preparing": 600.0,
+    "Booting": 240.0,
+    "Stopping": 120.0,
+    "Unknown": 300.0,
+    "Terminating": 300.0,
+}
+
+REMEDIES: Mapping[str, str] = {
+    "Preparing": "See whether the host's disk is full and whether it reaches the control plane's content.",
+    "Booting": "Look at the serial log; delete the instance to give its place back.",
+    "Stopping": "Delete the instance if its disk is not needed.",
+    "Failed": "Look at the serial log, then delete the instance.",
+    "Unknown": "Bring the host's agent back, or fence the host to have the instance placed anew.",
+    "Terminating": "Bring the host's agent back, or fence the host to give its devices away.",
+}
+
+
+async def reconcile(ctx: Context, instance: Instance) -> Outcome:
+    claim = await workload.read(ctx, Claim, workload.claim_key(instance))
+    if claim is None:
+        return await place(ctx, instance)
+    if claim.spec.workload.uid != instance.uid:
+        message = f"{claim.key} belongs to an earlier instance of this name"
+        return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0)
+    host = await workload.host_view(ctx, claim.spec.host)
+    if host.fenced or claim.deleting or claim.status.phase == "Gone":
+        # The place is lost; the disk with it. What follows once the claim is released is a new place.
+        waits = await workload.let_go(ctx, claim, host)
+        message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
+        return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0)
+    return fold(instance, await _amended(ctx, instance, claim), host)
+
+
+async def finalize(ctx: Context, instance: Instance) -> Outcome:
+    """Ask for the claim's end, wait until its host says that nothing is left, give the hardware back."""
+    claim = await workload.read(ctx, Claim, workload.claim_key(instance))
+    if claim is None or claim.spec.workload.uid != instance.uid:
+        return Done()
+    host = await workload.host_view(ctx, claim.spec.host)
+    waits = await workload.let_go(ctx, claim, host)
+    if not waits:
+        return Done()
+    update = {"phase": "Terminating", "message": waits}
+    reason = "Terminating" if host.reachable else "HostSilent"
+    status = instance.status.model_copy(update=update)
+    return Wait(reason=reason, message=waits, status=status, again=10.0, remedy=REMEDIES["Terminating"])
+
+
+async def _amended(ctx: Context, instance: Instance, claim: Claim) -> Claim:
+    """The claim, with what may change of its intent as the instance now says."""
+    intent = InstanceIntent.model_validate(claim.spec.intent)
+    update = {"running": instance.spec.running, "restart_policy": instance.spec.restart_policy}
+    wanted = intent.model_copy(update=update)
+    if wanted == intent:
+        return claim
+    stored = await ctx.capacity.amend(claim.key, wanted.dump(), CONTROLLER)
+    return Claim.load(stored.body)
+
+
+async def place(ctx: Context, instance: Instance) -> Outcome:
+    """Find a host and take it."""
+    flavor = await workload.read(ctx, Flavor, Key("Flavor", "", instance.spec.flavor))
+    if flavor is None:
+        return _missing(instance, "FlavorNotFound", f"there is no Flavor {instance.spec.flavor}")
+    image = await workload.read(ctx, Image, Key("Image", "", instance.spec.image))
+    if image is None:
+        return _missing(instance, "ImageNotFound", f"there is no Image {instance.spec.image}")
+    if not image.status.digest:
+        message = f"Image {instance.spec.image} is not imported yet"
+        return Wait(reason="ImageNotReady", message=message, status=_pending(instance, message), again=5.0)
+    if parse_bytes(flavor.spec.memory) < parse_bytes(image.spec.min_memory):
+        message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
+        return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
+    request = workload.request_of(
+        instance.metadata.namespace or "", flavor.spec, instance.spec.tolerations, virtualization=True
+    )
+    decision = ctx.fleet.decide(request)
+    if isinstance(decision, Refusal):
+        return _unschedulable(instance, decision)
+    try:
+        await workload.take(ctx, instance, decision, flavor=flavor, intent=intent_of(instance, flavor, image).dump())
+    except QuotaExceeded as error:
+        remedy = "Delete something, or ask for a higher quota."
+        status = _pending(instance, error.message)
+        return Wait(reason="QuotaExceeded", message=error.message, status=status, again=30.0, remedy=remedy)
+    except Taken as error:
+        return Wait(reason="Taken", message=error.message, status=_pending(instance, error.message), again=0.2)
+    message = f"a place on Host {decision.host} is taken"
+    status = _pending(instance, message, claim=workload.claim_key(instance).name)
+    placed = status.model_copy(update={"phase": "Preparing", "host": decision.host, "fake": decision.fake})
+    return Wait(reason="Placed", message=message, status=placed, again=30.0, remedy=REMEDIES["Preparing"])
+
+
+def intent_of(instance: Instance, flavor: Flavor, image: Image) -> InstanceIntent:
+    """What the host side is asked for, frozen at this moment."""
+    return InstanceIntent(
+        image=image.status.digest,
+        cpus=flavor.spec.cpus,
+        memory_bytes=parse_bytes(flavor.spec.memory),
+        disk_bytes=parse_bytes(flavor.spec.disk),
+        hostname=instance.metadata.name,
+        running=instance.spec.running,
+        restart_policy=instance.spec.restart_policy,
+    )
+
+
+def fold(instance: Instance, claim: Claim, host: HostView) -> Outcome:
+    """The instance's status out of its claim's and its host's. Pure."""
+    said = claim.status
+    update = {
+        "claim": claim.metadata.name,
+        "host": claim.spec.host,
+        "fake": claim.spec.fake,
+        "restarts": said.restarts,
+        "started_at": said.started_at,
+        "reasons": [],
+        "remedy": "",
+    }
+    status = instance.status.model_copy(update=update)
+    if not host.reachable:
+        return _wait(status, "Unknown", "HostSilent", host.message)
+    if said.observed_generation < claim.metadata.generation and said.phase in ("Running", "Stopped", "Failed"):
+        return _changing(status, instance)
+    phase = PHASES[said.phase]
+    report = said.detail.get("guest")
+    status = status.model_copy(update={"guest": GuestReport.model_validate(report) if report else None})
+    if phase == "Running":
+        status = status.model_copy(update={"phase": phase, "message": said.message})
+        return Done(status=status, message=f"the guest runs on Host {claim.spec.host}")
+    if phase == "Stopped":
+        status = status.model_copy(update={"phase": phase, "message": said.message})
+        return Done(status=status, ready=False, reason="Stopped", message="stopped as asked; its disk and place stay")
+    return _wait(status, phase, said.reason or phase, said.message or f"Host {claim.spec.host} has been asked")
+
+
+def _changing(status: InstanceStatus, instance: Instance) -> Outcome:
+    """The host has not yet seen the newest intent: what it said is of the one before."""
+    phase: InstancePhase = "Booting" if instance.spec.running else "Stopping"
+    return _wait(status, phase, phase, "the host has been asked")
+
+
+def _wait(status: InstanceStatus, phase: InstancePhase, reason: str, message: str) -> Outcome:
+    status = status.model_copy(update={"phase": phase, "message": message})
+    kind = Fail if phase == "Failed" else Wait
+    return kind(reason=reason, message=message, status=status, again=60.0, remedy=REMEDIES.get(phase, ""))
+
+
+def _pending(instance: Instance, message: str, claim: str = "") -> InstanceStatus:
+    """No claim stands, or not for long: nothing that is known of a host or a guest holds any more."""
+    update = {
+        "phase": "Pending",
+        "claim": claim,
+        "host": "",
+        "fake": False,
+        "guest": None,
+        "started_at": None,
+        "message": message,
+        "reasons": [],
+        "remedy": "",
+    }
+    return instance.status.model_copy(update=update)
+
+
+def _missing(instance: Instance, reason: str, message: str) -> Outcome:
+    remedy = "Create it; an instance's flavor and image cannot be changed."
+    return Wait(reason=reason, message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
+
+
+def _unschedulable(instance: Instance, refusal: Refusal) -> Outcome:
+    message = str(refusal)
+    update = {"reasons": workload.shown(refusal), "remedy": refusal.cheapest}
+    status = _pending(instance, message).model_copy(update=update)
+    return Wait(reason="Unschedulable", message=message, status=status, again=10.0, remedy=refusal.cheapest)

@@ -1,0 +1,197 @@
+"""What all kinds share that hold Claims: finding a place, reading what their hosts say, letting go.
+
+Invariants: a claim is taken for one uid of a workload and never mistaken for that of another of the same name; hardware
+is given back only when the agent said Gone or the host was fenced. It knows no kind: what a claim is for, and what its
+phases mean to the workload, is the kind's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bessemer.core.errors import NotFound
+from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.resource import Change, Key, Resource
+from bessemer.core.units import parse_bytes
+from bessemer.core.values import ClaimSpec, Decision, Refusal, Request, Toleration, WorkloadRef
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
+from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.tenancy.tenant import tenant_of
+
+LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
+
+R = TypeVar("R", bound=Resource[Any, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What a workload needs to know of a host that holds its claim."""
+
+    name: str
+    reachable: bool = True
+    fenced: bool = False
+    message: str = ""
+
+
+async def read(ctx: Context, resource: type[R], key: Key) -> R | None:
+    """The object, or None where there is none."""
+    try:
+        stored = await ctx.objects.get(key)
+    except NotFound:
+        return None
+    return resource.load(stored.body)
+
+
+# --- claims -----------------------------------------------------------------------------------------------------
+
+
+def claim_key(workload: Resource[Any, Any], replica: int = 0) -> Key:
+    """``instance-NAME-0`` in the workload's project."""
+    meta = workload.metadata
+    return Key("Claim", meta.namespace or "", f"{workload.KIND.lower()}-{meta.name}-{replica}")
+
+
+async def own_claims(ctx: Context, workload: Resource[Any, Any]) -> Sequence[Claim]:
+    """All claims of this very workload, by replica."""
+    meta = workload.metadata
+    labels = {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name}
+    page = await ctx.objects.list(Scope(kind="Claim", namespace=meta.namespace or "", labels=labels))
+    claims = [Claim.load(stored.body) for stored in page.items]
+    return sorted((c for c in claims if c.spec.workload.uid == workload.uid), key=lambda c: c.spec.workload.replica)
+
+
+async def take(
+    ctx: Context,
+    workload: Resource[Any, Any],
+    decision: Decision,
+    *,
+    flavor: Flavor,
+    intent: Mapping[str, Any],
+    replica: int = 0,
+) -> None:
+    """Take what was decided for one replica. Raises QuotaExceeded, Taken."""
+    meta = workload.metadata
+    spec = ClaimSpec(
+        host=decision.host,
+        tenant=tenant_of(meta.namespace or ""),
+        workload=WorkloadRef(kind=workload.KIND, name=meta.name, uid=workload.uid, replica=replica),
+        devices=list(decision.devices),
+        device_model=flavor.spec.gpu_model if decision.devices else "",
+        allocations=list(decision.allocations),
+        flavor=flavor.metadata.name,
+        fake=decision.fake,
+        intent=dict(intent),
+    )
+    metadata = {
+        "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
+        "ownerReferences": [workload.owner_reference().dump()],
+    }
+    (stored,) = await ctx.capacity.take([(claim_key(workload, replica), spec, metadata)], CONTROLLER)
+    ctx.fleet.assume(decision, stored.uid)
+
+
+async def let_go(ctx: Context, claim: Claim, host: HostView) -> str:
+    """One step towards the claim's end. "" when it is released, else what it waits for."""
+    if claim.status.phase == "Gone" or host.fenced:
+        await ctx.capacity.release(claim.key, CONTROLLER, fenced=host.fenced)
+        return ""
+    if not claim.deleting:
+        await ctx.capacity.retire(claim.key, CONTROLLER)
+    if not host.reachable:
+        return f"{host.message}; what {claim.metadata.name} holds is given back when it is heard of again, or fenced"
+    trouble = f" ({claim.status.message})" if claim.status.message and claim.deleting else ""
+    return f"Host {host.name} clears {claim.metadata.name} away{trouble}"
+
+
+# --- hosts ------------------------------------------------------------------------------------------------------
+
+
+async def host_view(ctx: Context, name: str) -> HostView:
+    """How the host is. A Host that is gone can run nothing any more: its claims may be released."""
+    host = await read(ctx, Host, Key("Host", "", name))
+    if host is None:
+        return HostView(name, reachable=False, fenced=True, message=f"Host {name} is gone")
+    reachable = host.status.condition("Reachable")
+    silent = reachable is not None and reachable.status != "True"
+    return HostView(
+        name,
+        reachable=not silent,
+        fenced=host.spec.fenced,
+        message=f"Host {name} is silent: {reachable.message or reachable.reason}" if silent and reachable else "",
+    )
+
+
+async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, HostView]:
+    """The hosts of these claims, by name."""
+    return {name: await host_view(ctx, name) for name in sorted({claim.spec.host for claim in claims})}
+
+
+# --- placement --------------------------------------------------------------------------------------------------
+
+
+def request_of(namespace: str, flavor: FlavorSpec, tolerations: Sequence[Toleration], **wishes: Any) -> Request:
+    """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
+    return Request(
+        tenant=tenant_of(namespace),
+        milli_cores=flavor.cpus * 1000,
+        memory_bytes=parse_bytes(flavor.memory),
+        device_count=flavor.gpus,
+        device_model=flavor.gpu_model,
+        numa=flavor.numa,
+        same_switch=flavor.same_switch,
+        same_nvlink=flavor.same_nvlink,
+        tolerations=tuple(t.key for t in tolerations),
+        **wishes,
+    )
+
+
+def shown(refusal: Refusal) -> list[dict[str, Any]]:
+    """A refusal's reasons, as a status carries them."""
+    return [{"code": r.code, "hosts": r.hosts, "text": r.text} for r in refusal.reasons]
+
+
+# --- wakes ------------------------------------------------------------------------------------------------------
+
+
+def wake_by_claim(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A claim's change concerns the workload that holds it."""
+
+    async def wake(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+        workload = Claim.load(change.body).spec.workload
+        if workload.kind == kind:
+            yield Key(kind, change.key.namespace, workload.name)
+
+    return wake
+
+
+def wake_by_host(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A host's change concerns whoever holds a claim there."""
+
+    async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
+        page = await ctx.objects.list(Scope(kind="Claim", host=change.key.name))
+        for stored in page.items:
+            workload = Claim.load(stored.body).spec.workload
+            if workload.kind == kind:
+                yield Key(kind, stored.key.namespace, workload.name)
+
+    return wake
+
+
+def wake_waiting(kind: str, field: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A flavor, image or model that comes or changes concerns those of its name that have no claim yet.
+
+    ``field`` is the field of spec that names it.
+    """
+
+    async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
+        needle = f'"{field}":"{change.key.name}"'.encode()
+        page = await ctx.objects.list(Scope(kind=kind))
+        for stored in page.items:
+            if needle in stored.body and b'"phase":"Pending"' in stored.body:
+                yield stored.key
+
+    return wake
