@@ -36,7 +36,8 @@ def build(verbs: Verbs) -> typer.Typer:
             Path | None, typer.Option(help="File that names server and credential.", show_default=False)
         ] = None,
         token: Annotated[
-            str, typer.Option(envvar="BESSEMER_TOKEN", help="Bearer token, in place of a certificate.", show_default=False)
+            str,
+            typer.Option(envvar="BESSEMER_TOKEN", help="Bearer token, in place of a certificate.", show_default=False),
         ] = "",
         version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     ) -> None:

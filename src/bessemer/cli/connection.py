@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from bessemer.core.errors import Invalid
-from bessemer.core.resource import Key, Kind
 
 if TYPE_CHECKING:
     from bessemer.client import Client
+    from bessemer.core.resource import Key, Kind
 
 T = TypeVar("T")
 
@@ -51,7 +50,9 @@ async def connected(chosen: Target) -> AsyncIterator[Client]:
     from bessemer.client import from_kubeconfig
 
     if not chosen.kubeconfig.exists():
-        raise Invalid(f"no server is known: {chosen.kubeconfig} does not exist; run `bessemer up`, or give --kubeconfig")
+        raise Invalid(
+            f"no server is known: {chosen.kubeconfig} does not exist; run `bessemer up`, or give --kubeconfig"
+        )
     client = from_kubeconfig(chosen.kubeconfig, token=chosen.token)
     try:
         yield client
@@ -61,6 +62,8 @@ async def connected(chosen: Target) -> AsyncIterator[Client]:
 
 def run(context: typer.Context, work: Callable[[Client], Awaitable[T]]) -> T:
     """Run one async command against the chosen server."""
+
+    import asyncio
 
     async def go() -> T:
         async with connected(target(context)) as client:
@@ -82,6 +85,8 @@ def find_kind(word: str) -> Kind[Any, Any]:
 
 def key_of(kind: Kind[Any, Any], name: str, project: str) -> Key:
     """The key of one object. Raises Invalid where the kind lives in a project and none is given."""
+    from bessemer.core.resource import Key
+
     if kind.namespaced and not project:
         raise Invalid(f"{kind.plural} live in a project: give one with -n TENANT--PROJECT (`bessemer get projects`)")
     return Key(kind.name, project if kind.namespaced else "", name)

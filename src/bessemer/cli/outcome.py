@@ -1,26 +1,21 @@
-"""How a command ends: an exit status, and one line that says what to do where it failed."""
+"""How a command ends: an exit status, and a line that says what to do where it failed."""
 
 from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from bessemer.core.errors import BessemerError, Forbidden, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
 
 
 def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
-    """Run the app; its exit status. Errors of the house become a line each on stderr."""
+    """Run the app; its exit status. Errors of the house become lines on stderr, misuse is the parser's to explain."""
     try:
-        result = typer.main.get_command(app)(args=arguments, prog_name="bessemer", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        app(args=arguments, prog_name="bessemer")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return 0
@@ -28,7 +23,7 @@ def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
         for line in explain(error):
             print(line, file=sys.stderr)
         return 1
-    return int(result) if isinstance(result, int) else 0
+    return 0
 
 
 def explain(error: BessemerError) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from bessemer.core.clock import epoch
-from bessemer.core.resource import Kind
 from bessemer.core.units import show_duration
+
+if TYPE_CHECKING:
+    from bessemer.core.resource import Kind
 
 _COLOURS = {
     "Ready": "32",
@@ -30,12 +32,19 @@ _COLOURS = {
 GAP = "   "
 
 
-def columns(head: Sequence[str], rows: Iterable[Sequence[str]], *, widths: Sequence[int] | None = None) -> str:
-    """Aligned text as kubectl prints it. ``widths`` are at least those of an earlier call (for a watch)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How rows are shown: all columns, the project, ages counted from ``now``."""
+
+    wide: bool
+    namespace: bool
+    now: float
+
+
+def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Aligned text as kubectl prints it."""
     table = [list(head), *[list(row) for row in rows]]
     wide = [max(len(row[i]) for row in table) for i in range(len(head))]
-    if widths is not None:
-        wide = [max(a, b) for a, b in zip(wide, widths, strict=True)]
     return "\n".join(_line(row, wide) for row in table)
 
 
@@ -50,18 +59,18 @@ def coloured(word: str) -> str:
     return f"\x1b[{code}m{word}\x1b[0m" if code and sys.stdout.isatty() else word
 
 
-def head(kind: Kind[Any, Any], *, wide: bool, namespace: bool, named: bool = False) -> list[str]:
+def head(kind: Kind[Any, Any], view: View) -> list[str]:
     """The head of a kind's table."""
-    shown = [c.name.upper() for c in kind.columns if wide or not c.wide]
-    return [*(["PROJECT"] if namespace else []), "NAME", *shown, "AGE"]
+    shown = [c.name.upper() for c in kind.columns if view.wide or not c.wide]
+    return [*(["PROJECT"] if view.namespace else []), "NAME", *shown, "AGE"]
 
 
-def row(kind: Kind[Any, Any], body: Mapping[str, Any], *, wide: bool, namespace: bool, now: float) -> list[str]:
+def row(kind: Kind[Any, Any], body: Mapping[str, Any], view: View) -> list[str]:
     """One object as cells."""
     metadata = body["metadata"]
-    values = [_cell(c.value(body), c.type, now) for c in kind.columns if wide or not c.wide]
-    place = [metadata.get("namespace", "")] if namespace else []
-    return [*place, metadata["name"], *values, age(metadata.get("creationTimestamp"), now)]
+    values = [_cell(c.value(body), c.type, view.now) for c in kind.columns if view.wide or not c.wide]
+    place = [metadata.get("namespace", "")] if view.namespace else []
+    return [*place, metadata["name"], *values, age(metadata.get("creationTimestamp"), view.now)]
 
 
 def _cell(value: Any, kind: str, now: float) -> str:
@@ -74,6 +83,8 @@ def _cell(value: Any, kind: str, now: float) -> str:
 
 def age(stamp: str | None, now: float) -> str:
     """``3m12s`` since an RFC 3339 time."""
+    from bessemer.core.clock import epoch
+
     return show_duration(now - epoch(stamp)) if stamp else "-"
 
 
@@ -106,7 +117,9 @@ def described(body: Mapping[str, Any], events: Sequence[Mapping[str, Any]], now:
         lines += [f"{title}:", _indent(as_yaml(part))]
     conditions = body.get("status", {}).get("conditions", [])
     if conditions:
-        rows = [[c["type"], c["status"], c["reason"], age(c["lastTransitionTime"], now), c["message"]] for c in conditions]
+        rows = [
+            [c["type"], c["status"], c["reason"], age(c["lastTransitionTime"], now), c["message"]] for c in conditions
+        ]
         lines += ["Conditions:", _indent(columns(["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], rows))]
     lines += ["Events:", _indent(event_table(events, now)) if events else "  none"]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """What an installation is told: where its state lies, which ports it listens on, how long leases hold.
 
-One file, ``STATE/settings.json``, written at the first start and editable; environment variables ``BESSEMER_*`` win over
-it, and flags of the CLI win over both. Nothing else in the house reads a setting.
+One file, ``STATE/settings.json``, written at the first start and editable; environment variables ``BESSEMER_*`` win
+over it, and flags of the CLI win over both. Nothing else in the house reads a setting.
 """
 
 from __future__ import annotations

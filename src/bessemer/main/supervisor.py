@@ -54,7 +54,9 @@ class _Watched:
 class Supervisor:
     """Supervises some parts. ``check`` is one look; the caller decides how often."""
 
-    def __init__(self, parts: Parts, clock: Clock, *, longest_backoff: float = 30.0, stable_after: float = 60.0) -> None:
+    def __init__(
+        self, parts: Parts, clock: Clock, *, longest_backoff: float = 30.0, stable_after: float = 60.0
+    ) -> None:
         self._parts = parts
         self._clock = clock
         self._longest = longest_backoff

@@ -1,0 +1,168 @@
+"""user, key, host, login, whoami: people, keys and machines that may come in."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bessemer.cli import render
+from bessemer.cli.connection import ProjectOption, run
+from bessemer.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from bessemer.client import Client
+    from bessemer.core.resource import Key
+
+NameArgument = Annotated[str, typer.Argument(show_default=False)]
+
+
+def add(app: typer.Typer) -> None:
+    """Put the commands into the tree."""
+    app.add_typer(_users(), name="user")
+    app.add_typer(_keys(), name="key")
+    app.add_typer(_hosts(), name="host")
+    app.command("login")(login)
+    app.command("whoami")(whoami)
+
+
+def _object(kind: str, name: str, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
+    from bessemer.core.resource import API_VERSION
+
+    metadata = {"name": name, **({"namespace": project} if project else {})}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def _key(kind: str, name: str, project: str = "") -> Key:
+    from bessemer.core.resource import Key
+
+    return Key(kind, project, name)
+
+
+def _users() -> typer.Typer:
+    app = typer.Typer(help="People who sign in.", no_args_is_help=True, rich_markup_mode=None)
+
+    @app.command("add")
+    def add_user(
+        context: typer.Context,
+        name: NameArgument,
+        admin: Annotated[bool, typer.Option("--admin", help="Of the whole platform.")] = False,
+        display: Annotated[str, typer.Option("--display-name")] = "",
+    ) -> None:
+        """Create a user and ask for a password. Example: `bessemer user add ada`"""
+        password = _new_password()
+
+        async def work(client: Client) -> None:
+            await client.create(_object("User", name, {"admin": admin, "displayName": display}))
+            await client.account.set_password(name, password)
+
+        run(context, work)
+        typer.echo(f"user/{name} created")
+
+    @app.command("password")
+    def password(context: typer.Context, name: NameArgument) -> None:
+        """Set a password. Example: `bessemer user password ada`"""
+        secret = _new_password()
+        run(context, lambda client: client.account.set_password(name, secret))
+        typer.echo(f"user/{name} has a new password")
+
+    @app.command("link")
+    def link(context: typer.Context, name: NameArgument) -> None:
+        """A link that signs in once. Example: `bessemer user link ada`"""
+        url, _ = run(context, lambda client: client.account.sign_in_link(name))
+        typer.echo(url)
+
+    @app.command("disable")
+    def disable(context: typer.Context, name: NameArgument) -> None:
+        """Shut a user out at once. Example: `bessemer user disable ada`"""
+        run(context, lambda client: client.patch(_key("User", name), {"spec": {"disabled": True}}))
+        typer.echo(f"user/{name} disabled")
+
+    return app
+
+
+def _new_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    first = getpass.getpass("Password: ")
+    if first != getpass.getpass("Again: "):
+        raise Invalid("the two are not the same")
+    return first
+
+
+def _keys() -> typer.Typer:
+    app = typer.Typer(help="Keys with which applications use endpoints.", no_args_is_help=True, rich_markup_mode=None)
+
+    @app.command("create")
+    def create(
+        context: typer.Context,
+        name: NameArgument,
+        project: ProjectOption = "",
+        endpoint: Annotated[list[str] | None, typer.Option(help="Only this endpoint; repeat for more.")] = None,
+    ) -> None:
+        """Create a key and print its token, once. Example: `bessemer key create app -n acme--lab`"""
+        if not project:
+            raise Invalid("keys live in a project: -n TENANT--PROJECT")
+
+        async def work(client: Client) -> str:
+            await client.create(_object("ApiKey", name, {"endpoints": endpoint or []}, project))
+            return await client.account.key_token(project, name)
+
+        typer.echo(run(context, work))
+
+    @app.command("revoke")
+    def revoke(context: typer.Context, name: NameArgument, project: ProjectOption = "") -> None:
+        """Make a key worth nothing. Example: `bessemer key revoke app -n acme--lab`"""
+        run(context, lambda client: client.delete(_key("ApiKey", name, project)))
+        typer.echo(f"apikey/{name} revoked")
+
+    return app
+
+
+def _hosts() -> typer.Typer:
+    app = typer.Typer(help="Machines of the fleet.", no_args_is_help=True, rich_markup_mode=None)
+
+    @app.command("enrol")
+    def enrol(context: typer.Context, name: NameArgument) -> None:
+        """Create a host and print the command that joins it. Example: `bessemer host enrol gpu-07`"""
+
+        async def work(client: Client) -> str:
+            await client.create(_object("Host", name, {}))
+            return await client.account.host_token(name)
+
+        token = run(context, work)
+        typer.echo(f"On {name}: bessemer agent --name {name} --server URL --ca ca.crt --token {token}")
+
+    def patcher(word: str, spec: dict[str, Any], said: str, text: str) -> None:
+        @app.command(word, help=text)
+        def patch(context: typer.Context, name: NameArgument) -> None:
+            run(context, lambda client: client.patch(_key("Host", name), {"spec": spec}))
+            typer.echo(f"host/{name} {said}")
+
+    patcher("cordon", {"unschedulable": True}, "cordoned", "Nothing new lands here; what runs goes on.")
+    patcher("uncordon", {"unschedulable": False}, "open", "Let things land here again.")
+    patcher("fence", {"fenced": True}, "fenced", "Your word that nothing runs there any more: its claims are released.")
+    patcher("revoke", {"revoked": True}, "revoked", "The agent's certificate is worth nothing from now.")
+    return app
+
+
+def login(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(show_default=False)],
+) -> None:
+    """Sign in; prints a token for BESSEMER_TOKEN. Example: `export BESSEMER_TOKEN=$(bessemer login ada)`"""
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    typer.echo(run(context, lambda client: client.account.login(user, password)).token)
+
+
+def whoami(context: typer.Context) -> None:
+    """Who the server takes you for, and your roles. Example: `bessemer whoami`"""
+    me = run(context, lambda client: client.account.whoami())
+    typer.echo(f"{me.name}{' (administrator of the platform)' if me.admin else ''}")
+    rows = [[tenant, role] for tenant, role in me.tenants.items()]
+    if rows:
+        typer.echo(render.columns(["TENANT", "ROLE"], rows))
+    if me.projects:
+        typer.echo("Projects: " + ", ".join(me.projects))

@@ -1,0 +1,128 @@
+"""invoice, ledger, quota: what it cost, why that much, and what is left."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bessemer.cli import render
+from bessemer.cli.connection import ProjectOption, run
+from bessemer.core.errors import Invalid
+from bessemer.core.units import show_bytes, show_money
+
+if TYPE_CHECKING:
+    from bessemer.client import Client
+
+TimeOption = Annotated[
+    str, typer.Option(help="A day or time, as 2026-01-31 or 2026-01-31T08:00:00Z.", show_default=False)
+]
+
+
+def add(app: typer.Typer) -> None:
+    """Put the commands into the tree."""
+    app.command("invoice")(invoice)
+    app.command("quota")(quota)
+
+
+def invoice(
+    context: typer.Context,
+    project: ProjectOption = "",
+    since: TimeOption = "",
+    until: TimeOption = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    export: Annotated[
+        Path | None, typer.Option(help="Write ledger rows and price plan as JSON, to be checked by others.")
+    ] = None,
+) -> None:
+    """What a project owes from one instant to another; by default this month until now.
+
+    Example: `bessemer invoice -n acme--lab --export rows.json`
+    """
+    if not project:
+        raise Invalid("say whose: -n TENANT--PROJECT")
+    start, end = _window(since, until)
+
+    async def work(client: Client) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        bill = await client.projects.invoice(project, start, end)
+        return bill, await client.projects.ledger(project, start, end) if export else None
+
+    bill, rows = run(context, work)
+    if export is not None and rows is not None:
+        export.write_text(render.as_json(rows) + "\n")
+        typer.echo(f"Wrote {len(rows['rows'])} ledger rows and the price plan to {export}.", err=True)
+    typer.echo(render.as_json(bill) if output == "json" else invoice_text(bill))
+
+
+def invoice_text(bill: dict[str, Any]) -> str:
+    """An invoice for a terminal: a line per workload and meter, with the formula that gives its amount."""
+    from bessemer.core.clock import rfc3339
+
+    currency = bill["currency"]
+    rows = [
+        [
+            f"{line['workloadKind'].lower()}/{line['workloadName']}",
+            str(line["meter"]),
+            str(line["formula"]),
+            show_money(line["amountMicro"], currency),
+            "fake" if line.get("fake") else "",
+        ]
+        for line in bill["lines"]
+    ]
+    fake = "   FAKE HOSTS: nothing of this was real" if bill.get("fake") else ""
+    title = f"Invoice of {bill['project']}, {rfc3339(bill['start'])} to {rfc3339(bill['end'])}{fake}"
+    table = render.columns(["WORKLOAD", "METER", "FORMULA", "AMOUNT", ""], rows) if rows else "No lines."
+    return f"{title}\n\n{table}\n\nTotal: {show_money(bill['totalMicro'], currency)}"
+
+
+def _window(since: str, until: str) -> tuple[int, int]:
+    now = time.time()
+    month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    start = _time(since) if since else int(month.timestamp())
+    end = _time(until) if until else int(now)
+    if end <= start:
+        raise Invalid("--until must be after --since")
+    return start, end
+
+
+def _time(text: str) -> int:
+    from bessemer.core.clock import epoch
+
+    try:
+        return int(epoch(text if "T" in text else f"{text}T00:00:00Z"))
+    except ValueError as error:
+        raise Invalid(f"not a time: {text!r}; write 2026-01-31 or 2026-01-31T08:00:00Z") from error
+
+
+def quota(context: typer.Context, project: ProjectOption = "") -> None:
+    """What a project and its tenant use of what they may.
+
+    Example: `bessemer quota -n acme--lab`
+    """
+    if not project:
+        raise Invalid("say whose: -n TENANT--PROJECT")
+    meters = run(context, lambda client: client.projects.use(project))
+    rows = [
+        [m["scope"], m["meter"], _amount(m["meter"], m["used"]), _amount(m["meter"], m["limit"]), _bar(m)]
+        for m in meters
+        if m["used"] or m["limit"] is not None
+    ]
+    typer.echo(render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows) if rows else "Nothing is used.")
+
+
+def _amount(meter: str, value: int | None) -> str:
+    if value is None:
+        return "-"
+    if meter == "memory_bytes":
+        return show_bytes(value)
+    return f"{value / 1000:g} cores" if meter == "milli_cores" else str(value)
+
+
+def _bar(meter: dict[str, Any], width: int = 20) -> str:
+    if not meter["limit"]:
+        return ""
+    full = min(width, round(width * int(meter["used"]) / int(meter["limit"])))
+    return "█" * full + "░" * (width - full)

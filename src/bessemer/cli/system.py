@@ -1,0 +1,93 @@
+"""up, down, agent, server, doctor, demo: verbs that ``main`` builds and this module only names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bessemer.cli.connection import StateOption
+from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
+
+FakeOption = Annotated[int | None, typer.Option(min=0, max=20_000, help="Fake GPU hosts beside this machine.")]
+PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="0 chooses a free one.", show_default=False)]
+
+
+def add(app: typer.Typer, verbs: Verbs) -> None:
+    """Put the commands into the tree."""
+    _local(app, verbs)
+    _parts(app, verbs)
+
+
+def _local(app: typer.Typer, verbs: Verbs) -> None:
+    @app.command("up")
+    def up(
+        state: StateOption = None,
+        fake_hosts: FakeOption = None,
+        api_port: PortOption = None,
+        portal_port: PortOption = None,
+        gateway_port: PortOption = None,
+        detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is ready.")] = False,
+    ) -> None:
+        """Start a factory on this machine: control plane, gateway and an agent, over one directory.
+
+        Examples: `bessemer up` · `bessemer up --fake-hosts 200 --detach`
+        """
+        options = UpOptions(
+            state=state,
+            fake_hosts=fake_hosts,
+            api_port=api_port,
+            portal_port=portal_port,
+            gateway_port=gateway_port,
+            detach=detach,
+        )
+        raise typer.Exit(verbs.up(options))
+
+    @app.command("down")
+    def down(state: StateOption = None) -> None:
+        """Stop everything that a state directory started: parts, guests and engines. Example: `bessemer down`"""
+        raise typer.Exit(verbs.down(state))
+
+    @app.command("demo")
+    def demo(
+        state: StateOption = None,
+        fake_hosts: Annotated[int, typer.Option(min=0, max=20_000, help="Fake GPU hosts to look at.")] = 200,
+        stay: Annotated[
+            bool | None, typer.Option("--stay/--no-stay", help="Stay up until Ctrl-C; by default with a terminal.")
+        ] = None,
+    ) -> None:
+        """The whole road once: hosts, tenants, a guest, a model, tokens, an invoice. Example: `bessemer demo`"""
+        raise typer.Exit(verbs.demo(DemoOptions(state=state, fake_hosts=fake_hosts, stay=stay)))
+
+    @app.command("doctor")
+    def doctor(
+        state: StateOption = None,
+        output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    ) -> None:
+        """What this machine can do, and what to install. Example: `bessemer doctor`"""
+        raise typer.Exit(verbs.doctor(DoctorOptions(state=state, output=output)))
+
+
+def _parts(app: typer.Typer, verbs: Verbs) -> None:
+    @app.command("server")
+    def server(
+        state: StateOption = None,
+        parts: Annotated[str, typer.Option(help="Any of api, controller, portal, gateway.")] = "api,controller,portal",
+    ) -> None:
+        """Run some parts in this process. Example: `bessemer server --parts gateway`"""
+        chosen = tuple(part.strip() for part in parts.split(",") if part.strip())
+        raise typer.Exit(verbs.server(ServerOptions(state=state, parts=chosen)))
+
+    @app.command("agent")
+    def agent(
+        state: StateOption = None,
+        fake: Annotated[bool, typer.Option("--fake", help="The agents of all fake hosts.", hidden=True)] = False,
+        server: Annotated[str, typer.Option(help="URL of the api to join.", show_default=False)] = "",
+        ca: Annotated[Path | None, typer.Option(help="Certificate of its authority.", show_default=False)] = None,
+        name: Annotated[str, typer.Option(help="This host's name there.", show_default=False)] = "",
+        token: Annotated[str, typer.Option(help="One-time join token.", show_default=False)] = "",
+    ) -> None:
+        """Run the agent of this machine. Example: `bessemer agent --server https://api:7443 --ca ca.crt --token …`"""
+        options = AgentOptions(state=state, fake=fake, server=server, ca=ca, name=name, token=token)
+        raise typer.Exit(verbs.agent(options))
