@@ -57,7 +57,7 @@ class Loop(Generic[C]):
     jitter: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
-        driven = {kind.name: kind for kind in self.kinds if kind.reconcile or kind.finalize}
+        driven = {k.name: k for k in self.kinds if k.reconcile is not None or k.finalize is not None}
         metrics = self.metrics or Metrics(CollectorRegistry())
         children = {name: metrics.of(name) for name in driven}
         self._driven = driven
@@ -84,6 +84,8 @@ class Loop(Generic[C]):
         self._unsynced = {*driven, *(source for kind in driven.values() for source in kind.wakes)}
         self._sources = sorted(self._unsynced)
         self._synced = asyncio.Event()
+        if not self._unsynced:
+            self._synced.set()
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Literal
 
@@ -138,21 +140,24 @@ class Queue:
         return timer is not None and timer[0] == due
 
 
+@dataclass(eq=False)
 class Backoff:
-    """How long a name waits after the n-th failure in a row: exponential with jitter between half and whole."""
+    """How long a name waits after the n-th failure in a row: exponential, in seconds from ``first`` to ``most``.
 
-    def __init__(self, first: float, most: float, jitter: Callable[[], float]) -> None:
-        self._first = first
-        self._most = most
-        self._jitter = jitter
-        self._failures: dict[Key, int] = {}
+    Jitter takes up to half of it away, so that what failed together does not come back together.
+    """
+
+    first: float
+    most: float
+    jitter: Callable[[], float] = random.random
+    _failures: dict[Key, int] = field(default_factory=dict, init=False)
 
     def next(self, key: Key) -> float:
         """Seconds to wait now, after one more failure."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        longest = min(self._most, self._first * 2.0 ** min(count, 60))
-        return longest * (0.5 + 0.5 * self._jitter())
+        longest = min(self.most, self.first * 2.0 ** min(count, 60))
+        return longest * (0.5 + 0.5 * self.jitter())
 
     def failures(self, key: Key) -> int:
         return self._failures.get(key, 0)

@@ -89,8 +89,8 @@ class Work(Generic[C]):
 
     def __post_init__(self) -> None:
         self._seen: dict[Key, int] = {}
-        self._errors = Backoff(1.0, 300.0, self.jitter)
-        self._conflicts = Backoff(0.01, 1.0, self.jitter)
+        self._errors = Backoff(1.0, 300.0, jitter=self.jitter)
+        self._conflicts = Backoff(0.01, 1.0, jitter=self.jitter)
         self._phases = Phases(self.clock)
         self._acting: dict[Key, tuple[asyncio.Task[Any], float]] = {}
         self._overdue: set[Key] = set()

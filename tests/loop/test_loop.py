@@ -1,0 +1,465 @@
+"""What a loop promises, over a shelf and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bessemer.core.errors import Conflict, DriverError, Unavailable
+from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Wait
+from bessemer.loop import work
+from tests.loop.shelf import Bench, Lid, OneLease, Pot, Shelf, done, pots, start
+
+A, B = Key("Pot", "acme--one", "a"), Key("Pot", "acme--one", "b")
+
+
+@pytest.fixture
+async def run():
+    benches: list[Bench] = []
+
+    async def begin(*kinds: Kind[Any, Any], **more: Any) -> Bench:
+        bench = start(*kinds, **more)
+        benches.append(bench)
+        await bench.idle()
+        return bench
+
+    yield begin
+    for bench in benches:
+        await bench.loop.stop()
+        await bench.task
+
+
+class Calls:
+    """A reconcile that plays a list of outcomes, and the last one for ever."""
+
+    def __init__(self, *outcomes: Outcome | Exception) -> None:
+        self.outcomes = list(outcomes)
+        self.keys: list[Key] = []
+
+    async def __call__(self, ctx: Any, obj: Any) -> Outcome:
+        self.keys.append(obj.key)
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def phase(name: str) -> Any:
+    return Pot(spec={}).status.model_copy(update={"phase": name})
+
+
+async def test_an_object_becomes_ready_with_one_write_and_one_turn(run):
+    calls = Calls(Done(status=phase("Ready"), message="hot"))
+    bench = await run(pots(calls))
+    bench.shelf.put(A)
+    await bench.idle()
+    status = bench.shelf.status(A)
+    ready = status.condition("Ready")
+    assert (status.phase, status.observed_generation, status.phase_since) == ("Ready", 1, ready.last_transition_time)
+    assert (ready.status, ready.reason, ready.message) == ("True", "Ready", "hot")
+    assert bench.shelf.writes == [(A, "status")]
+    assert len(calls) == 1, "its own write is no news to it"
+    assert bench.said.all == [("Ready", "hot", False)]
+    assert bench.metric("reconcile_seconds_count", kind="Pot", outcome="Done") == 1
+    assert bench.metric("wait_seconds_count", kind="Pot") == 1
+    assert bench.metric("queue_depth", kind="Pot") == 0
+
+
+async def test_what_was_there_before_is_found_and_nothing_is_written_twice(run):
+    shelf = Shelf()
+    shelf.put(A)
+    bench = await run(pots(), shelf=shelf)
+    again = await run(pots(), shelf=shelf)
+    assert again.shelf.status(A).phase == "Ready"
+    assert shelf.writes == [(A, "status")]
+    assert bench.loop is not again.loop
+
+
+async def test_phase_since_moves_with_the_phase_and_ready_keeps_its_time(run):
+    bench = await run(pots(Calls(Wait(reason="Cold", message="m", status=phase("Heating"), again=5.0), Done())))
+    bench.shelf.put(A)
+    await bench.idle()
+    first = bench.shelf.status(A)
+    await bench.advance(5)
+    second = bench.shelf.status(A)
+    assert first.phase_since == second.phase_since, "Done without a status keeps the phase"
+    assert first.condition("Ready").last_transition_time != second.condition("Ready").last_transition_time
+    assert bench.said.reasons == ["Cold", "Ready"]
+
+
+async def test_a_name_is_never_worked_on_twice_at_once_and_a_wake_meanwhile_runs_it_once_more(run):
+    at_once, most, turns, gate = 0, 0, 0, asyncio.Event()
+
+    async def slow(ctx: Any, obj: Any) -> Outcome:
+        nonlocal at_once, most, turns
+        at_once, turns = at_once + 1, turns + 1
+        most = max(most, at_once)
+        await gate.wait()
+        at_once -= 1
+        return Done()
+
+    bench = await run(pots(slow))
+    bench.shelf.put(A)
+    await bench.clock.advance(0)
+    for size in range(5):
+        bench.shelf.put(A, size=size)
+        bench.loop.wake(A)
+    await bench.clock.advance(0)
+    gate.set()
+    await bench.idle()
+    assert (most, turns) == (1, 2)
+    assert bench.shelf.status(A).observed_generation == 6
+
+
+async def test_names_wait_for_the_workers_there_are(run):
+    gate = asyncio.Event()
+
+    async def slow(ctx: Any, obj: Any) -> Outcome:
+        await gate.wait()
+        return Done()
+
+    bench = await run(pots(slow), workers=2)
+    for n in range(5):
+        bench.shelf.put(A._replace(name=f"p{n}"))
+    await bench.clock.advance(3)
+    assert bench.metric("queue_depth", kind="Pot") == 3
+    gate.set()
+    await bench.idle()
+    assert bench.metric("wait_seconds_sum", kind="Pot") == 9
+    assert bench.metric("queue_depth", kind="Pot") == 0
+
+
+async def test_again_and_resync_wake_without_a_signal(run):
+    calls = Calls(Wait(reason="W", message="", again=7.0), Done(again=20.0), Done())
+    bench = await run(pots(calls, resync_seconds=100.0))
+    bench.shelf.put(A)
+    await bench.idle()
+    await bench.advance(6.9)
+    assert len(calls) == 1
+    await bench.advance(0.2)
+    assert len(calls) == 2
+    await bench.advance(20)
+    assert (len(calls), bench.metric("resyncs_total", kind="Pot")) == (3, 0)
+    await bench.advance(100)
+    assert (len(calls), bench.metric("resyncs_total", kind="Pot")) == (4, 1)
+
+
+async def test_an_error_backs_off_longer_each_time_and_shows_no_internals(run):
+    calls = Calls(RuntimeError("secret of the house"))
+    bench = await run(pots(calls))
+    bench.shelf.put(A)
+    await bench.idle()
+    ready = bench.shelf.status(A).condition("Ready")
+    assert (ready.status, ready.reason) == ("False", "InternalError")
+    assert "secret" not in str(bench.shelf.bodies[A])
+    assert bench.said.all[0][2], "an error is a warning"
+    counts = []
+    for _ in range(4):
+        counts.append(len(calls))
+        await bench.advance(2.0 ** (len(counts) - 1))
+    assert counts == [1, 2, 3, 4], "after 1, 2, 4 … seconds"
+    assert bench.metric("errors_total", kind="Pot", reason="InternalError") == 5
+    assert bench.metric("backoffs_total", kind="Pot") == 5
+    assert bench.said.reasons == ["InternalError"], "told once"
+
+
+async def test_success_ends_a_backoff(run):
+    bench = await run(pots(Calls(DriverError("DiskFull", "No space on the pot."), Done(status=phase("Ready")))))
+    bench.shelf.put(A)
+    await bench.idle()
+    ready = bench.shelf.status(A).condition("Ready")
+    assert (ready.reason, ready.message) == ("DiskFull", "No space on the pot.")
+    await bench.advance(1)
+    assert bench.shelf.status(A).condition("Ready").status == "True"
+    assert bench.said.reasons == ["DiskFull", "Ready"]
+
+
+async def test_a_ready_object_keeps_its_word_through_two_errors(run):
+    error = Unavailable("Away.", retry_after_seconds=4)
+    calls = Calls(Done(status=phase("Ready"), again=1.0), error, error, error, error)
+    bench = await run(pots(calls))
+    bench.shelf.put(A)
+    await bench.idle()
+    for turns, value in ((2, "True"), (3, "True"), (4, "True"), (5, "False")):
+        await bench.advance(4)
+        assert (len(calls), bench.shelf.status(A).condition("Ready").status) == (turns, value)
+
+
+async def test_a_conflict_is_tried_again_at_once_and_never_shown(run):
+    calls = Calls(Conflict("taken"), Done(status=phase("Ready")))
+    bench = await run(pots(calls))
+    bench.shelf.put(A)
+    await bench.idle()
+    await bench.advance(0.02)
+    assert bench.shelf.status(A).phase == "Ready"
+    assert bench.metric("retries_total", kind="Pot") == 1
+    assert bench.metric("errors_total", kind="Pot", reason="Conflict") == 0
+    assert bench.said.reasons == ["Ready"]
+
+
+async def test_a_write_that_lost_a_race_is_decided_anew(run):
+    bench = await run(pots())
+    calls = 0
+
+    async def meddle(key: Key, part: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            bench.shelf.put(A, size=2)
+
+    bench.shelf.before_replace = meddle
+    bench.shelf.put(A, size=1)
+    await bench.idle()
+    await bench.advance(1)
+    assert bench.shelf.status(A).observed_generation == 2
+    assert bench.metric("reconcile_seconds_count", kind="Pot", outcome="Conflict") == 1
+
+
+async def test_past_its_deadline_an_object_says_stuck_why_and_what_helps_until_it_moves_on(run):
+    wait = Wait(reason="NoFire", message="There is no fire.", status=phase("Heating"), remedy="Light one.", again=50.0)
+    calls = Calls(wait, wait, wait, wait, Done(status=phase("Ready")))
+    bench = await run(pots(calls, deadlines={"Heating": 60.0}))
+    bench.shelf.put(A)
+    await bench.idle()
+    await bench.advance(59)
+    assert bench.shelf.status(A).condition("Stuck") is None
+    await bench.advance(1)
+    stuck = bench.shelf.status(A).condition("Stuck")
+    assert (stuck.status, stuck.reason) == ("True", "NoFire")
+    assert stuck.message == "Heating for longer than 1m: There is no fire. Light one."
+    assert bench.metric("stuck_objects", kind="Pot") == 1
+    assert bench.said.all[-1] == ("Stuck", stuck.message, True)
+    writes = len(bench.shelf.writes)
+    await bench.advance(50)
+    assert len(bench.shelf.writes) == writes, "being stuck for longer is no news"
+    await bench.advance(50)
+    assert bench.shelf.status(A).condition("Stuck").status == "False"
+    assert bench.metric("stuck_objects", kind="Pot") == 0
+
+
+async def test_an_object_that_only_raises_gets_stuck_too(run):
+    bench = await run(pots(Calls(RuntimeError("x")), deadlines={"Pending": 30.0}))
+    bench.shelf.put(A)
+    await bench.idle()
+    await bench.advance(80)
+    assert bench.shelf.status(A).condition("Stuck").reason == "InternalError"
+
+
+async def test_a_jump_of_the_wall_clock_makes_nobody_stuck(run):
+    bench = await run(pots(Calls(Wait(reason="W", message="m", again=10.0)), deadlines={"Pending": 60.0}))
+    bench.shelf.put(A)
+    await bench.idle()
+    bench.clock.jump(86_400)
+    await bench.advance(30)
+    assert bench.shelf.status(A).condition("Stuck") is None
+
+
+async def test_a_deadline_outlives_a_restart(run):
+    kind = pots(Calls(Wait(reason="W", message="m", again=1000.0)), deadlines={"Pending": 60.0})
+    bench = await run(kind)
+    bench.shelf.put(A)
+    await bench.idle()
+    await bench.advance(40)
+    await bench.loop.stop()
+    again = await run(kind, shelf=bench.shelf, clock=bench.clock)
+    await again.advance(21)
+    assert again.shelf.status(A).condition("Stuck").status == "True"
+
+
+async def test_a_hanging_reconcile_is_cancelled_and_said(run):
+    async def hang(ctx: Any, obj: Any) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bench = await run(pots(hang))
+    bench.shelf.put(A)
+    await bench.clock.advance(work.LIMIT_SECONDS + 60)
+    assert bench.shelf.status(A).condition("Ready").reason == "TookTooLong"
+    assert bench.metric("errors_total", kind="Pot", reason="TookTooLong") >= 1
+
+
+async def test_finalize_lets_go_even_when_somebody_writes_in_between(run):
+    bench = await run(pots(finalize=done))
+    bench.shelf.put(A, finalizers=("bessemer.dev/pot", "other"))
+    await bench.idle()
+    meddled = False
+
+    async def meddle(key: Key, part: str) -> None:
+        nonlocal meddled
+        if part == "main" and not meddled:
+            meddled = True
+            bench.shelf.put(A, finalizers=("bessemer.dev/pot", "other"), size=9)
+            bench.shelf.delete(A)
+
+    bench.shelf.before_replace = meddle
+    bench.shelf.delete(A)
+    await bench.idle()
+    assert bench.shelf.bodies[A]["metadata"]["finalizers"] == ["other"]
+    assert meddled
+
+
+async def test_finalize_that_waits_says_so_and_then_the_object_goes(run):
+    finalize = Calls(Wait(reason="StillHot", message="m", status=phase("Cooling"), again=3.0), Done())
+    bench = await run(pots(finalize=finalize))
+    bench.shelf.put(A, finalizers=("bessemer.dev/pot",))
+    await bench.idle()
+    bench.shelf.delete(A)
+    await bench.idle()
+    assert bench.shelf.status(A).condition("Ready").reason == "StillHot"
+    await bench.advance(3)
+    assert A not in bench.shelf.bodies
+
+
+async def test_a_finalizer_that_is_not_ours_to_remove_gets_its_last_word_written(run):
+    """As a Claim's on its host: Done of ``finalize`` is phase Gone, and somebody else removes the object."""
+    bench = await run(pots(finalize=Calls(Done(status=phase("Gone"), reason="Gone"))))
+    bench.shelf.put(A, finalizers=("other",))
+    bench.shelf.delete(A)
+    await bench.idle()
+    assert bench.shelf.status(A).phase == "Gone"
+
+
+async def test_a_kind_without_work_is_skipped(run):
+    bench = await run(Kind(resource=Pot, plural="pots", namespaced=True, rights={}))
+    bench.shelf.put(A)
+    assert bench.shelf.writes == []
+
+
+async def test_another_kinds_change_wakes_whom_it_concerns(run):
+    calls = Calls(Done())
+
+    async def lid_to_pot(ctx: Any, change: Any):
+        yield Key("Pot", change.key.namespace, change.key.name)
+
+    bench = await run(pots(calls, wakes={"Lid": lid_to_pot}))
+    bench.shelf.put(A)
+    bench.shelf.put(B)
+    await bench.idle()
+    bench.shelf.put(Key("Lid", "acme--one", "b"))
+    await bench.idle()
+    assert calls.keys == [A, B, B]
+
+
+async def test_a_wake_that_raises_is_counted_and_ends_nothing(run):
+    async def broken(ctx: Any, change: Any):
+        raise RuntimeError("wake")
+        yield
+
+    bench = await run(pots(wakes={"Lid": broken}))
+    bench.shelf.put(Key("Lid", "", "x"))
+    bench.shelf.put(A)
+    await bench.idle()
+    assert bench.metric("errors_total", kind="Pot", reason="WakeFailed") == 1
+    assert bench.shelf.status(A).phase == "Ready"
+
+
+async def test_when_history_ran_out_everything_is_listed_anew(run):
+    calls = Calls(Done())
+
+    async def lid_to_pot(ctx: Any, change: Any):
+        yield A
+
+    lids = Kind(resource=Lid, plural="lids", namespaced=True, rights={}, reconcile=done)
+    bench = await run(pots(calls, wakes={"Lid": lid_to_pot}), lids)
+    bench.shelf.put(A)
+    bench.shelf.put(B)
+    await bench.idle()
+    bench.shelf.vanish(B)
+    bench.shelf.cut_history()
+    await bench.advance(1)
+    assert bench.metric("relists_total", kind="Pot") == 1
+    assert calls.keys[2:] == [A], "once more, since changes of lids were missed; b is gone"
+    bench.shelf.put(A, size=3)
+    await bench.idle()
+    assert bench.shelf.status(A).observed_generation == 2
+
+
+async def test_of_two_loops_one_works_and_the_other_takes_over(run):
+    clock, shelf = FakeClockFactory()
+    leases = OneLease(clock)
+    one, two = Calls(Done(again=1.0)), Calls(Done(again=1.0))
+    first = await run(pots(one), shelf=shelf, clock=clock, leases=leases, holder="one")
+    second = await run(pots(two), shelf=shelf, clock=clock, leases=leases, holder="two")
+    shelf.put(A)
+    await first.advance(10)
+    assert (len(one) > 5, len(two)) == (True, 0)
+    assert (first.metric("lease_held", kind="Pot"), second.metric("lease_held", kind="Pot")) == (1, 0)
+    await first.loop.stop()
+    before = len(one)
+    await second.advance(6)
+    assert (len(one), len(two) > 0) == (before, True)
+    assert second.metric("lease_held", kind="Pot") == 1
+
+
+async def test_work_that_outlives_its_lease_is_dropped(run):
+    clock, shelf = FakeClockFactory()
+    leases = OneLease(clock)
+    gate = asyncio.Event()
+
+    async def slow(ctx: Any, obj: Any) -> Outcome:
+        await gate.wait()
+        return Done(status=phase("Ready"))
+
+    bench = await run(pots(slow), shelf=shelf, clock=clock, leases=leases, holder="one")
+    shelf.put(A)
+    await clock.advance(0)
+    leases.holders["loop/Pot"] = ("two", clock.now() + 3600)
+    await clock.advance(20)
+    gate.set()
+    await bench.idle()
+    assert shelf.writes == []
+    assert bench.metric("reconcile_seconds_count", kind="Pot", outcome="Fenced") == 1
+
+
+async def test_a_lease_store_that_is_away_ends_the_work_when_the_lease_runs_out(run):
+    clock, shelf = FakeClockFactory()
+    leases = OneLease(clock)
+    bench = await run(pots(), shelf=shelf, clock=clock, leases=leases, holder="one")
+
+    async def away(*args: Any, **kwargs: Any) -> None:
+        raise Unavailable("away")
+
+    leases.acquire = away
+    await bench.advance(20)
+    shelf.put(A)
+    await bench.idle()
+    assert shelf.writes == []
+    assert bench.metric("lease_held", kind="Pot") == 0
+
+
+async def test_stop_lets_what_is_at_work_finish(run):
+    gate = asyncio.Event()
+
+    async def slow(ctx: Any, obj: Any) -> Outcome:
+        await gate.wait()
+        return Done(status=phase("Ready"))
+
+    bench = await run(pots(slow))
+    bench.shelf.put(A)
+    await bench.clock.advance(0)
+    stopping = asyncio.create_task(bench.loop.stop())
+    await bench.clock.advance(0)
+    gate.set()
+    await stopping
+    assert bench.shelf.status(A).phase == "Ready"
+
+
+async def test_fail_is_a_warning_and_is_looked_at_again(run):
+    calls = Calls(Fail(reason="Broken", message="It leaks.", status=phase("Failed"), again=30.0), Done())
+    bench = await run(pots(calls))
+    bench.shelf.put(A)
+    await bench.idle()
+    assert bench.said.all == [("Broken", "It leaks.", True)]
+    await bench.advance(30)
+    assert len(calls) == 2
+
+
+def FakeClockFactory():
+    from bessemer.core.clock import FakeClock
+
+    return FakeClock(), Shelf()
