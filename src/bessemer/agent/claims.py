@@ -7,7 +7,7 @@ that nothing is left; what no Claim of this host accounts for is an orphan, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import replace
+from types import MappingProxyType
 
 import structlog
 
@@ -20,12 +20,17 @@ GONE = "Gone"
 
 log = structlog.get_logger(__name__)
 
+DEADLINES: Mapping[str, float] = MappingProxyType(
+    {"Pending": 60.0, "Preparing": 900.0, "Starting": 600.0, "Stopping": 120.0, "Lost": 600.0}
+)
+"""Seconds after which a Claim that still waits in the phase says that it is stuck."""
+
 Sides = Mapping[str, HostSide]
 """Host sides by workload kind."""
 
 
-def claim_kind(sides: Sides, *, base: Kind[HostContext, Claim]) -> Kind[HostContext, Claim]:
-    """``base`` with the host's half in place of the control side's."""
+def claim_kind(sides: Sides) -> Kind[HostContext, Claim]:
+    """Claim with the host's half in place of the control side's."""
 
     async def reconcile(ctx: HostContext, claim: Claim) -> Outcome:
         side = sides.get(claim.spec.workload.kind)
@@ -40,7 +45,15 @@ def claim_kind(sides: Sides, *, base: Kind[HostContext, Claim]) -> Kind[HostCont
         outcome = await side.remove(ctx, claim)
         return _gone(claim, outcome) if isinstance(outcome, Done) else outcome
 
-    return replace(base, reconcile=reconcile, finalize=finalize, wakes={})
+    return Kind(
+        resource=Claim,
+        plural="claims",
+        namespaced=True,
+        rights={},
+        reconcile=reconcile,
+        finalize=finalize,
+        deadlines=DEADLINES,
+    )
 
 
 def _gone(claim: Claim, outcome: Done) -> Done:
@@ -56,10 +69,10 @@ def _unknown(claim: Claim) -> Fail:
 
 
 async def sweep(drivers: HostDrivers, known: Callable[[], Set[str]]) -> list[str]:
-    """Take away every effect on this host whose uid is not ``known``; the uids. Call it only once the api has said which
-    Claims there are. Raises DriverError; what was not reached is reached the next time."""
-    # Effects are read before the intents: an effect begins only after its intent, so one that is seen here and not known
-    # afterwards has none.
+    """Take away every effect on this host whose uid is not ``known``; the uids. Call it only once the api has said
+    which Claims there are. Raises DriverError; what was not reached is reached the next time."""
+    # Effects are read before the intents: an effect begins only after its intent, so one that is seen here and not
+    # known afterwards has none.
     found = {engine.uid for engine in await drivers.engine.running()}
     found |= await drivers.qemu.uids()
     found |= await drivers.disks.uids()

@@ -16,7 +16,7 @@ It is not a cache of the api: nobody else's object ever gets here, and nothing i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -112,6 +112,10 @@ class Intents:
     def known(self) -> frozenset[str]:
         """Every uid that may have effects on this host."""
         return frozenset(self._intents) | frozenset(self._waiting)
+
+    def all(self) -> Collection[Intent]:
+        """Every Claim that the loop may work on."""
+        return self._intents.values()
 
     def named(self) -> Mapping[Key, Intent]:
         """The Claims by name. One that took a released Claim's name is not seen until that one is gone."""

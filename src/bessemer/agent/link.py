@@ -1,9 +1,9 @@
 """The way to the api that all tasks of an agent share: joining, and the certificate's renewal.
 
 Invariants: an agent with a good certificate asks for no other before two thirds of its life, unless the api says that
-it is nobody. It asks with its registered key's signature, on a connection without certificate, so that one which has run
-out does not matter; and it asks for ever. With a new certificate everything that hangs on the old connections begins
-anew: see `renewed`.
+it is nobody. It asks with its registered key's signature, on a connection without certificate, so that one which has
+run out does not matter; and it asks for ever. With a new certificate everything that hangs on the old connections
+begins anew: see `renewed`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Link:
         """A client with the newest certificate."""
         if self._client is None:
             self._client = self._connect(self.identity)
+            self._renewed.clear()
         return self._client
 
     async def joined(self) -> None:
@@ -66,9 +67,8 @@ class Link:
         await self._joined.wait()
 
     async def renewed(self) -> None:
-        """Return once there is a newer certificate than at the call before."""
+        """Return once there is a newer certificate than `client` was made with."""
         await self._renewed.wait()
-        self._renewed.clear()
 
     def failed(self, error: BaseException) -> None:
         """An answer was this error: where it says that we are nobody, a new certificate is asked for."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from bessemer.loop import Metrics
+
 
 class AgentMetrics:
     """The families. A registry takes one."""
@@ -12,6 +14,7 @@ class AgentMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"bessemer_agent_{name}", text, labels, registry=registry)
 
+        self.loop = Metrics(registry)
         self.heartbeats = counter("heartbeats", "Heartbeats, heard or missed.", "result")
         self.statuses = counter("statuses", "Statuses sent: heard, unheard, unwanted, refused.", "result")
         self.reports = counter("reports", "Host reports sent: heard, unheard.", "result")

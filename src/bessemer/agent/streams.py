@@ -1,23 +1,23 @@
 """Bytes of workloads, relayed over one socket that the agent dials: logs to follow, consoles to type into.
 
-The api opens a stream with ``{"verb": "log" | "console", "claim": UID, "follow": bool}``; what it may ask for was decided
+The api opens a stream with ``{"verb": "log" | "console", "claim": UID, "follow": bool}``; who may see it was decided
 there, and here it can reach nothing but the Claims of this host. Windows are bounded (`core.frames`), so a slow reader
 holds up its own stream alone. The socket is dialled again for ever.
 """
 
 from __future__ import annotations
 
-import asyncio
+import math
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
 
 import structlog
 
 from bessemer.agent.claims import Sides
 from bessemer.agent.link import TROUBLE, Link
 from bessemer.agent.metrics import AgentMetrics
+from bessemer.agent.tasks import first_of
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Malformed, NotFound
 from bessemer.core.frames import Mux, Stream
@@ -26,6 +26,9 @@ from bessemer.drivers.qemu.protocol import Console
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.loop.queue import Backoff
+
+GOOD_SECONDS = 10.0
+"""A socket that held for so long was a good one."""
 
 Find = Callable[[str], Claim | None]
 """The Claim of this host with the uid."""
@@ -48,14 +51,17 @@ class Relay:
         key, backoff = Key("Stream", "", ""), Backoff(0.5, 15.0, random.random)
         host = self._link.identity.host
         while True:
+            began = math.inf
             try:
                 async with self._link.client.agents.stream(host) as socket:
-                    backoff.reset(key)
+                    began = clock.monotonic()
                     await Mux(socket.send, dialled=True, accept=self.serve).run(aiter(socket))
             except TROUBLE as error:
                 self._link.failed(error)
                 log.info("stream socket ended", host=host, error=str(error))
             self._metrics.disconnects.labels("stream").inc()
+            if clock.monotonic() - began > GOOD_SECONDS:
+                backoff.reset(key)
             await clock.sleep(backoff.next(key))
 
     async def serve(self, stream: Stream) -> None:
@@ -68,7 +74,7 @@ class Relay:
             verb = stream.request.get("verb")
             if verb == "log":
                 follow = stream.request.get("follow") is True
-                await _first_of(_pump(side.log(self._ctx, claim, follow=follow), stream), _closed(stream))
+                await first_of(_pump(side.log(self._ctx, claim, follow=follow), stream), _closed(stream))
             elif verb == "console":
                 attach = getattr(side, "console", None)
                 if attach is None:
@@ -100,21 +106,6 @@ async def _converse(console: Console, stream: Stream) -> None:
             await console.write(data)
 
     try:
-        await _first_of(shown(), typed())
+        await first_of(shown(), typed())
     finally:
         await console.close()
-
-
-async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Return when the first of them has, or raise what it raised; the others are cancelled."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in tasks:
-        if task in done:
-            task.result()
-            return

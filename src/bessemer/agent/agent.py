@@ -1,0 +1,218 @@
+"""An agent, put together: intent on disk, the loop over it, and all that goes over the wire.
+
+Invariants: the work on this host never waits for the api (the loop runs over what is on disk), and nothing that is
+said to the api is lost while it is away. A start adopts what runs: the drivers find it by the Claims' uids. Only once
+the api has said which Claims there are, what none of them accounts for is taken away.
+
+It decides nothing about a workload (`kinds`), knows no HTTP (`client`), and touches no infrastructure (`drivers`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import structlog
+
+from bessemer.agent.claims import Sides, claim_kind, sweep
+from bessemer.agent.content import AgentContent
+from bessemer.agent.follow import Follower
+from bessemer.agent.identity import Identity
+from bessemer.agent.intent import IntentObjects, Intents
+from bessemer.agent.intentfile import IntentDirectory, IntentMemory
+from bessemer.agent.link import Connect, Link
+from bessemer.agent.metrics import AgentMetrics
+from bessemer.agent.outbox import Outbox
+from bessemer.agent.report import Machine, Reporter, heartbeat
+from bessemer.agent.secrets import AgentSecrets
+from bessemer.agent.streams import Relay
+from bessemer.agent.tasks import first_of, together
+from bessemer.core.clock import Clock
+from bessemer.core.errors import DriverError
+from bessemer.core.ports import Scope, Stored, Writer
+from bessemer.core.resource import Change, Key
+from bessemer.core.values import Inventory
+from bessemer.drivers.fetch.protocol import Content
+from bessemer.drivers.inspect.protocol import Inspect
+from bessemer.kinds.context import HostContext, HostDrivers, unix_address
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.loop import Granted, Loop
+from bessemer.loop.queue import Backoff
+
+DISK_SECONDS = 5.0
+"""Between two attempts to keep what the disk refused."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """``directory`` is this agent's own: key, certificate and intent. ``token`` is needed for the first join alone.
+
+    ``durable`` False keeps intent in memory, for fake hosts, whose guests do not survive the process either.
+    """
+
+    host: str
+    directory: Path
+    token: str = ""
+    heartbeat_seconds: float = 15.0
+    inspect_seconds: float = 600.0
+    content_budget_bytes: int = 20 << 30
+    workers: int = 4
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDrivers:
+    """What one host is made of. ``advertise``: see `kinds.context.HostContext`."""
+
+    inspect: Inspect
+    content: Content
+    host: HostDrivers
+    advertise: Callable[[str, str], str] = unix_address
+
+
+class Agent:
+    """One host's agent. ``sides`` are the host sides by workload kind (`kinds.HOST_SIDES`)."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        connect: Connect,
+        drivers: AgentDrivers,
+        sides: Sides,
+        clock: Clock,
+        metrics: AgentMetrics,
+    ) -> None:
+        self._settings = settings
+        self._drivers = drivers
+        self._sides = sides
+        self._clock = clock
+        self._metrics = metrics
+        self._outbox = Outbox()
+        files = IntentDirectory(settings.directory / "claims") if settings.durable else IntentMemory()
+        self.intents = Intents(files, outbox=self._outbox, clock=clock)
+        identity = Identity(settings.directory / "identity", settings.host)
+        self._link = Link(identity, connect, token=settings.token, clock=clock, metrics=metrics)
+        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics)
+        self._listed = asyncio.Event()
+        claims, host = Scope(kind="Claim", host=settings.host), Scope(kind="Host", name=settings.host)
+        self._followers = (
+            Follower(self._link, claims, listed=self._claims, changed=self._claim, metrics=metrics),
+            Follower(self._link, host, listed=self._machine.listed, changed=self._machine.changed, metrics=metrics),
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises what a part of it raised: that is a defect, and a new start adopts what runs."""
+        await self.intents.load()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._link.run())
+                ctx = self._context(await self._inspected())
+                group.create_task(self._loop(ctx).run())
+                group.create_task(self._machine.watch_over(self._settings.inspect_seconds))
+                group.create_task(self._keep_trying_the_disk())
+                group.create_task(self._take_orphans_away())
+                group.create_task(self._uplink(ctx))
+        finally:
+            await self._link.close()
+
+    async def joined(self) -> None:
+        """Return once this host has a certificate."""
+        await self._link.joined()
+
+    async def _uplink(self, ctx: HostContext) -> None:
+        """All that needs the api, begun anew with each certificate."""
+        await self._link.joined()
+        log.info("joined", host=self._settings.host)
+        while True:
+            await first_of(self._speak(ctx), self._link.renewed())
+
+    async def _speak(self, ctx: HostContext) -> None:
+        link, clock, metrics = self._link, self._clock, self._metrics
+        await together(
+            heartbeat(link, every=self._settings.heartbeat_seconds, clock=clock, metrics=metrics),
+            *(follower.run(clock) for follower in self._followers),
+            self._machine.run(),
+            Reporter(link, self._outbox, clock=clock, metrics=metrics).run(),
+            Relay(link, ctx, sides=self._sides, find=self._find, metrics=metrics).run(clock),
+        )
+
+    async def _inspected(self) -> Inventory:
+        """What the machine is; a look that fails is repeated, since nothing can be run on a host that is not known."""
+        key, backoff = Key("Host", "", self._settings.host), Backoff(1.0, 60.0, random.random)
+        while True:
+            try:
+                return await self._machine.look()
+            except DriverError as error:
+                log.error("inspection failed", host=self._settings.host, reason=error.reason, error=str(error))
+                await self._clock.sleep(backoff.next(key))
+
+    def _context(self, found: Inventory) -> HostContext:
+        return HostContext(
+            secrets=AgentSecrets(self._link, self.intents),
+            content=AgentContent(
+                self._drivers.content,
+                self._link,
+                wanted=lambda: [intent.claim["spec"].get("intent") or {} for intent in self.intents.all()],
+                budget_bytes=self._settings.content_budget_bytes,
+            ),
+            clock=self._clock,
+            drivers=self._drivers.host,
+            virtualization=found.virtualization,
+            threads=found.threads,
+            advertise=self._drivers.advertise,
+        )
+
+    def _loop(self, ctx: HostContext) -> Loop[HostContext]:
+        return Loop(
+            [claim_kind(self._sides)],
+            ctx,
+            objects=IntentObjects(self.intents, self._settings.host),
+            leases=Granted(),
+            events=None,
+            clock=self._clock,
+            writer=Writer("agent", self._settings.host),
+            metrics=self._metrics.loop,
+            workers=self._settings.workers,
+        )
+
+    async def _claims(self, listed: Sequence[Stored]) -> None:
+        await self.intents.complete(orjson.loads(stored.body) for stored in listed)
+        self._listed.set()
+
+    async def _claim(self, change: Change) -> None:
+        if change.type == "DELETED":
+            await self.intents.absent(change.uid)
+        else:
+            await self.intents.accept(orjson.loads(change.body))
+
+    async def _keep_trying_the_disk(self) -> None:
+        while True:
+            await self.intents.refused.wait()
+            await self._clock.sleep(DISK_SECONDS)
+            await self.intents.retry()
+
+    async def _take_orphans_away(self) -> None:
+        key, backoff = Key("Host", "", self._settings.host), Backoff(1.0, 300.0, random.random)
+        while True:
+            await self._listed.wait()
+            self._listed.clear()
+            try:
+                orphans = await sweep(self._drivers.host, self.intents.known)
+            except DriverError as error:
+                log.warning("orphans not removed", reason=error.reason, error=str(error), internal=error.internal)
+                self._listed.set()
+                await self._clock.sleep(backoff.next(key))
+            else:
+                self._metrics.orphans.inc(len(orphans))
+                backoff.reset(key)
+
+    def _find(self, uid: str) -> Claim | None:
+        intent = self.intents.find(uid)
+        return None if intent is None else Claim.model_validate({**intent.claim, "status": intent.status})
