@@ -1,0 +1,178 @@
+"""The inventory of this machine, put together from sysfs, NVML, the KVM probe and what the agent may confine."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import platform
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import psutil
+
+from bessemer.core.errors import DriverError
+from bessemer.core.values import Device, Inventory
+from bessemer.drivers.inspect.kvm import KvmProbe
+from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
+from bessemer.drivers.inspect.sysfs import Machine, PciFunction
+from bessemer.drivers.process.protocol import Processes
+
+_VENDORS = {
+    "10de": "nvidia",
+    "1002": "amd",
+    "8086": "intel",
+    "15b3": "mellanox",
+    "14e4": "broadcom",
+    "144d": "samsung",
+    "1af4": "virtio",
+}
+_GPU_CLASSES = frozenset({"0300", "0302", "0380", "1200"})
+_GPU_VENDORS = frozenset({"10de", "1002"})
+_INTEL_GPU_CLASSES = frozenset({"0380", "1200"})
+"""Intel's display controllers (0300) are part of its processors; its accelerators are the others."""
+
+
+class LocalInspect:
+    """Implements `inspect.protocol.Inspect`.
+
+    ``probe`` judges KVM, ``processes`` says how tenants' processes are confined here. ``machine``, ``gpus`` and
+    ``addresses`` are where facts come from.
+    """
+
+    def __init__(
+        self,
+        probe: KvmProbe,
+        processes: Processes | None = None,
+        *,
+        machine: Machine | None = None,
+        gpus: Callable[[], Mapping[str, GpuFacts]] = read_gpus,
+        addresses: Callable[[], list[str]] | None = None,
+    ) -> None:
+        self._probe = probe
+        self._processes = processes
+        self._machine = machine or Machine()
+        self._gpus = gpus
+        self._addresses = addresses or own_addresses
+
+    async def inventory(self) -> Inventory:
+        machine = self._machine
+        boot_id = machine.boot_id()
+        verdict = await self._probe.verdict(boot_id)
+        isolation, isolation_note = await self._isolation()
+        return Inventory(
+            kernel=machine.kernel(),
+            architecture=platform.machine(),
+            boot_id=boot_id,
+            cpu_model=machine.cpu_model(),
+            numa=await asyncio.to_thread(machine.numa),
+            devices=await asyncio.to_thread(self._devices),
+            addresses=self._addresses(),
+            virtualization=verdict.virtualization,
+            virtualization_note=verdict.note,
+            isolation=isolation,
+            isolation_note=isolation_note,
+        )
+
+    async def _isolation(self) -> tuple[Literal["strong", "weak", "none"], str]:
+        if self._processes is None:
+            return "none", "nothing confines processes here"
+        try:
+            isolation = await self._processes.isolation()
+        except DriverError as error:
+            return "none", error.message
+        return isolation.value, ""
+
+    def _devices(self) -> list[Device]:
+        functions = {function.address: function for function in self._machine.pci()}
+        gpus = self._gpus()
+        domains = nvlink_domains(gpus)
+        return [
+            *(self._gpu(f, gpus.get(f.address), domains.get(f.address, "")) for f in functions.values() if _is_gpu(f)),
+            *self._nics(functions),
+            *self._disks(functions),
+        ]
+
+    def _gpu(self, function: PciFunction, facts: GpuFacts | None, domain: str) -> Device:
+        name = facts.name if facts else self._machine.gpu_model(function.address)
+        # Without a driver nobody can ask it, and it may go to a guest whole; with one, a GPU that is silent is broken.
+        healthy = facts.healthy if facts else not name
+        return Device(
+            id=f"gpu-{function.address}",
+            kind="gpu",
+            model=_model(name) or f"{function.vendor}:{function.device}",
+            vendor=_VENDORS.get(function.vendor, function.vendor),
+            address=function.address,
+            memory_bytes=facts.memory_bytes if facts else 0,
+            numa_node=function.numa_node,
+            pcie_switch=function.switch,
+            nvlink_domain=domain,
+            healthy=healthy,
+        )
+
+    def _nics(self, functions: Mapping[str, PciFunction]) -> list[Device]:
+        found = []
+        for nic in self._machine.nics():
+            function = functions.get(nic.address)
+            if function is None or function.virtual:
+                continue
+            found.append(
+                Device(
+                    id=f"nic-{nic.address}",
+                    kind="nic",
+                    model=f"{function.vendor}:{function.device}",
+                    vendor=_VENDORS.get(function.vendor, function.vendor),
+                    address=nic.address,
+                    numa_node=function.numa_node,
+                    pcie_switch=function.switch,
+                    speed_mbps=nic.speed_mbps,
+                )
+            )
+        return found
+
+    def _disks(self, functions: Mapping[str, PciFunction]) -> list[Device]:
+        found = []
+        for disk in self._machine.disks():
+            function = functions.get(disk.address)
+            found.append(
+                Device(
+                    id=f"disk-{_word(disk.wwid) or disk.name}",
+                    kind="disk",
+                    model=_model(disk.model) or disk.name.rstrip("0123456789"),
+                    vendor=_VENDORS.get(function.vendor, function.vendor) if function else "",
+                    address=disk.address,
+                    memory_bytes=disk.size_bytes,
+                    numa_node=function.numa_node if function else 0,
+                    pcie_switch=function.switch if function else "",
+                )
+            )
+        return found
+
+
+def own_addresses() -> list[str]:
+    """This machine's addresses that others could reach: no loopback, nothing link-local."""
+    found = []
+    for entries in psutil.net_if_addrs().values():
+        for entry in entries:
+            try:
+                address = ipaddress.ip_address(entry.address.partition("%")[0])
+            except ValueError:
+                continue
+            if not (address.is_loopback or address.is_link_local):
+                found.append(str(address))
+    return sorted(found)
+
+
+def _is_gpu(function: PciFunction) -> bool:
+    if function.virtual or function.kind not in _GPU_CLASSES:
+        return False
+    return function.vendor in _GPU_VENDORS or (function.vendor == "8086" and function.kind in _INTEL_GPU_CLASSES)
+
+
+def _model(name: str) -> str:
+    """``NVIDIA H100 80GB HBM3`` → ``H100-80GB-HBM3``: the model without its maker, as one word."""
+    return _word(re.sub(r"^(NVIDIA|AMD|Intel)\s+", "", name.strip()))
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.strip()).strip("-")[:63]

@@ -1,0 +1,199 @@
+"""What the kernel shows of a machine below ``/sys`` and ``/proc``: NUMA nodes, PCI functions, NICs and disks.
+
+``root`` is where those two stand, so that a drawn tree serves as well. What is not there is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bessemer.core.values import NumaNode
+
+_SECTOR_BYTES = 512
+_ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+_BRIDGE = "0604"
+_BLOCK_SKIP = re.compile(r"^(loop|ram|zram|dm-|md|sr|fd|nbd)")
+
+
+@dataclass(frozen=True, slots=True)
+class PciFunction:
+    """A function on the PCI bus. ``kind`` is the class code's first four digits ("0302"), ids are hexadecimal digits.
+
+    ``switch`` is the address of the PCIe switch's upstream port right above it, "" where it hangs on a root port.
+    """
+
+    address: str
+    kind: str
+    vendor: str
+    device: str
+    numa_node: int
+    switch: str
+    virtual: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    name: str
+    address: str
+    speed_mbps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    name: str
+    address: str
+    model: str
+    wwid: str
+    size_bytes: int
+
+
+class Machine:
+    """The machine below ``root``."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._sys = root / "sys"
+        self._proc = root / "proc"
+
+    def kernel(self) -> str:
+        return text(self._proc / "sys/kernel/osrelease")
+
+    def boot_id(self) -> str:
+        return text(self._proc / "sys/kernel/random/boot_id")
+
+    def cpu_model(self) -> str:
+        found = re.search(r"^model name\s*:\s*(.+)$", text(self._proc / "cpuinfo"), re.MULTILINE)
+        return found[1].strip() if found else ""
+
+    def numa(self) -> list[NumaNode]:
+        """The NUMA nodes that have memory or cores; a kernel without NUMA is one node."""
+        nodes = [self._node(path) for path in _numbered(self._sys / "devices/system/node", "node")]
+        nodes = [node for node in nodes if node.threads or node.memory_bytes]
+        return nodes or [self._whole()]
+
+    def pci(self) -> list[PciFunction]:
+        base = self._sys / "bus/pci/devices"
+        if not base.is_dir():
+            return []
+        return [_function(base / entry.name) for entry in sorted(base.iterdir()) if _ADDRESS.match(entry.name)]
+
+    def nics(self) -> list[Nic]:
+        """Network interfaces with hardware behind them, the first of each PCI function."""
+        found: dict[str, Nic] = {}
+        for path in _children(self._sys / "class/net"):
+            address = _pci_above(path / "device")
+            if address:
+                found.setdefault(address, Nic(path.name, address, max(0, number(path / "speed"))))
+        return list(found.values())
+
+    def disks(self) -> list[Disk]:
+        """Whole disks that stay: no partitions, nothing stacked, nothing removable."""
+        found = []
+        for path in _children(self._sys / "block"):
+            size = number(path / "size") * _SECTOR_BYTES
+            if _BLOCK_SKIP.match(path.name) or number(path / "removable") == 1 or size <= 0:
+                continue
+            wwid = text(path / "wwid") or text(path / "device/wwid") or text(path / "serial")
+            found.append(Disk(path.name, _pci_above(path), text(path / "device/model"), wwid, size))
+        return found
+
+    def gpu_model(self, address: str) -> str:
+        """What NVIDIA's kernel driver calls the GPU, or ""."""
+        said = text(self._proc / f"driver/nvidia/gpus/{address}/information")
+        found = re.search(r"^Model:\s*(.+)$", said, re.MULTILINE)
+        return found[1].strip() if found else ""
+
+    def _node(self, path: Path) -> NumaNode:
+        threads = _cpus(text(path / "cpulist"))
+        memory = re.search(r"MemTotal:\s*(\d+) kB", text(path / "meminfo"))
+        return NumaNode(
+            id=int(path.name.removeprefix("node")),
+            cores=self._cores(threads),
+            threads=len(threads),
+            memory_bytes=int(memory[1]) << 10 if memory else 0,
+            hugepages=_hugepages(path / "hugepages"),
+        )
+
+    def _whole(self) -> NumaNode:
+        threads = _cpus(text(self._sys / "devices/system/cpu/online"))
+        memory = re.search(r"^MemTotal:\s*(\d+) kB", text(self._proc / "meminfo"), re.MULTILINE)
+        return NumaNode(
+            id=0,
+            cores=self._cores(threads),
+            threads=len(threads),
+            memory_bytes=int(memory[1]) << 10 if memory else 0,
+            hugepages=_hugepages(self._sys / "kernel/mm/hugepages"),
+        )
+
+    def _cores(self, threads: list[int]) -> int:
+        """Physical cores: threads that name the same siblings are one."""
+        base = self._sys / "devices/system/cpu"
+        return len({text(base / f"cpu{thread}/topology/thread_siblings_list") or str(thread) for thread in threads})
+
+
+def text(path: Path) -> str:
+    """A file's words, "" where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def number(path: Path) -> int:
+    """A file's number, 0 where there is none."""
+    try:
+        return int(text(path))
+    except ValueError:
+        return 0
+
+
+def _function(path: Path) -> PciFunction:
+    where = path.resolve()
+    above = [part for part in where.parts[:-1] if _ADDRESS.match(part)]
+    # Root port, then a switch's upstream and downstream port: with fewer bridges there is no switch.
+    bridges = [part for part in above if text(path.parent / part / "class")[2:6] == _BRIDGE]
+    return PciFunction(
+        address=path.name,
+        kind=text(path / "class")[2:6],
+        vendor=text(path / "vendor").removeprefix("0x"),
+        device=text(path / "device").removeprefix("0x"),
+        numa_node=max(0, number(path / "numa_node")),
+        switch=bridges[-2] if len(bridges) >= 3 else "",
+        virtual=(path / "physfn").exists(),
+    )
+
+
+def _pci_above(path: Path) -> str:
+    """The PCI function that a device of the kernel hangs on, "" for a virtual one."""
+    if not path.exists():
+        return ""
+    return next((part for part in reversed(path.resolve().parts) if _ADDRESS.match(part)), "")
+
+
+def _cpus(words: str) -> list[int]:
+    """``0-3,8`` → [0, 1, 2, 3, 8]."""
+    found: list[int] = []
+    for part in filter(None, words.split(",")):
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _hugepages(path: Path) -> dict[str, int]:
+    sizes = {entry.name: number(entry / "nr_hugepages") for entry in _children(path)}
+    return {
+        str(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10): count
+        for name, count in sizes.items()
+        if count > 0
+    }
+
+
+def _numbered(path: Path, prefix: str) -> Iterator[Path]:
+    entries = [entry for entry in _children(path) if entry.name.removeprefix(prefix).isdigit()]
+    return iter(sorted(entries, key=lambda entry: int(entry.name.removeprefix(prefix))))
+
+
+def _children(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else []
