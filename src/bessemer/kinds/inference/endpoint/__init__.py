@@ -1,1 +1,48 @@
-"""Endpoint: a served model (see `spec`)."""
+"""Endpoint: a served model (see `spec`): `control` is its control side, `host` its replicas' host side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bessemer.core.resource import ALL, READ, Column, Kind
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import at, ready
+from bessemer.kinds.inference.endpoint.control import DEADLINES, finalize, reconcile
+from bessemer.kinds.inference.endpoint.host import EndpointHost
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointSpec, EndpointStatus, validate
+from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_waiting
+
+__all__ = ["KIND", "Endpoint", "EndpointHost", "EndpointIntent", "EndpointSpec", "EndpointStatus"]
+
+
+def _answering(body: Mapping[str, Any]) -> str:
+    return f"{at('status', 'readyReplicas', default=0)(body)}/{at('spec', 'replicas', default=1)(body)}"
+
+
+KIND: Kind[Context, Endpoint] = Kind(
+    resource=Endpoint,
+    plural="endpoints",
+    namespaced=True,
+    short_names=("ept",),
+    rights={"admin": ALL, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
+    columns=(
+        Column(name="Phase", value=at("status", "phase")),
+        Column(name="Ready", value=ready),
+        Column(name="Model", value=at("spec", "model")),
+        Column(name="Replicas", value=_answering, description="Replicas that answer, of those that are wanted."),
+        Column(name="Flavor", value=at("spec", "flavor"), wide=True),
+        Column(name="Fake", value=at("status", "fake", default=False), type="boolean", wide=True),
+        Column(name="Message", value=at("status", "message"), wide=True),
+    ),
+    validate=validate,
+    reconcile=reconcile,
+    finalize=finalize,
+    wakes={
+        "Claim": wake_by_claim("Endpoint"),
+        "Host": wake_by_host("Endpoint"),
+        "Flavor": wake_waiting("Endpoint", "flavor"),
+        "Model": wake_waiting("Endpoint", "model"),
+    },
+    deadlines=DEADLINES,
+)

@@ -6,25 +6,22 @@ completion; losing replicas makes it Degraded while one is left; it is not the g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, Status
 from bessemer.core.values import Toleration
-from bessemer.kinds.fields import Name
+from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
 
 class EndpointSpec(ApiModel):
     model: Name
     flavor: Name
     replicas: int = Field(1, ge=0, le=10_000)
-    slots: int = Field(
-        4,
-        ge=1,
-        le=256,
-        description="Requests that one replica answers at the same time.",
-    )
+    slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
     tolerations: list[Toleration] = Field(default_factory=list, max_length=64)
 
@@ -37,6 +34,7 @@ class ReplicaStatus(ApiModel):
     host: str
     phase: str
     ready: bool = False
+    reason: str = ""
     message: str = ""
 
 
@@ -67,3 +65,31 @@ class Endpoint(Resource[EndpointSpec, EndpointStatus]):
     KIND = "Endpoint"
 
     status: EndpointStatus = Field(default_factory=EndpointStatus)
+
+
+class EndpointIntent(ApiModel):
+    """What the control side asks of one replica's host side; frozen. ``model`` is a digest."""
+
+    model: str
+    alias: str
+    slots: int
+    context_tokens: int
+    cores_milli: int
+    memory_bytes: int
+    needs_bytes: int = Field(0, description="What the Model says that an engine needs.")
+
+
+_WHY = "replicas are made with it; make another endpoint"
+
+
+def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
+    """Its name is what clients call the model; what its replicas are made of cannot change."""
+    causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], "key")]
+    if old is None:
+        causes += label_problems(new.metadata.name)
+    else:
+        causes += unchangeable("spec.model", new.spec.model, old.spec.model, why=_WHY)
+        causes += unchangeable("spec.flavor", new.spec.flavor, old.spec.flavor, why=_WHY)
+        causes += unchangeable("spec.slots", new.spec.slots, old.spec.slots, why=_WHY)
+        causes += unchangeable("spec.contextTokens", new.spec.context_tokens, old.spec.context_tokens, why=_WHY)
+    return causes

@@ -1,0 +1,225 @@
+"""The Endpoint on the control side: as many Claims as replicas are wanted, and what they say, folded into one status.
+
+Replicas are taken one by one, so that some serve while others wait for a place; the highest go first. A replica's
+intent is frozen when it is taken: deleting the Model or the Flavor touches nothing that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bessemer.core.errors import QuotaExceeded, Taken
+from bessemer.core.resource import Done, Key, Outcome, Wait
+from bessemer.core.units import parse_bytes
+from bessemer.core.values import Refusal
+from bessemer.kinds import workload
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
+from bessemer.kinds.inference.model import Model
+from bessemer.kinds.workload import HostView
+
+GROUP = 16
+"""Replicas that one turn takes at most; the next turn goes on, so that a large endpoint holds up nobody."""
+
+DEADLINES: Mapping[str, float] = {
+    "Pending": 600.0,
+    "Starting": 600.0,
+    "Degraded": 600.0,
+    "Unknown": 300.0,
+    "Terminating": 300.0,
+}
+
+REMEDIES: Mapping[str, str] = {
+    "Starting": "Look at the engine's log; a larger flavor helps against want of memory.",
+    "Degraded": "See the replicas' messages; lower spec.replicas to do without those that are missing.",
+    "Unknown": "Bring the hosts' agents back, or fence the hosts to have the replicas placed anew.",
+    "Terminating": "Bring the hosts' agents back, or fence the hosts to give their devices away.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why no further replica is taken now. ``again`` is when to look again."""
+
+    reason: str
+    message: str
+    again: float = 10.0
+    reasons: tuple[Mapping[str, object], ...] = ()
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one turn saw: the claims that stand, their hosts, and why there are not more."""
+
+    claims: Sequence[Claim]
+    hosts: Mapping[str, HostView]
+    hold: Hold | None = None
+
+
+async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
+    seen = await _shed(ctx, endpoint)
+    missing = missing_replicas(endpoint, seen.claims)
+    if missing:
+        hold = await _take(ctx, endpoint, missing)
+        claims = await workload.own_claims(ctx, endpoint)
+        seen = Seen(claims, await workload.host_views(ctx, claims), hold)
+    return fold(endpoint, seen)
+
+
+async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
+    """Let every replica go."""
+    claims = await workload.own_claims(ctx, endpoint)
+    hosts = await workload.host_views(ctx, claims)
+    waits = [w for w in [await workload.let_go(ctx, c, hosts[c.spec.host]) for c in claims] if w]
+    if not waits:
+        return Done()
+    message = waits[0] if len(waits) == 1 else f"{len(waits)} replicas are being cleared away; {waits[0]}"
+    silent = any(not hosts[c.spec.host].reachable for c in claims)
+    status = endpoint.status.model_copy(update={"phase": "Terminating", "message": message, "ready_replicas": 0})
+    reason = "HostSilent" if silent else "Terminating"
+    return Wait(reason=reason, message=message, status=status, again=10.0, remedy=REMEDIES["Terminating"])
+
+
+def missing_replicas(endpoint: Endpoint, claims: Sequence[Claim]) -> Sequence[int]:
+    """Numbers of the replicas that are wanted and hold no claim, lowest first."""
+    held = {claim.spec.workload.replica for claim in claims}
+    return [number for number in range(endpoint.spec.replicas) if number not in held]
+
+
+async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
+    """Let go of what is not wanted any more and of what its host has lost."""
+    claims = await workload.own_claims(ctx, endpoint)
+    hosts = await workload.host_views(ctx, claims)
+    kept = []
+    for claim in reversed(claims):
+        host = hosts[claim.spec.host]
+        surplus = claim.spec.workload.replica >= endpoint.spec.replicas
+        ending = surplus or host.fenced or claim.deleting or claim.status.phase == "Gone"
+        if not ending or await workload.let_go(ctx, claim, host):
+            kept.append(claim)
+    return Seen(kept[::-1], hosts)
+
+
+async def _take(ctx: Context, endpoint: Endpoint, missing: Sequence[int]) -> Hold | None:
+    """Take places for the first of the missing replicas; None when all of them have one now."""
+    flavor = await workload.read(ctx, Flavor, Key("Flavor", "", endpoint.spec.flavor))
+    if flavor is None:
+        return Hold("FlavorNotFound", f"there is no Flavor {endpoint.spec.flavor}", 30.0)
+    model = await workload.read(ctx, Model, Key("Model", "", endpoint.spec.model))
+    if model is None:
+        return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
+    if not model.status.digest:
+        return Hold("ModelNotReady", f"Model {endpoint.spec.model} is not imported yet", 5.0)
+    if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
+        return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
+    intent = intent_of(endpoint, flavor, model).dump()
+    request = workload.request_of(endpoint.metadata.namespace or "", flavor.spec, endpoint.spec.tolerations)
+    for number in missing[:GROUP]:
+        decision = ctx.fleet.decide(request)
+        if isinstance(decision, Refusal):
+            reasons = tuple(workload.shown(decision))
+            return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
+        try:
+            await workload.take(ctx, endpoint, decision, flavor=flavor, intent=intent, replica=number)
+        except QuotaExceeded as error:
+            return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
+        except Taken as error:
+            return Hold("Taken", error.message, 0.2)
+    rest = len(missing) - GROUP
+    return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
+
+
+def intent_of(endpoint: Endpoint, flavor: Flavor, model: Model) -> EndpointIntent:
+    """What each replica's host side is asked for, frozen at this moment."""
+    return EndpointIntent(
+        model=model.status.digest,
+        alias=endpoint.metadata.name,
+        slots=endpoint.spec.slots,
+        context_tokens=endpoint.spec.context_tokens,
+        cores_milli=flavor.spec.cpus * 1000,
+        memory_bytes=parse_bytes(flavor.spec.memory),
+        needs_bytes=parse_bytes(model.spec.memory),
+    )
+
+
+def fold(endpoint: Endpoint, seen: Seen) -> Outcome:
+    """The endpoint's status out of its replicas'. Pure."""
+    wanted = endpoint.spec.replicas
+    replicas = [_replica(claim, seen.hosts[claim.spec.host]) for claim in seen.claims]
+    counted = [r for r in replicas if r.replica < wanted]
+    answering = sum(r.ready for r in counted)
+    hold = seen.hold
+    update = {
+        "replicas": replicas,
+        "ready_replicas": answering,
+        "wanted_replicas": wanted,
+        "fake": any(claim.spec.fake for claim in seen.claims),
+        "reasons": [dict(r) for r in hold.reasons] if hold else [],
+        "remedy": hold.remedy if hold else "",
+        "message": "",
+    }
+    status = endpoint.status.model_copy(update=update)
+    leaving = len(replicas) - len(counted)
+    if answering == wanted and not leaving:
+        return _whole(status, wanted)
+    trouble = hold or _trouble(counted)
+    if answering == wanted:
+        return replace(_whole(status, wanted, message=f"{leaving} replicas are leaving"), again=10.0)
+    said = trouble.message if trouble else "the engines load the model"
+    status = status.model_copy(update={"phase": _phase(counted, answering, hold)})
+    message = f"{answering} of {wanted} replicas answer: {said}"
+    reason = trouble.reason if trouble and not answering else status.phase
+    again = hold.again if hold else 30.0
+    remedy = status.remedy or REMEDIES.get(status.phase, "")
+    status = status.model_copy(update={"message": message})
+    return Wait(reason=reason, message=message, status=status, again=again, remedy=remedy)
+
+
+def _whole(status: EndpointStatus, wanted: int, *, message: str = "") -> Done:
+    if not wanted:
+        stopped = status.model_copy(update={"phase": "Stopped", "message": message})
+        return Done(status=stopped, ready=False, reason="Stopped", message=message or "no replica is wanted")
+    ready = status.model_copy(update={"phase": "Ready", "message": message})
+    return Done(status=ready, message=message or f"all of {wanted} replicas answer")
+
+
+def _phase(replicas: Sequence[ReplicaStatus], answering: int, hold: Hold | None) -> str:
+    """One word for what is not whole."""
+    if not replicas:
+        return "Pending"
+    coming = all(r.ready or r.phase in ("Pending", "Preparing", "Starting") for r in replicas)
+    if answering:
+        return "Starting" if coming and hold is None else "Degraded"
+    if all(r.phase == "Unknown" for r in replicas):
+        return "Unknown"
+    if all(r.phase == "Failed" for r in replicas):
+        return "Failed"
+    return "Starting"
+
+
+def _replica(claim: Claim, host: HostView) -> ReplicaStatus:
+    said = claim.status
+    phase, reason, message = str(said.phase), said.reason, said.message
+    if not host.reachable:
+        phase, reason, message = "Unknown", "HostSilent", host.message
+    elif claim.deleting:
+        phase, reason, message = "Stopping", reason or "Stopping", message or "it is being cleared away"
+    return ReplicaStatus(
+        replica=claim.spec.workload.replica,
+        claim=claim.metadata.name,
+        host=claim.spec.host,
+        phase=phase,
+        ready=phase == "Running",
+        reason=reason,
+        message=message,
+    )
+
+
+def _trouble(replicas: Sequence[ReplicaStatus]) -> Hold | None:
+    """The first replica that says something, as the reason for all."""
+    said = next((r for r in replicas if not r.ready and r.reason), None)
+    return Hold(said.reason, f"replica {said.replica}: {said.message}") if said else None

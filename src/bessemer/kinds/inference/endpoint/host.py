@@ -1,0 +1,230 @@
+"""One replica of an Endpoint on its host: the model's file, an engine process, and a real completion as the proof.
+
+One `converge` is: observe (the engine's process) → `decide`, which is pure → act. Invariants: phase Running means that
+this very process answered a completion with the right model, text and counts; the replica's secret is fetched when it
+is needed and never kept; a running engine is not probed again, for its token counters are what the bill is checked by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.errors import DriverError
+from bessemer.core.resource import Done, Outcome, Wait
+from bessemer.core.units import show_bytes
+from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.kinds.context import HostContext
+from bessemer.kinds.fleet.claim import Claim, ClaimStatus
+from bessemer.kinds.inference.endpoint.spec import EndpointIntent
+from bessemer.kinds.retry import CALM_SECONDS, Retry
+
+LOAD_SECONDS = 180.0
+"""How long an engine may load its model before it is started anew."""
+
+LOOK_SECONDS, LOOK_FAKE_SECONDS, LOAD_LOOK_SECONDS = 5.0, 30.0, 0.3
+
+SECRET = "replica"
+"""The secret of a claim that the engine asks of whoever speaks to it."""
+
+Step = Literal["announce", "start", "ended", "hold", "probe", "watch"]
+
+
+def decide(status: ClaimStatus, engine: RunningEngine | None, *, now: float) -> Step:
+    """What comes next. Pure."""
+    if engine is not None:
+        settled = status.phase == "Running" and status.detail.get("process") == identity(engine)
+        return "watch" if settled else "probe"
+    if status.detail.get("process"):
+        return "ended"
+    if Retry.read(status.detail).left(now):
+        return "hold"
+    return "start" if status.phase in ("Preparing", "Lost") else "announce"
+
+
+def identity(engine: RunningEngine) -> str:
+    """One process for ever: its pid alone would come back."""
+    return f"{engine.pid}:{engine.started_ticks}"
+
+
+def threads_of(intent: EndpointIntent) -> int:
+    """One thread less than cores, for an engine whose threads spin on each other collapses when one is kept waiting."""
+    return max(1, intent.cores_milli // 1000 - 1)
+
+
+class EndpointHost:
+    """Implements `kinds.host_side.HostSide` for replicas of Endpoints."""
+
+    async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
+        this = _Pass(ctx, claim, EndpointIntent.model_validate(claim.spec.intent))
+        ctx.content.pin(claim.uid, (this.intent.model,))
+        engine = await ctx.drivers.engine.find(claim.uid)
+        step = decide(claim.status, engine, now=ctx.clock.now())
+        try:
+            if step == "start":
+                return await _start(this)
+            if step == "probe" and engine is not None:
+                return await _probe(this, engine)
+            if step == "ended":
+                return await _ended(this)
+        except DriverError as error:
+            return this.failed(error)
+        if step == "watch" and engine is not None:
+            # Said anew each time: an agent that keeps a door before the engine opens it again after a restart.
+            return this.running(address=ctx.advertise(claim.uid, engine.door))
+        if step == "hold":
+            return this.hold()
+        return this.wait("Preparing", "Preparing", "the model is brought to the host", again=0.0)
+
+    async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
+        try:
+            await ctx.drivers.engine.stop(claim.uid)
+        except DriverError as error:
+            status = claim.status.model_copy(update={"reason": error.reason, "message": error.message})
+            return Wait(reason=error.reason, message=error.message, status=status, again=2.0)
+        ctx.content.pin(claim.uid, ())
+        return Done(status=ClaimStatus(phase="Gone", restarts=claim.status.restarts), reason="Gone", ready=False)
+
+    def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
+        return ctx.drivers.engine.log(claim.uid, follow=follow)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One look at one claim, and the outcomes it can have."""
+
+    ctx: HostContext
+    claim: Claim
+    intent: EndpointIntent
+
+    def detail(self, **changes: Any) -> dict[str, Any]:
+        """The claim's detail with these entries; None takes one out."""
+        merged = {**self.claim.status.detail, **changes}
+        return {name: value for name, value in merged.items() if value is not None}
+
+    def wait(self, phase: str, reason: str, message: str, *, again: float, **changes: Any) -> Wait:
+        update = {"phase": phase, "reason": reason, "message": message, **changes}
+        status = self.claim.status.model_copy(update=update)
+        return Wait(reason=reason, message=message, status=status, again=again)
+
+    def hold(self) -> Wait:
+        status = self.claim.status
+        left = Retry.read(status.detail).left(self.ctx.clock.now())
+        return Wait(reason=status.reason or "Waiting", message=status.message, status=status, again=left)
+
+    def running(self, **changes: Any) -> Done:
+        """It answers, or did and still lives; after a while its past is forgiven."""
+        status, now = self.claim.status, self.ctx.clock.now()
+        calm = status.started_at is not None and now - epoch(status.started_at) > CALM_SECONDS
+        detail = self.detail(retry=None) if calm else status.detail
+        update = {"phase": "Running", "reason": "", "message": "", "detail": detail, **changes}
+        again = LOOK_FAKE_SECONDS if self.claim.spec.fake else LOOK_SECONDS
+        return Done(status=status.model_copy(update=update), again=again)
+
+    def failed(self, error: DriverError, *, phase: str = "", **changes: Any) -> Wait:
+        """A driver refused, or the engine ended: again with backoff, and say so meanwhile."""
+        now = self.ctx.clock.now()
+        retry = Retry.read(self.claim.status.detail).failed(now)
+        detail = self.detail(retry=retry.dump(), **changes.pop("detail", {}))
+        phase = phase or self.claim.status.phase
+        message = explained(error, self.intent)
+        return self.wait(phase, error.reason, message, again=max(0.1, retry.left(now)), detail=detail, **changes)
+
+
+def explained(error: DriverError, intent: EndpointIntent) -> str:
+    """The driver's words, and for want of memory what was asked for beside them."""
+    if error.reason != "OutOfMemory":
+        return error.message
+    needs = f", and the model needs about {show_bytes(intent.needs_bytes)}" if intent.needs_bytes else ""
+    asked = f"{intent.slots} slots of {intent.context_tokens} tokens within {show_bytes(intent.memory_bytes)}"
+    return f"{error.message}; asked were {asked}{needs}"
+
+
+async def _start(this: _Pass) -> Outcome:
+    """Bring the model and start the engine. Each is found again when this is run twice."""
+    ctx, claim, intent = this.ctx, this.claim, this.intent
+    secret = await _secret(this)
+    path = await ctx.content.ensure(intent.model)
+    engine = await ctx.drivers.engine.start(
+        EngineSpec(
+            uid=claim.uid,
+            model_path=path,
+            alias=intent.alias,
+            slots=intent.slots,
+            context_tokens=intent.context_tokens * intent.slots,
+            threads=threads_of(intent),
+            memory_bytes=intent.memory_bytes,
+            cores_milli=intent.cores_milli,
+            secret=secret,
+        )
+    )
+    return _started(this, engine)
+
+
+def _started(this: _Pass, engine: RunningEngine) -> Outcome:
+    started = rfc3339(this.ctx.clock.now())
+    changes = {"detail": this.detail(process=identity(engine)), "pid": engine.pid, "started_at": started}
+    return this.wait("Starting", "EngineStarting", "the engine loads the model", again=LOAD_LOOK_SECONDS, **changes)
+
+
+async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
+    """An engine that has not yet been found good: ask it for a completion."""
+    status = this.claim.status
+    if status.detail.get("process") != identity(engine):
+        # Started by us just before a crash, or by an agent before us: its time begins now.
+        return _started(this, engine)
+    try:
+        await this.ctx.drivers.engine.probe(this.claim.uid, await _secret(this))
+    except DriverError as error:
+        if error.reason == "EngineStarting":
+            return await _loading(this)
+        if error.reason in ("EngineExited", "OutOfMemory"):
+            return await _ended(this)
+        return await _restart(this, error)
+    return this.running(address=this.ctx.advertise(this.claim.uid, engine.door))
+
+
+async def _loading(this: _Pass) -> Outcome:
+    since = epoch(this.claim.status.started_at) if this.claim.status.started_at else this.ctx.clock.now()
+    waited = this.ctx.clock.now() - since
+    if waited > LOAD_SECONDS:
+        return await _restart(this, DriverError("EngineSilent", f"the engine loads for {int(waited)} s already"))
+    return this.wait("Starting", "EngineStarting", "the engine loads the model", again=LOAD_LOOK_SECONDS)
+
+
+async def _restart(this: _Pass, error: DriverError) -> Outcome:
+    """It lives and is of no use: end it, and start it anew after a while."""
+    await this.ctx.drivers.engine.stop(this.claim.uid)
+    return _down(this, error)
+
+
+async def _ended(this: _Pass) -> Outcome:
+    """It ran, it should run, and it does not: say how it ended, and start it anew after a while."""
+    end = await this.ctx.drivers.engine.ended(this.claim.uid)
+    if end is None:
+        return _down(this, DriverError("EngineExited", "the engine ended unseen"))
+    reason = "OutOfMemory" if end.reason == "OutOfMemory" else "EngineExited"
+    return _down(this, DriverError(reason, f"the engine ended: {end.message}"))
+
+
+def _down(this: _Pass, error: DriverError) -> Outcome:
+    """The gap after a replica that answered is Lost, the platform's; before that it is still being prepared."""
+    answered = this.claim.status.phase in ("Running", "Lost")
+    return this.failed(
+        error,
+        phase="Lost" if answered else "Preparing",
+        pid=None,
+        started_at=None,
+        address="",
+        restarts=this.claim.status.restarts + 1,
+        detail={"process": None},
+    )
+
+
+async def _secret(this: _Pass) -> str:
+    secrets = await this.ctx.secrets.get(this.claim.uid)
+    if SECRET not in secrets:
+        raise DriverError("SecretMissing", "the replica's secret has not come yet")
+    return secrets[SECRET]
