@@ -1,0 +1,35 @@
+"""The product, one module per kind. `KINDS` is its table of contents; `HOST_SIDES` is what agents run for Claims.
+
+To add a kind is to write its module and its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from bessemer.core.resource import Kind
+from bessemer.kinds import event
+from bessemer.kinds.billing import priceplan
+from bessemer.kinds.compute import instance
+from bessemer.kinds.host_side import HostSide
+from bessemer.kinds.inference import endpoint, model
+from bessemer.kinds.tenancy import apikey, project, session, tenant, user
+
+KINDS: tuple[Kind[Any, Any], ...] = (
+    tenant.KIND,
+    project.KIND,
+    user.KIND,
+    session.KIND,
+    apikey.KIND,
+    instance.KIND,
+    model.KIND,
+    endpoint.KIND,
+    priceplan.KIND,
+    event.KIND,
+)
+
+HOST_SIDES: Mapping[str, HostSide] = MappingProxyType(
+    {"Instance": instance.InstanceHost(), "Endpoint": endpoint.EndpointHost()}
+)
