@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bessemer.drivers.inspect.firmware import EXIT_PORT, PASSED, firmware
 from bessemer.drivers.qemu.machine import PROGRAM
 
 PROBE_SECONDS = 3.0
-_EXIT_PORT, _EXIT_VALUE = 0xF4, 0x15
-_PASSED = _EXIT_VALUE << 1 | 1
-"""What QEMU's debug-exit device makes of the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ async def run_probe(accel: str, cpu: str, *, program: str = PROGRAM, seconds: fl
         process = await asyncio.create_subprocess_exec(
             *(program, "-machine", "q35", "-accel", accel, "-cpu", cpu, "-smp", "1", "-m", "16M"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-bios", str(rom)),
-            *("-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=0x01"),
+            *("-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x01"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -108,13 +106,7 @@ async def run_probe(accel: str, cpu: str, *, program: str = PROGRAM, seconds: fl
             if process.returncode is None:
                 process.kill()
                 await process.communicate()
-    if process.returncode == _PASSED:
+    if process.returncode == PASSED:
         return Verdict("kvm")
     words = said.decode(errors="replace").strip().partition("\n")[0][-200:]
     return Verdict("tcg", f"a guest does not start on KVM (-cpu {cpu}): {words or 'QEMU ended without a word'}")
-
-
-def firmware() -> bytes:
-    """64 KiB of ROM whose reset vector writes the exit value to the exit port."""
-    start = bytes([0xB0, _EXIT_VALUE, 0xE6, _EXIT_PORT, 0xF4])  # mov al, value; out port, al; hlt
-    return b"\xf4" * 0xFFF0 + start.ljust(16, b"\xf4")

@@ -71,7 +71,8 @@ class Machine:
         """The NUMA nodes that have memory or cores; a kernel without NUMA is one node."""
         nodes = [self._node(path) for path in _numbered(self._sys / "devices/system/node", "node")]
         nodes = [node for node in nodes if node.threads or node.memory_bytes]
-        return nodes or [self._whole()]
+        # One node is the whole machine, also for memory that was plugged in later and that no node counts as its own.
+        return nodes if len(nodes) > 1 else [self._whole()]
 
     def pci(self) -> list[PciFunction]:
         base = self._sys / "bus/pci/devices"
