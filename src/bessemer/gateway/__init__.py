@@ -1,0 +1,15 @@
+"""The OpenAI data plane: keys, limits, endpoints and replicas in memory, bodies streamed, usage to a spool.
+
+On a request's path there is no SQL, no call to the api and no buffering of an answer. What it knows comes from watches
+of ApiKey, Endpoint and Claim; while the api is away it serves from what it holds. It decides nothing about replicas.
+"""
+
+from __future__ import annotations
+
+from bessemer.gateway.app import Gateway, GatewayFacts
+from bessemer.gateway.follow import Follower
+from bessemer.gateway.settle import Settler
+from bessemer.gateway.spool import Spool
+from bessemer.gateway.tables import Tables
+
+__all__ = ["Follower", "Gateway", "GatewayFacts", "Settler", "Spool", "Tables"]

@@ -1,0 +1,315 @@
+"""The ASGI application: who, which endpoint, which replica, and bytes on.
+
+A request that fails before the replica's first byte is tried once more on another replica; after it, what was sent is
+metered and the stream ends. Usage is written to the spool before the answer's last byte is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import generate_latest
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import DriverError
+from bessemer.core.values import UsageRecord
+from bessemer.gateway import errors, request, upstream
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.meter import Counts, EventStream
+from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.spool import Spool
+from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica, Tables
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+ROUTES: Mapping[str, bool] = {"/v1/chat/completions": True, "/v1/completions": True, "/v1/embeddings": False}
+"""Route → whether it can stream."""
+
+_REST_SECONDS = 2.0
+_log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFacts:
+    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines."""
+
+    tables: Tables
+    spool: Spool
+    clock: Clock
+    metrics: GatewayMetrics
+    secret: bytes
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(slots=True)
+class _Work:
+    """One request on its way."""
+
+    id: str
+    route: str
+    key: KeyEntry
+    endpoint: EndpointEntry
+    wanted: request.Wanted
+    started: float
+    counts: Counts = field(default_factory=Counts)
+    first_byte: float | None = None
+    status: int = 200
+    accounted: bool = False
+
+
+class Gateway:
+    """The application. ``ready`` says whether the tables were filled once; until then it answers 503."""
+
+    def __init__(self, facts: GatewayFacts, ready: asyncio.Event) -> None:
+        self._facts = facts
+        self._ready = ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._lifespan(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex
+        path, method = scope["path"], scope["method"]
+        try:
+            if path in ROUTES and method == "POST":
+                await self._complete(request_id, scope, receive, send)
+            else:
+                await self._other(request_id, scope, send)
+        except Refused as refused:
+            self._facts.metrics.requests.labels(path if path in ROUTES else "other", refused.status).inc()
+            extra = [(b"retry-after", b"%d" % refused.retry_after_seconds)] if refused.retry_after_seconds else []
+            await _respond(send, refused.status, refused.body(), request_id, extra)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        while scope["type"] == "lifespan":
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _other(self, request_id: str, scope: Scope, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if method in ("GET", "HEAD") and path in ("/healthz", "/livez", "/readyz"):
+            if path == "/readyz" and not self._ready.is_set():
+                raise errors.starting()
+            await _respond(send, 200, b"ok\n", request_id, content_type=b"text/plain")
+        elif method == "GET" and path == "/metrics":
+            self._facts.metrics.unsettled.set(self._facts.spool.waiting)
+            body = generate_latest(self._facts.metrics.registry)
+            await _respond(send, 200, body, request_id, content_type=b"text/plain; version=0.0.4")
+        elif method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
+            key = self._who(scope)
+            await _respond(send, 200, self._models(key, path.removeprefix("/v1/models").strip("/")), request_id)
+        else:
+            raise errors.no_route(method, path)
+
+    def _who(self, scope: Scope) -> KeyEntry:
+        token = request.bearer(scope["headers"])
+        if not self._ready.is_set():
+            raise errors.starting()
+        key = self._facts.tables.find_key(token)
+        if key is None or not key.valid(self._facts.clock.now()):
+            raise errors.wrong_key(token)
+        return key
+
+    def _models(self, key: KeyEntry, name: str) -> bytes:
+        entries = [
+            {"id": e.name, "object": "model", "created": e.created, "owned_by": e.project}
+            for (project, _), e in sorted(self._facts.tables.endpoints.items())
+            if project == key.project and key.may_use(e.name)
+        ]
+        if not name:
+            return orjson.dumps({"object": "list", "data": entries})
+        found = next((e for e in entries if e["id"] == name), None)
+        if found is None:
+            raise errors.no_model(name)
+        return orjson.dumps(found)
+
+    async def _complete(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        key = self._who(scope)
+        raw = await _read_body(scope, receive)
+        wanted = request.read(raw, streams=ROUTES[scope["path"]])
+        endpoint = self._facts.tables.endpoints.get((key.project, wanted.model))
+        if endpoint is None or not key.may_use(endpoint.name):
+            raise errors.no_model(wanted.model)
+        try:
+            self._facts.spool.reserve()
+        except DriverError as error:
+            _log.error("usage cannot be recorded", error=error.internal or error.message)
+            raise errors.no_room_for_usage() from error
+        work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
+        with self._facts.metrics.busy.track_inprogress():
+            await self._serve(work, receive, send)
+
+    async def _serve(self, work: _Work, receive: Receive, send: Send) -> None:
+        replica, answer = await self._ask(work)
+        replica.busy += 1
+        relay = asyncio.create_task(self._relay(work, answer, send))
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not relay.done():
+                relay.cancel()
+            await asyncio.gather(relay, return_exceptions=True)
+        finally:
+            gone.cancel()
+            replica.busy -= 1
+            answer.close()
+            self._account(work)
+        if not relay.cancelled() and (error := relay.exception()) is not None:
+            raise error
+
+    async def _ask(self, work: _Work) -> tuple[Replica, upstream.Answer]:
+        tried: frozenset[str] = frozenset()
+        for _ in range(2):
+            replica = work.endpoint.choose(self._facts.clock.monotonic(), tried=tried)
+            if replica is None:
+                break
+            secret = hmac.new(self._facts.secret, replica.claim_uid.encode(), hashlib.sha256).hexdigest()
+            ask = upstream.Ask(work.route, work.wanted.body, secret, work.id)
+            try:
+                answer = await upstream.ask(replica.address, ask, self._facts.tls)
+            except upstream.Lost as error:
+                _log.warning("replica lost", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
+                self._facts.metrics.retries.inc()
+                replica.failures += 1
+                replica.not_before = self._facts.clock.monotonic() + _REST_SECONDS
+                tried |= {replica.claim_uid}
+                continue
+            replica.failures = 0
+            return replica, answer
+        raise errors.replica_failed(work.endpoint.name) if tried else errors.no_replica(work.endpoint.name)
+
+    async def _relay(self, work: _Work, answer: upstream.Answer, send: Send) -> None:
+        work.status = answer.status
+        if answer.status in (401, 403):  # the replica does not know our secret: its fault, not the client's
+            raise errors.replica_failed(work.endpoint.name)
+        streaming = answer.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        if streaming:
+            await self._relay_stream(work, answer, send)
+        else:
+            await self._relay_whole(work, answer, send)
+
+    async def _relay_stream(self, work: _Work, answer: upstream.Answer, send: Send) -> None:
+        events = EventStream(show_usage=work.wanted.show_usage, show_timings=work.wanted.show_timings)
+        work.counts = events.counts
+        await _start(
+            send, answer.status, work.id, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")]
+        )
+        try:
+            async for part in answer.parts():
+                for event in events.feed(part):
+                    work.first_byte = work.first_byte or self._facts.clock.monotonic()
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+        except upstream.Lost as error:
+            # What was sent stands and is metered; an error event says that this is not the end which was asked for.
+            _log.warning("stream cut", request_id=work.id, error=str(error))
+            body = b"data: " + errors.replica_failed(work.endpoint.name).body() + b"\n\n"
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        self._account(work)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _relay_whole(self, work: _Work, answer: upstream.Answer, send: Send) -> None:
+        try:
+            body = await answer.whole()
+        except upstream.Lost as error:
+            raise errors.replica_failed(work.endpoint.name) from error
+        if answer.status == 200:
+            parsed = orjson.loads(body)
+            work.counts.take(parsed)
+            if parsed.pop("timings", None) is not None and not work.wanted.show_timings:
+                body = orjson.dumps(parsed)
+        work.first_byte = self._facts.clock.monotonic()
+        self._account(work)
+        await _respond(send, answer.status, body, work.id)
+
+    def _account(self, work: _Work) -> None:
+        if work.accounted:
+            return
+        work.accounted = True
+        now = self._facts.clock.monotonic()
+        metrics = self._facts.metrics
+        metrics.requests.labels(work.route, work.status).inc()
+        metrics.whole.observe(now - work.started)
+        if work.first_byte is not None:
+            metrics.first.observe(work.first_byte - work.started)
+        metrics.tokens.labels("input").inc(work.counts.input_tokens)
+        metrics.tokens.labels("output").inc(work.counts.output_tokens)
+        if work.status == 200:
+            self._facts.spool.append(self._record(work, now))
+
+    def _record(self, work: _Work, now: float) -> UsageRecord:
+        first = work.first_byte if work.first_byte is not None else now
+        return UsageRecord(
+            at=int(self._facts.clock.now()),
+            request_id=work.id,
+            project=work.endpoint.project,
+            endpoint=work.endpoint.name,
+            endpoint_uid=work.endpoint.uid,
+            api_key=work.key.name,
+            model=work.endpoint.model,
+            status=work.status,
+            input_tokens=work.counts.input_tokens,
+            cached_input_tokens=work.counts.cached_input_tokens,
+            output_tokens=work.counts.output_tokens,
+            latency_ms=int((now - work.started) * 1000),
+            first_token_ms=int((first - work.started) * 1000),
+        )
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    declared = next((v for n, v in scope["headers"] if n == b"content-length"), None)
+    if request.over(declared):
+        raise errors.too_large(request.BODY_BYTES_MAX)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise errors.malformed("The request ended before its body did.")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > request.BODY_BYTES_MAX:
+            raise errors.too_large(request.BODY_BYTES_MAX)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _start(
+    send: Send, status: int, request_id: str, content_type: bytes, extra: list[tuple[bytes, bytes]]
+) -> None:
+    headers = [(b"content-type", content_type), (b"x-request-id", request_id.encode()), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    request_id: str,
+    extra: list[tuple[bytes, bytes]] | None = None,
+    content_type: bytes = b"application/json",
+) -> None:
+    await _start(send, status, request_id, content_type, [(b"content-length", b"%d" % len(body)), *(extra or [])])
+    await send({"type": "http.response.body", "body": body})

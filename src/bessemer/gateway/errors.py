@@ -1,0 +1,89 @@
+"""The errors of OpenAI's API, byte for byte as its clients know them, and which of ours become which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The body of an error. ``retry_after_seconds`` 0 sends no header."""
+
+    message: str
+    type: str
+    code: str | None = None
+    param: str | None = None
+    retry_after_seconds: int = 0
+
+
+class Refused(Exception):
+    """An answer other than the model's."""
+
+    def __init__(self, status: int, words: Words) -> None:
+        super().__init__(words.message)
+        self.status = status
+        self.words = words
+
+    @property
+    def retry_after_seconds(self) -> int:
+        return self.words.retry_after_seconds
+
+    def body(self) -> bytes:
+        """``{"error": {message, type, param, code}}``."""
+        words = self.words
+        error = {"message": words.message, "type": words.type, "param": words.param, "code": words.code}
+        return orjson.dumps({"error": error})
+
+
+def no_key() -> Refused:
+    text = (
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+    )
+    return Refused(401, Words(text + "(i.e. Authorization: Bearer YOUR_KEY).", "invalid_request_error"))
+
+
+def wrong_key(token: str) -> Refused:
+    """Also for one that was revoked, disabled or has expired: nothing tells them apart."""
+    shown = f"{token[:7]}***{token[-4:]}" if len(token) > 20 else "***"
+    return Refused(401, Words(f"Incorrect API key provided: {shown}.", "invalid_request_error", "invalid_api_key"))
+
+
+def no_model(name: str) -> Refused:
+    """Also for an endpoint of another project: one may not know that it exists."""
+    text = f"The model `{name[:100]}` does not exist or you do not have access to it."
+    return Refused(404, Words(text, "invalid_request_error", "model_not_found", "model"))
+
+
+def no_route(method: str, path: str) -> Refused:
+    return Refused(404, Words(f"Invalid URL ({method} {path[:100]})", "invalid_request_error"))
+
+
+def malformed(message: str, param: str | None = None) -> Refused:
+    return Refused(400, Words(message, "invalid_request_error", None, param))
+
+
+def too_large(limit: int) -> Refused:
+    return Refused(
+        413, Words(f"The request body is larger than {limit} bytes.", "invalid_request_error", "request_too_large")
+    )
+
+
+def no_replica(name: str) -> Refused:
+    text = f"No replica of `{name}` is ready. Try again in a few seconds."
+    return Refused(503, Words(text, "server_error", "no_replica_ready", None, 5))
+
+
+def replica_failed(name: str) -> Refused:
+    text = f"The replica of `{name}` that answered was lost before its answer began. Try again."
+    return Refused(502, Words(text, "server_error", "replica_failed", None, 1))
+
+
+def no_room_for_usage() -> Refused:
+    text = "The gateway cannot record usage at present (its disk is full) and so serves nothing. Try again later."
+    return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))
+
+
+def starting() -> Refused:
+    return Refused(503, Words("The gateway is starting. Try again in a second.", "server_error", "starting", None, 1))

@@ -1,0 +1,65 @@
+"""What a request asks for: read once, bounded, and the body that goes on to the replica."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bessemer.gateway.errors import Refused, malformed, no_key
+
+BODY_BYTES_MAX = 32 << 20
+_MODEL_CHARACTERS_MAX = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request's model and body as it goes on. ``show_usage``, ``show_timings``: the client itself asked for them."""
+
+    model: str
+    stream: bool
+    show_usage: bool
+    show_timings: bool
+    body: bytes
+
+
+def bearer(headers: list[tuple[bytes, bytes]]) -> str:
+    """The token of the Authorization header. Raises Refused."""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer" and token.strip():
+                return token.strip().decode("latin-1")
+    raise no_key()
+
+
+def read(raw: bytes, *, streams: bool) -> Wanted:
+    """Parse a body; unknown parameters pass through unread. Raises Refused."""
+    try:
+        body: Any = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise malformed("We could not parse the JSON body of your request.") from error
+    if not isinstance(body, dict):
+        raise malformed("The body of your request must be a JSON object.")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise malformed("you must provide a model parameter")
+    stream = bool(body.get("stream")) and streams
+    options = body.get("stream_options")
+    shown = isinstance(options, dict) and bool(options.get("include_usage"))
+    timings = bool(body.get("timings_per_token"))
+    if stream:
+        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        body["timings_per_token"] = True
+    return Wanted(model[:_MODEL_CHARACTERS_MAX], stream, shown, timings, orjson.dumps(body))
+
+
+def over(length: bytes | None) -> bool:
+    """Whether a declared length is past the bound, or no number."""
+    if length is None:
+        return False
+    return not length.isdigit() or int(length) > BODY_BYTES_MAX
+
+
+__all__ = ["BODY_BYTES_MAX", "Refused", "Wanted", "bearer", "over", "read"]

@@ -1,0 +1,56 @@
+"""Sends the spool to the api until all of it is stored. A batch that arrives twice is stored once, by its sequence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import BessemerError
+from bessemer.core.values import UsageBatch
+from bessemer.gateway.spool import Spool
+
+_log = structlog.get_logger("gateway.settle")
+
+Send = Callable[[UsageBatch], Awaitable[int]]
+"""Settles a batch; answers the highest sequence stored for the spool."""
+
+
+class Settler:
+    """Settles within ``every_seconds`` while the api answers, with backoff while it does not."""
+
+    def __init__(self, spool: Spool, send: Send, clock: Clock, *, gateway_uid: str, every_seconds: float = 0.5) -> None:
+        self._spool = spool
+        self._send = send
+        self._clock = clock
+        self._gateway_uid = gateway_uid
+        self._every = every_seconds
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        failures = 0
+        while True:
+            try:
+                while await self.once():
+                    failures = 0
+            except (BessemerError, OSError) as error:
+                failures += 1
+                _log.warning("usage is not settled", waiting=self._spool.waiting, error=str(error), failures=failures)
+            await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
+
+    async def once(self) -> bool:
+        """Send the oldest batch; whether there was one. Raises what the api refuses with."""
+        await asyncio.to_thread(self._spool.sync)
+        pending = self._spool.pending()
+        if pending is None:
+            return False
+        batch = UsageBatch(
+            gateway_uid=self._gateway_uid,
+            spool_uid=pending.spool_uid,
+            first_sequence=pending.first_sequence,
+            records=list(pending.records),
+        )
+        self._spool.settle(pending.spool_uid, await self._send(batch))
+        return True

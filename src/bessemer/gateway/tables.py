@@ -1,0 +1,162 @@
+"""What the gateway knows, in memory: who holds a key, which endpoint a name means, where its replicas are.
+
+Fed by `follow` from committed changes, read by each request. One event loop owns it, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from bessemer.core.clock import epoch
+from bessemer.core.resource import Change
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never."""
+
+    uid: str
+    name: str
+    project: str
+    endpoints: frozenset[str]
+    expires_at: float | None
+
+    def valid(self, now: float) -> bool:
+        return self.expires_at is None or now < self.expires_at
+
+    def may_use(self, endpoint: str) -> bool:
+        return not self.endpoints or endpoint in self.endpoints
+
+
+@dataclass(slots=True)
+class Replica:
+    """One replica that answered its probe. ``busy`` counts the requests that it answers now."""
+
+    claim_uid: str
+    host: str
+    address: str
+    busy: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class EndpointEntry:
+    """An Endpoint and its replicas by Claim uid."""
+
+    uid: str
+    project: str
+    name: str
+    model: str
+    created: int
+    replicas: dict[str, Replica] = field(default_factory=dict)
+
+    def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
+        """The least busy replica that is not resting after a failure; a resting one before none."""
+        candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
+        rested = [r for r in candidates if r.not_before <= now]
+        return min(rested or candidates, key=lambda r: (r.busy, r.claim_uid), default=None)
+
+
+def digest_of(token: str) -> str:
+    """SHA-256 of a bearer, as ApiKey.status holds it."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
+
+
+class Tables:
+    """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, KeyEntry] = {}
+        self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
+        self._digests: dict[str, str] = {}
+        self._claims: dict[str, tuple[str, str]] = {}
+        self._homeless: dict[tuple[str, str], dict[str, Replica]] = {}
+
+    def find_key(self, token: str) -> KeyEntry | None:
+        """The key of a bearer, valid or not."""
+        return self.keys.get(digest_of(token))
+
+    def apply(self, change: Change) -> None:
+        """Take one change of an ApiKey, an Endpoint or a Claim."""
+        body: Mapping[str, Any] = orjson.loads(change.body)
+        gone = change.type == "DELETED"
+        match change.key.kind:
+            case "ApiKey":
+                self._apply_key(change.uid, body, gone=gone)
+            case "Endpoint":
+                self._apply_endpoint(change.uid, body, gone=gone)
+            case "Claim":
+                self._apply_claim(change.uid, body, gone=gone)
+
+    def forget(self, kind: str, known: frozenset[str]) -> None:
+        """Drop what a complete list did not name: its deletion happened while nobody watched."""
+        if kind == "ApiKey":
+            for uid in self._digests.keys() - known:
+                self.keys.pop(self._digests.pop(uid), None)
+        elif kind == "Endpoint":
+            self.endpoints = {k: e for k, e in self.endpoints.items() if e.uid in known}
+        elif kind == "Claim":
+            for uid in self._claims.keys() - known:
+                self._drop_claim(uid)
+
+    def _apply_key(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
+        self.keys.pop(self._digests.pop(uid, ""), None)
+        spec, metadata = body.get("spec", {}), body["metadata"]
+        digest = body.get("status", {}).get("digest", "")
+        if gone or spec.get("disabled") or not digest or metadata.get("deletionTimestamp"):
+            return
+        expires = spec.get("expiresAt")
+        entry = KeyEntry(
+            uid=uid,
+            name=metadata["name"],
+            project=metadata["namespace"],
+            endpoints=frozenset(spec.get("endpoints", ())),
+            expires_at=epoch(expires) if expires else None,
+        )
+        self.keys[digest] = entry
+        self._digests[uid] = digest
+
+    def _apply_endpoint(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
+        metadata = body["metadata"]
+        place = (metadata["namespace"], metadata["name"])
+        if gone or metadata.get("deletionTimestamp"):
+            if (old := self.endpoints.get(place)) is not None and old.uid == uid:
+                self._homeless[place] = self.endpoints.pop(place).replicas
+            return
+        known = self.endpoints.get(place)
+        replicas = known.replicas if known is not None else self._homeless.pop(place, {})
+        created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
+        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], body["spec"]["model"], created, replicas)
+
+    def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
+        workload, status = body["spec"]["workload"], body.get("status", {})
+        if workload["kind"] != "Endpoint":
+            return
+        serving = status.get("phase") == "Running" and status.get("address")
+        if gone or body["metadata"].get("deletionTimestamp") or not serving:
+            self._drop_claim(uid)
+            return
+        place = (body["metadata"]["namespace"], workload["name"])
+        entry = self.endpoints.get(place)
+        home = entry.replicas if entry is not None else self._homeless.setdefault(place, {})
+        known = home.get(uid)
+        if known is None or known.address != status["address"]:
+            home[uid] = Replica(uid, body["spec"]["host"], status["address"])
+        self._claims[uid] = place
+
+    def _drop_claim(self, uid: str) -> None:
+        place = self._claims.pop(uid, None)
+        if place is None:
+            return
+        if (entry := self.endpoints.get(place)) is not None:
+            entry.replicas.pop(uid, None)
+        homeless = self._homeless.get(place, {})
+        homeless.pop(uid, None)
+        if not homeless:
+            self._homeless.pop(place, None)

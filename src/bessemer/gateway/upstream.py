@@ -1,0 +1,126 @@
+"""A raw HTTP/1.1 client for replicas: asyncio and httptools, one connection per request, nothing buffered.
+
+A connection is not used twice: llama.cpp closes each after a streamed answer without saying so, and a unix socket
+costs a tenth of a millisecond. Doors of other machines are TLS and admit only the gateway's certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+
+CONNECT_SECONDS = 5.0
+_READ_BYTES = 1 << 16
+
+
+class Lost(Exception):
+    """The replica could not be reached, or went before its answer was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to a replica."""
+
+    path: str
+    body: bytes
+    secret: str
+    request_id: str
+
+
+class Answer:
+    """An answer that is being read: status and headers are there, `parts` gives the body as it comes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self._complete = False
+        self._head = False
+        self.headers: dict[bytes, bytes] = {}
+
+    @property
+    def status(self) -> int:
+        return int(self._parser.get_status_code())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._head = True
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+    async def read_head(self) -> None:
+        """Read until status and headers are known. Raises Lost."""
+        while not self._head:
+            await self._feed()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body in parts. Raises Lost where it ends too early."""
+        while True:
+            waiting, self._parts = self._parts, []
+            for part in waiting:
+                yield part
+            if self._complete:
+                return
+            await self._feed()
+
+    async def whole(self) -> bytes:
+        """The body at once."""
+        return b"".join([part async for part in self.parts()])
+
+    async def _feed(self) -> None:
+        try:
+            data = await self._reader.read(_READ_BYTES)
+            if not data:
+                raise Lost("the connection ended before the answer did")
+            self._parser.feed_data(data)
+        except (OSError, httptools.HttpParserError) as error:
+            raise Lost(str(error)) from error
+
+    def close(self) -> None:
+        """Let go of the connection; an answer cut short stops the replica's work on it."""
+        self._writer.close()
+
+
+async def ask(address: str, request: Ask, tls: ssl.SSLContext | None) -> Answer:
+    """Send a request and read the head of the answer; ``close`` it. Raises Lost."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await _connect(address, tls)
+    except (OSError, TimeoutError) as error:
+        raise Lost(f"cannot connect: {error}") from error
+    answer = Answer(reader, writer)
+    head = (
+        f"POST {request.path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {request.secret}\r\nx-request-id: {request.request_id}\r\n"
+        f"content-length: {len(request.body)}\r\nconnection: close\r\n\r\n"
+    )
+    try:
+        writer.write(head.encode() + request.body)
+        await writer.drain()
+        await answer.read_head()
+    except BaseException as error:
+        answer.close()
+        if isinstance(error, OSError):
+            raise Lost(str(error)) from error
+        raise
+    return answer
+
+
+async def _connect(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=_READ_BYTES)
+    url = urlsplit(address)
+    return await asyncio.open_connection(url.hostname, url.port, ssl=tls, server_hostname="", limit=_READ_BYTES)
