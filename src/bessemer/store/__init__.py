@@ -1,0 +1,10 @@
+"""The only package that speaks SQL: it implements ``core.ports`` over one database.
+
+Modules: `schema` (tables), `sqlite` (the executor), `writer` (groups of operations), `reader`, `feed`; over them a
+module per port: `objects`, `capacity` (with `hardware`, `quota`), `ledger`, `leases`, `audit`, `sealed`, `events`.
+"""
+
+from bessemer.store.kinds import StoreKind, store_kinds
+from bessemer.store.store import Store, open_store
+
+__all__ = ["Store", "StoreKind", "open_store", "store_kinds"]

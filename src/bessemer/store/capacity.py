@@ -1,0 +1,167 @@
+"""`ports.Capacity`: the one writer of Claims. Quota, hardware, ledger, object and audit move in one transaction.
+
+Invariant: for every Claim that exists its devices name it, its nodes and quotas count it, and its ledger interval is
+open; for none that does not. Placement proposes what is taken here; the rows dispose.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+
+from bessemer.core.errors import Conflict, Invalid
+from bessemer.core.ports import DeviceUse, Stored, Writer
+from bessemer.core.resource import Key
+from bessemer.core.values import ClaimSpec, Inventory, Quota, Use
+from bessemer.store import audit, documents, hardware, ledger, quota, rules
+from bessemer.store.collect import finish_deletion, mark
+from bessemer.store.documents import Document
+from bessemer.store.kinds import CLAIM, StoreKind
+from bessemer.store.objects import require_owners
+from bessemer.store.quota import set_bounds
+from bessemer.store.reader import Reader
+from bessemer.store.rows import find, load, save
+from bessemer.store.schema import objects, of
+from bessemer.store.writer import Committer, Tx
+
+_STANDING = (
+    select(func.count()).select_from(objects).where(of(objects.c.kind), of(objects.c.host), objects.c.host != "")
+)
+
+Wanted = tuple[Key, ClaimSpec, Document]
+
+
+class CapacityTable:
+    """Implements `ports.Capacity`."""
+
+    def __init__(self, committer: Committer, reader: Reader, kinds: Mapping[str, StoreKind]) -> None:
+        self._committer = committer
+        self._reader = reader
+        self._kinds = kinds
+
+    async def declare(
+        self, host: str, inventory: Inventory, *, overcommit_milli: int = 1000, schedulable: bool = True
+    ) -> None:
+        """Let the rows of capacity follow what the agent found."""
+        await self._committer.submit(
+            lambda tx: hardware.declare(tx, host, inventory, overcommit_milli=overcommit_milli, schedulable=schedulable)
+        )
+
+    async def withdraw(self, host: str) -> None:
+        """Drop the rows of a host. Raises Conflict while a Claim stands there."""
+        await self._committer.submit(lambda tx: _withdraw(tx, host))
+
+    async def take(
+        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer
+    ) -> Sequence[Stored]:
+        """All of them or none. Raises QuotaExceeded, Taken, Forbidden, Invalid, and Conflict where a name is in use."""
+        rules.may_take(writer)
+        wanted = [(key, spec, self._document(key, spec, metadata)) for key, spec, metadata in claims]
+        return await self._committer.submit(lambda tx: [_take(tx, claim, self._kinds, writer) for claim in wanted])
+
+    async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer) -> Stored:
+        """New intent on the same hardware. Raises NotFound; changes nothing of a Claim that is to end."""
+        rules.may_take(writer)
+        said = documents.settled({"metadata": {}, "spec": {"intent": intent}})["spec"]["intent"]
+        return await self._committer.submit(lambda tx: _amend(tx, _claim(key), said, writer))
+
+    async def retire(self, key: Key, writer: Writer) -> Stored:
+        """Ask for the end. Raises NotFound."""
+        rules.may_take(writer)
+        return await self._committer.submit(lambda tx: mark(tx, load(tx, _claim(key)), writer, "retire").stored())
+
+    async def release(self, key: Key, writer: Writer, *, fenced: bool = False) -> None:
+        """Free the hardware, close the interval, remove the Claim. Raises Conflict unless it is Gone or fenced."""
+        rules.may_take(writer)
+        await self._committer.submit(lambda tx: _release(tx, _claim(key), self._kinds, writer, fenced=fenced))
+
+    async def set_quota(self, scope: str, quota: Quota) -> None:
+        """Bounds of a scope. Raises Invalid where it is none."""
+        await self._committer.submit(lambda tx: set_bounds(tx, scope, quota))
+
+    async def use(self, scope: str) -> Sequence[Use]:
+        """Each meter of the scope."""
+        rows = self._reader.session().execute(quota.USE, {"of_scope": scope}).fetchall()
+        return [quota.read_use(row) for row in rows]
+
+    async def devices(self) -> Sequence[DeviceUse]:
+        """Every device row."""
+        rows = await self._reader.rows(hardware.ALL_DEVICES)
+        return [DeviceUse(host, device, model, claim, bool(lost)) for host, device, model, claim, lost in rows]
+
+    def _document(self, key: Key, spec: ClaimSpec, metadata: Mapping[str, Any]) -> Document:
+        said = {
+            "kind": CLAIM,
+            "metadata": {**metadata, "name": key.name, "namespace": key.namespace},
+            "spec": spec.dump(),
+        }
+        document = documents.settled(said)
+        documents.key_of(document, self._kinds)
+        if any(part.milli_cores < 0 or part.memory_bytes < 0 for part in spec.allocations):
+            raise Invalid("a claim takes no less than nothing")
+        return document
+
+
+def _claim(key: Key) -> Key:
+    return key._replace(kind=CLAIM)
+
+
+def _withdraw(tx: Tx, host: str) -> None:
+    standing = tx.one(_STANDING, of_kind=CLAIM, of_host=host)[0]
+    if standing:
+        raise Conflict(f"{standing} claims stand on host {host}")
+    hardware.withdraw(tx, host)
+
+
+def _take(tx: Tx, claim: Wanted, kinds: Mapping[str, StoreKind], writer: Writer) -> Stored:
+    key, spec, said = claim
+    row = find(tx, _claim(key))
+    if row is not None:
+        held = ClaimSpec.model_validate(row.document()["spec"])
+        if (held.workload, held.host) != (spec.workload, spec.host):
+            raise Conflict(f"{row.key} exists and belongs to another workload, replica or host")
+        return row.stored()
+    document = documents.fresh(said, _claim(key), kinds[CLAIM], now=tx.now)
+    document["status"] = {"phase": "Pending"}
+    require_owners(tx, document)
+    uid = document["metadata"]["uid"]
+    models = hardware.take(tx, spec, uid)
+    quota.take(tx, key.namespace, spec.tenant, _amounts(spec, models))
+    saved = save(tx, document, None)
+    ledger.open_interval(tx, spec, key.namespace, uid)
+    audit.append(tx, writer, "take", saved.key, uid)
+    return saved.stored()
+
+
+def _amounts(spec: ClaimSpec, models: Counter[str]) -> dict[str, int]:
+    amounts = {"claims": 1, "milli_cores": spec.milli_cores, "memory_bytes": spec.memory_bytes}
+    amounts |= {f"devices/{model}": number for model, number in models.items()}
+    return amounts | {"devices/*": models.total()}
+
+
+def _amend(tx: Tx, key: Key, intent: Document, writer: Writer) -> Stored:
+    row = load(tx, key)
+    document = row.document()
+    if document["spec"].get("intent", {}) == intent or documents.deleting(document):
+        return row.stored()
+    document["spec"] = {**document["spec"], "intent": intent}
+    document["metadata"]["generation"] += 1
+    audit.append(tx, writer, "amend", key, row.uid)
+    return save(tx, document, row).stored()
+
+
+def _release(tx: Tx, key: Key, kinds: Mapping[str, StoreKind], writer: Writer, *, fenced: bool) -> None:
+    row = find(tx, key)
+    if row is None:
+        return
+    document = row.document()
+    if not fenced and document.get("status", {}).get("phase") != "Gone":
+        raise Conflict(f"{key} is not gone from host {row.host}: its agent has not said so")
+    spec = ClaimSpec.model_validate(document["spec"])
+    models = hardware.free(tx, spec, row.uid)
+    quota.give(tx, key.namespace, spec.tenant, _amounts(spec, models))
+    ledger.close_interval(tx, row.uid)
+    finish_deletion(tx, row, writer, kinds, verb="release")

@@ -1,0 +1,79 @@
+"""Deletion, and what goes with it.
+
+An object with finalizers is marked and waits for them; without, it goes at once, and what it owned follows in the same
+transaction by the same rule. A Claim is only marked: its hardware is freed by `Capacity.release` alone. A dependent
+with another owner that lives stays. Events are about an object, not owned by it: they outlive it and are pruned by age.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from sqlalchemy import delete, select
+
+from bessemer.core.ports import Writer
+from bessemer.store import audit, documents, quota
+from bessemer.store.kinds import CLAIM, EVENT, StoreKind
+from bessemer.store.rows import BY_UID, Row, exists, remove, save
+from bessemer.store.schema import dependents, of
+from bessemer.store.writer import Tx
+
+Kinds = Mapping[str, StoreKind]
+
+_OF_OWNER = select(dependents.c.uid).where(of(dependents.c.owner)).order_by(dependents.c.uid)
+_OWNERS = select(dependents.c.owner).where(of(dependents.c.uid))
+_FORGET = delete(dependents).where(of(dependents.c.owner))
+
+
+def begin_deletion(tx: Tx, row: Row, writer: Writer, kinds: Kinds) -> Row:
+    """Mark what something must be done for first; remove the rest. Harmless when repeated."""
+    document = row.document()
+    if row.key.kind != CLAIM and not documents.finalizers(document):
+        return finish_deletion(tx, row, writer, kinds)
+    return mark(tx, row, writer, "delete")
+
+
+def mark(tx: Tx, row: Row, writer: Writer, verb: str) -> Row:
+    """Set deletionTimestamp, once."""
+    document = row.document()
+    if documents.deleting(document):
+        return row
+    audit.append(tx, writer, verb, row.key, row.uid)
+    return save(tx, documents.doomed(document, now=tx.now), row)
+
+
+def finish_deletion(tx: Tx, row: Row, writer: Writer, kinds: Kinds, *, verb: str = "delete") -> Row:
+    """Remove the row and begin the deletion of what it owned. Answers the row with the deletion's revision."""
+    first = _drop(tx, row, writer, kinds, verb)
+    orphaned = deque(_orphans(tx, row.uid))
+    while orphaned:
+        dependent = orphaned.popleft()
+        if dependent.key.kind == CLAIM or documents.finalizers(dependent.document()):
+            mark(tx, dependent, writer, "collect")
+        else:
+            _drop(tx, dependent, writer, kinds, "collect")
+            orphaned.extend(_orphans(tx, dependent.uid))
+    return first
+
+
+def _drop(tx: Tx, row: Row, writer: Writer, kinds: Kinds, verb: str) -> Row:
+    facts = kinds.get(row.key.kind)
+    if facts is not None and facts.meter:
+        quota.count(tx, row.key.namespace, facts.meter, -1)
+    audit.append(tx, writer, verb, row.key, row.uid)
+    return remove(tx, row)
+
+
+def _orphans(tx: Tx, owner: str) -> list[Row]:
+    """Those whose last living owner this was."""
+    found = []
+    for (uid,) in tx.all(_OF_OWNER, of_owner=owner):
+        row = tx.one(BY_UID, of_uid=uid)
+        if row is None or row[0] == EVENT:
+            continue
+        if not any(exists(tx, other) for (other,) in tx.all(_OWNERS, of_uid=uid) if other != owner):
+            found.append(Row.of(row))
+    if found:
+        tx.run(_FORGET, of_owner=owner)
+    return found

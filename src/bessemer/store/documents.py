@@ -1,0 +1,217 @@
+"""Bodies as dictionaries: how one is made, merged and written as the JSON that is served. Pure.
+
+Invariants: identity (uid, name, namespace, creationTimestamp) is the store's; ``resourceVersion`` equals the revision
+of the write that made the body; ``generation`` moves with the spec, and once when deletion begins. Rights are not
+decided here: see `rules`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from bessemer.core.clock import rfc3339
+from bessemer.core.errors import Cause, Conflict, Invalid, Malformed, TooLarge
+from bessemer.core.resource import Key, Metadata
+from bessemer.store.kinds import StoreKind
+
+Document = dict[str, Any]
+
+BODY_BYTES_MAX = 3 << 20
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_KEPT = ("annotations", "labels", "ownerReferences", "finalizers")
+"""What a writer of the main part says anew each time: what is absent goes."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """JSON. Raises Malformed for what is no JSON (or is nested too deep), TooLarge past 3 MiB."""
+    try:
+        body = orjson.dumps(document, default=_plain)
+    except orjson.JSONEncodeError as error:
+        raise Malformed("the object cannot be written as JSON", internal=str(error)) from error
+    if len(body) > BODY_BYTES_MAX:
+        raise TooLarge(f"the object has {len(body)} bytes; at most {BODY_BYTES_MAX} are kept")
+    return body
+
+
+def decode(body: bytes) -> Document:
+    """The inverse of `encode`."""
+    document: Document = orjson.loads(body)
+    return document
+
+
+def settled(body: Mapping[str, Any]) -> Document:
+    """A copy of ``body`` that nobody else holds, with metadata that has the right shape. Raises Invalid, Malformed."""
+    document = decode(encode(body))
+    metadata = document.setdefault("metadata", {})
+    try:
+        Metadata.model_validate(metadata)
+    except ValidationError as error:
+        causes = [
+            Cause(".".join(["metadata", *map(str, one["loc"])]), one["msg"]) for one in error.errors(include_url=False)
+        ]
+        raise Invalid("the metadata is not valid", causes) from error
+    for field in ("spec", "status"):
+        if not isinstance(document.setdefault(field, {}), dict):
+            raise Invalid(f"{field} is not an object", [Cause(field, "must be an object")])
+    return document
+
+
+def key_of(document: Document, kinds: Mapping[str, StoreKind]) -> Key:
+    """Which object the body is about. Raises Invalid where kind, name or namespace cannot be."""
+    kind, metadata = document.get("kind"), document["metadata"]
+    facts = kinds.get(kind) if isinstance(kind, str) else None
+    if facts is None:
+        raise Invalid("there is no such kind", [Cause("kind", f"unknown: {str(kind)[:63]!r}")])
+    if not metadata.get("name") and metadata.get("generateName"):
+        metadata["name"] = metadata["generateName"] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+    name, namespace = metadata.get("name") or "", metadata.get("namespace") or ""
+    causes = []
+    if not _NAME.fullmatch(name):
+        causes.append(Cause("metadata.name", "must be lower-case letters, digits, - and ., at most 253"))
+    if facts.namespaced and not _NAME.fullmatch(namespace):
+        causes.append(Cause("metadata.namespace", "must name a project"))
+    if not facts.namespaced and namespace:
+        causes.append(Cause("metadata.namespace", f"a {kind} belongs to no project"))
+    if causes:
+        raise Invalid(f"the {kind} cannot have this name", causes)
+    return Key(str(kind), namespace, name)
+
+
+def fresh(document: Document, key: Key, facts: StoreKind, *, now: float) -> Document:
+    """A new object's body out of what its writer said. It has no status yet."""
+    said = document["metadata"]
+    finalizers = list(dict.fromkeys([*said.get("finalizers", ()), *([facts.finalizer] if facts.finalizer else ())]))
+    metadata: Document = {"name": key.name}
+    if said.get("generateName"):
+        metadata["generateName"] = said["generateName"]
+    if key.namespace:
+        metadata["namespace"] = key.namespace
+    metadata |= {
+        "uid": str(uuid.uuid4()),
+        "resourceVersion": "",
+        "generation": 1,
+        "creationTimestamp": rfc3339(now),
+    }
+    metadata |= {field: said[field] for field in ("labels", "annotations", "ownerReferences") if said.get(field)}
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    if said.get("managedFields"):
+        metadata["managedFields"] = said["managedFields"]
+    return {
+        "apiVersion": document.get("apiVersion") or facts.api_version,
+        "kind": key.kind,
+        "metadata": metadata,
+        "spec": document.get("spec", {}),
+    }
+
+
+def check(said: Mapping[str, Any], uid: str, revision: int, key: Key) -> None:
+    """Preconditions in a body's metadata. Raises Conflict."""
+    if said.get("uid") and said["uid"] != uid:
+        raise Conflict(f"{key} is another object now: its uid is {uid}")
+    if said.get("resourceVersion") and said["resourceVersion"] != str(revision):
+        raise Conflict(f"{key} changed since it was read; read it again and apply your change to the latest version")
+
+
+def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> Document:
+    """``old`` with the metadata and spec of ``said``. ``keep_finalizer`` stays where it stands.
+
+    Raises Invalid where a finalizer would be added to what is being deleted.
+    """
+    metadata = dict(old["metadata"])
+    for field in _KEPT:
+        if said["metadata"].get(field):
+            metadata[field] = said["metadata"][field]
+        else:
+            metadata.pop(field, None)
+    if "managedFields" in said["metadata"]:
+        metadata["managedFields"] = said["metadata"]["managedFields"]
+    before = old["metadata"].get("finalizers", [])
+    after = metadata.get("finalizers", [])
+    if keep_finalizer in before and keep_finalizer not in after:
+        metadata["finalizers"] = [*after, keep_finalizer]
+    if deleting(old) and set(after) - set(before):
+        raise Invalid(
+            "the object is being deleted",
+            [Cause("metadata.finalizers", "no finalizer may be added while an object is being deleted")],
+        )
+    spec = said.get("spec", {})
+    if spec != old.get("spec", {}):
+        metadata["generation"] = old["metadata"]["generation"] + 1
+    return {**old, "metadata": metadata, "spec": spec}
+
+
+def merged_status(old: Document, said: Document, *, keep: Sequence[str] = ()) -> Document:
+    """``old`` with the status of ``said``; the fields in ``keep`` stay as they are."""
+    status = {field: value for field, value in said.get("status", {}).items() if field not in keep}
+    status |= {field: old["status"][field] for field in keep if field in old.get("status", {})}
+    return _with_status(old, status)
+
+
+def merged_field(old: Document, said: Document, field: str) -> Document:
+    """``old`` with one field of the status of ``said``."""
+    status = dict(old.get("status", {}))
+    if field in said.get("status", {}):
+        status[field] = said["status"][field]
+    return _with_status(old, status)
+
+
+def _with_status(old: Document, status: Document) -> Document:
+    return {**old, "status": status} if status != old.get("status", {}) else old
+
+
+def doomed(old: Document, *, now: float) -> Document:
+    """``old`` with its deletion begun."""
+    metadata = {
+        **old["metadata"],
+        "generation": old["metadata"]["generation"] + 1,
+        "deletionTimestamp": rfc3339(now),
+        "deletionGracePeriodSeconds": 0,
+    }
+    return {**old, "metadata": metadata}
+
+
+def deleting(document: Document) -> bool:
+    """Whether its deletion has begun."""
+    return "deletionTimestamp" in document["metadata"]
+
+
+def finalizers(document: Document) -> list[str]:
+    """Who must let go first."""
+    found: list[str] = document["metadata"].get("finalizers", [])
+    return found
+
+
+def labels_of(document: Document) -> str:
+    """Labels as the text of their column: "" for none."""
+    labels = document["metadata"].get("labels")
+    return orjson.dumps(labels).decode() if labels else ""
+
+
+def read_labels(text: str) -> dict[str, str]:
+    """The inverse of `labels_of`."""
+    return orjson.loads(text) if text else {}
+
+
+def host_of(document: Document) -> str:
+    """The host that a Claim names; "" for everything else."""
+    return str(document["spec"].get("host", "")) if document["kind"] == "Claim" else ""
+
+
+def owners_of(document: Document) -> list[str]:
+    """The uids of those it goes with."""
+    return [reference["uid"] for reference in document["metadata"].get("ownerReferences", ())]

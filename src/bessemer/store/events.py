@@ -1,0 +1,99 @@
+"""`ports.Events`: what happened to an object, in words, as core/v1 Events that kubectl shows.
+
+Equal (object, type, reason, message) raise a count; an object keeps its newest 50; all go after a day. Events live
+in the table of objects, so that they are listed and watched like anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import bindparam, func, select
+
+from bessemer.core.clock import rfc3339
+from bessemer.core.ports import Writer
+from bessemer.core.resource import API_VERSION, Key
+from bessemer.store.documents import Document, fresh
+from bessemer.store.kinds import EVENT, StoreKind
+from bessemer.store.rows import ROWS, Row, find, own, remove, save
+from bessemer.store.schema import dependents, objects, of
+from bessemer.store.writer import Committer, Tx
+
+SYSTEM = Writer("system", "store")
+PER_OBJECT_MAX = 50
+AGE_SECONDS = 86_400
+_PRUNED_AT_ONCE = 200
+_NAME_MAX = 253 - 17
+_MESSAGE_MAX = 1_024
+
+FACTS = StoreKind(namespaced=True, api_version="v1")
+
+_ABOUT = objects.join(dependents, dependents.c.uid == objects.c.uid)
+_COUNT = select(func.count()).select_from(_ABOUT).where(of(dependents.c.owner), objects.c.kind == EVENT)
+_OLDEST = (
+    ROWS.select_from(_ABOUT)
+    .where(of(dependents.c.owner), objects.c.kind == EVENT)
+    .order_by(objects.c.revision)
+    .limit(bindparam("count"))
+)
+_AGED = ROWS.where(objects.c.kind == EVENT, objects.c.updated < bindparam("before")).limit(_PRUNED_AT_ONCE)
+
+
+class EventTable:
+    """Implements `ports.Events`."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+
+    async def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
+        """Note that it happened, or that it happened again."""
+        kind = "Warning" if warning else "Normal"
+        await self._committer.submit(lambda tx: _emit(tx, key, uid, (kind, reason, message[:_MESSAGE_MAX])))
+
+
+def _emit(tx: Tx, about: Key, uid: str, words: tuple[str, str, str]) -> None:
+    digest = hashlib.sha256("\0".join((uid, *words)).encode()).hexdigest()[:16]
+    key = Key(EVENT, about.namespace or "default", f"{about.name[:_NAME_MAX]}.{digest}")
+    now = rfc3339(tx.now)
+    row = find(tx, key)
+    if row is not None:
+        document = row.document()
+        document["count"] += 1
+        document["lastTimestamp"] = now
+        save(tx, document, row)
+        return
+    saved = save(tx, _new(key, about, uid, words, at=tx.now), None)
+    own(tx, saved.uid, [uid])
+    surplus = tx.one(_COUNT, of_owner=uid)[0] - PER_OBJECT_MAX
+    if surplus > 0:
+        for old in tx.all(_OLDEST, of_owner=uid, count=surplus):
+            remove(tx, Row.of(old))
+
+
+def _new(key: Key, about: Key, uid: str, words: tuple[str, str, str], *, at: float) -> Document:
+    involved: dict[str, Any] = {"apiVersion": API_VERSION, "kind": about.kind, "name": about.name, "uid": uid}
+    if about.namespace:
+        involved["namespace"] = about.namespace
+    document = fresh({"metadata": {}}, key, FACTS, now=at)
+    del document["spec"]
+    return document | {
+        "involvedObject": involved,
+        "type": words[0],
+        "reason": words[1],
+        "message": words[2],
+        "count": 1,
+        "firstTimestamp": rfc3339(at),
+        "lastTimestamp": rfc3339(at),
+        "source": {"component": "bessemer"},
+        "reportingComponent": "bessemer",
+        "reportingInstance": "",
+    }
+
+
+def prune(tx: Tx) -> int:
+    """Drop some that nobody will ask for any more; answers how many."""
+    rows = tx.all(_AGED, before=int(tx.now) - AGE_SECONDS)
+    for row in rows:
+        remove(tx, Row.of(row))
+    return len(rows)

@@ -1,0 +1,159 @@
+"""Changes on their way to those who watch, in one process.
+
+Each commit hands its entries to `Feed.publish` in the event loop. A watcher has a bounded queue; one that is too slow
+loses its queue, never a change: it reads history from where it stands. Invariant: what a watcher is given has strictly
+growing revisions, each exactly once.
+
+It does not read the database: `watch` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Change
+from bessemer.store.documents import read_labels
+from bessemer.store.metrics import Metrics
+
+QUEUE_MAX = 1_024
+QUIET_MAX = 1_000
+"""Revisions without a match after which a watcher hears a bookmark."""
+
+CHANGE_TYPES: tuple[Literal["ADDED", "MODIFIED", "DELETED"], ...] = ("ADDED", "MODIFIED", "DELETED")
+
+
+@dataclass(slots=True)
+class Entry:
+    """A change and the labels after it, as the text of their column."""
+
+    change: Change
+    labels: str
+
+
+def seen(scope: Scope, entry: Entry) -> Change | None:
+    """The change as somebody with that scope sees it: what leaves a selector is DELETED, what enters it ADDED."""
+    change = entry.change
+    key = change.key
+    if (
+        key.kind != scope.kind
+        or (scope.namespace is not None and key.namespace != scope.namespace)
+        or (scope.name is not None and key.name != scope.name)
+        or (scope.host is not None and change.host != scope.host)
+        or (scope.namespaces is not None and key.namespace not in scope.namespaces)
+        or (scope.names is not None and key.name not in scope.names)
+    ):
+        return None
+    if not scope.labels:
+        return change
+    after = selects(scope.labels, read_labels(entry.labels))
+    before = change.labels_before is not None and selects(scope.labels, change.labels_before)
+    if change.type != "MODIFIED" or before == after:
+        return change if after else None
+    return replace(change, type="ADDED" if after else "DELETED")
+
+
+def selects(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether every label is as wanted."""
+    return all(labels.get(name) == value for name, value in wanted.items())
+
+
+class Watcher:
+    """One watch: what waits for it, and whether it fell behind."""
+
+    __slots__ = ("_waiting", "due", "lagging", "queue", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.queue: deque[Change] = deque()
+        self.lagging = False
+        self.due = False
+        """A bookmark is wanted once the queue is empty."""
+        self._waiting: asyncio.Future[None] | None = None
+
+    def offer(self, entry: Entry) -> bool:
+        """Queue the change if it is in scope. False where the queue was full and has been dropped."""
+        if self.lagging:
+            return True
+        change = seen(self.scope, entry)
+        if change is None:
+            return True
+        if len(self.queue) >= QUEUE_MAX:
+            self.queue.clear()
+            self.lagging = True
+            self.wake()
+            return False
+        self.queue.append(change)
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Let `wait` return."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def wait(self) -> None:
+        """Until there is something to do."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+
+Bucket = tuple[str, str, str]
+
+
+class Feed:
+    """Who watches, found by kind, and by host or name where a watcher wants one only: thousands of agents do."""
+
+    def __init__(self, revision: int, metrics: Metrics) -> None:
+        self.revision = revision
+        self._metrics = metrics
+        self._buckets: dict[Bucket, set[Watcher]] = {}
+
+    def join(self, scope: Scope) -> Watcher:
+        """A new watcher: from now on every change is offered to it."""
+        watcher = Watcher(scope)
+        self._buckets.setdefault(_bucket(scope), set()).add(watcher)
+        self._metrics.watchers += 1
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """The end of a watch."""
+        bucket = _bucket(watcher.scope)
+        self._buckets[bucket].discard(watcher)
+        if not self._buckets[bucket]:
+            del self._buckets[bucket]
+        self._metrics.watchers -= 1
+
+    def publish(self, entries: Sequence[Entry], revision: int) -> None:
+        """Offer the changes of one commit."""
+        self.revision = revision
+        for entry in entries:
+            key = entry.change.key
+            for bucket in {(key.kind, "", ""), (key.kind, "host", entry.change.host), (key.kind, "name", key.name)}:
+                for watcher in self._buckets.get(bucket, ()):
+                    if not watcher.offer(entry):
+                        self._metrics.watcher_overflows += 1
+        if revision // QUIET_MAX != (revision - len(entries)) // QUIET_MAX:
+            self.mark()
+
+    def mark(self) -> None:
+        """Let every watcher bookmark the present revision."""
+        for watchers in self._buckets.values():
+            for watcher in watchers:
+                watcher.due = True
+                watcher.wake()
+
+
+def _bucket(scope: Scope) -> Bucket:
+    if scope.host:
+        return (scope.kind, "host", scope.host)
+    if scope.name:
+        return (scope.kind, "name", scope.name)
+    return (scope.kind, "", "")

@@ -1,0 +1,37 @@
+"""What the store has to know of each kind, as values: it knows no kind by itself but Claim, Host and Event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bessemer.core.resource import API_VERSION, Kind
+from bessemer.core.values import Quota
+
+CLAIM = "Claim"
+HOST = "Host"
+EVENT = "Event"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreKind:
+    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on."""
+
+    namespaced: bool
+    finalizer: str = ""
+    meter: str = ""
+    api_version: str = API_VERSION
+
+
+def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
+    """The facts of `Kind` values. A kind counts on the field of `Quota` that has its plural; Claims count in `take`."""
+    return {
+        kind.name: StoreKind(
+            namespaced=kind.namespaced,
+            finalizer=kind.finalizer if kind.finalize is not None else "",
+            meter=kind.plural if kind.plural in Quota.model_fields and kind.name != CLAIM else "",
+            api_version=kind.api_version,
+        )
+        for kind in kinds
+    }

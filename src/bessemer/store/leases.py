@@ -1,0 +1,91 @@
+"""`ports.Leases`: time-bound rights in one relational row each, with a fence that grows with each new holder.
+
+Time here runs on the monotonic clock from where the wall clock stood at the opening, so that a wall clock that jumps
+neither ends a lease nor makes a dead holder's last; what is answered is in terms of the wall clock as it is now.
+A lease changes no object and has no revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, case, insert, or_, select, update
+
+from bessemer.core.clock import Clock
+from bessemer.core.ports import Lease
+from bessemer.store.reader import Reader
+from bessemer.store.schema import leases, of
+from bessemer.store.writer import Committer, Tx
+
+_COLUMNS = (leases.c.name, leases.c.holder, leases.c.fence, leases.c.expires_at, leases.c.note)
+_MINE = leases.c.holder == bindparam("mine")
+_RENEW = (
+    update(leases)
+    .values(
+        holder=bindparam("holder"),
+        fence=case((_MINE, leases.c.fence), else_=leases.c.fence + 1),
+        expires_at=bindparam("expires_at"),
+        ttl=bindparam("ttl"),
+        note=bindparam("note"),
+    )
+    .where(of(leases.c.name), or_(_MINE, leases.c.expires_at <= bindparam("now")))
+    .returning(*_COLUMNS)
+)
+_HELD_BY = select(leases.c.holder).where(of(leases.c.name))
+_INSERT = insert(leases)
+_RELEASE = update(leases).values(holder="", expires_at=0.0).where(of(leases.c.name), _MINE)
+_UNDER = (
+    select(*_COLUMNS)
+    .where(leases.c.name >= bindparam("first"), leases.c.name < bindparam("beyond"), leases.c.holder != "")
+    .order_by(leases.c.name)
+)
+_CLAMP = (
+    update(leases)
+    .values(expires_at=bindparam("now") + leases.c.ttl)
+    .where(leases.c.expires_at > bindparam("now") + leases.c.ttl)
+)
+
+
+class LeaseTable:
+    """Implements `ports.Leases`."""
+
+    def __init__(self, committer: Committer, reader: Reader, clock: Clock) -> None:
+        self._committer = committer
+        self._reader = reader
+        self._clock = clock
+        self._start = clock.now() - clock.monotonic()
+
+    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
+        """Take or renew; None while somebody else holds it."""
+        now = self._now()
+
+        def take(tx: Tx) -> Lease | None:
+            values = {"holder": holder, "expires_at": now + ttl_seconds, "ttl": ttl_seconds, "note": note}
+            row = tx.one(_RENEW, of_name=name, mine=holder, now=now, **values)
+            if row is None and tx.one(_HELD_BY, of_name=name) is None:
+                tx.run(_INSERT, name=name, fence=1, **values)
+                row = (name, holder, 1, values["expires_at"], note)
+            return self._lease(row) if row is not None else None
+
+        return await self._committer.submit(take)
+
+    async def release(self, name: str, holder: str) -> None:
+        """Let go, if it is still the holder's."""
+        await self._committer.submit(lambda tx: tx.run(_RELEASE, of_name=name, mine=holder))
+
+    async def held(self, prefix: str) -> Sequence[Lease]:
+        """Every lease under a prefix that has a holder, run out or not."""
+        values = {"first": prefix, "beyond": prefix + "\U0010ffff"}
+        return [self._lease(row) for row in self._reader.session().execute(_UNDER, values).fetchall()]
+
+    def _now(self) -> float:
+        return self._start + self._clock.monotonic()
+
+    def _lease(self, row: tuple[str, str, int, float, str]) -> Lease:
+        name, holder, fence, expires_at, note = row
+        return Lease(name, holder, fence, expires_at - self._now() + self._clock.now(), note)
+
+
+def clamp(tx: Tx) -> None:
+    """At the opening: the wall clock may have gone back since the last one; no lease lasts beyond its own time."""
+    tx.run(_CLAMP, now=tx.now)

@@ -1,0 +1,205 @@
+"""`ports.Ledger`: the append-only account of what every claim and every token amounted to. Quantities only.
+
+Invariants: the rows of a claim are one ``open``, a ``state`` per change of billing state and one ``close``, each in the
+transaction of the write behind it, each at the server's time and never before its predecessor; a record of a spool is
+settled once. Triggers keep rows as they are. What they cost is metering's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
+
+from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
+from bessemer.core.ports import Writer
+from bessemer.core.resource import Key
+from bessemer.core.values import BILLING, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
+from bessemer.store import audit
+from bessemer.store.quota import tenant_of
+from bessemer.store.reader import Reader
+from bessemer.store.schema import ledger, of, spools
+from bessemer.store.writer import Committer, Tx
+
+_FIELDS = tuple(column.name for column in ledger.c)
+_QUANTITIES = (
+    "devices",
+    "milli_cores",
+    "memory_bytes",
+    "requests",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+)
+_DEFAULTS: Mapping[str, Any] = {
+    name: field.default for name, field in LedgerEntry.model_fields.items() if not field.is_required()
+}
+
+_ROWS = select(ledger)
+_ALL = _ROWS.order_by(ledger.c.id)
+_APPEND = insert(ledger).values({name: bindparam(name) for name in _FIELDS if name != "id"}).returning(ledger.c.id)
+_LAST = (
+    _ROWS.where(of(ledger.c.claim_uid), ledger.c.claim_uid != "", ledger.c.kind != "correction")
+    .order_by(ledger.c.id.desc())
+    .limit(1)
+)
+_ROW = _ROWS.where(of(ledger.c.id))
+_FAKE = select(ledger.c.fake).where(of(ledger.c.workload_uid)).order_by(ledger.c.id.desc()).limit(1)
+_SPOOL = (of(spools.c.gateway_uid), of(spools.c.spool_uid))
+_SETTLED = select(spools.c.sequence).where(*_SPOOL)
+_ADVANCE = update(spools).values(sequence=bindparam("sequence")).where(*_SPOOL)
+_NEW_SPOOL = insert(spools)
+
+
+class LedgerTable:
+    """Implements `ports.Ledger`."""
+
+    def __init__(self, committer: Committer, reader: Reader) -> None:
+        self._committer = committer
+        self._reader = reader
+
+    async def settle(self, batch: UsageBatch) -> int:
+        """Append what is new. Sequences count from 1; an unknown spool has settled 0. Raises Conflict, Invalid."""
+        return await self._committer.submit(lambda tx: _settle(tx, batch))
+
+    async def entries(
+        self, *, project: str | None = None, tenant: str | None = None, before: int | None = None
+    ) -> Sequence[LedgerEntry]:
+        """Every row in order, with ``at`` below ``before``."""
+        statement, values = _ALL, {}
+        if project is not None:
+            statement, values = statement.where(of(ledger.c.project)), {"of_project": project}
+        if tenant is not None:
+            statement, values = statement.where(of(ledger.c.tenant)), {**values, "of_tenant": tenant}
+        rows = await self._reader.rows(statement, **values)
+        return [_entry(row) for row in rows if before is None or row[1] < before]
+
+    async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
+        """Append a correction that names the row. Raises NotFound, Forbidden, Invalid."""
+        if writer.kind not in ("user", "system"):
+            raise Forbidden("a ledger row is corrected by an administrator alone")
+        wrong = [name for name, value in quantities.items() if name not in _QUANTITIES or value < 0]
+        if wrong:
+            raise Invalid(f"{', '.join(wrong)}: no quantity of a ledger row, or less than nothing")
+        return await self._committer.submit(lambda tx: _correct(tx, row, quantities, writer))
+
+
+def open_interval(tx: Tx, spec: ClaimSpec, project: str, claim_uid: str) -> None:
+    """A claim begins."""
+    _append(
+        tx,
+        at=int(tx.now),
+        kind="open",
+        tenant=spec.tenant,
+        project=project,
+        workload_kind=spec.workload.kind,
+        workload_name=spec.workload.name,
+        workload_uid=spec.workload.uid,
+        claim_uid=claim_uid,
+        host=spec.host,
+        fake=spec.fake,
+        state="deploying",
+        flavor=spec.flavor,
+        device_model=spec.device_model,
+        devices=len(spec.devices),
+        milli_cores=spec.milli_cores,
+        memory_bytes=spec.memory_bytes,
+    )
+
+
+def follow(tx: Tx, claim_uid: str, phase: str) -> None:
+    """The claim's agent reports a phase: a row where the billing state moves. Raises Invalid for an unknown phase."""
+    state = BILLING.get(phase)
+    if state is None:
+        raise Invalid(f"{phase[:63]!r} is no phase of a Claim")
+    last = _last(tx, claim_uid)
+    if last is not None and last["kind"] != "close" and last["state"] != state:
+        _append(tx, **{**last, "kind": "state", "state": state, "at": max(int(tx.now), last["at"])})
+
+
+def close_interval(tx: Tx, claim_uid: str) -> None:
+    """The claim ends."""
+    last = _last(tx, claim_uid)
+    if last is not None and last["kind"] != "close":
+        _append(tx, **{**last, "kind": "close", "state": None, "at": max(int(tx.now), last["at"])})
+
+
+def _last(tx: Tx, claim_uid: str) -> dict[str, Any] | None:
+    row = tx.one(_LAST, of_claim_uid=claim_uid)
+    return dict(zip(_FIELDS[1:], row[1:], strict=True)) if row is not None else None
+
+
+def _append(tx: Tx, **values: Any) -> LedgerEntry:
+    row = {**_DEFAULTS, **values}
+    row["fake"] = int(row["fake"])
+    number = tx.one(_APPEND, **row)[0]
+    return _entry((number, *(row[name] for name in _FIELDS[1:])))
+
+
+def _entry(row: Any) -> LedgerEntry:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["fake"] = bool(values["fake"])
+    return LedgerEntry.model_construct(**values)
+
+
+def _settle(tx: Tx, batch: UsageBatch) -> int:
+    if batch.first_sequence < 1:
+        raise Invalid("sequences of a spool count from 1")
+    spool = {"of_gateway_uid": batch.gateway_uid, "of_spool_uid": batch.spool_uid}
+    row = tx.one(_SETTLED, **spool)
+    settled: int = row[0] if row is not None else 0
+    if batch.first_sequence > settled + 1:
+        raise Conflict(f"the spool is settled up to {settled}: records from {settled + 1} on are missing")
+    fresh = batch.records[settled + 1 - batch.first_sequence :]
+    if not fresh:
+        return settled
+    for records in _grouped(fresh):
+        _append_tokens(tx, records)
+    highest = batch.first_sequence + len(batch.records) - 1
+    if row is None:
+        tx.run(_NEW_SPOOL, gateway_uid=batch.gateway_uid, spool_uid=batch.spool_uid, sequence=highest)
+    else:
+        tx.run(_ADVANCE, **spool, sequence=highest)
+    return highest
+
+
+def _grouped(records: Sequence[UsageRecord]) -> list[list[UsageRecord]]:
+    """One group per row: the same endpoint, key and model."""
+    groups: dict[tuple[str, str, str, str, str], list[UsageRecord]] = {}
+    for record in records:
+        name = (record.project, record.endpoint, record.endpoint_uid, record.api_key, record.model)
+        groups.setdefault(name, []).append(record)
+    return list(groups.values())
+
+
+def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> None:
+    first = records[0]
+    fake = tx.one(_FAKE, of_workload_uid=first.endpoint_uid)
+    _append(
+        tx,
+        at=int(tx.now),
+        kind="tokens",
+        tenant=tenant_of(first.project),
+        project=first.project,
+        workload_kind="Endpoint",
+        workload_name=first.endpoint,
+        workload_uid=first.endpoint_uid,
+        fake=bool(fake and fake[0]),
+        model=first.model,
+        api_key=first.api_key,
+        requests=len(records),
+        input_tokens=sum(record.input_tokens for record in records),
+        cached_input_tokens=sum(record.cached_input_tokens for record in records),
+        output_tokens=sum(record.output_tokens for record in records),
+    )
+
+
+def _correct(tx: Tx, number: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
+    row = tx.one(_ROW, of_id=number)
+    if row is None:
+        raise NotFound(f"there is no ledger row {number}")
+    old = dict(zip(_FIELDS[1:], row[1:], strict=True))
+    entry = _append(tx, **{**old, **quantities, "kind": "correction", "corrects": number, "at": int(tx.now)})
+    audit.append(tx, writer, "correct", Key("LedgerEntry", "", str(number)), "")
+    return entry

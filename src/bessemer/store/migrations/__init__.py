@@ -1,0 +1,35 @@
+"""Migrations, a module per version under ``versions``, applied in order by Alembic's operations.
+
+Invariant: a version that was released never changes. A new one is a new module and the new ``HEAD``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+
+def upgrade(path: Path, version: str | None) -> bool:
+    """Bring the SQLite file at ``path`` from ``version`` (None: empty) to the newest. False where it is unknown."""
+    scripts = ScriptDirectory(str(Path(__file__).parent))
+    try:
+        steps = list(scripts.iterate_revisions("head", version or "base"))
+    except CommandError:
+        return False
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            context = MigrationContext.configure(connection)
+            with Operations.context(context):
+                for step in reversed(steps):
+                    step.module.upgrade()
+                    context.stamp(scripts, step.revision)
+    finally:
+        engine.dispose()
+    return True

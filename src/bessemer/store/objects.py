@@ -1,0 +1,186 @@
+"""`ports.Objects` in SQL: reads from the reader, writes as operations of the one writer, watches from the feed.
+
+Here stand the operations (who may, what becomes of the body, what goes with it); `rows` writes them with their history.
+Invariants: a write that changes nothing keeps the revision; what has finalizers is only marked by a deletion; what an
+object owned follows it in the same transaction; a status write of a Claim moves its ledger in the same transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
+from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
+from bessemer.core.resource import Change, Key
+from bessemer.store import audit, documents, ledger, quota, rules
+from bessemer.store.collect import begin_deletion, finish_deletion
+from bessemer.store.documents import Document
+from bessemer.store.feed import Feed, Watcher
+from bessemer.store.kinds import CLAIM, HOST, StoreKind
+from bessemer.store.reader import WINDOW, Reader
+from bessemer.store.rows import exists, find, load, save
+from bessemer.store.writer import Committer, Tx
+
+
+class ObjectTable:
+    """Implements `ports.Objects`."""
+
+    def __init__(self, committer: Committer, reader: Reader, feed: Feed, kinds: Mapping[str, StoreKind]) -> None:
+        self._committer = committer
+        self._reader = reader
+        self._feed = feed
+        self._kinds = kinds
+
+    async def get(self, key: Key) -> Stored:
+        """Raises NotFound."""
+        return self._reader.get(key)
+
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+        """In order of namespace and name, all of one revision. Raises Expired, Malformed."""
+        return await self._reader.page(scope, limit=limit, after=after)
+
+    async def create(self, body: Mapping[str, Any], writer: Writer, *, dry_run: bool = False) -> Stored:
+        """Raises AlreadyExists, Forbidden, QuotaExceeded, Invalid, and Conflict where an owner is gone."""
+        said = documents.settled(body)
+        key = documents.key_of(said, self._kinds)
+        rules.may_write_main(key, writer)
+        return await self._committer.submit(lambda tx: _create(tx, said, key, self._kinds, writer), dry_run=dry_run)
+
+    async def replace(
+        self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
+    ) -> Stored:
+        """Replace one part. Raises NotFound, Conflict, Forbidden, Invalid."""
+        said = documents.settled(body)
+        key = documents.key_of(said, self._kinds)
+        if part == "main":
+            rules.may_write_main(key, writer)
+            return await self._committer.submit(
+                lambda tx: _replace_main(tx, said, key, self._kinds, writer), dry_run=dry_run
+            )
+        return await self._committer.submit(lambda tx: _replace_part(tx, said, key, part, writer), dry_run=dry_run)
+
+    async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
+        """Delete, or set deletionTimestamp while finalizers stand. Raises NotFound, Conflict, Forbidden."""
+        rules.may_write_main(key, writer)
+        return await self._committer.submit(lambda tx: _delete(tx, key, self._kinds, writer, uid=uid), dry_run=dry_run)
+
+    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        """Every change after ``since``, in order, for ever; see `ports.Objects.watch`. Raises Expired."""
+        watcher = self._feed.join(scope)
+        try:
+            if since is None:
+                page = await self._reader.page(scope)
+                for item in page.items:
+                    yield Change(item.revision, "ADDED", item.key, item.uid, item.host, item.body)
+                position = page.revision
+                yield Bookmark(position)
+            else:
+                position = since
+                if since > self._reader.revision():
+                    raise Expired("that revision has not been given yet: list again")
+                watcher.lagging = since < self._feed.revision
+            async for event in self._follow(watcher, position):
+                yield event
+        finally:
+            self._feed.leave(watcher)
+
+    async def _follow(self, watcher: Watcher, position: int) -> AsyncIterator[Change | Bookmark]:
+        """Queue and history by turns. Nothing happens in the loop between a look at the feed and the next await."""
+        while True:
+            if watcher.lagging:
+                watcher.lagging = False  # from here on the queue fills again, from the feed's revision on
+                until = self._feed.revision
+                while position < until:
+                    end = min(position + WINDOW, until)
+                    for change in self._reader.history(watcher.scope, position, end):
+                        yield change
+                    position = end
+                    await asyncio.sleep(0)
+            while watcher.queue:
+                change = watcher.queue.popleft()
+                if change.revision > position:
+                    position = change.revision
+                    yield change
+            if watcher.lagging or watcher.queue:
+                continue
+            if watcher.due:
+                watcher.due = False
+                if position < self._feed.revision:
+                    position = self._feed.revision
+                    yield Bookmark(position)
+                    continue
+            await watcher.wait()
+
+
+Kinds = Mapping[str, StoreKind]
+
+
+def _create(tx: Tx, said: Document, key: Key, kinds: Kinds, writer: Writer) -> Stored:
+    facts = kinds[key.kind]
+    if find(tx, key) is not None:
+        raise AlreadyExists(f"{key} exists already")
+    document = documents.fresh(said, key, facts, now=tx.now)
+    require_owners(tx, document)
+    if facts.meter:
+        quota.count(tx, key.namespace, facts.meter, 1)
+    row = save(tx, document, None)
+    audit.append(tx, writer, "create", key, row.uid)
+    return row.stored()
+
+
+def require_owners(tx: Tx, document: Document) -> None:
+    """An owner that is gone would never take this object with it. Raises Conflict."""
+    for owner in documents.owners_of(document):
+        if not exists(tx, owner):
+            raise Conflict(f"the owner of {document['kind']} {document['metadata']['name']} does not exist any more")
+
+
+def _replace_main(tx: Tx, said: Document, key: Key, kinds: Kinds, writer: Writer) -> Stored:
+    row = load(tx, key)
+    old = row.document()
+    documents.check(said["metadata"], row.uid, row.revision, key)
+    keep = kinds[key.kind].finalizer if writer.kind == "user" else ""
+    document = documents.merged_main(old, said, keep_finalizer=keep)
+    if document == old:
+        return row.stored()
+    if documents.deleting(old) and not documents.finalizers(document):
+        return finish_deletion(tx, row._replace(body=documents.encode(document)), writer, kinds).stored()
+    if documents.owners_of(document) != documents.owners_of(old):
+        require_owners(tx, document)
+    saved = save(tx, document, row)
+    audit.append(tx, writer, "update", key, row.uid)
+    return saved.stored()
+
+
+def _replace_part(tx: Tx, said: Document, key: Key, part: Part, writer: Writer) -> Stored:
+    row = load(tx, key)
+    rules.may_write_part(key, row.host, part, writer)
+    old = row.document()
+    documents.check(said["metadata"], row.uid, row.revision, key)
+    if part == "report":
+        document = documents.merged_field(old, said, "report")
+    else:
+        document = documents.merged_status(old, said, keep=("report",) if key.kind == HOST else ())
+    if document == old:
+        return row.stored()
+    if key.kind == CLAIM:
+        ledger.follow(tx, row.uid, _phase(document))
+    saved = save(tx, document, row)
+    if writer.kind in ("user", "system"):
+        audit.append(tx, writer, f"update {part}", key, row.uid)
+    return saved.stored()
+
+
+def _phase(document: Document) -> str:
+    phase = document["status"].get("phase", "Pending")
+    if not isinstance(phase, str):
+        raise Invalid("the status has no phase that can be read")
+    return phase
+
+
+def _delete(tx: Tx, key: Key, kinds: Kinds, writer: Writer, *, uid: str) -> Stored:
+    row = load(tx, key)
+    documents.check({"uid": uid}, row.uid, row.revision, key)
+    return begin_deletion(tx, row, writer, kinds).stored()

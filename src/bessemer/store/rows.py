@@ -1,0 +1,174 @@
+"""Object rows inside a transaction: load, save, remove, each with its change. Every write of an object ends here.
+
+Invariant: a row, its change, its owners and its revision are written together. What may be written is decided before.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, bindparam, delete, insert, select, update
+
+from bessemer.core.errors import NotFound
+from bessemer.core.ports import Stored
+from bessemer.core.resource import Change, Key
+from bessemer.store.documents import Document, decode, encode, host_of, labels_of, owners_of, read_labels
+from bessemer.store.feed import CHANGE_TYPES, Entry
+from bessemer.store.kinds import EVENT
+from bessemer.store.schema import changes, dependents, objects, of, sealed
+from bessemer.store.writer import Tx
+
+_COLUMNS = (
+    objects.c.kind,
+    objects.c.namespace,
+    objects.c.name,
+    objects.c.uid,
+    objects.c.host,
+    objects.c.generation,
+    objects.c.revision,
+    objects.c.labels,
+    objects.c.body,
+)
+_THIS = (of(objects.c.kind), of(objects.c.namespace), of(objects.c.name))
+
+ROWS: Select[Any] = select(*_COLUMNS)
+LOAD = ROWS.where(*_THIS)
+BY_UID = ROWS.where(of(objects.c.uid))
+_EXISTS = select(objects.c.kind).where(of(objects.c.uid))
+_INSERT = insert(objects)
+_UPDATE = (
+    update(objects)
+    .values({name: bindparam(name) for name in ("generation", "revision", "updated", "labels", "body")})
+    .where(*_THIS)
+)
+_DELETE = delete(objects).where(*_THIS)
+_CHANGE = insert(changes)
+_OWNED = insert(dependents)
+_DISOWN = delete(dependents).where(of(dependents.c.uid))
+_UNSEAL = delete(sealed).where(of(sealed.c.uid))
+
+
+class Row(NamedTuple):
+    """An object as its row has it."""
+
+    key: Key
+    uid: str
+    host: str
+    generation: int
+    revision: int
+    labels: str
+    body: bytes
+
+    @classmethod
+    def of(cls, row: Any) -> Row:
+        """From the columns of `ROWS`."""
+        return cls(Key(row[0], row[1], row[2]), *row[3:])
+
+    def stored(self) -> Stored:
+        """As the ports know it."""
+        return Stored(self.key, self.uid, self.revision, self.generation, self.host, self.body)
+
+    def document(self) -> Document:
+        """Its body, to be changed."""
+        return decode(self.body)
+
+
+def place(key: Key) -> dict[str, str]:
+    """The parameters of a statement on one object."""
+    return {"of_kind": key.kind, "of_namespace": key.namespace, "of_name": key.name}
+
+
+def find(tx: Tx, key: Key) -> Row | None:
+    """The row, or None."""
+    row = tx.one(LOAD, **place(key))
+    return Row.of(row) if row is not None else None
+
+
+def load(tx: Tx, key: Key) -> Row:
+    """The row. Raises NotFound."""
+    row = find(tx, key)
+    if row is None:
+        raise NotFound(f"{key} does not exist")
+    return row
+
+
+def exists(tx: Tx, uid: str) -> bool:
+    """Whether any object has the uid."""
+    return tx.one(_EXISTS, of_uid=uid) is not None
+
+
+def save(tx: Tx, document: Document, before: Row | None) -> Row:
+    """Write a new body and its change; the body gets the revision."""
+    metadata = document["metadata"]
+    revision = tx.next_revision()
+    metadata["resourceVersion"] = str(revision)
+    key = Key(document["kind"], metadata.get("namespace", ""), metadata["name"])
+    row = Row(
+        key,
+        metadata["uid"],
+        host_of(document),
+        metadata.get("generation", 1),
+        revision,
+        labels_of(document),
+        encode(document),
+    )
+    values = {
+        "generation": row.generation,
+        "revision": revision,
+        "updated": int(tx.now),
+        "labels": row.labels,
+        "body": row.body,
+    }
+    if before is None:
+        names = {"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": row.uid, "host": row.host}
+        tx.run(_INSERT, **names, **values)
+        own(tx, row.uid, owners_of(document))
+        _append(tx, 0, row, "")
+    else:
+        tx.run(_UPDATE, **place(key), **values)
+        if owners_of(document) != owners_of(before.document()):
+            tx.run(_DISOWN, of_uid=row.uid)
+            own(tx, row.uid, owners_of(document))
+        _append(tx, 1, row, before.labels)
+    return row
+
+
+def remove(tx: Tx, before: Row) -> Row:
+    """Drop the row with its sealed values; the change's body carries the revision of the deletion."""
+    revision = tx.next_revision()
+    document = before.document()
+    document["metadata"]["resourceVersion"] = str(revision)
+    row = before._replace(revision=revision, body=encode(document))
+    tx.run(_DELETE, **place(row.key))
+    tx.run(_DISOWN, of_uid=row.uid)
+    if row.key.kind != EVENT:
+        tx.run(_UNSEAL, of_uid=row.uid)
+    _append(tx, 2, row, before.labels)
+    return row
+
+
+def own(tx: Tx, uid: str, owners: list[str]) -> None:
+    """Note whom an object goes with."""
+    for owner in dict.fromkeys(owners):
+        tx.run(_OWNED, owner=owner, uid=uid)
+
+
+def _append(tx: Tx, kind: int, row: Row, labels_before: str) -> None:
+    key = row.key
+    tx.run(
+        _CHANGE,
+        revision=row.revision,
+        at=int(tx.now),
+        type=kind,
+        kind=key.kind,
+        namespace=key.namespace,
+        name=key.name,
+        uid=row.uid,
+        host=row.host,
+        labels=row.labels,
+        labels_before=labels_before,
+        body=row.body,
+    )
+    before = read_labels(labels_before) if kind else None
+    change = Change(row.revision, CHANGE_TYPES[kind], key, row.uid, row.host, row.body, before)
+    tx.entries.append(Entry(change, row.labels))

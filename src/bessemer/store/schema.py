@@ -1,0 +1,242 @@
+"""The tables. Two for objects and their history, one each for what two writers could both take, or what never changes.
+
+Invariants: ``changes.revision`` is dense and in order of commit; ``ledger`` and ``audit`` refuse UPDATE and DELETE by
+trigger; a device row names at most one claim; no counter is negative. Types are plain integers, texts and bytes, so
+that statements compiled from here run on a bare driver with no conversion.
+
+This is not where statements live: each module keeps its own beside its operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    text,
+)
+from sqlalchemy.sql.elements import ColumnElement
+
+METADATA = MetaData()
+
+
+def of(column: Column[Any]) -> ColumnElement[bool]:
+    """``column = :of_NAME``: a condition whose parameter cannot be mistaken for a value to be set."""
+    return column == bindparam(f"of_{column.name}")
+
+
+def _text(name: str, **options: Any) -> Column[str]:
+    return Column(name, Text, nullable=False, **options)
+
+
+def _int(name: str, **options: Any) -> Column[int]:
+    return Column(name, Integer, nullable=False, **options)
+
+
+counters = Table(
+    "counters",
+    METADATA,
+    _text("name", primary_key=True),
+    _int("value"),
+    sqlite_with_rowid=False,
+)
+"""``revision``: the last one given. ``floor``: history reaches back to the changes after it."""
+
+objects = Table(
+    "objects",
+    METADATA,
+    _text("kind", primary_key=True),
+    _text("namespace", primary_key=True),
+    _text("name", primary_key=True),
+    _text("uid"),
+    _text("host"),
+    _int("generation"),
+    _int("revision"),
+    _int("updated"),
+    _text("labels"),
+    Column("body", LargeBinary, nullable=False),
+    Index("objects_uid", "uid", unique=True),
+    Index(
+        "objects_host",
+        "kind",
+        "host",
+        "namespace",
+        "name",
+        sqlite_where=text("host <> ''"),
+    ),
+    Index("objects_events", "updated", sqlite_where=text("kind = 'Event'")),
+    sqlite_with_rowid=False,
+)
+
+changes = Table(
+    "changes",
+    METADATA,
+    _int("revision", primary_key=True, autoincrement=False),
+    _int("at"),
+    _int("type"),
+    _text("kind"),
+    _text("namespace"),
+    _text("name"),
+    _text("uid"),
+    _text("host"),
+    _text("labels"),
+    _text("labels_before"),
+    Column("body", LargeBinary, nullable=False),
+    Index("changes_host", "kind", "host", "revision", sqlite_where=text("host <> ''")),
+)
+
+dependents = Table(
+    "dependents",
+    METADATA,
+    _text("owner", primary_key=True),
+    _text("uid", primary_key=True),
+    Index("dependents_uid", "uid"),
+    sqlite_with_rowid=False,
+)
+"""The owner references of bodies (and which object an Event is about), the other way round."""
+
+hosts = Table(
+    "hosts",
+    METADATA,
+    _text("host", primary_key=True),
+    _int("schedulable"),
+    sqlite_with_rowid=False,
+)
+
+numa = Table(
+    "numa",
+    METADATA,
+    _text("host", primary_key=True),
+    _int("node", primary_key=True, autoincrement=False),
+    _int("milli_cores"),
+    _int("milli_cores_used"),
+    _int("memory_bytes"),
+    _int("memory_bytes_used"),
+    CheckConstraint("milli_cores_used >= 0 AND memory_bytes_used >= 0"),
+    sqlite_with_rowid=False,
+)
+"""A node may be used beyond what it has: when its totals shrink under what runs. `take` never passes them."""
+
+devices = Table(
+    "devices",
+    METADATA,
+    _text("host", primary_key=True),
+    _text("device", primary_key=True),
+    _text("model"),
+    _text("kind"),
+    _int("healthy"),
+    _text("claim"),
+    _int("lost"),
+    Index("devices_claim", "claim", sqlite_where=text("claim <> ''")),
+    CheckConstraint("lost = 0 OR claim <> ''"),
+    sqlite_with_rowid=False,
+)
+
+quota = Table(
+    "quota",
+    METADATA,
+    _text("scope", primary_key=True),
+    _text("meter", primary_key=True),
+    _int("used"),
+    Column("bound", Integer),
+    CheckConstraint("used >= 0"),
+    sqlite_with_rowid=False,
+)
+
+ledger = Table(
+    "ledger",
+    METADATA,
+    _int("id", primary_key=True),
+    _int("at"),
+    _text("kind"),
+    _text("tenant"),
+    _text("project"),
+    _text("workload_kind"),
+    _text("workload_name"),
+    _text("workload_uid"),
+    _text("claim_uid"),
+    _text("host"),
+    _int("fake"),
+    Column("state", Text),
+    _text("flavor"),
+    _text("device_model"),
+    _int("devices"),
+    _int("milli_cores"),
+    _int("memory_bytes"),
+    _text("model"),
+    _text("api_key"),
+    _int("requests"),
+    _int("input_tokens"),
+    _int("cached_input_tokens"),
+    _int("output_tokens"),
+    Column("corrects", Integer),
+    Index("ledger_claim", "claim_uid", "id", sqlite_where=text("claim_uid <> ''")),
+    Index("ledger_workload", "workload_uid", "id"),
+    Index("ledger_project", "project", "id"),
+    Index("ledger_tenant", "tenant", "id"),
+    Index(
+        "ledger_once",
+        "claim_uid",
+        "kind",
+        unique=True,
+        sqlite_where=text("kind IN ('open', 'close')"),
+    ),
+)
+
+spools = Table(
+    "spools",
+    METADATA,
+    _text("gateway_uid", primary_key=True),
+    _text("spool_uid", primary_key=True),
+    _int("sequence"),
+    sqlite_with_rowid=False,
+)
+
+leases = Table(
+    "leases",
+    METADATA,
+    _text("name", primary_key=True),
+    _text("holder"),
+    _int("fence"),
+    Column("expires_at", Float, nullable=False),
+    Column("ttl", Float, nullable=False),
+    _text("note"),
+    sqlite_with_rowid=False,
+)
+
+audit = Table(
+    "audit",
+    METADATA,
+    _int("id", primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    _text("writer"),
+    _text("verb"),
+    _text("key"),
+    _text("uid"),
+    _int("allowed"),
+    _text("reason"),
+    _text("request_id"),
+    _text("source"),
+    _text("digest"),
+)
+
+sealed = Table(
+    "sealed",
+    METADATA,
+    _text("uid", primary_key=True),
+    _text("field", primary_key=True),
+    Column("ciphertext", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+APPEND_ONLY = ("ledger", "audit")
+"""Tables whose rows are final; triggers say so to whoever writes SQL by hand."""

@@ -1,0 +1,128 @@
+"""The executor on SQLite: connections, pragmas, and Core statements compiled once.
+
+``synchronous=FULL`` and WAL: a commit that returned survives the loss of power. One connection writes, from one thread;
+others read, and a reader inside `snapshot` sees one revision however long it looks.
+
+Nothing outside this module knows that the database is SQLite, but for migrations.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sqlalchemy import Select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.dml import UpdateBase
+
+Statement = Select[Any] | UpdateBase
+
+_CHECKPOINT_PAGES = 10_000
+_BUSY_MS = 5_000
+_CACHE_KIB = 32_768
+
+
+class Texts(dict[Statement, tuple[str, Mapping[str, Any]]]):
+    """Statement → its SQL and the constants in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dialect = sqlite.dialect(paramstyle="named")
+
+    def __missing__(self, statement: Statement) -> tuple[str, Mapping[str, Any]]:
+        compiled = statement.compile(dialect=self._dialect)
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self[statement] = (str(compiled), constants)
+        return self[statement]
+
+
+class Session:
+    """One connection. The statement's parameters are passed by name; every one without a constant is required."""
+
+    refusals: ClassVar[tuple[type[Exception], ...]] = (
+        sqlite3.IntegrityError,
+        sqlite3.DataError,
+        sqlite3.ProgrammingError,
+        sqlite3.InterfaceError,
+    )
+    """The statement was wrong, the database is well."""
+    faults: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)
+    """The database is not well: full, locked, broken."""
+
+    def __init__(self, path: Path, *, texts: Texts, durable: bool = True) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
+        self._execute = self._connection.execute
+        self._texts = texts
+        for pragma in (
+            f"busy_timeout={_BUSY_MS}",
+            "journal_mode=WAL",
+            f"synchronous={'FULL' if durable else 'OFF'}",
+            f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
+            f"cache_size=-{_CACHE_KIB}",
+            "temp_store=MEMORY",
+        ):
+            self._execute(f"PRAGMA {pragma}")
+
+    def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        """Run one statement."""
+        sql, constants = self._texts[statement]
+        return self._execute(sql, {**constants, **values} if constants else values)
+
+    def begin(self) -> None:
+        """Open the one writing transaction."""
+        self._execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def savepoint(self) -> None:
+        self._execute("SAVEPOINT op")
+
+    def keep(self) -> None:
+        """Let the savepoint's writes stand."""
+        self._execute("RELEASE op")
+
+    def undo(self) -> None:
+        """Take the savepoint's writes back."""
+        self._execute("ROLLBACK TO op")
+        self._execute("RELEASE op")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the transaction still stands: SQLite ends it by itself where the disk is full."""
+        return self._connection.in_transaction
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """One view of everything for as long as the block lasts."""
+        self.look()
+        try:
+            yield
+        finally:
+            self.rollback()
+
+    def look(self) -> None:
+        """Begin a reading transaction; `rollback` ends it."""
+        self._execute("BEGIN")
+
+    def script(self, sql: str) -> None:
+        """Several statements of DDL."""
+        self._connection.executescript(sql)
+
+    def version(self) -> str | None:
+        """The schema's version; None for an empty file."""
+        named = self._execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+        if named is None:
+            return None
+        row = self._execute("SELECT version_num FROM alembic_version").fetchone()
+        return str(row[0]) if row is not None else None
+
+    def close(self) -> None:
+        self._connection.close()
