@@ -70,7 +70,7 @@ def label_problems(name: str, *, longest: int = 63) -> Iterator[Cause]:
         yield Cause("metadata.name", f"must be 1 to {longest} of a-z, 0-9 and -, with a letter or digit at both ends")
 
 
-def duplicates(path: str, values: Sequence[str], field: str = "") -> Iterator[Cause]:
+def duplicates(path: str, values: Sequence[str], *, field: str = "") -> Iterator[Cause]:
     """Every entry of a list that stands there a second time, by its path."""
     for index, value in enumerate(values):
         if value in values[:index]:
@@ -96,7 +96,7 @@ def quota_problems(path: str, quota: Quota) -> Iterator[Cause]:
             yield Cause(f"{path}.devices[{model[:63]}]", "must not be negative")
 
 
-def unchangeable(path: str, new: Any, old: Any, *, why: str) -> Iterator[Cause]:
+def unchangeable(path: str, *, new: Any, old: Any, why: str) -> Iterator[Cause]:
     """A field that keeps its first value."""
     if new != old:
         yield Cause(path, f"cannot change from {str(old)[:63]!r}: {why}")

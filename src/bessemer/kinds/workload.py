@@ -37,16 +37,22 @@ class HostView:
     message: str = ""
 
 
-async def read(ctx: Context, resource: type[R], key: Key) -> R | None:
+async def read(ctx: Context, resource: type[R], *, name: str, namespace: str = "") -> R | None:
     """The object, or None where there is none."""
     try:
-        stored = await ctx.objects.get(key)
+        stored = await ctx.objects.get(Key(resource.KIND, namespace, name))
     except NotFound:
         return None
     return resource.load(stored.body)
 
 
 # --- claims -----------------------------------------------------------------------------------------------------
+
+
+async def claim_of(ctx: Context, workload: Resource[Any, Any]) -> Claim | None:
+    """The claim of a workload that holds one, or one that an earlier workload of its name held."""
+    key = claim_key(workload)
+    return await read(ctx, Claim, namespace=key.namespace, name=key.name)
 
 
 def claim_key(workload: Resource[Any, Any], replica: int = 0) -> Key:
@@ -67,8 +73,8 @@ async def own_claims(ctx: Context, workload: Resource[Any, Any]) -> Sequence[Cla
 async def take(
     ctx: Context,
     workload: Resource[Any, Any],
-    decision: Decision,
     *,
+    decision: Decision,
     flavor: Flavor,
     intent: Mapping[str, Any],
     replica: int = 0,
@@ -94,7 +100,7 @@ async def take(
     ctx.fleet.assume(decision, stored.uid)
 
 
-async def let_go(ctx: Context, claim: Claim, host: HostView) -> str:
+async def let_go(ctx: Context, claim: Claim, *, host: HostView) -> str:
     """One step towards the claim's end. "" when it is released, else what it waits for."""
     if claim.status.phase == "Gone" or host.fenced:
         await ctx.capacity.release(claim.key, CONTROLLER, fenced=host.fenced)
@@ -112,7 +118,7 @@ async def let_go(ctx: Context, claim: Claim, host: HostView) -> str:
 
 async def host_view(ctx: Context, name: str) -> HostView:
     """How the host is. A Host that is gone can run nothing any more: its claims may be released."""
-    host = await read(ctx, Host, Key("Host", "", name))
+    host = await read(ctx, Host, name=name)
     if host is None:
         return HostView(name, reachable=False, fenced=True, message=f"Host {name} is gone")
     reachable = host.status.condition("Reachable")
@@ -133,7 +139,7 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 # --- placement --------------------------------------------------------------------------------------------------
 
 
-def request_of(namespace: str, flavor: FlavorSpec, tolerations: Sequence[Toleration], **wishes: Any) -> Request:
+def request_of(namespace: str, flavor: FlavorSpec, *, tolerations: Sequence[Toleration], **wishes: Any) -> Request:
     """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
     return Request(
         tenant=tenant_of(namespace),

@@ -17,7 +17,7 @@ from pydantic import Field
 from bessemer.core.resource import ApiModel
 from bessemer.core.units import GIB, SECONDS_PER_HOUR, show_money
 from bessemer.core.values import LedgerEntry
-from bessemer.metering.plan import Plan
+from bessemer.metering.plan import Plan, Rates
 from bessemer.metering.rows import Segment, effective, segments
 
 Meter = Literal["cores", "memory", "devices", "input_tokens", "cached_input_tokens", "output_tokens"]
@@ -99,7 +99,7 @@ def derive(entries: Iterable[LedgerEntry], plan: Plan, *, start: int, end: int) 
     for row in rows:
         if row.kind == "tokens" and start <= row.at < end:
             _add_tokens(sums, row)
-    lines = [_line(slot, sums[slot], plan) for slot in sorted(sums) if sums[slot].quantity]
+    lines = [_line(slot, sums[slot], plan=plan) for slot in sorted(sums) if sums[slot].quantity]
     return Invoice(
         start=start,
         end=end,
@@ -127,13 +127,13 @@ def half_up(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def _slot(row: LedgerEntry, meter: Meter, model: str) -> _Slot:
+def _slot(row: LedgerEntry, meter: Meter, *, model: str) -> _Slot:
     return _Slot(
         row.workload_kind, row.workload_name, row.workload_uid, row.project, row.fake, METERS.index(meter), model
     )
 
 
-def _add(sums: dict[_Slot, _Sum], slot: _Slot, quantity: int, *, seconds: int = 0, rows: Iterable[int]) -> None:
+def _add(sums: dict[_Slot, _Sum], slot: _Slot, *, quantity: int, seconds: int = 0, rows: Iterable[int]) -> None:
     total = sums.setdefault(slot, _Sum())
     total.quantity += quantity
     total.seconds += seconds
@@ -148,7 +148,7 @@ def _add_segment(sums: dict[_Slot, _Sum], segment: Segment) -> None:
         ("devices", claim.devices, claim.device_model),
     )
     for meter, amount, model in quantities:
-        _add(sums, _slot(claim, meter, model), amount * seconds, seconds=seconds, rows=segment.rows)
+        _add(sums, _slot(claim, meter, model=model), quantity=amount * seconds, seconds=seconds, rows=segment.rows)
 
 
 def _add_tokens(sums: dict[_Slot, _Sum], row: LedgerEntry) -> None:
@@ -158,26 +158,25 @@ def _add_tokens(sums: dict[_Slot, _Sum], row: LedgerEntry) -> None:
         ("output_tokens", row.output_tokens),
     )
     for meter, amount in quantities:
-        _add(sums, _slot(row, meter, row.model), amount, rows=(row.id,))
+        _add(sums, _slot(row, meter, model=row.model), quantity=amount, rows=(row.id,))
 
 
-def _price(plan: Plan, meter: Meter, model: str) -> int:
-    rates = plan.rates
+def _price(rates: Rates, slot: _Slot) -> int:
     prices: dict[Meter, int] = {
         "cores": rates.core_hour,
         "memory": rates.memory_gib_hour,
-        "devices": rates.device(model),
+        "devices": rates.device(slot.model),
         "input_tokens": rates.million_input_tokens,
         "cached_input_tokens": rates.million_cached_input_tokens,
         "output_tokens": rates.million_output_tokens,
     }
-    return prices[meter]
+    return prices[METERS[slot.meter]]
 
 
-def _line(slot: _Slot, total: _Sum, plan: Plan) -> Line:
+def _line(slot: _Slot, total: _Sum, *, plan: Plan) -> Line:
     meter = METERS[slot.meter]
     unit, divisor = _UNITS[meter]
-    price = _price(plan, meter, slot.model)
+    price = _price(plan.rates, slot)
     amount = half_up(total.quantity * price, divisor)
     return Line(
         workload_kind=slot.kind,
@@ -193,12 +192,12 @@ def _line(slot: _Slot, total: _Sum, plan: Plan) -> Line:
         unit_price_micro=price,
         amount_micro=amount,
         seconds=total.seconds,
-        formula=_formula(meter, total, price, amount, plan.currency),
+        formula=_formula(meter, total, price=price, amount=amount, currency=plan.currency),
         rows=_ranges(total.rows),
     )
 
 
-def _formula(meter: Meter, total: _Sum, price: int, amount: int, currency: str) -> str:
+def _formula(meter: Meter, total: _Sum, *, price: int, amount: int, currency: str) -> str:
     """``2 cores on average × 3,600 s = 2 core-hours × EUR 0.040000 = EUR 0.080000``, with what the meter counts."""
     unit, divisor = _UNITS[meter]
     cost = f"× {show_money(price, currency)} per {unit} = {show_money(amount, currency)}"

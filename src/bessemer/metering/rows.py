@@ -65,10 +65,10 @@ def segments(rows: Sequence[LedgerEntry], *, start: int, end: int) -> Iterator[S
         if row.kind != "tokens":
             by_claim.setdefault(row.claim_uid, []).append(row)
     for claim_rows in by_claim.values():
-        yield from _of_claim(claim_rows, start, end)
+        yield from _of_claim(claim_rows, start=start, end=end)
 
 
-def _of_claim(rows: Sequence[LedgerEntry], start: int, end: int) -> Iterator[Segment]:
+def _of_claim(rows: Sequence[LedgerEntry], *, start: int, end: int) -> Iterator[Segment]:
     opened = rows[0]
     state: BillingState = "deploying"
     for index, row in enumerate(rows):

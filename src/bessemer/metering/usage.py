@@ -36,7 +36,7 @@ def usage(
     rows = [row for row in effective(entries) if not workload_uid or row.workload_uid == workload_uid]
     sums = [dict.fromkeys(_FIELDS, 0) for _ in range(start, end, step_seconds)]
     for segment in segments(rows, start=start, end=end):
-        _spread(sums, segment, start, step_seconds)
+        _spread(sums, segment, start=start, step=step_seconds)
     for row in rows:
         if row.kind == "tokens" and start <= row.at < end:
             here = sums[(row.at - start) // step_seconds]
@@ -44,7 +44,7 @@ def usage(
             here["input_tokens"] += row.input_tokens
             here["output_tokens"] += row.output_tokens
     return [
-        _point(start + i * step_seconds, min(step_seconds, end - start - i * step_seconds), s)
+        _point(start + i * step_seconds, s, seconds=min(step_seconds, end - start - i * step_seconds))
         for i, s in enumerate(sums)
     ]
 
@@ -52,7 +52,7 @@ def usage(
 _FIELDS = ("milli_cores", "memory_bytes", "devices", "requests", "input_tokens", "output_tokens")
 
 
-def _spread(sums: Sequence[dict[str, int]], segment: Segment, start: int, step: int) -> None:
+def _spread(sums: Sequence[dict[str, int]], segment: Segment, *, start: int, step: int) -> None:
     """Add a segment's quantity times seconds to each step that it touches."""
     first, last = (segment.start - start) // step, (segment.end - 1 - start) // step
     for index in range(first, last + 1):
@@ -62,7 +62,7 @@ def _spread(sums: Sequence[dict[str, int]], segment: Segment, start: int, step: 
             sums[index][name] += getattr(segment.claim, name) * seconds
 
 
-def _point(at: int, seconds: int, total: dict[str, int]) -> UsagePoint:
+def _point(at: int, total: dict[str, int], *, seconds: int) -> UsagePoint:
     return UsagePoint(
         at=at,
         cores=total["milli_cores"] / 1000 / seconds,

@@ -42,7 +42,7 @@ def validate(new: PricePlan, old: PricePlan | None) -> Sequence[Cause]:
     """One currency for good: rows that were priced in one cannot be priced in another."""
     causes = [*duplicates("spec.billedStates", new.spec.billed_states)]
     if old is not None:
-        causes += unchangeable("spec.currency", new.spec.currency, old.spec.currency, why="make another plan")
+        causes += unchangeable("spec.currency", new=new.spec.currency, old=old.spec.currency, why="make another plan")
     return causes
 
 

@@ -25,9 +25,7 @@ class ClaimStatus(Status):
     pid: int | None = None
     started_at: str | None = None
     restarts: int = 0
-    detail: dict[str, Any] = Field(
-        default_factory=dict, description="What only the workload's kind reads."
-    )
+    detail: dict[str, Any] = Field(default_factory=dict, description="What only the workload's kind reads.")
 
 
 class Claim(Resource[ClaimSpec, ClaimStatus]):

@@ -15,9 +15,7 @@ class FlavorSpec(ApiModel):
     memory: Bytes
     disk: Bytes = "0"
     gpus: int = Field(0, ge=0, le=64)
-    gpu_model: ShortText = Field(
-        "", description="As hosts report it; any model when empty."
-    )
+    gpu_model: ShortText = Field("", description="As hosts report it; any model when empty.")
     numa: NumaPolicy = "preferred"
     same_switch: bool = False
     same_nvlink: bool = False

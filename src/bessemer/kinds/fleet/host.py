@@ -19,9 +19,7 @@ FAKE_TAINT = "bessemer.dev/fake"
 class HostSpec(ApiModel):
     site: Label = "local"
     taints: list[Taint] = Field(default_factory=list, max_length=64)
-    unschedulable: bool = Field(
-        False, description="Cordoned: what runs goes on, nothing new lands here."
-    )
+    unschedulable: bool = Field(False, description="Cordoned: what runs goes on, nothing new lands here.")
     overcommit_milli: int = Field(
         1000,
         ge=1000,
@@ -32,16 +30,12 @@ class HostSpec(ApiModel):
         False,
         description="The agent's certificate is worth nothing; a new join is needed.",
     )
-    fenced: bool = Field(
-        False, description="An administrator's word that nothing runs there any more."
-    )
+    fenced: bool = Field(False, description="An administrator's word that nothing runs there any more.")
 
 
 class HostStatus(Status):
     report: Inventory | None = Field(None, description="What the agent found.")
-    key_fingerprint: str = Field(
-        "", description="SHA-256 of the joined agent's public key."
-    )
+    key_fingerprint: str = Field("", description="SHA-256 of the joined agent's public key.")
     joined_at: str | None = None
     message: str = ""
 

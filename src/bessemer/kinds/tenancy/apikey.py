@@ -53,15 +53,17 @@ async def reconcile(ctx: Context, key: ApiKey) -> Outcome:
     """Say whether it is good for anything, and look again when that ends."""
     left = epoch(key.spec.expires_at) - ctx.clock.now() if key.spec.expires_at else None
     if key.spec.disabled:
-        return _not_good(key, "Disabled", "revoked until it is enabled again")
+        return _not_good(key, "Disabled", message="revoked until it is enabled again")
     if left is not None and left <= 0:
-        return _not_good(key, "Expired", f"expired at {key.spec.expires_at}")
+        return _not_good(key, "Expired", message=f"expired at {key.spec.expires_at}")
     if not key.status.digest:
-        return _not_good(key, "Pending", f"has no token yet: make one with POST …/apikeys/{key.metadata.name}/token")
+        return _not_good(
+            key, "Pending", message=f"has no token yet: make one with POST …/apikeys/{key.metadata.name}/token"
+        )
     return Done(status=key.status.model_copy(update={"phase": "Active"}), again=left)
 
 
-def _not_good(key: ApiKey, phase: str, message: str) -> Outcome:
+def _not_good(key: ApiKey, phase: str, *, message: str) -> Outcome:
     reason = "NoToken" if phase == "Pending" else phase
     status = key.status.model_copy(update={"phase": phase})
     return Done(status=status, ready=False, reason=reason, message=message)

@@ -61,7 +61,7 @@ def tenant_of(project: str) -> str:
 def validate(new: Tenant, old: Tenant | None) -> Sequence[Cause]:
     """The name leaves room for a project's, and nobody is a member twice."""
     causes = [*quota_problems("spec.quota", new.spec.quota)]
-    causes += duplicates("spec.members", [member.user for member in new.spec.members], "user")
+    causes += duplicates("spec.members", [member.user for member in new.spec.members], field="user")
     if old is None:
         causes += label_problems(new.metadata.name, longest=60)
         if SEPARATOR in new.metadata.name:

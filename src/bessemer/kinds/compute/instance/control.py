@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from bessemer.core.errors import QuotaExceeded, Taken
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
+from bessemer.core.resource import Done, Fail, Outcome, Wait
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ClaimPhase, Refusal
 from bessemer.kinds import workload
@@ -54,7 +54,7 @@ REMEDIES: Mapping[str, str] = {
 
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
-    claim = await workload.read(ctx, Claim, workload.claim_key(instance))
+    claim = await workload.claim_of(ctx, instance)
     if claim is None:
         return await place(ctx, instance)
     if claim.spec.workload.uid != instance.uid:
@@ -63,19 +63,19 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
     host = await workload.host_view(ctx, claim.spec.host)
     if host.fenced or claim.deleting or claim.status.phase == "Gone":
         # The place is lost; the disk with it. What follows once the claim is released is a new place.
-        waits = await workload.let_go(ctx, claim, host)
+        waits = await workload.let_go(ctx, claim, host=host)
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
         return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0)
-    return fold(instance, await _amended(ctx, instance, claim), host)
+    return fold(instance, await _amended(ctx, instance, claim=claim), host=host)
 
 
 async def finalize(ctx: Context, instance: Instance) -> Outcome:
     """Ask for the claim's end, wait until its host says that nothing is left, give the hardware back."""
-    claim = await workload.read(ctx, Claim, workload.claim_key(instance))
+    claim = await workload.claim_of(ctx, instance)
     if claim is None or claim.spec.workload.uid != instance.uid:
         return Done()
     host = await workload.host_view(ctx, claim.spec.host)
-    waits = await workload.let_go(ctx, claim, host)
+    waits = await workload.let_go(ctx, claim, host=host)
     if not waits:
         return Done()
     update = {"phase": "Terminating", "message": waits}
@@ -84,7 +84,7 @@ async def finalize(ctx: Context, instance: Instance) -> Outcome:
     return Wait(reason=reason, message=waits, status=status, again=10.0, remedy=REMEDIES["Terminating"])
 
 
-async def _amended(ctx: Context, instance: Instance, claim: Claim) -> Claim:
+async def _amended(ctx: Context, instance: Instance, *, claim: Claim) -> Claim:
     """The claim, with what may change of its intent as the instance now says."""
     intent = InstanceIntent.model_validate(claim.spec.intent)
     update = {"running": instance.spec.running, "restart_policy": instance.spec.restart_policy}
@@ -97,12 +97,12 @@ async def _amended(ctx: Context, instance: Instance, claim: Claim) -> Claim:
 
 async def place(ctx: Context, instance: Instance) -> Outcome:
     """Find a host and take it."""
-    flavor = await workload.read(ctx, Flavor, Key("Flavor", "", instance.spec.flavor))
+    flavor = await workload.read(ctx, Flavor, name=instance.spec.flavor)
     if flavor is None:
-        return _missing(instance, "FlavorNotFound", f"there is no Flavor {instance.spec.flavor}")
-    image = await workload.read(ctx, Image, Key("Image", "", instance.spec.image))
+        return _missing(instance, "FlavorNotFound", message=f"there is no Flavor {instance.spec.flavor}")
+    image = await workload.read(ctx, Image, name=instance.spec.image)
     if image is None:
-        return _missing(instance, "ImageNotFound", f"there is no Image {instance.spec.image}")
+        return _missing(instance, "ImageNotFound", message=f"there is no Image {instance.spec.image}")
     if not image.status.digest:
         message = f"Image {instance.spec.image} is not imported yet"
         return Wait(reason="ImageNotReady", message=message, status=_pending(instance, message), again=5.0)
@@ -110,13 +110,14 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
         return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
     request = workload.request_of(
-        instance.metadata.namespace or "", flavor.spec, instance.spec.tolerations, virtualization=True
+        instance.metadata.namespace or "", flavor.spec, tolerations=instance.spec.tolerations, virtualization=True
     )
     decision = ctx.fleet.decide(request)
     if isinstance(decision, Refusal):
         return _unschedulable(instance, decision)
     try:
-        await workload.take(ctx, instance, decision, flavor=flavor, intent=intent_of(instance, flavor, image).dump())
+        intent = intent_of(instance, flavor=flavor, image=image).dump()
+        await workload.take(ctx, instance, decision=decision, flavor=flavor, intent=intent)
     except QuotaExceeded as error:
         remedy = "Delete something, or ask for a higher quota."
         status = _pending(instance, error.message)
@@ -129,7 +130,7 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     return Wait(reason="Placed", message=message, status=placed, again=30.0, remedy=REMEDIES["Preparing"])
 
 
-def intent_of(instance: Instance, flavor: Flavor, image: Image) -> InstanceIntent:
+def intent_of(instance: Instance, *, flavor: Flavor, image: Image) -> InstanceIntent:
     """What the host side is asked for, frozen at this moment."""
     return InstanceIntent(
         image=image.status.digest,
@@ -142,7 +143,7 @@ def intent_of(instance: Instance, flavor: Flavor, image: Image) -> InstanceInten
     )
 
 
-def fold(instance: Instance, claim: Claim, host: HostView) -> Outcome:
+def fold(instance: Instance, claim: Claim, *, host: HostView) -> Outcome:
     """The instance's status out of its claim's and its host's. Pure."""
     said = claim.status
     update = {
@@ -156,7 +157,7 @@ def fold(instance: Instance, claim: Claim, host: HostView) -> Outcome:
     }
     status = instance.status.model_copy(update=update)
     if not host.reachable:
-        return _wait(status, "Unknown", "HostSilent", host.message)
+        return _wait(status, "Unknown", reason="HostSilent", message=host.message)
     if said.observed_generation < claim.metadata.generation and said.phase in ("Running", "Stopped", "Failed"):
         return _changing(status, instance)
     phase = PHASES[said.phase]
@@ -168,22 +169,23 @@ def fold(instance: Instance, claim: Claim, host: HostView) -> Outcome:
     if phase == "Stopped":
         status = status.model_copy(update={"phase": phase, "message": said.message})
         return Done(status=status, ready=False, reason="Stopped", message="stopped as asked; its disk and place stay")
-    return _wait(status, phase, said.reason or phase, said.message or f"Host {claim.spec.host} has been asked")
+    message = said.message or f"Host {claim.spec.host} has been asked"
+    return _wait(status, phase, reason=said.reason or phase, message=message)
 
 
 def _changing(status: InstanceStatus, instance: Instance) -> Outcome:
     """The host has not yet seen the newest intent: what it said is of the one before."""
     phase: InstancePhase = "Booting" if instance.spec.running else "Stopping"
-    return _wait(status, phase, phase, "the host has been asked")
+    return _wait(status, phase, reason=phase, message="the host has been asked")
 
 
-def _wait(status: InstanceStatus, phase: InstancePhase, reason: str, message: str) -> Outcome:
+def _wait(status: InstanceStatus, phase: InstancePhase, *, reason: str, message: str) -> Outcome:
     status = status.model_copy(update={"phase": phase, "message": message})
     kind = Fail if phase == "Failed" else Wait
     return kind(reason=reason, message=message, status=status, again=60.0, remedy=REMEDIES.get(phase, ""))
 
 
-def _pending(instance: Instance, message: str, claim: str = "") -> InstanceStatus:
+def _pending(instance: Instance, message: str, *, claim: str = "") -> InstanceStatus:
     """No claim stands, or not for long: nothing that is known of a host or a guest holds any more."""
     update = {
         "phase": "Pending",
@@ -199,7 +201,7 @@ def _pending(instance: Instance, message: str, claim: str = "") -> InstanceStatu
     return instance.status.model_copy(update=update)
 
 
-def _missing(instance: Instance, reason: str, message: str) -> Outcome:
+def _missing(instance: Instance, reason: str, *, message: str) -> Outcome:
     remedy = "Create it; an instance's flavor and image cannot be changed."
     return Wait(reason=reason, message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
 

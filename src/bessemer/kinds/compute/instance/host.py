@@ -61,7 +61,7 @@ def nonce_of(claim: Claim) -> str:
     return hashlib.sha256(f"bessemer report {claim.uid}".encode()).hexdigest()[:32]
 
 
-def judge(raw: bytes | None, intent: InstanceIntent, nonce: str) -> Verdict:
+def judge(raw: bytes | None, intent: InstanceIntent, *, nonce: str) -> Verdict:
     """Read a report as hostile input and compare it with what was asked. Pure."""
     if raw is None or (len(raw) <= REPORT_LIMIT_BYTES and not raw.endswith(b"\n")):
         return Verdict()
@@ -83,7 +83,7 @@ def judge(raw: bytes | None, intent: InstanceIntent, nonce: str) -> Verdict:
     return Verdict(report)
 
 
-def decide(intent: InstanceIntent, status: ClaimStatus, process: Running | None, *, now: float) -> Step:
+def decide(intent: InstanceIntent, status: ClaimStatus, *, process: Running | None, now: float) -> Step:
     """What comes next. Pure."""
     if not intent.running:
         if process is None:
@@ -113,11 +113,11 @@ class InstanceHost:
         intent = InstanceIntent.model_validate(claim.spec.intent)
         ctx.content.pin(claim.uid, (intent.image,))
         process = await ctx.drivers.qemu.find(claim.uid)
-        step = decide(intent, claim.status, process, now=ctx.clock.now())
+        step = decide(intent, claim.status, process=process, now=ctx.clock.now())
         try:
-            return await self._act(_Pass(ctx, claim, intent), step, process)
+            return await self._act(_Pass(ctx, claim, intent), step, process=process)
         except DriverError as error:
-            return _refused(ctx, claim, error)
+            return _refused(ctx, claim, error=error)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
         try:
@@ -136,7 +136,7 @@ class InstanceHost:
     async def console(self, ctx: HostContext, claim: Claim) -> Console:
         return await ctx.drivers.qemu.console(claim.uid)
 
-    async def _act(self, this: _Pass, step: Step, process: Running | None) -> Outcome:
+    async def _act(self, this: _Pass, step: Step, *, process: Running | None) -> Outcome:
         if step == "start":
             return await _start(this)
         if step in ("restart", "give-up"):
@@ -152,9 +152,11 @@ class InstanceHost:
             status = this.claim.status
             return Wait(reason=status.reason or "Waiting", message=status.message, status=status, again=left)
         if step == "announce":
-            return this.wait("Preparing", "Preparing", "the disk, the seed and the image are made ready", again=0.0)
+            return this.wait(
+                "Preparing", "Preparing", message="the disk, the seed and the image are made ready", again=0.0
+            )
         if step == "announce-stop":
-            return this.wait("Stopping", "Stopping", "the guest is asked to power off", again=0.0)
+            return this.wait("Stopping", "Stopping", message="the guest is asked to power off", again=0.0)
         return this.stopped()
 
 
@@ -176,7 +178,7 @@ class _Pass:
         merged = {**self.claim.status.detail, **changes}
         return {name: value for name, value in merged.items() if value is not None}
 
-    def wait(self, phase: str, reason: str, message: str, *, again: float, **changes: Any) -> Wait:
+    def wait(self, phase: str, reason: str, *, message: str, again: float, **changes: Any) -> Wait:
         status = self.status(phase, reason=reason, message=message, **changes)
         return Wait(reason=reason, message=message, status=status, again=again)
 
@@ -214,7 +216,13 @@ def _started(this: _Pass, process: Running) -> Outcome:
     started = rfc3339(this.ctx.clock.now())
     message = "the guest boots"
     return this.wait(
-        "Starting", "Booting", message, again=BOOT_LOOK_SECONDS, detail=detail, pid=process.pid, started_at=started
+        "Starting",
+        "Booting",
+        message=message,
+        again=BOOT_LOOK_SECONDS,
+        detail=detail,
+        pid=process.pid,
+        started_at=started,
     )
 
 
@@ -224,7 +232,7 @@ async def _judge(this: _Pass, process: Running) -> Outcome:
     if status.detail.get("process") != identity(process):
         # Started by us just before a crash, or by an agent before us: its time begins now.
         return _started(this, process)
-    verdict = judge(await this.ctx.drivers.qemu.report(this.claim.uid), this.intent, nonce_of(this.claim))
+    verdict = judge(await this.ctx.drivers.qemu.report(this.claim.uid), this.intent, nonce=nonce_of(this.claim))
     if verdict.reason:
         changes = {"reason": verdict.reason, "message": verdict.message}
         return Fail(
@@ -248,9 +256,9 @@ async def _silent(this: _Pass, process: Running) -> Outcome:
     since = epoch(this.claim.status.started_at) if this.claim.status.started_at else this.ctx.clock.now()
     waited = this.ctx.clock.now() - since
     if 0 <= waited <= limit:
-        return this.wait("Starting", "Booting", "the guest boots", again=BOOT_LOOK_SECONDS)
+        return this.wait("Starting", "Booting", message="the guest boots", again=BOOT_LOOK_SECONDS)
     message = f"the guest has reported nothing for {max(0, int(waited))} s; it should within {int(limit)} s"
-    return this.wait("Starting", "GuestSilent", message, again=LOOK_SECONDS)
+    return this.wait("Starting", "GuestSilent", message=message, again=LOOK_SECONDS)
 
 
 async def _watch(this: _Pass, process: Running) -> Outcome:
@@ -287,7 +295,7 @@ def _died(this: _Pass) -> Outcome:
     message = f"the guest ended by itself; start {restarts + 1} follows"
     again = retry.left(now)
     return this.wait(
-        "Lost", "GuestDied", message, again=again, pid=None, started_at=None, restarts=restarts, detail=detail
+        "Lost", "GuestDied", message=message, again=again, pid=None, started_at=None, restarts=restarts, detail=detail
     )
 
 
@@ -296,7 +304,7 @@ async def _stop(this: _Pass) -> Outcome:
     return this.stopped()
 
 
-def _refused(ctx: HostContext, claim: Claim, error: DriverError) -> Outcome:
+def _refused(ctx: HostContext, claim: Claim, *, error: DriverError) -> Outcome:
     """A driver refused: try again with backoff, and say so meanwhile."""
     now = ctx.clock.now()
     retry = Retry.read(claim.status.detail).failed(now)

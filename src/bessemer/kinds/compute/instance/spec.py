@@ -90,10 +90,10 @@ class InstanceIntent(ApiModel):
 
 def validate(new: Instance, old: Instance | None) -> Sequence[Cause]:
     """Its name is the guest's host name; what it is made of cannot change."""
-    causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], "key")]
+    causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], field="key")]
     if old is None:
         causes += label_problems(new.metadata.name)
     else:
-        causes += unchangeable("spec.flavor", new.spec.flavor, old.spec.flavor, why="make another instance")
-        causes += unchangeable("spec.image", new.spec.image, old.spec.image, why="make another instance")
+        causes += unchangeable("spec.flavor", new=new.spec.flavor, old=old.spec.flavor, why="make another instance")
+        causes += unchangeable("spec.image", new=new.spec.image, old=old.spec.image, why="make another instance")
     return causes

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bessemer.core.errors import QuotaExceeded, Taken
-from bessemer.core.resource import Done, Key, Outcome, Wait
+from bessemer.core.resource import Done, Outcome, Wait
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import Refusal
 from bessemer.kinds import workload
@@ -64,7 +64,7 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
     missing = missing_replicas(endpoint, seen.claims)
     if missing:
-        hold = await _take(ctx, endpoint, missing)
+        hold = await _take(ctx, endpoint, missing=missing)
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold)
     return fold(endpoint, seen)
@@ -74,7 +74,7 @@ async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
     """Let every replica go."""
     claims = await workload.own_claims(ctx, endpoint)
     hosts = await workload.host_views(ctx, claims)
-    waits = [w for w in [await workload.let_go(ctx, c, hosts[c.spec.host]) for c in claims] if w]
+    waits = [w for w in [await workload.let_go(ctx, c, host=hosts[c.spec.host]) for c in claims] if w]
     if not waits:
         return Done()
     message = waits[0] if len(waits) == 1 else f"{len(waits)} replicas are being cleared away; {waits[0]}"
@@ -99,32 +99,32 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
         host = hosts[claim.spec.host]
         surplus = claim.spec.workload.replica >= endpoint.spec.replicas
         ending = surplus or host.fenced or claim.deleting or claim.status.phase == "Gone"
-        if not ending or await workload.let_go(ctx, claim, host):
+        if not ending or await workload.let_go(ctx, claim, host=host):
             kept.append(claim)
     return Seen(kept[::-1], hosts)
 
 
-async def _take(ctx: Context, endpoint: Endpoint, missing: Sequence[int]) -> Hold | None:
+async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> Hold | None:
     """Take places for the first of the missing replicas; None when all of them have one now."""
-    flavor = await workload.read(ctx, Flavor, Key("Flavor", "", endpoint.spec.flavor))
+    flavor = await workload.read(ctx, Flavor, name=endpoint.spec.flavor)
     if flavor is None:
         return Hold("FlavorNotFound", f"there is no Flavor {endpoint.spec.flavor}", 30.0)
-    model = await workload.read(ctx, Model, Key("Model", "", endpoint.spec.model))
+    model = await workload.read(ctx, Model, name=endpoint.spec.model)
     if model is None:
         return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
     if not model.status.digest:
         return Hold("ModelNotReady", f"Model {endpoint.spec.model} is not imported yet", 5.0)
     if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
         return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
-    intent = intent_of(endpoint, flavor, model).dump()
-    request = workload.request_of(endpoint.metadata.namespace or "", flavor.spec, endpoint.spec.tolerations)
+    intent = intent_of(endpoint, flavor=flavor, model=model).dump()
+    request = workload.request_of(endpoint.metadata.namespace or "", flavor.spec, tolerations=endpoint.spec.tolerations)
     for number in missing[:GROUP]:
         decision = ctx.fleet.decide(request)
         if isinstance(decision, Refusal):
             reasons = tuple(workload.shown(decision))
             return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
         try:
-            await workload.take(ctx, endpoint, decision, flavor=flavor, intent=intent, replica=number)
+            await workload.take(ctx, endpoint, decision=decision, flavor=flavor, intent=intent, replica=number)
         except QuotaExceeded as error:
             return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
         except Taken as error:
@@ -133,7 +133,7 @@ async def _take(ctx: Context, endpoint: Endpoint, missing: Sequence[int]) -> Hol
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
 
-def intent_of(endpoint: Endpoint, flavor: Flavor, model: Model) -> EndpointIntent:
+def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model) -> EndpointIntent:
     """What each replica's host side is asked for, frozen at this moment."""
     return EndpointIntent(
         model=model.status.digest,
@@ -170,7 +170,7 @@ def fold(endpoint: Endpoint, seen: Seen) -> Outcome:
     if answering == wanted:
         return replace(_whole(status, wanted, message=f"{leaving} replicas are leaving"), again=10.0)
     said = trouble.message if trouble else "the engines load the model"
-    status = status.model_copy(update={"phase": _phase(counted, answering, hold)})
+    status = status.model_copy(update={"phase": _phase(counted, answering, hold=hold)})
     message = f"{answering} of {wanted} replicas answer: {said}"
     reason = trouble.reason if trouble and not answering else status.phase
     again = hold.again if hold else 30.0
@@ -187,7 +187,7 @@ def _whole(status: EndpointStatus, wanted: int, *, message: str = "") -> Done:
     return Done(status=ready, message=message or f"all of {wanted} replicas answer")
 
 
-def _phase(replicas: Sequence[ReplicaStatus], answering: int, hold: Hold | None) -> str:
+def _phase(replicas: Sequence[ReplicaStatus], answering: int, *, hold: Hold | None) -> str:
     """One word for what is not whole."""
     if not replicas:
         return "Pending"

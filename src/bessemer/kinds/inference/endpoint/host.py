@@ -76,7 +76,7 @@ class EndpointHost:
             return this.running(address=ctx.advertise(claim.uid, engine.door))
         if step == "hold":
             return this.hold()
-        return this.wait("Preparing", "Preparing", "the model is brought to the host", again=0.0)
+        return this.wait("Preparing", "Preparing", message="the model is brought to the host", again=0.0)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
         try:
@@ -104,7 +104,7 @@ class _Pass:
         merged = {**self.claim.status.detail, **changes}
         return {name: value for name, value in merged.items() if value is not None}
 
-    def wait(self, phase: str, reason: str, message: str, *, again: float, **changes: Any) -> Wait:
+    def wait(self, phase: str, reason: str, *, message: str, again: float, **changes: Any) -> Wait:
         update = {"phase": phase, "reason": reason, "message": message, **changes}
         status = self.claim.status.model_copy(update=update)
         return Wait(reason=reason, message=message, status=status, again=again)
@@ -130,7 +130,9 @@ class _Pass:
         detail = self.detail(retry=retry.dump(), **changes.pop("detail", {}))
         phase = phase or self.claim.status.phase
         message = explained(error, self.intent)
-        return self.wait(phase, error.reason, message, again=max(0.1, retry.left(now)), detail=detail, **changes)
+        return self.wait(
+            phase, error.reason, message=message, again=max(0.1, retry.left(now)), detail=detail, **changes
+        )
 
 
 def explained(error: DriverError, intent: EndpointIntent) -> str:
@@ -166,7 +168,9 @@ async def _start(this: _Pass) -> Outcome:
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
     started = rfc3339(this.ctx.clock.now())
     changes = {"detail": this.detail(process=identity(engine)), "pid": engine.pid, "started_at": started}
-    return this.wait("Starting", "EngineStarting", "the engine loads the model", again=LOAD_LOOK_SECONDS, **changes)
+    return this.wait(
+        "Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS, **changes
+    )
 
 
 async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
@@ -191,7 +195,7 @@ async def _loading(this: _Pass) -> Outcome:
     waited = this.ctx.clock.now() - since
     if waited > LOAD_SECONDS:
         return await _restart(this, DriverError("EngineSilent", f"the engine loads for {int(waited)} s already"))
-    return this.wait("Starting", "EngineStarting", "the engine loads the model", again=LOAD_LOOK_SECONDS)
+    return this.wait("Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS)
 
 
 async def _restart(this: _Pass, error: DriverError) -> Outcome:

@@ -84,12 +84,12 @@ _WHY = "replicas are made with it; make another endpoint"
 
 def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     """Its name is what clients call the model; what its replicas are made of cannot change."""
-    causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], "key")]
+    causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], field="key")]
     if old is None:
         causes += label_problems(new.metadata.name)
     else:
-        causes += unchangeable("spec.model", new.spec.model, old.spec.model, why=_WHY)
-        causes += unchangeable("spec.flavor", new.spec.flavor, old.spec.flavor, why=_WHY)
-        causes += unchangeable("spec.slots", new.spec.slots, old.spec.slots, why=_WHY)
-        causes += unchangeable("spec.contextTokens", new.spec.context_tokens, old.spec.context_tokens, why=_WHY)
+        causes += unchangeable("spec.model", new=new.spec.model, old=old.spec.model, why=_WHY)
+        causes += unchangeable("spec.flavor", new=new.spec.flavor, old=old.spec.flavor, why=_WHY)
+        causes += unchangeable("spec.slots", new=new.spec.slots, old=old.spec.slots, why=_WHY)
+        causes += unchangeable("spec.contextTokens", new=new.spec.context_tokens, old=old.spec.context_tokens, why=_WHY)
     return causes
