@@ -132,16 +132,16 @@ class FakeImporter:
         ]
         if len(found) != 1:
             raise DriverError("ImportFailed", f"{member!r} matches {len(found)} files in {requirement}, not one")
-        return self._done(found[0], digest, progress)
+        return self._done(found[0], digest=digest, progress=progress)
 
     async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:
         self._on_call("importer.file")
         data = self._known.get(str(path))
         if data is None:
             raise DriverError("ImportFailed", f"{path.name!r} is no file that can be read")
-        return self._done(data, digest, progress)
+        return self._done(data, digest=digest, progress=progress)
 
-    def _done(self, data: bytes, digest: str | None, progress: Progress | None) -> Imported:
+    def _done(self, data: bytes, *, digest: str | None, progress: Progress | None) -> Imported:
         had = "sha256:" + hashlib.sha256(data).hexdigest()
         if digest is not None and had != digest:
             raise DriverError("DigestMismatch", f"the import is {had}, not {digest}")

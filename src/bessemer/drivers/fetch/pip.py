@@ -49,13 +49,15 @@ class PipImporter:
             )
         with TemporaryDirectory(prefix="bessemer-import-") as folder:
             await self._download(requirement, folder)
-            return await self._adopt(lambda: _member(Path(folder), member, self._bytes_max), digest, progress)
+            return await self._adopt(
+                lambda: _member(Path(folder), member, bytes_max=self._bytes_max), digest=digest, progress=progress
+            )
 
     async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:
-        return await self._adopt(lambda: _regular(path, self._bytes_max), digest, progress)
+        return await self._adopt(lambda: _regular(path, self._bytes_max), digest=digest, progress=progress)
 
     async def _adopt(
-        self, chunks: Callable[[], Iterator[bytes]], digest: str | None, progress: Progress | None
+        self, chunks: Callable[[], Iterator[bytes]], *, digest: str | None, progress: Progress | None
     ) -> Imported:
         loop = asyncio.get_running_loop()
 
@@ -94,7 +96,7 @@ class PipImporter:
             )
 
 
-def _member(folder: Path, pattern: str, bytes_max: int) -> Iterator[bytes]:
+def _member(folder: Path, pattern: str, *, bytes_max: int) -> Iterator[bytes]:
     """The bytes of the one file in the one wheel of the folder that the glob matches."""
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:

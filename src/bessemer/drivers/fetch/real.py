@@ -41,7 +41,7 @@ class HostContent:
         path = self._path(digest)
         async with self._locks.setdefault(digest, asyncio.Lock()):
             if not path.is_file():
-                await self._fetch(digest, sources, progress)
+                await self._fetch(digest, sources, progress=progress)
             elif progress is not None:
                 progress(path.stat().st_size)
         _used(path)
@@ -107,7 +107,7 @@ class HostContent:
     def _path(self, digest: str) -> Path:
         return self._root / check_digest(digest).removeprefix("sha256:")
 
-    async def _fetch(self, digest: str, sources: Sequence[Source], progress: Progress | None) -> None:
+    async def _fetch(self, digest: str, sources: Sequence[Source], *, progress: Progress | None) -> None:
         path = self._path(digest)
         intake = Intake(path.with_suffix(".part"))
         while not await asyncio.to_thread(intake.open, resume=True):
@@ -118,38 +118,43 @@ class HostContent:
             if path.is_file():  # another process had the part, and finished it
                 intake.discard()
                 return
-            await self._pour(digest, sources, intake, progress)
+            await _pour(digest, sources, intake=intake, progress=progress)
             await asyncio.to_thread(intake.finish, path)
         finally:
             intake.close()
         _mark(path, _likeness(path))
-
-    async def _pour(self, digest: str, sources: Sequence[Source], intake: Intake, progress: Progress | None) -> None:
-        """Fill the intake with exactly the content, from whichever source gives it."""
-        failure = "none is known"
-        for source in sources:
-            for _ in range(2):
-                offset = intake.size_bytes
-                try:
-                    await _copy(source(offset), intake, progress)
-                except _SourceFailed as error:
-                    failure = str(error)
-                    break
-                if intake.digest == digest:
-                    return
-                # What an earlier try left may be what is wrong: once more from the start.
-                await asyncio.to_thread(intake.restart)
-                if offset == 0:
-                    intake.discard()
-                    raise DriverError("DigestMismatch", f"a source gave something else for {digest}")
-        raise DriverError("FetchFailed", f"no source gave {digest} to its end", internal=failure)
 
 
 class _SourceFailed(Exception):
     """The source broke off; what came before stays."""
 
 
-async def _copy(stream: AsyncIterator[bytes], intake: Intake, progress: Progress | None) -> None:
+async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progress: Progress | None) -> None:
+    """Fill the intake with exactly the content, from whichever source gives it."""
+    if intake.digest == digest:  # all of it had come when the last try was cut short
+        return
+    failure = DriverError("FetchFailed", f"no source gives {digest}")
+    for source in sources:
+        for _ in range(2):
+            offset = intake.size_bytes
+            try:
+                await _copy(source(offset), intake, progress=progress)
+            except _SourceFailed as error:
+                failure = DriverError("FetchFailed", f"no source gave {digest} to its end", internal=str(error))
+                break
+            if intake.digest == digest:
+                return
+            # What an earlier try left may be what is wrong: once more from the start.
+            await asyncio.to_thread(intake.restart)
+            if offset == 0:
+                failure = DriverError("DigestMismatch", f"a source gave something else for {digest}")
+                break
+    if intake.size_bytes == 0:
+        intake.discard()
+    raise failure
+
+
+async def _copy(stream: AsyncIterator[bytes], intake: Intake, *, progress: Progress | None) -> None:
     buffer = bytearray()
     failed: _SourceFailed | None = None
     more = True

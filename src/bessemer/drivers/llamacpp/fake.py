@@ -2,7 +2,7 @@
 at which the official clients can talk to a model made of words.
 
 The object stands for the host and outlives the fake agent. Trouble is made by setting `Trouble` before a start, by the
-`Behaviour` of a running engine, and by `crash` and `exhaust`.
+`Behaviour` of a running engine's model in ``models``, and by `end`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from bessemer.drivers.llamacpp.fake_server import Behaviour, Counters, FakeModel
 from bessemer.drivers.llamacpp.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine
 from bessemer.drivers.llamacpp.sense import PROBE_BODY, engine_ended, judge
 from bessemer.drivers.process.fake import FakeProcesses
-from bessemer.drivers.process.protocol import Confined, Ended, Stats
+from bessemer.drivers.process.protocol import Confined, End, Ended, Stats
 
-__all__ = ["Behaviour", "Counters", "FakeEngine", "Trouble"]
+__all__ = ["Behaviour", "Counters", "FakeEngine", "FakeModel", "Trouble"]
 
 
 @dataclass(slots=True)
@@ -29,17 +29,14 @@ class Trouble:
     """What goes wrong at the next starts of one uid."""
 
     port_taken: bool = False
-    out_of_memory: bool = False
-    """It dies of memory while it loads."""
-    exits: int | None = None
-    """It leaves with this status while it loads."""
+    ends: End | None = None
+    """How it dies while it loads: of memory, by a crash."""
 
 
 @dataclass(slots=True)
 class _Fake:
     spec: EngineSpec
     ready_at: float
-    model: FakeModel
     server: FakeServer | None = None
 
 
@@ -56,16 +53,12 @@ class FakeEngine:
         self._engines: dict[str, _Fake] = {}
         self.processes = FakeProcesses(clock)
         self.trouble: dict[str, Trouble] = {}
+        self.models: dict[str, FakeModel] = {}
 
     async def start(self, spec: EngineSpec) -> RunningEngine:
         self._on_call("engine.start")
-        running = await self.find(spec.uid)
-        if running is None:
-            await self._spawn(spec)
-            running = await self.find(spec.uid)
-            assert running is not None
+        running = await self.find(spec.uid) or await self._spawn(spec)
         self._on_call("engine.start.done")
-        self._load(spec.uid)
         return running
 
     async def find(self, uid: str) -> RunningEngine | None:
@@ -81,13 +74,13 @@ class FakeEngine:
 
     async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
         self._on_call("engine.probe")
-        engine = await self._answering(uid, secret)
-        if engine.model.behaviour.mute:
+        model = await self._answering(uid, secret)
+        if model.behaviour.mute:
             raise DriverError("ProbeFailed", "the engine gave no answer in time")
-        if engine.model.behaviour.status != 200:
-            raise DriverError("ProbeFailed", f"the engine answered with status {engine.model.behaviour.status}")
-        answer = engine.model.answer(dict(PROBE_BODY))
-        engine.model.counters.tokens_predicted += len(answer.words)
+        if model.behaviour.status != 200:
+            raise DriverError("ProbeFailed", f"the engine answered with status {model.behaviour.status}")
+        answer = model.answer(dict(PROBE_BODY))
+        model.counters.tokens_predicted += len(answer.words)
         usage = answer.usage(len(answer.words))
         message = {"content": "".join(answer.words)}
         reply = {"model": answer.model, "choices": [{"message": message}], "usage": usage}
@@ -95,7 +88,7 @@ class FakeEngine:
 
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         self._on_call("engine.metrics")
-        counters = (await self._answering(uid, secret)).model.counters
+        counters = (await self._answering(uid, secret)).counters
         return EngineMetrics(counters.prompt_tokens, counters.prompt_tokens_cached, counters.tokens_predicted)
 
     async def stats(self, uid: str) -> Stats | None:
@@ -113,8 +106,9 @@ class FakeEngine:
 
     async def stop(self, uid: str) -> None:
         self._on_call("engine.stop")
-        await self._close(uid)
+        await _shut(self._engines.get(uid))
         self._engines.pop(uid, None)
+        self.models.pop(uid, None)
         await self.processes.remove(uid)
         self._on_call("engine.stop.done")
 
@@ -122,33 +116,25 @@ class FakeEngine:
         name = sha256(uid.encode()).hexdigest()[:12]
         return str((self._doors or Path("/fake/doors")) / name / "s")
 
-    def model(self, uid: str) -> FakeModel:
-        """The model behind a running engine: its `behaviour` may be changed, its `counters` read."""
-        return self._engines[uid].model
-
-    async def crash(self, uid: str, code: int = 139) -> None:
-        """The engine's process dies."""
-        self.processes.crash(uid, code)
-        await self._close(uid)
-
-    async def exhaust(self, uid: str) -> None:
-        """The engine's process meets its memory limit."""
-        self.processes.exhaust(uid)
-        await self._close(uid)
+    async def end(self, uid: str, reason: End, *, code: int | None = None) -> None:
+        """End the engine's process as the world would; its socket dies with it."""
+        self.processes.end(uid, reason, code=code)
+        await _shut(self._engines.get(uid))
 
     async def close(self) -> None:
         """End every socket; for the end of a test."""
-        for uid in list(self._engines):
-            await self._close(uid)
+        for engine in self._engines.values():
+            await _shut(engine)
 
-    async def _spawn(self, spec: EngineSpec) -> None:
-        if self.trouble.get(spec.uid, Trouble()).port_taken:
+    async def _spawn(self, spec: EngineSpec) -> RunningEngine:
+        trouble = self.trouble.get(spec.uid, Trouble())
+        if trouble.port_taken:
             raise DriverError("PortTaken", "something else sits at the engine's door")
-        await self._close(spec.uid)
-        model = FakeModel(spec.alias)
-        engine = _Fake(spec, self._clock.monotonic() + self._load_seconds, model)
+        await _shut(self._engines.get(spec.uid))
+        model = self.models[spec.uid] = FakeModel(spec.alias)
+        engine = _Fake(spec, self._clock.monotonic() + self._load_seconds)
         self._engines[spec.uid] = engine
-        await self.processes.start(
+        process = await self.processes.start(
             Confined(spec.uid, ("engine",), cores_milli=spec.cores_milli, memory_bytes=spec.memory_bytes)
         )
         self.processes.say(spec.uid, b"fake engine: loading " + spec.alias.encode() + b"\n")
@@ -157,16 +143,11 @@ class FakeEngine:
             _clear(door)
             engine.server = FakeServer(model, secret=spec.secret, clock=self._clock)
             await engine.server.open(door)
+        if trouble.ends is not None:
+            await self.end(spec.uid, trouble.ends)
+        return RunningEngine(spec.uid, process.pid, process.started_ticks, self.door(spec.uid))
 
-    def _load(self, uid: str) -> None:
-        """What happens while the model loads, after `start` returned."""
-        trouble = self.trouble.get(uid, Trouble())
-        if trouble.out_of_memory:
-            self.processes.exhaust(uid)
-        elif trouble.exits is not None:
-            self.processes.crash(uid, trouble.exits)
-
-    async def _answering(self, uid: str, secret: str) -> _Fake:
+    async def _answering(self, uid: str, secret: str) -> FakeModel:
         """The engine, if it would answer. Raises what `Engine.probe` raises for one that would not."""
         if await self.processes.find(uid) is None:
             raise engine_ended(await self.processes.ended(uid))
@@ -175,14 +156,14 @@ class FakeEngine:
             raise DriverError("EngineStarting", "the engine loads its model")
         if secret != engine.spec.secret:
             raise DriverError("ProbeFailed", "the engine refused the replica's secret")
-        return engine
+        return self.models[uid]
 
-    async def _close(self, uid: str) -> None:
-        engine = self._engines.get(uid)
-        if engine is not None and engine.server is not None:
-            await engine.server.close()
-            engine.server = None
-            _clear(Path(self.door(uid)))
+
+async def _shut(engine: _Fake | None) -> None:
+    """End the engine's socket, if it has one."""
+    if engine is not None and engine.server is not None:
+        await engine.server.close()
+        engine.server = None
 
 
 def _clear(door: Path) -> None:

@@ -155,59 +155,58 @@ class FakeServer:
         if self._model.behaviour.mute:
             await asyncio.Event().wait()
         if path == "/health":
-            return await _reply(writer, 200, {"status": "ok"})
+            return await _reply(writer, {"status": "ok"})
         if headers.get("authorization") != f"Bearer {self._secret}":
-            return await _reply(writer, 401, _error(401, "Invalid API Key", "authentication_error"))
+            return await _refuse(writer, 401, message="Invalid API Key", kind="authentication_error")
         if self._model.behaviour.status != 200:
             status = self._model.behaviour.status
-            return await _reply(writer, status, _error(status, "told to fail", "server_error"))
+            return await _refuse(writer, status, message="told to fail", kind="server_error")
         if path == "/metrics":
-            return await _reply(writer, 200, self._metrics())
+            return await _reply(writer, self._metrics())
         if path == "/v1/models":
-            return await _reply(writer, 200, {"object": "list", "data": [{"id": self._model.alias, "object": "model"}]})
+            return await _reply(writer, {"object": "list", "data": [{"id": self._model.alias, "object": "model"}]})
         if method == "POST" and path in ("/v1/chat/completions", "/v1/completions"):
             return await self._complete(writer, raw)
-        return await _reply(writer, 404, _error(404, "File Not Found", "not_found_error"))
+        return await _refuse(writer, 404, message="File Not Found", kind="not_found_error")
 
     async def _complete(self, writer: asyncio.StreamWriter, raw: bytes) -> bool:
         try:
             body = json.loads(raw)
         except ValueError:
-            return await _reply(writer, 400, _error(400, "parse error", "invalid_request_error"))
+            return await _refuse(writer, 400, message="parse error", kind="invalid_request_error")
         answer = self._model.answer(body)
         if body.get("stream"):
-            await self._stream(writer, answer, body)
+            await self._stream(writer, answer, body=body)
             return False
         words = [word async for word in self._words(answer)]
         text = "".join(words)
         choice = {"index": 0, "finish_reason": answer.finish_reason, "message": {"role": "assistant", "content": text}}
         return await _reply(
             writer,
-            200,
-            _envelope(answer, "chat.completion", [choice])
+            _envelope(answer, "chat.completion", choices=[choice])
             | {"usage": answer.usage(len(words)), "timings": answer.timings(len(words))},
         )
 
-    async def _stream(self, writer: asyncio.StreamWriter, answer: Answer, body: dict[str, Any]) -> None:
+    async def _stream(self, writer: asyncio.StreamWriter, answer: Answer, *, body: dict[str, Any]) -> None:
         head = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\n"
         writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
         each = bool(body.get("timings_per_token"))
-        await _event(writer, _delta(answer, {"role": "assistant", "content": None}, None))
+        await _event(writer, _delta(answer, {"role": "assistant", "content": None}))
         count = 0
         async for word in self._words(answer):
             if count == self._model.behaviour.cut_after_tokens:
                 return
             count += 1
             extra = {"timings": answer.timings(count)} if each else {}
-            await _event(writer, _delta(answer, {"content": word}, None) | extra)
+            await _event(writer, _delta(answer, {"content": word}) | extra)
         ending: dict[str, Any] = {"timings": answer.timings(count)}
         options = body.get("stream_options") or {}
         if options.get("include_usage"):
-            await _event(writer, _delta(answer, {}, answer.finish_reason))
+            await _event(writer, _delta(answer, {}, finish=answer.finish_reason))
             usage = {"usage": answer.usage(count)}
-            await _event(writer, _envelope(answer, "chat.completion.chunk", []) | usage | ending)
+            await _event(writer, _envelope(answer, "chat.completion.chunk", choices=[]) | usage | ending)
         else:
-            await _event(writer, _delta(answer, {}, answer.finish_reason) | ending)
+            await _event(writer, _delta(answer, {}, finish=answer.finish_reason) | ending)
         await _chunk(writer, b"data: [DONE]\n\n")
         await _chunk(writer, b"")
 
@@ -227,16 +226,17 @@ class FakeServer:
         )
 
 
-def _envelope(answer: Answer, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+def _envelope(answer: Answer, kind: str, *, choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {"id": "chatcmpl-fake", "object": kind, "created": 0, "model": answer.model, "choices": choices}
 
 
-def _delta(answer: Answer, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
-    return _envelope(answer, "chat.completion.chunk", [{"index": 0, "delta": delta, "finish_reason": finish}])
+def _delta(answer: Answer, delta: dict[str, Any], *, finish: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return _envelope(answer, "chat.completion.chunk", choices=[choice])
 
 
-def _error(code: int, message: str, kind: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "code": code}}
+async def _refuse(writer: asyncio.StreamWriter, status: int, *, message: str, kind: str) -> bool:
+    return await _reply(writer, {"error": {"message": message, "type": kind, "code": status}}, status=status)
 
 
 async def _event(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
@@ -248,7 +248,7 @@ async def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
     await writer.drain()
 
 
-async def _reply(writer: asyncio.StreamWriter, status: int, body: dict[str, Any] | str) -> bool:
+async def _reply(writer: asyncio.StreamWriter, body: dict[str, Any] | str, *, status: int = 200) -> bool:
     kind, data = ("text/plain", body) if isinstance(body, str) else ("application/json", json.dumps(body))
     raw = data.encode()
     head = (

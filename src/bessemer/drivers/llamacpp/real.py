@@ -58,7 +58,7 @@ class LlamaCpp:
 
     async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
         began = time.monotonic()
-        raw = await self._ask(uid, secret, "/v1/chat/completions", dict(PROBE_BODY))
+        raw = await self._ask(uid, "/v1/chat/completions", secret=secret, body=dict(PROBE_BODY))
         try:
             reply = json.loads(raw)
         except ValueError as error:
@@ -66,7 +66,7 @@ class LlamaCpp:
         return judge(reply, alias=alias, seconds=time.monotonic() - began)
 
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
-        raw = await self._ask(uid, secret, "/metrics", None)
+        raw = await self._ask(uid, "/metrics", secret=secret)
         rows = (line.split() for line in raw.decode("utf-8", "replace").splitlines() if line.startswith("llamacpp:"))
         numbers = {row[0].removeprefix("llamacpp:"): row[1] for row in rows if len(row) == 2}
         try:
@@ -126,7 +126,7 @@ class LlamaCpp:
             stdin=json.dumps(settings).encode(),
         )
 
-    async def _ask(self, uid: str, secret: str, path: str, body: dict[str, Any] | None) -> bytes:
+    async def _ask(self, uid: str, path: str, *, secret: str, body: dict[str, Any] | None = None) -> bytes:
         """One request at the door. The engine is hostile: its answer is bounded in time and in size."""
         if await self._processes.find(uid) is None:
             raise engine_ended(await self._processes.ended(uid))
@@ -134,7 +134,7 @@ class LlamaCpp:
             raise DriverError("EngineStarting", "the engine has not opened its door yet")
         try:
             async with asyncio.timeout(self._probe_seconds):
-                status, raw = await _request(self.door(uid), secret, path, body)
+                status, raw = await _request(self.door(uid), path, secret=secret, body=body)
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise DriverError("ProbeFailed", f"no answer within {self._probe_seconds:.0f} s") from error
@@ -150,7 +150,7 @@ class LlamaCpp:
         return raw
 
 
-async def _request(door: str, secret: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+async def _request(door: str, path: str, *, secret: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
     headers = {"Authorization": f"Bearer {secret}"}
     connector = aiohttp.UnixConnector(path=door)
     async with (

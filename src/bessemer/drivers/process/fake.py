@@ -1,7 +1,7 @@
 """Processes of a fake host: the same promises, kept in memory on an injected clock.
 
 The object stands for the host, so it outlives the fake agent that uses it. A test makes the world go wrong through
-`crash`, `exhaust` and `leave`, and lets a process speak through `say`; ``on_call`` may raise around any act, which is
+`end`, and lets a process speak through `say`; ``on_call`` may raise around any act, which is
 what a crash of the agent at that point looks like.
 """
 
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
+from bessemer.core.units import show_bytes
 from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.process import users
 from bessemer.drivers.process.protocol import (
     Command,
     Confined,
@@ -24,11 +26,12 @@ from bessemer.drivers.process.protocol import (
     Part,
     Running,
     Stats,
+    check_uid,
 )
 
 TICKS_PER_SECOND = 100
 LOG_BYTES_MAX = 4 << 20
-FIRST_USER = 200_000
+_CODES = {End.EXITED: 0, End.CRASHED: 139}
 
 
 class FakeParts:
@@ -119,12 +122,12 @@ class FakeProcesses:
 
     async def kill(self, uid: str) -> None:
         self._on_call("process.kill")
-        self._end(uid, Ended(End.KILLED, 137, "ended on request"))
+        self.end(uid, End.KILLED)
         self._on_call("process.kill.done")
 
     async def remove(self, uid: str) -> None:
         self._on_call("process.remove")
-        self._end(uid, Ended(End.KILLED, 137, "ended on request"))
+        self.end(uid, End.KILLED)
         self._processes.pop(uid, None)
         self._users.pop(uid, None)
         self._on_call("process.remove.done")
@@ -140,12 +143,12 @@ class FakeProcesses:
 
     async def ended(self, uid: str) -> Ended | None:
         self._on_call("process.ended")
-        process = self._processes.get(uid)
+        process = self._processes.get(check_uid(uid))
         return process.end if process else None
 
     async def log(self, uid: str, *, follow: bool = False) -> AsyncIterator[bytes]:
         self._on_call("process.log")
-        process = self._processes.get(uid)
+        process = self._processes.get(check_uid(uid))
         position = 0
         while process is not None:
             waiter = process.said
@@ -158,20 +161,20 @@ class FakeProcesses:
                 return
             await waiter.wait()
 
-    def crash(self, uid: str, code: int = 139) -> None:
-        """The process dies with this exit status."""
-        self._end(uid, Ended(End.CRASHED, code, f"exit status {code}"))
-
-    def exhaust(self, uid: str) -> None:
-        """The process meets its memory limit."""
+    def end(self, uid: str, reason: End, *, code: int | None = None) -> None:
+        """End the process as the world would: at its memory limit, by a crash, by itself. A dead one stays as it is."""
         process = self._living(uid)
-        if process is not None:
-            limit = process.confined.memory_bytes >> 20
-            self._end(uid, Ended(End.OUT_OF_MEMORY, 137, f"went past its memory limit of {limit} MiB"))
-
-    def leave(self, uid: str) -> None:
-        """The process exits with status 0."""
-        self._end(uid, Ended(End.EXITED, 0, "exit status 0"))
+        if process is None:
+            return
+        if reason is End.OUT_OF_MEMORY:
+            limit = show_bytes(process.confined.memory_bytes)
+            process.end = Ended(reason, 137, f"went past its memory limit of {limit} (it had {limit})")
+        elif reason is End.KILLED:
+            process.end = Ended(reason, 137, "ended on request")
+        else:
+            code = code if code is not None else _CODES[reason]
+            process.end = Ended(reason, code, f"exit status {code}")
+        process.wake()
 
     def say(self, uid: str, text: bytes) -> None:
         """The process prints; the oldest output goes once the log is full."""
@@ -183,12 +186,14 @@ class FakeProcesses:
         process.wake()
 
     def _living(self, uid: str) -> _Process | None:
-        process = self._processes.get(uid)
+        process = self._processes.get(check_uid(uid))
         return process if process is not None and process.end is None else None
 
     def _spawn(self, confined: Confined) -> _Process:
         taken = set(self._users.values())
-        free = next(number for number in range(FIRST_USER, FIRST_USER + len(taken) + 1) if number not in taken)
+        free = next(
+            number for number in range(users.FIRST_USER, users.FIRST_USER + len(taken) + 1) if number not in taken
+        )
         user = self._users.setdefault(confined.uid, confined.user if confined.user is not None else free)
         self._next_pid += 1
         now = self._clock.monotonic()
@@ -196,9 +201,3 @@ class FakeProcesses:
         process = _Process(confined, running, now)
         self._processes[confined.uid] = process
         return process
-
-    def _end(self, uid: str, end: Ended) -> None:
-        process = self._living(uid)
-        if process is not None:
-            process.end = end
-            process.wake()

@@ -8,11 +8,16 @@ the agent that started it; pid files are never trusted, a process is known by it
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+from bessemer.core.errors import Invalid
+
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,13 @@ class Ended:
     reason: End
     code: int | None
     message: str
+
+
+def check_uid(uid: str) -> str:
+    """The uid itself. Raises Invalid for what could not stand in a path, a cgroup's name and a command line."""
+    if _UID.fullmatch(uid) is None:
+        raise Invalid(f"not a uid of a process: {uid[:63]!r} (1 to 63 letters, digits, -, _ and .)")
+    return uid
 
 
 class Processes(Protocol):

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become(command, writer, keep)
+        _become(command, writer, keep=keep)
     os.close(writer)
     for number in (0, 1, 2, *keep):
         os.close(number)
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def _become(command: list[str], output: int, keep: list[int]) -> None:
+def _become(command: list[str], output: int, *, keep: list[int]) -> None:
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
