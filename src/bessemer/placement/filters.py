@@ -1,0 +1,217 @@
+"""Which hosts are set aside, and in which words: links of a chain, in order from cheap to dear.
+
+A host counts under the first link that it does not pass, so that the counts of a refusal add up to the fleet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bessemer.core.units import show_bytes
+from bessemer.core.values import Reason, Request
+from bessemer.placement.fleet import Bools
+from bessemer.placement.sight import Sight
+
+Passes = Callable[[Sight, Request], Bools]
+Says = Callable[[Sight, Request, Bools], Iterator[Reason]]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """``passes`` marks the hosts that may stay; ``says`` explains those that may not."""
+
+    passes: Passes
+    says: Says
+
+
+def sift(sight: Sight, request: Request) -> tuple[Reason, ...]:
+    """A reason for each set of hosts that is set aside. Stops where nobody is left."""
+    left = sight.fleet.present[: sight.size].copy()
+    reasons: list[Reason] = []
+    for link in LINKS:
+        if not left.any():
+            break
+        rejected = left & ~link.passes(sight, request)
+        if rejected.any():
+            reasons += link.says(sight, request, rejected)
+            left &= ~rejected
+    return tuple(reasons)
+
+
+def fitting(sight: Sight, request: Request) -> Bools:
+    """[hosts]: who passes every link."""
+    left = sight.fleet.present[: sight.size].copy()
+    for link in LINKS:
+        if not left.any():
+            break
+        left &= link.passes(sight, request)
+    return left
+
+
+def _plainly(code: str, text: str) -> Says:
+    def says(_sight: Sight, _request: Request, rejected: Bools) -> Iterator[Reason]:
+        yield Reason(code, int(rejected.sum()), text)
+
+    return says
+
+
+def _reachable(sight: Sight, _request: Request) -> Bools:
+    return sight.reachable
+
+
+def _schedulable(sight: Sight, _request: Request) -> Bools:
+    return sight.schedulable
+
+
+def _tolerates(request: Request, taints: frozenset[str]) -> bool:
+    return "*" in request.tolerations or taints.issubset(request.tolerations)
+
+
+def _untainted(sight: Sight, request: Request) -> Bools:
+    # A fleet has few different sets of taints: each is judged once, and the hosts look it up.
+    verdicts = np.array([_tolerates(request, taints) for taints in sight.fleet.taint_sets], dtype=np.bool_)
+    chosen: Bools = verdicts[sight.fleet.taints[: sight.size]]
+    return chosen
+
+
+def _says_taints(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+    indices, counts = np.unique(sight.fleet.taints[: sight.size][rejected], return_counts=True)
+    by_text: dict[str, int] = {}
+    for index, count in zip(indices, counts, strict=True):
+        text = ", ".join(sorted(sight.fleet.taint_sets[index] - set(request.tolerations)))
+        by_text[text] = by_text.get(text, 0) + int(count)
+    for text, count in sorted(by_text.items()):
+        yield Reason("Tainted", count, f"tainted {text}")
+
+
+def _not_avoided(sight: Sight, request: Request) -> Bools:
+    passed = np.ones(sight.size, dtype=np.bool_)
+    for name in request.avoid_hosts:
+        row = sight.fleet.row(name)
+        if row is not None:
+            passed[row] = False
+    return passed
+
+
+def _virtual(sight: Sight, request: Request) -> Bools:
+    return sight.fleet.virtual[: sight.size] if request.virtualization else np.ones(sight.size, dtype=np.bool_)
+
+
+def _isolated(sight: Sight, request: Request) -> Bools:
+    return sight.fleet.strong[: sight.size] if request.strong_isolation else np.ones(sight.size, dtype=np.bool_)
+
+
+def _has_devices(sight: Sight, request: Request) -> Bools:
+    enough: Bools = sight.of_model(request).sum(axis=1) >= request.device_count
+    return enough
+
+
+def _says_devices(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+    there = sight.of_model(request).sum(axis=1)
+    none = rejected & (there == 0)
+    if none.any():
+        yield Reason("NoDevice", int(none.sum()), f"without {_device(request)}")
+    few = rejected & ~none
+    if few.any():
+        text = f"with fewer than {request.device_count} {_device(request)} ({_best(few, there[few].max())} there)"
+        yield Reason("TooFewDevices", int(few.sum()), text)
+
+
+def _has_cores(sight: Sight, request: Request) -> Bools:
+    enough: Bools = sight.cores_sum >= request.milli_cores
+    return enough
+
+
+def _says_cores(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+    best = _best(rejected, show_cores(int(sight.cores_sum[rejected].max())))
+    text = f"short of {show_cores(request.milli_cores)} cores ({best} free)"
+    yield Reason("ShortOfCores", int(rejected.sum()), text)
+
+
+def _has_memory(sight: Sight, request: Request) -> Bools:
+    enough: Bools = sight.memory_sum >= request.memory_bytes
+    return enough
+
+
+def _says_memory(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+    best = _best(rejected, show_bytes(int(sight.memory_sum[rejected].max())))
+    text = f"short of {show_bytes(request.memory_bytes)} of memory ({best} free)"
+    yield Reason("ShortOfMemory", int(rejected.sum()), text)
+
+
+def _has_free_devices(sight: Sight, request: Request) -> Bools:
+    enough: Bools = sight.usable(request).sum(axis=1) >= request.device_count
+    return enough
+
+
+def _says_free_devices(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+    best = _best(rejected, int(sight.usable(request).sum(axis=1)[rejected].max()))
+    text = f"short of {request.device_count} {_device(request)} ({best} free)"
+    yield Reason("ShortOfDevices", int(rejected.sum()), text)
+
+
+def _close(sight: Sight, request: Request) -> Bools:
+    if not wants_closeness(request):
+        return np.ones(sight.size, dtype=np.bool_)
+    return sight.together(request, sight.usable(request), numa=request.numa == "required")
+
+
+def _says_close(_sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+    where = [
+        place
+        for wanted, place in (
+            (request.numa == "required", "NUMA node"),
+            (request.same_switch and request.device_count, "PCIe switch"),
+            (request.same_nvlink and request.device_count, "NVLink domain"),
+        )
+        if wanted
+    ]
+    yield Reason("NotTogether", int(rejected.sum()), f"with room, but not on one {' and one '.join(where)}")
+
+
+def wants_closeness(request: Request) -> bool:
+    """Whether the request says how its parts must lie."""
+    devices = request.device_count > 0 and (request.same_switch or request.same_nvlink)
+    return request.numa == "required" or devices
+
+
+def _device(request: Request) -> str:
+    return request.device_model or ("GPU" if request.device_count == 1 else "GPUs")
+
+
+def _best(rejected: Bools, figure: str | int) -> str:
+    """The best of several hosts' figures, or the one host's."""
+    return f"at most {figure}" if int(rejected.sum()) > 1 else str(figure)
+
+
+def show_cores(milli: int) -> str:
+    """``1500`` → ``1.5``."""
+    return f"{milli / 1000:g}"
+
+
+LINKS: Sequence[Link] = (
+    # Its agent is silent: what happens there is not known.
+    Link(_reachable, _plainly("Unreachable", "not reachable")),
+    # An administrator lets nothing new land there.
+    Link(_schedulable, _plainly("Cordoned", "cordoned")),
+    # Set apart, for those who say that they bear it.
+    Link(_untainted, _says_taints),
+    # The workload itself will not have it: it failed there, or a sibling stands there.
+    Link(_not_avoided, _plainly("Avoided", "avoided by the workload")),
+    # No hypervisor runs there.
+    Link(_virtual, _plainly("NoVirtualization", "without virtualization")),
+    # A sandbox there is weaker than the workload's class asks for.
+    Link(_isolated, _plainly("WeakIsolation", "without strong isolation")),
+    # The hardware is not there at all, whoever holds it.
+    Link(_has_devices, _says_devices),
+    # Enough over all NUMA nodes; how it lies is looked at last.
+    Link(_has_cores, _says_cores),
+    Link(_has_memory, _says_memory),
+    # The hardware is there and somebody holds it.
+    Link(_has_free_devices, _says_free_devices),
+    # The dearest: every NUMA node, switch and domain by itself.
+    Link(_close, _says_close),
+)

@@ -1,0 +1,183 @@
+"""Placement by example: what is taken, what is said, what is proposed."""
+
+from __future__ import annotations
+
+from bessemer.core.units import GIB
+from bessemer.core.values import Allocation, Decision, Refusal
+from bessemer.placement import FleetArrays, Hold, decide
+from tests.placement.hosts import ask, fleet, host
+
+
+def placed(arrays: FleetArrays, **request) -> Decision:
+    decision = decide(arrays, ask(**request))
+    assert isinstance(decision, Decision), decision
+    return decision
+
+
+def refused(arrays: FleetArrays, **request) -> Refusal:
+    refusal = decide(arrays, ask(**request))
+    assert isinstance(refusal, Refusal), refusal
+    return refusal
+
+
+def test_an_empty_fleet_says_so():
+    refusal = refused(FleetArrays())
+    assert str(refusal) == "there are no hosts"
+    assert refusal.cheapest == ""
+
+
+def test_a_small_request_gets_one_numa_node():
+    decision = placed(fleet(host("a")), cores=2, memory=4 * GIB)
+    assert decision.allocations == (Allocation(numa_node=0, milli_cores=2000, memory_bytes=4 * GIB),)
+
+
+def test_the_fullest_host_that_fits_is_taken():
+    arrays = fleet(host("a"), host("b"), host("c"))
+    arrays.hold("x", Hold("b", (), (Allocation(numa_node=0, milli_cores=4000, memory_bytes=GIB),)))
+    decision = placed(arrays, cores=4)
+    assert (decision.host, decision.allocations[0].numa_node) == ("b", 0)
+
+
+def test_what_needs_no_gpu_stays_off_the_hosts_that_have_some():
+    assert placed(fleet(host("gpu", gpus=8, threads=4), host("plain", threads=64))).host == "plain"
+
+
+def test_two_gpus_share_a_switch_and_leave_large_blocks_whole():
+    arrays = fleet(host("a", gpus=8), host("b", gpus=8))
+    arrays.hold("x", Hold("b", ("gpu5",), ()))
+    assert placed(arrays, device_count=1).devices == ("gpu4",), "the switch that is broken already"
+    assert placed(arrays, device_count=2).devices == ("gpu0", "gpu1")
+    assert placed(arrays, device_count=8).host == "a"
+
+
+def test_cores_and_memory_lie_beside_the_devices():
+    arrays = fleet(host("a", gpus=4))
+    arrays.hold("x", Hold("a", ("gpu0", "gpu1"), ()))
+    decision = placed(arrays, device_count=2)
+    assert decision.devices == ("gpu2", "gpu3")
+    assert decision.allocations[0].numa_node == 1
+
+
+def test_what_spans_nodes_does_so_only_where_it_may():
+    arrays = fleet(host("a", threads=4))
+    decision = placed(arrays, cores=6, memory=40 * GIB)
+    assert sum(part.milli_cores for part in decision.allocations) == 6000
+    assert sum(part.memory_bytes for part in decision.allocations) == 40 * GIB
+    refusal = refused(arrays, cores=6, numa="required")
+    assert str(refusal) == "1 host: with room, but not on one NUMA node"
+    assert refusal.cheapest == "numa: preferred instead of required"
+
+
+def test_required_numa_puts_devices_cores_and_memory_on_one_node():
+    arrays = fleet(host("a", gpus=4))
+    arrays.hold("x", Hold("a", (), (Allocation(numa_node=0, milli_cores=7000, memory_bytes=0),)))
+    decision = placed(arrays, cores=2, device_count=2, numa="required")
+    assert decision.devices == ("gpu2", "gpu3")
+    assert [part.numa_node for part in decision.allocations] == [1]
+
+
+def test_same_switch_is_kept_or_refused():
+    arrays = fleet(host("a", gpus=4))
+    assert placed(arrays, device_count=2, same_switch=True).devices == ("gpu0", "gpu1")
+    refusal = refused(arrays, device_count=4, same_switch=True, same_nvlink=True)
+    assert str(refusal) == "1 host: with room, but not on one PCIe switch and one NVLink domain"
+    assert refusal.cheapest == "let the devices lie on several PCIe switches"
+    assert placed(fleet(host("plain")), same_switch=True).devices == (), "who wants none has no switch to keep"
+
+
+def test_overcommit_sells_threads_again_and_memory_never():
+    arrays = fleet(host("a", nodes=1, threads=2, memory=4 * GIB, overcommit_milli=4000))
+    assert placed(arrays, cores=8).host == "a"
+    refusal = refused(arrays, cores=8, memory=5 * GIB)
+    assert str(refusal) == "1 host: short of 5 GiB of memory (4 GiB free)"
+    assert refusal.cheapest == "ask for at most 4 GiB of memory"
+
+
+def test_every_host_counts_under_its_first_reason():
+    arrays = fleet(
+        host("away", reachable=False),
+        host("kept", schedulable=False),
+        *(host(f"fake{n}", taints=("bessemer.dev/fake",), fake=True, gpus=8) for n in range(38)),
+        host("metal", virtualization="none"),
+        host("weak", isolation="weak"),
+        host("sibling"),
+        host("bare"),
+        host("two", gpus=2),
+        host("small", threads=1, nodes=1, gpus=8, overcommit_milli=1500),
+        host("full", gpus=8),
+    )
+    arrays.hold("x", Hold("full", tuple(f"gpu{n}" for n in range(5)), ()))
+    refusal = refused(
+        arrays,
+        cores=2,
+        device_count=8,
+        virtualization=True,
+        strong_isolation=True,
+        avoid_hosts=frozenset({"sibling", "unheard-of"}),
+    )
+    assert str(refusal).split("; ") == [
+        "1 host: not reachable",
+        "1 host: cordoned",
+        "38 hosts: tainted bessemer.dev/fake",
+        "1 host: avoided by the workload",
+        "1 host: without virtualization",
+        "1 host: without strong isolation",
+        "1 host: without GPUs",
+        "1 host: with fewer than 8 GPUs (2 there)",
+        "1 host: short of 2 cores (1.5 free)",
+        "1 host: short of 8 GPUs (3 free)",
+    ]
+    assert refusal.cheapest == "ask for at most 1 core"
+
+
+def test_fake_hosts_are_proposed_after_all_that_is_real():
+    taint = ("bessemer.dev/fake",)
+    refusal = refused(fleet(host("real"), host("fake", taints=taint, fake=True, gpus=8)), device_count=8)
+    assert refusal.cheapest == "tolerate bessemer.dev/fake (fake hosts: nothing real runs there)"
+    assert placed(fleet(host("fake", taints=taint, fake=True)), tolerations=("*",)).fake
+
+
+def test_another_model_is_proposed_by_its_name():
+    refusal = refused(fleet(host("a", gpus=2, model="A100")), device_count=2, device_model="H100")
+    assert (str(refusal), refusal.cheapest) == ("1 host: without H100", "ask for A100")
+
+
+def test_waiting_and_an_administrator_come_last():
+    arrays = fleet(host("a", gpus=1))
+    arrays.hold("x", Hold("a", ("gpu0",), ()))
+    assert refused(arrays, device_count=1).cheapest == "wait until claims on a end"
+    assert refused(fleet(host("a", schedulable=False))).cheapest == "an administrator can uncordon a"
+    assert refused(fleet(host("a", reachable=False))).cheapest == "an administrator can bring a back"
+    assert refused(fleet(host("a")), device_count=1).cheapest == ""
+
+
+def test_an_unhealthy_device_is_nobodys():
+    facts = host("a", gpus=1)
+    sick = [facts.inventory.devices[0].model_copy(update={"healthy": False})]
+    arrays = fleet(host("b"))
+    arrays.set_host(type(facts)(name="a", inventory=facts.inventory.model_copy(update={"devices": sick})))
+    assert str(refused(arrays, device_count=1)) == "2 hosts: without GPU"
+
+
+def test_a_hold_may_come_before_its_host_and_outlive_its_row():
+    arrays = FleetArrays()
+    arrays.hold("x", Hold("a", ("gpu0",), (Allocation(numa_node=0, milli_cores=1000, memory_bytes=GIB),)))
+    arrays.set_host(host("a", gpus=1))
+    assert str(refused(arrays, device_count=1)) == "1 host: short of 1 GPU (0 free)"
+    arrays.remove_host("a")
+    arrays.set_host(host("b", gpus=1))
+    arrays.set_host(host("a", gpus=1))
+    assert placed(arrays, device_count=1).host == "b"
+    arrays.drop("x")
+    arrays.drop("x")
+    arrays.remove_host("b")
+    arrays.remove_host("b")
+    assert placed(arrays, device_count=1).host == "a"
+
+
+def test_hardware_that_vanished_under_a_claim_gives_nothing_back():
+    arrays = fleet(host("a", nodes=2, gpus=2))
+    arrays.hold("x", Hold("a", ("gpu1",), (Allocation(numa_node=1, milli_cores=4000, memory_bytes=GIB),)))
+    arrays.set_host(host("a", nodes=1, gpus=1, threads=2))
+    arrays.drop("x")
+    assert str(refused(arrays, cores=3)) == "1 host: short of 3 cores (2 free)"

@@ -1,0 +1,225 @@
+"""Placement by property: against a second, slow implementation that tries every way to lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bessemer.core.units import GIB
+from bessemer.core.values import Decision, Device, Inventory, NumaNode, Request
+from bessemer.placement import FleetArrays, Hold, HostFacts, decide
+from bessemer.placement.cheapest import cheapest
+from bessemer.placement.decide import place
+from bessemer.placement.sight import Sight
+
+MODELS = ("H100", "A100")
+TAINTS = ((), ("slow",), ("bessemer.dev/fake",), ("slow", "mine"))
+
+
+@st.composite
+def hosts(draw: st.DrawFn, name: str) -> HostFacts:
+    nodes = draw(st.integers(1, 2))
+    numa = [
+        NumaNode(
+            id=n,
+            cores=1,
+            threads=draw(st.integers(1, 4)),
+            memory_bytes=draw(st.integers(1, 4)) * GIB,
+        )
+        for n in range(nodes)
+    ]
+    devices = [
+        Device(
+            id=f"g{n}",
+            kind="gpu",
+            model=draw(st.sampled_from(MODELS)),
+            numa_node=draw(st.integers(0, nodes - 1)),
+            pcie_switch=draw(st.sampled_from(("", "s0", "s1"))),
+            nvlink_domain=draw(st.sampled_from(("", "n0"))),
+            healthy=draw(st.integers(0, 9)) > 0,
+        )
+        for n in range(draw(st.integers(0, 4)))
+    ]
+    taints = draw(st.sampled_from(TAINTS))
+    return HostFacts(
+        name=name,
+        inventory=Inventory(
+            numa=numa,
+            devices=devices,
+            fake="bessemer.dev/fake" in taints,
+            virtualization=draw(st.sampled_from(("kvm", "tcg", "none"))),
+            isolation=draw(st.sampled_from(("strong", "weak"))),
+        ),
+        taints=taints,
+        schedulable=draw(st.integers(0, 9)) > 0,
+        reachable=draw(st.integers(0, 9)) > 0,
+    )
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[HostFacts]:
+    return [draw(hosts(f"h{n}")) for n in range(draw(st.integers(0, 4)))]
+
+
+requests = st.builds(
+    Request,
+    tenant=st.just("acme"),
+    milli_cores=st.integers(0, 6).map(lambda n: n * 1000),
+    memory_bytes=st.integers(0, 6).map(lambda n: n * GIB),
+    device_count=st.integers(0, 3),
+    device_model=st.sampled_from(("", *MODELS)),
+    numa=st.sampled_from(("required", "preferred", "legacy")),
+    same_switch=st.booleans(),
+    same_nvlink=st.booleans(),
+    tolerations=st.sampled_from(((), ("slow",), ("*",))),
+    virtualization=st.booleans(),
+    strong_isolation=st.booleans(),
+    avoid_hosts=st.sampled_from((frozenset(), frozenset({"h0"}))),
+)
+
+
+class Slow:
+    """What each host has left, as plain numbers."""
+
+    def __init__(self, facts: list[HostFacts]) -> None:
+        self.facts = {f.name: f for f in facts}
+        self.cores = {(f.name, n.id): n.threads * 1000 for f in facts for n in f.inventory.numa}
+        self.memory = {(f.name, n.id): n.memory_bytes for f in facts for n in f.inventory.numa}
+        self.devices = {(f.name, d.id): d for f in facts for d in f.inventory.devices if d.healthy}
+
+    def take(self, decision: Decision) -> None:
+        for part in decision.allocations:
+            self.cores[decision.host, part.numa_node] -= part.milli_cores
+            self.memory[decision.host, part.numa_node] -= part.memory_bytes
+            assert self.cores[decision.host, part.numa_node] >= 0
+            assert self.memory[decision.host, part.numa_node] >= 0
+        for device in decision.devices:
+            del self.devices[decision.host, device]
+
+    def fits(self, name: str, request: Request) -> bool:
+        facts = self.facts[name]
+        bears = "*" in request.tolerations or set(facts.taints) <= set(request.tolerations)
+        may = facts.schedulable and facts.reachable and bears and name not in request.avoid_hosts
+        if request.virtualization and facts.inventory.virtualization == "none":
+            return False
+        if request.strong_isolation and facts.inventory.isolation != "strong":
+            return False
+        return may and any(self.suits(name, request, chosen) for chosen in self.choices(name, request))
+
+    def choices(self, name: str, request: Request) -> Any:
+        free = [
+            device
+            for (host, _), device in self.devices.items()
+            if host == name and request.device_model in ("", device.model)
+        ]
+        return combinations(free, request.device_count)
+
+    def suits(self, name: str, request: Request, chosen: tuple[Device, ...]) -> bool:
+        if chosen and request.same_switch and (len({d.pcie_switch for d in chosen}) > 1 or not chosen[0].pcie_switch):
+            return False
+        domains = {d.nvlink_domain for d in chosen}
+        if chosen and request.same_nvlink and (len(domains) > 1 or not chosen[0].nvlink_domain):
+            return False
+        nodes = [node.id for node in self.facts[name].inventory.numa]
+        if request.numa == "required":
+            return any(
+                self.cores[name, node] >= request.milli_cores
+                and self.memory[name, node] >= request.memory_bytes
+                and all(device.numa_node == node for device in chosen)
+                for node in nodes
+            )
+        enough_cores = sum(self.cores[name, node] for node in nodes) >= request.milli_cores
+        return enough_cores and sum(self.memory[name, node] for node in nodes) >= request.memory_bytes
+
+
+def arrays_of(facts: list[HostFacts]) -> FleetArrays:
+    arrays = FleetArrays()
+    for fact in facts:
+        arrays.set_host(fact)
+    return arrays
+
+
+def as_hold(decision: Decision) -> Hold:
+    return Hold(decision.host, decision.devices, decision.allocations)
+
+
+@given(fleets(), st.lists(requests, min_size=1, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostFacts], asked: list[Request]) -> None:
+    arrays, slow = arrays_of(facts), Slow(facts)
+    for number, request in enumerate(asked):
+        fitting = {name for name in slow.facts if slow.fits(name, request)}
+        answer = decide(arrays, request)
+        if isinstance(answer, Decision):
+            assert answer.host in fitting
+            chosen = tuple(slow.devices[answer.host, device] for device in answer.devices)
+            assert len(set(answer.devices)) == request.device_count
+            assert slow.suits(answer.host, request, chosen)
+            assert sum(part.milli_cores for part in answer.allocations) == request.milli_cores
+            assert sum(part.memory_bytes for part in answer.allocations) == request.memory_bytes
+            if request.numa == "required":
+                nodes = {part.numa_node for part in answer.allocations} | {device.numa_node for device in chosen}
+                assert len(nodes) <= 1
+            slow.take(answer)
+            arrays.hold(f"claim-{number}", as_hold(answer))
+        else:
+            assert not fitting
+            assert sum(reason.hosts for reason in answer.reasons) == len(facts)
+
+
+@given(fleets(), requests, st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_the_order_in_which_hosts_came_decides_nothing(facts: list[HostFacts], request: Request, random: Any) -> None:
+    shuffled = list(facts)
+    random.shuffle(shuffled)
+    first, second = decide(arrays_of(facts), request), decide(arrays_of(shuffled), request)
+    assert first == second
+    assert first == decide(arrays_of(facts), request)
+
+
+@given(fleets(), requests)
+@settings(max_examples=200, deadline=None)
+def test_the_cheapest_change_really_makes_it_fit(facts: list[HostFacts], request: Request) -> None:
+    sight = Sight.of(arrays_of(facts))
+    if place(sight, request) is not None:
+        return
+    change = cheapest(sight, request, place)
+    if change is None:
+        return
+    assert place(change.sight, change.request) is not None
+    if change.sight is sight:
+        changed = Slow(facts)
+        assert any(changed.fits(name, change.request) for name in changed.facts), change.text
+    assert change.request.device_count > 0 or request.device_count == 0
+
+
+@given(fleets(), st.lists(requests, max_size=6), st.data())
+@settings(max_examples=150, deadline=None)
+def test_arrays_kept_current_equal_arrays_built_anew(
+    facts: list[HostFacts], asked: list[Request], data: st.DataObject
+) -> None:
+    kept, holds = arrays_of(facts), {}
+    for number, request in enumerate(asked):
+        answer = decide(kept, replace(request, tolerations=("*",)))
+        if isinstance(answer, Decision):
+            holds[f"c{number}"] = as_hold(answer)
+            kept.hold(f"c{number}", holds[f"c{number}"])
+    for uid in [uid for uid in holds if data.draw(st.booleans())]:
+        kept.drop(uid)
+        del holds[uid]
+    renewed = [data.draw(hosts(f.name)) if data.draw(st.booleans()) else f for f in facts]
+    for fact in renewed:
+        kept.set_host(fact)
+    anew = arrays_of(renewed)
+    for uid, hold in holds.items():
+        anew.hold(uid, hold)
+    for fact in renewed:
+        mine, other = kept.row(fact.name), anew.row(fact.name)
+        nodes, devices = len(fact.inventory.numa), len(fact.inventory.devices)
+        assert (kept.cores_free[mine][:nodes] == anew.cores_free[other][:nodes]).all()
+        assert (kept.memory_free[mine][:nodes] == anew.memory_free[other][:nodes]).all()
+        assert (kept.device_free[mine][:devices] == anew.device_free[other][:devices]).all()
