@@ -54,7 +54,8 @@ class KvmProbe:
             return Verdict("tcg", f"there is no {self._device}")
         if not os.access(self._device, os.R_OK | os.W_OK):
             return Verdict("tcg", f"{self._device} is not open to this user")
-        return await run_probe("kvm", "host", program=self._program)
+        trouble = await run_guest("kvm", "host", program=self._program)
+        return Verdict("tcg", f"KVM runs no guest: {trouble}") if trouble else Verdict("kvm")
 
     async def _version(self) -> str:
         try:
@@ -84,8 +85,8 @@ class KvmProbe:
             return
 
 
-async def run_probe(accel: str, cpu: str, *, program: str = PROGRAM, seconds: float = PROBE_SECONDS) -> Verdict:
-    """Run the probe's guest once. Anything but its own exit is a machine without KVM."""
+async def run_guest(accel: str, cpu: str, *, program: str = PROGRAM, seconds: float = PROBE_SECONDS) -> str:
+    """Run the probe's guest once: "" when it ran to its end, else in a phrase what happened instead."""
     with tempfile.TemporaryDirectory(prefix="bessemer-probe-") as scratch:
         rom = Path(scratch) / "probe.rom"
         rom.write_bytes(firmware())
@@ -101,12 +102,12 @@ async def run_probe(accel: str, cpu: str, *, program: str = PROGRAM, seconds: fl
             async with asyncio.timeout(seconds):
                 _, said = await process.communicate()
         except TimeoutError:
-            return Verdict("tcg", f"a guest hangs on KVM (-cpu {cpu})")
+            return f"it hangs with -cpu {cpu}"
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.communicate()
     if process.returncode == PASSED:
-        return Verdict("kvm")
+        return ""
     words = said.decode(errors="replace").strip().partition("\n")[0][-200:]
-    return Verdict("tcg", f"a guest does not start on KVM (-cpu {cpu}): {words or 'QEMU ended without a word'}")
+    return f"QEMU ends with -cpu {cpu}: {words or 'without a word'}"
