@@ -1,0 +1,119 @@
+"""``bessemer agent``: the agent of this machine, or the agents of all fake hosts in one process."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from bessemer.agent.agent import Agent, AgentSettings
+from bessemer.agent.fake import FakeHosts, FakeSettings, run_fake_hosts
+from bessemer.agent.identity import Identity
+from bessemer.agent.metrics import AgentMetrics
+from bessemer.cli.verbs import AgentOptions
+from bessemer.client import Client, connect
+from bessemer.core.clock import SystemClock
+from bessemer.core.errors import AlreadyExists, Invalid
+from bessemer.core.resource import API_VERSION
+from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.kinds import HOST_SIDES
+from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.main import identities
+from bessemer.main.hostdrivers import local_drivers
+from bessemer.main.process import run
+from bessemer.main.settings import Paths, Settings, load, state_directory
+
+TOKEN_FILE = "join-token"
+_log = structlog.get_logger("agent")
+
+
+def run_agent(options: AgentOptions) -> int:
+    """Run until told to stop. Raises Invalid for options that name no server."""
+    paths = Paths(state_directory(options.state))
+    settings = load(paths)
+    if options.fake:
+        return run(_fake(paths, settings))
+    name = options.name or settings.host_name or host_name()
+    return run(_real(paths, settings, options, name))
+
+
+def host_name() -> str:
+    """This machine's name as a Host's."""
+    word = socket.gethostname().lower().split(".")[0]
+    kept = "".join(c if c.isalnum() or c == "-" else "-" for c in word).strip("-")
+    return kept[:63] or "local"
+
+
+class _Connector:
+    """Implements `agent.link.Connect`: clients of one api, trusting its authority."""
+
+    def __init__(self, url: str, ca: Path) -> None:
+        self._url = url
+        self._ca = ca
+
+    def __call__(self, identity: Identity, *, anonymous: bool = False) -> Client:
+        joined = not anonymous and identity.life() is not None
+        cert = (identity.certificate_path, identity.key_path) if joined else None
+        return connect(self._url, ca=self._ca, cert=cert)
+
+
+async def _real(paths: Paths, settings: Settings, options: AgentOptions, name: str) -> None:
+    url = options.server or identities.urls(settings)["api"]
+    ca = options.ca or paths.ca_certificate
+    if not ca.exists():
+        raise Invalid(f"{ca} does not exist: give the authority of the api with --ca")
+    token_file = paths.agent / TOKEN_FILE
+    token = options.token or (token_file.read_text().strip() if token_file.exists() else "")
+    agent_settings = AgentSettings(
+        host=name,
+        directory=paths.agent,
+        token=token,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        content_budget_bytes=settings.content_budget_bytes,
+    )
+    agent = Agent(
+        agent_settings,
+        connect=_Connector(url, ca),
+        drivers=local_drivers(paths.agent).for_agent(),
+        sides=HOST_SIDES,
+        clock=SystemClock(),
+        metrics=AgentMetrics(CollectorRegistry()),
+    )
+    _log.info("agent starts", host=name, server=url)
+    await agent.run()
+
+
+def fake_host_name(ordinal: int) -> str:
+    """``fake-007``."""
+    return f"fake-{ordinal:03d}"
+
+
+async def _fake(paths: Paths, settings: Settings) -> None:
+    certificate, key = paths.certificate(identities.ADMIN)
+    url = identities.urls(settings)["api"]
+    admin = connect(url, ca=paths.ca_certificate, cert=(certificate, key))
+
+    async def token_for(name: str) -> str:
+        spec = {"site": settings.site, "taints": [{"key": FAKE_TAINT, "value": "true"}]}
+        try:
+            await admin.create({"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": name}, "spec": spec})
+        except AlreadyExists:
+            _log.info("fake host joins again", host=name)
+        return await admin.account.host_token(name)
+
+    hosts = FakeHosts(
+        settings=FakeSettings(
+            directory=paths.fake, doors=default_folder(paths.fake), heartbeat_seconds=settings.heartbeat_seconds
+        ),
+        connect=_Connector(url, paths.ca_certificate),
+        sides=HOST_SIDES,
+        clock=SystemClock(),
+        metrics=AgentMetrics(CollectorRegistry()),
+    )
+    names = [fake_host_name(ordinal) for ordinal in range(settings.fake_hosts)]
+    try:
+        await run_fake_hosts(names, hosts, token_for=token_for)
+    finally:
+        await admin.close()

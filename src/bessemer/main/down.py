@@ -1,0 +1,93 @@
+"""``bessemer down``: stop everything that a state directory started, also after kill -9 of all of it.
+
+Parts are found by their command lines, guests and engines by their uids; pid files are hints. What is stored stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from pathlib import Path
+
+from rich.console import Console
+
+from bessemer.drivers.process.parts import HostParts
+from bessemer.main.hostdrivers import local_drivers
+from bessemer.main.settings import Paths, state_directory
+from bessemer.main.supervisor import ORDER, command
+from bessemer.main.up import LOCK
+
+_SUPERVISOR_SECONDS = 20.0
+
+
+def down(state: Path | None) -> int:
+    """Stop it all; 0 also where nothing ran."""
+    paths = Paths(state_directory(state))
+    console = Console()
+    if not paths.state.exists():
+        console.print(f"Nothing was ever started in {paths.state}.", highlight=False)
+        return 0
+    for line in asyncio.run(stop_all(paths)):
+        console.print(line, highlight=False)
+    return 0
+
+
+async def stop_all(paths: Paths) -> list[str]:
+    """Stop supervisor, parts, guests and engines of a state directory; what was stopped, a line each."""
+    said: list[str] = []
+    if (pid := _supervisor(paths)) is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        if not await _let_go(paths):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        said.append(f"supervisor (pid {pid}) stopped")
+    parts = HostParts()
+    for name in reversed(ORDER):
+        for part in await parts.find(command(paths, name).marker):
+            await parts.stop(part)
+            said.append(f"{name} (pid {part.pid}) stopped")
+    if paths.agent.exists():
+        said += await _stop_workloads(paths)
+    return said or ["nothing ran"]
+
+
+async def _stop_workloads(paths: Paths) -> list[str]:
+    drivers = local_drivers(paths.agent)
+    said: list[str] = []
+    for guest in await drivers.qemu.running():
+        await drivers.qemu.kill(guest.uid)
+        said.append(f"guest {guest.uid} (pid {guest.pid}) stopped")
+    for engine in await drivers.engine.running():
+        await drivers.engine.stop(engine.uid)
+        said.append(f"engine {engine.uid} (pid {engine.pid}) stopped")
+    return said
+
+
+def _supervisor(paths: Paths) -> int | None:
+    """The pid of whoever holds the state directory. The lock is the truth, the number in it says whom to ask."""
+    lock = paths.state / LOCK
+    if not lock.exists() or _free(lock):
+        return None
+    text = lock.read_text().strip()
+    return int(text) if text.isdigit() and int(text) != os.getpid() else None
+
+
+def _free(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+async def _let_go(paths: Paths) -> bool:
+    for _ in range(int(_SUPERVISOR_SECONDS / 0.1)):
+        if _free(paths.state / LOCK):
+            return True
+        await asyncio.sleep(0.1)
+    return False

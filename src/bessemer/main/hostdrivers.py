@@ -1,0 +1,60 @@
+"""The real drivers of this machine, for an agent's directory: what `agent`, `down` and `doctor` build alike."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from bessemer.agent.agent import AgentDrivers
+from bessemer.drivers.cgroup import Cgroups
+from bessemer.drivers.disks.real import QcowDisks
+from bessemer.drivers.fetch.real import HostContent
+from bessemer.drivers.inspect.kvm import KvmProbe
+from bessemer.drivers.inspect.real import LocalInspect
+from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.llamacpp.real import LlamaCpp
+from bessemer.drivers.process.real import HostProcesses
+from bessemer.drivers.qemu.confine import Confinement
+from bessemer.drivers.qemu.real import LocalQemu
+from bessemer.kinds.context import HostDrivers
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDrivers:
+    """Everything that one agent's directory holds on this machine."""
+
+    qemu: LocalQemu
+    disks: QcowDisks
+    engine: LlamaCpp
+    processes: HostProcesses
+    content: HostContent
+    inspect: LocalInspect
+
+    def for_agent(self) -> AgentDrivers:
+        """As an agent takes them."""
+        host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine)
+        return AgentDrivers(inspect=self.inspect, content=self.content, host=host)
+
+
+def local_drivers(directory: Path) -> LocalDrivers:
+    """The drivers over an agent's directory; nothing is started or changed by this."""
+    processes = HostProcesses(directory / "processes")
+    cgroups = Cgroups(f"bessemer/{_name(directory)}/guests")
+    return LocalDrivers(
+        qemu=LocalQemu(
+            directory / "guests",
+            confinement=Confinement.here(namespaces=True),
+            cgroups=cgroups if cgroups.available else None,
+        ),
+        disks=QcowDisks(directory / "disks"),
+        engine=LlamaCpp(processes, default_folder(directory)),
+        processes=processes,
+        content=HostContent(directory / "content"),
+        inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
+    )
+
+
+def _name(directory: Path) -> str:
+    # Two state directories on one machine must not see each other's guests.
+    return hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]

@@ -1,0 +1,152 @@
+"""Keys and certificates of one installation: the authority, our processes' identities, the kubeconfig.
+
+Made once, kept in the state directory with mode 0600, found again at each start; a certificate with little time left
+is made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+from cryptography import x509
+
+from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
+from bessemer.main.settings import Paths, Settings
+
+ADMIN, SERVER, GATEWAY = "admin", "server", "gateway"
+SEAL_KEY, GATEWAY_KEY = "seal.key", "gateway.key"
+_YEAR_SECONDS = 365 * 86_400.0
+_RENEW_BEFORE = timedelta(days=30)
+
+
+def prepare(paths: Paths, settings: Settings) -> CertificateAuthority:
+    """Make what is missing. Raises Invalid for an authority that cannot be read."""
+    for directory in (paths.state, paths.ca, paths.certs, paths.keys, paths.logs):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in (SEAL_KEY, GATEWAY_KEY):
+        if not (paths.keys / name).exists():
+            write_private(paths.keys / name, secrets.token_bytes(32))
+    authority = _authority(paths)
+    names = server_names(settings)
+    _identity(paths, authority, ADMIN, name="admin", groups=("system:masters",))
+    _identity(paths, authority, SERVER, name="bessemer", sans=names)
+    # The gateway's certificate serves its clients and opens replicas' doors.
+    _identity(paths, authority, GATEWAY, name="system:gateway", sans=names)
+    return authority
+
+
+def server_names(settings: Settings) -> tuple[str, ...]:
+    """The names and addresses that our listeners answer to."""
+    found = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
+    if settings.listen not in ("0.0.0.0", "::", *found):
+        found.append(settings.listen)
+    return tuple(dict.fromkeys(found))
+
+
+def authority_of(paths: Paths) -> CertificateAuthority:
+    """The authority that is there. Raises Invalid, FileNotFoundError."""
+    return load_ca(Pair(paths.ca_certificate.read_bytes(), paths.ca_key.read_bytes()))
+
+
+def key_of(paths: Paths, name: str) -> bytes:
+    """One of the installation's symmetric keys."""
+    return (paths.keys / name).read_bytes()
+
+
+def write_kubeconfig(paths: Paths, settings: Settings) -> None:
+    """The administrator's kubeconfig, with paths relative to it, so that a state directory may move."""
+    certificate, key = paths.certificate(ADMIN)
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "bessemer",
+                "cluster": {
+                    "server": f"https://{_reachable(settings)}:{settings.api_port}",
+                    "certificate-authority": os.path.relpath(paths.ca_certificate, paths.state),
+                },
+            }
+        ],
+        "users": [
+            {
+                "name": ADMIN,
+                "user": {
+                    "client-certificate": os.path.relpath(certificate, paths.state),
+                    "client-key": os.path.relpath(key, paths.state),
+                },
+            }
+        ],
+        "contexts": [{"name": "bessemer", "context": {"cluster": "bessemer", "user": ADMIN}}],
+        "current-context": "bessemer",
+    }
+    write_private(paths.kubeconfig, yaml.safe_dump(config, sort_keys=False).encode())
+
+
+def _reachable(settings: Settings) -> str:
+    return "127.0.0.1" if settings.listen in ("0.0.0.0", "::") else settings.listen
+
+
+def urls(settings: Settings) -> dict[str, str]:
+    """api, portal and gateway, as a person opens them."""
+    host = _reachable(settings)
+    return {
+        "api": f"https://{host}:{settings.api_port}",
+        "portal": f"https://{host}:{settings.portal_port}",
+        "gateway": f"https://{host}:{settings.gateway_port}/v1",
+    }
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+    temporary.replace(path)
+
+
+def _authority(paths: Paths) -> CertificateAuthority:
+    if paths.ca_certificate.exists() and paths.ca_key.exists():
+        return authority_of(paths)
+    made = create_ca("bessemer local authority")
+    write_private(paths.ca_key, made.pair.key)
+    paths.ca_certificate.write_bytes(made.certificate)
+    return made
+
+
+def _identity(
+    paths: Paths,
+    authority: CertificateAuthority,
+    file: str,
+    *,
+    name: str,
+    groups: Sequence[str] = (),
+    sans: Sequence[str] = (),
+) -> None:
+    certificate, key = paths.certificate(file)
+    if key.exists() and _good(certificate, sans):
+        return
+    pair = authority.issue(name, groups=groups, sans=sans, seconds=_YEAR_SECONDS)
+    write_private(key, pair.key)
+    write_private(certificate, pair.certificate)
+
+
+def _good(path: Path, sans: Sequence[str]) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    if certificate.not_valid_after_utc - _RENEW_BEFORE < datetime.now(UTC):
+        return False
+    if not sans:
+        return True
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    names = {*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))}
+    return names >= set(sans)
