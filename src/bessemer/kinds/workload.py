@@ -86,7 +86,7 @@ async def take(
         tenant=tenant_of(meta.namespace or ""),
         workload=WorkloadRef(kind=workload.KIND, name=meta.name, uid=workload.uid, replica=replica),
         devices=list(decision.devices),
-        device_model=flavor.spec.gpu_model if decision.devices else "",
+        device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
         flavor=flavor.metadata.name,
         fake=decision.fake,
@@ -98,6 +98,15 @@ async def take(
     }
     (stored,) = await ctx.capacity.take([(claim_key(workload, replica), spec, metadata)], CONTROLLER)
     ctx.fleet.assume(decision, stored.uid)
+
+
+async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:
+    """The model of the devices, as it is priced: the flavor's, or where that leaves it open, what the host has."""
+    if not decision.devices or flavor.spec.gpu_model:
+        return flavor.spec.gpu_model if decision.devices else ""
+    host = await read(ctx, Host, name=decision.host)
+    found = host.status.report.devices if host is not None and host.status.report is not None else []
+    return next((device.model for device in found if device.id == decision.devices[0]), "")
 
 
 async def let_go(ctx: Context, claim: Claim, *, host: HostView) -> str:

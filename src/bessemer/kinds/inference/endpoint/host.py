@@ -16,6 +16,7 @@ from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done, Outcome, Wait
 from bessemer.core.units import show_bytes
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
@@ -180,7 +181,7 @@ async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
         # Started by us just before a crash, or by an agent before us: its time begins now.
         return _started(this, engine)
     try:
-        await this.ctx.drivers.engine.probe(this.claim.uid, await _secret(this))
+        await this.ctx.drivers.engine.probe(this.claim.uid, await _secret(this), alias=this.intent.alias)
     except DriverError as error:
         if error.reason == "EngineStarting":
             return await _loading(this)
@@ -209,8 +210,9 @@ async def _ended(this: _Pass) -> Outcome:
     end = await this.ctx.drivers.engine.ended(this.claim.uid)
     if end is None:
         return _down(this, DriverError("EngineExited", "the engine ended unseen"))
-    reason = "OutOfMemory" if end.reason == "OutOfMemory" else "EngineExited"
-    return _down(this, DriverError(reason, f"the engine ended: {end.message}"))
+    if end.reason is End.OUT_OF_MEMORY:
+        return _down(this, DriverError("OutOfMemory", f"the engine {end.message}"))
+    return _down(this, DriverError("EngineExited", f"the engine ended: {end.message}"))
 
 
 def _down(this: _Pass, error: DriverError) -> Outcome:

@@ -1,0 +1,274 @@
+"""The Instance's host side on a fake host: the way up, what guests do wrong, the way down."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Awaitable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bessemer.core.clock import FakeClock, epoch
+from bessemer.core.errors import DriverError
+from bessemer.core.resource import Done, Fail
+from bessemer.core.units import GIB, MIB
+from bessemer.core.values import BILLING
+from bessemer.drivers.qemu.fake import Fault
+from bessemer.kinds.compute.instance.host import InstanceHost, judge, nonce_of
+from bessemer.kinds.compute.instance.spec import InstanceIntent
+from tests.kinds.host_bench import DIGEST, HostBench
+
+INTENT = InstanceIntent(image=DIGEST, cpus=2, memory_bytes=256 * MIB, disk_bytes=GIB, hostname="vm")
+
+
+@pytest.fixture
+def bench() -> HostBench:
+    return HostBench(InstanceHost(), INTENT.dump(), kind="Instance")
+
+
+async def test_it_comes_up_and_says_what_the_guest_said(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    assert bench.history == ["Preparing", "Starting", "Running"]
+    assert bench.status.detail["guest"]["cpus"] == 2
+    assert bench.status.pid == bench.qemu.guests["c-1"].process.pid
+    assert bench.disks.sizes == {"c-1": GIB}
+    assert bench.content.pins == {"c-1": (DIGEST,)}
+
+
+async def test_a_second_look_changes_nothing(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    before = bench.status
+    for _ in range(5):
+        outcome = await bench.step()
+        assert isinstance(outcome, Done)
+    assert bench.status == before
+    assert bench.qemu.starts == 1
+
+
+async def test_a_new_agent_adopts_what_runs(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    pid, started = bench.status.pid, bench.status.started_at
+    await bench.clock.advance(3600)
+    await bench.step()
+    assert (bench.status.pid, bench.status.started_at, bench.qemu.starts) == (pid, started, 1)
+
+
+async def test_an_agent_that_forgot_its_status_finds_the_guest_again(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    bench.claim = bench.claim.model_copy(update={"status": type(bench.status)()})
+    await bench.until_phase("Running")
+    assert bench.qemu.starts == 1
+
+
+async def test_stop_keeps_the_disk_and_start_finds_it(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    bench.amend(running=False)
+    await bench.step()
+    assert bench.status.phase == "Stopping"
+    stopping = bench.step()
+    await _with_time(bench.clock, stopping)
+    assert bench.status.phase == "Stopped"
+    assert bench.status.pid is None
+    assert bench.disks.sizes == {"c-1": GIB}
+    bench.amend(running=True)
+    await bench.until_phase("Running")
+    assert bench.qemu.starts == 2
+    assert bench.status.restarts == 0
+
+
+async def test_created_stopped_it_starts_nothing(bench: HostBench) -> None:
+    bench.amend(running=False)
+    await bench.until_phase("Stopped")
+    assert bench.qemu.starts == 0
+
+
+async def test_a_guest_that_dies_is_lost_until_it_runs_again(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    bench.history.clear()
+    bench.qemu.kill_process("c-1")
+    await bench.until_phase("Running")
+    assert bench.history == ["Lost", "Starting", "Running"]
+    assert [BILLING[phase] for phase in bench.history] == ["lost", "deploying", "running"]  # type: ignore[index]
+    assert bench.status.restarts == 1
+
+
+async def test_a_guest_that_dies_again_and_again_is_left_alone_for_longer_and_longer(bench: HostBench) -> None:
+    bench.qemu.faults["*"] = Fault.CRASH_AT_BOOT
+    times: list[float] = []
+    starts = 0
+    while len(times) < 10:
+        await bench.step()
+        if bench.qemu.starts > starts:
+            starts = bench.qemu.starts
+            times.append(bench.clock.monotonic())
+        await bench.clock.advance(max(bench.outcome.again or 0, 0.01))
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert gaps == sorted(gaps)
+    assert 250 < gaps[-1] < 310
+
+
+async def test_never_restart_means_never(bench: HostBench) -> None:
+    bench.amend(restartPolicy="Never")
+    await bench.until_phase("Running")
+    bench.qemu.kill_process("c-1")
+    for _ in range(4):
+        outcome = await bench.step()
+    assert isinstance(outcome, Fail)
+    assert (bench.status.phase, bench.status.reason, bench.qemu.starts) == ("Failed", "GuestDied", 1)
+    bench.amend(running=False)
+    await bench.until_phase("Stopped")
+    bench.amend(running=True)
+    await bench.until_phase("Running")
+    assert bench.qemu.starts == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        (Fault.WRONG_CPUS, "GuestMismatch", "asked for 2 CPUs and 256 MiB, the guest has 3 and 255 MiB"),
+        (Fault.WRONG_MEMORY, "GuestMismatch", "the guest has 2 and 128 MiB"),
+        (Fault.HUGE_REPORT, "ReportInvalid", "longer than 4096 bytes"),
+        (Fault.INVALID_UTF8, "ReportInvalid", "cannot be read"),
+        (Fault.OTHER_NONCE, "ReportInvalid", "nonce"),
+    ],
+)
+async def test_a_guest_that_says_something_wrong(bench: HostBench, fault: Fault, reason: str, words: str) -> None:
+    bench.qemu.faults["*"] = fault
+    await bench.until_reason(reason)
+    assert isinstance(bench.outcome, Fail)
+    assert bench.status.phase == "Failed"
+    assert words in bench.status.message
+    assert isinstance(await bench.remove(), Done)
+    assert await bench.residue() == []
+
+
+async def test_a_silent_guest_is_said_to_be_silent_and_may_still_speak(bench: HostBench) -> None:
+    bench.qemu.boot_seconds = 200.0
+    await bench.until_reason("GuestSilent")
+    assert 180 < bench.clock.monotonic() < 190
+    assert bench.status.phase == "Starting"
+    await bench.until_phase("Running")
+
+
+async def test_a_silent_guest_leaves_nothing(bench: HostBench) -> None:
+    bench.qemu.faults["*"] = Fault.SILENT
+    await bench.until_reason("GuestSilent")
+    await bench.remove()
+    assert await bench.residue() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.START_FAILS, "GuestStartFailed"),
+        (Fault.IMAGE_CORRUPTED, "DigestMismatch"),
+        (Fault.DISK_FULL, "DiskFull"),
+        (Fault.OUT_OF_MEMORY, "OutOfMemory"),
+    ],
+)
+async def test_what_the_host_refuses_is_said_and_tried_again(bench: HostBench, fault: Fault, reason: str) -> None:
+    bench.qemu.faults["*"] = fault
+    await bench.until_reason(reason)
+    assert bench.status.phase == "Preparing"
+    bench.qemu.faults.clear()
+    await bench.until_phase("Running")
+    assert bench.status.reason == ""
+
+
+async def test_a_full_disk_waits_for_space(bench: HostBench) -> None:
+    bench.disks.full = True
+    await bench.until_reason("DiskFull")
+    bench.disks.full = False
+    await bench.until_phase("Running")
+
+
+async def test_a_corrupted_image_is_fetched_anew(bench: HostBench) -> None:
+    bench.content.refuse = DriverError("DigestMismatch", "the file holds something else and was removed")
+    await bench.until_reason("DigestMismatch")
+    bench.content.refuse = None
+    await bench.until_phase("Running")
+    assert bench.content.fetched[-1] == DIGEST
+
+
+async def test_what_failed_counts_no_more_after_a_calm_while(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    bench.qemu.kill_process("c-1")
+    await bench.until_phase("Running")
+    assert bench.status.detail["retry"]["failures"] == 1
+    await bench.clock.advance(700)
+    await bench.step()
+    assert "retry" not in bench.status.detail
+
+
+async def test_a_clock_that_jumps_back_holds_up_no_restart(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    bench.qemu.kill_process("c-1")
+    await bench.until_phase("Lost")
+    bench.clock.jump(-86_400)
+    await bench.until_phase("Running", seconds=60)
+    assert epoch(bench.status.started_at or "") < bench.clock.now() + 1
+
+
+async def test_it_deletes_cleanly_from_every_phase(bench: HostBench) -> None:
+    for _ in range(8):
+        await bench.step()
+        outcome = await bench.remove()
+        assert isinstance(outcome, Done)
+        assert await bench.residue() == []
+        bench.claim = bench.claim.model_copy(update={"status": bench.status})
+        await bench.clock.advance(1)
+
+
+def test_the_nonce_is_the_claims_own(bench: HostBench) -> None:
+    other = HostBench(InstanceHost(), INTENT.dump(), kind="Instance", uid="c-2")
+    assert nonce_of(bench.claim) == nonce_of(bench.claim) != nonce_of(other.claim)
+
+
+def said(**changes: object) -> bytes:
+    good = {"nonce": "n", "kernel": "6.1", "cpus": 2, "memoryBytes": 255 * MIB, "addresses": ["10.0.2.15"]}
+    return json.dumps({**good, **changes}).encode() + b"\n"
+
+
+def test_memory_may_fall_short_by_what_the_firmware_keeps_and_never_exceed() -> None:
+    for memory, reason in ((256, ""), (252, ""), (251, "GuestMismatch"), (257, "GuestMismatch")):
+        assert judge(said(memoryBytes=memory * MIB), INTENT, nonce="n").reason == reason
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 4000 + b"\n",
+        b"null\n",
+        b"[]\n",
+        said() + said(),
+        said(cpus="two"),
+        said(cpus=10**400),
+        said(kernel="\x1b[31mred"),
+        said(addresses=["x"] * 100),
+        said(uptimeSeconds=float("nan")),
+        said(nonce=7),
+        b"\n",
+    ],
+)
+def test_hostile_reports_are_invalid(raw: bytes) -> None:
+    assert judge(raw, INTENT, nonce="n").reason == "ReportInvalid"
+
+
+def test_half_a_report_is_none_yet() -> None:
+    assert judge(said()[:-1], INTENT, nonce="n").reason == ""
+    assert judge(said()[:-1], INTENT, nonce="n").report is None
+
+
+@given(st.binary(max_size=5000))
+def test_no_bytes_make_it_raise(raw: bytes) -> None:
+    assert judge(raw, INTENT, nonce="n").reason in ("", "ReportInvalid")
+
+
+async def _with_time(clock: FakeClock, work: Awaitable[object]) -> None:
+    """Let something run that sleeps on the clock."""
+    task = asyncio.ensure_future(work)
+    await clock.advance(20)
+    await task

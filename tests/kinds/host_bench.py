@@ -1,0 +1,136 @@
+"""One fake host and one Claim on it, for tests of host sides: the agent's part is played by a loop of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import DriverError
+from bessemer.core.resource import Done, Fail, Metadata, Outcome
+from bessemer.core.values import ClaimSpec, WorkloadRef
+from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
+from bessemer.kinds.context import HostContext, HostDrivers
+from bessemer.kinds.fleet.claim import Claim, ClaimStatus
+from bessemer.kinds.host_side import HostSide
+
+DIGEST = "sha256:" + "ab" * 32
+SECRET = "00ff" * 16
+
+
+@dataclass
+class BenchContent:
+    """Content that is there, or refuses with ``refuse``."""
+
+    refuse: DriverError | None = None
+    fetched: list[str] = field(default_factory=list)
+    pins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    async def ensure(self, digest: str) -> Path:
+        if self.refuse is not None:
+            raise self.refuse
+        self.fetched.append(digest)
+        return Path("/fake/content") / digest.removeprefix("sha256:")
+
+    def pin(self, claim_uid: str, digests: tuple[str, ...]) -> None:
+        if digests:
+            self.pins[claim_uid] = digests
+        else:
+            self.pins.pop(claim_uid, None)
+
+
+class BenchSecrets:
+    """The same secret for every claim."""
+
+    async def get(self, claim_uid: str) -> Mapping[str, str]:
+        return {"replica": SECRET}
+
+
+class HostBench:
+    """A host with the fake drivers, and a claim whose status lives here as it does in an agent's intent file."""
+
+    def __init__(self, side: HostSide, intent: Mapping[str, Any], *, kind: str, uid: str = "c-1") -> None:
+        self.clock = FakeClock()
+        self.qemu = FakeQemuWorld()
+        self.disks = FakeDiskWorld()
+        self.engine = FakeEngine(self.clock)
+        self.content = BenchContent()
+        self.side = side
+        self.claim = Claim(
+            metadata=Metadata(name=f"{kind.lower()}-x-0", namespace="acme--research", uid=uid, generation=1),
+            spec=ClaimSpec(
+                host="h1", tenant="acme", workload=WorkloadRef(kind=kind, name="x", uid="w-1"), intent=dict(intent)
+            ),
+            status=ClaimStatus(),
+        )
+        self.history: list[str] = []
+        self.outcome: Outcome = Done()
+
+    @property
+    def status(self) -> ClaimStatus:
+        return self.claim.status
+
+    def context(self) -> HostContext:
+        """What a fresh agent would hand to the host side: nothing survives but the world."""
+        drivers = HostDrivers(
+            qemu=FakeQemu(self.clock, world=self.qemu, disks=self.disks),
+            disks=FakeDisks(self.disks),
+            engine=self.engine,
+        )
+        return HostContext(
+            secrets=BenchSecrets(),
+            content=self.content,
+            clock=self.clock,
+            drivers=drivers,
+            virtualization="tcg",
+            threads=4,
+        )
+
+    async def step(self) -> Outcome:
+        """One turn of the agent's loop: converge, and keep the status."""
+        self.outcome = await self.side.converge(self.context(), self.claim)
+        status = self.outcome.status
+        assert isinstance(status, ClaimStatus)
+        if status.phase != self.status.phase:
+            self.history.append(status.phase)
+        self.claim = self.claim.model_copy(update={"status": status})
+        return self.outcome
+
+    async def until(self, holds: Callable[[HostBench], bool], *, seconds: float = 600.0) -> None:
+        """Turn after turn at the times that the outcomes ask for."""
+        end = self.clock.monotonic() + seconds
+        await self.step()
+        while not holds(self):
+            assert self.clock.monotonic() < end, f"still {self.status.phase} {self.status.reason} {self.status.message}"
+            again = self.outcome.again
+            assert again is not None
+            await self.clock.advance(max(again, 0.001))
+            await self.step()
+
+    async def until_phase(self, phase: str, **bounds: float) -> None:
+        await self.until(lambda bench: bench.status.phase == phase, **bounds)
+
+    async def until_reason(self, reason: str, **bounds: float) -> None:
+        await self.until(lambda bench: bench.status.reason == reason, **bounds)
+
+    def amend(self, **intent: Any) -> None:
+        """What ``Capacity.amend`` does."""
+        spec = self.claim.spec.model_copy(update={"intent": {**self.claim.spec.intent, **intent}})
+        self.claim = self.claim.model_copy(update={"spec": spec})
+
+    async def remove(self) -> Outcome:
+        return await self.side.remove(self.context(), self.claim)
+
+    async def residue(self) -> list[str]:
+        """What of the claim is left on the host."""
+        left = [*self.qemu.guests, *self.disks.sizes, *self.disks.seeds, *self.content.pins]
+        left += [engine.uid for engine in await self.engine.running()]
+        return left
+
+
+def failed(outcome: Outcome) -> bool:
+    return isinstance(outcome, Fail)

@@ -1,0 +1,155 @@
+"""A replica's host side on a fake host: a completion as the proof, what engines do wrong, the way down."""
+
+from __future__ import annotations
+
+import pytest
+
+from bessemer.core.errors import DriverError
+from bessemer.core.resource import Done
+from bessemer.core.units import GIB, MIB
+from bessemer.core.values import BILLING
+from bessemer.drivers.llamacpp.fake import Behaviour, Trouble
+from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.process.protocol import End
+from bessemer.kinds.inference.endpoint.host import EndpointHost, threads_of
+from bessemer.kinds.inference.endpoint.spec import EndpointIntent
+from tests.kinds.host_bench import DIGEST, SECRET, HostBench
+
+INTENT = EndpointIntent(
+    model=DIGEST,
+    alias="chat",
+    slots=4,
+    context_tokens=2048,
+    cores_milli=4000,
+    memory_bytes=GIB,
+    needs_bytes=512 * MIB,
+)
+
+
+@pytest.fixture
+def bench() -> HostBench:
+    return HostBench(EndpointHost(), INTENT.dump(), kind="Endpoint")
+
+
+async def engine_of(bench: HostBench) -> RunningEngine:
+    engine = await bench.engine.find("c-1")
+    assert engine is not None
+    return engine
+
+
+async def test_it_answers_before_it_counts(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    assert bench.history == ["Preparing", "Starting", "Running"]
+    assert bench.engine.models["c-1"].counters.tokens_predicted > 0
+    assert bench.status.address == f"unix:{bench.engine.door('c-1')}"
+    assert bench.status.pid == (await engine_of(bench)).pid
+
+
+async def test_a_running_engine_is_asked_nothing_more(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    counted = bench.engine.models["c-1"].counters.tokens_predicted
+    before = bench.status
+    for _ in range(5):
+        await bench.step()
+    assert bench.engine.models["c-1"].counters.tokens_predicted == counted
+    assert bench.status == before
+
+
+async def test_a_new_agent_adopts_what_runs(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    engine = await engine_of(bench)
+    bench.claim = bench.claim.model_copy(update={"status": type(bench.status)()})
+    await bench.until_phase("Running")
+    assert await engine_of(bench) == engine
+
+
+async def test_the_engine_gets_what_the_intent_says(bench: HostBench) -> None:
+    specs: list[EngineSpec] = []
+    start = bench.engine.start
+
+    async def noted(spec: EngineSpec) -> RunningEngine:
+        specs.append(spec)
+        return await start(spec)
+
+    bench.engine.start = noted  # type: ignore[method-assign]
+    await bench.until_phase("Running")
+    (spec,) = specs
+    assert (spec.slots, spec.context_tokens, spec.threads, spec.memory_bytes) == (4, 8192, 3, GIB)
+    assert (spec.secret, spec.alias) == (SECRET, "chat")
+    assert SECRET not in repr(bench.status) + repr(spec)
+
+
+def test_threads_leave_a_core_free_and_are_at_least_one() -> None:
+    threads = [threads_of(INTENT.model_copy(update={"cores_milli": milli})) for milli in (500, 1000, 2000, 8000)]
+    assert threads == [1, 1, 1, 7]
+
+
+async def test_a_killed_engine_is_lost_until_it_answers_again(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    bench.history.clear()
+    await bench.engine.end("c-1", End.CRASHED)
+    await bench.step()
+    assert (bench.status.reason, bench.status.address) == ("EngineExited", "")
+    await bench.until_phase("Running")
+    assert bench.history == ["Lost", "Starting", "Running"]
+    assert BILLING["Lost"] == "lost"
+    assert bench.status.restarts == 1
+
+
+async def test_want_of_memory_says_what_was_asked_and_had(bench: HostBench) -> None:
+    bench.engine.trouble["c-1"] = Trouble(ends=End.OUT_OF_MEMORY)
+    await bench.until_reason("OutOfMemory")
+    assert "the engine went past its memory limit of 1 GiB" in bench.status.message
+    assert "4 slots of 2048 tokens within 1 GiB" in bench.status.message
+    assert "needs about 512 MiB" in bench.status.message
+    bench.engine.trouble.clear()
+    await bench.until_phase("Running")
+
+
+async def test_an_engine_that_exits_is_started_again_with_backoff(bench: HostBench) -> None:
+    bench.engine.trouble["c-1"] = Trouble(ends=End.CRASHED)
+    await bench.until(lambda b: b.status.restarts >= 4)
+    assert bench.status.phase == "Preparing"
+    assert bench.status.detail["retry"]["failures"] >= 4
+    bench.engine.trouble.clear()
+    await bench.until_phase("Running")
+
+
+async def test_a_taken_door_is_waited_for(bench: HostBench) -> None:
+    bench.engine.trouble["c-1"] = Trouble(port_taken=True)
+    await bench.until_reason("PortTaken")
+    bench.engine.trouble.clear()
+    await bench.until_phase("Running")
+
+
+async def test_an_engine_that_answers_nonsense_is_started_anew(bench: HostBench) -> None:
+    await bench.until_phase("Starting")
+    bench.engine.models["c-1"].behaviour = Behaviour(status=500)
+    pid = bench.status.pid
+    await bench.until_reason("ProbeFailed")
+    assert bench.status.phase == "Preparing"
+    await bench.until_phase("Running")
+    assert bench.status.pid != pid
+
+
+async def test_an_engine_that_loads_for_ever_is_started_anew() -> None:
+    bench = HostBench(EndpointHost(), INTENT.dump(), kind="Endpoint")
+    bench.engine._load_seconds = 1e9
+    await bench.until_reason("EngineSilent")
+    assert await bench.engine.find("c-1") is None
+
+
+@pytest.mark.parametrize("reason", ["DigestMismatch", "DiskFull", "FetchFailed"])
+async def test_a_model_that_does_not_come_is_waited_for(bench: HostBench, reason: str) -> None:
+    bench.content.refuse = DriverError(reason, "no")
+    await bench.until_reason(reason)
+    bench.content.refuse = None
+    await bench.until_phase("Running")
+
+
+async def test_it_deletes_cleanly_from_every_phase(bench: HostBench) -> None:
+    for _ in range(8):
+        await bench.step()
+        assert isinstance(await bench.remove(), Done)
+        assert await bench.residue() == []
+        await bench.clock.advance(1)
