@@ -48,7 +48,7 @@ async def hostile(host: RealWorld, program: str, *, memory_bytes: int = 96 << 20
             binds_ro=((PREFIX, "/opt/python"),),
         )
     )
-    await end_of(host.processes, "evil")
+    assert (await end_of(host.processes, "evil")).code is not None
     text = b"".join([chunk async for chunk in host.processes.log("evil")])
     assert text.endswith(b"over\n"), text
     return text.removesuffix(b"over\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import Command, Part
 
 _POLL_SECONDS = 0.02
+_KILL_SECONDS = 5.0
 
 
 def spawn(
@@ -76,21 +78,24 @@ class HostParts:
     async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
         if await self.alive(part):
             procfs.send(part.pid, signal.SIGTERM)
-            await self._gone(part, grace_seconds)
-        # Whatever the part left in its session goes with it; a pid is no session's name again while the session lives.
-        rest = [e for e in map(procfs.entry, procfs.pids()) if e is not None and e.session == part.pid]
-        for member in rest:
-            if member.started_ticks >= part.started_ticks:
-                procfs.send(member.pid, signal.SIGKILL)
-        if not await self._gone(part, 5.0):
-            raise DriverError("ProcessFailed", f"process {part.pid} does not end")
-
-    async def _gone(self, part: Part, seconds: float) -> bool:
-        for _ in range(max(1, int(seconds / _POLL_SECONDS))):
-            if not await self.alive(part):
-                return True
+        deadline = time.monotonic() + grace_seconds
+        while await self.alive(part) and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
-        return not await self.alive(part)
+        deadline = time.monotonic() + _KILL_SECONDS
+        # Whatever the part left in its session goes with it.
+        while rest := _session(part):
+            for pid in rest:
+                procfs.send(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise DriverError("ProcessFailed", f"process {part.pid} does not end")
+            await asyncio.sleep(_POLL_SECONDS)
+            procfs.reap(self._children)
+
+
+def _session(part: Part) -> tuple[int, ...]:
+    """The processes of the part's session. Its pid names no other session before the last of them is gone."""
+    found = (procfs.entry(pid) for pid in procfs.pids())
+    return tuple(e.pid for e in found if e and e.session == part.pid and e.started_ticks >= part.started_ticks)
 
 
 def _carries(argv: Sequence[str], marker: str) -> bool:

@@ -6,11 +6,17 @@ It is run as a file of its own, imports nothing of ours, outlives the agent and 
 descriptors, joined by commas, that the command inherits. Output goes to ``FOLDER/log``, which becomes ``log.1`` when it
 is half of what may be kept. A child that prints faster than the sustained rate is held back by its pipe, so that it can
 burn neither the disk nor, through this process, a core that it was not given.
+
+When the child is gone, so is what it left behind: bwrap's first process in the namespace would stay as long as any
+orphan does, and is therefore ended here.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import select
+import signal
 import sys
 import time
 
@@ -21,7 +27,7 @@ CHUNK = 1 << 16
 
 def main(argv: list[str]) -> int:
     """Run the command to its end; the exit status is the command's."""
-    folder, keep = argv[2], [int(number) for number in argv[3].split(",") if number]
+    marker, folder, keep = argv[1], argv[2], [int(number) for number in argv[3].split(",") if number]
     command = argv[argv.index("--") + 1 :]
     reader, writer = os.pipe()
     pid = os.fork()
@@ -30,7 +36,14 @@ def main(argv: list[str]) -> int:
     os.close(writer)
     for number in (0, 1, 2, *keep):
         os.close(number)
-    _pump(reader, os.path.join(folder, "log"))
+    gone = os.pidfd_open(pid)
+    log = _Log(os.path.join(folder, "log"))
+    while gone not in select.select([reader, gone], [], [])[0] and log.copy(reader):
+        pass
+    select.select([gone], [], [])
+    _end_namespace(os.path.join(folder, "status"), marker)
+    while log.copy(reader):
+        pass
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     code = 128 - code if code < 0 else code
@@ -55,29 +68,50 @@ def _become(command: list[str], output: int, *, keep: list[int]) -> None:
     os._exit(127)
 
 
-def _pump(reader: int, path: str) -> None:
-    """Copy the pipe to the log until its last writer is gone."""
-    allowance, asked = float(LOG_BYTES_MAX), time.monotonic()
-    log, size = _open(path)
-    while chunk := os.read(reader, CHUNK):
+class _Log:
+    """The log, and how much may still be printed now."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._allowance, self._asked = float(LOG_BYTES_MAX), time.monotonic()
+        self._open()
+
+    def copy(self, reader: int) -> bool:
+        """Copy a piece of the pipe; False once its last writer is gone."""
+        chunk = os.read(reader, CHUNK)
         now = time.monotonic()
-        allowance = min(float(LOG_BYTES_MAX), allowance + (now - asked) * BYTES_PER_SECOND) - len(chunk)
-        asked = now
-        if allowance < 0:
-            time.sleep(-allowance / BYTES_PER_SECOND)
-        if size + len(chunk) > LOG_BYTES_MAX // 2:
-            os.close(log)
-            os.replace(path, path + ".1")
-            log, size = _open(path)
+        earned = (now - self._asked) * BYTES_PER_SECOND
+        self._allowance, self._asked = min(float(LOG_BYTES_MAX), self._allowance + earned) - len(chunk), now
+        if self._allowance < 0:
+            time.sleep(-self._allowance / BYTES_PER_SECOND)
+        if self._size + len(chunk) > LOG_BYTES_MAX // 2:
+            os.close(self._number)
+            os.replace(self._path, self._path + ".1")
+            self._open()
         try:
-            size += os.write(log, chunk)
+            self._size += os.write(self._number, chunk)
         except OSError:
             pass  # the disk is full: the process matters more than what it says
+        return bool(chunk)
+
+    def _open(self) -> None:
+        self._number = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = os.fstat(self._number).st_size
 
 
-def _open(path: str) -> tuple[int, int]:
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return log, os.fstat(log).st_size
+def _end_namespace(status: str, marker: str) -> None:
+    """Kill the first process of the namespace, and with it all the others; it may have ended by itself."""
+    try:
+        with open(status, encoding="ascii") as stream:
+            found = re.search(r'"child-pid": ([0-9]+)', stream.read())
+        if found is None:
+            return
+        with open(f"/proc/{found[1]}/cmdline", encoding="utf-8", errors="replace") as stream:
+            ours = marker in stream.read().split("\0")
+        if ours:
+            os.kill(int(found[1]), signal.SIGKILL)
+    except OSError:
+        return
 
 
 def _record(path: str, text: str) -> None:
