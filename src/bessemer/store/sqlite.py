@@ -23,6 +23,8 @@ Statement = Select[Any] | UpdateBase
 _CHECKPOINT_PAGES = 10_000
 _BUSY_MS = 5_000
 _CACHE_KIB = 32_768
+_PAGE_BYTES = 8_192
+"""Bodies of up to 2 kB stay within a leaf: with SQLite's 4,096 every object of ours has an overflow page."""
 
 
 class Texts(dict[Statement, tuple[str, Mapping[str, Any]]]):
@@ -58,6 +60,7 @@ class Session:
         self._texts = texts
         for pragma in (
             f"busy_timeout={_BUSY_MS}",
+            f"page_size={_PAGE_BYTES}",
             "journal_mode=WAL",
             f"synchronous={'FULL' if durable else 'OFF'}",
             f"wal_autocheckpoint={_CHECKPOINT_PAGES}",

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bessemer.core import ports
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.store import events, leases
@@ -40,13 +41,13 @@ TEND_SECONDS = 30.0
 class Store:
     """What ``main`` hands to the other rooms, port by port."""
 
-    objects: ObjectTable
-    capacity: CapacityTable
-    ledger: LedgerTable
-    leases: LeaseTable
-    audit: Trail
-    sealed: SealedTable
-    events: EventTable
+    objects: ports.Objects
+    capacity: ports.Capacity
+    ledger: ports.Ledger
+    leases: ports.Leases
+    audit: ports.Audit
+    sealed: ports.Sealed
+    events: ports.Events
     metrics: Metrics
     history: History
     _clock: Clock
@@ -104,6 +105,8 @@ class _Place:
         except BlockingIOError as error:
             os.close(self._lock)
             raise Unavailable(f"another process has {self.path} open") from error
+        # Made here, for its owner alone: SQLite gives its log the mode of the file.
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def close(self) -> None:
         os.close(self._lock)
@@ -136,7 +139,6 @@ def open_store(
     except BaseException:
         place.close()
         raise
-    place.path.chmod(0o600)
     facts = {CLAIM: StoreKind(namespaced=True), **kinds, EVENT: events.FACTS}
     metrics = Metrics()
     feed = Feed(read_counter(session, "revision"), metrics)

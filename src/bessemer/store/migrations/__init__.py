@@ -10,6 +10,7 @@ from pathlib import Path
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
@@ -20,7 +21,7 @@ def upgrade(path: Path, version: str | None) -> bool:
     scripts = ScriptDirectory(str(Path(__file__).parent))
     try:
         steps = list(scripts.iterate_revisions("head", version or "base"))
-    except CommandError:
+    except (CommandError, RevisionError):
         return False
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     try:

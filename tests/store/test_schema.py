@@ -1,0 +1,84 @@
+"""A new file and one that walked through every migration are the same; a newer release's file is refused."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Unavailable
+from bessemer.store import open_store
+from bessemer.store.migrations import upgrade
+from bessemer.store.schema_versions import HEAD, ddl
+from tests.store.conftest import KEY, KINDS
+from tests.store.make import ALICE, body
+
+
+def shape(path: Path) -> dict[str, str]:
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {name: re.sub(r"\s+", "", sql).rstrip(";") for name, sql in rows}
+
+
+def test_migrations_end_where_the_present_schema_stands(tmp_path: Path) -> None:
+    fresh, migrated = tmp_path / "fresh.db", tmp_path / "migrated.db"
+    connection = sqlite3.connect(fresh)
+    connection.executescript(ddl())
+    connection.close()
+    assert upgrade(migrated, None)
+    left, right = shape(fresh), shape(migrated)
+    left.pop("alembic_version"), right.pop("alembic_version")
+    assert left == right
+
+
+async def test_a_migrated_file_opens_and_works(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    assert upgrade(path, None)
+    store = open_store(path, clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+    try:
+        assert (await store.objects.create(body("Thing", "a"), ALICE)).revision == 1
+    finally:
+        store.close()
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    open_store(path, clock=FakeClock(), kinds=KINDS, seal_key=KEY).close()
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(Unavailable, match=f"newer release .schema 9999, here {HEAD}"):
+        open_store(path, clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+
+
+def test_one_process_writes_to_a_file(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.db", clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+    with pytest.raises(Unavailable, match="another process"):
+        open_store(tmp_path / "store.db", clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+    store.close()
+    open_store(tmp_path / "store.db", clock=FakeClock(), kinds=KINDS, seal_key=KEY).close()
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    open_store(path, clock=FakeClock(), kinds=KINDS, seal_key=KEY).close()
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("table", ["ledger", "audit"])
+def test_final_rows_are_final(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "store.db"
+    store = open_store(path, clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+    store.close()
+    connection = sqlite3.connect(path)
+    names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    connection.execute(f"INSERT INTO {table} ({','.join(names)}) VALUES ({','.join('1' for _ in names)})")
+    for statement in (f"UPDATE {table} SET at = 2", f"DELETE FROM {table}"):
+        with pytest.raises(sqlite3.IntegrityError, match="final"):
+            connection.execute(statement)
+    connection.close()
