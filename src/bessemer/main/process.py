@@ -50,4 +50,5 @@ def run(work: Coroutine[Any, Any, None]) -> int:
     import uvloop
 
     set_up_logs()
-    return asyncio.run(until_told(work), loop_factory=uvloop.new_event_loop)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(until_told(work))

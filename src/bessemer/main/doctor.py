@@ -1,0 +1,145 @@
+"""``bessemer doctor``: what this machine can do, and what to install or allow where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from bessemer.cli.verbs import DoctorOptions
+from bessemer.core.errors import DriverError
+from bessemer.core.units import show_bytes
+from bessemer.core.values import Inventory
+from bessemer.drivers.process.protocol import Isolation
+from bessemer.main.hostdrivers import local_drivers
+from bessemer.main.settings import state_directory
+
+Verdict = Literal["ok", "limited", "missing"]
+_MARKS = {"ok": "[green]✓[/green]", "limited": "[yellow]~[/yellow]", "missing": "[red]✗[/red]"}
+_DISK_WANTED = 5 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; ``remedy`` is what to do, "" where nothing is."""
+
+    what: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Print the findings; 1 where something that guests or engines need is missing."""
+    findings = asyncio.run(examine(state_directory(options.state)))
+    if options.output == "json":
+        print(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        show(findings)
+    return int(any(f.verdict == "missing" for f in findings))
+
+
+async def examine(state: Path) -> list[Finding]:
+    """Look at everything; changes nothing that stays."""
+    with tempfile.TemporaryDirectory(prefix="bessemer-doctor-") as scratch:
+        drivers = local_drivers(Path(scratch))
+        inventory = await drivers.inspect.inventory()
+        return [
+            _cpu(inventory),
+            *_virtualization(inventory),
+            await _isolation(drivers.processes),
+            _engine(),
+            *_devices(inventory),
+            _program("nft", "nftables", "packet filters for tenants' networks"),
+            _disk(state),
+        ]
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """A line per finding, the remedy below it."""
+    console = Console()
+    for finding in findings:
+        console.print(f"{_MARKS[finding.verdict]} {finding.what:<16} {finding.found}", highlight=False)
+        if finding.remedy:
+            console.print(f"                     → {finding.remedy}", highlight=False)
+
+
+def _cpu(inventory: Inventory) -> Finding:
+    cores = sum(node.cores for node in inventory.numa)
+    text = f"{inventory.cpu_model}: {cores} cores, {inventory.threads} threads, {len(inventory.numa)} NUMA node(s)"
+    return Finding("processor", "ok", f"{text}, {show_bytes(inventory.memory_bytes)} memory")
+
+
+def _virtualization(inventory: Inventory) -> list[Finding]:
+    qemu = _program("qemu-system-x86_64", "qemu-system-x86", "guests")
+    if qemu.verdict == "missing":
+        return [qemu, Finding("KVM", "missing", "not tried without QEMU")]
+    if inventory.virtualization == "kvm":
+        return [qemu, Finding("KVM", "ok", "runs a guest")]
+    remedy = "enable (nested) virtualization to run guests at full speed; until then they are emulated"
+    return [qemu, Finding("KVM", "limited", inventory.virtualization_note or "does not run a guest", remedy)]
+
+
+async def _isolation(processes: object) -> Finding:
+    from bessemer.drivers.process.real import HostProcesses
+
+    assert isinstance(processes, HostProcesses)
+    try:
+        found = await processes.isolation()
+    except DriverError as error:
+        return Finding("isolation", "missing", error.message, "run the agent as root, or allow user namespaces")
+    if found is Isolation.STRONG:
+        return Finding("isolation", "ok", "strong: own user, namespaces, seccomp, control group")
+    return Finding("isolation", "limited", "weak: user namespaces only", "run the agent as root for the strong class")
+
+
+def _engine() -> Finding:
+    import importlib.util
+
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Finding("llama.cpp", "missing", "no engine", 'pip install "bessemer[engine]"')
+    return Finding("llama.cpp", "ok", "embedded engine is installed")
+
+
+def _devices(inventory: Inventory) -> list[Finding]:
+    gpus = [d for d in inventory.devices if d.kind == "gpu"]
+    models = sorted({d.model for d in gpus})
+    pages = {size: count for node in inventory.numa for size, count in node.hugepages.items() if count}
+    groups = Path("/sys/kernel/iommu_groups")
+    count = len(list(groups.iterdir())) if groups.is_dir() else 0
+    return [
+        Finding("GPUs", "ok" if gpus else "limited", f"{len(gpus)}: {', '.join(models)}" if gpus else "none"),
+        Finding("hugepages", "ok" if pages else "limited", str(pages) if pages else "none reserved"),
+        Finding(
+            "IOMMU groups",
+            "ok" if count else "limited",
+            str(count),
+            "" if count else "needed for GPU passthrough alone: enable the IOMMU in firmware and kernel",
+        ),
+    ]
+
+
+def _program(name: str, package: str, use: str) -> Finding:
+    path = shutil.which(name) or next(
+        (p for p in (f"/usr/sbin/{name}", f"/sbin/{name}") if os.access(p, os.X_OK)), None
+    )
+    if path is None:
+        return Finding(package, "missing", f"no {name}", f"apt-get install {package}   (for {use})")
+    return Finding(package, "ok", path)
+
+
+def _disk(state: Path) -> Finding:
+    place = next(p for p in (state, *state.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    text = f"{show_bytes(free)} free at {place}"
+    if free < _DISK_WANTED:
+        return Finding("disk", "limited", text, f"{show_bytes(_DISK_WANTED)} leave room for images and models")
+    return Finding("disk", "ok", text)
