@@ -34,8 +34,8 @@ TokenFor = Callable[[str], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeSettings:
-    """``directory`` holds a small folder per host: its key and certificate. With ``doors`` (a short path) the engines of
-    fake hosts answer at real sockets there. ``joining`` hosts are let in at a time."""
+    """``directory`` holds a small folder per host: its key and certificate. With ``doors`` (a short path) the engines
+    of fake hosts answer at real sockets there. ``joining`` hosts are let in at a time."""
 
     directory: Path
     doors: Path | None = None

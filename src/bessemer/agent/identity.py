@@ -7,6 +7,7 @@ with the machine's own clock, because TLS does that as well.
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
@@ -60,9 +61,9 @@ class Identity:
         signed = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(self.key(), hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM).decode()
 
-    def sign(self, text: str) -> bytes:
-        """The key's signature (ECDSA, SHA-256, DER) over the text."""
-        return self.key().sign(text.encode(), ec.ECDSA(hashes.SHA256()))
+    def sign(self, text: str) -> str:
+        """The key's signature (ECDSA, SHA-256, DER) over the text, base64."""
+        return base64.b64encode(self.key().sign(text.encode(), ec.ECDSA(hashes.SHA256()))).decode()
 
     def accept(self, certificate: str, ca: str) -> None:
         """Keep what the api gave. Raises DriverError ``CertificateInvalid`` where it is not for our key."""

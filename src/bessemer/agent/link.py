@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -59,7 +59,6 @@ class Link:
         """A client with the newest certificate."""
         if self._client is None:
             self._client = self._connect(self.identity)
-            self._renewed.clear()
         return self._client
 
     async def joined(self) -> None:
@@ -67,7 +66,7 @@ class Link:
         await self._joined.wait()
 
     async def renewed(self) -> None:
-        """Return once there is a newer certificate than `client` was made with."""
+        """Return once there is a newer certificate than there is now."""
         await self._renewed.wait()
 
     def failed(self, error: BaseException) -> None:
@@ -123,13 +122,14 @@ class Link:
         log.info("certificate received", host=self.identity.host)
         self._doubt.clear()
         await self.close()
-        self._renewed.set()
+        renewed, self._renewed = self._renewed, asyncio.Event()
+        renewed.set()
 
     async def _ask(self, client: Client) -> Joined:
         """By signature where we joined before, else by token; and the other way round where that is refused: the answer
         to a join may have been lost, and a revoked host may have been given a new token."""
         host, csr = self.identity.host, self.identity.request()
-        ways: list[dict[str, Any]] = [{"signature": self.identity.sign(csr)}]
+        ways: list[dict[str, str]] = [{"signature": self.identity.sign(csr)}]
         if self._token:
             ways.insert(0 if self.identity.life() is None else 1, {"token": self._token})
         for way in ways[:-1]:
