@@ -67,9 +67,9 @@ def show(findings: Sequence[Finding]) -> None:
     """A line per finding, the remedy below it."""
     console = Console()
     for finding in findings:
-        console.print(f"{_MARKS[finding.verdict]} {finding.what:<16} {finding.found}", highlight=False)
+        console.print(f"{_MARKS[finding.verdict]} {finding.what:<16} {finding.found}", highlight=False, soft_wrap=True)
         if finding.remedy:
-            console.print(f"                     → {finding.remedy}", highlight=False)
+            console.print(f"                     → {finding.remedy}", highlight=False, soft_wrap=True)
 
 
 def _cpu(inventory: Inventory) -> Finding:

@@ -1,0 +1,115 @@
+"""A gateway on loopback over hand-fed tables, with fake engines behind real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from bessemer.core.clock import SystemClock
+from bessemer.core.resource import Change, Key
+from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.llamacpp.protocol import EngineSpec
+from bessemer.gateway import Gateway, GatewayFacts, Spool, Tables
+from bessemer.gateway.metrics import GatewayMetrics
+
+SECRET = b"gateway key of the tests"
+PROJECT = "acme--lab"
+
+
+def change(kind: str, name: str, body: dict[str, Any], *, gone: bool = False, project: str = PROJECT) -> Change:
+    """A committed change as a watch brings it."""
+    metadata = {"name": name, "namespace": project, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    text = orjson.dumps({"kind": kind, "metadata": {**metadata, **body.pop("metadata", {})}, **body})
+    return Change(1, "DELETED" if gone else "ADDED", Key(kind, project, name), f"uid-{project}-{name}", "", text)
+
+
+def api_key(name: str, token: str, *, project: str = PROJECT, gone: bool = False, **spec: Any) -> Change:
+    """An ApiKey with that token."""
+    status = {"digest": hashlib.sha256(token.encode()).hexdigest()}
+    return change("ApiKey", name, {"spec": spec, "status": status}, project=project, gone=gone)
+
+
+def endpoint(name: str, *, project: str = PROJECT, gone: bool = False) -> Change:
+    return change("Endpoint", name, {"spec": {"model": "words"}}, project=project, gone=gone)
+
+
+def claim(name: str, address: str, *, of: str, phase: str = "Running", gone: bool = False) -> Change:
+    spec = {"host": "h1", "workload": {"kind": "Endpoint", "name": of, "uid": "u", "replica": 0}}
+    body = {"spec": spec, "status": {"phase": phase, "address": address}}
+    return change("Claim", name, body, gone=gone)
+
+
+@dataclass(slots=True)
+class Rig:
+    """A running gateway. ``url`` ends in /v1."""
+
+    url: str
+    tables: Tables
+    spool: Spool
+    engine: FakeEngine
+    ready: asyncio.Event
+
+    async def replica(self, name: str, *, of: str) -> str:
+        """Start a fake engine and make it a replica; its claim's uid."""
+        uid = f"uid-{PROJECT}-{name}"
+        secret = hmac.new(SECRET, uid.encode(), hashlib.sha256).hexdigest()
+        spec = EngineSpec(
+            uid=uid,
+            model_path=Path("/fake/model"),
+            alias=of,
+            slots=4,
+            context_tokens=8192,
+            threads=1,
+            memory_bytes=1 << 30,
+            cores_milli=1000,
+            secret=secret,
+        )
+        running = await self.engine.start(spec)
+        async with asyncio.timeout(5):
+            while not os.path.exists(running.door):  # noqa: ASYNC240 - a loopback test, a local socket
+                await asyncio.sleep(0.01)
+        self.tables.apply(claim(name, f"unix:{running.door}", of=of))
+        return uid
+
+
+@asynccontextmanager
+async def rig() -> AsyncIterator[Rig]:
+    """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block."""
+    folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
+    clock, tables, ready = SystemClock(), Tables(), asyncio.Event()
+    spool = Spool(folder / "spool", segment_bytes=1 << 20)
+    engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
+    facts = GatewayFacts(tables, spool, clock, GatewayMetrics(CollectorRegistry()), SECRET)
+    config = uvicorn.Config(
+        Gateway(facts, ready), host="127.0.0.1", port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(10):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        tables.apply(api_key("good", "bsk_good"))
+        tables.apply(endpoint("words"))
+        ready.set()
+        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready)
+    finally:
+        server.should_exit = True
+        await task
+        await engine.close()
+        spool.close()
+        shutil.rmtree(folder, ignore_errors=True)
