@@ -208,13 +208,15 @@ def _mark(path: Path, likeness: str) -> None:
     """Write down that the bytes were compared. Failing costs one more reading, no more."""
     try:
         path.with_suffix(".seen").write_text(likeness)
+        _used(path)
     except OSError:
         path.with_suffix(".seen").unlink(missing_ok=True)
 
 
 def _used(path: Path) -> None:
+    now = time.time_ns()  # finer than the kernel's own stamp, which stands still for a tick
     try:
-        os.utime(path.with_suffix(".seen"))
+        os.utime(path.with_suffix(".seen"), ns=(now, now))
     except OSError:
         return  # it then looks older than it is
 

@@ -78,8 +78,9 @@ class HostParts:
     async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
         if await self.alive(part):
             procfs.send(part.pid, signal.SIGTERM)
-        deadline = time.monotonic() + grace_seconds
-        while await self.alive(part) and time.monotonic() < deadline:
+        for _ in range(int(grace_seconds / _POLL_SECONDS)):
+            if not await self.alive(part):
+                break
             await asyncio.sleep(_POLL_SECONDS)
         deadline = time.monotonic() + _KILL_SECONDS
         # Whatever the part left in its session goes with it.
