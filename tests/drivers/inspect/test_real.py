@@ -1,0 +1,154 @@
+"""What is read from a drawn machine, from NVML, and from KVM as it is here."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.units import GIB
+from bessemer.core.values import Device, Inventory
+from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
+from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
+from bessemer.drivers.inspect.real import LocalInspect
+from bessemer.drivers.inspect.sysfs import Machine
+from bessemer.drivers.process.fake import FakeProcesses
+from tests.drivers.inspect.tree import Tree, two_socket_server
+
+GPUS = ("0000:03:00.0", "0000:04:00.0", "0000:13:00.0", "0000:14:00.0")
+
+
+def facts(address: str, *links: str, healthy: bool = True) -> GpuFacts:
+    return GpuFacts(address, "NVIDIA H100 80GB HBM3", 80 * GIB, healthy, frozenset(links))
+
+
+async def inventory(tree: Tree, *gpus: GpuFacts) -> Inventory:
+    probe = KvmProbe(tree.root / "kvm.json", device=tree.root / "no-kvm")
+    found = {gpu.address: gpu for gpu in gpus}
+    return await LocalInspect(probe, machine=Machine(tree.root), gpus=lambda: found, addresses=list).inventory()
+
+
+def of_kind(found: Inventory, kind: str) -> list[Device]:
+    return [device for device in found.devices if device.kind == kind]
+
+
+async def test_numa_nodes_have_cores_threads_memory_and_hugepages(tmp_path: Path) -> None:
+    found = await inventory(two_socket_server(tmp_path))
+    assert [(n.id, n.cores, n.threads, n.memory_bytes, n.hugepages) for n in found.numa] == [
+        (0, 2, 4, 4 * GIB, {str(GIB): 16}),
+        (1, 2, 4, 4 * GIB, {}),
+    ]
+    assert found.cpu_model == "Drawn CPU @ 2 GHz"
+
+
+async def test_a_machine_of_one_node_has_all_of_its_memory(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.threads("0", "1")
+    tree.node(0, threads="0-1", memory_kib=1000)
+    tree.file("sys/devices/system/cpu/online", "0-1")
+    assert [(n.cores, n.memory_bytes) for n in (await inventory(tree)).numa] == [(2, GIB)]
+
+
+async def test_gpus_know_their_switch_node_and_domain(tmp_path: Path) -> None:
+    switch = "0000:c0:00.0"
+    found = await inventory(two_socket_server(tmp_path), *(facts(address, switch) for address in GPUS))
+    gpus = of_kind(found, "gpu")
+    assert [gpu.address for gpu in gpus] == list(GPUS)
+    assert [gpu.pcie_switch for gpu in gpus] == ["0000:01:00.0"] * 2 + ["0000:11:00.0"] * 2
+    assert [gpu.numa_node for gpu in gpus] == [0, 0, 1, 1]
+    assert {(gpu.model, gpu.vendor, gpu.memory_bytes, gpu.nvlink_domain, gpu.healthy) for gpu in gpus} == {
+        ("H100-80GB-HBM3", "nvidia", 80 * GIB, "nvlink-0", True)
+    }
+
+
+async def test_a_gpu_without_a_driver_is_there_by_its_numbers(tmp_path: Path) -> None:
+    gpus = of_kind(await inventory(two_socket_server(tmp_path)), "gpu")
+    assert {(gpu.model, gpu.memory_bytes, gpu.nvlink_domain, gpu.healthy) for gpu in gpus} == {
+        ("10de:2330", 0, "", True)
+    }
+
+
+async def test_a_gpu_that_its_driver_lost_is_not_healthy(tmp_path: Path) -> None:
+    tree = two_socket_server(tmp_path)
+    tree.file(f"proc/driver/nvidia/gpus/{GPUS[0]}/information", "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1")
+    gpus = of_kind(await inventory(tree, facts(GPUS[1]), facts(GPUS[2], healthy=False), facts(GPUS[3])), "gpu")
+    assert [gpu.healthy for gpu in gpus] == [False, True, False, True]
+    assert gpus[0].model == "H100-80GB-HBM3"
+
+
+async def test_nics_and_disks_are_hardware_that_stays(tmp_path: Path) -> None:
+    found = await inventory(two_socket_server(tmp_path))
+    assert [(n.id, n.vendor, n.speed_mbps, n.pcie_switch, n.numa_node) for n in of_kind(found, "nic")] == [
+        ("nic-0000:00:02.0", "intel", 10_000, "", 0),
+        ("nic-0000:05:00.0", "mellanox", 400_000, "0000:01:00.0", 0),
+        ("nic-0000:15:00.0", "mellanox", 400_000, "0000:11:00.0", 1),
+    ]
+    assert [(d.id, d.model, d.memory_bytes, d.pcie_switch) for d in of_kind(found, "disk")] == [
+        ("disk-eui.363448300", "SAMSUNG-MZWLJ3T8", 3576 * GIB, "0000:01:00.0"),
+        ("disk-eui.363448301", "SAMSUNG-MZWLJ3T8", 3576 * GIB, "0000:11:00.0"),
+    ]
+
+
+async def test_an_empty_tree_is_an_empty_machine(tmp_path: Path) -> None:
+    probe = KvmProbe(tmp_path / "kvm.json", device=tmp_path / "no-kvm")
+    found = await LocalInspect(probe, machine=Machine(tmp_path / "none"), gpus=dict).inventory()
+    assert (found.devices, found.threads, found.memory_bytes, found.isolation) == ([], 0, 0, "none")
+
+
+async def test_isolation_is_the_process_drivers_word(tmp_path: Path) -> None:
+    probe = KvmProbe(tmp_path / "kvm.json", device=tmp_path / "no-kvm")
+    found = await LocalInspect(probe, FakeProcesses(FakeClock()), machine=Machine(tmp_path), gpus=dict).inventory()
+    assert found.isolation == "strong"
+
+
+def test_nvlink_domains_are_what_reaches_each_other() -> None:
+    pairs = [facts("a", "b"), facts("b", "a"), facts("c", "d"), facts("d", "c"), facts("e")]
+    assert nvlink_domains({gpu.address: gpu for gpu in pairs}) == {
+        "a": "nvlink-0",
+        "b": "nvlink-0",
+        "c": "nvlink-1",
+        "d": "nvlink-1",
+    }
+
+
+def test_a_machine_without_the_library_has_no_gpus() -> None:
+    assert all(address == gpu.address for address, gpu in read_gpus().items())
+
+
+async def test_without_a_device_or_without_qemu_there_is_no_kvm(tmp_path: Path) -> None:
+    probe = KvmProbe(tmp_path / "kvm.json", device=tmp_path / "kvm")
+    assert (await probe.verdict("boot")).virtualization == "tcg"
+    probe = KvmProbe(tmp_path / "kvm.json", program="no-such-qemu")
+    assert (await probe.verdict("boot")).virtualization == "none"
+
+
+@pytest.mark.real
+async def test_the_probes_guest_runs_to_its_end_without_kvm() -> None:
+    assert await run_guest("tcg", "qemu64", seconds=30.0) == ""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("cpu", ["host", "max", "qemu64"])
+async def test_the_probe_survives_what_kvm_does_here(cpu: str) -> None:
+    """It aborts with some models and hangs with another: each is a phrase, in bounded time."""
+    if not Path("/dev/kvm").exists():  # noqa: ASYNC240
+        pytest.skip("this machine has no /dev/kvm")
+    before = time.monotonic()
+    said = await run_guest("kvm", cpu)
+    assert time.monotonic() - before < 6
+    assert said == "" or cpu in said
+
+
+@pytest.mark.real
+async def test_a_verdict_is_kept_for_one_boot(tmp_path: Path) -> None:
+    cache = tmp_path / "kvm.json"
+    first = await KvmProbe(cache).verdict("boot-1")
+    kept = json.loads(cache.read_text())
+    cache.write_text(json.dumps({**kept, "note": "from the cache"}))
+    assert await KvmProbe(cache).verdict("boot-1") == Verdict(first.virtualization, "from the cache")
+    assert await KvmProbe(cache).verdict("boot-2") == first
+    cache.write_text("{")
+    assert await KvmProbe(cache).verdict("boot-2") == first
