@@ -67,7 +67,7 @@ class Bench:
                 raise result
         self.running.clear()
 
-    async def until(self, holds: Callable[[], object], *, seconds: float = 120.0) -> None:
+    async def expect(self, holds: Callable[[], object], *, seconds: float = 120.0) -> None:
         """Move the clock until it holds; files are written by threads, which get a moment of real time."""
         end = self.clock.monotonic() + seconds
         while not holds():

@@ -17,13 +17,13 @@ def phase(bench: Bench, body: dict[str, object]) -> str:
 async def running(bench: Bench) -> dict[str, object]:
     """A guest that runs, and the api knows it."""
     body = bench.api.put(claim())
-    await bench.until(lambda: phase(bench, body) == "Running")
+    await bench.expect(lambda: phase(bench, body) == "Running")
     return body
 
 
 async def test_joins_once_reports_its_machine_and_lives(bench: Bench) -> None:
     bench.start()
-    await bench.until(lambda: bench.api.objects[f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}"]["status"])
+    await bench.expect(lambda: bench.api.objects[f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}"]["status"])
     report = bench.api.objects[f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}"]["status"]["report"]
     assert report["fake"] is True
     assert len(report["devices"]) == 24
@@ -48,7 +48,7 @@ async def test_a_second_start_joins_no_more(bench: Bench) -> None:
     await bench.kill()
     agent = bench.start(token="")
     await agent.joined()
-    await bench.until(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] > 1)
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] > 1)
     assert bench.api.calls[f"POST /hosts/{HOST}/join"] == 1
 
 
@@ -58,18 +58,18 @@ async def test_a_lost_answer_to_a_join_is_asked_for_by_key(bench: Bench) -> None
     await bench.kill()
     (bench.directory / "identity" / "agent.crt").unlink()
     agent = bench.start()
-    await bench.until(lambda: Identity(bench.directory / "identity", HOST).life())
+    await bench.expect(lambda: Identity(bench.directory / "identity", HOST).life())
     assert bench.api.calls[f"POST /hosts/{HOST}/join"] == 3, "the token is refused, the signature is not"
 
 
 async def test_a_refused_certificate_is_renewed(bench: Bench) -> None:
     bench.start()
-    await bench.until(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"])
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"])
     bench.api.refuse[f"/hosts/{HOST}/heartbeat"] = Unauthenticated("not any more")
-    await bench.until(lambda: bench.api.calls[f"POST /hosts/{HOST}/join"] > 1)
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/join"] > 1)
     bench.api.refuse.clear()
     before = bench.api.calls[f"POST /hosts/{HOST}/heartbeat"]
-    await bench.until(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] > before)
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] > before)
 
 
 async def test_converges_and_deletes_cleanly(bench: Bench) -> None:
@@ -77,12 +77,12 @@ async def test_converges_and_deletes_cleanly(bench: Bench) -> None:
     body = await running(bench)
     assert bench.api.status(body)["detail"]["guest"]["cpus"] == 2
     bench.api.retire(body)
-    await bench.until(lambda: phase(bench, body) == "Gone")
+    await bench.expect(lambda: phase(bench, body) == "Gone")
     assert bench.qemu.world.guests == {}
     assert bench.disks.world.sizes == {}
     assert list((bench.directory / "claims").iterdir()), "kept until the api has let go"
     bench.api.release(body)
-    await bench.until(lambda: not list((bench.directory / "claims").iterdir()))
+    await bench.expect(lambda: not list((bench.directory / "claims").iterdir()))
     assert [p for u, p in bench.api.statuses][-1] == "Gone"
 
 
@@ -90,9 +90,9 @@ async def test_stops_and_starts_by_amended_intent(bench: Bench) -> None:
     bench.start()
     body = await running(bench)
     bench.api.amend(body, running=False)
-    await bench.until(lambda: phase(bench, body) == "Stopped")
+    await bench.expect(lambda: phase(bench, body) == "Stopped")
     bench.api.amend(body, running=True)
-    await bench.until(lambda: phase(bench, body) == "Running")
+    await bench.expect(lambda: phase(bench, body) == "Running")
     assert bench.qemu.world.starts == 2
     assert bench.api.status(body)["observedGeneration"] == 3
 
@@ -104,7 +104,7 @@ async def test_adopts_what_runs_after_kill_9(bench: Bench) -> None:
     await bench.kill()
     bench.start()
     await bench.clock.advance(60)
-    await bench.until(lambda: bench.api.calls["WATCH /claims"] > 1)
+    await bench.expect(lambda: bench.api.calls["WATCH /claims"] > 1)
     await bench.clock.advance(60)
     assert (await bench.qemu.find("uid-1"), bench.api.status(body)) == before
     assert bench.qemu.world.starts == 1
@@ -117,16 +117,16 @@ async def test_adopts_while_the_api_is_away(bench: Bench) -> None:
     bench.api.away = True
     bench.start()
     bench.qemu.world.kill_process("uid-1")
-    await bench.until(lambda: bench.qemu.world.starts == 2)
+    await bench.expect(lambda: bench.qemu.world.starts == 2)
     assert phase(bench, body) == "Running", "the api has heard nothing yet"
     bench.api.away = False
-    await bench.until(lambda: bench.api.status(body).get("restarts") == 1 and phase(bench, body) == "Running")
+    await bench.expect(lambda: bench.api.status(body).get("restarts") == 1 and phase(bench, body) == "Running")
 
 
 async def test_six_hours_without_the_api(bench: Bench) -> None:
     bench = bench.memory()
     bench.start()
-    body = await running(bench)
+    await running(bench)
     before = await bench.qemu.find("uid-1")
     bench.api.away = True
     bench.api.cut()
@@ -136,7 +136,7 @@ async def test_six_hours_without_the_api(bench: Bench) -> None:
     said = len(bench.api.statuses)
     bench.api.away = False
     watched = bench.api.calls["WATCH /claims"]
-    await bench.until(lambda: bench.api.calls["WATCH /claims"] > watched)
+    await bench.expect(lambda: bench.api.calls["WATCH /claims"] > watched)
     await bench.clock.advance(60)
     assert await bench.qemu.find("uid-1") == before
     assert len(bench.api.statuses) == said, "nothing had changed, and nothing is said twice"
@@ -152,10 +152,10 @@ async def test_a_guest_that_dies_while_the_api_is_away_is_told_of_once(bench: Be
     bench.api.cut()
     for n in range(2, 5):
         bench.qemu.world.kill_process("uid-1")
-        await bench.until(lambda n=n: bench.qemu.world.starts == n)
+        await bench.expect(lambda n=n: bench.qemu.world.starts == n)
     await bench.clock.advance(30)
     bench.api.away = False
-    await bench.until(lambda: bench.api.status(body)["restarts"] == 3)
+    await bench.expect(lambda: bench.api.status(body)["restarts"] == 3)
     assert len(bench.api.statuses) == said + 1, "the newest status took the place of all before it"
 
 
@@ -166,8 +166,8 @@ async def test_released_while_away_is_taken_away_and_not_told(bench: Bench) -> N
     bench.api.release(body)
     said = len(bench.api.statuses)
     bench.start()
-    await bench.until(lambda: not bench.qemu.world.guests)
-    await bench.until(lambda: not list((bench.directory / "claims").iterdir()))
+    await bench.expect(lambda: not bench.qemu.world.guests)
+    await bench.expect(lambda: not list((bench.directory / "claims").iterdir()))
     assert len(bench.api.statuses) == said
 
 
@@ -175,8 +175,8 @@ async def test_fenced_while_connected_is_taken_away(bench: Bench) -> None:
     bench.start()
     body = await running(bench)
     bench.api.release(body)
-    await bench.until(lambda: not bench.qemu.world.guests)
-    await bench.until(lambda: not list((bench.directory / "claims").iterdir()))
+    await bench.expect(lambda: not bench.qemu.world.guests)
+    await bench.expect(lambda: not list((bench.directory / "claims").iterdir()))
 
 
 async def test_a_name_taken_anew_waits_until_the_old_one_is_gone(bench: Bench) -> None:
@@ -186,7 +186,7 @@ async def test_a_name_taken_anew_waits_until_the_old_one_is_gone(bench: Bench) -
     bench.api.release(body)
     heir = bench.api.put(claim(uid="uid-2"))
     bench.start()
-    await bench.until(lambda: phase(bench, heir) == "Running")
+    await bench.expect(lambda: phase(bench, heir) == "Running")
     assert set(bench.qemu.world.guests) == {"uid-2"}
     assert bench.api.status(heir)["restarts"] == 0
 
@@ -201,7 +201,7 @@ async def test_orphans_are_removed_once_the_api_has_said_what_there_is(bench: Be
     await bench.clock.advance(600)
     assert "orphan" in bench.disks.world.sizes
     bench.api.away = False
-    await bench.until(lambda: "orphan" not in bench.disks.world.sizes)
+    await bench.expect(lambda: "orphan" not in bench.disks.world.sizes)
     assert set(bench.disks.world.sizes) == {"uid-1"}
     assert set(bench.qemu.world.guests) == {"uid-1"}
 
@@ -216,8 +216,8 @@ async def test_lists_anew_where_history_has_run_out(bench: Bench) -> None:
     other = bench.api.put(claim("instance-other-0", "uid-2"))
     bench.api.compact()
     bench.api.away = False
-    await bench.until(lambda: phase(bench, other) == "Running")
-    await bench.until(lambda: set(bench.qemu.world.guests) == {"uid-2"})
+    await bench.expect(lambda: phase(bench, other) == "Running")
+    await bench.expect(lambda: set(bench.qemu.world.guests) == {"uid-2"})
 
 
 async def test_a_thousand_cuts_cost_nothing(bench: Bench) -> None:
@@ -232,13 +232,13 @@ async def test_a_thousand_cuts_cost_nothing(bench: Bench) -> None:
     assert bench.api.calls["WATCH /claims"] < 110
     assert len(bench.api.statuses) == said
     bench.api.retire(body)
-    await bench.until(lambda: phase(bench, body) == "Gone")
+    await bench.expect(lambda: phase(bench, body) == "Gone")
 
 
 async def test_what_no_host_side_knows_fails_and_says_why(bench: Bench) -> None:
     bench.start()
     body = bench.api.put(claim(kind="Volcano"))
-    await bench.until(lambda: phase(bench, body) == "Failed")
+    await bench.expect(lambda: phase(bench, body) == "Failed")
     assert bench.api.status(body)["reason"] == "KindUnknown"
 
 
@@ -249,5 +249,5 @@ async def test_a_defect_ends_the_process(bench: Bench) -> None:
     bench.drivers.inspect.inventory = broken  # type: ignore[method-assign,assignment]
     bench.start()
     with pytest.raises(ExceptionGroup):
-        await bench.until(lambda: False, seconds=1)
+        await bench.expect(lambda: False, seconds=1)
     bench.running.clear()

@@ -159,7 +159,7 @@ class Agent:
             content=AgentContent(
                 self._drivers.content,
                 self._link,
-                wanted=lambda: [intent.claim["spec"].get("intent") or {} for intent in self.intents.all()],
+                wanted=lambda: [intent.claim["spec"].get("intent") or {} for intent in self.intents.by_uid.values()],
                 budget_bytes=self._settings.content_budget_bytes,
             ),
             clock=self._clock,
@@ -214,5 +214,5 @@ class Agent:
                 backoff.reset(key)
 
     def _find(self, uid: str) -> Claim | None:
-        intent = self.intents.find(uid)
+        intent = self.intents.by_uid.get(uid)
         return None if intent is None else Claim.model_validate({**intent.claim, "status": intent.status})

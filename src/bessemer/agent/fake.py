@@ -67,7 +67,7 @@ class FakeHosts:
     clock: Clock
     metrics: AgentMetrics
 
-    async def agent(self, name: str, ordinal: int, token_for: TokenFor) -> Agent:
+    async def agent(self, name: str, *, ordinal: int, token_for: TokenFor) -> Agent:
         """The agent of one fake host, not yet running. Raises what ``token_for`` raises."""
         directory = self.settings.directory / name
         joined = Identity(directory / "identity", name).life() is not None
@@ -102,7 +102,7 @@ async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: T
     async with asyncio.TaskGroup() as group:
         for ordinal, name in enumerate(names):
             await gate.acquire()
-            agent = await hosts.agent(name, ordinal, token_for)
+            agent = await hosts.agent(name, ordinal=ordinal, token_for=token_for)
             group.create_task(agent.run())
             group.create_task(release(agent))
         log.info("fake hosts started", count=len(names))

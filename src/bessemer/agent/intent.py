@@ -16,7 +16,7 @@ It is not a cache of the api: nobody else's object ever gets here, and nothing i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -44,7 +44,8 @@ class Intents:
         self._files = files
         self._outbox = outbox
         self._clock = clock
-        self._intents: dict[str, Intent] = {}
+        self.by_uid: dict[str, Intent] = {}
+        """What the loop may work on. Read it; what writes it are the methods here."""
         self._waiting: dict[str, Mapping[str, Any]] = {}
         self._writing = asyncio.Lock()
         self.revision = 1
@@ -70,7 +71,7 @@ class Intents:
         async with self._writing:
             self._waiting.pop(uid, None)
             self._outbox.drop(uid)
-            intent = self._intents.get(uid)
+            intent = self.by_uid.get(uid)
             if intent is None or intent.phase == GONE:
                 await self._drop(uid)
             elif not intent.released:
@@ -105,43 +106,35 @@ class Intents:
                 await self._drop(intent.uid)
             return intent
 
-    def find(self, uid: str) -> Intent | None:
-        """What is known of a Claim, or None."""
-        return self._intents.get(uid)
-
     def known(self) -> frozenset[str]:
         """Every uid that may have effects on this host."""
-        return frozenset(self._intents) | frozenset(self._waiting)
-
-    def all(self) -> Collection[Intent]:
-        """Every Claim that the loop may work on."""
-        return self._intents.values()
+        return frozenset(self.by_uid) | frozenset(self._waiting)
 
     def named(self) -> Mapping[Key, Intent]:
         """The Claims by name. One that took a released Claim's name is not seen until that one is gone."""
-        return {i.key: i for i in sorted(self._intents.values(), key=lambda i: i.released)}
+        return {i.key: i for i in sorted(self.by_uid.values(), key=lambda i: i.released)}
 
     async def _accept(self, body: Mapping[str, Any]) -> None:
         claim = {name: value for name, value in body.items() if name != "status"}
         uid = str(claim["metadata"]["uid"])
-        old = self._intents.get(uid)
+        old = self.by_uid.get(uid)
         new = Intent(uid=uid, claim=claim, status=old.status if old else body.get("status") or {})
         if old is None or old.released or old.wanted != new.wanted:
             try:
                 await self._write(new, must=not new.deleting)
             except DriverError as error:
-                self._refuse(new, body, error)
+                self._refuse(new, body, error=error)
                 return
             self._tell(uid, "MODIFIED" if old else "ADDED")
         self._waiting.pop(uid, None)
         if not self._waiting:
             self.refused.clear()
 
-    def _refuse(self, intent: Intent, body: Mapping[str, Any], error: DriverError) -> None:
+    def _refuse(self, intent: Intent, body: Mapping[str, Any], *, error: DriverError) -> None:
         """The intent is not durable, so it is not begun; an older intent of the Claim goes on as it was."""
         if intent.uid not in self._waiting:
             log.error("intent not kept", object_uid=intent.uid, reason=error.reason, internal=error.internal)
-            status = _unkept(intent, error, rfc3339(self._clock.now()))
+            status = _unkept(intent, error, now=rfc3339(self._clock.now()))
             self._outbox.put(intent.uid, replace(intent, status=status).body())
         self._waiting[intent.uid] = body
         self.refused.set()
@@ -161,11 +154,11 @@ class Intents:
             await self._files.remove(uid)
         except DriverError as error:
             log.warning("intent file left", object_uid=uid, reason=error.reason, internal=error.internal)
-        if uid not in self._intents:
+        if uid not in self.by_uid:
             return
-        key = self._intents[uid].key
+        key = self.by_uid[uid].key
         self._tell(uid, "DELETED")
-        del self._intents[uid], self.revisions[uid]
+        del self.by_uid[uid], self.revisions[uid]
         heir = self.named().get(key)
         if heir is not None:
             self._keep(heir)
@@ -173,13 +166,13 @@ class Intents:
 
     def _keep(self, intent: Intent) -> None:
         self.revision += 1
-        self._intents[intent.uid] = intent
+        self.by_uid[intent.uid] = intent
         self.revisions[intent.uid] = self.revision
 
     def _tell(self, uid: str, what: Literal["ADDED", "MODIFIED", "DELETED"]) -> None:
         """Wake the loop. Its own status writes are no news to it."""
         for queue in self.watchers:
-            queue.put_nowait((what, self._intents[uid], self.revisions[uid]))
+            queue.put_nowait((what, self.by_uid[uid], self.revisions[uid]))
 
 
 class IntentObjects:
@@ -233,7 +226,7 @@ class IntentObjects:
         if metadata.get("uid", old.uid) != old.uid:
             raise Conflict(f"{old.key} is another one now")
         at = int(metadata.get("resourceVersion") or old.revision)
-        intent = self._intents.find(old.uid)
+        intent = self._intents.by_uid.get(old.uid)
         if intent is None or dry_run or body["status"] == intent.status:
             return old
         said = await self._intents.say(replace(intent, status=body["status"]), at=at)
@@ -247,7 +240,7 @@ class IntentObjects:
         return Stored(intent.key, intent.uid, at, int(metadata.get("generation", 0)), self._host, body)
 
 
-def _unkept(intent: Intent, error: DriverError, now: str) -> Mapping[str, Any]:
+def _unkept(intent: Intent, error: DriverError, *, now: str) -> Mapping[str, Any]:
     """The status of a Claim whose intent the disk refuses."""
     old = [Condition.model_validate(item) for item in intent.status.get("conditions", ())]
     told = set_condition(old, "Ready", False, reason=error.reason, message=error.message, now=now)

@@ -25,7 +25,7 @@ class AgentSecrets:
         for gone in self._kept.keys() - self._intents.known():
             del self._kept[gone]
         if claim_uid not in self._kept:
-            intent = self._intents.find(claim_uid)
+            intent = self._intents.by_uid.get(claim_uid)
             if intent is None:
                 raise NotFound("the claim is not on this host")
             try:
