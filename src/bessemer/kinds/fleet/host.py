@@ -3,17 +3,51 @@
 Two write its status: the agent writes ``report`` (what it found), the control side all else. A heartbeat renews a lease
 and changes no object; when the lease runs out the Host is not Reachable, and its Claims stay until the agent is back or
 the host is fenced. A fake host carries the taint ``bessemer.dev/fake`` and says so wherever it is shown.
+
+Invariants: hardware of a silent host is given away only on an administrator's word (``spec.fenced``), and never while
+its agent is heard; a Host goes only when no Claim stands on it. It places nothing: `inventory` and placement do.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
+from bessemer.core.clock import rfc3339
+from bessemer.core.errors import Cause
+from bessemer.core.ports import CONTROLLER, Lease, Scope, Stored
+from bessemer.core.resource import (
+    ALL,
+    READ,
+    ApiModel,
+    Column,
+    Done,
+    Kind,
+    Outcome,
+    Resource,
+    Status,
+    Wait,
+    set_condition,
+)
+from bessemer.core.units import show_bytes
 from bessemer.core.values import Inventory, Taint
-from bessemer.kinds.fields import Label
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import Label, at, duplicates, label_problems, ready
 
 FAKE_TAINT = "bessemer.dev/fake"
+REACHABLE = "Reachable"
+
+DEADLINES: Mapping[str, float] = {"Enrolling": 900.0, "Unreachable": 600.0, "Deleting": 600.0}
+
+_SILENT = "its agent is not heard of; what runs there is left alone"
+_SILENT_REMEDY = "Bring the host or its agent back. If it is surely off, set spec.fenced to give its claims away."
+_SILENT_LOOK_SECONDS = 2.0
+_PAST_LEASE_SECONDS = 0.5
+
+HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Unreachable", "Fenced", "Deleting"]
 
 
 class HostSpec(ApiModel):
@@ -21,26 +55,218 @@ class HostSpec(ApiModel):
     taints: list[Taint] = Field(default_factory=list, max_length=64)
     unschedulable: bool = Field(False, description="Cordoned: what runs goes on, nothing new lands here.")
     overcommit_milli: int = Field(
-        1000,
-        ge=1000,
-        le=64_000,
-        description="4000 sells each core four times; memory never.",
+        1000, ge=1000, le=64_000, description="4000 sells each core four times; memory never."
     )
-    revoked: bool = Field(
-        False,
-        description="The agent's certificate is worth nothing; a new join is needed.",
-    )
+    revoked: bool = Field(False, description="The agent's certificate is worth nothing; a new join is needed.")
     fenced: bool = Field(False, description="An administrator's word that nothing runs there any more.")
 
 
 class HostStatus(Status):
+    phase: HostPhase = "Enrolling"
     report: Inventory | None = Field(None, description="What the agent found.")
     key_fingerprint: str = Field("", description="SHA-256 of the joined agent's public key.")
     joined_at: str | None = None
     message: str = ""
+    taints: list[str] = Field(default_factory=list, description="Keys of all taints, those of its nature included.")
+    declared: str = Field("", description="Digest of what capacity was last told of this host.")
+    fenced: bool = Field(False, description="spec.fenced, and its agent is silent: nothing runs there.")
 
 
 class Host(Resource[HostSpec, HostStatus]):
     KIND = "Host"
 
     status: HostStatus = Field(default_factory=HostStatus)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether its agent is heard of, as was last observed."""
+        condition = self.status.condition(REACHABLE)
+        return condition is not None and condition.status == "True"
+
+    @property
+    def open(self) -> bool:
+        """Whether something new may land here, if it is reachable."""
+        return not (self.spec.unschedulable or self.spec.fenced or self.deleting)
+
+    @property
+    def taint_keys(self) -> Sequence[str]:
+        """Its own taints and that of its nature."""
+        fake = self.status.report is not None and self.status.report.fake
+        return sorted({taint.key for taint in self.spec.taints} | ({FAKE_TAINT} if fake else set()))
+
+
+def validate(new: Host, old: Host | None) -> Sequence[Cause]:
+    """Names that become certificates, taints that somebody can tolerate."""
+    causes = [] if old else [*label_problems(new.metadata.name)]
+    keys = [taint.key for taint in new.spec.taints]
+    causes += duplicates("spec.taints", keys, field="key")
+    causes += _taint_problems(keys)
+    return causes
+
+
+def _taint_problems(keys: Sequence[str]) -> Iterator[Cause]:
+    for index, key in enumerate(keys):
+        if not 0 < len(key) <= 253 or key == "*" or not key.isascii() or not key.isprintable() or " " in key:
+            yield Cause(f"spec.taints[{index}].key", "must be a word of 1 to 253 characters, and not *")
+
+
+# --- observe ----------------------------------------------------------------------------------------------------
+
+
+async def lease_left(ctx: Context, name: str) -> float:
+    """Seconds for which the host's heartbeat still holds; not above 0 when it ran out or never was."""
+    held: Sequence[Lease] = await ctx.leases.held(f"host/{name}")
+    mine = next((lease for lease in held if lease.name == f"host/{name}"), None)
+    return mine.expires_at - ctx.clock.now() if mine is not None else 0.0
+
+
+async def claims_on(ctx: Context, name: str) -> Sequence[Stored]:
+    """Every Claim on the host."""
+    return (await ctx.objects.list(Scope(kind="Claim", host=name))).items
+
+
+# --- act --------------------------------------------------------------------------------------------------------
+
+
+async def reconcile(ctx: Context, host: Host) -> Outcome:
+    """Follow the heartbeat and the report."""
+    left = await lease_left(ctx, host.metadata.name)
+    if not host.status.key_fingerprint:
+        remedy = "Run `bessemer agent` on the host with a join token for this Host."
+        return _enrolling(host, "NotJoined", "no agent has joined yet", remedy=remedy)
+    if host.status.report is None:
+        return _enrolling(host, "NoReport", "the agent has joined and inspects the machine")
+    status = await _declared(ctx, host, host.status.report, heard=left > 0)
+    status = _observed(ctx, host, status, heard=left > 0)
+    if left > 0:
+        return _heard(host, status, again=left + _PAST_LEASE_SECONDS)
+    if host.spec.fenced:
+        return await _fenced(ctx, host, status)
+    status = status.model_copy(update={"phase": "Unreachable", "message": _SILENT})
+    return Wait(reason="HostSilent", message=_SILENT, status=status, again=_SILENT_LOOK_SECONDS, remedy=_SILENT_REMEDY)
+
+
+async def finalize(ctx: Context, host: Host) -> Outcome:
+    """Wait until no Claim stands here, then forget what the host has."""
+    name = host.metadata.name
+    heard = await lease_left(ctx, name) > 0
+    status = host.status
+    if status.report is not None:
+        status = await _declared(ctx, host, status.report, heard=heard)
+    status = _observed(ctx, host, status, heard=heard)
+    if host.spec.fenced and not heard:
+        await _give_away(ctx, name)
+    standing = await claims_on(ctx, name)
+    if not standing:
+        await ctx.capacity.withdraw(name)
+        return Done(reason="Deleted")
+    message = f"{len(standing)} claim{'s' if len(standing) > 1 else ''} stand here, {standing[0].key.name} first"
+    status = status.model_copy(update={"phase": "Deleting", "message": message})
+    remedy = "Delete the workloads, or power the host off and set spec.fenced."
+    return Wait(reason="ClaimsRemain", message=message, status=status, again=2.0, remedy=remedy)
+
+
+async def _declared(ctx: Context, host: Host, report: Inventory, *, heard: bool) -> HostStatus:
+    """Tell capacity what there is, where it does not know yet."""
+    schedulable = host.open and heard
+    words = f"{host.spec.overcommit_milli} {schedulable} {report.model_dump_json()}"
+    digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+    if digest == host.status.declared:
+        return host.status
+    await ctx.capacity.declare(
+        host.metadata.name, report, overcommit_milli=host.spec.overcommit_milli, schedulable=schedulable
+    )
+    return host.status.model_copy(update={"declared": digest})
+
+
+async def _fenced(ctx: Context, host: Host, status: HostStatus) -> Outcome:
+    """Silent, and an administrator vouches for it: what it held is free."""
+    await _give_away(ctx, host.metadata.name)
+    message = "fenced: its claims are given away"
+    status = status.model_copy(update={"phase": "Fenced", "message": message})
+    return Done(status=status, ready=False, reason="Fenced", message=message, again=_SILENT_LOOK_SECONDS)
+
+
+async def _give_away(ctx: Context, name: str) -> None:
+    for stored in await claims_on(ctx, name):
+        await ctx.capacity.release(stored.key, CONTROLLER, fenced=True)
+
+
+# --- report -----------------------------------------------------------------------------------------------------
+
+
+def _enrolling(host: Host, reason: str, message: str, *, remedy: str = "") -> Outcome:
+    status = host.status.model_copy(update={"phase": "Enrolling", "message": message})
+    return Wait(reason=reason, message=message, status=status, again=30.0, remedy=remedy)
+
+
+def _observed(ctx: Context, host: Host, status: HostStatus, *, heard: bool) -> HostStatus:
+    """``status`` with what is so in every phase: whether the agent is heard, and the taints."""
+    conditions = set_condition(
+        status.conditions,
+        REACHABLE,
+        heard,
+        reason="Heartbeat" if heard else "HeartbeatLost",
+        message="" if heard else _SILENT,
+        now=rfc3339(ctx.clock.now()),
+    )
+    fenced = host.spec.fenced and not heard
+    return status.model_copy(update={"conditions": conditions, "taints": list(host.taint_keys), "fenced": fenced})
+
+
+def _heard(host: Host, status: HostStatus, *, again: float) -> Outcome:
+    if host.spec.fenced:
+        message = "it is to be fenced, but its agent is still heard: nothing is given away"
+        status = status.model_copy(update={"phase": "Cordoned", "message": message})
+        remedy = "Power the host off, or take spec.fenced back."
+        return Wait(reason="StillHeard", message=message, status=status, again=min(again, 10.0), remedy=remedy)
+    if host.spec.unschedulable:
+        status = status.model_copy(update={"phase": "Cordoned", "message": "nothing new lands here"})
+        return Done(status=status, reason="Cordoned", message="nothing new lands here", again=again)
+    status = status.model_copy(update={"phase": "Ready", "message": ""})
+    return Done(status=status, again=again)
+
+
+# --- shown ------------------------------------------------------------------------------------------------------
+
+
+def _threads(body: Mapping[str, Any]) -> int:
+    return sum(node.get("threads", 0) for node in at("status", "report", "numa", default=())(body))
+
+
+def _memory(body: Mapping[str, Any]) -> str:
+    return show_bytes(sum(node.get("memoryBytes", 0) for node in at("status", "report", "numa", default=())(body)))
+
+
+def _gpus(body: Mapping[str, Any]) -> str:
+    models = [d["model"] for d in at("status", "report", "devices", default=())(body) if d.get("kind") == "gpu"]
+    return ", ".join(f"{models.count(model)} × {model}" for model in sorted(set(models)))
+
+
+KIND: Kind[Context, Host] = Kind(
+    resource=Host,
+    plural="hosts",
+    namespaced=False,
+    # Tenants may not know the hosts; an agent sees its own, and writes its report.
+    rights={"admin": ALL, "agent": (*READ, "update")},
+    validate=validate,
+    reconcile=reconcile,
+    finalize=finalize,
+    deadlines=DEADLINES,
+    columns=(
+        Column(name="Phase", value=at("status", "phase", default="Enrolling")),
+        Column(name="Ready", value=ready),
+        Column(name="Threads", value=_threads, type="integer"),
+        Column(name="Memory", value=_memory),
+        Column(name="GPUs", value=_gpus),
+        Column(name="Guests", value=at("status", "report", "virtualization")),
+        Column(name="Fake", value=at("status", "report", "fake", default=False), type="boolean"),
+        Column(name="Taints", value=lambda body: ", ".join(at("status", "taints", default=())(body)), wide=True),
+        Column(name="Leaf", value=at("status", "report", "leaf"), wide=True),
+        Column(name="Spine", value=at("status", "report", "spine"), wide=True),
+        Column(name="Isolation", value=at("status", "report", "isolation"), wide=True),
+        Column(name="Agent", value=at("status", "report", "agentVersion"), wide=True),
+        Column(name="Message", value=at("status", "message"), wide=True),
+        Column(name="Age", value=at("metadata", "creationTimestamp"), type="date"),
+    ),
+)

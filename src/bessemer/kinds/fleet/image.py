@@ -1,19 +1,31 @@
-"""Image: what an Instance boots. It is content: a digest, imported by the control side and checked at each boot."""
+"""Image: what an Instance boots. It is content: a digest, imported by the control side and checked at each boot.
+
+An Instance freezes the digest into its Claim, so an image may go while it is used, and what runs is not touched.
+Invariant: a digest, once imported, is never replaced by another under the same name; a new source is a new image.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.kinds.fields import Bytes, ShortText
+from bessemer.core.errors import Cause, DriverError
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.units import show_bytes
+from bessemer.kinds.context import Context
+from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready, unchangeable
+
+DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Importing": 900.0}
+RETRY_SECONDS = 15.0
+
+_REMEDY = "See whether the control plane's disk has space and reaches the distribution's packages."
 
 
 class ImageSource(ApiModel):
     builtin: Literal["micro-guest"] = Field(
-        "micro-guest",
-        description="Built here from the distribution's kernel and busybox packages.",
+        "micro-guest", description="Built here from the distribution's kernel and busybox packages."
     )
 
 
@@ -24,6 +36,7 @@ class ImageSpec(ApiModel):
 
 
 class ImageStatus(Status):
+    phase: Literal["Pending", "Importing", "Ready"] = "Pending"
     digest: str = Field("", description="sha256:… of the content.")
     size_bytes: int = 0
     kernel: str = ""
@@ -35,3 +48,61 @@ class Image(Resource[ImageSpec, ImageStatus]):
     KIND = "Image"
 
     status: ImageStatus = Field(default_factory=ImageStatus)
+
+
+def validate(new: Image, old: Image | None) -> Sequence[Cause]:
+    """The source keeps its first value."""
+    if old is None:
+        return [*label_problems(new.metadata.name)]
+    why = "its content is known by its digest; create another image"
+    return [*unchangeable("spec.source", new.spec.source.dump(), old=old.spec.source.dump(), why=why)]
+
+
+async def reconcile(ctx: Context, image: Image) -> Outcome:
+    """Import it once; say what is being done before doing it."""
+    if image.status.digest:
+        return _imported(image.status)
+    if image.status.phase != "Importing":
+        return _importing(ctx, image, "Importing", f"builds {image.spec.source.builtin}", again=0.0)
+    try:
+        content = await ctx.importer.image(image.spec.source.builtin)
+    except DriverError as error:
+        return _importing(ctx, image, error.reason, error.message, again=RETRY_SECONDS)
+    found = {
+        "digest": content.digest,
+        "size_bytes": content.size_bytes,
+        "kernel": content.labels.get("kernel", ""),
+    }
+    return _imported(image.status.model_copy(update=found))
+
+
+def _imported(status: ImageStatus) -> Outcome:
+    status = status.model_copy(update={"phase": "Ready", "progress_percent": 100, "message": ""})
+    return Done(status=status, message=f"{show_bytes(status.size_bytes)}, kernel {status.kernel or 'unknown'}")
+
+
+def _importing(ctx: Context, image: Image, reason: str, message: str, *, again: float) -> Outcome:
+    percent = ctx.importer.progress(f"image/{image.spec.source.builtin}")
+    status = image.status.model_copy(update={"phase": "Importing", "progress_percent": percent, "message": message})
+    return Wait(reason=reason, message=message, status=status, again=again, remedy=_REMEDY)
+
+
+KIND: Kind[Context, Image] = Kind(
+    resource=Image,
+    plural="images",
+    namespaced=False,
+    short_names=("img",),
+    rights={"admin": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
+    validate=validate,
+    reconcile=reconcile,
+    deadlines=DEADLINES,
+    columns=(
+        Column(name="Phase", value=at("status", "phase", default="Pending")),
+        Column(name="Ready", value=ready),
+        Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
+        Column(name="Kernel", value=at("status", "kernel")),
+        Column(name="Progress", value=at("status", "progressPercent", default=0), type="integer", wide=True),
+        Column(name="Digest", value=at("status", "digest"), wide=True),
+        Column(name="Age", value=at("metadata", "creationTimestamp"), type="date"),
+    ),
+)

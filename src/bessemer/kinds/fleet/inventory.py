@@ -1,0 +1,181 @@
+"""`FleetFeed`: placement's arrays, kept current from the changes of Host and Claim.
+
+main starts one in each process with a controller, or an api for dry runs. Invariants: it reads everything once and then
+only changes, unless history ran out; a change costs what its one host costs; a Claim's status is never parsed, for what
+a Claim holds is fixed when it is taken. The arrays may lag behind the truth, and the transaction disposes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import BessemerError, Expired, Unavailable
+from bessemer.core.ports import Objects, Scope
+from bessemer.core.resource import Change
+from bessemer.core.values import Allocation, Decision, Inventory, Refusal, Request
+from bessemer.kinds.fleet.host import Host
+from bessemer.placement import FleetArrays, Hold, HostFacts, decide
+
+ASSUMED_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
+_REFUSALS_MAX = 1_000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A kind that is followed: what to do with a change, and with what a new list no longer has."""
+
+    kind: str
+    apply: Callable[[Change], str]
+    remove: Callable[[str], None]
+
+
+class FleetFeed:
+    """Implements ``kinds.context.Fleet``."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self._objects = objects
+        self._clock = clock
+        self._arrays = FleetArrays()
+        self._assumed: deque[tuple[float, str]] = deque()
+        self._known: dict[str, set[str]] = {"Host": set(), "Claim": set()}
+        self._unread = {"Host", "Claim"}
+        self._read = asyncio.Event()
+        self._refusals: dict[Request, Refusal] = {}
+        self._refusals_version = -1
+
+    async def run(self) -> None:
+        """Follow both kinds, for ever."""
+        sources = (
+            _Source("Host", self._host_changed, self._arrays.remove_host),
+            _Source("Claim", self._claim_changed, self._claim_gone),
+        )
+        async with asyncio.TaskGroup() as group:
+            for source in sources:
+                group.create_task(self._follow(source))
+
+    def ready(self) -> bool:
+        """Whether both kinds have been read once."""
+        return self._read.is_set()
+
+    async def wait_ready(self) -> None:
+        await self._read.wait()
+
+    def decide(self, request: Request) -> Decision | Refusal:
+        """Where the request would go now. Raises Unavailable until the fleet has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        self._expire()
+        # Many replicas ask the same, and a refusal is dear: it tries what would help.
+        if self._refusals_version != self._arrays.version or len(self._refusals) > _REFUSALS_MAX:
+            self._refusals.clear()
+            self._refusals_version = self._arrays.version
+        known = self._refusals.get(request)
+        if known is not None:
+            return known
+        answer = decide(self._arrays, request)
+        if isinstance(answer, Refusal):
+            self._refusals[request] = answer
+        return answer
+
+    def assume(self, decision: Decision, claim_uid: str) -> None:
+        """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
+
+        ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken.
+        """
+        if claim_uid in self._known["Claim"]:
+            return
+        self._arrays.hold(claim_uid, Hold(decision.host, decision.devices, decision.allocations))
+        self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
+
+    def forget(self, claim_uid: str) -> None:
+        """Take an assumption back: the Claim was not taken."""
+        if claim_uid not in self._known["Claim"]:
+            self._arrays.drop(claim_uid)
+
+    def _expire(self) -> None:
+        now = self._clock.monotonic()
+        while self._assumed and self._assumed[0][0] <= now:
+            self.forget(self._assumed.popleft()[1])
+
+    async def _follow(self, source: _Source) -> None:
+        since: int | None = None
+        while True:
+            try:
+                since = await self._watch(source, since)
+            except Expired:
+                log.info("history ran out, reading the fleet anew", kind=source.kind)
+                since = None
+            except BessemerError as error:
+                log.warning("watch interrupted", kind=source.kind, error=str(error), internal=error.internal)
+                await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _watch(self, source: _Source, since: int | None) -> int | None:
+        """One watch until it ends; answers the revision from which the next goes on."""
+        listing = since is None
+        listed: set[str] = set()
+        async for item in self._objects.watch(Scope(kind=source.kind), since=since):
+            if isinstance(item, Change):
+                name = source.apply(item)
+                if listing:
+                    listed.add(name)
+                else:
+                    since = item.revision
+                continue
+            if listing:
+                listing = False
+                self._listed(source, listed)
+            since = item.revision
+        return since
+
+    def _listed(self, source: _Source, listed: set[str]) -> None:
+        for gone in self._known[source.kind] - listed:
+            source.remove(gone)
+        self._known[source.kind] &= listed
+        self._unread.discard(source.kind)
+        if not self._unread:
+            self._read.set()
+
+    def _host_changed(self, change: Change) -> str:
+        name = change.key.name
+        if change.type == "DELETED":
+            self._known["Host"].discard(name)
+            self._arrays.remove_host(name)
+            return name
+        self._known["Host"].add(name)
+        host = Host.load(change.body)
+        facts = HostFacts(
+            name=name,
+            inventory=host.status.report or Inventory(),
+            overcommit_milli=host.spec.overcommit_milli,
+            taints=tuple(host.taint_keys),
+            schedulable=host.open,
+            reachable=host.reachable,
+        )
+        self._arrays.set_host(facts)
+        return name
+
+    def _claim_changed(self, change: Change) -> str:
+        if change.type == "DELETED":
+            self._claim_gone(change.uid)
+        elif change.uid not in self._known["Claim"]:
+            self._known["Claim"].add(change.uid)
+            spec = orjson.loads(change.body)["spec"]
+            workload = spec["workload"]
+            self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
+            parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
+            self._arrays.hold(change.uid, Hold(spec["host"], tuple(spec.get("devices", ())), parts))
+        return change.uid
+
+    def _claim_gone(self, uid: str) -> None:
+        self._known["Claim"].discard(uid)
+        self._arrays.drop(uid)
