@@ -13,6 +13,7 @@ from bessemer.core.resource import Kind
 from bessemer.kinds import event
 from bessemer.kinds.billing import priceplan
 from bessemer.kinds.compute import instance
+from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
 from bessemer.kinds.tenancy import apikey, project, session, tenant, user
@@ -23,6 +24,10 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     user.KIND,
     session.KIND,
     apikey.KIND,
+    host.KIND,
+    claim.KIND,
+    flavor.KIND,
+    image.KIND,
     instance.KIND,
     model.KIND,
     endpoint.KIND,

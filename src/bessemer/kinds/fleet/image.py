@@ -55,7 +55,7 @@ def validate(new: Image, old: Image | None) -> Sequence[Cause]:
     if old is None:
         return [*label_problems(new.metadata.name)]
     why = "its content is known by its digest; create another image"
-    return [*unchangeable("spec.source", new.spec.source.dump(), old=old.spec.source.dump(), why=why)]
+    return [*unchangeable("spec.source", new=new.spec.source.dump(), old=old.spec.source.dump(), why=why)]
 
 
 async def reconcile(ctx: Context, image: Image) -> Outcome:
