@@ -11,11 +11,11 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, tuple_
+from sqlalchemy import bindparam, select
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Expired, Malformed, NotFound
@@ -23,9 +23,10 @@ from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Change, Key
 from bessemer.store.documents import read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
+from bessemer.store.listing import Listing
 from bessemer.store.metrics import Metrics
-from bessemer.store.rows import LOAD, ROWS, Row, place
-from bessemer.store.schema import changes, objects, of
+from bessemer.store.rows import LOAD, Row, place
+from bessemer.store.schema import changes, of
 from bessemer.store.sqlite import Session, Statement
 from bessemer.store.writer import read_counter
 
@@ -34,16 +35,8 @@ WINDOW = 500
 """Revisions of history read at once."""
 
 SNAPSHOT_SECONDS = 60.0
-SNAPSHOTS_MAX = 16
+SNAPSHOTS_MAX = 64
 SNAPSHOT_REVISIONS = 20_000
-
-_AFTER = tuple_(objects.c.namespace, objects.c.name) > tuple_(bindparam("after_namespace"), bindparam("after_name"))
-_ORDER = (objects.c.namespace, objects.c.name)
-_LIST = ROWS.where(of(objects.c.kind), _AFTER).order_by(*_ORDER)
-_COUNT = select(func.count()).select_from(objects).where(of(objects.c.kind), _AFTER)
-_IN_NAMESPACE = of(objects.c.namespace)
-_ON_HOST = of(objects.c.host) & (objects.c.host != "")
-_NAMED = of(objects.c.name)
 
 _CHANGES = (
     select(
@@ -68,16 +61,6 @@ _CHANGES = (
 _CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), changes.c.host != "")
 
 
-def _variants(statement: Any) -> dict[tuple[bool, bool, bool], Any]:
-    """The statement for each choice of (namespace, host, name) given."""
-    found = {}
-    for mask in range(8):
-        given = (bool(mask & 4), bool(mask & 2), bool(mask & 1))
-        conditions = [c for c, wanted in zip((_IN_NAMESPACE, _ON_HOST, _NAMED), given, strict=True) if wanted]
-        found[given] = statement.where(*conditions)
-    return found
-
-
 @dataclass(slots=True)
 class _Snapshot:
     """A reading transaction that stays open, and what it looks at."""
@@ -88,17 +71,18 @@ class _Snapshot:
 
 
 class Reader:
-    """Owns the reading connections. ``connect`` makes another."""
+    """Owns the reading connections. ``connect`` makes another; ``flat`` names the kinds that belong to no project."""
 
-    def __init__(self, connect: Callable[[], Session], *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, connect: Callable[[], Session], *, clock: Clock, metrics: Metrics, flat: frozenset[str] = frozenset()
+    ) -> None:
         self._connect = connect
         self._clock = clock
         self._metrics = metrics
         self._session = connect()
+        self._listing = Listing(flat)
         self._idle: list[Session] = []
         self._held: dict[str, _Snapshot] = {}
-        self._lists = _variants(_LIST)
-        self._counts = _variants(_COUNT)
 
     def session(self) -> Session:
         """The connection for single statements."""
@@ -158,8 +142,7 @@ class Reader:
         self, session: Session, scope: Scope, limit: int, after: tuple[str, str]
     ) -> tuple[list[Stored], bool]:
         items: list[Stored] = []
-        for values in _ranges(scope, after):
-            statement = self._lists[_given(values)]
+        for statement, values in self._listing.reads(session, scope, after):
             cursor = session.execute(statement, values)
             while rows := cursor.fetchmany(SLICE):
                 for row in rows:
@@ -176,10 +159,8 @@ class Reader:
         """How many follow; 0 where a label selector would make the count dear."""
         if scope.labels or scope.names is not None:
             return 0
-        count = 0
-        for values in _ranges(scope, (last.namespace, last.name)):
-            count += session.execute(self._counts[_given(values)], values).fetchone()[0]
-        return count
+        counts = self._listing.counts(scope, (last.namespace, last.name))
+        return sum(session.execute(statement, values).fetchone()[0] for statement, values in counts)
 
     # --- snapshots ----------------------------------------------------------------------------------------------
 
@@ -240,29 +221,10 @@ def _entry(row: Any) -> Entry:
     return Entry(change, row[9])
 
 
-def _within(one: str | None, many: frozenset[str] | None) -> Sequence[str | None]:
-    """The values to ask for, in order: (None,) asks for any."""
-    if one is None:
-        return (None,) if many is None else sorted(many)
-    return (one,) if many is None or one in many else ()
-
-
-def _ranges(scope: Scope, after: tuple[str, str]) -> Iterator[dict[str, str]]:
-    """The parameters of the statements that together read the scope, in order: sets are walked one by one."""
-    base = {"of_kind": scope.kind, "after_namespace": after[0], "after_name": after[1]}
-    if scope.host is not None:
-        base["of_host"] = scope.host
-    for namespace in _within(scope.namespace, scope.namespaces):
-        where = base if namespace is None else {**base, "of_namespace": namespace}
-        for name in _within(scope.name, scope.names):
-            yield where if name is None else {**where, "of_name": name}
-
-
-def _given(values: dict[str, str]) -> tuple[bool, bool, bool]:
-    return ("of_namespace" in values, "of_host" in values, "of_name" in values)
-
-
 def _fits(scope: Scope, row: Any) -> bool:
+    """What the statement did not check."""
+    if scope.names is not None and row[2] not in scope.names:
+        return False
     return not scope.labels or selects(scope.labels, read_labels(row[7]))
 
 

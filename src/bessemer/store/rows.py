@@ -15,7 +15,7 @@ from bessemer.core.resource import Change, Key
 from bessemer.store.documents import Document, decode, encode, host_of, labels_of, owners_of, read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry
 from bessemer.store.kinds import EVENT
-from bessemer.store.schema import changes, dependents, objects, of, sealed
+from bessemer.store.schema import changes, dependents, labels, objects, of, sealed
 from bessemer.store.writer import Tx
 
 _COLUMNS = (
@@ -44,6 +44,10 @@ _UPDATE = (
 _DELETE = delete(objects).where(*_THIS)
 _CHANGE = insert(changes)
 _OWNED = insert(dependents)
+_LABEL = insert(labels)
+_UNLABEL = delete(labels).where(
+    of(labels.c.kind), of(labels.c.namespace), of(labels.c.name), of(labels.c.label), of(labels.c.value)
+)
 _DISOWN = delete(dependents).where(of(dependents.c.uid))
 _UNSEAL = delete(sealed).where(of(sealed.c.uid))
 
@@ -120,8 +124,7 @@ def save(tx: Tx, document: Document, before: Row | None) -> Row:
         "body": row.body,
     }
     if before is None:
-        names = {"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": row.uid, "host": row.host}
-        tx.run(_INSERT, **names, **values)
+        tx.run(_INSERT, **key._asdict(), uid=row.uid, host=row.host, **values)
         own(tx, row.uid, owners_of(document))
         _append(tx, 0, row, "")
     else:
@@ -130,6 +133,7 @@ def save(tx: Tx, document: Document, before: Row | None) -> Row:
             tx.run(_DISOWN, of_uid=row.uid)
             own(tx, row.uid, owners_of(document))
         _append(tx, 1, row, before.labels)
+    _index(tx, key, before.labels if before is not None else "", row.labels)
     return row
 
 
@@ -141,6 +145,7 @@ def remove(tx: Tx, before: Row) -> Row:
     row = before._replace(revision=revision, body=encode(document))
     tx.run(_DELETE, **place(row.key))
     tx.run(_DISOWN, of_uid=row.uid)
+    _index(tx, row.key, before.labels, "")
     if row.key.kind != EVENT:
         tx.run(_UNSEAL, of_uid=row.uid)
     _append(tx, 2, row, before.labels)
@@ -153,6 +158,16 @@ def own(tx: Tx, uid: str, owners: list[str]) -> None:
         tx.run(_OWNED, owner=owner, uid=uid)
 
 
+def _index(tx: Tx, key: Key, before: str, after: str) -> None:
+    if before == after:
+        return
+    old, new = read_labels(before), read_labels(after)
+    for label, value in old.items() - new.items():
+        tx.run(_UNLABEL, **place(key), of_label=label, of_value=value)
+    for label, value in new.items() - old.items():
+        tx.run(_LABEL, **key._asdict(), label=label, value=value)
+
+
 def _append(tx: Tx, kind: int, row: Row, labels_before: str) -> None:
     key = row.key
     tx.run(
@@ -160,9 +175,7 @@ def _append(tx: Tx, kind: int, row: Row, labels_before: str) -> None:
         revision=row.revision,
         at=int(tx.now),
         type=kind,
-        kind=key.kind,
-        namespace=key.namespace,
-        name=key.name,
+        **key._asdict(),
         uid=row.uid,
         host=row.host,
         labels=row.labels,

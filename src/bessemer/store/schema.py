@@ -94,6 +94,18 @@ changes = Table(
     Index("changes_host", "kind", "host", "revision", sqlite_where=text("host <> ''")),
 )
 
+labels = Table(
+    "labels",
+    METADATA,
+    _text("kind", primary_key=True),
+    _text("label", primary_key=True),
+    _text("value", primary_key=True),
+    _text("namespace", primary_key=True),
+    _text("name", primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""The labels of bodies, the other way round: a selector reads what it selects and no more."""
+
 dependents = Table(
     "dependents",
     METADATA,

@@ -142,7 +142,8 @@ def open_store(
     facts = {CLAIM: StoreKind(namespaced=True), **kinds, EVENT: events.FACTS}
     metrics = Metrics()
     feed = Feed(read_counter(session, "revision"), metrics)
-    reader = Reader(connect, clock=clock, metrics=metrics)
+    flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
+    reader = Reader(connect, clock=clock, metrics=metrics, flat=flat)
     session.begin()
     leases.clamp(Tx(session, clock))
     session.commit()

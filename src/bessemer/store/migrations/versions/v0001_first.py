@@ -73,6 +73,16 @@ CREATE TABLE hosts (
 )
  WITHOUT ROWID
 ;
+CREATE TABLE labels (
+    kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    value TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (kind, label, value, namespace, name)
+)
+ WITHOUT ROWID
+;
 CREATE TABLE leases (
     name TEXT NOT NULL,
     holder TEXT NOT NULL,
