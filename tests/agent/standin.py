@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from bessemer.agent.identity import Identity
 from bessemer.agent.tasks import first_of
-from bessemer.api.ca import create_ca, requested_key, signed_by, spki
+from bessemer.api.ca import create_ca, requested_key, signed_by
 from bessemer.client import Ask, Client
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Conflict, Expired, Forbidden, NotFound, Unauthenticated, Unavailable
@@ -96,7 +97,7 @@ class Api:
         self.revision = 0
         self.oldest = 0
         self.history: list[tuple[int, str, Body]] = []
-        self.keys: dict[str, bytes] = {}
+        self.keys: dict[str, EllipticCurvePublicKey] = {}
         self.changed = asyncio.Event()
         self.lost = asyncio.Event()
         self.muxes: list[Mux] = []
@@ -190,13 +191,11 @@ class _Transport:
             if body["token"] not in self._api.tokens:
                 raise Forbidden("the token is worth nothing")
             self._api.tokens.discard(body["token"])
-            self._api.keys[self._host] = spki(key)
-        elif not signed_by(
-            self._api.keys.get(self._host, spki(create_ca("x")._key.public_key())),
-            body["csr"].encode(),
-            base64.b64decode(body["signature"]),
-        ):
-            raise Forbidden("not signed by the registered key")
+            self._api.keys[self._host] = key
+        else:
+            known, signature = self._api.keys.get(self._host), base64.b64decode(body["signature"])
+            if known is None or not signed_by(known, body["csr"].encode(), signature):
+                raise Forbidden("not signed by the registered key")
         signed = CA.sign(key, f"system:agent:{self._host}", seconds=self._api.certificate_seconds)
         return {"certificate": signed.decode(), "ca": CA.certificate.decode()}
 

@@ -18,7 +18,7 @@ from bessemer.agent.identity import Identity
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.client import Client, Joined
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
+from bessemer.core.errors import BessemerError, Forbidden, NotFound, TooMany, Unauthenticated
 from bessemer.core.resource import Key
 from bessemer.loop.queue import Backoff
 
@@ -86,7 +86,7 @@ class Link:
             try:
                 await self._renew()
             except TROUBLE as error:
-                wait = backoff.next(key)
+                wait = max(backoff.next(key), error.retry_after_seconds if isinstance(error, TooMany) else 0)
                 log.warning(
                     "no certificate yet", host=self.identity.host, error=str(error), again_seconds=round(wait, 1)
                 )
