@@ -34,6 +34,15 @@ class Pair:
     key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A verified client certificate. ``fingerprint`` is that of its public key."""
+
+    name: str
+    groups: tuple[str, ...]
+    fingerprint: str
+
+
 class CertificateAuthority:
     """Signs certificates with one P-256 key."""
 
@@ -139,24 +148,28 @@ def requested_key(csr: str) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def spki(key: ec.EllipticCurvePublicKey) -> bytes:
-    """A public key as bytes (SubjectPublicKeyInfo, DER)."""
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
-    """SHA-256 of the public key, hexadecimal: what ``Host.status.keyFingerprint`` holds."""
-    return hashlib.sha256(spki(key)).hexdigest()
+    """SHA-256 of the public key (SubjectPublicKeyInfo, DER), hexadecimal: ``Host.status.keyFingerprint``."""
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
 
 
-def signed_by(key: bytes, text: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` (ECDSA, SHA-256, DER) over ``text`` is the public ``key``'s (DER)."""
+def peer_of(certificate: bytes) -> Peer | None:
+    """Who a verified client certificate (DER) names; None for one without a name or with a key not ours."""
+    read = x509.load_der_x509_certificate(certificate)
+    names = read.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    key = read.public_key()
+    if not names or not isinstance(key, ec.EllipticCurvePublicKey):
+        return None
+    groups = read.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return Peer(str(names[0].value), tuple(str(g.value) for g in groups), fingerprint(key))
+
+
+def signed_by(key: ec.EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` (ECDSA, SHA-256, DER) over ``text`` is the key's."""
     try:
-        public = serialization.load_der_public_key(key)
-        if not isinstance(public, ec.EllipticCurvePublicKey):
-            return False
-        public.verify(signature, text, ec.ECDSA(hashes.SHA256()))
-    except (ValueError, InvalidSignature):
+        key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
         return False
     return True
 

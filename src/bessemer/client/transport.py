@@ -148,7 +148,7 @@ class HttpTransport:
     def _live(self) -> aiohttp.ClientSession:
         if self._session is None:
             # Watches hold their connection for ever, so a bound on connections would starve short requests.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
         return self._session
 

@@ -1,0 +1,178 @@
+"""Who may do what: deny by default, by a kind's row of rights and the asker's role in the tenant that owns the object.
+
+Roles build on one another (a tenant-admin may what a member may, who may what a reader may). What an asker may not even
+read is not found; what is readable and not writable is forbidden. An agent sees its Host and its host's Claims, nothing
+else. A list over all projects shows those that the asker may read, and says nothing of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import orjson
+
+from bessemer.api.context import Identity
+from bessemer.api.directory import Directory
+from bessemer.api.errors import Subject, not_found
+from bessemer.api.shown import Shown
+from bessemer.core.errors import Forbidden, NotFound
+from bessemer.core.ports import Objects, Scope
+from bessemer.core.resource import Key, Role, Verb
+from bessemer.kinds.tenancy.project import tenant_of
+
+_BELOW: Mapping[str, frozenset[Role]] = MappingProxyType(
+    {
+        "reader": frozenset[Role](["reader"]),
+        "member": frozenset[Role](["reader", "member"]),
+        "tenant-admin": frozenset[Role](["reader", "member", "tenant-admin"]),
+    }
+)
+_ADMIN = frozenset[Role](["admin", "tenant-admin", "member", "reader", "anyone"])
+_TENANT_WIDE = frozenset(["Tenant", "Project"])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about. ``name`` "" is the collection, ``namespace`` "" all projects (or none)."""
+
+    resource: Shown
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        return self.resource.subject(self.name)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.resource.stored, self.namespace, self.name)
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that owns it, or ""."""
+        if self.resource.namespaced:
+            return tenant_of(self.namespace)
+        if self.resource.stored == "Project":
+            return tenant_of(self.name)
+        return self.name if self.resource.stored == "Tenant" else ""
+
+
+class Access:
+    """Decides with the directory in memory; an agent's Claims are looked up."""
+
+    def __init__(self, directory: Directory, objects: Objects) -> None:
+        self._directory = directory
+        self._objects = objects
+
+    def roles(self, who: Identity, tenant: str) -> Set[Role]:
+        """The roles of somebody towards what the tenant owns ("" is nobody's)."""
+        if who.kind == "agent":
+            return frozenset[Role](["agent"])
+        if who.kind == "gateway":
+            return frozenset[Role](["gateway"])
+        if who.kind == "portal":
+            return frozenset[Role](["portal"])
+        if who.admin:
+            return _ADMIN
+        role = self._directory.role(who.name, tenant) if tenant else ""
+        return _BELOW.get(role, frozenset[Role]()) | {"anyone"}
+
+    def may(self, who: Identity, verb: Verb, target: Target) -> bool:
+        """By the kind's row of rights alone; see `require` for what an agent's objects are."""
+        if verb not in target.resource.verbs:
+            return False
+        rights = target.resource.source.rights
+        return any(verb in rights.get(role, ()) for role in self.roles(who, target.tenant))
+
+    async def require(self, who: Identity, verb: Verb, target: Target) -> None:
+        """One object, or a collection's create. Raises NotFound where it may not be read, Forbidden else."""
+        readable = self.may(who, "get", target) and await self._on_host(who, target)
+        if readable and self.may(who, verb, target):
+            return
+        if target.name and not readable:
+            raise not_found(target.subject)
+        if target.namespace and not self.sees_project(who, target.namespace):
+            raise NotFound(f'namespaces "{target.namespace}" not found')
+        raise forbidden(who, verb, target)
+
+    def scope(self, who: Identity, verb: Verb, target: Target) -> Scope:
+        """What a list or a watch may show. Raises NotFound for a project that may not be known, Forbidden for a kind
+        that nobody like the asker may list."""
+        resource, namespace = target.resource, target.namespace or None
+        kind = resource.stored
+        if who.kind == "agent":
+            return self._agents(who, verb, target)
+        if namespace is not None:
+            if not self.may(who, verb, target):
+                if not self.sees_project(who, target.namespace):
+                    raise NotFound(f'namespaces "{target.namespace}" not found')
+                raise forbidden(who, verb, target)
+            return Scope(kind=kind, namespace=namespace)
+        if self.may(who, verb, target):
+            return Scope(kind=kind)
+        tenants = [t for t in self._directory.tenants(who.name) if self._may_in(who, verb, target, t)]
+        if not tenants and not self._any_tenant(verb, resource):
+            raise forbidden(who, verb, target)
+        if kind == "Tenant":
+            return Scope(kind=kind, names=frozenset(tenants))
+        projects = frozenset(p for t in tenants for p in self._directory.projects(t))
+        return Scope(kind=kind, names=projects) if kind == "Project" else Scope(kind=kind, namespaces=projects)
+
+    def sees_project(self, who: Identity, project: str) -> bool:
+        """Whether the asker may know that a project is there, or would be."""
+        return who.admin or (who.kind == "user" and bool(self._directory.role(who.name, tenant_of(project))))
+
+    def has_role(self, who: Identity, project: str, role: Role) -> bool:
+        """Whether the asker has at least that role in the project's tenant."""
+        return role in self.roles(who, tenant_of(project))
+
+    def _may_in(self, who: Identity, verb: Verb, target: Target, tenant: str) -> bool:
+        rights = target.resource.source.rights
+        return any(verb in rights.get(role, ()) for role in self.roles(who, tenant))
+
+    def _any_tenant(self, verb: Verb, resource: Shown) -> bool:
+        """Whether the kind is one that members list: then somebody without a tenant sees an empty list."""
+        rights = resource.source.rights
+        owned = resource.namespaced or resource.stored in _TENANT_WIDE
+        return owned and any(verb in rights.get(role, ()) for role in _BELOW["tenant-admin"])
+
+    def _agents(self, who: Identity, verb: Verb, target: Target) -> Scope:
+        kind = target.resource.stored
+        if not self.may(who, verb, target) or target.resource.translate is not None:
+            raise forbidden(who, verb, target)
+        if kind == "Host":
+            return Scope(kind=kind, names=frozenset([who.name]))
+        if kind == "Claim":
+            return Scope(kind=kind, namespace=target.namespace or None, host=who.name)
+        raise forbidden(who, verb, target)
+
+    async def _on_host(self, who: Identity, target: Target) -> bool:
+        """For an agent: whether a named object is its own. Everybody else is not asked."""
+        if who.kind != "agent":
+            return True
+        if target.resource.kind == "Host":
+            return target.name == who.name
+        if target.resource.kind != "Claim" or not target.name:
+            return False
+        try:
+            return (await self._objects.get(target.key)).host == who.name
+        except NotFound:
+            return False
+
+
+def forbidden(who: Identity, verb: str, target: Target) -> Forbidden:
+    """The words of Kubernetes for a refusal."""
+    resource = target.resource
+    place = f' in the namespace "{target.namespace}"' if target.namespace else ""
+    name = f' "{target.name}"' if target.name else ""
+    return Forbidden(
+        f'{resource.plural}.{resource.group or "core"}{name} is forbidden: User "{who.name}" cannot {verb} resource '
+        f'"{resource.plural}" in API group "{resource.group}"{place}'
+    )
+
+
+def intent_names(body: bytes, digest: str) -> bool:
+    """Whether a Claim's intent names a content. Its status does not count: an agent writes that."""
+    return digest.encode() in orjson.dumps(orjson.loads(body)["spec"].get("intent", {}))

@@ -1,0 +1,140 @@
+"""Signing in and out, who one is, passwords, and the tokens that are shown once.
+
+Attempts are limited per source and per account. A wrong user, a wrong password and a disabled user are one answer, and
+take one time. A sign-in link's Session is deleted by its exchange, so it is good once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from starlette.responses import Response
+
+from bessemer.api import body as bodies
+from bessemer.api.authn import SYSTEM, NewSession
+from bessemer.api.names import is_subdomain
+from bessemer.api.resources import load
+from bessemer.api.state import Call, answer
+from bessemer.core.clock import rfc3339
+from bessemer.core.errors import Conflict, Forbidden, Malformed, Unauthenticated
+
+KEY_PREFIX = "bsk_"
+HINT_LENGTH = 12
+ATTEMPTS = 8
+_WRONG = "wrong user or password"
+_SECRET = {"Cache-Control": "no-store"}
+
+
+async def login(call: Call) -> Response:
+    """POST /login with a password, or with a one-time link."""
+    said = await _said(call)
+    call.state.attempts.take(f"source/{call.credentials.source}")
+    if "link" in said:
+        return _signed_in(await _by_link(call, _text(said, "link")))
+    user, password = _text(said, "user"), _text(said, "password")
+    purpose = said.get("purpose") or "cli"
+    if purpose not in ("cli", "portal"):
+        raise Malformed("purpose is cli or portal")
+    call.state.attempts.take(f"user/{user[:253]}")
+    uid = await _uid(call, user)
+    if not await call.state.passwords.good(uid, password):
+        raise Unauthenticated(_WRONG)
+    terms = call.state.context.terms
+    seconds = terms.portal_session if purpose == "portal" else terms.cli_session
+    return _signed_in(await call.state.sessions.make(user, purpose, seconds))
+
+
+async def logout(call: Call) -> Response:
+    """DELETE /login: ends the session that asks."""
+    if not call.who.session:
+        raise Forbidden("only a session can be ended")
+    await call.state.sessions.end(call.who.session)
+    return answer({})
+
+
+async def whoami(call: Call) -> Response:
+    """GET /whoami."""
+    who, directory = call.who, call.state.directory
+    tenants = dict(sorted(directory.tenants(who.name).items())) if who.kind == "user" else {}
+    if who.admin:
+        projects = directory.all_projects()
+    else:
+        projects = sorted(p for tenant in tenants for p in directory.projects(tenant))
+    return answer({"name": who.name, "admin": who.admin, "tenants": tenants, "projects": projects})
+
+
+async def set_password(call: Call) -> Response:
+    """POST users/NAME/password."""
+    said = await _said(call)
+    user = await load(call, call.about)
+    await call.state.passwords.put(user.uid, _text(said, "password"))
+    return answer({})
+
+
+async def sign_in_link(call: Call) -> Response:
+    """POST users/NAME/signinlink: good for one sign-in at the portal."""
+    await load(call, call.about)
+    terms = call.state.context.terms
+    made = await call.state.sessions.make(call.about.name, "link", terms.link)
+    url = f"{terms.portal_url}/sign-in?link={quote(made.token, safe='')}"
+    return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, _SECRET)
+
+
+async def key_token(call: Call) -> Response:
+    """POST apikeys/NAME/token: a new secret, kept as its hash; the old one is worth nothing from now."""
+    target = call.about
+    token = KEY_PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    created = rfc3339(call.state.context.clock.now())
+    change = {"digest": digest, "hint": token[:HINT_LENGTH], "tokenCreated": created}
+    for attempt in range(ATTEMPTS):
+        body = orjson.loads((await load(call, target)).body)
+        body["status"] = {**body.get("status", {}), **change}
+        try:
+            await call.state.ports.objects.replace(body, SYSTEM, part="status")
+            break
+        except Conflict:
+            if attempt + 1 == ATTEMPTS:
+                raise
+    return answer({"token": token}, 201, _SECRET)
+
+
+async def _by_link(call: Call, secret: str) -> NewSession:
+    session = await call.state.local.session(secret)
+    user = session["spec"]["user"]
+    if session["spec"]["purpose"] != "link":
+        raise Unauthenticated("this is no sign-in link")
+    await call.state.local.user(user)
+    metadata = session["metadata"]
+    if not await call.state.sessions.end(metadata["name"], metadata["uid"]):
+        raise Unauthenticated("the link has been used")
+    return await call.state.sessions.make(user, "portal", call.state.context.terms.portal_session)
+
+
+async def _uid(call: Call, user: str) -> str:
+    """The uid of a user who may sign in, or ""."""
+    try:
+        body = await call.state.local.user(user) if is_subdomain(user) else None
+    except Unauthenticated:
+        return ""
+    return str(body["metadata"]["uid"]) if body else ""
+
+
+async def _said(call: Call) -> dict[str, Any]:
+    limits = call.state.context.limits
+    return bodies.as_object(bodies.parse_json(await bodies.read(call.request, limits), limits.depth))
+
+
+def _text(said: dict[str, Any], field: str) -> str:
+    value = said.get(field, "")
+    if not isinstance(value, str) or not value:
+        raise Malformed(f"{field} must be text")
+    return value
+
+
+def _signed_in(made: NewSession) -> Response:
+    return answer({"token": made.token, "user": made.user, "expiresAt": made.expires_at}, 201, _SECRET)

@@ -1,0 +1,132 @@
+"""Money and meters: usage from the gateway, a project's ledger, invoice and quota use, and the fleet as one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from bessemer.api import body as bodies
+from bessemer.api.query import number
+from bessemer.api.resources import load
+from bessemer.api.state import Call, answer
+from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Key
+from bessemer.core.values import UsageBatch, Use
+from bessemer.kinds.tenancy.project import tenant_of
+from bessemer.metering.invoice import derive, export
+from bessemer.metering.plan import Plan
+
+
+async def usage(call: Call) -> Response:
+    """POST usage: settle a gateway's batch; answers the highest sequence stored."""
+    raw = await bodies.read(call.request, call.state.context.limits)
+    bodies.check_depth(raw, call.state.context.limits.depth)
+    try:
+        batch = UsageBatch.model_validate_json(raw)
+    except ValidationError as error:
+        causes = [Cause(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors(include_url=False)[:50]]
+        raise Invalid("the batch cannot be read", causes) from error
+    return answer({"sequence": await call.state.ports.ledger.settle(batch)})
+
+
+async def invoice(call: Call) -> Response:
+    """GET projects/NAME/invoice?from=&to=: lines with their formula; what runs is billed to ``to``."""
+    start, end = _window(call)
+    await load(call, call.about)
+    project = call.about.name
+    rows = await call.state.ports.ledger.entries(project=project, before=end)
+    made = derive(rows, await _plan(call, project), start=start, end=end)
+    return answer({"project": project, **made.model_dump(mode="json", by_alias=True)})
+
+
+async def ledger(call: Call) -> Response:
+    """GET projects/NAME/ledger?from=&to=: rows and price plan, all that a second implementation needs."""
+    start, end = _window(call)
+    await load(call, call.about)
+    project = call.about.name
+    rows = await call.state.ports.ledger.entries(project=project, before=end)
+    return answer({"project": project, **export(rows, await _plan(call, project), start=start, end=end)})
+
+
+async def use(call: Call) -> Response:
+    """GET projects/NAME/use: each meter of the project and of its tenant."""
+    await load(call, call.about)
+    project = call.about.name
+    scopes = (f"project/{project}", f"tenant/{tenant_of(project)}")
+    meters = [_meter(one) for scope in scopes for one in await call.state.ports.capacity.use(scope)]
+    return answer({"meters": meters})
+
+
+async def fleet(call: Call) -> Response:
+    """GET /fleet: each host with its devices and who holds them."""
+    ports = call.state.ports
+    claims = {c.uid: _holder(orjson.loads(c.body)) for c in (await ports.objects.list(Scope(kind="Claim"))).items}
+    devices: dict[str, list[dict[str, Any]]] = {}
+    for one in await ports.capacity.devices():
+        shown = {"id": one.device, "model": one.model, "lost": one.lost, "claim": claims.get(one.claim)}
+        devices.setdefault(one.host, []).append(shown)
+    page = await ports.objects.list(Scope(kind="Host"))
+    hosts = [_host(orjson.loads(item.body), devices.get(item.key.name, [])) for item in page.items]
+    return answer({"revision": page.revision, "hosts": hosts})
+
+
+def _host(body: Mapping[str, Any], devices: list[dict[str, Any]]) -> dict[str, Any]:
+    status = body.get("status", {})
+    report = status.get("report") or {}
+    place = {field: report.get(field, "") for field in ("site", "rack", "leaf", "spine")}
+    known = {d["id"]: d for d in report.get("devices", ())}
+    for device in devices:
+        found = known.get(device["id"], {})
+        device |= {"rail": found.get("rail"), "kind": found.get("kind", ""), "healthy": found.get("healthy", True)}
+    return {
+        "name": body["metadata"]["name"],
+        "uid": body["metadata"]["uid"],
+        "phase": status.get("phase", "Pending"),
+        "conditions": status.get("conditions", []),
+        "fake": bool(report.get("fake")),
+        **place,
+        "numa": report.get("numa", []),
+        "devices": devices,
+    }
+
+
+def _holder(claim: Mapping[str, Any]) -> dict[str, Any]:
+    spec, metadata = claim["spec"], claim["metadata"]
+    return {
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "tenant": spec.get("tenant", ""),
+        "kind": spec["workload"]["kind"],
+        "workload": spec["workload"]["name"],
+        "phase": claim.get("status", {}).get("phase", "Pending"),
+    }
+
+
+def _meter(one: Use) -> dict[str, Any]:
+    return {"scope": one.scope, "meter": one.meter, "used": one.used, "limit": one.limit}
+
+
+def _window(call: Call) -> tuple[int, int]:
+    """[from, to) in epoch seconds; ``to`` is now where it is not said. Raises Malformed."""
+    start = number(call.query, "from")
+    end = number(call.query, "to") or int(call.state.context.clock.now())
+    if not start <= end < 1 << 40:
+        raise Malformed("from and to are seconds since the epoch, in that order")
+    return start, end
+
+
+async def _plan(call: Call, project: str) -> Plan:
+    """The tenant's price plan; one without prices where it is gone, since quantities stay true."""
+    objects = call.state.ports.objects
+    try:
+        tenant = orjson.loads((await objects.get(Key("Tenant", "", tenant_of(project)))).body)
+        name = tenant["spec"].get("pricePlan", "standard")
+        spec = orjson.loads((await objects.get(Key("PricePlan", "", name))).body)["spec"]
+    except NotFound:
+        return Plan()
+    return Plan.model_validate({k: v for k, v in spec.items() if k != "description"})

@@ -1,0 +1,177 @@
+"""What a write must pass once its author may write: shape (pydantic), meaning (the kind), references, defaults.
+
+What is stored is the spec as the schema reads it, defaults filled in, so that every reader sees the same. Errors name
+fields as clients write them (``spec.ports[0].name``). Nothing here knows who asks, or stores anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from bessemer.api.errors import Subject, invalid
+from bessemer.api.names import metadata_causes, opaque_text, show
+from bessemer.api.query import FieldValidation
+from bessemer.api.shown import Shown
+from bessemer.core.errors import Cause, Invalid, Malformed
+from bessemer.core.resource import ApiModel
+
+Body = dict[str, Any]
+_TOP = frozenset(["apiVersion", "kind", "metadata", "spec", "status"])
+_KEPT = ("name", "generateName", "namespace", "uid", "resourceVersion", "labels", "annotations", "finalizers")
+CAUSES_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A body to be stored; ``warnings`` are of fields that were left out."""
+
+    body: Body
+    warnings: tuple[str, ...] = ()
+
+
+def identify(resource: Shown, body: Body, *, namespace: str, name: str = "") -> Subject:
+    """Whether the body is about what the URL says; fills in what it leaves open. Raises Malformed, Invalid."""
+    metadata = body.setdefault("metadata", {})
+    said = metadata.get("name") if isinstance(metadata, dict) else ""
+    subject = resource.subject(name or (said if isinstance(said, str) else ""))
+    version, kind = body.setdefault("apiVersion", resource.api_version), body.setdefault("kind", resource.kind)
+    if version != resource.api_version:
+        raise Malformed(
+            f"the API version in the data ({str(version)[:80]}) does not match the expected API version "
+            f"({resource.api_version})"
+        )
+    if kind != resource.kind:
+        raise invalid(subject, [Cause("kind", f"Invalid value: {show(kind)}: must be {resource.kind}")])
+    if not isinstance(metadata, dict):
+        raise invalid(subject, [Cause("metadata", "Invalid value: must be an object")])
+    if name and metadata.setdefault("name", name) != name:
+        raise Malformed(f"the name of the object ({str(said)[:80]}) does not match the name on the URL ({name})")
+    if namespace and (metadata.setdefault("namespace", namespace) or namespace) != namespace:
+        raise Malformed("the namespace of the provided object does not match the namespace sent on the request")
+    if not resource.namespaced and metadata.get("namespace"):
+        raise invalid(
+            subject, [Cause("metadata.namespace", "Forbidden: not allowed on this type", "FieldValueForbidden")]
+        )
+    return subject
+
+
+def admit(resource: Shown, body: Body, old: Body | None, validation: FieldValidation) -> Admitted:
+    """Shape and meaning of a create (``old`` None) or an update. Raises Invalid by field, Malformed for fields that
+    the schema does not have."""
+    subject = resource.subject(str(body["metadata"].get("name") or ""))
+    causes = metadata_causes(body["metadata"], namespaced=resource.namespaced)
+    causes += opaque_text({k: v for k, v in body.items() if k not in ("metadata", "status")}, "")
+    if causes:
+        raise invalid(subject, causes[:CAUSES_MAX])
+    said = {**body, "status": {}}
+    model, dropped = _shaped(resource, said, subject, validation)
+    problems = list(
+        resource.source.validate(model, None if old is None else resource.source.resource.model_validate(_loaded(old)))
+    )
+    if problems:
+        raise invalid(subject, problems[:CAUSES_MAX])
+    metadata = {k: v for k, v in body["metadata"].items() if k in _KEPT and v is not None}
+    if body["metadata"].get("ownerReferences"):
+        metadata["ownerReferences"] = [o.dump() for o in model.metadata.owner_references]
+    admitted = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+    return Admitted({**admitted, "spec": model.spec.dump()}, tuple(f'unknown field "{path}"' for path in dropped))
+
+
+def admit_status(resource: Shown, body: Body) -> Body:
+    """The status of a body, read by the kind's schema. Raises Invalid by field."""
+    subject = resource.subject(str(body["metadata"].get("name") or ""))
+    said = body.get("status", {})
+    causes = list(opaque_text(said, "status"))
+    if causes:
+        raise invalid(subject, causes[:CAUSES_MAX])
+    annotation = resource.source.resource.model_fields["status"].annotation
+    try:
+        status: ApiModel = TypeAdapter(annotation).validate_python(said)
+    except ValidationError as error:
+        raise invalid(subject, _causes(error, {"status": said}, ("status",))[:CAUSES_MAX]) from error
+    return {**body, "status": status.dump()}
+
+
+def _loaded(old: Body) -> Body:
+    return {key: value for key, value in old.items() if key in _TOP}
+
+
+def _shaped(resource: Shown, said: Body, subject: Subject, validation: FieldValidation) -> tuple[Any, list[str]]:
+    """The model of a body, and the paths of unknown fields that were left out of it."""
+    model = resource.source.resource
+    try:
+        return model.model_validate(said), []
+    except ValidationError as error:
+        found = error
+    unknown = [e["loc"] for e in found.errors(include_url=False) if e["type"] == "extra_forbidden"]
+    if not unknown:
+        raise invalid(subject, _causes(found, said)[:CAUSES_MAX])
+    paths = sorted(_path(said, loc) for loc in unknown)
+    if validation == "Strict":
+        raise Malformed("strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in paths[:CAUSES_MAX]))
+    for loc in unknown:
+        _prune(said, loc)
+    try:
+        return model.model_validate(said), paths if validation == "Warn" else []
+    except ValidationError as error:
+        raise invalid(subject, _causes(error, said)[:CAUSES_MAX]) from error
+
+
+def _prune(said: Body, loc: Sequence[int | str]) -> None:
+    at: Any = said
+    for part in loc[:-1]:
+        inside = (isinstance(at, Mapping) and part in at) or (isinstance(at, list) and isinstance(part, int))
+        at = at[part] if inside else at
+    if isinstance(at, dict):
+        at.pop(str(loc[-1]), None)
+
+
+def _causes(error: ValidationError, said: Body, prefix: tuple[str, ...] = ()) -> list[Cause]:
+    return [_cause(one, said, (*prefix, *one["loc"])) for one in error.errors(include_url=False)]
+
+
+def _cause(one: ErrorDetails, said: Body, loc: Sequence[int | str]) -> Cause:
+    path = _path(said, loc)
+    if one["type"] == "missing":
+        return Cause(path, "Required value", "FieldValueRequired")
+    words = one["msg"].removeprefix("Value error, ")
+    if one["type"] in ("literal_error", "enum"):
+        expected = one.get("ctx", {}).get("expected", "").replace("'", '"').replace(" or ", ", ")
+        return Cause(
+            path, f"Unsupported value: {show(one['input'])}: supported values: {expected}", "FieldValueNotSupported"
+        )
+    value = one["input"]
+    shown = f'"{type(value).__name__}"' if isinstance(value, dict | list) else show(value)
+    return Cause(path, f"Invalid value: {shown}: {words[:1].lower()}{words[1:]}")
+
+
+def _path(said: Body, loc: Sequence[int | str]) -> str:
+    """``("spec", "disk", "SizedDisk", "size")`` → ``spec.disk.size``: a location also names branches of unions."""
+    path = ""
+    at: Any = said
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        if isinstance(part, int):
+            path += f"[{part}]"
+            at = at[part] if isinstance(at, list) and part < len(at) else {}
+        elif (isinstance(at, Mapping) and part in at) or last:
+            path += f".{part}" if path else str(part)
+            at = at.get(part, {}) if isinstance(at, Mapping) else {}
+    return path
+
+
+def check_references(body: Body, old: Body | None) -> list[dict[str, Any]]:
+    """The owners that a write names anew."""
+    before = {o.get("uid") for o in (old or {}).get("metadata", {}).get("ownerReferences", ())}
+    return [o for o in body["metadata"].get("ownerReferences", ()) if o["uid"] not in before]
+
+
+def refuse_owner(subject: Subject, owner: Mapping[str, Any]) -> Invalid:
+    """An owner that is not there, or is not the asker's to know."""
+    words = f"Invalid value: {show(owner['name'])}: {owner['kind']} not found"
+    return invalid(subject, [Cause("metadata.ownerReferences", words)])

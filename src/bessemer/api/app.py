@@ -1,0 +1,213 @@
+"""The ASGI application: `routes.ROUTES` behind one endpoint that names the request, knows who asks, decides, and tells
+errors as ``Status``. What it refuses to somebody known is audited. It starts and stops the directory's watches."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketState
+
+from bessemer.api.context import ApiContext, Credentials
+from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
+from bessemer.api.routes import ROUTES, Rule, authorise, target_of
+from bessemer.api.state import Call, State, answer, build
+from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
+from bessemer.core.resource import Key
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NO_ROUTE = "the server could not find the requested resource"
+SOURCE_HEADER = "x-bessemer-source"
+POLICY_VIOLATION = 1008
+
+
+class Api:
+    """The application. ``state`` is its parts; ``close`` ends what would otherwise go on for ever (watches, logs)."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self.state = build(context)
+        self._app = Starlette(
+            routes=_routes(self.state), lifespan=self._lifespan, exception_handlers={500: _failed, 404: _missing}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            path = scope["path"]
+            if len(path) > 1 and path.endswith("/"):
+                scope = {**scope, "path": path.rstrip("/") or "/"}
+        await self._app(scope, receive, send)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Api]:
+        """What the lifespan does, for those who call the application in process."""
+        task = asyncio.ensure_future(self.state.directory.run())
+        try:
+            await self.state.directory.ready()
+            yield self
+        finally:
+            self.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def close(self) -> None:
+        """Streams end; new requests are still answered."""
+        self.state.closing.set()
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with self.running():
+            yield
+
+
+def make_app(context: ApiContext) -> Api:
+    """The application of one process."""
+    return Api(context)
+
+
+def _routes(state: State) -> list[BaseRoute]:
+    """One route per path, so that a method that is not there is told from a path that is not."""
+    paths: dict[str, list[Rule]] = {}
+    for rule in ROUTES:
+        paths.setdefault(rule.path, []).append(rule)
+    routes: list[BaseRoute] = []
+    for path, rules in paths.items():
+        endpoint = _Endpoint(state, rules)
+        kind = WebSocketRoute if rules[0].method == "WS" else Route
+        routes.append(kind(path, endpoint))
+    return routes
+
+
+class _Endpoint:
+    """All methods of one path, as an ASGI application."""
+
+    def __init__(self, state: State, rules: Sequence[Rule]) -> None:
+        self._state = state
+        self._rules = {rule.method: rule for rule in rules}
+        self._path = rules[0].path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = scope["type"] == "websocket"
+        connection = WebSocket(scope, receive, send) if socket else Request(scope, receive, send)
+        method = "WS" if socket else scope["method"]
+        given = connection.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        call = Call(
+            state=self._state,
+            connection=connection,
+            request_id=request_id,
+            credentials=_credentials(connection),
+        )
+        clock = self._state.context.clock
+        began = clock.monotonic()
+        watched = _Watched(send, request_id)
+        try:
+            await self._run(call, method, receive, watched)
+        finally:
+            route, code = self._path, watched.code
+            self._state.metrics.requests.labels(route, method, code).inc()
+            if not watched.streamed:
+                self._state.metrics.seconds.labels(route, method).observe(clock.monotonic() - began)
+            log.debug("request", request_id=request_id, method=method, path=scope["path"], code=code)
+
+    async def _run(self, call: Call, method: str, receive: Receive, send: _Watched) -> None:
+        try:
+            response = await self._decide(call, method)
+        except BessemerError as error:
+            await self._refuse(call, method, error)
+            await _tell(call, error, receive, send)
+            return
+        if response is not None:
+            await response(call.connection.scope, receive, send)
+
+    async def _decide(self, call: Call, method: str) -> Response | None:
+        rule = self._rules.get(method) or (self._rules.get("GET") if method == "HEAD" else None)
+        if rule is None:
+            raise WrongMethod("the server does not allow this method on the requested resource")
+        if rule.permission not in ("public", "vouched"):
+            call.identity = await self._state.authenticator.authenticate(call.credentials)
+            _ = call.who
+        call.target = target_of(call, rule)
+        await authorise(call, rule)
+        return await rule.handler(call)
+
+    async def _refuse(self, call: Call, method: str, error: BessemerError) -> None:
+        """What is refused to somebody known leaves a row; what strangers try does not, or they could fill the trail."""
+        if error.internal:
+            log.warning("refused", request_id=call.request_id, error=error.message, internal=error.internal)
+        if call.identity is None or not isinstance(error, Forbidden | NotFound):
+            return
+        if isinstance(error, NotFound) and call.identity.admin:
+            return  # an administrator may know everything: it is not there
+        self._state.metrics.denied.inc()
+        key = call.target.key if call.target else Key("Route", "", call.connection.scope["path"][:253])
+        await self._state.ports.audit.deny(call.writer, method.lower(), key, error.message[:500])
+
+
+class _Watched:
+    """``send`` that adds the request's id to the answer, and remembers what was answered."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self.code = 0
+        self.streamed = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            self.code = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
+        elif message["type"] == "http.response.body" and message.get("more_body"):
+            self.streamed = True
+        elif message["type"] == "websocket.accept":
+            self.code, self.streamed = 101, True
+        await self._send(message)
+
+
+def _credentials(connection: HTTPConnection) -> Credentials:
+    peer = connection.scope.get("state", {}).get("peer")
+    source = connection.client.host if connection.client else ""
+    if peer is not None and peer.name == "system:portal":
+        source = connection.headers.get(SOURCE_HEADER, source)[:64]  # the portal says for whom it asks
+    return Credentials(peer, connection.headers.get("authorization", ""), source)
+
+
+async def _tell(call: Call, error: BessemerError, receive: Receive, send: _Watched) -> None:
+    subject = call.target.subject if call.target else None
+    response = answer(status_of(error, subject), row_of(error).code, _error_headers(error))
+    connection = call.connection
+    if not isinstance(connection, WebSocket):
+        await response(connection.scope, receive, send)
+    elif connection.application_state is WebSocketState.CONNECTING:
+        await WebSocket(connection.scope, receive, send).send_denial_response(response)
+    elif connection.application_state is WebSocketState.CONNECTED:
+        await connection.close(POLICY_VIOLATION, error.message[:120])
+
+
+def _error_headers(error: BessemerError) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    seconds = retry_after(error)
+    if seconds is not None:
+        headers["Retry-After"] = str(seconds)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="bessemer"'
+    return headers
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return answer(status_of(NotFound(_NO_ROUTE)), 404)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A defect of ours: the client learns that, the log the rest."""
+    return answer(status_of(BessemerError("an internal error: the server's log says more")), 500)

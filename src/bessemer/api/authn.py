@@ -1,0 +1,185 @@
+"""Who asks: client certificates of the local authority, bearer sessions, and passwords behind them.
+
+A certificate is worth what its name is worth now: an agent's counts only while its Host exists, is not revoked and has
+joined with that very key. A session counts until it ends, is deleted, or its user is disabled. A wrong user and a wrong
+password are one answer, in the same time. Bearers of the gateway's keys (``bsk_``) are worth nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from bessemer.api.ca import Peer
+from bessemer.api.context import Credentials, Identity
+from bessemer.api.names import is_subdomain
+from bessemer.core.clock import Clock, epoch, rfc3339
+from bessemer.core.errors import Cause, Conflict, Invalid, NotFound, Unauthenticated
+from bessemer.core.ports import Objects, Sealed, Writer
+from bessemer.core.resource import API_VERSION, Key
+
+AGENT_PREFIX = "system:agent:"
+MASTERS = "system:masters"
+SESSION_PREFIX = "bss_"
+PASSWORD = "password"
+PASSWORD_LENGTH_MIN, PASSWORD_LENGTH_MAX = 10, 1024
+SYSTEM = Writer("system", "api")
+
+
+class LocalAuthenticator:
+    """Implements `context.Authenticator` with what the store holds."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self._objects = objects
+        self._clock = clock
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        """A bearer counts before a certificate. Raises Unauthenticated for one that is worth nothing."""
+        if credentials.authorization:
+            scheme, _, token = credentials.authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthenticated("only bearer tokens are accepted")
+            return await self._bearer(token.strip())
+        return await self._certificate(credentials.peer) if credentials.peer else None
+
+    async def session(self, token: str) -> dict[str, Any]:
+        """The Session (as JSON) that a ``bss_`` token is good for, of any purpose. Raises Unauthenticated."""
+        name, _, secret = token.removeprefix(SESSION_PREFIX).partition(".")
+        if not token.startswith(SESSION_PREFIX) or not is_subdomain(name):
+            raise Unauthenticated("the token is not one of ours")
+        body = await self._read(Key("Session", "", name))
+        spec = body["spec"] if body else {"digest": "", "expiresAt": rfc3339(0)}
+        good = hmac.compare_digest(hashlib.sha256(secret.encode()).hexdigest(), spec["digest"])
+        if body is None or not good or epoch(spec["expiresAt"]) <= self._clock.now():
+            raise Unauthenticated("the session has ended: sign in again")
+        return body
+
+    async def user(self, name: str) -> dict[str, Any]:
+        """The User (as JSON) who may sign in. Raises Unauthenticated for one who is gone or disabled."""
+        body = await self._read(Key("User", "", name)) if is_subdomain(name) else None
+        if body is None or body["spec"].get("disabled") or "deletionTimestamp" in body["metadata"]:
+            raise Unauthenticated("the user may not sign in")
+        return body
+
+    async def _bearer(self, token: str) -> Identity:
+        session = await self.session(token)
+        if session["spec"]["purpose"] not in ("portal", "cli"):
+            raise Unauthenticated("a sign-in link is exchanged at /login")
+        user = await self.user(session["spec"]["user"])
+        admin = bool(user["spec"].get("admin"))
+        groups = (MASTERS,) if admin else ()
+        return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"])
+
+    async def _certificate(self, peer: Peer) -> Identity:
+        if MASTERS in peer.groups:
+            return Identity("user", peer.name, True, peer.groups)
+        if peer.name == "system:gateway":
+            return Identity("gateway", "gateway", groups=peer.groups)
+        if peer.name == "system:portal":
+            return Identity("portal", "portal", groups=peer.groups)
+        if peer.name.startswith(AGENT_PREFIX):
+            return await self._agent(peer, peer.name.removeprefix(AGENT_PREFIX))
+        raise Unauthenticated("the certificate names nobody known here")
+
+    async def _agent(self, peer: Peer, host: str) -> Identity:
+        body = await self._read(Key("Host", "", host)) if is_subdomain(host) else None
+        registered = (body or {}).get("status", {}).get("keyFingerprint", "")
+        if body is None or body["spec"].get("revoked") or not hmac.compare_digest(registered, peer.fingerprint):
+            raise Unauthenticated("the agent's certificate is not that of a joined host")
+        return Identity("agent", host, groups=peer.groups)
+
+    async def _read(self, key: Key) -> dict[str, Any] | None:
+        try:
+            body: dict[str, Any] = orjson.loads((await self._objects.get(key)).body)
+        except NotFound:
+            return None
+        return body
+
+
+class Passwords:
+    """argon2id hashes in the sealed table; at most two are computed at a time, off the loop."""
+
+    def __init__(self, sealed: Sealed) -> None:
+        self._sealed = sealed
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._busy = asyncio.Semaphore(2)
+        self._nobody: bytes | None = None
+
+    async def put(self, uid: str, password: str) -> None:
+        """Raises Invalid for one that is too short or too long."""
+        if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
+            words = f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
+            raise Invalid(words, [Cause(PASSWORD, f"Invalid value: {words}")])
+        await self._sealed.put(uid, PASSWORD, await self._hash(password))
+
+    async def good(self, uid: str, password: str) -> bool:
+        """Whether it is the password of the object; ``uid`` "" is nobody, and takes as long."""
+        kept = await self._sealed.get(uid, PASSWORD) if uid else None
+        if self._nobody is None:
+            self._nobody = await self._hash(secrets.token_hex(16))
+        hashed = kept or self._nobody
+        async with self._busy:
+            good = await asyncio.to_thread(self._verify, hashed, password[: PASSWORD_LENGTH_MAX + 1])
+        return good and kept is not None
+
+    async def _hash(self, password: str) -> bytes:
+        async with self._busy:
+            return (await asyncio.to_thread(self._hasher.hash, password)).encode()
+
+    def _verify(self, hashed: bytes, password: str) -> bool:
+        try:
+            return self._hasher.verify(hashed.decode(), password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session's bearer, shown once, and when it ends (RFC 3339)."""
+
+    token: str
+    user: str
+    expires_at: str
+
+
+class Sessions:
+    """Makes and ends Sessions."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self._objects = objects
+        self._clock = clock
+
+    async def make(self, user: str, purpose: str, seconds: float) -> NewSession:
+        """``purpose`` is portal, cli or link."""
+        secret = secrets.token_urlsafe(32)
+        name = secrets.token_hex(8)
+        expires = rfc3339(self._clock.now() + seconds)
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "Session",
+            "metadata": {"name": name},
+            "spec": {
+                "user": user,
+                "purpose": purpose,
+                "digest": hashlib.sha256(secret.encode()).hexdigest(),
+                "expiresAt": expires,
+            },
+        }
+        await self._objects.create(body, SYSTEM)
+        return NewSession(f"{SESSION_PREFIX}{name}.{secret}", user, expires)
+
+    async def end(self, name: str, uid: str = "") -> bool:
+        """Whether it was there: of two who end one session, one is told so."""
+        try:
+            await self._objects.delete(Key("Session", "", name), SYSTEM, uid=uid)
+        except (NotFound, Conflict):
+            return False
+        return True

@@ -1,0 +1,145 @@
+"""Bodies from outside: read within a bound of bytes and time, and parsed within a bound of depth.
+
+JSON is the default, also where no type is said; YAML without aliases, tags or timestamps; protobuf is refused. What
+comes out is plain JSON values. Nothing recursive runs over a body before its depth is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import orjson
+import yaml
+from starlette.requests import Request
+
+from bessemer.api.context import Limits
+from bessemer.api.errors import UnknownFormat
+from bessemer.core.errors import Malformed, TooLarge
+
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+_YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_OPENS = b"[{"
+_STEP = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
+_NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
+_ACCEPTED = "application/json, application/yaml"
+
+
+def media_type(header: str) -> str:
+    """``application/json; charset=utf-8`` → ``application/json``."""
+    return header.partition(";")[0].strip().lower()
+
+
+async def read(request: Request, limits: Limits) -> bytes:
+    """The whole body. Raises TooLarge, or Malformed where it does not come within the time."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limits.body_bytes:
+        raise TooLarge(f"a request body has at most {limits.body_bytes} bytes")
+    parts = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():
+                parts += part
+                if len(parts) > limits.body_bytes:
+                    raise TooLarge(f"a request body has at most {limits.body_bytes} bytes")
+    except TimeoutError as error:
+        raise Malformed("the request body did not come in time") from error
+    return bytes(parts)
+
+
+async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
+    """The body as an object, in JSON or YAML by its content type. Raises Malformed, TooLarge, UnknownFormat."""
+    media = media_type(request.headers.get("content-type", ""))
+    raw = await read(request, limits)
+    if media in _YAML:
+        if len(raw) > limits.yaml_bytes:
+            raise TooLarge(f"a YAML body has at most {limits.yaml_bytes} bytes")
+        return as_object(await asyncio.to_thread(parse_yaml, raw, limits.depth))
+    if media not in ("", "application/json"):
+        raise UnknownFormat(
+            f"the body of the request was in an unknown format - accepted media types include: {_ACCEPTED}"
+        )
+    return as_object(parse_json(raw, limits.depth))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """``value`` if it is an object. Raises Malformed."""
+    if not isinstance(value, dict):
+        raise Malformed("the body must be an object")
+    return value
+
+
+def parse_json(raw: bytes, depth: int) -> Any:
+    """Plain values. Raises Malformed for what is no JSON, and for nesting past ``depth``."""
+    check_depth(raw, depth)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"the body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+
+
+def check_depth(raw: bytes, depth: int) -> None:
+    """Raise Malformed where brackets outside strings nest deeper than ``depth``; no recursion, no copy of values."""
+    if raw.count(b"{") + raw.count(b"[") <= depth:
+        return
+    brackets = _STRING.sub(b"", raw).translate(_STEP, _NOT_BRACKETS)
+    if max(accumulate(step - 1 for step in brackets), default=0) > depth:
+        raise Malformed(f"the body is nested deeper than {depth} levels")
+
+
+def parse_yaml(raw: bytes, depth: int) -> Any:
+    """Plain JSON values of one YAML document. Raises Malformed for aliases, tags, more documents, or too deep."""
+    try:
+        _check_yaml(raw, depth)
+        value = yaml.load(raw, Loader=_JsonLoader)
+        return orjson.loads(orjson.dumps(value))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise Malformed(f"the body is no YAML that can be read{where}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed("the YAML body holds what JSON cannot say") from error
+
+
+def _check_yaml(raw: bytes, depth: int) -> None:
+    level = documents = 0
+    for event in yaml.parse(raw, Loader=_JsonLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise Malformed("aliases are not accepted in a YAML body")
+        if isinstance(event, yaml.CollectionStartEvent):
+            level += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            level -= 1
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+        if level > depth:
+            raise Malformed(f"the body is nested deeper than {depth} levels")
+        if documents > 1:
+            raise Malformed("one object at a time: the YAML body has more than one document")
+
+
+class _JsonLoader(yaml.CSafeLoader):
+    """YAML as JSON has it: no timestamps (they stay text), no merge keys."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":timestamp", ":merge", ":value"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """RFC 7386. Depth is that of the deeper one, which both bodies' check bounds."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged

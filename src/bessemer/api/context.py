@@ -1,0 +1,117 @@
+"""What the api is given: ports, kinds, and the few things of the machine that a route needs. ``main`` builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from bessemer.api.ca import CertificateAuthority, Peer
+from bessemer.core.clock import Clock
+from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
+from bessemer.core.resource import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request shows. ``source`` is the address it comes from."""
+
+    peer: Peer | None = None
+    authorization: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks. ``name`` is a user's name, or the host's for an agent; ``session`` names the Session that says so."""
+
+    kind: Literal["user", "agent", "gateway", "portal"]
+    name: str
+    admin: bool = False
+    groups: tuple[str, ...] = ()
+    session: str = ""
+
+    def writer(self, request_id: str = "", source: str = "") -> Writer:
+        """How the ports name this identity."""
+        kind: Literal["user", "agent", "gateway"] = "user" if self.kind == "portal" else self.kind
+        return Writer(kind, self.name, request_id=request_id, source=source, groups=self.groups)
+
+
+class Authenticator(Protocol):
+    """Who a request is from."""
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        """None where nothing is shown. Raises Unauthenticated where what is shown is worth nothing."""
+        ...
+
+
+class Closing(Protocol):
+    """Tells long-lived answers that the server stops."""
+
+    async def wait(self) -> Any: ...
+
+    def is_set(self) -> bool: ...
+
+
+Find = Callable[[str], Awaitable[Path | None]]
+"""Content by digest: its path, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Storage, as the api reaches it."""
+
+    objects: Objects
+    capacity: Capacity
+    ledger: Ledger
+    leases: Leases
+    audit: Audit
+    sealed: Sealed
+    events: Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one request, and one stranger, may ask."""
+
+    body_bytes: int = 1 << 20
+    yaml_bytes: int = 256 << 10
+    body_seconds: float = 30.0
+    depth: int = 64
+    login_burst: int = 10
+    login_seconds: float = 6.0
+    bookmark_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """For how long things hold, in seconds, and where a person signs in."""
+
+    agent_certificate: float = 30 * 86_400.0
+    lease: float = 45.0
+    join_token: float = 3600.0
+    link: float = 900.0
+    portal_session: float = 12 * 3600.0
+    cli_session: float = 30 * 86_400.0
+    portal_url: str = "https://127.0.0.1:7444"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiContext:
+    """One per process. ``authenticator`` None is the product's own (certificates, sessions); ``replica`` names this
+    process in leases; ``gateway_key`` makes the replicas' secrets; ``content`` finds bytes by digest."""
+
+    ports: Ports
+    kinds: Mapping[str, Kind[Any, Any]]
+    clock: Clock
+    ca: CertificateAuthority
+    gateway_key: bytes
+    content: Find
+    authenticator: Authenticator | None = None
+    replica: str = "api"
+    version: str = "0.1.0"
+    limits: Limits = field(default_factory=Limits)
+    terms: Terms = field(default_factory=Terms)
+    extra_metrics: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

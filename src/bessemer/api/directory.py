@@ -1,0 +1,119 @@
+"""Who belongs to which tenant, and which projects there are: kept in memory by two watches.
+
+A write through this process waits until the directory has seen it (`reach`), so that whoever made a tenant may use it
+at once; another replica's write arrives with its watch. It decides nothing: see `api.access`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import orjson
+import structlog
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import BessemerError, Expired, Unavailable
+from bessemer.core.ports import Bookmark, Objects, Scope
+from bessemer.core.resource import Change
+from bessemer.kinds.tenancy.project import tenant_of
+
+log = structlog.get_logger(__name__)
+
+KINDS = ("Tenant", "Project")
+REACH_SECONDS_MAX = 2.0
+
+
+class Directory:
+    """Run it with `run`; read it after `ready`."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self._objects = objects
+        self._clock = clock
+        self._members: dict[str, dict[str, str]] = {}
+        self._projects: dict[str, set[str]] = {}
+        self._revisions = dict.fromkeys(KINDS, 0)
+        self._moved = asyncio.Event()
+        self._full: set[str] = set()
+
+    async def run(self) -> None:
+        """Follow tenants and projects until cancelled."""
+        await asyncio.gather(*(self._follow(kind) for kind in KINDS))
+
+    async def ready(self) -> None:
+        """Wait for the first whole view. Raises Unavailable where it does not come."""
+        await self._until(lambda: len(self._full) == len(KINDS))
+
+    async def reach(self, kind: str, revision: int) -> None:
+        """Wait until a write of that kind and revision is seen, but not for ever."""
+        if kind in self._revisions:
+            await self._until(lambda: self._revisions[kind] >= revision)
+
+    def tenants(self, user: str) -> Mapping[str, str]:
+        """Tenant → role of everywhere that the user is a member."""
+        return {tenant: members[user] for tenant, members in self._members.items() if user in members}
+
+    def role(self, user: str, tenant: str) -> str:
+        """The user's role in the tenant, or ""."""
+        return self._members.get(tenant, {}).get(user, "")
+
+    def projects(self, tenant: str) -> frozenset[str]:
+        """The names of the tenant's projects."""
+        return frozenset(self._projects.get(tenant, ()))
+
+    def all_projects(self) -> list[str]:
+        """Every project's name, in order."""
+        return sorted(name for names in self._projects.values() for name in names)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        try:
+            async with asyncio.timeout(REACH_SECONDS_MAX):
+                while not holds():
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError as error:
+            raise Unavailable("the server has not read its tenants yet") from error
+
+    async def _follow(self, kind: str) -> None:
+        since: int | None = None
+        while True:
+            try:
+                async for event in self._objects.watch(Scope(kind=kind), since=since):
+                    since = event.revision
+                    self._apply(kind, event)
+            except Expired:
+                since = None
+                self._forget(kind)
+            except BessemerError as error:
+                log.warning("directory watch failed", kind=kind, error=error.message, internal=error.internal)
+                await self._clock.sleep(1.0)
+
+    def _apply(self, kind: str, event: Change | Bookmark) -> None:
+        if isinstance(event, Bookmark):
+            self._full.add(kind)
+        elif kind == "Tenant":
+            self._tenant(event)
+        else:
+            self._project(event)
+        if isinstance(event, Bookmark) or kind in self._full:
+            self._revisions[kind] = max(self._revisions[kind], event.revision)
+        self._moved.set()
+
+    def _forget(self, kind: str) -> None:
+        """Before a new list: what was deleted meanwhile is not told."""
+        self._full.discard(kind)
+        (self._members if kind == "Tenant" else self._projects).clear()
+
+    def _tenant(self, change: Change) -> None:
+        if change.type == "DELETED":
+            self._members.pop(change.key.name, None)
+            return
+        members = orjson.loads(change.body).get("spec", {}).get("members", ())
+        self._members[change.key.name] = {m["user"]: m.get("role", "member") for m in members}
+
+    def _project(self, change: Change) -> None:
+        names = self._projects.setdefault(tenant_of(change.key.name), set())
+        if change.type == "DELETED":
+            names.discard(change.key.name)
+        else:
+            names.add(change.key.name)

@@ -1,0 +1,184 @@
+"""A host's agent at the api: how it joins and renews, its heartbeat, the socket it dials, the secrets it may fetch.
+
+A join is vouched for by a one-time token (kept as a hash, sealed with the Host) or by the registered key's signature
+over the request, which is also how a certificate is renewed, after it has run out too. Both end where the Host is
+revoked. Registering a key is one write under the Host's revision: of two joins with one token, one succeeds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from bessemer.api import body as bodies
+from bessemer.api.authn import AGENT_PREFIX, SYSTEM
+from bessemer.api.ca import fingerprint, requested_key, signed_by
+from bessemer.api.errors import not_found
+from bessemer.api.resources import load
+from bessemer.api.state import Call, answer
+from bessemer.core.clock import rfc3339
+from bessemer.core.errors import Conflict, Forbidden, Invalid, Unauthenticated, Unavailable
+from bessemer.core.frames import Mux
+
+TOKEN = "join"
+TOKEN_PREFIX = "bsj_"
+COMMON_NAME_MAX = 64
+REGISTER_ATTEMPTS = 8
+REPLICA_SECRET = "replica"
+GROUPS = ("system:agents",)
+
+
+async def token(call: Call) -> Response:
+    """POST hosts/NAME/token: a one-time join token, in place of any before it."""
+    host = await load(call, call.about)
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    expires = call.state.context.clock.now() + call.state.context.terms.join_token
+    sealed = orjson.dumps({"digest": _digest(secret), "expires": expires})
+    await call.state.ports.sealed.put(host.uid, TOKEN, sealed)
+    return answer({"token": secret, "expiresAt": rfc3339(expires)}, 201)
+
+
+async def join(call: Call) -> Response:
+    """POST hosts/NAME/join: a certificate for the key of the request."""
+    context, ports = call.state.context, call.state.ports
+    said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, context.limits), context.limits.depth))
+    csr, given, signature = (_text(said, field) for field in ("csr", "token", "signature"))
+    call.state.attempts.take(f"join/{call.credentials.source}")
+    host = await load(call, call.about)
+    body = orjson.loads(host.body)
+    name = body["metadata"]["name"]
+    if given:
+        await _require_token(call, host.uid, given)
+    elif signature:
+        _require_signature(body, csr, signature)
+    else:
+        raise Unauthenticated("a join needs a one-time token, or the registered key's signature")
+    if body["spec"].get("revoked"):
+        raise Forbidden(f"host {name} is revoked: an administrator must take that back first")
+    user = AGENT_PREFIX + name
+    if len(user) > COMMON_NAME_MAX:
+        raise Invalid(f"the host's name is too long for a certificate: at most {COMMON_NAME_MAX - len(AGENT_PREFIX)}")
+    key = requested_key(csr)
+    if given:
+        # Before the key is registered: whoever passed the check with this token has seen the Host without the new key.
+        await ports.sealed.put(host.uid, TOKEN, b"{}")
+        await _register(call, body, key)
+    certificate = context.ca.sign(key, user, groups=GROUPS, seconds=context.terms.agent_certificate)
+    return answer({"certificate": certificate.decode(), "ca": context.ca.certificate.decode()}, 201)
+
+
+async def heartbeat(call: Call) -> Response:
+    """POST hosts/NAME/heartbeat: renews the lease; changes no object."""
+    seconds = call.state.context.terms.lease
+    host = call.about.name
+    await _hold(call, host)
+    return answer({"leaseSeconds": seconds})
+
+
+async def claim_secrets(call: Call) -> Response:
+    """GET claims/NAME/secrets: what the claim's host needs and no list shows."""
+    claim = await load(call, call.about)
+    workload = orjson.loads(claim.body)["spec"]["workload"]["kind"]
+    held = {REPLICA_SECRET: replica_secret(call.state.context.gateway_key, claim.uid)} if workload == "Endpoint" else {}
+    return answer({"secrets": held}, headers={"Cache-Control": "no-store"})
+
+
+def replica_secret(gateway_key: bytes, claim_uid: str) -> str:
+    """What the gateway shows a replica: HMAC-SHA256(gateway key, claim uid), hexadecimal."""
+    return hmac.new(gateway_key, claim_uid.encode(), hashlib.sha256).hexdigest()
+
+
+async def stream(call: Call) -> None:
+    """WebSocket hosts/NAME/stream: the agent's outbound socket, over which logs and consoles are asked for."""
+    socket, host, relay = _socket(call), call.about.name, call.state.relay
+    await socket.accept()
+    mux = Mux(socket.send_bytes, dialled=False)
+    relay.join(host, mux)
+    call.state.metrics.streams.inc()
+    try:
+        await _hold(call, host)
+        await mux.run(_messages(socket))
+    finally:
+        relay.leave(host, mux)
+        call.state.metrics.streams.dec()
+
+
+async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            yield await socket.receive_bytes()
+        except (WebSocketDisconnect, KeyError):  # KeyError: a text message, which nobody of ours sends
+            return
+
+
+async def _hold(call: Call, host: str) -> None:
+    """Renew the host's lease. Its holder is the host, so that any replica may renew it; the note says who relays."""
+    note = call.state.context.replica if call.state.relay.holds(host) else ""
+    lease = f"host/{host}"
+    if await call.state.ports.leases.acquire(lease, host, call.state.context.terms.lease, note=note) is None:
+        raise Unavailable("the host's lease is held by somebody else")
+
+
+def _socket(call: Call) -> WebSocket:
+    if not isinstance(call.connection, WebSocket):
+        raise not_found(call.about.subject)
+    return call.connection
+
+
+async def _require_token(call: Call, uid: str, given: str) -> None:
+    sealed = await call.state.ports.sealed.get(uid, TOKEN)
+    kept = orjson.loads(sealed) if sealed else {}
+    good = hmac.compare_digest(_digest(given), kept.get("digest", ""))
+    if not good or kept["expires"] <= call.state.context.clock.now():
+        raise Unauthenticated("the join token is not good, or not any more: ask an administrator for a new one")
+
+
+def _require_signature(body: dict[str, Any], csr: str, signature: str) -> None:
+    """A renewal is for the registered key, and signed by it."""
+    key = requested_key(csr)
+    registered = body.get("status", {}).get("keyFingerprint", "")
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    known = hmac.compare_digest(fingerprint(key), registered)
+    if not known or not signed_by(key, csr.encode(), raw):
+        raise Unauthenticated("the signature is not the registered key's")
+
+
+async def _register(call: Call, body: dict[str, Any], key: EllipticCurvePublicKey) -> None:
+    """Make ``key`` the host's, in place of the one in ``body``. Raises Conflict for all but one who try at once."""
+    before = body.get("status", {}).get("keyFingerprint", "")
+    change = {"keyFingerprint": fingerprint(key), "joinedAt": rfc3339(call.state.context.clock.now())}
+    for _ in range(REGISTER_ATTEMPTS):
+        if body.get("status", {}).get("keyFingerprint", "") != before:
+            break
+        try:
+            await call.state.ports.objects.replace(
+                {**body, "status": {**body.get("status", {}), **change}}, SYSTEM, part="status"
+            )
+            return
+        except Conflict:  # the control side writes the same status
+            body = orjson.loads((await load(call, call.about)).body)
+    raise Conflict("another agent has joined as this host")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _text(said: dict[str, Any], field: str) -> str:
+    value = said.get(field, "")
+    if not isinstance(value, str):
+        raise Invalid(f"{field} must be text")
+    return value

@@ -1,0 +1,145 @@
+"""Lists: stored bytes joined and streamed in parts, so that a neighbour's request waits for a part and not for a list.
+
+All items of a list are of one revision, also when it is continued: the token names the store's snapshot. A selector of
+more than equal labels is applied here, so that a page may hold fewer than ``limit``, as Kubernetes allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from bessemer.api import table
+from bessemer.api.access import Target
+from bessemer.api.errors import FutureRevision
+from bessemer.api.media import Wanted, wanted
+from bessemer.api.query import ListOptions, list_options
+from bessemer.api.selectors import FieldTerm, LabelSelector, parse_fields, parse_labels
+from bessemer.api.state import Call
+from bessemer.api.watches import watch
+from bessemer.core.errors import Expired
+from bessemer.core.ports import Page, Scope, Stored
+
+PART = 64
+"""Items between two chances for others to run."""
+
+Write = Callable[[Stored], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a list or a watch shows: the scope that the port filters by, and the rest, which is filtered here."""
+
+    scope: Scope
+    labels: LabelSelector
+    fields: tuple[FieldTerm, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the scope says it all."""
+        return not self.labels.requirements and not self.fields
+
+    def shows(self, body: Mapping[str, Any]) -> bool:
+        """Whether an object in scope is selected."""
+        return self.labels.matches(body["metadata"].get("labels") or {}) and all(f.holds(body) for f in self.fields)
+
+
+def select(call: Call, options: ListOptions) -> Selection:
+    """From who asks, the path, and the selectors. Raises Malformed, Forbidden, NotFound."""
+    target = call.about
+    scope = call.state.access.scope(call.who, "watch" if options.watch else "list", target)
+    labels = parse_labels(options.labels)
+    equal = labels.equalities()
+    if equal:
+        scope, labels = replace(scope, labels=equal), LabelSelector()
+    rest = []
+    for term in parse_fields(options.fields, target.resource.fields):
+        narrowed = None if term.negated else _narrowed(scope, term, target)
+        if narrowed is None:
+            rest.append(term)
+        else:
+            scope = narrowed
+    return Selection(scope, labels, tuple(rest))
+
+
+def _narrowed(scope: Scope, term: FieldTerm, target: Target) -> Scope | None:
+    """The scope with a field in it, where the port knows that field and it does not say something else already."""
+    if term.path == "metadata.name" and scope.name in (None, term.value):
+        return replace(scope, name=term.value)
+    if term.path == "metadata.namespace" and target.resource.namespaced and scope.namespace in (None, term.value):
+        return replace(scope, namespace=term.value)
+    if term.path == "spec.host" and scope.host in (None, term.value):
+        return replace(scope, host=term.value)
+    return None
+
+
+async def list_or_watch(call: Call) -> Response:
+    """GET of a collection."""
+    options = list_options(call.query)
+    wants = wanted(call.request.headers.get("accept", ""))
+    selection = select(call, options)
+    if options.watch:
+        return watch(call, selection, options, wants)
+    page = await call.state.ports.objects.list(selection.scope, limit=options.limit, after=options.after)
+    if options.revision is not None and options.revision > page.revision:
+        raise FutureRevision(f"Timeout: Too large resource version: {options.revision}, current: {page.revision}")
+    if call.query.get("resourceVersionMatch") == "Exact" and options.revision not in (0, page.revision):
+        raise Expired("The resourceVersion for the provided list is too old.")
+    return StreamingResponse(_stream(call, selection, options, wants, page), media_type="application/json")
+
+
+async def _stream(
+    call: Call, selection: Selection, options: ListOptions, wants: Wanted, page: Page
+) -> AsyncIterator[bytes]:
+    meta: dict[str, Any] = {"resourceVersion": str(page.revision)}
+    if page.next:
+        meta["continue"] = page.next
+        if page.remaining and selection.plain and not selection.scope.labels:
+            meta["remainingItemCount"] = page.remaining
+    start, write = _shape(call, options, wants, meta)
+    yield start
+    first = True
+    for index in range(0, len(page.items), PART):
+        part = _selected(selection, page.items[index : index + PART])
+        written = b",".join(write(item) for item in part)
+        if written:
+            yield written if first else b"," + written
+            first = False
+        await asyncio.sleep(0)
+    yield b"]}"
+
+
+def _selected(selection: Selection, items: Sequence[Stored]) -> Sequence[Stored]:
+    if selection.plain:
+        return items
+    return [item for item in items if selection.shows(orjson.loads(item.body))]
+
+
+def _shape(call: Call, options: ListOptions, wants: Wanted, meta: dict[str, Any]) -> tuple[bytes, Write]:
+    """What a list begins with, and how one item is written; ``]}`` ends it."""
+    resource = call.about.resource
+    now = call.state.context.clock.now()
+    value = resource.translate or _same
+    if wants.shape == "table":
+        start = table.table_start(resource, meta)
+        return start, lambda item: table.row(resource, value(orjson.loads(item.body)), options.include, now)
+    if wants.shape == "partial":
+        head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
+        return _open(head), lambda item: orjson.dumps(table.partial(value(orjson.loads(item.body))))
+    head = {"apiVersion": resource.api_version, "kind": f"{resource.kind}List", "metadata": meta}
+    if resource.translate is None:
+        return _open(head), lambda item: item.body
+    return _open(head), lambda item: orjson.dumps(value(orjson.loads(item.body)))
+
+
+def _same(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
+def _open(head: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(head)[:-1] + b',"items":['

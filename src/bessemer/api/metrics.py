@@ -1,0 +1,33 @@
+"""Figures of one api process, in a registry of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Requests by route, verb and code; how long they took; who watches."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["route", "verb"]
+        registry = self.registry
+        self.requests = Counter(
+            "bessemer_api_requests", "Requests by route, verb and code.", [*labels, "code"], registry=registry
+        )
+        self.seconds = Histogram(
+            "bessemer_api_request_seconds",
+            "Seconds from request to answer; streams are not counted.",
+            labels,
+            registry=registry,
+            buckets=BUCKETS,
+        )
+        self.watches = Gauge("bessemer_api_watches", "Open watches by resource.", ["resource"], registry=registry)
+        self.streams = Gauge("bessemer_api_agent_streams", "Agents' sockets held by this process.", registry=registry)
+        self.denied = Counter("bessemer_api_denied", "Requests refused to somebody known.", registry=registry)
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.registry)

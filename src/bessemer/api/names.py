@@ -1,0 +1,140 @@
+"""Metadata from outside: names, labels, annotations, finalizers, and text that does not show what it is.
+
+All checks are on ASCII classes with whole matches, in time linear to the input. Bounds are Kubernetes'.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bessemer.core.errors import Cause
+
+NAME_MAX = 253
+LABELS_MAX = 128
+ANNOTATIONS_BYTES_MAX = 256 << 10
+LISTED_MAX = 128
+
+_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
+_QUALIFIED = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_OPAQUE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
+
+SUBDOMAIN_WORDS = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+
+
+def is_subdomain(name: str) -> bool:
+    """Whether it may name an object."""
+    return 0 < len(name) <= NAME_MAX and _SUBDOMAIN.fullmatch(name) is not None
+
+
+def is_label(name: str) -> bool:
+    """Whether it may name a project (RFC 1123 label)."""
+    return 0 < len(name) <= 63 and _LABEL.fullmatch(name) is not None
+
+
+def is_label_key(key: str) -> bool:
+    """Whether it may stand left in a label: ``name`` or ``prefix/name``."""
+    prefix, slash, name = key.rpartition("/")
+    return (not slash or is_subdomain(prefix)) and len(name) <= 63 and _QUALIFIED.fullmatch(name) is not None
+
+
+def is_label_value(value: str) -> bool:
+    """Whether it may stand right in a label."""
+    return value == "" or (len(value) <= 63 and _QUALIFIED.fullmatch(value) is not None)
+
+
+def show(value: Any) -> str:
+    """A value as it is quoted back: short, and in ASCII."""
+    text = value if isinstance(value, str) else repr(value)
+    short = text if len(text) <= 80 else text[:77] + "..."
+    return '"' + short.encode("ascii", "backslashreplace").decode().replace('"', '\\"') + '"'
+
+
+def metadata_causes(metadata: Any, *, namespaced: bool) -> list[Cause]:
+    """What is wrong with an object's metadata as a client wrote it."""
+    if not isinstance(metadata, Mapping):
+        return [Cause("metadata", f"Invalid value: {show(metadata)}: must be an object")]
+    found = [*_name_causes(metadata)]
+    for field, check in (("labels", _labels), ("annotations", _annotations)):
+        value = metadata.get(field)
+        if value is not None and not isinstance(value, Mapping):
+            found.append(Cause(f"metadata.{field}", "Invalid value: must be an object of strings"))
+        elif value:
+            found.extend(check(value))
+    found.extend(_listed(metadata))
+    return found
+
+
+def opaque_text(value: Any, path: str) -> Iterator[Cause]:
+    """Every string in ``value`` that holds control characters, or characters that reorder what a reader sees."""
+    stack: list[tuple[Any, str]] = [(value, path)]
+    while stack:
+        item, at = stack.pop()
+        if isinstance(item, str):
+            if not item.isascii() or not item.isprintable():
+                bad = _OPAQUE.search(item)
+                if bad:
+                    yield Cause(at, f"Invalid value: U+{ord(bad[0]):04X} is not allowed in text")
+        elif isinstance(item, Mapping):
+            for key, inner in item.items():
+                if _OPAQUE.search(key):
+                    yield Cause(at, f"Invalid value: {show(key)}: a field's name holds what is not text")
+                    continue
+                stack.append((inner, f"{at}.{key}" if at else key))
+        elif isinstance(item, list):
+            stack.extend((inner, f"{at}[{i}]") for i, inner in enumerate(item))
+
+
+def _name_causes(metadata: Mapping[str, Any]) -> Iterator[Cause]:
+    name, generate = metadata.get("name"), metadata.get("generateName")
+    if not name and not generate:
+        yield Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")
+    if name and not (isinstance(name, str) and is_subdomain(name)):
+        yield Cause("metadata.name", f"Invalid value: {show(name)}: {SUBDOMAIN_WORDS}")
+    if generate and not (isinstance(generate, str) and is_subdomain(generate.rstrip("-") or "-")):
+        yield Cause("metadata.generateName", f"Invalid value: {show(generate)}: {SUBDOMAIN_WORDS}")
+
+
+def _labels(labels: Mapping[str, Any]) -> Iterator[Cause]:
+    if len(labels) > LABELS_MAX:
+        words = f"Too many: {len(labels)}: must have at most {LABELS_MAX} items"
+        yield Cause("metadata.labels", words, "FieldValueTooMany")
+        return
+    for key, value in labels.items():
+        if not is_label_key(key):
+            yield Cause("metadata.labels", f"Invalid value: {show(key)}: not a label's name")
+        if not isinstance(value, str) or not is_label_value(value):
+            yield Cause("metadata.labels", f"Invalid value: {show(value)}: not a label's value")
+
+
+def _annotations(annotations: Mapping[str, Any]) -> Iterator[Cause]:
+    size = 0
+    for key, value in annotations.items():
+        if not is_label_key(key.lower()):
+            yield Cause("metadata.annotations", f"Invalid value: {show(key)}: not an annotation's name")
+        if not isinstance(value, str):
+            yield Cause("metadata.annotations", f"Invalid value: {show(value)}: must be a string")
+            continue
+        size += len(key) + len(value)
+    if size > ANNOTATIONS_BYTES_MAX:
+        words = f"Too long: must have at most {ANNOTATIONS_BYTES_MAX} bytes"
+        yield Cause("metadata.annotations", words, "FieldValueTooLong")
+
+
+def _listed(metadata: Mapping[str, Any]) -> Iterator[Cause]:
+    for field in ("finalizers", "ownerReferences"):
+        value = metadata.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, list) or len(value) > LISTED_MAX:
+            yield Cause(f"metadata.{field}", f"Invalid value: must be a list of at most {LISTED_MAX}")
+        elif field == "finalizers":
+            for item in value:
+                if not isinstance(item, str) or not is_label_key(item):
+                    yield Cause("metadata.finalizers", f"Invalid value: {show(item)}: not a finalizer's name")

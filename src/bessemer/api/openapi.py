@@ -1,0 +1,120 @@
+"""OpenAPI v3, one document per group and version: what ``kubectl explain`` shows and what clients validate against.
+
+Each kind's PATCH names ``fieldValidation``, by which kubectl knows that the server finds unknown fields itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bessemer.api import schema
+from bessemer.api.shown import Shown
+
+_TEXT = {"type": "string"}
+_WRITE_QUERY = ("dryRun", "fieldManager", "fieldValidation")
+_LIST_QUERY = ("continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "timeoutSeconds", "watch")
+_NAMESPACE_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "A project, as core/v1 has it. It is read-only here: see projects.bessemer.dev.",
+    "properties": {
+        "spec": {"type": "object", "properties": {"finalizers": {"type": "array", "items": _TEXT}}},
+        "status": {"type": "object", "properties": {"phase": _TEXT}},
+    },
+}
+
+
+def document(resources: Sequence[Shown], version: str) -> dict[str, Any]:
+    """The document of one group and version."""
+    schemas: dict[str, Any] = {}
+    paths: dict[str, Any] = {}
+    for shown in resources:
+        name = schema_name(shown)
+        schemas[name] = _schema(shown)
+        schemas[f"{name}List"] = _list_schema(shown, name)
+        paths |= _paths(shown, name)
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Bessemer", "version": version},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def schema_name(shown: Shown) -> str:
+    """``dev.bessemer.v1alpha1.Instance``."""
+    group = ".".join(reversed((shown.group or "core.api.k8s.io").split(".")))
+    return f"{group}.{shown.version}.{shown.kind}"
+
+
+def _schema(shown: Shown) -> dict[str, Any]:
+    if shown.translate is None:
+        return schema.of_resource(shown.source.resource, shown.group, shown.version, shown.kind)
+    properties = {
+        "apiVersion": _TEXT,
+        "kind": _TEXT,
+        "metadata": schema.metadata(),
+        **_NAMESPACE_SCHEMA["properties"],
+    }
+    return {**_NAMESPACE_SCHEMA, "properties": properties, "x-kubernetes-group-version-kind": _gvk(shown)}
+
+
+def _list_schema(shown: Shown, name: str) -> dict[str, Any]:
+    gvk = {"group": shown.group, "version": shown.version, "kind": f"{shown.kind}List"}
+    meta = {"type": "object", "properties": {"resourceVersion": _TEXT, "continue": _TEXT}}
+    items = {"type": "array", "items": _reference(name)}
+    return {
+        "type": "object",
+        "description": f"A list of {shown.plural}.",
+        "required": ["items"],
+        "properties": {"apiVersion": _TEXT, "kind": _TEXT, "metadata": meta, "items": items},
+        "x-kubernetes-group-version-kind": [gvk],
+    }
+
+
+def _paths(shown: Shown, name: str) -> dict[str, Any]:
+    namespace = "/namespaces/{namespace}" if shown.namespaced else ""
+    collection = f"{shown.base}{namespace}/{shown.plural}"
+    above = [_parameter("namespace", "path")] if shown.namespaced else []
+    of_name = [*above, _parameter("name", "path")]
+    many: dict[str, Any] = {"parameters": above} if above else {}
+    many["get"] = _operation(shown, "list", f"{name}List", _LIST_QUERY)
+    one: dict[str, Any] = {"parameters": of_name, "get": _operation(shown, "get", name, ())}
+    for verb, place, method in (("create", many, "post"), ("update", one, "put"), ("patch", one, "patch")):
+        if verb in shown.verbs:
+            action = {"create": "post", "update": "put", "patch": "patch"}[verb]
+            place[method] = _operation(shown, action, name, _WRITE_QUERY, body=verb)
+    if "delete" in shown.verbs:
+        one["delete"] = _operation(shown, "delete", name, ("dryRun", "propagationPolicy"))
+    return {collection: many, f"{collection}/{{name}}": one}
+
+
+def _operation(shown: Shown, action: str, answers: str, query: Sequence[str], *, body: str = "") -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{action}{shown.group.partition('.')[0].title()}{shown.version.title()}{shown.kind}",
+        "tags": [shown.group or "core"],
+        "parameters": [_parameter(name, "query") for name in query],
+        "responses": {
+            "200": {"description": "OK", "content": {"application/json": {"schema": _reference(answers)}}},
+        },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": _gvk(shown)[0],
+    }
+    if body == "patch":
+        medias = ("application/json-patch+json", "application/merge-patch+json")
+        operation["requestBody"] = {"content": {media: {"schema": {"type": "object"}} for media in medias}}
+    elif body:
+        operation["requestBody"] = {"content": {"application/json": {"schema": _reference(schema_name(shown))}}}
+    return operation
+
+
+def _gvk(shown: Shown) -> list[dict[str, str]]:
+    return [{"group": shown.group, "version": shown.version, "kind": shown.kind}]
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _parameter(name: str, where: str) -> dict[str, Any]:
+    return {"name": name, "in": where, "required": where == "path", "schema": _TEXT}

@@ -1,0 +1,300 @@
+"""Objects over HTTP: get, create, replace, patch, delete, status. Stored bytes are served as they are.
+
+Each write goes: who, may, shape, meaning, defaults, and then the port, which decides quota and precedence in its
+transaction. A patch is computed on what is stored and written under its revision; a lost race is tried again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import yaml
+from starlette.responses import Response
+
+from bessemer.api import body as bodies
+from bessemer.api import jsonpatch, table
+from bessemer.api.access import Target
+from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner
+from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
+from bessemer.api.media import Wanted, wanted
+from bessemer.api.query import WriteOptions, write_options
+from bessemer.api.state import Call, answer
+from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
+from bessemer.core.ports import Part, Stored
+from bessemer.core.resource import Key
+
+PATCH_ATTEMPTS = 8
+_PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}"
+_TENANTS = ("Tenant", "Project")
+
+
+async def get(call: Call) -> Response:
+    """One object, as stored, or as a table, metadata alone, or YAML."""
+    wants = wanted(call.request.headers.get("accept", ""))
+    return render(call, await load(call, call.about), wants)
+
+
+async def create(call: Call) -> Response:
+    """A new object; 201."""
+    wants = wanted(call.request.headers.get("accept", ""))
+    options = write_options(call.query, "CreateOptions")
+    about = call.about
+    said = await bodies.read_object(call.request, call.state.context.limits)
+    subject = identify(about.resource, said, namespace=about.namespace)
+    target = call.target = Target(about.resource, about.namespace or _namespace(about, said), subject.name)
+    if about.resource.stored in _TENANTS or target.namespace != about.namespace:
+        # Whose it is stands in the body alone, so it is decided here and not with the route.
+        await _require_create(call, target)
+    await _require_project(call, target)
+    admitted = admit(about.resource, said, None, options.validation)
+    await _require_owners(call, target, admitted.body, None)
+    stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
+    if not options.dry_run:
+        await call.state.directory.reach(stored.key.kind, stored.revision)
+    return render(call, stored, wants, code=201, warnings=admitted.warnings)
+
+
+async def replace(call: Call) -> Response:
+    """The whole object, under its resourceVersion."""
+    wants = wanted(call.request.headers.get("accept", ""))
+    options = write_options(call.query, "UpdateOptions")
+    said = await bodies.read_object(call.request, call.state.context.limits)
+    target = call.about
+    subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
+    if not said["metadata"].get("resourceVersion"):
+        cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
+        raise invalid(subject, [cause])
+    old = orjson.loads((await load(call, target)).body)
+    return await _write_main(call, said, old, options, wants)
+
+
+async def patch(call: Call) -> Response:
+    """Merge patch or JSON patch of metadata and spec."""
+    wants = wanted(call.request.headers.get("accept", ""))
+    options = write_options(call.query, "PatchOptions")
+    change = await _read_patch(call)
+    for attempt in range(PATCH_ATTEMPTS):
+        old = orjson.loads((await load(call, call.about)).body)
+        said = _patched(call, change, old)
+        pinned = _pinned(change)
+        try:
+            return await _write_main(call, said, old, options, wants)
+        except Conflict:
+            if pinned or attempt + 1 == PATCH_ATTEMPTS:
+                raise
+    raise Conflict("the object changes too often to be patched now")
+
+
+async def delete(call: Call) -> Response:
+    """Delete, or begin to where finalizers stand: then the object is answered, else a Status."""
+    target = call.about
+    options = await _delete_options(call)
+    preconditions = options.get("preconditions") or {}
+    dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
+    uid, revision = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
+    now = await load(call, target)
+    if uid and uid != now.uid:
+        raise Conflict(
+            f"the UID in the precondition ({uid[:80]}) does not match the UID in record ({now.uid}). "
+            "The object might have been deleted and then recreated"
+        )
+    if revision and revision != str(now.revision):
+        raise Conflict(
+            f"the ResourceVersion in the precondition ({revision[:20]}) does not match the ResourceVersion in record "
+            f"({now.revision}). The object might have been modified"
+        )
+    left = await call.state.ports.objects.delete(target.key, call.writer, uid=now.uid, dry_run=dry)
+    if not dry:
+        await call.state.directory.reach(target.resource.stored, left.revision)
+    body = orjson.loads(left.body)
+    if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
+        return answer(left.body)
+    return answer(success(target.subject, now.uid))
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+async def replace_status(call: Call) -> Response:
+    """The status alone: a Claim's by its agent, ``report`` of a Host by its agent."""
+    options = write_options(call.query, "UpdateOptions")
+    said = await bodies.read_object(call.request, call.state.context.limits)
+    target = call.about
+    identify(target.resource, said, namespace=target.namespace, name=target.name)
+    return await _write_status(call, said, options)
+
+
+async def patch_status(call: Call) -> Response:
+    """As `replace_status`, by a patch."""
+    options = write_options(call.query, "PatchOptions")
+    change = await _read_patch(call)
+    for attempt in range(PATCH_ATTEMPTS):
+        old = orjson.loads((await load(call, call.about)).body)
+        try:
+            return await _write_status(call, _patched(call, change, old), options)
+        except Conflict:
+            if _pinned(change) or attempt + 1 == PATCH_ATTEMPTS:
+                raise
+    raise Conflict("the object changes too often to be patched now")
+
+
+async def _write_status(call: Call, said: dict[str, Any], options: WriteOptions) -> Response:
+    target = call.about
+    if not target.resource.has_status:
+        raise not_found(target.subject)
+    part: Part = "report" if call.who.kind == "agent" and target.resource.kind == "Host" else "status"
+    admitted = admit_status(target.resource, said)
+    stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
+    return answer(stored.body)
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+async def load(call: Call, target: Target) -> Stored:
+    """The object as stored. Raises NotFound in Kubernetes' words."""
+    try:
+        return await call.state.ports.objects.get(target.key)
+    except NotFound as error:
+        raise not_found(target.subject) from error
+
+
+def render(call: Call, stored: Stored, wants: Wanted, *, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
+    """An object in the shape that was asked for."""
+    resource = call.about.resource
+    headers = {"Warning": ", ".join(f'299 - "{w}"' for w in warnings)} if warnings else {}
+    if wants.shape == "object" and not wants.yaml and resource.translate is None:
+        return answer(stored.body, code, headers)
+    value = orjson.loads(stored.body)
+    if resource.translate is not None:
+        value = resource.translate(value)
+    if wants.shape == "table":
+        include = call.query.get("includeObject", "") or "Metadata"
+        line = table.row(resource, value, include, call.state.context.clock.now())
+        return answer(table.table(resource, [line], {"resourceVersion": str(stored.revision)}), code, headers)
+    if wants.shape == "partial":
+        return answer(table.partial(value), code, headers)
+    if wants.yaml:
+        return Response(yaml.safe_dump(value), code, headers=headers, media_type="application/yaml")
+    return answer(value, code, headers)
+
+
+async def _write_main(
+    call: Call, said: dict[str, Any], old: dict[str, Any], options: WriteOptions, wants: Wanted
+) -> Response:
+    target = call.about
+    admitted = admit(target.resource, said, old, options.validation)
+    await _require_owners(call, target, admitted.body, old)
+    stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
+    if not options.dry_run:
+        await call.state.directory.reach(stored.key.kind, stored.revision)
+    return render(call, stored, wants, warnings=admitted.warnings)
+
+
+def _namespace(about: Target, said: dict[str, Any]) -> str:
+    if not about.resource.namespaced:
+        return ""
+    namespace = said["metadata"].get("namespace") or ""
+    if not isinstance(namespace, str) or not namespace:
+        raise Malformed("an empty namespace may not be set during creation: name a project")
+    return namespace
+
+
+async def _require_create(call: Call, target: Target) -> None:
+    if not call.state.access.may(call.who, "create", target):
+        if target.namespace and not call.state.access.sees_project(call.who, target.namespace):
+            raise NotFound(f'namespaces "{target.namespace[:80]}" not found')
+        await call.state.access.require(call.who, "create", Target(target.resource, target.namespace))
+
+
+async def _require_project(call: Call, target: Target) -> None:
+    """A namespaced object needs its project, one that is not going away."""
+    if not target.resource.namespaced:
+        return
+    try:
+        project = orjson.loads((await call.state.ports.objects.get(Key("Project", "", target.namespace))).body)
+    except NotFound as error:
+        raise NotFound(f'namespaces "{target.namespace[:80]}" not found') from error
+    if "deletionTimestamp" in project["metadata"]:
+        raise Forbidden(f'unable to create new content in namespace "{target.namespace}": it is being terminated')
+
+
+async def _require_owners(call: Call, target: Target, body: dict[str, Any], old: dict[str, Any] | None) -> None:
+    """Owners named anew must be there, be what they are said to be, and be the asker's to know."""
+    for owner in check_references(body, old):
+        shown = call.state.resources.of_kind(owner["kind"])
+        if shown is None or shown.api_version != owner["apiVersion"]:
+            raise refuse_owner(target.subject, owner)
+        place = Target(shown, target.namespace if shown.namespaced else "", owner["name"])
+        try:
+            await call.state.access.require(call.who, "get", place)
+            found = await call.state.ports.objects.get(place.key)
+        except (NotFound, Forbidden) as error:
+            raise refuse_owner(target.subject, owner) from error
+        if found.uid != owner["uid"]:
+            raise refuse_owner(target.subject, owner)
+
+
+async def _read_patch(call: Call) -> Any:
+    """A merge patch (an object) or a JSON patch (a list)."""
+    media = bodies.media_type(call.request.headers.get("content-type", ""))
+    if media not in (bodies.MERGE_PATCH, bodies.JSON_PATCH):
+        raise UnknownFormat(
+            f"the body of the request was in an unknown format - accepted media types include: {_PATCHES}"
+        )
+    limits = call.state.context.limits
+    change = bodies.parse_json(await bodies.read(call.request, limits), limits.depth)
+    if media == bodies.JSON_PATCH and not isinstance(change, list):
+        raise Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if media == bodies.MERGE_PATCH and not isinstance(change, dict):
+        words = "Invalid value: a merge patch is an object"
+        raise invalid(Subject(), [Cause("patch", words)])
+    return change
+
+
+def _patched(call: Call, change: Any, old: dict[str, Any]) -> dict[str, Any]:
+    limits = call.state.context.limits
+    said = jsonpatch.apply(old, change) if isinstance(change, list) else bodies.merge(old, change)
+    if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
+        raise Malformed("the patch leaves no object")
+    try:
+        whole = orjson.dumps(said)
+    except orjson.JSONEncodeError as error:
+        raise Malformed("the patched object is nested too deep") from error
+    if len(whole) > 2 * limits.body_bytes:
+        raise TooLarge(f"the patched object has more than {2 * limits.body_bytes} bytes")
+    bodies.check_depth(whole, limits.depth)
+    target = call.about
+    identify(target.resource, said, namespace=target.namespace, name=target.name)
+    return said
+
+
+def _pinned(change: Any) -> bool:
+    """Whether the client said which revision it means."""
+    if isinstance(change, list):
+        return any(str(o.get("path", "")).startswith("/metadata/resourceVersion") for o in change)
+    metadata = change.get("metadata")
+    return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
+
+
+async def _delete_options(call: Call) -> dict[str, Any]:
+    raw = await bodies.read(call.request, call.state.context.limits)
+    if not raw:
+        return {}
+    media = bodies.media_type(call.request.headers.get("content-type", ""))
+    if media not in ("", "application/json"):
+        raise UnknownFormat("the body of a deletion is DeleteOptions as application/json")
+    options = bodies.as_object(bodies.parse_json(raw, call.state.context.limits.depth))
+    if not isinstance(options.get("preconditions") or {}, dict):
+        raise Malformed("preconditions must be an object")
+    return options
+
+
+def flagged(dry_run: Any) -> bool:
+    """``dryRun`` of DeleteOptions: a list with All. Raises Malformed."""
+    if dry_run in (None, []):
+        return False
+    if dry_run != ["All"]:
+        raise Malformed('dryRun: supported values: "All"')
+    return True

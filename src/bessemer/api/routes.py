@@ -1,0 +1,253 @@
+"""The table of contents of the api: each route with its method and who may use it.
+
+A permission is decided before the handler runs. ``kind`` is the kind's own row of rights for the verb of the route;
+everything else is a rule of `PERMISSIONS` below. What is in no row of `ROUTES` does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from starlette.responses import Response
+
+from bessemer.api import account, accounting, hosts, lists, resources, system, workloads
+from bessemer.api.access import Target, forbidden
+from bessemer.api.errors import WrongMethod, not_found
+from bessemer.api.state import Call
+from bessemer.core.errors import Forbidden, NotFound
+from bessemer.core.resource import GROUP, VERSION, Verb
+
+Permission = Literal[
+    "public",
+    "vouched",
+    "signed-in",
+    "kind",
+    "status",
+    "admin",
+    "hidden-admin",
+    "own-host",
+    "own-claim",
+    "gateway",
+    "reader",
+    "member",
+    "oneself",
+    "content",
+]
+Handler = Callable[[Call], Awaitable[Response | None]]
+OURS = f"/apis/{GROUP}/{VERSION}"
+IN_PROJECT = f"{OURS}/namespaces/{{namespace}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row. ``method`` WS is a WebSocket; ``plural`` "" is taken from the path; ``verb`` is for ``kind``."""
+
+    method: str
+    path: str
+    permission: Permission
+    handler: Handler
+    plural: str = ""
+    verb: Verb = "get"
+
+
+def _collection(path: str) -> list[Rule]:
+    return [
+        Rule("GET", path, "kind", lists.list_or_watch, verb="list"),
+        Rule("POST", path, "kind", resources.create, verb="create"),
+    ]
+
+
+def _object(path: str) -> list[Rule]:
+    return [
+        Rule("GET", path, "kind", resources.get),
+        Rule("PUT", path, "kind", resources.replace, verb="update"),
+        Rule("PATCH", path, "kind", resources.patch, verb="patch"),
+        Rule("DELETE", path, "kind", resources.delete, verb="delete"),
+        Rule("GET", f"{path}/status", "kind", resources.get),
+        Rule("PUT", f"{path}/status", "status", resources.replace_status, verb="update"),
+        Rule("PATCH", f"{path}/status", "status", resources.patch_status, verb="patch"),
+    ]
+
+
+ROUTES: tuple[Rule, ...] = (
+    Rule("GET", "/healthz", "public", system.healthy),
+    Rule("GET", "/livez", "public", system.healthy),
+    Rule("GET", "/readyz", "public", system.ready),
+    Rule("GET", "/version", "public", system.version),
+    Rule("GET", "/api", "public", system.core_versions),
+    Rule("GET", "/apis", "public", system.groups),
+    Rule("GET", "/api/{version}", "public", system.core_resources),
+    Rule("GET", "/apis/{group}", "public", system.group),
+    Rule("GET", "/apis/{group}/{version}", "public", system.resources),
+    Rule("GET", "/openapi/v3", "public", system.openapi_index),
+    Rule("GET", "/openapi/v3/api/{version}", "public", system.openapi),
+    Rule("GET", "/openapi/v3/apis/{group}/{version}", "public", system.openapi),
+    Rule("POST", "/login", "public", account.login),
+    Rule("DELETE", "/login", "signed-in", account.logout),
+    Rule("GET", "/whoami", "signed-in", account.whoami),
+    Rule("GET", "/metrics", "admin", system.metrics),
+    Rule("GET", "/fleet", "hidden-admin", accounting.fleet),
+    Rule("GET", "/content/{digest}", "content", workloads.content),
+    Rule("POST", f"{OURS}/usage", "gateway", accounting.usage),
+    Rule("POST", f"{OURS}/hosts/{{name}}/token", "admin", hosts.token, plural="hosts"),
+    Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),
+    Rule("POST", f"{OURS}/hosts/{{name}}/heartbeat", "own-host", hosts.heartbeat, plural="hosts"),
+    Rule("WS", f"{OURS}/hosts/{{name}}/stream", "own-host", hosts.stream, plural="hosts"),
+    Rule("POST", f"{OURS}/users/{{name}}/password", "oneself", account.set_password, plural="users"),
+    Rule("POST", f"{OURS}/users/{{name}}/signinlink", "admin", account.sign_in_link, plural="users"),
+    Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
+    Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
+    Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
+    Rule("GET", f"{IN_PROJECT}/claims/{{name}}/secrets", "own-claim", hosts.claim_secrets, plural="claims"),
+    Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="update"),
+    Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "reader", workloads.log, plural="instances"),
+    Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "reader", workloads.log, plural="endpoints"),
+    Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "member", workloads.console, plural="instances"),
+    *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
+    *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
+    *_collection("/apis/{group}/{version}/{plural}"),
+    *_object("/apis/{group}/{version}/{plural}/{name}"),
+    *_collection("/api/{version}/namespaces/{namespace}/{plural}"),
+    *_object("/api/{version}/namespaces/{namespace}/{plural}/{name}"),
+    *_collection("/api/{version}/{plural}"),
+    *_object("/api/{version}/{plural}/{name}"),
+)
+
+
+def target_of(call: Call, rule: Rule) -> Target | None:
+    """What the path names, or None for routes that name no resource. Raises NotFound for a place that is none."""
+    parameters = call.connection.path_params
+    plural = rule.plural or parameters.get("plural", "")
+    if not plural:
+        return None
+    group = parameters.get("group", GROUP if rule.plural else "")
+    version = parameters.get("version", VERSION)
+    shown = call.state.resources.find(group, version, plural)
+    namespace, name = parameters.get("namespace", ""), parameters.get("name", "")
+    # A namespaced object has its project in the path; a collection may do without, and then is of all projects.
+    if shown is None or (namespace and not shown.namespaced) or (name and shown.namespaced and not namespace):
+        raise NotFound("the server could not find the requested resource")
+    return Target(shown, namespace, name)
+
+
+async def authorise(call: Call, rule: Rule) -> None:
+    """Raises Unauthenticated, NotFound, Forbidden."""
+    check = PERMISSIONS[rule.permission]
+    if check is not None:
+        await check(call, rule)
+
+
+async def _signed_in(call: Call, rule: Rule) -> None:
+    del rule
+    _ = call.who
+
+
+async def _kind(call: Call, rule: Rule) -> None:
+    who, target = call.who, call.about
+    if target.name:
+        await call.state.access.require(who, rule.verb, target)
+        if rule.verb not in target.resource.verbs:
+            raise WrongMethod("the server does not allow this method on the requested resource")
+    elif rule.verb == "create":
+        await _create(call, target)
+    # A list is bounded by what its asker may see, where it is made: `lists.select`.
+
+
+async def _create(call: Call, target: Target) -> None:
+    """Whose a new Tenant or Project is, and the project of an object sent without one, stands in the body: there the
+    handler asks again."""
+    if "create" not in target.resource.verbs:
+        raise WrongMethod("the server does not allow this method on the requested resource")
+    if target.namespace or not (target.resource.namespaced or target.resource.stored in ("Tenant", "Project")):
+        await call.state.access.require(call.who, "create", target)
+
+
+async def _status(call: Call, rule: Rule) -> None:
+    """The agent of the host; everybody else is refused as far as they may know the object."""
+    who, target = call.who, call.about
+    await call.state.access.require(who, "get", target)
+    if who.kind != "agent":
+        raise Forbidden(f"the status of a {target.resource.kind} is written by its controller, or its host's agent")
+
+
+async def _admin(call: Call, rule: Rule) -> None:
+    who = call.who
+    if who.admin:
+        return
+    if call.target is not None and call.target.name:
+        await call.state.access.require(who, "get", call.target)
+        raise forbidden(who, "administer", call.target)
+    raise Forbidden(f'User "{who.name}" is no administrator')
+
+
+async def _hidden_admin(call: Call, rule: Rule) -> None:
+    if not call.who.admin:
+        raise NotFound("the server could not find the requested resource")
+
+
+async def _own_host(call: Call, rule: Rule) -> None:
+    who, target = call.who, call.about
+    if who.kind != "agent" or who.name != target.name:
+        await call.state.access.require(who, "get", target)
+        raise Forbidden(f"only the agent of host {target.name} may do this")
+
+
+async def _own_claim(call: Call, rule: Rule) -> None:
+    await call.state.access.require(call.who, "get", call.about)
+    if call.who.kind != "agent":
+        raise Forbidden("only the agent of the claim's host may do this")
+
+
+async def _gateway(call: Call, rule: Rule) -> None:
+    if call.who.kind != "gateway":
+        raise Forbidden("only a gateway may do this")
+
+
+async def _reader(call: Call, rule: Rule) -> None:
+    await call.state.access.require(call.who, "get", call.about)
+    if not call.state.access.has_role(call.who, call.about.namespace, "reader"):
+        raise not_found(call.about.subject)
+
+
+async def _member(call: Call, rule: Rule) -> None:
+    await _reader(call, rule)
+    if not call.state.access.has_role(call.who, call.about.namespace, "member"):
+        raise forbidden(call.who, "attach to", call.about)
+
+
+async def _oneself(call: Call, rule: Rule) -> None:
+    who = call.who
+    if who.kind == "user" and (who.admin or who.name == call.about.name):
+        return
+    raise not_found(call.about.subject)
+
+
+async def _content(call: Call, rule: Rule) -> None:
+    """Which content an agent may have is looked at where its claims are: `workloads.content`."""
+    if not call.who.admin and call.who.kind != "agent":
+        raise NotFound("there is no such content")
+
+
+Check = Callable[[Call, Rule], Awaitable[Any]]
+PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
+    {
+        "public": None,
+        "vouched": None,
+        "signed-in": _signed_in,
+        "kind": _kind,
+        "status": _status,
+        "admin": _admin,
+        "hidden-admin": _hidden_admin,
+        "own-host": _own_host,
+        "own-claim": _own_claim,
+        "gateway": _gateway,
+        "reader": _reader,
+        "member": _member,
+        "oneself": _oneself,
+        "content": _content,
+    }
+)
+"""``vouched``: the body itself carries what vouches for it (a join's token or signature)."""

@@ -1,0 +1,141 @@
+"""Serves an application over TLS with client certificates, stops within a bound, and does not wait for slow strangers.
+
+uvicorn hands no client certificate to its application: the protocol here reads it once per connection and puts it into
+the connection's state, which a WebSocket upgrade inherits. The listening socket is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bessemer.api.app import Api
+from bessemer.api.ca import Pair, peer_of
+
+STOP_SECONDS = 5
+KEEP_ALIVE_SECONDS = 75
+HEADERS_SECONDS = 20.0
+SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
+
+
+class PeerProtocol(HttpToolsProtocol):
+    """HTTP with ``state["peer"]``, and a bound on how long a request's headers may take."""
+
+    _slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(True) if tls is not None else None
+        self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
+        self._expect_headers()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_headers()
+
+    def on_headers_complete(self) -> None:
+        self._forget()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        self._forget()
+        self._slow = self.loop.call_later(HEADERS_SECONDS, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+
+class _Quiet(uvicorn.Server):
+    """Says when it listens; signals are the process's own affair, not the server's."""
+
+    ready: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.ready is not None:
+            self.ready()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def server_tls(pair: Pair, ca: bytes) -> ssl.SSLContext:
+    """TLS that shows ``pair`` and verifies client certificates of ``ca`` where one is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with tempfile.NamedTemporaryFile(prefix="bessemer-", suffix=".pem") as file:
+        file.write(pair.certificate + b"\n" + pair.key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    context.load_verify_locations(cadata=ca.decode())
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 is a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    bound.listen(2048)
+    return bound
+
+
+async def serve(
+    app: Api,
+    *,
+    on: socket.socket,
+    tls: ssl.SSLContext,
+    stop: asyncio.Event,
+    ready: Callable[[], None] | None = None,
+) -> None:
+    """Serve until ``stop`` is set, then end streams and finish requests within `STOP_SECONDS`; closes ``on``."""
+    server = _Quiet(uvicorn.Config(app, **_options(tls)))
+    server.ready = ready
+    serving = asyncio.ensure_future(server.serve(sockets=[on]))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        app.close()
+        server.should_exit = True
+        await serving
+
+
+def _options(tls: ssl.SSLContext) -> dict[str, Any]:
+    return {
+        "http": PeerProtocol,
+        "ws": "websockets-sansio",
+        "ws_max_size": SOCKET_MESSAGE_BYTES_MAX,
+        "ws_per_message_deflate": False,
+        "lifespan": "on",
+        "ssl_context_factory": lambda config, default: tls,
+        "log_config": None,
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": STOP_SECONDS,
+    }

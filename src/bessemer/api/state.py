@@ -1,0 +1,123 @@
+"""One running api: its context and the parts built from it. Handlers get it with each `Call`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from bessemer.api.access import Access, Target
+from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
+from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Ports
+from bessemer.api.directory import Directory
+from bessemer.api.discovery import Discovery
+from bessemer.api.limit import Limiter
+from bessemer.api.metrics import Metrics
+from bessemer.api.relay import Relay
+from bessemer.api.shown import Resources
+from bessemer.core.errors import Malformed, Unauthenticated
+from bessemer.core.ports import Writer
+
+
+@dataclass(kw_only=True)
+class State:
+    """Built by `build`; lives as long as the application."""
+
+    context: ApiContext
+    resources: Resources
+    discovery: Discovery
+    directory: Directory
+    access: Access
+    local: LocalAuthenticator
+    authenticator: Authenticator
+    passwords: Passwords
+    sessions: Sessions
+    attempts: Limiter
+    relay: Relay
+    metrics: Metrics
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ports(self) -> Ports:
+        return self.context.ports
+
+
+def build(context: ApiContext) -> State:
+    """The parts of one api."""
+    objects = context.ports.objects
+    resources = Resources(context.kinds.values())
+    directory = Directory(objects, context.clock)
+    local = LocalAuthenticator(objects, context.clock)
+    limits = context.limits
+    return State(
+        context=context,
+        resources=resources,
+        discovery=Discovery(resources, context.version),
+        directory=directory,
+        access=Access(directory, objects),
+        local=local,
+        authenticator=context.authenticator or local,
+        passwords=Passwords(context.ports.sealed),
+        sessions=Sessions(objects, context.clock),
+        attempts=Limiter(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        relay=Relay(),
+        metrics=Metrics(),
+    )
+
+
+@dataclass(kw_only=True)
+class Call:
+    """One request on its way through. ``target`` is set where the path names a resource or an object."""
+
+    state: State
+    connection: HTTPConnection
+    request_id: str
+    credentials: Credentials
+    identity: Identity | None = None
+    target: Target | None = None
+
+    @property
+    def who(self) -> Identity:
+        """Who asks. Raises Unauthenticated where nobody is known."""
+        if self.identity is None:
+            raise Unauthenticated("sign in first: no certificate and no token were shown")
+        return self.identity
+
+    @property
+    def request(self) -> Request:
+        """The request of an HTTP route."""
+        if not isinstance(self.connection, Request):
+            raise Malformed("this route speaks HTTP")
+        return self.connection
+
+    @property
+    def about(self) -> Target:
+        """The target of a route that has one."""
+        if self.target is None:
+            raise Malformed("the path names no resource")
+        return self.target
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """Query parameters; of one given twice, the last."""
+        return self.connection.query_params
+
+    @property
+    def writer(self) -> Writer:
+        """How the ports name the author of this request's writes."""
+        return self.who.writer(self.request_id, self.credentials.source)
+
+    def parameter(self, name: str) -> str:
+        """A part of the path."""
+        return str(self.connection.path_params.get(name, ""))
+
+
+def answer(value: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON. Bytes are taken to be JSON already."""
+    body = value if isinstance(value, bytes) else orjson.dumps(value)
+    return Response(body, code, headers=dict(headers or {}), media_type="application/json")

@@ -1,0 +1,164 @@
+"""Watches: one JSON object per line, for as long as the client, the server and the asker's rights last.
+
+A stream ends when the client goes, its time is up, the server stops, or who asks may not see this any more (looked at
+with each bookmark). History that is gone is told inside the stream (ERROR, 410 Expired), as every client expects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from bessemer.api import table
+from bessemer.api.errors import status_of
+from bessemer.api.media import Wanted
+from bessemer.api.query import ListOptions
+from bessemer.api.state import Call
+from bessemer.core.errors import BessemerError
+from bessemer.core.ports import Bookmark
+from bessemer.core.resource import Change
+
+if TYPE_CHECKING:
+    from bessemer.api.lists import Selection
+
+_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
+
+
+def watch(call: Call, selection: Selection, options: ListOptions, wants: Wanted) -> Response:
+    """The streaming answer."""
+    return _Watch(call, selection, options, wants)
+
+
+class _Watch(Response):
+    """Sends by itself: three things may end it, and Starlette's streaming answer knows only one of them."""
+
+    def __init__(self, call: Call, selection: Selection, options: ListOptions, wants: Wanted) -> None:
+        super().__init__()
+        self._call = call
+        self._selection = selection
+        self._options = options
+        self._wants = wants
+        self._revision = options.revision or 0
+        self._head = True
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        metrics, kind = self._call.state.metrics, self._call.about.resource.plural
+        metrics.watches.labels(kind).inc()
+        tasks = [
+            asyncio.ensure_future(work)
+            for work in (self._produce(send), self._bookmark(send), _gone(receive), self._call.state.closing.wait())
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=float(self._options.seconds) or None)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            metrics.watches.labels(kind).dec()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        with suppress(OSError):
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _produce(self, send: Send) -> None:
+        since = self._options.revision or None
+        events = self._call.state.ports.objects.watch(self._selection.scope, since=since)
+        try:
+            async for event in events:
+                line = self._line(event)
+                if line:
+                    await _send(send, line)
+        except BessemerError as error:
+            await _send(send, orjson.dumps({"type": "ERROR", "object": status_of(error)}) + b"\n")
+        finally:
+            await _close(events)
+
+    async def _bookmark(self, send: Send) -> None:
+        """Tell the client how far it is, now and then, while it may still see what it sees."""
+        clock, limits = self._call.state.context.clock, self._call.state.context.limits
+        while True:
+            await clock.sleep(limits.bookmark_seconds)
+            if not await self._still_allowed():
+                return
+            if self._options.bookmarks and self._wants.shape != "table" and self._revision:
+                await _send(send, self._bookmark_line(self._revision))
+
+    async def _still_allowed(self) -> bool:
+        state = self._call.state
+        try:
+            who = await state.authenticator.authenticate(self._call.credentials)
+            if who is None or who != self._call.identity:
+                return False
+            scope = state.access.scope(who, "watch", self._call.about)
+        except BessemerError:
+            return False
+        ours = self._selection.scope
+        return (scope.namespaces, scope.names) == (ours.namespaces, ours.names)
+
+    def _line(self, event: Change | Bookmark) -> bytes:
+        self._revision = max(self._revision, event.revision)
+        if isinstance(event, Bookmark):
+            quiet = not self._options.bookmarks or self._wants.shape == "table"
+            return b"" if quiet else self._bookmark_line(event.revision)
+        resource = self._call.about.resource
+        if self._selection.plain and resource.translate is None and self._wants.shape == "object":
+            return b'{"type":"' + event.type.encode() + b'","object":' + event.body + b"}\n"
+        body = orjson.loads(event.body)
+        kind = event.type if self._selection.plain else self._seen(event, body)
+        if kind is None:
+            return b""
+        if resource.translate is not None:
+            body = resource.translate(body)
+        return b'{"type":"' + kind.encode() + b'","object":' + self._shaped(body, event.revision) + b"}\n"
+
+    def _seen(self, event: Change, body: dict[str, Any]) -> str | None:
+        """The type of a change as a selector sees it: what leaves it is DELETED, what enters it ADDED."""
+        now = self._selection.shows(body)
+        before = now
+        if event.type == "MODIFIED" and event.labels_before is not None:
+            was = {**body, "metadata": {**body["metadata"], "labels": event.labels_before}}
+            before = self._selection.shows(was)
+        if event.type != "MODIFIED" or now == before:
+            return event.type if now else None
+        return "ADDED" if now else "DELETED"
+
+    def _shaped(self, body: dict[str, Any], revision: int) -> bytes:
+        resource = self._call.about.resource
+        if self._wants.shape == "table":
+            line = table.row(resource, body, self._options.include, self._call.state.context.clock.now())
+            head, self._head = self._head, False
+            return table.table(resource, [line], {"resourceVersion": str(revision)}, head=head)
+        return orjson.dumps(table.partial(body) if self._wants.shape == "partial" else body)
+
+    def _bookmark_line(self, revision: int) -> bytes:
+        resource = self._call.about.resource
+        kind, version = resource.kind, resource.api_version
+        if self._wants.shape == "partial":
+            kind, version = "PartialObjectMetadata", "meta.k8s.io/v1"
+        metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
+        value = {"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": version, "metadata": metadata}}
+        return orjson.dumps(value) + b"\n"
+
+
+async def _send(send: Send, line: bytes) -> None:
+    await send({"type": "http.response.body", "body": line, "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _close(events: AsyncIterator[Any]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

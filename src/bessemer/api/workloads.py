@@ -1,0 +1,127 @@
+"""A workload's bytes: log and console, relayed through the socket of the host that runs it, and content by digest."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from bessemer.api.access import intent_names
+from bessemer.api.errors import not_found
+from bessemer.api.query import flag, number
+from bessemer.api.resources import load
+from bessemer.api.state import Call
+from bessemer.core.errors import NotFound, Unavailable
+from bessemer.core.frames import Stream
+from bessemer.core.ports import Scope, Stored
+from bessemer.core.resource import Key
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+async def log(call: Call) -> Response:
+    """GET …/NAME/log?follow=&replica=: text, as it comes."""
+    follow, replica = flag(call.query, "follow"), number(call.query, "replica")
+    await load(call, call.about)
+    claim = await _claim(call, replica)
+    stream = await _open(call, claim, {"verb": "log", "follow": follow})
+    try:
+        first = await stream.read()
+    except Unavailable as error:
+        raise Unavailable(f"the host cannot show the log: {error.message}") from error
+    return StreamingResponse(_text(call, stream, first), media_type="text/plain; charset=utf-8")
+
+
+async def console(call: Call) -> None:
+    """WebSocket …/instances/NAME/console: bytes both ways until either side ends it."""
+    socket = call.connection
+    if not isinstance(socket, WebSocket):
+        raise not_found(call.about.subject)
+    await load(call, call.about)
+    stream = await _open(call, await _claim(call, 0), {"verb": "console"})
+    await socket.accept()
+    tasks = [
+        asyncio.ensure_future(work)
+        for work in (_shown(socket, stream), _typed(socket, stream), call.state.closing.wait())
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await stream.close()
+
+
+async def content(call: Call) -> Response:
+    """GET /content/DIGEST: bytes, whole or a range. Agents get what their Claims name, the administrator all."""
+    digest = call.parameter("digest")
+    missing = NotFound("there is no such content")
+    if not _DIGEST.fullmatch(digest):
+        raise missing
+    if call.who.kind == "agent":
+        page = await call.state.ports.objects.list(Scope(kind="Claim", host=call.who.name))
+        if not any(intent_names(claim.body, digest) for claim in page.items):
+            raise missing
+    path = await call.state.context.content(digest)
+    if path is None:
+        raise missing
+    return FileResponse(path, media_type="application/octet-stream")
+
+
+async def _claim(call: Call, replica: int) -> Stored:
+    """The claim of a workload's replica. Raises Unavailable while there is none."""
+    target = call.about
+    name = f"{target.resource.singular}-{target.name}-{replica}"
+    try:
+        return await call.state.ports.objects.get(Key("Claim", target.namespace, name))
+    except NotFound as error:
+        raise Unavailable("it has no place on a host yet", retry_after_seconds=2) from error
+
+
+async def _open(call: Call, claim: Stored, request: dict[str, Any]) -> Stream:
+    return await call.state.relay.open(claim.host, {"claim": claim.uid, **request})
+
+
+async def _text(call: Call, stream: Stream, first: bytes) -> AsyncIterator[bytes]:
+    closing = asyncio.ensure_future(call.state.closing.wait())
+    try:
+        part = first
+        while part:
+            yield part
+            reading = asyncio.ensure_future(stream.read())
+            await asyncio.wait({reading, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                return
+            part = reading.result()
+    except Unavailable as error:
+        yield f"\n[{error.message}]\n".encode()
+    finally:
+        closing.cancel()
+        await stream.close()
+
+
+async def _shown(socket: WebSocket, stream: Stream) -> None:
+    async for part in stream:
+        await socket.send_bytes(part)
+    await socket.close()
+
+
+async def _typed(socket: WebSocket, stream: Stream) -> None:
+    while True:
+        try:
+            message = await socket.receive()
+        except WebSocketDisconnect:
+            return
+        if message["type"] == "websocket.disconnect":
+            return
+        await stream.write(message.get("bytes") or (message.get("text") or "").encode())
+
+
+async def _closing(call: Call) -> None:
+    await call.state.closing.wait()
