@@ -1,0 +1,102 @@
+"""Logs and consoles over the agent's own socket, and nothing but those of this host's Claims."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bessemer.core.errors import Unavailable
+from bessemer.core.frames import WINDOW
+from tests.agent.conftest import Bench
+from tests.agent.standin import claim
+
+
+async def running(bench: Bench) -> None:
+    bench.start()
+    body = bench.api.put(claim())
+    await bench.expect(lambda: bench.api.status(body).get("phase") == "Running" and bench.api.muxes)
+
+
+async def gather(bench: Bench, work: asyncio.Task[bytes]) -> bytes:
+    await bench.expect(work.done)
+    return work.result()
+
+
+async def test_a_log_to_its_end(bench: Bench) -> None:
+    await running(bench)
+    stream = await bench.api.muxes[0].open({"verb": "log", "claim": "uid-1", "follow": False})
+    text = await gather(bench, asyncio.create_task(_all(stream)))
+    assert b"boots" in text
+    assert b"Ready" in text
+
+
+async def test_a_followed_log_ends_with_its_reader(bench: Bench) -> None:
+    await running(bench)
+    stream = await bench.api.muxes[0].open({"verb": "log", "claim": "uid-1", "follow": True})
+    assert b"boots" in await gather(bench, asyncio.create_task(stream.read()))
+    await bench.expect(lambda: bench.metrics.streams._value.get() == 1)
+    await stream.close()
+    await bench.expect(lambda: bench.metrics.streams._value.get() == 0)
+
+
+async def test_a_followed_log_ends_with_the_guest(bench: Bench) -> None:
+    await running(bench)
+    stream = await bench.api.muxes[0].open({"verb": "log", "claim": "uid-1", "follow": True})
+    reading = asyncio.create_task(_all(stream))
+    await bench.clock.advance(0.5)
+    await bench.qemu.remove("uid-1")
+    assert b"boots" in await gather(bench, reading)
+
+
+async def test_a_console_both_ways_and_one_at_a_time(bench: Bench) -> None:
+    await running(bench)
+    stream = await bench.api.muxes[0].open({"verb": "console", "claim": "uid-1"})
+    await stream.write(b"uname\n")
+    assert b"uname" in await gather(bench, asyncio.create_task(stream.read()))
+    second = await bench.api.muxes[0].open({"verb": "console", "claim": "uid-1"})
+    with pytest.raises(Unavailable, match="console"):
+        await gather(bench, asyncio.create_task(second.read()))
+    await stream.close()
+    await bench.expect(lambda: bench.metrics.streams._value.get() == 0)
+    third = await bench.api.muxes[0].open({"verb": "console", "claim": "uid-1"})
+    await third.write(b"id\n")
+    assert b"id" in await gather(bench, asyncio.create_task(third.read()))
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"verb": "log", "claim": "uid-9"}, "does not run on this host"),
+        ({"verb": "log"}, "does not run on this host"),
+        ({"verb": "shell", "claim": "uid-1"}, "a log or a console"),
+    ],
+)
+async def test_whatever_else_is_refused(bench: Bench, request_: dict[str, str], words: str) -> None:
+    await running(bench)
+    stream = await bench.api.muxes[0].open(request_)
+    with pytest.raises(Unavailable, match=words):
+        await gather(bench, asyncio.create_task(stream.read()))
+
+
+async def test_a_slow_reader_holds_up_its_own_stream_alone(bench: Bench) -> None:
+    await running(bench)
+    bench.qemu.world.guests["uid-1"].typed.extend(b"x" * (3 * WINDOW))
+    slow = await bench.api.muxes[0].open({"verb": "log", "claim": "uid-1", "follow": True})
+    await bench.clock.advance(10)
+    quick = await bench.api.muxes[0].open({"verb": "log", "claim": "uid-1", "follow": False})
+    assert len(await gather(bench, asyncio.create_task(_all(quick)))) > 3 * WINDOW
+    assert slow._unread_bytes <= WINDOW
+
+
+async def test_dials_again(bench: Bench) -> None:
+    await running(bench)
+    bench.api.cut()
+    await bench.expect(lambda: not bench.api.muxes)
+    await bench.expect(lambda: bench.api.muxes)
+    stream = await bench.api.muxes[0].open({"verb": "log", "claim": "uid-1", "follow": False})
+    assert b"boots" in await gather(bench, asyncio.create_task(_all(stream)))
+
+
+async def _all(stream: object) -> bytes:
+    return b"".join([part async for part in stream])  # type: ignore[attr-defined]
