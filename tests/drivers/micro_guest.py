@@ -21,5 +21,5 @@ def build(dest: Path) -> BuiltImage:
     """Build the image, whether or not an event loop runs in this thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(
-            lambda: asyncio.run(DebianGuest().build(dest, package_cache(), lambda _what, _part: None))
+            lambda: asyncio.run(DebianGuest().build(dest, cache=package_cache(), progress=lambda _what, _part: None))
         ).result()

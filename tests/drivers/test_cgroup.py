@@ -63,6 +63,7 @@ async def test_repeating_is_harmless(groups: Cgroups) -> None:
     groups.create(UID, Limits())
     await groups.remove(UID)
     await groups.remove(UID)
+    assert groups.uids() == frozenset()
 
 
 def test_a_pure_version_2_tree_gets_limits_and_delegation(tmp_path: Path) -> None:

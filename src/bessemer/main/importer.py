@@ -38,7 +38,7 @@ class ControlImporter:
 
             target = self._cache / f"{builtin}.image"
             target.parent.mkdir(parents=True, exist_ok=True)
-            built = await self._guest.build(target, self._cache / "packages", progress)
+            built = await self._guest.build(target, cache=self._cache / "packages", progress=progress)
             kept = await self._importer.file(built.path, digest=built.digest)
             target.unlink(missing_ok=True)
             return Imported(kept.digest, kept.size_bytes, {"kernel": built.kernel_version})

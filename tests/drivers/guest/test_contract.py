@@ -22,8 +22,10 @@ def guest(request: pytest.FixtureRequest) -> Guest:
 
 async def test_two_builds_are_equal_bit_for_bit(guest: Guest, tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
-    first = await guest.build(tmp_path / "a", package_cache(), lambda what, part: seen.append((what, part)))
-    second = await guest.build(tmp_path / "b", package_cache(), lambda _what, _part: None)
+    first = await guest.build(
+        tmp_path / "a", cache=package_cache(), progress=lambda what, part: seen.append((what, part))
+    )
+    second = await guest.build(tmp_path / "b", cache=package_cache(), progress=lambda _what, _part: None)
     content = (tmp_path / "a").read_bytes()
     assert content == (tmp_path / "b").read_bytes()
     assert first.digest == second.digest == digest_of(content)
@@ -37,7 +39,7 @@ async def test_two_builds_are_equal_bit_for_bit(guest: Guest, tmp_path: Path) ->
 
 @pytest.mark.real
 async def test_what_is_built_can_be_opened(tmp_path: Path) -> None:
-    built = await DebianGuest().build(tmp_path / "image", package_cache(), lambda _what, _part: None)
+    built = await DebianGuest().build(tmp_path / "image", cache=package_cache(), progress=lambda _what, _part: None)
     opened = open_image(built.path, built.digest)
     assert built.members == {"kernel": digest_of(opened.kernel), "initrd": digest_of(opened.initrd)}
     assert opened.kernel_version == built.kernel_version

@@ -135,7 +135,7 @@ async def test_the_probes_guest_runs_to_its_end_without_kvm() -> None:
 async def test_the_probe_survives_what_kvm_does_here(cpu: str) -> None:
     """It aborts with some models and hangs with another: each is a phrase, in bounded time."""
     if not Path("/dev/kvm").exists():  # noqa: ASYNC240
-        pytest.skip("this machine has no /dev/kvm")
+        pytest.skip("this machine has no KVM device")
     before = time.monotonic()
     said = await run_guest("kvm", cpu)
     assert time.monotonic() - before < 6

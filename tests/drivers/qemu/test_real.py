@@ -24,6 +24,9 @@ from tests.drivers.qemu.rig import NONCE, RealRig, read_until, whole_log
 
 pytestmark = pytest.mark.real
 
+_HOLD = "import fcntl, sys; fcntl.flock(lock := open(sys.argv[1], 'w'), 2); print('held', flush=True); sys.stdin.read()"
+"""A program that takes the lock named by its argument and keeps it."""
+
 
 async def typed(console: Console, command: str, *, seconds: float = 60.0) -> bytes:
     """Run a command in the guest's shell; what it printed."""
@@ -138,8 +141,9 @@ async def test_an_agent_killed_while_it_starts_a_guest_starts_no_second(real: Re
     holder = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "import fcntl, sys, time; fcntl.flock(lock := open(sys.argv[1], 'w'), 2); print('held', flush=True); time.sleep(60)",
+        _HOLD,
         str(home.lock),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert holder.stdout is not None

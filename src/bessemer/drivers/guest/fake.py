@@ -18,7 +18,7 @@ class FakeGuest:
     def __init__(self, *, on_call: Hook = no_hook) -> None:
         self._on_call = on_call
 
-    async def build(self, dest: Path, cache: Path, progress: Progress) -> BuiltImage:
+    async def build(self, dest: Path, *, cache: Path, progress: Progress) -> BuiltImage:
         self._on_call("guest.build")
         progress("Writing a fake image", 0.5)
         members = {"kernel": b"fake kernel", "initrd": b"fake initrd"}

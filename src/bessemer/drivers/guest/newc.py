@@ -42,17 +42,19 @@ def archive(tree: Mapping[str, Entry]) -> bytes:
             whole.setdefault("/".join(parts[:depth]), directory())
     out = bytearray()
     for inode, (path, entry) in enumerate(sorted(whole.items()), start=1):
-        _append(out, inode, path, entry)
-    _append(out, 0, "TRAILER!!!", Entry(0))
+        out += _node(inode, path, entry=entry)
+    out += _node(0, "TRAILER!!!", entry=Entry(0))
     out += b"\0" * (-len(out) % 512)
     return bytes(out)
 
 
-def _append(out: bytearray, inode: int, path: str, entry: Entry) -> None:
+def _node(inode: int, path: str, *, entry: Entry) -> bytes:
     name = path.encode() + b"\0"
     owner, links, mtime, check = 0, 1, 0, 0
     fields = (inode, entry.mode, owner, owner, links, mtime, len(entry.data), 0, 0, *entry.device, len(name), check)
-    out += ("070701" + "".join(f"{value:08X}" for value in fields)).encode() + name
-    out += b"\0" * (-len(out) % 4)
-    out += entry.data
-    out += b"\0" * (-len(out) % 4)
+    head = ("070701" + "".join(f"{value:08X}" for value in fields)).encode() + name
+    return _padded(head) + _padded(entry.data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)

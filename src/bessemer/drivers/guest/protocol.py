@@ -47,7 +47,7 @@ class BuiltImage:
 class Guest(Protocol):
     """Builds images. Nothing is installed on this machine, and root is not needed."""
 
-    async def build(self, dest: Path, cache: Path, progress: Progress) -> BuiltImage:
+    async def build(self, dest: Path, *, cache: Path, progress: Progress) -> BuiltImage:
         """Build the image at ``dest`` (atomically; an older one there is replaced), keeping packages in ``cache``.
 
         Raises DriverError ``PackagesUnavailable``, ``DiskFull``, ``ImageBuildFailed``.

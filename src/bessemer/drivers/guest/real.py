@@ -37,7 +37,7 @@ _EMPTY_DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sbin", "sys", "tmp",
 class DebianGuest:
     """Implements `guest.protocol.Guest` with apt and dpkg-deb."""
 
-    async def build(self, dest: Path, cache: Path, progress: Progress) -> BuiltImage:
+    async def build(self, dest: Path, *, cache: Path, progress: Progress) -> BuiltImage:
         packages = Packages(cache)
         progress("Looking up the distribution's kernel", 0.0)
         name = await packages.kernel(KERNELS)
@@ -50,12 +50,12 @@ class DebianGuest:
             for package in (kernel, busybox):
                 await packages.unpack(package, Path(scratch))
             progress("Building the image", 0.85)
-            built = await asyncio.to_thread(_build, Path(scratch), dest, (kernel, busybox))
+            built = await asyncio.to_thread(_build, Path(scratch), dest, packages=(kernel, busybox))
         progress("Done", 1.0)
         return built
 
 
-def _build(root: Path, dest: Path, packages: tuple[Package, ...]) -> BuiltImage:
+def _build(root: Path, dest: Path, *, packages: tuple[Package, ...]) -> BuiltImage:
     kernel = _only(root / "boot", "vmlinuz-*")
     version = kernel.name.removeprefix("vmlinuz-")
     members = {"kernel": kernel.read_bytes(), "initrd": newc.archive(_tree(root, version))}

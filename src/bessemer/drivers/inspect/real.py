@@ -85,32 +85,39 @@ class LocalInspect:
 
     def _devices(self) -> list[Device]:
         functions = {function.address: function for function in self._machine.pci()}
-        gpus = self._gpus()
-        domains = nvlink_domains(gpus)
         return [
-            *(self._gpu(f, gpus.get(f.address), domains.get(f.address, "")) for f in functions.values() if _is_gpu(f)),
-            *self._nics(functions),
-            *self._disks(functions),
+            *self._gpu_devices(functions),
+            *self._nic_devices(functions),
+            *self._disk_devices(functions),
         ]
 
-    def _gpu(self, function: PciFunction, facts: GpuFacts | None, domain: str) -> Device:
-        name = facts.name if facts else self._machine.gpu_model(function.address)
-        # Without a driver nobody can ask it, and it may go to a guest whole; with one, a GPU that is silent is broken.
-        healthy = facts.healthy if facts else not name
-        return Device(
-            id=f"gpu-{function.address}",
-            kind="gpu",
-            model=_model(name) or f"{function.vendor}:{function.device}",
-            vendor=_VENDORS.get(function.vendor, function.vendor),
-            address=function.address,
-            memory_bytes=facts.memory_bytes if facts else 0,
-            numa_node=function.numa_node,
-            pcie_switch=function.switch,
-            nvlink_domain=domain,
-            healthy=healthy,
-        )
+    def _gpu_devices(self, functions: Mapping[str, PciFunction]) -> list[Device]:
+        answering = self._gpus()
+        domains = nvlink_domains(answering)
+        found = []
+        for address, function in functions.items():
+            if not _is_gpu(function):
+                continue
+            facts = answering.get(address)
+            name = facts.name if facts else self._machine.gpu_model(address)
+            found.append(
+                Device(
+                    id=f"gpu-{address}",
+                    kind="gpu",
+                    model=_model(name) or f"{function.vendor}:{function.device}",
+                    vendor=_VENDORS.get(function.vendor, function.vendor),
+                    address=address,
+                    memory_bytes=facts.memory_bytes if facts else 0,
+                    numa_node=function.numa_node,
+                    pcie_switch=function.switch,
+                    nvlink_domain=domains.get(address, ""),
+                    # Without a driver it may go to a guest whole; with one, a GPU that does not answer is broken.
+                    healthy=facts.healthy if facts else not name,
+                )
+            )
+        return found
 
-    def _nics(self, functions: Mapping[str, PciFunction]) -> list[Device]:
+    def _nic_devices(self, functions: Mapping[str, PciFunction]) -> list[Device]:
         found = []
         for nic in self._machine.nics():
             function = functions.get(nic.address)
@@ -130,7 +137,7 @@ class LocalInspect:
             )
         return found
 
-    def _disks(self, functions: Mapping[str, PciFunction]) -> list[Device]:
+    def _disk_devices(self, functions: Mapping[str, PciFunction]) -> list[Device]:
         found = []
         for disk in self._machine.disks():
             function = functions.get(disk.address)

@@ -10,23 +10,16 @@ from pathlib import Path
 from bessemer.core.errors import DriverError
 from bessemer.drivers.qemu.qmp import connected
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _CHUNK_BYTES = 64 << 10
 
 
 class SerialConsole:
-    """Implements `qemu.protocol.Console`. ``released`` is called once, when it is closed."""
+    """Implements `qemu.protocol.Console`. ``closing`` is all that is let go of with it."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        stack: AsyncExitStack,
-        released: Callable[[], None],
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._stack = stack
-        self._released = released
+    def __init__(self, streams: Streams, *, closing: AsyncExitStack) -> None:
+        self._reader, self._writer = streams
+        self._closing = closing
 
     async def read(self) -> bytes:
         try:
@@ -42,15 +35,18 @@ class SerialConsole:
             raise DriverError("GuestNotRunning", "the guest is gone", internal=str(error)) from error
 
     async def close(self) -> None:
-        await self._stack.aclose()
-        self._released()
+        await self._closing.aclose()
 
 
 async def attach(socket: Path, released: Callable[[], None]) -> SerialConsole:
-    """Connect to the console's socket. Raises DriverError ``GuestNotRunning``."""
-    stack = AsyncExitStack()
-    try:
-        reader, writer = await stack.enter_async_context(connected(socket))
-    except OSError as error:
-        raise DriverError("GuestNotRunning", "the guest does not run", internal=str(error)) from error
-    return SerialConsole(reader, writer, stack, released)
+    """Connect to the console's socket; ``released`` is called once, when it is closed or could not be reached.
+
+    Raises DriverError ``GuestNotRunning``.
+    """
+    async with AsyncExitStack() as stack:
+        stack.callback(released)
+        try:
+            streams = await stack.enter_async_context(connected(socket))
+        except OSError as error:
+            raise DriverError("GuestNotRunning", "the guest does not run", internal=str(error)) from error
+        return SerialConsole(streams, closing=stack.pop_all())

@@ -57,12 +57,14 @@ _REFUSALS: Mapping[Fault, tuple[str, str]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Guest:
     spec: MachineSpec
     process: Running
     nonce: str
+    clock: Clock
     started: float
+    boot_seconds: float
     fault: Fault | None
     typed: bytearray = field(default_factory=bytearray)
     attached: bool = False
@@ -72,6 +74,26 @@ class _Guest:
     def kill(self) -> None:
         self.killed = True
         self.changed.set()
+
+    def age(self) -> float:
+        return self.clock.monotonic() - self.started
+
+    def booted(self) -> bool:
+        return self.age() >= self.boot_seconds
+
+    def alive(self) -> bool:
+        life = math.inf
+        if self.fault is Fault.CRASH:
+            life = self.boot_seconds + 1
+        elif self.fault is Fault.CRASH_AT_BOOT:
+            life = self.boot_seconds / 2
+        return not self.killed and self.age() < life
+
+    def serial(self) -> bytes:
+        text = f"Fake guest {self.spec.name} boots\r\n".encode()
+        if self.booted() and self.fault is not Fault.SILENT:
+            text += f"Ready after {self.boot_seconds:.1f} s\r\n~ # ".encode()
+        return text + bytes(self.typed)
 
 
 @dataclass(slots=True)
@@ -135,9 +157,9 @@ class FakeQemu:
     async def report(self, uid: str) -> bytes | None:
         self._on_call("qemu.report")
         guest = self._living(uid)
-        if guest is None or self._age(guest) < self.world.boot_seconds:
+        if guest is None or not guest.booted():
             return None
-        return _report(guest, self.world.boot_seconds)
+        return _report(guest)
 
     async def state(self, uid: str) -> GuestState | None:
         guest = self._living(uid)
@@ -145,7 +167,7 @@ class FakeQemu:
             return None
         if guest.fault is Fault.UNRESPONSIVE:
             raise DriverError("GuestUnresponsive", "QEMU does not answer")
-        return GuestState("running", self._age(guest))
+        return GuestState("running", guest.age())
 
     async def shutdown(self, uid: str, grace_seconds: float) -> None:
         self._on_call("qemu.shutdown")
@@ -172,11 +194,11 @@ class FakeQemu:
         guest = self.world.guests.get(uid)
         shown = 0
         while guest is not None:
-            text = self._serial(guest)
+            text = guest.serial()
             if len(text) > shown:
                 yield text[shown:]
                 shown = len(text)
-            if not follow or not self._alive(guest):
+            if not follow or not guest.alive():
                 return
             await self._clock.sleep(1.0)
 
@@ -187,15 +209,11 @@ class FakeQemu:
         if guest.attached:
             raise DriverError("ConsoleBusy", "somebody else is at the console")
         guest.attached = True
-        return _FakeConsole(self, guest)
+        return _FakeConsole(guest)
 
     async def last_words(self, uid: str) -> str:
         guest = self.world.guests.get(uid)
-        return "" if guest is None or self._alive(guest) else "fake guest died"
-
-    def alive(self, guest: _Guest) -> bool:
-        """Whether the guest's process runs now."""
-        return self._alive(guest)
+        return "" if guest is None or guest.alive() else "fake guest died"
 
     def _boot(self, spec: MachineSpec) -> _Guest:
         fault = self.world.fault_of(spec)
@@ -206,43 +224,32 @@ class FakeQemu:
         process = Running(spec.uid, _FIRST_PID + self.world.starts, int(now * _TICKS_PER_SECOND))
         files = self._disks.seeds.get(spec.seed.parent.name, {}) if spec.seed else {}
         nonce = parse_meta(files.get("meta-data", "")).get("bessemer-nonce", "")
-        guest = _Guest(spec, process, nonce, now, fault)
+        guest = _Guest(
+            spec=spec,
+            process=process,
+            nonce=nonce,
+            clock=self._clock,
+            started=now,
+            boot_seconds=self.world.boot_seconds,
+            fault=fault,
+        )
         self.world.guests[spec.uid] = guest
         return guest
 
     def _living(self, uid: str) -> _Guest | None:
         guest = self.world.guests.get(uid)
-        return guest if guest is not None and self._alive(guest) else None
-
-    def _alive(self, guest: _Guest) -> bool:
-        life = math.inf
-        if guest.fault is Fault.CRASH:
-            life = self.world.boot_seconds + 1
-        elif guest.fault is Fault.CRASH_AT_BOOT:
-            life = self.world.boot_seconds / 2
-        return not guest.killed and self._age(guest) < life
-
-    def _age(self, guest: _Guest) -> float:
-        return self._clock.monotonic() - guest.started
-
-    def _serial(self, guest: _Guest) -> bytes:
-        lines = [(0.0, f"Fake guest {guest.spec.name} boots\r\n")]
-        if guest.fault is not Fault.SILENT:
-            lines.append((self.world.boot_seconds, f"Ready after {self.world.boot_seconds:.1f} s\r\n~ # "))
-        age = self._age(guest)
-        return b"".join(text.encode() for at, text in lines if at <= age) + bytes(guest.typed)
+        return guest if guest is not None and guest.alive() else None
 
 
 class _FakeConsole:
     """Echoes what is typed, as a terminal does."""
 
-    def __init__(self, qemu: FakeQemu, guest: _Guest) -> None:
-        self._qemu = qemu
+    def __init__(self, guest: _Guest) -> None:
         self._guest = guest
         self._shown = len(guest.typed)
 
     async def read(self) -> bytes:
-        while self._qemu.alive(self._guest):
+        while self._guest.alive():
             if len(self._guest.typed) > self._shown:
                 data = bytes(self._guest.typed[self._shown :])
                 self._shown = len(self._guest.typed)
@@ -252,7 +259,7 @@ class _FakeConsole:
         return b""
 
     async def write(self, data: bytes) -> None:
-        if not self._qemu.alive(self._guest):
+        if not self._guest.alive():
             raise DriverError("GuestNotRunning", "the guest does not run")
         self._guest.typed += data
         self._guest.changed.set()
@@ -262,7 +269,7 @@ class _FakeConsole:
         self._guest.changed.set()
 
 
-def _report(guest: _Guest, uptime_seconds: float) -> bytes | None:
+def _report(guest: _Guest) -> bytes | None:
     if guest.fault is Fault.SILENT:
         return None
     if guest.fault is Fault.HUGE_REPORT:
@@ -276,7 +283,7 @@ def _report(guest: _Guest, uptime_seconds: float) -> bytes | None:
         "cpus": spec.cpus + 1 if guest.fault is Fault.WRONG_CPUS else spec.cpus,
         "memoryBytes": spec.memory_bytes // 2 if guest.fault is Fault.WRONG_MEMORY else spec.memory_bytes - (1 << 20),
         "addresses": ["10.0.2.15"],
-        "uptimeSeconds": uptime_seconds,
+        "uptimeSeconds": guest.boot_seconds,
         "hostname": spec.name,
     }
     return json.dumps(said).encode() + b"\n"

@@ -86,9 +86,9 @@ class LocalQemu:
 
     async def shutdown(self, uid: str, grace_seconds: float) -> None:
         guest = await self.find(uid)
-        if guest is not None and await self._press(uid, "system_powerdown"):
+        if guest is not None and await _asked(self._home(uid), "system_powerdown"):
             await _gone(guest, grace_seconds)
-        if guest is not None and proc.alive(guest) and await self._press(uid, "quit"):
+        if guest is not None and proc.alive(guest) and await _asked(self._home(uid), "quit"):
             await _gone(guest, _END_SECONDS)
         await self.kill(uid)
 
@@ -117,11 +117,7 @@ class LocalQemu:
         if await self.find(uid) is None:
             raise DriverError("GuestNotRunning", "the guest does not run")
         self._attached.add(uid)
-        try:
-            return await attach(self._home(uid).console, lambda: self._attached.discard(uid))
-        except DriverError:
-            self._attached.discard(uid)
-            raise
+        return await attach(self._home(uid).console, lambda: self._attached.discard(uid))
 
     async def last_words(self, uid: str) -> str:
         return traces.tail(self._home(uid).errors, 2048)
@@ -144,14 +140,15 @@ class LocalQemu:
         )
         return self._cgroups.enter(spec.uid)
 
-    async def _press(self, uid: str, command: str) -> bool:
-        """Ask QEMU; False where it is gone or does not answer."""
-        try:
-            async with qmp.talk(self._home(uid).qmp, timeout_seconds=_QMP_SECONDS) as monitor:
-                await monitor.execute(command)
-        except (OSError, DriverError):
-            return False
-        return True
+
+async def _asked(home: Home, command: str) -> bool:
+    """Tell QEMU; False where it is gone or does not answer."""
+    try:
+        async with qmp.talk(home.qmp, timeout_seconds=_QMP_SECONDS) as monitor:
+            await monitor.execute(command)
+    except (OSError, DriverError):
+        return False
+    return True
 
 
 def _end(guest: Running) -> None:
