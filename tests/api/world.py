@@ -1,0 +1,241 @@
+"""A whole api in a test: a real store in memory, the product's kinds, a CA, a few people, and an in-process caller."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bessemer.api import Api, ApiContext, Limits, Pair, Ports, Terms, create_ca, listen, make_app, serve, server_tls
+from bessemer.api.ca import CertificateAuthority, Peer
+from bessemer.core.clock import Clock, SystemClock
+from bessemer.core.ports import CONTROLLER, Stored
+from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
+from bessemer.core.values import Inventory
+from bessemer.kinds import KINDS
+from bessemer.store import Store, open_store, store_kinds
+
+BASE = f"/apis/{GROUP}/{VERSION}"
+ADMIN = Peer("admin", ("system:masters",), "")
+GATEWAY = Peer("system:gateway", (), "")
+GATEWAY_KEY = b"g" * 32
+PASSWORD = "correct horse battery"
+
+
+@dataclass
+class Reply:
+    """An answer read to its end."""
+
+    code: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+@dataclass
+class World:
+    """The api and everything under it. `call` asks in process, as a certificate's holder or with a bearer."""
+
+    api: Api
+    store: Store
+    ca: CertificateAuthority
+    clock: Clock
+    content: dict[str, Path] = field(default_factory=dict)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        peer: Peer | None = ADMIN,
+        token: str = "",
+        headers: Mapping[str, str] | None = None,
+        media: str = "application/json",
+    ) -> Reply:
+        raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        given = {"host": "test", **(headers or {})}
+        if raw and media:
+            given.setdefault("content-type", media)
+        if token:
+            given["authorization"] = f"Bearer {token}"
+        place, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "https",
+            "path": place,
+            "raw_path": place.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
+            "client": ("192.0.2.1", 40000),
+            "server": ("test", 443),
+            "state": {"peer": None if token else peer},
+        }
+        return await _ask(self.api, scope, raw)
+
+    async def create(self, path: str, body: Mapping[str, Any], **options: Any) -> Any:
+        reply = await self.call("POST", path, body, **options)
+        assert reply.code == 201, reply.body
+        return reply.json
+
+    async def host(self, name: str, *, peer: Peer | None = None) -> Peer:
+        """A joined Host, and its agent."""
+        agent = peer or Peer(f"system:agent:{name}", ("system:agents",), f"{name:0>64}")
+        body = {"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": name}, "spec": {}}
+        stored = await self.store.objects.create(body, CONTROLLER)
+        joined = {**orjson.loads(stored.body), "status": {"keyFingerprint": agent.fingerprint}}
+        await self.store.objects.replace(joined, CONTROLLER, part="status")
+        return agent
+
+    async def claim(self, name: str, host: str, project: str, **intent: Any) -> Stored:
+        """A Claim of an Instance on a host, straight through the port."""
+        await self.store.capacity.declare(host, Inventory())
+        from bessemer.core.values import ClaimSpec, WorkloadRef
+
+        owner = await self.store.objects.get(Key("Instance", project, name))
+        spec = ClaimSpec(
+            host=host,
+            tenant=project.partition("--")[0],
+            workload=WorkloadRef(kind="Instance", name=name, uid=owner.uid),
+            intent=intent,
+        )
+        taken = await self.store.capacity.take([(Key("Claim", project, f"instance-{name}-0"), spec, {})], CONTROLLER)
+        return taken[0]
+
+    async def login(self, user: str) -> str:
+        reply = await self.call("POST", "/login", {"user": user, "password": PASSWORD}, peer=None)
+        assert reply.code == 201, reply.body
+        return str(reply.json["token"])
+
+
+def tenant(name: str, **members: str) -> dict[str, Any]:
+    people = [{"user": user, "role": role.replace("_", "-")} for user, role in members.items()]
+    return {"metadata": {"name": name}, "spec": {"members": people}}
+
+
+def named(name: str, **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+def instance(name: str, **spec: Any) -> dict[str, Any]:
+    return named(name, **{"flavor": "small", "image": "micro", **spec})
+
+
+@asynccontextmanager
+async def world(clock: Clock | None = None, *, limits: Limits | None = None, **terms: Any) -> AsyncIterator[World]:
+    """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme."""
+    clock = clock or SystemClock()
+    store = open_store(":memory:", clock=clock, kinds=store_kinds(KINDS), seal_key=b"s" * 32)
+    ca = create_ca("test")
+    content: dict[str, Path] = {}
+
+    async def find(digest: str) -> Path | None:
+        return content.get(digest)
+
+    ports = Ports(
+        objects=store.objects,
+        capacity=store.capacity,
+        ledger=store.ledger,
+        leases=store.leases,
+        audit=store.audit,
+        sealed=store.sealed,
+        events=store.events,
+    )
+    context = ApiContext(
+        ports=ports,
+        kinds={kind.name: kind for kind in KINDS},
+        clock=clock,
+        ca=ca,
+        gateway_key=GATEWAY_KEY,
+        content=find,
+        limits=limits or Limits(login_burst=50),
+        terms=Terms(**terms),
+    )
+    try:
+        async with make_app(context).running() as api:
+            made = World(api, store, ca, clock, content)
+            await _people(made)
+            yield made
+    finally:
+        store.close()
+
+
+async def _people(w: World) -> None:
+    await w.create(f"{BASE}/tenants", tenant("acme", ann="tenant_admin", mia="member", rob="reader"))
+    await w.create(f"{BASE}/tenants", tenant("other", eve="tenant_admin"))
+    for project in ("acme--lab", "other--lab"):
+        await w.create(f"{BASE}/projects", named(project))
+    for user in ("ann", "mia", "rob", "eve", "new"):
+        await w.create(f"{BASE}/users", named(user))
+        made = await w.store.objects.get(Key("User", "", user))
+        # One real hash costs 30 ms: the people of the tests share it.
+        await w.api.state.passwords.put(made.uid, PASSWORD)
+
+
+@dataclass
+class Served:
+    """The same api on a TLS socket."""
+
+    world: World
+    url: str
+    admin: Pair
+    directory: Path
+
+    def path(self, name: str, data: bytes) -> Path:
+        file = self.directory / name
+        file.write_bytes(data)
+        return file
+
+
+@asynccontextmanager
+async def served(w: World, directory: Path, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
+    """Serve a world's api on a free port of loopback. The world's own ``running`` keeps the directory."""
+    pair = w.ca.issue("api", sans=["127.0.0.1", "localhost"])
+    bound = listen("127.0.0.1", 0)
+    stop, up = asyncio.Event(), asyncio.Event()
+    context = tls or server_tls(pair, w.ca.certificate)
+    task = asyncio.ensure_future(serve(w.api, on=bound, tls=context, stop=stop, ready=up.set))
+    try:
+        async with asyncio.timeout(10):
+            await up.wait()
+        admin = w.ca.issue("admin", groups=["system:masters"])
+        yield Served(w, f"https://127.0.0.1:{bound.getsockname()[1]}", admin, directory)
+    finally:
+        stop.set()
+        await task
+
+
+async def _ask(api: Api, scope: dict[str, Any], raw: bytes) -> Reply:
+    sent = False
+    code, headers, parts = 0, {}, []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        if sent:
+            await asyncio.Event().wait()
+        sent = True
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    async def send(message: Any) -> None:
+        nonlocal code, headers
+        if message["type"] == "http.response.start":
+            code = message["status"]
+            headers = {k.decode(): v.decode() for k, v in message["headers"]}
+        else:
+            parts.append(message.get("body", b""))
+
+    await api(scope, receive, send)
+    return Reply(code, headers, b"".join(parts))
