@@ -30,9 +30,9 @@ def _down(state: Path | None) -> int:
 
 
 def _server(options: ServerOptions) -> int:
-    from bessemer.main.server import serve
+    from bessemer.main.server import serve_parts
 
-    return serve(options)
+    return serve_parts(options)
 
 
 def _agent(options: AgentOptions) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 
 class Step:
@@ -67,3 +68,7 @@ class Steps:
     def say(self, text: str) -> None:
         """A line between steps."""
         self._console.print(text, highlight=False)
+
+    def table(self, table: Table) -> None:
+        """A table between steps."""
+        self._console.print(table)

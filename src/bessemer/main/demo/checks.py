@@ -1,0 +1,88 @@
+"""What the demo claims, checked: against the kernel's process table, the engine's counters, a second implementation."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import io
+import json
+import runpy
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+
+import bessemer
+from bessemer.core.errors import DriverError
+from bessemer.drivers.llamacpp.protocol import EngineMetrics
+from bessemer.main import identities
+from bessemer.main.hostdrivers import local_drivers
+from bessemer.main.settings import Paths
+
+ORACLE = Path(bessemer.__file__).resolve().parents[2] / "tests" / "oracle" / "invoice.py"
+
+
+def failed(what: str) -> DriverError:
+    """A check that did not hold."""
+    return DriverError("DemoFailed", what)
+
+
+async def process_of(paths: Paths, claim: Mapping[str, Any]) -> int:
+    """The process id in a Claim's status, after asking the machine that it lives and is that claim's."""
+    drivers = local_drivers(paths.agent)
+    uid, kind = claim["metadata"]["uid"], claim["spec"]["workload"]["kind"]
+    found = await drivers.qemu.find(uid) if kind == "Instance" else await drivers.engine.find(uid)
+    told = claim.get("status", {}).get("pid")
+    if found is None or found.pid != told:
+        raise failed(f"claim {claim['metadata']['name']} says pid {told}, the machine says {found}")
+    if claim["spec"]["fake"]:
+        raise failed(f"claim {claim['metadata']['name']} is on a fake host")
+    return int(told)
+
+
+async def counters(paths: Paths, claim_uid: str) -> EngineMetrics:
+    """The engine's own counters, asked at its door with the replica's secret."""
+    key = identities.key_of(paths, identities.GATEWAY_KEY)
+    secret = hmac.new(key, claim_uid.encode(), hashlib.sha256).hexdigest()
+    return await local_drivers(paths.agent).engine.metrics(claim_uid, secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the gateway answered to somebody who may not."""
+
+    what: str
+    status: int
+    code: str
+
+
+async def refused(ai: openai.AsyncOpenAI, what: str, model: str) -> Refusal:
+    """Ask, and be refused. Raises DriverError where it is answered."""
+    try:
+        await ai.chat.completions.create(model=model, messages=[{"role": "user", "content": "hello"}], max_tokens=1)
+    except openai.APIStatusError as error:
+        return Refusal(what, error.status_code, str(error.code))
+    raise failed(f"{what} was answered")
+
+
+def second_opinion(export: Path) -> str:
+    """What the second implementation makes of exported rows, as it prints it; "" without a checkout beside."""
+    if not ORACLE.exists():
+        return ""
+    said, before = io.StringIO(), sys.argv
+    sys.argv = [str(ORACLE), str(export)]
+    try:
+        with contextlib.redirect_stdout(said):
+            runpy.run_path(str(ORACLE), run_name="__main__")
+    finally:
+        sys.argv = before
+    return said.getvalue().strip()
+
+
+def write_export(path: Path, ledger: Mapping[str, Any]) -> None:
+    """Ledger rows and price plan as ``bessemer invoice --export`` writes them."""
+    path.write_text(json.dumps(ledger, indent=2) + "\n")

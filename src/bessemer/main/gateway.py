@@ -1,0 +1,62 @@
+"""The gateway's process: tables by watch, spool on disk, a listener."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from bessemer.client import connect
+from bessemer.core.clock import SystemClock
+from bessemer.gateway import Follower, Gateway, GatewayFacts, Settler, Spool, Tables
+from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.main import identities
+from bessemer.main.settings import Paths, Settings
+from bessemer.main.web import serve_web, tls_of
+
+_log = structlog.get_logger("gateway")
+
+
+async def run_gateway(paths: Paths, settings: Settings) -> None:
+    """Run until cancelled; what is not settled waits in the spool for the next start."""
+    clock, tables = SystemClock(), Tables()
+    certificate, key = paths.certificate(identities.GATEWAY)
+    client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
+    spool = Spool(paths.spool)
+    follower = Follower(client, tables, clock)
+    facts = GatewayFacts(
+        tables=tables,
+        spool=spool,
+        clock=clock,
+        metrics=GatewayMetrics(CollectorRegistry()),
+        secret=identities.key_of(paths, identities.GATEWAY_KEY),
+        tls=_doors(paths),
+    )
+    settler = Settler(spool, client.agents.usage, clock, gateway_uid=_uid(paths))
+    app = Gateway(facts, follower.ready)
+    _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follower.run())
+            group.create_task(settler.run())
+            tls = tls_of(paths, identities.GATEWAY)
+            group.create_task(serve_web(app, host=settings.listen, port=settings.gateway_port, tls=tls))
+    finally:
+        spool.close()
+        await client.close()
+
+
+def _doors(paths: Paths) -> ssl.SSLContext:
+    # A door shows its host's certificate, which our authority signed for an agent's name: the chain is what counts.
+    context = ssl.create_default_context(cafile=str(paths.ca_certificate))
+    context.check_hostname = False
+    certificate, key = paths.certificate(identities.GATEWAY)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _uid(paths: Paths) -> str:
+    # One gateway per state directory: its certificate's file names it; several replicas have a directory each.
+    return f"gateway-{paths.state.name or 'root'}"
