@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.llamacpp.doors import Doors
 from bessemer.drivers.llamacpp.fake_server import Behaviour, Counters, FakeModel, FakeServer
 from bessemer.drivers.llamacpp.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine
 from bessemer.drivers.llamacpp.sense import PROBE_BODY, engine_ended, judge
@@ -41,14 +41,15 @@ class _Fake:
 
 
 class FakeEngine:
-    """Engines in memory. With ``doors`` each also listens at ``doors/<12 hex>/s``; ``close`` ends those sockets."""
+    """Engines in memory. With ``doors`` each also listens at its `door`; ``close`` ends those sockets."""
 
     def __init__(
         self, clock: Clock, *, on_call: Hook = no_hook, doors: Path | None = None, load_seconds: float = 0.5
     ) -> None:
         self._clock = clock
         self._on_call = on_call
-        self._doors = doors
+        self._doors = Doors(doors or Path("/fake/doors"))
+        self._listens = doors is not None
         self._load_seconds = load_seconds
         self._engines: dict[str, _Fake] = {}
         self.processes = FakeProcesses(clock)
@@ -110,11 +111,12 @@ class FakeEngine:
         self._engines.pop(uid, None)
         self.models.pop(uid, None)
         await self.processes.remove(uid)
+        if self._listens:
+            self._doors.remove(uid)
         self._on_call("engine.stop.done")
 
     def door(self, uid: str) -> str:
-        name = sha256(uid.encode()).hexdigest()[:12]
-        return str((self._doors or Path("/fake/doors")) / name / "s")
+        return str(self._doors.socket(uid))
 
     async def end(self, uid: str, reason: End, *, code: int | None = None) -> None:
         """End the engine's process as the world would; its socket dies with it."""
@@ -131,6 +133,8 @@ class FakeEngine:
         if trouble.port_taken:
             raise DriverError("PortTaken", "something else sits at the engine's door")
         await _shut(self._engines.get(spec.uid))
+        if self._listens:
+            self._doors.clear(spec.uid)
         model = self.models[spec.uid] = FakeModel(spec.alias)
         engine = _Fake(spec, self._clock.monotonic() + self._load_seconds)
         self._engines[spec.uid] = engine
@@ -138,11 +142,9 @@ class FakeEngine:
             Confined(spec.uid, ("engine",), cores_milli=spec.cores_milli, memory_bytes=spec.memory_bytes)
         )
         self.processes.say(spec.uid, b"fake engine: loading " + spec.alias.encode() + b"\n")
-        if self._doors is not None:
-            door = Path(self.door(spec.uid))
-            _clear(door)
+        if self._listens:
             engine.server = FakeServer(model, secret=spec.secret, clock=self._clock)
-            await engine.server.open(door)
+            await engine.server.open(self._doors.socket(spec.uid))
         if trouble.ends is not None:
             await self.end(spec.uid, trouble.ends)
         return RunningEngine(spec.uid, process.pid, process.started_ticks, self.door(spec.uid))
@@ -164,9 +166,3 @@ async def _shut(engine: _Fake | None) -> None:
     if engine is not None and engine.server is not None:
         await engine.server.close()
         engine.server = None
-
-
-def _clear(door: Path) -> None:
-    """Make room for a socket at the path."""
-    door.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    door.unlink(missing_ok=True)

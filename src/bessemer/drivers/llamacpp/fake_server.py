@@ -214,6 +214,8 @@ class FakeServer:
         for word in answer.words:
             if self._model.behaviour.seconds_per_token:
                 await self._clock.sleep(self._model.behaviour.seconds_per_token)
+            else:
+                await asyncio.sleep(0)  # as an engine does, it gives a client that leaves the time to be noticed
             self._model.counters.tokens_predicted += 1
             yield word
 

@@ -7,7 +7,6 @@ door. It has no network: the unix socket is its only way to the world, and the r
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.llamacpp import runner
@@ -60,7 +60,7 @@ class LlamaCpp:
         began = time.monotonic()
         raw = await self._ask(uid, "/v1/chat/completions", secret=secret, body=dict(PROBE_BODY))
         try:
-            reply = json.loads(raw)
+            reply = orjson.loads(raw)
         except ValueError as error:
             raise DriverError("ProbeFailed", "the answer is no JSON", internal=repr(raw[:200])) from error
         return judge(reply, alias=alias, seconds=time.monotonic() - began)
@@ -123,7 +123,7 @@ class LlamaCpp:
                 (spec.model_path, _MODEL),
             ),
             binds_rw=((self._doors.folder(spec.uid), _DOOR),),
-            stdin=json.dumps(settings).encode(),
+            stdin=orjson.dumps(settings),
         )
 
     async def _ask(self, uid: str, path: str, *, secret: str, body: dict[str, Any] | None = None) -> bytes:
