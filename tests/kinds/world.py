@@ -1,0 +1,520 @@
+"""A small cloud in one process for tests of kinds: a real store, the real loop and kinds, hosts on fake drivers.
+
+What a crash leaves alone is the world: the store's file, the fake hosts and the clock. All else is built anew by `boot`
+and lost by `crash`. `Points` counts every driver call and every commit on the way, and can end the process before or
+after one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from bessemer.agent.claims import claim_kind
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import NotFound
+from bessemer.core.ports import CONTROLLER, Bookmark, Lease, Part, Scope, Stored, Writer
+from bessemer.core.resource import API_VERSION, Change, Key
+from bessemer.core.units import GIB
+from bessemer.core.values import Decision, Device, Inventory, LedgerEntry, NumaNode, Refusal, Request
+from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
+from bessemer.kinds import HOST_SIDES, KINDS
+from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.loop.loop import Loop
+from bessemer.placement import FleetArrays, Hold, HostFacts, decide
+from bessemer.store import Store, StoreKind, open_store
+from bessemer.store.kinds import store_kinds
+from tests.kinds.host_bench import DIGEST, SECRET, BenchContent
+
+PROJECT = "acme--research"
+USER = Writer("user", "alice")
+MODEL_SHA = "cd" * 32
+Sort = Literal["driver", "commit"]
+Moment = Literal["before", "after"]
+Point = tuple[Sort, int, Moment]
+"""The how-many-eth call of its sort, and on which side of it."""
+
+
+class Stop(BaseException):
+    """The process ends here, as kill -9 ends it: nothing catches this."""
+
+
+class Points:
+    """Every driver call and every commit, in order; ``stop`` names the one at which the process ends."""
+
+    def __init__(self) -> None:
+        self.arm(None)
+
+    def arm(self, stop: Point | None) -> None:
+        """Count from here on, and end the process at ``stop``."""
+        self.names: dict[Sort, list[str]] = {"driver": [], "commit": []}
+        self.stop = stop
+        self.dead = False
+
+    async def pass_by(self, sort: Sort, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Make the call, unless the process ends before it."""
+        if self.dead:
+            raise Stop
+        index = len(self.names[sort])
+        self.names[sort].append(name)
+        self._perhaps_stop((sort, index, "before"))
+        result = await call()
+        self._perhaps_stop((sort, index, "after"))
+        return result
+
+    def _perhaps_stop(self, here: tuple[Sort, int, Moment]) -> None:
+        if here == self.stop:
+            self.dead = True
+        if self.dead:
+            raise Stop
+
+
+class Tap:
+    """Something whose async methods pass by the points under ``prefix.method``. What is named in ``only`` counts."""
+
+    def __init__(self, inner: Any, points: Points, *, sort: Sort, prefix: str, only: frozenset[str] = frozenset()):
+        self._inner = inner
+        self._points = points
+        self._sort: Sort = sort
+        self._prefix = prefix
+        self._only = only
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(value) or (self._only and name not in self._only):
+            return value
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._points.pass_by(self._sort, f"{self._prefix}.{name}", lambda: value(*args, **kwargs))
+
+        return call
+
+
+WRITES = frozenset({"create", "replace", "delete", "take", "amend", "retire", "release", "set_quota", "emit"})
+
+
+class CountedEngine(FakeEngine):
+    """Engines whose true starts are counted."""
+
+    starts = 0
+
+    async def _spawn(self, spec: EngineSpec) -> RunningEngine:
+        self.starts += 1
+        return await super()._spawn(spec)
+
+
+@dataclass
+class WorldHost:
+    """A host that outlives every agent."""
+
+    name: str
+    clock: FakeClock
+    inventory: Inventory
+    qemu: FakeQemuWorld = field(default_factory=FakeQemuWorld)
+    disks: FakeDiskWorld = field(default_factory=FakeDiskWorld)
+    content: BenchContent = field(default_factory=BenchContent)
+
+    def __post_init__(self) -> None:
+        self.engine = CountedEngine(self.clock)
+
+    def context(self, points: Points) -> HostContext:
+        def tapped(inner: Any, prefix: str) -> Any:
+            return Tap(inner, points, sort="driver", prefix=prefix)
+
+        return HostContext(
+            secrets=_Secrets(),
+            content=tapped(self.content, "content"),
+            clock=self.clock,
+            drivers=HostDrivers(
+                qemu=tapped(FakeQemu(self.clock, world=self.qemu, disks=self.disks), "qemu"),
+                disks=tapped(FakeDisks(self.disks), "disks"),
+                engine=tapped(self.engine, "engine"),
+            ),
+            virtualization="tcg",
+            threads=4,
+        )
+
+    async def residue(self) -> list[str]:
+        """What of anybody is left on the host."""
+        left = [*self.qemu.guests, *self.disks.sizes, *self.disks.seeds, *self.content.pins]
+        return left + [engine.uid for engine in await self.engine.running()]
+
+
+class _Secrets:
+    async def get(self, claim_uid: str) -> Mapping[str, str]:
+        return {"replica": SECRET}
+
+
+class _Always:
+    """Leases for a loop that competes with nobody."""
+
+    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease:
+        return Lease(name, holder, 1, float("inf"))
+
+    async def release(self, name: str, holder: str) -> None: ...
+
+    async def held(self, prefix: str) -> list[Lease]:
+        return []
+
+
+class _AgentObjects:
+    """A host's Claims, as its agent sees and reports them."""
+
+    def __init__(self, objects: Any, host: str) -> None:
+        self._objects = objects
+        self._host = host
+
+    async def get(self, key: Key) -> Stored:
+        stored: Stored = await self._objects.get(key)
+        return stored
+
+    async def replace(
+        self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
+    ) -> Stored:
+        stored: Stored = await self._objects.replace(body, writer, part=part, dry_run=dry_run)
+        return stored
+
+    def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        changes: AsyncIterator[Change | Bookmark] = self._objects.watch(
+            Scope(kind=scope.kind, host=self._host), since=since
+        )
+        return changes
+
+
+class WorldFleet:
+    """`context.Fleet` over the arrays of placement, fed from the store when asked to `refresh`."""
+
+    def __init__(self, hosts: Mapping[str, WorldHost]) -> None:
+        self._arrays = FleetArrays()
+        self._held: set[str] = set()
+        for host in hosts.values():
+            taints = (FAKE_TAINT,) if host.inventory.fake else ()
+            self._arrays.set_host(HostFacts(name=host.name, inventory=host.inventory, taints=taints))
+
+    def decide(self, request: Request) -> Decision | Refusal:
+        return decide(self._arrays, request)
+
+    def assume(self, decision: Decision, claim_uid: str) -> None:
+        self._hold(claim_uid, Hold(decision.host, decision.devices, decision.allocations))
+
+    async def follow(self, store: Store) -> None:
+        """Keep the arrays as the Claims are, for ever."""
+        async for item in store.objects.watch(Scope(kind="Claim")):
+            if isinstance(item, Bookmark):
+                continue
+            if item.type == "DELETED":
+                self._arrays.drop(item.uid)
+                self._held.discard(item.uid)
+            else:
+                spec = Claim.load(item.body).spec
+                self._hold(item.uid, Hold(spec.host, tuple(spec.devices), tuple(spec.allocations)))
+
+    def _hold(self, uid: str, hold: Hold) -> None:
+        if uid not in self._held:
+            self._held.add(uid)
+            self._arrays.hold(uid, hold)
+
+
+@dataclass
+class WorldImporter:
+    """Imports what it is asked for, or refuses."""
+
+    refuse: BaseException | None = None
+    digest: str = ""
+    calls: int = 0
+
+    async def image(self, builtin: str) -> Imported:
+        return Imported(DIGEST, 1, {})
+
+    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
+        self.calls += 1
+        if self.refuse is not None:
+            raise self.refuse
+        return Imported(self.digest or f"sha256:{sha256}", 98_000_000, {"format": "gguf"})
+
+    def progress(self, name: str) -> int:
+        return 0
+
+
+class World:
+    """``async with World(...) as world``: booted, and taken down at the end with nothing left running."""
+
+    def __init__(self, *, hosts: int = 1, gpus: int = 0, fake: bool = False, stop: Point | None = None) -> None:
+        self.clock = FakeClock()
+        self.points = Points()
+        self._stop = stop
+        self.importer = WorldImporter()
+        self.crashes = 0
+        devices = [Device(id=f"gpu-{i}", kind="gpu", model="H100") for i in range(gpus)]
+        numa = [NumaNode(id=0, cores=8, threads=16, memory_bytes=64 * GIB)]
+        found = Inventory(fake=fake, numa=numa, devices=devices, virtualization="tcg", isolation="strong")
+        self.hosts = {f"h{i}": WorldHost(f"h{i}", self.clock, found) for i in range(1, hosts + 1)}
+        shared = "/dev/shm"
+        self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loops: list[Loop[Any]] = []
+        self.kinds = {**store_kinds(KINDS), **_others()}
+
+    async def __aenter__(self) -> Self:
+        self.boot()
+        await self._furnish()
+        await self.until_ready("Model", "smol", namespace="")
+        await self.until_ready("Project", PROJECT, namespace="")
+        self.points.arm(self._stop)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._down()
+        self._folder.cleanup()
+
+    # --- the process ---
+
+    def boot(self) -> None:
+        """Everything that a process holds, from nothing."""
+        self.store = open_store(
+            Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
+        )
+        store, points = self.store, self.points
+
+        def tapped(inner: Any, prefix: str) -> Any:
+            return Tap(inner, points, sort="commit", prefix=prefix, only=WRITES)
+
+        objects, events = tapped(store.objects, "objects"), tapped(store.events, "events")
+        fleet = WorldFleet(self.hosts)
+        ctx = Context(
+            objects=objects,
+            capacity=tapped(store.capacity, "capacity"),
+            ledger=store.ledger,
+            leases=store.leases,
+            fleet=fleet,
+            importer=self.importer,
+            clock=self.clock,
+        )
+        common: dict[str, Any] = {"clock": self.clock, "jitter": lambda: 0.5, "workers": 4}
+        loop: Loop[Any] = Loop(
+            KINDS, ctx, objects=objects, leases=store.leases, events=events, writer=CONTROLLER, **common
+        )
+        self._loops = [loop]
+        for host in self.hosts.values():
+            kind = claim_kind(HOST_SIDES)
+            agent: Loop[Any] = Loop(
+                [kind],
+                host.context(points),
+                objects=_AgentObjects(objects, host.name),
+                leases=_Always(),
+                events=None,
+                writer=Writer("agent", host.name),
+                **common,
+            )
+            self._loops.append(agent)
+        self._tasks = [asyncio.create_task(one.run()) for one in self._loops]
+        self._tasks.append(asyncio.create_task(fleet.follow(store)))
+
+    async def crash(self) -> None:
+        """What the process held is gone; a new one finds the world as it was left."""
+        self.crashes += 1
+        await self._down()
+        self.points.dead, self.points.stop = False, None
+        self.boot()
+
+    async def _down(self) -> None:
+        self.points.dead = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.store.close()
+
+    async def until(self, holds: Callable[[], Awaitable[Any]], *, seconds: float = 900.0) -> None:
+        """Let time pass until ``holds`` answers something true; a process that was stopped is started again."""
+        end = self.clock.monotonic() + seconds
+        while True:
+            await self._quiet()
+            if any(task.done() for task in self._tasks):
+                await self._after_stop()
+                continue
+            if await holds():
+                return
+            assert self.clock.monotonic() < end, await self.explain()
+            await self.clock.advance(self._step())
+
+    async def _after_stop(self) -> None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                error = task.exception()
+                stopped = error.split(Stop)[1] is None if isinstance(error, BaseExceptionGroup) else error
+                if not (stopped is True or isinstance(error, Stop)):
+                    raise error  # type: ignore[misc]
+        await self.crash()
+
+    async def _quiet(self) -> None:
+        """Nothing moves by itself any more, or something sleeps on the clock."""
+        for _ in range(200):
+            revision = self.store.revision
+            idle = [asyncio.create_task(loop.idle()) for loop in self._loops]
+            await asyncio.wait(idle, timeout=0.03)
+            for task in idle:
+                task.cancel()
+            await asyncio.gather(*idle, return_exceptions=True)
+            await asyncio.sleep(0.0005)
+            if self.store.revision == revision or any(task.done() for task in self._tasks):
+                return
+
+    def _step(self) -> float:
+        """As far as the next sleeper, within bounds."""
+        now = self.clock.monotonic()
+        times = [at - now for at, _, future in self.clock._sleepers if not future.done()]
+        return min(5.0, max(0.02, min(times, default=1.0)))
+
+    async def explain(self) -> str:
+        """What every object says, for a test that waits in vain."""
+        lines = [f"t={self.clock.monotonic():.0f}s after {self.crashes} crashes"]
+        for kind in ("Instance", "Endpoint", "Model", "Claim", "Project", "Tenant"):
+            for body in await self.bodies(kind):
+                status = body.get("status", {})
+                lines.append(f"{kind} {body['metadata']['name']}: {json.dumps(status)[:600]}")
+        return "\n".join(lines)
+
+    # --- what is in it ---
+
+    async def _furnish(self) -> None:
+        """Hosts, a tenant with a project, flavors, an image and a model."""
+        objects = self.store.objects
+        for host in self.hosts.values():
+            await objects.create(body("Host", host.name, namespace="", spec={}), USER)
+            await self.store.capacity.declare(host.name, host.inventory)
+        await self.create("Tenant", "acme", {}, namespace="")
+        await self.create("Project", PROJECT, {}, namespace="")
+        await self.create("Flavor", "small", {"cpus": 2, "memory": "256Mi", "disk": "1Gi"}, namespace="")
+        await self.create("Flavor", "serve", {"cpus": 1, "memory": "1Gi"}, namespace="")
+        await self.create("Image", "micro", {}, namespace="")
+        image = {**body("Image", "micro", namespace="", spec={}), "status": {"phase": "Ready", "digest": DIGEST}}
+        await objects.replace(image, CONTROLLER, part="status")
+        wheel = {"package": "m", "version": "1.0", "member": "m/m.gguf"}
+        await self.create("Model", "smol", {"source": {"wheel": wheel}, "sha256": MODEL_SHA}, namespace="")
+
+    async def create(self, kind: str, name: str, spec: Mapping[str, Any], *, namespace: str = PROJECT) -> None:
+        """As a user does; outside of the process, so never stopped."""
+        await self.store.objects.create(body(kind, name, namespace=namespace, spec=spec), USER)
+
+    async def patch(self, kind: str, name: str, *, namespace: str = PROJECT, **spec: Any) -> None:
+        """Change fields of a spec, as a user does."""
+        found = await self.object(kind, name, namespace=namespace)
+        assert found is not None
+        found["spec"] = {**found["spec"], **spec}
+        del found["metadata"]["resourceVersion"]
+        await self.store.objects.replace(found, USER)
+
+    async def delete(self, kind: str, name: str, *, namespace: str = PROJECT) -> None:
+        await self.store.objects.delete(Key(kind, namespace, name), USER)
+
+    async def object(self, kind: str, name: str, *, namespace: str = PROJECT) -> dict[str, Any] | None:
+        try:
+            stored = await self.store.objects.get(Key(kind, namespace, name))
+        except NotFound:
+            return None
+        found: dict[str, Any] = json.loads(stored.body)
+        return found
+
+    async def bodies(self, kind: str) -> list[dict[str, Any]]:
+        page = await self.store.objects.list(Scope(kind=kind))
+        return [json.loads(stored.body) for stored in page.items]
+
+    async def condition(self, kind: str, name: str, *, namespace: str = PROJECT) -> dict[str, Any]:
+        """The Ready condition of the object, with its phase; empty where there is none."""
+        found = await self.object(kind, name, namespace=namespace) or {}
+        status = found.get("status", {})
+        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        current = status.get("observedGeneration") == found.get("metadata", {}).get("generation")
+        return {**ready, "phase": status.get("phase", ""), "current": current}
+
+    async def until_ready(self, kind: str, name: str, *, namespace: str = PROJECT, seconds: float = 900.0) -> None:
+        async def holds() -> bool:
+            found = await self.condition(kind, name, namespace=namespace)
+            return found.get("status") == "True" and found["current"]
+
+        await self.until(holds, seconds=seconds)
+
+    async def until_reason(self, kind: str, name: str, reason: str, *, namespace: str = PROJECT) -> dict[str, Any]:
+        """Wait for a reason of Ready; answers the condition."""
+
+        async def holds() -> bool:
+            return (await self.condition(kind, name, namespace=namespace)).get("reason") == reason
+
+        await self.until(holds)
+        return await self.condition(kind, name, namespace=namespace)
+
+    async def until_gone(self, kind: str, name: str, *, namespace: str = PROJECT) -> None:
+        async def holds() -> bool:
+            return await self.object(kind, name, namespace=namespace) is None
+
+        await self.until(holds)
+
+    async def set_reachable(self, host: str, *, reachable: bool) -> None:
+        """What the Host's own control side does when a heartbeat runs out or comes back."""
+        condition = {
+            "type": "Reachable",
+            "status": "True" if reachable else "False",
+            "reason": "Heartbeat" if reachable else "HeartbeatLost",
+            "message": "" if reachable else "not heard of for 60 s",
+            "lastTransitionTime": "2025-06-15T15:06:40Z",
+        }
+        said = {**body("Host", host, namespace="", spec={}), "status": {"conditions": [condition]}}
+        await self.store.objects.replace(said, CONTROLLER, part="status")
+
+    # --- what must hold at the end ---
+
+    async def check_clean(self) -> None:
+        """Nothing runs, nothing is held, and every interval was closed once."""
+        assert await self.bodies("Claim") == []
+        for host in self.hosts.values():
+            assert await host.residue() == [], host.name
+        assert [use for use in await self.store.capacity.devices() if use.claim] == []
+        for scope in ("tenant/acme", f"project/{PROJECT}"):
+            assert [use for use in await self.store.capacity.use(scope) if use.used] == []
+        check_intervals(list(await self.store.ledger.entries()), closed=True)
+        assert await self.store.audit.verify() is None
+
+
+def check_intervals(rows: list[LedgerEntry], *, closed: bool) -> None:
+    """Each claim has one open row first, no state twice in a row, and with ``closed`` one close row last."""
+    claims: dict[str, list[LedgerEntry]] = {}
+    for row in rows:
+        if row.claim_uid:
+            claims.setdefault(row.claim_uid, []).append(row)
+    for uid, history in claims.items():
+        kinds = [row.kind for row in history]
+        assert kinds[0] == "open", (uid, kinds)
+        assert kinds.count("open") == 1, (uid, kinds)
+        assert kinds.count("close") == (1 if closed else kinds.count("close")), (uid, kinds)
+        assert "close" not in kinds[:-1], (uid, kinds)
+        assert [row.at for row in history] == sorted(row.at for row in history)
+        states = [row.state for row in history if row.kind != "close"]
+        assert all(a != b for a, b in pairwise(states)), (uid, states)
+
+
+def body(kind: str, name: str, *, namespace: str = PROJECT, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """An object as a user writes it."""
+    place = {"namespace": namespace} if namespace else {}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **place}, "spec": dict(spec)}
+
+
+def _others() -> dict[str, StoreKind]:
+    """Kinds that stand still here."""
+    still = {name: StoreKind(namespaced=False) for name in ("Host", "Flavor", "Image")}
+    return {**still, "Claim": StoreKind(namespaced=True)}
