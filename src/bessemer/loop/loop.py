@@ -40,7 +40,8 @@ class Loop(Generic[C]):
     """Runs ``kinds`` over ``objects``. ``ctx`` is handed to them unopened; ``writer`` signs what the loop writes.
 
     A kind without ``reconcile`` and ``finalize`` is skipped. ``metrics`` may be shared by several loops of a process;
-    ``holder`` tells this loop from others that compete for its leases.
+    ``holder`` tells this loop from others that compete for its leases; where none can (one process owns the store), a
+    name that outlives the process takes its leases back at once after a crash.
     """
 
     kinds: Sequence[Kind[C, Any]]

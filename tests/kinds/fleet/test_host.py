@@ -1,0 +1,219 @@
+"""Host: heard, silent, fenced, cordoned, gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bessemer.core.resource import READ, Metadata
+from bessemer.core.units import GIB
+from bessemer.core.values import Taint
+from bessemer.kinds.fleet.host import FAKE_TAINT, KIND, Host, HostSpec, validate
+from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
+from tests.placement.hosts import inventory
+
+TAKEOVER_SECONDS = 20
+"""After a crash the lease of the process that died must run out first."""
+
+
+async def test_converges() -> None:
+    async with Yard() as yard:
+        await yard.create("Host", "h1")
+        assert await yard.ready("Host", "h1") == ("Enrolling", "False", "NotJoined")
+        await yard.join("h1", inventory(gpus=2))
+        assert await yard.ready("Host", "h1") == ("Ready", "True", "Ready")
+        host = await yard.load("h1")
+        assert host.reachable
+        assert [use.device for use in await yard.store.capacity.devices()] == ["gpu0", "gpu1"]
+        assert "Ready" in await yard.events()
+
+
+async def test_converges_when_run_twice() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2))
+        await yard.advance(1)
+        before, declared = await yard.body("Host", "h1"), yard.points.names["driver"].count("capacity.declare")
+        await yard.crash()
+        await yard.advance(HEARTBEAT_SECONDS)
+        assert await yard.body("Host", "h1") == before, "nothing is written for nothing"
+        assert yard.points.names["driver"].count("capacity.declare") == declared
+
+
+async def _life(yard: Yard) -> None:
+    """Every driver call of a Host: joined, taken from, silent, fenced, deleted."""
+    await yard.host("h1", inventory(gpus=1))
+    await yard.advance(TAKEOVER_SECONDS)
+    await yard.take("vm", "h1", devices=["gpu0"])
+    yard.silent.add("h1")
+    await yard.advance(HEARTBEAT_SECONDS + TAKEOVER_SECONDS)
+    await yard.patch("Host", "h1", fenced=True)
+    await yard.advance(TAKEOVER_SECONDS)
+    assert not await yard.there("Claim", "vm")
+    await yard.delete("Host", "h1")
+    await yard.advance(TAKEOVER_SECONDS)
+    assert not await yard.there("Host", "h1")
+    assert await yard.store.capacity.devices() == []
+
+
+async def test_converges_after_a_crash_at_every_driver_call() -> None:
+    async with Yard() as yard:
+        await _life(yard)
+        calls = yard.points.names["driver"]
+    acting = [index for index, name in enumerate(calls) if name != "leases.held"]
+    assert {calls[index] for index in acting} == {"capacity.declare", "capacity.release", "capacity.withdraw"}
+    looking = [index for index, name in enumerate(calls) if name == "leases.held"][::10]
+    for index in [*acting, *looking]:
+        for moment in ("before", "after"):
+            async with Yard(("driver", index, moment)) as yard:
+                await _life(yard)
+                assert yard.crashes == 1, (index, moment)
+                rows = await yard.store.ledger.entries()
+                assert [row.kind for row in rows].count("close") == 1
+
+
+async def test_deletes_cleanly() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.take("vm", "h1", devices=["gpu0"])
+        await yard.delete("Host", "h1")
+        await yard.advance(5)
+        phase, _, reason = await yard.ready("Host", "h1")
+        assert (phase, reason) == ("Deleting", "ClaimsRemain")
+        assert "vm" in (await yard.load("h1")).status.message
+        await yard.end("vm", "h1")
+        await yard.advance(3)
+        assert not await yard.there("Host", "h1")
+        assert await yard.store.capacity.devices() == []
+
+
+def test_is_denied_to_another_tenant() -> None:
+    assert set(KIND.rights) == {"admin", "agent"}, "tenants may not know that a host exists"
+    assert set(KIND.rights["agent"]) == {*READ, "update"}, "its own alone, and of it the report"
+
+
+async def test_a_host_that_falls_silent_keeps_what_it_holds_until_it_is_back() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.take("vm", "h1", devices=["gpu0"])
+        yard.silent.add("h1")
+        await yard.advance(HEARTBEAT_SECONDS + 1)
+        assert await yard.ready("Host", "h1") == ("Unreachable", "False", "HostSilent")
+        assert not (await yard.load("h1")).reachable
+        assert await yard.there("Claim", "vm")
+        await yard.advance(600)
+        stuck = (await yard.load("h1")).status.condition("Stuck")
+        assert stuck is not None
+        assert "spec.fenced" in stuck.message
+        assert await yard.there("Claim", "vm")
+        yard.silent.clear()
+        await yard.advance(3)
+        assert await yard.ready("Host", "h1") == ("Ready", "True", "Ready")
+
+
+async def test_fencing_gives_claims_away_once_the_agent_is_silent_and_never_before() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.take("vm", "h1", devices=["gpu0"])
+        await yard.patch("Host", "h1", fenced=True)
+        await yard.advance(60)
+        assert await yard.ready("Host", "h1") == ("Cordoned", "False", "StillHeard")
+        assert await yard.there("Claim", "vm")
+        assert not (await yard.load("h1")).status.fenced
+        yard.silent.add("h1")
+        await yard.advance(HEARTBEAT_SECONDS + 11)
+        assert await yard.ready("Host", "h1") == ("Fenced", "False", "Fenced")
+        assert (await yard.load("h1")).status.fenced
+        assert not await yard.there("Claim", "vm")
+        assert [use.claim for use in await yard.store.capacity.devices()] == [""]
+        yard.silent.clear()
+        await yard.patch("Host", "h1", fenced=False)
+        await yard.advance(3)
+        assert await yard.ready("Host", "h1") == ("Ready", "True", "Ready")
+
+
+async def test_a_deleted_host_that_is_fenced_lets_its_claims_go() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.take("vm", "h1")
+        yard.silent.add("h1")
+        await yard.advance(HEARTBEAT_SECONDS + 1)
+        await yard.delete("Host", "h1")
+        await yard.advance(5)
+        assert await yard.there("Host", "h1")
+        await yard.patch("Host", "h1", fenced=True)
+        await yard.advance(3)
+        assert not await yard.there("Host", "h1")
+
+
+async def test_cordon_and_overcommit_reach_capacity() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(nodes=1, threads=2, memory=64 * GIB), overcommitMilli=4000)
+        await yard.take("a", "h1", milli_cores=8000)
+        with pytest.raises(Exception, match="no 1000 milli-cores"):
+            await yard.take("b", "h1")
+        await yard.patch("Host", "h1", unschedulable=True)
+        await yard.advance(1)
+        assert await yard.ready("Host", "h1") == ("Cordoned", "True", "Cordoned")
+        with pytest.raises(Exception, match="cordoned"):
+            await yard.take("b", "h1", milli_cores=0)
+
+
+async def test_a_report_that_changes_is_declared_again_and_what_vanished_is_lost() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2))
+        await yard.take("vm", "h1", devices=["gpu1"])
+        await yard.report("h1", inventory(gpus=1))
+        await yard.advance(1)
+        uses = {use.device: use.lost for use in await yard.store.capacity.devices()}
+        assert uses == {"gpu0": False, "gpu1": True}
+
+
+async def test_a_fake_host_is_tainted_by_its_nature() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(fake=True), taints=[{"key": "rack7"}])
+        host = await yard.load("h1")
+        assert host.status.taints == [FAKE_TAINT, "rack7"]
+
+
+async def test_a_jump_of_the_clock_loses_no_host() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory())
+        for jump in (86_400, -2 * 86_400):
+            yard.clock.jump(jump)
+            await yard.advance(3)
+            assert (await yard.load("h1")).reachable
+
+
+async def test_a_thousand_hosts_cost_little_while_nothing_happens() -> None:
+    async with Yard() as yard:
+        for n in range(50):
+            await yard.create("Host", f"h{n}")
+        revision = yard.store.revision
+        await yard.advance(60)
+        await asyncio.sleep(0)
+        assert yard.store.revision == revision, "who waits writes nothing"
+
+
+def test_validate_reads_names_and_taints() -> None:
+    taints = [Taint(key="a"), Taint(key="a"), Taint(key="*"), Taint(key=""), Taint(key="a b")]
+    causes = validate(Host(metadata=Metadata(name="Not A Name"), spec=HostSpec(taints=taints)), None)
+    assert [cause.field for cause in causes] == [
+        "metadata.name",
+        "spec.taints[1].key",
+        "spec.taints[2].key",
+        "spec.taints[3].key",
+        "spec.taints[4].key",
+    ]
+    assert validate(Host(metadata=Metadata(name="h1"), spec=HostSpec()), None) == []
+
+
+async def test_columns_show_the_report() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2, fake=True))
+        body = await yard.body("Host", "h1")
+        shown = {column.name: column.value(body) for column in KIND.columns}
+        assert (shown["Phase"], shown["Threads"], shown["GPUs"]) == ("Ready", 16, "2 × H100")
+        assert (shown["Fake"], shown["Taints"]) == (True, FAKE_TAINT)
+        empty = {column.name: column.value({"metadata": {}, "spec": {}}) for column in KIND.columns}
+        assert empty["Threads"] == 0

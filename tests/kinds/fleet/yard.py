@@ -1,0 +1,257 @@
+"""A yard of hosts for tests of the kinds of fleet: a real store, the real loop and feed, agents that only say things.
+
+A crash loses the process (loop, feed); the store's file, the clock and what the agents said stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import NotFound
+from bessemer.core.ports import CONTROLLER, Scope, Writer
+from bessemer.core.resource import API_VERSION, Key, Kind
+from bessemer.core.values import Allocation, ClaimSpec, Inventory, WorkloadRef
+from bessemer.kinds.context import Context, Imported
+from bessemer.kinds.fleet import claim, flavor, host, image
+from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.loop import Loop
+from bessemer.store import open_store, store_kinds
+from tests.kinds.world import Points, Stop, Tap
+
+KINDS: Sequence[Kind[Any, Any]] = (host.KIND, claim.KIND, flavor.KIND, image.KIND)
+PROJECT = "acme--research"
+ADMIN = Writer("user", "admin")
+HEARTBEAT_SECONDS = 45.0
+CALLS = frozenset({"declare", "withdraw", "release", "held", "image"})
+WRITES = frozenset({"create", "replace", "delete", "emit"})
+
+
+class Builder:
+    """An importer that takes its time, and refuses when told to."""
+
+    def __init__(self) -> None:
+        self.refuse: list[Exception] = []
+        self.percent = 0
+        self.built = 0
+
+    async def image(self, builtin: str) -> Imported:
+        if self.refuse:
+            raise self.refuse.pop(0)
+        self.built += 1
+        return Imported("sha256:" + "ab" * 32, 30_000_000, {"kernel": "6.1.0"})
+
+    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
+        raise AssertionError("no model is imported here")
+
+    def progress(self, name: str) -> int:
+        assert name == "image/micro-guest"
+        return self.percent
+
+
+class Yard:
+    """``async with Yard() as yard``: booted, and taken down at the end."""
+
+    def __init__(self, stop: Any = None) -> None:
+        self.clock = FakeClock()
+        self.points = Points()
+        self.points.arm(stop)
+        self.importer = Builder()
+        self.silent: set[str] = set()
+        self.crashes = 0
+        shared = "/dev/shm"
+        self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)
+
+    async def __aenter__(self) -> Self:
+        self.boot()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._down()
+        self._folder.cleanup()
+
+    def boot(self) -> None:
+        """Everything that the process holds, from nothing."""
+        path = Path(self._folder.name) / "store.db"
+        self.store = open_store(path, clock=self.clock, kinds=store_kinds(KINDS), seal_key=bytes(32))
+
+        def tapped(inner: Any, prefix: str, sort: Any, only: frozenset[str]) -> Any:
+            return Tap(inner, self.points, sort=sort, prefix=prefix, only=only)
+
+        objects = tapped(self.store.objects, "objects", "commit", WRITES)
+        self.fleet = FleetFeed(self.store.objects, self.clock)
+        ctx = Context(
+            objects=objects,
+            capacity=tapped(self.store.capacity, "capacity", "driver", CALLS),
+            ledger=self.store.ledger,
+            leases=tapped(self.store.leases, "leases", "driver", CALLS),
+            fleet=self.fleet,
+            importer=tapped(self.importer, "importer", "driver", CALLS),
+            clock=self.clock,
+        )
+        self.loop: Loop[Any] = Loop(
+            KINDS,
+            ctx,
+            objects=objects,
+            leases=self.store.leases,
+            events=tapped(self.store.events, "events", "commit", WRITES),
+            clock=self.clock,
+            writer=CONTROLLER,
+            workers=4,
+            jitter=lambda: 1.0,
+        )
+        self._tasks = [asyncio.create_task(self.loop.run()), asyncio.create_task(self.fleet.run())]
+
+    async def crash(self) -> None:
+        """The process is gone; a new one finds what it left."""
+        self.crashes += 1
+        await self._down()
+        self.points.dead, self.points.stop = False, None
+        self.boot()
+
+    async def _down(self) -> None:
+        self.points.dead = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.store.close()
+
+    # --- time ---
+
+    async def quiet(self) -> None:
+        """Until nothing moves by itself any more. A process that was stopped is started again."""
+        revision = -1
+        while revision != self.store.revision:
+            revision = self.store.revision
+            await self.fleet_read()
+            idle = asyncio.create_task(self.loop.idle())
+            await asyncio.wait([idle, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
+            await self.clock.advance(0)
+            if self._tasks[0].done():
+                _expect_stop(self._tasks[0])
+                await self.crash()
+                revision = -1
+
+    async def fleet_read(self) -> None:
+        waiting = asyncio.create_task(self.fleet.wait_ready())
+        await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, a second at a time; agents that are not silent are heard."""
+        for _ in range(max(1, int(seconds))):
+            for name in await self.joined():
+                if name not in self.silent:
+                    await self.heartbeat(name)
+            await self.clock.advance(min(1.0, seconds))
+            await self.quiet()
+
+    # --- what people and agents do ---
+
+    async def create(self, kind: str, name: str, spec: Mapping[str, Any] | None = None) -> None:
+        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": dict(spec or {})}
+        await self.store.objects.create(body, ADMIN)
+        await self.quiet()
+
+    async def patch(self, kind: str, name: str, **spec: Any) -> None:
+        body = await self.body(kind, name)
+        del body["metadata"]["resourceVersion"]
+        await self.store.objects.replace({**body, "spec": {**body["spec"], **spec}}, ADMIN)
+        await self.quiet()
+
+    async def delete(self, kind: str, name: str) -> None:
+        await self.store.objects.delete(Key(kind, "", name), ADMIN)
+        await self.quiet()
+
+    async def join(self, name: str, report: Inventory) -> None:
+        """What the api does for a join, and what the agent then says."""
+        body = await self.body("Host", name)
+        del body["metadata"]["resourceVersion"]
+        said = {**body, "status": {**body.get("status", {}), "keyFingerprint": "ab" * 32}}
+        await self.store.objects.replace(said, CONTROLLER, part="status")
+        await self.heartbeat(name)
+        await self.report(name, report)
+        await self.advance(1)
+
+    async def report(self, name: str, report: Inventory) -> None:
+        body = await self.body("Host", name)
+        del body["metadata"]["resourceVersion"]
+        said = {**body, "status": {**body.get("status", {}), "report": report.dump()}}
+        await self.store.objects.replace(said, Writer("agent", name), part="report")
+        await self.quiet()
+
+    async def heartbeat(self, name: str) -> None:
+        await self.store.leases.acquire(f"host/{name}", name, HEARTBEAT_SECONDS)
+
+    async def host(self, name: str, report: Inventory, **spec: Any) -> None:
+        """A Host that has joined."""
+        await self.create("Host", name, spec)
+        await self.join(name, report)
+
+    async def take(self, name: str, on: str, *, devices: Sequence[str] = (), milli_cores: int = 1000) -> str:
+        """A Claim, as a workload's control side takes it; answers its uid."""
+        spec = ClaimSpec(
+            host=on,
+            tenant="acme",
+            workload=WorkloadRef(kind="Instance", name=name, uid=f"w-{name}"),
+            devices=list(devices),
+            allocations=[Allocation(numa_node=0, milli_cores=milli_cores, memory_bytes=1 << 30)],
+        )
+        (stored,) = await self.store.capacity.take([(Key("Claim", PROJECT, name), spec, {})], CONTROLLER)
+        await self.quiet()
+        return stored.uid
+
+    async def end(self, name: str, on: str) -> None:
+        """The agent says Gone, and the workload lets go."""
+        key = Key("Claim", PROJECT, name)
+        body = orjson.loads((await self.store.objects.get(key)).body)
+        await self.store.objects.replace({**body, "status": {"phase": "Gone"}}, Writer("agent", on), part="status")
+        await self.store.capacity.release(key, CONTROLLER)
+        await self.quiet()
+
+    # --- what there is ---
+
+    async def joined(self) -> list[str]:
+        page = await self.store.objects.list(Scope(kind="Host"))
+        return [stored.key.name for stored in page.items if b'"keyFingerprint":"ab' in stored.body]
+
+    async def body(self, kind: str, name: str) -> dict[str, Any]:
+        namespace = PROJECT if kind == "Claim" else ""
+        found: dict[str, Any] = orjson.loads((await self.store.objects.get(Key(kind, namespace, name))).body)
+        return found
+
+    async def there(self, kind: str, name: str) -> bool:
+        try:
+            await self.body(kind, name)
+        except NotFound:
+            return False
+        return True
+
+    async def load(self, name: str) -> Host:
+        return Host.load((await self.store.objects.get(Key("Host", "", name))).body)
+
+    async def ready(self, kind: str, name: str) -> tuple[str, str, str]:
+        """Phase, status and reason of Ready."""
+        status = (await self.body(kind, name)).get("status", {})
+        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        return status.get("phase", ""), ready.get("status", ""), ready.get("reason", "")
+
+    async def events(self) -> list[str]:
+        page = await self.store.objects.list(Scope(kind="Event"))
+        return [orjson.loads(stored.body)["reason"] for stored in page.items]
+
+
+def _expect_stop(task: asyncio.Task[None]) -> None:
+    error = task.exception()
+    stopped = isinstance(error, Stop) or (isinstance(error, BaseExceptionGroup) and error.split(Stop)[1] is None)
+    if error is not None and not stopped:
+        raise error
