@@ -316,6 +316,21 @@ async def test_a_new_owner_takes_its_new_dependents_along(store: Store) -> None:
         await store.objects.get(child.key)
 
 
+async def test_a_project_goes_empty_or_not_at_all(store: Store) -> None:
+    project = await make(store, "Project", PROJECT, namespace="")
+    thing = await make(store, "Thing", "a")
+    await store.events.emit(thing.key, thing.uid, "Made", "It is there")
+    await store.objects.delete(project.key, ALICE)
+    with pytest.raises(Forbidden, match="being deleted"):
+        await make(store, "Thing", "late")
+    with pytest.raises(Conflict, match="still holds a Thing"):
+        await store.objects.replace(body("Project", PROJECT, namespace=""), CONTROLLER)
+    await store.objects.delete(thing.key, ALICE)
+    await store.objects.replace(body("Project", PROJECT, namespace=""), CONTROLLER)
+    with pytest.raises(NotFound):
+        await store.objects.get(project.key)
+
+
 # --- lists ------------------------------------------------------------------------------------------------------
 
 

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 
 from sqlalchemy import delete, select
 
+from bessemer.core.errors import Conflict
 from bessemer.core.ports import Writer
 from bessemer.store import audit, documents, quota
-from bessemer.store.kinds import CLAIM, EVENT, StoreKind
+from bessemer.store.kinds import CLAIM, EVENT, PROJECT, StoreKind
 from bessemer.store.rows import BY_UID, Row, exists, remove, save
-from bessemer.store.schema import dependents, of
+from bessemer.store.schema import dependents, objects, of
 from bessemer.store.writer import Tx
 
 Kinds = Mapping[str, StoreKind]
 
+_ANY = select(objects.c.name).where(of(objects.c.kind), of(objects.c.namespace)).limit(1)
 _OF_OWNER = select(dependents.c.uid).where(of(dependents.c.owner)).order_by(dependents.c.uid)
 _OWNERS = select(dependents.c.owner).where(of(dependents.c.uid))
 _FORGET = delete(dependents).where(of(dependents.c.owner))
@@ -44,7 +46,12 @@ def mark(tx: Tx, row: Row, writer: Writer, verb: str) -> Row:
 
 
 def finish_deletion(tx: Tx, row: Row, writer: Writer, kinds: Kinds, *, verb: str = "delete") -> Row:
-    """Remove the row and begin the deletion of what it owned. Answers the row with the deletion's revision."""
+    """Remove the row and begin the deletion of what it owned. Answers the row with the deletion's revision.
+
+    Raises Conflict for a project in which something is left: it would belong to nobody.
+    """
+    if row.key.kind == PROJECT:
+        _require_empty(tx, row.key.name, kinds)
     first = _drop(tx, row, writer, kinds, verb)
     orphaned = deque(_orphans(tx, row.uid))
     while orphaned:
@@ -63,6 +70,12 @@ def _drop(tx: Tx, row: Row, writer: Writer, kinds: Kinds, verb: str) -> Row:
         quota.count(tx, row.key.namespace, facts.meter, -1)
     audit.append(tx, writer, verb, row.key, row.uid)
     return remove(tx, row)
+
+
+def _require_empty(tx: Tx, project: str, kinds: Kinds) -> None:
+    for kind, facts in kinds.items():
+        if facts.namespaced and kind != EVENT and tx.one(_ANY, of_kind=kind, of_namespace=project) is not None:
+            raise Conflict(f"project {project} still holds a {kind}")
 
 
 def _orphans(tx: Tx, owner: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What the store has to know of each kind, as values: it knows no kind by itself but Claim, Host and Event."""
+"""What the store has to know of each kind, as values: by itself it knows Claim, Host, Project and Event alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bessemer.core.values import Quota
 
 CLAIM = "Claim"
 HOST = "Host"
+PROJECT = "Project"
 EVENT = "Event"
 
 

@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
+from bessemer.core.errors import AlreadyExists, Conflict, Expired, Forbidden, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.store import audit, documents, ledger, quota, rules
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
-from bessemer.store.kinds import CLAIM, HOST, StoreKind
+from bessemer.store.kinds import CLAIM, HOST, PROJECT, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
 from bessemer.store.writer import Committer, Tx
@@ -122,12 +122,20 @@ def _create(tx: Tx, said: Document, key: Key, kinds: Kinds, writer: Writer) -> S
     if find(tx, key) is not None:
         raise AlreadyExists(f"{key} exists already")
     document = documents.fresh(said, key, facts, now=tx.now)
+    _require_open(tx, key)
     require_owners(tx, document)
     if facts.meter:
         quota.count(tx, key.namespace, facts.meter, 1)
     row = save(tx, document, None)
     audit.append(tx, writer, "create", key, row.uid)
     return row.stored()
+
+
+def _require_open(tx: Tx, key: Key) -> None:
+    """Nothing is made in a project that is going away: it might go before it is seen. Raises Forbidden."""
+    project = find(tx, Key(PROJECT, "", key.namespace)) if key.namespace else None
+    if project is not None and documents.deleting(project.document()):
+        raise Forbidden(f"project {key.namespace} is being deleted: nothing new is made there")
 
 
 def require_owners(tx: Tx, document: Document) -> None:

@@ -26,15 +26,20 @@ _UPDATE = update(sealed).values(ciphertext=bindparam("ciphertext")).where(*_THIS
 _NONCE_BYTES = 12
 
 
+def cipher(key: bytes) -> ChaCha20Poly1305:
+    """What seals under ``key``. Raises ValueError below 32 bytes."""
+    if len(key) < 32:
+        raise ValueError("the key that seals has at least 32 bytes")
+    return ChaCha20Poly1305(hashlib.sha256(b"bessemer seal v1" + key).digest())
+
+
 class SealedTable:
     """Implements `ports.Sealed`."""
 
-    def __init__(self, committer: Committer, reader: Reader, key: bytes) -> None:
-        if len(key) < 32:
-            raise ValueError("the key that seals has at least 32 bytes")
+    def __init__(self, committer: Committer, reader: Reader, cipher: ChaCha20Poly1305) -> None:
         self._committer = committer
         self._reader = reader
-        self._cipher = ChaCha20Poly1305(hashlib.sha256(b"bessemer seal v1" + key).digest())
+        self._cipher = cipher
 
     async def put(self, uid: str, field: str, secret: bytes) -> None:
         """Keep a secret for an object that exists. Raises NotFound."""

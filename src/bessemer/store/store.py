@@ -10,7 +10,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from bessemer.store.metrics import Metrics
 from bessemer.store.objects import ObjectTable
 from bessemer.store.reader import Reader
 from bessemer.store.schema_versions import prepare
-from bessemer.store.sealed import SealedTable
+from bessemer.store.sealed import SealedTable, cipher
 from bessemer.store.sqlite import Session, Texts
 from bessemer.store.writer import Committer, Tx, read_counter
 
@@ -91,13 +92,12 @@ class _Place:
 
     def __init__(self, path: str | Path) -> None:
         self.durable = str(path) != ":memory:"
-        self._temporary = ""
+        self._forget: Callable[[], object] = lambda: None
         if not self.durable:
-            shared = Path("/dev/shm")
-            self._temporary = tempfile.mkdtemp(
-                prefix="bessemer-store-", dir=shared if os.access(shared, os.W_OK) else None
-            )
-            path = Path(self._temporary) / "store.db"
+            shared = "/dev/shm"
+            folder = tempfile.mkdtemp(prefix="bessemer-store-", dir=shared if os.access(shared, os.W_OK) else None)
+            self._forget = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            path = Path(folder) / "store.db"
         self.path = Path(path)
         self._lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -109,9 +109,11 @@ class _Place:
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def close(self) -> None:
-        os.close(self._lock)
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        """Let another process have it."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self._forget()
 
 
 def open_store(
@@ -127,6 +129,7 @@ def open_store(
     ``kinds`` says by name what the store must know of each (see `store_kinds`); ``seal_key`` has 32 bytes or more.
     Raises Unavailable where another process has it open, or a newer release wrote it.
     """
+    seal = cipher(seal_key)
     place = _Place(path)
     texts = Texts()
 
@@ -154,7 +157,7 @@ def open_store(
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock),
         audit=Trail(committer, reader),
-        sealed=SealedTable(committer, reader, seal_key),
+        sealed=SealedTable(committer, reader, seal),
         events=EventTable(committer),
         metrics=metrics,
         history=history or History(),

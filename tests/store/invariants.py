@@ -1,0 +1,120 @@
+"""What must hold of a store's file at any commit, read with nothing of ours: SQL and JSON."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+Rows = list[tuple[Any, ...]]
+
+
+def check(path: Path) -> None:
+    """Raise AssertionError where the file contradicts itself."""
+    connection = sqlite3.connect(path)
+    try:
+        objects = {
+            row[:3]: row[3:]
+            for row in connection.execute("SELECT kind, namespace, name, uid, revision, body, labels FROM objects")
+        }
+        documents = {key: json.loads(row[2]) for key, row in objects.items()}
+        _history(connection, objects, documents)
+        _indexes(connection, documents)
+        _capacity(connection, documents)
+        _ledger(connection, documents)
+    finally:
+        connection.close()
+
+
+def _history(connection: sqlite3.Connection, objects: dict[Any, Any], documents: dict[Any, Any]) -> None:
+    counters = dict(connection.execute("SELECT name, value FROM counters").fetchall())
+    changes: Rows = connection.execute(
+        "SELECT revision, type, kind, namespace, name, body FROM changes ORDER BY revision"
+    ).fetchall()
+    assert [row[0] for row in changes] == list(range(counters["floor"] + 1, counters["revision"] + 1))
+    for key, row in objects.items():
+        metadata = documents[key]["metadata"]
+        assert (metadata["resourceVersion"], metadata["uid"]) == (str(row[1]), row[0])
+    for row in changes:
+        assert json.loads(row[5])["metadata"]["resourceVersion"] == str(row[0])
+    last = {tuple(row[2:5]): row for row in changes}
+    for key, change in last.items():
+        if change[1] == 2:
+            assert key not in objects
+        else:
+            assert objects[key][1:3] == (change[0], change[5])
+
+
+def _indexes(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
+    labels = {
+        (*key[:1], label, value, *key[1:])
+        for key, document in documents.items()
+        for label, value in document["metadata"].get("labels", {}).items()
+    }
+    assert set(connection.execute("SELECT kind, label, value, namespace, name FROM labels")) == labels
+    owners = {
+        (reference["uid"], document["metadata"]["uid"])
+        for document in documents.values()
+        for reference in document["metadata"].get("ownerReferences", ())
+    }
+    living = {document["metadata"]["uid"] for document in documents.values()}
+    kept = set(connection.execute("SELECT owner, uid FROM dependents"))
+    assert {pair for pair in owners if pair[0] in living} <= kept
+    assert {row[0] for row in connection.execute("SELECT uid FROM sealed")} <= living
+
+
+def _capacity(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
+    claims = [document for key, document in documents.items() if key[0] == "Claim"]
+    held = {(c["spec"]["host"], d): c["metadata"]["uid"] for c in claims for d in c["spec"].get("devices", ())}
+    assert len(held) == sum(len(c["spec"].get("devices", ())) for c in claims)
+    rows: Rows = connection.execute("SELECT host, device, model, claim FROM devices WHERE claim <> ''").fetchall()
+    assert {(row[0], row[1]): row[3] for row in rows} == held
+    models = {(row[0], row[1]): row[2] for row in rows}
+    nodes: Counter[tuple[str, int, str]] = Counter()
+    used: Counter[tuple[str, str]] = Counter()
+    for c in claims:
+        spec = c["spec"]
+        scopes = [f"project/{c['metadata']['namespace']}", f"tenant/{spec['tenant']}"]
+        for part in spec["allocations"]:
+            nodes[spec["host"], part["numaNode"], "cores"] += part["milliCores"]
+            nodes[spec["host"], part["numaNode"], "memory"] += part["memoryBytes"]
+        for scope in scopes:
+            used[scope, "claims"] += 1
+            used[scope, "devices/*"] += len(spec.get("devices", ()))
+            for device in spec.get("devices", ()):
+                used[scope, f"devices/{models[spec['host'], device]}"] += 1
+            used[scope, "milli_cores"] += sum(part["milliCores"] for part in spec["allocations"])
+            used[scope, "memory_bytes"] += sum(part["memoryBytes"] for part in spec["allocations"])
+    for key in documents:
+        if key[0] == "Instance":
+            used[f"project/{key[1]}", "instances"] += 1
+            used[f"tenant/{key[1].partition('--')[0]}", "instances"] += 1
+    kept = {row[:2]: row[2] for row in connection.execute("SELECT scope, meter, used FROM quota") if row[2]}
+    assert kept == {key: value for key, value in used.items() if value}
+    for host, node, cores, memory in connection.execute(
+        "SELECT host, node, milli_cores_used, memory_bytes_used FROM numa"
+    ):
+        assert (cores, memory) == (nodes.pop((host, node, "cores"), 0), nodes.pop((host, node, "memory"), 0))
+    assert not +nodes
+
+
+def _ledger(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
+    standing = {document["metadata"]["uid"] for key, document in documents.items() if key[0] == "Claim"}
+    intervals: dict[str, Rows] = {}
+    for uid, kind, at, state in connection.execute(
+        "SELECT claim_uid, kind, at, state FROM ledger WHERE kind IN ('open', 'state', 'close') ORDER BY id"
+    ):
+        intervals.setdefault(uid, []).append((kind, at, state))
+    for uid, rows in intervals.items():
+        kinds = [row[0] for row in rows]
+        assert kinds[0] == "open"
+        assert set(kinds[1:-1]) <= {"state"}
+        assert (kinds[-1] == "close") == (uid not in standing)
+        times = [row[1] for row in rows]
+        assert times == sorted(times)
+        states = [row[2] for row in rows if row[2]]
+        assert all(a != b for a, b in pairwise(states))
+    assert standing <= intervals.keys()

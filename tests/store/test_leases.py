@@ -1,0 +1,90 @@
+"""Leases: one holder, a fence that grows, and a wall clock that may jump."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.store import Store, open_store
+from tests.store.conftest import KEY, KINDS
+
+
+async def test_one_holder_at_a_time(store: Store, clock: FakeClock) -> None:
+    mine = await store.leases.acquire("work", "a", 10, note="x")
+    assert mine is not None
+    assert (mine.holder, mine.fence, mine.expires_at, mine.note) == ("a", 1, clock.now() + 10, "x")
+    assert await store.leases.acquire("work", "b", 10) is None
+    await clock.advance(9)
+    renewed = await store.leases.acquire("work", "a", 10)
+    assert renewed is not None
+    assert (renewed.fence, renewed.expires_at) == (1, clock.now() + 10)
+    await clock.advance(11)
+    theirs = await store.leases.acquire("work", "b", 10)
+    assert theirs is not None
+    assert theirs.fence == 2
+    assert await store.leases.acquire("work", "a", 10) is None
+
+
+async def test_release_frees_and_the_fence_grows(store: Store) -> None:
+    await store.leases.acquire("work", "a", 10)
+    await store.leases.release("work", "b")
+    assert await store.leases.acquire("work", "b", 10) is None
+    await store.leases.release("work", "a")
+    again = await store.leases.acquire("work", "a", 10)
+    assert again is not None
+    assert again.fence == 2
+
+
+async def test_of_many_who_ask_one_gets_it(store: Store) -> None:
+    got = await asyncio.gather(*(store.leases.acquire("work", f"h{i}", 10) for i in range(50)))
+    assert sum(lease is not None for lease in got) == 1
+
+
+async def test_held_lists_what_is_under_a_prefix(store: Store, clock: FakeClock) -> None:
+    for name in ("host/b", "host/a", "hosts", "loop/x"):
+        await store.leases.acquire(name, "me", 10)
+    await store.leases.release("host/none", "me")
+    await clock.advance(20)
+    held = await store.leases.held("host/")
+    assert [(lease.name, lease.expires_at) for lease in held] == [
+        ("host/a", clock.now() - 10),
+        ("host/b", clock.now() - 10),
+    ]
+    await store.leases.release("host/a", "me")
+    assert [lease.name for lease in await store.leases.held("host/")] == ["host/b"]
+
+
+async def test_a_lease_changes_no_object(store: Store) -> None:
+    await store.leases.acquire("work", "a", 10)
+    assert store.revision == 0
+
+
+@pytest.mark.parametrize("jump", [86_400, -86_400])
+async def test_a_wall_clock_that_jumps_moves_no_lease(store: Store, clock: FakeClock, jump: int) -> None:
+    await store.leases.acquire("work", "a", 10)
+    await clock.advance(4)
+    clock.jump(jump)
+    assert await store.leases.acquire("work", "b", 10) is None
+    (held,) = await store.leases.held("work")
+    assert held.expires_at - clock.now() == pytest.approx(6)
+    await clock.advance(7)
+    assert await store.leases.acquire("work", "b", 10) is not None
+
+
+async def test_a_clock_set_back_while_the_store_was_closed(tmp_path: Path) -> None:
+    late, early = FakeClock(2_000_000_000), FakeClock(1_900_000_000)
+    store = open_store(tmp_path / "store.db", clock=late, kinds=KINDS, seal_key=KEY)
+    await store.leases.acquire("work", "dead", 10)
+    store.close()
+    store = open_store(tmp_path / "store.db", clock=early, kinds=KINDS, seal_key=KEY)
+    try:
+        assert await store.leases.acquire("work", "b", 10) is None
+        await early.advance(11)
+        lease = await store.leases.acquire("work", "b", 10)
+        assert lease is not None
+        assert lease.fence == 2
+    finally:
+        store.close()
