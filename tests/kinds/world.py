@@ -25,18 +25,16 @@ from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Bookmark, Lease, Part, Scope, Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
 from bessemer.core.units import GIB
-from bessemer.core.values import Decision, Device, Inventory, LedgerEntry, NumaNode, Refusal, Request
+from bessemer.core.values import Device, Inventory, LedgerEntry, NumaNode
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported
-from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop.loop import Loop
-from bessemer.placement import FleetArrays, Hold, HostFacts, decide
-from bessemer.store import Store, StoreKind, open_store
+from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
 from tests.kinds.host_bench import DIGEST, SECRET, BenchContent
 
@@ -47,6 +45,9 @@ Sort = Literal["driver", "commit"]
 Moment = Literal["before", "after"]
 Point = tuple[Sort, int, Moment]
 """The how-many-eth call of its sort, and on which side of it."""
+
+
+HEARTBEAT_SECONDS = 60.0
 
 
 class Stop(BaseException):
@@ -127,6 +128,8 @@ class WorldHost:
     qemu: FakeQemuWorld = field(default_factory=FakeQemuWorld)
     disks: FakeDiskWorld = field(default_factory=FakeDiskWorld)
     content: BenchContent = field(default_factory=BenchContent)
+    silent: bool = False
+    """Its agent is not heard: no heartbeat comes, and its loop does not run."""
 
     def __post_init__(self) -> None:
         self.engine = CountedEngine(self.clock)
@@ -195,40 +198,6 @@ class _AgentObjects:
         return changes
 
 
-class WorldFleet:
-    """`context.Fleet` over the arrays of placement, fed from the store when asked to `refresh`."""
-
-    def __init__(self, hosts: Mapping[str, WorldHost]) -> None:
-        self._arrays = FleetArrays()
-        self._held: set[str] = set()
-        for host in hosts.values():
-            taints = (FAKE_TAINT,) if host.inventory.fake else ()
-            self._arrays.set_host(HostFacts(name=host.name, inventory=host.inventory, taints=taints))
-
-    def decide(self, request: Request) -> Decision | Refusal:
-        return decide(self._arrays, request)
-
-    def assume(self, decision: Decision, claim_uid: str) -> None:
-        self._hold(claim_uid, Hold(decision.host, decision.devices, decision.allocations))
-
-    async def follow(self, store: Store) -> None:
-        """Keep the arrays as the Claims are, for ever."""
-        async for item in store.objects.watch(Scope(kind="Claim")):
-            if isinstance(item, Bookmark):
-                continue
-            if item.type == "DELETED":
-                self._arrays.drop(item.uid)
-                self._held.discard(item.uid)
-            else:
-                spec = Claim.load(item.body).spec
-                self._hold(item.uid, Hold(spec.host, tuple(spec.devices), tuple(spec.allocations)))
-
-    def _hold(self, uid: str, hold: Hold) -> None:
-        if uid not in self._held:
-            self._held.add(uid)
-            self._arrays.hold(uid, hold)
-
-
 @dataclass
 class WorldImporter:
     """Imports what it is asked for, or refuses."""
@@ -238,7 +207,7 @@ class WorldImporter:
     calls: int = 0
 
     async def image(self, builtin: str) -> Imported:
-        return Imported(DIGEST, 1, {})
+        return Imported(DIGEST, 28 << 20, {"kernel": "6.1.0-fake"})
 
     async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
         self.calls += 1
@@ -267,12 +236,15 @@ class World:
         self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)
         self._tasks: list[asyncio.Task[None]] = []
         self._loops: list[Loop[Any]] = []
-        self.kinds = {**store_kinds(KINDS), **_others()}
+        self.kinds = store_kinds(KINDS)
 
     async def __aenter__(self) -> Self:
         self.boot()
         await self._furnish()
         await self.until_ready("Model", "smol", namespace="")
+        await self.until_ready("Image", "micro", namespace="")
+        for host in self.hosts:
+            await self.until_ready("Host", host, namespace="")
         await self.until_ready("Project", PROJECT, namespace="")
         self.points.arm(self._stop)
         return self
@@ -282,6 +254,16 @@ class World:
     ) -> None:
         await self._down()
         self._folder.cleanup()
+
+    async def silence(self, host: str) -> None:
+        """The host's agent falls silent: from here on its part of the process is not there."""
+        self.hosts[host].silent = True
+        await self.crash()
+
+    async def hear(self, host: str) -> None:
+        """The host's agent is back."""
+        self.hosts[host].silent = False
+        await self.crash()
 
     # --- the process ---
 
@@ -296,7 +278,7 @@ class World:
             return Tap(inner, points, sort="commit", prefix=prefix, only=WRITES)
 
         objects, events = tapped(store.objects, "objects"), tapped(store.events, "events")
-        fleet = WorldFleet(self.hosts)
+        fleet = FleetFeed(store.objects, self.clock)
         ctx = Context(
             objects=objects,
             capacity=tapped(store.capacity, "capacity"),
@@ -312,6 +294,8 @@ class World:
         )
         self._loops = [loop]
         for host in self.hosts.values():
+            if host.silent:
+                continue
             kind = claim_kind(HOST_SIDES)
             agent: Loop[Any] = Loop(
                 [kind],
@@ -324,7 +308,7 @@ class World:
             )
             self._loops.append(agent)
         self._tasks = [asyncio.create_task(one.run()) for one in self._loops]
-        self._tasks.append(asyncio.create_task(fleet.follow(store)))
+        self._tasks.append(asyncio.create_task(fleet.run()))
 
     async def crash(self) -> None:
         """What the process held is gone; a new one finds the world as it was left."""
@@ -352,6 +336,7 @@ class World:
                 return
             assert self.clock.monotonic() < end, await self.explain()
             await self.clock.advance(self._step())
+            await self._beat()
 
     async def _after_stop(self) -> None:
         for task in self._tasks:
@@ -394,19 +379,31 @@ class World:
 
     async def _furnish(self) -> None:
         """Hosts, a tenant with a project, flavors, an image and a model."""
-        objects = self.store.objects
         for host in self.hosts.values():
-            await objects.create(body("Host", host.name, namespace="", spec={}), USER)
-            await self.store.capacity.declare(host.name, host.inventory)
+            await self._join(host)
         await self.create("Tenant", "acme", {}, namespace="")
         await self.create("Project", PROJECT, {}, namespace="")
         await self.create("Flavor", "small", {"cpus": 2, "memory": "256Mi", "disk": "1Gi"}, namespace="")
         await self.create("Flavor", "serve", {"cpus": 1, "memory": "1Gi"}, namespace="")
         await self.create("Image", "micro", {}, namespace="")
-        image = {**body("Image", "micro", namespace="", spec={}), "status": {"phase": "Ready", "digest": DIGEST}}
-        await objects.replace(image, CONTROLLER, part="status")
         wheel = {"package": "m", "version": "1.0", "member": "m/m.gguf"}
         await self.create("Model", "smol", {"source": {"wheel": wheel}, "sha256": MODEL_SHA}, namespace="")
+
+    async def _join(self, host: WorldHost) -> None:
+        """What enrolment, inspection and the heartbeat of a host leave in the store."""
+        objects = self.store.objects
+        await objects.create(body("Host", host.name, namespace="", spec={}), USER)
+        said = body("Host", host.name, namespace="", spec={})
+        await objects.replace({**said, "status": {"keyFingerprint": "ab"}}, CONTROLLER, part="status")
+        report = {**said, "status": {"report": host.inventory.dump()}}
+        await objects.replace(report, Writer("agent", host.name), part="report")
+        await self._beat()
+
+    async def _beat(self) -> None:
+        """The heartbeats of all hosts that are not silent."""
+        for host in self.hosts.values():
+            if not host.silent:
+                await self.store.leases.acquire(f"host/{host.name}", "agent", HEARTBEAT_SECONDS)
 
     async def create(self, kind: str, name: str, spec: Mapping[str, Any], *, namespace: str = PROJECT) -> None:
         """As a user does; outside of the process, so never stopped."""
@@ -465,18 +462,6 @@ class World:
 
         await self.until(holds)
 
-    async def set_reachable(self, host: str, *, reachable: bool) -> None:
-        """What the Host's own control side does when a heartbeat runs out or comes back."""
-        condition = {
-            "type": "Reachable",
-            "status": "True" if reachable else "False",
-            "reason": "Heartbeat" if reachable else "HeartbeatLost",
-            "message": "" if reachable else "not heard of for 60 s",
-            "lastTransitionTime": "2025-06-15T15:06:40Z",
-        }
-        said = {**body("Host", host, namespace="", spec={}), "status": {"conditions": [condition]}}
-        await self.store.objects.replace(said, CONTROLLER, part="status")
-
     # --- what must hold at the end ---
 
     async def check_clean(self) -> None:
@@ -512,9 +497,3 @@ def body(kind: str, name: str, *, namespace: str = PROJECT, spec: Mapping[str, A
     """An object as a user writes it."""
     place = {"namespace": namespace} if namespace else {}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **place}, "spec": dict(spec)}
-
-
-def _others() -> dict[str, StoreKind]:
-    """Kinds that stand still here."""
-    still = {name: StoreKind(namespaced=False) for name in ("Host", "Flavor", "Image")}
-    return {**still, "Claim": StoreKind(namespaced=True)}

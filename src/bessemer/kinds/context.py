@@ -26,7 +26,12 @@ class Fleet(Protocol):
         ...
 
     def assume(self, decision: Decision, claim_uid: str) -> None:
-        """Count a taken decision at once, before the change feed brings its Claim."""
+        """Count a decision at once, until the change feed brings its Claim. ``WORKLOAD_UID/REPLICA`` stands for the uid
+        of a Claim that is still to be taken."""
+        ...
+
+    def forget(self, claim_uid: str) -> None:
+        """Take an assumption back: the Claim was not taken."""
         ...
 
 

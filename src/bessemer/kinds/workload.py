@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bessemer.core.errors import NotFound
+from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Change, Key, Resource
 from bessemer.core.units import parse_bytes
@@ -19,7 +19,7 @@ from bessemer.core.values import ClaimSpec, Decision, Refusal, Request, Tolerati
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
-from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.fleet.host import REACHABLE, Host
 from bessemer.kinds.tenancy.tenant import tenant_of
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
@@ -96,8 +96,14 @@ async def take(
         "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
         "ownerReferences": [workload.owner_reference().dump()],
     }
-    (stored,) = await ctx.capacity.take([(claim_key(workload, replica), spec, metadata)], CONTROLLER)
-    ctx.fleet.assume(decision, stored.uid)
+    # Held in the arrays while the transaction is under way: others decide meanwhile, and would want the same place.
+    held = f"{workload.uid}/{replica}"
+    ctx.fleet.assume(decision, held)
+    try:
+        await ctx.capacity.take([(claim_key(workload, replica), spec, metadata)], CONTROLLER)
+    except BessemerError:
+        ctx.fleet.forget(held)
+        raise
 
 
 async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:
@@ -130,14 +136,10 @@ async def host_view(ctx: Context, name: str) -> HostView:
     host = await read(ctx, Host, name=name)
     if host is None:
         return HostView(name, reachable=False, fenced=True, message=f"Host {name} is gone")
-    reachable = host.status.condition("Reachable")
+    reachable = host.status.condition(REACHABLE)
     silent = reachable is not None and reachable.status != "True"
-    return HostView(
-        name,
-        reachable=not silent,
-        fenced=host.spec.fenced,
-        message=f"Host {name} is silent: {reachable.message or reachable.reason}" if silent and reachable else "",
-    )
+    message = f"Host {name} is silent: {reachable.message or reachable.reason}" if silent and reachable else ""
+    return HostView(name, reachable=not silent, fenced=host.status.fenced, message=message)
 
 
 async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, HostView]:
