@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, DriverError, Unavailable
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Wait
 from bessemer.loop import work
@@ -271,7 +272,9 @@ async def test_a_deadline_outlives_a_restart(run):
     assert again.shelf.status(A).condition("Stuck").status == "True"
 
 
-async def test_a_hanging_reconcile_is_cancelled_and_said(run):
+async def test_a_hanging_reconcile_is_cancelled_and_said(run, monkeypatch):
+    monkeypatch.setattr("bessemer.loop.loop.GRACE_SECONDS", 0.01)
+
     async def hang(ctx: Any, obj: Any) -> Outcome:
         await asyncio.Event().wait()
         raise AssertionError
@@ -380,7 +383,7 @@ async def test_when_history_ran_out_everything_is_listed_anew(run):
 
 
 async def test_of_two_loops_one_works_and_the_other_takes_over(run):
-    clock, shelf = FakeClockFactory()
+    clock, shelf = FakeClock(), Shelf()
     leases = OneLease(clock)
     one, two = Calls(Done(again=1.0)), Calls(Done(again=1.0))
     first = await run(pots(one), shelf=shelf, clock=clock, leases=leases, holder="one")
@@ -397,7 +400,7 @@ async def test_of_two_loops_one_works_and_the_other_takes_over(run):
 
 
 async def test_work_that_outlives_its_lease_is_dropped(run):
-    clock, shelf = FakeClockFactory()
+    clock, shelf = FakeClock(), Shelf()
     leases = OneLease(clock)
     gate = asyncio.Event()
 
@@ -417,7 +420,7 @@ async def test_work_that_outlives_its_lease_is_dropped(run):
 
 
 async def test_a_lease_store_that_is_away_ends_the_work_when_the_lease_runs_out(run):
-    clock, shelf = FakeClockFactory()
+    clock, shelf = FakeClock(), Shelf()
     leases = OneLease(clock)
     bench = await run(pots(), shelf=shelf, clock=clock, leases=leases, holder="one")
 
@@ -457,9 +460,3 @@ async def test_fail_is_a_warning_and_is_looked_at_again(run):
     assert bench.said.all == [("Broken", "It leaks.", True)]
     await bench.advance(30)
     assert len(calls) == 2
-
-
-def FakeClockFactory():
-    from bessemer.core.clock import FakeClock
-
-    return FakeClock(), Shelf()

@@ -41,12 +41,16 @@ class Leadership:
         self._metrics = metrics
         self._gained = gained
         self._held: dict[str, tuple[int, float]] = {}
-        self._ending = False
+        self._asked = asyncio.Event()
 
     def fence(self, kind: str) -> int | None:
         """The fencing number under which this loop may work on the kind, or None."""
         held = self._held.get(kind)
         return held[0] if held is not None and self._clock.monotonic() < held[1] else None
+
+    async def asked(self) -> None:
+        """Return when every lease has been asked for once."""
+        await self._asked.wait()
 
     async def run(self) -> None:
         """Acquire and renew, for ever; a third of a lease's time between two attempts."""
@@ -66,6 +70,7 @@ class Leadership:
     async def _round(self) -> bool:
         """Ask for every lease. False where all are held for good and nobody need ask again."""
         await asyncio.gather(*(self._ask(kind) for kind in self._metrics))
+        self._asked.set()
         return any(math.isfinite(self._held.get(kind, (0, 0.0))[1]) for kind in self._metrics)
 
     async def _ask(self, kind: str) -> None:

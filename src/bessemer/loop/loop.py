@@ -116,6 +116,7 @@ class Loop(Generic[C]):
 
     async def idle(self) -> None:
         """Return when every feed has listed and no name waits for a worker or is worked on. Timers don't count."""
+        await self._leadership.asked()
         await self._synced.wait()
         await self._queue.quiet()
 

@@ -131,6 +131,8 @@ class Yard:
         revision = -1
         while revision != self.store.revision:
             revision = self.store.revision
+            # What was handed to the writer's thread before this is answered before it.
+            await self.store.leases.acquire("barrier", "test", 1.0)
             await self.fleet_read()
             idle = asyncio.create_task(self.loop.idle())
             await asyncio.wait([idle, *self._tasks], return_when=asyncio.FIRST_COMPLETED)

@@ -74,6 +74,5 @@ KIND: Kind[Context, Claim] = Kind(
         Column(name="Fake", value=at("spec", "fake", default=False), type="boolean"),
         Column(name="Reason", value=at("status", "reason"), wide=True),
         Column(name="Restarts", value=at("status", "restarts", default=0), type="integer", wide=True),
-        Column(name="Age", value=at("metadata", "creationTimestamp"), type="date"),
     ),
 )

@@ -78,6 +78,5 @@ KIND: Kind[Context, Flavor] = Kind(
         Column(name="Model", value=at("spec", "gpuModel", default="")),
         Column(name="NUMA", value=at("spec", "numa", default="preferred"), wide=True),
         Column(name="Description", value=at("spec", "description", default=""), wide=True),
-        Column(name="Age", value=at("metadata", "creationTimestamp"), type="date"),
     ),
 )

@@ -267,6 +267,5 @@ KIND: Kind[Context, Host] = Kind(
         Column(name="Isolation", value=at("status", "report", "isolation"), wide=True),
         Column(name="Agent", value=at("status", "report", "agentVersion"), wide=True),
         Column(name="Message", value=at("status", "message"), wide=True),
-        Column(name="Age", value=at("metadata", "creationTimestamp"), type="date"),
     ),
 )

@@ -103,6 +103,5 @@ KIND: Kind[Context, Image] = Kind(
         Column(name="Kernel", value=at("status", "kernel")),
         Column(name="Progress", value=at("status", "progressPercent", default=0), type="integer", wide=True),
         Column(name="Digest", value=at("status", "digest"), wide=True),
-        Column(name="Age", value=at("metadata", "creationTimestamp"), type="date"),
     ),
 )

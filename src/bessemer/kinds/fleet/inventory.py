@@ -48,6 +48,7 @@ class FleetFeed:
         self._arrays = FleetArrays()
         self._assumed: deque[tuple[float, str]] = deque()
         self._known: dict[str, set[str]] = {"Host": set(), "Claim": set()}
+        self._since: dict[str, int | None] = {"Host": None, "Claim": None}
         self._unread = {"Host", "Claim"}
         self._read = asyncio.Event()
         self._refusals: dict[Request, Refusal] = {}
@@ -108,19 +109,19 @@ class FleetFeed:
             self.forget(self._assumed.popleft()[1])
 
     async def _follow(self, source: _Source) -> None:
-        since: int | None = None
         while True:
             try:
-                since = await self._watch(source, since)
+                await self._watch(source)
             except Expired:
                 log.info("history ran out, reading the fleet anew", kind=source.kind)
-                since = None
+                self._since[source.kind] = None
             except BessemerError as error:
                 log.warning("watch interrupted", kind=source.kind, error=str(error), internal=error.internal)
-                await self._clock.sleep(_RETRY_SECONDS)
+            await self._clock.sleep(_RETRY_SECONDS)
 
-    async def _watch(self, source: _Source, since: int | None) -> int | None:
-        """One watch until it ends; answers the revision from which the next goes on."""
+    async def _watch(self, source: _Source) -> None:
+        """One watch until it ends, and the revision kept from which the next goes on."""
+        since = self._since[source.kind]
         listing = since is None
         listed: set[str] = set()
         async for item in self._objects.watch(Scope(kind=source.kind), since=since):
@@ -128,14 +129,11 @@ class FleetFeed:
                 name = source.apply(item)
                 if listing:
                     listed.add(name)
-                else:
-                    since = item.revision
-                continue
-            if listing:
+                    continue
+            elif listing:
                 listing = False
                 self._listed(source, listed)
-            since = item.revision
-        return since
+            self._since[source.kind] = item.revision
 
     def _listed(self, source: _Source, listed: set[str]) -> None:
         for gone in self._known[source.kind] - listed:

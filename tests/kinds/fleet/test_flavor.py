@@ -1,0 +1,81 @@
+"""Flavor: a size, and nothing that moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bessemer.core.resource import READ, Metadata
+from bessemer.kinds.fleet.flavor import KIND, Flavor, FlavorSpec, validate
+from tests.kinds.fleet.yard import Yard
+
+SPEC = {"cpus": 2, "memory": "4Gi"}
+
+
+def flavor(name: str = "small", **spec: Any) -> Flavor:
+    return Flavor(metadata=Metadata(name=name), spec=FlavorSpec(**{**SPEC, **spec}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        ({}, []),
+        ({"gpus": 8, "gpu_model": "H100", "same_switch": True, "same_nvlink": True}, []),
+        ({"memory": "1Mi"}, ["spec.memory"]),
+        ({"memory": "100Ti", "disk": "2Pi"}, ["spec.memory", "spec.disk"]),
+        ({"gpu_model": "H100", "same_switch": True}, ["spec.gpuModel", "spec.sameSwitch"]),
+        ({"same_nvlink": True}, ["spec.sameNvlink"]),
+    ],
+)
+def test_validate(spec: dict[str, Any], fields: list[str]) -> None:
+    assert [cause.field for cause in validate(flavor(**spec), None)] == fields
+    assert [cause.field for cause in validate(flavor(**spec), flavor())] == fields
+
+
+def test_a_name_is_a_label() -> None:
+    assert [cause.field for cause in validate(flavor("a.b"), None)] == ["metadata.name"]
+
+
+async def test_converges() -> None:
+    """What has no control side is what it should be as soon as it is there, whoever runs."""
+    async with Yard() as yard:
+        await yard.create("Flavor", "small", SPEC)
+        revision = yard.store.revision
+        await yard.advance(400)
+        assert yard.store.revision == revision
+
+
+async def test_converges_when_run_twice() -> None:
+    async with Yard() as yard:
+        await yard.create("Flavor", "small", SPEC)
+        before = await yard.body("Flavor", "small")
+        await yard.crash()
+        await yard.advance(20)
+        assert await yard.body("Flavor", "small") == before
+
+
+async def test_converges_after_a_crash_at_every_driver_call() -> None:
+    async with Yard() as yard:
+        await yard.create("Flavor", "small", SPEC)
+        await yard.patch("Flavor", "small", cpus=4)
+        assert yard.points.names["driver"] == [], "there is none"
+
+
+async def test_deletes_cleanly() -> None:
+    async with Yard() as yard:
+        await yard.create("Flavor", "small", SPEC)
+        await yard.delete("Flavor", "small")
+        assert not await yard.there("Flavor", "small")
+
+
+def test_is_denied_to_another_tenant() -> None:
+    for role in ("anyone", "tenant-admin", "member", "reader"):
+        assert set(KIND.rights[role]) == set(READ), "flavors are the platform's: every tenant reads, none writes"
+    assert not set(KIND.rights) & {"agent", "gateway", "portal"}
+
+
+def test_columns() -> None:
+    body = flavor(gpus=1).dump()
+    shown = {column.name: column.value(body) for column in KIND.columns}
+    assert (shown["CPUs"], shown["Memory"], shown["GPUs"]) == (2, "4Gi", 1)

@@ -1,0 +1,158 @@
+"""FleetFeed: the arrays follow Hosts and Claims, change by change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Expired, Unavailable
+from bessemer.core.ports import Bookmark, Scope
+from bessemer.core.resource import Change
+from bessemer.core.values import Decision, Refusal
+from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, FleetFeed
+from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
+from tests.placement.hosts import ask, inventory
+
+
+def placed(fleet: FleetFeed, **request) -> Decision:
+    answer = fleet.decide(ask(**request))
+    assert isinstance(answer, Decision), answer
+    return answer
+
+
+def refused(fleet: FleetFeed, **request) -> Refusal:
+    answer = fleet.decide(ask(**request))
+    assert isinstance(answer, Refusal), answer
+    return answer
+
+
+async def test_before_it_has_read_the_fleet_it_decides_nothing() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock)
+        assert not feed.ready()
+        with pytest.raises(Unavailable):
+            feed.decide(ask())
+
+
+async def test_it_follows_hosts_and_claims() -> None:
+    async with Yard() as yard:
+        await yard.create("Host", "h1")
+        assert str(refused(yard.fleet)) == "1 host: not reachable"
+        await yard.join("h1", inventory(gpus=2))
+        await yard.advance(20)
+        assert placed(yard.fleet, device_count=2).host == "h1"
+        await yard.take("vm", "h1", devices=["gpu0"])
+        assert str(refused(yard.fleet, device_count=2)) == "1 host: short of 2 GPUs (1 free)"
+        await yard.end("vm", "h1")
+        assert placed(yard.fleet, device_count=2).host == "h1"
+        await yard.patch("Host", "h1", unschedulable=True)
+        assert str(refused(yard.fleet)) == "1 host: cordoned"
+        await yard.patch("Host", "h1", unschedulable=False, taints=[{"key": "mine"}])
+        assert refused(yard.fleet).cheapest == "tolerate mine"
+        yard.silent.add("h1")
+        await yard.advance(HEARTBEAT_SECONDS + 2)
+        assert str(refused(yard.fleet)) == "1 host: not reachable"
+        await yard.delete("Host", "h1")
+        await yard.advance(2)
+        assert str(refused(yard.fleet)) == "there are no hosts"
+
+
+async def test_a_fake_host_is_for_those_who_tolerate_it() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(fake=True))
+        await yard.advance(20)
+        assert str(refused(yard.fleet)) == "1 host: tainted bessemer.dev/fake"
+        assert placed(yard.fleet, tolerations=("bessemer.dev/fake",)).fake
+
+
+async def test_what_was_there_is_read_after_a_start() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        await yard.take("vm", "h1", devices=["gpu0"])
+        await yard.crash()
+        await yard.quiet()
+        assert str(refused(yard.fleet, device_count=1)) == "1 host: short of 1 GPU (0 free)"
+
+
+async def test_an_assumption_counts_until_its_claim_is_seen_or_its_time_is_over() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        decision = placed(yard.fleet, device_count=1)
+        yard.fleet.assume(decision, "w-vm/0")
+        refused(yard.fleet, device_count=1)
+        yard.fleet.forget("w-vm/0")
+        placed(yard.fleet, device_count=1)
+        yard.fleet.assume(decision, "w-vm/0")
+        await yard.advance(ASSUMED_SECONDS)
+        placed(yard.fleet, device_count=1)
+        yard.fleet.assume(decision, "w-vm/0")
+        uid = await yard.take("vm", "h1", devices=["gpu0"])
+        yard.fleet.assume(decision, uid)
+        await yard.advance(ASSUMED_SECONDS + 1)
+        assert str(refused(yard.fleet, device_count=1)) == "1 host: short of 1 GPU (0 free)"
+        await yard.end("vm", "h1")
+        assert placed(yard.fleet, device_count=1), "nothing of the assumption is left"
+
+
+async def test_a_refusal_is_worked_out_once_until_something_changes() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory())
+        await yard.advance(20)
+        first = refused(yard.fleet, cores=1000)
+        assert refused(yard.fleet, cores=1000) is first
+        await yard.take("vm", "h1")
+        assert refused(yard.fleet, cores=1000) is not first
+
+
+class Script:
+    """Objects whose watches play what a test wrote: items, and errors to raise."""
+
+    def __init__(self, hosts: list[list[Change | Bookmark | Exception]]) -> None:
+        self.hosts = hosts
+        self.since: list[int | None] = []
+
+    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        if scope.kind == "Claim":
+            yield Bookmark(1)
+            await asyncio.Event().wait()
+        self.since.append(since)
+        for item in self.hosts.pop(0):
+            if isinstance(item, Exception):
+                raise item
+            yield item
+        if not self.hosts:
+            await asyncio.Event().wait()
+
+
+async def host_change(revision: int, name: str) -> Change:
+    async with Yard() as yard:
+        await yard.host(name, inventory())
+        await yard.advance(20)
+        host = await yard.load(name)
+        body = host.model_dump_json(by_alias=True, exclude_none=True).encode()
+        return Change(revision, "ADDED", host.key, host.uid, "", body)
+
+
+async def test_it_goes_on_after_an_interruption_and_lists_anew_only_when_history_ran_out() -> None:
+    one, two = await host_change(2, "h1"), await host_change(3, "h2")
+    script = Script(
+        [
+            [one, two, Bookmark(3), Unavailable("away")],
+            [Bookmark(9), Expired("list again")],
+            [two, Bookmark(12)],
+        ]
+    )
+    clock = FakeClock()
+    feed = FleetFeed(script, clock)  # type: ignore[arg-type]
+    task = asyncio.create_task(feed.run())
+    await clock.advance(5)
+    assert script.since == [None, 3, None]
+    assert placed(feed).host == "h2"
+    assert str(refused(feed, cores=100)).startswith("1 host"), "h1 vanished while nobody told"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
