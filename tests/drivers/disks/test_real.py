@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,20 +57,6 @@ async def test_a_damaged_disk_is_said_to_be(tmp_path: Path) -> None:
 async def test_a_uid_that_is_none_is_refused(tmp_path: Path, uid: str) -> None:
     with pytest.raises(ValueError, match="not a uid"):
         await QcowDisks(tmp_path).create(uid, GIB)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(mount)], capture_output=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip("mounting a file system needs root")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 async def test_a_full_disk_refuses_and_recovers(small: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from bessemer.core.errors import DriverError
 from bessemer.core.units import MIB
+from bessemer.drivers.cgroup import Limits
 from bessemer.drivers.guest.protocol import BuiltImage
 from bessemer.drivers.inspect.real import own_addresses
 from bessemer.drivers.qemu import traces
@@ -188,6 +189,33 @@ async def test_a_guest_is_found_and_ended_without_its_directory(real: RealRig) -
 async def test_another_state_directory_is_none_of_ours(real: RealRig, tmp_path: Path, image: BuiltImage) -> None:
     await real.new().start(await real.spec())
     assert await RealRig(tmp_path / "other", image).new().running() == ()
+
+
+async def test_a_full_disk_refuses_a_start(real: RealRig, small: Path) -> None:
+    real.root = small
+    qemu = real.new()
+    spec = await real.spec()
+    with pytest.raises(DriverError) as caught:
+        await qemu.start(spec)
+    assert caught.value.reason == "DiskFull"
+    await qemu.remove(spec.uid)
+    assert await qemu.uids() == frozenset()
+
+
+async def test_a_guest_past_its_memory_is_ended_and_it_is_said_why(real: RealRig) -> None:
+    if real.cgroups is None:
+        pytest.skip("limits of memory need root")
+    spec = await real.spec()
+    qemu = real.new()
+    guest = await qemu.start(spec)
+    real.cgroups.create(spec.uid, Limits(memory_bytes=48 * MIB))
+
+    async def gone() -> bool:
+        return await qemu.find(spec.uid) is None
+
+    await real.until(gone)
+    assert guest.pid not in {running.pid for running in await qemu.running()}
+    assert "want of memory" in await qemu.last_words(spec.uid)
 
 
 async def test_qemu_that_hangs_is_said_to_be_and_can_be_killed(real: RealRig) -> None:

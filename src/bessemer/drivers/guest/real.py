@@ -1,4 +1,4 @@
-"""Builds the micro-guest from the distribution's kernel and busybox packages."""
+"""Builds the micro-guest from Debian's kernel and busybox packages, whichever release this machine runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bessemer.drivers.guest.modules import ModuleTree
 from bessemer.drivers.guest.packages import Package, Packages
 from bessemer.drivers.guest.protocol import BuiltImage, Progress
 
-KERNELS = ("linux-image-cloud-amd64", "linux-image-virtual", "linux-image-amd64")
+KERNELS = ("linux-image-cloud-amd64", "linux-image-amd64")
 """The first that the distribution has is taken: the smaller, the faster it boots."""
 
 MODULES = (

@@ -55,7 +55,11 @@ class KvmProbe:
         if not os.access(self._device, os.R_OK | os.W_OK):
             return Verdict("tcg", f"{self._device} is not open to this user")
         trouble = await run_guest("kvm", "host", program=self._program)
-        return Verdict("tcg", f"KVM runs no guest: {trouble}") if trouble else Verdict("kvm")
+        if trouble:
+            return Verdict("tcg", f"KVM runs no guest: {trouble}")
+        if os.geteuid() == 0 and not _open_to_others(self._device):
+            return Verdict("tcg", f"{self._device} is root's alone, and guests do not run as root: give it to a group")
+        return Verdict("kvm")
 
     async def _version(self) -> str:
         try:
@@ -83,6 +87,11 @@ class KvmProbe:
         except OSError:
             # Without a cache the next look probes again, which is slower and no less right.
             return
+
+
+def _open_to_others(device: Path) -> bool:
+    mode = device.stat().st_mode
+    return mode & 0o060 == 0o060 or mode & 0o006 == 0o006
 
 
 async def run_guest(accel: str, cpu: str, *, program: str = PROGRAM, seconds: float = PROBE_SECONDS) -> str:

@@ -68,6 +68,21 @@ class Home:
         return self.path / "qemu.err"
 
 
+def held(home: Home) -> bool:
+    """Whether a launch or a QEMU of this guest may be alive: the lock is held, or gone with the directory."""
+    try:
+        lock = os.open(home.lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 async def launch(spec: MachineSpec, home: Home, *, confinement: Confinement, enter: tuple[str, ...]) -> bool:
     """Start the guest's QEMU and return once it answers; False where another launch of it holds the lock.
 

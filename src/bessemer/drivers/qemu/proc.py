@@ -24,6 +24,11 @@ def guests(home: Path) -> Iterator[Running]:
             yield Running(uid, pid, started_at)
 
 
+def find(home: Path, uid: str) -> Running | None:
+    """The guest's process below ``home``, or None."""
+    return next((guest for guest in guests(home) if guest.uid == uid), None)
+
+
 def alive(process: Running) -> bool:
     """Whether that very process runs, and is no zombie."""
     return _started_at(process.pid) == process.started_at

@@ -91,7 +91,7 @@ class Qemu(Protocol):
         """Start the guest, or find the one that runs. Returns when QEMU answers, not when the guest is up.
 
         Raises DriverError ``DigestMismatch``, ``ImageInvalid``, ``DiskFull``, ``DiskInUse``, ``OutOfMemory``,
-        ``CgroupRefused``, ``QemuMissing``, ``GuestStartFailed``.
+        ``CgroupRefused``, ``IsolationUnavailable``, ``QemuMissing``, ``GuestStartFailed``.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Virtual machines on QEMU below one state directory.
 
-What is known of a guest is asked of the kernel each time (`proc`): nothing is remembered here but who is at a console,
+What is known of a guest is asked of the kernel each time: nothing that is remembered here is believed without looking,
 so a new object does as well as the one that started the guests.
 """
 
@@ -19,7 +19,7 @@ from bessemer.drivers.cgroup import Cgroups, Limits
 from bessemer.drivers.qemu import proc, qmp, traces
 from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.console import attach
-from bessemer.drivers.qemu.launch import Home, launch
+from bessemer.drivers.qemu.launch import Home, held, launch
 from bessemer.drivers.qemu.protocol import OVERHEAD_BYTES, Console, GuestState, MachineSpec, Running
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -38,6 +38,7 @@ class LocalQemu:
         self._confinement = confinement
         self._cgroups = cgroups
         self._attached: set[str] = set()
+        self._seen: dict[str, Running] = {}
 
     async def start(self, spec: MachineSpec) -> Running:
         deadline = asyncio.get_running_loop().time() + _LAUNCH_SECONDS
@@ -57,7 +58,13 @@ class LocalQemu:
         return found
 
     async def find(self, uid: str) -> Running | None:
-        return next((guest for guest in proc.guests(self._root) if guest.uid == uid), None)
+        seen = self._seen.pop(uid, None)
+        if seen is None or not proc.alive(seen):
+            # Whoever holds the lock may be a guest: only then is it worth to look through all processes.
+            seen = proc.find(self._root, uid) if held(self._home(uid)) else None
+        if seen is not None:
+            self._seen[uid] = seen
+        return seen
 
     async def running(self) -> tuple[Running, ...]:
         return tuple(sorted(proc.guests(self._root), key=lambda guest: guest.uid))
@@ -93,7 +100,7 @@ class LocalQemu:
         await self.kill(uid)
 
     async def kill(self, uid: str) -> None:
-        while (guest := await self.find(uid)) is not None:
+        while (guest := proc.find(self._root, uid)) is not None:
             _end(guest)
             if not await _gone(guest, _END_SECONDS):
                 raise DriverError("GuestUnresponsive", "the guest's process does not end")
@@ -120,7 +127,9 @@ class LocalQemu:
         return await attach(self._home(uid).console, lambda: self._attached.discard(uid))
 
     async def last_words(self, uid: str) -> str:
-        return traces.tail(self._home(uid).errors, 2048)
+        usage = self._cgroups.usage(uid) if self._cgroups else None
+        ended = "the kernel ended QEMU for want of memory\n" if usage and usage.oom_kills else ""
+        return traces.tail(self._home(uid).errors, 2048 - len(ended)) + ended
 
     def _home(self, uid: str) -> Home:
         if not _UID.match(uid):
