@@ -20,7 +20,7 @@ from bessemer.drivers.process.protocol import End, Isolation
 from tests.drivers.llamacpp.conftest import ALIAS, SECRET, RealHost, ready
 
 STAND_IN = """
-import http.server, json, os, socketserver, sys, time
+import http.server, json, os, socketserver, sys, threading
 settings = json.load(sys.stdin)
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ async def test_a_stand_in_that_makes_sense_passes(real_host: RealHost, pretend: 
         ("self.answer(b'', 500)", "status 500"),
         ("self.answer(b'x' * (50 << 20))", "status 200"),
         ("self.close_connection = True", "broke off"),
-        ("time.sleep(60)", "no answer within"),
+        ("threading.Event().wait()", "no answer within"),
     ],
 )
 async def test_nonsense_is_told(real_host: RealHost, pretend: Callable[..., None], act: str, message: str) -> None:
@@ -149,7 +149,7 @@ async def test_its_secret_is_nowhere_to_be_read(real_host: RealHost) -> None:
 @pytest.mark.real
 async def test_its_door_is_for_root_alone(real_host: RealHost) -> None:
     if await real_host.processes.isolation() is not Isolation.STRONG:
-        pytest.skip("an ordinary user's engine is the user itself")
+        pytest.skip("doors are sealed by root")
     running = await real_host.engine.start(real_host.spec())
     await ready(real_host)
     folder = Path(running.door).parent
@@ -169,7 +169,7 @@ async def test_a_door_that_is_a_link_is_no_door(real_host: RealHost, pretend: Ca
     """An engine that points its door at another socket would have the gateway talk to it."""
     pretend(
         "",
-        program="import json, os, sys, time\nos.symlink('/run/x.sock', json.load(sys.stdin)['door']); time.sleep(60)",
+        program="import json, os, signal, sys\nos.symlink('/run/x.sock', json.load(sys.stdin)['door']); signal.pause()",
     )
     await real_host.engine.start(real_host.spec())
     with pytest.raises(DriverError, match="something else than a socket") as refusal:
@@ -180,7 +180,7 @@ async def test_a_door_that_is_a_link_is_no_door(real_host: RealHost, pretend: Ca
 @pytest.mark.real
 async def test_a_sealed_door_cannot_be_swapped(real_host: RealHost, pretend: Callable[..., None]) -> None:
     if await real_host.processes.isolation() is not Isolation.STRONG:
-        pytest.skip("an ordinary user's engine is the user itself")
+        pytest.skip("doors are sealed by root")
     pretend("try: os.unlink(settings['door'])\n        except OSError as error: self.answer(str(error).encode())\n")
     await real_host.engine.start(real_host.spec())
     with pytest.raises(DriverError) as refusal:

@@ -16,12 +16,12 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.llamacpp.doors import Doors
 from bessemer.drivers.llamacpp.fake_server import Behaviour, Counters, FakeModel, FakeServer
-from bessemer.drivers.llamacpp.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine
+from bessemer.drivers.llamacpp.protocol import EngineMetrics, EngineSpec, Listen, ProbeResult, RunningEngine
 from bessemer.drivers.llamacpp.sense import PROBE_BODY, engine_ended, judge
 from bessemer.drivers.process.fake import FakeProcesses
 from bessemer.drivers.process.protocol import Confined, End, Ended, Stats
 
-__all__ = ["Behaviour", "Counters", "FakeEngine", "FakeModel", "Trouble"]
+__all__ = ["Behaviour", "Counters", "FakeDoorway", "FakeEngine", "FakeModel", "Trouble"]
 
 
 @dataclass(slots=True)
@@ -166,3 +166,39 @@ async def _shut(engine: _Fake | None) -> None:
     if engine is not None and engine.server is not None:
         await engine.server.close()
         engine.server = None
+
+
+class FakeDoorway:
+    """Doorways to the engines of a `FakeEngine`: addresses that nothing listens at, from port 40000 on."""
+
+    def __init__(self, engine: FakeEngine, *, on_call: Hook = no_hook) -> None:
+        self._engine = engine
+        self._on_call = on_call
+        self._open: dict[str, tuple[int, str]] = {}
+        self._next_port = 40_000
+        self.taken: set[int] = set()
+
+    async def open(self, uid: str, listen: Listen) -> str:
+        self._on_call("doorway.open")
+        running = await self._engine.processes.find(uid)
+        if running is None:
+            raise engine_ended(await self._engine.processes.ended(uid))
+        if listen.port in self.taken:
+            raise DriverError("PortTaken", f"port {listen.port} of {listen.host} is in use")
+        known = self._open.get(uid)
+        if known is None or known[0] != running.pid:
+            self._next_port += 1
+            self._open[uid] = known = (running.pid, f"{listen.host}:{listen.port or self._next_port}")
+        self._on_call("doorway.open.done")
+        return known[1]
+
+    async def find(self, uid: str) -> str | None:
+        self._on_call("doorway.find")
+        running = await self._engine.processes.find(uid)
+        known = self._open.get(uid)
+        return known[1] if running is not None and known is not None and known[0] == running.pid else None
+
+    async def close(self, uid: str) -> None:
+        self._on_call("doorway.close")
+        self._open.pop(uid, None)
+        self._on_call("doorway.close.done")

@@ -60,6 +60,43 @@ class EngineMetrics:
     tokens_predicted_total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a doorway listens and whom it believes: PEM files of the host's certificate and key, and of the CA.
+
+    ``port`` 0 takes a free one.
+    """
+
+    host: str
+    port: int
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+class Doorway(Protocol):
+    """The way to an engine's door for a gateway on another machine: TLS that only ``system:gateway`` may enter.
+
+    It lives beside the engine and dies with it; open it again after each start.
+    """
+
+    async def open(self, uid: str, listen: Listen) -> str:
+        """Open it, or keep the one that is open; the address as ``HOST:PORT``.
+
+        With a renewed certificate a new one takes over the port, and the old one stays for the streams it has.
+        Raises DriverError: ``EngineExited`` (no engine runs), ``EngineStarting`` (it has no door yet), ``PortTaken``.
+        """
+        ...
+
+    async def find(self, uid: str) -> str | None:
+        """The address of the one that is open."""
+        ...
+
+    async def close(self, uid: str) -> None:
+        """Close it at once, streams included. One that is closed is fine."""
+        ...
+
+
 class Engine(Protocol):
     """Engines of one host, by Claim uid. Each method may raise what `Processes` raises; those named raise more."""
 

@@ -9,7 +9,7 @@ the agent that started it; pid files are never trusted, a process is known by it
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -61,6 +61,18 @@ class Parts(Protocol):
 
     async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
         """SIGTERM, and after the grace SIGKILL to its whole session. Returns when it is gone; twice is fine."""
+        ...
+
+
+class Companions(Protocol):
+    """Processes of ours beside a confined one: trusted, outside its namespaces, and gone when it is killed."""
+
+    async def accompany(self, uid: str, argv: Sequence[str], *, keep: Sequence[int] = ()) -> Part:
+        """Start one beside the living process of the uid; it inherits the descriptors. Raises ``ProcessFailed``."""
+        ...
+
+    async def companions(self, uid: str) -> tuple[tuple[Part, tuple[str, ...]], ...]:
+        """Those that live, with their command lines, oldest first."""
         ...
 
 

@@ -14,14 +14,14 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from bessemer.core.errors import DriverError, Invalid
 from bessemer.core.units import show_bytes
-from bessemer.drivers.process import procfs
+from bessemer.drivers.process import companions, procfs
 from bessemer.drivers.process.parts import HostParts
-from bessemer.drivers.process.protocol import Confined, End, Ended, Isolation, Running, Stats, check_uid
+from bessemer.drivers.process.protocol import Confined, End, Ended, Isolation, Part, Running, Stats, check_uid
 from bessemer.drivers.process.tail import tail
 from bessemer.drivers.process.walls import Walls, trial
 
@@ -101,6 +101,14 @@ class HostProcesses:
         if code is None:
             return Ended(End.CRASHED, None, "ended unseen")
         return Ended(End.EXITED if code == 0 else End.CRASHED, code, f"exit status {code}")
+
+    async def accompany(self, uid: str, argv: Sequence[str], *, keep: Sequence[int] = ()) -> Part:
+        if await self.find(uid) is None:
+            raise DriverError("ProcessFailed", "there is no process to accompany")
+        return companions.accompany(self._walls, uid, argv, keep=keep)
+
+    async def companions(self, uid: str) -> tuple[tuple[Part, tuple[str, ...]], ...]:
+        return companions.companions(self._walls, check_uid(uid))
 
     async def log(self, uid: str, *, follow: bool = False) -> AsyncIterator[bytes]:
         async def living() -> bool:

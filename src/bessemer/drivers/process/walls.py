@@ -19,7 +19,7 @@ from bessemer.drivers.process.parts import spawn
 from bessemer.drivers.process.protocol import Confined, check_uid
 from bessemer.drivers.process.users import Users
 
-_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 _END_SECONDS = 10.0
 _SETTLE_SECONDS = 2.0
 
@@ -35,12 +35,12 @@ class Walls:
         self.root = os.geteuid() == 0
         self._scope = sha256(str(self.state).encode()).hexdigest()[:12]
         here = procfs.entry(os.getpid())
-        self._depth = len(here.depth_pids) if here is not None else 1
+        self.depth = len(here.depth_pids) if here is not None else 1
         cgroups = Cgroups(f"bessemer/{self._scope}/confined")
-        self._cgroups = cgroups if cgroups.available else None
-        self.strong = self.root and self._cgroups is not None
+        self.cgroups = cgroups if cgroups.available else None
+        self.strong = self.root and self.cgroups is not None
         self._users = Users(users) if self.root else None
-        self._children: set[int] = set()
+        self.children: set[int] = set()
 
     def folder(self, uid: str) -> Path:
         """Where the uid's log and end are kept."""
@@ -48,12 +48,12 @@ class Walls:
 
     def uids(self) -> frozenset[str]:
         """Every uid that may have a process."""
-        grouped = self._cgroups.uids() if self._cgroups is not None else frozenset()
+        grouped = self.cgroups.uids() if self.cgroups is not None else frozenset()
         return grouped | frozenset(os.listdir(self.state) if self.state.is_dir() else ())
 
     def usage(self, uid: str) -> Usage | None:
         """What the uid's cgroup counted, if it has one."""
-        return self._cgroups.usage(uid) if self._cgroups is not None else None
+        return self.cgroups.usage(uid) if self.cgroups is not None else None
 
     def user(self, uid: str) -> int:
         """The numeric user that the uid's process has, or had."""
@@ -62,67 +62,68 @@ class Walls:
 
     def inside(self, uid: str) -> list[procfs.Entry]:
         """Every living process behind the uid's walls, bwrap's own included, oldest first."""
-        if self._cgroups is not None:
-            found = map(procfs.entry, self._cgroups.pids(uid))
+        if self.cgroups is not None:
+            found = map(procfs.entry, self.cgroups.pids(uid))
         else:
-            found = map(procfs.entry, _family(procfs.with_argument(self._marker(uid))))
+            found = map(procfs.entry, _family(procfs.with_argument(self.marker(uid))))
         return sorted((one for one in found if one is not None), key=lambda one: (one.started_ticks, one.pid))
 
     def main(self, uid: str) -> procfs.Entry | None:
         """The tenant's process: the second of its pid namespace, whose first is bwrap's."""
-        procfs.reap(self._children)
-        inner = (one for one in self.inside(check_uid(uid)) if len(one.depth_pids) == self._depth + 1)
+        procfs.reap(self.children)
+        inner = (one for one in self.inside(check_uid(uid)) if len(one.depth_pids) == self.depth + 1)
         # While it still belongs to root it is on its way out of bwrap, and no tenant's yet.
         return next((one for one in inner if one.depth_pids[-1] == 2 and (one.user or not self.root)), None)
 
     async def build(self, confined: Confined) -> int:
         """Start the shim and everything below it; returns the shim's pid. Raises OSError or DriverError."""
         await self.end(confined.uid)
-        if self._cgroups is not None:
-            await self._cgroups.remove(confined.uid)  # with its count of earlier ends for want of memory
+        if self.cgroups is not None:
+            await self.cgroups.remove(confined.uid)  # with its count of earlier ends for want of memory
         user = self._take_user(confined)
         self._prepare(confined, user)
         pid = self._spawn(confined, user)
-        self._children.add(pid)
+        self.children.add(pid)
         return pid
 
     async def end(self, uid: str) -> None:
         """End all that belongs to the uid, and wait until its shim has written down how."""
-        marker = self._marker(uid)
+        marker = self.marker(uid)
         deadline = asyncio.get_running_loop().time() + _END_SECONDS
-        while members := procfs.with_argument(marker):
+        while members := (*procfs.with_argument(marker), *procfs.with_argument(companion(marker))):
             late = asyncio.get_running_loop().time() > deadline - _END_SECONDS / 2
             if asyncio.get_running_loop().time() > deadline:
                 raise DriverError("ProcessFailed", "the confined process does not end")
-            if self._cgroups is not None:
-                await self._cgroups.kill(uid)
+            if self.cgroups is not None:
+                await self.cgroups.kill(uid)
             for pid in members:
                 # The shim ends by itself once its child is gone; only one that hangs is ended.
                 if late or shim.__file__ not in procfs.arguments(pid):
                     procfs.send(pid, signal.SIGKILL)
             await asyncio.sleep(0.005)
-            procfs.reap(self._children)
-        if self._cgroups is not None:
-            await self._cgroups.kill(uid)
+            procfs.reap(self.children)
+        if self.cgroups is not None:
+            await self.cgroups.kill(uid)
 
     async def settled(self, uid: str) -> None:
         """Wait a moment for the shim of a process that is gone to write down how it went."""
         for _ in range(int(_SETTLE_SECONDS / 0.01)):
-            procfs.reap(self._children)
-            if not procfs.with_argument(self._marker(uid)):
+            procfs.reap(self.children)
+            if not procfs.with_argument(self.marker(uid)):
                 return
             await asyncio.sleep(0.01)
 
     async def remove(self, uid: str) -> None:
         """End what belongs to the uid and leave nothing of it."""
         await self.end(check_uid(uid))
-        if self._cgroups is not None:
-            await self._cgroups.remove(uid)
+        if self.cgroups is not None:
+            await self.cgroups.remove(uid)
         shutil.rmtree(self.folder(uid), ignore_errors=True)
         if self._users is not None:
             self._users.drop(_owner(self.state, uid))
 
-    def _marker(self, uid: str) -> str:
+    def marker(self, uid: str) -> str:
+        """The word by which the uid's processes are found."""
         return f"{self._scope}/{uid}"
 
     def _take_user(self, confined: Confined) -> int | None:
@@ -141,13 +142,13 @@ class Walls:
             source.mkdir(mode=0o700, parents=True, exist_ok=True)
             if user is not None:
                 os.chown(source, user, user, follow_symlinks=False)
-        if self._cgroups is not None:
+        if self.cgroups is not None:
             # Two of the processes are bwrap's.
             limits = Limits(confined.cores_milli, confined.memory_bytes, confined.pids_max + 2)
-            self._cgroups.create(confined.uid, limits)
+            self.cgroups.create(confined.uid, limits)
 
     def _spawn(self, confined: Confined, user: int | None) -> int:
-        folder, marker = self.folder(confined.uid), self._marker(confined.uid)
+        folder, marker = self.folder(confined.uid), self.marker(confined.uid)
         with ExitStack() as stack:
             options = _memory_file(stack, "\0".join(sandbox.options(confined, root=self.root)).encode())
             denied = _memory_file(stack, seccomp.program())
@@ -161,10 +162,15 @@ class Walls:
             bwrap = [sandbox.BWRAP, "--args", str(options), "--seccomp", str(denied), "--json-status-fd", str(status)]
             # The marker is an argument, so that the process is found by it; inside it names the tenant's own claim.
             bwrap += ["--setenv", "BESSEMER_CONFINED", marker, "--"]
-            bwrap += sandbox.inside(confined, user=user, limited=self._cgroups is not None)
-            enter = self._cgroups.enter(confined.uid) if self._cgroups is not None else ()
+            bwrap += sandbox.inside(confined, user=user, limited=self.cgroups is not None)
+            enter = self.cgroups.enter(confined.uid) if self.cgroups is not None else ()
             python = (sys.executable, "-I", "-S", shim.__file__, marker, str(folder), ",".join(map(str, keep)), "--")
-            return spawn((*python, *enter, *bwrap), env=_ENVIRONMENT, output=None, stdin=stdin, keep=keep)
+            return spawn((*python, *enter, *bwrap), env=ENVIRONMENT, output=None, stdin=stdin, keep=keep)
+
+
+def companion(marker: str) -> str:
+    """The word by which what accompanies the marked process is found."""
+    return f"{marker}/beside"
 
 
 def _owner(state: Path, uid: str) -> str:
@@ -186,7 +192,7 @@ async def trial(*, root: bool) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
     )
     _, said = await process.communicate()
     if process.returncode != 0:
