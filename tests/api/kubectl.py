@@ -56,10 +56,14 @@ class Kubectl:
 
 def kubectl(served: Served, *, token: str = "") -> Kubectl:
     """kubectl as the administrator, or with somebody's bearer, in the project acme--lab."""
-    credentials: dict[str, str] = {"token": token} if token else {
-        "client-certificate": str(served.path("admin.crt", served.admin.certificate)),
-        "client-key": str(served.path("admin.key", served.admin.key)),
-    }
+    credentials: dict[str, str] = (
+        {"token": token}
+        if token
+        else {
+            "client-certificate": str(served.path("admin.crt", served.admin.certificate)),
+            "client-key": str(served.path("admin.key", served.admin.key)),
+        }
+    )
     ca = served.path("ca.crt", served.world.ca.certificate)
     config = {
         "apiVersion": "v1",

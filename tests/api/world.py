@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from argon2 import PasswordHasher
 
 from bessemer.api import Api, ApiContext, Limits, Pair, Ports, Terms, create_ca, listen, make_app, serve, server_tls
 from bessemer.api.ca import CertificateAuthority, Peer
@@ -121,6 +123,12 @@ class World:
         return str(reply.json["token"])
 
 
+@functools.cache
+def hashed(password: str) -> bytes:
+    """A real hash costs 30 ms, so the people of the tests share one."""
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(password).encode()
+
+
 def tenant(name: str, **members: str) -> dict[str, Any]:
     people = [{"user": user, "role": role.replace("_", "-")} for user, role in members.items()]
     return {"metadata": {"name": name}, "spec": {"members": people}}
@@ -181,8 +189,7 @@ async def _people(w: World) -> None:
     for user in ("ann", "mia", "rob", "eve", "new"):
         await w.create(f"{BASE}/users", named(user))
         made = await w.store.objects.get(Key("User", "", user))
-        # One real hash costs 30 ms: the people of the tests share it.
-        await w.api.state.passwords.put(made.uid, PASSWORD)
+        await w.store.sealed.put(made.uid, "password", hashed(PASSWORD))
 
 
 @dataclass

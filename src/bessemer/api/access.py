@@ -112,8 +112,9 @@ class Access:
             return Scope(kind=kind, namespace=namespace)
         if self.may(who, verb, target):
             return Scope(kind=kind)
-        tenants = [t for t in self._directory.tenants(who.name) if self._may_in(who, verb, target, t)]
-        if not tenants and not self._any_tenant(verb, resource):
+        mine = self._directory.tenants(who.name) if who.kind == "user" else ()
+        tenants = [t for t in mine if self._may_in(who, verb, target, t)]
+        if not tenants and not (who.kind == "user" and self._any_tenant(verb, resource)):
             raise forbidden(who, verb, target)
         if kind == "Tenant":
             return Scope(kind=kind, names=frozenset(tenants))

@@ -131,13 +131,13 @@ class _Endpoint:
             await response(call.connection.scope, receive, send)
 
     async def _decide(self, call: Call, method: str) -> Response | None:
-        rule = self._rules.get(method) or (self._rules.get("GET") if method == "HEAD" else None)
-        if rule is None:
-            raise WrongMethod("the server does not allow this method on the requested resource")
-        if rule.permission not in ("public", "vouched"):
+        rule = self._rules.get("GET" if method == "HEAD" else method)
+        if rule is None or rule.permission not in ("public", "vouched"):
             call.identity = await self._state.authenticator.authenticate(call.credentials)
             _ = call.who
-        call.target = target_of(call, rule)
+        call.target = target_of(call, rule or next(iter(self._rules.values())))
+        if rule is None:
+            raise WrongMethod("the server does not allow this method on the requested resource")
         await authorise(call, rule)
         return await rule.handler(call)
 

@@ -27,7 +27,7 @@ from bessemer.api.errors import not_found
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import Conflict, Forbidden, Invalid, Unauthenticated, Unavailable
+from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux
 
 TOKEN = "join"
@@ -36,6 +36,7 @@ COMMON_NAME_MAX = 64
 REGISTER_ATTEMPTS = 8
 REPLICA_SECRET = "replica"
 GROUPS = ("system:agents",)
+_BAD_TOKEN = "the join token is not good, or not any more: ask an administrator for a new one"
 
 
 async def token(call: Call) -> Response:
@@ -53,8 +54,10 @@ async def join(call: Call) -> Response:
     context, ports = call.state.context, call.state.ports
     said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, context.limits), context.limits.depth))
     csr, given, signature = (_text(said, field) for field in ("csr", "token", "signature"))
-    call.state.attempts.take(f"join/{call.credentials.source}")
-    host = await load(call, call.about)
+    try:
+        host = await load(call, call.about)
+    except NotFound as error:  # a stranger does not learn which hosts there are
+        raise Unauthenticated(_BAD_TOKEN) from error
     body = orjson.loads(host.body)
     name = body["metadata"]["name"]
     if given:
@@ -140,7 +143,7 @@ async def _require_token(call: Call, uid: str, given: str) -> None:
     kept = orjson.loads(sealed) if sealed else {}
     good = hmac.compare_digest(_digest(given), kept.get("digest", ""))
     if not good or kept["expires"] <= call.state.context.clock.now():
-        raise Unauthenticated("the join token is not good, or not any more: ask an administrator for a new one")
+        raise Unauthenticated(_BAD_TOKEN)
 
 
 def _require_signature(body: dict[str, Any], csr: str, signature: str) -> None:

@@ -157,12 +157,13 @@ async def _kind(call: Call, rule: Rule) -> None:
 
 
 async def _create(call: Call, target: Target) -> None:
-    """Whose a new Tenant or Project is, and the project of an object sent without one, stands in the body: there the
-    handler asks again."""
-    if "create" not in target.resource.verbs:
-        raise WrongMethod("the server does not allow this method on the requested resource")
-    if target.namespace or not (target.resource.namespaced or target.resource.stored in ("Tenant", "Project")):
+    """Whose a person's new Tenant or Project is, and the project of an object sent without one, stands in the body:
+    there the handler asks again."""
+    in_body = not target.namespace and (target.resource.namespaced or target.resource.stored in ("Tenant", "Project"))
+    if call.who.kind != "user" or not in_body:
         await call.state.access.require(call.who, "create", target)
+    elif "create" not in target.resource.verbs:
+        raise WrongMethod("the server does not allow this method on the requested resource")
 
 
 async def _status(call: Call, rule: Rule) -> None:

@@ -1,0 +1,266 @@
+"""Deny by default: every route of the table, asked with host A's certificate, says nothing of others' things;
+and what each person may do in a tenant, from the kinds' rows of rights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bessemer.api.ca import Peer
+from bessemer.api.routes import ROUTES, Rule
+from bessemer.api.shown import Resources
+from bessemer.core.resource import GROUP, VERSION
+from bessemer.kinds import KINDS
+from tests.api.world import ADMIN, BASE, GATEWAY, World, instance, named, tenant
+
+PUBLIC = {
+    ("GET", "/healthz"),
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/version"),
+    ("GET", "/api"),
+    ("GET", "/apis"),
+    ("GET", "/api/{version}"),
+    ("GET", "/apis/{group}"),
+    ("GET", "/apis/{group}/{version}"),
+    ("GET", "/openapi/v3"),
+    ("GET", "/openapi/v3/api/{version}"),
+    ("GET", "/openapi/v3/apis/{group}/{version}"),
+    ("POST", "/login"),
+}
+"""The written list of what a stranger may ask. A route joins it here, in review, or not at all."""
+
+FOR_ALL_SIGNED_IN = {("GET", "/whoami"), ("DELETE", "/login")}
+JOIN = f"{BASE}/hosts/{{name}}/join"
+
+
+def test_public_routes_are_those_of_the_written_list() -> None:
+    assert {(rule.method, rule.path) for rule in ROUTES if rule.permission == "public"} == PUBLIC
+    assert {rule.path for rule in ROUTES if rule.permission == "vouched"} == {JOIN}
+
+
+def test_no_route_is_written_twice() -> None:
+    rows = [(rule.method, rule.path) for rule in ROUTES]
+    assert len(rows) == len(set(rows))
+
+
+def cases() -> list[tuple[str, str, str]]:
+    """(method, path, permission) of every route that is not public, for every resource that its path can name."""
+    resources = Resources(KINDS).all
+    found = set()
+    for rule in ROUTES:
+        if (rule.method, rule.path) in PUBLIC | FOR_ALL_SIGNED_IN:
+            continue
+        if "{plural}" not in rule.path:
+            found.add((rule.method, filled(rule, {"plural": rule.plural}), rule.permission))
+            continue
+        for shown in resources:
+            core = rule.path.startswith("/api/")
+            if core == (shown.group == "") and shown.namespaced == ("{namespace}" in rule.path):
+                found.add((rule.method, filled(rule, {"plural": shown.plural}), rule.permission))
+            if core == (shown.group == "") and shown.namespaced and "{name}" not in rule.path:
+                found.add((rule.method, filled(rule, {"plural": shown.plural}), rule.permission))
+    return sorted(found)
+
+
+def filled(rule: Rule, parts: dict[str, str]) -> str:
+    version = "v1" if rule.path.startswith("/api/") else VERSION
+    names = {
+        "hosts": "b",
+        "namespaces": "other--lab",
+        "projects": "other--lab",
+        "tenants": "other",
+        "users": "eve",
+        "claims": "instance-theirs-0",
+        "instances": "theirs",
+    }
+    values = {
+        "group": GROUP,
+        "version": version,
+        "namespace": "other--lab",
+        "name": names.get(parts["plural"], "thing"),
+        "digest": "sha256:" + "0" * 64,
+        **parts,
+    }
+    return rule.path.format(**values)
+
+
+async def two_hosts(w: World) -> tuple[Peer, Peer]:
+    """Hosts a and b, with a Claim on b."""
+    a, b = await w.host("a"), await w.host("b")
+    await w.create(f"{BASE}/namespaces/other--lab/instances", instance("theirs"))
+    await w.claim("theirs", "b", "other--lab")
+    return a, b
+
+
+def body_for(method: str, path: str) -> tuple[Any, str]:
+    if method == "PATCH":
+        return {"metadata": {"labels": {"x": "y"}}}, "application/merge-patch+json"
+    if method in ("POST", "PUT"):
+        return {"metadata": {"name": path.rpartition("/")[2], "resourceVersion": "1"}, "spec": {}}, "application/json"
+    return None, ""
+
+
+async def test_host_a_sees_nothing_of_host_b_nor_of_anybody(w: World) -> None:
+    a, _ = await two_hosts(w)
+    asked = cases()
+    assert len(asked) > 150
+    wrong = []
+    for method, path, permission in asked:
+        if method == "WS":
+            continue  # asked over a real socket in test_streams
+        body, media = body_for(method, path)
+        reply = await w.call(method, path, body, peer=a, media=media)
+        refused = reply.code in (403, 404) or (permission == "vouched" and reply.code == 401)
+        its_own_list = method == "GET" and reply.code == 200 and path.rpartition("/")[2] in ("hosts", "claims")
+        if its_own_list:
+            assert all(item["metadata"]["name"] == "a" for item in reply.json["items"]), path
+        elif not refused:
+            wrong.append((method, path, reply.code, reply.body[:200]))
+    assert wrong == []
+
+
+async def test_strangers_get_401_everywhere_but_on_the_public_list(w: World) -> None:
+    for method, path, _ in cases():
+        if method == "WS":
+            continue
+        body, media = body_for(method, path)
+        reply = await w.call(method, path, body, peer=None, media=media)
+        assert reply.code == 401, (method, path, reply.code)
+        assert reply.headers["www-authenticate"] == 'Bearer realm="bessemer"'
+
+
+async def test_an_agent_reads_its_host_and_its_claims(w: World) -> None:
+    a, b = await two_hosts(w)
+    claim = f"{BASE}/namespaces/other--lab/claims/instance-theirs-0"
+    assert (await w.call("GET", f"{BASE}/hosts/b", peer=b)).code == 200
+    assert (await w.call("GET", claim, peer=b)).code == 200
+    assert (await w.call("GET", claim, peer=a)).code == 404
+    for query in ("", "?fieldSelector=spec.host=b"):
+        assert [c["metadata"]["name"] for c in (await w.call("GET", f"{BASE}/claims{query}", peer=b)).json["items"]]
+    assert (await w.call("GET", f"{BASE}/claims?fieldSelector=spec.host=b", peer=a)).json["items"] == []
+    assert (await w.call("GET", f"{claim}/secrets", peer=b)).json == {"secrets": {}}
+    assert (await w.call("GET", f"{claim}/secrets", peer=a)).code == 404
+    assert (await w.call("GET", f"{claim}/secrets", peer=ADMIN)).code == 403
+
+
+async def test_the_claims_status_is_its_agents_alone(w: World) -> None:
+    a, b = await two_hosts(w)
+    path = f"{BASE}/namespaces/other--lab/claims/instance-theirs-0/status"
+    body = {"metadata": {"name": "instance-theirs-0"}, "status": {"phase": "Running"}}
+    assert (await w.call("PUT", path, body, peer=a)).code == 404
+    assert (await w.call("PUT", path, body, peer=ADMIN)).code == 403
+    reply = await w.call("PUT", path, body, peer=b)
+    assert (reply.code, reply.json["status"]["phase"]) == (200, "Running")
+    wrong = {"metadata": {}, "status": {"phase": "Nonsense"}}
+    reply = await w.call("PUT", path, wrong, peer=b)
+    assert (reply.code, reply.json["details"]["causes"][0]["field"]) == (422, "status.phase")
+
+
+async def test_an_agent_reports_its_host_and_changes_nothing_else_of_it(w: World) -> None:
+    a, b = await two_hosts(w)
+    body = {"metadata": {"name": "a"}, "status": {"phase": "Fenced", "report": {"kernel": "6.1", "numa": []}}}
+    reply = await w.call("PUT", f"{BASE}/hosts/a/status", body, peer=a)
+    assert reply.code == 200
+    assert reply.json["status"]["report"]["kernel"] == "6.1"
+    assert reply.json["status"].get("phase") != "Fenced"
+    assert (await w.call("PUT", f"{BASE}/hosts/a/status", body, peer=b)).code == 404
+
+
+async def test_a_revoked_or_rejoined_hosts_certificate_is_worth_nothing(w: World) -> None:
+    a, _ = await two_hosts(w)
+    other_key = Peer(a.name, a.groups, "f" * 64)
+    assert (await w.call("GET", f"{BASE}/hosts/a", peer=other_key)).code == 401
+    media = "application/merge-patch+json"
+    assert (await w.call("PATCH", f"{BASE}/hosts/a", {"spec": {"revoked": True}}, media=media)).code == 200
+    assert (await w.call("GET", f"{BASE}/hosts/a", peer=a)).code == 401
+    assert (await w.call("GET", f"{BASE}/hosts/a", peer=Peer("system:agent:none", (), ""))).code == 401
+
+
+@pytest.mark.parametrize(("user", "create", "get", "others"), [("ann", 201, 200, 404), ("mia", 201, 200, 404)])
+async def test_members_work_in_their_tenant(w: World, user: str, create: int, get: int, others: int) -> None:
+    token = await w.login(user)
+    lab, theirs = f"{BASE}/namespaces/acme--lab/instances", f"{BASE}/namespaces/other--lab/instances"
+    assert (await w.call("POST", lab, instance("vm"), token=token)).code == create
+    assert (await w.call("GET", f"{lab}/vm", token=token)).code == get
+    assert (await w.call("GET", f"{theirs}/vm", token=token)).code == others
+    assert (await w.call("GET", theirs, token=token)).code == others
+    assert (await w.call("POST", theirs, instance("vm"), token=token)).code == others
+
+
+async def test_readers_read(w: World) -> None:
+    token = await w.login("rob")
+    lab = f"{BASE}/namespaces/acme--lab/instances"
+    await w.create(lab, instance("vm"))
+    assert (await w.call("GET", f"{lab}/vm", token=token)).code == 200
+    reply = await w.call("DELETE", f"{lab}/vm", token=token)
+    assert (reply.code, reply.json["reason"]) == (403, "Forbidden")
+    assert 'User "rob" cannot delete resource "instances"' in reply.json["message"]
+    assert (await w.call("POST", lab, instance("vm2"), token=token)).code == 403
+
+
+async def test_lists_over_all_projects_show_ones_own(w: World) -> None:
+    for project in ("acme--lab", "other--lab"):
+        await w.create(f"{BASE}/namespaces/{project}/instances", instance("vm"))
+    mia, new = await w.login("mia"), await w.login("new")
+
+    async def names(path: str, token: str) -> list[str]:
+        reply = await w.call("GET", path, token=token)
+        assert reply.code == 200, reply.body
+        return [i["metadata"].get("namespace") or i["metadata"]["name"] for i in reply.json["items"]]
+
+    assert await names(f"{BASE}/instances", mia) == ["acme--lab"]
+    assert await names(f"{BASE}/tenants", mia) == ["acme"]
+    assert await names(f"{BASE}/projects", mia) == ["acme--lab"]
+    assert await names("/api/v1/namespaces", mia) == ["acme--lab"]
+    assert await names(f"{BASE}/instances", new) == []
+    assert await names(f"{BASE}/tenants", new) == []
+    assert (await w.call("GET", f"{BASE}/users", token=mia)).code == 403
+    assert (await w.call("GET", f"{BASE}/sessions", token=mia)).code == 403
+    assert (await w.call("GET", "/fleet", token=mia)).code == 404
+    assert (await w.call("GET", "/metrics", token=mia)).code == 403
+
+
+async def test_a_tenant_admin_makes_projects_in_her_tenant_alone(w: World) -> None:
+    ann = await w.login("ann")
+    assert (await w.call("POST", f"{BASE}/projects", named("acme--new"), token=ann)).code == 201
+    assert (await w.call("POST", f"{BASE}/namespaces/acme--new/instances", instance("vm"), token=ann)).code == 201
+    assert (await w.call("POST", f"{BASE}/projects", named("other--new"), token=ann)).code == 403
+    assert (await w.call("POST", f"{BASE}/tenants", tenant("mine"), token=ann)).code == 403
+
+
+async def test_a_member_who_is_put_out_sees_nothing_from_then_on(w: World) -> None:
+    mia = await w.login("mia")
+    path = f"{BASE}/namespaces/acme--lab/instances"
+    assert (await w.call("GET", path, token=mia)).code == 200
+    media = "application/merge-patch+json"
+    reply = await w.call("PATCH", f"{BASE}/tenants/acme", {"spec": {"members": []}}, media=media)
+    assert reply.code == 200
+    assert (await w.call("GET", path, token=mia)).code == 404
+
+
+async def test_the_gateway_reads_keys_and_endpoints_and_nothing_else(w: World) -> None:
+    for plural, code in (("apikeys", 200), ("endpoints", 200), ("claims", 200), ("instances", 403), ("users", 403)):
+        assert (await w.call("GET", f"{BASE}/{plural}", peer=GATEWAY)).code == code, plural
+    assert (await w.call("POST", f"{BASE}/namespaces/acme--lab/apikeys", named("k"), peer=GATEWAY)).code in (403, 404)
+
+
+async def test_what_is_refused_is_audited(w: World) -> None:
+    mia = await w.login("mia")
+    await w.call("GET", f"{BASE}/namespaces/other--lab/instances/x", token=mia)
+    rows = [row for row in await w.store.audit.rows() if not row.allowed]
+    assert [(row.writer, row.verb, row.key) for row in rows] == [("user:mia", "get", "Instance other--lab/x")]
+    assert rows[0].request_id
+    assert rows[0].source == "192.0.2.1"
+
+
+async def test_an_owner_of_another_tenant_is_not_found(w: World) -> None:
+    theirs = await w.create(f"{BASE}/namespaces/other--lab/instances", instance("theirs"))
+    mia = await w.login("mia")
+    owner = {"apiVersion": theirs["apiVersion"], "kind": "Instance", "name": "theirs", "uid": theirs["metadata"]["uid"]}
+    body = instance("mine")
+    body["metadata"]["ownerReferences"] = [owner]
+    reply = await w.call("POST", f"{BASE}/namespaces/acme--lab/instances", body, token=mia)
+    assert reply.code == 422
+    assert reply.json["details"]["causes"][0]["message"].endswith("Instance not found")

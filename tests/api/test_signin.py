@@ -1,0 +1,177 @@
+"""People: passwords, sessions, one-time links, limits; and who somebody is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from statistics import median
+
+import pytest
+
+from bessemer.api.context import Limits
+from bessemer.core.clock import FakeClock, settle
+from bessemer.core.resource import Key
+from tests.api.world import ADMIN, BASE, PASSWORD, World, named, world
+
+MERGE = "application/merge-patch+json"
+
+
+async def test_a_session_is_who_signed_in(w: World) -> None:
+    reply = await w.call("POST", "/login", {"user": "ann", "password": PASSWORD, "purpose": "portal"}, peer=None)
+    assert (reply.code, reply.json["user"], reply.headers["cache-control"]) == (201, "ann", "no-store")
+    me = await w.call("GET", "/whoami", token=reply.json["token"])
+    assert me.json == {"name": "ann", "admin": False, "tenants": {"acme": "tenant-admin"}, "projects": ["acme--lab"]}
+    admin = await w.call("GET", "/whoami", peer=ADMIN)
+    assert admin.json == {"name": "admin", "admin": True, "tenants": {}, "projects": ["acme--lab", "other--lab"]}
+
+
+async def test_no_object_holds_a_secret(w: World) -> None:
+    token = await w.login("ann")
+    secret = token.partition(".")[2]
+    for kind, plural in (("Session", "sessions"), ("User", "users")):
+        body = (await w.call("GET", f"{BASE}/{plural}")).body
+        assert kind.encode() in body
+        assert secret.encode() not in body
+        assert b"argon2" not in body
+
+
+async def test_signing_out_ends_the_session(w: World) -> None:
+    token = await w.login("ann")
+    assert (await w.call("DELETE", "/login", token=token)).code == 200
+    assert (await w.call("GET", "/whoami", token=token)).code == 401
+    assert (await w.call("DELETE", "/login", peer=ADMIN)).code == 403
+
+
+@pytest.mark.parametrize("user", ["ann", "nobody", "Not A Name", "a" * 5000, "ann\u202e"])
+async def test_wrong_user_and_wrong_password_are_one_answer(w: World, user: str) -> None:
+    reply = await w.call("POST", "/login", {"user": user, "password": "wrong wrong wrong"}, peer=None)
+    assert (reply.code, reply.json["message"]) == (401, "wrong user or password")
+
+
+async def test_a_wrong_user_takes_as_long_as_a_wrong_password(w: World) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def seconds(user: str) -> float:
+        began = loop.time()
+        await w.call("POST", "/login", {"user": user, "password": "wrong wrong wrong"}, peer=None)
+        return loop.time() - began
+
+    await seconds("nobody")  # the first one makes the hash that stands in for nobody's
+    known = [await seconds("ann") for _ in range(5)]
+    unknown = [await seconds("nobody") for _ in range(5)]
+    assert 0.3 < median(unknown) / median(known) < 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"user": "ann"},
+        {"user": ["ann"], "password": "x"},
+        {"user": "ann", "password": {"$ne": ""}},
+        {"link": ""},
+        [],
+        "ann",
+        {"user": "ann", "password": PASSWORD, "purpose": "link"},
+    ],
+)
+async def test_what_is_no_sign_in_is_malformed(w: World, body: object) -> None:
+    assert (await w.call("POST", "/login", body, peer=None)).code == 400
+
+
+async def test_a_disabled_user_is_nobody_from_that_moment(w: World) -> None:
+    token = await w.login("ann")
+    assert (await w.call("PATCH", f"{BASE}/users/ann", {"spec": {"disabled": True}}, media=MERGE)).code == 200
+    assert (await w.call("GET", "/whoami", token=token)).code == 401
+    reply = await w.call("POST", "/login", {"user": "ann", "password": PASSWORD}, peer=None)
+    assert reply.code == 401
+
+
+async def test_an_administrator_by_session(w: World) -> None:
+    token = await w.login("new")
+    assert (await w.call("GET", f"{BASE}/users", token=token)).code == 403
+    assert (await w.call("PATCH", f"{BASE}/users/new", {"spec": {"admin": True}}, media=MERGE)).code == 200
+    assert (await w.call("GET", f"{BASE}/users", token=token)).code == 200
+
+
+async def test_a_session_ends_by_itself() -> None:
+    clock = FakeClock()
+    async with world(clock, cli_session=100.0) as w:
+        token = await w.login("ann")
+        clock.jump(99)
+        assert (await w.call("GET", "/whoami", token=token)).code == 200
+        clock.jump(2)
+        assert (await w.call("GET", "/whoami", token=token)).code == 401
+
+
+@pytest.mark.parametrize("bearer", ["", "x", "bss_", "bss_.", "bss_a.b", "bsk_0000", "bss_../x.y", "bss_" + "a" * 9999])
+async def test_other_bearers_are_worth_nothing(w: World, bearer: str) -> None:
+    reply = await w.call("GET", "/whoami", peer=None, headers={"authorization": f"Bearer {bearer}"})
+    assert reply.code == 401
+    basic = await w.call("GET", "/whoami", peer=None, headers={"authorization": "Basic YTpi"})
+    assert basic.code == 401
+
+
+async def test_a_bad_bearer_is_refused_beside_a_good_certificate(w: World) -> None:
+    reply = await w.call("GET", "/whoami", peer=ADMIN, headers={"authorization": "Bearer bss_no.no"})
+    assert reply.code == 401
+
+
+async def test_a_link_signs_in_once(w: World) -> None:
+    made = await w.call("POST", f"{BASE}/users/mia/signinlink", {})
+    assert made.json["url"] == "https://127.0.0.1:7444/sign-in?link=" + made.json["secret"]
+    link = {"link": made.json["secret"]}
+    assert (await w.call("GET", "/whoami", token=made.json["secret"])).code == 401
+    replies = await asyncio.gather(*(w.call("POST", "/login", link, peer=None) for _ in range(4)))
+    assert sorted(r.code for r in replies) == [201, 401, 401, 401]
+    token = next(r.json["token"] for r in replies if r.code == 201)
+    assert (await w.call("GET", "/whoami", token=token)).json["name"] == "mia"
+
+
+async def test_links_are_the_administrators_to_make(w: World) -> None:
+    ann = await w.login("ann")
+    assert (await w.call("POST", f"{BASE}/users/mia/signinlink", {}, token=ann)).code == 404
+    assert (await w.call("POST", f"{BASE}/users/none/signinlink", {})).code == 404
+
+
+async def test_ones_password_is_ones_own(w: World) -> None:
+    ann = await w.login("ann")
+    body = {"password": "a whole new password"}
+    assert (await w.call("POST", f"{BASE}/users/ann/password", body, token=ann)).code == 200
+    assert (await w.call("POST", f"{BASE}/users/mia/password", body, token=ann)).code == 404
+    assert (await w.call("POST", f"{BASE}/users/none/password", body)).code == 404
+    assert (await w.call("POST", "/login", {"user": "ann", **body}, peer=None)).code == 201
+    weak = await w.call("POST", f"{BASE}/users/ann/password", {"password": "short"}, token=ann)
+    assert (weak.code, weak.json["details"]["causes"][0]["field"]) == (422, "password")
+
+
+async def test_attempts_are_limited_by_source_and_come_back_with_time() -> None:
+    clock = FakeClock()
+    async with world(clock, limits=Limits(login_burst=3, login_seconds=10.0)) as w:
+        wrong = {"user": "ann", "password": "wrong wrong wrong"}
+        codes = [(await w.call("POST", "/login", wrong, peer=None)).code for _ in range(4)]
+        assert codes == [401, 401, 401, 429]
+        reply = await w.call("POST", "/login", wrong, peer=None)
+        assert 1 <= int(reply.headers["retry-after"]) <= 10
+        await clock.advance(10)
+        await settle()
+        good = {"user": "ann", "password": PASSWORD}
+        assert (await w.call("POST", "/login", good, peer=None)).code == 201
+        assert (await w.call("POST", "/login", good, peer=None)).code == 429
+
+
+async def test_a_key_token_is_shown_once_and_kept_as_its_hash(w: World) -> None:
+    keys = f"{BASE}/namespaces/acme--lab/apikeys"
+    await w.create(keys, named("k"))
+    mia, rob, eve = [await w.login(user) for user in ("mia", "rob", "eve")]
+    assert (await w.call("POST", f"{keys}/k/token", {}, token=rob)).code == 403
+    assert (await w.call("POST", f"{keys}/k/token", {}, token=eve)).code == 404
+    first = await w.call("POST", f"{keys}/k/token", {}, token=mia)
+    second = await w.call("POST", f"{keys}/k/token", {}, token=mia)
+    assert first.json["token"].startswith("bsk_")
+    assert first.json["token"] != second.json["token"]
+    status = (await w.call("GET", f"{keys}/k")).json["status"]
+    assert status["digest"] == hashlib.sha256(second.json["token"].encode()).hexdigest()
+    assert second.json["token"].startswith(status["hint"])
+    stored = await w.store.objects.get(Key("ApiKey", "acme--lab", "k"))
+    assert second.json["token"].encode() not in stored.body
