@@ -11,7 +11,7 @@ from bessemer.drivers.process.protocol import Part
 from bessemer.drivers.process.walls import ENVIRONMENT, Walls, companion
 
 
-def accompany(walls: Walls, uid: str, argv: Sequence[str], *, keep: Sequence[int]) -> Part:
+def accompany(walls: Walls, uid: str, *, argv: Sequence[str], keep: Sequence[int]) -> Part:
     """Start one. The word by which it is found again is added as its last argument."""
     enter = walls.cgroups.enter(uid) if walls.cgroups is not None else ()
     words = (*enter, *argv, companion(walls.marker(uid)))

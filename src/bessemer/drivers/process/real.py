@@ -105,7 +105,7 @@ class HostProcesses:
     async def accompany(self, uid: str, argv: Sequence[str], *, keep: Sequence[int] = ()) -> Part:
         if await self.find(uid) is None:
             raise DriverError("ProcessFailed", "there is no process to accompany")
-        return companions.accompany(self._walls, uid, argv, keep=keep)
+        return companions.accompany(self._walls, uid, argv=argv, keep=keep)
 
     async def companions(self, uid: str) -> tuple[tuple[Part, tuple[str, ...]], ...]:
         return companions.companions(self._walls, check_uid(uid))
