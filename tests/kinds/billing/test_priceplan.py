@@ -1,0 +1,75 @@
+"""PricePlan: prices in one currency for good, kept while somebody is billed by them."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from bessemer.core.resource import Metadata
+from bessemer.kinds.billing.priceplan import PricePlan, PricePlanSpec, Rates, validate
+from bessemer.metering import Plan
+from tests.kinds.five import (
+    Case,
+    check_converges,
+    check_converges_after_a_crash_at_every_call,
+    check_converges_when_run_twice,
+    check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
+)
+from tests.kinds.world import World
+
+CASE = Case("PricePlan", "premium", {"rates": {"coreHour": 20_000, "deviceHour": {"*": 1}}}, namespace="")
+
+
+async def test_converges() -> None:
+    found = await check_converges(CASE)
+    assert found["status"]["phase"] == "Active"
+
+
+async def test_converges_when_run_twice() -> None:
+    await check_converges_when_run_twice(CASE)
+
+
+async def test_converges_after_a_crash_at_every_call() -> None:
+    await check_converges_after_a_crash_at_every_call(CASE)
+
+
+async def test_deletes_cleanly() -> None:
+    await check_deletes_cleanly(CASE)
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE)
+
+
+async def test_it_stays_while_a_tenant_is_billed_by_it() -> None:
+    async with World() as world:
+        await world.create("PricePlan", "standard", {}, namespace="")
+        await world.until_ready("PricePlan", "standard", namespace="")
+        await world.delete("PricePlan", "standard", namespace="")
+        said = await world.until_reason("PricePlan", "standard", "InUse", namespace="")
+        assert "acme" in said["message"]
+        await world.patch("Tenant", "acme", namespace="", pricePlan="premium")
+        await world.until_gone("PricePlan", "standard", namespace="")
+
+
+def plan(**spec: object) -> PricePlan:
+    return PricePlan(metadata=Metadata(name="p"), spec=PricePlanSpec.model_validate(spec))
+
+
+def test_the_currency_is_kept() -> None:
+    assert [c.field for c in validate(plan(currency="SEK"), plan(currency="EUR"))] == ["spec.currency"]
+    assert [c.field for c in validate(plan(billed_states=["lost", "lost"]), None)] == ["spec.billedStates[1]"]
+
+
+def test_prices_are_bounded_integers() -> None:
+    for wrong in (-1, 10**16, 1.5):
+        with pytest.raises(ValidationError):
+            Rates.model_validate({"coreHour": wrong})
+        with pytest.raises(ValidationError):
+            Rates.model_validate({"deviceHour": {"*": wrong}})
+
+
+def test_a_spec_is_a_plan_that_metering_takes() -> None:
+    assert isinstance(plan().spec, Plan)
+    assert plan().spec.billed_states == ["running", "stopped"]

@@ -1,0 +1,80 @@
+"""Model: imported once, with the digest that its spec names."""
+
+from __future__ import annotations
+
+import pytest
+
+from bessemer.core.errors import DriverError
+from bessemer.core.resource import Metadata
+from bessemer.kinds.inference.model import Model, ModelSpec, validate
+from tests.kinds.five import (
+    Case,
+    check_converges,
+    check_converges_after_a_crash_at_every_call,
+    check_converges_when_run_twice,
+    check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
+)
+from tests.kinds.world import MODEL_SHA, World
+
+SPEC = {"source": {"wheel": {"package": "m", "version": "1.0", "member": "m/m.gguf"}}, "sha256": MODEL_SHA}
+CASE = Case("Model", "other", SPEC, namespace="")
+
+
+async def test_converges() -> None:
+    found = await check_converges(CASE)
+    assert found["status"]["digest"] == f"sha256:{MODEL_SHA}"
+    assert (found["status"]["format"], found["status"]["progressPercent"]) == ("gguf", 100)
+
+
+async def test_converges_when_run_twice() -> None:
+    await check_converges_when_run_twice(CASE)
+
+
+async def test_converges_after_a_crash_at_every_call() -> None:
+    await check_converges_after_a_crash_at_every_call(CASE)
+
+
+async def test_deletes_cleanly() -> None:
+    await check_deletes_cleanly(CASE)
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE)
+
+
+async def test_another_file_than_was_named_is_refused_until_the_spec_is_corrected() -> None:
+    async with World() as world:
+        world.importer.digest = "sha256:" + "ee" * 32
+        await world.create("Model", "odd", SPEC, namespace="")
+        said = await world.until_reason("Model", "odd", "DigestMismatch", namespace="")
+        assert "ee" * 32 in said["message"]
+        found = await world.object("Model", "odd", namespace="")
+        assert found is not None
+        assert (found["status"]["phase"], found["status"]["digest"]) == ("Failed", "")
+        await world.patch("Model", "odd", namespace="", sha256="ee" * 32)
+        await world.until_ready("Model", "odd", namespace="", seconds=60)
+
+
+async def test_an_import_that_fails_is_tried_again() -> None:
+    async with World() as world:
+        world.importer.refuse = DriverError("ImportFailed", "the index cannot be reached")
+        await world.create("Model", "odd", SPEC, namespace="")
+        await world.until_reason("Model", "odd", "ImportFailed", namespace="")
+        world.importer.refuse = None
+        await world.until_ready("Model", "odd", namespace="", seconds=60)
+
+
+async def test_what_is_here_is_not_fetched_again() -> None:
+    async with World() as world:
+        calls = world.importer.calls
+        await world.crash()
+        await world.until_ready("Model", "smol", namespace="")
+        assert world.importer.calls == calls
+
+
+@pytest.mark.parametrize("member", ["", "/etc/passwd", "../x", "a/../../x", "a\x00b"])
+def test_a_member_is_a_path_inside_the_wheel(member: str) -> None:
+    wheel = {**SPEC["source"]["wheel"], "member": member}  # type: ignore[index]
+    model = Model(metadata=Metadata(name="m"), spec=ModelSpec.model_validate({**SPEC, "source": {"wheel": wheel}}))
+    assert [cause.field for cause in validate(model, None)] == ["spec.source.wheel.member"]

@@ -1,0 +1,109 @@
+"""Tenant: a colour once, a quota that holds, and no end before its projects'."""
+
+from __future__ import annotations
+
+import pytest
+
+from bessemer.core.errors import QuotaExceeded
+from bessemer.core.resource import Metadata
+from bessemer.core.units import GIB
+from bessemer.core.values import Quota
+from bessemer.kinds.tenancy.tenant import Member, Tenant, TenantSpec, TenantStatus, colour_for, validate
+from tests.kinds.five import (
+    Case,
+    check_converges,
+    check_converges_after_a_crash_at_every_call,
+    check_converges_when_run_twice,
+    check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
+)
+from tests.kinds.world import PROJECT, World
+
+CASE = Case("Tenant", "globex", {"quota": {"instances": 3}}, namespace="")
+
+
+async def test_converges() -> None:
+    found = await check_converges(CASE)
+    assert (found["status"]["phase"], found["status"]["colour"]) == ("Active", 2)
+
+
+async def test_converges_when_run_twice() -> None:
+    await check_converges_when_run_twice(CASE)
+
+
+async def test_converges_after_a_crash_at_every_call() -> None:
+    await check_converges_after_a_crash_at_every_call(CASE)
+
+
+async def test_deletes_cleanly() -> None:
+    await check_deletes_cleanly(CASE)
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE)
+
+
+def tenant(name: str, colour: int = 0, created: str = "2025-06-15T15:06:40Z", **spec: object) -> Tenant:
+    return Tenant(
+        metadata=Metadata(name=name, creation_timestamp=created),
+        spec=TenantSpec.model_validate(spec),
+        status=TenantStatus(colour=colour),
+    )
+
+
+def test_colours_are_the_smallest_free_and_differ_though_asked_for_at_once() -> None:
+    tenants = [tenant("a", 1), tenant("c", 3), tenant("n1"), tenant("n2"), tenant("n3")]
+    assert [colour_for(name, tenants) for name in ("n1", "n2", "n3")] == [2, 4, 5]
+
+
+def test_an_eleventh_tenant_shares_a_colour() -> None:
+    tenants = [tenant(f"t{n}", n) for n in range(1, 11)]
+    assert colour_for("late", [*tenants, tenant("late")]) == 1
+
+
+async def test_it_goes_after_its_projects_and_says_so() -> None:
+    async with World() as world:
+        await world.delete("Tenant", "acme", namespace="")
+        said = await world.until_reason("Tenant", "acme", "ProjectsRemain", namespace="")
+        assert PROJECT in said["message"]
+        await world.delete("Project", PROJECT, namespace="")
+        await world.until_gone("Tenant", "acme", namespace="")
+
+
+async def test_a_quota_below_use_stops_what_is_new_and_touches_nothing() -> None:
+    async with World() as world:
+        await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
+        await world.until_ready("Instance", "vm")
+        await world.patch("Tenant", "acme", namespace="", quota={"milliCores": 1000, "memoryBytes": GIB})
+        await world.until_ready("Tenant", "acme", namespace="")
+        await world.create("Instance", "second", {"flavor": "small", "image": "micro"})
+        said = await world.until_reason("Instance", "second", "QuotaExceeded")
+        assert "acme" in said["message"]
+        assert (await world.condition("Instance", "vm"))["status"] == "True"
+        await world.patch("Tenant", "acme", namespace="", quota={})
+        await world.until_ready("Instance", "second")
+
+
+async def test_what_can_be_counted_is_refused_at_once() -> None:
+    async with World() as world:
+        await world.patch("Tenant", "acme", namespace="", quota={"instances": 1})
+        await world.until_ready("Tenant", "acme", namespace="")
+        await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
+        with pytest.raises(QuotaExceeded):
+            await world.create("Instance", "second", {"flavor": "small", "image": "micro"})
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        (tenant("a--b"), "metadata.name"),
+        (tenant("Acme"), "metadata.name"),
+        (tenant("x" * 61), "metadata.name"),
+        (tenant("ok", members=[Member(user="ann"), Member(user="ann", role="reader")]), "spec.members[1].user"),
+        (tenant("ok", quota=Quota(milli_cores=-1)), "spec.quota.milliCores"),
+        (tenant("ok", quota=Quota(devices={"H100": -1})), "spec.quota.devices[H100]"),
+    ],
+)
+def test_what_is_wrong_is_said_by_field(given: Tenant, field: str) -> None:
+    assert field in [cause.field for cause in validate(given, None)]
+    assert validate(tenant("fine"), None) == []

@@ -1,0 +1,74 @@
+"""User: a person, whose sessions end with the right to sign in."""
+
+from __future__ import annotations
+
+import pytest
+
+from bessemer.core.resource import Metadata
+from bessemer.kinds.tenancy.user import User, UserSpec, validate
+from tests.kinds.five import (
+    Case,
+    check_converges,
+    check_converges_after_a_crash_at_every_call,
+    check_converges_when_run_twice,
+    check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
+)
+from tests.kinds.world import World
+
+CASE = Case("User", "zoe", {"email": "zoe@example.org"}, namespace="")
+SESSION = {"purpose": "cli", "digest": "ab" * 32, "expiresAt": "2030-01-01T00:00:00Z"}
+
+
+async def test_converges() -> None:
+    found = await check_converges(CASE)
+    assert found["status"]["phase"] == "Active"
+
+
+async def test_converges_when_run_twice() -> None:
+    await check_converges_when_run_twice(CASE)
+
+
+async def test_converges_after_a_crash_at_every_call() -> None:
+    await check_converges_after_a_crash_at_every_call(CASE)
+
+
+async def test_deletes_cleanly() -> None:
+    await check_deletes_cleanly(CASE)
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE)
+
+
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+async def test_sessions_end_with_the_right_to_sign_in(how: str) -> None:
+    async with World() as world:
+        for user in ("zoe", "max"):
+            await world.create("User", user, {}, namespace="")
+            await world.create("Session", f"s-{user}", {**SESSION, "user": user}, namespace="")
+            await world.until_ready("User", user, namespace="")
+        if how == "disabled":
+            await world.patch("User", "zoe", namespace="", disabled=True)
+        else:
+            await world.delete("User", "zoe", namespace="")
+        await world.until_gone("Session", "s-zoe", namespace="")
+        assert await world.object("Session", "s-max", namespace="") is not None
+
+
+async def test_a_disabled_user_is_not_ready() -> None:
+    async with World() as world:
+        await world.create("User", "zoe", {"disabled": True}, namespace="")
+        said = await world.until_reason("User", "zoe", "Disabled", namespace="")
+        assert said["status"] == "False"
+
+
+def user(name: str = "zoe", email: str = "") -> User:
+    return User(metadata=Metadata(name=name), spec=UserSpec(email=email))
+
+
+def test_what_is_wrong_is_said_by_field() -> None:
+    assert [c.field for c in validate(user("system-x"), None)] == ["metadata.name"]
+    for email in ("zoe", "@x", "zoe@", "z oe@x.org"):
+        assert [c.field for c in validate(user(email=email), None)] == ["spec.email"], email
+    assert validate(user(email="zoe@example.org"), None) == []
