@@ -214,9 +214,7 @@ async def test_content_is_for_whose_claims_name_it(w: World, tmp_path: Path) -> 
     file.write_bytes(data)
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     w.content[digest] = file
-    await w.create(
-        f"{BASE}/namespaces/acme--lab/instances", instance("vm")
-    )
+    await w.create(f"{BASE}/namespaces/acme--lab/instances", instance("vm"))
     await w.claim("vm", "b", "acme--lab", image=digest)
     path = f"/content/{digest}"
     assert (await w.call("GET", path, peer=b)).body == data
@@ -233,9 +231,7 @@ async def test_what_an_agent_writes_into_a_status_opens_no_content(w: World, tmp
     b = await w.host("b")
     digest = "sha256:" + "1" * 64
     w.content[digest] = tmp_path
-    await w.create(
-        f"{BASE}/namespaces/acme--lab/instances", instance("vm")
-    )
+    await w.create(f"{BASE}/namespaces/acme--lab/instances", instance("vm"))
     await w.claim("vm", "b", "acme--lab")
     status = {"metadata": {}, "status": {"phase": "Running", "detail": {"image": digest}}}
     path = f"{BASE}/namespaces/acme--lab/claims/instance-vm-0/status"

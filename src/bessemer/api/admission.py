@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bessemer.api.errors import Subject, invalid
-from bessemer.api.names import metadata_causes, opaque_text, show
+from bessemer.api.names import generate, metadata_causes, opaque_text, show
 from bessemer.api.query import FieldValidation
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Cause, Invalid, Malformed
@@ -49,6 +49,10 @@ def identify(resource: Shown, body: Body, *, namespace: str, name: str = "") -> 
         raise invalid(subject, [Cause("kind", f"Invalid value: {show(kind)}: must be {resource.kind}")])
     if not isinstance(metadata, dict):
         raise invalid(subject, [Cause("metadata", "Invalid value: must be an object")])
+    prefix = metadata.get("generateName")
+    if not name and not said and isinstance(prefix, str) and prefix:
+        metadata["name"] = generate(prefix)
+        subject = resource.subject(metadata["name"])
     if name and metadata.setdefault("name", name) != name:
         raise Malformed(f"the name of the object ({str(said)[:80]}) does not match the name on the URL ({name})")
     if namespace and (metadata.setdefault("namespace", namespace) or namespace) != namespace:

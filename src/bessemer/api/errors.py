@@ -153,6 +153,10 @@ def _invalid_message(subject: Subject, causes: list[Cause]) -> str:
 def _message(error: BessemerError, about: Subject) -> str:
     if isinstance(error, Invalid) and error.causes and " is invalid: " not in error.message and about.kind:
         return _invalid_message(about, list(error.causes))
+    if isinstance(error, AlreadyExists) and about.name:
+        return f'{about.resource} "{about.name}" already exists'
+    if isinstance(error, Conflict) and about.name:
+        return f'Operation cannot be fulfilled on {about.resource} "{about.name}": {error.message}'
     return error.message or "the server could not do this"
 
 

@@ -6,12 +6,14 @@ All checks are on ASCII classes with whole matches, in time linear to the input.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bessemer.core.errors import Cause
 
 NAME_MAX = 253
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 LABELS_MAX = 128
 ANNOTATIONS_BYTES_MAX = 256 << 10
 LISTED_MAX = 128
@@ -31,6 +33,11 @@ SUBDOMAIN_WORDS = (
 def is_subdomain(name: str) -> bool:
     """Whether it may name an object."""
     return 0 < len(name) <= NAME_MAX and _SUBDOMAIN.fullmatch(name) is not None
+
+
+def generate(prefix: str) -> str:
+    """A name that begins with the prefix, as Kubernetes makes them: at most 63 characters, the last five random."""
+    return prefix[:58] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
 
 
 def is_label(name: str) -> bool:

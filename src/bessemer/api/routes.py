@@ -148,8 +148,9 @@ async def _signed_in(call: Call, rule: Rule) -> None:
 async def _kind(call: Call, rule: Rule) -> None:
     who, target = call.who, call.about
     if target.name:
-        await call.state.access.require(who, rule.verb, target)
-        if rule.verb not in target.resource.verbs:
+        offered = rule.verb in target.resource.verbs
+        await call.state.access.require(who, rule.verb if offered else "get", target)
+        if not offered:
             raise WrongMethod("the server does not allow this method on the requested resource")
     elif rule.verb == "create":
         await _create(call, target)
