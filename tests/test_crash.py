@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bessemer.kinds.compute.instance import host
 from tests import crash
 
 KINDS = list(crash.SCENARIOS)
@@ -27,8 +28,6 @@ async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(kind
 
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The matrix is worth its time only if it fails for a host side whose effects cannot be found again."""
-    from bessemer.kinds.compute.instance import host
-
     words = iter(range(1000))
     monkeypatch.setattr(host, "nonce_of", lambda _claim: f"word-{next(words)}")
     with pytest.raises(AssertionError, match="ReportInvalid"):

@@ -1,0 +1,296 @@
+"""Instance, both sides together: the way up, what it waits for, silent and fenced hosts, what it costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from bessemer.core.resource import Metadata
+from bessemer.core.values import BILLING
+from bessemer.drivers.qemu.fake import Fault
+from bessemer.kinds.compute.instance.control import PHASES
+from bessemer.kinds.compute.instance.spec import Instance, InstanceSpec, validate
+from bessemer.metering import derive
+from tests.kinds.five import (
+    Case,
+    check_converges,
+    check_converges_after_a_crash_at_every_call,
+    check_converges_when_run_twice,
+    check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
+)
+from tests.kinds.world import World, check_intervals
+from tests.metering.ledgers import PLAN
+
+SPEC = {"flavor": "small", "image": "micro"}
+CASE = Case("Instance", "vm", SPEC)
+
+
+async def test_converges() -> None:
+    found = await check_converges(CASE)
+    status = found["status"]
+    assert (status["phase"], status["host"], status["claim"]) == ("Running", "h1", "instance-vm-0")
+    assert (status["guest"]["cpus"], status["guest"]["hostname"]) == (2, "vm")
+    assert status["restarts"] == 0
+
+
+async def test_converges_when_run_twice() -> None:
+    await check_converges_when_run_twice(CASE)
+
+
+async def test_converges_after_a_crash_at_every_call() -> None:
+    """A part of the points; ``tests.crash`` lives through all of a longer life."""
+    await check_converges_after_a_crash_at_every_call(CASE, every=5)
+
+
+async def test_deletes_cleanly() -> None:
+    await check_deletes_cleanly(CASE)
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE)
+
+
+async def up(world: World, **spec: object) -> None:
+    await world.create("Instance", "vm", {**SPEC, **spec})
+    await world.until_ready("Instance", "vm")
+
+
+async def status_of(world: World, kind: str = "Instance", name: str = "vm") -> dict[str, object]:
+    found = await world.object(kind, name)
+    assert found is not None
+    status: dict[str, object] = found["status"]
+    return status
+
+
+# --- what it waits for ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [({"flavor": "none"}, "FlavorNotFound"), ({"image": "none"}, "ImageNotFound")],
+)
+async def test_it_says_what_it_waits_for(spec: dict[str, str], reason: str) -> None:
+    async with World() as world:
+        await world.create("Instance", "vm", {**SPEC, **spec})
+        said = await world.until_reason("Instance", "vm", reason)
+        assert said["phase"] == "Pending"
+        if reason == "FlavorNotFound":
+            await world.create("Flavor", "none", {"cpus": 1, "memory": "128Mi"}, namespace="")
+            await world.until_ready("Instance", "vm", seconds=20)
+
+
+async def test_a_flavor_below_the_images_need_is_refused() -> None:
+    async with World() as world:
+        await world.create("Flavor", "tiny", {"cpus": 1, "memory": "64Mi"}, namespace="")
+        await world.create("Instance", "vm", {**SPEC, "flavor": "tiny"})
+        said = await world.until_reason("Instance", "vm", "FlavorTooSmall")
+        assert "128Mi" in said["message"]
+
+
+async def test_without_a_place_it_says_why_and_what_would_help() -> None:
+    async with World() as world:
+        await world.create("Flavor", "huge", {"cpus": 64, "memory": "1Gi"}, namespace="")
+        await world.create("Instance", "vm", {**SPEC, "flavor": "huge"})
+        said = await world.until_reason("Instance", "vm", "Unschedulable")
+        assert "1 host: " in said["message"]
+        status = await status_of(world)
+        assert [set(reason) for reason in status["reasons"]] == [{"code", "hosts", "text"}]  # type: ignore[attr-defined]
+        assert status["remedy"]
+
+
+async def test_fake_hosts_take_nothing_that_does_not_tolerate_them() -> None:
+    async with World(fake=True) as world:
+        await world.create("Instance", "vm", SPEC)
+        await world.until_reason("Instance", "vm", "Unschedulable")
+        await world.create("Instance", "fake", {**SPEC, "tolerations": [{"key": "bessemer.dev/fake"}]})
+        await world.until_ready("Instance", "fake")
+        assert (await status_of(world, name="fake"))["fake"] is True
+        rows = await world.store.ledger.entries()
+        assert derive(rows, PLAN, start=0, end=1 << 40).fake
+
+
+async def test_two_that_want_the_last_place_do_not_both_get_it() -> None:
+    async with World() as world:
+        await world.create("Flavor", "most", {"cpus": 9, "memory": "1Gi"}, namespace="")
+        for name in ("one", "two"):
+            await world.create("Instance", name, {**SPEC, "flavor": "most"})
+
+        async def one_has_it() -> bool:
+            found = [await world.condition("Instance", name) for name in ("one", "two")]
+            return sorted(c.get("reason", "") for c in found) == ["Ready", "Unschedulable"]
+
+        await world.until(one_has_it)
+        winner = "one" if (await world.condition("Instance", "one"))["status"] == "True" else "two"
+        await world.delete("Instance", winner)
+        await world.until_ready("Instance", "two" if winner == "one" else "one", seconds=60)
+
+
+# --- while it runs ----------------------------------------------------------------------------------------------
+
+
+async def test_flavor_and_image_may_go_while_it_runs() -> None:
+    async with World() as world:
+        await up(world)
+        await world.delete("Flavor", "small", namespace="")
+        await world.delete("Image", "micro", namespace="")
+        await world.crash()
+        await world.until_ready("Instance", "vm")
+        assert world.hosts["h1"].qemu.starts == 1
+
+
+async def test_stop_and_start_keep_place_and_disk() -> None:
+    async with World() as world:
+        await up(world)
+        claim = (await world.bodies("Claim"))[0]["metadata"]["uid"]
+        await world.patch("Instance", "vm", running=False)
+        await world.until_reason("Instance", "vm", "Stopped")
+        assert (await status_of(world))["phase"] == "Stopped"
+        assert list(world.hosts["h1"].disks.sizes) == [claim]
+        await world.patch("Instance", "vm", running=True)
+        await world.until_ready("Instance", "vm")
+        assert (await world.bodies("Claim"))[0]["metadata"]["uid"] == claim
+
+
+async def test_a_killed_guest_is_restarted_and_the_gap_is_lost_time() -> None:
+    async with World() as world:
+        await up(world)
+        host = world.hosts["h1"]
+        host.qemu.kill_process(next(iter(host.qemu.guests)))
+        await world.until_reason("Instance", "vm", "GuestDied")
+        await world.until_ready("Instance", "vm")
+        assert (await status_of(world))["restarts"] == 1
+        rows = list(await world.store.ledger.entries())
+        assert [row.state for row in rows] == ["deploying", "running", "lost", "deploying", "running"]
+        check_intervals(rows, closed=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "phase"),
+    [
+        (Fault.SILENT, "GuestSilent", "Booting"),
+        (Fault.WRONG_CPUS, "GuestMismatch", "Failed"),
+        (Fault.HUGE_REPORT, "ReportInvalid", "Failed"),
+        (Fault.OTHER_NONCE, "ReportInvalid", "Failed"),
+        (Fault.DISK_FULL, "DiskFull", "Preparing"),
+        (Fault.IMAGE_CORRUPTED, "DigestMismatch", "Preparing"),
+    ],
+)
+async def test_trouble_is_shown_and_leaves_nothing(fault: Fault, reason: str, phase: str) -> None:
+    async with World() as world:
+        world.hosts["h1"].qemu.faults["*"] = fault
+        await world.create("Instance", "vm", SPEC)
+        said = await world.until_reason("Instance", "vm", reason)
+        assert (said["status"], said["phase"]) == ("False", phase)
+        assert said["message"]
+        await world.delete("Instance", "vm")
+        await world.until_gone("Instance", "vm")
+        await world.check_clean()
+
+
+async def test_past_its_deadline_it_says_that_it_is_stuck_and_what_would_help() -> None:
+    async with World() as world:
+        world.hosts["h1"].qemu.faults["*"] = Fault.SILENT
+        await world.create("Instance", "vm", SPEC)
+
+        async def stuck() -> str:
+            conditions = (await world.object("Instance", "vm") or {}).get("status", {}).get("conditions", ())
+            return next((c["message"] for c in conditions if c["type"] == "Stuck" and c["status"] == "True"), "")
+
+        await world.until(stuck)
+        assert "serial log" in await stuck()
+
+
+# --- its host ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_silent_host_makes_it_unknown_and_nothing_is_given_away() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        await up(world)
+        await world.silence("h1")
+        said = await world.until_reason("Instance", "vm", "HostSilent")
+        assert said["phase"] == "Unknown"
+        before = [row.id for row in await world.store.ledger.entries()]
+        await world.hear("h1")
+        await world.until_ready("Instance", "vm")
+        assert world.hosts["h1"].qemu.starts == 1
+        assert [row.id for row in await world.store.ledger.entries()] == before
+
+
+async def test_deleted_while_its_host_is_silent_it_waits_for_the_host() -> None:
+    async with World() as world:
+        await up(world)
+        await world.silence("h1")
+        await world.until_reason("Instance", "vm", "HostSilent")
+        await world.delete("Instance", "vm")
+
+        async def terminating() -> bool:
+            return (await world.condition("Instance", "vm"))["phase"] == "Terminating"
+
+        await world.until(terminating)
+        assert "heard of again" in (await world.condition("Instance", "vm"))["message"]
+        assert len(await world.bodies("Claim")) == 1
+        await world.hear("h1")
+        await world.until_gone("Instance", "vm")
+        await world.check_clean()
+
+
+async def test_deleted_while_its_host_is_silent_it_goes_when_the_host_is_fenced() -> None:
+    async with World() as world:
+        await up(world)
+        await world.silence("h1")
+        await world.until_reason("Instance", "vm", "HostSilent")
+        await world.delete("Instance", "vm")
+        await world.patch("Host", "h1", namespace="", fenced=True)
+        await world.until_gone("Instance", "vm")
+        check_intervals(list(await world.store.ledger.entries()), closed=True)
+
+
+async def test_on_a_fenced_host_it_is_placed_anew_elsewhere() -> None:
+    async with World(hosts=2) as world:
+        await up(world)
+        first = str((await status_of(world))["host"])
+        await world.silence(first)
+        await world.until_reason("Instance", "vm", "HostSilent")
+        await world.patch("Host", first, namespace="", fenced=True)
+
+        async def elsewhere() -> bool:
+            return (await status_of(world))["host"] not in (first, "")
+
+        await world.until(elsewhere)
+        await world.until_ready("Instance", "vm")
+        check_intervals(list(await world.store.ledger.entries()), closed=False)
+        assert len(await world.bodies("Claim")) == 1
+
+
+@pytest.mark.parametrize("seconds", [86_400, -86_400])
+async def test_a_clock_that_jumps_a_day_doubles_no_time(seconds: float) -> None:
+    async with World() as world:
+        await up(world)
+        world.clock.jump(seconds)
+        host = world.hosts["h1"]
+        host.qemu.kill_process(next(iter(host.qemu.guests)))
+        await world.until_reason("Instance", "vm", "GuestDied")
+        await world.until_ready("Instance", "vm", seconds=120)
+        await world.delete("Instance", "vm")
+        await world.until_gone("Instance", "vm")
+        await world.check_clean()
+
+
+# --- its words --------------------------------------------------------------------------------------------------
+
+
+def test_every_phase_of_a_claim_means_something_and_is_billed_as_something() -> None:
+    assert set(PHASES) == set(BILLING)
+
+
+def instance(name: str = "vm", **spec: object) -> Instance:
+    return Instance(metadata=Metadata(name=name), spec=InstanceSpec.model_validate({**SPEC, **spec}))
+
+
+def test_what_is_wrong_is_said_by_field() -> None:
+    assert [c.field for c in validate(instance("a.b"), None)] == ["metadata.name"]
+    assert [c.field for c in validate(instance(flavor="x"), instance())] == ["spec.flavor"]
+    assert [c.field for c in validate(instance(image="x"), instance())] == ["spec.image"]
+    twice = instance(tolerations=[{"key": "a"}, {"key": "a"}])
+    assert [c.field for c in validate(twice, None)] == ["spec.tolerations[1].key"]
+    assert validate(instance(running=False), instance()) == []

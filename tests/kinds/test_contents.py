@@ -1,0 +1,62 @@
+"""KINDS as a whole: names that cannot be confused, and what every kind has."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from bessemer.core.resource import READ, Kind
+from bessemer.kinds import HOST_SIDES, KINDS
+from bessemer.kinds.event import Event
+
+NAMES = [kind.name for kind in KINDS]
+
+
+def test_no_two_kinds_share_a_word() -> None:
+    words = Counter(w for kind in KINDS for w in (kind.plural, kind.singular, *kind.short_names))
+    assert [word for word, count in words.items() if count > 1] == []
+
+
+def test_the_first_fourteen_are_there() -> None:
+    expected = "Tenant Project User Session ApiKey Host Claim Flavor Image Instance Model Endpoint PricePlan Event"
+    assert set(expected.split()) <= set(NAMES)
+    assert set(HOST_SIDES) <= set(NAMES)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_every_kind_introduces_itself(kind: Kind) -> None:  # type: ignore[type-arg]
+    assert kind.columns, "columns"
+    assert "admin" in kind.rights, "an administrator"
+    assert kind.resource.model_json_schema(by_alias=True)["properties"]["metadata"]
+    for column in kind.columns:
+        assert column.value({"metadata": {"name": "x"}, "spec": {}, "status": {}}) is not NotImplemented
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.readonly], ids=lambda k: k.name)
+def test_a_readonly_kind_gives_users_no_verb_that_writes(kind: Kind) -> None:  # type: ignore[type-arg]
+    for role in ("admin", "tenant-admin", "member", "reader", "anyone"):
+        assert set(kind.rights.get(role, ())) <= set(READ)  # type: ignore[call-overload]
+
+
+def test_an_event_reads_as_core_v1_has_it() -> None:
+    body = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "vm.17", "namespace": "acme--lab"},
+        "involvedObject": {"kind": "Instance", "namespace": "acme--lab", "name": "vm", "uid": "u"},
+        "reason": "Booting",
+        "message": "the guest boots",
+        "type": "Normal",
+        "count": 3,
+        "lastTimestamp": "2025-06-15T15:06:40Z",
+        "source": {"component": "controller"},
+    }
+    event = Event.load(json.dumps(body))
+    assert (event.involved_object.name, event.count) == ("vm", 3)
+    assert "spec" not in Event.model_fields
+    kind = next(kind for kind in KINDS if kind.name == "Event")
+    assert (kind.group, kind.version, kind.api_version) == ("", "v1", "v1")
+    shown = {column.name: column.value(body) for column in kind.columns}
+    assert (shown["Object"], shown["Reason"], shown["Count"]) == ("instance/vm", "Booting", 3)
