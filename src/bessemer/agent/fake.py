@@ -7,6 +7,7 @@ memory: its guests do not outlive the process either. An idle one costs a heartb
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,17 @@ import structlog
 from bessemer.agent.agent import Agent, AgentDrivers, AgentSettings
 from bessemer.agent.claims import Sides
 from bessemer.agent.identity import Identity
-from bessemer.agent.link import Connect
+from bessemer.agent.link import TROUBLE, Connect
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.clock import Clock
+from bessemer.core.resource import Key
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.kinds.context import HostDrivers
+from bessemer.loop.queue import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -92,17 +95,24 @@ class FakeHosts:
 
 
 async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: TokenFor) -> None:
-    """Run the agents of these hosts until cancelled; the ordinal of a host is its index. A few join at a time."""
+    """Run the agents of these hosts until cancelled; the ordinal of a host is its index. A few join at a time, and one
+    for which there is no token yet is tried again."""
     gate = asyncio.Semaphore(hosts.settings.joining)
+    backoff = Backoff(1.0, 30.0, random.random)
 
-    async def release(agent: Agent) -> None:
-        await agent.joined()
-        gate.release()
+    async def live(name: str, ordinal: int) -> None:
+        while True:
+            async with gate:
+                try:
+                    agent = await hosts.agent(name, ordinal=ordinal, token_for=token_for)
+                except TROUBLE as error:
+                    log.info("fake host waits", host=name, error=str(error))
+                else:
+                    group.create_task(agent.run())
+                    await agent.joined()
+                    return
+            await hosts.clock.sleep(backoff.next(Key("Host", "", name)))
 
     async with asyncio.TaskGroup() as group:
         for ordinal, name in enumerate(names):
-            await gate.acquire()
-            agent = await hosts.agent(name, ordinal=ordinal, token_for=token_for)
-            group.create_task(agent.run())
-            group.create_task(release(agent))
-        log.info("fake hosts started", count=len(names))
+            group.create_task(live(name, ordinal))

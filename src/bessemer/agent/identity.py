@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from bessemer.core.errors import DriverError
 
 RENEW_AT = 2 / 3
+PRIVATE = 0o600
 
 
 class Identity:
@@ -43,7 +44,7 @@ class Identity:
         if self._key is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.key_path.exists():
-                _keep(self.key_path, _pem(ec.generate_private_key(ec.SECP256R1())), mode=0o600)
+                _keep(self.key_path, _pem(ec.generate_private_key(ec.SECP256R1())), mode=PRIVATE)
             try:
                 key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
             except ValueError as error:
@@ -114,5 +115,7 @@ def _keep(path: Path, data: bytes, *, mode: int) -> None:
     with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if mode == PRIVATE:
+            # A lost certificate is asked for again with the key; nothing replaces a lost key but an administrator.
+            os.fsync(file.fileno())
     half.replace(path)

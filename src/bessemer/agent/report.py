@@ -158,7 +158,7 @@ async def heartbeat(link: Link, *, every: float, clock: Clock, metrics: AgentMet
     """Renew the host's lease, for ever, about ``every`` seconds: spread a little, so that hosts which started together
     do not speak together. A beat that was missed is made up for sooner."""
     while True:
-        wait = every * random.uniform(0.85, 1.0)
+        wait = every * random.uniform(0.9, 1.1)
         try:
             await link.client.agents.heartbeat(link.identity.host)
         except TROUBLE as error:
