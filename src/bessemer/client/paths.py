@@ -22,10 +22,10 @@ class Paths:
     def collection(self, kind: str, namespace: str | None) -> str:
         """Of all projects where ``namespace`` is None or "". Raises Malformed for a kind that the product has not."""
         place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
-        if kind in self._plurals:
-            return f"{BASE}{place}/{self._plurals[kind]}"
         if kind in _CORE_PLURALS:
             return f"{CORE}{place}/{_CORE_PLURALS[kind]}"
+        if kind in self._plurals:
+            return f"{BASE}{place}/{self._plurals[kind]}"
         raise Malformed(f"there is no kind {kind!r}")
 
     def of(self, key: Key, sub: str = "") -> str:

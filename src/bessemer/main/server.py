@@ -1,7 +1,7 @@
 """``bessemer server``: some of api, controller, portal and gateway in this process.
 
-The controller has no room of its own: it is the loop over the control side of KINDS, put together here. The gateway is a
-process apart (its own event loop), because a long list must never delay a token.
+The controller has no room of its own: it is the loop over the control side of KINDS, put together here. The gateway
+is a process apart (its own event loop), because a long list must never delay a token.
 """
 
 from __future__ import annotations

@@ -104,6 +104,10 @@ class Supervisor:
         for name in reversed(list(self._watched)):
             await self._parts.stop(self._watched.pop(name).part, grace_seconds=grace_seconds)
 
+    def failures(self, name: str) -> int:
+        """How often in a row a part died soon after its start."""
+        return self._watched[name].failures if name in self._watched else 0
+
     def pids(self) -> Mapping[str, int]:
         """Part → process id."""
         return {name: watched.part.pid for name, watched in self._watched.items()}

@@ -35,6 +35,7 @@ from bessemer.main.supervisor import AGENT, CONTROL, FAKE, GATEWAY, Supervisor, 
 
 READY_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
+_DEATHS_MAX = 3
 LOCK = "up.lock"
 
 
@@ -83,7 +84,7 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
             await factory.start()
             for line in factory.addresses():
                 steps.say(line)
-            await factory.supervise(stop)
+            await stop.wait()
         finally:
             await factory.stop()
     steps.say("Stopped. Guests and engines go on; `bessemer down` stops them, too.")
@@ -128,6 +129,7 @@ class Factory:
         self.clock = SystemClock()
         self.supervisor = Supervisor(HostParts(), self.clock)
         self._client: Client | None = None
+        self._supervising: asyncio.Task[None] | None = None
 
     @property
     def host(self) -> str:
@@ -151,6 +153,7 @@ class Factory:
             save(self.paths, self.settings)
         with self.steps.step("Control plane: api, controller, portal") as step:
             part = await self.supervisor.start(command(self.paths, CONTROL))
+            self._supervising = asyncio.create_task(self._supervise())
             await self.wait_ready(lambda: self._alive(CONTROL), log=str(self.paths.logs / "control.log"))
             await self._defaults()
             step.note = f"pid {part.pid}"
@@ -170,7 +173,7 @@ class Factory:
             await self._gateway_ready()
 
     async def _alive(self, name: str) -> bool:
-        return name not in await self.supervisor.check()
+        return self.supervisor.failures(name) < _DEATHS_MAX
 
     async def wait_ready(self, alive: Callable[[], Awaitable[bool]], *, log: str) -> None:
         """Return when the api answers. Raises DriverError with the place of the log where it does not."""
@@ -259,22 +262,20 @@ class Factory:
             "",
         ]
 
-    async def supervise(self, stop: asyncio.Event) -> None:
-        """Restart what dies until ``stop``."""
-        while not stop.is_set():
+    async def _supervise(self) -> None:
+        while True:
             await self.supervisor.check()
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await self.clock.sleep(_CHECK_SECONDS)
 
     async def stop(self) -> None:
         """Stop the parts; guests and engines go on."""
-        await self.supervisor.stop()
         await self.close()
+        await self.supervisor.stop()
 
     async def close(self) -> None:
-        """Let go of the client."""
+        """Let go of the client, and supervise no more."""
+        if self._supervising is not None:
+            self._supervising.cancel()
+            await asyncio.wait({self._supervising})
         if self._client is not None:
             await self._client.close()

@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 from rich.console import Console
 
 from bessemer.cli.verbs import DemoOptions
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, DriverError
 from bessemer.main.demo.road import Road
 from bessemer.main.down import stop_all
 from bessemer.main.settings import Paths, Settings, load, with_ports
@@ -69,13 +68,12 @@ async def _until_stopped(road: Road, stop: asyncio.Event) -> bool:
             walk.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await walk
-        await road.close(supervise=False) if stop.is_set() else None
+        await road.close()
     if walk.cancelled():
         return False
     if (error := walk.exception()) is not None:
-        if not isinstance(error, BessemerError):
-            traceback.print_exception(error)
-            return False
+        if isinstance(error, TimeoutError):
+            raise DriverError("DemoFailed", "a step took longer than it may") from error
         raise error
     return True
 

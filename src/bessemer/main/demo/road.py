@@ -42,21 +42,17 @@ class Road:
     async def take(self) -> None:
         """Take it. Raises BessemerError where a step or a check fails."""
         await self._factory.start()
-        supervising = asyncio.create_task(self._factory.supervise(asyncio.Event()))
-        try:
-            await self._fleet()
-            await self._tenants()
-            await self._content()
-            await self._instance()
-            await self._endpoint()
-            await self._fleet_endpoint()
-            await self._talk()
-            await self._bill()
-            await self._summary()
-        finally:
-            supervising.cancel()
+        await self._fleet()
+        await self._tenants()
+        await self._content()
+        await self._instance()
+        await self._endpoint()
+        await self._fleet_endpoint()
+        await self._talk()
+        await self._bill()
+        await self._summary()
 
-    async def close(self, *, supervise: bool) -> None:
+    async def close(self) -> None:
         """Let go of the client."""
         await self._factory.close()
 

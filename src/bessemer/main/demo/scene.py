@@ -53,5 +53,5 @@ def endpoint() -> dict[str, Any]:
 
 def fleet_endpoint() -> dict[str, Any]:
     """Eight replicas of eight GPUs each: only fake hosts have those, and it says that it bears them."""
-    spec = {"model": MODEL, "flavor": "h100.8", "replicas": 8, "tolerations": [{"key": FAKE_TAINT}]}
+    spec = {"model": MODEL, "flavor": "h100-8", "replicas": 8, "tolerations": [{"key": FAKE_TAINT}]}
     return an_object("Endpoint", FLEET_ENDPOINT, spec, SHOW)
