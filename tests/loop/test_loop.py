@@ -272,7 +272,7 @@ async def test_a_deadline_outlives_a_restart(run):
     assert again.shelf.status(A).condition("Stuck").status == "True"
 
 
-async def test_a_hanging_reconcile_is_cancelled_and_said(run, monkeypatch):
+async def test_a_hanging_reconcile_is_cancelled_and_said(monkeypatch, run):
     monkeypatch.setattr("bessemer.loop.loop.GRACE_SECONDS", 0.01)
 
     async def hang(ctx: Any, obj: Any) -> Outcome:

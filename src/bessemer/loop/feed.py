@@ -33,8 +33,8 @@ class Feed:
         self,
         kind: str,
         objects: Watchable,
-        clock: Clock,
         *,
+        clock: Clock,
         changed: Callable[[Change, bool], Awaitable[None]],
         synced: Callable[[bool], Awaitable[None]],
     ) -> None:

@@ -57,7 +57,7 @@ def fold(obj: Resource[Any, Any], outcome: Outcome, *, now: float, overdue_after
         [*status.conditions, *kept], READY, is_ready(outcome), reason=outcome.reason, message=outcome.message, now=time
     )
     if overdue_after is not None:
-        text = _stuck_text(status.phase, outcome, overdue_after)
+        text = _stuck_text(status.phase, outcome, after=overdue_after)
         conditions = set_condition(conditions, STUCK, True, reason=outcome.reason, message=text, now=time)
     elif old.condition(STUCK) is not None:
         conditions = set_condition(conditions, STUCK, False, reason="Moving", now=time)
@@ -88,7 +88,7 @@ def status_body(obj: Resource[Any, Any], status: Status) -> Mapping[str, Any]:
     return {"apiVersion": obj.api_version, "kind": obj.KIND, "metadata": who, "status": status.dump()}
 
 
-def _stuck_text(phase: str, outcome: Outcome, overdue_after: float) -> str:
-    text = f"{phase} for longer than {show_duration(overdue_after)}: {outcome.message or outcome.reason}"
+def _stuck_text(phase: str, outcome: Outcome, *, after: float) -> str:
+    text = f"{phase} for longer than {show_duration(after)}: {outcome.message or outcome.reason}"
     remedy = outcome.remedy if isinstance(outcome, Wait | Fail) else ""
     return f"{text.rstrip('.')}. {remedy}" if remedy else text

@@ -129,7 +129,7 @@ class Loop(Generic[C]):
             Feed(
                 source,
                 self.objects,
-                self.clock,
+                clock=self.clock,
                 changed=self._changed,
                 synced=partial(self._list_ended, source),
             )

@@ -57,7 +57,7 @@ class Queue:
             self._quiet.clear()
             self._ready.put_nowait(key)
 
-    def later(self, key: Key, seconds: float, cause: Cause) -> None:
+    def later(self, key: Key, seconds: float, *, cause: Cause) -> None:
         """Signal the name after ``seconds``, in place of what was set before."""
         due = self._clock.monotonic() + seconds
         self._timers[key] = (due, cause)

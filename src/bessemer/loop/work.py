@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,6 +28,8 @@ LIMIT_SECONDS = 600.0
 PATIENCE = 3
 """Errors in a row for which a Ready object keeps its word."""
 
+_INTERNAL = "An internal error; the step is tried again."
+
 C = TypeVar("C")
 
 log = structlog.get_logger(__name__)
@@ -44,10 +46,12 @@ class Access(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """A reconcile that raised, as an outcome to show. ``after`` is the wait that the error itself asks for."""
+class Answer:
+    """What a kind's work came to. Where it ``raised``, ``outcome`` is how that is shown, and ``after`` the seconds that
+    the error itself asks to wait."""
 
-    outcome: Wait
+    outcome: Outcome
+    raised: bool = False
     after: float | None = None
 
 
@@ -125,10 +129,13 @@ class Work(Generic[C]):
         except Conflict:
             outcome = "Conflict"
             self.metrics[key.kind].retries.inc()
-            self.queue.later(key, self._conflicts.next(key), "again")
-        except Exception as error:  # The store itself failed, or a stored body cannot be read.
-            self._put_off(key, type(error).__name__, None)
-            log.exception("turn failed", kind=key.kind, namespace=key.namespace, name=key.name)
+            self.queue.later(key, self._conflicts.next(key), cause="again")
+        except BessemerError as error:  # The store is away, or refuses the write.
+            self._put_off(key, type(error).__name__)
+            log.warning("turn refused", **_named(key), error=str(error), internal=error.internal)
+        except Exception as error:  # A stored body cannot be read, or a kind answered what is no outcome.
+            self._put_off(key, type(error).__name__)
+            log.exception("turn failed", **_named(key))
         self.metrics[key.kind].reconciled(outcome, self.clock.monotonic() - started)
 
     def cancel_overdue(self) -> None:
@@ -147,24 +154,26 @@ class Work(Generic[C]):
         act = kind.finalize if obj.deleting else kind.reconcile
         if act is None:
             return "Skipped"
-        result = await self._act(key, act(self.ctx, obj), obj)
-        trouble, outcome = (result, result.outcome) if isinstance(result, Trouble) else (None, result)
+        answer = await self._act(obj, act(self.ctx, obj))
         if self.leadership.fence(key.kind) != fence:
             return "Fenced"
-        if obj.deleting and isinstance(outcome, Done) and kind.finalizer in obj.metadata.finalizers:
+        if obj.deleting and isinstance(answer.outcome, Done) and kind.finalizer in obj.metadata.finalizers:
             await self._let_go(stored, kind.finalizer)
             return "Finalized"
-        left = await self._write(kind, obj, outcome, trouble)
-        self._schedule(key, kind, outcome, trouble, left)
-        return "Error" if trouble else type(outcome).__name__
+        left = await self._write(kind, obj, answer=answer)
+        if answer.raised:
+            self._put_off(key, answer.outcome.reason, after=answer.after)
+            return "Error"
+        self._schedule(kind, key, outcome=answer.outcome, left=left)
+        return type(answer.outcome).__name__
 
-    async def _act(self, key: Key, work: Any, obj: Resource[Any, Any]) -> Outcome | Trouble:
-        """Await the kind's work and turn what it raises into what is shown."""
-        task = asyncio.current_task()
+    async def _act(self, obj: Resource[Any, Any], work: Awaitable[Outcome]) -> Answer:
+        """Await the kind's work and turn what it raises into what is shown. Raises Conflict."""
+        key, task = obj.key, asyncio.current_task()
         assert task is not None
         self._acting[key] = (task, self.clock.monotonic())
         try:
-            outcome: Outcome = await work
+            outcome = await work
         except Conflict:
             raise
         except asyncio.CancelledError:
@@ -172,38 +181,37 @@ class Work(Generic[C]):
                 raise
             task.uncancel()
             message = f"One step ran for more than {LIMIT_SECONDS:.0f} s and was cancelled."
-            return Trouble(Wait(reason="TookTooLong", message=message))
+            return Answer(Wait(reason="TookTooLong", message=message), raised=True)
         except BessemerError as error:
             reason = error.reason if isinstance(error, DriverError) else type(error).__name__
             log.warning("reconcile refused", **_who(obj), reason=reason, error=str(error), internal=error.internal)
             after = float(error.retry_after_seconds) if isinstance(error, Unavailable | TooMany) else None
-            return Trouble(Wait(reason=reason, message=error.message), after)
+            return Answer(Wait(reason=reason, message=error.message), raised=True, after=after)
         except Exception:  # A defect of the kind: the traceback is for the log alone.
             log.exception("reconcile raised", **_who(obj))
-            return Trouble(Wait(reason="InternalError", message="An internal error; the step is tried again."))
+            return Answer(Wait(reason="InternalError", message=_INTERNAL), raised=True)
         finally:
             self._acting.pop(key, None)
             self._overdue.discard(key)
         self._errors.reset(key)
-        return outcome
+        return Answer(outcome)
 
-    async def _write(
-        self, kind: Kind[C, Any], obj: Resource[Any, Any], outcome: Outcome, trouble: Trouble | None
-    ) -> float | None:
+    async def _write(self, kind: Kind[C, Any], obj: Resource[Any, Any], *, answer: Answer) -> float | None:
         """Write the status if it changed, and tell what happened. Answers the seconds left to the phase's deadline."""
+        outcome = answer.outcome
         phase = phase_after(obj, outcome)
         deadline = None if is_ready(outcome) else kind.deadlines.get(phase)
         left = None if deadline is None else deadline - self._phases.elapsed(obj, phase)
         if left is None:
             self._phases.forget(obj.key)
         late = left is not None and left <= 0
-        if trouble is not None and not late and self._keeps_its_word(obj):
+        if answer.raised and not late and self._keeps_its_word(obj):
             return left
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
         if new != obj.status:
             written = await self.objects.replace(status_body(obj, new), self.writer, part="status")
             self._seen[obj.key] = written.revision
-            await self._tell(obj, new, failed=trouble is not None or isinstance(outcome, Fail))
+            await self._tell(obj, new, failed=answer.raised or isinstance(outcome, Fail))
         self._note_stuck(obj.key, stuck=late)
         return left if left is not None and left > 0 else None
 
@@ -223,27 +231,22 @@ class Work(Generic[C]):
             except BessemerError as error:
                 log.warning("event lost", **_who(obj), reason=happening.reason, error=str(error))
 
-    def _schedule(
-        self, key: Key, kind: Kind[C, Any], outcome: Outcome, trouble: Trouble | None, left: float | None
-    ) -> None:
+    def _schedule(self, kind: Kind[C, Any], key: Key, *, outcome: Outcome, left: float | None) -> None:
         """Set the name's timer: the outcome's wish, the phase's deadline or the resync, whichever is first."""
-        if trouble is not None:
-            self._put_off(key, trouble.outcome.reason, trouble.after)
-            return
         # Between nine tenths and all of the interval, so that what was applied together is not read again together.
         due: float = kind.resync_seconds * (0.9 + 0.1 * self.jitter())
         cause: Cause = "resync"
         for wish in (outcome.again, left):
             if wish is not None and wish < due:
                 due, cause = wish, "again"
-        self.queue.later(key, due, cause)
+        self.queue.later(key, due, cause=cause)
 
-    def _put_off(self, key: Key, reason: str, after: float | None) -> None:
+    def _put_off(self, key: Key, reason: str, *, after: float | None = None) -> None:
         """After an error: wait for as long as it asks, or for longer each time."""
         own = self._errors.next(key)
         self.metrics[key.kind].error(reason)
         self.metrics[key.kind].backoffs.inc()
-        self.queue.later(key, own if after is None else after, "backoff")
+        self.queue.later(key, own if after is None else after, cause="backoff")
 
     async def _let_go(self, stored: Stored, finalizer: str) -> None:
         """Remove the kind's finalizer; whoever wrote in between is read again, for nothing they say can keep it."""
@@ -273,6 +276,9 @@ class Work(Generic[C]):
             self.metrics[key.kind].stuck.dec()
 
 
+def _named(key: Key) -> dict[str, str]:
+    return {"kind": key.kind, "namespace": key.namespace, "name": key.name}
+
+
 def _who(obj: Resource[Any, Any]) -> dict[str, str]:
-    meta = obj.metadata
-    return {"kind": obj.KIND, "namespace": meta.namespace or "", "name": meta.name, "uid": obj.uid}
+    return {**_named(obj.key), "uid": obj.uid}

@@ -8,142 +8,142 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from bessemer.core.units import MIB, show_bytes
-from bessemer.core.values import Decision, Request
+from bessemer.core.values import Request
+from bessemer.placement.choose import place
 from bessemer.placement.filters import fitting, show_cores
 from bessemer.placement.sight import Sight
-
-Place = Callable[[Sight, Request], Decision | None]
 
 _MEMORY_STEP = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What would help, in words, and the sight and the request after it."""
+    """What would help, in words, and the sight after it."""
 
     text: str
     sight: Sight
-    request: Request
 
 
-def cheapest(sight: Sight, request: Request, place: Place) -> Change | None:
-    """The first change that makes ``place`` find something, or None."""
+def cheapest(sight: Sight) -> Change | None:
+    """The first change after which something fits, or None."""
     for propose in (_nearness, _real_taints, _other_model, _less, _fake_taints, _time, _administration):
-        for change in propose(sight, request, place):
-            if fitting(change.sight, change.request).any():
+        for change in propose(sight):
+            if fitting(change.sight).any():
                 return change
     return None
 
 
-def _nearness(sight: Sight, request: Request, _place: Place) -> Iterator[Change]:
+def asking(sight: Sight, **wishes: Any) -> Sight:
+    """The same fleet for a request with other wishes."""
+    return replace(sight, request=replace(sight.request, **wishes))
+
+
+def _nearness(sight: Sight) -> Iterator[Change]:
+    request = sight.request
     if request.numa == "required":
-        yield Change("numa: preferred instead of required", sight, replace(request, numa="preferred"))
+        yield Change("numa: preferred instead of required", asking(sight, numa="preferred"))
     if request.same_switch:
-        yield Change("let the devices lie on several PCIe switches", sight, replace(request, same_switch=False))
+        yield Change("let the devices lie on several PCIe switches", asking(sight, same_switch=False))
     if request.same_nvlink:
-        yield Change("let the devices lie in several NVLink domains", sight, replace(request, same_nvlink=False))
+        yield Change("let the devices lie in several NVLink domains", asking(sight, same_nvlink=False))
     if sum((request.numa == "required", request.same_switch, request.same_nvlink)) > 1:
-        loose = replace(request, numa="preferred", same_switch=False, same_nvlink=False)
-        yield Change("let cores, memory and devices lie apart", sight, loose)
+        loose = asking(sight, numa="preferred", same_switch=False, same_nvlink=False)
+        yield Change("let cores, memory and devices lie apart", loose)
 
 
-def _real_taints(sight: Sight, request: Request, _place: Place) -> Iterator[Change]:
-    yield from _taints(sight, request, fake=False)
+def _real_taints(sight: Sight) -> Iterator[Change]:
+    yield from _taints(sight, fake=False)
 
 
-def _fake_taints(sight: Sight, request: Request, _place: Place) -> Iterator[Change]:
-    yield from _taints(sight, request, fake=True)
+def _fake_taints(sight: Sight) -> Iterator[Change]:
+    yield from _taints(sight, fake=True)
 
 
-def _taints(sight: Sight, request: Request, *, fake: bool) -> Iterator[Change]:
+def _taints(sight: Sight, *, fake: bool) -> Iterator[Change]:
     """Each set of taints that some host has, the smallest first; a fake host is proposed after all that is real."""
-    fleet, n = sight.fleet, sight.size
+    fleet, n, borne = sight.fleet, sight.size, sight.request.tolerations
     hosts = fleet.present[:n] & (fleet.fake[:n] == fake)
-    missing = {fleet.taint_sets[index] - set(request.tolerations) for index in np.unique(fleet.taints[:n][hosts])}
+    missing = {fleet.taint_sets[index] - set(borne) for index in np.unique(fleet.taints[:n][hosts])}
     for keys in sorted(filter(None, missing), key=lambda keys: (len(keys), sorted(keys))):
-        names = ", ".join(sorted(keys))
+        names = sorted(keys)
         note = " (fake hosts: nothing real runs there)" if fake else ""
-        bearing = replace(request, tolerations=(*request.tolerations, *sorted(keys)))
-        yield Change(f"tolerate {names}{note}", sight, bearing)
+        yield Change(f"tolerate {', '.join(names)}{note}", asking(sight, tolerations=(*borne, *names)))
 
 
-def _other_model(sight: Sight, request: Request, place: Place) -> Iterator[Change]:
-    if request.device_count and request.device_model:
-        placed = place(sight, replace(request, device_model=""))
-        row = sight.fleet.row(placed.host) if placed is not None else None
-        if placed is not None and row is not None:
-            model = next(d.model for d in sight.fleet.devices(row) if d.id in placed.devices)
-            yield Change(f"ask for {model}", sight, replace(request, device_model=model))
+def _other_model(sight: Sight) -> Iterator[Change]:
+    request = sight.request
+    placed = place(asking(sight, device_model="")) if request.device_count and request.device_model else None
+    row = sight.fleet.row(placed.host) if placed is not None else None
+    if placed is not None and row is not None:
+        model = next(d.model for d in sight.fleet.devices(row) if d.id in placed.devices)
+        yield Change(f"ask for {model}", asking(sight, device_model=model))
 
 
-def _less(sight: Sight, request: Request, _place: Place) -> Iterator[Change]:
+def _less(sight: Sight) -> Iterator[Change]:
     """The most that there is of one thing, then of cores and memory together. Never nothing at all."""
-    cores = _largest(sight, lambda n: replace(request, milli_cores=n * 1000), (request.milli_cores - 1) // 1000)
+    request = sight.request
+    cores = _largest((request.milli_cores - 1) // 1000, lambda n: asking(sight, milli_cores=n * 1000))
     if cores is not None:
-        yield Change(f"ask for at most {_cores(cores)}", sight, cores)
+        yield Change(f"ask for at most {_cores(cores.request)}", cores)
     steps = (request.memory_bytes - 1) // _MEMORY_STEP
-    memory = _largest(sight, lambda n: replace(request, memory_bytes=n * _MEMORY_STEP), steps)
+    memory = _largest(steps, lambda n: asking(sight, memory_bytes=n * _MEMORY_STEP))
     if memory is not None:
-        yield Change(f"ask for at most {show_bytes(memory.memory_bytes)} of memory", sight, memory)
-    devices = _largest(sight, lambda n: replace(request, device_count=n), request.device_count - 1)
+        yield Change(f"ask for at most {show_bytes(memory.request.memory_bytes)} of memory", memory)
+    devices = _largest(request.device_count - 1, lambda n: asking(sight, device_count=n))
     if devices is not None:
-        text = f"ask for at most {devices.device_count} {request.device_model or 'GPUs'}"
-        yield Change(text, sight, devices)
-    both = _less_of_both(sight, request)
+        yield Change(f"ask for at most {devices.request.device_count} {request.device_model or 'GPUs'}", devices)
+    both = _less_of_both(sight)
     if both is not None:
-        text = f"ask for at most {_cores(both)} and {show_bytes(both.memory_bytes)} of memory"
-        yield Change(text, sight, both)
+        memory_text = show_bytes(both.request.memory_bytes)
+        yield Change(f"ask for at most {_cores(both.request)} and {memory_text} of memory", both)
 
 
-def _cores(request: Request) -> str:
-    return f"{show_cores(request.milli_cores)} core{'' if request.milli_cores == 1000 else 's'}"
-
-
-def _less_of_both(sight: Sight, request: Request) -> Request | None:
+def _less_of_both(sight: Sight) -> Sight | None:
     """As many cores as there are beside a little memory, then as much memory as there is beside those."""
-    small = replace(request, memory_bytes=min(request.memory_bytes, _MEMORY_STEP))
-    fewer = _largest(sight, lambda n: replace(small, milli_cores=n * 1000), request.milli_cores // 1000)
+    memory = sight.request.memory_bytes
+    small = asking(sight, memory_bytes=min(memory, _MEMORY_STEP))
+    fewer = _largest(sight.request.milli_cores // 1000, lambda n: asking(small, milli_cores=n * 1000))
     if fewer is None:
         return None
-    steps = request.memory_bytes // _MEMORY_STEP
-    return _largest(sight, lambda n: replace(fewer, memory_bytes=n * _MEMORY_STEP), steps)
+    return _largest(memory // _MEMORY_STEP, lambda n: asking(fewer, memory_bytes=n * _MEMORY_STEP))
 
 
-def _largest(sight: Sight, made: Callable[[int], Request], high: int) -> Request | None:
-    """The request made of the largest count from 1 to ``high`` that fits: what fits, fits in any smaller count."""
+def _largest(high: int, made: Callable[[int], Sight]) -> Sight | None:
+    """The sight made of the largest count from 1 to ``high`` that fits: what fits, fits in any smaller count."""
     low = 0
     while low < high:
         middle = (low + high + 1) // 2
-        if fitting(sight, made(middle)).any():
+        if fitting(made(middle)).any():
             low = middle
         else:
             high = middle - 1
     return made(low) if low else None
 
 
-def _time(sight: Sight, request: Request, place: Place) -> Iterator[Change]:
-    n = sight.size
+def _cores(request: Request) -> str:
+    return f"{show_cores(request.milli_cores)} core{'' if request.milli_cores == 1000 else 's'}"
+
+
+def _time(sight: Sight) -> Iterator[Change]:
+    fleet, n = sight.fleet, sight.size
     emptied = replace(
-        sight,
-        cores_free=sight.fleet.cores[:n],
-        memory_free=sight.fleet.memory[:n],
-        device_free=np.ones_like(sight.device_free),
+        sight, cores_free=fleet.cores[:n], memory_free=fleet.memory[:n], device_free=np.ones_like(sight.device_free)
     )
-    placed = place(emptied, request)
+    placed = place(emptied)
     if placed is not None:
-        yield Change(f"wait until claims on {placed.host} end", emptied, request)
+        yield Change(f"wait until claims on {placed.host} end", emptied)
 
 
-def _administration(sight: Sight, request: Request, place: Place) -> Iterator[Change]:
-    everyone = np.ones(sight.size, dtype=np.bool_)
+def _administration(sight: Sight) -> Iterator[Change]:
     for text, changed in (
-        ("an administrator can uncordon {}", replace(sight, schedulable=everyone)),
-        ("an administrator can bring {} back", replace(sight, reachable=everyone)),
+        ("an administrator can uncordon {}", replace(sight, schedulable=sight.everyone)),
+        ("an administrator can bring {} back", replace(sight, reachable=sight.everyone)),
     ):
-        placed = place(changed, request)
+        placed = place(changed)
         if placed is not None:
-            yield Change(text.format(placed.host), changed, request)
+            yield Change(text.format(placed.host), changed)

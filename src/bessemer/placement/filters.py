@@ -15,8 +15,8 @@ from bessemer.core.values import Reason, Request
 from bessemer.placement.fleet import Bools
 from bessemer.placement.sight import Sight
 
-Passes = Callable[[Sight, Request], Bools]
-Says = Callable[[Sight, Request, Bools], Iterator[Reason]]
+Passes = Callable[[Sight], Bools]
+Says = Callable[[Sight, Bools], Iterator[Reason]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,42 +27,42 @@ class Link:
     says: Says
 
 
-def sift(sight: Sight, request: Request) -> tuple[Reason, ...]:
+def sift(sight: Sight) -> tuple[Reason, ...]:
     """A reason for each set of hosts that is set aside. Stops where nobody is left."""
     left = sight.fleet.present[: sight.size].copy()
     reasons: list[Reason] = []
     for link in LINKS:
         if not left.any():
             break
-        rejected = left & ~link.passes(sight, request)
+        rejected = left & ~link.passes(sight)
         if rejected.any():
-            reasons += link.says(sight, request, rejected)
+            reasons += link.says(sight, rejected)
             left &= ~rejected
     return tuple(reasons)
 
 
-def fitting(sight: Sight, request: Request) -> Bools:
+def fitting(sight: Sight) -> Bools:
     """[hosts]: who passes every link."""
     left = sight.fleet.present[: sight.size].copy()
     for link in LINKS:
         if not left.any():
             break
-        left &= link.passes(sight, request)
+        left &= link.passes(sight)
     return left
 
 
 def _plainly(code: str, text: str) -> Says:
-    def says(_sight: Sight, _request: Request, rejected: Bools) -> Iterator[Reason]:
+    def says(_sight: Sight, rejected: Bools) -> Iterator[Reason]:
         yield Reason(code, int(rejected.sum()), text)
 
     return says
 
 
-def _reachable(sight: Sight, _request: Request) -> Bools:
+def _reachable(sight: Sight) -> Bools:
     return sight.reachable
 
 
-def _schedulable(sight: Sight, _request: Request) -> Bools:
+def _schedulable(sight: Sight) -> Bools:
     return sight.schedulable
 
 
@@ -70,102 +70,103 @@ def _tolerates(request: Request, taints: frozenset[str]) -> bool:
     return "*" in request.tolerations or taints.issubset(request.tolerations)
 
 
-def _untainted(sight: Sight, request: Request) -> Bools:
+def _untainted(sight: Sight) -> Bools:
     # A fleet has few different sets of taints: each is judged once, and the hosts look it up.
-    verdicts = np.array([_tolerates(request, taints) for taints in sight.fleet.taint_sets], dtype=np.bool_)
+    verdicts = np.array([_tolerates(sight.request, taints) for taints in sight.fleet.taint_sets], dtype=np.bool_)
     chosen: Bools = verdicts[sight.fleet.taints[: sight.size]]
     return chosen
 
 
-def _says_taints(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+def _says_taints(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     indices, counts = np.unique(sight.fleet.taints[: sight.size][rejected], return_counts=True)
     by_text: dict[str, int] = {}
     for index, count in zip(indices, counts, strict=True):
-        text = ", ".join(sorted(sight.fleet.taint_sets[index] - set(request.tolerations)))
+        text = ", ".join(sorted(sight.fleet.taint_sets[index] - set(sight.request.tolerations)))
         by_text[text] = by_text.get(text, 0) + int(count)
     for text, count in sorted(by_text.items()):
         yield Reason("Tainted", count, f"tainted {text}")
 
 
-def _not_avoided(sight: Sight, request: Request) -> Bools:
-    passed = np.ones(sight.size, dtype=np.bool_)
-    for name in request.avoid_hosts:
+def _not_avoided(sight: Sight) -> Bools:
+    passed = sight.everyone
+    for name in sight.request.avoid_hosts:
         row = sight.fleet.row(name)
         if row is not None:
             passed[row] = False
     return passed
 
 
-def _virtual(sight: Sight, request: Request) -> Bools:
-    return sight.fleet.virtual[: sight.size] if request.virtualization else np.ones(sight.size, dtype=np.bool_)
+def _virtual(sight: Sight) -> Bools:
+    return sight.fleet.virtual[: sight.size] if sight.request.virtualization else sight.everyone
 
 
-def _isolated(sight: Sight, request: Request) -> Bools:
-    return sight.fleet.strong[: sight.size] if request.strong_isolation else np.ones(sight.size, dtype=np.bool_)
+def _isolated(sight: Sight) -> Bools:
+    return sight.fleet.strong[: sight.size] if sight.request.strong_isolation else sight.everyone
 
 
-def _has_devices(sight: Sight, request: Request) -> Bools:
-    enough: Bools = sight.of_model(request).sum(axis=1) >= request.device_count
+def _has_devices(sight: Sight) -> Bools:
+    enough: Bools = sight.wanted.sum(axis=1) >= sight.request.device_count
     return enough
 
 
-def _says_devices(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
-    there = sight.of_model(request).sum(axis=1)
+def _says_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    there = sight.wanted.sum(axis=1)
     none = rejected & (there == 0)
     if none.any():
-        yield Reason("NoDevice", int(none.sum()), f"without {_device(request)}")
+        yield Reason("NoDevice", int(none.sum()), f"without {_device(sight.request)}")
     few = rejected & ~none
     if few.any():
-        text = f"with fewer than {request.device_count} {_device(request)} ({_best(few, there[few].max())} there)"
+        best = _best(few, int(there[few].max()))
+        text = f"with fewer than {sight.request.device_count} {_device(sight.request)} ({best} there)"
         yield Reason("TooFewDevices", int(few.sum()), text)
 
 
-def _has_cores(sight: Sight, request: Request) -> Bools:
-    enough: Bools = sight.cores_sum >= request.milli_cores
+def _has_cores(sight: Sight) -> Bools:
+    enough: Bools = sight.cores_sum >= sight.request.milli_cores
     return enough
 
 
-def _says_cores(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+def _says_cores(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     best = _best(rejected, show_cores(int(sight.cores_sum[rejected].max())))
-    text = f"short of {show_cores(request.milli_cores)} cores ({best} free)"
+    text = f"short of {show_cores(sight.request.milli_cores)} cores ({best} free)"
     yield Reason("ShortOfCores", int(rejected.sum()), text)
 
 
-def _has_memory(sight: Sight, request: Request) -> Bools:
-    enough: Bools = sight.memory_sum >= request.memory_bytes
+def _has_memory(sight: Sight) -> Bools:
+    enough: Bools = sight.memory_sum >= sight.request.memory_bytes
     return enough
 
 
-def _says_memory(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+def _says_memory(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     best = _best(rejected, show_bytes(int(sight.memory_sum[rejected].max())))
-    text = f"short of {show_bytes(request.memory_bytes)} of memory ({best} free)"
+    text = f"short of {show_bytes(sight.request.memory_bytes)} of memory ({best} free)"
     yield Reason("ShortOfMemory", int(rejected.sum()), text)
 
 
-def _has_free_devices(sight: Sight, request: Request) -> Bools:
-    enough: Bools = sight.usable(request).sum(axis=1) >= request.device_count
+def _has_free_devices(sight: Sight) -> Bools:
+    enough: Bools = sight.usable_count >= sight.request.device_count
     return enough
 
 
-def _says_free_devices(sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
-    best = _best(rejected, int(sight.usable(request).sum(axis=1)[rejected].max()))
-    text = f"short of {request.device_count} {_device(request)} ({best} free)"
+def _says_free_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    best = _best(rejected, int(sight.usable_count[rejected].max()))
+    text = f"short of {sight.request.device_count} {_device(sight.request)} ({best} free)"
     yield Reason("ShortOfDevices", int(rejected.sum()), text)
 
 
-def _close(sight: Sight, request: Request) -> Bools:
-    if not wants_closeness(request):
-        return np.ones(sight.size, dtype=np.bool_)
-    return sight.together(request, sight.usable(request), numa=request.numa == "required")
+def _close(sight: Sight) -> Bools:
+    if not wants_closeness(sight.request):
+        return sight.everyone
+    return sight.together(numa=sight.request.numa == "required")
 
 
-def _says_close(_sight: Sight, request: Request, rejected: Bools) -> Iterator[Reason]:
+def _says_close(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     where = [
         place
         for wanted, place in (
-            (request.numa == "required", "NUMA node"),
-            (request.same_switch and request.device_count, "PCIe switch"),
-            (request.same_nvlink and request.device_count, "NVLink domain"),
+            (sight.request.numa == "required", "NUMA node"),
+            (sight.request.same_switch and sight.request.device_count, "PCIe switch"),
+            (sight.request.same_nvlink and sight.request.device_count, "NVLink domain"),
         )
         if wanted
     ]

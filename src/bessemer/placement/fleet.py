@@ -64,7 +64,46 @@ class Names:
         return self._index.get(name, NONE)
 
 
-class FleetArrays:
+class _Columns:
+    """The storage of the arrays: it grows, and what grew keeps its values."""
+
+    def _allocate(self, *, rows: int, nodes: int, devices: int) -> None:
+        def bools(*shape: int) -> Bools:
+            return np.zeros(shape, dtype=np.bool_)
+
+        self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
+        self.virtual, self.strong, self.fake = bools(rows), bools(rows), bools(rows)
+        self.taints: Ints = np.zeros(rows, dtype=np.int64)
+        self.site: Ints = np.zeros(rows, dtype=np.int64)
+        self.leaf: Ints = np.zeros(rows, dtype=np.int64)
+        self.spine: Ints = np.zeros(rows, dtype=np.int64)
+        self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.memory_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.device_model: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
+        self.device_node: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
+        self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
+        self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
+        self.device_free = bools(rows, devices)
+        self.device_sound = bools(rows, devices)
+
+    def _widen(self, *, nodes: int, devices: int) -> None:
+        if nodes > self.cores.shape[1] or devices > self.device_free.shape[1]:
+            self._grow(rows=len(self.present), nodes=nodes, devices=devices)
+
+    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0) -> None:
+        old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        self._allocate(
+            rows=rows,
+            nodes=max(nodes, self.cores.shape[1]),
+            devices=max(devices, self.device_free.shape[1]),
+        )
+        for name, before in old.items():
+            getattr(self, name)[tuple(slice(length) for length in before.shape)] = before
+
+
+class FleetArrays(_Columns):
     """The arrays and what keeps them. Rows ``[:size]`` may be read; a row without ``present`` is nobody's."""
 
     def __init__(self) -> None:
@@ -218,40 +257,3 @@ class FleetArrays:
         if taints not in self.taint_sets:
             self.taint_sets.append(taints)
         return self.taint_sets.index(taints)
-
-    # --- storage ------------------------------------------------------------------------------------------------
-
-    def _allocate(self, *, rows: int, nodes: int, devices: int) -> None:
-        def bools(*shape: int) -> Bools:
-            return np.zeros(shape, dtype=np.bool_)
-
-        self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
-        self.virtual, self.strong, self.fake = bools(rows), bools(rows), bools(rows)
-        self.taints: Ints = np.zeros(rows, dtype=np.int64)
-        self.site: Ints = np.zeros(rows, dtype=np.int64)
-        self.leaf: Ints = np.zeros(rows, dtype=np.int64)
-        self.spine: Ints = np.zeros(rows, dtype=np.int64)
-        self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.memory_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.device_model: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_node: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_free = bools(rows, devices)
-        self.device_sound = bools(rows, devices)
-
-    def _widen(self, *, nodes: int, devices: int) -> None:
-        if nodes > self.cores.shape[1] or devices > self.device_free.shape[1]:
-            self._grow(rows=len(self.present), nodes=nodes, devices=devices)
-
-    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0) -> None:
-        old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        self._allocate(
-            rows=rows,
-            nodes=max(nodes, self.cores.shape[1]),
-            devices=max(devices, self.device_free.shape[1]),
-        )
-        for name, before in old.items():
-            getattr(self, name)[tuple(slice(length) for length in before.shape)] = before

@@ -133,15 +133,15 @@ async def reconcile(ctx: Context, host: Host) -> Outcome:
     left = await lease_left(ctx, host.metadata.name)
     if not host.status.key_fingerprint:
         remedy = "Run `bessemer agent` on the host with a join token for this Host."
-        return _enrolling(host, "NotJoined", "no agent has joined yet", remedy=remedy)
+        return _enrolling(host, "NotJoined", message="no agent has joined yet", remedy=remedy)
     if host.status.report is None:
-        return _enrolling(host, "NoReport", "the agent has joined and inspects the machine")
-    status = await _declared(ctx, host, host.status.report, heard=left > 0)
-    status = _observed(ctx, host, status, heard=left > 0)
+        return _enrolling(host, "NoReport", message="the agent has joined and inspects the machine")
+    status = await _declared(ctx, host, report=host.status.report, heard=left > 0)
+    status = _observed(host, status, heard=left > 0, now=ctx.clock.now())
     if left > 0:
         return _heard(host, status, again=left + _PAST_LEASE_SECONDS)
     if host.spec.fenced:
-        return await _fenced(ctx, host, status)
+        return await _fenced(ctx, status, name=host.metadata.name)
     status = status.model_copy(update={"phase": "Unreachable", "message": _SILENT})
     return Wait(reason="HostSilent", message=_SILENT, status=status, again=_SILENT_LOOK_SECONDS, remedy=_SILENT_REMEDY)
 
@@ -152,8 +152,8 @@ async def finalize(ctx: Context, host: Host) -> Outcome:
     heard = await lease_left(ctx, name) > 0
     status = host.status
     if status.report is not None:
-        status = await _declared(ctx, host, status.report, heard=heard)
-    status = _observed(ctx, host, status, heard=heard)
+        status = await _declared(ctx, host, report=status.report, heard=heard)
+    status = _observed(host, status, heard=heard, now=ctx.clock.now())
     if host.spec.fenced and not heard:
         await _give_away(ctx, name)
     standing = await claims_on(ctx, name)
@@ -166,7 +166,7 @@ async def finalize(ctx: Context, host: Host) -> Outcome:
     return Wait(reason="ClaimsRemain", message=message, status=status, again=2.0, remedy=remedy)
 
 
-async def _declared(ctx: Context, host: Host, report: Inventory, *, heard: bool) -> HostStatus:
+async def _declared(ctx: Context, host: Host, *, report: Inventory, heard: bool) -> HostStatus:
     """Tell capacity what there is, where it does not know yet."""
     schedulable = host.open and heard
     words = f"{host.spec.overcommit_milli} {schedulable} {report.model_dump_json()}"
@@ -179,9 +179,9 @@ async def _declared(ctx: Context, host: Host, report: Inventory, *, heard: bool)
     return host.status.model_copy(update={"declared": digest})
 
 
-async def _fenced(ctx: Context, host: Host, status: HostStatus) -> Outcome:
+async def _fenced(ctx: Context, status: HostStatus, *, name: str) -> Outcome:
     """Silent, and an administrator vouches for it: what it held is free."""
-    await _give_away(ctx, host.metadata.name)
+    await _give_away(ctx, name)
     message = "fenced: its claims are given away"
     status = status.model_copy(update={"phase": "Fenced", "message": message})
     return Done(status=status, ready=False, reason="Fenced", message=message, again=_SILENT_LOOK_SECONDS)
@@ -195,12 +195,12 @@ async def _give_away(ctx: Context, name: str) -> None:
 # --- report -----------------------------------------------------------------------------------------------------
 
 
-def _enrolling(host: Host, reason: str, message: str, *, remedy: str = "") -> Outcome:
+def _enrolling(host: Host, reason: str, *, message: str, remedy: str = "") -> Outcome:
     status = host.status.model_copy(update={"phase": "Enrolling", "message": message})
     return Wait(reason=reason, message=message, status=status, again=30.0, remedy=remedy)
 
 
-def _observed(ctx: Context, host: Host, status: HostStatus, *, heard: bool) -> HostStatus:
+def _observed(host: Host, status: HostStatus, *, heard: bool, now: float) -> HostStatus:
     """``status`` with what is so in every phase: whether the agent is heard, and the taints."""
     conditions = set_condition(
         status.conditions,
@@ -208,7 +208,7 @@ def _observed(ctx: Context, host: Host, status: HostStatus, *, heard: bool) -> H
         heard,
         reason="Heartbeat" if heard else "HeartbeatLost",
         message="" if heard else _SILENT,
-        now=rfc3339(ctx.clock.now()),
+        now=rfc3339(now),
     )
     fenced = host.spec.fenced and not heard
     return status.model_copy(update={"conditions": conditions, "taints": list(host.taint_keys), "fenced": fenced})

@@ -63,11 +63,11 @@ async def reconcile(ctx: Context, image: Image) -> Outcome:
     if image.status.digest:
         return _imported(image.status)
     if image.status.phase != "Importing":
-        return _importing(ctx, image, "Importing", f"builds {image.spec.source.builtin}", again=0.0)
+        return _importing(ctx, image, reason="Importing", message=f"builds {image.spec.source.builtin}", again=0.0)
     try:
         content = await ctx.importer.image(image.spec.source.builtin)
     except DriverError as error:
-        return _importing(ctx, image, error.reason, error.message, again=RETRY_SECONDS)
+        return _importing(ctx, image, reason=error.reason, message=error.message, again=RETRY_SECONDS)
     found = {
         "digest": content.digest,
         "size_bytes": content.size_bytes,
@@ -81,7 +81,7 @@ def _imported(status: ImageStatus) -> Outcome:
     return Done(status=status, message=f"{show_bytes(status.size_bytes)}, kernel {status.kernel or 'unknown'}")
 
 
-def _importing(ctx: Context, image: Image, reason: str, message: str, *, again: float) -> Outcome:
+def _importing(ctx: Context, image: Image, *, reason: str, message: str, again: float) -> Outcome:
     percent = ctx.importer.progress(f"image/{image.spec.source.builtin}")
     status = image.status.model_copy(update={"phase": "Importing", "progress_percent": percent, "message": message})
     return Wait(reason=reason, message=message, status=status, again=again, remedy=_REMEDY)
