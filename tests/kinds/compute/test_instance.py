@@ -122,7 +122,9 @@ async def test_two_that_want_the_last_place_do_not_both_get_it() -> None:
         await world.until(one_has_it)
         winner = "one" if (await world.condition("Instance", "one"))["status"] == "True" else "two"
         await world.delete("Instance", winner)
-        await world.until_ready("Instance", "two" if winner == "one" else "one", seconds=60)
+        loser = "two" if winner == "one" else "one"
+        await world.until_ready("Instance", loser, seconds=60)
+        assert [claim["metadata"]["name"] for claim in await world.bodies("Claim")] == [f"instance-{loser}-0"]
 
 
 # --- while it runs ----------------------------------------------------------------------------------------------

@@ -181,8 +181,10 @@ async def test_what_the_host_refuses_is_said_and_tried_again(bench: HostBench, f
 async def test_a_full_disk_waits_for_space(bench: HostBench) -> None:
     bench.disks.full = True
     await bench.until_reason("DiskFull")
+    assert bench.qemu.starts == 0
     bench.disks.full = False
     await bench.until_phase("Running")
+    assert bench.status.reason == ""
 
 
 async def test_a_corrupted_image_is_fetched_anew(bench: HostBench) -> None:

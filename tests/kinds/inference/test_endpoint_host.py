@@ -118,6 +118,7 @@ async def test_an_engine_that_exits_is_started_again_with_backoff(bench: HostBen
 async def test_a_taken_door_is_waited_for(bench: HostBench) -> None:
     bench.engine.trouble["c-1"] = Trouble(port_taken=True)
     await bench.until_reason("PortTaken")
+    assert bench.status.phase == "Preparing"
     bench.engine.trouble.clear()
     await bench.until_phase("Running")
 
@@ -143,6 +144,7 @@ async def test_an_engine_that_loads_for_ever_is_started_anew() -> None:
 async def test_a_model_that_does_not_come_is_waited_for(bench: HostBench, reason: str) -> None:
     bench.content.refuse = DriverError(reason, "no")
     await bench.until_reason(reason)
+    assert await bench.engine.find("c-1") is None
     bench.content.refuse = None
     await bench.until_phase("Running")
 

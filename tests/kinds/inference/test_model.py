@@ -61,8 +61,9 @@ async def test_an_import_that_fails_is_tried_again() -> None:
         world.importer.refuse = DriverError("ImportFailed", "the index cannot be reached")
         await world.create("Model", "odd", SPEC, namespace="")
         await world.until_reason("Model", "odd", "ImportFailed", namespace="")
-        world.importer.refuse = None
+        calls, world.importer.refuse = world.importer.calls, None
         await world.until_ready("Model", "odd", namespace="", seconds=60)
+        assert world.importer.calls == calls + 1
 
 
 async def test_what_is_here_is_not_fetched_again() -> None:

@@ -66,7 +66,8 @@ async def test_disabling_says_so() -> None:
         await give_token(world, "app")
         await world.until_ready("ApiKey", "app")
         await world.patch("ApiKey", "app", disabled=True)
-        await world.until_reason("ApiKey", "app", "Disabled")
+        said = await world.until_reason("ApiKey", "app", "Disabled")
+        assert said["status"] == "False"
 
 
 def test_the_gateway_reads_keys_and_writes_none() -> None:
