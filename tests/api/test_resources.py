@@ -78,7 +78,7 @@ async def test_a_generated_name_is_unique(w: World) -> None:
         (
             {"metadata": {"name": "a", "namespace": "other--lab"}},
             400,
-            "namespace of the provided object does not match",
+            "does not match the namespace sent",
         ),
         ({"metadata": []}, 422, "metadata"),
         ({"spec": None}, 422, "spec"),
@@ -186,7 +186,6 @@ async def test_json_patch(w: World) -> None:
         ([{"path": "/spec"}], 400),
         ([{"op": "add", "path": "spec", "value": 1}], 422),
         ([{"op": "add", "path": "/spec/flavor/x", "value": 1}], 422),
-        ([{"op": "remove", "path": "/metadata"}], 400),
         ([{"op": "replace", "path": "", "value": []}], 400),
         ([{"op": "move", "from": "/spec", "path": "/spec/x"}], 422),
     ):
@@ -196,7 +195,7 @@ async def test_json_patch(w: World) -> None:
 
 @pytest.mark.parametrize(
     "media",
-    ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/json", "text/plain"],
+    ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/json", "text/x"],
 )
 async def test_other_patches_are_told_which_are_accepted(w: World, media: str) -> None:
     await w.create(LAB, instance("a"))
@@ -207,10 +206,7 @@ async def test_other_patches_are_told_which_are_accepted(w: World, media: str) -
 
 async def test_delete_without_finalizers(w: World) -> None:
     made = await w.create(f"{BASE}/users", named("ghost"))
-    if made["metadata"].get("finalizers"):
-        patch = [{"op": "remove", "path": "/metadata/finalizers"}]
-        await w.store.objects.replace({**made, "metadata": {**made["metadata"], "finalizers": []}}, CONTROLLER)
-        del patch
+    await w.store.objects.replace({**made, "metadata": {**made["metadata"], "finalizers": []}}, CONTROLLER)
     reply = await w.call("DELETE", f"{BASE}/users/ghost", {"propagationPolicy": "Background"})
     assert reply.json == {
         "kind": "Status",

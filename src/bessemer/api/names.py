@@ -58,9 +58,14 @@ def is_label_value(value: str) -> bool:
 
 def show(value: Any) -> str:
     """A value as it is quoted back: short, and in ASCII."""
-    text = value if isinstance(value, str) else repr(value)
-    short = text if len(text) <= 80 else text[:77] + "..."
-    return '"' + short.encode("ascii", "backslashreplace").decode().replace('"', '\\"') + '"'
+    text = plain(value if isinstance(value, str) else repr(value), 80)
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def plain(text: str, longest: int = NAME_MAX) -> str:
+    """Text as it may be shown to whoever sent it, or read its log: printable ASCII, and not more than ``longest``."""
+    short = text if len(text) <= longest else text[: longest - 3] + "..."
+    return short if short.isascii() and short.isprintable() else short.encode("unicode_escape").decode()
 
 
 def metadata_causes(metadata: Any, *, namespaced: bool) -> list[Cause]:

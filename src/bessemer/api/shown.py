@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bessemer.api.errors import Subject
+from bessemer.api.names import plain
 from bessemer.core.resource import READ, Column, Kind, Verb
 
 Translate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -51,7 +52,7 @@ class Shown:
 
     def subject(self, name: str = "") -> Subject:
         """What an error about it names."""
-        return Subject(self.group, self.plural, self.kind, name)
+        return Subject(self.group, self.plural, self.kind, plain(name))
 
 
 class Resources:
