@@ -15,6 +15,7 @@ from bessemer.drivers.process import procfs, shim
 from bessemer.drivers.process.protocol import Confined, End, Isolation
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.process.users import FIRST_USER
+from bessemer.drivers.process.walls import Walls
 from tests.drivers.process.conftest import RealWorld
 from tests.drivers.process.test_contract import end_of, log_of
 
@@ -327,3 +328,43 @@ async def test_two_state_folders_share_no_user(host: RealWorld) -> None:
         assert await host.processes.find("a") == first
     finally:
         await other.remove("a")
+
+
+class Crash(BaseException):
+    """The agent's end, at a point of our choice."""
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["_take_user", "_prepare", "_spawn", "remove", "end"])
+async def test_an_agent_that_dies_while_starting_leaves_one_process(
+    host: RealWorld, monkeypatch: pytest.MonkeyPatch, step: str, late: bool
+) -> None:
+    act = getattr(Walls, step)
+
+    def crash(walls: Walls, *words: object, **named: object) -> None:
+        if late:
+            act(walls, *words, **named)
+        raise Crash
+
+    async def crash_later(walls: Walls, *words: object, **named: object) -> None:
+        if late:
+            await act(walls, *words, **named)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Walls, step, crash_later if asyncio.iscoroutinefunction(act) else crash)
+        with pytest.raises(Crash):
+            await (host.processes.remove("a") if step == "remove" else host.waits("a"))
+    again = host.another()
+    await host.waits("a")
+    first = await again.find("a")
+    assert first is not None
+    assert len([pid for pid in procfs.pids() if is_shim_of(host, pid)]) == 1
+    assert len(os.listdir(host.state / "users")) == 1
+    await again.remove("a")
+    assert [pid for pid in procfs.pids() if is_shim_of(host, pid)] == []
+    assert (os.listdir(host.state / "users"), os.listdir(host.state / "confined")) == ([], [])
+
+
+def is_shim_of(host: RealWorld, pid: int) -> bool:
+    return {shim.__file__, str(host.state / "confined" / "a")} <= set(procfs.arguments(pid))

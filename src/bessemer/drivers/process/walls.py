@@ -183,18 +183,24 @@ async def trial(*, root: bool) -> None:
     missing = [tool for tool in sandbox.TOOLS if not os.access(tool, os.X_OK)]
     if missing:
         raise DriverError("IsolationUnavailable", f"{', '.join(missing)} is not installed (bubblewrap, util-linux)")
+    try:
+        denied = seccomp.program()
+    except KeyError as error:
+        raise DriverError("IsolationUnavailable", f"no system call filter is known for {error}") from error
     harmless = Confined("trial", (sandbox.PRLIMIT, "--version"), cores_milli=1000, memory_bytes=64 << 20)
     user = 65534 if root else None
     words = (*sandbox.options(harmless, root=root), "--", *sandbox.inside(harmless, user=user, limited=False))
-    process = await asyncio.create_subprocess_exec(
-        sandbox.BWRAP,
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=ENVIRONMENT,
-    )
-    _, said = await process.communicate()
+    with ExitStack() as stack:
+        number = _memory_file(stack, denied)
+        process = await asyncio.create_subprocess_exec(
+            *(sandbox.BWRAP, "--seccomp", str(number), *words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT,
+            pass_fds=(number,),
+        )
+        _, said = await process.communicate()
     if process.returncode != 0:
         text = said.decode("utf-8", "replace")[-500:]
         raise DriverError("IsolationUnavailable", "this host gives no namespaces to confine with", internal=text)
