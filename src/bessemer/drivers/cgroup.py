@@ -16,6 +16,7 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,12 +171,11 @@ class Cgroups:
 
     def _signal(self, uid: str) -> None:
         if self._v2 is not None and (self._dir(self._v2, uid) / "cgroup.kill").exists():
-            _write(self._dir(self._v2, uid) / "cgroup.kill", 1)
+            with suppress(OSError):  # it may be gone by now
+                _write(self._dir(self._v2, uid) / "cgroup.kill", 1)
         for pid in self.pids(uid):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 def _hierarchies(mounts: str) -> tuple[Mapping[str, Path], Path | None]:

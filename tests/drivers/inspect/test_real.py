@@ -52,6 +52,14 @@ async def test_a_machine_of_one_node_has_all_of_its_memory(tmp_path: Path) -> No
     assert [(n.cores, n.memory_bytes) for n in (await inventory(tree)).numa] == [(2, GIB)]
 
 
+async def test_a_container_bounds_the_memory(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.file("sys/devices/system/cpu/online", "0")
+    for limit, memory in (("max", GIB), (str(GIB // 4), GIB // 4), (str(1 << 60), GIB)):
+        tree.file("sys/fs/cgroup/memory.max", limit)
+        assert (await inventory(tree)).memory_bytes == memory
+
+
 async def test_gpus_know_their_switch_node_and_domain(tmp_path: Path) -> None:
     switch = "0000:c0:00.0"
     found = await inventory(two_socket_server(tmp_path), *(facts(address, switch) for address in GPUS))

@@ -22,6 +22,7 @@ from bessemer.drivers.qemu.confine import Confinement, user_of
 from bessemer.drivers.qemu.launch import Home
 from bessemer.drivers.qemu.protocol import REPORT_READ_LIMIT_BYTES, Console, NumaCell, Running
 from tests.drivers.qemu.rig import NONCE, RealRig, read_until, whole_log
+from tests.drivers.qemu.starter import spec_words
 
 pytestmark = pytest.mark.real
 
@@ -157,6 +158,28 @@ async def test_an_agent_killed_while_it_starts_a_guest_starts_no_second(real: Re
     holder.kill()
     await holder.communicate()
     assert (await start).uid == spec.uid
+
+
+async def test_an_agent_may_be_killed_at_any_moment_of_a_start(real: RealRig) -> None:
+    """Whatever a killed agent had done of it, the next one's start leaves exactly one QEMU, and it answers."""
+    for milliseconds in (0, 20, 40, 60, 80, 110, 150, 250):
+        spec = await real.spec(cpus=1)
+        agent = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.drivers.qemu.starter", str(real.root / "guests"), *spec_words(spec)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert agent.stdout is not None
+        assert await agent.stdout.readline() == b"starting\n"
+        await asyncio.sleep(milliseconds / 1000)
+        agent.kill()
+        await agent.communicate()
+        qemu = real.new()
+        guest = await qemu.start(spec)
+        assert await qemu.running() == (guest,)
+        assert await qemu.state(spec.uid) is not None
+        assert {entry.name for entry in (real.root / "guests" / spec.uid).iterdir()}.isdisjoint({"kernel", "initrd"})
+        await qemu.remove(spec.uid)
 
 
 async def test_two_starts_at_once_start_one(real: RealRig) -> None:

@@ -124,9 +124,15 @@ class Machine:
             id=0,
             cores=self._cores(threads),
             threads=len(threads),
-            memory_bytes=int(memory[1]) << 10 if memory else 0,
+            memory_bytes=min(int(memory[1]) << 10 if memory else 0, self._memory_limit()),
             hugepages=_hugepages(self._sys / "kernel/mm/hugepages"),
         )
+
+    def _memory_limit(self) -> int:
+        """What a container around the agent allows: no limit of ours can lift that one."""
+        group = self._sys / "fs/cgroup"
+        found = (number(path) for path in (group / "memory.max", group / "memory/memory.limit_in_bytes"))
+        return min((limit for limit in found if limit > 0), default=1 << 62)
 
     def _cores(self, threads: list[int]) -> int:
         """Physical cores: threads that name the same siblings are one."""

@@ -84,7 +84,7 @@ def held(home: Home) -> bool:
 
 
 async def launch(spec: MachineSpec, home: Home, *, confinement: Confinement, enter: tuple[str, ...]) -> bool:
-    """Start the guest's QEMU and return once it answers; False where another launch of it holds the lock.
+    """Start the guest's QEMU and return once it answers (`finish`); False where another launch of it holds the lock.
 
     ``enter`` are the words that put it into its control group. Raises DriverError.
     """
@@ -92,14 +92,36 @@ async def launch(spec: MachineSpec, home: Home, *, confinement: Confinement, ent
         lock = _take_lock(stack, home)
         if lock is None:
             return False
-        await asyncio.to_thread(_unpack, spec, home)
         try:
+            await asyncio.to_thread(_unpack, spec, home)
             await _run(spec, home, confinement=confinement, enter=enter, lock=lock)
-        finally:
-            # What QEMU has read it keeps in memory.
-            for name in ("kernel", "initrd"):
-                (home.path / name).unlink(missing_ok=True)
+        except DriverError:
+            _drop_boot_files(home)
+            raise
+    await finish(home)
     return True
+
+
+async def finish(home: Home) -> None:
+    """Wait until the QEMU that was started answers, and drop what it booted from; also after an agent that was killed.
+
+    Raises DriverError ``GuestUnresponsive``, or what its end amounts to.
+    """
+    if not (home.path / "initrd").exists():
+        return
+    try:
+        async with qmp.talk(home.qmp, timeout_seconds=_ANSWER_SECONDS) as monitor:
+            await monitor.execute("query-status")
+    except OSError as error:
+        raise _failure(home) from error
+    finally:
+        _drop_boot_files(home)
+
+
+def _drop_boot_files(home: Home) -> None:
+    """What QEMU has read it keeps open."""
+    for name in ("kernel", "initrd"):
+        (home.path / name).unlink(missing_ok=True)
 
 
 async def _run(spec: MachineSpec, home: Home, *, confinement: Confinement, enter: tuple[str, ...], lock: int) -> None:
@@ -117,21 +139,19 @@ async def _run(spec: MachineSpec, home: Home, *, confinement: Confinement, enter
                 pass_fds=(lock, *inherited),
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            raise DriverError("QemuMissing", "a program for guests is missing", internal=str(error)) from error
+        except OSError as error:
+            raise _os_failure(error) from error
         code = await process.wait()
     if code != 0:
         raise _failure(home)
-    try:
-        async with qmp.talk(home.qmp, timeout_seconds=_ANSWER_SECONDS) as monitor:
-            await monitor.execute("query-status")
-    except OSError as error:
-        raise _failure(home) from error
 
 
 def _take_lock(stack: ExitStack, home: Home) -> int | None:
-    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _os_failure(error) from error
     stack.callback(os.close, lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from bessemer.drivers.cgroup import Cgroups, Limits
 from bessemer.drivers.qemu import proc, qmp, traces
 from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.console import attach
-from bessemer.drivers.qemu.launch import Home, held, launch
+from bessemer.drivers.qemu.launch import Home, finish, held, launch
 from bessemer.drivers.qemu.protocol import OVERHEAD_BYTES, Console, GuestState, MachineSpec, Running
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -51,6 +51,8 @@ class LocalQemu:
             await asyncio.sleep(_POLL_SECONDS)
             if asyncio.get_running_loop().time() > deadline:
                 break
+        else:
+            await finish(self._home(spec.uid))
         if found is None:
             raise DriverError(
                 "GuestStartFailed", "the guest's QEMU did not stay", internal=await self.last_words(spec.uid)
