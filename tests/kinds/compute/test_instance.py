@@ -37,7 +37,7 @@ async def test_converges_when_run_twice() -> None:
     await check_converges_when_run_twice(CASE)
 
 
-async def test_converges_after_a_crash_at_every_call() -> None:
+async def test_converges_after_a_crash_at_every_driver_call() -> None:
     """A part of the points; ``tests.crash`` lives through all of a longer life."""
     await check_converges_after_a_crash_at_every_call(CASE, every=5)
 

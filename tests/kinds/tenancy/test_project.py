@@ -28,7 +28,7 @@ async def test_converges_when_run_twice() -> None:
     await check_converges_when_run_twice(CASE)
 
 
-async def test_converges_after_a_crash_at_every_call() -> None:
+async def test_converges_after_a_crash_at_every_driver_call() -> None:
     await check_converges_after_a_crash_at_every_call(CASE)
 
 
