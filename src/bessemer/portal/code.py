@@ -1,0 +1,162 @@
+"""Each page as code: the commands and manifests that do what the page shows. Tabs are (name, text)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from bessemer.core.resource import API_VERSION
+
+Tabs = tuple[tuple[str, str], ...]
+
+
+def manifest(body: Mapping[str, Any]) -> str:
+    """An object as one would write it, and its status below, without what only the server keeps."""
+    meta = body.get("metadata") or {}
+    kept = {k: meta[k] for k in ("name", "namespace", "labels", "annotations") if meta.get(k)}
+    shown = {"apiVersion": body.get("apiVersion", API_VERSION), "kind": body.get("kind"), "metadata": kept}
+    shown |= {part: body[part] for part in ("spec", "status") if body.get(part)}
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
+
+
+def path(plural: str, name: str = "", *, project: str = "") -> str:
+    """The request behind a page."""
+    place = f"/namespaces/{project}" if project else ""
+    return f"GET /apis/{API_VERSION}{place}/{plural}" + (f"/{name}" if name else "")
+
+
+def fleet_code() -> Tabs:
+    return (
+        (
+            "kubectl",
+            "kubectl get hosts -o wide\nkubectl get claims -A -w\nkubectl get events -A --field-selector type!=Normal",
+        ),
+        ("CLI", "bessemer get hosts -o wide\nbessemer events\nbessemer why instance/NAME -n TENANT--PROJECT"),
+    )
+
+
+def host_code(name: str, body: str) -> Tabs:
+    return (
+        ("kubectl", f"kubectl describe host {name}\nkubectl get claims -A --field-selector spec.host={name}"),
+        ("CLI", f"bessemer describe host {name}\nbessemer host cordon {name}\nbessemer host uncordon {name}"),
+        ("YAML", body),
+    )
+
+
+def list_code(plural: str, project: str) -> Tabs:
+    """A list of one kind, in a project or in all."""
+    kubectl, cli = (f" -n {project}", f" -n {project}") if project else (" -A", "")
+    return (
+        ("kubectl", f"kubectl get {plural}{kubectl}\nkubectl get {plural}{kubectl} -w"),
+        ("CLI", f"bessemer get {plural}{cli}"),
+    )
+
+
+def new_instance(project: str) -> str:
+    return f"""apiVersion: {API_VERSION}
+kind: Instance
+metadata:
+  name: vm
+  namespace: {project or "TENANT--PROJECT"}
+spec:
+  flavor: micro
+  image: micro-guest
+"""
+
+
+def new_endpoint(project: str) -> str:
+    return f"""apiVersion: {API_VERSION}
+kind: Endpoint
+metadata:
+  name: smol
+  namespace: {project or "TENANT--PROJECT"}
+spec:
+  model: smollm2-135m
+  flavor: serve-small
+"""
+
+
+def instance_code(project: str, name: str, *, body: str) -> Tabs:
+    return (
+        (
+            "kubectl",
+            f"kubectl -n {project} get instance {name} -w\n"
+            f"kubectl -n {project} wait instance/{name} \\\n  --for=condition=Ready --timeout=120s",
+        ),
+        (
+            "CLI",
+            f"bessemer get instance {name} -n {project}\n"
+            f"bessemer why instance/{name} -n {project}\n"
+            f"bessemer logs instance {name} -f -n {project}\n"
+            f"bessemer console {name} -n {project}",
+        ),
+        ("YAML", body),
+    )
+
+
+def endpoint_code(project: str, name: str, *, body: str, gateway: str) -> Tabs:
+    return (
+        ("kubectl", f"kubectl -n {project} get endpoint {name} -w\nkubectl -n {project} describe endpoint {name}"),
+        (
+            "CLI",
+            f"bessemer get endpoint {name} -n {project}\n"
+            f"bessemer key create app -n {project}\n"
+            f'bessemer chat {name} "What is a furnace?" -n {project}',
+        ),
+        ("YAML", body),
+        ("curl", curl(name, gateway)),
+    )
+
+
+def curl(model: str, gateway: str) -> str:
+    """A call with nothing but curl."""
+    return f"""curl --cacert "$BESSEMER_STATE/ca/ca.crt" \\
+  {gateway}/v1/chat/completions \\
+  -H "Authorization: Bearer $BESSEMER_API_KEY" \\
+  -H "Content-Type: application/json" \\
+  -d '{{
+    "model": "{model}",
+    "stream": true,
+    "messages": [
+      {{"role": "user", "content": "Why is steel blown with air?"}}
+    ]
+  }}'"""
+
+
+def python(model: str, gateway: str) -> str:
+    """The same with the official client."""
+    return f"""import os
+import httpx
+from openai import OpenAI
+
+client = OpenAI(
+    base_url="{gateway}/v1",
+    api_key=os.environ["BESSEMER_API_KEY"],
+    http_client=httpx.Client(verify=os.environ["SSL_CERT_FILE"]),
+)
+stream = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "Why is steel blown with air?"}}],
+    stream=True,
+)
+for chunk in stream:
+    print(chunk.choices[0].delta.content or "", end="")
+"""
+
+
+def invoice_code(project: str, *, since: str, until: str) -> Tabs:
+    window = f"--since {since} --until {until}"
+    return (
+        ("CLI", f"bessemer invoice -n {project} {window}\nbessemer invoice -n {project} -o json {window}"),
+        ("kubectl", f'kubectl get --raw \\\n  "/apis/{API_VERSION}/projects/{project}/invoice"'),
+    )
+
+
+def check_command(project: str, *, since: str, until: str) -> str:
+    """Two lines by which anybody can derive the total again."""
+    return (
+        f"bessemer invoice -n {project} --since {since} --until {until} \\\n  --export rows.json\n"
+        "python tests/oracle/invoice.py rows.json"
+    )

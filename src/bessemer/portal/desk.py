@@ -1,0 +1,203 @@
+"""A desk: one signed-in session. Its client carries the session's bearer, its mirrors hold what that bearer may see.
+
+Invariants: one watch per session and kind, whatever the number of tabs; nothing is read or written with any other
+right than the session's; a bearer that the api refuses ends the desk at once. Desks live in memory alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from bessemer.client import Client, Me
+from bessemer.core.clock import Clock
+from bessemer.core.errors import NotFound, Unauthenticated, Unavailable
+from bessemer.core.resource import Key
+from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.portal.facts import Fact
+from bessemer.portal.live import Tab
+from bessemer.portal.mirror import Mirror
+from bessemer.portal.playground import Keyring
+
+F = TypeVar("F", bound=Fact)
+
+READY_SECONDS_MAX = 15.0
+IDLE_SECONDS_MAX = 120.0
+DESKS_MAX = 500
+TABS_MAX = 64
+
+
+@dataclass(slots=True)
+class _Followed:
+    mirror: Mirror
+    task: asyncio.Task[None]
+
+
+class Desk:
+    """One session. ``me`` is who the api last said that we are; ``changes`` counts what arrived."""
+
+    def __init__(self, client: Client, *, clock: Clock, keys: Keyring) -> None:
+        self.client = client
+        self.clock = clock
+        self.keys = keys
+        self.me = Me("", False, {}, ())
+        self.tabs: dict[str, Tab] = {}
+        self.changes = 0
+        self.streams = 0
+        self.used = clock.monotonic()
+        self.ended = False
+        self._checked = float("-inf")
+        self._followed: dict[str, _Followed] = {}
+        self._bells: set[asyncio.Event] = set()
+
+    async def check(self, *, max_age: float = 0.0) -> Me:
+        """Ask the api who we are, unless it said so within ``max_age`` seconds. Raises Unauthenticated, Unavailable."""
+        if self.ended:
+            raise Unauthenticated("the session has ended: sign in again")
+        if self.clock.monotonic() - self._checked > max_age:
+            try:
+                self.me = await self.client.account.whoami()
+            except Unauthenticated:
+                await self.close()
+                raise
+            self._checked = self.clock.monotonic()
+        return self.me
+
+    def role(self, project: str) -> str:
+        """``admin``, ``tenant-admin``, ``member``, ``reader``, or "" for somebody else's project."""
+        return "admin" if self.me.admin else self.me.tenants.get(tenant_of(project), "")
+
+    def writes(self, project: str) -> bool:
+        """Whether the role may change things there. The api decides; this only hides what it would refuse."""
+        return self.role(project) in {"admin", "tenant-admin", "member"}
+
+    async def see(self, *kinds: type[Fact]) -> None:
+        """Begin to follow these kinds, and return when each list is complete. Raises Unavailable after 15 s."""
+        self.used = self.clock.monotonic()
+        for kind in kinds:
+            if kind.KIND not in self._followed:
+                mirror = Mirror(self.client, kind.KIND, clock=self.clock, changed=self._ring)
+                self._followed[kind.KIND] = _Followed(mirror, asyncio.create_task(mirror.run()))
+        waiting = [self._followed[kind.KIND].mirror.ready.wait() for kind in kinds]
+        try:
+            await asyncio.wait_for(asyncio.gather(*waiting), READY_SECONDS_MAX)
+        except TimeoutError as error:
+            raise Unavailable("the api did not answer in time") from error
+
+    def all(self, kind: type[F]) -> Sequence[F]:
+        """Every object of a kind that is followed, in order of project and name."""
+        followed = self._followed.get(kind.KIND)
+        facts = followed.mirror.facts if followed else {}
+        return [facts[key] for key in sorted(facts) if isinstance(facts[key], kind)]  # type: ignore[misc]
+
+    def one(self, kind: type[F], name: str, *, project: str = "") -> F:
+        """Raises NotFound."""
+        found = self.find(kind, name, project=project)
+        if found is None:
+            raise NotFound(f"there is no {kind.KIND} {name}" + (f" in {project}" if project else ""))
+        return found
+
+    def find(self, kind: type[F], name: str, *, project: str = "") -> F | None:
+        followed = self._followed.get(kind.KIND)
+        fact = followed.mirror.facts.get(Key(kind.KIND, project, name)) if followed else None
+        return fact if isinstance(fact, kind) else None
+
+    def bell(self) -> asyncio.Event:
+        """An event that is set whenever something arrives. Give it back with `unbell`."""
+        event = asyncio.Event()
+        self._bells.add(event)
+        return event
+
+    def unbell(self, event: asyncio.Event) -> None:
+        self._bells.discard(event)
+
+    def keep(self, tab: Tab) -> None:
+        """Remember what a tab was shown, so that its stream can tell what is new. The oldest idle tab is forgotten."""
+        if len(self.tabs) >= TABS_MAX:
+            idle = [token for token, old in self.tabs.items() if old.owner is None]
+            for token in idle[: len(self.tabs) - TABS_MAX + 1]:
+                del self.tabs[token]
+        self.tabs[tab.token] = tab
+
+    async def close(self) -> None:
+        """End every watch and stream, and take back the keys that were made for this session."""
+        if self.ended:
+            return
+        self.ended = True
+        for followed in self._followed.values():
+            followed.task.cancel()
+        await asyncio.gather(*(f.task for f in self._followed.values()), return_exceptions=True)
+        self._followed.clear()
+        self._ring()
+        await self.keys.revoke(self.client)
+        await self.client.close()
+
+    def _ring(self) -> None:
+        self.changes += 1
+        for event in self._bells:
+            event.set()
+
+
+@dataclass(slots=True)
+class Desks:
+    """The desks of this process, by the bearer's digest. ``open`` makes a client for a bearer."""
+
+    open: Callable[[str], Client]
+    keys: Callable[[], Keyring]
+    clock: Clock
+    _by_digest: dict[str, Desk] = field(default_factory=dict)
+
+    async def of(self, bearer: str) -> Desk:
+        """The session's desk, checked just now. Raises Unauthenticated, Unavailable."""
+        digest = _digest(bearer)
+        desk = self._by_digest.get(digest)
+        if desk is None or desk.ended:
+            desk = Desk(self.open(bearer), clock=self.clock, keys=self.keys())
+            try:
+                await desk.check()
+            except (Unauthenticated, Unavailable):
+                await desk.client.close()
+                raise
+            await self._make_room()
+            desk = self._by_digest.setdefault(digest, desk)
+        await desk.check(max_age=1.0)
+        desk.used = self.clock.monotonic()
+        return desk
+
+    async def end(self, bearer: str) -> None:
+        """Sign out: end the session at the api, whatever becomes of the rest."""
+        desk = self._by_digest.pop(_digest(bearer), None) or Desk(self.open(bearer), clock=self.clock, keys=self.keys())
+        await desk.keys.revoke(desk.client)
+        try:
+            await desk.client.account.logout()
+        except (Unauthenticated, Unavailable):
+            pass  # it has ended already, or will by itself; the cookie goes either way
+        await desk.close()
+
+    async def sweep(self) -> None:
+        """Close the desks that ended or that nobody has looked at for a while. The session itself goes on."""
+        now = self.clock.monotonic()
+        for digest, desk in list(self._by_digest.items()):
+            idle = desk.streams == 0 and now - desk.used > IDLE_SECONDS_MAX
+            if desk.ended or idle:
+                del self._by_digest[digest]
+                await desk.close()
+
+    async def close(self) -> None:
+        """Close every desk; the sessions go on and find a new desk after a restart."""
+        desks = list(self._by_digest.values())
+        self._by_digest.clear()
+        for desk in desks:
+            await desk.close()
+
+    async def _make_room(self) -> None:
+        while len(self._by_digest) >= DESKS_MAX:
+            oldest = min(self._by_digest, key=lambda digest: self._by_digest[digest].used)
+            await self._by_digest.pop(oldest).close()
+
+
+def _digest(bearer: str) -> str:
+    return hashlib.sha256(bearer.encode()).hexdigest()

@@ -1,0 +1,250 @@
+"""The pages that one looks at: each sees to it that the desk follows what the page shows, then draws it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from bessemer.core.errors import Malformed, NotFound
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Key
+from bessemer.core.values import LedgerEntry
+from bessemer.metering import usage
+from bessemer.portal import code
+from bessemer.portal.facts import (
+    ClaimFact,
+    EndpointFact,
+    EventFact,
+    Fact,
+    FlavorFact,
+    HostFact,
+    InstanceFact,
+    KeyFact,
+    PlanFact,
+    ProjectFact,
+)
+from bessemer.portal.pages import endpoints, fleet, hosts, instances, invoices, objects, overview
+from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, within
+from bessemer.portal.stream import TABS_MAX, EventStream, Stream
+from bessemer.portal.visit import Visit
+
+_WORK: tuple[type[Fact], ...] = (EventFact, FlavorFact, PlanFact)
+_HOUR = 3600
+INVOICES_SHOWN = 50
+WINDOWS: Mapping[str, tuple[int, int]] = {"hour": (_HOUR, 60), "day": (24 * _HOUR, 900), "week": (168 * _HOUR, 7200)}
+"""Window of a usage plot → its length and its step, seconds."""
+KINDS: Mapping[str, str] = {
+    "models": "Model",
+    "images": "Image",
+    "flavors": "Flavor",
+    "priceplans": "PricePlan",
+    "projects": "Project",
+    "tenants": "Tenant",
+    "users": "User",
+    "keys": "ApiKey",
+}
+"""Pages that are the table of one kind."""
+
+
+async def _see(visit: Visit, *kinds: type[Fact]) -> None:
+    """Follow what the shell and the page show."""
+    admins = (HostFact,) if visit.desk.me.admin else ()
+    await visit.desk.see(*SHELL_KINDS, *admins, *kinds)
+
+
+def _admin_only(visit: Visit) -> None:
+    if not visit.desk.me.admin:
+        raise NotFound("there is nothing here")
+
+
+async def home(visit: Visit) -> Response:
+    return RedirectResponse("/fleet" if visit.desk.me.admin else "/overview", 303)
+
+
+async def fleet_page(visit: Visit) -> Response:
+    _admin_only(visit)
+    await _see(visit, ClaimFact, *_WORK)
+    return visit.show(partial(fleet.build, visit.desk))
+
+
+async def overview_page(visit: Visit) -> Response:
+    await _see(visit, *_WORK)
+    return visit.show(partial(overview.build, visit.desk))
+
+
+async def host_list(visit: Visit) -> Response:
+    _admin_only(visit)
+    await _see(visit, ClaimFact)
+    return visit.show(partial(hosts.build_list, visit.desk))
+
+
+async def host_page(visit: Visit) -> Response:
+    _admin_only(visit)
+    await _see(visit, ClaimFact, *_WORK)
+    name = visit.part("name")
+    body = code.manifest(await _body(visit, Key("Host", "", name)))
+    return visit.show(partial(hosts.build, visit.desk, name, body=body))
+
+
+async def instance_list(visit: Visit) -> Response:
+    await _see(visit, *_WORK)
+    return visit.show(partial(instances.build_list, visit.desk, visit.part("scope")))
+
+
+async def instance_page(visit: Visit) -> Response:
+    key = Key("Instance", visit.part("scope"), visit.part("name"))
+    await _see(visit, ClaimFact, *_WORK)
+    visit.desk.one(InstanceFact, key.name, project=key.namespace)
+    body = code.manifest(await _body(visit, key))
+    deadlines = visit.site.kinds["Instance"].deadlines
+    return visit.show(partial(instances.build, visit.desk, key, body=body, deadlines=deadlines), log=key)
+
+
+async def endpoint_list(visit: Visit) -> Response:
+    await _see(visit, *_WORK)
+    return visit.show(partial(endpoints.build_list, visit.desk, visit.part("scope")))
+
+
+async def endpoint_page(visit: Visit) -> Response:
+    key = Key("Endpoint", visit.part("scope"), visit.part("name"))
+    await _see(visit, ClaimFact, KeyFact, *_WORK)
+    visit.desk.one(EndpointFact, key.name, project=key.namespace)
+    body = code.manifest(await _body(visit, key))
+    gateway = visit.site.settings.gateway_url
+    return visit.show(partial(endpoints.build, visit.desk, key, body=body, gateway=gateway))
+
+
+async def endpoint_usage(visit: Visit) -> Response:
+    """What went through an endpoint, step by step, for the plot: columns of equal length."""
+    project, name = visit.part("scope"), visit.part("name")
+    await visit.desk.see(EndpointFact)
+    fact = visit.desk.one(EndpointFact, name, project=project)
+    length, step = WINDOWS.get(visit.request.query_params.get("window", ""), WINDOWS["hour"])
+    end = int(visit.site.clock.now()) // step * step + step
+    answer = await visit.desk.client.projects.ledger(project, end - length, end)
+    rows = [LedgerEntry.model_validate(row) for row in answer["rows"]]
+    points = usage(rows, start=end - length, end=end, step_seconds=step, workload_uid=fact.uid)
+    return JSONResponse(
+        {
+            "at": [p.at for p in points],
+            "in": [p.input_tokens for p in points],
+            "out": [p.output_tokens for p in points],
+            "requests": [p.requests for p in points],
+            "step": step,
+        },
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+# --- money ------------------------------------------------------------------------------------------------------
+
+
+async def invoice_page(visit: Visit) -> Response:
+    scope = visit.part("scope")
+    await _see(visit, PlanFact)
+    within(visit.desk, scope)
+    month = invoices.month_of(visit.request.query_params.get("month", ""), visit.site.clock.now())
+    if scope == EVERYTHING:
+        projects = [project.name for project in visit.desk.all(ProjectFact)][:INVOICES_SHOWN]
+        asked = (visit.desk.client.projects.invoice(project, month.start, month.end) for project in projects)
+        bills = list(zip(projects, await asyncio.gather(*asked), strict=True))
+        return visit.show(partial(invoices.build_list, visit.desk, month=month, bills=bills))
+    bill = await visit.desk.client.projects.invoice(scope, month.start, month.end)
+    return visit.show(partial(invoices.build, visit.desk, scope, month=month, bill=bill))
+
+
+async def invoice_rows(visit: Visit) -> Response:
+    """The ledger rows of one line, drawn, for the line to open."""
+    project, query = visit.part("scope"), visit.request.query_params
+    try:
+        wanted = invoices.in_ranges(query.get("rows", ""))
+        since, until = int(query.get("from", "")), int(query.get("to", ""))
+    except ValueError as error:
+        raise Malformed("rows, from and to are whole numbers") from error
+    answer = await visit.desk.client.projects.ledger(project, since, until)
+    entries = [LedgerEntry.model_validate(row) for row in answer["rows"]]
+    rows, more = invoices.ledger_rows(entries, wanted)
+    return HTMLResponse(visit.site.pen.plain("ledger.html", rows=rows, more=more, project=project))
+
+
+# --- any kind ---------------------------------------------------------------------------------------------------
+
+
+async def kind_page(visit: Visit) -> Response:
+    """The table of a kind: keys of a project, or what belongs to none."""
+    section = visit.request.url.path.rpartition("/")[2]
+    kind = visit.site.kinds[KINDS[section]]
+    if section == "users":
+        _admin_only(visit)
+    await _see(visit)
+    scope = visit.part("scope") or EVERYTHING
+    projects = within(visit.desk, scope)
+    namespace = scope if projects is not None else None
+    listed = await visit.desk.client.list(Scope(kind=kind.name, namespace=namespace))
+    bodies = [orjson.loads(stored.body) for stored in listed.items]
+    return visit.show(partial(objects.build, visit.desk, kind, section=section, scope=scope, bodies=bodies))
+
+
+# --- live -------------------------------------------------------------------------------------------------------
+
+
+async def live(visit: Visit) -> Response:
+    """The stream of a browser's tabs: ``tab=TOKEN:NUMBER``, once for each."""
+    tabs, lost = [], []
+    for asked in visit.request.query_params.getlist("tab")[:TABS_MAX]:
+        token, _, number = asked.partition(":")
+        tab = visit.desk.tabs.get(token)
+        if tab is None:
+            lost.append(token)
+        else:
+            tabs.append((tab, int(number) if number.isdigit() else -1))
+    return EventStream(Stream(visit.desk, tabs, lost=lost, draw=visit.site.pen.part).events())
+
+
+async def search(visit: Visit) -> Response:
+    """Everything that one may see whose name holds the words, in groups of at most eight."""
+    await _see(visit)
+    words = visit.request.query_params.get("q", "").lower().strip()[:100]
+    return JSONResponse({"groups": find(visit, words)}, headers={"Cache-Control": "no-store"})
+
+
+def find(visit: Visit, words: str) -> list[dict[str, Any]]:
+    """``[{"name", "hits": [{"text", "note", "href"}]}]``."""
+    desk = visit.desk
+    groups: list[tuple[str, list[tuple[str, str, str]]]] = [
+        (
+            "Instances",
+            [
+                (i.name, f"{i.project}, {i.phase}", f"/in/{i.project}/instances/{i.name}")
+                for i in desk.all(InstanceFact)
+            ],
+        ),
+        (
+            "Endpoints",
+            [
+                (e.name, f"{e.project}, {e.phase}", f"/in/{e.project}/endpoints/{e.name}")
+                for e in desk.all(EndpointFact)
+            ],
+        ),
+        (
+            "Projects",
+            [(p.name.replace("--", " / "), "project", f"/in/{p.name}/instances") for p in desk.all(ProjectFact)],
+        ),
+        ("Hosts", [(h.name, "fake host" if h.fake else "host", f"/hosts/{h.name}") for h in desk.all(HostFact)]),
+    ]
+    found = []
+    for name, rows in groups:
+        hits = [row for row in rows if words in row[0].lower()][:8]
+        if hits:
+            found.append({"name": name, "hits": [{"text": t, "note": n, "href": h} for t, n, h in hits]})
+    return found
+
+
+async def _body(visit: Visit, key: Key) -> Mapping[str, Any]:
+    body: dict[str, Any] = orjson.loads((await visit.desk.client.get(key)).body)
+    return body

@@ -1,0 +1,190 @@
+"""Endpoints: the list, and one of them: its replicas, what went through it, a place to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bessemer.core.resource import Key
+from bessemer.portal import code, words
+from bessemer.portal.desk import Desk
+from bessemer.portal.facts import ClaimFact, EndpointFact, KeyFact, Replica
+from bessemer.portal.live import Page, Part
+from bessemer.portal.pages import price, waiting
+from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
+from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat
+
+
+def build_list(desk: Desk, scope: str) -> Page:
+    """Every endpoint of the scope."""
+    found: list[EndpointFact] = visible(desk, EndpointFact, scope)
+    colour = colours(desk)
+    rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant(fact.project), 0)) for fact in found]
+    if not rows:
+        text = (
+            "No endpoint yet. An endpoint serves a model to OpenAI clients under a name; each replica costs what its "
+            "flavor holds, and each million tokens what the price plan says."
+        )
+        rows.append(Row("row-none", (Cell(text, "empty", note="kubectl apply -f endpoint.yaml"),)))
+    project = "" if scope == EVERYTHING else scope
+    here = Here(
+        section="endpoints",
+        title="Endpoints",
+        scope=scope,
+        crumbs=((words.place(project) if project else "Everything", ""), ("Endpoints", "")),
+        code=(*code.list_code("endpoints", project), ("YAML", code.new_endpoint(project))),
+        request=code.path("endpoints", project=project),
+    )
+    heads = (("Name", ""), ("State", ""), ("Model", "lo"), ("Replicas", "num"), ("Age", "num lo"), ("Per hour", "num"))
+    lead = words.some(len(found), "endpoint") if found else "Models served to OpenAI clients"
+    return page(desk, here, template="list.html", lists={"rows": rows}, heads=heads, lead=lead)
+
+
+def _row(desk: Desk, fact: EndpointFact, *, scope: str, colour: int) -> Row:
+    word = words.state(fact)
+    return Row(
+        f"row-{fact.uid}",
+        (
+            Cell(in_place(fact, scope), "name", note=fact.flavor, href=href(fact), colour=colour, fake=fact.fake),
+            Cell(word, "state", tone=words.tone(word), since=None if fact.ready else fact.since),
+            Cell(fact.model, low=True),
+            Cell(f"{fact.ready_replicas} of {fact.wanted}", "num"),
+            Cell("", "since", since=fact.created, low=True),
+            Cell(price.shown(price.of_endpoint(desk, fact)), "num"),
+        ),
+    )
+
+
+# --- one --------------------------------------------------------------------------------------------------------
+
+
+def build(desk: Desk, which: Key, *, body: str, gateway: str) -> Page:
+    """One endpoint. Raises NotFound once it is gone."""
+    project, name = which.namespace, which.name
+    fact = desk.one(EndpointFact, name, project=project)
+    lists: dict[str, Sequence[Part]] = {
+        "head": [head(fact)],
+        "acts": [acts(fact)] if desk.writes(project) else [],
+        "stats": figures(desk, fact),
+        "replicas": replicas(desk, fact),
+        "why": waiting.cards([why for why in waiting.held_up(desk, project) if why.id == f"why-{fact.uid}"]),
+        "keys": keys(desk, fact),
+        "facts": facts(fact),
+        "feed": waiting.feed(desk, project, about=fact),
+    }
+    here = Here(
+        section="endpoints",
+        title=name,
+        scope=project,
+        crumbs=((words.place(project), ""), ("Endpoints", f"/in/{project}/endpoints"), (name, "")),
+        code=code.endpoint_code(project, name, body=body, gateway=gateway),
+        request=code.path("endpoints", name, project=project),
+    )
+    fixed: dict[str, Any] = {
+        "fact": fact,
+        "sub": f"Endpoint in {words.place(project)}, model {fact.model}.",
+        "gateway": gateway,
+        "curl": code.curl(name, gateway),
+        "python": code.python(name, gateway),
+        "may_chat": desk.writes(project),
+        "base": f"/in/{project}/endpoints/{name}",
+    }
+    return page(desk, here, template="endpoint.html", lists=lists, **fixed)
+
+
+def head(fact: EndpointFact) -> Head:
+    """``Ready``; replicas that are missing stand beside it."""
+    word = words.state(fact)
+    badges: list[tuple[str, str, float | None]] = [(word, words.tone(word), None if fact.ready else fact.since)]
+    if 0 < fact.ready_replicas < fact.wanted:
+        badges.append((f"{fact.ready_replicas} of {fact.wanted} replicas", "waiting", None))
+    return Head("head-state", tuple(badges), fake=fact.fake)
+
+
+def acts(fact: EndpointFact) -> Acts:
+    if fact.deleting:
+        return Acts("acts-all", "", ())
+    delete = ("delete", "Delete", True, f"Delete {fact.name}? Requests for it are refused from that moment.")
+    return Acts("acts-all", f"/in/{fact.project}/endpoints/{fact.name}", (delete,))
+
+
+def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
+    """What lives of the row of figures; what the ledger says is fetched beside it."""
+    hour = price.of_endpoint(desk, fact)
+    plan = price.plan_for(desk, fact.project)
+    tokens = f"{words.money(plan.million_output, plan.currency)} per million tokens out" if plan else ""
+    return [
+        Stat(
+            id="stat-replicas",
+            label="Replicas",
+            figure=str(fact.ready_replicas),
+            unit=f"of {fact.wanted}",
+            note=f"{fact.slots} requests at a time each",
+        ),
+        Stat(id="stat-price", label="Price", figure=price.shown(hour), unit="/ h", note=tokens),
+        # These three are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
+        Stat(id="stat-requests", label="Requests", figure="–", note="in the last hour"),
+        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
+        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+    ]
+
+
+def replicas(desk: Desk, fact: EndpointFact) -> list[Part]:
+    """A row for each replica."""
+    if not fact.replicas:
+        text = f"No replica has a place yet: {fact.message}" if fact.message else "No replica has a place yet."
+        return [Row("replica-none", (Cell(text, "empty"),))]
+    return [_replica(desk, fact, replica) for replica in fact.replicas]
+
+
+def _replica(desk: Desk, fact: EndpointFact, replica: Replica) -> Row:
+    claim = desk.find(ClaimFact, replica.claim, project=fact.project)
+    word = "Ready" if replica.ready else replica.phase or "Pending"
+    devices = f"{len(claim.devices)} devices" if claim and claim.devices else ""
+    cells = (
+        Cell(f"{fact.name}-{replica.number}", "name", note=f"{replica.host} {devices}".strip(), fake=fact.fake),
+        Cell(word, "state", tone="ok" if replica.ready else words.tone(word), note=replica.message),
+        Cell(words.cores(claim.milli_cores) if claim else "–", "num", low=True),
+        Cell(words.gib(claim.memory_bytes) if claim else "–", "num", low=True),
+        Cell(str(claim.pid or "–") if claim else "–", "num", low=True),
+        Cell("", "since", since=claim.created if claim else None),
+    )
+    return Row(f"replica-{replica.number}", cells)
+
+
+def keys(desk: Desk, fact: EndpointFact) -> list[Part]:
+    """The project's keys that open this endpoint."""
+    found = [
+        key
+        for key in desk.all(KeyFact)
+        if key.project == fact.project and (not key.endpoints or fact.name in key.endpoints)
+    ]
+    if not found:
+        text = "No key yet. An application shows a key; it is shown once, when it is made, and stored as a hash."
+        return [Row("key-none", (Cell(text, "empty", note=f"bessemer key create app -n {fact.project}"),))]
+    return [_key(key) for key in found]
+
+
+def _key(key: KeyFact) -> Row:
+    word = key.phase or "Pending"
+    return Row(
+        f"key-{key.uid}",
+        (
+            Cell(key.name, "name", note=f"{key.hint}…" if key.hint else "no token yet"),
+            Cell(word, "state", tone=words.tone(word)),
+            Cell(", ".join(key.endpoints) or "all endpoints", low=True),
+            Cell("", "until", since=key.expires),
+        ),
+    )
+
+
+def facts(fact: EndpointFact) -> list[Part]:
+    """What is known of it."""
+    found = [
+        ("Model", fact.model),
+        ("Flavor", fact.flavor),
+        ("Context", f"{fact.context_tokens:,} tokens a request"),
+        ("Requests", f"{fact.slots} at a time on each replica"),
+        ("UID", fact.uid),
+    ]
+    return [Fact(f"fact-{label.lower()}", label, value, mono=label == "UID") for label, value in found]

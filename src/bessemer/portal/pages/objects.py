@@ -1,0 +1,74 @@
+"""Any kind as a table: the same columns that kubectl and the CLI show, from the kind itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bessemer.core.resource import Column, Kind
+from bessemer.portal import code, words
+from bessemer.portal.desk import Desk
+from bessemer.portal.live import Page
+from bessemer.portal.pages.shell import EVERYTHING, Here, page
+from bessemer.portal.parts import Cell, Row
+from bessemer.portal.reading import seconds
+
+Body = Mapping[str, Any]
+
+EMPTY: Mapping[str, str] = {
+    "apikeys": "No key yet. A key lets an application speak to the project's endpoints; it is shown once.",
+    "models": "No model yet. A model is weights with a digest, brought in once and served by endpoints.",
+    "images": "No image yet. An image is what an instance boots.",
+    "projects": "No project yet. A project is where a tenant's things live.",
+    "tenants": "No tenant yet.",
+}
+
+
+def build(desk: Desk, kind: Kind[Any, Any], *, section: str, scope: str, bodies: Sequence[Body]) -> Page:
+    """The objects of a kind as they were when the page was made; it is reloaded by hand."""
+    project = "" if scope == EVERYTHING else scope
+    columns = [column for column in kind.columns if not column.wide or column.name in {"Display", "Description"}]
+    spread = kind.namespaced and not project
+    rows = [row(body, columns, spread=spread) for body in bodies]
+    if not rows:
+        rows = [Row("row-none", (Cell(EMPTY.get(kind.plural, f"No {kind.singular} yet."), "empty"),))]
+    title = {"keys": "Keys", "priceplans": "Prices"}.get(section, kind.plural.capitalize())
+    here = Here(
+        section=section,
+        title=title,
+        scope=scope,
+        crumbs=((words.place(project) if project else "Everything", ""), (title, "")),
+        code=code.list_code(kind.plural, project if kind.namespaced else " "),
+        request=code.path(kind.plural, project=project if kind.namespaced else ""),
+    )
+    heads = [("Name", "")] + [(column.name, "num" if numeric(column) else "") for column in columns]
+    lead = words.some(len(bodies), kind.singular) if bodies else ""
+    return page(desk, here, template="list.html", lists={"rows": rows}, heads=heads, lead=lead)
+
+
+def numeric(column: Column) -> bool:
+    return column.type in {"integer", "number", "date"}
+
+
+def row(body: Body, columns: Sequence[Column], *, spread: bool) -> Row:
+    """One object."""
+    meta = body.get("metadata") or {}
+    name = str(meta.get("name", ""))
+    if spread:
+        name = f"{words.place(meta.get('namespace', ''))} / {name}"
+    cells = [Cell(name, "name")]
+    cells += [cell(column, column.value(body)) for column in columns]
+    return Row(f"row-{meta.get('uid') or name}", tuple(cells))
+
+
+def cell(column: Column, value: Any) -> Cell:
+    """A value as its column says."""
+    if column.type == "date":
+        return Cell("", "since", since=seconds(value) if isinstance(value, str) else None)
+    if column.name == "Phase" and isinstance(value, str):
+        return Cell(value, "state", tone=words.tone(value))
+    if column.type == "boolean":
+        return Cell("yes" if value else "no")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Cell(f"{value:,}", "num")
+    return Cell(str(value) if value not in (None, "") else "–")

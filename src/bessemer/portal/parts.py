@@ -1,0 +1,273 @@
+"""The parts that pages are made of. Each is drawn by the macro of its name in ``templates/parts.html``.
+
+They hold values, not markup, and compare by value: that is what decides whether a tab is sent anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bessemer.portal.live import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Count(Part):
+    """Beside an entry of the navigation: how many there are, or how many are stuck."""
+
+    macro: ClassVar[str] = "count"
+
+    count: int
+    stuck: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat(Part):
+    """A figure of the row at the top. ``first`` comes first on phones."""
+
+    macro: ClassVar[str] = "stat"
+
+    label: str
+    figure: str
+    unit: str = ""
+    note: str = ""
+    since: float | None = None
+    href: str = ""
+    tone: str = ""
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Head(Part):
+    """The states beside a page's title: (word, tone, since or None)."""
+
+    macro: ClassVar[str] = "head"
+
+    badges: tuple[tuple[str, str, float | None], ...]
+    fake: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Part):
+    """A sentence that changes."""
+
+    macro: ClassVar[str] = "text"
+
+    text: str
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Site(Part):
+    """A site of the map; its leaves live in the list ``leaves-NAME``."""
+
+    macro: ClassVar[str] = "site"
+
+    name: str
+    fake: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUse(Part):
+    macro: ClassVar[str] = "site_use"
+
+    text: str
+    models: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf(Part):
+    """A leaf of the map; its tiles live in the list ``tiles-ID``."""
+
+    macro: ClassVar[str] = "leaf"
+
+    name: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Use(Part):
+    """So much of so much."""
+
+    macro: ClassVar[str] = "use"
+
+    used: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile(Part):
+    """A host on the map. ``cells`` are classes, one for each device (or eighth of the cores)."""
+
+    macro: ClassVar[str] = "tile"
+
+    host: str
+    cells: tuple[str, ...]
+    label: str
+    frame: str = ""
+    fake: bool = False
+    cores: bool = False
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar(Part):
+    """Occupancy as a bar: (class, start in percent, width in percent)."""
+
+    macro: ClassVar[str] = "occupancy"
+
+    label: str
+    segments: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Legend(Part):
+    """One owner; pressing shows it alone. ``value`` is the class of its cells."""
+
+    macro: ClassVar[str] = "legend"
+
+    value: str
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why(Part):
+    """Somebody waits: who, for what, since when, and the cheapest change."""
+
+    macro: ClassVar[str] = "why"
+
+    colour: int
+    name: str
+    href: str
+    tone: str
+    word: str
+    since: float | None
+    what: str
+    text: str
+    fix_label: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened(Part):
+    """An event."""
+
+    macro: ClassVar[str] = "happened"
+
+    at: float
+    name: str
+    href: str
+    text: str
+    warning: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table: text, a state, or a time. ``kind`` is text, state, since, num, tenant or mono."""
+
+    text: str
+    kind: str = "text"
+    note: str = ""
+    href: str = ""
+    tone: str = ""
+    since: float | None = None
+    colour: int = 0
+    fake: bool = False
+    low: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Part):
+    """A row of a table; the first cell is its head."""
+
+    macro: ClassVar[str] = "row"
+
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Empty(Part):
+    """What stands where there is nothing yet: what it would be, and the one command."""
+
+    macro: ClassVar[str] = "empty"
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase(Part):
+    """A phase of a boot. ``state`` is done, now, later, stuck or failed; times are seconds since the epoch."""
+
+    macro: ClassVar[str] = "phase"
+
+    name: str
+    note: str
+    state: str
+    start: float | None = None
+    end: float | None = None
+    deadline: float | None = None
+    zero: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fact(Part):
+    """A row of a list of facts."""
+
+    macro: ClassVar[str] = "fact"
+
+    label: str
+    value: str
+    mono: bool = False
+    num: bool = False
+    strong: bool = False
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acts(Part):
+    """The buttons of a page's head: (action, label, dangerous, question or "")."""
+
+    macro: ClassVar[str] = "acts"
+
+    target: str
+    acts: tuple[tuple[str, str, bool, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cores(Part):
+    """The cores and the memory of one NUMA node, by who holds them."""
+
+    macro: ClassVar[str] = "cores"
+
+    text: str
+    memory: str
+    cells: tuple[str, ...]
+    segments: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu(Part):
+    """A GPU in the drawing of a host. ``cell`` is the class of its holder."""
+
+    macro: ClassVar[str] = "gpu"
+
+    name: str
+    cell: str
+    holder: str
+    note: str
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugged(Part):
+    """A NIC or disk in the drawing of a host."""
+
+    macro: ClassVar[str] = "plugged"
+
+    name: str
+    cell: str
+    note: str
+    healthy: bool

@@ -1,0 +1,125 @@
+"""The chat playground: talks to the gateway as any application does, with a key made for this session alone.
+
+A key is for one endpoint, good for an hour, held in memory only and deleted at sign-out, so that every token of a
+playground is metered and billed like any other. Nothing of a conversation is kept here.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from bessemer.client import Client
+from bessemer.core.clock import Clock, rfc3339
+from bessemer.core.errors import BessemerError, Unavailable
+from bessemer.core.resource import API_VERSION, Key
+
+KEY_SECONDS = 3600
+_KEY_MARGIN_SECONDS = 120
+_KEY_KNOWN_SECONDS_MAX = 5.0
+"""How long a new key may take to reach the gateway's table."""
+_REPLY_SECONDS_MAX = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    key: Key
+    token: str
+    until: float
+
+
+class Keyring:
+    """The keys of one session, by (project, endpoint)."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._made: dict[tuple[str, str], _Made] = {}
+
+    async def token(self, client: Client, endpoint: Key, *, user: str) -> str:
+        """A token that opens this endpoint; a key is made where there is none. Raises Forbidden for readers."""
+        made = self._made.get((endpoint.namespace, endpoint.name))
+        if made is None or made.until - _KEY_MARGIN_SECONDS < self._clock.now():
+            made = await self._make(client, endpoint, user=user)
+            self._made[endpoint.namespace, endpoint.name] = made
+        return made.token
+
+    async def revoke(self, client: Client) -> None:
+        """Delete them all, as far as the api can be reached; what is left over ends within the hour."""
+        made, self._made = self._made, {}
+        for one in made.values():
+            try:
+                await client.delete(one.key)
+            except BessemerError:
+                continue
+
+    async def _make(self, client: Client, endpoint: Key, *, user: str) -> _Made:
+        who = re.sub(r"[^a-z0-9]+", "-", user.lower()).strip("-")[:40]
+        key = Key("ApiKey", endpoint.namespace, f"playground-{who}-{secrets.token_hex(3)}")
+        until = self._clock.now() + KEY_SECONDS
+        spec = {
+            "description": f"Playground of {user}",
+            "endpoints": [endpoint.name],
+            "expiresAt": rfc3339(until),
+        }
+        metadata = {"name": key.name, "namespace": key.namespace}
+        await client.create({"apiVersion": API_VERSION, "kind": "ApiKey", "metadata": metadata, "spec": spec})
+        return _Made(key, await client.account.key_token(key.namespace, key.name), until)
+
+
+class Playground:
+    """The way to the gateway. ``close`` it at the end; use on one loop."""
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None, clock: Clock) -> None:
+        self._url = url.rstrip("/")
+        self._tls = tls
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def ask(self, token: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The answer's bytes as they come: OpenAI's events. Raises Unavailable with the gateway's own words."""
+        give_up = self._clock.monotonic() + _KEY_KNOWN_SECONDS_MAX
+        try:
+            while True:
+                async with self._post(token, body) as response:
+                    if response.status == 401 and self._clock.monotonic() < give_up:
+                        await self._clock.sleep(0.1)
+                        continue
+                    if response.status >= 400:
+                        raise Unavailable(_words(await response.read(), response.status))
+                    yield response.content.iter_any()
+                    return
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable("The gateway cannot be reached. Nothing was billed.", internal=str(error)) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _post(self, token: str, body: Mapping[str, Any]) -> Any:
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        return self._session.post(
+            f"{self._url}/v1/chat/completions",
+            data=orjson.dumps(body),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=_REPLY_SECONDS_MAX, sock_connect=5.0),
+            ssl=self._tls or True,
+        )
+
+
+def _words(body: bytes, status: int) -> str:
+    """The message of an OpenAI error body."""
+    try:
+        return str(orjson.loads(body)["error"]["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return f"The gateway answered {status}."

@@ -1,0 +1,267 @@
+"""From an object's JSON to its `facts`. A reader takes a body as the api serves it and forgives what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from bessemer.core.clock import epoch
+from bessemer.core.resource import Key
+from bessemer.kinds.fields import at
+from bessemer.portal.facts import (
+    ClaimFact,
+    DeviceFact,
+    EndpointFact,
+    EventFact,
+    Fact,
+    FlavorFact,
+    HostFact,
+    InstanceFact,
+    KeyFact,
+    Mark,
+    NumaFact,
+    PlanFact,
+    ProjectFact,
+    Replica,
+    TenantFact,
+)
+
+Body = Mapping[str, Any]
+
+
+def seconds(text: str | None) -> float | None:
+    """A time of the API as seconds since the epoch; None for none, or for one that nobody can read."""
+    try:
+        return epoch(text) if text else None
+    except ValueError:
+        return None
+
+
+def _fact(body: Body) -> dict[str, Any]:
+    meta, status = body.get("metadata") or {}, body.get("status") or {}
+    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    ready, stuck = conditions.get("Ready", {}), conditions.get("Stuck", {})
+    is_stuck = stuck.get("status") == "True"
+    return {
+        "key": Key(str(body.get("kind", "")), meta.get("namespace") or "", meta.get("name", "")),
+        "uid": meta.get("uid", ""),
+        "created": seconds(meta.get("creationTimestamp")) or 0.0,
+        "deleting": bool(meta.get("deletionTimestamp")),
+        "phase": status.get("phase", ""),
+        "since": seconds(status.get("phaseSince")),
+        "ready": ready.get("status") == "True",
+        "reason": ready.get("reason", ""),
+        "message": ready.get("message") or status.get("message", ""),
+        "stuck": stuck.get("message") or stuck.get("reason", "Stuck") if is_stuck else "",
+        "stuck_since": seconds(stuck.get("lastTransitionTime")) if is_stuck else None,
+        "changed": seconds(ready.get("lastTransitionTime")),
+    }
+
+
+def _workload(body: Body) -> dict[str, Any]:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    return {
+        **_fact(body),
+        "flavor": spec.get("flavor", ""),
+        "fake": bool(status.get("fake")),
+        "reasons": tuple((int(r.get("hosts", 0)), str(r.get("text", ""))) for r in status.get("reasons") or ()),
+        "remedy": status.get("remedy", ""),
+    }
+
+
+def _history(status: Body) -> tuple[Mark, ...]:
+    marks = ((str(m.get("phase", "")), seconds(m.get("at"))) for m in status.get("history") or ())
+    return tuple(Mark(phase, when) for phase, when in marks if when is not None)
+
+
+def instance(body: Body) -> InstanceFact:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    guest = status.get("guest") or {}
+    return InstanceFact(
+        **_workload(body),
+        image=spec.get("image", ""),
+        running=spec.get("running", True),
+        host=status.get("host", ""),
+        claim=status.get("claim", ""),
+        restarts=status.get("restarts", 0),
+        kernel=guest.get("kernel", ""),
+        cpus=guest.get("cpus", 0),
+        memory_bytes=guest.get("memoryBytes", 0),
+        addresses=tuple(guest.get("addresses") or ()),
+        history=_history(status),
+    )
+
+
+def endpoint(body: Body) -> EndpointFact:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    return EndpointFact(
+        **_workload(body),
+        model=spec.get("model", ""),
+        slots=spec.get("slots", 4),
+        context_tokens=spec.get("contextTokens", 2048),
+        wanted=spec.get("replicas", 1),
+        ready_replicas=status.get("readyReplicas", 0),
+        replicas=tuple(
+            Replica(
+                r.get("replica", 0),
+                r.get("claim", ""),
+                r.get("host", ""),
+                r.get("phase", ""),
+                bool(r.get("ready")),
+                r.get("message", ""),
+            )
+            for r in status.get("replicas") or ()
+        ),
+    )
+
+
+def host(body: Body) -> HostFact:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    report = status.get("report") or {}
+    reachable = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Reachable"), None)
+    return HostFact(
+        **_fact(body),
+        site=report.get("site") or spec.get("site", "local"),
+        leaf=report.get("leaf", ""),
+        rack=report.get("rack", ""),
+        spine=report.get("spine", ""),
+        fake=bool(report.get("fake")) or any(t.get("key") == "bessemer.dev/fake" for t in spec.get("taints") or ()),
+        cordoned=bool(spec.get("unschedulable")),
+        fenced=bool(spec.get("fenced")),
+        reachable=None if reachable is None else reachable == "True",
+        overcommit_milli=spec.get("overcommitMilli", 1000),
+        cpu_model=report.get("cpuModel", ""),
+        kernel=report.get("kernel", ""),
+        virtualization=report.get("virtualization", ""),
+        virtualization_note=report.get("virtualizationNote", ""),
+        isolation=report.get("isolation", ""),
+        isolation_note=report.get("isolationNote", ""),
+        agent_version=report.get("agentVersion", ""),
+        joined=seconds(status.get("joinedAt")),
+        numa=tuple(
+            NumaFact(n.get("id", 0), n.get("cores", 0), n.get("threads", 0), n.get("memoryBytes", 0))
+            for n in report.get("numa") or ()
+        ),
+        devices=tuple(_device(d) for d in report.get("devices") or ()),
+    )
+
+
+def _device(body: Body) -> DeviceFact:
+    return DeviceFact(
+        id=body.get("id", ""),
+        kind=body.get("kind", ""),
+        model=body.get("model", ""),
+        memory_bytes=body.get("memoryBytes", 0),
+        numa=body.get("numaNode", 0),
+        switch=body.get("pcieSwitch", ""),
+        nvlink=body.get("nvlinkDomain", ""),
+        rail=body.get("rail"),
+        speed_mbps=body.get("speedMbps", 0),
+        healthy=body.get("healthy", True),
+    )
+
+
+def claim(body: Body) -> ClaimFact:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    workload = spec.get("workload") or {}
+    return ClaimFact(
+        **{**_fact(body), "reason": status.get("reason", ""), "message": status.get("message", "")},
+        host=spec.get("host", ""),
+        tenant=spec.get("tenant", ""),
+        workload_kind=workload.get("kind", ""),
+        workload=workload.get("name", ""),
+        replica=workload.get("replica", 0),
+        devices=tuple(spec.get("devices") or ()),
+        device_model=spec.get("deviceModel", ""),
+        allocations=tuple(
+            (a.get("numaNode", 0), a.get("milliCores", 0), a.get("memoryBytes", 0))
+            for a in spec.get("allocations") or ()
+        ),
+        fake=bool(spec.get("fake")),
+        pid=status.get("pid"),
+        address=status.get("address", ""),
+        restarts=status.get("restarts", 0),
+    )
+
+
+def tenant(body: Body) -> TenantFact:
+    spec = body.get("spec") or {}
+    return TenantFact(
+        **_fact(body),
+        colour=at("status", "colour", default=0)(body),
+        display=spec.get("displayName", ""),
+        plan=spec.get("pricePlan", "standard"),
+        members=tuple((m.get("user", ""), m.get("role", "member")) for m in spec.get("members") or ()),
+    )
+
+
+def project(body: Body) -> ProjectFact:
+    return ProjectFact(**_fact(body), display=at("spec", "displayName", default="")(body))
+
+
+def event(body: Body) -> EventFact:
+    about = body.get("involvedObject") or {}
+    fact = _fact(body)
+    last = seconds(body.get("lastTimestamp") or body.get("eventTime")) or fact["created"]
+    return EventFact(
+        **{**fact, "reason": body.get("reason", ""), "message": body.get("message", "")},
+        about_kind=about.get("kind", ""),
+        about=about.get("name", ""),
+        warning=body.get("type") == "Warning",
+        last=last,
+        count=body.get("count", 1),
+    )
+
+
+def flavor(body: Body) -> FlavorFact:
+    spec = body.get("spec") or {}
+    return FlavorFact(
+        **_fact(body),
+        cpus=spec.get("cpus", 0),
+        memory=spec.get("memory", "0"),
+        disk=spec.get("disk", "0"),
+        gpus=spec.get("gpus", 0),
+        gpu_model=spec.get("gpuModel", ""),
+    )
+
+
+def plan(body: Body) -> PlanFact:
+    rates = at("spec", "rates", default={})(body)
+    return PlanFact(
+        **_fact(body),
+        currency=at("spec", "currency", default="EUR")(body),
+        core_hour=rates.get("coreHour", 0),
+        memory_gib_hour=rates.get("memoryGibHour", 0),
+        million_input=rates.get("millionInputTokens", 0),
+        million_output=rates.get("millionOutputTokens", 0),
+        devices=MappingProxyType(dict(rates.get("deviceHour") or {})),
+    )
+
+
+def key(body: Body) -> KeyFact:
+    spec = body.get("spec") or {}
+    return KeyFact(
+        **_fact(body),
+        hint=at("status", "hint", default="")(body),
+        endpoints=tuple(spec.get("endpoints") or ()),
+        expires=seconds(spec.get("expiresAt")),
+        description=spec.get("description", ""),
+    )
+
+
+READERS: Mapping[str, Callable[[Body], Fact]] = MappingProxyType(
+    {
+        ClaimFact.KIND: claim,
+        EndpointFact.KIND: endpoint,
+        EventFact.KIND: event,
+        FlavorFact.KIND: flavor,
+        HostFact.KIND: host,
+        InstanceFact.KIND: instance,
+        KeyFact.KIND: key,
+        PlanFact.KIND: plan,
+        ProjectFact.KIND: project,
+        TenantFact.KIND: tenant,
+    }
+)
+"""Kind → its reader: the kinds that a session may mirror."""

@@ -1,0 +1,55 @@
+// Usage over time as a plot (uPlot), from the ledger, brought up to date every few seconds while it is looked at.
+"use strict";
+(() => {
+  const box = document.getElementById("plot"), $ = (id) => document.getElementById(id);
+  let plot = null, window_ = "hour", shown = "";
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const count = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 && n % 1 ? 1 : 0 });
+  const stat = (id, figure, note) => {
+    const part = $(id);
+    if (!part) return;
+    part.querySelector(".figure").textContent = figure;
+    part.querySelector(".note").textContent = note;
+  };
+
+  const draw = (data) => {
+    const per = 60 / data.step, out = data.out.map((n) => n * per), into = data.in.map((n) => n * per);
+    plot?.destroy();
+    const line = (label, stroke, width, fill) => ({ label, stroke, width, fill, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) });
+    const axis = { stroke: colour("--ink-3"), font: `11px ${colour("--font-sans")}`, grid: { stroke: colour("--plot-grid"), width: 1 }, ticks: { show: false } };
+    plot = new uPlot({
+      width: box.clientWidth, height: box.clientHeight, legend: { show: false }, cursor: { y: false, points: { size: 6 } },
+      scales: { y: { range: (_, low, high) => [0, Math.max(10, high * 1.15)] } },
+      axes: [
+        { ...axis, space: 70, values: [[86400, "{D} {MMM}"], [3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}:{ss}"]] },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map(count) },
+      ],
+      series: [{}, line("tokens out", colour("--plot-1"), 2, colour("--plot-band")), line("tokens in", colour("--plot-2"), 1.5)],
+    }, [data.at, out, into], box);
+    const sum = (list) => list.reduce((a, b) => a + b, 0), peak = Math.max(...out);
+    $("key-out").textContent = `${count(sum(data.out))}`;
+    $("key-in").textContent = `${count(sum(data.in))}`;
+    const at = new Date(data.at[out.indexOf(peak)] * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    const text = peak ? `${count(sum(data.out))} tokens out and ${count(sum(data.in))} in over the last ${window_}; the most, ${count(peak)} a minute, at ${at}` : `No tokens in the last ${window_}`;
+    box.setAttribute("aria-label", `Usage over time: ${text}.`);
+    stat("stat-requests", count(sum(data.requests)), `in the last ${window_}`);
+    stat("stat-out", count(sum(data.out)), `in the last ${window_}`);
+  };
+  let last = null;
+  const fetchIt = async () => {
+    if (document.hidden) return;
+    const answer = await fetch(`${box.dataset.href}?window=${window_}`, { headers: { Accept: "application/json" } });
+    if (!answer.ok) return;
+    const text = await answer.text();
+    if (text === shown) return;
+    shown = text;
+    last = JSON.parse(text);
+    draw(last);
+  };
+  document.addEventListener("window", ({ detail }) => { window_ = detail; shown = ""; fetchIt(); });
+  document.addEventListener("theme", () => { if (last) draw(last); });
+  document.addEventListener("usage", fetchIt);
+  addEventListener("resize", () => { plot?.setSize({ width: box.clientWidth, height: box.clientHeight }); });
+  setInterval(fetchIt, 5000);
+  fetchIt();
+})();
