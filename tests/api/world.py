@@ -43,6 +43,35 @@ class Reply:
         return orjson.loads(self.body)
 
 
+class Events:
+    """The lines of an open watch."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.code = 0
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.code = message["status"]
+        for line in message.get("body", b"").splitlines():
+            self.lines.put_nowait(line)
+
+    async def next(self) -> Any:
+        """The next event; None at the stream's end."""
+        async with asyncio.timeout(5):
+            line = await self.lines.get()
+        return None if line is None else orjson.loads(line)
+
+    async def names(self, count: int) -> list[tuple[str, str]]:
+        """(type, name) of the next events that are no bookmarks."""
+        found: list[tuple[str, str]] = []
+        while len(found) < count:
+            event = await self.next()
+            if event["type"] != "BOOKMARK":
+                found.append((event["type"], event["object"]["metadata"]["name"]))
+        return found
+
+
 @dataclass
 class World:
     """The api and everything under it. `call` asks in process, as a certificate's holder or with a bearer."""
@@ -65,28 +94,36 @@ class World:
         media: str = "application/json",
     ) -> Reply:
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
-        given = {"host": "test", **(headers or {})}
+        given = dict(headers or {})
         if raw and media:
             given.setdefault("content-type", media)
         if token:
             given["authorization"] = f"Bearer {token}"
-        place, _, query = path.partition("?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "https",
-            "path": place,
-            "raw_path": place.encode(),
-            "query_string": query.encode(),
-            "root_path": "",
-            "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
-            "client": ("192.0.2.1", 40000),
-            "server": ("test", 443),
-            "state": {"peer": None if token else peer},
-        }
-        return await _ask(self.api, scope, raw)
+        return await _ask(self.api, _scope(method, path, given, None if token else peer), raw)
+
+    @asynccontextmanager
+    async def watch(
+        self, path: str, *, peer: Peer | None = ADMIN, token: str = "", headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Events]:
+        """An open watch; leaving it is the client's going away."""
+        given = {**(headers or {}), **({"authorization": f"Bearer {token}"} if token else {})}
+        gone = asyncio.Event()
+        events = Events()
+
+        async def receive() -> dict[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def serve() -> None:
+            await self.api(_scope("GET", path, given, None if token else peer), receive, events.send)
+            events.lines.put_nowait(None)
+
+        task = asyncio.ensure_future(serve())
+        try:
+            yield events
+        finally:
+            gone.set()
+            await task
 
     async def create(self, path: str, body: Mapping[str, Any], **options: Any) -> Any:
         reply = await self.call("POST", path, body, **options)
@@ -223,6 +260,25 @@ async def served(w: World, directory: Path, tls: ssl.SSLContext | None = None) -
     finally:
         stop.set()
         await task
+
+
+def _scope(method: str, path: str, headers: Mapping[str, str], peer: Peer | None) -> dict[str, Any]:
+    place, _, query = path.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "https",
+        "path": place,
+        "raw_path": place.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(k.lower().encode(), v.encode()) for k, v in {"host": "test", **headers}.items()],
+        "client": ("192.0.2.1", 40000),
+        "server": ("test", 443),
+        "state": {"peer": peer},
+    }
 
 
 async def _ask(api: Api, scope: dict[str, Any], raw: bytes) -> Reply:

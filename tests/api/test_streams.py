@@ -1,0 +1,224 @@
+"""Logs and consoles over real sockets: from the agent's outbound stream, through the api, to a reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from bessemer.api.ca import Pair, Peer, peer_of
+from bessemer.client import Client, HttpTransport, plurals, tls_context
+from bessemer.core.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from bessemer.core.frames import Mux, Stream
+from bessemer.core.resource import Key
+from tests.api.world import BASE, Served, World, instance, served, world
+
+VM = Key("Instance", "acme--lab", "vm")
+Accept = Callable[[Stream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def client(s: Served, pair: Pair | None = None, *, token: str = "") -> AsyncIterator[Client]:
+    cert = (pair.certificate, pair.key) if pair else None
+    made = Client(HttpTransport(s.url, tls=tls_context(s.world.ca.certificate, cert), token=token), plurals=plurals())
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def agent_of(w: World, name: str) -> Pair:
+    """A host's certificate, registered."""
+    pair = w.ca.issue(f"system:agent:{name}", groups=["system:agents"])
+    der = x509.load_pem_x509_certificate(pair.certificate).public_bytes(serialization.Encoding.DER)
+    found = peer_of(der)
+    assert isinstance(found, Peer)
+    await w.host(name, peer=found)
+    return pair
+
+
+@pytest.fixture
+async def s(tmp_path: Path) -> AsyncIterator[Served]:
+    async with world() as w, served(w, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def dialled(s: Served, pair: Pair, host: str, accept: Accept) -> AsyncIterator[None]:
+    """An agent's stream socket, serving what the api opens."""
+    async with client(s, pair) as agent, agent.agents.stream(host) as socket:
+        task = asyncio.ensure_future(Mux(socket.send, dialled=True, accept=accept).run(aiter(socket)))
+        async with asyncio.timeout(5):
+            while not s.world.api.state.relay.holds(host):
+                await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            await socket.close()
+            await task
+
+
+async def running(s: Served) -> Pair:
+    """Instance vm, claimed on host h1; h1's certificate."""
+    pair = await agent_of(s.world, "h1")
+    await s.world.create(f"{BASE}/namespaces/acme--lab/instances", instance("vm"))
+    await s.world.claim("vm", "h1", "acme--lab")
+    return pair
+
+
+async def test_a_log_is_relayed_as_it_comes(s: Served) -> None:
+    pair, asked, more = await running(s), [], asyncio.Event()
+
+    async def accept(stream: Stream) -> None:
+        asked.append(dict(stream.request))
+        await stream.write(b"booting\n")
+        await more.wait()
+        await stream.write(b"x" * 600_000)
+
+    claim = await s.world.store.objects.get(Key("Claim", "acme--lab", "instance-vm-0"))
+    async with (
+        dialled(s, pair, "h1", accept),
+        client(s, s.admin) as admin,
+        admin.workloads.log(VM, follow=True) as parts,
+    ):
+        assert await anext(parts) == b"booting\n"
+        more.set()
+        assert len(b"".join([part async for part in parts])) == 600_000
+    assert asked == [{"claim": claim.uid, "verb": "log", "follow": True}]
+
+
+async def test_a_reader_who_leaves_ends_the_stream(s: Served) -> None:
+    pair, ended = await running(s), asyncio.Event()
+
+    async def accept(stream: Stream) -> None:
+        await stream.write(b"x")
+        while await stream.read():
+            pass
+        ended.set()
+
+    async with dialled(s, pair, "h1", accept), client(s, s.admin) as admin:
+        async with admin.workloads.log(VM, follow=True) as parts:
+            assert await anext(parts) == b"x"
+        await admin.close()
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
+async def test_a_console_goes_both_ways(s: Served) -> None:
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        assert stream.request["verb"] == "console"
+        await stream.write(b"login: ")
+        async for typed in stream:
+            await stream.write(typed.upper())
+
+    mia = await s.world.login("mia")
+    async with (
+        dialled(s, pair, "h1", accept),
+        client(s, token=mia) as member,
+        member.workloads.console(VM) as socket,
+    ):
+        shown = aiter(socket)
+        assert await anext(shown) == b"login: "
+        await socket.send(b"root\n")
+        assert await anext(shown) == b"ROOT\n"
+
+
+async def test_who_may_not_gets_no_socket(s: Served) -> None:
+    await running(s)
+    other = await agent_of(s.world, "h2")
+    cases = (("rob", Forbidden), ("eve", NotFound))
+    for user, refusal in cases:
+        async with client(s, token=await s.world.login(user)) as somebody:
+            with pytest.raises(refusal):
+                async with somebody.workloads.console(VM):
+                    pass
+    async with client(s) as stranger:
+        with pytest.raises(Unauthenticated):
+            async with stranger.workloads.console(VM):
+                pass
+    async with client(s, other) as agent:
+        for open_socket in (agent.agents.stream("h1"), agent.workloads.console(VM)):
+            with pytest.raises(NotFound):
+                async with open_socket:
+                    pass
+
+
+async def test_what_the_host_refuses_is_told(s: Served) -> None:
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        raise NotFound("it does not run on this host")
+
+    async with client(s, s.admin) as admin:
+        with pytest.raises(Unavailable, match="h1 is not connected"):
+            async with admin.workloads.log(VM):
+                pass
+        async with dialled(s, pair, "h1", accept):
+            with pytest.raises(Unavailable, match="does not run on this host"):
+                async with admin.workloads.log(VM):
+                    pass
+        with pytest.raises(Unavailable, match="no place on a host"):
+            async with admin.workloads.log(VM, replica=7):
+                pass
+        with pytest.raises(NotFound):
+            async with admin.workloads.log(Key("Instance", "acme--lab", "none")):
+                pass
+
+
+async def test_the_lease_says_which_replica_holds_the_socket(s: Served) -> None:
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        await stream.read()
+
+    async with dialled(s, pair, "h1", accept):
+        (lease,) = await s.world.store.leases.held("host/h1")
+        assert (lease.holder, lease.note) == ("h1", "api")
+    async with asyncio.timeout(5):
+        while s.world.api.state.relay.holds("h1"):
+            await asyncio.sleep(0.01)
+
+
+async def test_the_server_stops_within_its_bound_whatever_is_open(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with world() as w:
+        async with served(w, tmp_path) as s:
+            pair = await running(s)
+
+            async def accept(stream: Stream) -> None:
+                await stream.write(b"x")
+                await stream.read()
+
+            admin = Client(
+                HttpTransport(s.url, tls=tls_context(w.ca.certificate, (s.admin.certificate, s.admin.key))),
+                plurals=plurals(),
+            )
+
+            async def follow() -> None:
+                async with admin.workloads.log(VM, follow=True) as parts:
+                    async for _ in parts:
+                        pass
+
+            agent = asyncio.ensure_future(_hold(s, pair, accept))
+            async with asyncio.timeout(5):
+                while not w.api.state.relay.holds("h1"):
+                    await asyncio.sleep(0.01)
+            reader = asyncio.ensure_future(follow())
+            await asyncio.sleep(0.2)
+            began = loop.time()
+        assert loop.time() - began < 5
+        results = await asyncio.gather(agent, reader, return_exceptions=True)
+        assert all(r is None or isinstance(r, Unavailable) for r in results)
+        await admin.close()
+
+
+async def _hold(s: Served, pair: Pair, accept: Accept) -> None:
+    async with client(s, pair) as agent, agent.agents.stream("h1") as socket:
+        await Mux(socket.send, dialled=True, accept=accept).run(aiter(socket))
