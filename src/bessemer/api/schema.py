@@ -8,6 +8,7 @@ fields. What can be nested in itself ends as a free-form object.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ _KEPT = (
     "multipleOf",
 )
 _FREE: Mapping[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_PART_WORDS = {"spec": "What is wanted.", "status": "What is observed; the system writes it."}
+_LINE_BREAK = re.compile(r"(?<=\S)\n(?=[^\s*-])")
 _API_VERSION_WORDS = "Which version of the schema this object is written in."
 _KIND_WORDS = "Which kind of object this is."
 _METADATA_WORDS = {
@@ -61,10 +64,12 @@ def of_resource(model: type[BaseModel], group: str, version: str, kind: str) -> 
     properties["apiVersion"] = {"type": "string", "description": _API_VERSION_WORDS}
     properties["kind"] = {"type": "string", "description": _KIND_WORDS}
     properties["metadata"] = metadata()
-    words = module_words(model) or kind
+    for part, words in _PART_WORDS.items():
+        if part in properties:
+            properties[part].setdefault("description", words)
     return {
         "type": "object",
-        "description": words,
+        "description": module_words(model) or kind,
         "properties": dict(sorted(properties.items())),
         "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": kind}],
         **({"required": ["spec"]} if "spec" in whole.get("required", ()) else {}),
@@ -92,7 +97,8 @@ def structural(model: type[BaseModel]) -> Schema:
 def module_words(model: type[BaseModel]) -> str:
     """A kind's words: the docstring of its module, since there it is said once what it is."""
     own = inspect.cleandoc(model.__dict__.get("__doc__") or "")
-    return own or inspect.cleandoc(inspect.getmodule(model).__doc__ or "")
+    text = own or inspect.cleandoc(inspect.getmodule(model).__doc__ or "")
+    return _LINE_BREAK.sub(" ", text)
 
 
 def _translate(schema: Mapping[str, Any], definitions: Mapping[str, Schema], inside: tuple[str, ...]) -> Schema:

@@ -1,0 +1,196 @@
+"""kubectl, unchanged, against the api: what it prints is kept in ``golden/`` and compared, ages and identities masked.
+
+``GOLDEN=write`` rewrites the kept texts; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+import yaml
+
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import API_VERSION, Key
+from tests.api.kubectl import Kubectl, kubectl
+from tests.api.world import World, served, world
+
+pytestmark = pytest.mark.real
+
+GOLDEN = Path(__file__).parent / "golden"
+VM = Key("Instance", "acme--lab", "vm")
+MANIFEST = {
+    "apiVersion": API_VERSION,
+    "kind": "Instance",
+    "metadata": {"name": "vm"},
+    "spec": {"flavor": "small", "image": "micro"},
+}
+MASKS = (
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "UID"),
+    (re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
+    (re.compile(r"(Resource Version: +|resourceVersion: )\"?\d+\"?"), r"\1N"),
+    (re.compile(r"\b\d+(ms|s)\b"), "AGE"),
+    (re.compile(r"vm\.[0-9a-f]{16}"), "vm.EVENT"),
+    (re.compile(r" +$", re.MULTILINE), ""),
+    (re.compile(r"(?<=\S) {2,}"), "  "),
+)
+
+
+@dataclass
+class Stage:
+    w: World
+    k: Kubectl
+
+    async def shows(self, golden: str, *arguments: str, text: str = "", code: int = 0) -> None:
+        """The command prints what is kept under that name."""
+        compare(golden, await self.k.run(*arguments, text=text, code=code))
+
+    async def apply(self, **spec: object) -> str:
+        body = {**MANIFEST, "spec": {**MANIFEST["spec"], **spec}}  # type: ignore[dict-item]
+        return await self.k.run("apply", "-f", "-", text=yaml.safe_dump(body))
+
+    async def report(self, phase: str, ready: str) -> None:
+        """What the controller would write, and its event."""
+        stored = await self.w.store.objects.get(VM)
+        body = orjson.loads(stored.body)
+        condition = {
+            "type": "Ready",
+            "status": ready,
+            "reason": phase,
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        body["status"] = {"phase": phase, "host": "h1", "conditions": [condition]}
+        await self.w.store.objects.replace(body, CONTROLLER, part="status")
+        await self.w.store.events.emit(VM, stored.uid, phase, f"the guest is {phase.lower()}")
+
+
+def compare(name: str, text: str) -> None:
+    for pattern, mask in MASKS:
+        text = pattern.sub(mask, text)
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with world() as w, served(w, tmp_path) as s:
+        yield Stage(w, kubectl(s))
+
+
+async def test_what_there_is(stage: Stage) -> None:
+    await stage.shows("api-resources", "api-resources", "--sort-by=name")
+    await stage.shows("namespaces", "get", "namespaces")
+    assert "v1.36.0+bessemer" in await stage.k.run("version")
+    assert await stage.k.run("get", "--raw", "/readyz") == "ok"
+
+
+async def test_apply_get_describe(stage: Stage) -> None:
+    assert await stage.apply() == "instance.bessemer.dev/vm created\n"
+    assert await stage.apply() == "instance.bessemer.dev/vm unchanged\n"
+    assert await stage.apply(running=False) == "instance.bessemer.dev/vm configured\n"
+    await stage.report("Running", "True")
+    await stage.report("Running", "True")
+    await stage.shows("get", "get", "instances")
+    await stage.shows("get-wide", "get", "vm", "-A", "-o", "wide")
+    await stage.shows("get-yaml", "get", "instance/vm", "-o", "yaml")
+    await stage.shows("describe", "describe", "instance", "vm")
+    await stage.shows("events", "get", "events")
+    await stage.shows("get-many", "get", "vm,tenants,projects")
+    await stage.shows("not-found", "get", "instance", "none", code=1)
+    assert await stage.k.run("get", "instances", "-o", "jsonpath={.items[*].spec.flavor}") == "small"
+    assert await stage.k.run("get", "instance", "vm", "--chunk-size=1", "-o", "name") == "instance.bessemer.dev/vm\n"
+
+
+async def test_changes(stage: Stage) -> None:
+    await stage.apply()
+    run = stage.k.run
+    assert await run("label", "instance", "vm", "tier=web") == "instance.bessemer.dev/vm labeled\n"
+    assert await run("annotate", "instance", "vm", "note=x") == "instance.bessemer.dev/vm annotated\n"
+    patch = '{"spec":{"running":false}}'
+    assert await run("patch", "instance", "vm", "--type=merge", "-p", patch) == "instance.bessemer.dev/vm patched\n"
+    patch = '[{"op":"replace","path":"/spec/running","value":true}]'
+    assert await run("patch", "instance", "vm", "--type=json", "-p", patch) == "instance.bessemer.dev/vm patched\n"
+    await stage.shows("patch-strategic", "patch", "instance", "vm", "-p", "{}", code=1)
+    assert await run("get", "instances", "-l", "tier in (web,db),!none", "-o", "name") == "instance.bessemer.dev/vm\n"
+    assert await run("get", "instances", "-l", "tier!=web", "-o", "name") == ""
+    await stage.shows("diff", "diff", "-f", "-", text=yaml.safe_dump(MANIFEST | {"metadata": {"name": "vm"}}))
+    await stage.shows("dry-run", "apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(MANIFEST))
+    body = await run("get", "instance", "vm", "-o", "yaml")
+    assert await run("replace", "-f", "-", text=body) == "instance.bessemer.dev/vm replaced\n"
+
+
+async def test_what_is_wrong_is_told(stage: Stage) -> None:
+    typo = {**MANIFEST, "spec": {"flavour": "small", "image": "micro", "restartPolicy": "Often"}}
+    await stage.shows("apply-typo", "apply", "-f", "-", text=yaml.safe_dump(typo), code=1)
+    wrong = {**MANIFEST, "spec": {"flavor": "small", "image": "micro", "restartPolicy": "Often"}}
+    await stage.shows("apply-wrong", "apply", "-f", "-", text=yaml.safe_dump(wrong), code=1)
+
+
+async def test_wait_for_ready_then_delete(stage: Stage) -> None:
+    await stage.apply()
+    waiting = asyncio.ensure_future(stage.k.run("wait", "--for=condition=Ready", "instance/vm", "--timeout=30s"))
+    await asyncio.sleep(0.5)
+    await stage.report("Booting", "False")
+    await stage.report("Running", "True")
+    assert await waiting == "instance.bessemer.dev/vm condition met\n"
+    deleting = asyncio.ensure_future(stage.k.run("delete", "instance", "vm", "--timeout=30s"))
+    await asyncio.sleep(0.5)
+    body = orjson.loads((await stage.w.store.objects.get(VM)).body)
+    assert body["metadata"]["deletionTimestamp"]
+    body["metadata"]["finalizers"] = []
+    await stage.w.store.objects.replace(body, CONTROLLER)
+    assert await deleting == 'instance.bessemer.dev "vm" deleted from acme--lab namespace\n'
+    assert await stage.k.run("delete", "instance", "vm", "--ignore-not-found") == ""
+
+
+async def test_get_watch(stage: Stage) -> None:
+    await stage.apply()
+    process = await stage.k.start("get", "instances", "-w")
+    assert process.stdout is not None
+    shown = []
+    async with asyncio.timeout(30):
+        shown += [await process.stdout.readline() for _ in range(2)]
+        for phase, ready in (("Booting", "False"), ("Running", "True")):
+            await stage.report(phase, ready)
+            shown.append(await process.stdout.readline())
+    process.terminate()
+    await process.communicate()
+    compare("get-watch", b"".join(shown).decode())
+
+
+async def test_explain(stage: Stage) -> None:
+    await stage.shows("explain", "explain", "instance")
+    await stage.shows("explain-recursive", "explain", "instances", "--recursive")
+    await stage.shows("explain-field", "explain", "tenant.spec.members.role")
+
+
+async def test_no_field_is_shown_as_an_object_unless_it_is_one(stage: Stage) -> None:
+    """A field shown as <Object> has fields of its own, or is one of those that hold what only others read."""
+    free = {"managedFields", "intent", "detail", "reasons"}
+    for kind in ("instance", "endpoint", "model", "tenant", "project", "apikey", "host", "claim", "priceplan", "user"):
+        lines = (await stage.k.run("explain", kind, "--recursive")).split("FIELDS:\n")[1].splitlines()
+        fields = [line for line in lines if "\t<" in line]
+        for line, following in zip(fields, [*fields[1:], ""], strict=True):
+            name, depth = line.split("\t")[0].strip(), len(line) - len(line.lstrip())
+            if "Object>" in line and name not in free:
+                assert len(following) - len(following.lstrip()) > depth, f"{kind}: {line}"
+
+
+async def test_a_person_sees_their_own(stage: Stage, tmp_path: Path) -> None:
+    async with served(stage.w, tmp_path) as s:
+        mia = kubectl(s, token=await stage.w.login("mia"))
+        await mia.run("apply", "-f", "-", text=yaml.safe_dump(MANIFEST))
+        assert await mia.run("get", "instances", "-A", "-o", "name") == "instance.bessemer.dev/vm\n"
+        assert await mia.run("get", "ns", "-o", "name") == "namespace/acme--lab\n"
+        compare("forbidden", await mia.run("get", "users", code=1))
+        compare("other-tenant", await mia.run("get", "instances", "-n", "other--lab", code=1))
