@@ -93,6 +93,11 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def rfc3339_ms(seconds: float) -> str:
+    """``1750000000.7`` → ``2025-06-15T15:06:40.700Z``: where a second is too coarse."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def epoch(text: str) -> float:
     """The inverse of `rfc3339`; fractions and offsets are accepted. Raises ValueError for anything else."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -89,6 +89,13 @@ class Condition(ApiModel):
     observed_generation: int | None = None
 
 
+class PhaseMark(ApiModel):
+    """When a phase began: RFC 3339 with milliseconds."""
+
+    phase: str
+    at: str
+
+
 class Status(ApiModel):
     """What every kind observes. ``phase`` is one word; ``phase_since`` is when it began (RFC 3339)."""
 
@@ -96,6 +103,7 @@ class Status(ApiModel):
 
     phase: str = "Pending"
     phase_since: str | None = None
+    history: list[PhaseMark] = Field(default_factory=list, description="The last phases, oldest first.")
     observed_generation: int = 0
     conditions: list[Condition] = Field(default_factory=list)
 

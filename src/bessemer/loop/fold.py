@@ -1,6 +1,6 @@
 """From an outcome to the status that is written: pure.
 
-The loop's own fields are ``observedGeneration``, ``phaseSince`` and the conditions ``Ready`` and ``Stuck``; all else is
+The loop's own fields are ``observedGeneration``, ``phaseSince``, ``history`` and the conditions ``Ready`` and ``Stuck``; all else is
 the kind's. Equal outcomes give equal statuses, so that nothing is written for nothing.
 """
 
@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bessemer.core.clock import rfc3339
-from bessemer.core.resource import Done, Fail, Outcome, Resource, Status, Wait, set_condition
+from bessemer.core.clock import rfc3339, rfc3339_ms
+from bessemer.core.resource import Done, Fail, Outcome, PhaseMark, Resource, Status, Wait, set_condition
 from bessemer.core.units import show_duration
 
 READY, STUCK = "Ready", "Stuck"
+HISTORY_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,15 @@ def fold(obj: Resource[Any, Any], outcome: Outcome, *, now: float, overdue_after
         conditions = set_condition(conditions, STUCK, True, reason=outcome.reason, message=text, now=time)
     elif old.condition(STUCK) is not None:
         conditions = set_condition(conditions, STUCK, False, reason="Moving", now=time)
-    since = old.phase_since if status.phase == old.phase and old.phase_since else time
+    same = status.phase == old.phase and old.phase_since is not None
+    history = old.history if same else [*old.history, PhaseMark(phase=status.phase, at=rfc3339_ms(now))]
     return status.model_copy(
-        update={"phase_since": since, "observed_generation": obj.metadata.generation, "conditions": conditions}
+        update={
+            "phase_since": old.phase_since if same else time,
+            "history": history[-HISTORY_MAX:],
+            "observed_generation": obj.metadata.generation,
+            "conditions": conditions,
+        }
     )
 
 
