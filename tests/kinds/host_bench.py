@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bessemer.core.clock import FakeClock
+from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import DriverError
-from bessemer.core.resource import Done, Fail, Metadata, Outcome
+from bessemer.core.resource import Done, Metadata, Outcome
 from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.llamacpp.fake import FakeEngine
@@ -132,5 +134,45 @@ class HostBench:
         return left
 
 
-def failed(outcome: Outcome) -> bool:
-    return isinstance(outcome, Fail)
+class OneFile:
+    """Content that is one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def ensure(self, digest: str) -> Path:
+        return self._path
+
+    def pin(self, claim_uid: str, digests: tuple[str, ...]) -> None: ...
+
+
+class RealBench(HostBench):
+    """A claim on real drivers; time is the machine's, and ``forget`` is an agent that comes without its files."""
+
+    def __init__(self, side: HostSide, intent: Mapping[str, Any], *, kind: str, content: Path) -> None:
+        super().__init__(side, intent, kind=kind, uid=str(uuid.uuid4()))
+        self.file = OneFile(content)
+
+    def drivers(self) -> HostDrivers:
+        """Fresh driver objects over the same machine."""
+        raise AssertionError("each test says which drivers")
+
+    def context(self) -> HostContext:
+        return HostContext(
+            secrets=BenchSecrets(),
+            content=self.file,
+            clock=SystemClock(),
+            drivers=self.drivers(),
+            virtualization="tcg",
+            threads=2,
+        )
+
+    def forget(self) -> None:
+        self.claim = self.claim.model_copy(update={"status": ClaimStatus()})
+
+    async def until(self, holds: Callable[[HostBench], bool], *, seconds: float = 120.0) -> None:
+        async with asyncio.timeout(seconds):
+            await self.step()
+            while not holds(self):
+                await asyncio.sleep(min(self.outcome.again or 0.0, 0.5))
+                await self.step()

@@ -16,71 +16,40 @@ from bessemer.core.units import MIB
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.kinds.compute.instance.host import InstanceHost
 from bessemer.kinds.compute.instance.spec import InstanceIntent
-from bessemer.kinds.context import HostContext, HostDrivers
-from bessemer.kinds.fleet.claim import ClaimStatus
+from bessemer.kinds.context import HostDrivers
 from tests.drivers import micro_guest
 from tests.drivers.qemu.rig import RealRig
-from tests.kinds.host_bench import BenchSecrets, HostBench
+from tests.kinds.host_bench import RealBench
 
 pytestmark = pytest.mark.real
 
 
-class _ImageContent:
-    """The one image of the test."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def ensure(self, digest: str) -> Path:
-        return self._path
-
-    def pin(self, claim_uid: str, digests: tuple[str, ...]) -> None: ...
-
-
-class RealBench(HostBench):
-    """A claim on the real drivers; time is the machine's."""
-
+class GuestBench(RealBench):
     def __init__(self, rig: RealRig) -> None:
         self.rig = rig
         intent = InstanceIntent(
             image=rig.digest, cpus=2, memory_bytes=192 * MIB, disk_bytes=64 * MIB, hostname="vm", running=True
         )
-        super().__init__(InstanceHost(), intent.dump(), kind="Instance", uid="0b5f7c3e-real")
+        super().__init__(InstanceHost(), intent.dump(), kind="Instance", content=rig.image)
 
-    def context(self) -> HostContext:
-        clock = SystemClock()
-        drivers = HostDrivers(qemu=self.rig.new(), disks=self.rig.disks, engine=FakeEngine(clock))
-        return HostContext(
-            secrets=BenchSecrets(),
-            content=_ImageContent(self.rig.image),
-            clock=clock,
-            drivers=drivers,
-            virtualization="tcg",
-            threads=os.cpu_count() or 1,
-        )
-
-    async def until_phase(self, phase: str, *, seconds: float = 120.0) -> None:  # type: ignore[override]
-        async with asyncio.timeout(seconds):
-            await self.step()
-            while self.status.phase != phase:
-                await asyncio.sleep(min(self.outcome.again or 0.0, 0.5))
-                await self.step()
+    def drivers(self) -> HostDrivers:
+        return HostDrivers(qemu=self.rig.new(), disks=self.rig.disks, engine=FakeEngine(SystemClock()))
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[RealBench]:
+async def bench(tmp_path: Path) -> AsyncIterator[GuestBench]:
     rig = RealRig(tmp_path, await asyncio.to_thread(micro_guest.build, tmp_path / "image.tar"))
-    yield RealBench(rig)
+    yield GuestBench(rig)
     await rig.close()
 
 
-async def test_the_life_of_a_real_guest(bench: RealBench) -> None:
+async def test_the_life_of_a_real_guest(bench: GuestBench) -> None:
     await bench.until_phase("Running")
     guest = bench.status.detail["guest"]
     assert (guest["cpus"], guest["hostname"]) == (2, "vm")
     pid = bench.status.pid
     assert pid is not None
-    bench.claim = bench.claim.model_copy(update={"status": ClaimStatus()})
+    bench.forget()
     await bench.until_phase("Running")
     assert bench.status.pid == pid, "an agent that knows nothing adopts what runs"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from bessemer.core.errors import QuotaExceeded, Taken
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Outcome, Wait
@@ -161,8 +163,7 @@ def fold(instance: Instance, claim: Claim, *, host: HostView) -> Outcome:
     if said.observed_generation < claim.metadata.generation and said.phase in ("Running", "Stopped", "Failed"):
         return _changing(status, instance)
     phase = PHASES[said.phase]
-    report = said.detail.get("guest")
-    status = status.model_copy(update={"guest": GuestReport.model_validate(report) if report else None})
+    status = status.model_copy(update={"guest": _guest(claim)})
     if phase == "Running":
         status = status.model_copy(update={"phase": phase, "message": said.message})
         return Done(status=status, message=f"the guest runs on Host {claim.spec.host}")
@@ -171,6 +172,14 @@ def fold(instance: Instance, claim: Claim, *, host: HostView) -> Outcome:
         return Done(status=status, ready=False, reason="Stopped", message="stopped as asked; its disk and place stay")
     message = said.message or f"Host {claim.spec.host} has been asked"
     return _wait(status, phase, reason=said.reason or phase, message=message)
+
+
+def _guest(claim: Claim) -> GuestReport | None:
+    """What the host says that the guest said. A host may be anybody's in the end: what cannot be read is nothing."""
+    try:
+        return GuestReport.model_validate(claim.status.detail["guest"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def _changing(status: InstanceStatus, instance: Instance) -> Outcome:
