@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -20,6 +20,7 @@ import structlog
 
 from bessemer.agent.claims import Sides, claim_kind, sweep
 from bessemer.agent.content import AgentContent
+from bessemer.agent.doorways import OpenEngine
 from bessemer.agent.follow import Follower
 from bessemer.agent.identity import Identity
 from bessemer.agent.intent import IntentObjects, Intents
@@ -38,6 +39,7 @@ from bessemer.core.resource import Change, Key
 from bessemer.core.values import Inventory
 from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect
+from bessemer.drivers.llamacpp.protocol import Doorway, Listen
 from bessemer.kinds.context import HostContext, HostDrivers, unix_address
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.loop import Granted, Loop
@@ -53,7 +55,9 @@ log = structlog.get_logger(__name__)
 class AgentSettings:
     """``directory`` is this agent's own: key, certificate and intent. ``token`` is needed for the first join alone.
 
-    ``durable`` False keeps intent in memory, for fake hosts, whose guests do not survive the process either.
+    ``door_host`` is the address of this host at which a gateway on another machine reaches its engines; "" where the
+    gateway is on this machine. ``durable`` False keeps intent in memory, for fake hosts: what they run does not survive
+    the process either.
     """
 
     host: str
@@ -63,17 +67,18 @@ class AgentSettings:
     inspect_seconds: float = 600.0
     content_budget_bytes: int = 20 << 30
     workers: int = 4
+    door_host: str = ""
     durable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDrivers:
-    """What one host is made of. ``advertise``: see `kinds.context.HostContext`."""
+    """What one host is made of. ``doorway`` is needed where `AgentSettings.door_host` is given."""
 
     inspect: Inspect
     content: Content
     host: HostDrivers
-    advertise: Callable[[str, str], str] = unix_address
+    doorway: Doorway | None = None
 
 
 class Agent:
@@ -97,8 +102,8 @@ class Agent:
         self._outbox = Outbox()
         files = IntentDirectory(settings.directory / "claims") if settings.durable else IntentMemory()
         self.intents = Intents(files, outbox=self._outbox, clock=clock)
-        identity = Identity(settings.directory / "identity", settings.host)
-        self._link = Link(identity, connect, token=settings.token, clock=clock, metrics=metrics)
+        self._identity = Identity(settings.directory / "identity", settings.host)
+        self._link = Link(self._identity, connect, token=settings.token, clock=clock, metrics=metrics)
         self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics)
         self._listed = asyncio.Event()
         claims, host = Scope(kind="Claim", host=settings.host), Scope(kind="Host", name=settings.host)
@@ -154,6 +159,11 @@ class Agent:
                 await self._clock.sleep(backoff.next(key))
 
     def _context(self, found: Inventory) -> HostContext:
+        drivers = self._drivers.host
+        advertise: Callable[[str, str], str] = unix_address
+        if self._settings.door_host and self._drivers.doorway is not None:
+            engine = OpenEngine(drivers.engine, self._drivers.doorway, self._listen)
+            drivers, advertise = replace(drivers, engine=engine), engine.advertise
         return HostContext(
             secrets=AgentSecrets(self._link, self.intents),
             content=AgentContent(
@@ -163,11 +173,15 @@ class Agent:
                 budget_bytes=self._settings.content_budget_bytes,
             ),
             clock=self._clock,
-            drivers=self._drivers.host,
+            drivers=drivers,
             virtualization=found.virtualization,
             threads=found.threads,
-            advertise=self._drivers.advertise,
+            advertise=advertise,
         )
+
+    def _listen(self) -> Listen:
+        me = self._identity
+        return Listen(self._settings.door_host, 0, me.certificate_path, me.key_path, me.ca_path)
 
     def _loop(self, ctx: HostContext) -> Loop[HostContext]:
         return Loop(

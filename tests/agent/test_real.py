@@ -1,0 +1,283 @@
+"""Real agents: a process of their own, real guests and engines, the real api over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from bessemer.api import Limits, listen, make_app, serve, server_tls
+from bessemer.api.hosts import replica_secret
+from bessemer.core.ports import CONTROLLER, Stored
+from bessemer.core.resource import Key
+from bessemer.core.units import MIB
+from bessemer.core.values import Allocation, ClaimSpec, Inventory, NumaNode, WorkloadRef
+from bessemer.drivers.guest.protocol import BuiltImage
+from bessemer.kinds.compute.instance.spec import InstanceIntent
+from bessemer.kinds.inference.endpoint.spec import EndpointIntent
+from bessemer.main.hostdrivers import LocalDrivers, local_drivers
+from tests.api.world import World, instance, named, world
+from tests.drivers import micro_guest
+from tests.drivers.llamacpp.conftest import model_path
+
+__all__ = ["model_path"]
+
+pytestmark = pytest.mark.real
+HOST = "real-1"
+ROOT = Path(__file__).parents[2]
+ROOM = NumaNode(id=0, cores=2, threads=4, memory_bytes=8 << 30)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    return micro_guest.build(tmp_path_factory.mktemp("image") / "micro-guest.tar")
+
+
+@dataclass
+class Site:
+    """A control plane that can be stopped and started on one address, and an agent's process."""
+
+    w: World
+    directory: Path
+    address: str
+    prefix: tuple[str, ...] = ()
+    door_host: str = ""
+    port: int = 0
+    serving: asyncio.Task[None] | None = None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def drivers(self) -> LocalDrivers:
+        return local_drivers(self.directory)
+
+    @property
+    def log(self) -> Path:
+        return self.directory.parent / "agent.log"
+
+    def joined(self, starts: int) -> bool:
+        """Whether so many starts of the agent have found the api."""
+        return self.log.read_text().count(" joined ") >= starts
+
+    async def up(self) -> None:
+        """Serve on the address as before."""
+        bound = listen(self.address, self.port)
+        self.port = bound.getsockname()[1]
+        pair = self.w.ca.issue("api", sans=[self.address])
+        ready, self.stop = asyncio.Event(), asyncio.Event()
+        app = make_app(self.w.api.state.context)
+        tls = server_tls(pair, self.w.ca.certificate)
+        self.serving = asyncio.create_task(serve(app, on=bound, tls=tls, stop=self.stop, ready=ready.set))
+        await ready.wait()
+
+    async def down(self) -> None:
+        self.stop.set()
+        if self.serving is not None:
+            await self.serving
+
+    async def token(self) -> str:
+        await self.w.create("/apis/bessemer.dev/v1alpha1/hosts", named(HOST))
+        return str((await self.w.create(f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}/token", {}))["token"])
+
+    def start(self, token: str = "") -> None:
+        """The agent's process; its words are all that it shares with us."""
+        ca = self.directory.parent / f"{HOST}-ca.crt"
+        ca.write_bytes(self.w.ca.certificate)
+        words = {
+            "host": HOST,
+            "directory": str(self.directory),
+            "url": f"https://{self.address}:{self.port}",
+            "ca": str(ca),
+            "token": token,
+            "door_host": self.door_host,
+        }
+        with self.log.open("ab") as log:
+            self.agent = subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "tests.agent.process", json.dumps(words)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.agent is not None:
+            os.killpg(self.agent.pid, signal.SIGKILL)
+            self.agent.wait()
+            self.agent = None
+
+    async def clean(self) -> None:
+        """Leave nothing of the host on this machine."""
+        self.kill()
+        drivers = self.drivers
+        for engine in await drivers.engine.running():
+            await drivers.engine.stop(engine.uid)
+        for uid in await drivers.qemu.uids():
+            await drivers.qemu.remove(uid)
+
+    async def expect(self, holds: Callable[[], Any], *, seconds: float = 90.0) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            found = holds()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            assert self.agent is None or self.agent.poll() is None, self.log.read_text()[-4000:]
+            assert time.monotonic() < end, "it never came true: " + self.log.read_text()[-4000:]
+            await asyncio.sleep(0.1)
+
+    async def status(self, key: Key) -> dict[str, Any]:
+        found: dict[str, Any] = orjson.loads((await self.w.store.objects.get(key)).body)["status"]
+        return found
+
+    async def in_phase(self, key: Key, phase: str) -> bool:
+        return (await self.status(key)).get("phase") == phase
+
+    async def reported(self) -> bool:
+        body = orjson.loads((await self.w.store.objects.get(Key("Host", "", HOST))).body)
+        return bool(body.get("status", {}).get("report"))
+
+    async def guest(self, image: BuiltImage) -> Stored:
+        """A Claim of an Instance."""
+        self.w.content[image.digest] = image.path
+        await self.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/instances", instance("vm"))
+        intent = InstanceIntent(image=image.digest, cpus=1, memory_bytes=192 * MIB, disk_bytes=64 * MIB, hostname="vm")
+        return await self._take("Instance", "vm", intent.dump(), memory_bytes=192 * MIB)
+
+    async def engine(self, model: Path) -> Stored:
+        """A Claim of a replica of an Endpoint."""
+        digest = "sha256:" + await asyncio.to_thread(lambda: sha256(model.read_bytes()).hexdigest())
+        self.w.content[digest] = model
+        body = named("chat", model="smol", flavor="small", replicas=1)
+        await self.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/endpoints", body)
+        intent = EndpointIntent(
+            model=digest, alias="chat", slots=1, context_tokens=1024, cores_milli=1000, memory_bytes=700 * MIB
+        )
+        return await self._take("Endpoint", "chat", intent.dump(), memory_bytes=700 * MIB)
+
+    async def _take(self, kind: str, name: str, intent: dict[str, Any], *, memory_bytes: int) -> Stored:
+        await self.w.store.capacity.declare(HOST, Inventory(numa=[ROOM]), overcommit_milli=4000)
+        owner = await self.w.store.objects.get(Key(kind, "acme--lab", name))
+        spec = ClaimSpec(
+            host=HOST,
+            tenant="acme",
+            workload=WorkloadRef(kind=kind, name=name, uid=owner.uid),
+            allocations=[Allocation(numa_node=0, milli_cores=1000, memory_bytes=memory_bytes)],
+            intent=intent,
+        )
+        key = Key("Claim", "acme--lab", f"{kind.lower()}-{name}-0")
+        return (await self.w.store.capacity.take([(key, spec, {})], CONTROLLER))[0]
+
+
+@asynccontextmanager
+async def site(directory: Path, *, address: str = "127.0.0.1", **how: Any) -> AsyncIterator[Site]:
+    async with world(limits=Limits(login_burst=100)) as w:
+        made = Site(w, directory, address, **how)
+        await made.up()
+        try:
+            yield made
+        finally:
+            await made.clean()
+            await made.down()
+
+
+@pytest.fixture
+async def s(state_dir: Path) -> AsyncIterator[Site]:
+    async with site(state_dir / "agent") as made:
+        yield made
+
+
+async def test_a_guest_is_adopted_after_kill_9(s: Site, image: BuiltImage) -> None:
+    s.start(await s.token())
+    await s.expect(s.reported)
+    claim = await s.guest(image)
+    await s.expect(lambda: s.in_phase(claim.key, "Running"), seconds=200)
+    process, state, status = (
+        await s.drivers.qemu.find(claim.uid),
+        await s.drivers.qemu.state(claim.uid),
+        await s.status(claim.key),
+    )
+    assert state is not None
+    s.kill()
+    s.start()
+    await s.expect(lambda: s.joined(2))
+    await s.expect(lambda: _beats(s, time.time()))
+    assert await s.drivers.qemu.find(claim.uid) == process
+    after = await s.drivers.qemu.state(claim.uid)
+    assert after is not None
+    assert after.uptime_seconds > state.uptime_seconds
+    assert await s.status(claim.key) == status
+    await s.w.store.capacity.retire(claim.key, CONTROLLER)
+    await s.expect(lambda: s.in_phase(claim.key, "Gone"))
+    assert await s.drivers.qemu.uids() == frozenset()
+    assert await s.drivers.disks.uids() == frozenset()
+
+
+async def test_guest_and_stream_go_on_for_20_seconds_without_the_api(
+    s: Site, image: BuiltImage, model_path: Path
+) -> None:
+    s.start(await s.token())
+    await s.expect(s.reported)
+    guest, replica = await s.guest(image), await s.engine(model_path)
+    await s.expect(lambda: s.in_phase(replica.key, "Running"), seconds=200)
+    await s.expect(lambda: s.in_phase(guest.key, "Running"), seconds=200)
+    drivers, before = s.drivers, (await s.status(guest.key), await s.status(replica.key))
+    found = await drivers.qemu.find(guest.uid), await drivers.engine.find(replica.uid)
+    state = await drivers.qemu.state(guest.uid)
+    await s.down()
+    began = time.monotonic()
+    tokens = await _stream(drivers.engine.door(replica.uid), _secret(s, replica.uid), seconds=20.0)
+    assert time.monotonic() - began >= 20.0
+    assert tokens > 20
+    after = await drivers.qemu.state(guest.uid)
+    assert state is not None
+    assert after is not None
+    assert after.uptime_seconds > state.uptime_seconds + 15
+    await s.up()
+    await s.expect(lambda: _beats(s, time.time()))
+    assert (await drivers.qemu.find(guest.uid), await drivers.engine.find(replica.uid)) == found
+    assert (await s.status(guest.key), await s.status(replica.key)) == before
+
+
+async def _beats(s: Site, now: float) -> bool:
+    """Whether the host has been heard in the last second."""
+    leases = await s.w.store.leases.held(f"host/{HOST}")
+    return any(lease.expires_at > now + 44.0 for lease in leases)
+
+
+def _secret(s: Site, uid: str) -> str:
+    return replica_secret(s.w.api.state.context.gateway_key, uid)
+
+
+async def _stream(door: str, secret: str, *, seconds: float) -> int:
+    """Stream completions at the engine's door for so long; the events seen."""
+    seen, end = 0, time.monotonic() + seconds
+    headers = {"Authorization": f"Bearer {secret}"}
+    body = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 400, "ignore_eos": True, "stream": True}
+    while time.monotonic() < end:
+        connector = aiohttp.UnixConnector(path=door)
+        async with (
+            aiohttp.ClientSession(connector=connector, headers=headers) as session,
+            session.post("http://engine/v1/chat/completions", json=body) as response,
+        ):
+            assert response.status == 200
+            async for line in response.content:
+                seen += line.startswith(b"data: {")
+    return seen
