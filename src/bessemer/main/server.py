@@ -123,6 +123,7 @@ def _loop(
         events=store.events,
         clock=clock,
         writer=CONTROLLER,
+        holder="control",  # the store admits one process, so a successor may take the leases back at once
         metrics=metrics,
         workers=settings.workers,
     )
