@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 from starlette.responses import RedirectResponse, Response
 
-from bessemer.core.errors import BessemerError, Malformed, NotFound, TooLarge
+from bessemer.core.errors import BessemerError, Malformed, NotFound
 from bessemer.core.resource import Key
 from bessemer.portal.stream import EventStream, told
-from bessemer.portal.visit import Visit
+from bessemer.portal.visit import Visit, body_of
 
 BODY_BYTES_MAX = 256 << 10
 TURNS_MAX = 64
@@ -76,13 +76,9 @@ async def _answer(visit: Visit, token: str, *, question: dict[str, Any]) -> Asyn
 
 
 async def _json(visit: Visit) -> dict[str, Any]:
-    data = bytearray()
-    async for chunk in visit.request.stream():
-        data += chunk
-        if len(data) > BODY_BYTES_MAX:
-            raise TooLarge(f"a conversation has at most {BODY_BYTES_MAX >> 10} KiB: begin a new one")
+    data = await body_of(visit.request, limit=BODY_BYTES_MAX)
     try:
-        body = orjson.loads(bytes(data))
+        body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise Malformed("the request is not JSON") from error
     if not isinstance(body, dict):

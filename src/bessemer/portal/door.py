@@ -6,15 +6,18 @@ link's secret is exchanged by POST only, after a click, so that nothing that mer
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from bessemer.client import SignedIn
 from bessemer.core.clock import epoch
 from bessemer.core.errors import BessemerError, Malformed, TooMany, Unauthenticated
-from bessemer.portal.visit import COOKIE, site_of, theme
+from bessemer.portal.visit import COOKIE, body_of, site_of, theme
 
 _FIELD_MAX = 1024
+_FORM_BYTES_MAX = 16 << 10
 
 
 async def show(request: Request) -> Response:
@@ -24,13 +27,12 @@ async def show(request: Request) -> Response:
 
 async def enter(request: Request) -> Response:
     """Sign in with user and password."""
-    form = await request.form(max_fields=8, max_part_size=4096)
-    user, password = _field(form.get("user")), _field(form.get("password"))
-    back = _safe(_field(form.get("back")))
+    form = await _form(request)
+    user, back = form.get("user", ""), _safe(form.get("back", ""))
     site = site_of(request)
     client = site.desks.open("")
     try:
-        return _let_in(request, await client.account.login(user, password, purpose="portal"), back=back)
+        return _let_in(request, await client.account.login(user, form.get("password", ""), purpose="portal"), back=back)
     except Unauthenticated:
         text = "User and password do not belong together. Check both, or ask an administrator for a sign-in link."
         return _door(request, user=user, back=back, error=("Not signed in", text), code=401)
@@ -42,10 +44,10 @@ async def enter(request: Request) -> Response:
 
 async def follow(request: Request) -> Response:
     """Exchange a one-time link."""
-    form = await request.form(max_fields=8, max_part_size=4096)
+    form = await _form(request)
     client = site_of(request).desks.open("")
     try:
-        return _let_in(request, await client.account.follow_link(_field(form.get("link"))), back="/")
+        return _let_in(request, await client.account.follow_link(form.get("link", "")), back="/")
     except Unauthenticated:
         title = "This sign-in link was used, or has expired"
         text = "A link works once. Sign in below, or ask an administrator for a new one: bessemer user link NAME"
@@ -105,9 +107,11 @@ def _code(error: BessemerError) -> int:
     return 429 if isinstance(error, TooMany) else 400 if isinstance(error, Malformed) else 503
 
 
-def _field(value: object) -> str:
-    """A form's text field, cut to what anybody would write."""
-    return value[:_FIELD_MAX] if isinstance(value, str) else ""
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form, cut to what anybody would write."""
+    data = await body_of(request, limit=_FORM_BYTES_MAX)
+    fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8)
+    return {name: value[:_FIELD_MAX] for name, value in fields}
 
 
 def _safe(back: str) -> str:

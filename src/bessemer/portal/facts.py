@@ -133,6 +133,7 @@ class HostFact(Fact):
     cordoned: bool
     fenced: bool
     reachable: bool | None
+    silence: str
     overcommit_milli: int
     cpu_model: str
     kernel: str

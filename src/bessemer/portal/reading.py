@@ -119,7 +119,7 @@ def endpoint(body: Body) -> EndpointFact:
 def host(body: Body) -> HostFact:
     spec, status = body.get("spec") or {}, body.get("status") or {}
     report = status.get("report") or {}
-    reachable = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Reachable"), None)
+    heard = next((c for c in status.get("conditions") or () if c.get("type") == "Reachable"), {})
     return HostFact(
         **_fact(body),
         site=report.get("site") or spec.get("site", "local"),
@@ -129,7 +129,8 @@ def host(body: Body) -> HostFact:
         fake=bool(report.get("fake")) or any(t.get("key") == "bessemer.dev/fake" for t in spec.get("taints") or ()),
         cordoned=bool(spec.get("unschedulable")),
         fenced=bool(spec.get("fenced")),
-        reachable=None if reachable is None else reachable == "True",
+        reachable=heard["status"] == "True" if "status" in heard else None,
+        silence=heard.get("message") or heard.get("reason", ""),
         overcommit_milli=spec.get("overcommitMilli", 1000),
         cpu_model=report.get("cpuModel", ""),
         kernel=report.get("kernel", ""),

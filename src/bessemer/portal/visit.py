@@ -6,7 +6,6 @@ turns every refusal into a page that says what happened, what to do, and what di
 
 from __future__ import annotations
 
-import html
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from bessemer.core.errors import (
     Invalid,
     Malformed,
     NotFound,
+    TooLarge,
     TooMany,
     Unauthenticated,
     Unavailable,
@@ -43,6 +43,7 @@ _CODES: Mapping[type[BessemerError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    TooLarge: 413,
     TooMany: 429,
     Unavailable: 503,
 }
@@ -171,6 +172,7 @@ _WORDS: Mapping[int, tuple[str, str]] = {
     403: ("This is not allowed", "Ask an administrator of the tenant for the right."),
     404: ("There is nothing here", "It was deleted, never existed, or is not yours to see."),
     409: ("Somebody else changed it first", "Open it again and decide anew."),
+    413: ("This is too much at once", "Begin anew with less."),
     422: ("This cannot be", "Correct what is named and try again."),
     429: ("Too many attempts", "Wait a moment, then try again."),
     500: ("Something went wrong here", "Try again; if it stays, the portal's log says why."),
@@ -178,6 +180,11 @@ _WORDS: Mapping[int, tuple[str, str]] = {
 }
 
 
-def text_of(message: str) -> str:
-    """Text for a fragment that no template draws."""
-    return html.escape(message)
+async def body_of(request: Request, *, limit: int) -> bytes:
+    """A request's body. Raises TooLarge past ``limit`` bytes, before the rest is read."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise TooLarge(f"at most {limit >> 10} KiB are taken: begin anew with less")
+    return bytes(data)

@@ -40,9 +40,9 @@ TONES = {
 
 
 def money(micro: int, currency: str = "EUR", *, digits: int = 2) -> str:
-    """``1487440000`` → ``€ 1,487.44``; below a cent the digits that decide are kept."""
+    """``1487440000`` → ``€ 1,487.44``; below a cent all six digits, unless the caller says how many decide."""
     value = Decimal(micro) / MICRO
-    if micro and abs(value) < Decimal("0.01"):
+    if digits == 2 and micro and abs(value) < Decimal("0.01"):
         digits = 6
     sign = "−" if value < 0 else ""
     return f"{sign}{SYMBOLS.get(currency, currency)} {abs(value):,.{digits}f}"
@@ -120,7 +120,11 @@ def place(project: str) -> str:
 
 def device(model: str) -> str:
     """``NVIDIA H100 80GB HBM3`` → ``H100 80GB``: as one says it."""
-    words = [w for w in model.split() if w.upper() not in {"NVIDIA", "AMD", "INSTINCT", "TESLA", "SXM", "SXM5", "PCIE"}]
+    words = [
+        w
+        for w in model.replace("-", " ").split()
+        if w.upper() not in {"NVIDIA", "AMD", "INSTINCT", "TESLA", "SXM", "SXM5", "PCIE"}
+    ]
     return " ".join(w for w in words if not w.upper().startswith("HBM")) or model
 
 

@@ -20,9 +20,9 @@ STEPS = ("Pending", "Preparing", "Booting", "Running")
 
 _NAMES: Mapping[str, str] = MappingProxyType(
     {
-        "Pending": "Placed",
-        "Preparing": "Prepared",
-        "Booting": "Booted",
+        "Pending": "Placement",
+        "Preparing": "Preparation",
+        "Booting": "Boot",
         "Running": "Ready",
         "Stopping": "Stopping",
         "Stopped": "Stopped",
@@ -231,7 +231,7 @@ def footnote(fact: InstanceFact, phases: Sequence[Phase]) -> str:
     if running is None or running.deadline is None:
         return "Every phase has a deadline; past it the instance says Stuck, why, and what would unblock it."
     limit = words.bound(running.deadline)
-    return f"If {running.name.lower()} passes {limit}, the instance says Stuck, why, and what would unblock it."
+    return f"If {running.name} passes {limit}, the instance says Stuck, why, and what would unblock it."
 
 
 def prices(desk: Desk, fact: InstanceFact) -> list[Part]:
@@ -256,7 +256,7 @@ def prices(desk: Desk, fact: InstanceFact) -> list[Part]:
 
 
 def _money(name: str, label: str, *, micro: int, currency: str, strong: bool = False) -> Fact:
-    return Fact(f"price-{name}", label, f"{words.money(micro, currency, digits=3)} / h", num=True, strong=strong)
+    return Fact(f"price-{name}", label, f"{price.shown(price.Hourly(micro, currency))} / h", num=True, strong=strong)
 
 
 def facts(desk: Desk, fact: InstanceFact, *, claim: ClaimFact | None) -> list[Part]:

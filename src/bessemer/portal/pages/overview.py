@@ -20,7 +20,10 @@ def build(desk: Desk) -> Page:
     endpoints: list[EndpointFact] = visible(desk, EndpointFact, EVERYTHING)
     held = waiting.held_up(desk, EVERYTHING)
     projects = desk.all(ProjectFact)
-    running: list[InstanceFact | EndpointFact] = [f for f in (*instances, *endpoints) if f.ready]
+    running: list[InstanceFact | EndpointFact] = [
+        *(i for i in instances if i.ready),
+        *(e for e in endpoints if e.ready),
+    ]
     lists: dict[str, Sequence[Part]] = {
         "sub": [Text("sub-text", f"{words.some(len(projects), 'project')} of yours")],
         "stats": [

@@ -83,4 +83,5 @@ def shown(price: Hourly | None) -> str:
     """``€ 0.041``, or a dash."""
     if price is None:
         return "–"
-    return words.money(price.micro, price.currency, digits=2 if price.micro >= 1_000_000 else 3)
+    digits = next((d for d in (2, 3, 4, 5) if price.micro >= 10 ** (8 - d)), 6)
+    return words.money(price.micro, price.currency, digits=digits)

@@ -91,7 +91,8 @@ def _host(host: HostFact) -> Why | None:
     if word not in {"Silent", "Failed", "Fenced"} and not host.stuck and all(d.healthy for d in host.devices):
         return None
     broken = [d.id for d in host.devices if not d.healthy]
-    text = host.stuck or host.message or f"{', '.join(broken)} not healthy"
+    health = f"{', '.join(broken)} not healthy" if broken else ""
+    text = host.stuck or (host.silence if word == "Silent" else "") or health or host.message or word
     fix = "Bring its agent back, or fence it, so that what ran there is placed anew." if word == "Silent" else ""
     return Why(
         id=f"why-{host.uid}",

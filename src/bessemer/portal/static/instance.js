@@ -35,7 +35,7 @@
     if (state.dataset.word === word) return;
     state.dataset.word = word;
     state.innerHTML = `<span class="status status--${tone}"><svg class="i i--s" aria-hidden="true"><use href="#i-${tone}"/></svg><span></span></span>`;
-    state.querySelector("span > span").textContent = word;
+    state.querySelector(":scope > span > span").textContent = word;
   };
   const plain = (text) => text.replace(/\u001b\[[0-9;?]*[A-Za-z]|\u001b[()][A-Z0-9]|[\u0000-\u0008\u000b\u000c\u000e-\u001a\u001c-\u001f\u007f]/g, "").replace(/\r\n?/g, "\n").replace(/\n{3,}/g, "\n\n");
   const add = (text) => {

@@ -110,10 +110,10 @@
     for (const time of document.querySelectorAll("time[data-ago]")) {
       const text = ago(Number(time.dataset.ago));
       if (time.textContent !== text) time.textContent = text;
-      if (!time.title) time.title = new Date(Number(time.dataset.ago) * 1000).toLocaleString();
+      if (!time.title) time.title = new Date(Number(time.dataset.ago) * 1000).toLocaleString("en-GB");
     }
   };
-  const clock = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const clock = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
   for (const time of document.querySelectorAll("time[data-clock]")) time.textContent = clock.format(Number(time.dataset.clock) * 1000);
 
   const foot = document.getElementById("age"), said = foot.querySelector("[data-age]");
@@ -121,7 +121,7 @@
     if (ended) { foot.classList.add("is-old"); said.textContent = "No longer live"; return; }
     const passed = (performance.now() - last) / 1000, old = passed > 5;
     foot.classList.toggle("is-old", old);
-    const text = old ? `Not live since ${new Date(Date.now() - passed * 1000).toLocaleTimeString()}` : `Live, ${passed.toFixed(1)} s old`;
+    const text = old ? `Not live since ${new Date(Date.now() - passed * 1000).toLocaleTimeString("en-GB")}` : `Live, ${passed.toFixed(1)} s old`;
     if (said.textContent !== text) said.textContent = text;
   };
   setInterval(() => { tick(); age(); }, 1000);

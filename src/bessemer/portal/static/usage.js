@@ -15,22 +15,24 @@
   const draw = (data) => {
     const per = 60 / data.step, out = data.out.map((n) => n * per), into = data.in.map((n) => n * per);
     plot?.destroy();
+    const at = [...data.at, data.at.at(-1) + data.step], closed = (list) => [...list, list.at(-1)];
     const line = (label, stroke, width, fill) => ({ label, stroke, width, fill, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) });
     const axis = { stroke: colour("--ink-3"), font: `11px ${colour("--font-sans")}`, grid: { stroke: colour("--plot-grid"), width: 1 }, ticks: { show: false } };
     plot = new uPlot({
       width: box.clientWidth, height: box.clientHeight, legend: { show: false }, cursor: { y: false, points: { size: 6 } },
       scales: { y: { range: (_, low, high) => [0, Math.max(10, high * 1.15)] } },
       axes: [
-        { ...axis, space: 70, values: [[86400, "{D} {MMM}"], [3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}:{ss}"]] },
+        { ...axis, size: 28, space: 70, values: [[86400, "{D} {MMM}"], [3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}:{ss}"]] },
         { ...axis, size: 52, values: (_, ticks) => ticks.map(count) },
       ],
+      padding: [8, 0, 0, 0],
       series: [{}, line("tokens out", colour("--plot-1"), 2, colour("--plot-band")), line("tokens in", colour("--plot-2"), 1.5)],
-    }, [data.at, out, into], box);
+    }, [at, closed(out), closed(into)], box);
     const sum = (list) => list.reduce((a, b) => a + b, 0), peak = Math.max(...out);
     $("key-out").textContent = `${count(sum(data.out))}`;
     $("key-in").textContent = `${count(sum(data.in))}`;
-    const at = new Date(data.at[out.indexOf(peak)] * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    const text = peak ? `${count(sum(data.out))} tokens out and ${count(sum(data.in))} in over the last ${window_}; the most, ${count(peak)} a minute, at ${at}` : `No tokens in the last ${window_}`;
+    const when = new Date(data.at[out.indexOf(peak)] * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+    const text = peak ? `${count(sum(data.out))} tokens out and ${count(sum(data.in))} in over the last ${window_}; the most, ${count(peak)} a minute, at ${when}` : `No tokens in the last ${window_}`;
     box.setAttribute("aria-label", `Usage over time: ${text}.`);
     stat("stat-requests", count(sum(data.requests)), `in the last ${window_}`);
     stat("stat-out", count(sum(data.out)), `in the last ${window_}`);
