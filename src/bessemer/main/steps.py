@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 
 class Step:
@@ -68,7 +67,3 @@ class Steps:
     def say(self, text: str) -> None:
         """A line between steps."""
         self._console.print(text, highlight=False)
-
-    def table(self, table: Table) -> None:
-        """A table between steps."""
-        self._console.print(table)

@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 
 from bessemer.cli.verbs import UpOptions
-from bessemer.client import Ask, Client, HttpTransport, connect, tls_context
+from bessemer.client import Ask, Client, HttpTransport, Transport, connect, tls_context
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, BessemerError, Conflict, DriverError, NotFound, Unavailable
 from bessemer.core.resource import API_VERSION, Key
@@ -79,7 +79,7 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with held(paths):
-        factory = Factory(paths, await chosen(paths, settings), steps)
+        factory = Factory(paths, await chosen(paths, settings), steps=steps)
         try:
             await factory.start()
             for line in factory.addresses():
@@ -101,7 +101,7 @@ async def _detached(paths: Paths, settings: Settings) -> int:
     if await parts.find(" ".join(words)):
         raise Conflict(f"{paths.state} is up already; `bessemer down` stops it")
     part = await parts.start(Command(name="up", argv=argv, marker=" ".join(words), log_path=log))
-    factory = Factory(paths, settings, Steps(Console()))
+    factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
         identities.prepare(paths, settings)
         await factory.wait_ready(lambda: parts.alive(part), log=str(log))
@@ -122,7 +122,7 @@ async def chosen(paths: Paths, settings: Settings) -> Settings:
 class Factory:
     """One installation being started: its supervisor, and an administrator's client to it."""
 
-    def __init__(self, paths: Paths, settings: Settings, steps: Steps) -> None:
+    def __init__(self, paths: Paths, settings: Settings, *, steps: Steps) -> None:
         self.paths = paths
         self.settings = settings
         self.steps = steps
@@ -178,32 +178,23 @@ class Factory:
     async def wait_ready(self, alive: Callable[[], Awaitable[bool]], *, log: str) -> None:
         """Return when the api answers. Raises DriverError with the place of the log where it does not."""
         deadline = self.clock.monotonic() + READY_SECONDS
-        while self.clock.monotonic() < deadline:
-            try:
-                await self.client.transport.request(Ask(method="GET", path="/readyz"))
-            except (BessemerError, OSError):
-                if not await alive():
-                    raise DriverError("PartDied", f"the control plane does not stay up; its log is {log}") from None
-                await self.clock.sleep(0.05)
-            else:
-                return
-        raise DriverError("PartSilent", f"the control plane does not answer; its log is {log}")
+        while not await _answers(self.client.transport):
+            if not await alive():
+                raise DriverError("PartDied", f"the control plane does not stay up; its log is {log}")
+            if self.clock.monotonic() > deadline:
+                raise DriverError("PartSilent", f"the control plane does not answer; its log is {log}")
+            await self.clock.sleep(0.05)
 
     async def _gateway_ready(self) -> None:
         url = identities.urls(self.settings)["gateway"].removesuffix("/v1")
         transport = HttpTransport(url, tls=tls_context(self.paths.ca_certificate.read_bytes(), None), token="")
         deadline = self.clock.monotonic() + READY_SECONDS
         try:
-            while True:
-                try:
-                    await transport.request(Ask(method="GET", path="/readyz"))
-                except (BessemerError, OSError):
-                    if self.clock.monotonic() > deadline:
-                        log = self.paths.logs / "gateway.log"
-                        raise DriverError("PartSilent", f"the gateway does not answer; its log is {log}") from None
-                    await self.clock.sleep(0.05)
-                else:
-                    return
+            while not await _answers(transport):
+                if self.clock.monotonic() > deadline:
+                    log = self.paths.logs / "gateway.log"
+                    raise DriverError("PartSilent", f"the gateway does not answer; its log is {log}")
+                await self.clock.sleep(0.05)
         finally:
             await transport.close()
 
@@ -279,3 +270,11 @@ class Factory:
             await asyncio.wait({self._supervising})
         if self._client is not None:
             await self._client.close()
+
+
+async def _answers(transport: Transport) -> bool:
+    try:
+        await transport.request(Ask(method="GET", path="/readyz"))
+    except (BessemerError, OSError):
+        return False
+    return True

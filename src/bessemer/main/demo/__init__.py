@@ -18,7 +18,7 @@ from bessemer.cli.verbs import DemoOptions
 from bessemer.core.errors import BessemerError, DriverError
 from bessemer.main.demo.road import Road
 from bessemer.main.down import stop_all
-from bessemer.main.settings import Paths, Settings, load, with_ports
+from bessemer.main.settings import Paths, load, with_ports
 from bessemer.main.steps import Steps
 from bessemer.main.up import Factory, held
 
@@ -42,7 +42,7 @@ async def _run(paths: Paths, fake_hosts: int, *, stay: bool) -> int:
         await stop_all(paths)
         with held(paths):
             settings = with_ports(load(paths, fake_hosts=fake_hosts), find_free=True)
-            ok = await _until_stopped(_road(paths, settings, steps), stop)
+            ok = await _until_stopped(Road(Factory(paths, settings, steps=steps)), stop)
             if ok and stay and not stop.is_set():
                 console.print("\nIt stays up. Ctrl-C stops everything.")
                 await stop.wait()
@@ -76,7 +76,3 @@ async def _until_stopped(road: Road, stop: asyncio.Event) -> bool:
             raise DriverError("DemoFailed", "a step took longer than it may") from error
         raise error
     return True
-
-
-def _road(paths: Paths, settings: Settings, steps: Steps) -> Road:
-    return Road(Factory(paths, settings, steps))

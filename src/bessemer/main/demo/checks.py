@@ -60,7 +60,7 @@ class Refusal:
     code: str
 
 
-async def refused(ai: openai.AsyncOpenAI, what: str, model: str) -> Refusal:
+async def refused(ai: openai.AsyncOpenAI, what: str, *, model: str) -> Refusal:
     """Ask, and be refused. Raises DriverError where it is answered."""
     try:
         await ai.chat.completions.create(model=model, messages=[{"role": "user", "content": "hello"}], max_tokens=1)

@@ -13,7 +13,7 @@ MODEL, IMAGE = "smollm2-135m", "micro-guest"
 PEOPLE = {"ada": "acme administrator", "alan": "acme member", "rosa": "rival administrator", "rune": "rival member"}
 
 
-def an_object(kind: str, name: str, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
+def an_object(kind: str, name: str, *, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
     """A body as a YAML file would hold it."""
     metadata = {"name": name, **({"namespace": project} if project else {})}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
@@ -21,8 +21,8 @@ def an_object(kind: str, name: str, spec: dict[str, Any], project: str = "") -> 
 
 def people() -> list[dict[str, Any]]:
     """Users, the platform's administrator first."""
-    root = an_object("User", "root", {"displayName": "Platform administrator", "admin": True})
-    return [root, *(an_object("User", name, {"displayName": text}) for name, text in PEOPLE.items())]
+    root = an_object("User", "root", spec={"displayName": "Platform administrator", "admin": True})
+    return [root, *(an_object("User", name, spec={"displayName": text}) for name, text in PEOPLE.items())]
 
 
 def tenants() -> list[dict[str, Any]]:
@@ -33,25 +33,25 @@ def tenants() -> list[dict[str, Any]]:
     # What the fake fleet shows must fit, too: eight replicas of eight GPUs.
     wide = {**own, "milliCores": 1_000_000, "memoryBytes": 8 << 40, "devices": {"*": 128}}
     return [
-        an_object("Tenant", "acme", {"displayName": "Acme", "members": acme, "quota": wide}),
-        an_object("Tenant", "rival", {"displayName": "Rival", "members": rival, "quota": own}),
-        an_object("Project", PROJECT, {"displayName": "Research", "quota": own}),
-        an_object("Project", RIVAL, {"displayName": "Lab", "quota": own}),
-        an_object("Project", SHOW, {"displayName": "Show (fake hosts)"}),
+        an_object("Tenant", "acme", spec={"displayName": "Acme", "members": acme, "quota": wide}),
+        an_object("Tenant", "rival", spec={"displayName": "Rival", "members": rival, "quota": own}),
+        an_object("Project", PROJECT, spec={"displayName": "Research", "quota": own}),
+        an_object("Project", RIVAL, spec={"displayName": "Lab", "quota": own}),
+        an_object("Project", SHOW, spec={"displayName": "Show (fake hosts)"}),
     ]
 
 
 def instance() -> dict[str, Any]:
     """A guest with two processors; it tolerates nothing, so it runs on this machine."""
-    return an_object("Instance", INSTANCE, {"flavor": "micro", "image": IMAGE}, PROJECT)
+    return an_object("Instance", INSTANCE, spec={"flavor": "micro", "image": IMAGE}, project=PROJECT)
 
 
 def endpoint() -> dict[str, Any]:
     """A small model, served here."""
-    return an_object("Endpoint", ENDPOINT, {"model": MODEL, "flavor": "serve-small"}, PROJECT)
+    return an_object("Endpoint", ENDPOINT, spec={"model": MODEL, "flavor": "serve-small"}, project=PROJECT)
 
 
 def fleet_endpoint() -> dict[str, Any]:
     """Eight replicas of eight GPUs each: only fake hosts have those, and it says that it bears them."""
     spec = {"model": MODEL, "flavor": "h100-8", "replicas": 8, "tolerations": [{"key": FAKE_TAINT}]}
-    return an_object("Endpoint", FLEET_ENDPOINT, spec, SHOW)
+    return an_object("Endpoint", FLEET_ENDPOINT, spec=spec, project=SHOW)

@@ -1,0 +1,90 @@
+"""What every step of the demo stands on: the factory, a way to wait with a bound, and the time when it began."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+
+from bessemer.client import Client
+from bessemer.core.errors import NotFound
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Change, Key
+from bessemer.main.demo.checks import failed
+from bessemer.main.steps import Step, Steps
+from bessemer.main.up import Factory
+
+Body = dict[str, Any]
+
+
+class Stage:
+    """The factory, as the demo's steps use it."""
+
+    def __init__(self, factory: Factory) -> None:
+        self.factory = factory
+        self.began = int(time.time())
+
+    @property
+    def client(self) -> Client:
+        return self.factory.client
+
+    @property
+    def steps(self) -> Steps:
+        return self.factory.steps
+
+    async def read(self, key: Key) -> Body:
+        """An object's body. Raises NotFound."""
+        body: Body = orjson.loads((await self.client.get(key)).body)
+        return body
+
+    async def bodies(self, scope: Scope) -> AsyncIterator[tuple[Change, Body]]:
+        """Every object of a scope and each change of it."""
+        async for change in self.client.watch(scope):
+            if isinstance(change, Change) and change.type != "DELETED":
+                yield change, orjson.loads(change.body)
+
+    async def until(self, key: Key, good: Callable[[Body], bool], *, step: Step, seconds: float) -> Body:
+        """Follow an object until it is good. Raises DriverError with its last condition when time is up."""
+        last: Body = {}
+        scope = Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)
+        try:
+            async with asyncio.timeout(seconds):
+                async for _, last in self.bodies(scope):
+                    step.update(last.get("status", {}).get("progressPercent", 50), describe(last))
+                    if good(last):
+                        break
+        except TimeoutError:
+            raise failed(f"{key} is not there after {seconds:g} s: {describe(last)}") from None
+        return last
+
+    async def clear(self, key: Key) -> None:
+        """Remove what an earlier demo left."""
+        try:
+            await self.client.delete(key)
+            async with asyncio.timeout(60):
+                while True:
+                    await self.client.get(key)
+                    await asyncio.sleep(0.2)
+        except NotFound:
+            return
+
+
+def is_ready(body: Body) -> bool:
+    """Whether the Ready condition is True."""
+    conditions = body.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def describe(body: Body) -> str:
+    """Phase, progress, and what it waits for."""
+    status = body.get("status", {})
+    words = [str(status.get("phase", "Pending"))]
+    if 0 < status.get("progressPercent", 0) < 100:
+        words.append(f"{status['progressPercent']} %")
+    for condition in status.get("conditions", []):
+        if condition["type"] == "Ready" and condition["status"] != "True":
+            words.append(f"{condition['reason']}: {condition['message']}")
+    return ", ".join(words)
