@@ -172,6 +172,19 @@ def request_of(namespace: str, flavor: FlavorSpec, *, tolerations: Sequence[Tole
     )
 
 
+async def parted(ctx: Context, *parts: Key) -> str:
+    """What to say where something that a workload was made of is gone; "" where all of it is there."""
+    gone = []
+    for part in parts:
+        try:
+            await ctx.objects.get(part)
+        except NotFound:
+            gone.append(f"{part.kind} {part.name}")
+    return (
+        f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone; what stands keeps what it has" if gone else ""
+    )
+
+
 def shown(refusal: Refusal) -> list[dict[str, Any]]:
     """A refusal's reasons, as a status carries them."""
     return [{"code": r.code, "hosts": r.hosts, "text": r.text} for r in refusal.reasons]
@@ -210,8 +223,8 @@ def _holder(claim: Key, body: bytes) -> Key:
     return Key(workload["kind"], claim.namespace, workload["name"])
 
 
-def wake_waiting(kind: str, field: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
-    """A flavor, image or model that comes or changes concerns those of its name that have no claim yet.
+def wake_by_part(kind: str, field: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A flavor, image or model that comes or goes concerns all that name it, one that changes those without a claim.
 
     ``field`` is the field of spec that names it.
     """
@@ -220,7 +233,8 @@ def wake_waiting(kind: str, field: str) -> Callable[[Context, Change], AsyncIter
         needle = f'"{field}":"{change.key.name}"'.encode()
         page = await ctx.objects.list(Scope(kind=kind))
         for stored in page.items:
-            if needle in stored.body and b'"phase":"Pending"' in stored.body:
+            waits = b'"phase":"Pending"' in stored.body
+            if needle in stored.body and (waits or change.type != "MODIFIED"):
                 yield stored.key
 
     return wake

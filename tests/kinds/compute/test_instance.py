@@ -135,6 +135,13 @@ async def test_flavor_and_image_may_go_while_it_runs() -> None:
         await up(world)
         await world.delete("Flavor", "small", namespace="")
         await world.delete("Image", "micro", namespace="")
+
+        async def stated() -> bool:
+            return (await status_of(world))["message"] == (
+                "Flavor small and Image micro are gone; what stands keeps what it has"
+            )
+
+        await world.until(stated, seconds=10)
         await world.crash()
         await world.until_ready("Instance", "vm")
         assert world.hosts["h1"].qemu.starts == 1

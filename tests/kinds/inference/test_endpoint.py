@@ -171,6 +171,11 @@ async def test_model_and_flavor_may_go_while_it_serves() -> None:
         await up(world)
         await world.delete("Model", "smol", namespace="")
         await world.delete("Flavor", "serve", namespace="")
+
+        async def stated() -> bool:
+            return "Flavor serve and Model smol are gone" in str((await status_of(world))["message"])
+
+        await world.until(stated, seconds=10)
         await world.crash()
         await world.until_ready("Endpoint", "chat")
         assert world.hosts["h1"].engine.starts == 1

@@ -75,7 +75,9 @@ async def test_a_quota_below_use_stops_what_is_new_and_touches_nothing() -> None
         await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
         await world.until_ready("Instance", "vm")
         await world.patch("Tenant", "acme", namespace="", quota={"milliCores": 1000, "memoryBytes": GIB})
-        await world.until_ready("Tenant", "acme", namespace="")
+        over = await world.until_reason("Tenant", "acme", "OverQuota", namespace="")
+        assert over["status"] == "True"
+        assert "2 of 1 cores" in over["message"]
         await world.create("Instance", "second", {"flavor": "small", "image": "micro"})
         said = await world.until_reason("Instance", "second", "QuotaExceeded")
         assert "acme" in said["message"]

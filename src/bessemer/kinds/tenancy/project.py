@@ -17,6 +17,7 @@ from bessemer.core.resource import ALL, READ, ApiModel, Change, Column, Done, Ke
 from bessemer.core.values import Quota
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, label_problems, quota_problems
+from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
 from bessemer.kinds.tenancy.tenant import SEPARATOR, tenant_of
 
 __all__ = ["KIND", "SEPARATOR", "Project", "tenant_of"]
@@ -65,8 +66,9 @@ async def reconcile(ctx: Context, project: Project) -> Outcome:
         message = f"there is no Tenant {project.tenant}"
         status = project.status.model_copy(update={"phase": "Pending", "message": message})
         return Wait(reason="TenantNotFound", message=message, status=status, remedy=f"create Tenant {project.tenant}")
-    await ctx.capacity.set_quota(f"project/{project.metadata.name}", project.spec.quota)
-    return Done(status=project.status.model_copy(update={"phase": "Active", "message": ""}))
+    over = await bound(ctx, f"project/{project.metadata.name}", quota=project.spec.quota)
+    status = project.status.model_copy(update={"phase": "Active", "message": over})
+    return Done(status=status, reason="OverQuota", message=over, again=LOOK_SECONDS) if over else Done(status=status)
 
 
 async def finalize(ctx: Context, project: Project) -> Outcome:

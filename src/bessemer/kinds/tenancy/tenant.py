@@ -19,6 +19,7 @@ from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outc
 from bessemer.core.values import Quota
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems
+from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
 
 SEPARATOR = "--"
 COLOURS = range(1, 11)
@@ -75,8 +76,9 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
     if not colour:
         page = await ctx.objects.list(Scope(kind="Tenant"))
         colour = colour_for(tenant.metadata.name, [Tenant.load(stored.body) for stored in page.items])
-    await ctx.capacity.set_quota(f"tenant/{tenant.metadata.name}", tenant.spec.quota)
-    return Done(status=tenant.status.model_copy(update={"phase": "Active", "colour": colour, "message": ""}))
+    over = await bound(ctx, f"tenant/{tenant.metadata.name}", quota=tenant.spec.quota)
+    status = tenant.status.model_copy(update={"phase": "Active", "colour": colour, "message": over})
+    return Done(status=status, reason="OverQuota", message=over, again=LOOK_SECONDS) if over else Done(status=status)
 
 
 def colour_for(name: str, tenants: Sequence[Tenant]) -> int:

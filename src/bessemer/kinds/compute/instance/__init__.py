@@ -8,7 +8,7 @@ from bessemer.kinds.compute.instance.host import InstanceHost
 from bessemer.kinds.compute.instance.spec import Instance, InstanceIntent, InstanceSpec, InstanceStatus, validate
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at, ready
-from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_waiting
+from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_by_part
 
 __all__ = ["KIND", "Instance", "InstanceHost", "InstanceIntent", "InstanceSpec", "InstanceStatus"]
 
@@ -35,8 +35,8 @@ KIND: Kind[Context, Instance] = Kind(
     wakes={
         "Claim": wake_by_claim("Instance"),
         "Host": wake_by_host("Instance"),
-        "Flavor": wake_waiting("Instance", "flavor"),
-        "Image": wake_waiting("Instance", "image"),
+        "Flavor": wake_by_part("Instance", "flavor"),
+        "Image": wake_by_part("Instance", "image"),
     },
     deadlines=DEADLINES,
 )

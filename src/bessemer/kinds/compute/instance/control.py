@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bessemer.core.errors import QuotaExceeded, Taken
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import Done, Fail, Outcome, Wait
+from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ClaimPhase, Refusal
 from bessemer.kinds import workload
@@ -68,7 +68,9 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         waits = await workload.let_go(ctx, claim, host=host)
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
         return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0)
-    return fold(instance, await _amended(ctx, instance, claim=claim), host=host)
+    parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
+    note = await workload.parted(ctx, *parts)
+    return fold(instance, await _amended(ctx, instance, claim=claim), host=host, note=note)
 
 
 async def finalize(ctx: Context, instance: Instance) -> Outcome:
@@ -145,8 +147,8 @@ def intent_of(instance: Instance, *, flavor: Flavor, image: Image) -> InstanceIn
     )
 
 
-def fold(instance: Instance, claim: Claim, *, host: HostView) -> Outcome:
-    """The instance's status out of its claim's and its host's. Pure."""
+def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") -> Outcome:
+    """The instance's status out of its claim's and its host's. ``note`` is shown where all is well. Pure."""
     said = claim.status
     update = {
         "claim": claim.metadata.name,
@@ -165,10 +167,10 @@ def fold(instance: Instance, claim: Claim, *, host: HostView) -> Outcome:
     phase = PHASES[said.phase]
     status = status.model_copy(update={"guest": _guest(claim)})
     if phase == "Running":
-        status = status.model_copy(update={"phase": phase, "message": said.message})
+        status = status.model_copy(update={"phase": phase, "message": note})
         return Done(status=status, message=f"the guest runs on Host {claim.spec.host}")
     if phase == "Stopped":
-        status = status.model_copy(update={"phase": phase, "message": said.message})
+        status = status.model_copy(update={"phase": phase, "message": note})
         return Done(status=status, ready=False, reason="Stopped", message="stopped as asked; its disk and place stay")
     message = said.message or f"Host {claim.spec.host} has been asked"
     return _wait(status, phase, reason=said.reason or phase, message=message)

@@ -11,7 +11,7 @@ from bessemer.kinds.fields import at, ready
 from bessemer.kinds.inference.endpoint.control import DEADLINES, finalize, reconcile
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointSpec, EndpointStatus, validate
-from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_waiting
+from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_by_part
 
 __all__ = ["KIND", "Endpoint", "EndpointHost", "EndpointIntent", "EndpointSpec", "EndpointStatus"]
 
@@ -41,8 +41,8 @@ KIND: Kind[Context, Endpoint] = Kind(
     wakes={
         "Claim": wake_by_claim("Endpoint"),
         "Host": wake_by_host("Endpoint"),
-        "Flavor": wake_waiting("Endpoint", "flavor"),
-        "Model": wake_waiting("Endpoint", "model"),
+        "Flavor": wake_by_part("Endpoint", "flavor"),
+        "Model": wake_by_part("Endpoint", "model"),
     },
     deadlines=DEADLINES,
 )

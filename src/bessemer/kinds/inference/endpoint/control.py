@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bessemer.core.errors import QuotaExceeded, Taken
-from bessemer.core.resource import Done, Outcome, Wait
+from bessemer.core.resource import Done, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import Refusal
 from bessemer.kinds import workload
@@ -67,7 +67,8 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
         hold = await _take(ctx, endpoint, missing=missing)
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold)
-    return fold(endpoint, seen)
+    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model))
+    return fold(endpoint, seen, note=await workload.parted(ctx, *parts))
 
 
 async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
@@ -146,8 +147,8 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model) -> EndpointIn
     )
 
 
-def fold(endpoint: Endpoint, seen: Seen) -> Outcome:
-    """The endpoint's status out of its replicas'. Pure."""
+def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
+    """The endpoint's status out of its replicas'. ``note`` is shown where all is well. Pure."""
     wanted = endpoint.spec.replicas
     replicas = [_replica(claim, seen.hosts[claim.spec.host]) for claim in seen.claims]
     counted = [r for r in replicas if r.replica < wanted]
@@ -165,10 +166,10 @@ def fold(endpoint: Endpoint, seen: Seen) -> Outcome:
     status = endpoint.status.model_copy(update=update)
     leaving = len(replicas) - len(counted)
     if answering == wanted and not leaving:
-        return _whole(status, wanted)
+        return _whole(status, wanted, note=note)
     trouble = hold or _trouble(counted)
     if answering == wanted:
-        return replace(_whole(status, wanted, message=f"{leaving} replicas are leaving"), again=10.0)
+        return replace(_whole(status, wanted, note=f"{leaving} replicas are leaving"), again=10.0)
     said = trouble.message if trouble else "the engines load the model"
     status = status.model_copy(update={"phase": _phase(counted, answering, hold=hold)})
     message = f"{answering} of {wanted} replicas answer: {said}"
@@ -179,12 +180,12 @@ def fold(endpoint: Endpoint, seen: Seen) -> Outcome:
     return Wait(reason=reason, message=message, status=status, again=again, remedy=remedy)
 
 
-def _whole(status: EndpointStatus, wanted: int, *, message: str = "") -> Done:
+def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
     if not wanted:
-        stopped = status.model_copy(update={"phase": "Stopped", "message": message})
-        return Done(status=stopped, ready=False, reason="Stopped", message=message or "no replica is wanted")
-    ready = status.model_copy(update={"phase": "Ready", "message": message})
-    return Done(status=ready, message=message or f"all of {wanted} replicas answer")
+        stopped = status.model_copy(update={"phase": "Stopped", "message": note})
+        return Done(status=stopped, ready=False, reason="Stopped", message="no replica is wanted")
+    ready = status.model_copy(update={"phase": "Ready", "message": note})
+    return Done(status=ready, message=f"all of {wanted} replicas answer")
 
 
 def _phase(replicas: Sequence[ReplicaStatus], answering: int, *, hold: Hold | None) -> str:
