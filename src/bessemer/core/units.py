@@ -71,6 +71,13 @@ def show_money(micro: int, currency: str) -> str:
     return f"{currency} {value:,.2f}"
 
 
+def show_price(micro: int, currency: str) -> str:
+    """``12500`` → ``EUR 0.0125``: a unit price with every digit that it has, and at least two decimals."""
+    whole, part = divmod(micro, MICRO)
+    digits = f"{part:06d}".rstrip("0").ljust(2, "0")
+    return f"{currency} {whole:,}.{digits}"
+
+
 def show_duration(seconds: float) -> str:
     """``95`` → ``1m35s``: the two largest units, as kubectl shows ages."""
     left = max(0, int(seconds))
