@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,17 +29,27 @@ _PAGE_BYTES = 8_192
 """Bodies of up to 2 kB stay within a leaf: with SQLite's 4,096 every object of ours has an overflow page."""
 
 
-class Texts(dict[Statement, tuple[str, Mapping[str, Any]]]):
-    """Statement → its SQL and the constants in it."""
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A statement as SQLite wants it. Parameters go by place: by name, the driver lets go of the interpreter lock for
+    each of them, and a writer beside a busy event loop would queue for it a dozen times per statement."""
+
+    sql: str
+    order: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+
+class Texts(dict[Statement, _Text]):
+    """Statement → its text, compiled at first use."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._dialect = sqlite.dialect(paramstyle="named")
+        self._dialect = sqlite.dialect(paramstyle="qmark")
 
-    def __missing__(self, statement: Statement) -> tuple[str, Mapping[str, Any]]:
+    def __missing__(self, statement: Statement) -> _Text:
         compiled = statement.compile(dialect=self._dialect)
         constants = {name: value for name, value in compiled.params.items() if value is not None}
-        self[statement] = (str(compiled), constants)
+        self[statement] = _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
         return self[statement]
 
 
@@ -72,8 +83,9 @@ class Session:
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one statement."""
-        sql, constants = self._texts[statement]
-        return self._execute(sql, {**constants, **values} if constants else values)
+        text = self._texts[statement]
+        known = {**text.constants, **values} if text.constants else values
+        return self._execute(text.sql, [known[name] for name in text.order])
 
     def begin(self) -> None:
         """Open the one writing transaction."""
