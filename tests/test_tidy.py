@@ -30,6 +30,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "core/ports.py::Sealed.put"): PORT,
     ("few_parameters", "core/ports.py::Events.emit"): PORT,
     ("few_parameters", "core/resource.py::set_condition"): "conditions, name, value: as one says it",
+    ("few_parameters", "client/calls.py::Projects.invoice"): "whose, from, to: as one says it",
+    ("few_parameters", "client/calls.py::Projects.ledger"): "whose, from, to: as one says it",
     ("edges", "drivers/llamacpp/relay.py"): "a program of its own, run as a file beside an engine: this is its edge",
 }
 

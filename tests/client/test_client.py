@@ -279,14 +279,14 @@ async def test_usage_is_settled_once_and_becomes_an_invoice(s: Served, client: C
     rates = {"millionInputTokens": 1_000_000, "millionOutputTokens": 3_000_000}
     plan = {"kind": "PricePlan", "metadata": {"name": "standard"}, "spec": {"rates": rates}}
     await client.create(plan)
-    invoice = await client.projects.invoice(LAB, now - 60, now + 60)
+    invoice = await client.projects.invoice(LAB, since=now - 60, until=now + 60)
     assert (invoice["totalMicro"], invoice["currency"], invoice["project"]) == (7_000_000, "EUR", LAB)
-    exported = await client.projects.ledger(LAB, now - 60, now + 60)
+    exported = await client.projects.ledger(LAB, since=now - 60, until=now + 60)
     assert exported["pricePlan"]["rates"]["millionInputTokens"] == 1_000_000
     assert [row["kind"] for row in exported["rows"]] == ["tokens"]
     assert {meter["scope"] for meter in await client.projects.use(LAB)} <= {f"project/{LAB}", "tenant/acme"}
     with pytest.raises(errors.Malformed):
-        await client.projects.invoice(LAB, now + 60, now)
+        await client.projects.invoice(LAB, since=now + 60, until=now)
     with pytest.raises(errors.Forbidden):
         await client.agents.usage(batch)
     await gateway.close()

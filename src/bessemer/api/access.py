@@ -79,43 +79,43 @@ class Access:
         role = self._directory.role(who.name, tenant) if tenant else ""
         return _BELOW.get(role, frozenset[Role]()) | {"anyone"}
 
-    def may(self, who: Identity, verb: Verb, target: Target) -> bool:
+    def may(self, who: Identity, verb: Verb, *, on: Target) -> bool:
         """By the kind's row of rights alone; see `require` for what an agent's objects are."""
-        if verb not in target.resource.verbs:
+        if verb not in on.resource.verbs:
             return False
-        rights = target.resource.source.rights
-        return any(verb in rights.get(role, ()) for role in self.roles(who, target.tenant))
+        rights = on.resource.source.rights
+        return any(verb in rights.get(role, ()) for role in self.roles(who, on.tenant))
 
-    async def require(self, who: Identity, verb: Verb, target: Target) -> None:
+    async def require(self, who: Identity, verb: Verb, *, on: Target) -> None:
         """One object, or a collection's create. Raises NotFound where it may not be read, Forbidden else."""
-        readable = self.may(who, "get", target) and await self._on_host(who, target)
-        if readable and self.may(who, verb, target):
+        readable = self.may(who, "get", on=on) and await self._on_host(who, on)
+        if readable and self.may(who, verb, on=on):
             return
-        if target.name and not readable:
-            raise not_found(target.subject)
-        if target.namespace and not self.sees_project(who, target.namespace):
-            raise NotFound(f'namespaces "{target.namespace}" not found')
-        raise forbidden(who, verb, target)
+        if on.name and not readable:
+            raise not_found(on.subject)
+        if on.namespace and not self.sees_project(who, on.namespace):
+            raise NotFound(f'namespaces "{on.namespace}" not found')
+        raise forbidden(who, verb, on=on)
 
-    def scope(self, who: Identity, verb: Verb, target: Target) -> Scope:
+    def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
         """What a list or a watch may show. Raises NotFound for a project that may not be known, Forbidden for a kind
         that nobody like the asker may list."""
-        resource, namespace = target.resource, target.namespace or None
+        resource, namespace = on.resource, on.namespace or None
         kind = resource.stored
         if who.kind == "agent":
-            return self._agents(who, verb, target)
+            return self._agents(who, verb, on=on)
         if namespace is not None:
-            if not self.may(who, verb, target):
-                if not self.sees_project(who, target.namespace):
-                    raise NotFound(f'namespaces "{target.namespace}" not found')
-                raise forbidden(who, verb, target)
+            if not self.may(who, verb, on=on):
+                if not self.sees_project(who, on.namespace):
+                    raise NotFound(f'namespaces "{on.namespace}" not found')
+                raise forbidden(who, verb, on=on)
             return Scope(kind=kind, namespace=namespace)
-        if self.may(who, verb, target):
+        if self.may(who, verb, on=on):
             return Scope(kind=kind)
         mine = self._directory.tenants(who.name) if who.kind == "user" else ()
-        tenants = [t for t in mine if self._may_in(who, verb, target, t)]
+        tenants = [t for t in mine if self._may_in(who, verb, on=on, tenant=t)]
         if not tenants and not (who.kind == "user" and self._any_tenant(verb, resource)):
-            raise forbidden(who, verb, target)
+            raise forbidden(who, verb, on=on)
         if kind == "Tenant":
             return Scope(kind=kind, names=frozenset(tenants))
         projects = frozenset(p for t in tenants for p in self._directory.projects(t))
@@ -125,12 +125,12 @@ class Access:
         """Whether the asker may know that a project is there, or would be."""
         return who.admin or (who.kind == "user" and bool(self._directory.role(who.name, tenant_of(project))))
 
-    def has_role(self, who: Identity, project: str, role: Role) -> bool:
+    def has_role(self, who: Identity, project: str, *, role: Role) -> bool:
         """Whether the asker has at least that role in the project's tenant."""
         return role in self.roles(who, tenant_of(project))
 
-    def _may_in(self, who: Identity, verb: Verb, target: Target, tenant: str) -> bool:
-        rights = target.resource.source.rights
+    def _may_in(self, who: Identity, verb: Verb, *, on: Target, tenant: str) -> bool:
+        rights = on.resource.source.rights
         return any(verb in rights.get(role, ()) for role in self.roles(who, tenant))
 
     def _any_tenant(self, verb: Verb, resource: Shown) -> bool:
@@ -139,35 +139,35 @@ class Access:
         owned = resource.namespaced or resource.stored in _TENANT_WIDE
         return owned and any(verb in rights.get(role, ()) for role in _BELOW["tenant-admin"])
 
-    def _agents(self, who: Identity, verb: Verb, target: Target) -> Scope:
-        kind = target.resource.stored
-        if not self.may(who, verb, target) or target.resource.translate is not None:
-            raise forbidden(who, verb, target)
+    def _agents(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
+        kind = on.resource.stored
+        if not self.may(who, verb, on=on) or on.resource.translate is not None:
+            raise forbidden(who, verb, on=on)
         if kind == "Host":
             return Scope(kind=kind, names=frozenset([who.name]))
         if kind == "Claim":
-            return Scope(kind=kind, namespace=target.namespace or None, host=who.name)
-        raise forbidden(who, verb, target)
+            return Scope(kind=kind, namespace=on.namespace or None, host=who.name)
+        raise forbidden(who, verb, on=on)
 
-    async def _on_host(self, who: Identity, target: Target) -> bool:
+    async def _on_host(self, who: Identity, on: Target) -> bool:
         """For an agent: whether a named object is its own. Everybody else is not asked."""
         if who.kind != "agent":
             return True
-        if target.resource.kind == "Host":
-            return target.name == who.name
-        if target.resource.kind != "Claim" or not target.name:
+        if on.resource.kind == "Host":
+            return on.name == who.name
+        if on.resource.kind != "Claim" or not on.name:
             return False
         try:
-            return (await self._objects.get(target.key)).host == who.name
+            return (await self._objects.get(on.key)).host == who.name
         except NotFound:
             return False
 
 
-def forbidden(who: Identity, verb: str, target: Target) -> Forbidden:
+def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:
     """The words of Kubernetes for a refusal."""
-    resource = target.resource
-    place = f' in the namespace "{target.namespace}"' if target.namespace else ""
-    name = f' "{target.name}"' if target.name else ""
+    resource = on.resource
+    place = f' in the namespace "{on.namespace}"' if on.namespace else ""
+    name = f' "{on.name}"' if on.name else ""
     return Forbidden(
         f'{resource.plural}.{resource.group or "core"}{name} is forbidden: User "{who.name}" cannot {verb} resource '
         f'"{resource.plural}" in API group "{resource.group}"{place}'

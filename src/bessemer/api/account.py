@@ -45,7 +45,7 @@ async def login(call: Call) -> Response:
         raise Unauthenticated(_WRONG)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return _signed_in(await call.state.sessions.make(user, purpose, seconds))
+    return _signed_in(await call.state.sessions.make(user, purpose, seconds=seconds))
 
 
 async def logout(call: Call) -> Response:
@@ -79,9 +79,9 @@ async def sign_in_link(call: Call) -> Response:
     """POST users/NAME/signinlink: good for one sign-in at the portal."""
     await load(call, call.about)
     terms = call.state.context.terms
-    made = await call.state.sessions.make(call.about.name, "link", terms.link)
+    made = await call.state.sessions.make(call.about.name, "link", seconds=terms.link)
     url = f"{terms.portal_url}/sign-in?link={quote(made.token, safe='')}"
-    return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, _SECRET)
+    return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, headers=_SECRET)
 
 
 async def key_token(call: Call) -> Response:
@@ -100,7 +100,7 @@ async def key_token(call: Call) -> Response:
         except Conflict:
             if attempt + 1 == ATTEMPTS:
                 raise
-    return answer({"token": token}, 201, _SECRET)
+    return answer({"token": token}, 201, headers=_SECRET)
 
 
 async def _by_link(call: Call, secret: str) -> NewSession:
@@ -112,7 +112,7 @@ async def _by_link(call: Call, secret: str) -> NewSession:
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"]):
         raise Unauthenticated("the link has been used")
-    return await call.state.sessions.make(user, "portal", call.state.context.terms.portal_session)
+    return await call.state.sessions.make(user, "portal", seconds=call.state.context.terms.portal_session)
 
 
 async def _uid(call: Call, user: str) -> str:
@@ -137,4 +137,4 @@ def _text(said: dict[str, Any], field: str) -> str:
 
 
 def _signed_in(made: NewSession) -> Response:
-    return answer({"token": made.token, "user": made.user, "expiresAt": made.expires_at}, 201, _SECRET)
+    return answer({"token": made.token, "user": made.user, "expiresAt": made.expires_at}, 201, headers=_SECRET)

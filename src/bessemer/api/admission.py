@@ -64,7 +64,7 @@ def identify(resource: Shown, body: Body, *, namespace: str, name: str = "") -> 
     return subject
 
 
-def admit(resource: Shown, body: Body, old: Body | None, validation: FieldValidation) -> Admitted:
+def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldValidation) -> Admitted:
     """Shape and meaning of a create (``old`` None) or an update. Raises Invalid by field, Malformed for fields that
     the schema does not have."""
     subject = resource.subject(str(body["metadata"].get("name") or ""))
@@ -73,7 +73,7 @@ def admit(resource: Shown, body: Body, old: Body | None, validation: FieldValida
     if causes:
         raise invalid(subject, causes[:CAUSES_MAX])
     said = {**body, "status": {}}
-    model, dropped = _shaped(resource, said, subject, validation)
+    model, dropped = _shaped(resource, said, subject=subject, validation=validation)
     problems = list(
         resource.source.validate(model, None if old is None else resource.source.resource.model_validate(_loaded(old)))
     )
@@ -97,7 +97,7 @@ def admit_status(resource: Shown, body: Body) -> Body:
     try:
         status: ApiModel = TypeAdapter(annotation).validate_python(said)
     except ValidationError as error:
-        raise invalid(subject, _causes(error, {"status": said}, ("status",))[:CAUSES_MAX]) from error
+        raise invalid(subject, _causes(error, {"status": said}, prefix=("status",))[:CAUSES_MAX]) from error
     return {**body, "status": status.dump()}
 
 
@@ -105,7 +105,7 @@ def _loaded(old: Body) -> Body:
     return {key: value for key, value in old.items() if key in _TOP}
 
 
-def _shaped(resource: Shown, said: Body, subject: Subject, validation: FieldValidation) -> tuple[Any, list[str]]:
+def _shaped(resource: Shown, said: Body, *, subject: Subject, validation: FieldValidation) -> tuple[Any, list[str]]:
     """The model of a body, and the paths of unknown fields that were left out of it."""
     model = resource.source.resource
     try:
@@ -135,11 +135,11 @@ def _prune(said: Body, loc: Sequence[int | str]) -> None:
         at.pop(str(loc[-1]), None)
 
 
-def _causes(error: ValidationError, said: Body, prefix: tuple[str, ...] = ()) -> list[Cause]:
-    return [_cause(one, said, (*prefix, *one["loc"])) for one in error.errors(include_url=False)]
+def _causes(error: ValidationError, said: Body, *, prefix: tuple[str, ...] = ()) -> list[Cause]:
+    return [_cause(one, said, loc=(*prefix, *one["loc"])) for one in error.errors(include_url=False)]
 
 
-def _cause(one: ErrorDetails, said: Body, loc: Sequence[int | str]) -> Cause:
+def _cause(one: ErrorDetails, said: Body, *, loc: Sequence[int | str]) -> Cause:
     path = _path(said, loc)
     if one["type"] == "missing":
         return Cause(path, "Required value", "FieldValueRequired")

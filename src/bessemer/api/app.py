@@ -112,7 +112,7 @@ class _Endpoint:
         began = clock.monotonic()
         watched = _Watched(send, request_id)
         try:
-            await self._run(call, method, receive, watched)
+            await self._run(call, method, receive=receive, send=watched)
         finally:
             route, code = self._path, watched.code
             self._state.metrics.requests.labels(route, method, code).inc()
@@ -120,12 +120,12 @@ class _Endpoint:
                 self._state.metrics.seconds.labels(route, method).observe(clock.monotonic() - began)
             log.debug("request", request_id=request_id, method=method, path=scope["path"], code=code)
 
-    async def _run(self, call: Call, method: str, receive: Receive, send: _Watched) -> None:
+    async def _run(self, call: Call, method: str, *, receive: Receive, send: _Watched) -> None:
         try:
             response = await self._decide(call, method)
         except BessemerError as error:
-            await self._refuse(call, method, error)
-            await _tell(call, error, receive, send)
+            await self._refuse(call, method, error=error)
+            await _tell(call, error, receive=receive, send=send)
             return
         if response is not None:
             await response(call.connection.scope, receive, send)
@@ -141,7 +141,7 @@ class _Endpoint:
         await authorise(call, rule)
         return await rule.handler(call)
 
-    async def _refuse(self, call: Call, method: str, error: BessemerError) -> None:
+    async def _refuse(self, call: Call, method: str, *, error: BessemerError) -> None:
         """What is refused to somebody known leaves a row; what strangers try does not, or they could fill the trail."""
         if error.internal:
             log.warning("refused", request_id=call.request_id, error=error.message, internal=error.internal)
@@ -182,9 +182,9 @@ def _credentials(connection: HTTPConnection) -> Credentials:
     return Credentials(peer, connection.headers.get("authorization", ""), source)
 
 
-async def _tell(call: Call, error: BessemerError, receive: Receive, send: _Watched) -> None:
+async def _tell(call: Call, error: BessemerError, *, receive: Receive, send: _Watched) -> None:
     subject = call.target.subject if call.target else None
-    response = answer(status_of(error, subject), row_of(error).code, _error_headers(error))
+    response = answer(status_of(error, subject), row_of(error).code, headers=_error_headers(error))
     connection = call.connection
     if not isinstance(connection, WebSocket):
         await response(connection.scope, receive, send)

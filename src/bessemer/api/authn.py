@@ -157,7 +157,7 @@ class Sessions:
         self._objects = objects
         self._clock = clock
 
-    async def make(self, user: str, purpose: str, seconds: float) -> NewSession:
+    async def make(self, user: str, purpose: str, *, seconds: float) -> NewSession:
         """``purpose`` is portal, cli or link."""
         secret = secrets.token_urlsafe(32)
         name = secrets.token_hex(8)

@@ -40,15 +40,19 @@ async def read(request: Request, limits: Limits) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise TooLarge(f"a request body has at most {limits.body_bytes} bytes")
-    parts = bytearray()
     try:
         async with asyncio.timeout(limits.body_seconds):
-            async for part in request.stream():
-                parts += part
-                if len(parts) > limits.body_bytes:
-                    raise TooLarge(f"a request body has at most {limits.body_bytes} bytes")
+            return await _collect(request, limits.body_bytes)
     except TimeoutError as error:
         raise Malformed("the request body did not come in time") from error
+
+
+async def _collect(request: Request, most: int) -> bytes:
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > most:
+            raise TooLarge(f"a request body has at most {most} bytes")
     return bytes(parts)
 
 

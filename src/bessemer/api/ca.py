@@ -165,7 +165,7 @@ def peer_of(certificate: bytes) -> Peer | None:
     return Peer(str(names[0].value), tuple(str(g.value) for g in groups), fingerprint(key))
 
 
-def signed_by(key: ec.EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:
+def signed_by(key: ec.EllipticCurvePublicKey, text: bytes, *, signature: bytes) -> bool:
     """Whether ``signature`` (ECDSA, SHA-256, DER) over ``text`` is the key's."""
     try:
         key.verify(signature, text, ec.ECDSA(hashes.SHA256()))

@@ -101,7 +101,7 @@ def status_of(error: BessemerError, subject: Subject | None = None) -> dict[str,
     """The ``Status`` object of an error."""
     row = row_of(error)
     about = subject or Subject()
-    details = _details(error, about, row)
+    details = _details(error, about, row=row)
     body: dict[str, Any] = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -160,7 +160,7 @@ def _message(error: BessemerError, about: Subject) -> str:
     return error.message or "the server could not do this"
 
 
-def _details(error: BessemerError, about: Subject, row: Row) -> dict[str, Any]:
+def _details(error: BessemerError, about: Subject, *, row: Row) -> dict[str, Any]:
     fields = isinstance(error, Invalid)
     kind = about.kind if fields and about.kind else about.plural
     details: dict[str, Any] = {k: v for k, v in (("name", about.name), ("group", about.group), ("kind", kind)) if v}

@@ -61,9 +61,9 @@ async def join(call: Call) -> Response:
     body = orjson.loads(host.body)
     name = body["metadata"]["name"]
     if given:
-        await _require_token(call, host.uid, given)
+        await _require_token(call, host.uid, given=given)
     elif signature:
-        _require_signature(body, csr, signature)
+        _require_signature(body, csr, signature=signature)
     else:
         raise Unauthenticated("a join needs a one-time token, or the registered key's signature")
     if body["spec"].get("revoked"):
@@ -75,7 +75,7 @@ async def join(call: Call) -> Response:
     if given:
         # Before the key is registered: whoever passed the check with this token has seen the Host without the new key.
         await ports.sealed.put(host.uid, TOKEN, b"{}")
-        await _register(call, body, key)
+        await _register(call, body, key=key)
     certificate = context.ca.sign(key, user, groups=GROUPS, seconds=context.terms.agent_certificate)
     return answer({"certificate": certificate.decode(), "ca": context.ca.certificate.decode()}, 201)
 
@@ -138,7 +138,7 @@ def _socket(call: Call) -> WebSocket:
     return call.connection
 
 
-async def _require_token(call: Call, uid: str, given: str) -> None:
+async def _require_token(call: Call, uid: str, *, given: str) -> None:
     sealed = await call.state.ports.sealed.get(uid, TOKEN)
     kept = orjson.loads(sealed) if sealed else {}
     good = hmac.compare_digest(_digest(given), kept.get("digest", ""))
@@ -146,7 +146,7 @@ async def _require_token(call: Call, uid: str, given: str) -> None:
         raise Unauthenticated(_BAD_TOKEN)
 
 
-def _require_signature(body: dict[str, Any], csr: str, signature: str) -> None:
+def _require_signature(body: dict[str, Any], csr: str, *, signature: str) -> None:
     """A renewal is for the registered key, and signed by it."""
     key = requested_key(csr)
     registered = body.get("status", {}).get("keyFingerprint", "")
@@ -155,11 +155,11 @@ def _require_signature(body: dict[str, Any], csr: str, signature: str) -> None:
     except (binascii.Error, ValueError):
         raw = b""
     known = hmac.compare_digest(fingerprint(key), registered)
-    if not known or not signed_by(key, csr.encode(), raw):
+    if not known or not signed_by(key, csr.encode(), signature=raw):
         raise Unauthenticated("the signature is not the registered key's")
 
 
-async def _register(call: Call, body: dict[str, Any], key: EllipticCurvePublicKey) -> None:
+async def _register(call: Call, body: dict[str, Any], *, key: EllipticCurvePublicKey) -> None:
     """Make ``key`` the host's, in place of the one in ``body``. Raises Conflict for all but one who try at once."""
     before = body.get("status", {}).get("keyFingerprint", "")
     change = {"keyFingerprint": fingerprint(key), "joinedAt": rfc3339(call.state.context.clock.now())}

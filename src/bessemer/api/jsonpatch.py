@@ -26,12 +26,9 @@ def apply(document: dict[str, Any], operations: Any) -> Any:
     copied = 0
     for operation in operations:
         try:
-            if operation.get("op") == "copy":
-                # Copies of copies double what they touch: without a bound, 40 operations fill the memory.
-                source = jsonpointer.resolve_pointer(value, operation["from"])
-                copied += len(orjson.dumps(source))
-                if copied > COPIED_BYTES_MAX:
-                    raise TooLarge(f"a JSON patch copies at most {COPIED_BYTES_MAX} bytes")
+            copied += _copies(value, operation)
+            if copied > COPIED_BYTES_MAX:
+                raise TooLarge(f"a JSON patch copies at most {COPIED_BYTES_MAX} bytes")
             value = jsonpatch.apply_patch(value, [operation], in_place=True)
         except jsonpatch.InvalidJsonPatch as error:
             raise Malformed(f"not a JSON patch: {str(error)[:200]}") from error
@@ -40,3 +37,10 @@ def apply(document: dict[str, Any], operations: Any) -> Any:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise Invalid(_REFUSED, internal=repr(error)) from error
     return value
+
+
+def _copies(value: Any, operation: dict[str, Any]) -> int:
+    """Bytes that an operation copies. Copies of copies double what they touch: 40 of them would fill the memory."""
+    if operation.get("op") != "copy":
+        return 0
+    return len(orjson.dumps(jsonpointer.resolve_pointer(value, operation["from"])))

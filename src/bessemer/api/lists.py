@@ -52,14 +52,14 @@ class Selection:
 def select(call: Call, options: ListOptions) -> Selection:
     """From who asks, the path, and the selectors. Raises Malformed, Forbidden, NotFound."""
     target = call.about
-    scope = call.state.access.scope(call.who, "watch" if options.watch else "list", target)
+    scope = call.state.access.scope(call.who, "watch" if options.watch else "list", on=target)
     labels = parse_labels(options.labels)
     equal = labels.equalities()
     if equal:
         scope, labels = replace(scope, labels=equal), LabelSelector()
     rest = []
     for term in parse_fields(options.fields, target.resource.fields):
-        narrowed = None if term.negated else _narrowed(scope, term, target)
+        narrowed = None if term.negated else _narrowed(scope, term, target=target)
         if narrowed is None:
             rest.append(term)
         else:
@@ -67,7 +67,7 @@ def select(call: Call, options: ListOptions) -> Selection:
     return Selection(scope, labels, tuple(rest))
 
 
-def _narrowed(scope: Scope, term: FieldTerm, target: Target) -> Scope | None:
+def _narrowed(scope: Scope, term: FieldTerm, *, target: Target) -> Scope | None:
     """The scope with a field in it, where the port knows that field and it does not say something else already."""
     if term.path == "metadata.name" and scope.name in (None, term.value):
         return replace(scope, name=term.value)
@@ -84,24 +84,26 @@ async def list_or_watch(call: Call) -> Response:
     wants = wanted(call.request.headers.get("accept", ""))
     selection = select(call, options)
     if options.watch:
-        return watch(call, selection, options, wants)
+        return watch(call, selection, options=options, wants=wants)
     page = await call.state.ports.objects.list(selection.scope, limit=options.limit, after=options.after)
     if options.revision is not None and options.revision > page.revision:
         raise FutureRevision(f"Timeout: Too large resource version: {options.revision}, current: {page.revision}")
     if call.query.get("resourceVersionMatch") == "Exact" and options.revision not in (0, page.revision):
         raise Expired("The resourceVersion for the provided list is too old.")
-    return StreamingResponse(_stream(call, selection, options, wants, page), media_type="application/json")
+    return StreamingResponse(
+        _stream(call, selection, options=options, wants=wants, page=page), media_type="application/json"
+    )
 
 
 async def _stream(
-    call: Call, selection: Selection, options: ListOptions, wants: Wanted, page: Page
+    call: Call, selection: Selection, *, options: ListOptions, wants: Wanted, page: Page
 ) -> AsyncIterator[bytes]:
     meta: dict[str, Any] = {"resourceVersion": str(page.revision)}
     if page.next:
         meta["continue"] = page.next
         if page.remaining and selection.plain and not selection.scope.labels:
             meta["remainingItemCount"] = page.remaining
-    start, write = _shape(call, options, wants, meta)
+    start, write = _shape(call, options, wants=wants, meta=meta)
     yield start
     first = True
     for index in range(0, len(page.items), PART):
@@ -120,14 +122,14 @@ def _selected(selection: Selection, items: Sequence[Stored]) -> Sequence[Stored]
     return [item for item in items if selection.shows(orjson.loads(item.body))]
 
 
-def _shape(call: Call, options: ListOptions, wants: Wanted, meta: dict[str, Any]) -> tuple[bytes, Write]:
+def _shape(call: Call, options: ListOptions, *, wants: Wanted, meta: dict[str, Any]) -> tuple[bytes, Write]:
     """What a list begins with, and how one item is written; ``]}`` ends it."""
     resource = call.about.resource
     now = call.state.context.clock.now()
     value = resource.translate or _same
     if wants.shape == "table":
         start = table.table_start(resource, meta)
-        return start, lambda item: table.row(resource, value(orjson.loads(item.body)), options.include, now)
+        return start, lambda item: table.row(resource, value(orjson.loads(item.body)), include=options.include, now=now)
     if wants.shape == "partial":
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return _open(head), lambda item: orjson.dumps(table.partial(value(orjson.loads(item.body))))

@@ -89,18 +89,18 @@ def opaque_text(value: Any, path: str) -> Iterator[Cause]:
     while stack:
         item, at = stack.pop()
         if isinstance(item, str):
-            if not item.isascii() or not item.isprintable():
-                bad = _OPAQUE.search(item)
-                if bad:
-                    yield Cause(at, f"Invalid value: U+{ord(bad[0]):04X} is not allowed in text")
+            bad = None if item.isascii() and item.isprintable() else _OPAQUE.search(item)
+            if bad:
+                yield Cause(at, f"Invalid value: U+{ord(bad[0]):04X} is not allowed in text")
         elif isinstance(item, Mapping):
-            for key, inner in item.items():
-                if _OPAQUE.search(key):
-                    yield Cause(at, f"Invalid value: {show(key)}: a field's name holds what is not text")
-                    continue
-                stack.append((inner, f"{at}.{key}" if at else key))
+            yield from (_bad_key(key, at) for key in item if _OPAQUE.search(key))
+            stack.extend((inner, f"{at}.{key}" if at else key) for key, inner in item.items())
         elif isinstance(item, list):
             stack.extend((inner, f"{at}[{i}]") for i, inner in enumerate(item))
+
+
+def _bad_key(key: str, at: str) -> Cause:
+    return Cause(at, f"Invalid value: {show(key)}: a field's name holds what is not text")
 
 
 def _name_causes(metadata: Mapping[str, Any]) -> Iterator[Cause]:
@@ -147,6 +147,5 @@ def _listed(metadata: Mapping[str, Any]) -> Iterator[Cause]:
         if not isinstance(value, list) or len(value) > LISTED_MAX:
             yield Cause(f"metadata.{field}", f"Invalid value: must be a list of at most {LISTED_MAX}")
         elif field == "finalizers":
-            for item in value:
-                if not isinstance(item, str) or not is_label_key(item):
-                    yield Cause("metadata.finalizers", f"Invalid value: {show(item)}: not a finalizer's name")
+            bad = [item for item in value if not isinstance(item, str) or not is_label_key(item)]
+            yield from (Cause("metadata.finalizers", f"Invalid value: {show(b)}: not a finalizer's name") for b in bad)

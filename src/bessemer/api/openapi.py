@@ -49,7 +49,7 @@ def schema_name(shown: Shown) -> str:
 
 def _schema(shown: Shown) -> dict[str, Any]:
     if shown.translate is None:
-        return schema.of_resource(shown.source.resource, shown.group, shown.version, shown.kind)
+        return schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
     properties = {
         "apiVersion": _TEXT,
         "kind": _TEXT,
@@ -78,18 +78,18 @@ def _paths(shown: Shown, name: str) -> dict[str, Any]:
     above = [_parameter("namespace", "path")] if shown.namespaced else []
     of_name = [*above, _parameter("name", "path")]
     many: dict[str, Any] = {"parameters": above} if above else {}
-    many["get"] = _operation(shown, "list", f"{name}List", _LIST_QUERY)
-    one: dict[str, Any] = {"parameters": of_name, "get": _operation(shown, "get", name, ())}
+    many["get"] = _operation(shown, "list", answers=f"{name}List", query=_LIST_QUERY)
+    one: dict[str, Any] = {"parameters": of_name, "get": _operation(shown, "get", answers=name, query=())}
     for verb, place, method in (("create", many, "post"), ("update", one, "put"), ("patch", one, "patch")):
         if verb in shown.verbs:
             action = {"create": "post", "update": "put", "patch": "patch"}[verb]
-            place[method] = _operation(shown, action, name, _WRITE_QUERY, body=verb)
+            place[method] = _operation(shown, action, answers=name, query=_WRITE_QUERY, body=verb)
     if "delete" in shown.verbs:
-        one["delete"] = _operation(shown, "delete", name, ("dryRun", "propagationPolicy"))
+        one["delete"] = _operation(shown, "delete", answers=name, query=("dryRun", "propagationPolicy"))
     return {collection: many, f"{collection}/{{name}}": one}
 
 
-def _operation(shown: Shown, action: str, answers: str, query: Sequence[str], *, body: str = "") -> dict[str, Any]:
+def _operation(shown: Shown, action: str, *, answers: str, query: Sequence[str], body: str = "") -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{action}{shown.group.partition('.')[0].title()}{shown.version.title()}{shown.kind}",
         "tags": [shown.group or "core"],

@@ -58,11 +58,11 @@ def write_options(query: Mapping[str, str], kind: str) -> WriteOptions:
     """``kind`` is CreateOptions, UpdateOptions or PatchOptions, for the message. Raises Invalid."""
     dry = query.get("dryRun", "")
     if dry not in ("", "All"):
-        raise _unsupported(kind, "dryRun", f'[]string{{"{dry[:40]}"}}', '"All"')
+        raise _unsupported(kind, "dryRun", value=f'[]string{{"{dry[:40]}"}}', supported='"All"')
     said = query.get("fieldValidation", "") or "Strict"
     validation = _VALIDATIONS.get(said)
     if validation is None:
-        raise _unsupported(kind, "fieldValidation", f'"{said[:40]}"', '"", "Ignore", "Strict", "Warn"')
+        raise _unsupported(kind, "fieldValidation", value=f'"{said[:40]}"', supported='"", "Ignore", "Strict", "Warn"')
     return WriteOptions(dry == "All", validation)
 
 
@@ -88,12 +88,14 @@ def list_options(query: Mapping[str, str]) -> ListOptions:
     watch = flag(query, "watch")
     if "sendInitialEvents" in query:
         words = "Forbidden: sendInitialEvents is not offered: list, then watch from the revision of the list"
-        raise _options("sendInitialEvents", words, "FieldValueForbidden")
+        raise _options("sendInitialEvents", words, reason="FieldValueForbidden")
     if match and not text:
         words = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise _options("resourceVersionMatch", words, "FieldValueForbidden")
+        raise _options("resourceVersionMatch", words, reason="FieldValueForbidden")
     if match not in ("", "Exact", "NotOlderThan"):
-        raise _unsupported("ListOptions", "resourceVersionMatch", f'"{match[:40]}"', '"Exact", "NotOlderThan"')
+        raise _unsupported(
+            "ListOptions", "resourceVersionMatch", value=f'"{match[:40]}"', supported='"Exact", "NotOlderThan"'
+        )
     limit = number(query, "limit")
     return ListOptions(
         labels=query.get("labelSelector", ""),
@@ -108,11 +110,11 @@ def list_options(query: Mapping[str, str]) -> ListOptions:
     )
 
 
-def _options(field: str, words: str, reason: str) -> Invalid:
+def _options(field: str, words: str, *, reason: str) -> Invalid:
     return Invalid(f'ListOptions.meta.k8s.io "" is invalid: {field}: {words}', [Cause(field, words, reason)])
 
 
-def _unsupported(kind: str, field: str, value: str, supported: str) -> Invalid:
+def _unsupported(kind: str, field: str, *, value: str, supported: str) -> Invalid:
     words = f"Unsupported value: {value}: supported values: {supported}"
     cause = Cause(field, words, "FieldValueNotSupported")
     return Invalid(f'{kind}.meta.k8s.io "" is invalid: {field}: {words}', [cause])

@@ -32,7 +32,7 @@ _TENANTS = ("Tenant", "Project")
 async def get(call: Call) -> Response:
     """One object, as stored, or as a table, metadata alone, or YAML."""
     wants = wanted(call.request.headers.get("accept", ""))
-    return render(call, await load(call, call.about), wants)
+    return render(call, await load(call, call.about), wants=wants)
 
 
 async def create(call: Call) -> Response:
@@ -47,12 +47,12 @@ async def create(call: Call) -> Response:
         # Whose it is stands in the body alone, so it is decided here and not with the route.
         await _require_create(call, target)
     await _require_project(call, target)
-    admitted = admit(about.resource, said, None, options.validation)
-    await _require_owners(call, target, admitted.body, None)
+    admitted = admit(about.resource, said, old=None, validation=options.validation)
+    await _require_owners(call, target, body=admitted.body, old=None)
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
     if not options.dry_run:
         await call.state.directory.reach(stored.key.kind, stored.revision)
-    return render(call, stored, wants, code=201, warnings=admitted.warnings)
+    return render(call, stored, wants=wants, code=201, warnings=admitted.warnings)
 
 
 async def replace(call: Call) -> Response:
@@ -66,7 +66,7 @@ async def replace(call: Call) -> Response:
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(subject, [cause])
     old = orjson.loads((await load(call, target)).body)
-    return await _write_main(call, said, old, options, wants)
+    return await _write_main(call, said, old=old, options=options, wants=wants)
 
 
 async def patch(call: Call) -> Response:
@@ -76,10 +76,10 @@ async def patch(call: Call) -> Response:
     change = await _read_patch(call)
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
-        said = _patched(call, change, old)
+        said = _patched(call, change, old=old)
         pinned = _pinned(change)
         try:
-            return await _write_main(call, said, old, options, wants)
+            return await _write_main(call, said, old=old, options=options, wants=wants)
         except Conflict:
             if pinned or attempt + 1 == PATCH_ATTEMPTS:
                 raise
@@ -122,7 +122,7 @@ async def replace_status(call: Call) -> Response:
     said = await bodies.read_object(call.request, call.state.context.limits)
     target = call.about
     identify(target.resource, said, namespace=target.namespace, name=target.name)
-    return await _write_status(call, said, options)
+    return await _write_status(call, said, options=options)
 
 
 async def patch_status(call: Call) -> Response:
@@ -132,14 +132,14 @@ async def patch_status(call: Call) -> Response:
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         try:
-            return await _write_status(call, _patched(call, change, old), options)
+            return await _write_status(call, _patched(call, change, old=old), options=options)
         except Conflict:
             if _pinned(change) or attempt + 1 == PATCH_ATTEMPTS:
                 raise
     raise Conflict("the object changes too often to be patched now")
 
 
-async def _write_status(call: Call, said: dict[str, Any], options: WriteOptions) -> Response:
+async def _write_status(call: Call, said: dict[str, Any], *, options: WriteOptions) -> Response:
     target = call.about
     if not target.resource.has_status:
         raise not_found(target.subject)
@@ -160,36 +160,38 @@ async def load(call: Call, target: Target) -> Stored:
         raise not_found(target.subject) from error
 
 
-def render(call: Call, stored: Stored, wants: Wanted, *, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
+def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
     """An object in the shape that was asked for."""
     resource = call.about.resource
     headers = {"Warning": ", ".join(f'299 - "{w}"' for w in warnings)} if warnings else {}
     if wants.shape == "object" and not wants.yaml and resource.translate is None:
-        return answer(stored.body, code, headers)
+        return answer(stored.body, code, headers=headers)
     value = orjson.loads(stored.body)
     if resource.translate is not None:
         value = resource.translate(value)
     if wants.shape == "table":
         include = call.query.get("includeObject", "") or "Metadata"
-        line = table.row(resource, value, include, call.state.context.clock.now())
-        return answer(table.table(resource, [line], {"resourceVersion": str(stored.revision)}), code, headers)
+        line = table.row(resource, value, include=include, now=call.state.context.clock.now())
+        return answer(
+            table.table(resource, [line], metadata={"resourceVersion": str(stored.revision)}), code, headers=headers
+        )
     if wants.shape == "partial":
-        return answer(table.partial(value), code, headers)
+        return answer(table.partial(value), code, headers=headers)
     if wants.yaml:
         return Response(yaml.safe_dump(value), code, headers=headers, media_type="application/yaml")
-    return answer(value, code, headers)
+    return answer(value, code, headers=headers)
 
 
 async def _write_main(
-    call: Call, said: dict[str, Any], old: dict[str, Any], options: WriteOptions, wants: Wanted
+    call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted
 ) -> Response:
     target = call.about
-    admitted = admit(target.resource, said, old, options.validation)
-    await _require_owners(call, target, admitted.body, old)
+    admitted = admit(target.resource, said, old=old, validation=options.validation)
+    await _require_owners(call, target, body=admitted.body, old=old)
     stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
     if not options.dry_run:
         await call.state.directory.reach(stored.key.kind, stored.revision)
-    return render(call, stored, wants, warnings=admitted.warnings)
+    return render(call, stored, wants=wants, warnings=admitted.warnings)
 
 
 def _namespace(about: Target, said: dict[str, Any]) -> str:
@@ -202,10 +204,10 @@ def _namespace(about: Target, said: dict[str, Any]) -> str:
 
 
 async def _require_create(call: Call, target: Target) -> None:
-    if not call.state.access.may(call.who, "create", target):
+    if not call.state.access.may(call.who, "create", on=target):
         if target.namespace and not call.state.access.sees_project(call.who, target.namespace):
             raise NotFound(f'namespaces "{target.namespace[:80]}" not found')
-        await call.state.access.require(call.who, "create", Target(target.resource, target.namespace))
+        await call.state.access.require(call.who, "create", on=Target(target.resource, target.namespace))
 
 
 async def _require_project(call: Call, target: Target) -> None:
@@ -220,7 +222,7 @@ async def _require_project(call: Call, target: Target) -> None:
         raise Forbidden(f'unable to create new content in namespace "{target.namespace}": it is being terminated')
 
 
-async def _require_owners(call: Call, target: Target, body: dict[str, Any], old: dict[str, Any] | None) -> None:
+async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
     """Owners named anew must be there, be what they are said to be, and be the asker's to know."""
     for owner in check_references(body, old):
         shown = call.state.resources.of_kind(owner["kind"])
@@ -228,7 +230,7 @@ async def _require_owners(call: Call, target: Target, body: dict[str, Any], old:
             raise refuse_owner(target.subject, owner)
         place = Target(shown, target.namespace if shown.namespaced else "", owner["name"])
         try:
-            await call.state.access.require(call.who, "get", place)
+            await call.state.access.require(call.who, "get", on=place)
             found = await call.state.ports.objects.get(place.key)
         except (NotFound, Forbidden) as error:
             raise refuse_owner(target.subject, owner) from error
@@ -253,7 +255,7 @@ async def _read_patch(call: Call) -> Any:
     return change
 
 
-def _patched(call: Call, change: Any, old: dict[str, Any]) -> dict[str, Any]:
+def _patched(call: Call, change: Any, *, old: dict[str, Any]) -> dict[str, Any]:
     limits = call.state.context.limits
     said = jsonpatch.apply(old, change) if isinstance(change, list) else bodies.merge(old, change)
     if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):

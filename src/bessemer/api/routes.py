@@ -125,7 +125,7 @@ def target_of(call: Call, rule: Rule) -> Target | None:
         return None
     group = parameters.get("group", GROUP if rule.plural else "")
     version = parameters.get("version", VERSION)
-    shown = call.state.resources.find(group, version, plural)
+    shown = call.state.resources.find(group, version, plural=plural)
     namespace, name = parameters.get("namespace", ""), parameters.get("name", "")
     # A namespaced object has its project in the path; a collection may do without, and then is of all projects.
     if shown is None or (namespace and not shown.namespaced) or (name and shown.namespaced and not namespace):
@@ -149,7 +149,7 @@ async def _kind(call: Call, rule: Rule) -> None:
     who, target = call.who, call.about
     if target.name:
         offered = rule.verb in target.resource.verbs
-        await call.state.access.require(who, rule.verb if offered else "get", target)
+        await call.state.access.require(who, rule.verb if offered else "get", on=target)
         if not offered:
             raise WrongMethod("the server does not allow this method on the requested resource")
     elif rule.verb == "create":
@@ -162,7 +162,7 @@ async def _create(call: Call, target: Target) -> None:
     there the handler asks again."""
     in_body = not target.namespace and (target.resource.namespaced or target.resource.stored in ("Tenant", "Project"))
     if call.who.kind != "user" or not in_body:
-        await call.state.access.require(call.who, "create", target)
+        await call.state.access.require(call.who, "create", on=target)
     elif "create" not in target.resource.verbs:
         raise WrongMethod("the server does not allow this method on the requested resource")
 
@@ -170,7 +170,7 @@ async def _create(call: Call, target: Target) -> None:
 async def _status(call: Call, rule: Rule) -> None:
     """The agent of the host; everybody else is refused as far as they may know the object."""
     who, target = call.who, call.about
-    await call.state.access.require(who, "get", target)
+    await call.state.access.require(who, "get", on=target)
     if who.kind != "agent":
         raise Forbidden(f"the status of a {target.resource.kind} is written by its controller, or its host's agent")
 
@@ -180,8 +180,8 @@ async def _admin(call: Call, rule: Rule) -> None:
     if who.admin:
         return
     if call.target is not None and call.target.name:
-        await call.state.access.require(who, "get", call.target)
-        raise forbidden(who, "administer", call.target)
+        await call.state.access.require(who, "get", on=call.target)
+        raise forbidden(who, "administer", on=call.target)
     raise Forbidden(f'User "{who.name}" is no administrator')
 
 
@@ -193,12 +193,12 @@ async def _hidden_admin(call: Call, rule: Rule) -> None:
 async def _own_host(call: Call, rule: Rule) -> None:
     who, target = call.who, call.about
     if who.kind != "agent" or who.name != target.name:
-        await call.state.access.require(who, "get", target)
+        await call.state.access.require(who, "get", on=target)
         raise Forbidden(f"only the agent of host {target.name} may do this")
 
 
 async def _own_claim(call: Call, rule: Rule) -> None:
-    await call.state.access.require(call.who, "get", call.about)
+    await call.state.access.require(call.who, "get", on=call.about)
     if call.who.kind != "agent":
         raise Forbidden("only the agent of the claim's host may do this")
 
@@ -209,15 +209,15 @@ async def _gateway(call: Call, rule: Rule) -> None:
 
 
 async def _reader(call: Call, rule: Rule) -> None:
-    await call.state.access.require(call.who, "get", call.about)
-    if not call.state.access.has_role(call.who, call.about.namespace, "reader"):
+    await call.state.access.require(call.who, "get", on=call.about)
+    if not call.state.access.has_role(call.who, call.about.namespace, role="reader"):
         raise not_found(call.about.subject)
 
 
 async def _member(call: Call, rule: Rule) -> None:
     await _reader(call, rule)
-    if not call.state.access.has_role(call.who, call.about.namespace, "member"):
-        raise forbidden(call.who, "attach to", call.about)
+    if not call.state.access.has_role(call.who, call.about.namespace, role="member"):
+        raise forbidden(call.who, "attach to", on=call.about)
 
 
 async def _oneself(call: Call, rule: Rule) -> None:

@@ -57,7 +57,7 @@ _METADATA_WORDS = {
 }
 
 
-def of_resource(model: type[BaseModel], group: str, version: str, kind: str) -> Schema:
+def of_resource(model: type[BaseModel], group: str, *, version: str, kind: str) -> Schema:
     """The schema of a kind. ``metadata`` is ours, with a description for each field."""
     whole = structural(model)
     properties = whole.get("properties", {})
@@ -91,7 +91,7 @@ def metadata() -> Schema:
 def structural(model: type[BaseModel]) -> Schema:
     """The structural schema of a model."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
-    return _translate(raw, raw.get("$defs", {}), ())
+    return _translate(raw, raw.get("$defs", {}), inside=())
 
 
 def module_words(model: type[BaseModel]) -> str:
@@ -101,30 +101,30 @@ def module_words(model: type[BaseModel]) -> str:
     return _LINE_BREAK.sub(" ", text)
 
 
-def _translate(schema: Mapping[str, Any], definitions: Mapping[str, Schema], inside: tuple[str, ...]) -> Schema:
+def _translate(schema: Mapping[str, Any], definitions: Mapping[str, Schema], *, inside: tuple[str, ...]) -> Schema:
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         if name in inside:
             return {**_FREE, "description": f"A {name} in itself."}
-        inner = _translate(definitions[name], definitions, (*inside, name))
+        inner = _translate(definitions[name], definitions, inside=(*inside, name))
         return {**inner, **_kept(schema)}
     branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
     if branches:
-        return _branches(schema, [_translate(b, definitions, inside) for b in branches if b != {"type": "null"}])
+        return _branches(schema, [_translate(b, definitions, inside=inside) for b in branches if b != {"type": "null"}])
     found = _kept(schema)
     if "const" in schema:
         found |= {"type": found.get("type", "string"), "enum": [schema["const"]]}
     if "properties" in schema:
         found["type"] = "object"
         found["properties"] = {
-            name: _translate(inner, definitions, inside) for name, inner in schema["properties"].items()
+            name: _translate(inner, definitions, inside=inside) for name, inner in schema["properties"].items()
         }
         if schema.get("required"):
             found["required"] = list(schema["required"])
     elif found.get("type") == "object":
-        found |= _map(schema.get("additionalProperties"), definitions, inside)
+        found |= _map(schema.get("additionalProperties"), definitions, inside=inside)
     if found.get("type") == "array":
-        found["items"] = _translate(schema.get("items") or _FREE, definitions, inside)
+        found["items"] = _translate(schema.get("items") or _FREE, definitions, inside=inside)
     return found if "type" in found else {**found, **_FREE}
 
 
@@ -139,9 +139,9 @@ def _kept(schema: Mapping[str, Any]) -> Schema:
     return found
 
 
-def _map(values: Any, definitions: Mapping[str, Schema], inside: tuple[str, ...]) -> Schema:
+def _map(values: Any, definitions: Mapping[str, Schema], *, inside: tuple[str, ...]) -> Schema:
     if isinstance(values, Mapping) and values:
-        return {"additionalProperties": _translate(values, definitions, inside)}
+        return {"additionalProperties": _translate(values, definitions, inside=inside)}
     return {"x-kubernetes-preserve-unknown-fields": True}
 
 

@@ -65,7 +65,7 @@ class Resources:
         self._by_place = {(s.group, s.version, s.plural): s for s in shown}
         self._by_kind = {s.kind: s for s in shown}
 
-    def find(self, group: str, version: str, plural: str) -> Shown | None:
+    def find(self, group: str, version: str, *, plural: str) -> Shown | None:
         """The resource at a place in the URL, or None."""
         return self._by_place.get((group, version, plural))
 

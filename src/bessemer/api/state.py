@@ -117,7 +117,7 @@ class Call:
         return str(self.connection.path_params.get(name, ""))
 
 
-def answer(value: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def answer(value: Any, code: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
     """JSON. Bytes are taken to be JSON already."""
     body = value if isinstance(value, bytes) else orjson.dumps(value)
     return Response(body, code, headers=dict(headers or {}), media_type="application/json")

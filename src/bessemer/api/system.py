@@ -62,7 +62,7 @@ async def openapi_index(call: Call) -> Response:
 async def openapi(call: Call) -> Response:
     """GET /openapi/v3/…: a version's document, kept by clients under its hash."""
     body, etag = call.state.discovery.openapi(call.parameter("group"), call.parameter("version"))
-    return _cached(call, body, etag, {"Content-Type": "application/json"})
+    return _cached(call, body, etag=etag, headers={"Content-Type": "application/json"})
 
 
 async def metrics(call: Call) -> Response:
@@ -72,10 +72,10 @@ async def metrics(call: Call) -> Response:
 
 def _aggregated(call: Call, *, core: bool) -> Response:
     body, etag = call.state.discovery.aggregated(core=core)
-    return _cached(call, body, etag, {"Content-Type": AGGREGATED, "Vary": "Accept"})
+    return _cached(call, body, etag=etag, headers={"Content-Type": AGGREGATED, "Vary": "Accept"})
 
 
-def _cached(call: Call, body: bytes, etag: str, headers: dict[str, str]) -> Response:
+def _cached(call: Call, body: bytes, *, etag: str, headers: dict[str, str]) -> Response:
     headers = {**headers, "ETag": etag}
     if call.request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)

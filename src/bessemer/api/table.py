@@ -47,18 +47,18 @@ def since(text: Any, now: float) -> str:
 
 def definitions(resource: Shown) -> list[dict[str, Any]]:
     """``columnDefinitions``: name, the kind's own, age."""
-    columns = [_column("Name", "string", _NAME_WORDS, form="name")]
+    columns = [_column("Name", "string", words=_NAME_WORDS, form="name")]
     for column in resource.columns:
-        columns.append(_column(column.name, column.type, column.description or column.name, wide=column.wide))
-    columns.append(_column("Age", "date", "How long it has been there."))
+        columns.append(_column(column.name, column.type, words=column.description or column.name, wide=column.wide))
+    columns.append(_column("Age", "date", words="How long it has been there."))
     return columns
 
 
-def _column(name: str, kind: str, words: str, *, form: str = "", wide: bool = False) -> dict[str, Any]:
+def _column(name: str, kind: str, *, words: str, form: str = "", wide: bool = False) -> dict[str, Any]:
     return {"name": name, "type": kind, "format": form, "description": words, "priority": int(wide)}
 
 
-def row(resource: Shown, body: Mapping[str, Any], include: str, now: float) -> bytes:
+def row(resource: Shown, body: Mapping[str, Any], *, include: str, now: float) -> bytes:
     """One row. ``include`` is None, Metadata or Object."""
     meta = body["metadata"]
     cells: list[Any] = [meta["name"]]
@@ -74,7 +74,7 @@ def row(resource: Shown, body: Mapping[str, Any], include: str, now: float) -> b
     return orjson.dumps({"cells": cells, "object": shown})
 
 
-def table(resource: Shown, rows: list[bytes], metadata: Mapping[str, Any], *, head: bool = True) -> bytes:
+def table(resource: Shown, rows: list[bytes], *, metadata: Mapping[str, Any], head: bool = True) -> bytes:
     """A whole Table; ``head`` False leaves out the columns, as in a watch after its first event."""
     return table_start(resource, metadata, head=head) + b",".join(rows) + b"]}"
 

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
 
 
-def watch(call: Call, selection: Selection, options: ListOptions, wants: Wanted) -> Response:
+def watch(call: Call, selection: Selection, *, options: ListOptions, wants: Wanted) -> Response:
     """The streaming answer."""
-    return _Watch(call, selection, options, wants)
+    return _Watch(call, selection, options=options, wants=wants)
 
 
 class _Watch(Response):
     """Sends by itself: three things may end it, and Starlette's streaming answer knows only one of them."""
 
-    def __init__(self, call: Call, selection: Selection, options: ListOptions, wants: Wanted) -> None:
+    def __init__(self, call: Call, selection: Selection, *, options: ListOptions, wants: Wanted) -> None:
         super().__init__()
         self._call = call
         self._selection = selection
@@ -98,7 +98,7 @@ class _Watch(Response):
             who = await state.authenticator.authenticate(self._call.credentials)
             if who is None or who != self._call.identity:
                 return False
-            scope = state.access.scope(who, "watch", self._call.about)
+            scope = state.access.scope(who, "watch", on=self._call.about)
         except BessemerError:
             return False
         ours = self._selection.scope
@@ -134,9 +134,9 @@ class _Watch(Response):
     def _shaped(self, body: dict[str, Any], revision: int) -> bytes:
         resource = self._call.about.resource
         if self._wants.shape == "table":
-            line = table.row(resource, body, self._options.include, self._call.state.context.clock.now())
+            line = table.row(resource, body, include=self._options.include, now=self._call.state.context.clock.now())
             head, self._head = self._head, False
-            return table.table(resource, [line], {"resourceVersion": str(revision)}, head=head)
+            return table.table(resource, [line], metadata={"resourceVersion": str(revision)}, head=head)
         return orjson.dumps(table.partial(body) if self._wants.shape == "partial" else body)
 
     def _bookmark_line(self, revision: int) -> bytes:

@@ -28,12 +28,12 @@ async def log(call: Call) -> Response:
     follow, replica = flag(call.query, "follow"), number(call.query, "replica")
     await load(call, call.about)
     claim = await _claim(call, replica)
-    stream = await _open(call, claim, {"verb": "log", "follow": follow})
+    stream = await _open(call, claim, request={"verb": "log", "follow": follow})
     try:
         first = await stream.read()
     except Unavailable as error:
         raise Unavailable(f"the host cannot show the log: {error.message}") from error
-    return StreamingResponse(_text(call, stream, first), media_type="text/plain; charset=utf-8")
+    return StreamingResponse(_text(call, stream, first=first), media_type="text/plain; charset=utf-8")
 
 
 async def console(call: Call) -> None:
@@ -42,7 +42,7 @@ async def console(call: Call) -> None:
     if not isinstance(socket, WebSocket):
         raise not_found(call.about.subject)
     await load(call, call.about)
-    stream = await _open(call, await _claim(call, 0), {"verb": "console"})
+    stream = await _open(call, await _claim(call, 0), request={"verb": "console"})
     await socket.accept()
     tasks = [
         asyncio.ensure_future(work)
@@ -83,11 +83,11 @@ async def _claim(call: Call, replica: int) -> Stored:
         raise Unavailable("it has no place on a host yet", retry_after_seconds=2) from error
 
 
-async def _open(call: Call, claim: Stored, request: dict[str, Any]) -> Stream:
+async def _open(call: Call, claim: Stored, *, request: dict[str, Any]) -> Stream:
     return await call.state.relay.open(claim.host, {"claim": claim.uid, **request})
 
 
-async def _text(call: Call, stream: Stream, first: bytes) -> AsyncIterator[bytes]:
+async def _text(call: Call, stream: Stream, *, first: bytes) -> AsyncIterator[bytes]:
     closing = asyncio.ensure_future(call.state.closing.wait())
     try:
         part = first

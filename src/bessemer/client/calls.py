@@ -51,7 +51,7 @@ class _Area:
         self._paths = paths
 
     async def _ask(
-        self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         data = None if body is None else orjson.dumps(body)
         answer = await self._transport.request(Ask(method=method, path=path, query=query or {}, body=data))
@@ -65,11 +65,11 @@ class Account(_Area):
     async def login(self, user: str, password: str, *, purpose: str = "cli") -> SignedIn:
         """``purpose`` is cli or portal. Raises Unauthenticated, TooMany."""
         body = {"user": user, "password": password, "purpose": purpose}
-        return _signed_in(await self._ask("POST", "/login", body))
+        return _signed_in(await self._ask("POST", "/login", body=body))
 
     async def follow_link(self, secret: str) -> SignedIn:
         """Exchange a sign-in link's secret, once, for a portal session. Raises Unauthenticated, TooMany."""
-        return _signed_in(await self._ask("POST", "/login", {"link": secret}))
+        return _signed_in(await self._ask("POST", "/login", body={"link": secret}))
 
     async def logout(self) -> None:
         """End the session whose token the transport carries."""
@@ -81,21 +81,21 @@ class Account(_Area):
 
     async def set_password(self, user: str, password: str) -> None:
         """Oneself, or anybody for an administrator. Raises Invalid for a weak one."""
-        await self._ask("POST", self._paths.of(Key("User", "", user), "password"), {"password": password})
+        await self._ask("POST", self._paths.of(Key("User", "", user), "password"), body={"password": password})
 
     async def sign_in_link(self, user: str) -> tuple[str, str]:
         """(url, secret) of a link good for one sign-in; administrators only."""
-        answer = await self._ask("POST", self._paths.of(Key("User", "", user), "signinlink"), {})
+        answer = await self._ask("POST", self._paths.of(Key("User", "", user), "signinlink"), body={})
         return answer["url"], answer["secret"]
 
     async def key_token(self, namespace: str, name: str) -> str:
         """A new token for an ApiKey, shown once; the old one is worth nothing from now."""
-        answer = await self._ask("POST", self._paths.of(Key("ApiKey", namespace, name), "token"), {})
+        answer = await self._ask("POST", self._paths.of(Key("ApiKey", namespace, name), "token"), body={})
         return str(answer["token"])
 
     async def host_token(self, host: str) -> str:
         """A one-time join token for a Host; administrators only."""
-        answer = await self._ask("POST", self._paths.of(Key("Host", "", host), "token"), {})
+        answer = await self._ask("POST", self._paths.of(Key("Host", "", host), "token"), body={})
         return str(answer["token"])
 
 
@@ -111,12 +111,12 @@ class Agents(_Area):
             body["token"] = token
         if signature:
             body["signature"] = signature
-        answer = await self._ask("POST", self._host(host, "join"), body)
+        answer = await self._ask("POST", self._host(host, "join"), body=body)
         return Joined(answer["certificate"], answer["ca"])
 
     async def heartbeat(self, host: str) -> int:
         """Renew the host's lease; answers its length in seconds."""
-        return int((await self._ask("POST", self._host(host, "heartbeat"), {}))["leaseSeconds"])
+        return int((await self._ask("POST", self._host(host, "heartbeat"), body={}))["leaseSeconds"])
 
     async def secrets(self, claim: Key) -> dict[str, str]:
         """The secrets of a Claim on this agent's host."""
@@ -137,7 +137,7 @@ class Agents(_Area):
 
     async def usage(self, batch: UsageBatch) -> int:
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
-        return int((await self._ask("POST", f"{BASE}/usage", batch.dump()))["sequence"])
+        return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
 
     def _host(self, host: str, sub: str) -> str:
         return self._paths.of(Key("Host", "", host), sub)

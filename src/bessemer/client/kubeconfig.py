@@ -30,27 +30,27 @@ def read_kubeconfig(path: Path, *, context: str = "") -> Connection:
     except (OSError, yaml.YAMLError) as error:
         raise Malformed(f"{path} cannot be read as a kubeconfig: {error}") from error
     try:
-        chosen = _named(config, "contexts", context or config.get("current-context", ""))["context"]
-        cluster = _named(config, "clusters", chosen["cluster"])["cluster"]
-        user = _named(config, "users", chosen["user"])["user"] if chosen.get("user") else {}
+        chosen = _named(config, "contexts", name=context or config.get("current-context", ""))["context"]
+        cluster = _named(config, "clusters", name=chosen["cluster"])["cluster"]
+        user = _named(config, "users", name=chosen["user"])["user"] if chosen.get("user") else {}
         url = str(cluster["server"])
     except (KeyError, TypeError, AttributeError) as error:
         raise Malformed(f"{path} names no server for its current context") from error
     try:
-        ca = _pem(path, cluster, "certificate-authority")
-        certificate, key = _pem(path, user, "client-certificate"), _pem(path, user, "client-key")
+        ca = _pem(path, cluster, field="certificate-authority")
+        certificate, key = _pem(path, user, field="client-certificate"), _pem(path, user, field="client-key")
     except (OSError, ValueError) as error:
         raise Malformed(f"{path} names a certificate or key that cannot be read: {error}") from error
     cert = (certificate, key) if certificate and key else None
     return Connection(url, ca, cert, str(user.get("token", "")), str(chosen.get("namespace", "")))
 
 
-def _named(config: dict[str, Any], what: str, name: str) -> dict[str, Any]:
+def _named(config: dict[str, Any], what: str, *, name: str) -> dict[str, Any]:
     found: dict[str, Any] = next((item for item in config.get(what) or () if item["name"] == name), {})
     return found
 
 
-def _pem(config: Path, values: dict[str, Any], field: str) -> bytes | None:
+def _pem(config: Path, values: dict[str, Any], *, field: str) -> bytes | None:
     if values.get(field):
         return (config.parent / str(values[field])).read_bytes()
     data = values.get(f"{field}-data")

@@ -62,7 +62,7 @@ class Client:
         """Raises AlreadyExists, Invalid, Forbidden, QuotaExceeded."""
         key = _key(body)
         path = self.paths.collection(key.kind, key.namespace or None)
-        return await self._write("POST", path, body, dry_run=dry_run)
+        return await self._write("POST", path, body=body, dry_run=dry_run)
 
     async def replace(
         self, body: Mapping[str, Any], writer: Writer | None = None, *, part: Part = "main", dry_run: bool = False
@@ -75,7 +75,7 @@ class Client:
         if part == "main" and not metadata.get("resourceVersion"):
             now = await self.get(key)
             body = {**body, "metadata": {**metadata, "resourceVersion": str(now.revision)}}
-        return await self._write("PUT", path, body, dry_run=dry_run)
+        return await self._write("PUT", path, body=body, dry_run=dry_run)
 
     async def patch(
         self,
@@ -88,7 +88,7 @@ class Client:
     ) -> Stored:
         """Merge patch (a mapping) or JSON patch (a sequence of operations). Raises NotFound, Conflict, Invalid."""
         path = self.paths.of(key, "" if part == "main" else "status")
-        return await self._write("PATCH", path, patch, dry_run=dry_run, media=_MEDIA[kind])
+        return await self._write("PATCH", path, body=patch, dry_run=dry_run, media=_MEDIA[kind])
 
     async def delete(self, key: Key, writer: Writer | None = None, *, uid: str = "", dry_run: bool = False) -> Stored:
         """Delete, or ask for it where finalizers stand; the object as it was. Raises NotFound, Conflict."""
@@ -146,7 +146,7 @@ class Client:
                     yield event
 
     async def _write(
-        self, method: str, path: str, body: Any, *, dry_run: bool, media: str = "application/json"
+        self, method: str, path: str, *, body: Any, dry_run: bool, media: str = "application/json"
     ) -> Stored:
         query = {"dryRun": "All"} if dry_run else {}
         ask = Ask(method=method, path=path, query=query, body=orjson.dumps(body), content_type=media)

@@ -45,7 +45,7 @@ _BY_CODE: Mapping[int, type[BessemerError]] = MappingProxyType(
 )
 
 
-def error_of(code: int, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> BessemerError:
+def error_of(code: int, body: bytes, *, headers: Mapping[str, str] = MappingProxyType({})) -> BessemerError:
     """The error of an answer. A body that is no Status counts by its code alone."""
     try:
         status = orjson.loads(body)
@@ -53,10 +53,10 @@ def error_of(code: int, body: bytes, headers: Mapping[str, str] = MappingProxyTy
         status = {}
     if not isinstance(status, dict) or status.get("kind") != "Status":
         status = {}
-    return error_of_status(code, status, headers.get("Retry-After", ""))
+    return error_of_status(code, status, retry_after=headers.get("Retry-After", ""))
 
 
-def error_of_status(code: int, status: Mapping[str, Any], retry_after: str = "") -> BessemerError:
+def error_of_status(code: int, status: Mapping[str, Any], *, retry_after: str = "") -> BessemerError:
     """The error of a Status object, as an answer or as a watch's ERROR event."""
     message = str(status.get("message") or f"the server answered {code}")
     reason = str(status.get("reason", ""))

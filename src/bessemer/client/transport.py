@@ -109,7 +109,7 @@ class HttpTransport:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from error
         if response.status >= 400:
-            raise error_of(response.status, body, response.headers)
+            raise error_of(response.status, body, headers=response.headers)
         return body
 
     @asynccontextmanager
@@ -118,7 +118,7 @@ class HttpTransport:
         try:
             async with self._open(ask, timeout) as response:
                 if response.status >= 400:
-                    raise error_of(response.status, await response.read(), response.headers)
+                    raise error_of(response.status, await response.read(), headers=response.headers)
                 yield response.content.iter_any()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from error
@@ -136,7 +136,7 @@ class HttpTransport:
             ) as inner:
                 yield _AioSocket(inner)
         except aiohttp.WSServerHandshakeError as error:
-            raise error_of(error.status, b"", error.headers or {}) from error
+            raise error_of(error.status, b"", headers=error.headers or {}) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from error
 

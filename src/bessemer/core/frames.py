@@ -66,7 +66,7 @@ def decode(message: bytes) -> Frame:
 class Stream:
     """One stream of a `Mux`. Both sides may read, write and close it; iterate to read until its end."""
 
-    def __init__(self, mux: Mux, number: int, request: Mapping[str, Any]) -> None:
+    def __init__(self, mux: Mux, number: int, *, request: Mapping[str, Any]) -> None:
         self.request = MappingProxyType(dict(request))
         self._mux = mux
         self._number = number
@@ -177,7 +177,7 @@ class Mux:
         if len(self._streams) >= STREAMS_MAX:
             raise TooMany("too many streams on one connection")
         number, self._next = self._next, self._next + 2
-        stream = self._streams[number] = Stream(self, number, request)
+        stream = self._streams[number] = Stream(self, number, request=request)
         await self.send(Frame(OPEN, number, json.dumps(dict(request)).encode()))
         return stream
 
@@ -227,7 +227,7 @@ class Mux:
         if self._accept is None or request is None or len(self._streams) >= STREAMS_MAX:
             await self.send(Frame(CLOSE, frame.stream, b"refused"))
             return
-        stream = self._streams[frame.stream] = Stream(self, frame.stream, request)
+        stream = self._streams[frame.stream] = Stream(self, frame.stream, request=request)
         task = asyncio.get_running_loop().create_task(self._serve(stream, self._accept))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
