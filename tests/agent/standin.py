@@ -194,7 +194,7 @@ class _Transport:
             self._api.keys[self._host] = key
         else:
             known, signature = self._api.keys.get(self._host), base64.b64decode(body["signature"])
-            if known is None or not signed_by(known, body["csr"].encode(), signature):
+            if known is None or not signed_by(known, body["csr"].encode(), signature=signature):
                 raise Forbidden("not signed by the registered key")
         signed = CA.sign(key, f"system:agent:{self._host}", seconds=self._api.certificate_seconds)
         return {"certificate": signed.decode(), "ca": CA.certificate.decode()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from bessemer.agent.identity import Identity
@@ -251,3 +254,51 @@ async def test_a_defect_ends_the_process(bench: Bench) -> None:
     with pytest.raises(ExceptionGroup):
         await bench.expect(lambda: False, seconds=1)
     bench.running.clear()
+
+
+async def test_a_full_disk_is_told_of_and_waited_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start()
+    other = await running(bench)
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    body = bench.api.put(claim("instance-late-0", "uid-2"))
+    await bench.expect(lambda: bench.api.status(body).get("reason") == "DiskFull")
+    ready = next(c for c in bench.api.status(body)["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "DiskFull")
+    assert set(bench.qemu.world.guests) == {"uid-1"}, "what is not durable is not begun"
+    bench.api.retire(other)
+    await bench.expect(lambda: phase(bench, other) == "Gone")
+    monkeypatch.undo()
+    await bench.expect(lambda: phase(bench, body) == "Running")
+    assert bench.api.status(body)["reason"] == ""
+
+
+async def test_a_corrupted_intent_is_set_aside_and_asked_for_again(bench: Bench) -> None:
+    bench.start()
+    body = await running(bench)
+    process = await bench.qemu.find("uid-1")
+    await bench.kill()
+    file = bench.directory / "claims" / "uid-1.intent"
+    file.write_bytes(file.read_bytes()[:-9] + b"nonsense\n")
+    bench.start()
+    await bench.expect(lambda: bench.api.calls["WATCH /claims"] > 1)
+    await bench.clock.advance(30)
+    assert await bench.qemu.find("uid-1") == process, "not taken for an orphan, nor started twice"
+    assert phase(bench, body) == "Running"
+    assert file.exists()
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+async def test_a_clock_that_jumps_a_day_changes_nothing(bench: Bench, jump: float) -> None:
+    bench.start()
+    body = await running(bench)
+    process, since = await bench.qemu.find("uid-1"), bench.api.status(body)["phaseSince"]
+    bench.clock.jump(jump)
+    beats = bench.api.calls[f"POST /hosts/{HOST}/heartbeat"]
+    await bench.clock.advance(120)
+    assert bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] >= beats + 6
+    assert await bench.qemu.find("uid-1") == process
+    assert bench.api.status(body)["phaseSince"] == since

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -27,6 +29,7 @@ from bessemer.core.resource import Key
 from bessemer.core.units import MIB
 from bessemer.core.values import Allocation, ClaimSpec, Inventory, NumaNode, WorkloadRef
 from bessemer.drivers.guest.protocol import BuiltImage
+from bessemer.gateway.upstream import Ask, ask
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.main.hostdrivers import LocalDrivers, local_drivers
@@ -281,3 +284,86 @@ async def _stream(door: str, secret: str, *, seconds: float) -> int:
             async for line in response.content:
                 seen += line.startswith(b"data: {")
     return seen
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A network namespace joined to this one by a cable, and how a process is started in it."""
+
+    here: str
+    there: str
+    hidden: Path
+    prefix: tuple[str, ...]
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Apart]:
+    """Own network, own mounts; the control plane's files are out of sight there."""
+    name = f"bsm{os.getpid() % 100000}"
+    here, there = f"10.231.{os.getpid() % 250}.1", f"10.231.{os.getpid() % 250}.2"
+    hidden = tmp_path / "control"
+    hidden.mkdir()
+    hide = f'mount -t tmpfs none {hidden} && mount -t tmpfs none /dev/shm && exec "$@"'
+    _run("ip", "netns", "add", name)
+    try:
+        _run("ip", "link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
+        _run("ip", "addr", "add", f"{here}/30", "dev", f"{name}a")
+        _run("ip", "link", "set", f"{name}a", "up")
+        _run("ip", "-n", name, "addr", "add", f"{there}/30", "dev", f"{name}b")
+        for device in (f"{name}b", "lo"):
+            _run("ip", "-n", name, "link", "set", device, "up")
+        enter = ("nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--propagation", "private", "--")
+        yield Apart(here, there, hidden, (*enter, "sh", "-c", hide, "sh"))
+    finally:
+        _run("ip", "netns", "del", name)
+        subprocess.run(["ip", "link", "del", f"{name}a"], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of network and mounts need root")
+async def test_a_second_host_shares_no_file_and_serves(
+    apart: Apart, state_dir: Path, image: BuiltImage, model_path: Path
+) -> None:
+    """It boots the guest and serves the model there; the gateway reaches it through its doorway."""
+    model = apart.hidden / "model.gguf"
+    await asyncio.to_thread(shutil.copyfile, model_path, model)
+    directory = state_dir / "agent"
+    async with site(directory, address=apart.here, prefix=apart.prefix, door_host=apart.there) as s:
+        s.start(await s.token())
+        await s.expect(s.reported)
+        assert s.agent is not None
+        seen = _run("nsenter", f"--target={s.agent.pid}", "--mount", "ls", str(apart.hidden), "/dev/shm")
+        assert "model.gguf" not in seen
+        assert "bessemer-store" not in seen
+        replica, guest = await s.engine(model), await s.guest(image)
+        await s.expect(lambda: s.in_phase(replica.key, "Running"), seconds=200)
+        address = (await s.status(replica.key))["address"]
+        assert address.startswith(f"https://{apart.there}:")
+        body = {"model": "chat", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+        request = Ask(
+            path="/v1/chat/completions",
+            body=orjson.dumps(body),
+            secret=_secret(s, replica.uid),
+            request_id="r-1",
+        )
+        answer = await ask(address, request, tls=_gateway_tls(s, directory.parent))
+        assert answer.status == 200
+        answer.close()
+        await s.expect(lambda: s.in_phase(guest.key, "Running"), seconds=200)
+        for claim in (replica, guest):
+            await s.w.store.capacity.retire(claim.key, CONTROLLER)
+            await s.expect(lambda key=claim.key: s.in_phase(key, "Gone"))
+
+
+def _gateway_tls(s: Site, directory: Path) -> ssl.SSLContext:
+    """As the gateway has it."""
+    pair = s.w.ca.issue("system:gateway")
+    file = directory / "gateway.pem"
+    file.write_bytes(pair.certificate + pair.key)
+    context = ssl.create_default_context(cadata=s.w.ca.certificate.decode())
+    context.check_hostname = False
+    context.load_cert_chain(file)
+    return context
+
+
+def _run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout

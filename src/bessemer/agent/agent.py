@@ -162,7 +162,7 @@ class Agent:
         drivers = self._drivers.host
         advertise: Callable[[str, str], str] = unix_address
         if self._settings.door_host and self._drivers.doorway is not None:
-            engine = OpenEngine(drivers.engine, self._drivers.doorway, self._listen)
+            engine = OpenEngine(drivers.engine, self._drivers.doorway, listen=self._listen)
             drivers, advertise = replace(drivers, engine=engine), engine.advertise
         return HostContext(
             secrets=AgentSecrets(self._link, self.intents),

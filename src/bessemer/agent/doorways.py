@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 class OpenEngine:
     """Implements `llamacpp.protocol.Engine`. ``listen`` says where doorways listen and what they show."""
 
-    def __init__(self, engine: Engine, doorway: Doorway, listen: Callable[[], Listen]) -> None:
+    def __init__(self, engine: Engine, doorway: Doorway, *, listen: Callable[[], Listen]) -> None:
         self._engine = engine
         self._doorway = doorway
         self._listen = listen
