@@ -101,7 +101,7 @@ async def test_it_is_settled_when_the_api_is_back(tmp_path: Path) -> None:
         got.append(batch)
         return batch.first_sequence + len(batch.records) - 1
 
-    settler = Settler(spool, send, clock, gateway_uid="g")
+    settler = Settler(spool, send, clock=clock, gateway_uid="g")
     spool.append(record(1))
     with pytest.raises(Unavailable):
         await settler.once()

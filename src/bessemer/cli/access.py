@@ -28,14 +28,14 @@ def add(app: typer.Typer) -> None:
     app.command("whoami")(whoami)
 
 
-def _object(kind: str, name: str, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
+def _object(kind: str, name: str, *, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
     from bessemer.core.resource import API_VERSION
 
     metadata = {"name": name, **({"namespace": project} if project else {})}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _key(kind: str, name: str, project: str = "") -> Key:
+def _key(kind: str, name: str, *, project: str = "") -> Key:
     from bessemer.core.resource import Key
 
     return Key(kind, project, name)
@@ -48,6 +48,7 @@ def _users() -> typer.Typer:
     def add_user(
         context: typer.Context,
         name: NameArgument,
+        *,
         admin: Annotated[bool, typer.Option("--admin", help="Of the whole platform.")] = False,
         display: Annotated[str, typer.Option("--display-name")] = "",
     ) -> None:
@@ -55,7 +56,7 @@ def _users() -> typer.Typer:
         password = _new_password()
 
         async def work(client: Client) -> None:
-            await client.create(_object("User", name, {"admin": admin, "displayName": display}))
+            await client.create(_object("User", name, spec={"admin": admin, "displayName": display}))
             await client.account.set_password(name, password)
 
         run(context, work)
@@ -99,6 +100,7 @@ def _keys() -> typer.Typer:
     def create(
         context: typer.Context,
         name: NameArgument,
+        *,
         project: ProjectOption = "",
         endpoint: Annotated[list[str] | None, typer.Option(help="Only this endpoint; repeat for more.")] = None,
     ) -> None:
@@ -107,15 +109,15 @@ def _keys() -> typer.Typer:
             raise Invalid("keys live in a project: -n TENANT--PROJECT")
 
         async def work(client: Client) -> str:
-            await client.create(_object("ApiKey", name, {"endpoints": endpoint or []}, project))
+            await client.create(_object("ApiKey", name, spec={"endpoints": endpoint or []}, project=project))
             return await client.account.key_token(project, name)
 
         typer.echo(run(context, work))
 
     @app.command("revoke")
-    def revoke(context: typer.Context, name: NameArgument, project: ProjectOption = "") -> None:
+    def revoke(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
         """Make a key worth nothing. Example: `bessemer key revoke app -n acme--lab`"""
-        run(context, lambda client: client.delete(_key("ApiKey", name, project)))
+        run(context, lambda client: client.delete(_key("ApiKey", name, project=project)))
         typer.echo(f"apikey/{name} revoked")
 
     return app
@@ -129,22 +131,27 @@ def _hosts() -> typer.Typer:
         """Create a host and print the command that joins it. Example: `bessemer host enrol gpu-07`"""
 
         async def work(client: Client) -> str:
-            await client.create(_object("Host", name, {}))
+            await client.create(_object("Host", name, spec={}))
             return await client.account.host_token(name)
 
         token = run(context, work)
         typer.echo(f"On {name}: bessemer agent --name {name} --server URL --ca ca.crt --token {token}")
 
-    def patcher(word: str, spec: dict[str, Any], said: str, text: str) -> None:
+    def patcher(word: str, spec: dict[str, Any], *, said: str, text: str) -> None:
         @app.command(word, help=text)
         def patch(context: typer.Context, name: NameArgument) -> None:
             run(context, lambda client: client.patch(_key("Host", name), {"spec": spec}))
             typer.echo(f"host/{name} {said}")
 
-    patcher("cordon", {"unschedulable": True}, "cordoned", "Nothing new lands here; what runs goes on.")
-    patcher("uncordon", {"unschedulable": False}, "open", "Let things land here again.")
-    patcher("fence", {"fenced": True}, "fenced", "Your word that nothing runs there any more: its claims are released.")
-    patcher("revoke", {"revoked": True}, "revoked", "The agent's certificate is worth nothing from now.")
+    patcher("cordon", {"unschedulable": True}, said="cordoned", text="Nothing new lands here; what runs goes on.")
+    patcher("uncordon", {"unschedulable": False}, said="open", text="Let things land here again.")
+    patcher(
+        "fence",
+        {"fenced": True},
+        said="fenced",
+        text="Your word that nothing runs there any more: its claims are released.",
+    )
+    patcher("revoke", {"revoked": True}, said="revoked", text="The agent's certificate is worth nothing from now.")
     return app
 
 

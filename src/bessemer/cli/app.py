@@ -32,6 +32,7 @@ def build(verbs: Verbs) -> typer.Typer:
     def root(
         context: typer.Context,
         state: StateOption = None,
+        *,
         kubeconfig: Annotated[
             Path | None, typer.Option(help="File that names server and credential.", show_default=False)
         ] = None,

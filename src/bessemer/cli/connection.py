@@ -83,7 +83,7 @@ def find_kind(word: str) -> Kind[Any, Any]:
     raise Invalid(f"no kind is called {word!r}; there are: {', '.join(sorted(k.plural for k in KINDS))}")
 
 
-def key_of(kind: Kind[Any, Any], name: str, project: str) -> Key:
+def key_of(kind: Kind[Any, Any], name: str, *, project: str) -> Key:
     """The key of one object. Raises Invalid where the kind lives in a project and none is given."""
     from bessemer.core.resource import Key
 

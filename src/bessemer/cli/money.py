@@ -31,6 +31,7 @@ def add(app: typer.Typer) -> None:
 def invoice(
     context: typer.Context,
     project: ProjectOption = "",
+    *,
     since: TimeOption = "",
     until: TimeOption = "",
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",

@@ -26,6 +26,7 @@ def add(app: typer.Typer) -> None:
 def get(
     context: typer.Context,
     words: WordsArgument,
+    *,
     project: ProjectOption = "",
     everywhere: AllOption = False,
     output: OutputOption = "table",
@@ -41,16 +42,16 @@ def get(
     kind, names = split(words)
     if output not in ("table", "wide", "json", "yaml", "name"):
         raise Invalid(f"no output is called {output!r}; write table, wide, json, yaml or name")
-    scope = work.scope_of(kind, "" if everywhere else project, selector)
+    scope = work.scope_of(kind, "" if everywhere else project, selector=selector)
     if watch:
-        run(context, lambda client: work.watch(client, kind, scope, wide=output == "wide"))
+        run(context, lambda client: work.watch(client, kind, scope=scope, wide=output == "wide"))
         return
-    keys = [key_of(kind, name, project) for name in names]
+    keys = [key_of(kind, name, project=project) for name in names]
     bodies = run(context, lambda client: work.read(client, keys) if keys else work.list_all(client, scope))
-    work.show(kind, bodies, output, namespace=kind.namespaced and scope.namespace is None)
+    work.show(kind, bodies, output=output, namespace=kind.namespaced and scope.namespace is None)
 
 
-def describe(context: typer.Context, words: WordsArgument, project: ProjectOption = "") -> None:
+def describe(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:
     """Show everything about objects: spec, status, conditions and events.
 
     Example: `bessemer describe instance vm -n acme--lab`
@@ -58,12 +59,13 @@ def describe(context: typer.Context, words: WordsArgument, project: ProjectOptio
     from bessemer.cli.work import objects as work
 
     kind, names = split(words)
-    run(context, lambda client: work.describe(client, kind, names, project))
+    run(context, lambda client: work.describe(client, kind, names=names, project=project))
 
 
 def apply(
     context: typer.Context,
     file: Annotated[Path, typer.Option("--file", "-f", help="YAML file, folder of them, or - for standard input.")],
+    *,
     project: ProjectOption = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the server, change nothing.")] = False,
 ) -> None:
@@ -74,12 +76,13 @@ def apply(
     from bessemer.cli.work import objects as work
 
     bodies = read_manifests(file)
-    run(context, lambda client: work.apply_all(client, bodies, project, dry_run=dry_run))
+    run(context, lambda client: work.apply_all(client, bodies, project=project, dry_run=dry_run))
 
 
 def delete(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[KIND NAME…]", show_default=False)] = None,
+    *,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="What this file names.", show_default=False)] = None,
     project: ProjectOption = "",
     wait_gone: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when they are gone.")] = True,
@@ -94,10 +97,10 @@ def delete(
     keys = []
     if words:
         kind, names = split(words)
-        keys += [key_of(kind, name, project) for name in names]
+        keys += [key_of(kind, name, project=project) for name in names]
     for body in read_manifests(file) if file else []:
         metadata = body["metadata"]
-        keys.append(key_of(find_kind(body["kind"]), metadata["name"], metadata.get("namespace", project)))
+        keys.append(key_of(find_kind(body["kind"]), metadata["name"], project=metadata.get("namespace", project)))
     if not keys:
         raise Invalid("say what to delete: KIND NAME, or -f FILE")
     run(context, lambda client: work.delete_all(client, keys, timeout=timeout if wait_gone else 0))
@@ -106,6 +109,7 @@ def delete(
 def events(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[KIND NAME]", show_default=False)] = None,
+    *,
     project: ProjectOption = "",
 ) -> None:
     """What happened, oldest first: to one object, in a project, or everywhere that you may see.
@@ -117,11 +121,11 @@ def events(
     key = None
     if words:
         kind, names = split(words)
-        key = key_of(kind, names[0] if names else "", project)
-    typer.echo(run(context, lambda client: work.event_text(client, key, project)))
+        key = key_of(kind, names[0] if names else "", project=project)
+    typer.echo(run(context, lambda client: work.event_text(client, key, project=project)))
 
 
-def why(context: typer.Context, words: WordsArgument, project: ProjectOption = "") -> None:
+def why(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:
     """What an object waits for, since when, and the cheapest change that would help.
 
     Example: `bessemer why instance vm -n acme--lab`
@@ -131,13 +135,14 @@ def why(context: typer.Context, words: WordsArgument, project: ProjectOption = "
     kind, names = split(words)
     if not names:
         raise Invalid("say which: `bessemer why KIND NAME`")
-    key = key_of(kind, names[0], project)
+    key = key_of(kind, names[0], project=project)
     typer.echo(run(context, lambda client: work.why(client, key)))
 
 
 def wait(
     context: typer.Context,
     words: WordsArgument,
+    *,
     until: Annotated[str, typer.Option("--for", help="condition=Ready, phase=Stopped or delete.")] = "condition=Ready",
     project: ProjectOption = "",
     timeout: TimeoutOption = 120.0,
@@ -149,6 +154,6 @@ def wait(
     from bessemer.cli.work import objects as work
 
     kind, names = split(words)
-    key = key_of(kind, names[0] if names else "", project)
-    run(context, lambda client: work.wait(client, key, until, timeout=timeout))
+    key = key_of(kind, names[0] if names else "", project=project)
+    run(context, lambda client: work.wait(client, key, until=until, timeout=timeout))
     typer.echo(f"{kind.singular}/{key.name} {until}")

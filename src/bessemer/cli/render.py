@@ -65,15 +65,15 @@ def head(kind: Kind[Any, Any], view: View) -> list[str]:
     return [*(["PROJECT"] if view.namespace else []), "NAME", *shown, "AGE"]
 
 
-def row(kind: Kind[Any, Any], body: Mapping[str, Any], view: View) -> list[str]:
+def row(kind: Kind[Any, Any], body: Mapping[str, Any], *, view: View) -> list[str]:
     """One object as cells."""
     metadata = body["metadata"]
-    values = [_cell(c.value(body), c.type, view.now) for c in kind.columns if view.wide or not c.wide]
+    values = [_cell(c.value(body), c.type, now=view.now) for c in kind.columns if view.wide or not c.wide]
     place = [metadata.get("namespace", "")] if view.namespace else []
     return [*place, metadata["name"], *values, age(metadata.get("creationTimestamp"), view.now)]
 
 
-def _cell(value: Any, kind: str, now: float) -> str:
+def _cell(value: Any, kind: str, *, now: float) -> str:
     if value is None or value == "":
         return "-"
     if kind == "date":
@@ -100,7 +100,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def described(body: Mapping[str, Any], events: Sequence[Mapping[str, Any]], now: float) -> str:
+def described(body: Mapping[str, Any], events: Sequence[Mapping[str, Any]], *, now: float) -> str:
     """An object for a person: metadata, spec, status, conditions as a table, events."""
     metadata = body["metadata"]
     lines = [f"Name:      {metadata['name']}"]

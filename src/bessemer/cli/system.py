@@ -25,6 +25,7 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
     def up(
         state: StateOption = None,
         fake_hosts: FakeOption = None,
+        *,
         api_port: PortOption = None,
         portal_port: PortOption = None,
         gateway_port: PortOption = None,
@@ -53,6 +54,7 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
     def demo(
         state: StateOption = None,
         fake_hosts: Annotated[int, typer.Option(min=0, max=20_000, help="Fake GPU hosts to look at.")] = 200,
+        *,
         stay: Annotated[
             bool | None, typer.Option("--stay/--no-stay", help="Stay up until Ctrl-C; by default with a terminal.")
         ] = None,
@@ -83,6 +85,7 @@ def _parts(app: typer.Typer, verbs: Verbs) -> None:
     def agent(
         state: StateOption = None,
         fake: Annotated[bool, typer.Option("--fake", help="The agents of all fake hosts.", hidden=True)] = False,
+        *,
         server: Annotated[str, typer.Option(help="URL of the api to join.", show_default=False)] = "",
         ca: Annotated[Path | None, typer.Option(help="Certificate of its authority.", show_default=False)] = None,
         name: Annotated[str, typer.Option(help="This host's name there.", show_default=False)] = "",

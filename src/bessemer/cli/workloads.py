@@ -21,6 +21,7 @@ def add(app: typer.Typer) -> None:
 def logs(
     context: typer.Context,
     words: Annotated[list[str], typer.Argument(metavar="KIND NAME", show_default=False)],
+    *,
     project: ProjectOption = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing.")] = False,
     replica: Annotated[int, typer.Option(help="Of an endpoint: which replica.")] = 0,
@@ -34,24 +35,25 @@ def logs(
     kind, names = split(words)
     if not names:
         raise Invalid("say which: `bessemer logs KIND NAME`")
-    key = key_of(kind, names[0], project)
+    key = key_of(kind, names[0], project=project)
     run(context, lambda client: work.print_log(client, key, follow=follow, replica=replica))
 
 
-def console(context: typer.Context, name: NameArgument, project: ProjectOption = "") -> None:
+def console(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
     """Type into an instance's serial console. Ctrl-] lets go of it.
 
     Example: `bessemer console vm -n acme--lab`
     """
     from bessemer.cli.work import workloads as work
 
-    key = key_of(split([f"instance/{name}"])[0], name, project)
+    key = key_of(split([f"instance/{name}"])[0], name, project=project)
     run(context, lambda client: work.console(client, key))
 
 
 def chat(
     context: typer.Context,
     endpoint: NameArgument,
+    *,
     message: Annotated[list[str] | None, typer.Argument(help="Asked at once; none begins a talk.")] = None,
     project: ProjectOption = "",
     key: Annotated[
@@ -65,13 +67,13 @@ def chat(
     """
     from bessemer.cli.work import workloads as work
 
-    place = key_of(split([f"endpoint/{endpoint}"])[0], endpoint, project)
+    place = key_of(split([f"endpoint/{endpoint}"])[0], endpoint, project=project)
     asked = " ".join(message or [])
     chosen = target(context)
-    run(context, lambda client: work.chat(client, chosen, place, work.Words(asked, key, gateway)))
+    run(context, lambda client: work.chat(client, chosen, place=place, words=work.Words(asked, key, gateway)))
 
 
-def start(context: typer.Context, name: NameArgument, project: ProjectOption = "") -> None:
+def start(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
     """Start a stopped instance.
 
     Example: `bessemer start vm -n acme--lab`
@@ -79,7 +81,7 @@ def start(context: typer.Context, name: NameArgument, project: ProjectOption = "
     _set_running(context, name, project=project, running=True)
 
 
-def stop(context: typer.Context, name: NameArgument, project: ProjectOption = "") -> None:
+def stop(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
     """Stop an instance; its disk and its place stay.
 
     Example: `bessemer stop vm -n acme--lab`
@@ -88,6 +90,6 @@ def stop(context: typer.Context, name: NameArgument, project: ProjectOption = ""
 
 
 def _set_running(context: typer.Context, name: str, *, project: str, running: bool) -> None:
-    key = key_of(split([f"instance/{name}"])[0], name, project)
+    key = key_of(split([f"instance/{name}"])[0], name, project=project)
     run(context, lambda client: client.patch(key, {"spec": {"running": running}}))
     typer.echo(f"instance/{name} {'starting' if running else 'stopping'}")

@@ -78,21 +78,21 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._lifespan(scope, receive, send)
+            await self._lifespan(scope, receive, send=send)
             return
         request_id = uuid.uuid4().hex
         path, method = scope["path"], scope["method"]
         try:
             if path in ROUTES and method == "POST":
-                await self._complete(request_id, scope, receive, send)
+                await self._complete(request_id, scope, receive=receive, send=send)
             else:
-                await self._other(request_id, scope, send)
+                await self._other(request_id, scope, send=send)
         except Refused as refused:
             self._facts.metrics.requests.labels(path if path in ROUTES else "other", refused.status).inc()
             extra = [(b"retry-after", b"%d" % refused.retry_after_seconds)] if refused.retry_after_seconds else []
-            await _respond(send, refused.status, refused.body(), request_id, extra)
+            await _respond(send, refused.status, body=refused.body(), request_id=request_id, extra=extra)
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, *, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
@@ -102,19 +102,21 @@ class Gateway:
             if message["type"] == "lifespan.shutdown":
                 return
 
-    async def _other(self, request_id: str, scope: Scope, send: Send) -> None:
+    async def _other(self, request_id: str, scope: Scope, *, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if method in ("GET", "HEAD") and path in ("/healthz", "/livez", "/readyz"):
             if path == "/readyz" and not self._ready.is_set():
                 raise errors.starting()
-            await _respond(send, 200, b"ok\n", request_id, content_type=b"text/plain")
+            await _respond(send, 200, body=b"ok\n", request_id=request_id, content_type=b"text/plain")
         elif method == "GET" and path == "/metrics":
             self._facts.metrics.unsettled.set(self._facts.spool.waiting)
             body = generate_latest(self._facts.metrics.registry)
-            await _respond(send, 200, body, request_id, content_type=b"text/plain; version=0.0.4")
+            await _respond(send, 200, body=body, request_id=request_id, content_type=b"text/plain; version=0.0.4")
         elif method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
             key = self._who(scope)
-            await _respond(send, 200, self._models(key, path.removeprefix("/v1/models").strip("/")), request_id)
+            await _respond(
+                send, 200, body=self._models(key, path.removeprefix("/v1/models").strip("/")), request_id=request_id
+            )
         else:
             raise errors.no_route(method, path)
 
@@ -140,7 +142,7 @@ class Gateway:
             raise errors.no_model(name)
         return orjson.dumps(found)
 
-    async def _complete(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _complete(self, request_id: str, scope: Scope, *, receive: Receive, send: Send) -> None:
         key = self._who(scope)
         raw = await _read_body(scope, receive)
         wanted = request.read(raw, streams=ROUTES[scope["path"]])
@@ -154,12 +156,12 @@ class Gateway:
             raise errors.no_room_for_usage() from error
         work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
         with self._facts.metrics.busy.track_inprogress():
-            await self._serve(work, receive, send)
+            await self._serve(work, receive, send=send)
 
-    async def _serve(self, work: _Work, receive: Receive, send: Send) -> None:
+    async def _serve(self, work: _Work, receive: Receive, *, send: Send) -> None:
         replica, answer = await self._ask(work)
         replica.busy += 1
-        relay = asyncio.create_task(self._relay(work, answer, send))
+        relay = asyncio.create_task(self._relay(work, answer, send=send))
         gone = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +185,7 @@ class Gateway:
             secret = hmac.new(self._facts.secret, replica.claim_uid.encode(), hashlib.sha256).hexdigest()
             ask = upstream.Ask(work.route, work.wanted.body, secret, work.id)
             try:
-                answer = await upstream.ask(replica.address, ask, self._facts.tls)
+                answer = await upstream.ask(replica.address, ask, tls=self._facts.tls)
             except upstream.Lost as error:
                 _log.warning("replica lost", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
                 self._facts.metrics.retries.inc()
@@ -195,21 +197,25 @@ class Gateway:
             return replica, answer
         raise errors.replica_failed(work.endpoint.name) if tried else errors.no_replica(work.endpoint.name)
 
-    async def _relay(self, work: _Work, answer: upstream.Answer, send: Send) -> None:
+    async def _relay(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         work.status = answer.status
         if answer.status in (401, 403):  # the replica does not know our secret: its fault, not the client's
             raise errors.replica_failed(work.endpoint.name)
         streaming = answer.headers.get(b"content-type", b"").startswith(b"text/event-stream")
         if streaming:
-            await self._relay_stream(work, answer, send)
+            await self._relay_stream(work, answer, send=send)
         else:
-            await self._relay_whole(work, answer, send)
+            await self._relay_whole(work, answer, send=send)
 
-    async def _relay_stream(self, work: _Work, answer: upstream.Answer, send: Send) -> None:
+    async def _relay_stream(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         events = EventStream(show_usage=work.wanted.show_usage, show_timings=work.wanted.show_timings)
         work.counts = events.counts
         await _start(
-            send, answer.status, work.id, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")]
+            send,
+            answer.status,
+            request_id=work.id,
+            content_type=b"text/event-stream; charset=utf-8",
+            extra=[(b"cache-control", b"no-cache")],
         )
         try:
             async for part in answer.parts():
@@ -224,7 +230,7 @@ class Gateway:
         self._account(work)
         await send({"type": "http.response.body", "body": b""})
 
-    async def _relay_whole(self, work: _Work, answer: upstream.Answer, send: Send) -> None:
+    async def _relay_whole(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         try:
             body = await answer.whole()
         except upstream.Lost as error:
@@ -236,7 +242,7 @@ class Gateway:
                 body = orjson.dumps(parsed)
         work.first_byte = self._facts.clock.monotonic()
         self._account(work)
-        await _respond(send, answer.status, body, work.id)
+        await _respond(send, answer.status, body=body, request_id=work.id)
 
     def _account(self, work: _Work) -> None:
         if work.accounted:
@@ -297,7 +303,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _start(
-    send: Send, status: int, request_id: str, content_type: bytes, extra: list[tuple[bytes, bytes]]
+    send: Send, status: int, *, request_id: str, content_type: bytes, extra: list[tuple[bytes, bytes]]
 ) -> None:
     headers = [(b"content-type", content_type), (b"x-request-id", request_id.encode()), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -306,10 +312,17 @@ async def _start(
 async def _respond(
     send: Send,
     status: int,
+    *,
     body: bytes,
     request_id: str,
     extra: list[tuple[bytes, bytes]] | None = None,
     content_type: bytes = b"application/json",
 ) -> None:
-    await _start(send, status, request_id, content_type, [(b"content-length", b"%d" % len(body)), *(extra or [])])
+    await _start(
+        send,
+        status,
+        request_id=request_id,
+        content_type=content_type,
+        extra=[(b"content-length", b"%d" % len(body)), *(extra or [])],
+    )
     await send({"type": "http.response.body", "body": body})

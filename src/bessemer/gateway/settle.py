@@ -21,7 +21,7 @@ Send = Callable[[UsageBatch], Awaitable[int]]
 class Settler:
     """Settles within ``every_seconds`` while the api answers, with backoff while it does not."""
 
-    def __init__(self, spool: Spool, send: Send, clock: Clock, *, gateway_uid: str, every_seconds: float = 0.5) -> None:
+    def __init__(self, spool: Spool, send: Send, *, clock: Clock, gateway_uid: str, every_seconds: float = 0.5) -> None:
         self._spool = spool
         self._send = send
         self._clock = clock

@@ -94,7 +94,7 @@ class Answer:
         self._writer.close()
 
 
-async def ask(address: str, request: Ask, tls: ssl.SSLContext | None) -> Answer:
+async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answer:
     """Send a request and read the head of the answer; ``close`` it. Raises Lost."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -36,7 +36,7 @@ def run_agent(options: AgentOptions) -> int:
     if options.fake:
         return run(_fake(paths, settings))
     name = options.name or settings.host_name or host_name()
-    return run(_real(paths, settings, options, name))
+    return run(_real(paths, settings, options=options, name=name))
 
 
 def host_name() -> str:
@@ -59,7 +59,7 @@ class _Connector:
         return connect(self._url, ca=self._ca, cert=cert)
 
 
-async def _real(paths: Paths, settings: Settings, options: AgentOptions, name: str) -> None:
+async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name: str) -> None:
     url = options.server or identities.urls(settings)["api"]
     ca = options.ca or paths.ca_certificate
     if not ca.exists():

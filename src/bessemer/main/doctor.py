@@ -58,7 +58,7 @@ async def examine(state: Path) -> list[Finding]:
             await _isolation(drivers.processes),
             _engine(),
             *_devices(inventory),
-            _program("nft", "nftables", "packet filters for tenants' networks"),
+            _program("nft", "nftables", use="packet filters for tenants' networks"),
             _disk(state),
         ]
 
@@ -79,7 +79,7 @@ def _cpu(inventory: Inventory) -> Finding:
 
 
 def _virtualization(inventory: Inventory) -> list[Finding]:
-    qemu = _program("qemu-system-x86_64", "qemu-system-x86", "guests")
+    qemu = _program("qemu-system-x86_64", "qemu-system-x86", use="guests")
     if qemu.verdict == "missing":
         return [qemu, Finding("KVM", "missing", "not tried without QEMU")]
     if inventory.virtualization == "kvm":
@@ -127,7 +127,7 @@ def _devices(inventory: Inventory) -> list[Finding]:
     ]
 
 
-def _program(name: str, package: str, use: str) -> Finding:
+def _program(name: str, package: str, *, use: str) -> Finding:
     path = shutil.which(name) or next(
         (p for p in (f"/usr/sbin/{name}", f"/sbin/{name}") if os.access(p, os.X_OK)), None
     )

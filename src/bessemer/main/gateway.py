@@ -25,7 +25,7 @@ async def run_gateway(paths: Paths, settings: Settings) -> None:
     certificate, key = paths.certificate(identities.GATEWAY)
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
     spool = Spool(paths.spool)
-    follower = Follower(client, tables, clock)
+    follower = Follower(client, tables, clock=clock)
     facts = GatewayFacts(
         tables=tables,
         spool=spool,
@@ -34,7 +34,7 @@ async def run_gateway(paths: Paths, settings: Settings) -> None:
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
     )
-    settler = Settler(spool, client.agents.usage, clock, gateway_uid=_uid(paths))
+    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths))
     app = Gateway(facts, follower.ready)
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
     try:

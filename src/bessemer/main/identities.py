@@ -34,10 +34,10 @@ def prepare(paths: Paths, settings: Settings) -> CertificateAuthority:
             write_private(paths.keys / name, secrets.token_bytes(32))
     authority = _authority(paths)
     names = server_names(settings)
-    _identity(paths, authority, ADMIN, name="admin", groups=("system:masters",))
-    _identity(paths, authority, SERVER, name="bessemer", sans=names)
+    _identity(paths, authority, file=ADMIN, name="admin", groups=("system:masters",))
+    _identity(paths, authority, file=SERVER, name="bessemer", sans=names)
     # The gateway's certificate serves its clients and opens replicas' doors.
-    _identity(paths, authority, GATEWAY, name="system:gateway", sans=names)
+    _identity(paths, authority, file=GATEWAY, name="system:gateway", sans=names)
     return authority
 
 
@@ -124,8 +124,8 @@ def _authority(paths: Paths) -> CertificateAuthority:
 def _identity(
     paths: Paths,
     authority: CertificateAuthority,
-    file: str,
     *,
+    file: str,
     name: str,
     groups: Sequence[str] = (),
     sans: Sequence[str] = (),

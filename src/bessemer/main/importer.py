@@ -20,7 +20,7 @@ _MODEL_FORMATS = {".gguf": "gguf", ".safetensors": "safetensors"}
 class ControlImporter:
     """Implements ``kinds.context.Importer`` over the drivers."""
 
-    def __init__(self, guest: Guest, importer: fetch.Importer, cache: Path) -> None:
+    def __init__(self, guest: Guest, importer: fetch.Importer, *, cache: Path) -> None:
         self._guest = guest
         self._importer = importer
         self._cache = cache
@@ -45,7 +45,7 @@ class ControlImporter:
 
         return await self._once(name, build)
 
-    async def wheel(self, package: str, version: str, member: str, sha256: str) -> Imported:
+    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
         """Take a file out of a package, checked against its digest. Raises DriverError."""
         name = f"wheel/{package}"
 

@@ -49,10 +49,10 @@ def serve_parts(options: ServerOptions) -> int:
     paths = Paths(state_directory(options.state))
     settings = load(paths)
     identities.prepare(paths, settings)
-    return run(_together(paths, settings, options.parts))
+    return run(_together(paths, settings, parts=options.parts))
 
 
-async def _together(paths: Paths, settings: Settings, parts: tuple[str, ...]) -> None:
+async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...]) -> None:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         try:
@@ -61,13 +61,13 @@ async def _together(paths: Paths, settings: Settings, parts: tuple[str, ...]) ->
             if "portal" in parts:
                 group.create_task(run_portal(paths, settings))
             if {"api", "controller"} & set(parts):
-                await _control(paths, settings, parts, stop=stop)
+                await _control(paths, settings, parts=parts, stop=stop)
             await asyncio.Event().wait()
         finally:
             stop.set()
 
 
-async def _control(paths: Paths, settings: Settings, parts: tuple[str, ...], *, stop: asyncio.Event) -> None:
+async def _control(paths: Paths, settings: Settings, *, parts: tuple[str, ...], stop: asyncio.Event) -> None:
     clock = SystemClock()
     store = open_store(
         paths.store,
@@ -84,9 +84,19 @@ async def _control(paths: Paths, settings: Settings, parts: tuple[str, ...], *, 
             group.create_task(store.tend())
             group.create_task(fleet.run())
             if "controller" in parts:
-                group.create_task(_loop(store, fleet, content, clock, settings, paths, Metrics(registry)).run())
+                group.create_task(
+                    _loop(
+                        store,
+                        fleet,
+                        content=content,
+                        clock=clock,
+                        settings=settings,
+                        paths=paths,
+                        metrics=Metrics(registry),
+                    ).run()
+                )
             if "api" in parts:
-                context = _api_context(store, content, clock, settings, paths)
+                context = _api_context(store, content, clock=clock, settings=settings, paths=paths)
                 on = listen(settings.listen, settings.api_port)
                 ca = paths.ca_certificate.read_bytes()
                 group.create_task(serve(make_app(context), on=on, tls=server_tls(_pair(paths), ca), stop=stop))
@@ -99,6 +109,7 @@ async def _control(paths: Paths, settings: Settings, parts: tuple[str, ...], *, 
 def _loop(
     store: Store,
     fleet: FleetFeed,
+    *,
     content: HostContent,
     clock: Clock,
     settings: Settings,
@@ -111,7 +122,7 @@ def _loop(
         ledger=store.ledger,
         leases=store.leases,
         fleet=fleet,
-        importer=ControlImporter(DebianGuest(), PipImporter(content), paths.cache),
+        importer=ControlImporter(DebianGuest(), PipImporter(content), cache=paths.cache),
         clock=clock,
     )
     kinds: list[Any] = [kind for kind in KINDS if kind.reconcile is not None or kind.finalize is not None]
@@ -129,7 +140,7 @@ def _loop(
     )
 
 
-def _api_context(store: Store, content: HostContent, clock: Clock, settings: Settings, paths: Paths) -> ApiContext:
+def _api_context(store: Store, content: HostContent, *, clock: Clock, settings: Settings, paths: Paths) -> ApiContext:
     urls = identities.urls(settings)
     return ApiContext(
         ports=Ports(

@@ -20,7 +20,7 @@ from bessemer.core.resource import Change, Key, Kind
 AnyKind = Kind[Any, Any]
 
 
-def scope_of(kind: AnyKind, project: str, selector: str = "") -> Scope:
+def scope_of(kind: AnyKind, project: str, *, selector: str = "") -> Scope:
     """The objects of a kind, of one project where it has projects. Raises Invalid for a selector of another form."""
     pairs = [part.partition("=") for part in selector.split(",") if part]
     if any(not separator for _, separator, _ in pairs):
@@ -39,7 +39,7 @@ async def list_all(client: Client, scope: Scope) -> list[dict[str, Any]]:
     return [orjson.loads(stored.body) for stored in (await client.list(scope)).items]
 
 
-def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], output: str, *, namespace: bool) -> None:
+def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, namespace: bool) -> None:
     """Print bodies as table, wide, json, yaml or name."""
     if output in ("json", "yaml"):
         whole: Any = bodies[0] if len(bodies) == 1 else {"apiVersion": "v1", "kind": "List", "items": list(bodies)}
@@ -51,11 +51,11 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], output: str, *, namesp
         typer.echo(f"No {kind.plural} found.", err=True)
     else:
         view = render.View(wide=output == "wide", namespace=namespace, now=time.time())
-        rows = [render.row(kind, body, view) for body in bodies]
+        rows = [render.row(kind, body, view=view) for body in bodies]
         typer.echo(render.columns(render.head(kind, view), rows))
 
 
-async def watch(client: Client, kind: AnyKind, scope: Scope, *, wide: bool) -> None:
+async def watch(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> None:
     """Print a line for each object and each change, for ever."""
     namespace = kind.namespaced and scope.namespace is None
     typer.echo(render.columns(render.head(kind, render.View(wide=wide, namespace=namespace, now=0)), []))
@@ -64,18 +64,18 @@ async def watch(client: Client, kind: AnyKind, scope: Scope, *, wide: bool) -> N
             async for change in client.watch(scope):
                 if isinstance(change, Change):
                     view = render.View(wide=wide, namespace=namespace, now=time.time())
-                    typer.echo(_line(kind, change, view))
+                    typer.echo(_line(kind, change, view=view))
         except Expired:
             continue
 
 
-def _line(kind: AnyKind, change: Change, view: render.View) -> str:
-    cells = render.row(kind, orjson.loads(change.body), view)
+def _line(kind: AnyKind, change: Change, *, view: render.View) -> str:
+    cells = render.row(kind, orjson.loads(change.body), view=view)
     line = render.columns(render.head(kind, view), [cells]).splitlines()[-1]
     return line + ("   (deleted)" if change.type == "DELETED" else "")
 
 
-async def events_of(client: Client, key: Key | None, project: str = "") -> list[dict[str, Any]]:
+async def events_of(client: Client, key: Key | None, *, project: str = "") -> list[dict[str, Any]]:
     """Events of one object, or of a project, oldest first."""
     namespace = (key.namespace or "default") if key else project or None
     found = await list_all(client, Scope(kind="Event", namespace=namespace))
@@ -85,32 +85,32 @@ async def events_of(client: Client, key: Key | None, project: str = "") -> list[
     return sorted(found, key=lambda e: str(e.get("lastTimestamp", "")))
 
 
-async def event_text(client: Client, key: Key | None, project: str) -> str:
+async def event_text(client: Client, key: Key | None, *, project: str) -> str:
     """The events as a table."""
-    found = await events_of(client, key, project)
+    found = await events_of(client, key, project=project)
     return render.event_table(found, time.time(), objects=key is None) if found else "No events found."
 
 
-async def describe(client: Client, kind: AnyKind, names: Sequence[str], project: str) -> None:
+async def describe(client: Client, kind: AnyKind, *, names: Sequence[str], project: str) -> None:
     """Print objects with their events; all of the project when none is named."""
     chosen = list(names) or [stored.key.name for stored in (await client.list(scope_of(kind, project))).items]
     for name in chosen:
-        key = key_of(kind, name, project)
+        key = key_of(kind, name, project=project)
         body = orjson.loads((await client.get(key)).body)
-        typer.echo(render.described(body, await events_of(client, key), time.time()))
+        typer.echo(render.described(body, await events_of(client, key), now=time.time()))
 
 
-async def apply_all(client: Client, bodies: Sequence[dict[str, Any]], project: str, *, dry_run: bool) -> None:
+async def apply_all(client: Client, bodies: Sequence[dict[str, Any]], *, project: str, dry_run: bool) -> None:
     """Create or replace each, and print what became of it."""
     for body in bodies:
-        typer.echo(await apply_one(client, body, project, dry_run=dry_run))
+        typer.echo(await apply_one(client, body, project=project, dry_run=dry_run))
 
 
-async def apply_one(client: Client, body: dict[str, Any], project: str, *, dry_run: bool = False) -> str:
+async def apply_one(client: Client, body: dict[str, Any], *, project: str, dry_run: bool = False) -> str:
     """Create the object, or make its spec what the body says; labels and annotations are merged."""
     kind = find_kind(str(body["kind"]))
     metadata = dict(body["metadata"])
-    key = key_of(kind, str(metadata["name"]), str(metadata.get("namespace", project)))
+    key = key_of(kind, str(metadata["name"]), project=str(metadata.get("namespace", project)))
     if key.namespace:
         metadata["namespace"] = key.namespace
     wanted = {**body, "metadata": metadata}
@@ -179,17 +179,17 @@ def reasons(body: Mapping[str, Any], now: float) -> list[str]:
     return lines if len(lines) > 1 else [*lines, "It waits for nothing."]
 
 
-async def wait(client: Client, key: Key, until: str, *, timeout: float) -> None:
+async def wait(client: Client, key: Key, *, until: str, timeout: float) -> None:
     """`wait_until` within seconds. Raises Invalid when they run out."""
     try:
         async with asyncio.timeout(timeout):
-            await wait_until(client, key, until)
+            await wait_until(client, key, until=until)
     except TimeoutError as error:
         what = f"`bessemer why {key.kind.lower()} {key.name}` says what it waits for"
         raise Invalid(f"{key} is not there after {timeout:g} s; {what}") from error
 
 
-async def wait_until(client: Client, key: Key, until: str) -> None:
+async def wait_until(client: Client, key: Key, *, until: str) -> None:
     """Return when the object is as ``until`` says (condition=TYPE[=STATUS], phase=PHASE, delete). Raises Invalid."""
     what, _, value = until.partition("=")
     if what == "delete":
@@ -200,11 +200,11 @@ async def wait_until(client: Client, key: Key, until: str) -> None:
     async for change in client.watch(Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)):
         if isinstance(change, Bookmark) or change.type == "DELETED":
             continue
-        if _holds(orjson.loads(change.body).get("status", {}), what, value):
+        if _holds(orjson.loads(change.body).get("status", {}), what, value=value):
             return
 
 
-def _holds(status: Mapping[str, Any], what: str, value: str) -> bool:
+def _holds(status: Mapping[str, Any], what: str, *, value: str) -> bool:
     if what == "phase":
         return bool(status.get("phase") == value)
     wanted, _, truth = value.partition("=")

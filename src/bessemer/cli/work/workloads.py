@@ -114,13 +114,13 @@ class _Way:
     key: str
 
 
-async def chat(client: Client, target: Target, place: Key, words: Words) -> None:
+async def chat(client: Client, target: Target, *, place: Key, words: Words) -> None:
     """One answer to a message, or a talk at the prompt. Raises what the gateway refuses with."""
-    async with _key_for(client, place, words.key) as token:
+    async with _key_for(client, place, given=words.key) as token:
         address = words.gateway or await _gateway_of(client)
         trust = tls_context(read_kubeconfig(target.kubeconfig).ca, None)
         way = _Way(address, trust, token)
-        await _talk(way, place.name, words.message)
+        await _talk(way, place.name, message=words.message)
 
 
 async def _gateway_of(client: Client) -> str:
@@ -131,7 +131,7 @@ async def _gateway_of(client: Client) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _key_for(client: Client, place: Key, given: str) -> AsyncIterator[str]:
+async def _key_for(client: Client, place: Key, *, given: str) -> AsyncIterator[str]:
     """The given token, or that of a key which lives as long as the talk."""
     if given:
         yield given
@@ -148,12 +148,12 @@ async def _key_for(client: Client, place: Key, given: str) -> AsyncIterator[str]
         await client.delete(Key("ApiKey", place.namespace, name))
 
 
-async def _talk(way: _Way, model: str, message: str) -> None:
+async def _talk(way: _Way, model: str, *, message: str) -> None:
     history: list[dict[str, str]] = []
     while asked := message or await asyncio.to_thread(_ask_person):
         history.append({"role": "user", "content": asked})
         said: list[str] = []
-        async for piece in _answer(way, model, history):
+        async for piece in _answer(way, model, history=history):
             said.append(piece)
             print(piece, end="", flush=True)
         print()
@@ -169,7 +169,7 @@ def _ask_person() -> str:
         return ""
 
 
-async def _answer(way: _Way, model: str, history: list[dict[str, str]]) -> AsyncIterator[str]:
+async def _answer(way: _Way, model: str, *, history: list[dict[str, str]]) -> AsyncIterator[str]:
     body = {"model": model, "messages": history, "stream": True}
     headers = {"Authorization": f"Bearer {way.key}"}
     async with (
