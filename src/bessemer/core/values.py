@@ -265,7 +265,8 @@ class UsageRecord(ApiModel):
 
 
 class UsageBatch(ApiModel):
-    """Records of one spool in order. (gateway_uid, spool_uid, first_sequence + i) settles record i exactly once."""
+    """Records of one spool in order. (gateway_uid, spool_uid, first_sequence + i) settles record i exactly once.
+    Sequences of a spool count from 1."""
 
     gateway_uid: str
     spool_uid: str

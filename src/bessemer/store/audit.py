@@ -36,12 +36,12 @@ class Trail:
 
     async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None:
         """Note an act that was refused."""
-        await self._committer.submit(lambda tx: append(tx, writer, verb, key, "", refused=reason))
+        await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid="", refused=reason))
 
     async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]:
         """Rows in order."""
         values = {"after": after, "count": limit}
-        return [_row(row) for row in self._reader.session().execute(_ROWS, values).fetchall()]
+        return [_row(row) for row in self._reader.session.execute(_ROWS, values).fetchall()]
 
     async def verify(self) -> int | None:
         """The id of the first row that does not fit its chain, or None."""
@@ -55,7 +55,7 @@ class Trail:
         return None
 
 
-def append(tx: Tx, writer: Writer, verb: str, key: Key, uid: str, *, refused: str | None = None) -> None:
+def append(tx: Tx, writer: Writer, *, verb: str, key: Key, uid: str, refused: str | None = None) -> None:
     """One row in the transaction of the act itself."""
     head = tx.one(_HEAD)
     last, digest = head if head is not None else (0, "")

@@ -37,7 +37,7 @@ Wanted = tuple[Key, ClaimSpec, Document]
 class CapacityTable:
     """Implements `ports.Capacity`."""
 
-    def __init__(self, committer: Committer, reader: Reader, kinds: Mapping[str, StoreKind]) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, kinds: Mapping[str, StoreKind]) -> None:
         self._committer = committer
         self._reader = reader
         self._kinds = kinds
@@ -47,7 +47,9 @@ class CapacityTable:
     ) -> None:
         """Let the rows of capacity follow what the agent found."""
         await self._committer.submit(
-            lambda tx: hardware.declare(tx, host, inventory, overcommit_milli=overcommit_milli, schedulable=schedulable)
+            lambda tx: hardware.declare(
+                tx, host, inventory=inventory, overcommit_milli=overcommit_milli, schedulable=schedulable
+            )
         )
 
     async def withdraw(self, host: str) -> None:
@@ -59,32 +61,38 @@ class CapacityTable:
     ) -> Sequence[Stored]:
         """All of them or none. Raises QuotaExceeded, Taken, Forbidden, Invalid, and Conflict where a name is in use."""
         rules.may_take(writer)
-        wanted = [(key, spec, self._document(key, spec, metadata)) for key, spec, metadata in claims]
-        return await self._committer.submit(lambda tx: [_take(tx, claim, self._kinds, writer) for claim in wanted])
+        wanted = [(key, spec, self._document(key, spec, metadata=metadata)) for key, spec, metadata in claims]
+        return await self._committer.submit(
+            lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer) for claim in wanted]
+        )
 
     async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer) -> Stored:
         """New intent on the same hardware. Raises NotFound; changes nothing of a Claim that is to end."""
         rules.may_take(writer)
         said = documents.settled({"metadata": {}, "spec": {"intent": intent}})["spec"]["intent"]
-        return await self._committer.submit(lambda tx: _amend(tx, _claim(key), said, writer))
+        return await self._committer.submit(lambda tx: _amend(tx, _claim(key), intent=said, writer=writer))
 
     async def retire(self, key: Key, writer: Writer) -> Stored:
         """Ask for the end. Raises NotFound."""
         rules.may_take(writer)
-        return await self._committer.submit(lambda tx: mark(tx, load(tx, _claim(key)), writer, "retire").stored())
+        return await self._committer.submit(
+            lambda tx: mark(tx, load(tx, _claim(key)), writer=writer, verb="retire").stored()
+        )
 
     async def release(self, key: Key, writer: Writer, *, fenced: bool = False) -> None:
         """Free the hardware, close the interval, remove the Claim. Raises Conflict unless it is Gone or fenced."""
         rules.may_take(writer)
-        await self._committer.submit(lambda tx: _release(tx, _claim(key), self._kinds, writer, fenced=fenced))
+        await self._committer.submit(
+            lambda tx: _release(tx, _claim(key), kinds=self._kinds, writer=writer, fenced=fenced)
+        )
 
     async def set_quota(self, scope: str, quota: Quota) -> None:
         """Bounds of a scope. Raises Invalid where it is none."""
-        await self._committer.submit(lambda tx: set_bounds(tx, scope, quota))
+        await self._committer.submit(lambda tx: set_bounds(tx, scope, wanted=quota))
 
     async def use(self, scope: str) -> Sequence[Use]:
         """Each meter of the scope."""
-        rows = self._reader.session().execute(quota.USE, {"of_scope": scope}).fetchall()
+        rows = self._reader.session.execute(quota.USE, {"of_scope": scope}).fetchall()
         return [quota.read_use(row) for row in rows]
 
     async def devices(self) -> Sequence[DeviceUse]:
@@ -92,7 +100,7 @@ class CapacityTable:
         rows = await self._reader.rows(hardware.ALL_DEVICES)
         return [DeviceUse(host, device, model, claim, bool(lost)) for host, device, model, claim, lost in rows]
 
-    def _document(self, key: Key, spec: ClaimSpec, metadata: Mapping[str, Any]) -> Document:
+    def _document(self, key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any]) -> Document:
         said = {
             "kind": CLAIM,
             "metadata": {**metadata, "name": key.name, "namespace": key.namespace},
@@ -116,7 +124,7 @@ def _withdraw(tx: Tx, host: str) -> None:
     hardware.withdraw(tx, host)
 
 
-def _take(tx: Tx, claim: Wanted, kinds: Mapping[str, StoreKind], writer: Writer) -> Stored:
+def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writer) -> Stored:
     key, spec, said = claim
     row = find(tx, _claim(key))
     if row is not None:
@@ -124,15 +132,15 @@ def _take(tx: Tx, claim: Wanted, kinds: Mapping[str, StoreKind], writer: Writer)
         if (held.workload, held.host) != (spec.workload, spec.host):
             raise Conflict(f"{row.key} exists and belongs to another workload, replica or host")
         return row.stored()
-    document = documents.fresh(said, _claim(key), kinds[CLAIM], now=tx.now)
+    document = documents.fresh(said, _claim(key), facts=kinds[CLAIM], now=tx.now)
     document["status"] = {"phase": "Pending"}
     require_owners(tx, document)
     uid = document["metadata"]["uid"]
-    models = hardware.take(tx, spec, uid)
-    quota.take(tx, key.namespace, spec.tenant, _amounts(spec, models))
-    saved = save(tx, document, None)
-    ledger.open_interval(tx, spec, key.namespace, uid)
-    audit.append(tx, writer, "take", saved.key, uid)
+    models = hardware.take(tx, spec, uid=uid)
+    quota.take(tx, key.namespace, tenant=spec.tenant, amounts=_amounts(spec, models))
+    saved = save(tx, document, before=None)
+    ledger.open_interval(tx, spec, project=key.namespace, claim_uid=uid)
+    audit.append(tx, writer, verb="take", key=saved.key, uid=uid)
     return saved.stored()
 
 
@@ -142,18 +150,18 @@ def _amounts(spec: ClaimSpec, models: Counter[str]) -> dict[str, int]:
     return amounts | {"devices/*": models.total()}
 
 
-def _amend(tx: Tx, key: Key, intent: Document, writer: Writer) -> Stored:
+def _amend(tx: Tx, key: Key, *, intent: Document, writer: Writer) -> Stored:
     row = load(tx, key)
     document = row.document()
     if document["spec"].get("intent", {}) == intent or documents.deleting(document):
         return row.stored()
     document["spec"] = {**document["spec"], "intent": intent}
     document["metadata"]["generation"] += 1
-    audit.append(tx, writer, "amend", key, row.uid)
-    return save(tx, document, row).stored()
+    audit.append(tx, writer, verb="amend", key=key, uid=row.uid)
+    return save(tx, document, before=row).stored()
 
 
-def _release(tx: Tx, key: Key, kinds: Mapping[str, StoreKind], writer: Writer, *, fenced: bool) -> None:
+def _release(tx: Tx, key: Key, *, kinds: Mapping[str, StoreKind], writer: Writer, fenced: bool) -> None:
     row = find(tx, key)
     if row is None:
         return
@@ -161,7 +169,7 @@ def _release(tx: Tx, key: Key, kinds: Mapping[str, StoreKind], writer: Writer, *
     if not fenced and document.get("status", {}).get("phase") != "Gone":
         raise Conflict(f"{key} is not gone from host {row.host}: its agent has not said so")
     spec = ClaimSpec.model_validate(document["spec"])
-    models = hardware.free(tx, spec, row.uid)
-    quota.give(tx, key.namespace, spec.tenant, _amounts(spec, models))
+    models = hardware.free(tx, spec, uid=row.uid)
+    quota.give(tx, key.namespace, tenant=spec.tenant, amounts=_amounts(spec, models))
     ledger.close_interval(tx, row.uid)
-    finish_deletion(tx, row, writer, kinds, verb="release")
+    finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")

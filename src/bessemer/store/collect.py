@@ -28,51 +28,51 @@ _OWNERS = select(dependents.c.owner).where(of(dependents.c.uid))
 _FORGET = delete(dependents).where(of(dependents.c.owner))
 
 
-def begin_deletion(tx: Tx, row: Row, writer: Writer, kinds: Kinds) -> Row:
+def begin_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds) -> Row:
     """Mark what something must be done for first; remove the rest. Harmless when repeated."""
     document = row.document()
     if row.key.kind != CLAIM and not documents.finalizers(document):
-        return finish_deletion(tx, row, writer, kinds)
-    return mark(tx, row, writer, "delete")
+        return finish_deletion(tx, row, writer=writer, kinds=kinds)
+    return mark(tx, row, writer=writer, verb="delete")
 
 
-def mark(tx: Tx, row: Row, writer: Writer, verb: str) -> Row:
+def mark(tx: Tx, row: Row, *, writer: Writer, verb: str) -> Row:
     """Set deletionTimestamp, once."""
     document = row.document()
     if documents.deleting(document):
         return row
-    audit.append(tx, writer, verb, row.key, row.uid)
-    return save(tx, documents.doomed(document, now=tx.now), row)
+    audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid)
+    return save(tx, documents.doomed(document, now=tx.now), before=row)
 
 
-def finish_deletion(tx: Tx, row: Row, writer: Writer, kinds: Kinds, *, verb: str = "delete") -> Row:
+def finish_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str = "delete") -> Row:
     """Remove the row and begin the deletion of what it owned. Answers the row with the deletion's revision.
 
     Raises Conflict for a project in which something is left: it would belong to nobody.
     """
     if row.key.kind == PROJECT:
-        _require_empty(tx, row.key.name, kinds)
-    first = _drop(tx, row, writer, kinds, verb)
+        _require_empty(tx, row.key.name, kinds=kinds)
+    first = _drop(tx, row, writer=writer, kinds=kinds, verb=verb)
     orphaned = deque(_orphans(tx, row.uid))
     while orphaned:
         dependent = orphaned.popleft()
         if dependent.key.kind == CLAIM or documents.finalizers(dependent.document()):
-            mark(tx, dependent, writer, "collect")
+            mark(tx, dependent, writer=writer, verb="collect")
         else:
-            _drop(tx, dependent, writer, kinds, "collect")
+            _drop(tx, dependent, writer=writer, kinds=kinds, verb="collect")
             orphaned.extend(_orphans(tx, dependent.uid))
     return first
 
 
-def _drop(tx: Tx, row: Row, writer: Writer, kinds: Kinds, verb: str) -> Row:
+def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
     facts = kinds.get(row.key.kind)
     if facts is not None and facts.meter:
-        quota.count(tx, row.key.namespace, facts.meter, -1)
-    audit.append(tx, writer, verb, row.key, row.uid)
+        quota.count(tx, row.key.namespace, meter=facts.meter, by=-1)
+    audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid)
     return remove(tx, row)
 
 
-def _require_empty(tx: Tx, project: str, kinds: Kinds) -> None:
+def _require_empty(tx: Tx, project: str, *, kinds: Kinds) -> None:
     for kind, facts in kinds.items():
         if facts.namespaced and kind != EVENT and tx.one(_ANY, of_kind=kind, of_namespace=project) is not None:
             raise Conflict(f"project {project} still holds a {kind}")

@@ -91,7 +91,7 @@ def key_of(document: Document, kinds: Mapping[str, StoreKind]) -> Key:
     return Key(str(kind), namespace, name)
 
 
-def fresh(document: Document, key: Key, facts: StoreKind, *, now: float) -> Document:
+def fresh(document: Document, key: Key, *, facts: StoreKind, now: float) -> Document:
     """A new object's body out of what its writer said. It has no status yet."""
     said = document["metadata"]
     finalizers = list(dict.fromkeys([*said.get("finalizers", ()), *([facts.finalizer] if facts.finalizer else ())]))
@@ -119,7 +119,7 @@ def fresh(document: Document, key: Key, facts: StoreKind, *, now: float) -> Docu
     }
 
 
-def check(said: Mapping[str, Any], uid: str, revision: int, key: Key) -> None:
+def check(said: Mapping[str, Any], uid: str, *, revision: int, key: Key) -> None:
     """Preconditions in a body's metadata. Raises Conflict."""
     if said.get("uid") and said["uid"] != uid:
         raise Conflict(f"{key} is another object now: its uid is {uid}")
@@ -162,7 +162,7 @@ def merged_status(old: Document, said: Document, *, keep: Sequence[str] = ()) ->
     return _with_status(old, status)
 
 
-def merged_field(old: Document, said: Document, field: str) -> Document:
+def merged_field(old: Document, said: Document, *, field: str) -> Document:
     """``old`` with one field of the status of ``said``."""
     status = dict(old.get("status", {}))
     if field in said.get("status", {}):

@@ -49,10 +49,10 @@ class EventTable:
     async def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
         """Note that it happened, or that it happened again."""
         kind = "Warning" if warning else "Normal"
-        await self._committer.submit(lambda tx: _emit(tx, key, uid, (kind, reason, message[:_MESSAGE_MAX])))
+        await self._committer.submit(lambda tx: _emit(tx, key, uid=uid, words=(kind, reason, message[:_MESSAGE_MAX])))
 
 
-def _emit(tx: Tx, about: Key, uid: str, words: tuple[str, str, str]) -> None:
+def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:
     digest = hashlib.sha256("\0".join((uid, *words)).encode()).hexdigest()[:16]
     key = Key(EVENT, about.namespace or "default", f"{about.name[:_NAME_MAX]}.{digest}")
     now = rfc3339(tx.now)
@@ -61,21 +61,21 @@ def _emit(tx: Tx, about: Key, uid: str, words: tuple[str, str, str]) -> None:
         document = row.document()
         document["count"] += 1
         document["lastTimestamp"] = now
-        save(tx, document, row)
+        save(tx, document, before=row)
         return
-    saved = save(tx, _new(key, about, uid, words, at=tx.now), None)
-    own(tx, saved.uid, [uid])
+    saved = save(tx, _new(key, about, uid=uid, words=words, at=tx.now), before=None)
+    own(tx, saved.uid, owners=[uid])
     surplus = tx.one(_COUNT, of_owner=uid)[0] - PER_OBJECT_MAX
     if surplus > 0:
         for old in tx.all(_OLDEST, of_owner=uid, count=surplus):
             remove(tx, Row.of(old))
 
 
-def _new(key: Key, about: Key, uid: str, words: tuple[str, str, str], *, at: float) -> Document:
+def _new(key: Key, about: Key, *, uid: str, words: tuple[str, str, str], at: float) -> Document:
     involved: dict[str, Any] = {"apiVersion": API_VERSION, "kind": about.kind, "name": about.name, "uid": uid}
     if about.namespace:
         involved["namespace"] = about.namespace
-    document = fresh({"metadata": {}}, key, FACTS, now=at)
+    document = fresh({"metadata": {}}, key, facts=FACTS, now=at)
     del document["spec"]
     return document | {
         "involvedObject": involved,

@@ -135,13 +135,18 @@ class Feed:
         """Offer the changes of one commit."""
         self.revision = revision
         for entry in entries:
-            key = entry.change.key
-            for bucket in {(key.kind, "", ""), (key.kind, "host", entry.change.host), (key.kind, "name", key.name)}:
-                for watcher in self._buckets.get(bucket, ()):
-                    if not watcher.offer(entry):
-                        self._metrics.watcher_overflows += 1
+            kind, _, name = entry.change.key
+            self._offer((kind, "", ""), entry)
+            self._offer((kind, "name", name), entry)
+            if entry.change.host:
+                self._offer((kind, "host", entry.change.host), entry)
         if revision // QUIET_MAX != (revision - len(entries)) // QUIET_MAX:
             self.mark()
+
+    def _offer(self, bucket: Bucket, entry: Entry) -> None:
+        for watcher in self._buckets.get(bucket, ()):
+            if not watcher.offer(entry):
+                self._metrics.watcher_overflows += 1
 
     def mark(self) -> None:
         """Let every watcher bookmark the present revision."""

@@ -77,18 +77,18 @@ _DROP_HOST = (
 )
 
 
-def declare(tx: Tx, host: str, inventory: Inventory, *, overcommit_milli: int, schedulable: bool) -> None:
+def declare(tx: Tx, host: str, *, inventory: Inventory, overcommit_milli: int, schedulable: bool) -> None:
     """Let the rows of a host be what was found there. A hardware thread counts 1000 milli-cores, times overcommit."""
     row = tx.one(_HOST, of_host=host)
     if row is None:
         tx.run(_ADD_HOST, host=host, schedulable=int(schedulable))
     elif row[0] != schedulable:
         tx.run(_SET_HOST, of_host=host, schedulable=int(schedulable))
-    _declare_nodes(tx, host, inventory, overcommit_milli)
-    _declare_devices(tx, host, inventory)
+    _declare_nodes(tx, host, inventory=inventory, overcommit_milli=overcommit_milli)
+    _declare_devices(tx, host, inventory=inventory)
 
 
-def _declare_nodes(tx: Tx, host: str, inventory: Inventory, overcommit_milli: int) -> None:
+def _declare_nodes(tx: Tx, host: str, *, inventory: Inventory, overcommit_milli: int) -> None:
     current = {row[0]: (row[1], row[2]) for row in tx.all(_NODES, of_host=host)}
     found = {node.id: (node.threads * overcommit_milli, node.memory_bytes) for node in inventory.numa}
     for node, (cores, memory) in found.items():
@@ -109,7 +109,7 @@ def _declare_nodes(tx: Tx, host: str, inventory: Inventory, overcommit_milli: in
             tx.run(_SET_NODE, of_host=host, of_node=node, milli_cores=0, memory_bytes=0)
 
 
-def _declare_devices(tx: Tx, host: str, inventory: Inventory) -> None:
+def _declare_devices(tx: Tx, host: str, *, inventory: Inventory) -> None:
     current = {row[0]: row for row in tx.all(_DEVICES, of_host=host)}
     found = {device.id: device for device in inventory.devices}
     for device in found.values():
@@ -137,7 +137,7 @@ def withdraw(tx: Tx, host: str) -> None:
         tx.run(statement, of_host=host)
 
 
-def take(tx: Tx, spec: ClaimSpec, uid: str) -> Counter[str]:
+def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
     """Give the claim what its spec names; answers its devices by model. Raises Taken, saying what was lost."""
     row = tx.one(_HOST, of_host=spec.host)
     if row is None:
@@ -154,12 +154,12 @@ def take(tx: Tx, spec: ClaimSpec, uid: str) -> Counter[str]:
     for device in spec.devices:
         taken = tx.one(_USE_DEVICE, of_host=spec.host, of_device=device, claim=uid)
         if taken is None:
-            raise Taken(_why_not(tx, spec.host, device))
+            raise Taken(_why_not(tx, spec.host, device=device))
         models[taken[0]] += 1
     return models
 
 
-def free(tx: Tx, spec: ClaimSpec, uid: str) -> Counter[str]:
+def free(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
     """Take it back; answers the devices by model. What was lost is forgotten."""
     models = Counter(model for (model,) in tx.all(_HELD, of_claim=uid))
     tx.run(_FORGET_LOST, of_claim=uid)
@@ -173,7 +173,7 @@ def _share(part: Allocation) -> dict[str, int]:
     return {"cores": part.milli_cores, "memory": part.memory_bytes}
 
 
-def _why_not(tx: Tx, host: str, device: str) -> str:
+def _why_not(tx: Tx, host: str, *, device: str) -> str:
     row = tx.one(_LOOK_DEVICE, of_host=host, of_device=device)
     if row is None:
         return f"device {device} is not on host {host} any more"

@@ -49,7 +49,7 @@ _CLAMP = (
 class LeaseTable:
     """Implements `ports.Leases`."""
 
-    def __init__(self, committer: Committer, reader: Reader, clock: Clock) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, clock: Clock) -> None:
         self._committer = committer
         self._reader = reader
         self._clock = clock
@@ -76,7 +76,7 @@ class LeaseTable:
     async def held(self, prefix: str) -> Sequence[Lease]:
         """Every lease under a prefix that has a holder, run out or not."""
         values = {"first": prefix, "beyond": prefix + "\U0010ffff"}
-        return [self._lease(row) for row in self._reader.session().execute(_UNDER, values).fetchall()]
+        return [self._lease(row) for row in self._reader.session.execute(_UNDER, values).fetchall()]
 
     def _now(self) -> float:
         return self._start + self._clock.monotonic()

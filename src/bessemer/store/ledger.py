@@ -82,10 +82,10 @@ class LedgerTable:
         wrong = [name for name, value in quantities.items() if name not in _QUANTITIES or value < 0]
         if wrong:
             raise Invalid(f"{', '.join(wrong)}: no quantity of a ledger row, or less than nothing")
-        return await self._committer.submit(lambda tx: _correct(tx, row, quantities, writer))
+        return await self._committer.submit(lambda tx: _correct(tx, row, quantities=quantities, writer=writer))
 
 
-def open_interval(tx: Tx, spec: ClaimSpec, project: str, claim_uid: str) -> None:
+def open_interval(tx: Tx, spec: ClaimSpec, *, project: str, claim_uid: str) -> None:
     """A claim begins."""
     _append(
         tx,
@@ -108,7 +108,7 @@ def open_interval(tx: Tx, spec: ClaimSpec, project: str, claim_uid: str) -> None
     )
 
 
-def follow(tx: Tx, claim_uid: str, phase: str) -> None:
+def follow(tx: Tx, claim_uid: str, *, phase: str) -> None:
     """The claim's agent reports a phase: a row where the billing state moves. Raises Invalid for an unknown phase."""
     state = BILLING.get(phase)
     if state is None:
@@ -195,11 +195,11 @@ def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> None:
     )
 
 
-def _correct(tx: Tx, number: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
+def _correct(tx: Tx, number: int, *, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
     row = tx.one(_ROW, of_id=number)
     if row is None:
         raise NotFound(f"there is no ledger row {number}")
     old = dict(zip(_FIELDS[1:], row[1:], strict=True))
     entry = _append(tx, **{**old, **quantities, "kind": "correction", "corrects": number, "at": int(tx.now)})
-    audit.append(tx, writer, "correct", Key("LedgerEntry", "", str(number)), "")
+    audit.append(tx, writer, verb="correct", key=Key("LedgerEntry", "", str(number)), uid="")
     return entry

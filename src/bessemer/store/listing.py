@@ -29,16 +29,16 @@ class Listing:
 
     def __init__(self, flat: frozenset[str]) -> None:
         self._flat = flat
-        self._all = _variants(ROWS, objects, of(objects.c.kind))
+        self._all = _variants(ROWS, objects, start=of(objects.c.kind))
         counted = select(func.count()).select_from(objects)
-        self._count = _variants(counted, objects, of(objects.c.kind), ordered=False)
+        self._count = _variants(counted, objects, start=of(objects.c.kind), ordered=False)
         same = and_(*(objects.c[name] == labels.c[name] for name in ("kind", "namespace", "name")))
         labelled = and_(of(labels.c.kind), of(labels.c.label), of(labels.c.value))
-        self._labelled = _variants(ROWS.select_from(labels.join(objects, same)), labels, labelled)
+        self._labelled = _variants(ROWS.select_from(labels.join(objects, same)), labels, start=labelled)
         few = select(labels.c.name).where(labelled).limit(_FEW).subquery()
         self._frequency = select(func.count()).select_from(few)
 
-    def reads(self, session: Session, scope: Scope, after: Place) -> Iterator[Read]:
+    def reads(self, session: Session, scope: Scope, *, after: Place) -> Iterator[Read]:
         """What together reads the scope from ``after`` on; of labels, one is answered for."""
         statements, label = self._all, {}
         if scope.labels:
@@ -76,7 +76,7 @@ class Listing:
                 yield base | place | ({} if name is None else {"of_name": name})
 
 
-def _variants(statement: Any, by: Any, start: Any, *, ordered: bool = True) -> dict[tuple[bool, bool, bool], Any]:
+def _variants(statement: Any, by: Any, *, start: Any, ordered: bool = True) -> dict[tuple[bool, bool, bool], Any]:
     """The statement for each choice of (namespace, host, name) given; ``by`` is the table whose index leads."""
     found = {}
     for namespace, host, name in product((False, True), repeat=3):

@@ -25,7 +25,7 @@ class Metrics:
     snapshots: int = 0
     compacted: int = 0
 
-    def committed(self, operations: int, changes: int, seconds: float) -> None:
+    def committed(self, operations: int, changes: int, *, seconds: float) -> None:
         """One group stands."""
         self.groups += 1
         self.operations += operations

@@ -27,7 +27,7 @@ from bessemer.store.writer import Committer, Tx
 class ObjectTable:
     """Implements `ports.Objects`."""
 
-    def __init__(self, committer: Committer, reader: Reader, feed: Feed, kinds: Mapping[str, StoreKind]) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, feed: Feed, kinds: Mapping[str, StoreKind]) -> None:
         self._committer = committer
         self._reader = reader
         self._feed = feed
@@ -46,7 +46,9 @@ class ObjectTable:
         said = documents.settled(body)
         key = documents.key_of(said, self._kinds)
         rules.may_write_main(key, writer)
-        return await self._committer.submit(lambda tx: _create(tx, said, key, self._kinds, writer), dry_run=dry_run)
+        return await self._committer.submit(
+            lambda tx: _create(tx, said, key=key, kinds=self._kinds, writer=writer), dry_run=dry_run
+        )
 
     async def replace(
         self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
@@ -57,14 +59,18 @@ class ObjectTable:
         if part == "main":
             rules.may_write_main(key, writer)
             return await self._committer.submit(
-                lambda tx: _replace_main(tx, said, key, self._kinds, writer), dry_run=dry_run
+                lambda tx: _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), dry_run=dry_run
             )
-        return await self._committer.submit(lambda tx: _replace_part(tx, said, key, part, writer), dry_run=dry_run)
+        return await self._committer.submit(
+            lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer), dry_run=dry_run
+        )
 
     async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
         """Delete, or set deletionTimestamp while finalizers stand. Raises NotFound, Conflict, Forbidden."""
         rules.may_write_main(key, writer)
-        return await self._committer.submit(lambda tx: _delete(tx, key, self._kinds, writer, uid=uid), dry_run=dry_run)
+        return await self._committer.submit(
+            lambda tx: _delete(tx, key, kinds=self._kinds, writer=writer, uid=uid), dry_run=dry_run
+        )
 
     async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
         """Every change after ``since``, in order, for ever; see `ports.Objects.watch`. Raises Expired."""
@@ -92,12 +98,9 @@ class ObjectTable:
             if watcher.lagging:
                 watcher.lagging = False  # from here on the queue fills again, from the feed's revision on
                 until = self._feed.revision
-                while position < until:
-                    end = min(position + WINDOW, until)
-                    for change in self._reader.history(watcher.scope, position, end):
-                        yield change
-                    position = end
-                    await asyncio.sleep(0)
+                async for change in self._history(watcher.scope, position, until=until):
+                    yield change
+                position = max(position, until)
             while watcher.queue:
                 change = watcher.queue.popleft()
                 if change.revision > position:
@@ -113,21 +116,27 @@ class ObjectTable:
                     continue
             await watcher.wait()
 
+    async def _history(self, scope: Scope, since: int, *, until: int) -> AsyncIterator[Change]:
+        for start in range(since, until, WINDOW):
+            for change in self._reader.history(scope, start, until=min(start + WINDOW, until)):
+                yield change
+            await asyncio.sleep(0)
+
 
 Kinds = Mapping[str, StoreKind]
 
 
-def _create(tx: Tx, said: Document, key: Key, kinds: Kinds, writer: Writer) -> Stored:
+def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -> Stored:
     facts = kinds[key.kind]
     if find(tx, key) is not None:
         raise AlreadyExists(f"{key} exists already")
-    document = documents.fresh(said, key, facts, now=tx.now)
+    document = documents.fresh(said, key, facts=facts, now=tx.now)
     _require_open(tx, key)
     require_owners(tx, document)
     if facts.meter:
-        quota.count(tx, key.namespace, facts.meter, 1)
-    row = save(tx, document, None)
-    audit.append(tx, writer, "create", key, row.uid)
+        quota.count(tx, key.namespace, meter=facts.meter, by=1)
+    row = save(tx, document, before=None)
+    audit.append(tx, writer, verb="create", key=key, uid=row.uid)
     return row.stored()
 
 
@@ -145,39 +154,39 @@ def require_owners(tx: Tx, document: Document) -> None:
             raise Conflict(f"the owner of {document['kind']} {document['metadata']['name']} does not exist any more")
 
 
-def _replace_main(tx: Tx, said: Document, key: Key, kinds: Kinds, writer: Writer) -> Stored:
+def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -> Stored:
     row = load(tx, key)
     old = row.document()
-    documents.check(said["metadata"], row.uid, row.revision, key)
+    documents.check(said["metadata"], row.uid, revision=row.revision, key=key)
     keep = kinds[key.kind].finalizer if writer.kind == "user" else ""
     document = documents.merged_main(old, said, keep_finalizer=keep)
     if document == old:
         return row.stored()
     if documents.deleting(old) and not documents.finalizers(document):
-        return finish_deletion(tx, row._replace(body=documents.encode(document)), writer, kinds).stored()
+        return finish_deletion(tx, row._replace(body=documents.encode(document)), writer=writer, kinds=kinds).stored()
     if documents.owners_of(document) != documents.owners_of(old):
         require_owners(tx, document)
-    saved = save(tx, document, row)
-    audit.append(tx, writer, "update", key, row.uid)
+    saved = save(tx, document, before=row)
+    audit.append(tx, writer, verb="update", key=key, uid=row.uid)
     return saved.stored()
 
 
-def _replace_part(tx: Tx, said: Document, key: Key, part: Part, writer: Writer) -> Stored:
+def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer) -> Stored:
     row = load(tx, key)
-    rules.may_write_part(key, row.host, part, writer)
+    rules.may_write_part(key, row.host, part=part, writer=writer)
     old = row.document()
-    documents.check(said["metadata"], row.uid, row.revision, key)
+    documents.check(said["metadata"], row.uid, revision=row.revision, key=key)
     if part == "report":
-        document = documents.merged_field(old, said, "report")
+        document = documents.merged_field(old, said, field="report")
     else:
         document = documents.merged_status(old, said, keep=("report",) if key.kind == HOST else ())
     if document == old:
         return row.stored()
     if key.kind == CLAIM:
-        ledger.follow(tx, row.uid, _phase(document))
-    saved = save(tx, document, row)
+        ledger.follow(tx, row.uid, phase=_phase(document))
+    saved = save(tx, document, before=row)
     if writer.kind in ("user", "system"):
-        audit.append(tx, writer, f"update {part}", key, row.uid)
+        audit.append(tx, writer, verb=f"update {part}", key=key, uid=row.uid)
     return saved.stored()
 
 
@@ -188,7 +197,7 @@ def _phase(document: Document) -> str:
     return phase
 
 
-def _delete(tx: Tx, key: Key, kinds: Kinds, writer: Writer, *, uid: str) -> Stored:
+def _delete(tx: Tx, key: Key, *, kinds: Kinds, writer: Writer, uid: str) -> Stored:
     row = load(tx, key)
-    documents.check({"uid": uid}, row.uid, row.revision, key)
-    return begin_deletion(tx, row, writer, kinds).stored()
+    documents.check({"uid": uid}, row.uid, revision=row.revision, key=key)
+    return begin_deletion(tx, row, writer=writer, kinds=kinds).stored()

@@ -42,15 +42,15 @@ def scopes(project: str, tenant: str) -> Iterator[str]:
         yield f"tenant/{tenant}"
 
 
-def take(tx: Tx, project: str, tenant: str, amounts: Mapping[str, int]) -> None:
+def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
     """Use more of each meter, in every scope. Raises QuotaExceeded."""
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount and not tx.run(_TAKE, of_scope=scope, of_meter=meter, amount=amount):
-                _first_use(tx, scope, meter, amount)
+                _first_use(tx, scope, meter=meter, amount=amount)
 
 
-def give(tx: Tx, project: str, tenant: str, amounts: Mapping[str, int]) -> None:
+def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
     """Use less of each meter."""
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
@@ -58,13 +58,13 @@ def give(tx: Tx, project: str, tenant: str, amounts: Mapping[str, int]) -> None:
                 tx.run(_GIVE, of_scope=scope, of_meter=meter, amount=amount)
 
 
-def count(tx: Tx, project: str, meter: str, by: int) -> None:
+def count(tx: Tx, project: str, *, meter: str, by: int) -> None:
     """One object of a counted kind more, or less. Raises QuotaExceeded."""
     move = take if by > 0 else give
-    move(tx, project, tenant_of(project), {meter: abs(by)})
+    move(tx, project, tenant=tenant_of(project), amounts={meter: abs(by)})
 
 
-def _first_use(tx: Tx, scope: str, meter: str, amount: int) -> None:
+def _first_use(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
     row = tx.one(_LOOK, of_scope=scope, of_meter=meter)
     if row is None:
         tx.run(_INSERT, scope=scope, meter=meter, used=amount, bound=None)
@@ -86,7 +86,7 @@ def bounds(wanted: Quota) -> dict[str, int]:
     return found
 
 
-def set_bounds(tx: Tx, scope: str, wanted: Quota) -> None:
+def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
     """Let the bounds of the scope be these, and no others."""
     kind, _, name = scope.partition("/")
     if kind not in _WHO or not name:

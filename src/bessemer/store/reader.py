@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Change, Key
 from bessemer.store.documents import read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
-from bessemer.store.listing import Listing
+from bessemer.store.listing import Listing, Place
 from bessemer.store.metrics import Metrics
 from bessemer.store.rows import LOAD, Row, place
 from bessemer.store.schema import changes, of
@@ -79,29 +79,26 @@ class Reader:
         self._connect = connect
         self._clock = clock
         self._metrics = metrics
-        self._session = connect()
+        self.session = connect()
+        """The connection for single statements."""
         self._listing = Listing(flat)
         self._idle: list[Session] = []
         self._held: dict[str, _Snapshot] = {}
 
-    def session(self) -> Session:
-        """The connection for single statements."""
-        return self._session
-
     def get(self, key: Key) -> Stored:
         """One object. Raises NotFound."""
-        row = self._session.execute(LOAD, place(key)).fetchone()
+        row = self.session.execute(LOAD, place(key)).fetchone()
         if row is None:
             raise NotFound(f"{key} does not exist")
         return Row.of(row).stored()
 
     def revision(self) -> int:
         """The last committed one."""
-        return read_counter(self._session, "revision")
+        return read_counter(self.session, "revision")
 
     def floor(self) -> int:
         """History holds every change after this one."""
-        return read_counter(self._session, "floor")
+        return read_counter(self.session, "floor")
 
     async def rows(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a longer read, of one revision, in slices."""
@@ -124,8 +121,8 @@ class Reader:
         token, place_after = _read_token(after)
         snapshot = self._resume(token) if token else self._open()
         try:
-            items, more = await self._read(snapshot.session, scope, limit, place_after)
-            remaining = self._remaining(snapshot.session, scope, items[-1].key) if more else 0
+            items, more = await self._read(snapshot.session, scope, limit=limit, after=place_after)
+            remaining = self._remaining(snapshot.session, scope, last=items[-1].key) if more else 0
         except BaseException:
             self._close(snapshot)
             raise
@@ -138,24 +135,25 @@ class Reader:
         self._metrics.snapshots = len(self._held)
         return Page(items, snapshot.revision, _write_token(token, items[-1].key), remaining)
 
-    async def _read(
-        self, session: Session, scope: Scope, limit: int, after: tuple[str, str]
-    ) -> tuple[list[Stored], bool]:
+    async def _read(self, session: Session, scope: Scope, *, limit: int, after: Place) -> tuple[list[Stored], bool]:
         items: list[Stored] = []
-        for statement, values in self._listing.reads(session, scope, after):
-            cursor = session.execute(statement, values)
-            while rows := cursor.fetchmany(SLICE):
-                for row in rows:
-                    if not _fits(scope, row):
-                        continue
-                    if limit and len(items) == limit:
-                        return items, True
-                    items.append(Row.of(row).stored())
-                if len(rows) == SLICE:
-                    await asyncio.sleep(0)
+        async for rows in self._slices(session, scope, after=after):
+            for row in rows:
+                if limit and len(items) == limit:
+                    return items, True
+                items.append(Row.of(row).stored())
         return items, False
 
-    def _remaining(self, session: Session, scope: Scope, last: Key) -> int:
+    async def _slices(self, session: Session, scope: Scope, *, after: Place) -> AsyncIterator[list[Any]]:
+        """The rows of the scope, some at a time, with a turn for others between."""
+        for statement, values in self._listing.reads(session, scope, after=after):
+            cursor = session.execute(statement, values)
+            while rows := cursor.fetchmany(SLICE):
+                yield [row for row in rows if _fits(scope, row)]
+                if len(rows) == SLICE:
+                    await asyncio.sleep(0)
+
+    def _remaining(self, session: Session, scope: Scope, *, last: Key) -> int:
         """How many follow; 0 where a label selector would make the count dear."""
         if scope.labels or scope.names is not None:
             return 0
@@ -196,18 +194,18 @@ class Reader:
         """Close every connection."""
         for snapshot in self._held.values():
             snapshot.session.close()
-        for session in (*self._idle, self._session):
+        for session in (*self._idle, self.session):
             session.close()
 
     # --- history ------------------------------------------------------------------------------------------------
 
-    def history(self, scope: Scope, since: int, until: int) -> list[Change]:
+    def history(self, scope: Scope, since: int, *, until: int) -> list[Change]:
         """What the scope saw after ``since``, up to ``until``. Raises Expired where that is gone."""
         values: dict[str, Any] = {"since": since, "until": until, "of_kind": scope.kind}
         if scope.host:
-            rows = self._session.execute(_CHANGES_ON_HOST, {**values, "of_host": scope.host}).fetchall()
+            rows = self.session.execute(_CHANGES_ON_HOST, {**values, "of_host": scope.host}).fetchall()
         else:
-            rows = self._session.execute(_CHANGES, values).fetchall()
+            rows = self.session.execute(_CHANGES, values).fetchall()
         if since < self.floor():  # after the read: what was dropped meanwhile is noticed
             raise Expired("history does not reach back so far: list again")
         found = (seen(scope, _entry(row)) for row in rows)

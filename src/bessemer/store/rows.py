@@ -101,7 +101,7 @@ def exists(tx: Tx, uid: str) -> bool:
     return tx.one(_EXISTS, of_uid=uid) is not None
 
 
-def save(tx: Tx, document: Document, before: Row | None) -> Row:
+def save(tx: Tx, document: Document, *, before: Row | None) -> Row:
     """Write a new body and its change; the body gets the revision."""
     metadata = document["metadata"]
     revision = tx.next_revision()
@@ -125,15 +125,15 @@ def save(tx: Tx, document: Document, before: Row | None) -> Row:
     }
     if before is None:
         tx.run(_INSERT, **key._asdict(), uid=row.uid, host=row.host, **values)
-        own(tx, row.uid, owners_of(document))
-        _append(tx, 0, row, "")
+        own(tx, row.uid, owners=owners_of(document))
+        _append(tx, 0, row=row, labels_before="")
     else:
         tx.run(_UPDATE, **place(key), **values)
         if owners_of(document) != owners_of(before.document()):
             tx.run(_DISOWN, of_uid=row.uid)
-            own(tx, row.uid, owners_of(document))
-        _append(tx, 1, row, before.labels)
-    _index(tx, key, before.labels if before is not None else "", row.labels)
+            own(tx, row.uid, owners=owners_of(document))
+        _append(tx, 1, row=row, labels_before=before.labels)
+    _index(tx, key, before=before.labels if before is not None else "", after=row.labels)
     return row
 
 
@@ -145,20 +145,20 @@ def remove(tx: Tx, before: Row) -> Row:
     row = before._replace(revision=revision, body=encode(document))
     tx.run(_DELETE, **place(row.key))
     tx.run(_DISOWN, of_uid=row.uid)
-    _index(tx, row.key, before.labels, "")
+    _index(tx, row.key, before=before.labels, after="")
     if row.key.kind != EVENT:
         tx.run(_UNSEAL, of_uid=row.uid)
-    _append(tx, 2, row, before.labels)
+    _append(tx, 2, row=row, labels_before=before.labels)
     return row
 
 
-def own(tx: Tx, uid: str, owners: list[str]) -> None:
+def own(tx: Tx, uid: str, *, owners: list[str]) -> None:
     """Note whom an object goes with."""
     for owner in dict.fromkeys(owners):
         tx.run(_OWNED, owner=owner, uid=uid)
 
 
-def _index(tx: Tx, key: Key, before: str, after: str) -> None:
+def _index(tx: Tx, key: Key, *, before: str, after: str) -> None:
     if before == after:
         return
     old, new = read_labels(before), read_labels(after)
@@ -168,7 +168,7 @@ def _index(tx: Tx, key: Key, before: str, after: str) -> None:
         tx.run(_LABEL, **key._asdict(), label=label, value=value)
 
 
-def _append(tx: Tx, kind: int, row: Row, labels_before: str) -> None:
+def _append(tx: Tx, kind: int, *, row: Row, labels_before: str) -> None:
     key = row.key
     tx.run(
         _CHANGE,

@@ -31,7 +31,7 @@ def may_write_main(key: Key, writer: Writer) -> None:
         raise Forbidden(f"{name(writer)} writes no {key.kind}")
 
 
-def may_write_part(key: Key, host: str, part: Part, writer: Writer) -> None:
+def may_write_part(key: Key, host: str, *, part: Part, writer: Writer) -> None:
     """Replace ``status`` or ``report``; ``host`` is the one that a Claim stands on. Raises Forbidden."""
     if part == "report":
         if key.kind != HOST:

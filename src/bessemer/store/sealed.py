@@ -36,7 +36,7 @@ def cipher(key: bytes) -> ChaCha20Poly1305:
 class SealedTable:
     """Implements `ports.Sealed`."""
 
-    def __init__(self, committer: Committer, reader: Reader, cipher: ChaCha20Poly1305) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, cipher: ChaCha20Poly1305) -> None:
         self._committer = committer
         self._reader = reader
         self._cipher = cipher
@@ -56,7 +56,7 @@ class SealedTable:
 
     async def get(self, uid: str, field: str) -> bytes | None:
         """The secret, or None. Raises Unavailable where it cannot be opened with this key."""
-        row = self._reader.session().execute(_READ, {"of_uid": uid, "of_field": field}).fetchone()
+        row = self._reader.session.execute(_READ, {"of_uid": uid, "of_field": field}).fetchone()
         if row is None:
             return None
         nonce, ciphertext = row[0][:_NONCE_BYTES], row[0][_NONCE_BYTES:]

@@ -152,12 +152,12 @@ def open_store(
     session.commit()
     committer = Committer(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
-        objects=ObjectTable(committer, reader, feed, facts),
-        capacity=CapacityTable(committer, reader, facts),
+        objects=ObjectTable(committer, reader, feed=feed, kinds=facts),
+        capacity=CapacityTable(committer, reader, kinds=facts),
         ledger=LedgerTable(committer, reader),
-        leases=LeaseTable(committer, reader, clock),
+        leases=LeaseTable(committer, reader, clock=clock),
         audit=Trail(committer, reader),
-        sealed=SealedTable(committer, reader, seal),
+        sealed=SealedTable(committer, reader, cipher=seal),
         events=EventTable(committer),
         metrics=metrics,
         history=history or History(),

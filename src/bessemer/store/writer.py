@@ -176,7 +176,7 @@ class Committer:
             self._abandon(group, error)
             return
         group.entries, group.revision = tx.entries, tx.revision
-        self._metrics.committed(len(group.items), len(tx.entries), self._clock.monotonic() - started)
+        self._metrics.committed(len(group.items), len(tx.entries), seconds=self._clock.monotonic() - started)
 
     def _attempt(self, item: _Item[Any], tx: Tx) -> None:
         revision, entries = tx.revision, len(tx.entries)
@@ -234,7 +234,7 @@ def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(f"{words}; nothing was changed", internal=f"{type(error).__name__}: {error}")
 
 
-def read_counter(session: Session, name: str, missing: int = 0) -> int:
+def read_counter(session: Session, name: str, *, missing: int = 0) -> int:
     """A counter through any connection."""
     row: Mapping[int, int] | None = session.execute(COUNTER, {"of_name": name}).fetchone()
     return row[0] if row is not None else missing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import create_engine
@@ -26,11 +26,14 @@ def upgrade(path: Path, version: str | None) -> bool:
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            context = MigrationContext.configure(connection)
-            with Operations.context(context):
-                for step in reversed(steps):
-                    step.module.upgrade()
-                    context.stamp(scripts, step.revision)
+            _apply(MigrationContext.configure(connection), scripts, steps=steps[::-1])
     finally:
         engine.dispose()
     return True
+
+
+def _apply(context: MigrationContext, scripts: ScriptDirectory, *, steps: list[Script]) -> None:
+    with Operations.context(context):
+        for step in steps:
+            step.module.upgrade()
+            context.stamp(scripts, step.revision)
