@@ -53,7 +53,7 @@ async def up(world: World, **spec: object) -> None:
 async def status_of(world: World) -> dict[str, object]:
     found = await world.object("Endpoint", "chat")
     assert found is not None
-    status: dict[str, object] = found["status"]
+    status: dict[str, object] = found.get("status", {})
     return status
 
 
