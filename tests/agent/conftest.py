@@ -17,10 +17,8 @@ from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.clock import FakeClock
 from bessemer.drivers.disks.fake import FakeDisks
 from bessemer.drivers.qemu.fake import FakeQemu
-from bessemer.kinds.compute.instance.host import InstanceHost
+from bessemer.kinds import HOST_SIDES
 from tests.agent.standin import HOST, TOKEN, Api
-
-SIDES = {"Instance": InstanceHost()}
 
 
 @dataclass
@@ -51,7 +49,7 @@ class Bench:
             AgentSettings(host=HOST, directory=self.directory, token=token, durable=self.durable),
             connect=self.api.connect,
             drivers=self.drivers,
-            sides=SIDES,
+            sides=HOST_SIDES,
             clock=self.clock,
             metrics=self.metrics,
         )

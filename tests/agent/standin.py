@@ -68,6 +68,20 @@ def claim(
     }
 
 
+def replica() -> Body:
+    """A Claim of a replica of an Endpoint."""
+    body = claim("endpoint-chat-0", "uid-e", kind="Endpoint")
+    body["spec"]["intent"] = {
+        "model": "sha256:" + "b" * 64,
+        "alias": "chat",
+        "slots": 2,
+        "contextTokens": 1024,
+        "coresMilli": 1000,
+        "memoryBytes": 700 << 20,
+    }
+    return body
+
+
 def host_body(name: str = HOST) -> Body:
     """A Host as an administrator made it."""
     return {

@@ -10,7 +10,7 @@ import pytest
 from bessemer.agent.identity import Identity
 from bessemer.core.errors import Unauthenticated
 from tests.agent.conftest import Bench
-from tests.agent.standin import HOST, claim
+from tests.agent.standin import HOST, claim, replica
 
 
 def phase(bench: Bench, body: dict[str, object]) -> str:
@@ -130,18 +130,25 @@ async def test_six_hours_without_the_api(bench: Bench) -> None:
     bench = bench.memory()
     bench.start()
     await running(bench)
-    before = await bench.qemu.find("uid-1")
+    chat = bench.api.put(replica())
+    await bench.expect(lambda: phase(bench, chat) == "Running")
+
+    async def processes() -> tuple[object, object]:
+        return await bench.qemu.find("uid-1"), await bench.drivers.host.engine.find("uid-e")
+
+    before = await processes()
+    assert None not in before
     bench.api.away = True
     bench.api.cut()
     for _ in range(72):
         await bench.clock.advance(300)
-    assert await bench.qemu.find("uid-1") == before
+    assert await processes() == before
     said = len(bench.api.statuses)
     bench.api.away = False
     watched = bench.api.calls["WATCH /claims"]
     await bench.expect(lambda: bench.api.calls["WATCH /claims"] > watched)
     await bench.clock.advance(60)
-    assert await bench.qemu.find("uid-1") == before
+    assert await processes() == before
     assert len(bench.api.statuses) == said, "nothing had changed, and nothing is said twice"
     assert bench.qemu.world.starts == 1
     await bench.kill()

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from bessemer.agent.fake import FakeHosts, FakeSettings, run_fake_hosts
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.clock import FakeClock
-from tests.agent.conftest import SIDES
+from bessemer.kinds import HOST_SIDES
 from tests.agent.standin import BASE, Api, claim, host_body
 
 NAMES = [f"fake-{n:03d}" for n in range(40)]
@@ -36,7 +36,7 @@ async def test_joins_them_all_places_them_and_runs_on_them(clock: FakeClock, tmp
     hosts = FakeHosts(
         settings=FakeSettings(directory=tmp_path),
         connect=api.connect,
-        sides=SIDES,
+        sides=HOST_SIDES,
         clock=clock,
         metrics=AgentMetrics(CollectorRegistry()),
     )
@@ -72,7 +72,7 @@ async def test_an_idle_host_asks_for_nothing_but_its_lease(clock: FakeClock, tmp
     hosts = FakeHosts(
         settings=FakeSettings(directory=tmp_path),
         connect=api.connect,
-        sides=SIDES,
+        sides=HOST_SIDES,
         clock=clock,
         metrics=AgentMetrics(CollectorRegistry()),
     )
