@@ -89,9 +89,9 @@ def _capacity(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None
             used[scope, "milli_cores"] += sum(part["milliCores"] for part in spec["allocations"])
             used[scope, "memory_bytes"] += sum(part["memoryBytes"] for part in spec["allocations"])
     for key in documents:
-        if key[0] == "Instance":
-            used[f"project/{key[1]}", "instances"] += 1
-            used[f"tenant/{key[1].partition('--')[0]}", "instances"] += 1
+        if meter := {"Instance": "instances", "Endpoint": "endpoints"}.get(key[0]):
+            used[f"project/{key[1]}", meter] += 1
+            used[f"tenant/{key[1].partition('--')[0]}", meter] += 1
     kept = {row[:2]: row[2] for row in connection.execute("SELECT scope, meter, used FROM quota") if row[2]}
     assert kept == {key: value for key, value in used.items() if value}
     for host, node, cores, memory in connection.execute(

@@ -56,14 +56,14 @@ async def stop_all(paths: Paths) -> list[str]:
 
 
 async def _stop_workloads(paths: Paths) -> list[str]:
+    """Guests and engines, also what is left of those that have died: a control group outlives its processes."""
     drivers = local_drivers(paths.agent)
-    said: list[str] = []
-    for guest in await drivers.qemu.running():
-        await drivers.qemu.kill(guest.uid)
-        said.append(f"guest {guest.uid} (pid {guest.pid}) stopped")
-    for engine in await drivers.engine.running():
-        await drivers.engine.stop(engine.uid)
-        said.append(f"engine {engine.uid} (pid {engine.pid}) stopped")
+    said = [f"guest {guest.uid} (pid {guest.pid}) stopped" for guest in await drivers.qemu.running()]
+    said += [f"engine {engine.uid} (pid {engine.pid}) stopped" for engine in await drivers.engine.running()]
+    for uid in await drivers.qemu.uids():
+        await drivers.qemu.kill(uid)
+    for uid in await drivers.processes.uids():
+        await drivers.engine.stop(uid)
     return said
 
 
@@ -72,8 +72,8 @@ def _supervisor(paths: Paths) -> int | None:
     lock = paths.state / LOCK
     if not lock.exists() or _free(lock):
         return None
-    text = lock.read_text().strip()
-    return int(text) if text.isdigit() and int(text) != os.getpid() else None
+    pid = lock.read_text().partition(" ")[0]
+    return int(pid) if pid.isdigit() and int(pid) != os.getpid() else None
 
 
 def _free(lock: Path) -> bool:

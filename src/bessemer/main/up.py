@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -36,7 +37,8 @@ from bessemer.main.supervisor import AGENT, CONTROL, FAKE, GATEWAY, Supervisor, 
 READY_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
 _DEATHS_MAX = 3
-LOCK = "up.lock"
+LOCK, UP = "up.lock", "up"
+"""The file whose lock says who supervises; it holds the supervisor's pid, and this word once everything is up."""
 
 
 def up(options: UpOptions) -> int:
@@ -55,8 +57,8 @@ def up(options: UpOptions) -> int:
 
 
 @contextmanager
-def held(paths: Paths) -> Iterator[None]:
-    """Hold the state directory. Raises Conflict while another supervisor does."""
+def held(paths: Paths) -> Iterator[Callable[[], None]]:
+    """Hold the state directory; what it gives is called once everything is up. Raises Conflict while another holds it."""
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(paths.state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -65,11 +67,16 @@ def held(paths: Paths) -> Iterator[None]:
         os.close(descriptor)
         raise Conflict(f"{paths.state} is up already; `bessemer down` stops it") from error
     os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    _note(descriptor, "")
     try:
-        yield
+        yield lambda: _note(descriptor, UP)
     finally:
         os.close(descriptor)
+
+
+def _note(descriptor: int, word: str) -> None:
+    """Write, whole, who holds the lock and how far it is."""
+    os.pwrite(descriptor, f"{os.getpid()} {word}".encode(), 0)
 
 
 async def _foreground(paths: Paths, settings: Settings) -> int:
@@ -78,10 +85,11 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with held(paths):
+    with held(paths) as tell:
         factory = Factory(paths, await chosen(paths, settings), steps=steps)
         try:
             await factory.start()
+            tell()
             for line in factory.addresses():
                 steps.say(line)
             await stop.wait()
@@ -103,13 +111,20 @@ async def _detached(paths: Paths, settings: Settings) -> int:
     part = await parts.start(Command(name="up", argv=argv, marker=" ".join(words), log_path=log))
     factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
-        identities.prepare(paths, settings)
-        await factory.wait_ready(lambda: parts.alive(part), log=str(log))
-        await factory.host_ready()
+        await _told(paths, f"{part.pid} {UP}", alive=lambda: parts.alive(part), log=log)
     for line in factory.addresses():
         factory.steps.say(line)
     await factory.close()
     return 0
+
+
+async def _told(paths: Paths, word: str, *, alive: Callable[[], Awaitable[bool]], log: Path) -> None:
+    """Return when the supervisor in the background says that everything is up. Raises DriverError where it ends."""
+    lock = paths.state / LOCK
+    while not (lock.exists() and lock.read_text() == word):
+        if not await alive():
+            raise DriverError("PartDied", f"it did not come up; its log is {log}")
+        await asyncio.sleep(0.05)
 
 
 async def chosen(paths: Paths, settings: Settings) -> Settings:

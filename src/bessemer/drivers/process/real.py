@@ -65,6 +65,10 @@ class HostProcesses:
         found = [await self.find(uid) for uid in sorted(self._walls.uids())]
         return tuple(one for one in found if one is not None)
 
+    async def uids(self) -> frozenset[str]:
+        """Every uid of which anything is left: a process, a folder, a control group."""
+        return frozenset(self._walls.uids())
+
     async def kill(self, uid: str) -> None:
         folder = self._walls.folder(uid)
         if await self.find(uid) is not None:
