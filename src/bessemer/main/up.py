@@ -58,7 +58,7 @@ def up(options: UpOptions) -> int:
 
 @contextmanager
 def held(paths: Paths) -> Iterator[Callable[[], None]]:
-    """Hold the state directory; what it gives is called once everything is up. Raises Conflict while another holds it."""
+    """Hold the state directory; what it gives is called once all is up. Raises Conflict while another holds it."""
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(paths.state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
