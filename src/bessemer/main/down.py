@@ -6,7 +6,6 @@ Parts are found by their command lines, guests and engines by their uids; pid fi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.settings import Paths, state_directory
@@ -39,11 +39,7 @@ async def stop_all(paths: Paths) -> list[str]:
     """Stop supervisor, parts, guests and engines of a state directory; what was stopped, a line each."""
     said: list[str] = []
     if (pid := _supervisor(paths)) is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        if not await _let_go(paths):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        await _end(pid)
         said.append(f"supervisor (pid {pid}) stopped")
     parts = HostParts()
     for name in reversed(ORDER):
@@ -85,9 +81,11 @@ def _free(lock: Path) -> bool:
     return True
 
 
-async def _let_go(paths: Paths) -> bool:
-    for _ in range(int(_SUPERVISOR_SECONDS / 0.1)):
-        if _free(paths.state / LOCK):
-            return True
-        await asyncio.sleep(0.1)
-    return False
+async def _end(pid: int) -> None:
+    """End the supervisor: asked first, then made to. Returns when its process is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        procfs.send(pid, number)
+        for _ in range(int(_SUPERVISOR_SECONDS / 0.05)):
+            if procfs.entry(pid) is None:
+                return
+            await asyncio.sleep(0.05)

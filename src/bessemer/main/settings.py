@@ -115,12 +115,7 @@ def state_directory(given: str | Path | None) -> Path:
 
 def load(paths: Paths, **overrides: Any) -> Settings:
     """Read the settings of a state directory. Raises Invalid, naming the file or the variable that is wrong."""
-    values: dict[str, Any] = {}
-    if paths.settings.exists():
-        try:
-            values = json.loads(paths.settings.read_text())
-        except (OSError, ValueError) as error:
-            raise Invalid(f"{paths.settings} cannot be read: {error}") from error
+    values = _kept(paths.settings) if paths.settings.exists() else {}
     for name, info in Settings.model_fields.items():
         text = os.environ.get(PREFIX + name.upper())
         if text is not None:
@@ -132,6 +127,16 @@ def load(paths: Paths, **overrides: Any) -> Settings:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise Invalid(f"setting {field}: {first['msg']} (in {paths.settings} or {PREFIX}*)") from error
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{file} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise Invalid(f"{file} holds no JSON object")
+    return values
 
 
 def save(paths: Paths, settings: Settings) -> None:
