@@ -1,0 +1,100 @@
+"""What must hold of a cloud after every step, whatever happened: read from the store's file, and from the hosts.
+
+Devices, capacity, quota counters and ledger are checked against the Claims by `tests.store.invariants`, which shares no
+code with the store. What stands here is about time: quotas that are never passed, and objects that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from bessemer.core.ports import Scope
+from bessemer.core.values import UsageBatch
+from bessemer.kinds import KINDS
+from tests.kinds.world import check_intervals
+from tests.sim.cloud import TENANTS, Cloud
+from tests.store import invariants
+
+SLACK_SECONDS = 60.0
+"""How late a Stuck may come: a look every half minute at the latest, and a turn."""
+
+
+class Invariants:
+    """Holds one cloud to them. It remembers what it saw the last time."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._used: dict[tuple[str, str], int] = {}
+        self._bounds: dict[tuple[str, str], int | None] = {}
+        self._waiting: dict[str, tuple[str, float]] = {}
+        self.stuck = 0
+        self.checks = 0
+
+    def forget(self) -> None:
+        """The control plane began anew: what it waits for it counts from now on."""
+        self._waiting.clear()
+
+    async def check(self, silent: set[str]) -> None:
+        """Raise AssertionError where something does not hold."""
+        self.checks += 1
+        invariants.check(self._cloud.path)
+        await self._quota()
+        await self._deadlines()
+
+    async def _quota(self) -> None:
+        """Use grows within its bound alone; a bound that was lowered below it lets it only shrink."""
+        for scope in [f"{kind}/{name}" for t in TENANTS for kind, name in (("tenant", t), ("project", f"{t}--lab"))]:
+            for meter in await self._cloud.store.capacity.use(scope):
+                key = (scope, meter.meter)
+                before, bound = self._used.get(key, 0), self._bounds.get(key)
+                limits = [limit for limit in (meter.limit, bound) if limit is not None]
+                if len(limits) == 2 or (limits and key not in self._bounds):
+                    assert meter.used <= max(*limits, before), f"{key}: {meter.used} of {meter.limit}, before {before}"
+                self._used[key], self._bounds[key] = meter.used, meter.limit
+
+    async def _deadlines(self) -> None:
+        """Who waits in a phase for longer than its deadline says so."""
+        now = self._cloud.clock.monotonic()
+        waiting: dict[str, tuple[str, float]] = {}
+        for kind in KINDS:
+            if not kind.deadlines or kind.name == "Claim":
+                continue
+            for stored in (await self._cloud.store.objects.list(Scope(kind=kind.name))).items:
+                body = orjson.loads(stored.body)
+                conditions = {c["type"]: c for c in body.get("status", {}).get("conditions", [])}
+                phase = body.get("status", {}).get("phase", "")
+                if phase not in kind.deadlines or conditions.get("Ready", {}).get("status") == "True":
+                    continue
+                spell = f"{phase} since {body['status'].get('phaseSince')}"
+                since = self._waiting.get(stored.uid, ("", now))
+                since = since if since[0] == spell else (spell, now)
+                waiting[stored.uid] = since
+                if now - since[1] > kind.deadlines[phase] + SLACK_SECONDS:
+                    said = conditions.get("Stuck", {})
+                    assert said.get("status") == "True", f"{stored.key} waits in {phase} and says nothing: {body}"
+                    assert said.get("reason")
+                    assert said.get("message")
+                    self.stuck += 1
+        self._waiting = waiting
+
+    async def nothing_left(self, sent: Sequence[UsageBatch]) -> None:
+        """After everything was deleted: no claim, nothing held, nothing on any host, every interval closed once."""
+        cloud = self._cloud
+        left: dict[str, Any] = {kind: await cloud.bodies(kind) for kind in ("Instance", "Endpoint", "Claim")}
+        assert not any(left.values()), left
+        assert [use for use in await cloud.store.capacity.devices() if use.claim] == []
+        for scope in self._used:
+            assert [use for use in await cloud.store.capacity.use(scope[0]) if use.used] == []
+        for machine in cloud.machines.values():
+            assert await machine.residue() == [], machine.name
+            assert list((cloud.directory / machine.name / "claims").glob("*")) == [], machine.name
+        rows = list(await cloud.store.ledger.entries())
+        check_intervals(rows, closed=True)
+        settled = sum(row.output_tokens for row in rows if row.kind == "tokens")
+        assert settled == sum(record.output_tokens for batch in sent for record in batch.records)
+        assert await cloud.store.audit.verify() is None
+        hosts = {body["metadata"]["name"]: body["status"]["phase"] for body in await cloud.bodies("Host")}
+        assert set(hosts.values()) == {"Ready"}, hosts
