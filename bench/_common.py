@@ -1,0 +1,253 @@
+"""What every program here shares: figures and their goals, the command line, and an installation to measure.
+
+A program is an ``async def measure(options) -> list[Figure]`` handed to `program`. It starts what it measures in
+processes of their own and is itself the load, so that the CPU seconds of the two are told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+# A program is measured as it lies here, also where another release is installed.
+if str(SOURCE) not in sys.path:
+    sys.path.insert(0, os.environ.get("BENCH_SOURCE", str(SOURCE)))
+
+from bessemer.client import Ask, Client, connect  # noqa: E402
+from bessemer.core.errors import BessemerError  # noqa: E402
+from bessemer.main import identities  # noqa: E402
+from bessemer.main.settings import Paths, Settings, save, with_ports  # noqa: E402
+from bessemer.main.supervisor import CONTROL, command  # noqa: E402
+
+READY_SECONDS = 120.0
+KEPT = "kept"
+"""Stands before the name of a peer that did not run now: its figure was measured earlier on a machine of this size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One row. ``goal`` is as text (``≥ 1,600``), "" where the figure only informs; then ``met`` is None."""
+
+    metric: str
+    value: float
+    unit: str
+    peer: str = ""
+    peer_value: float | str | None = None
+    goal: str = ""
+    met: bool | None = None
+
+
+def figure(
+    metric: str,
+    value: float,
+    unit: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    peer: tuple[str, float | str] | None = None,
+) -> Figure:
+    """A figure and whether it meets its bound; the value is kept to four digits."""
+    goal, met = "", None
+    if at_least is not None:
+        goal, met = f"≥ {at_least:,g}", value >= at_least
+    elif at_most is not None:
+        goal, met = f"≤ {at_most:,g}", value <= at_most
+    name, there = peer or ("", None)
+    return Figure(metric=metric, value=float(f"{value:.4g}"), unit=unit, peer=name, peer_value=there, goal=goal, met=met)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a program was asked: within a minute, and with which peer (a directory, or "" for none)."""
+
+    quick: bool
+    peer: str
+
+    def runs(self, full: int) -> int:
+        """How often to repeat: ``full`` times, once where it must be quick."""
+        return 1 if self.quick else full
+
+
+Measure = Callable[[Options], Awaitable[list[Figure]]]
+
+
+def program(measure: Measure, *, about: str, peer: str = "") -> None:
+    """The command line of a program. Ends the process: 0 also where a goal is missed, for a figure is no test."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="fewer runs, within a minute")
+    parser.add_argument("--json", action="store_true", help="a list of {metric, value, unit, peer, peer_value, goal, met}")
+    parser.add_argument("--peer", default="", metavar="DIR", help=peer or "this program has no peer to start")
+    given = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(measure(Options(given.quick, given.peer)))
+    if given.json:
+        print(json.dumps([asdict(row) for row in figures], ensure_ascii=False, indent=1))
+    else:
+        print(table(figures))
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """The rows as a Markdown table."""
+    rows = [("figure", "value", "goal", "peer")]
+    for row in figures:
+        goal = f"{row.goal} {'✓' if row.met else '✗'}" if row.goal else ""
+        there = f"{row.peer_value:,g}" if isinstance(row.peer_value, float | int) else row.peer_value
+        rows.append((row.metric, f"{shown(row.value)} {row.unit}", goal, f"{there} ({row.peer})" if row.peer else ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    """``12345.6`` → ``12,346``; small values keep their digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+median = statistics.median
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which ``share`` (0 to 1) of the values lie."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system seconds that a process has used."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory now."""
+    return float(psutil.Process(pid).memory_info().rss) / (1 << 20)
+
+
+def of_state(state: Path) -> list[psutil.Process]:
+    """Every process whose command line names the state directory, and their children."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["cmdline"]):
+        if str(state) in (process.info["cmdline"] or ()):
+            found[process.pid] = process
+            found.update({child.pid: child for child in process.children(recursive=True)})
+    found.pop(os.getpid(), None)
+    return list(found.values())
+
+
+def environment() -> dict[str, str]:
+    """For what is started here: our source first, and no setting of the shell's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BESSEMER_")}
+    return {**kept, "PYTHONPATH": os.environ.get("BENCH_SOURCE", str(SOURCE)), "NO_COLOR": "1", "TERM": "dumb"}
+
+
+def start(argv: list[str], *, log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that writes to ``log``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment())
+
+
+def stop(process: subprocess.Popen[bytes], *, number: int = signal.SIGTERM) -> None:
+    """End it, by force after ten seconds."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@asynccontextmanager
+async def scratch() -> AsyncIterator[Path]:
+    """A directory on this checkout's disk (a tmpfs would make fsync free), gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/var/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- an installation --------------------------------------------------------------------------------------------
+
+
+class Plane:
+    """A control plane (api, controller, portal) in a process of its own, as ``up`` starts it, over a scratch state."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self.paths = paths
+        self.settings = settings
+        self.url = identities.urls(settings)["api"]
+        self.client: Client = connect(self.url, ca=paths.ca_certificate, cert=paths.certificate(identities.ADMIN))
+        self._parts: list[subprocess.Popen[bytes]] = []
+
+    def start(self, part: str) -> int:
+        """Start one part of ``up``; its process id."""
+        asked = command(self.paths, part)
+        self._parts.append(start(list(asked.argv), log=asked.log_path))
+        return self._parts[-1].pid
+
+    async def ready(self) -> None:
+        """Return when the api answers. Raises RuntimeError with the end of the log where it dies."""
+        async with asyncio.timeout(READY_SECONDS):
+            while True:
+                try:
+                    await self.client.transport.request(Ask(method="GET", path="/readyz"))
+                except (BessemerError, OSError):
+                    if self._parts[0].poll() is not None:
+                        raise RuntimeError(command(self.paths, CONTROL).log_path.read_text()[-2000:]) from None
+                    await asyncio.sleep(0.02)
+                else:
+                    return
+
+    async def close(self) -> None:
+        """End every part."""
+        await self.client.close()
+        for part in reversed(self._parts):
+            stop(part)
+
+
+@asynccontextmanager
+async def plane(
+    *, settings: dict[str, Any] | None = None, seed: Callable[[Paths], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[Plane, int]]:
+    """A control plane that answers, and its process id. ``seed`` fills the store before it starts."""
+    async with scratch() as folder:
+        paths = Paths(folder)
+        zero = {"api_port": 0, "portal_port": 0, "gateway_port": 0}
+        chosen = with_ports(Settings.model_validate({**zero, **(settings or {})}), find_free=True)
+        identities.prepare(paths, chosen)
+        save(paths, chosen)
+        if seed is not None:
+            await seed(paths)
+        running = Plane(paths, chosen)
+        try:
+            pid = running.start(CONTROL)
+            await running.ready()
+            gc.collect()
+            yield running, pid
+        finally:
+            await running.close()
+
+
