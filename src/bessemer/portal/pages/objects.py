@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bessemer.core.resource import Column, Kind
@@ -15,6 +16,7 @@ from bessemer.portal.reading import seconds
 
 Body = Mapping[str, Any]
 
+PHONE_COLUMNS = 2
 EMPTY: Mapping[str, str] = {
     "apikeys": "No key yet. A key lets an application speak to the project's endpoints; it is shown once.",
     "models": "No model yet. A model is weights with a digest, brought in once and served by endpoints.",
@@ -41,13 +43,19 @@ def build(desk: Desk, kind: Kind[Any, Any], *, section: str, scope: str, bodies:
         code=code.list_code(kind.plural, project if kind.namespaced else " "),
         request=code.path(kind.plural, project=project if kind.namespaced else ""),
     )
-    heads = [("Name", "")] + [(column.name, "num" if numeric(column) else "") for column in columns]
+    heads = [("Name", "")] + [(column.name, style(column, low=low)) for column, low in narrowed(columns)]
     lead = words.some(len(bodies), kind.singular) if bodies else ""
     return page(desk, here, template="list.html", lists={"rows": rows}, heads=heads, lead=lead)
 
 
-def numeric(column: Column) -> bool:
-    return column.type in {"integer", "number", "date"}
+def narrowed(columns: Sequence[Column]) -> list[tuple[Column, bool]]:
+    """Each column, and whether a phone leaves it out: two stay beside the name."""
+    return [(column, number >= PHONE_COLUMNS) for number, column in enumerate(columns)]
+
+
+def style(column: Column, *, low: bool) -> str:
+    """The classes of a column's head."""
+    return " ".join(["num"] * (column.type in {"integer", "number", "date"}) + ["lo"] * low)
 
 
 def row(body: Body, columns: Sequence[Column], *, spread: bool) -> Row:
@@ -57,7 +65,7 @@ def row(body: Body, columns: Sequence[Column], *, spread: bool) -> Row:
     if spread:
         name = f"{words.place(meta.get('namespace', ''))} / {name}"
     cells = [Cell(name, "name")]
-    cells += [cell(column, column.value(body)) for column in columns]
+    cells += [replace(cell(column, column.value(body)), low=low) for column, low in narrowed(columns)]
     return Row(f"row-{meta.get('uid') or name}", tuple(cells))
 
 

@@ -17,12 +17,16 @@ _CALM = ("", "Running", "Ready", "Stopped", "Active")
 
 
 def held_up(desk: Desk, scope: str) -> list[Why]:
-    """Everything that is not where it should be: stuck first, then failed, then waiting, the longest first."""
+    """Everything that is not where it should be: stuck, then failed, then waiting; of each, workloads before hosts."""
     workloads: Iterable[Workload] = [*visible(desk, InstanceFact, scope), *visible(desk, EndpointFact, scope)]
-    found = [why for why in (_workload(desk, fact, scope=scope) for fact in workloads) if why is not None]
+    found = _longest_first(_workload(desk, fact, scope=scope) for fact in workloads)
     if desk.me.admin and scope == EVERYTHING:
-        found += [why for why in (_host(host) for host in desk.all(HostFact)) if why is not None]
-    return sorted(found, key=lambda why: (_ORDER[why.tone], why.since or 0.0, why.id))
+        found += _longest_first(_host(host) for host in desk.all(HostFact))
+    return sorted(found, key=lambda why: _ORDER[why.tone])
+
+
+def _longest_first(found: Iterable[Why | None]) -> list[Why]:
+    return sorted((why for why in found if why is not None), key=lambda why: (why.since or 0.0, why.id))
 
 
 def cards(held: Sequence[Why]) -> Sequence[Part]:
