@@ -73,6 +73,9 @@ def _object(path: str) -> list[Rule]:
 
 
 ROUTES: tuple[Rule, ...] = (
+    # First what is asked most: a path is looked for in this order.
+    *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
+    *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     Rule("GET", "/healthz", "public", system.healthy),
     Rule("GET", "/livez", "public", system.healthy),
     Rule("GET", "/readyz", "public", system.ready),
@@ -106,8 +109,6 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "reader", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "reader", workloads.log, plural="endpoints"),
     Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "member", workloads.console, plural="instances"),
-    *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
-    *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     *_collection("/apis/{group}/{version}/{plural}"),
     *_object("/apis/{group}/{version}/{plural}/{name}"),
     *_collection("/api/{version}/namespaces/{namespace}/{plural}"),
