@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -20,7 +22,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bessemer.api import listen, server_tls
+from bessemer.api.ca import Pair, Peer, peer_of
 from bessemer.core.clock import SystemClock, rfc3339
+from bessemer.core.frames import Stream
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION, Key
 from bessemer.core.units import GIB
@@ -36,6 +40,7 @@ from bessemer.core.values import (
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.portal import PortalSettings, make_portal
+from tests.api.test_streams import dialled
 from tests.api.world import BASE, PASSWORD, Served, World, hashed, named, served, tenant, world
 
 REAL = "workshop"
@@ -47,6 +52,20 @@ ANSWER = (
     "Air blown through molten pig iron burns off its carbon and silicon, and the heat of that burning keeps the iron "
     "liquid without any other fuel. What is left is steel, made in twenty minutes instead of days."
 )
+
+
+BOOT_LOG = """\
+[    0.000000] Linux version 6.1.0-31-amd64 (debian-kernel@lists.debian.org)
+[    0.000000] Command line: console=ttyS0 panic=1 quiet=0
+[    0.104118] smpboot: CPU0: QEMU TCG CPU version 2.5+
+[    0.412093] smp: Brought up 1 node, 2 CPUs
+[    0.588301] virtio-pci 0000:00:03.0: enabling device (0000 -> 0003)
+[    0.906950] virtio_blk virtio2: [vda] 2097152 512-byte logical blocks (1.07 GB/1.00 GiB)
+[    1.221870] virtio_net virtio1 eth0: 52:54:00:12:34:56
+[    1.618021] Run /init as init process
+\x1b[1mbessemer micro-guest\x1b[0m: seed found, host name vm-train-3
+udhcpc: lease of 10.0.2.15 obtained from 10.0.2.2
+"""
 
 
 class ShiftedClock(SystemClock):
@@ -98,6 +117,35 @@ class StubGateway:
             self.stopped += not done
 
 
+class SerialPort:
+    """What the guest of every instance writes: a boot's log, then whatever a test lets it ``say``."""
+
+    def __init__(self) -> None:
+        self._listeners: set[asyncio.Queue[bytes]] = set()
+
+    def say(self, text: str) -> None:
+        for listener in self._listeners:
+            listener.put_nowait(text.encode())
+
+    async def accept(self, stream: Stream) -> None:
+        """An agent's answer to a reader of the log."""
+        lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self._listeners.add(lines)
+        talking = asyncio.ensure_future(self._talk(stream, lines))
+        try:
+            await stream.write(BOOT_LOG.replace("\n", "\r\n").encode())
+            while await stream.read():
+                pass
+        finally:
+            self._listeners.discard(lines)
+            talking.cancel()
+            await asyncio.gather(talking, return_exceptions=True)
+
+    async def _talk(self, stream: Stream, lines: asyncio.Queue[bytes]) -> None:
+        while True:
+            await stream.write(await lines.get())
+
+
 def _event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
@@ -117,6 +165,7 @@ class Town:
     api: Served
     url: str
     gateway: StubGateway
+    serial: SerialPort
     spool: int = 1
 
     async def put(self, body: Mapping[str, Any], **status: Any) -> str:
@@ -209,6 +258,15 @@ def _condition(t: Town, kind: str, value: bool, *, reason: str, message: str) ->
     }
 
 
+async def _register(t: Town, host: str) -> Pair:
+    """A certificate for the agent of a host that stands there already."""
+    pair = t.w.ca.issue(f"system:agent:{host}", groups=["system:agents"])
+    found = peer_of(x509.load_pem_x509_certificate(pair.certificate).public_bytes(serialization.Encoding.DER))
+    assert isinstance(found, Peer)
+    await t.status(Key("Host", "", host), keyFingerprint=found.fingerprint)
+    return pair
+
+
 # --- serving ----------------------------------------------------------------------------------------------------
 
 
@@ -256,9 +314,10 @@ async def town(directory: Path, *, fake_hosts: int = 24) -> AsyncIterator[Town]:
             version="0.1",
         )
         url = await stack.enter_async_context(https(make_portal(settings, clock=clock), tls))
-        made = Town(w, clock, api, url, gateway)
+        made = Town(w, clock, api, url, gateway, SerialPort())
         await furnish(made, fake_hosts=fake_hosts)
         clock.behind = 0.0
+        await stack.enter_async_context(dialled(api, await _register(made, REAL), REAL, made.serial.accept))
         yield made
 
 

@@ -157,6 +157,6 @@ def invoice_code(project: str, *, since: str, until: str) -> Tabs:
 def check_command(project: str, *, since: str, until: str) -> str:
     """Two lines by which anybody can derive the total again."""
     return (
-        f"bessemer invoice -n {project} --since {since} --until {until} \\\n  --export rows.json\n"
-        "python tests/oracle/invoice.py rows.json"
+        f"bessemer invoice -n {project} \\\n  --since {since} \\\n  --until {until} \\\n"
+        "  --export rows.json\npython tests/oracle/invoice.py rows.json"
     )

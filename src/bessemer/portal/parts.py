@@ -128,7 +128,7 @@ class Legend(Part):
 
     value: str
     name: str
-    count: int
+    count: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

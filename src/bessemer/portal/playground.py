@@ -18,11 +18,16 @@ import aiohttp
 import orjson
 
 from bessemer.client import Client
-from bessemer.core.clock import Clock, rfc3339
+from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import BessemerError, Unavailable
+from bessemer.core.ports import Scope
 from bessemer.core.resource import API_VERSION, Key
 
 KEY_SECONDS = 3600
+PLAYGROUND = "playground-"
+"""How the names of these keys begin."""
+_LABEL = "bessemer.dev/made-by"
+_PORTAL = "portal"
 _KEY_MARGIN_SECONDS = 120
 _KEY_KNOWN_SECONDS_MAX = 5.0
 """How long a new key may take to reach the gateway's table."""
@@ -62,16 +67,25 @@ class Keyring:
 
     async def _make(self, client: Client, endpoint: Key, *, user: str) -> _Made:
         who = re.sub(r"[^a-z0-9]+", "-", user.lower()).strip("-")[:40]
-        key = Key("ApiKey", endpoint.namespace, f"playground-{who}-{secrets.token_hex(3)}")
+        key = Key("ApiKey", endpoint.namespace, f"{PLAYGROUND}{who}-{secrets.token_hex(3)}")
+        await self._sweep(client, endpoint.namespace)
         until = self._clock.now() + KEY_SECONDS
         spec = {
             "description": f"Playground of {user}",
             "endpoints": [endpoint.name],
             "expiresAt": rfc3339(until),
         }
-        metadata = {"name": key.name, "namespace": key.namespace}
+        metadata = {"name": key.name, "namespace": key.namespace, "labels": {_LABEL: _PORTAL}}
         await client.create({"apiVersion": API_VERSION, "kind": "ApiKey", "metadata": metadata, "spec": spec})
         return _Made(key, await client.account.key_token(key.namespace, key.name), until)
+
+    async def _sweep(self, client: Client, project: str) -> None:
+        """Delete what a portal that died before its sessions left behind: keys of ours that have ended."""
+        page = await client.list(Scope(kind="ApiKey", namespace=project, labels={_LABEL: _PORTAL}))
+        for stored in page.items:
+            ended = orjson.loads(stored.body)["spec"].get("expiresAt")
+            if ended and epoch(ended) < self._clock.now():
+                await client.delete(stored.key)
 
 
 class Playground:

@@ -119,7 +119,7 @@ def endpoint(body: Body) -> EndpointFact:
 def host(body: Body) -> HostFact:
     spec, status = body.get("spec") or {}, body.get("status") or {}
     report = status.get("report") or {}
-    heard = next((c for c in status.get("conditions") or () if c.get("type") == "Reachable"), {})
+    heard: Body = next((c for c in status.get("conditions") or () if c.get("type") == "Reachable"), {})
     return HostFact(
         **_fact(body),
         site=report.get("site") or spec.get("site", "local"),

@@ -13,6 +13,7 @@ from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import price, waiting
 from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
 from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat
+from bessemer.portal.playground import PLAYGROUND
 
 
 def build_list(desk: Desk, scope: str) -> Page:
@@ -67,7 +68,7 @@ def build(desk: Desk, which: Key, *, body: str, gateway: str) -> Page:
         "acts": [acts(fact)] if desk.writes(project) else [],
         "stats": figures(desk, fact),
         "replicas": replicas(desk, fact),
-        "why": waiting.cards([why for why in waiting.held_up(desk, project) if why.id == f"why-{fact.uid}"]),
+        "why": waiting.of(desk, fact),
         "keys": keys(desk, fact),
         "facts": facts(fact),
         "feed": waiting.feed(desk, project, about=fact),
@@ -162,7 +163,7 @@ def keys(desk: Desk, fact: EndpointFact) -> list[Part]:
     if not found:
         text = "No key yet. An application shows a key; it is shown once, when it is made, and stored as a hash."
         return [Row("key-none", (Cell(text, "empty", note=f"bessemer key create app -n {fact.project}"),))]
-    return [_key(key) for key in found]
+    return [_key(key) for key in sorted(found, key=lambda key: (key.name.startswith(PLAYGROUND), key.name))]
 
 
 def _key(key: KeyFact) -> Row:

@@ -188,7 +188,7 @@ def figures(hosts: Sequence[HostFact], claims: Holders) -> list[Part]:
                 id="stat-whole",
                 label="Free on whole hosts",
                 figure=f"{free:,}",
-                note=f"{words.some(len(whole), 'host')}, {fragmented(open_hosts, taken):,} more in parts of hosts",
+                note=f"on {words.some(len(whole), 'host')}, {fragmented(open_hosts, taken):,} more in parts",
             ),
         ]
     note = f"of {words.cores(sold)} for sale" if real else "no real host"
@@ -221,10 +221,15 @@ def occupancy(desk: Desk, tiles: Collection[Tile]) -> Bar:
 
 
 def legend(desk: Desk, tiles: Collection[Tile]) -> list[Part]:
-    """One entry for each owner of cells, and free and out."""
+    """One entry for each owner of cells, and free and out; who holds cores alone where others hold GPUs comes last."""
     names = {f"t{number}": name for name, number in colours(desk).items()}
     names |= {FREE: "free", OUT: "out", "t0": "others"}
-    return [Legend(f"lg-{value}", value, names.get(value, value), count) for value, count in share_of(tiles).items()]
+    shares = share_of(tiles)
+    others = {cell for tile in tiles for cell in tile.cells if cell.startswith("t")} - shares.keys()
+    entries = [(value, f"{count:,}") for value, count in shares.items()] + [
+        (value, "cores") for value in sorted(others)
+    ]
+    return [Legend(f"lg-{value}", value, names.get(value, value), count) for value, count in entries]
 
 
 def share_of(tiles: Collection[Tile]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import price, waiting
 from bessemer.portal.pages.fleet import BAD, FREE, natural
 from bessemer.portal.pages.shell import Here, colours, page
-from bessemer.portal.parts import Acts, Cell, Cores, Empty, Fact, Gpu, Head, Plugged, Row, Stat
+from bessemer.portal.parts import Acts, Cell, Cores, Fact, Gpu, Head, Plugged, Row, Stat
 
 CORES_DRAWN = 56
 ROWS_SHOWN = 500
@@ -89,8 +89,7 @@ def build(desk: Desk, name: str, *, body: str) -> Page:
         **drawing(desk, host, claims=claims),
         "claims": [_claim(desk, claim) for claim in claims]
         or [Row("claim-none", (Cell("Nothing holds a part of this host.", "empty"),))],
-        "why": [why for why in waiting.held_up(desk, "all") if why.id == f"why-{host.uid}"]
-        or [Empty("why-none", "Nothing here needs a person.")],
+        "why": waiting.of_host(host),
         "facts": facts(host),
         "feed": waiting.feed(desk, "all", about=host),
     }
@@ -253,7 +252,8 @@ def _cores(host: HostFact, numa: NumaFact, *, claims: Sequence[ClaimFact], colou
             segments.append((cell, round(start, 3), round(width, 3)))
             start, held_milli, held_memory = start + width, held_milli + milli, held_memory + memory
     cells = [*cells[:drawn], *[FREE] * (drawn - len(cells))]
-    text = f"{numa.cores} cores, {numa.threads} threads, {words.cores(held_milli)} of {words.cores(sold)} claimed"
+    made = f"{words.some(numa.cores, 'core')}, {words.some(numa.threads, 'thread')}"
+    text = f"{made}, {words.cores(held_milli)} of {words.cores(sold)} claimed"
     memory_text = f"{words.gib(numa.memory_bytes)}, {words.gib(held_memory)} claimed"
     return Cores(f"cores-of-{numa.id}", text, memory_text, tuple(cells), tuple(segments))
 
@@ -286,8 +286,8 @@ def facts(host: HostFact) -> list[Part]:
     found = [
         ("Processor", host.cpu_model),
         ("Kernel", host.kernel),
-        ("Virtualisation", " ".join(p for p in (host.virtualization, host.virtualization_note) if p)),
-        ("Isolation", " ".join(p for p in (host.isolation, host.isolation_note) if p)),
+        ("Virtualisation", ": ".join(p for p in (host.virtualization, host.virtualization_note) if p)),
+        ("Isolation", ": ".join(p for p in (host.isolation, host.isolation_note) if p)),
         ("Agent", host.agent_version),
         ("Rack", host.rack),
         ("Spine", host.spine),

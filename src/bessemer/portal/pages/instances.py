@@ -100,7 +100,7 @@ def build(desk: Desk, which: Key, *, body: str, deadlines: Mapping[str, float]) 
         "phases": phases,
         "phase-foot": [Text("phase-foot-text", footnote(fact, phases))],
         "price": prices(desk, fact),
-        "why": waiting.cards([why for why in waiting.held_up(desk, project) if why.id == f"why-{fact.uid}"]),
+        "why": waiting.of(desk, fact),
         "facts": facts(desk, fact, claim=claim),
         "feed": waiting.feed(desk, project, about=fact),
     }
@@ -241,22 +241,24 @@ def prices(desk: Desk, fact: InstanceFact) -> list[Part]:
         return [Empty("price-none", "The price is not known: the flavor or the price plan is gone.")]
     memory = parse_bytes(flavor.memory)
     held = price.Held(flavor.cpus * 1000, memory, flavor.gpus, flavor.gpu_model)
+    hour = price.hourly(plan, held)
+    digits = price.digits_for(hour)
+
+    def line(name: str, label: str, *, micro: int) -> Fact:
+        shown = words.money(micro, plan.currency, digits=digits)
+        return Fact(f"price-{name}", label, f"{shown} / h", num=True, strong=name == "hour")
+
     found: list[Part] = []
     if flavor.gpus:
         text = f"{flavor.gpus} × {words.device(flavor.gpu_model) or 'GPU'}"
-        found.append(_money("gpus", text, micro=price.devices(plan, held), currency=plan.currency))
+        found.append(line("gpus", text, micro=price.devices(plan, held)))
     found += [
-        _money("cores", words.some(flavor.cpus, "core"), micro=price.cores(plan, held), currency=plan.currency),
-        _money("memory", f"{words.gib(memory)} memory", micro=price.memory(plan, held), currency=plan.currency),
+        line("cores", words.some(flavor.cpus, "core"), micro=price.cores(plan, held)),
+        line("memory", f"{words.gib(memory)} memory", micro=price.memory(plan, held)),
+        line("hour", "From Ready on", micro=hour),
+        Fact("price-month", "A month of 730 h", words.money(hour * 730, plan.currency), num=True),
     ]
-    hour = price.hourly(plan, held)
-    found.append(_money("hour", "From Ready on", micro=hour, currency=plan.currency, strong=True))
-    found.append(Fact("price-month", "A month of 730 h", words.money(hour * 730, plan.currency), num=True))
     return found
-
-
-def _money(name: str, label: str, *, micro: int, currency: str, strong: bool = False) -> Fact:
-    return Fact(f"price-{name}", label, f"{price.shown(price.Hourly(micro, currency))} / h", num=True, strong=strong)
 
 
 def facts(desk: Desk, fact: InstanceFact, *, claim: ClaimFact | None) -> list[Part]:

@@ -5,9 +5,10 @@ An invoice is derived at the instant it is asked for; the page says which, and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -115,6 +116,8 @@ def build(desk: Desk, project: str, *, month: Month, bill: Mapping[str, Any]) ->
     )
     owner = desk.find(TenantFact, tenant(project))
     fake, total = bill.get("fakeMicro", 0), bill["totalMicro"]
+    # One number of digits on the whole sheet, so that the eye can add.
+    shown = partial(words.money, currency=currency, digits=2 if total >= 1_000_000 else 6)
     return page(
         desk,
         here,
@@ -122,10 +125,10 @@ def build(desk: Desk, project: str, *, month: Month, bill: Mapping[str, Any]) ->
         lists={},
         month=month,
         project=project,
-        groups=groups(bill["lines"], currency),
-        total=words.money(total, currency),
-        fake=words.money(fake, currency) if bill.get("fake") else "",
-        real=words.money(total - fake, currency),
+        groups=groups(bill["lines"], shown),
+        total=shown(total),
+        fake=shown(fake) if bill.get("fake") else "",
+        real=shown(total - fake),
         running=bill.get("running", 0),
         billed_to=(owner.display or owner.name) if owner else tenant(project),
         plan=owner.plan if owner else "",
@@ -134,15 +137,15 @@ def build(desk: Desk, project: str, *, month: Month, bill: Mapping[str, Any]) ->
     )
 
 
-def groups(lines: Sequence[Mapping[str, Any]], currency: str) -> list[Group]:
-    """Lines gathered by the workload they are of."""
+def groups(lines: Sequence[Mapping[str, Any]], shown: Callable[[int], str]) -> list[Group]:
+    """Lines gathered by the workload they are of; ``shown`` writes an amount."""
     found = []
     numbered = list(enumerate(lines))
     for (kind, name, _, fake), members in groupby(numbered, key=lambda item: _workload(item[1])):
         here = list(members)
         amount = sum(line["amountMicro"] for _, line in here)
-        shown = tuple(_line(number, line, currency=currency) for number, line in here)
-        found.append(Group(f"{kind} {name}", words.money(amount, currency), fake, shown))
+        drawn = tuple(_line(number, line, shown=shown) for number, line in here)
+        found.append(Group(f"{kind} {name}", shown(amount), fake, drawn))
     return found
 
 
@@ -150,7 +153,7 @@ def _workload(line: Mapping[str, Any]) -> tuple[str, str, str, bool]:
     return line["workloadKind"], line["workloadName"], line["workloadUid"], bool(line.get("fake"))
 
 
-def _line(number: int, line: Mapping[str, Any], *, currency: str) -> Line:
+def _line(number: int, line: Mapping[str, Any], *, shown: Callable[[int], str]) -> Line:
     name = NAMES.get(line["meter"], line["meter"])
     model = line.get("model", "")
     if line["meter"] == "devices" and model:
@@ -166,7 +169,7 @@ def _line(number: int, line: Mapping[str, Any], *, currency: str) -> Line:
         quantity=f"{quantity:,.4f}" if quantity < 100 else f"{quantity:,.2f}",
         unit=UNITS.get(line["unit"], line["unit"]),
         price=f"{line['unitPriceMicro'] / 1_000_000:,.4f}",
-        amount=words.money(line["amountMicro"], currency),
+        amount=shown(line["amountMicro"]),
         formula=line["formula"],
         rows=line["rows"],
         fake=bool(line.get("fake")),
@@ -230,11 +233,16 @@ def ledger_rows(entries: Sequence[LedgerEntry], wanted: set[int]) -> tuple[list[
     return [_ledger_row(entry) for entry in chosen[:ROWS_SHOWN]], max(0, len(chosen) - ROWS_SHOWN)
 
 
+def cores_held(milli: int) -> str:
+    """``1 core``, ``2.5 cores``."""
+    return f"{words.cores(milli)} core" + ("" if milli == 1000 else "s")
+
+
 def _ledger_row(entry: LedgerEntry) -> LedgerRow:
     if entry.kind == "tokens":
         held = f"{entry.input_tokens:,} in ({entry.cached_input_tokens:,} cached), {entry.output_tokens:,} out"
         return LedgerRow(entry.id, "tokens", entry.api_key, held, words.utc(entry.at))
-    parts = [f"{words.cores(entry.milli_cores)} cores", words.gib(entry.memory_bytes)]
+    parts = [cores_held(entry.milli_cores), words.gib(entry.memory_bytes)]
     if entry.devices:
         parts.insert(0, f"{entry.devices} × {words.device(entry.device_model)}")
     what = f"{entry.kind}: {entry.state}" if entry.state else entry.kind

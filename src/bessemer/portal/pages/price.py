@@ -83,5 +83,9 @@ def shown(price: Hourly | None) -> str:
     """``€ 0.041``, or a dash."""
     if price is None:
         return "–"
-    digits = next((d for d in (2, 3, 4, 5) if price.micro >= 10 ** (8 - d)), 6)
-    return words.money(price.micro, price.currency, digits=digits)
+    return words.money(price.micro, price.currency, digits=digits_for(price.micro))
+
+
+def digits_for(micro: int) -> int:
+    """So many digits that three of them count, at least two and at most six."""
+    return next((digits for digits in (2, 3, 4, 5) if micro >= 10 ** (8 - digits)), 6)

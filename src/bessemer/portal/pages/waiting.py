@@ -36,6 +36,18 @@ def cards(held: Sequence[Why]) -> Sequence[Part]:
     ]
 
 
+def of(desk: Desk, fact: Workload) -> Sequence[Part]:
+    """The one card of a workload, or that it waits for nothing."""
+    why = _workload(desk, fact, scope=fact.project)
+    return [why] if why else [Empty("why-none", "It waits for nothing.")]
+
+
+def of_host(host: HostFact) -> Sequence[Part]:
+    """The one card of a host, or that it needs nobody."""
+    why = _host(host)
+    return [why] if why else [Empty("why-none", "Nothing here needs a person.")]
+
+
 def stats(held: Sequence[Why]) -> list[Part]:
     """How many wait and how many are stuck, for the row of figures."""
     waits = [why for why in held if why.tone == "waiting"]
