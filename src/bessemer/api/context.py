@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
+
+from prometheus_client import CollectorRegistry
 
 from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock
@@ -82,7 +83,7 @@ class Limits:
     depth: int = 64
     login_burst: int = 10
     login_seconds: float = 6.0
-    bookmark_seconds: float = 30.0
+    bookmark_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +97,14 @@ class Terms:
     portal_session: float = 12 * 3600.0
     cli_session: float = 30 * 86_400.0
     portal_url: str = "https://127.0.0.1:7444"
+    gateway_url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiContext:
     """One per process. ``authenticator`` None is the product's own (certificates, sessions); ``replica`` names this
-    process in leases; ``gateway_key`` makes the replicas' secrets; ``content`` finds bytes by digest."""
+    process in leases; ``gateway_key`` makes the replicas' secrets; ``content`` finds bytes by digest; ``registries``
+    hold what else this process counts, for ``/metrics``."""
 
     ports: Ports
     kinds: Mapping[str, Kind[Any, Any]]
@@ -114,4 +117,4 @@ class ApiContext:
     version: str = "0.1.0"
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)
-    extra_metrics: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    registries: Sequence[CollectorRegistry] = ()

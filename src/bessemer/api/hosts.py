@@ -29,6 +29,7 @@ from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux
+from bessemer.core.values import door_name
 
 TOKEN = "join"
 TOKEN_PREFIX = "bsj_"
@@ -76,7 +77,9 @@ async def join(call: Call) -> Response:
         # Before the key is registered: whoever passed the check with this token has seen the Host without the new key.
         await ports.sealed.put(host.uid, TOKEN, b"{}")
         await _register(call, body, key=key)
-    certificate = context.ca.sign(key, user, groups=GROUPS, seconds=context.terms.agent_certificate)
+    seconds = context.terms.agent_certificate
+    # The name is for a host's doorways, which the gateway dials; its suffix keeps a host from being called as we are.
+    certificate = context.ca.sign(key, user, groups=GROUPS, sans=[door_name(name)], seconds=seconds)
     return answer({"certificate": certificate.decode(), "ca": context.ca.certificate.decode()}, 201)
 
 

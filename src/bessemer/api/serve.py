@@ -130,6 +130,7 @@ def _options(tls: ssl.SSLContext) -> dict[str, Any]:
         "ws": "websockets-sansio",
         "ws_max_size": SOCKET_MESSAGE_BYTES_MAX,
         "ws_per_message_deflate": False,
+        "ws_ping_interval": None,  # agents ping; twice would cost each quiet socket double
         "lifespan": "on",
         "ssl_context_factory": lambda config, default: tls,
         "log_config": None,

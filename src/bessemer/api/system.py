@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from bessemer.api.discovery import AGGREGATED, wants_aggregated
@@ -22,7 +22,9 @@ async def ready(call: Call) -> Response:
 
 async def version(call: Call) -> Response:
     """GET /version."""
-    return answer(call.state.discovery.version())
+    known = call.state.discovery.version()
+    gateway = call.state.context.terms.gateway_url
+    return answer({**known, "gateway": gateway} if gateway else known)
 
 
 async def core_versions(call: Call) -> Response:
@@ -67,7 +69,8 @@ async def openapi(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """GET /metrics, in Prometheus' text format."""
-    return Response(call.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    others = b"".join(generate_latest(registry) for registry in call.state.context.registries)
+    return Response(call.state.metrics.text() + others, media_type=CONTENT_TYPE_LATEST)
 
 
 def _aggregated(call: Call, *, core: bool) -> Response:

@@ -90,7 +90,12 @@ def _parts(app: typer.Typer, verbs: Verbs) -> None:
         ca: Annotated[Path | None, typer.Option(help="Certificate of its authority.", show_default=False)] = None,
         name: Annotated[str, typer.Option(help="This host's name there.", show_default=False)] = "",
         token: Annotated[str, typer.Option(help="One-time join token.", show_default=False)] = "",
+        door_host: Annotated[
+            str, typer.Option(help="Where a gateway on another machine reaches this one.", show_default=False)
+        ] = "",
     ) -> None:
         """Run the agent of this machine. Example: `bessemer agent --server https://api:7443 --ca ca.crt --token …`"""
-        options = AgentOptions(state=state, fake=fake, server=server, ca=ca, name=name, token=token)
+        options = AgentOptions(
+            state=state, fake=fake, server=server, ca=ca, name=name, token=token, door_host=door_host
+        )
         raise typer.Exit(verbs.agent(options))

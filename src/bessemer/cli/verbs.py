@@ -34,7 +34,8 @@ class ServerOptions:
 class AgentOptions:
     """``bessemer agent``: the agent of this machine; with ``fake`` the agents of all fake hosts.
 
-    ``server``, ``ca`` and ``token`` join a machine that has no control plane of its own to one elsewhere.
+    ``server``, ``ca`` and ``token`` join a machine that has no control plane of its own to one elsewhere; ``door_host``
+    is the address of this machine at which a gateway elsewhere reaches its engines.
     """
 
     state: Path | None = None
@@ -43,6 +44,7 @@ class AgentOptions:
     ca: Path | None = None
     name: str = ""
     token: str = ""
+    door_host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

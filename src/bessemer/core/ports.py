@@ -91,14 +91,15 @@ class Objects(Protocol):
         ...
 
     async def create(self, body: Mapping[str, Any], writer: Writer, *, dry_run: bool = False) -> Stored:
-        """``body`` holds apiVersion, kind, metadata.name (and namespace), spec. Raises AlreadyExists, Forbidden, QuotaExceeded."""
+        """``body`` holds apiVersion, kind, metadata.name (and namespace), spec. Raises AlreadyExists, Forbidden,
+        QuotaExceeded."""
         ...
 
     async def replace(
         self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
     ) -> Stored:
-        """Replace one part. A ``metadata.resourceVersion`` or ``uid`` in the body must match. A write that changes nothing
-        keeps the revision. Raises NotFound, Conflict, Forbidden."""
+        """Replace one part. A ``metadata.resourceVersion`` or ``uid`` in the body must match. A write that changes
+        nothing keeps the revision. Raises NotFound, Conflict, Forbidden."""
         ...
 
     async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
@@ -117,8 +118,8 @@ class Capacity(Protocol):
     async def declare(
         self, host: str, inventory: Inventory, *, overcommit_milli: int = 1000, schedulable: bool = True
     ) -> None:
-        """Let the rows of capacity follow what the agent found. A claimed device that vanished is marked lost, not deleted.
-        ``overcommit_milli`` 4000 sells each core four times."""
+        """Let the rows of capacity follow what the agent found. A claimed device that vanished is marked lost, not
+        deleted. ``overcommit_milli`` 4000 sells each core four times."""
         ...
 
     async def withdraw(self, host: str) -> None:
@@ -128,8 +129,9 @@ class Capacity(Protocol):
     async def take(
         self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer
     ) -> Sequence[Stored]:
-        """All of them or none. Each is (Claim key, spec, metadata: labels and ownerReferences). A claim that exists with the
-        same workload, replica and host is returned as it is, so that a second call is harmless. Raises QuotaExceeded, Taken."""
+        """All of them or none. Each is (Claim key, spec, metadata: labels and ownerReferences). A claim that exists
+        with the same workload, replica and host is returned as it is, so that a second call is harmless. Raises
+        QuotaExceeded, Taken."""
         ...
 
     async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer) -> Stored:
@@ -198,7 +200,8 @@ class Ledger(Protocol):
     """The append-only account. Interval rows are written by Capacity and by status writes, in their transaction."""
 
     async def settle(self, batch: UsageBatch) -> int:
-        """Append what is new of the batch; answers the highest sequence stored for the spool. Raises Conflict for a gap."""
+        """Append what is new of the batch; answers the highest sequence stored for the spool. Raises Conflict for a
+        gap."""
         ...
 
     async def entries(

@@ -117,7 +117,7 @@ Status_co = TypeVar("Status_co", bound=ApiModel, covariant=True)
 
 
 class Resource(ApiModel, Generic[Spec_co, Status_co]):
-    """An object. Subclasses name their kind: ``class Instance(Resource[InstanceSpec, InstanceStatus]): KIND = "Instance"``."""
+    """An object. A subclass names its kind in ``KIND`` and gives ``status`` a default."""
 
     KIND: ClassVar[str]
 
@@ -160,7 +160,8 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """Nothing left to do for this generation. ``ready`` is the Ready condition; ``again`` seconds until the next look."""
+    """Nothing left to do for this generation. ``ready`` is the Ready condition; ``again`` seconds until the next
+    look."""
 
     status: ApiModel | None = None
     ready: bool = True
@@ -206,13 +207,15 @@ WRITE: tuple[Verb, ...] = ("create", "update", "patch", "delete")
 ALL: tuple[Verb, ...] = READ + WRITE
 
 Role = Literal["admin", "tenant-admin", "member", "reader", "anyone", "agent", "gateway", "portal"]
-"""``admin``: the platform's administrator. ``tenant-admin``, ``member``, ``reader``: in the tenant that owns the object.
-``anyone``: each signed-in user. ``agent``: a host's agent, for what is on that host. ``gateway``, ``portal``: our processes."""
+"""``admin``: the platform's administrator. ``tenant-admin``, ``member``, ``reader``: in the tenant that owns the
+object. ``anyone``: each signed-in user. ``agent``: a host's agent, for what is on that host. ``gateway``, ``portal``:
+our processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of ``kubectl get``, the CLI and the portal. ``value`` reads the JSON body; ``wide`` hides it by default."""
+    """A column of ``kubectl get``, the CLI and the portal. ``value`` reads the JSON body; ``wide`` hides it by
+    default."""
 
     name: str
     value: Callable[[Mapping[str, Any]], str | int | float | bool | None]

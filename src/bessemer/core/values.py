@@ -1,7 +1,8 @@
 """Every value that crosses between store, placement, metering, kinds and drivers.
 
 All are frozen. Times are whole seconds since the epoch (UTC) unless a name says otherwise, memory is bytes, cores are
-milli-cores, money is micro-units of a currency. What becomes JSON is an `ApiModel`; what stays in memory is a dataclass.
+milli-cores, money is micro-units of a currency. What becomes JSON is an `ApiModel`; what stays in memory is a
+dataclass.
 """
 
 from __future__ import annotations
@@ -75,6 +76,12 @@ class Inventory(ApiModel):
     @property
     def memory_bytes(self) -> int:
         return sum(node.memory_bytes for node in self.numa)
+
+
+def door_name(host: str) -> str:
+    """The name that a host's certificate answers to, wherever its doorways listen. The suffix keeps a host that is
+    called ``localhost`` from being taken for one of our servers."""
+    return f"{host}.hosts.bessemer.dev"
 
 
 # --- placement --------------------------------------------------------------------------------------------------
@@ -167,7 +174,8 @@ class WorkloadRef(ApiModel):
 
 
 class ClaimSpec(ApiModel):
-    """What one replica takes of one host, and the intent of the host side (JSON that only the workload's kind reads)."""
+    """What one replica takes of one host, and the intent of the host side (JSON that only the workload's kind
+    reads)."""
 
     host: str
     tenant: str

@@ -21,7 +21,7 @@ from prometheus_client import generate_latest
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
-from bessemer.core.values import UsageRecord
+from bessemer.core.values import UsageRecord, door_name
 from bessemer.gateway import errors, request, upstream
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts, EventStream
@@ -183,7 +183,7 @@ class Gateway:
             if replica is None:
                 break
             secret = hmac.new(self._facts.secret, replica.claim_uid.encode(), hashlib.sha256).hexdigest()
-            ask = upstream.Ask(work.route, work.wanted.body, secret, work.id)
+            ask = upstream.Ask(work.route, work.wanted.body, secret, work.id, door_name(replica.host))
             try:
                 answer = await upstream.ask(replica.address, ask, tls=self._facts.tls)
             except upstream.Lost as error:

@@ -31,6 +31,7 @@ class Ask:
     body: bytes
     secret: str
     request_id: str
+    server_name: str = ""
 
 
 class Answer:
@@ -98,7 +99,7 @@ async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answ
     """Send a request and read the head of the answer; ``close`` it. Raises Lost."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await _connect(address, tls)
+            reader, writer = await _connect(address, tls, name=request.server_name)
     except (OSError, TimeoutError) as error:
         raise Lost(f"cannot connect: {error}") from error
     answer = Answer(reader, writer)
@@ -119,8 +120,10 @@ async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answ
     return answer
 
 
-async def _connect(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(
+    address: str, tls: ssl.SSLContext | None, *, name: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=_READ_BYTES)
     url = urlsplit(address)
-    return await asyncio.open_connection(url.hostname, url.port, ssl=tls, server_hostname="", limit=_READ_BYTES)
+    return await asyncio.open_connection(url.hostname, url.port, ssl=tls, server_hostname=name, limit=_READ_BYTES)

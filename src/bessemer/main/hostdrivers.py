@@ -13,6 +13,7 @@ from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
 from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.confine import Confinement
@@ -30,16 +31,18 @@ class LocalDrivers:
     processes: HostProcesses
     content: HostContent
     inspect: LocalInspect
+    doorway: HostDoorway
 
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
         host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine)
-        return AgentDrivers(inspect=self.inspect, content=self.content, host=host)
+        return AgentDrivers(inspect=self.inspect, content=self.content, host=host, doorway=self.doorway)
 
 
 def local_drivers(directory: Path) -> LocalDrivers:
     """The drivers over an agent's directory; nothing is started or changed by this."""
     processes = HostProcesses(directory / "processes")
+    doors = default_folder(directory)
     cgroups = Cgroups(f"bessemer/{_name(directory)}/guests")
     return LocalDrivers(
         qemu=LocalQemu(
@@ -48,10 +51,11 @@ def local_drivers(directory: Path) -> LocalDrivers:
             cgroups=cgroups if cgroups.available else None,
         ),
         disks=QcowDisks(directory / "disks"),
-        engine=LlamaCpp(processes, default_folder(directory)),
+        engine=LlamaCpp(processes, doors),
         processes=processes,
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
+        doorway=HostDoorway(processes, doors),
     )
 
 

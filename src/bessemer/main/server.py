@@ -7,9 +7,8 @@ is a process apart (its own event loop), because a long list must never delay a 
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -17,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from bessemer import __version__
 from bessemer.api import ApiContext, Pair, Ports, Terms, listen, make_app, serve, server_tls
 from bessemer.cli.verbs import ServerOptions
-from bessemer.core.clock import Clock, SystemClock
+from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
 from bessemer.core.ports import CONTROLLER
 from bessemer.drivers.fetch.pip import PipImporter
@@ -34,7 +33,7 @@ from bessemer.main.importer import ControlImporter
 from bessemer.main.process import run
 from bessemer.main.settings import Paths, Settings, load, state_directory
 from bessemer.main.web import run_portal
-from bessemer.store import Store, open_store, store_kinds
+from bessemer.store import open_store, store_kinds
 from bessemer.store.compaction import History
 
 PARTS = ("api", "controller", "portal", "gateway")
@@ -68,110 +67,100 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
 
 
 async def _control(paths: Paths, settings: Settings, *, parts: tuple[str, ...], stop: asyncio.Event) -> None:
-    clock = SystemClock()
-    store = open_store(
-        paths.store,
-        clock=clock,
-        kinds=store_kinds(KINDS),
-        seal_key=identities.key_of(paths, identities.SEAL_KEY),
-        history=History(revisions=settings.keep_revisions),
-    )
-    content = HostContent(paths.content)
-    fleet = FleetFeed(store.objects, clock)
-    registry = CollectorRegistry()
+    # Store and loop share the interpreter with the event loop: short turns keep the writer's commits from waiting.
+    sys.setswitchinterval(0.0005)
+    control = _Control(paths, settings)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(store.tend())
-            group.create_task(fleet.run())
+            group.create_task(control.store.tend())
+            group.create_task(control.fleet.run())
             if "controller" in parts:
-                group.create_task(
-                    _loop(
-                        store,
-                        fleet,
-                        content=content,
-                        clock=clock,
-                        settings=settings,
-                        paths=paths,
-                        metrics=Metrics(registry),
-                    ).run()
-                )
+                group.create_task(control.loop().run())
             if "api" in parts:
-                context = _api_context(store, content, clock=clock, settings=settings, paths=paths)
                 on = listen(settings.listen, settings.api_port)
-                ca = paths.ca_certificate.read_bytes()
-                group.create_task(serve(make_app(context), on=on, tls=server_tls(_pair(paths), ca), stop=stop))
+                tls = server_tls(_pair(paths), paths.ca_certificate.read_bytes())
+                group.create_task(serve(make_app(control.api()), on=on, tls=tls, stop=stop))
                 _log.info("api listens", address=settings.listen, port=settings.api_port)
             await asyncio.Event().wait()
     finally:
-        store.close()
+        control.store.close()
 
 
-def _loop(
-    store: Store,
-    fleet: FleetFeed,
-    *,
-    content: HostContent,
-    clock: Clock,
-    settings: Settings,
-    paths: Paths,
-    metrics: Metrics,
-) -> Loop[Context]:
-    context = Context(
-        objects=store.objects,
-        capacity=store.capacity,
-        ledger=store.ledger,
-        leases=store.leases,
-        fleet=fleet,
-        importer=ControlImporter(DebianGuest(), PipImporter(content), cache=paths.cache),
-        clock=clock,
-    )
-    kinds: list[Any] = [kind for kind in KINDS if kind.reconcile is not None or kind.finalize is not None]
-    return Loop(
-        kinds,
-        context,
-        objects=store.objects,
-        leases=store.leases,
-        events=store.events,
-        clock=clock,
-        writer=CONTROLLER,
-        holder="control",  # the store admits one process, so a successor may take the leases back at once
-        metrics=metrics,
-        workers=settings.workers,
-    )
+class _Control:
+    """What api and controller of one process share."""
 
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._clock = SystemClock()
+        self._registry = CollectorRegistry()
+        self._content = HostContent(paths.content)
+        self.store = open_store(
+            paths.store,
+            clock=self._clock,
+            kinds=store_kinds(KINDS),
+            seal_key=identities.key_of(paths, identities.SEAL_KEY),
+            history=History(revisions=settings.keep_revisions),
+        )
+        self._registry.register(self.store.metrics)
+        self.fleet = FleetFeed(self.store.objects, self._clock)
+        self.importer = ControlImporter(DebianGuest(), PipImporter(self._content), cache=paths.cache)
 
-def _api_context(store: Store, content: HostContent, *, clock: Clock, settings: Settings, paths: Paths) -> ApiContext:
-    urls = identities.urls(settings)
-    return ApiContext(
-        ports=Ports(
+    def loop(self) -> Loop[Context]:
+        """The controller: the control side of every kind."""
+        store = self.store
+        context = Context(
             objects=store.objects,
             capacity=store.capacity,
             ledger=store.ledger,
             leases=store.leases,
-            audit=store.audit,
-            sealed=store.sealed,
+            fleet=self.fleet,
+            importer=self.importer,
+            clock=self._clock,
+        )
+        return Loop(
+            KINDS,
+            context,
+            objects=store.objects,
+            leases=store.leases,
             events=store.events,
-        ),
-        kinds={kind.name: kind for kind in KINDS},
-        clock=clock,
-        ca=identities.authority_of(paths),
-        gateway_key=identities.key_of(paths, identities.GATEWAY_KEY),
-        content=content.find,
-        version=__version__,
-        terms=replace(
-            Terms(),
-            agent_certificate=settings.certificate_days * 86_400.0,
-            lease=settings.lease_seconds,
-            portal_url=urls["portal"],
-        ),
-    )
+            clock=self._clock,
+            writer=CONTROLLER,
+            holder="control",  # the store admits one process, so a successor may take the leases back at once
+            metrics=Metrics(self._registry),
+            workers=self._settings.workers,
+        )
+
+    def api(self) -> ApiContext:
+        """What the api is given."""
+        store, paths, urls = self.store, self._paths, identities.urls(self._settings)
+        return ApiContext(
+            ports=Ports(
+                objects=store.objects,
+                capacity=store.capacity,
+                ledger=store.ledger,
+                leases=store.leases,
+                audit=store.audit,
+                sealed=store.sealed,
+                events=store.events,
+            ),
+            kinds={kind.name: kind for kind in KINDS},
+            clock=self._clock,
+            ca=identities.authority_of(paths),
+            gateway_key=identities.key_of(paths, identities.GATEWAY_KEY),
+            content=self._content.find,
+            version=__version__,
+            terms=replace(
+                Terms(),
+                agent_certificate=self._settings.certificate_days * 86_400.0,
+                lease=self._settings.lease_seconds,
+                portal_url=urls["portal"],
+                gateway_url=urls["gateway"],
+            ),
+            registries=(self._registry,),
+        )
 
 
 def _pair(paths: Paths) -> Pair:
     certificate, key = paths.certificate(identities.SERVER)
     return Pair(certificate.read_bytes(), key.read_bytes())
-
-
-def content_path(paths: Paths) -> Path:
-    """Where the control side keeps content."""
-    return paths.content
