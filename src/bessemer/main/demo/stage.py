@@ -56,6 +56,8 @@ class Stage:
                     step.update(last.get("status", {}).get("progressPercent", 50), describe(last))
                     if good(last):
                         break
+                    if last.get("status", {}).get("phase") == "Failed":
+                        raise failed(f"{key}: {describe(last)}")
         except TimeoutError:
             raise failed(f"{key} is not there after {seconds:g} s: {describe(last)}") from None
         return last
