@@ -47,7 +47,7 @@ class Stage:
     w: World
     k: Kubectl
 
-    async def shows(self, golden: str, *arguments: str, text: str = "", code: int = 0) -> None:
+    async def expect(self, golden: str, *arguments: str, text: str = "", code: int = 0) -> None:
         """The command prints what is kept under that name."""
         compare(golden, await self.k.run(*arguments, text=text, code=code))
 
@@ -88,8 +88,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 async def test_what_there_is(stage: Stage) -> None:
-    await stage.shows("api-resources", "api-resources", "--sort-by=name")
-    await stage.shows("namespaces", "get", "namespaces")
+    await stage.expect("api-resources", "api-resources", "--sort-by=name")
+    await stage.expect("namespaces", "get", "namespaces")
     assert "v1.36.0+bessemer" in await stage.k.run("version")
     assert await stage.k.run("get", "--raw", "/readyz") == "ok"
 
@@ -100,13 +100,13 @@ async def test_apply_get_describe(stage: Stage) -> None:
     assert await stage.apply(running=False) == "instance.bessemer.dev/vm configured\n"
     await stage.report("Running", "True")
     await stage.report("Running", "True")
-    await stage.shows("get", "get", "instances")
-    await stage.shows("get-wide", "get", "vm", "-A", "-o", "wide")
-    await stage.shows("get-yaml", "get", "instance/vm", "-o", "yaml")
-    await stage.shows("describe", "describe", "instance", "vm")
-    await stage.shows("events", "get", "events")
-    await stage.shows("get-many", "get", "vm,tenants,projects")
-    await stage.shows("not-found", "get", "instance", "none", code=1)
+    await stage.expect("get", "get", "instances")
+    await stage.expect("get-wide", "get", "vm", "-A", "-o", "wide")
+    await stage.expect("get-yaml", "get", "instance/vm", "-o", "yaml")
+    await stage.expect("describe", "describe", "instance", "vm")
+    await stage.expect("events", "get", "events")
+    await stage.expect("get-many", "get", "vm,tenants,projects")
+    await stage.expect("not-found", "get", "instance", "none", code=1)
     assert await stage.k.run("get", "instances", "-o", "jsonpath={.items[*].spec.flavor}") == "small"
     assert await stage.k.run("get", "instance", "vm", "--chunk-size=1", "-o", "name") == "instance.bessemer.dev/vm\n"
 
@@ -120,20 +120,20 @@ async def test_changes(stage: Stage) -> None:
     assert await run("patch", "instance", "vm", "--type=merge", "-p", patch) == "instance.bessemer.dev/vm patched\n"
     patch = '[{"op":"replace","path":"/spec/running","value":true}]'
     assert await run("patch", "instance", "vm", "--type=json", "-p", patch) == "instance.bessemer.dev/vm patched\n"
-    await stage.shows("patch-strategic", "patch", "instance", "vm", "-p", "{}", code=1)
+    await stage.expect("patch-strategic", "patch", "instance", "vm", "-p", "{}", code=1)
     assert await run("get", "instances", "-l", "tier in (web,db),!none", "-o", "name") == "instance.bessemer.dev/vm\n"
     assert await run("get", "instances", "-l", "tier!=web", "-o", "name") == ""
-    await stage.shows("diff", "diff", "-f", "-", text=yaml.safe_dump(MANIFEST | {"metadata": {"name": "vm"}}))
-    await stage.shows("dry-run", "apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(MANIFEST))
+    await stage.expect("diff", "diff", "-f", "-", text=yaml.safe_dump(MANIFEST | {"metadata": {"name": "vm"}}))
+    await stage.expect("dry-run", "apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(MANIFEST))
     body = await run("get", "instance", "vm", "-o", "yaml")
     assert await run("replace", "-f", "-", text=body) == "instance.bessemer.dev/vm replaced\n"
 
 
 async def test_what_is_wrong_is_told(stage: Stage) -> None:
     typo = {**MANIFEST, "spec": {"flavour": "small", "image": "micro", "restartPolicy": "Often"}}
-    await stage.shows("apply-typo", "apply", "-f", "-", text=yaml.safe_dump(typo), code=1)
+    await stage.expect("apply-typo", "apply", "-f", "-", text=yaml.safe_dump(typo), code=1)
     wrong = {**MANIFEST, "spec": {"flavor": "small", "image": "micro", "restartPolicy": "Often"}}
-    await stage.shows("apply-wrong", "apply", "-f", "-", text=yaml.safe_dump(wrong), code=1)
+    await stage.expect("apply-wrong", "apply", "-f", "-", text=yaml.safe_dump(wrong), code=1)
 
 
 async def test_wait_for_ready_then_delete(stage: Stage) -> None:
@@ -169,9 +169,9 @@ async def test_get_watch(stage: Stage) -> None:
 
 
 async def test_explain(stage: Stage) -> None:
-    await stage.shows("explain", "explain", "instance")
-    await stage.shows("explain-recursive", "explain", "instances", "--recursive")
-    await stage.shows("explain-field", "explain", "tenant.spec.members.role")
+    await stage.expect("explain", "explain", "instance")
+    await stage.expect("explain-recursive", "explain", "instances", "--recursive")
+    await stage.expect("explain-field", "explain", "tenant.spec.members.role")
 
 
 async def test_no_field_is_shown_as_an_object_unless_it_is_one(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 
+from bessemer.api.ca import Peer
 from bessemer.api.context import Limits
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.resource import Key
@@ -119,7 +120,7 @@ async def test_a_bad_bearer_is_refused_beside_a_good_certificate(w: World) -> No
 
 async def test_a_link_signs_in_once(w: World) -> None:
     made = await w.call("POST", f"{BASE}/users/mia/signinlink", {})
-    assert made.json["url"] == "https://127.0.0.1:7444/sign-in?link=" + made.json["secret"]
+    assert made.json["url"] == "https://127.0.0.1:7444/signin?link=" + made.json["secret"]
     link = {"link": made.json["secret"]}
     assert (await w.call("GET", "/whoami", token=made.json["secret"])).code == 401
     replies = await asyncio.gather(*(w.call("POST", "/login", link, peer=None) for _ in range(4)))
@@ -175,3 +176,22 @@ async def test_a_key_token_is_shown_once_and_kept_as_its_hash(w: World) -> None:
     assert second.json["token"].startswith(status["hint"])
     stored = await w.store.objects.get(Key("ApiKey", "acme--lab", "k"))
     assert second.json["token"].encode() not in stored.body
+
+
+async def test_the_portal_says_for_whom_it_asks() -> None:
+    clock = FakeClock()
+    async with world(clock, limits=Limits(login_burst=1, login_seconds=100.0)) as w:
+        portal, wrong = Peer("system:portal", (), ""), {"user": "x", "password": "wrong wrong wrong"}
+
+        async def code(user: str, peer: Peer | None, source: str) -> int:
+            headers = {"x-bessemer-source": source}
+            return (await w.call("POST", "/login", {**wrong, "user": user}, peer=peer, headers=headers)).code
+
+        assert [await code(f"u{i}", portal, f"198.51.100.{i}") for i in range(3)] == [401, 401, 401]
+        assert await code("u9", portal, "198.51.100.1") == 429
+        assert [await code(f"v{i}", None, f"198.51.100.{i}") for i in range(3)] == [401, 429, 429]
+
+
+async def test_a_sign_in_is_noted_at_the_user(w: World) -> None:
+    await w.login("ann")
+    assert (await w.call("GET", f"{BASE}/users/ann")).json["status"]["lastSignIn"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +21,8 @@ from bessemer.api.names import is_subdomain
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import Conflict, Forbidden, Malformed, Unauthenticated
+from bessemer.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
+from bessemer.core.resource import Key
 
 KEY_PREFIX = "bsk_"
 HINT_LENGTH = 12
@@ -43,6 +45,7 @@ async def login(call: Call) -> Response:
     uid = await _uid(call, user)
     if not await call.state.passwords.good(uid, password):
         raise Unauthenticated(_WRONG)
+    await _note_sign_in(call, user)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
     return _signed_in(await call.state.sessions.make(user, purpose, seconds=seconds))
@@ -80,7 +83,7 @@ async def sign_in_link(call: Call) -> Response:
     await load(call, call.about)
     terms = call.state.context.terms
     made = await call.state.sessions.make(call.about.name, "link", seconds=terms.link)
-    url = f"{terms.portal_url}/sign-in?link={quote(made.token, safe='')}"
+    url = f"{terms.portal_url}/signin?link={quote(made.token, safe='')}"
     return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, headers=_SECRET)
 
 
@@ -112,7 +115,16 @@ async def _by_link(call: Call, secret: str) -> NewSession:
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"]):
         raise Unauthenticated("the link has been used")
+    await _note_sign_in(call, user)
     return await call.state.sessions.make(user, "portal", seconds=call.state.context.terms.portal_session)
+
+
+async def _note_sign_in(call: Call, user: str) -> None:
+    """``User.status.lastSignIn``: worth showing, and not worth failing for where somebody else writes at once."""
+    with suppress(NotFound, Conflict):
+        body = orjson.loads((await call.state.ports.objects.get(Key("User", "", user))).body)
+        body["status"] = {**body.get("status", {}), "lastSignIn": rfc3339(call.state.context.clock.now())}
+        await call.state.ports.objects.replace(body, SYSTEM, part="status")
 
 
 async def _uid(call: Call, user: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ from bessemer.client.paths import BASE, Paths
 from bessemer.client.transport import Ask, Socket, Transport
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,16 @@ class _Area:
         self._paths = paths
 
     async def _ask(
-        self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] = _NOTHING,
+        headers: Mapping[str, str] = _NOTHING,
     ) -> dict[str, Any]:
         data = None if body is None else orjson.dumps(body)
-        answer = await self._transport.request(Ask(method=method, path=path, query=query or {}, body=data))
+        answer = await self._transport.request(Ask(method=method, path=path, query=query, body=data, headers=headers))
         value: dict[str, Any] = orjson.loads(answer) if answer else {}
         return value
 
@@ -62,14 +71,15 @@ class _Area:
 class Account(_Area):
     """Signing in and out, passwords, and the tokens that are shown once."""
 
-    async def login(self, user: str, password: str, *, purpose: str = "cli") -> SignedIn:
-        """``purpose`` is cli or portal. Raises Unauthenticated, TooMany."""
+    async def login(self, user: str, password: str, *, purpose: str = "cli", source: str = "") -> SignedIn:
+        """``purpose`` is cli or portal. ``source`` is the address that the portal asks for; it counts with the portal's
+        certificate alone. Raises Unauthenticated, TooMany."""
         body = {"user": user, "password": password, "purpose": purpose}
-        return _signed_in(await self._ask("POST", "/login", body=body))
+        return _signed_in(await self._ask("POST", "/login", body=body, headers=_from(source)))
 
-    async def follow_link(self, secret: str) -> SignedIn:
+    async def follow_link(self, secret: str, *, source: str = "") -> SignedIn:
         """Exchange a sign-in link's secret, once, for a portal session. Raises Unauthenticated, TooMany."""
-        return _signed_in(await self._ask("POST", "/login", body={"link": secret}))
+        return _signed_in(await self._ask("POST", "/login", body={"link": secret}, headers=_from(source)))
 
     async def logout(self) -> None:
         """End the session whose token the transport carries."""
@@ -180,6 +190,10 @@ class Workloads(_Area):
 
 def _signed_in(answer: Mapping[str, Any]) -> SignedIn:
     return SignedIn(answer["token"], answer["user"], answer["expiresAt"])
+
+
+def _from(source: str) -> dict[str, str]:
+    return {"X-Bessemer-Source": source} if source else {}
 
 
 def _window(since: int, until: int) -> dict[str, str]:

@@ -23,7 +23,7 @@ from bessemer.core.frames import MESSAGE_BYTES_MAX
 
 REQUEST_SECONDS_MAX = 60.0
 SILENCE_SECONDS_MAX = 90.0
-"""The server sends a bookmark on a quiet watch every 30 s; a stream silent for longer than this is dead."""
+"""The server sends a bookmark on a quiet watch every minute; a stream silent for longer than this is dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
