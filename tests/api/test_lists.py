@@ -168,7 +168,7 @@ async def test_bookmarks_come_with_time_and_only_when_asked_for() -> None:
 
 async def test_a_watch_ends_once_its_reader_may_not_read() -> None:
     clock = FakeClock()
-    async with world(clock) as w:
+    async with world(clock, limits=Limits(bookmark_seconds=30)) as w:
         mia = await w.login("mia")
         async with w.watch(f"{LAB}?watch=1", token=mia) as events:
             await clock.advance(31)
@@ -179,7 +179,7 @@ async def test_a_watch_ends_once_its_reader_may_not_read() -> None:
 
 async def test_a_watch_over_all_projects_ends_when_they_change() -> None:
     clock = FakeClock()
-    async with world(clock) as w:
+    async with world(clock, limits=Limits(bookmark_seconds=30)) as w:
         ann = await w.login("ann")
         async with w.watch(f"{BASE}/instances?watch=1", token=ann) as events:
             await settle()
