@@ -40,14 +40,20 @@ def build(verbs: Verbs) -> typer.Typer:
             str,
             typer.Option(envvar="BESSEMER_TOKEN", help="Bearer token, in place of a certificate.", show_default=False),
         ] = "",
-        version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        ] = False,
     ) -> None:
-        if version:
-            typer.echo(__version__)
-            raise typer.Exit
         context.obj = Target(kubeconfig or verbs.kubeconfig(state), token)
 
     for module in (objects, workloads, money, access):
         module.add(app)
     system.add(app, verbs)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    # Eager, since no command need follow.
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit

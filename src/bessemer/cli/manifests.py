@@ -18,8 +18,10 @@ def read_manifests(path: Path) -> list[dict[str, Any]]:
         return [body for file in files for body in read_manifests(file)]
     try:
         return _parse(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} is no text") from error
 
 
 def _parse(text: str, origin: str) -> list[dict[str, Any]]:
@@ -27,8 +29,11 @@ def _parse(text: str, origin: str) -> list[dict[str, Any]]:
 
     try:
         documents = [d for d in yaml.safe_load_all(text) if d is not None]
+    except yaml.MarkedYAMLError as error:
+        line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise Invalid(f"{origin} is no YAML{line}: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise Invalid(f"{origin} is no YAML: {error}") from error
+        raise Invalid(f"{origin} is no YAML: {' '.join(str(error).split())}") from error
     bodies: list[dict[str, Any]] = []
     for document in documents:
         items = document.get("items", [document]) if isinstance(document, dict) else [document]

@@ -30,7 +30,9 @@ def explain(error: BessemerError) -> list[str]:
     """The lines that a person sees: what happened, field by field where it is known, and what to do."""
     lines = [f"error: {error.message}"]
     if isinstance(error, Invalid):
-        lines += [f"  {cause.field}: {cause.message}" for cause in error.causes]
+        # A refusal for one reason has it in its own words already.
+        causes = [cause for cause in error.causes if cause.message not in error.message]
+        lines += [f"  {cause.field}: {cause.message}" for cause in causes]
     hint = _hint(error)
     return [*lines, hint] if hint else lines
 

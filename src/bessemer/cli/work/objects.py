@@ -173,7 +173,8 @@ def reasons(body: Mapping[str, Any], now: float) -> list[str]:
             lines.append(f"It waits: {condition['reason']}: {condition['message']}")
         if condition["type"] == "Stuck" and condition["status"] == "True":
             lines.append(f"It is stuck: {condition['reason']}: {condition['message']}")
-    lines += [f"  {reason['hosts']:>6} hosts: {reason['text']}" for reason in status.get("reasons", [])]
+    for said in status.get("reasons", []):
+        lines.append(f"  {said['hosts']:>6} host{'s'[: said['hosts'] != 1]}: {said['text']}")
     if status.get("remedy"):
         lines.append(f"Cheapest change: {status['remedy']}")
     return lines if len(lines) > 1 else [*lines, "It waits for nothing."]

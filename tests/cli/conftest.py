@@ -1,0 +1,161 @@
+"""The command line against a real api over TLS, which runs in a thread of its own, as a server elsewhere does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import re
+import shlex
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import pytest
+import structlog
+import yaml
+
+from bessemer.cli.app import build
+from bessemer.cli.outcome import status_of
+from bessemer.cli.verbs import Verbs
+from bessemer.core.clock import FakeClock
+from bessemer.core.ports import CONTROLLER, Writer
+from bessemer.core.resource import Key
+from tests.api.world import Served, World, served, world
+
+T = TypeVar("T")
+PROJECT = "acme--lab"
+START = 1_750_000_000
+"""When the world's clock stands: 2025-06-15T15:06:40Z."""
+
+_SHOWN = (
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UID"),
+    (re.compile(r"\b\d+d(\d+h)?\b"), "AGE"),
+    (re.compile(r'(resourceVersion"?: ?)"?\'?\d+\'?"?'), r"\1N"),
+    (re.compile(r"\b(bs[skj])_[\w.-]+"), r"\1_SECRET"),
+    (re.compile(r"(?<=\S) {3,}"), "   "),
+)
+"""What differs from run to run: identities, ages, revisions, secrets, and how wide a column is because of them."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, with what differs from run to run left out, and how it ended."""
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+    @property
+    def transcript(self) -> str:
+        """As a person sees it: the command, what it printed, errors marked with ``!``, its status unless it is 0."""
+        lines = [f"$ bessemer {shlex.join(self.words)}", *self.out.splitlines()]
+        lines += [f"! {line}".rstrip() for line in self.err.splitlines()]
+        return "\n".join([*lines, f"[{self.code}]"] if self.code else lines) + "\n"
+
+
+class Cli:
+    """``cli("get", "hosts")`` runs a command in this process; ``do`` runs a coroutine beside the server."""
+
+    def __init__(self, site: Served, loop: asyncio.AbstractEventLoop) -> None:
+        self.site = site
+        self.kubeconfig = site.path("kubeconfig", _kubeconfig(site))
+        self.called: list[tuple[str, Any]] = []
+        self._loop = loop
+
+    @property
+    def world(self) -> World:
+        return self.site.world
+
+    def __call__(self, *words: str, stdin: str = "", kubeconfig: Path | None = None) -> Said:
+        out, err, before = io.StringIO(), io.StringIO(), (sys.stdout, sys.stderr, sys.stdin)
+        sys.stdout, sys.stderr, sys.stdin = out, err, io.StringIO(stdin)
+        try:
+            code = self._run(list(words), kubeconfig or self.kubeconfig)
+        finally:
+            sys.stdout, sys.stderr, sys.stdin = before
+        return Said(words, code, shown(out.getvalue()), shown(err.getvalue()))
+
+    def _run(self, words: list[str], kubeconfig: Path) -> int:
+        with warnings.catch_warnings():
+            # In life the process ends here, and sockets that were still saying goodbye with it.
+            warnings.simplefilter("ignore", ResourceWarning)
+            code = status_of(build(self._verbs(kubeconfig)), words)
+            gc.collect()
+        return code
+
+    def do(self, work: Callable[[World], Coroutine[Any, Any, T]]) -> T:
+        return asyncio.run_coroutine_threadsafe(work(self.world), self._loop).result(30)
+
+    def status(self, key: Key, writer: Writer = CONTROLLER, **status: Any) -> None:
+        """Write a status, as a controller or an agent does."""
+
+        async def work(w: World) -> None:
+            found = orjson.loads((await w.store.objects.get(key)).body)
+            found["status"] = {**found.get("status", {}), **status}
+            await w.store.objects.replace(found, writer, part="status")
+
+        self.do(work)
+
+    def _verbs(self, kubeconfig: Path) -> Verbs:
+        def verb(name: str) -> Callable[[Any], int]:
+            def called(options: Any) -> int:
+                self.called.append((name, options))
+                return 0
+
+            return called
+
+        names = ("up", "down", "server", "agent", "demo", "doctor")
+        return Verbs(**{name: verb(name) for name in names}, kubeconfig=lambda _state: kubeconfig)
+
+
+def shown(text: str) -> str:
+    """The text without what differs from run to run."""
+    for pattern, word in _SHOWN:
+        text = pattern.sub(word, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A served world, and the command line of its administrator."""
+    directory = tmp_path_factory.mktemp("cli")
+    ready: list[Cli] = []
+    up, stop = threading.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with world(FakeClock(START)) as w, served(w, directory) as site:
+            ready.append(Cli(site, asyncio.get_running_loop()))
+            up.set()
+            await stop.wait()
+
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    assert up.wait(30)
+    yield ready[0]
+    ready[0]._loop.call_soon_threadsafe(stop.set)
+    thread.join(30)
+    structlog.reset_defaults()
+
+
+def _kubeconfig(site: Served) -> bytes:
+    files = {
+        "certificate-authority": site.path("ca.crt", site.world.ca.certificate),
+        "client-certificate": site.path("admin.crt", site.admin.certificate),
+        "client-key": site.path("admin.key", site.admin.key),
+    }
+    cluster = {"server": site.url, "certificate-authority": str(files.pop("certificate-authority"))}
+    config = {
+        "clusters": [{"name": "b", "cluster": cluster}],
+        "users": [{"name": "admin", "user": {name: str(path) for name, path in files.items()}}],
+        "contexts": [{"name": "b", "context": {"cluster": "b", "user": "admin"}}],
+        "current-context": "b",
+    }
+    return yaml.safe_dump(config).encode()
