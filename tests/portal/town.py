@@ -304,12 +304,14 @@ async def town(directory: Path, *, fake_hosts: int = 24) -> AsyncIterator[Town]:
         api = await stack.enter_async_context(served(w, directory))
         tls = server_tls(w.ca.issue("portal", sans=["127.0.0.1", "localhost"]), w.ca.certificate)
         tls.verify_mode = ssl.CERT_NONE
+        portal = w.ca.issue("system:portal")
         gateway = StubGateway(w)
         gateway_url = await stack.enter_async_context(https(gateway.app, tls))
         settings = PortalSettings(
             api_url=api.url,
             gateway_url=gateway_url,
             ca_path=api.path("ca.pem", w.ca.certificate),
+            certificate=(api.path("portal.crt", portal.certificate), api.path("portal.key", portal.key)),
             factory="Example Factory",
             version="0.1",
         )

@@ -25,7 +25,8 @@ from bessemer.portal.desk import Desks
 from bessemer.portal.draw import Pen
 from bessemer.portal.guard import Guard
 from bessemer.portal.playground import Keyring, Playground
-from bessemer.portal.visit import PortalSettings, Site, error_page, signed_in
+from bessemer.portal.settings import PortalSettings
+from bessemer.portal.visit import Site, error_page, signed_in
 
 SWEEP_SECONDS = 15.0
 
@@ -60,6 +61,12 @@ def make_portal(settings: PortalSettings, *, clock: Clock | None = None) -> Star
     )
     app.state.site = site
     return app
+
+
+async def close_portal(app: Starlette) -> None:
+    """End every stream, so that a server that stops does not wait for browsers. The sessions themselves go on."""
+    site: Site = app.state.site
+    await site.desks.close()
 
 
 def routes(assets: Assets) -> list[Route]:

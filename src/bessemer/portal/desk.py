@@ -37,7 +37,8 @@ class _Followed:
 
 
 class Desk:
-    """One session. ``me`` is who the api last said that we are; ``changes`` counts what arrived."""
+    """One session. ``me`` is who the api last said that we are; ``changes`` counts what arrived. ``ended`` says that
+    nothing more comes from this desk, ``refused`` that it is the session itself that ended."""
 
     def __init__(self, client: Client, *, clock: Clock, keys: Keyring) -> None:
         self.client = client
@@ -49,6 +50,7 @@ class Desk:
         self.streams = 0
         self.used = clock.monotonic()
         self.ended = False
+        self.refused = False
         self._checked = float("-inf")
         self._followed: dict[str, _Followed] = {}
         self._bells: set[asyncio.Event] = set()
@@ -61,6 +63,7 @@ class Desk:
             try:
                 self.me = await self.client.account.whoami()
             except Unauthenticated:
+                self.refused = True
                 await self.close()
                 raise
             self._checked = self.clock.monotonic()
@@ -171,6 +174,7 @@ class Desks:
         """Sign out: end the session at the api, whatever becomes of the rest."""
         desk = self._by_digest.pop(_digest(bearer), None) or Desk(self.open(bearer), clock=self.clock, keys=self.keys())
         await desk.keys.revoke(desk.client)
+        desk.refused = True
         try:
             await desk.client.account.logout()
         except (Unauthenticated, Unavailable):

@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from bessemer.client import SignedIn
+from bessemer.client import Client, SignedIn
 from bessemer.core.clock import epoch
 from bessemer.core.errors import BessemerError, Malformed, TooMany, Unauthenticated
+from bessemer.portal.told import for_stranger
 from bessemer.portal.visit import COOKIE, body_of, site_of, theme
 
 _FIELD_MAX = 1024
@@ -29,8 +30,7 @@ async def enter(request: Request) -> Response:
     """Sign in with user and password."""
     form = await _form(request)
     user, back = form.get("user", ""), _safe(form.get("back", ""))
-    site = site_of(request)
-    client = site.desks.open("")
+    client = _stranger(request)
     try:
         return _let_in(request, await client.account.login(user, form.get("password", ""), purpose="portal"), back=back)
     except Unauthenticated:
@@ -45,7 +45,7 @@ async def enter(request: Request) -> Response:
 async def follow(request: Request) -> Response:
     """Exchange a one-time link."""
     form = await _form(request)
-    client = site_of(request).desks.open("")
+    client = _stranger(request)
     try:
         return _let_in(request, await client.account.follow_link(form.get("link", "")), back="/")
     except Unauthenticated:
@@ -67,6 +67,11 @@ async def leave(request: Request) -> Response:
     response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="strict")
     response.headers["Clear-Site-Data"] = '"cache"'
     return response
+
+
+def _stranger(request: Request) -> Client:
+    """A client for somebody who has no session yet."""
+    return for_stranger(site_of(request).settings, request.client.host if request.client else "")
 
 
 def _let_in(request: Request, signed: SignedIn, *, back: str) -> Response:

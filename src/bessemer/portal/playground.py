@@ -100,17 +100,14 @@ class Playground:
     @asynccontextmanager
     async def ask(self, token: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
         """The answer's bytes as they come: OpenAI's events. Raises Unavailable with the gateway's own words."""
-        give_up = self._clock.monotonic() + _KEY_KNOWN_SECONDS_MAX
         try:
-            while True:
-                async with self._post(token, body) as response:
-                    if response.status == 401 and self._clock.monotonic() < give_up:
-                        await self._clock.sleep(0.1)
-                        continue
-                    if response.status >= 400:
-                        raise Unavailable(_words(await response.read(), response.status))
-                    yield response.content.iter_any()
-                    return
+            response = await self._answer(token, body)
+            try:
+                if response.status >= 400:
+                    raise Unavailable(_words(await response.read(), response.status))
+                yield response.content.iter_any()
+            finally:
+                response.close()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable("The gateway cannot be reached. Nothing was billed.", internal=str(error)) from error
 
@@ -119,10 +116,20 @@ class Playground:
             await self._session.close()
             self._session = None
 
-    def _post(self, token: str, body: Mapping[str, Any]) -> Any:
+    async def _answer(self, token: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+        """The first answer that is not the gateway's not yet knowing a new key."""
+        give_up = self._clock.monotonic() + _KEY_KNOWN_SECONDS_MAX
+        while True:
+            response = await self._post(token, body)
+            if response.status != 401 or self._clock.monotonic() >= give_up:
+                return response
+            response.release()
+            await self._clock.sleep(0.1)
+
+    async def _post(self, token: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        return self._session.post(
+        return await self._session.post(
             f"{self._url}/v1/chat/completions",
             data=orjson.dumps(body),
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},

@@ -16,12 +16,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bessemer.core.errors import BessemerError, NotFound, Unauthenticated, Unavailable
+from bessemer.core.resource import Key
 from bessemer.portal.desk import Desk
 from bessemer.portal.live import Draw, Tab
 
 PULSE_SECONDS = 2.0
-GATHER_SECONDS = 0.04
-"""How long changes are gathered before they are sent together."""
+GATHER_SECONDS, GATHER_SECONDS_MAX = 0.04, 0.8
+"""How long changes are gathered before they are sent together; longer where a page takes long to build, so that a
+stream takes a quarter of the process at most."""
 TABS_MAX = 32
 LOG_CHUNK_MAX = 4096
 _LOG_AGAIN_SECONDS = 1.0
@@ -77,6 +79,7 @@ class Stream:
         self._bell = desk.bell()
         self._logs: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._pulse_at = 0.0
+        self._gather = GATHER_SECONDS
         self._stale = [*lost, *(tab.token for tab, number in tabs if not tab.resume(number))]
         self._tabs = [tab for tab, _ in tabs if tab.token not in self._stale]
 
@@ -99,7 +102,8 @@ class Stream:
                 if pulse is not None:
                     yield told(pulse)
                 await self._wait()
-            yield told(orjson.dumps({"x": "signedout"}))
+            if desk.refused:
+                yield told(orjson.dumps({"x": "signedout"}))
         finally:
             desk.streams -= 1
             desk.unbell(self._bell)
@@ -111,6 +115,7 @@ class Stream:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     def _news(self) -> list[bytes]:
+        began = self._desk.clock.monotonic()
         found: list[bytes] = []
         for tab in list(self._tabs):
             if tab.owner is not self:
@@ -121,6 +126,8 @@ class Stream:
             except NotFound:
                 self._tabs.remove(tab)
                 found.append(orjson.dumps({"t": tab.token, "x": "gone"}))
+        took = self._desk.clock.monotonic() - began
+        self._gather = min(GATHER_SECONDS_MAX, max(GATHER_SECONDS, 3 * took))
         while not self._logs.empty():
             found.append(self._logs.get_nowait())
         return found
@@ -143,22 +150,23 @@ class Stream:
             await asyncio.wait_for(self._bell.wait(), max(0.0, left))
         except TimeoutError:
             return
-        await self._desk.clock.sleep(GATHER_SECONDS)
+        await self._desk.clock.sleep(self._gather)
 
     async def _pump(self, tab: Tab) -> None:
         """Follow a workload's log; begin again when it ends or cannot be had yet."""
-        if tab.log is None:
-            return
-        while True:
-            reset = True
+        while tab.log is not None:
             try:
-                async with self._desk.client.workloads.log(tab.log, follow=True) as parts:
-                    async for part in parts:
-                        await self._log(tab, part, reset=reset)
-                        reset = False
+                await self._follow(tab, tab.log)
             except BessemerError as error:
                 await self._say(tab, {"w": error.message})
             await self._desk.clock.sleep(_LOG_AGAIN_SECONDS)
+
+    async def _follow(self, tab: Tab, log: Key) -> None:
+        reset = True
+        async with self._desk.client.workloads.log(log, follow=True) as parts:
+            async for part in parts:
+                await self._log(tab, part, reset=reset)
+                reset = False
 
     async def _log(self, tab: Tab, part: bytes, *, reset: bool) -> None:
         text = part.decode("utf-8", "replace")

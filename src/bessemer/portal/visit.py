@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +33,7 @@ from bessemer.portal.desk import Desk, Desks
 from bessemer.portal.draw import Pen
 from bessemer.portal.live import Page, Tab
 from bessemer.portal.playground import Playground
+from bessemer.portal.settings import PortalSettings
 
 COOKIE = "__Host-bessemer"
 THEME = "theme"
@@ -47,18 +47,6 @@ _CODES: Mapping[type[BessemerError], int] = {
     TooMany: 429,
     Unavailable: 503,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortalSettings:
-    """What the portal is told. ``gateway_url`` is where it and its readers reach the gateway; ``ca_path`` is the
-    authority that signed both servers (None: the machine's own); ``factory`` is whose installation this is."""
-
-    api_url: str
-    gateway_url: str
-    ca_path: Path | None = None
-    factory: str = "Bessemer"
-    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

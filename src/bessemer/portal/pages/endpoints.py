@@ -18,7 +18,7 @@ from bessemer.portal.playground import PLAYGROUND
 
 def build_list(desk: Desk, scope: str) -> Page:
     """Every endpoint of the scope."""
-    found: list[EndpointFact] = visible(desk, EndpointFact, scope)
+    found: list[EndpointFact] = visible(desk, EndpointFact, scope=scope)
     colour = colours(desk)
     rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant(fact.project), 0)) for fact in found]
     if not rows:
@@ -135,10 +135,10 @@ def replicas(desk: Desk, fact: EndpointFact) -> list[Part]:
     if not fact.replicas:
         text = f"No replica has a place yet: {fact.message}" if fact.message else "No replica has a place yet."
         return [Row("replica-none", (Cell(text, "empty"),))]
-    return [_replica(desk, fact, replica) for replica in fact.replicas]
+    return [_replica(desk, fact, replica=replica) for replica in fact.replicas]
 
 
-def _replica(desk: Desk, fact: EndpointFact, replica: Replica) -> Row:
+def _replica(desk: Desk, fact: EndpointFact, *, replica: Replica) -> Row:
     claim = desk.find(ClaimFact, replica.claim, project=fact.project)
     word = "Ready" if replica.ready else replica.phase or "Pending"
     devices = f"{len(claim.devices)} devices" if claim and claim.devices else ""

@@ -35,7 +35,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
 
 def build_list(desk: Desk, scope: str) -> Page:
     """Every instance of the scope."""
-    found: list[InstanceFact] = visible(desk, InstanceFact, scope)
+    found: list[InstanceFact] = visible(desk, InstanceFact, scope=scope)
     colour = colours(desk)
     rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant(fact.project), 0)) for fact in found]
     if not rows:

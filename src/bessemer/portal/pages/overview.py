@@ -16,8 +16,8 @@ from bessemer.portal.parts import Cell, Row, Stat, Text
 
 def build(desk: Desk) -> Page:
     """All that the session sees, of all its projects."""
-    instances: list[InstanceFact] = visible(desk, InstanceFact, EVERYTHING)
-    endpoints: list[EndpointFact] = visible(desk, EndpointFact, EVERYTHING)
+    instances: list[InstanceFact] = visible(desk, InstanceFact, scope=EVERYTHING)
+    endpoints: list[EndpointFact] = visible(desk, EndpointFact, scope=EVERYTHING)
     held = waiting.held_up(desk, EVERYTHING)
     projects = desk.all(ProjectFact)
     running: list[InstanceFact | EndpointFact] = [

@@ -63,7 +63,7 @@ def within(desk: Desk, scope: str) -> frozenset[str] | None:
     return frozenset([scope])
 
 
-def visible(desk: Desk, kind: type[Any], scope: str) -> list[Any]:
+def visible(desk: Desk, kind: type[Any], *, scope: str) -> list[Any]:
     """Objects of a kind within a scope."""
     projects = within(desk, scope)
     return [fact for fact in desk.all(kind) if projects is None or fact.project in projects]
@@ -97,7 +97,7 @@ def counts(desk: Desk, scope: str) -> dict[str, Sequence[Part]]:
     found: dict[str, Sequence[Part]] = {}
     kinds: tuple[tuple[str, type[Any]], ...] = (("instances", InstanceFact), ("endpoints", EndpointFact))
     for name, kind in kinds:
-        facts = visible(desk, kind, scope)
+        facts = visible(desk, kind, scope=scope)
         found[f"count-{name}"] = [Count(f"n-{name}", len(facts), sum(bool(f.stuck) for f in facts))]
     if desk.me.admin:
         found["count-hosts"] = [Count("n-hosts", len(desk.all(HostFact)))]

@@ -18,7 +18,10 @@ _CALM = ("", "Running", "Ready", "Stopped", "Active")
 
 def held_up(desk: Desk, scope: str) -> list[Why]:
     """Everything that is not where it should be: stuck, then failed, then waiting; of each, workloads before hosts."""
-    workloads: Iterable[Workload] = [*visible(desk, InstanceFact, scope), *visible(desk, EndpointFact, scope)]
+    workloads: Iterable[Workload] = [
+        *visible(desk, InstanceFact, scope=scope),
+        *visible(desk, EndpointFact, scope=scope),
+    ]
     found = _longest_first(_workload(desk, fact, scope=scope) for fact in workloads)
     if desk.me.admin and scope == EVERYTHING:
         found += _longest_first(_host(host) for host in desk.all(HostFact))
@@ -143,7 +146,7 @@ def sized(flavor: FlavorFact) -> str:
 
 def feed(desk: Desk, scope: str, *, about: Fact | None = None) -> Sequence[Part]:
     """The newest events, newest first; of one object where ``about`` is given."""
-    events: list[EventFact] = visible(desk, EventFact, scope)
+    events: list[EventFact] = visible(desk, EventFact, scope=scope)
     if about is not None:
         events = [e for e in events if (e.about_kind, e.about) == (about.KIND, about.name)]
     newest = sorted(events, key=lambda e: (e.last, e.uid), reverse=True)[:EVENTS_SHOWN]
