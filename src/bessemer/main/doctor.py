@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 
 from bessemer.cli.verbs import DoctorOptions
 from bessemer.core.errors import DriverError
@@ -67,9 +68,10 @@ def show(findings: Sequence[Finding]) -> None:
     """A line per finding, the remedy below it."""
     console = Console()
     for finding in findings:
-        console.print(f"{_MARKS[finding.verdict]} {finding.what:<16} {finding.found}", highlight=False, soft_wrap=True)
+        words = escape(f"{finding.what:<16} {finding.found}")
+        console.print(f"{_MARKS[finding.verdict]} {words}", highlight=False, soft_wrap=True)
         if finding.remedy:
-            console.print(f"                     → {finding.remedy}", highlight=False, soft_wrap=True)
+            console.print(f"                     → {escape(finding.remedy)}", highlight=False, soft_wrap=True)
 
 
 def _cpu(inventory: Inventory) -> Finding:

@@ -1,0 +1,79 @@
+"""The doctor: a finding per thing, a remedy where there is one, and a status that says whether something is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bessemer.cli.verbs import DoctorOptions
+from bessemer.core.values import Device, Inventory, NumaNode
+from bessemer.main import doctor
+from bessemer.main.doctor import Finding
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    """What an examination finds, given to the doctor."""
+    findings: list[Finding] = [Finding("processor", "ok", "two cores")]
+
+    async def examine(_state: Path) -> list[Finding]:
+        return findings
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    return findings
+
+
+def test_all_well_is_0(found: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
+    found.append(Finding("KVM", "limited", "does not run a guest", "enable virtualization"))
+    assert doctor.doctor(DoctorOptions()) == 0
+    out = capsys.readouterr().out
+    assert "two cores" in out
+    assert "→ enable virtualization" in out
+
+
+def test_something_missing_is_1_and_says_what_to_install(
+    found: list[Finding], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found.append(doctor._program("no-such-program-here", "nothing", use="nobody"))
+    assert doctor.doctor(DoctorOptions()) == 1
+    assert "apt-get install nothing" in capsys.readouterr().out
+
+
+def test_what_is_to_be_typed_is_shown_as_it_is(found: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
+    found.append(Finding("llama.cpp", "missing", "no [engine]", 'pip install "bessemer[engine]"'))
+    doctor.doctor(DoctorOptions())
+    out = capsys.readouterr().out
+    assert "no [engine]" in out
+    assert 'pip install "bessemer[engine]"' in out
+
+
+def test_as_json(found: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.doctor(DoctorOptions(output="json")) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"what": "processor", "verdict": "ok", "found": "two cores", "remedy": ""}
+    ]
+
+
+def test_a_machine_with_gpus_and_kvm_has_nothing_to_mend() -> None:
+    gpu = Device(id="gpu-0", kind="gpu", model="H200")
+    room = NumaNode(id=0, cores=8, threads=16, memory_bytes=64 << 30, hugepages={"1073741824": 4})
+    inventory = Inventory(numa=[room], devices=[gpu, gpu], virtualization="kvm", cpu_model="X")
+    findings = [doctor._cpu(inventory), *doctor._devices(inventory)]
+    assert "8 cores, 16 threads" in findings[0].found
+    assert findings[1].found == "2: H200"
+    assert findings[2].verdict == "ok"
+
+
+def test_a_small_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_DISK_WANTED", 1 << 62)
+    finding = doctor._disk(tmp_path / "not" / "yet")
+    assert finding.verdict == "limited"
+    assert str(tmp_path) in finding.found
+
+
+@pytest.mark.real
+def test_this_machine() -> None:
+    """The real thing: it looks at everything, changes nothing, and this machine can run guests and engines."""
+    assert doctor.doctor(DoctorOptions()) == 0

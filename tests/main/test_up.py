@@ -1,0 +1,74 @@
+"""Up and down without a factory: who holds a state directory, and what is said where nothing can be done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bessemer.cli.verbs import AgentOptions, ServerOptions
+from bessemer.core.errors import Conflict, Invalid
+from bessemer.main.agent import fake_host_name, host_name, run_agent
+from bessemer.main.down import down, stop_all
+from bessemer.main.server import serve_parts
+from bessemer.main.settings import Paths
+from bessemer.main.up import LOCK, UP, held
+
+
+@pytest.fixture
+def paths(state_dir: Path) -> Paths:
+    return Paths(state_dir)
+
+
+def test_one_supervisor_holds_a_directory_at_a_time(paths: Paths) -> None:
+    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down` stops it"), held(paths):
+        raise AssertionError("two hold it")
+    with held(paths):
+        assert (paths.state / LOCK).read_text().split() == [str(os.getpid())]
+
+
+def test_the_lock_says_once_everything_is_up(paths: Paths) -> None:
+    (paths.state / LOCK).write_text("1234567890 up, says somebody who was killed")
+    with held(paths) as tell:
+        assert (paths.state / LOCK).read_text() == f"{os.getpid()} "
+        tell()
+        assert (paths.state / LOCK).read_text() == f"{os.getpid()} {UP}"
+
+
+def test_down_where_nothing_was_ever_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert down(tmp_path / "none") == 0
+    assert "Nothing was ever started" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+async def test_down_where_nothing_runs_any_more(paths: Paths) -> None:
+    with held(paths):
+        pass
+    paths.agent.mkdir()
+    assert await stop_all(paths) == ["nothing ran"]
+    assert await stop_all(paths) == ["nothing ran"]
+
+
+async def test_down_asks_no_process_that_only_had_the_number(paths: Paths) -> None:
+    """A pid in a lock that nobody holds is a hint of the past: this very process would be asked to end."""
+    (paths.state / LOCK).write_text(str(os.getppid()))
+    assert await stop_all(paths) == ["nothing ran"]
+
+
+@pytest.mark.parametrize("parts", [(), ("api", "scheduler"), ("",)])
+def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(paths: Paths, parts: tuple[str, ...]) -> None:
+    with pytest.raises(Invalid, match="there are: api, controller, portal, gateway"):
+        serve_parts(ServerOptions(state=paths.state, parts=parts))
+
+
+def test_an_agent_that_trusts_nobody_says_what_it_needs(paths: Paths) -> None:
+    with pytest.raises(Invalid, match="give the authority of the api with --ca"):
+        run_agent(AgentOptions(state=paths.state, server="https://127.0.0.1:1", ca=paths.state / "none"))
+
+
+def test_names_of_hosts() -> None:
+    assert fake_host_name(7) == "fake-007"
+    name = host_name()
+    assert 0 < len(name) <= 63
+    assert name == name.lower().strip("-")
