@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,13 +61,16 @@ async def watch(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> N
     namespace = kind.namespaced and scope.namespace is None
     typer.echo(render.columns(render.head(kind, render.View(wide=wide, namespace=namespace, now=0)), []))
     while True:
-        try:
-            async for change in client.watch(scope):
-                if isinstance(change, Change):
-                    view = render.View(wide=wide, namespace=namespace, now=time.time())
-                    typer.echo(_line(kind, change, view=view))
-        except Expired:
-            continue
+        with contextlib.suppress(Expired):  # then the list is printed anew
+            await _follow(client, kind, scope=scope, wide=wide)
+
+
+async def _follow(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> None:
+    namespace = kind.namespaced and scope.namespace is None
+    async for change in client.watch(scope):
+        if isinstance(change, Change):
+            view = render.View(wide=wide, namespace=namespace, now=time.time())
+            typer.echo(_line(kind, change, view=view))
 
 
 def _line(kind: AnyKind, change: Change, *, view: render.View) -> str:

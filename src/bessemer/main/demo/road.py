@@ -17,6 +17,7 @@ from bessemer.main.demo import checks, scene
 from bessemer.main.demo.checks import failed
 from bessemer.main.demo.stage import Body, Stage, is_ready
 from bessemer.main.demo.talk import Talk
+from bessemer.main.steps import Step
 from bessemer.main.up import Factory
 
 
@@ -51,14 +52,17 @@ class Road:
         if not wanted:
             return
         with self._steps.step(f"{wanted} fake hosts, marked and tainted, are Ready") as step:
-            ready: set[str] = set()
             async with asyncio.timeout(120):
-                async for change, body in self._stage.bodies(Scope(kind="Host")):
-                    if is_ready(body) and body["status"].get("report", {}).get("fake"):
-                        ready.add(change.key.name)
-                        step.update(100 * len(ready) / wanted, f"{len(ready)} of {wanted}")
-                    if len(ready) >= wanted:
-                        break
+                await self._joined(wanted, step)
+
+    async def _joined(self, wanted: int, step: Step) -> None:
+        ready: set[str] = set()
+        async for change, body in self._stage.bodies(Scope(kind="Host")):
+            if is_ready(body) and body["status"].get("report", {}).get("fake"):
+                ready.add(change.key.name)
+                step.update(100 * len(ready) / wanted, f"{len(ready)} of {wanted}")
+            if len(ready) >= wanted:
+                return
 
     async def _tenants(self) -> None:
         client = self._stage.client

@@ -48,19 +48,23 @@ class Stage:
 
     async def until(self, key: Key, good: Callable[[Body], bool], *, step: Step, seconds: float) -> Body:
         """Follow an object until it is good. Raises DriverError with its last condition when time is up."""
-        last: Body = {}
-        scope = Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)
+        seen: list[Body] = [{}]
         try:
             async with asyncio.timeout(seconds):
-                async for _, last in self.bodies(scope):
-                    step.update(last.get("status", {}).get("progressPercent", 50), describe(last))
-                    if good(last):
-                        break
-                    if last.get("status", {}).get("phase") == "Failed":
-                        raise failed(f"{key}: {describe(last)}")
+                return await self._follow(key, good, step=step, seen=seen)
         except TimeoutError:
-            raise failed(f"{key} is not there after {seconds:g} s: {describe(last)}") from None
-        return last
+            raise failed(f"{key} is not there after {seconds:g} s: {describe(seen[-1])}") from None
+
+    async def _follow(self, key: Key, good: Callable[[Body], bool], *, step: Step, seen: list[Body]) -> Body:
+        scope = Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)
+        async for _, body in self.bodies(scope):
+            seen[:] = [body]
+            step.update(body.get("status", {}).get("progressPercent", 50), describe(body))
+            if good(body):
+                return body
+            if body.get("status", {}).get("phase") == "Failed":
+                raise failed(f"{key}: {describe(body)}")
+        raise failed(f"{key} cannot be followed")
 
     async def clear(self, key: Key) -> None:
         """Remove what an earlier demo left."""
