@@ -3,14 +3,24 @@
 ``make_app`` builds the ASGI application from an `ApiContext`; ``serve`` runs it over TLS. `api.routes` is the table of
 contents: every route names its permission there. It holds no object and no state that a second replica would miss;
 what one replica alone has (the agents' sockets) is named in the hosts' leases.
+
+What is named here is imported at its first use, so that a process which wants the certificate authority alone (every
+one of ours does) is spared the application.
 """
 
-from bessemer.api.app import Api, make_app
-from bessemer.api.authn import Passwords, Sessions
-from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
-from bessemer.api.context import ApiContext, Identity, Limits, Ports, Terms
-from bessemer.api.hosts import replica_secret
-from bessemer.api.serve import listen, serve, server_tls
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bessemer.api.app import Api, make_app
+    from bessemer.api.authn import Passwords, Sessions
+    from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
+    from bessemer.api.context import ApiContext, Identity, Limits, Ports, Terms
+    from bessemer.api.hosts import replica_secret
+    from bessemer.api.listener import listen, serve, server_tls
 
 __all__ = [
     "Api",
@@ -31,3 +41,31 @@ __all__ = [
     "serve",
     "server_tls",
 ]
+
+_HOMES = MappingProxyType(
+    {
+        "Api": "app",
+        "ApiContext": "context",
+        "CertificateAuthority": "ca",
+        "Identity": "context",
+        "Limits": "context",
+        "Pair": "ca",
+        "Passwords": "authn",
+        "Ports": "context",
+        "Sessions": "authn",
+        "Terms": "context",
+        "create_ca": "ca",
+        "listen": "listener",
+        "load_ca": "ca",
+        "make_app": "app",
+        "replica_secret": "hosts",
+        "serve": "listener",
+        "server_tls": "listener",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 from pathlib import Path
 
 import structlog
@@ -26,10 +25,10 @@ from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.main import identities
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.process import run
-from bessemer.main.settings import Paths, Settings, load, state_directory
+from bessemer.main.settings import TOKEN_FILE, Paths, Settings, host_name, joined, load, state_directory
 
-TOKEN_FILE = "join-token"
 METRICS_SOCKET = "metrics.sock"
+_TOKEN_LOOK_SECONDS = 0.05
 _log = structlog.get_logger("agent")
 
 
@@ -41,13 +40,6 @@ def run_agent(options: AgentOptions) -> int:
         return run(_fake(paths, settings))
     name = options.name or settings.host_name or host_name()
     return run(_real(paths, settings, options=options, name=name))
-
-
-def host_name() -> str:
-    """This machine's name as a Host's."""
-    word = socket.gethostname().lower().split(".")[0]
-    kept = "".join(c if c.isalnum() or c == "-" else "-" for c in word).strip("-")
-    return kept[:63] or "local"
 
 
 class _Connector:
@@ -68,12 +60,10 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     ca = options.ca or paths.ca_certificate
     if not ca.exists():
         raise Invalid(f"{ca} does not exist: give the authority of the api with --ca")
-    token_file = paths.agent / TOKEN_FILE
-    token = options.token or (token_file.read_text().strip() if token_file.exists() else "")
     agent_settings = AgentSettings(
         host=name,
         directory=paths.agent,
-        token=token,
+        token=options.token or await _token(paths),
         heartbeat_seconds=settings.heartbeat_seconds,
         content_budget_bytes=settings.content_budget_bytes,
         door_host=options.door_host,
@@ -91,6 +81,17 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     async with asyncio.TaskGroup() as group:
         group.create_task(serve_metrics(registry, paths.agent / METRICS_SOCKET))
         group.create_task(agent.run())
+
+
+async def _token(paths: Paths) -> str:
+    """The one-time token that lies beside the agent, or "" for one that has joined. ``up`` starts an agent before the
+    api can give it a token, so that both read their code at the same time; so it is waited for."""
+    file = paths.agent / TOKEN_FILE
+    if not (file.exists() or joined(paths)):
+        _log.info("waits for a join token", file=str(file))
+    while not (file.exists() or joined(paths)):  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(_TOKEN_LOOK_SECONDS)
+    return file.read_text().strip() if file.exists() else ""
 
 
 def fake_host_name(ordinal: int) -> str:

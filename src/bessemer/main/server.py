@@ -1,43 +1,20 @@
 """``bessemer server``: some of api, controller, portal and gateway in this process.
 
-The controller has no room of its own: it is the loop over the control side of KINDS, put together here. The gateway
-is a process apart (its own event loop), because a long list must never delay a token.
+The gateway is a process apart (its own event loop), because a long list must never delay a token. Each part is imported
+where it is run: a gateway needs no database, and an api need not wait for the portal's templates.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from dataclasses import replace
 
-import structlog
-from prometheus_client import CollectorRegistry
-
-from bessemer import __version__
-from bessemer.api import ApiContext, Pair, Ports, Terms, listen, make_app, serve, server_tls
 from bessemer.cli.verbs import ServerOptions
-from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
-from bessemer.core.ports import CONTROLLER
-from bessemer.drivers.fetch.pip import PipImporter
-from bessemer.drivers.fetch.real import HostContent
-from bessemer.drivers.guest.real import DebianGuest
-from bessemer.kinds import KINDS
-from bessemer.kinds.context import Context
-from bessemer.kinds.fleet.inventory import FleetFeed
-from bessemer.loop import Loop
-from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
-from bessemer.main.gateway import run_gateway
-from bessemer.main.importer import ControlImporter
 from bessemer.main.process import run
 from bessemer.main.settings import Paths, Settings, load, state_directory
-from bessemer.main.web import run_portal
-from bessemer.store import open_store, store_kinds
-from bessemer.store.compaction import History
 
 PARTS = ("api", "controller", "portal", "gateway")
-_log = structlog.get_logger("server")
 
 
 def serve_parts(options: ServerOptions) -> int:
@@ -52,115 +29,22 @@ def serve_parts(options: ServerOptions) -> int:
 
 
 async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...]) -> None:
-    stop = asyncio.Event()
+    stop, listens = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         try:
             if "gateway" in parts:
+                from bessemer.main.gateway import run_gateway
+
                 group.create_task(run_gateway(paths, settings))
-            if "portal" in parts:
-                group.create_task(run_portal(paths, settings))
             if {"api", "controller"} & set(parts):
-                await _control(paths, settings, parts=parts, stop=stop)
+                from bessemer.main.control import run_control
+
+                group.create_task(run_control(paths, settings, parts=parts, stop=stop, ready=listens.set))
+                await listens.wait()
+            if "portal" in parts:
+                from bessemer.main.web import run_portal
+
+                group.create_task(run_portal(paths, settings))
             await asyncio.Event().wait()
         finally:
             stop.set()
-
-
-async def _control(paths: Paths, settings: Settings, *, parts: tuple[str, ...], stop: asyncio.Event) -> None:
-    # Store and loop share the interpreter with the event loop: short turns keep the writer's commits from waiting.
-    sys.setswitchinterval(0.0005)
-    control = _Control(paths, settings)
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(control.store.tend())
-            group.create_task(control.fleet.run())
-            if "controller" in parts:
-                group.create_task(control.loop().run())
-            if "api" in parts:
-                on = listen(settings.listen, settings.api_port)
-                tls = server_tls(_pair(paths), paths.ca_certificate.read_bytes())
-                group.create_task(serve(make_app(control.api()), on=on, tls=tls, stop=stop))
-                _log.info("api listens", address=settings.listen, port=settings.api_port)
-            await asyncio.Event().wait()
-    finally:
-        control.store.close()
-
-
-class _Control:
-    """What api and controller of one process share."""
-
-    def __init__(self, paths: Paths, settings: Settings) -> None:
-        self._paths = paths
-        self._settings = settings
-        self._clock = SystemClock()
-        self._registry = CollectorRegistry()
-        self._content = HostContent(paths.content)
-        self.store = open_store(
-            paths.store,
-            clock=self._clock,
-            kinds=store_kinds(KINDS),
-            seal_key=identities.key_of(paths, identities.SEAL_KEY),
-            history=History(revisions=settings.keep_revisions),
-        )
-        self._registry.register(self.store.metrics)
-        self.fleet = FleetFeed(self.store.objects, self._clock)
-        self.importer = ControlImporter(DebianGuest(), PipImporter(self._content), cache=paths.cache)
-
-    def loop(self) -> Loop[Context]:
-        """The controller: the control side of every kind."""
-        store = self.store
-        context = Context(
-            objects=store.objects,
-            capacity=store.capacity,
-            ledger=store.ledger,
-            leases=store.leases,
-            fleet=self.fleet,
-            importer=self.importer,
-            clock=self._clock,
-        )
-        return Loop(
-            KINDS,
-            context,
-            objects=store.objects,
-            leases=store.leases,
-            events=store.events,
-            clock=self._clock,
-            writer=CONTROLLER,
-            holder="control",  # the store admits one process, so a successor may take the leases back at once
-            metrics=Metrics(self._registry),
-            workers=self._settings.workers,
-        )
-
-    def api(self) -> ApiContext:
-        """What the api is given."""
-        store, paths, urls = self.store, self._paths, identities.urls(self._settings)
-        return ApiContext(
-            ports=Ports(
-                objects=store.objects,
-                capacity=store.capacity,
-                ledger=store.ledger,
-                leases=store.leases,
-                audit=store.audit,
-                sealed=store.sealed,
-                events=store.events,
-            ),
-            kinds={kind.name: kind for kind in KINDS},
-            clock=self._clock,
-            ca=identities.authority_of(paths),
-            gateway_key=identities.key_of(paths, identities.GATEWAY_KEY),
-            content=self._content.find,
-            version=__version__,
-            terms=replace(
-                Terms(),
-                agent_certificate=self._settings.certificate_days * 86_400.0,
-                lease=self._settings.lease_seconds,
-                portal_url=urls["portal"],
-                gateway_url=urls["gateway"],
-            ),
-            registries=(self._registry,),
-        )
-
-
-def _pair(paths: Paths) -> Pair:
-    certificate, key = paths.certificate(identities.SERVER)
-    return Pair(certificate.read_bytes(), key.read_bytes())

@@ -20,6 +20,8 @@ from bessemer.core.resource import ApiModel
 
 DEFAULT_STATE = Path("~/.bessemer")
 PREFIX = "BESSEMER_"
+TOKEN_FILE = "join-token"
+"""Beside the agent: what it joins with, once."""
 
 
 class Settings(ApiModel):
@@ -179,3 +181,15 @@ def _free_port(listen: str, taken: set[int]) -> int:
             port = int(probe.getsockname()[1])
         if port not in taken:
             return port
+
+
+def host_name() -> str:
+    """This machine's name as a Host's."""
+    word = socket.gethostname().lower().split(".")[0]
+    kept = "".join(c if c.isalnum() or c == "-" else "-" for c in word).strip("-")
+    return kept[:63] or "local"
+
+
+def joined(paths: Paths) -> bool:
+    """Whether the local agent has a certificate."""
+    return (paths.agent / "identity" / "agent.crt").exists()

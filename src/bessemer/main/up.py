@@ -29,8 +29,17 @@ from bessemer.core.resource import API_VERSION, Key
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Command
 from bessemer.main import identities
-from bessemer.main.agent import TOKEN_FILE, host_name
-from bessemer.main.settings import Paths, Settings, load, save, state_directory, with_ports
+from bessemer.main.settings import (
+    TOKEN_FILE,
+    Paths,
+    Settings,
+    host_name,
+    joined,
+    load,
+    save,
+    state_directory,
+    with_ports,
+)
 from bessemer.main.steps import Steps
 from bessemer.main.supervisor import AGENT, CONTROL, FAKE, GATEWAY, Supervisor, command
 
@@ -169,6 +178,12 @@ class Factory:
         with self.steps.step("Control plane: api, controller, portal") as step:
             part = await self.supervisor.start(command(self.paths, CONTROL))
             self._supervising = asyncio.create_task(self._supervise())
+            # These read their code while the api does, and wait for what they need of it. An agent that has joined is
+            # started once its Host is known to be there.
+            await self.supervisor.start(command(self.paths, GATEWAY))
+            if not joined(self.paths):
+                (self.paths.agent / TOKEN_FILE).unlink(missing_ok=True)
+                await self.supervisor.start(command(self.paths, AGENT))
             await self.wait_ready(lambda: self._alive(CONTROL), log=str(self.paths.logs / "control.log"))
             await self._defaults()
             step.note = f"pid {part.pid}"
@@ -231,8 +246,7 @@ class Factory:
         made = await self.create(
             {"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": self.host}, "spec": spec}
         )
-        joined = (self.paths.agent / "identity" / "agent.crt").exists()
-        if made or not joined:
+        if made or not joined(self.paths):
             self.paths.agent.mkdir(parents=True, exist_ok=True, mode=0o700)
             token = await self.client.account.host_token(self.host)
             identities.write_private(self.paths.agent / TOKEN_FILE, token.encode())
