@@ -22,7 +22,7 @@ import aiohttp
 import orjson
 
 from bessemer.client import Client, from_kubeconfig, tls_context
-from bessemer.core.errors import Unavailable
+from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import API_VERSION, Key
 from bessemer.drivers.llamacpp.doors import default_folder
@@ -134,6 +134,20 @@ class Plant:
         async with self.client() as client:
             found: Body = orjson.loads((await client.get(key)).body)
             return found
+
+    async def bodies(self, kind: str) -> list[Body]:
+        """Every object of a kind."""
+        async with self.client() as client:
+            return [orjson.loads(stored.body) for stored in (await client.list(Scope(kind=kind))).items]
+
+    async def delete(self, *keys: Key) -> None:
+        """Ask for their end; one that is gone is no error."""
+        async with self.client() as client:
+            for key in keys:
+                try:
+                    await client.delete(key)
+                except NotFound:
+                    continue
 
     async def until(self, key: Key, holds: Callable[[Body], bool], *, seconds: float = 60.0) -> Body:
         """The object once it is so. It is watched, so that nothing short is missed."""
@@ -285,6 +299,11 @@ def is_ready(body: Body) -> bool:
 def reason(body: Body) -> str:
     """The reason of the Ready condition."""
     return next((c["reason"] for c in body.get("status", {}).get("conditions", []) if c["type"] == "Ready"), "")
+
+
+def phase_of(body: Body) -> str:
+    """The phase; "" before there is one."""
+    return str(body.get("status", {}).get("phase", ""))
 
 
 def started(pid: int) -> int:
