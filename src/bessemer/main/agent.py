@@ -112,6 +112,7 @@ async def _fake(paths: Paths, settings: Settings) -> None:
             _log.info("fake host joins again", host=name)
         return await admin.account.host_token(name)
 
+    registry = CollectorRegistry()
     hosts = FakeHosts(
         settings=FakeSettings(
             directory=paths.fake, doors=default_folder(paths.fake), heartbeat_seconds=settings.heartbeat_seconds
@@ -119,12 +120,14 @@ async def _fake(paths: Paths, settings: Settings) -> None:
         connect=_Connector(url, paths.ca_certificate),
         sides=HOST_SIDES,
         clock=SystemClock(),
-        metrics=AgentMetrics(CollectorRegistry()),
+        metrics=AgentMetrics(registry),
     )
     names = [fake_host_name(ordinal) for ordinal in range(settings.fake_hosts)]
     # What was imported stays for good: the collector need not walk it again at each round of two hundred agents.
     gc.freeze()
     try:
-        await run_fake_hosts(names, hosts, token_for=token_for)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve_metrics(registry, paths.fake / METRICS_SOCKET))
+            group.create_task(run_fake_hosts(names, hosts, token_for=token_for))
     finally:
         await admin.close()

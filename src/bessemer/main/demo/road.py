@@ -28,7 +28,7 @@ class Road:
         self._stage = Stage(factory)
         self._steps = factory.steps
         self._totals: dict[str, str] = {}
-        self._link = ""
+        self._links: dict[str, str] = {}
 
     async def take(self) -> None:
         """Take it. Raises BessemerError where a step or a check fails."""
@@ -71,7 +71,7 @@ class Road:
                 await self._stage.factory.create(body)
             for name in ("root", *scene.PEOPLE):
                 await client.account.set_password(name, secrets.token_urlsafe(18))
-            self._link, _ = await client.account.sign_in_link("root")
+            self._links = {name: (await client.account.sign_in_link(name))[0] for name in ("root", "ada")}
             step.note = "acme (ada, alan) and rival (rosa, rune)"
 
     async def _content(self) -> None:
@@ -162,7 +162,9 @@ class Road:
         self._steps.say(render.columns(["KIND", "NAME", "PROJECT", "PHASE", "HOST", "COST OF PROJECT SO FAR"], rows))
         for line in self._stage.factory.addresses():
             self._steps.say(line)
-        self._steps.say(f"  Sign in     {self._link}   (once)\n")
+        for name, link in self._links.items():
+            self._steps.say(f"  Sign in     {link}   (as {name}, once)")
+        self._steps.say("")
         self._steps.say(f"The road took {show_duration(time.time() - self._stage.began)}.")
 
     def _row(self, body: Body) -> list[str]:
