@@ -110,6 +110,22 @@ def test_a_correction_takes_the_place_of_its_row_and_may_be_corrected() -> None:
     assert amounts(derive(twice, PLAN, start=0, end=HOUR)) == {"cores": 10_000, "memory": 4_000}
 
 
+def test_a_correction_after_the_window_counts_and_nothing_else_after_it_does() -> None:
+    rows = [opened(1, 0, state="running"), row(2, 10, "tokens", input_tokens=1_000_000)]
+    then = derive(rows, PLAN, start=0, end=HOUR)
+    later = [
+        *rows,
+        row(3, HOUR, "close"),
+        row(4, 2 * HOUR, "tokens", input_tokens=1_000_000),
+        opened(5, 3 * HOUR, claim_uid="c2", state="running"),
+    ]
+    assert derive(later, PLAN, start=0, end=HOUR) == then
+    corrected = [*later, row(6, 9 * HOUR, "correction", corrects=1, milli_cores=1000, memory_bytes=GIB)]
+    assert amounts(derive(corrected, PLAN, start=0, end=HOUR))["cores"] == amounts(then)["cores"] // 2
+    document = export(corrected, PLAN, start=0, end=HOUR)
+    assert total_micro(document) == derive(corrected, PLAN, start=0, end=HOUR).total_micro
+
+
 def test_a_clock_that_went_back_bills_nothing_negative() -> None:
     rows = [opened(1, HOUR, state="running"), row(2, HOUR - 500, "close")]
     assert derive(rows, PLAN, start=0, end=2 * HOUR).total_micro == 0

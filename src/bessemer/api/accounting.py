@@ -39,7 +39,7 @@ async def invoice(call: Call) -> Response:
     start, end = _window(call)
     await load(call, call.about)
     project = call.about.name
-    rows = await call.state.ports.ledger.entries(project=project, before=end)
+    rows = await call.state.ports.ledger.entries(project=project)
     made = derive(rows, await _plan(call, project), start=start, end=end)
     return answer({"project": project, **made.model_dump(mode="json", by_alias=True)})
 
@@ -49,7 +49,7 @@ async def ledger(call: Call) -> Response:
     start, end = _window(call)
     await load(call, call.about)
     project = call.about.name
-    rows = await call.state.ports.ledger.entries(project=project, before=end)
+    rows = await call.state.ports.ledger.entries(project=project)
     return answer({"project": project, **export(rows, await _plan(call, project), start=start, end=end)})
 
 

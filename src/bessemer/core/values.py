@@ -210,11 +210,11 @@ BILLING: Mapping[str, BillingState] = MappingProxyType(
         "Stopping": "running",
         "Stopped": "stopped",
         "Lost": "lost",
-        "Failed": "stopped",
+        "Failed": "lost",
         "Gone": "stopped",
     }
 )
-"""Claim phase → what is billed. ``lost`` is time in which the platform failed to run what should run."""
+"""Claim phase → what is billed. ``lost`` is time in which the platform or an image failed to run what should run."""
 
 
 # --- ledger -----------------------------------------------------------------------------------------------------

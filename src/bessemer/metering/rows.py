@@ -78,5 +78,6 @@ def _of_claim(rows: Sequence[LedgerEntry], *, start: int, end: int) -> Iterator[
         after = rows[index + 1] if index + 1 < len(rows) else None
         since, until = max(row.at, start), min(after.at if after else end, end)
         if until > since:
-            ids = (opened.id, row.id, after.id) if after else (opened.id, row.id)
+            # What came after the asked end is no part of it: the same window names the same rows for ever.
+            ids = (opened.id, row.id, after.id) if after and after.at < end else (opened.id, row.id)
             yield Segment(opened, state, since, until, ids)

@@ -116,8 +116,9 @@ async def test_never_restart_means_never(bench: HostBench) -> None:
     bench.qemu.kill_process("c-1")
     for _ in range(4):
         outcome = await bench.step()
-    assert isinstance(outcome, Fail)
-    assert (bench.status.phase, bench.status.reason, bench.qemu.starts) == ("Failed", "GuestDied", 1)
+    assert isinstance(outcome, Done)
+    assert (bench.status.phase, bench.status.reason, bench.qemu.starts) == ("Stopped", "GuestDied", 1)
+    assert BILLING["Stopped"] == "stopped", "it is as its owner asked, and holds its place"
     bench.amend(running=False)
     await bench.until_phase("Stopped")
     bench.amend(running=True)
@@ -140,6 +141,7 @@ async def test_a_guest_that_says_something_wrong(bench: HostBench, fault: Fault,
     await bench.until_reason(reason)
     assert isinstance(bench.outcome, Fail)
     assert bench.status.phase == "Failed"
+    assert BILLING["Failed"] == "lost", "the platform or the image failed, not the tenant"
     assert words in bench.status.message
     assert isinstance(await bench.remove(), Done)
     assert await bench.residue() == []

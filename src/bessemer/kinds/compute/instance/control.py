@@ -170,8 +170,11 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
         status = status.model_copy(update={"phase": phase, "message": note})
         return Done(status=status, message=f"the guest runs on Host {claim.spec.host}")
     if phase == "Stopped":
-        status = status.model_copy(update={"phase": phase, "message": note})
-        return Done(status=status, ready=False, reason="Stopped", message="stopped as asked; its disk and place stay")
+        why = f"{said.message}; set running to false and to true again" if said.reason else "stopped as asked"
+        status = status.model_copy(update={"phase": phase, "message": said.message or note})
+        return Done(
+            status=status, ready=False, reason=said.reason or "Stopped", message=f"{why}; its disk and place stay"
+        )
     message = said.message or f"Host {claim.spec.host} has been asked"
     return _wait(status, phase, reason=said.reason or phase, message=message)
 

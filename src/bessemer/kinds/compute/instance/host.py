@@ -94,7 +94,7 @@ def decide(intent: InstanceIntent, status: ClaimStatus, *, process: Running | No
         return "watch" if settled else "judge"
     if status.detail.get("process"):
         return "give-up" if intent.restart_policy == "Never" else "restart"
-    if status.phase == "Failed" and status.reason == "GuestDied" and intent.restart_policy == "Never":
+    if status.phase == "Stopped" and status.reason == "GuestDied" and intent.restart_policy == "Never":
         return "give-up"
     if Retry.read(status.detail).left(now):
         return "hold"
@@ -284,10 +284,11 @@ async def _over(this: _Pass) -> bool:
 def _died(this: _Pass) -> Outcome:
     """It ran, it should run, and it does not: restart after a while, or say that the policy forbids it."""
     if this.intent.restart_policy == "Never":
+        # Stopped, not Failed: it is as its owner asked, and the place that it holds on to is billed.
         message = "the guest ended, and its restart policy is Never"
         detail = this.detail(process=None, guest=None)
-        status = this.status("Failed", reason="GuestDied", message=message, pid=None, started_at=None, detail=detail)
-        return Fail(reason="GuestDied", message=message, status=status, remedy="set running to false and to true again")
+        status = this.status("Stopped", reason="GuestDied", message=message, pid=None, started_at=None, detail=detail)
+        return Done(status=status, ready=False, reason="GuestDied", message=message)
     now = this.ctx.clock.now()
     retry = Retry.read(this.claim.status.detail).failed(now)
     detail = this.detail(process=None, guest=None, retry=retry.dump())
