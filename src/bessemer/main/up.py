@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import yaml
 from rich.console import Console
 
 from bessemer.cli.verbs import UpOptions
-from bessemer.client import Ask, Client, HttpTransport, Transport, connect, tls_context
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, BessemerError, Conflict, DriverError, NotFound, Unavailable
 from bessemer.core.resource import API_VERSION, Key
@@ -42,6 +41,10 @@ from bessemer.main.settings import (
 )
 from bessemer.main.steps import Steps
 from bessemer.main.supervisor import AGENT, CONTROL, FAKE, GATEWAY, Supervisor, command
+
+if TYPE_CHECKING:
+    # Imported where it is used: the parts are started before, and read their own code meanwhile.
+    from bessemer.client import Client, Transport
 
 READY_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
@@ -164,6 +167,8 @@ class Factory:
     def client(self) -> Client:
         """As the administrator."""
         if self._client is None:
+            from bessemer.client import connect
+
             certificate = self.paths.certificate(identities.ADMIN)
             url = identities.urls(self.settings)["api"]
             self._client = connect(url, ca=self.paths.ca_certificate, cert=certificate)
@@ -216,6 +221,8 @@ class Factory:
             await self.clock.sleep(0.05)
 
     async def _gateway_ready(self) -> None:
+        from bessemer.client import HttpTransport, tls_context
+
         url = identities.urls(self.settings)["gateway"].removesuffix("/v1")
         transport = HttpTransport(url, tls=tls_context(self.paths.ca_certificate.read_bytes(), None), token="")
         deadline = self.clock.monotonic() + READY_SECONDS
@@ -302,6 +309,8 @@ class Factory:
 
 
 async def _answers(transport: Transport) -> bool:
+    from bessemer.client import Ask
+
     try:
         await transport.request(Ask(method="GET", path="/readyz"))
     except (BessemerError, OSError):
