@@ -18,8 +18,18 @@ _NAMESPACE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "description": "A project, as core/v1 has it. It is read-only here: see projects.bessemer.dev.",
     "properties": {
-        "spec": {"type": "object", "properties": {"finalizers": {"type": "array", "items": _TEXT}}},
-        "status": {"type": "object", "properties": {"phase": _TEXT}},
+        "spec": {
+            "type": "object",
+            "description": "What a namespace has here.",
+            "properties": {
+                "finalizers": {"type": "array", "items": _TEXT, "description": "Always kubernetes."},
+            },
+        },
+        "status": {
+            "type": "object",
+            "description": "What is observed.",
+            "properties": {"phase": {**_TEXT, "description": "Active, or Terminating while its project goes."}},
+        },
     },
 }
 
@@ -51,8 +61,8 @@ def _schema(shown: Shown) -> dict[str, Any]:
     if shown.translate is None:
         return schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
     properties = {
-        "apiVersion": _TEXT,
-        "kind": _TEXT,
+        "apiVersion": {**_TEXT, "description": schema.API_VERSION_WORDS},
+        "kind": {**_TEXT, "description": schema.KIND_WORDS},
         "metadata": schema.metadata(),
         **_NAMESPACE_SCHEMA["properties"],
     }

@@ -37,32 +37,16 @@ _KEPT = (
 _FREE: Mapping[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _PART_WORDS = {"spec": "What is wanted.", "status": "What is observed; the system writes it."}
 _LINE_BREAK = re.compile(r"(?<=\S)\n(?=[^\s*-])")
-_API_VERSION_WORDS = "Which version of the schema this object is written in."
-_KIND_WORDS = "Which kind of object this is."
-_METADATA_WORDS = {
-    "name": "Its name, unique in its project (or among its kind).",
-    "generateName": "A prefix from which the server makes a name where none is given.",
-    "namespace": "The project that it belongs to, as TENANT--PROJECT.",
-    "uid": "Unique in time and space; given by the server.",
-    "resourceVersion": "The revision of its last change; a write that names another is refused.",
-    "generation": "Counts changes of intent.",
-    "creationTimestamp": "When it was made (RFC 3339).",
-    "deletionTimestamp": "When its deletion was asked for.",
-    "deletionGracePeriodSeconds": "Always 0.",
-    "labels": "Words to select objects by.",
-    "annotations": "Words that tools keep with an object.",
-    "ownerReferences": "The objects that it goes with.",
-    "finalizers": "Who must let go before it is gone.",
-    "managedFields": "Who set which field.",
-}
+API_VERSION_WORDS = "Which version of the schema this object is written in."
+KIND_WORDS = "Which kind of object this is."
 
 
 def of_resource(model: type[BaseModel], group: str, *, version: str, kind: str) -> Schema:
-    """The schema of a kind. ``metadata`` is ours, with a description for each field."""
+    """The schema of a kind."""
     whole = structural(model)
     properties = whole.get("properties", {})
-    properties["apiVersion"] = {"type": "string", "description": _API_VERSION_WORDS}
-    properties["kind"] = {"type": "string", "description": _KIND_WORDS}
+    properties["apiVersion"] = {"type": "string", "description": API_VERSION_WORDS}
+    properties["kind"] = {"type": "string", "description": KIND_WORDS}
     properties["metadata"] = metadata()
     for part, words in _PART_WORDS.items():
         if part in properties:
@@ -80,9 +64,6 @@ def metadata() -> Schema:
     """ObjectMeta, as far as it is kept."""
     schema = structural(Metadata)
     schema["description"] = "Who the object is: name, labels, owners."
-    for name, words in _METADATA_WORDS.items():
-        if name in schema["properties"]:
-            schema["properties"][name]["description"] = words
     for name in ("creationTimestamp", "deletionTimestamp"):
         schema["properties"][name]["format"] = "date-time"
     return schema

@@ -49,12 +49,14 @@ class Key(NamedTuple):
 class OwnerReference(ApiModel):
     """Who this object goes with. An owner is in the same project, or belongs to no project."""
 
-    api_version: str = API_VERSION
-    kind: str
-    name: str
-    uid: str
-    controller: bool | None = None
-    block_owner_deletion: bool | None = None
+    api_version: str = Field(API_VERSION, description="Group and version of the owner.")
+    kind: str = Field(description="The owner's kind.")
+    name: str = Field(description="The owner's name.")
+    uid: str = Field(description="The owner's uid: another object of its name is another owner.")
+    controller: bool | None = Field(None, description="True for the one owner that made it.")
+    block_owner_deletion: bool | None = Field(
+        None, description="Kept for clients; an owner's deletion takes its objects along."
+    )
 
 
 class Metadata(ApiModel):
@@ -62,38 +64,42 @@ class Metadata(ApiModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: str = ""
-    generate_name: str | None = None
-    namespace: str | None = None
-    uid: str = ""
-    resource_version: str = ""
-    generation: int = 0
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-    deletion_grace_period_seconds: int | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    owner_references: list[OwnerReference] = Field(default_factory=list)
-    finalizers: list[str] = Field(default_factory=list)
-    managed_fields: list[dict[str, Any]] | None = None
+    name: str = Field("", description="Its name, unique in its project (or among its kind).")
+    generate_name: str | None = Field(
+        None, description="A prefix from which the server makes a name where none is given."
+    )
+    namespace: str | None = Field(None, description="The project that it belongs to, as TENANT--PROJECT.")
+    uid: str = Field("", description="Unique in time and space; given by the server.")
+    resource_version: str = Field(
+        "", description="The revision of its last change; a write that names another is refused."
+    )
+    generation: int = Field(0, description="Counts changes of intent.")
+    creation_timestamp: str | None = Field(None, description="When it was made (RFC 3339).")
+    deletion_timestamp: str | None = Field(None, description="When its deletion was asked for.")
+    deletion_grace_period_seconds: int | None = Field(None, description="Always 0.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Words to select objects by.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Words that tools keep with an object.")
+    owner_references: list[OwnerReference] = Field(default_factory=list, description="The objects that it goes with.")
+    finalizers: list[str] = Field(default_factory=list, description="Who must let go before it is gone.")
+    managed_fields: list[dict[str, Any]] | None = Field(None, description="Who set which field.")
 
 
 class Condition(ApiModel):
     """One observed truth, as ``metav1.Condition``."""
 
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    last_transition_time: str
-    observed_generation: int | None = None
+    type: str = Field(description="What the truth is about: Ready, Stuck, Reachable.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(description="Why, in one CamelCase word.")
+    message: str = Field("", description="Why, in a sentence.")
+    last_transition_time: str = Field(description="When the status last became another.")
+    observed_generation: int | None = Field(None, description="The generation of the intent that it is about.")
 
 
 class PhaseMark(ApiModel):
     """When a phase began: RFC 3339 with milliseconds."""
 
-    phase: str
-    at: str
+    phase: str = Field(description="The phase that began.")
+    at: str = Field(description="When it began (RFC 3339 with milliseconds).")
 
 
 class Status(ApiModel):
@@ -101,11 +107,13 @@ class Status(ApiModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    phase: str = "Pending"
-    phase_since: str | None = None
+    phase: str = Field("Pending", description="Where it is in its life, in one word.")
+    phase_since: str | None = Field(None, description="When the phase began.")
     history: list[PhaseMark] = Field(default_factory=list, description="The last phases, oldest first.")
-    observed_generation: int = 0
-    conditions: list[Condition] = Field(default_factory=list)
+    observed_generation: int = Field(0, description="The newest generation of the intent that was looked at.")
+    conditions: list[Condition] = Field(
+        default_factory=list, description="What holds: Ready for every kind, Stuck once a deadline passed."
+    )
 
     def condition(self, name: str) -> Condition | None:
         """The condition of that type, or None."""

@@ -24,50 +24,56 @@ DeviceKind = Literal["gpu", "nic", "disk"]
 class Device(ApiModel):
     """Something scarce in a host that one Claim takes whole. ``id`` is unique and stable on its host."""
 
-    id: str
-    kind: DeviceKind
-    model: str
-    vendor: str = ""
-    address: str = ""
-    memory_bytes: int = 0
-    numa_node: int = 0
-    pcie_switch: str = ""
-    nvlink_domain: str = ""
-    rail: int | None = None
-    speed_mbps: int = 0
-    healthy: bool = True
+    id: str = Field(description="Unique and stable on its host.")
+    kind: DeviceKind = Field(description="What it is.")
+    model: str = Field(description="What it is sold as; flavors and prices name it.")
+    vendor: str = Field("", description="Who made it.")
+    address: str = Field("", description="Its PCI address.")
+    memory_bytes: int = Field(0, description="Memory of its own; 0 where it has none.")
+    numa_node: int = Field(0, description="The NUMA node that it is attached to.")
+    pcie_switch: str = Field("", description="The PCIe switch above it; empty where it hangs from the root.")
+    nvlink_domain: str = Field("", description="Devices of one domain reach each other by NVLink.")
+    rail: int | None = Field(None, description="The rail of the fabric that it is on.")
+    speed_mbps: int = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
+    healthy: bool = Field(True, description="Whether it may be given to anybody.")
 
 
 class NumaNode(ApiModel):
     """One NUMA node: physical cores, hardware threads, memory and hugepages (count by page size in bytes)."""
 
-    id: int
-    cores: int
-    threads: int
-    memory_bytes: int
-    hugepages: dict[str, int] = Field(default_factory=dict)
+    id: int = Field(description="Its number on this host.")
+    cores: int = Field(description="Physical cores.")
+    threads: int = Field(description="Hardware threads, which are what is sold.")
+    memory_bytes: int = Field(description="Memory attached to it.")
+    hugepages: dict[str, int] = Field(default_factory=dict, description="Huge pages set aside, by their size in bytes.")
 
 
 class Inventory(ApiModel):
     """What an agent found on its machine. ``fake`` hosts say so here and everywhere."""
 
-    fake: bool = False
-    kernel: str = ""
-    architecture: str = "x86_64"
-    boot_id: str = ""
-    cpu_model: str = ""
-    numa: list[NumaNode] = Field(default_factory=list)
-    devices: list[Device] = Field(default_factory=list)
-    addresses: list[str] = Field(default_factory=list)
-    virtualization: Literal["kvm", "tcg", "none"] = "none"
-    virtualization_note: str = ""
-    isolation: Literal["strong", "weak", "none"] = "none"
-    isolation_note: str = ""
-    site: str = ""
-    rack: str = ""
-    leaf: str = ""
-    spine: str = ""
-    agent_version: str = ""
+    fake: bool = Field(False, description="Whether the host only pretends: nothing of it is real.")
+    kernel: str = Field("", description="The running kernel.")
+    architecture: str = Field("x86_64", description="The processor's architecture.")
+    boot_id: str = Field("", description="Another one after each boot.")
+    cpu_model: str = Field("", description="The processor's name.")
+    numa: list[NumaNode] = Field(default_factory=list, description="Cores, threads and memory by NUMA node.")
+    devices: list[Device] = Field(
+        default_factory=list, description="What a Claim takes whole: GPUs, network cards, disks."
+    )
+    addresses: list[str] = Field(default_factory=list, description="Addresses of the host itself.")
+    virtualization: Literal["kvm", "tcg", "none"] = Field(
+        "none", description="What runs a guest: kvm, tcg (emulated, slow) or none."
+    )
+    virtualization_note: str = Field("", description="Why it is no better, or how it was found.")
+    isolation: Literal["strong", "weak", "none"] = Field(
+        "none", description="How engines of several tenants are kept apart here: strong, weak or none."
+    )
+    isolation_note: str = Field("", description="What is missing for more.")
+    site: str = Field("", description="Where it stands.")
+    rack: str = Field("", description="The rack.")
+    leaf: str = Field("", description="The leaf switch that it is attached to.")
+    spine: str = Field("", description="The spine switch above its leaf.")
+    agent_version: str = Field("", description="The agent that says all this.")
 
     @property
     def threads(self) -> int:
@@ -90,14 +96,14 @@ def door_name(host: str) -> str:
 class Toleration(ApiModel):
     """``key`` of a taint that the workload bears; ``*`` bears all."""
 
-    key: str
+    key: str = Field(description="Key of a taint that is borne; * bears all.")
 
 
 class Taint(ApiModel):
     """Nothing lands on a host with a taint unless its spec tolerates the key."""
 
-    key: str
-    value: str = ""
+    key: str = Field(description="What must be tolerated to land here.")
+    value: str = Field("", description="A word for people.")
 
 
 NumaPolicy = Literal["required", "preferred", "legacy"]
@@ -124,9 +130,9 @@ class Request:
 class Allocation(ApiModel):
     """Cores and memory of one NUMA node."""
 
-    numa_node: int
-    milli_cores: int
-    memory_bytes: int
+    numa_node: int = Field(description="The NUMA node.")
+    milli_cores: int = Field(description="Thousandths of a core.")
+    memory_bytes: int = Field(description="Memory.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +155,14 @@ class Reason:
     text: str
 
 
+class ReasonView(ApiModel):
+    """A `Reason` as a status carries it."""
+
+    code: str = Field(description="Why, in one CamelCase word.")
+    hosts: int = Field(description="How many hosts it set aside.")
+    text: str = Field(description="What they lack.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Nothing fits: every rejected set with its count, and the cheapest change that would make it fit ("" if none)."""
@@ -167,25 +181,27 @@ class Refusal:
 class WorkloadRef(ApiModel):
     """Which object holds a claim, and which replica of it."""
 
-    kind: str
-    name: str
-    uid: str
-    replica: int = 0
+    kind: str = Field(description="Kind of the workload.")
+    name: str = Field(description="Its name in this project.")
+    uid: str = Field(description="Its uid: another workload of its name is another.")
+    replica: int = Field(0, description="Which of its replicas, from 0.")
 
 
 class ClaimSpec(ApiModel):
     """What one replica takes of one host, and the intent of the host side (JSON that only the workload's kind
     reads)."""
 
-    host: str
-    tenant: str
-    workload: WorkloadRef
-    devices: list[str] = Field(default_factory=list)
-    device_model: str = ""
-    allocations: list[Allocation] = Field(default_factory=list)
-    flavor: str = ""
-    fake: bool = False
-    intent: dict[str, Any] = Field(default_factory=dict)
+    host: str = Field(description="The host that it is on, for good.")
+    tenant: str = Field(description="Who pays.")
+    workload: WorkloadRef = Field(description="Which workload holds it, and which replica of it.")
+    devices: list[str] = Field(default_factory=list, description="Ids of the devices that it has whole.")
+    device_model: str = Field("", description="The devices' model, as it is priced.")
+    allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
+    flavor: str = Field("", description="The flavor by which it was placed.")
+    fake: bool = Field(False, description="Whether the host is fake; so is the bill.")
+    intent: dict[str, Any] = Field(
+        default_factory=dict, description="What the host is asked for; only the workload's kind reads it."
+    )
 
     @property
     def milli_cores(self) -> int:
@@ -288,13 +304,12 @@ class UsageBatch(ApiModel):
 class Quota(ApiModel):
     """Upper bounds; None is no bound. ``devices`` is by model, with ``*`` for the sum of all."""
 
-    milli_cores: int | None = None
-    memory_bytes: int | None = None
-    devices: dict[str, int] = Field(default_factory=dict)
-    instances: int | None = None
-    endpoints: int | None = None
-    tokens_per_minute: int | None = None
-    claims: int | None = None
+    milli_cores: int | None = Field(None, description="Thousandths of cores that may be held.")
+    memory_bytes: int | None = Field(None, description="Memory that may be held.")
+    devices: dict[str, int] = Field(default_factory=dict, description="Devices by model; * is the sum of all.")
+    instances: int | None = Field(None, description="Instances that may exist.")
+    endpoints: int | None = Field(None, description="Endpoints that may exist.")
+    claims: int | None = Field(None, description="Claims that may stand.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,14 @@ Micro = Annotated[int, Field(ge=0, le=10**15)]
 class Rates(ApiModel):
     """Micro-units. ``device_hour`` is by device model, ``*`` for any other."""
 
-    device_hour: dict[str, Micro] = Field(default_factory=dict)
-    core_hour: Micro = 0
-    memory_gib_hour: Micro = 0
-    million_input_tokens: Micro = 0
-    million_cached_input_tokens: Micro = 0
-    million_output_tokens: Micro = 0
+    device_hour: dict[str, Micro] = Field(
+        default_factory=dict, description="A device for an hour, by model; * is any other."
+    )
+    core_hour: Micro = Field(0, description="A core for an hour.")
+    memory_gib_hour: Micro = Field(0, description="A GiB of memory for an hour.")
+    million_input_tokens: Micro = Field(0, description="A million tokens that were read and not cached.")
+    million_cached_input_tokens: Micro = Field(0, description="A million tokens that were read from the cache.")
+    million_output_tokens: Micro = Field(0, description="A million tokens that were written.")
 
     def device(self, model: str) -> int:
         """The price of one device of that model for an hour."""
@@ -35,7 +37,7 @@ def _held_states() -> list[BillingState]:
 class Plan(ApiModel):
     """What is billed, and at which price."""
 
-    currency: str = Field("EUR", pattern="^[A-Z]{3}$")
+    currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="Three letters; kept for good.")
     rates: Rates = Field(default_factory=Rates)
     billed_states: list[BillingState] = Field(
         default_factory=_held_states,

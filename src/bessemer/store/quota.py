@@ -77,7 +77,7 @@ def _first_use(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
 
 
 def bounds(wanted: Quota) -> dict[str, int]:
-    """Meter → bound, for what is counted here (a rate is not)."""
+    """Meter → bound."""
     found = {f"devices/{model}": bound for model, bound in wanted.devices.items()}
     for meter in ("milli_cores", "memory_bytes", "instances", "endpoints", "claims"):
         value = getattr(wanted, meter)
