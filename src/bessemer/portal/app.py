@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from starlette.applications import Starlette
@@ -35,12 +36,14 @@ def make_portal(settings: PortalSettings, *, clock: Clock | None = None) -> Star
     """The application, to be served over HTTPS (its cookie is Secure) with its lifespan run."""
     clock = clock or SystemClock()
     assets = Assets()
+    gateway = settings.gateway_url.rstrip("/").removesuffix("/v1")
+    settings = replace(settings, gateway_url=gateway)
     facts = {
         "factory": settings.factory,
         "version": settings.version or __version__,
-        "gateway": settings.gateway_url,
+        "gateway": gateway,
     }
-    secure = settings.gateway_url.startswith("https:")
+    secure = gateway.startswith("https:")
     ca = settings.ca_path.read_bytes() if settings.ca_path else None
     site = Site(
         settings=settings,
@@ -50,7 +53,7 @@ def make_portal(settings: PortalSettings, *, clock: Clock | None = None) -> Star
         ),
         pen=Pen(clock=clock, asset=assets.url, facts=facts),
         assets=assets,
-        playground=Playground(settings.gateway_url, tls=tls_context(ca, None) if secure else None, clock=clock),
+        playground=Playground(gateway, tls=tls_context(ca, None) if secure else None, clock=clock),
         kinds={kind.name: kind for kind in KINDS},
     )
     app = Starlette(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortalSettings:
-    """``gateway_url`` is where the portal and its readers reach the gateway; ``ca_path`` is the authority that signed
-    both servers (None: the machine's own). ``certificate`` is (certificate, key) of ``system:portal``: it gives no
-    right, but lets the api count attempts to sign in by whoever makes them. ``factory`` is whose installation it is."""
+    """``gateway_url`` is where portal and readers reach the gateway, with or without its ``/v1``; ``ca_path`` is
+    the authority that signed both servers (None: the machine's own). ``certificate`` is (certificate, key) of
+    ``system:portal``: it gives no right, but lets the api count attempts to sign in by whoever makes them.
+    ``factory`` is whose installation it is."""
 
     api_url: str
     gateway_url: str
