@@ -9,6 +9,8 @@ BIN := .venv/bin
 STAMPS := .venv/stamps
 UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
+# Behind a company's proxy the machine trusts its authority; uv asks the machine, as pip and curl do.
+export UV_SYSTEM_CERTS ?= 1
 ARGS ?=
 QUICK ?= --quick
 
