@@ -19,27 +19,27 @@ from bessemer.kinds.fields import at
 class ObjectReference(ApiModel):
     """Which object an event is about."""
 
-    api_version: str = ""
-    kind: str = ""
-    namespace: str = ""
-    name: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    field_path: str = ""
+    api_version: str = Field("", description="Its group and version.")
+    kind: str = Field("", description="Its kind.")
+    namespace: str = Field("", description="Its project.")
+    name: str = Field("", description="Its name.")
+    uid: str = Field("", description="Its uid.")
+    resource_version: str = Field("", description="Its revision at that time.")
+    field_path: str = Field("", description="The part of it that is meant.")
 
 
 class EventSource(ApiModel):
     """Which part saw it, and on which host."""
 
-    component: str = ""
-    host: str = ""
+    component: str = Field("", description="The part that saw it.")
+    host: str = Field("", description="The host on which it was seen.")
 
 
 class EventSeries(ApiModel):
     """How often it was seen, where one event stands for many."""
 
-    count: int = 0
-    last_observed_time: str | None = None
+    count: int = Field(0, description="How often it was seen.")
+    last_observed_time: str | None = Field(None, description="When it was last seen.")
 
 
 class Event(Resource[Any, Any]):
@@ -50,20 +50,22 @@ class Event(Resource[Any, Any]):
     status: ClassVar[None] = None  # type: ignore[misc]
 
     api_version: str = "v1"
-    involved_object: ObjectReference = Field(default_factory=ObjectReference)
+    involved_object: ObjectReference = Field(
+        default_factory=ObjectReference, description="The object that it happened to."
+    )
     type: str = Field("Normal", description="Normal or Warning.")
     reason: str = Field("", description="Why, in one CamelCase word.")
-    message: str = ""
-    count: int = 1
-    first_timestamp: str | None = None
-    last_timestamp: str | None = None
-    event_time: str | None = None
-    source: EventSource = Field(default_factory=EventSource)
-    series: EventSeries | None = None
-    action: str = ""
-    related: ObjectReference | None = None
-    reporting_component: str = ""
-    reporting_instance: str = ""
+    message: str = Field("", description="What happened, in a sentence.")
+    count: int = Field(1, description="How often it happened.")
+    first_timestamp: str | None = Field(None, description="When it first happened.")
+    last_timestamp: str | None = Field(None, description="When it last happened.")
+    event_time: str | None = Field(None, description="Kept for clients; firstTimestamp and lastTimestamp say it.")
+    source: EventSource = Field(default_factory=EventSource, description="Which part saw it, and where.")
+    series: EventSeries | None = Field(None, description="How often it was seen, where one event stands for many.")
+    action: str = Field("", description="What was done about it.")
+    related: ObjectReference | None = Field(None, description="A second object that it is about.")
+    reporting_component: str = Field("", description="The part that tells it.")
+    reporting_instance: str = Field("", description="The process that tells it.")
 
 
 def _object(body: Mapping[str, Any]) -> str:

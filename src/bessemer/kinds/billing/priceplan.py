@@ -24,12 +24,14 @@ __all__ = ["KIND", "PricePlan", "PricePlanSpec", "Rates"]
 
 
 class PricePlanSpec(Plan):
-    description: ShortText = ""
+    description: ShortText = Field("", description="Whom it is for.")
 
 
 class PricePlanStatus(Status):
-    phase: Literal["Pending", "Active", "Terminating"] = "Pending"
-    message: str = ""
+    phase: Literal["Pending", "Active", "Terminating"] = Field(
+        "Pending", description="Where it is in its life, in one word."
+    )
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
 
 class PricePlan(Resource[PricePlanSpec, PricePlanStatus]):

@@ -20,13 +20,15 @@ from bessemer.kinds.fields import at
 
 
 class ClaimStatus(Status):
-    phase: ClaimPhase = "Pending"
-    reason: str = ""
-    message: str = ""
+    phase: ClaimPhase = Field(
+        "Pending", description="Where it is on its host; Gone is the agent's word that nothing is left."
+    )
+    reason: str = Field("", description="Why it is no further, in one CamelCase word.")
+    message: str = Field("", description="Why, in a sentence.")
     address: str = Field("", description="Where the gateway reaches the replica: unix:/path or https://host:port.")
-    pid: int | None = None
-    started_at: str | None = None
-    restarts: int = 0
+    pid: int | None = Field(None, description="Process id on the host.")
+    started_at: str | None = Field(None, description="When this process was started.")
+    restarts: int = Field(0, description="How often it was started again.")
     detail: dict[str, Any] = Field(default_factory=dict, description="What only the workload's kind reads.")
 
 

@@ -21,11 +21,11 @@ MEMORY_MIN, MEMORY_MAX, DISK_MAX = 16 * MIB, 64 * TIB, 1024 * TIB
 
 
 class FlavorSpec(ApiModel):
-    description: ShortText = ""
-    cpus: int = Field(ge=1, le=4096)
-    memory: Bytes
-    disk: Bytes = "0"
-    gpus: int = Field(0, ge=0, le=64)
+    description: ShortText = Field("", description="What it is good for.")
+    cpus: int = Field(ge=1, le=4096, description="Hardware threads.")
+    memory: Bytes = Field(description="Memory, as 512Mi or 1.5Gi.")
+    disk: Bytes = Field("0", description="A disk of its own, as 10Gi; 0 is none.")
+    gpus: int = Field(0, ge=0, le=64, description="Whole GPUs.")
     gpu_model: ShortText = Field("", description="As hosts report it; any model when empty.")
     numa: NumaPolicy = Field("preferred", description="Whether all must lie on one NUMA node.")
     same_switch: bool = Field(False, description="All devices below one PCIe switch.")

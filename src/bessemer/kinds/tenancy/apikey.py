@@ -20,19 +20,21 @@ from bessemer.kinds.fields import Name, ShortText, at, duplicates, time_problems
 
 
 class ApiKeySpec(ApiModel):
-    description: ShortText = ""
+    description: ShortText = Field("", description="What it is for.")
     endpoints: list[Name] = Field(
         default_factory=list, description="Endpoints it may use; all of the project when empty.", max_length=1000
     )
-    disabled: bool = False
-    expires_at: str | None = None
+    disabled: bool = Field(False, description="Revoked until it is enabled again.")
+    expires_at: str | None = Field(None, description="From then on it is worth nothing (RFC 3339).")
 
 
 class ApiKeyStatus(Status):
-    phase: Literal["Pending", "Active", "Disabled", "Expired"] = "Pending"
-    digest: str = ""
+    phase: Literal["Pending", "Active", "Disabled", "Expired"] = Field(
+        "Pending", description="Pending until it has a token."
+    )
+    digest: str = Field("", description="SHA-256 of the token; harmless to read.")
     hint: str = Field("", description="The first characters of the token, to tell keys apart.")
-    token_created: str | None = None
+    token_created: str | None = Field(None, description="When the token was made.")
 
 
 class ApiKey(Resource[ApiKeySpec, ApiKeyStatus]):

@@ -27,13 +27,15 @@ _SHOWN = 5
 
 
 class ProjectSpec(ApiModel):
-    display_name: ShortText = ""
+    display_name: ShortText = Field("", description="What people call it; free text.")
     quota: Quota = Field(default_factory=Quota, description="Upper bounds within the tenant's own.")
 
 
 class ProjectStatus(Status):
-    phase: Literal["Pending", "Active", "Terminating"] = "Pending"
-    message: str = ""
+    phase: Literal["Pending", "Active", "Terminating"] = Field(
+        "Pending", description="Pending until its tenant is there, Terminating until nothing is left in it."
+    )
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
 
 class Project(Resource[ProjectSpec, ProjectStatus]):

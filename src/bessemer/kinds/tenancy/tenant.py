@@ -30,21 +30,25 @@ MemberRole = Literal["tenant-admin", "member", "reader"]
 class Member(ApiModel):
     """A user's part in a tenant."""
 
-    user: Name
-    role: MemberRole = "member"
+    user: Name = Field(description="Name of a User.")
+    role: MemberRole = Field(
+        "member", description="What they may: reader reads, member writes, tenant-admin makes projects too."
+    )
 
 
 class TenantSpec(ApiModel):
-    display_name: ShortText = ""
+    display_name: ShortText = Field("", description="What people call it; free text.")
     quota: Quota = Field(default_factory=Quota, description="Upper bounds over all projects of the tenant.")
-    members: list[Member] = Field(default_factory=list, max_length=10_000)
-    price_plan: Name = "standard"
+    members: list[Member] = Field(default_factory=list, max_length=10_000, description="Who belongs to it.")
+    price_plan: Name = Field("standard", description="Name of the PricePlan by which it is billed.")
 
 
 class TenantStatus(Status):
-    phase: Literal["Pending", "Active", "Terminating"] = "Pending"
+    phase: Literal["Pending", "Active", "Terminating"] = Field(
+        "Pending", description="Where it is in its life, in one word."
+    )
     colour: int = Field(0, description="1 to 10: the colour on maps, given once.")
-    message: str = ""
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
 
 class Tenant(Resource[TenantSpec, TenantStatus]):

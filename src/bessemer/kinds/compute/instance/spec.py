@@ -18,13 +18,15 @@ from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
 
 class InstanceSpec(ApiModel):
-    flavor: Name
-    image: Name
+    flavor: Name = Field(description="Name of the Flavor: its size.")
+    image: Name = Field(description="Name of the Image that it boots.")
     running: bool = Field(True, description="False stops the guest; its disk and its place stay.")
     restart_policy: Literal["Always", "Never"] = Field(
         "Always", description="What follows when the guest dies by itself."
     )
-    tolerations: list[Toleration] = Field(default_factory=list, max_length=64)
+    tolerations: list[Toleration] = Field(
+        default_factory=list, max_length=64, description="Taints of hosts that it bears."
+    )
 
 
 Printable = Annotated[str, StringConstraints(pattern=r"^[ -~]*$", max_length=253)]
@@ -36,12 +38,14 @@ class GuestReport(ApiModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    kernel: Printable
-    cpus: int = Field(ge=0, le=1 << 20)
-    memory_bytes: int = Field(ge=0, le=1 << 60)
-    addresses: list[Printable] = Field(max_length=64)
-    hostname: Printable = ""
-    uptime_seconds: float = Field(0.0, ge=0.0, le=1e10, allow_inf_nan=False)
+    kernel: Printable = Field(description="The running kernel.")
+    cpus: int = Field(ge=0, le=1 << 20, description="CPUs that the guest sees.")
+    memory_bytes: int = Field(ge=0, le=1 << 60, description="Memory that the guest sees.")
+    addresses: list[Printable] = Field(max_length=64, description="Addresses of the guest.")
+    hostname: Printable = Field("", description="Its own name.")
+    uptime_seconds: float = Field(
+        0.0, ge=0.0, le=1e10, allow_inf_nan=False, description="How long it ran when it said this."
+    )
 
 
 InstancePhase = Literal[
@@ -58,14 +62,14 @@ InstancePhase = Literal[
 
 
 class InstanceStatus(Status):
-    phase: InstancePhase = "Pending"
-    claim: str = ""
-    host: str = ""
-    fake: bool = False
-    guest: GuestReport | None = None
-    restarts: int = 0
-    started_at: str | None = None
-    message: str = ""
+    phase: InstancePhase = Field("Pending", description="Where it is in its life, in one word.")
+    claim: str = Field("", description="Name of the Claim that it holds.")
+    host: str = Field("", description="The host that it is on.")
+    fake: bool = Field(False, description="Whether that host is fake.")
+    guest: GuestReport | None = Field(None, description="What the guest said of itself.")
+    restarts: int = Field(0, description="How often the guest was started again.")
+    started_at: str | None = Field(None, description="When the guest was started.")
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
     reasons: list[dict[str, Any]] = Field(default_factory=list, description="Why no host was taken: code, hosts, text.")
     remedy: str = Field("", description="The cheapest change that would help.")
 

@@ -18,24 +18,26 @@ from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
 
 class EndpointSpec(ApiModel):
-    model: Name
-    flavor: Name
-    replicas: int = Field(1, ge=0, le=10_000)
+    model: Name = Field(description="Name of the Model that is served.")
+    flavor: Name = Field(description="Name of the Flavor: the size of one replica.")
+    replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
-    tolerations: list[Toleration] = Field(default_factory=list, max_length=64)
+    tolerations: list[Toleration] = Field(
+        default_factory=list, max_length=64, description="Taints of hosts that its replicas bear."
+    )
 
 
 class ReplicaStatus(ApiModel):
     """One replica as its Claim shows it."""
 
-    replica: int
-    claim: str
-    host: str
-    phase: str
-    ready: bool = False
-    reason: str = ""
-    message: str = ""
+    replica: int = Field(description="Its number, from 0.")
+    claim: str = Field(description="Name of its Claim.")
+    host: str = Field(description="The host that it is on.")
+    phase: str = Field(description="Where its Claim is; Unknown while the host is silent.")
+    ready: bool = Field(False, description="Whether it answers.")
+    reason: str = Field("", description="Why it does not, in one CamelCase word.")
+    message: str = Field("", description="Why, in a sentence.")
 
 
 EndpointPhase = Literal[
@@ -51,14 +53,14 @@ EndpointPhase = Literal[
 
 
 class EndpointStatus(Status):
-    phase: EndpointPhase = "Pending"
-    replicas: list[ReplicaStatus] = Field(default_factory=list)
-    ready_replicas: int = 0
-    wanted_replicas: int = 0
-    fake: bool = False
-    message: str = ""
-    reasons: list[dict[str, Any]] = Field(default_factory=list)
-    remedy: str = ""
+    phase: EndpointPhase = Field("Pending", description="Where it is in its life, in one word.")
+    replicas: list[ReplicaStatus] = Field(default_factory=list, description="Its replicas, by number.")
+    ready_replicas: int = Field(0, description="Replicas that answer.")
+    wanted_replicas: int = Field(0, description="Replicas that are wanted.")
+    fake: bool = Field(False, description="Whether a replica is on a fake host.")
+    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
+    reasons: list[dict[str, Any]] = Field(default_factory=list, description="Why no host was taken.")
+    remedy: str = Field("", description="The cheapest change that would help.")
 
 
 class Endpoint(Resource[EndpointSpec, EndpointStatus]):
