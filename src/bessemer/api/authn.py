@@ -25,6 +25,7 @@ from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Cause, Conflict, Invalid, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Sealed, Writer
 from bessemer.core.resource import API_VERSION, Key
+from bessemer.kinds.tenancy.session import session_labels
 
 AGENT_PREFIX = "system:agent:"
 MASTERS = "system:masters"
@@ -165,7 +166,7 @@ class Sessions:
         body = {
             "apiVersion": API_VERSION,
             "kind": "Session",
-            "metadata": {"name": name},
+            "metadata": {"name": name, "labels": dict(session_labels(user))},
             "spec": {
                 "user": user,
                 "purpose": purpose,

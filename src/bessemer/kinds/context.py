@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from bessemer.core.values import Decision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.qemu.protocol import Qemu
+from bessemer.kinds.parts import Parts
 
 
 class Fleet(Protocol):
@@ -58,7 +59,7 @@ class Importer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The control side. ``leases`` tells which hosts are heard of."""
+    """The control side. ``leases`` tells which hosts are heard of; ``parts`` who waits for a flavor, image or model."""
 
     objects: Objects
     capacity: Capacity
@@ -67,6 +68,7 @@ class Context:
     fleet: Fleet
     importer: Importer
     clock: Clock
+    parts: Parts = field(default_factory=Parts)
 
 
 class Content(Protocol):

@@ -17,7 +17,7 @@ from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Change, Key, Resource
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ClaimSpec, Decision, Refusal, Request, Toleration, WorkloadRef
+from bessemer.core.values import ClaimSpec, Decision, ReasonView, Refusal, Request, Toleration, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
@@ -185,9 +185,9 @@ async def parted(ctx: Context, *parts: Key) -> str:
     )
 
 
-def shown(refusal: Refusal) -> list[dict[str, Any]]:
+def shown(refusal: Refusal) -> list[ReasonView]:
     """A refusal's reasons, as a status carries them."""
-    return [{"code": r.code, "hosts": r.hosts, "text": r.text} for r in refusal.reasons]
+    return [ReasonView(code=r.code, hosts=r.hosts, text=r.text) for r in refusal.reasons]
 
 
 # --- wakes ------------------------------------------------------------------------------------------------------
@@ -223,18 +223,12 @@ def _holder(claim: Key, body: bytes) -> Key:
     return Key(workload["kind"], claim.namespace, workload["name"])
 
 
-def wake_by_part(kind: str, field: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
-    """A flavor, image or model that comes or goes concerns all that name it, one that changes those without a claim.
-
-    ``field`` is the field of spec that names it.
-    """
+def wake_by_part(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A flavor, image or model that comes or goes concerns all that name it, one that changes those that wait."""
 
     async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
-        needle = f'"{field}":"{change.key.name}"'.encode()
-        page = await ctx.objects.list(Scope(kind=kind))
-        for stored in page.items:
-            waits = b'"phase":"Pending"' in stored.body
-            if needle in stored.body and (waits or change.type != "MODIFIED"):
-                yield stored.key
+        for key in ctx.parts.concerned(change.key, waiting=change.type == "MODIFIED"):
+            if key.kind == kind:
+                yield key
 
     return wake

@@ -89,8 +89,8 @@ class _Sum:
 def derive(entries: Iterable[LedgerEntry], plan: Plan, *, start: int, end: int) -> Invoice:
     """Price what happened in ``[start, end)``, epoch seconds. An interval that is still open is billed to ``end``.
 
-    ``entries`` must reach back to the open row of each claim that was alive in the time, and hold all later corrections:
-    rows after ``end`` are clipped here, so nobody has to leave any out.
+    ``entries`` must reach back to the open row of each claim that was alive in the time, and hold later corrections,
+    also those of after ``end``; all else that came after it is left out here.
     """
     rows = effective(entries)
     sums: dict[_Slot, _Sum] = {}

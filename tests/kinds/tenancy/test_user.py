@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bessemer.core.resource import Metadata
+from bessemer.kinds.tenancy.session import LABEL_USER, session_labels
 from bessemer.kinds.tenancy.user import User, UserSpec, validate
 from tests.kinds.five import (
     Case,
@@ -14,7 +15,7 @@ from tests.kinds.five import (
     check_deletes_cleanly,
     check_is_denied_to_another_tenant,
 )
-from tests.kinds.world import World
+from tests.kinds.world import USER, World, body
 
 CASE = Case("User", "zoe", {"email": "zoe@example.org"}, namespace="")
 SESSION = {"purpose": "cli", "digest": "ab" * 32, "expiresAt": "2030-01-01T00:00:00Z"}
@@ -46,7 +47,9 @@ async def test_sessions_end_with_the_right_to_sign_in(how: str) -> None:
     async with World() as world:
         for user in ("zoe", "max"):
             await world.create("User", user, {}, namespace="")
-            await world.create("Session", f"s-{user}", {**SESSION, "user": user}, namespace="")
+            session = body("Session", f"s-{user}", namespace="", spec={**SESSION, "user": user})
+            session["metadata"]["labels"] = dict(session_labels(user))
+            await world.store.objects.create(session, USER)
             await world.until_ready("User", user, namespace="")
         if how == "disabled":
             await world.patch("User", "zoe", namespace="", disabled=True)
@@ -54,6 +57,13 @@ async def test_sessions_end_with_the_right_to_sign_in(how: str) -> None:
             await world.delete("User", "zoe", namespace="")
         await world.until_gone("Session", "s-zoe", namespace="")
         assert await world.object("Session", "s-max", namespace="") is not None
+
+
+def test_a_session_is_found_by_any_users_name() -> None:
+    names = ["zoe", "z" * 63, "z" * 64, "z" * 253]
+    values = [session_labels(name)[LABEL_USER] for name in names]
+    assert len(set(values)) == len(names)
+    assert max(map(len, values)) == 63
 
 
 async def test_a_disabled_user_is_not_ready() -> None:

@@ -7,7 +7,8 @@ is not an ApiKey: sessions are people, keys are for models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -18,6 +19,13 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, at, time_problems
+
+LABEL_USER = "bessemer.dev/user"
+
+
+def session_labels(user: str) -> Mapping[str, str]:
+    """The labels of a user's sessions, by which they are found; a name that is too long for a label by its digest."""
+    return {LABEL_USER: user if len(user) <= 63 else hashlib.sha256(user.encode()).hexdigest()[:63]}
 
 
 class SessionSpec(ApiModel):

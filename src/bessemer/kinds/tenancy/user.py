@@ -16,7 +16,7 @@ from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import ALL, ApiModel, Column, Done, Kind, Outcome, Resource, Status
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at
-from bessemer.kinds.tenancy.session import Session
+from bessemer.kinds.tenancy.session import Session, session_labels
 
 
 class UserSpec(ApiModel):
@@ -65,7 +65,7 @@ async def finalize(ctx: Context, user: User) -> Outcome:
 
 async def end_sessions(ctx: Context, user: str) -> None:
     """Delete every session and link of the user."""
-    page = await ctx.objects.list(Scope(kind="Session"))
+    page = await ctx.objects.list(Scope(kind="Session", labels=session_labels(user)))
     for stored in page.items:
         if Session.load(stored.body).spec.user == user:
             try:

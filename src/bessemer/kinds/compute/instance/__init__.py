@@ -35,8 +35,8 @@ KIND: Kind[Context, Instance] = Kind(
     wakes={
         "Claim": wake_by_claim("Instance"),
         "Host": wake_by_host("Instance"),
-        "Flavor": wake_by_part("Instance", "flavor"),
-        "Image": wake_by_part("Instance", "image"),
+        "Flavor": wake_by_part("Instance"),
+        "Image": wake_by_part("Instance"),
     },
     deadlines=DEADLINES,
 )

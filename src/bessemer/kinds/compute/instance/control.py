@@ -56,7 +56,9 @@ REMEDIES: Mapping[str, str] = {
 
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
+    parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
     claim = await workload.claim_of(ctx, instance)
+    ctx.parts.note(instance.key, parts, waits=claim is None)
     if claim is None:
         return await place(ctx, instance)
     if claim.spec.workload.uid != instance.uid:
@@ -68,7 +70,6 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         waits = await workload.let_go(ctx, claim, host=host)
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
         return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0)
-    parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
     note = await workload.parted(ctx, *parts)
     return fold(instance, await _amended(ctx, instance, claim=claim), host=host, note=note)
 
@@ -77,10 +78,12 @@ async def finalize(ctx: Context, instance: Instance) -> Outcome:
     """Ask for the claim's end, wait until its host says that nothing is left, give the hardware back."""
     claim = await workload.claim_of(ctx, instance)
     if claim is None or claim.spec.workload.uid != instance.uid:
+        ctx.parts.forget(instance.key)
         return Done()
     host = await workload.host_view(ctx, claim.spec.host)
     waits = await workload.let_go(ctx, claim, host=host)
     if not waits:
+        ctx.parts.forget(instance.key)
         return Done()
     update = {"phase": "Terminating", "message": waits}
     reason = "Terminating" if host.reachable else "HostSilent"

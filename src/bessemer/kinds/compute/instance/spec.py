@@ -7,13 +7,13 @@ disk, deleting releases both; it never moves by itself (migration is another kin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.core.values import Toleration
+from bessemer.core.values import ReasonView, Toleration
 from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
 
@@ -70,7 +70,7 @@ class InstanceStatus(Status):
     restarts: int = Field(0, description="How often the guest was started again.")
     started_at: str | None = Field(None, description="When the guest was started.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
-    reasons: list[dict[str, Any]] = Field(default_factory=list, description="Why no host was taken: code, hosts, text.")
+    reasons: list[ReasonView] = Field(default_factory=list, description="Why no host was taken.")
     remedy: str = Field("", description="The cheapest change that would help.")
 
 

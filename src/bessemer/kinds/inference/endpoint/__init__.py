@@ -41,8 +41,8 @@ KIND: Kind[Context, Endpoint] = Kind(
     wakes={
         "Claim": wake_by_claim("Endpoint"),
         "Host": wake_by_host("Endpoint"),
-        "Flavor": wake_by_part("Endpoint", "flavor"),
-        "Model": wake_by_part("Endpoint", "model"),
+        "Flavor": wake_by_part("Endpoint"),
+        "Model": wake_by_part("Endpoint"),
     },
     deadlines=DEADLINES,
 )

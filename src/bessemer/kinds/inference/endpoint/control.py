@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from bessemer.core.errors import QuotaExceeded, Taken
 from bessemer.core.resource import Done, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Refusal
+from bessemer.core.values import ReasonView, Refusal
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
@@ -47,7 +47,7 @@ class Hold:
     reason: str
     message: str
     again: float = 10.0
-    reasons: tuple[Mapping[str, object], ...] = ()
+    reasons: tuple[ReasonView, ...] = ()
     remedy: str = ""
 
 
@@ -63,11 +63,12 @@ class Seen:
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
     missing = missing_replicas(endpoint, seen.claims)
+    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model))
+    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
     if missing:
         hold = await _take(ctx, endpoint, missing=missing)
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold)
-    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model))
     return fold(endpoint, seen, note=await workload.parted(ctx, *parts))
 
 
@@ -77,6 +78,7 @@ async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
     hosts = await workload.host_views(ctx, claims)
     waits = [w for w in [await workload.let_go(ctx, c, host=hosts[c.spec.host]) for c in claims] if w]
     if not waits:
+        ctx.parts.forget(endpoint.key)
         return Done()
     message = waits[0] if len(waits) == 1 else f"{len(waits)} replicas are being cleared away; {waits[0]}"
     silent = any(not hosts[c.spec.host].reachable for c in claims)
@@ -159,7 +161,7 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
         "ready_replicas": answering,
         "wanted_replicas": wanted,
         "fake": any(claim.spec.fake for claim in seen.claims),
-        "reasons": [dict(r) for r in hold.reasons] if hold else [],
+        "reasons": list(hold.reasons) if hold else [],
         "remedy": hold.remedy if hold else "",
         "message": "",
     }

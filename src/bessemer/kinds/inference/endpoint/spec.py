@@ -7,13 +7,13 @@ completion; losing replicas makes it Degraded while one is left; it is not the g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, Status
-from bessemer.core.values import Toleration
+from bessemer.core.values import ReasonView, Toleration
 from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
 
@@ -59,7 +59,7 @@ class EndpointStatus(Status):
     wanted_replicas: int = Field(0, description="Replicas that are wanted.")
     fake: bool = Field(False, description="Whether a replica is on a fake host.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
-    reasons: list[dict[str, Any]] = Field(default_factory=list, description="Why no host was taken.")
+    reasons: list[ReasonView] = Field(default_factory=list, description="Why no host was taken.")
     remedy: str = Field("", description="The cheapest change that would help.")
 
 
