@@ -29,15 +29,18 @@ def session_labels(user: str) -> Mapping[str, str]:
 
 
 class SessionSpec(ApiModel):
-    user: Name
-    purpose: Literal["portal", "cli", "link"]
+    user: Name = Field(description="Who is signed in.")
+    purpose: Literal["portal", "cli", "link"] = Field(
+        description="portal or cli; link is good for one exchange into a session."
+    )
     digest: str = Field(description="SHA-256 of the secret, hexadecimal.", pattern="^[0-9a-f]{64}$")
-    expires_at: str
+    expires_at: str = Field(description="From then on it is worth nothing.")
 
 
 class SessionStatus(Status):
-    phase: Literal["Pending", "Active", "Expired"] = "Pending"
-    last_used: str | None = None
+    phase: Literal["Pending", "Active", "Expired"] = Field(
+        "Pending", description="Where it is in its life, in one word."
+    )
 
 
 class Session(Resource[SessionSpec, SessionStatus]):
@@ -79,7 +82,6 @@ KIND: Kind[Context, Session] = Kind(
         Column(name="User", value=at("spec", "user")),
         Column(name="Purpose", value=at("spec", "purpose")),
         Column(name="Expires", value=at("spec", "expiresAt"), type="date"),
-        Column(name="Last used", value=at("status", "lastUsed"), type="date", wide=True),
     ),
     validate=validate,
     reconcile=reconcile,

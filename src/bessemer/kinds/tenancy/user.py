@@ -20,15 +20,17 @@ from bessemer.kinds.tenancy.session import Session, session_labels
 
 
 class UserSpec(ApiModel):
-    display_name: ShortText = ""
-    email: ShortText = ""
+    display_name: ShortText = Field("", description="What people call it; free text.")
+    email: ShortText = Field("", description="An address for people; nothing is sent to it.")
     admin: bool = Field(False, description="Administrator of the whole platform.")
-    disabled: bool = False
+    disabled: bool = Field(False, description="May not sign in; sessions end at once.")
 
 
 class UserStatus(Status):
-    phase: Literal["Pending", "Active", "Disabled"] = "Pending"
-    last_sign_in: str | None = None
+    phase: Literal["Pending", "Active", "Disabled"] = Field(
+        "Pending", description="Where it is in its life, in one word."
+    )
+    last_sign_in: str | None = Field(None, description="When they last signed in.")
 
 
 class User(Resource[UserSpec, UserStatus]):
