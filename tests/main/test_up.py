@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bessemer.cli.verbs import AgentOptions, ServerOptions
+from bessemer.cli.verbs import AgentOptions, ServerOptions, UpOptions
 from bessemer.core.errors import Conflict, Invalid
 from bessemer.main.agent import fake_host_name, host_name, run_agent
 from bessemer.main.down import down, stop_all
 from bessemer.main.server import serve_parts
 from bessemer.main.settings import Paths
-from bessemer.main.up import LOCK, UP, held
+from bessemer.main.up import LOCK, UP, held, up
 
 
 @pytest.fixture
@@ -26,6 +26,12 @@ def test_one_supervisor_holds_a_directory_at_a_time(paths: Paths) -> None:
         raise AssertionError("two hold it")
     with held(paths):
         assert (paths.state / LOCK).read_text().split() == [str(os.getpid())]
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_up_where_it_is_up_says_what_stops_it(paths: Paths, detach: bool) -> None:
+    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down` stops it"):
+        up(UpOptions(state=paths.state, detach=detach))
 
 
 def test_the_lock_says_once_everything_is_up(paths: Paths) -> None:

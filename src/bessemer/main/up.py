@@ -112,14 +112,13 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
 
 
 async def _detached(paths: Paths, settings: Settings) -> int:
-    settings = await chosen(paths, settings)
-    save(paths, settings)
+    with held(paths):
+        settings = await chosen(paths, settings)
+        save(paths, settings)
     words = ("up", "--state", str(paths.state))
     argv = (sys.executable, "-m", "bessemer", *words)
     parts = HostParts()
     log = paths.logs / "up.log"
-    if await parts.find(" ".join(words)):
-        raise Conflict(f"{paths.state} is up already; `bessemer down` stops it")
     part = await parts.start(Command(name="up", argv=argv, marker=" ".join(words), log_path=log))
     factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
