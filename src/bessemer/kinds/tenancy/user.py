@@ -20,7 +20,7 @@ from bessemer.kinds.tenancy.session import Session, session_labels
 
 
 class UserSpec(ApiModel):
-    display_name: ShortText = Field("", description="What people call it; free text.")
+    display_name: ShortText = Field("", description="What people call them; free text.")
     email: ShortText = Field("", description="An address for people; nothing is sent to it.")
     admin: bool = Field(False, description="Administrator of the whole platform.")
     disabled: bool = Field(False, description="May not sign in; sessions end at once.")
