@@ -41,6 +41,9 @@ class LocalAuthenticator:
     def __init__(self, objects: Objects, clock: Clock) -> None:
         self._objects = objects
         self._clock = clock
+        # Host → revision and the key's fingerprint then ("" where revoked): an agent asks all day, and its Host's body
+        # lists every device.
+        self._agents: dict[str, tuple[int, str]] = {}
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """A bearer counts before a certificate. Raises Unauthenticated for one that is worth nothing."""
@@ -91,11 +94,25 @@ class LocalAuthenticator:
         raise Unauthenticated("the certificate names nobody known here")
 
     async def _agent(self, peer: Peer, host: str) -> Identity:
-        body = await self._read(Key("Host", "", host)) if is_subdomain(host) else None
-        registered = (body or {}).get("status", {}).get("keyFingerprint", "")
-        if body is None or body["spec"].get("revoked") or not hmac.compare_digest(registered, peer.fingerprint):
+        registered = await self._registered(host) if is_subdomain(host) else ""
+        if not registered or not hmac.compare_digest(registered, peer.fingerprint):
             raise Unauthenticated("the agent's certificate is not that of a joined host")
         return Identity("agent", host, groups=peer.groups)
+
+    async def _registered(self, host: str) -> str:
+        """The fingerprint of the key with which the host has joined, or "" where it has not, or may not any more."""
+        try:
+            stored = await self._objects.get(Key("Host", "", host))
+        except NotFound:
+            self._agents.pop(host, None)
+            return ""
+        known = self._agents.get(host)
+        if known is None or known[0] != stored.revision:
+            body = orjson.loads(stored.body)
+            revoked = body["spec"].get("revoked")
+            fingerprint = "" if revoked else body.get("status", {}).get("keyFingerprint", "")
+            known = self._agents[host] = (stored.revision, fingerprint)
+        return known[1]
 
     async def _read(self, key: Key) -> dict[str, Any] | None:
         try:
