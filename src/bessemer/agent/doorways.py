@@ -57,6 +57,9 @@ class OpenEngine:
         await self._open(uid)
         return answered
 
+    async def check(self, uid: str) -> None:
+        await self._engine.check(uid)
+
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         return await self._engine.metrics(uid, secret)
 

@@ -47,6 +47,21 @@ async def test_only_the_secret_opens(host: Host) -> None:
     assert reply.events[0]["error"]["type"] == "authentication_error"
 
 
+async def test_a_check_costs_no_tokens(host: Host) -> None:
+    await host.engine.start(host.spec())
+    with pytest.raises(DriverError) as early:
+        await host.engine.check("a")
+    assert early.value.reason == "EngineStarting"
+    await ready(host)
+    before = await host.engine.metrics("a", SECRET)
+    await host.engine.check("a")
+    assert await host.engine.metrics("a", SECRET) == before
+    await host.crash("a")
+    with pytest.raises(DriverError) as late:
+        await host.engine.check("a")
+    assert late.value.reason == "EngineExited"
+
+
 async def test_another_model_is_no_success(host: Host) -> None:
     await host.engine.start(host.spec())
     await ready(host)

@@ -96,6 +96,44 @@ async def test_a_killed_engine_is_lost_until_it_answers_again(bench: HostBench) 
     assert bench.status.restarts == 1
 
 
+async def test_an_engine_whose_door_stays_silent_is_lost_and_started_anew(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    pid, began = bench.status.pid, bench.clock.monotonic()
+    bench.history.clear()
+    bench.engine.models["c-1"].behaviour = Behaviour(mute=True)
+    await bench.until_reason("EngineSilent")
+    assert (bench.status.phase, bench.history) == ("Running", [])
+    await bench.until_phase("Lost")
+    assert 30 <= bench.clock.monotonic() - began < 45
+    assert (bench.status.address, bench.status.restarts) == ("", 1)
+    await bench.until_phase("Running")
+    assert bench.status.pid != pid
+    assert "silent" not in bench.status.detail
+
+
+async def test_a_door_that_answers_again_in_time_is_forgiven_at_once(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    before = bench.status
+    bench.engine.models["c-1"].behaviour = Behaviour(mute=True)
+    for _ in range(5):
+        await bench.step()
+        await bench.clock.advance(5)
+    assert bench.status.reason == "EngineSilent"
+    bench.engine.models["c-1"].behaviour = Behaviour()
+    await bench.step()
+    assert bench.status == before
+
+
+@pytest.mark.parametrize("seconds", [86_400, -86_400])
+async def test_a_clock_that_jumps_makes_nothing_silent(bench: HostBench, seconds: float) -> None:
+    await bench.until_phase("Running")
+    bench.engine.models["c-1"].behaviour = Behaviour(mute=True)
+    await bench.step()
+    bench.clock.jump(seconds)
+    await bench.step()
+    assert (bench.status.phase, bench.status.restarts) == ("Running", 0)
+
+
 async def test_want_of_memory_says_what_was_asked_and_had(bench: HostBench) -> None:
     bench.engine.trouble["c-1"] = Trouble(ends=End.OUT_OF_MEMORY)
     await bench.until_reason("OutOfMemory")

@@ -75,9 +75,7 @@ class FakeEngine:
 
     async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
         self._on_call("engine.probe")
-        model = await self._answering(uid, secret)
-        if model.behaviour.mute:
-            raise DriverError("ProbeFailed", "the engine gave no answer in time")
+        model = await _answering(self, uid, secret=secret)
         if model.behaviour.status != 200:
             raise DriverError("ProbeFailed", f"the engine answered with status {model.behaviour.status}")
         answer = model.answer(dict(PROBE_BODY))
@@ -87,9 +85,13 @@ class FakeEngine:
         reply = {"model": answer.model, "choices": [{"message": message}], "usage": usage}
         return judge(reply, alias=alias, seconds=0.1)
 
+    async def check(self, uid: str) -> None:
+        self._on_call("engine.check")
+        await _answering(self, uid)
+
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         self._on_call("engine.metrics")
-        counters = (await self._answering(uid, secret)).counters
+        counters = (await _answering(self, uid, secret=secret)).counters
         return EngineMetrics(counters.prompt_tokens, counters.prompt_tokens_cached, counters.tokens_predicted)
 
     async def stats(self, uid: str) -> Stats | None:
@@ -149,16 +151,19 @@ class FakeEngine:
             await self.end(spec.uid, trouble.ends)
         return RunningEngine(spec.uid, process.pid, process.started_ticks, self.door(spec.uid))
 
-    async def _answering(self, uid: str, secret: str) -> FakeModel:
-        """The engine, if it would answer. Raises what `Engine.probe` raises for one that would not."""
-        if await self.processes.find(uid) is None:
-            raise engine_ended(await self.processes.ended(uid))
-        engine = self._engines[uid]
-        if self._clock.monotonic() < engine.ready_at:
-            raise DriverError("EngineStarting", "the engine loads its model")
-        if secret != engine.spec.secret:
-            raise DriverError("ProbeFailed", "the engine refused the replica's secret")
-        return self.models[uid]
+
+async def _answering(host: FakeEngine, uid: str, *, secret: str | None = None) -> FakeModel:
+    """The engine, if it would answer. Raises what `Engine.probe` raises for one that would not."""
+    if await host.processes.find(uid) is None:
+        raise engine_ended(await host.processes.ended(uid))
+    engine, model = host._engines[uid], host.models[uid]
+    if host._clock.monotonic() < engine.ready_at:
+        raise DriverError("EngineStarting", "the engine loads its model")
+    if model.behaviour.mute:
+        raise DriverError("ProbeFailed", "the engine gave no answer in time")
+    if secret is not None and secret != engine.spec.secret:
+        raise DriverError("ProbeFailed", "the engine refused the replica's secret")
+    return model
 
 
 async def _shut(engine: _Fake | None) -> None:

@@ -124,6 +124,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def check(self, uid: str) -> None:
+        """Return if its door answers; it costs no tokens, needs no secret, and an engine that is busy answers too.
+
+        Raises DriverError: ``EngineStarting``, ``EngineExited``, ``OutOfMemory``, ``ProbeFailed``.
+        """
+        ...
+
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         """Its counters. Raises DriverError ``EngineExited`` or ``ProbeFailed``."""
         ...

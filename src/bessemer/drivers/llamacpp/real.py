@@ -65,6 +65,10 @@ class LlamaCpp:
             raise DriverError("ProbeFailed", "the answer is no JSON", internal=repr(raw[:200])) from error
         return judge(reply, alias=alias, seconds=time.monotonic() - began)
 
+    async def check(self, uid: str) -> None:
+        # Not /metrics: that waits for the batch that is being computed, which takes a slow machine a minute.
+        await self._ask(uid, "/health", secret="")
+
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         raw = await self._ask(uid, "/metrics", secret=secret)
         rows = (line.split() for line in raw.decode("utf-8", "replace").splitlines() if line.startswith("llamacpp:"))

@@ -2,11 +2,13 @@
 
 One `converge` is: observe (the engine's process) → `decide`, which is pure → act. Invariants: phase Running means that
 this very process answered a completion with the right model, text and counts; the replica's secret is fetched when it
-is needed and never kept; a running engine is not probed again, for its token counters are what the bill is checked by.
+is needed and never kept; a running engine is not probed again, for its token counters are what the bill is checked by,
+but checked at its door, and one that does not answer there for `SILENT_SECONDS` is Lost and started anew.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +26,10 @@ from bessemer.kinds.retry import CALM_SECONDS, Retry
 
 LOAD_SECONDS = 180.0
 """How long an engine may load its model before it is started anew."""
+
+SILENT_SECONDS, SILENT_LOOKS, CHECK_SECONDS = 30.0, 6, 4.0
+"""How long, and how many looks in a row, a door may stay silent; and how long one look waits for an answer. Both, for
+the clock may jump and looks may come together."""
 
 LOOK_SECONDS, LOOK_FAKE_SECONDS, LOAD_LOOK_SECONDS = 5.0, 30.0, 0.3
 
@@ -68,13 +74,12 @@ class EndpointHost:
                 return await _start(this)
             if step == "probe" and engine is not None:
                 return await _probe(this, engine)
+            if step == "watch" and engine is not None:
+                return await _watch(this, engine)
             if step == "ended":
                 return await _ended(this)
         except DriverError as error:
             return this.failed(error)
-        if step == "watch" and engine is not None:
-            # Said anew each time: an agent that keeps a door before the engine opens it again after a restart.
-            return this.running(address=ctx.advertise(claim.uid, engine.door))
         if step == "hold":
             return this.hold()
         return this.wait("Preparing", "Preparing", message="the model is brought to the host", again=0.0)
@@ -119,7 +124,7 @@ class _Pass:
         """It answers, or did and still lives; after a while its past is forgiven."""
         status, now = self.claim.status, self.ctx.clock.now()
         calm = status.started_at is not None and now - epoch(status.started_at) > CALM_SECONDS
-        detail = self.detail(retry=None) if calm else status.detail
+        detail = self.detail(retry=None, silent=None) if calm else self.detail(silent=None)
         update = {"phase": "Running", "reason": "", "message": "", "detail": detail, **changes}
         again = LOOK_FAKE_SECONDS if self.claim.spec.fake else LOOK_SECONDS
         return Done(status=status.model_copy(update=update), again=again)
@@ -199,6 +204,33 @@ async def _loading(this: _Pass) -> Outcome:
     return this.wait("Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS)
 
 
+async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
+    """An engine that was found good: see that its door still answers."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await this.ctx.drivers.engine.check(this.claim.uid)
+    except TimeoutError:
+        return await _silent(this, DriverError("EngineSilent", "its door gives no answer"))
+    except DriverError as error:
+        if error.reason in ("EngineExited", "OutOfMemory"):
+            return await _ended(this)
+        return await _silent(this, error)
+    # The address is said anew each time: an agent that keeps a door before the engine opens it again after a restart.
+    return this.running(address=this.ctx.advertise(this.claim.uid, engine.door))
+
+
+async def _silent(this: _Pass, error: DriverError) -> Outcome:
+    """Once more no answer. What may still come back keeps its phase; the rest is started anew."""
+    now, kept = this.ctx.clock.now(), this.claim.status.detail.get("silent") or {"since": None, "looks": 0}
+    since, looks = kept["since"] or now, kept["looks"] + 1
+    if looks >= SILENT_LOOKS and not 0 <= now - since < SILENT_SECONDS:
+        message = f"the engine lives and has not answered for {int(SILENT_SECONDS)} s: {error.message}"
+        return await _restart(this, DriverError("EngineSilent", message))
+    detail = this.detail(silent={"since": since, "looks": looks})
+    message = f"the engine does not answer: {error.message}"
+    return this.wait("Running", "EngineSilent", message=message, again=LOOK_SECONDS, detail=detail)
+
+
 async def _restart(this: _Pass, error: DriverError) -> Outcome:
     """It lives and is of no use: end it, and start it anew after a while."""
     await this.ctx.drivers.engine.stop(this.claim.uid)
@@ -225,7 +257,7 @@ def _down(this: _Pass, error: DriverError) -> Outcome:
         started_at=None,
         address="",
         restarts=this.claim.status.restarts + 1,
-        detail={"process": None},
+        detail={"process": None, "silent": None},
     )
 
 
