@@ -15,9 +15,8 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,20 +25,13 @@ from typing import Any
 import psutil
 import uvloop
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
-# A program is measured as it lies here, also where another release is installed.
-if str(SOURCE) not in sys.path:
-    sys.path.insert(0, os.environ.get("BENCH_SOURCE", str(SOURCE)))
-
-from bessemer.client import Ask, Client, connect  # noqa: E402
-from bessemer.core.errors import BessemerError  # noqa: E402
-from bessemer.main import identities  # noqa: E402
-from bessemer.main.settings import Paths, Settings, save, with_ports  # noqa: E402
-from bessemer.main.supervisor import CONTROL, command  # noqa: E402
+from bessemer.client import Ask, Client, connect
+from bessemer.core.errors import BessemerError
+from bessemer.main import identities
+from bessemer.main.settings import Paths, Settings, save, with_ports
+from bessemer.main.supervisor import CONTROL, command
 
 READY_SECONDS = 120.0
-KEPT = "kept"
-"""Stands before the name of a peer that did not run now: its figure was measured earlier on a machine of this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +63,9 @@ def figure(
     elif at_most is not None:
         goal, met = f"≤ {at_most:,g}", value <= at_most
     name, there = peer or ("", None)
-    return Figure(metric=metric, value=float(f"{value:.4g}"), unit=unit, peer=name, peer_value=there, goal=goal, met=met)
+    return Figure(
+        metric=metric, value=float(f"{value:.4g}"), unit=unit, peer=name, peer_value=there, goal=goal, met=met
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +80,16 @@ class Options:
         return 1 if self.quick else full
 
 
-Measure = Callable[[Options], Awaitable[list[Figure]]]
+Measure = Callable[[Options], Coroutine[Any, Any, list[Figure]]]
 
 
 def program(measure: Measure, *, about: str, peer: str = "") -> None:
     """The command line of a program. Ends the process: 0 also where a goal is missed, for a figure is no test."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="fewer runs, within a minute")
-    parser.add_argument("--json", action="store_true", help="a list of {metric, value, unit, peer, peer_value, goal, met}")
+    parser.add_argument(
+        "--json", action="store_true", help="a list of {metric, value, unit, peer, peer_value, goal, met}"
+    )
     parser.add_argument("--peer", default="", metavar="DIR", help=peer or "this program has no peer to start")
     given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -112,7 +108,9 @@ def table(figures: Iterable[Figure]) -> str:
         there = f"{row.peer_value:,g}" if isinstance(row.peer_value, float | int) else row.peer_value
         rows.append((row.metric, f"{shown(row.value)} {row.unit}", goal, f"{there} ({row.peer})" if row.peer else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
@@ -156,9 +154,9 @@ def of_state(state: Path) -> list[psutil.Process]:
 
 
 def environment() -> dict[str, str]:
-    """For what is started here: our source first, and no setting of the shell's."""
+    """For what is started here: none of the shell's settings, and no colours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BESSEMER_")}
-    return {**kept, "PYTHONPATH": os.environ.get("BENCH_SOURCE", str(SOURCE)), "NO_COLOR": "1", "TERM": "dumb"}
+    return {**kept, "NO_COLOR": "1", "TERM": "dumb"}
 
 
 def start(argv: list[str], *, log: Path) -> subprocess.Popen[bytes]:
@@ -249,5 +247,3 @@ async def plane(
             yield running, pid
         finally:
             await running.close()
-
-

@@ -14,10 +14,6 @@ from typing import Any
 import httptools
 import orjson
 import uvloop
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import _common  # noqa: F401 - puts our source on the path
 from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
@@ -75,7 +71,11 @@ def _streamed() -> bytes:
     last = b"data: " + orjson.dumps({"object": "chat.completion.chunk", "choices": [], "usage": usage}) + b"\n\n"
     parts = [*[event] * TOKENS, last, b"data: [DONE]\n\n"]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
-    return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + chunks
+        + b"0\r\n\r\n"
+    )
 
 
 WHOLE, STREAMED = _whole(), _streamed()

@@ -7,15 +7,12 @@ control plane (api, controller, portal) are two processes and share the machine'
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _common import Figure, Options, Plane, cpu_seconds, figure, median, percentile, plane, program, rss_mib
 from _wire import Server, Wire, client_tls, load, request

@@ -18,12 +18,9 @@ from pathlib import Path
 import orjson
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from _common import Figure, Options, figure, median, percentile, program, scratch, start, stop
 from _serve import ENDPOINT, TOKEN
 from _wire import Server, Wire, client_tls, load, request
-
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings, with_ports
 

@@ -1,28 +1,23 @@
 """From apply to Ready: thousands of instances on fake hosts, through one control plane.
 
 The fake agents run in one more process and speak HTTPS like real ones, a certificate, two watches and a socket each;
-the guests alone are fake, and boot in no time. The load waits for nothing: it applies all instances over 32 connections
-and watches until every one is Ready. Linear growth means: ten times the instances take no more than ten times as long.
+the guests alone are fake, and take two seconds to boot. The load applies all instances over 32 connections without a
+pause and watches until every one is Ready. Linear growth: ten times the instances take at most ten times as long.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from _common import Figure, Options, Plane, cpu_seconds, figure, plane, program, rss_mib
-from _wire import Server, Wire, client_tls, load, request
 from prometheus_client.parser import text_string_to_metric_families
 
+from _common import Figure, Options, cpu_seconds, figure, plane, program, rss_mib
+from _wire import Server, Wire, client_tls, load, request
 from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from _common import Figure, Options, environment, figure, median, of_state, program, scratch, start, stop
-
 from bessemer.client import from_kubeconfig
+from bessemer.core.errors import BessemerError
 from bessemer.core.ports import Scope
 from bessemer.main.settings import Paths
 
@@ -76,10 +74,10 @@ async def _install(options: Options) -> Figure:
     if options.quick:
         return figure("base install (kept)", KEPT_INSTALL_MB, "MB", at_most=200)
     async with scratch() as folder:
-        target, uv = folder / "site-packages", Path(sys.executable).with_name("uv")
-        asked = [str(uv), "pip", "install", "--quiet", "--target", str(target), "-r", str(ROOT / "requirements/base.txt")]
-        await asyncio.to_thread(subprocess.run, asked, check=True)
-        subprocess.run([str(uv), "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(ROOT)], check=True)
+        target = folder / "site-packages"
+        into = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--target", str(target)]
+        for what in (["-r", str(ROOT / "requirements/base.txt")], ["--no-deps", str(ROOT)]):
+            await asyncio.to_thread(subprocess.run, [*into, *what], check=True)
         size = sum(path.stat().st_blocks * 512 for path in target.rglob("*") if path.is_file())
     return figure("base install", size / 1e6, "MB", at_most=200)
 
@@ -123,7 +121,7 @@ async def _hosts_ready(paths: Paths, count: int) -> None:
         client = from_kubeconfig(paths.kubeconfig)
         try:
             page = await client.list(Scope(kind="Host"))
-        except Exception:  # noqa: BLE001 - it is not up yet; the deadline bounds this
+        except (BessemerError, OSError):  # it is not up yet; the deadline bounds this
             continue
         finally:
             await client.close()

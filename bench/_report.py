@@ -1,0 +1,93 @@
+"""Runs the programs and writes docs/performance.md from what they say: ``python bench/_report.py [NAME …] [--quick]``.
+
+What each program said last is kept in docs/performance.json, with the machine and the day, so that one program can be
+run again without the others. No figure in the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from _common import Figure, environment, table
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
+PROGRAMS = ("control_plane", "reconcile", "startup", "gateway")
+
+
+def main() -> None:
+    """Run what is named, or all, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; all where none is named")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--page", action="store_true", help="run nothing: write the page from what is kept")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(PROGRAMS):
+        parser.error(f"no program is called {', '.join(sorted(unknown))}")
+    kept_path = DOCS / "performance.json"
+    kept: dict[str, Any] = json.loads(kept_path.read_text()) if kept_path.exists() else {}
+    for name in () if given.page else given.names or PROGRAMS:
+        kept[name] = _run(name, quick=given.quick)
+        kept_path.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
+    (DOCS / "performance.md").write_text(_page(kept))
+
+
+def _run(name: str, *, quick: bool) -> dict[str, Any]:
+    load_before = os.getloadavg()[0]
+    argv = [sys.executable, str(HERE / f"{name}.py"), "--json", *(["--quick"] if quick else [])]
+    said = subprocess.run(argv, env=environment(), stdout=subprocess.PIPE, check=True).stdout
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": _machine(),
+        "quick": quick,
+        "load_before": round(load_before, 1),
+        "figures": json.loads(said),
+    }
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    memory = psutil.virtual_memory().total / (1 << 30)
+    versions = f"Python {platform.python_version()}, Linux {platform.release().split('-')[0]}"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {versions}"
+
+
+def _page(kept: dict[str, Any]) -> str:
+    parts = [
+        "# Performance",
+        "",
+        "Written by `python bench/_report.py`: every figure comes from a program in `bench/`, none is written by hand.",
+        "Figures are medians of several runs. A peer marked *kept* was measured earlier on a machine of this size and",
+        "did not run beside ours. Read ratios rather than absolutes, and the load before a run as its noise.",
+    ]
+    for name in PROGRAMS:
+        if name not in kept:
+            continue
+        run = kept[name]
+        about = (importlib.import_module(name).__doc__ or "").strip()
+        how = f"{run['date']}, {run['machine']}, load average before the run {run['load_before']}"
+        parts += ["", f"## `bench/{name}.py`", "", about, "", f"*{how}{', --quick' if run['quick'] else ''}.*", ""]
+        parts.append(table(Figure(**row) for row in run["figures"]))
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()
