@@ -14,8 +14,9 @@ Rows = list[tuple[Any, ...]]
 
 def check(path: Path) -> None:
     """Raise AssertionError where the file contradicts itself."""
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, isolation_level=None)
     try:
+        connection.execute("BEGIN")  # all that is read is of one commit, whoever writes meanwhile
         objects = {
             row[:3]: row[3:]
             for row in connection.execute("SELECT kind, namespace, name, uid, revision, body, labels FROM objects")
