@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -41,6 +41,7 @@ INSTANCE, ENDPOINT = Key("Instance", PROJECT, "vm"), Key("Endpoint", PROJECT, "s
 GUEST, REPLICA = Key("Claim", PROJECT, "instance-vm-0"), Key("Claim", PROJECT, "endpoint-smol-0")
 
 Body = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,18 +105,15 @@ class Plant:
 
     async def furnish(self) -> None:
         """A tenant with a guest and a served model, and a key to talk to it."""
-        async with self.client() as client:
-            for kind, name, spec in (
-                ("Tenant", "acme", {}),
-                ("Project", PROJECT, {}),
-                ("Instance", "vm", {"flavor": "micro", "image": "micro-guest"}),
-                ("Endpoint", "smol", {"model": "smollm2-135m", "flavor": "serve-small", "slots": 2}),
-                ("ApiKey", "app", {}),
-            ):
-                place = {"namespace": PROJECT} if kind in ("Instance", "Endpoint", "ApiKey") else {}
-                metadata = {"name": name, **place}
-                await client.create({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec})
-            self.token = await client.account.key_token(PROJECT, "app")
+        for key, spec in (
+            (Key("Tenant", "", "acme"), {}),
+            (Key("Project", "", PROJECT), {}),
+            (INSTANCE, {"flavor": "micro", "image": "micro-guest"}),
+            (ENDPOINT, {"model": "smollm2-135m", "flavor": "serve-small", "slots": 2}),
+            (Key("ApiKey", PROJECT, "app"), {}),
+        ):
+            await self.create(key, spec)
+        await self.new_token()
         await self.converged(seconds=200)
         for key in (GUEST, REPLICA):
             self.claims[key.name] = (await self.body(key))["metadata"]["uid"]
@@ -130,24 +128,41 @@ class Plant:
         finally:
             await made.close()
 
-    async def body(self, key: Key) -> Body:
+    async def ask(self, work: Callable[[Client], Awaitable[T]], *, seconds: float = 30.0) -> T:
+        """Ask the api, and ask again while it is away."""
+        end = time.monotonic() + seconds
         async with self.client() as client:
-            found: Body = orjson.loads((await client.get(key)).body)
-            return found
+            while True:
+                try:
+                    return await work(client)
+                except Unavailable:
+                    assert time.monotonic() < end, f"the api stays away{self.logs()}"
+                    await asyncio.sleep(0.1)
+
+    async def body(self, key: Key) -> Body:
+        found: Body = orjson.loads((await self.ask(lambda client: client.get(key))).body)
+        return found
 
     async def bodies(self, kind: str) -> list[Body]:
         """Every object of a kind."""
-        async with self.client() as client:
-            return [orjson.loads(stored.body) for stored in (await client.list(Scope(kind=kind))).items]
+        page = await self.ask(lambda client: client.list(Scope(kind=kind)))
+        return [orjson.loads(stored.body) for stored in page.items]
 
-    async def delete(self, *keys: Key) -> None:
-        """Ask for their end; one that is gone is no error."""
-        async with self.client() as client:
-            for key in keys:
-                try:
-                    await client.delete(key)
-                except NotFound:
-                    continue
+    async def create(self, key: Key, spec: Mapping[str, Any]) -> None:
+        metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
+        body = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
+        await self.ask(lambda client: client.create(body))
+
+    async def delete(self, key: Key) -> None:
+        """Ask for its end; one that is gone is no error."""
+        try:
+            await self.ask(lambda client: client.delete(key))
+        except NotFound:
+            return
+
+    async def new_token(self) -> None:
+        """A new token for the application's key; the old one is worth nothing from now."""
+        self.token = await self.ask(lambda client: client.account.key_token(PROJECT, "app"))
 
     async def until(self, key: Key, holds: Callable[[Body], bool], *, seconds: float = 60.0) -> Body:
         """The object once it is so. It is watched, so that nothing short is missed."""
@@ -180,17 +195,17 @@ class Plant:
 
     async def rows(self, claim: str) -> list[str]:
         """What a claim was billed as, one after the other: open, deploying, running, lost, …"""
-        async with self.client() as client:
-            ledger = await client.projects.ledger(PROJECT, 0, int(time.time()) + 10)
+        ledger = await self._ledger()
         uid = self.claims[claim]
         return [row.get("state") or row["kind"] for row in ledger["rows"] if row.get("claimUid") == uid]
 
     async def billed(self) -> tuple[int, int]:
         """Requests and output tokens that the ledger knows of."""
-        async with self.client() as client:
-            ledger = await client.projects.ledger(PROJECT, 0, int(time.time()) + 10)
-        rows = [row for row in ledger["rows"] if row["kind"] == "tokens"]
+        rows = [row for row in (await self._ledger())["rows"] if row["kind"] == "tokens"]
         return sum(row.get("requests", 0) for row in rows), sum(row.get("outputTokens", 0) for row in rows)
+
+    async def _ledger(self) -> dict[str, Any]:
+        return await self.ask(lambda client: client.projects.ledger(PROJECT, 0, int(time.time()) + 10))
 
     # --- as the machine ---
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import Key
 from bessemer.main.supervisor import AGENT, CONTROL, GATEWAY
 from tests.faults.plant import ENDPOINT, INSTANCE, PROJECT, Body, Plant, eventually, is_ready, phase_of
 
@@ -44,9 +44,7 @@ def plant() -> Iterator[Plant]:
 @pytest.mark.parametrize("part", [CONTROL, GATEWAY, AGENT])
 async def test_killed_in_any_phase_it_converges(plant: Plant, part: str, kind: str, phase: str) -> None:
     key = Key(kind, PROJECT, f"{part}-{phase.lower()}")
-    metadata = {"name": key.name, "namespace": PROJECT}
-    async with plant.client() as client:
-        await client.create({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": SPECS[kind]})
+    await plant.create(key, SPECS[kind])
     claim = Key("Claim", PROJECT, f"{kind.lower()}-{key.name}-0")
     if phase in ("Preparing", "Starting"):
         # Phases pass quickly: who comes too late for one kills in the next.
@@ -54,8 +52,7 @@ async def test_killed_in_any_phase_it_converges(plant: Plant, part: str, kind: s
     elif phase != "created":
         await plant.until(key, is_ready)
     if phase == "deleted":
-        async with plant.client() as client:
-            await client.delete(key)
+        await plant.delete(key)
     old = await plant.kill(part)
     await plant.restarted(part, old, seconds=60)
     if phase != "deleted":
@@ -80,5 +77,6 @@ async def _clear(plant: Plant, *keys: Key) -> None:
         left: list[Body] = await plant.bodies("Claim")
         return not (left or await drivers.qemu.uids() or await drivers.engine.running() or await drivers.disks.uids())
 
-    await plant.delete(*keys)
+    for key in keys:
+        await plant.delete(key)
     await eventually(gone, seconds=90, what="nothing is left of it")

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from bessemer.core.errors import BessemerError
 from bessemer.core.resource import Key
 from bessemer.main.supervisor import AGENT, CONTROL, GATEWAY
-from tests.faults.plant import ENDPOINT, GUEST, INSTANCE, PROJECT, REPLICA, Body, Plant, eventually, is_ready, reason
+from tests.faults.plant import ENDPOINT, GUEST, INSTANCE, REPLICA, Body, Plant, eventually, is_ready, reason
 
 pytestmark = pytest.mark.real
 
@@ -52,9 +53,7 @@ async def test_kill_9_of_the_control_plane_cuts_no_stream_and_touches_no_guest(p
     after = await plant.look()
     assert (after.guest, after.engine) == (before.guest, before.engine)
     assert after.uptime_seconds > before.uptime_seconds
-    async with plant.client() as client:
-        token = await client.account.key_token(PROJECT, "app")
-    plant.token = token
+    await plant.new_token()
     await eventually(plant.answered, seconds=20, what="the gateway watches the new control plane")
 
 
@@ -160,9 +159,8 @@ async def test_down_after_kill_9_of_everything_leaves_nothing_and_up_works_again
 
 
 async def test_deleted_they_leave_nothing_on_the_machine(plant: Plant) -> None:
-    async with plant.client() as client:
-        for key in (INSTANCE, ENDPOINT):
-            await client.delete(key)
+    for key in (INSTANCE, ENDPOINT):
+        await plant.delete(key)
 
     async def gone() -> bool:
         drivers = plant.drivers
@@ -196,8 +194,6 @@ async def _billed_more(plant: Plant, requests: int) -> bool:
 
 
 async def _log(plant: Plant) -> bool:
-    from bessemer.core.errors import BessemerError
-
     try:
         async with plant.client() as client, client.workloads.log(INSTANCE) as parts:
             return bool(b"".join([part async for part in parts]))

@@ -100,7 +100,7 @@ class Machine:
 class Cloud:
     """``async with Cloud(seed, hosts=…) as cloud``: furnished, every host Ready, and nothing left of it afterwards."""
 
-    def __init__(self, seed: int, *, hosts: int) -> None:
+    def __init__(self, seed: int, *, hosts: int, side: type[Calm] = Calm) -> None:
         random.seed(seed)
         self.traffic = Traffic()
         self.clock = SimClock(self.traffic)
@@ -110,7 +110,7 @@ class Cloud:
         self.directory = Path(self._folder.name)
         self.machines = {f"fake-{n:03d}": Machine(f"fake-{n:03d}", fake_drivers(n, self.clock)) for n in range(hosts)}
         self.restarts = 0
-        self._sides = {name: Calm(side) for name, side in HOST_SIDES.items()}
+        self._sides = {name: side(real) for name, real in HOST_SIDES.items()}
         self._metrics = AgentMetrics(CollectorRegistry())
         self._kinds = store_kinds(KINDS)
         self._control: list[asyncio.Task[None]] = []

@@ -37,7 +37,7 @@ class Invariants:
         """The control plane began anew: what it waits for it counts from now on."""
         self._waiting.clear()
 
-    async def check(self, silent: set[str]) -> None:
+    async def check(self) -> None:
         """Raise AssertionError where something does not hold."""
         self.checks += 1
         invariants.check(self._cloud.path)

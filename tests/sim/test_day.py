@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
-from tests.sim.cloud import Cloud
+from bessemer.core.resource import Done, Outcome
+from bessemer.kinds.context import HostContext
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.loop import work
+from bessemer.loop.fold import fold
+from tests.sim.cloud import TOLERATE, Calm, Cloud
 from tests.sim.day import WEIGHTS, Day
+from tests.sim.invariants import Invariants
 
 
 async def live(seed: int, *, hosts: int, happenings: int, seconds: float = 86_400.0) -> Day:
@@ -23,7 +30,7 @@ async def live(seed: int, *, hosts: int, happenings: int, seconds: float = 86_40
 
 
 async def test_a_day() -> None:
-    day = await live(1, hosts=100, happenings=200)
+    day = await live(1, hosts=100, happenings=180)
     assert set(WEIGHTS) <= set(day.seen), "a day on which everything happened"
 
 
@@ -31,3 +38,37 @@ async def test_a_day() -> None:
 @pytest.mark.parametrize("seed", range(2, 10))
 async def test_other_days(seed: int) -> None:
     await live(seed, hosts=200, happenings=600)
+
+
+async def test_who_waits_in_silence_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The invariants see something: a loop that never says Stuck does not get past them."""
+
+    def mute(*arguments: Any, overdue_after: float | None = None, **more: Any) -> Any:
+        return fold(*arguments, overdue_after=None, **more)
+
+    monkeypatch.setattr(work, "fold", mute)
+    async with Cloud(1, hosts=2) as cloud:
+        invariants = Invariants(cloud)
+        spec = {"flavor": "small", "image": "none-of-this-name", "tolerations": TOLERATE}
+        await cloud.create("Instance", "vm", spec, project="acme--lab")
+        await cloud.clock.pass_time(30)
+        await invariants.check()
+        await cloud.clock.pass_time(700)
+        with pytest.raises(AssertionError, match="waits in Pending and says nothing"):
+            await invariants.check()
+
+
+async def test_what_is_left_behind_is_found_out() -> None:
+    """A host side that says Gone and leaves its guest running does not get past the end of the day."""
+
+    class Leaves(Calm):
+        async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
+            return Done(status=claim.status)
+
+    async with Cloud(1, hosts=2, side=Leaves) as cloud:
+        day = Day(cloud, random.Random(1))
+        spec = {"flavor": "small", "image": "micro", "tolerations": TOLERATE}
+        await cloud.create("Instance", "vm", spec, project="acme--lab")
+        await cloud.clock.pass_time(60)
+        with pytest.raises(AssertionError, match="fake-00"):
+            await day.end()
