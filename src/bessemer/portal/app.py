@@ -92,6 +92,8 @@ def routes(assets: Assets) -> list[Route]:
         ("/live", looks.live),
         ("/search", looks.search),
         *((f"/{section}", looks.kind_page) for section in looks.KINDS if section != "keys"),
+        ("/kinds/{plural}", looks.other_page),
+        (f"{at}/kinds/{{plural}}", looks.other_page),
     ]
     writes = [
         ("/hosts/{name}/{act}", acts.host_act),

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from bessemer.core.errors import Malformed, NotFound
 from bessemer.core.ports import Scope
-from bessemer.core.resource import Key
+from bessemer.core.resource import Key, Kind
 from bessemer.core.values import LedgerEntry
 from bessemer.metering import usage
 from bessemer.portal import code
@@ -29,7 +29,7 @@ from bessemer.portal.facts import (
     ProjectFact,
 )
 from bessemer.portal.pages import endpoints, fleet, hosts, instances, invoices, objects, overview
-from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, within
+from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, others, within
 from bessemer.portal.stream import TABS_MAX, EventStream, Stream
 from bessemer.portal.visit import Visit
 
@@ -181,10 +181,24 @@ async def kind_page(visit: Visit) -> Response:
     kind = visit.site.kinds[KINDS[section]]
     if section == "users":
         _admin_only(visit)
+    return await _table(visit, kind, section=section)
+
+
+async def other_page(visit: Visit) -> Response:
+    """The table of a kind that no page was made for."""
+    plural = visit.part("plural")
+    shown = others(tuple(visit.site.kinds.values()), admin=visit.desk.me.admin)
+    kind = next((kind for kind in shown if kind.plural == plural), None)
+    if kind is None:
+        raise NotFound("there is nothing here")
+    return await _table(visit, kind, section=f"kinds/{plural}")
+
+
+async def _table(visit: Visit, kind: Kind[Any, Any], *, section: str) -> Response:
     await _see(visit)
     scope = visit.part("scope") or EVERYTHING
     projects = within(visit.desk, scope)
-    namespace = scope if projects is not None else None
+    namespace = scope if projects is not None and kind.namespaced else None
     listed = await visit.desk.client.list(Scope(kind=kind.name, namespace=namespace))
     bodies = [orjson.loads(stored.body) for stored in listed.items]
     return visit.show(partial(objects.build, visit.desk, kind, section=section, scope=scope, bodies=bodies))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bessemer.core.errors import NotFound
+from bessemer.core.resource import Kind, Role
+from bessemer.kinds import KINDS
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact, Fact, HostFact, InstanceFact, ProjectFact, TenantFact
@@ -18,6 +20,13 @@ EVERYTHING = "all"
 
 SHELL_KINDS: tuple[type[Fact], ...] = (TenantFact, ProjectFact, InstanceFact, EndpointFact)
 """What the shell itself shows. An administrator's shell follows Host too."""
+
+_PAGES = frozenset(["Host", "Instance", "Endpoint"])
+_TABLES = frozenset(["Model", "Image", "Flavor", "PricePlan", "Project", "Tenant", "User", "ApiKey"])
+_WITHIN = frozenset(["Claim", "Session", "Event"])
+"""Kinds with a page of their own, kinds with a place of their own for their table, kinds seen on others' pages alone."""
+
+_TENANTS: tuple[Role, ...] = ("anyone", "reader", "member", "tenant-admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +131,9 @@ def shell(desk: Desk, here: Here) -> Mapping[str, Any]:
 
 def switch(desk: Desk, here: Here) -> Sequence[tuple[str, str, int, bool]]:
     """Where the project switcher leads: (text, href, colour, whether it is here). It keeps the section where it can."""
-    section = here.section if here.section in {"instances", "endpoints", "invoice", "keys"} else ""
+    scoped = {"instances", "endpoints", "invoice", "keys"}
+    scoped |= {f"kinds/{kind.plural}" for kind in others(KINDS, admin=desk.me.admin) if kind.namespaced}
+    section = here.section if here.section in scoped else ""
     home = f"/in/{EVERYTHING}/{section}" if section else "/"
     found = [("Everything", home, 0, here.scope == EVERYTHING)]
     colour = colours(desk)
@@ -159,4 +170,18 @@ def groups(admin: bool, scope: str) -> Sequence[tuple[str, Sequence[Link]]]:
     if admin:
         tenancy.append(Link("users", "Users", "/users", "user"))
     first = ("Factory", factory) if admin else ("Here", [overview])
-    return [first, ("Workloads", work), ("Data", data), ("Money", money), ("Tenancy", tenancy)]
+    named = [first, ("Workloads", work), ("Data", data), ("Money", money), ("Tenancy", tenancy)]
+    more = [_other(kind, at) for kind in others(KINDS, admin=admin)]
+    return [*named, ("More", more)] if more else named
+
+
+def others(kinds: Sequence[Kind[Any, Any]], *, admin: bool) -> Sequence[Kind[Any, Any]]:
+    """Kinds that no page was made for: each gets the table of its columns, for whoever may list it."""
+    roles = ("admin",) if admin else _TENANTS
+    listed = [kind for kind in kinds if any("list" in kind.rights.get(role, ()) for role in roles)]
+    return [kind for kind in listed if kind.name not in _PAGES | _TABLES | _WITHIN]
+
+
+def _other(kind: Kind[Any, Any], at: str) -> Link:
+    section = f"kinds/{kind.plural}"
+    return Link(section, kind.plural.capitalize(), f"{at if kind.namespaced else ''}/{section}", "code")
