@@ -7,6 +7,7 @@ where it is run: a gateway needs no database, and an api need not wait for the p
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from bessemer.cli.verbs import ServerOptions
 from bessemer.core.errors import Invalid
@@ -45,6 +46,10 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
                 from bessemer.main.web import run_portal
 
                 group.create_task(run_portal(paths, settings))
+            await asyncio.sleep(0)
+            # What has been imported by now stays for good: a full collection that walked all of it would hold up every
+            # request meanwhile, for a tenth of a second and more.
+            gc.freeze()
             await asyncio.Event().wait()
         finally:
             stop.set()
