@@ -24,7 +24,7 @@ SHELL_KINDS: tuple[type[Fact], ...] = (TenantFact, ProjectFact, InstanceFact, En
 _PAGES = frozenset(["Host", "Instance", "Endpoint"])
 _TABLES = frozenset(["Model", "Image", "Flavor", "PricePlan", "Project", "Tenant", "User", "ApiKey"])
 _WITHIN = frozenset(["Claim", "Session", "Event"])
-"""Kinds with a page of their own, kinds with a place of their own for their table, kinds seen on others' pages alone."""
+"""Kinds with a page of their own, with a place of their own for their table, and those seen on others' pages alone."""
 
 _TENANTS: tuple[Role, ...] = ("anyone", "reader", "member", "tenant-admin")
 
