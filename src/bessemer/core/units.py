@@ -64,9 +64,9 @@ def show_bytes(count: int) -> str:
 
 
 def show_money(micro: int, currency: str) -> str:
-    """``1487440000`` → ``EUR 1,487.44``; below a cent the digits that decide are kept."""
+    """``1487440000`` → ``EUR 1,487.44``; below one of the currency all digits are kept: there they decide."""
     value = Decimal(micro) / MICRO
-    if micro and abs(value) < Decimal("0.01"):
+    if micro and abs(value) < 1:
         return f"{currency} {value:.6f}"
     return f"{currency} {value:,.2f}"
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from bessemer.core.resource import ApiModel
-from bessemer.core.units import GIB, SECONDS_PER_HOUR, show_money, show_price
+from bessemer.core.units import GIB, SECONDS_PER_HOUR, show_price
 from bessemer.core.values import LedgerEntry
 from bessemer.metering.plan import Plan, Rates
 from bessemer.metering.rows import Segment, effective, segments
@@ -201,7 +201,7 @@ def _line(slot: _Slot, total: _Sum, *, plan: Plan) -> Line:
 def _formula(meter: Meter, total: _Sum, *, price: int, amount: int, currency: str) -> str:
     """``2 cores × 3,600 s = 2 core-hours × EUR 0.04 per core-hour = EUR 0.08``, with what the meter counts."""
     unit, divisor = _UNITS[meter]
-    cost = f"× {show_price(price, currency)} per {unit} = {show_money(amount, currency)}"
+    cost = f"× {show_price(price, currency)} per {unit} = {show_price(amount, currency)}"
     if not total.seconds:
         return f"{total.quantity:,} tokens {cost}"
     per_second = total.quantity * SECONDS_PER_HOUR
