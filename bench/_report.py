@@ -52,6 +52,7 @@ def _run(name: str, *, quick: bool) -> dict[str, Any]:
         "machine": _machine(),
         "quick": quick,
         "load_before": round(load_before, 1),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "figures": json.loads(said),
     }
 
@@ -84,6 +85,7 @@ def _page(kept: dict[str, Any]) -> str:
         run = kept[name]
         about = (importlib.import_module(name).__doc__ or "").strip()
         how = f"{run['date']}, {run['machine']}, load average before the run {run['load_before']}"
+        how += f", nice {run['nice']}" if run["nice"] else ""
         parts += ["", f"## `bench/{name}.py`", "", about, "", f"*{how}{', --quick' if run['quick'] else ''}.*", ""]
         parts.append(table(Figure(**row) for row in run["figures"]))
     return "\n".join(parts) + "\n"
