@@ -44,7 +44,12 @@ def _bound(path: Path) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Linux gives the socket's file the mode that the socket had: nobody else can connect, not even for a moment.
     os.fchmod(bound.fileno(), 0o600)
-    bound.bind(str(path))
+    # A socket's name may have 107 bytes, and a state directory lies as deep as it likes: so by descriptor.
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        bound.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
     return bound
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import structlog
+
+from bessemer.core.errors import BessemerError
 
 
 def set_up_logs() -> None:
@@ -29,6 +32,40 @@ def set_up_logs() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format='{"event": "%(name)s: %(message)s"}')
 
 
+def listen_for_the_end(stop: asyncio.Event) -> None:
+    """Set ``stop`` at Ctrl-C, at SIGTERM, and when the terminal is closed, unless whoever started us wants that to be
+    ignored (``nohup``)."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, _hung_up, stop)
+
+
+def _hung_up(stop: asyncio.Event) -> None:
+    # Nobody reads any more, and a write to a terminal that is gone is an error that must not keep us from ending well.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    os.close(nowhere)
+    stop.set()
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless ``stop`` comes first; whether it was done to its end. What it raises goes on."""
+    doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        doing.cancel()
+        await asyncio.wait({doing})
+    if stop.is_set() or doing.cancelled():
+        return not doing.cancelled() and doing.exception() is None
+    doing.result()
+    return True
+
+
 async def until_told(work: Coroutine[Any, Any, None]) -> int:
     """Run ``work`` until it ends or SIGTERM or SIGINT says stop; 0, or 1 where it failed."""
     loop = asyncio.get_running_loop()
@@ -40,9 +77,23 @@ async def until_told(work: Coroutine[Any, Any, None]) -> int:
     except asyncio.CancelledError:
         return 0
     except BaseExceptionGroup as group:
-        structlog.get_logger("main").error("stopped by an error", exc_info=group)
+        structlog.get_logger("main").error("stopped by an error", error=_first(group), exc_info=group)
         return 1
     return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    """The first error of a group, for a person."""
+    error = next(_leaves(group))
+    return str(error) if isinstance(error, BessemerError | OSError) else f"{type(error).__name__}: {error}"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def run(work: Coroutine[Any, Any, None]) -> int:

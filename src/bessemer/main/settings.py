@@ -111,8 +111,9 @@ class Paths:
 
 
 def state_directory(given: str | Path | None) -> Path:
-    """The state directory: as given, else ``BESSEMER_STATE``, else ``~/.bessemer``; absolute."""
-    return Path(given or os.environ.get(PREFIX + "STATE") or DEFAULT_STATE).expanduser().absolute()
+    """The state directory: as given, else ``BESSEMER_STATE``, else ``~/.bessemer``; absolute, without links, since
+    what runs is found by this name."""
+    return Path(given or os.environ.get(PREFIX + "STATE") or DEFAULT_STATE).expanduser().resolve()
 
 
 def load(paths: Paths, **overrides: Any) -> Settings:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
@@ -21,7 +22,7 @@ class Step:
     def update(self, percent: float, text: str = "") -> None:
         """Show how far it is."""
         if self._progress is not None:
-            self._progress.update(self._task, completed=percent, note=text)  # type: ignore[arg-type]
+            self._progress.update(self._task, completed=percent, note=escape(text))  # type: ignore[arg-type]
 
 
 class Steps:
@@ -46,7 +47,7 @@ class Steps:
             took = time.monotonic() - began
             self.taken.append((title, took))
             mark, colour = ("✓", "green") if ok else ("✗", "red")
-            note = f"  [dim]{step.note}[/dim]" if ok and step.note else ""
+            note = f"  [dim]{escape(step.note)}[/dim]" if ok and step.note else ""
             self._console.print(f"[{colour}]{mark}[/{colour}] {title} [dim]{took:6.1f} s[/dim]{note}", highlight=False)
 
     @contextmanager
@@ -65,5 +66,5 @@ class Steps:
             yield progress
 
     def say(self, text: str) -> None:
-        """A line between steps."""
-        self._console.print(text, highlight=False)
+        """A line between steps, as it is: a path that is broken in two cannot be copied."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -53,7 +53,7 @@ class HostParts:
 
     async def start(self, command: Command) -> Part:
         if not _carries(command.argv, command.marker):
-            raise ValueError(f"the marker {command.marker!r} is not in the command line of {command.name}")
+            raise ValueError(f"the marker {command.marker!r} does not end the command line of {command.name}")
         argv = command.argv if command.cwd is None else ("/usr/bin/env", "-C", str(command.cwd), *command.argv)
         try:
             command.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,4 +100,5 @@ def _session(part: Part) -> tuple[int, ...]:
 
 
 def _carries(argv: Sequence[str], marker: str) -> bool:
-    return f" {marker} " in f" {' '.join(argv)} "
+    # At the end: a directory called "a b" must not be taken for "a".
+    return f" {' '.join(argv)}".endswith(f" {marker}")

@@ -24,7 +24,7 @@ _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class Command:
     """One of our own processes.
 
-    ``marker`` is an argument of ``argv``, or several in sequence joined by blanks (``api --state /var/lib/x``), by
+    ``marker`` is the last argument of ``argv``, or the last ones joined by blanks (``api --state /var/lib/x``), by
     which the process is found again. ``env`` is the whole environment; without it the caller's is handed on.
     """
 
@@ -52,7 +52,7 @@ class Parts(Protocol):
         ...
 
     async def find(self, marker: str) -> tuple[Part, ...]:
-        """All living session leaders of this user whose command line carries the marker, oldest first."""
+        """All living session leaders of this user whose command line ends with the marker, oldest first."""
         ...
 
     async def alive(self, part: Part) -> bool:

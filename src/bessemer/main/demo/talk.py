@@ -97,7 +97,7 @@ class Talk:
                     )
                     tokens.add(answer.usage)
             step.note = f"first token after {first * 1000:.0f} ms"
-        self._stage.steps.say(f"    [dim]{QUESTION}[/dim]\n    {text}")
+        self._stage.steps.say(f"    {QUESTION}\n    {text}")
         return tokens
 
     async def _refusals(self, rivals: str, spare: str) -> None:
