@@ -29,6 +29,11 @@ async def live(seed: int, *, hosts: int, happenings: int, seconds: float = 86_40
         return day
 
 
+async def test_a_morning() -> None:
+    await live(7, hosts=30, happenings=40, seconds=14_400.0)
+
+
+@pytest.mark.real  # not for want of a real part: half a minute is much for test-fast
 async def test_a_day() -> None:
     day = await live(1, hosts=100, happenings=180)
     assert set(WEIGHTS) <= set(day.seen), "a day on which everything happened"
