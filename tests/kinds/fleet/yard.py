@@ -19,7 +19,7 @@ from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Scope, Writer
 from bessemer.core.resource import API_VERSION, Key, Kind
 from bessemer.core.values import Allocation, ClaimSpec, Inventory, WorkloadRef
-from bessemer.kinds.context import Context, Imported
+from bessemer.kinds.context import Context, Imported, Progress
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.inventory import FleetFeed
@@ -40,21 +40,34 @@ class Builder:
 
     def __init__(self) -> None:
         self.refuse: list[Exception] = []
-        self.percent = 0
+        self.steps: list[Progress] = []
+        """Looks at which it is still at work."""
+        self.now = Progress()
+        self.digest = "sha256:" + "ab" * 32
+        self.held: set[str] = set()
         self.built = 0
 
-    async def image(self, builtin: str) -> Imported:
+    async def image(self, builtin: str) -> Imported | None:
         if self.refuse:
             raise self.refuse.pop(0)
+        if self.steps:
+            self.now = self.steps.pop(0)
+            return None
         self.built += 1
-        return Imported("sha256:" + "ab" * 32, 30_000_000, {"kernel": "6.1.0"})
+        self.held.add(self.digest)
+        return Imported(self.digest, 30_000_000, {"kernel": "6.1.0"})
 
-    async def wheel(self, package: str, version: str, *, member: str, sha256: str) -> Imported:
+    async def wheel(
+        self, package: str, version: str, *, member: str, sha256: str, size_bytes: int = 0
+    ) -> Imported | None:
         raise AssertionError("no model is imported here")
 
-    def progress(self, name: str) -> int:
+    async def holds(self, digest: str) -> bool:
+        return digest in self.held
+
+    def progress(self, name: str) -> Progress:
         assert name == "image/micro-guest"
-        return self.percent
+        return self.now
 
 
 class Yard:

@@ -6,7 +6,8 @@ import pytest
 
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Metadata
-from bessemer.kinds.inference.model import Model, ModelSpec, validate
+from bessemer.kinds.context import Progress
+from bessemer.kinds.inference.model import KIND, Model, ModelSpec, validate
 from tests.kinds.five import (
     Case,
     check_converges,
@@ -72,6 +73,37 @@ async def test_what_is_here_is_not_fetched_again() -> None:
         await world.crash()
         await world.until_ready("Model", "smol", namespace="")
         assert world.importer.calls == calls
+
+
+async def test_an_import_shows_how_far_it_is() -> None:
+    async with World() as world:
+        world.importer.steps = [Progress(), Progress(42, "41 MB of 98 MB"), Progress(None, "99 MB")] * 3
+        await world.create("Model", "odd", SPEC, namespace="")
+        seen: list[tuple[str, int]] = []
+
+        async def ready() -> bool:
+            status = (await world.object("Model", "odd", namespace="") or {}).get("status", {})
+            if status.get("message"):
+                assert (status["phase"], status["conditions"][0]["reason"]) == ("Importing", "Importing")
+                seen.append((status["message"], status["progressPercent"]))
+            return bool(status.get("phase") == "Ready")
+
+        await world.until(ready)
+        assert set(seen) == {("fetches m 1.0", 0), ("42 %: 41 MB of 98 MB", 42), ("99 MB", 0)}
+
+
+async def test_content_that_vanished_is_fetched_again_and_its_size_is_known() -> None:
+    async with World() as world:
+        world.importer.lost.add(f"sha256:{MODEL_SHA}")
+        calls = world.importer.calls
+
+        async def fetched() -> bool:
+            return world.importer.calls > calls
+
+        await world.until(fetched, seconds=KIND.resync_seconds + 10)
+        assert world.importer.sizes[-1] == 98_000_000
+        await world.until_ready("Model", "smol", namespace="")
+        assert world.importer.lost == set()
 
 
 @pytest.mark.parametrize("member", ["", "/etc/passwd", "../x", "a/../../x", "a\x00b"])

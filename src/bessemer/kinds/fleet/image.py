@@ -2,6 +2,7 @@
 
 An Instance freezes the digest into its Claim, so an image may go while it is used, and what runs is not touched.
 Invariant: a digest, once imported, is never replaced by another under the same name; a new source is a new image.
+Content that the control side has lost is made again, and must come out the same.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Literal
 from pydantic import Field
 
 from bessemer.core.errors import Cause, DriverError
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Status, Wait
 from bessemer.core.units import show_bytes
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready, unchangeable
 
 DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Importing": 900.0}
-RETRY_SECONDS = 15.0
+RETRY_SECONDS, LOOK_SECONDS = 15.0, 0.5
 
 _REMEDY = "See whether the control plane's disk has space and reaches the distribution's packages."
 
@@ -36,7 +37,7 @@ class ImageSpec(ApiModel):
 
 
 class ImageStatus(Status):
-    phase: Literal["Pending", "Importing", "Ready"] = Field(
+    phase: Literal["Pending", "Importing", "Ready", "Failed"] = Field(
         "Pending", description="Where it is in its life, in one word."
     )
     digest: str = Field("", description="sha256:… of the content.")
@@ -61,15 +62,20 @@ def validate(new: Image, old: Image | None) -> Sequence[Cause]:
 
 
 async def reconcile(ctx: Context, image: Image) -> Outcome:
-    """Import it once; say what is being done before doing it."""
-    if image.status.digest:
+    """Import it, look how far that is, and see now and then that what was imported is still there."""
+    had = image.status.digest
+    if had and await ctx.importer.holds(had):
         return _imported(image.status)
-    if image.status.phase != "Importing":
-        return _importing(ctx, image, reason="Importing", message=f"builds {image.spec.source.builtin}", again=0.0)
     try:
         content = await ctx.importer.image(image.spec.source.builtin)
     except DriverError as error:
         return _importing(ctx, image, reason=error.reason, message=error.message, again=RETRY_SECONDS)
+    if content is None:
+        progress = ctx.importer.progress(f"image/{image.spec.source.builtin}")
+        message = str(progress) or f"builds {image.spec.source.builtin}"
+        return _importing(ctx, image, reason="Importing", message=message, again=LOOK_SECONDS)
+    if had not in ("", content.digest):
+        return _changed(image, content.digest)
     found = {
         "digest": content.digest,
         "size_bytes": content.size_bytes,
@@ -84,9 +90,17 @@ def _imported(status: ImageStatus) -> Outcome:
 
 
 def _importing(ctx: Context, image: Image, *, reason: str, message: str, again: float) -> Outcome:
-    percent = ctx.importer.progress(f"image/{image.spec.source.builtin}")
+    percent = ctx.importer.progress(f"image/{image.spec.source.builtin}").percent or 0
     status = image.status.model_copy(update={"phase": "Importing", "progress_percent": percent, "message": message})
     return Wait(reason=reason, message=message, status=status, again=again, remedy=_REMEDY)
+
+
+def _changed(image: Image, digest: str) -> Outcome:
+    """What was lost cannot be had again: the distribution has newer packages now."""
+    message = f"its content was lost, and is {digest} when built anew, not {image.status.digest}"
+    status = image.status.model_copy(update={"phase": "Failed", "message": message})
+    remedy = "Create another image; what runs from this one has what it needs."
+    return Fail(reason="DigestMismatch", message=message, status=status, again=3600.0, remedy=remedy)
 
 
 KIND: Kind[Context, Image] = Kind(

