@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,13 @@ from bessemer.core.resource import ApiModel
 DeviceKind = Literal["gpu", "nic", "disk"]
 
 
+NODE_BYTES_MAX = 1 << 48
+"""Of memory on one NUMA node: the sum over any fleet stays a number that arrays and databases hold."""
+
+Count = Annotated[int, Field(ge=0, le=1 << 20)]
+Size = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
 class Device(ApiModel):
     """Something scarce in a host that one Claim takes whole. ``id`` is unique and stable on its host."""
 
@@ -29,36 +36,43 @@ class Device(ApiModel):
     model: str = Field(description="What it is sold as; flavors and prices name it.")
     vendor: str = Field("", description="Who made it.")
     address: str = Field("", description="Its PCI address.")
-    memory_bytes: int = Field(0, description="Memory of its own; 0 where it has none.")
-    numa_node: int = Field(0, description="The NUMA node that it is attached to.")
+    memory_bytes: Size = Field(0, description="Memory of its own; 0 where it has none.")
+    numa_node: Count = Field(0, description="The NUMA node that it is attached to.")
     pcie_switch: str = Field("", description="The PCIe switch above it; empty where it hangs from the root.")
     nvlink_domain: str = Field("", description="Devices of one domain reach each other by NVLink.")
-    rail: int | None = Field(None, description="The rail of the fabric that it is on.")
-    speed_mbps: int = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
+    rail: Count | None = Field(None, description="The rail of the fabric that it is on.")
+    speed_mbps: Size = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
     healthy: bool = Field(True, description="Whether it may be given to anybody.")
 
 
 class NumaNode(ApiModel):
     """One NUMA node: physical cores, hardware threads, memory and hugepages (count by page size in bytes)."""
 
-    id: int = Field(description="Its number on this host.")
-    cores: int = Field(description="Physical cores.")
-    threads: int = Field(description="Hardware threads, which are what is sold.")
-    memory_bytes: int = Field(description="Memory attached to it.")
-    hugepages: dict[str, int] = Field(default_factory=dict, description="Huge pages set aside, by their size in bytes.")
+    id: Count = Field(description="Its number on this host.")
+    cores: Count = Field(description="Physical cores.")
+    threads: Count = Field(description="Hardware threads, which are what is sold.")
+    memory_bytes: int = Field(ge=0, le=NODE_BYTES_MAX, description="Memory attached to it.")
+    hugepages: dict[str, Size] = Field(
+        default_factory=dict, max_length=16, description="Huge pages set aside, by their size in bytes."
+    )
 
 
 class Inventory(ApiModel):
-    """What an agent found on its machine. ``fake`` hosts say so here and everywhere."""
+    """What an agent found on its machine. ``fake`` hosts say so here and everywhere.
+
+    An agent may lie: whatever fits these bounds does no harm but to its own host.
+    """
 
     fake: bool = Field(False, description="Whether the host only pretends: nothing of it is real.")
     kernel: str = Field("", description="The running kernel.")
     architecture: str = Field("x86_64", description="The processor's architecture.")
     boot_id: str = Field("", description="Another one after each boot.")
     cpu_model: str = Field("", description="The processor's name.")
-    numa: list[NumaNode] = Field(default_factory=list, description="Cores, threads and memory by NUMA node.")
+    numa: list[NumaNode] = Field(
+        default_factory=list, max_length=1024, description="Cores, threads and memory by NUMA node."
+    )
     devices: list[Device] = Field(
-        default_factory=list, description="What a Claim takes whole: GPUs, network cards, disks."
+        default_factory=list, max_length=4096, description="What a Claim takes whole: GPUs, network cards, disks."
     )
     addresses: list[str] = Field(default_factory=list, description="Addresses of the host itself.")
     virtualization: Literal["kvm", "tcg", "none"] = Field(
@@ -270,6 +284,12 @@ class LedgerEntry(ApiModel):
     corrects: int | None = None
 
 
+TOKENS_MAX = 1 << 40
+"""Of one answer. More is a lie, and the sum of many must stay a number that a database can hold."""
+
+Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
+
+
 class UsageRecord(ApiModel):
     """What one answered request amounted to, as the gateway saw it. ``input_tokens`` includes the cached ones."""
 
@@ -281,9 +301,9 @@ class UsageRecord(ApiModel):
     api_key: str
     model: str
     status: int
-    input_tokens: int
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: Tokens
+    cached_input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
     latency_ms: int = 0
     first_token_ms: int = 0
 

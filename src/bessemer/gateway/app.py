@@ -54,7 +54,7 @@ class GatewayFacts:
 
 @dataclass(slots=True)
 class _Work:
-    """One request on its way."""
+    """One request on its way. ``status`` 0 is one that no replica has answered."""
 
     id: str
     route: str
@@ -64,7 +64,7 @@ class _Work:
     started: float
     counts: Counts = field(default_factory=Counts)
     first_byte: float | None = None
-    status: int = 200
+    status: int = 0
     accounted: bool = False
 
 
@@ -159,24 +159,29 @@ class Gateway:
             await self._serve(work, receive, send=send)
 
     async def _serve(self, work: _Work, receive: Receive, *, send: Send) -> None:
-        replica, answer = await self._ask(work)
-        replica.busy += 1
-        relay = asyncio.create_task(self._relay(work, answer, send=send))
+        """Answer, unless the client goes first: then the replica hears of that at once, too."""
+        answering = asyncio.create_task(self._answer(work, send=send))
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not relay.done():
-                relay.cancel()
-            await asyncio.gather(relay, return_exceptions=True)
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            answering.cancel()
             gone.cancel()
+            await asyncio.gather(answering, gone, return_exceptions=True)
+        if not answering.cancelled() and (error := answering.exception()) is not None:
+            raise error
+
+    async def _answer(self, work: _Work, *, send: Send) -> None:
+        replica, answer = await self._ask(work)
+        try:
+            await self._relay(work, answer, send=send)
+        finally:
             replica.busy -= 1
             answer.close()
             self._account(work)
-        if not relay.cancelled() and (error := relay.exception()) is not None:
-            raise error
 
     async def _ask(self, work: _Work) -> tuple[Replica, upstream.Answer]:
+        """A replica that answers, counted as busy."""
         tried: frozenset[str] = frozenset()
         for _ in range(2):
             replica = work.endpoint.choose(self._facts.clock.monotonic(), tried=tried)
@@ -184,6 +189,8 @@ class Gateway:
                 break
             secret = hmac.new(self._facts.secret, replica.claim_uid.encode(), hashlib.sha256).hexdigest()
             ask = upstream.Ask(work.route, work.wanted.body, secret, work.id, door_name(replica.host))
+            answer: upstream.Answer | None = None
+            replica.busy += 1
             try:
                 answer = await upstream.ask(replica.address, ask, tls=self._facts.tls)
             except upstream.Lost as error:
@@ -193,13 +200,15 @@ class Gateway:
                 replica.not_before = self._facts.clock.monotonic() + _REST_SECONDS
                 tried |= {replica.claim_uid}
                 continue
+            finally:
+                replica.busy -= answer is None
             replica.failures = 0
             return replica, answer
         raise errors.replica_failed(work.endpoint.name) if tried else errors.no_replica(work.endpoint.name)
 
     async def _relay(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
-        work.status = answer.status
-        if answer.status in (401, 403):  # the replica does not know our secret: its fault, not the client's
+        if answer.status in (401, 403) or not 200 <= answer.status < 600:
+            # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
             raise errors.replica_failed(work.endpoint.name)
         streaming = answer.headers.get(b"content-type", b"").startswith(b"text/event-stream")
         if streaming:
@@ -210,6 +219,7 @@ class Gateway:
     async def _relay_stream(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         events = EventStream(show_usage=work.wanted.show_usage, show_timings=work.wanted.show_timings)
         work.counts = events.counts
+        work.status = answer.status
         await _start(
             send,
             answer.status,
@@ -233,22 +243,23 @@ class Gateway:
     async def _relay_whole(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         try:
             body = await answer.whole()
-        except upstream.Lost as error:
+            if _good(answer.status):
+                body = _metered(work, body)
+        except (upstream.Lost, ValueError, TypeError) as error:
+            _log.warning("answer cannot be used", request_id=work.id, error=str(error)[:200])
             raise errors.replica_failed(work.endpoint.name) from error
-        if answer.status == 200:
-            parsed = orjson.loads(body)
-            work.counts.take(parsed)
-            if parsed.pop("timings", None) is not None and not work.wanted.show_timings:
-                body = orjson.dumps(parsed)
+        work.status = answer.status
         work.first_byte = self._facts.clock.monotonic()
         self._account(work)
         await _respond(send, answer.status, body=body, request_id=work.id)
 
     def _account(self, work: _Work) -> None:
-        if work.accounted:
+        if work.accounted or not work.status:
             return
         work.accounted = True
         now = self._facts.clock.monotonic()
+        if _good(work.status):
+            self._facts.spool.append(self._record(work, now))
         metrics = self._facts.metrics
         metrics.requests.labels(work.route, work.status).inc()
         metrics.whole.observe(now - work.started)
@@ -256,8 +267,6 @@ class Gateway:
             metrics.first.observe(work.first_byte - work.started)
         metrics.tokens.labels("input").inc(work.counts.input_tokens)
         metrics.tokens.labels("output").inc(work.counts.output_tokens)
-        if work.status == 200:
-            self._facts.spool.append(self._record(work, now))
 
     def _record(self, work: _Work, now: float) -> UsageRecord:
         first = work.first_byte if work.first_byte is not None else now
@@ -276,6 +285,22 @@ class Gateway:
             latency_ms=int((now - work.started) * 1000),
             first_token_ms=int((first - work.started) * 1000),
         )
+
+
+def _good(status: int) -> bool:
+    """Whether a client takes it for an answer: then it is one that is paid for."""
+    return 200 <= status < 300
+
+
+def _metered(work: _Work, body: bytes) -> bytes:
+    """Take the counts of a whole answer; the body as it goes on. Raises ValueError, TypeError for what is no answer."""
+    parsed = orjson.loads(body)
+    if not isinstance(parsed, dict):
+        raise ValueError("the answer is no object")
+    work.counts.take(parsed)
+    if parsed.pop("timings", None) is not None and not work.wanted.show_timings:
+        return orjson.dumps(parsed)
+    return body
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:

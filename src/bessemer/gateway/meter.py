@@ -3,6 +3,8 @@
 An answer's ``usage`` counts are the engine's own. llama.cpp adds ``timings`` with ``prompt_n`` and ``cache_n`` (cached
 prompt tokens, which its prompt counter leaves out) and, asked by ``timings_per_token``, puts them into each event, so
 that a stream which is cut short is known up to its last event.
+
+An engine runs hostile code: a count that is no count is not taken, and an event that does not end is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ from typing import Any
 
 import orjson
 
+from bessemer.core.values import TOKENS_MAX
+from bessemer.gateway.upstream import Lost
+
+EVENT_BYTES_MAX = 1 << 20
 _DATA = b"data:"
 _DONE = b"[DONE]"
 
@@ -29,16 +35,23 @@ class Counts:
         """Take what an answer or event says; later words replace earlier ones."""
         timings = body.get("timings")
         if isinstance(timings, dict):
-            cached = int(timings.get("cache_n", 0))
+            cached = _count(timings.get("cache_n"), 0)
             self.cached_input_tokens = cached
-            self.input_tokens = int(timings.get("prompt_n", 0)) + cached
-            self.output_tokens = int(timings.get("predicted_n", 0))
+            self.input_tokens = min(_count(timings.get("prompt_n"), 0) + cached, TOKENS_MAX)
+            self.output_tokens = _count(timings.get("predicted_n"), 0)
         usage = body.get("usage")
         if isinstance(usage, dict):
-            self.input_tokens = int(usage.get("prompt_tokens", self.input_tokens))
-            self.output_tokens = int(usage.get("completion_tokens", self.output_tokens) or 0)
-            details = usage.get("prompt_tokens_details") or {}
-            self.cached_input_tokens = int(details.get("cached_tokens", self.cached_input_tokens) or 0)
+            self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
+            self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
+            details = usage.get("prompt_tokens_details")
+            if isinstance(details, dict):
+                self.cached_input_tokens = _count(details.get("cached_tokens"), self.cached_input_tokens)
+        self.cached_input_tokens = min(self.cached_input_tokens, self.input_tokens)
+
+
+def _count(said: Any, otherwise: int) -> int:
+    """What an engine said, if that can be a number of tokens."""
+    return said if type(said) is int and 0 <= said <= TOKENS_MAX else otherwise
 
 
 class EventStream:
@@ -55,10 +68,13 @@ class EventStream:
         self.finished = False
 
     def feed(self, part: bytes) -> Iterator[bytes]:
-        """Take a part of the body; whole events, changed only where something of ours must go."""
+        """Take a part of the body; whole events, changed only where something of ours must go. Raises Lost for an event
+        of more than `EVENT_BYTES_MAX`."""
         data = self._rest + part
         events = data.split(b"\n\n")
         self._rest = events.pop()
+        if len(self._rest) > EVENT_BYTES_MAX:
+            raise Lost("an event of the answer does not end")
         for event in events:
             shown = self._event(event)
             if shown:
@@ -84,4 +100,7 @@ class EventStream:
         if not self._show_usage and body.get("usage") is not None and not body.get("choices"):
             return b""
         changed = not self._show_timings and body.pop("timings", None) is not None
-        return b"data: " + orjson.dumps(body) if changed else event
+        try:
+            return b"data: " + orjson.dumps(body) if changed else event
+        except orjson.JSONEncodeError:  # read, but nested too deep to be written
+            return event

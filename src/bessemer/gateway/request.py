@@ -52,7 +52,11 @@ def read(raw: bytes, *, streams: bool) -> Wanted:
     if stream:
         body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         body["timings_per_token"] = True
-    return Wanted(model[:_MODEL_CHARACTERS_MAX], stream, shown, timings, orjson.dumps(body))
+    try:
+        onward = orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise malformed("The body of your request is nested too deep.") from error
+    return Wanted(model[:_MODEL_CHARACTERS_MAX], stream, shown, timings, onward)
 
 
 def over(length: bytes | None) -> bool:

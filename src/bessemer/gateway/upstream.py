@@ -2,6 +2,8 @@
 
 A connection is not used twice: llama.cpp closes each after a streamed answer without saying so, and a unix socket
 costs a tenth of a millisecond. Doors of other machines are TLS and admit only the gateway's certificate.
+
+A replica runs hostile code: what it may send that is no body, and how long a body at once may be, is bounded.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from urllib.parse import urlsplit
 import httptools
 
 CONNECT_SECONDS = 5.0
+WHOLE_BYTES_MAX = 32 << 20
 _READ_BYTES = 1 << 16
+_FRAMING_BYTES_MAX = 1 << 17
+"""Of headers, trailers and chunk extensions in a row."""
 
 
 class Lost(Exception):
@@ -44,6 +49,7 @@ class Answer:
         self._parts: list[bytes] = []
         self._complete = False
         self._head = False
+        self._framing = 0
         self.headers: dict[bytes, bytes] = {}
 
     @property
@@ -51,12 +57,14 @@ class Answer:
         return int(self._parser.get_status_code())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
+        if not self._head:  # else a trailer, which tells us nothing
+            self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self._head = True
 
     def on_body(self, body: bytes) -> None:
+        self._framing = 0
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
@@ -78,17 +86,25 @@ class Answer:
             await self._feed()
 
     async def whole(self) -> bytes:
-        """The body at once."""
-        return b"".join([part async for part in self.parts()])
+        """The body at once. Raises Lost, also past `WHOLE_BYTES_MAX`."""
+        body = bytearray()
+        async for part in self.parts():
+            body += part
+            if len(body) > WHOLE_BYTES_MAX:
+                raise Lost(f"the answer has more than {WHOLE_BYTES_MAX} bytes")
+        return bytes(body)
 
     async def _feed(self) -> None:
         try:
             data = await self._reader.read(_READ_BYTES)
             if not data:
                 raise Lost("the connection ended before the answer did")
+            self._framing += len(data)
             self._parser.feed_data(data)
         except (OSError, httptools.HttpParserError) as error:
             raise Lost(str(error)) from error
+        if self._framing > _FRAMING_BYTES_MAX:
+            raise Lost("the answer has headers without end")
 
     def close(self) -> None:
         """Let go of the connection; an answer cut short stops the replica's work on it."""
@@ -100,7 +116,7 @@ async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answ
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await _connect(address, tls, name=request.server_name)
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, ValueError) as error:
         raise Lost(f"cannot connect: {error}") from error
     answer = Answer(reader, writer)
     head = (
@@ -126,4 +142,6 @@ async def _connect(
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=_READ_BYTES)
     url = urlsplit(address)
+    if url.scheme != "https" or not url.hostname or tls is None:
+        raise ValueError("the address is no door")
     return await asyncio.open_connection(url.hostname, url.port, ssl=tls, server_hostname=name, limit=_READ_BYTES)
