@@ -17,6 +17,7 @@ from tests.portal.town import Town, town
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
     "--no-sandbox",
+    "--ignore-certificate-errors",  # a context's own setting does not reach shared workers
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",

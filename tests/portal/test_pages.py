@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from bessemer.core.resource import Key
+from bessemer.portal import close_portal
 from tests.api.world import BASE
 from tests.portal.town import ANSWER, CHAT, LAB, REAL, VM, Town
 
@@ -152,6 +153,20 @@ async def test_the_serial_console_is_followed(t: Town, visitor: Visit) -> None:
         await expect(page.locator("#log-state")).to_contain_text("Following")
         t.serial.say("<b>login</b>: ")
         await until(page, "document.querySelector('#log').textContent.includes('<b>login</b>: ')")
+
+
+async def test_a_page_comes_back_after_the_portal_forgot_it(t: Town, visitor: Visit) -> None:
+    async with visitor("ada") as member:
+        page = await member.open("/overview")
+        await page.evaluate("window.untouched = true")
+        await asyncio.sleep(0.3)
+        await close_portal(t.portal)
+        key = Key("Endpoint", LAB, "smol")
+        await t.phase(key, "Degraded", message="0 of 1 replicas answer")
+        await expect(page.locator("#rows")).to_contain_text("Degraded")
+        await t.phase(key, "Ready", ready=True, message="1 of 1 replicas ready")
+        await until(page, "!document.querySelector('#rows').textContent.includes('Degraded')")
+        assert await page.evaluate("window.untouched"), "it was brought up to date in place"
 
 
 async def test_a_chat_streams_and_is_metered_as_any(t: Town, visitor: Visit) -> None:

@@ -163,6 +163,7 @@ class Town:
     w: World
     clock: ShiftedClock
     api: Served
+    portal: Starlette
     url: str
     gateway: StubGateway
     serial: SerialPort
@@ -315,8 +316,9 @@ async def town(directory: Path, *, fake_hosts: int = 24) -> AsyncIterator[Town]:
             factory="Example Factory",
             version="0.1",
         )
-        url = await stack.enter_async_context(https(make_portal(settings, clock=clock), tls))
-        made = Town(w, clock, api, url, gateway, SerialPort())
+        app = make_portal(settings, clock=clock)
+        url = await stack.enter_async_context(https(app, tls))
+        made = Town(w, clock, api, app, url, gateway, SerialPort())
         await furnish(made, fake_hosts=fake_hosts)
         clock.behind = 0.0
         await stack.enter_async_context(dialled(api, await _register(made, REAL), REAL, made.serial.accept))

@@ -59,10 +59,11 @@ class Text(Part):
 
 @dataclass(frozen=True, slots=True)
 class Site(Part):
-    """A site of the map; its leaves live in the list ``leaves-NAME``."""
+    """A site of the map, its fake hosts apart; its leaves live in the list ``leaves-PLACE``."""
 
     macro: ClassVar[str] = "site"
 
+    place: str
     name: str
     fake: bool
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from bessemer.portal import words
 from bessemer.portal.code import fleet_code
@@ -58,31 +58,26 @@ def build(desk: Desk) -> Page:
 
 
 def sites(hosts: Sequence[HostFact], tiles: Mapping[str, Tile]) -> dict[str, Sequence[Part]]:
-    """The lists of the map: sites, their leaves, their tiles."""
-    tree: dict[str, dict[str, list[HostFact]]] = defaultdict(lambda: defaultdict(list))
+    """The lists of the map: sites, their leaves, their tiles. Real hosts come first, fake ones stand apart."""
+    tree: dict[tuple[bool, str], dict[str, list[HostFact]]] = defaultdict(lambda: defaultdict(list))
     for host in hosts:
-        tree[host.site][host.leaf or host.rack or "–"].append(host)
+        tree[host.fake, host.site][host.leaf or host.rack or "–"].append(host)
     found: list[Part] = []
     lists: dict[str, Sequence[Part]] = {"map": found}
-    for site, leaves in sorted(tree.items(), key=lambda item: (all_fake(item[1].values()), item[0])):
-        here = [host for members in leaves.values() for host in members]
-        found.append(Site(f"site-{site}", site, all(host.fake for host in here)))
-        lists[f"siteuse-{site}"] = [site_use(site, here, tiles=tiles)]
+    for (fake, name), leaves in sorted(tree.items()):
+        site = f"{name}-fake" if fake else name
+        found.append(Site(f"site-{site}", site, name, fake))
+        lists[f"siteuse-{site}"] = [site_use(site, [h for members in leaves.values() for h in members], tiles=tiles)]
         parts: list[Part] = []
         # A list comes after the one that holds its element, so that a browser has a place for it.
         lists[f"leaves-{site}"] = parts
         for leaf, members in sorted(leaves.items(), key=lambda item: natural(item[0])):
             place = f"{site}-{leaf}"
-            here_tiles = [tiles[host.name] for host in members]
+            here = [tiles[host.name] for host in members]
             parts.append(Leaf(f"leaf-{place}", short(leaf), f"Leaf {leaf}"))
-            lists[f"tiles-{place}"] = here_tiles
-            lists[f"use-{place}"] = [used(f"used-{place}", here_tiles)]
+            lists[f"tiles-{place}"] = here
+            lists[f"use-{place}"] = [used(f"used-{place}", here)]
     return lists
-
-
-def all_fake(leaves: Iterable[Sequence[HostFact]]) -> bool:
-    """Whether every host below is fake: those sites come last."""
-    return all(host.fake for members in leaves for host in members)
 
 
 def site_use(site: str, hosts: Sequence[HostFact], *, tiles: Mapping[str, Tile]) -> SiteUse:

@@ -190,14 +190,19 @@ def _running_state(fact: InstanceFact, phase: str) -> str:
 
 
 def last_run(fact: InstanceFact) -> list[Mark]:
-    """The marks since it was last asked to run; without a history, what creation and phase say."""
+    """The marks since it was last made to run; without a history, what creation and phase say."""
     marks = list(fact.history)
     if not marks:
         marks = [Mark("Pending", fact.created)]
         if fact.phase and fact.phase != "Pending":
             marks.append(Mark(fact.phase, fact.since or fact.created))
-    starts = [i for i, mark in enumerate(marks) if i and marks[i - 1].phase in {"Stopped", "Failed"}]
-    return marks[starts[-1] :] if starts and fact.running else marks[-8:]
+    starts = [i for i in range(1, len(marks)) if marks[i].phase in STEPS[:3] and marks[i - 1].phase not in STEPS[:3]]
+    if starts:
+        return marks[starts[-1] :]
+    if marks[0].phase == STEPS[1]:
+        # A place that is found at once leaves no mark of its own.
+        marks.insert(0, Mark(STEPS[0], marks[0].at))
+    return marks[-8:]
 
 
 def _note(fact: InstanceFact, phase: str, *, state: str) -> str:

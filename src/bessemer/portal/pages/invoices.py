@@ -160,20 +160,29 @@ def _line(number: int, line: Mapping[str, Any], *, shown: Callable[[int], str]) 
         name = words.device(model)
     elif model:
         name = f"{name}, {model}"
-    quantity = line["quantity"] / line["divisor"]
     seconds = line.get("seconds", 0)
+    quantity, unit = quantity_of(line)
+    per = " / million" if unit == "tokens" else ""
     return Line(
         id=f"line-{number}",
         name=name,
         note=f"held for {words.duration(seconds)}" if seconds else "",
-        quantity=f"{quantity:,.4f}" if quantity < 100 else f"{quantity:,.2f}",
-        unit=UNITS.get(line["unit"], line["unit"]),
-        price=f"{line['unitPriceMicro'] / 1_000_000:,.4f}",
+        quantity=quantity,
+        unit=unit,
+        price=f"{line['unitPriceMicro'] / 1_000_000:,.4f}{per}",
         amount=shown(line["amountMicro"]),
         formula=line["formula"],
         rows=line["rows"],
         fake=bool(line.get("fake")),
     )
+
+
+def quantity_of(line: Mapping[str, Any]) -> tuple[str, str]:
+    """A quantity and its unit: tokens one by one below ten million."""
+    amount, unit = line["quantity"] / line["divisor"], UNITS.get(line["unit"], line["unit"])
+    if unit == "million" and amount < 10:
+        return f"{line['quantity']:,}", "tokens"
+    return f"{amount:,.4f}" if amount < 100 else f"{amount:,.2f}", unit
 
 
 def build_list(desk: Desk, *, month: Month, bills: Sequence[tuple[str, Mapping[str, Any]]]) -> Page:

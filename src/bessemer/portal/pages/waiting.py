@@ -10,6 +10,7 @@ from bessemer.portal.facts import EndpointFact, EventFact, Fact, FlavorFact, Hos
 from bessemer.portal.live import Part
 from bessemer.portal.pages.shell import EVERYTHING, colours, href, in_place, tenant, visible
 from bessemer.portal.parts import Empty, Happened, Stat, Why
+from bessemer.portal.playground import PLAYGROUND
 
 _ORDER = {"stuck": 0, "failed": 1, "waiting": 2}
 EVENTS_SHOWN = 24
@@ -146,13 +147,18 @@ def sized(flavor: FlavorFact) -> str:
 
 def feed(desk: Desk, scope: str, *, about: Fact | None = None) -> Sequence[Part]:
     """The newest events, newest first; of one object where ``about`` is given."""
-    events: list[EventFact] = visible(desk, EventFact, scope=scope)
+    events: list[EventFact] = [e for e in visible(desk, EventFact, scope=scope) if worth_telling(e)]
     if about is not None:
         events = [e for e in events if (e.about_kind, e.about) == (about.KIND, about.name)]
     newest = sorted(events, key=lambda e: (e.last, e.uid), reverse=True)[:EVENTS_SHOWN]
     if not newest:
         return [Empty("feed-none", "No event yet. What happens to an object is told here as it happens.")]
     return [_happened(event) for event in newest]
+
+
+def worth_telling(event: EventFact) -> bool:
+    """Who signs in, and the keys that the playground makes, are nobody's news."""
+    return event.about_kind != "Session" and not event.about.startswith(PLAYGROUND)
 
 
 def _happened(event: EventFact) -> Happened:

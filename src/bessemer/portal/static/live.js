@@ -70,9 +70,9 @@
     if (message.x === "stale") refresh();
     age();
   };
-  let line = null;
+  let line = null, shared = Boolean(window.SharedWorker);
   const connect = () => {
-    if (window.SharedWorker) {
+    if (shared) {
       const port = new SharedWorker(body.dataset.worker, { name: body.dataset.worker }).port;
       port.onmessage = ({ data }) => hear(data);
       return { join: () => port.postMessage({ join: token, number: seen }), leave: () => port.postMessage({ leave: token }) };
@@ -121,6 +121,8 @@
     if (ended) { foot.classList.add("is-old"); said.textContent = "No longer live"; return; }
     const passed = (performance.now() - last) / 1000, old = passed > 5;
     foot.classList.toggle("is-old", old);
+    // A worker that does not come back (another version of us may run it) is left to itself.
+    if (passed > 15 && shared) { shared = false; line.leave(); line = connect(); line.join(); }
     const text = old ? `Not live since ${new Date(Date.now() - passed * 1000).toLocaleTimeString("en-GB")}` : `Live, ${passed.toFixed(1)} s old`;
     if (said.textContent !== text) said.textContent = text;
   };

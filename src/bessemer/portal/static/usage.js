@@ -25,7 +25,7 @@
         { ...axis, size: 28, space: 70, values: [[86400, "{D} {MMM}"], [3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}:{ss}"]] },
         { ...axis, size: 52, values: (_, ticks) => ticks.map(count) },
       ],
-      padding: [8, 0, 0, 0],
+      padding: [8, 18, 0, 0],
       series: [{}, line("tokens out", colour("--plot-1"), 2, colour("--plot-band")), line("tokens in", colour("--plot-2"), 1.5)],
     }, [at, closed(out), closed(into)], box);
     const sum = (list) => list.reduce((a, b) => a + b, 0), peak = Math.max(...out);
