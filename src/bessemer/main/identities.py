@@ -17,10 +17,12 @@ import yaml
 from cryptography import x509
 
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
+from bessemer.core.errors import Invalid
 from bessemer.main.settings import Paths, Settings
 
 ADMIN, SERVER, GATEWAY = "admin", "server", "gateway"
 SEAL_KEY, GATEWAY_KEY = "seal.key", "gateway.key"
+_ANEW = "or move the whole state directory away to begin anew"
 _YEAR_SECONDS = 365 * 86_400.0
 _RENEW_BEFORE = timedelta(days=30)
 
@@ -50,8 +52,11 @@ def server_names(settings: Settings) -> tuple[str, ...]:
 
 
 def authority_of(paths: Paths) -> CertificateAuthority:
-    """The authority that is there. Raises Invalid, FileNotFoundError."""
-    return load_ca(Pair(paths.ca_certificate.read_bytes(), paths.ca_key.read_bytes()))
+    """The authority that is there. Raises Invalid with what to do, FileNotFoundError."""
+    try:
+        return load_ca(Pair(paths.ca_certificate.read_bytes(), paths.ca_key.read_bytes()))
+    except Invalid as error:
+        raise Invalid(f"{paths.ca}: {error.message}; bring them back from a copy; {_ANEW}") from error
 
 
 def key_of(paths: Paths, name: str) -> bytes:
@@ -113,7 +118,10 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _authority(paths: Paths) -> CertificateAuthority:
-    if paths.ca_certificate.exists() and paths.ca_key.exists():
+    there = [file for file in (paths.ca_certificate, paths.ca_key) if file.exists()]
+    if len(there) == 1:
+        raise Invalid(f"{paths.ca} holds {there[0].name} alone: bring back the other half from a copy; {_ANEW}")
+    if there:
         return authority_of(paths)
     made = create_ca("bessemer local authority")
     write_private(paths.ca_key, made.pair.key)

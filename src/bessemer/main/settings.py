@@ -136,9 +136,9 @@ def _kept(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise Invalid(f"{file} cannot be read: {error}") from error
+        raise Invalid(f"{file} cannot be read: {error}; correct it, or remove it to use the defaults") from error
     if not isinstance(values, dict):
-        raise Invalid(f"{file} holds no JSON object")
+        raise Invalid(f"{file} holds no JSON object; correct it, or remove it to use the defaults")
     return values
 
 

@@ -6,9 +6,11 @@ supervisor that was killed are adopted by the next one, and ``down`` finds them 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -28,6 +30,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     FAKE: ("agent", "--fake"),
 }
 
+_WORDS_BYTES, _WORDS_LINES = 64 << 10, 8
 _log = structlog.get_logger("supervisor")
 
 
@@ -40,6 +43,33 @@ def command(paths: Paths, name: str) -> Command:
         marker=" ".join(tail),
         log_path=paths.logs / f"{name}.log",
     )
+
+
+def last_words(log: Path) -> str:
+    """To be put behind what happened to a part: why, as its log has it in the end, and where that lies."""
+    why, place = "", f"; its log is {log}"
+    for line in _end_of(log).splitlines()[-_WORDS_LINES:]:
+        if line.startswith("error: "):
+            why = line.removeprefix("error: ")
+        elif line.startswith("{"):
+            why = _error_of(line) or why
+    return (f": {why}" if why else "") + ("" if "; its log is " in why else place)
+
+
+def _end_of(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _WORDS_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _error_of(line: str) -> str:
+    try:
+        return str(json.loads(line).get("error", ""))
+    except ValueError:
+        return ""
 
 
 @dataclass(slots=True)

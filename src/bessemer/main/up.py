@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
+import shlex
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from bessemer.core.resource import API_VERSION, Key
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Command
 from bessemer.main import identities
+from bessemer.main.process import listen_for_the_end, unless
 from bessemer.main.settings import (
     TOKEN_FILE,
     Paths,
@@ -40,7 +42,7 @@ from bessemer.main.settings import (
     with_ports,
 )
 from bessemer.main.steps import Steps
-from bessemer.main.supervisor import AGENT, CONTROL, FAKE, GATEWAY, Supervisor, command
+from bessemer.main.supervisor import AGENT, CONTROL, FAKE, GATEWAY, Supervisor, command, last_words
 
 if TYPE_CHECKING:
     # Imported where it is used: the parts are started before, and read their own code meanwhile.
@@ -95,16 +97,15 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
     console = Console()
     steps = Steps(console)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    listen_for_the_end(stop)
     with held(paths) as tell:
         factory = Factory(paths, await chosen(paths, settings), steps=steps)
         try:
-            await factory.start()
-            tell()
-            for line in factory.addresses():
-                steps.say(line)
-            await stop.wait()
+            if await unless(stop, factory.start()):
+                tell()
+                for line in factory.addresses():
+                    steps.say(line)
+                await stop.wait()
         finally:
             await factory.stop()
     steps.say("Stopped. Guests and engines go on; `bessemer down` stops them, too.")
@@ -134,7 +135,7 @@ async def _told(paths: Paths, word: str, *, alive: Callable[[], Awaitable[bool]]
     lock = paths.state / LOCK
     while not (lock.exists() and lock.read_text() == word):
         if not await alive():
-            raise DriverError("PartDied", f"it did not come up; its log is {log}")
+            raise DriverError("PartDied", f"it did not come up{last_words(log)}")
         await asyncio.sleep(0.05)
 
 
@@ -188,7 +189,7 @@ class Factory:
             if not joined(self.paths):
                 (self.paths.agent / TOKEN_FILE).unlink(missing_ok=True)
                 await self.supervisor.start(command(self.paths, AGENT))
-            await self.wait_ready(lambda: self._alive(CONTROL), log=str(self.paths.logs / "control.log"))
+            await self.wait_ready(lambda: self._alive(CONTROL), log=self.paths.logs / "control.log")
             await self._defaults()
             step.note = f"pid {part.pid}"
         with self.steps.step("Gateway") as step:
@@ -209,14 +210,14 @@ class Factory:
     async def _alive(self, name: str) -> bool:
         return self.supervisor.failures(name) < _DEATHS_MAX
 
-    async def wait_ready(self, alive: Callable[[], Awaitable[bool]], *, log: str) -> None:
+    async def wait_ready(self, alive: Callable[[], Awaitable[bool]], *, log: Path) -> None:
         """Return when the api answers. Raises DriverError with the place of the log where it does not."""
         deadline = self.clock.monotonic() + READY_SECONDS
         while not await _answers(self.client.transport):
             if not await alive():
-                raise DriverError("PartDied", f"the control plane does not stay up; its log is {log}")
+                raise DriverError("PartDied", f"the control plane does not stay up{last_words(log)}")
             if self.clock.monotonic() > deadline:
-                raise DriverError("PartSilent", f"the control plane does not answer; its log is {log}")
+                raise DriverError("PartSilent", f"the control plane does not answer{last_words(log)}")
             await self.clock.sleep(0.05)
 
     async def _gateway_ready(self) -> None:
@@ -229,7 +230,7 @@ class Factory:
             while not await _answers(transport):
                 if self.clock.monotonic() > deadline:
                     log = self.paths.logs / "gateway.log"
-                    raise DriverError("PartSilent", f"the gateway does not answer; its log is {log}")
+                    raise DriverError("PartSilent", f"the gateway does not answer{last_words(log)}")
                 await self.clock.sleep(0.05)
         finally:
             await transport.close()
@@ -283,8 +284,8 @@ class Factory:
             "",
             f"  Portal      {urls['portal']}   (trust {ca} in the browser)",
             f"  OpenAI API  {urls['gateway']}   (SSL_CERT_FILE={ca})",
-            f"  kubectl     export KUBECONFIG={self.paths.kubeconfig}",
-            f"  CLI         bessemer --state {self.paths.state} get hosts",
+            f"  kubectl     export KUBECONFIG={shlex.quote(str(self.paths.kubeconfig))}",
+            f"  CLI         {program()} --state {shlex.quote(str(self.paths.state))} get hosts",
             "",
         ]
 
@@ -305,6 +306,12 @@ class Factory:
             await asyncio.wait({self._supervising})
         if self._client is not None:
             await self._client.close()
+
+
+def program() -> str:
+    """What to type to run us: the word, or the file where the shell would not find that."""
+    ours = Path(sys.executable).with_name("bessemer")
+    return "bessemer" if shutil.which("bessemer") or not ours.exists() else shlex.quote(str(ours))
 
 
 async def _answers(transport: Transport) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from bessemer.core import ports
 from bessemer.core.clock import Clock
-from bessemer.core.errors import Unavailable
+from bessemer.core.errors import Invalid, Unavailable
 from bessemer.store import events, leases
 from bessemer.store.audit import Trail
 from bessemer.store.capacity import CapacityTable
@@ -36,6 +37,8 @@ from bessemer.store.sqlite import Session, Texts
 from bessemer.store.writer import Committer, Tx, read_counter
 
 TEND_SECONDS = 30.0
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_REMEDY = "bring back a copy of it, or move the whole state directory away to begin anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +130,7 @@ def open_store(
     """Open or make the store at ``path`` (``:memory:`` is private and gone with `Store.close`).
 
     ``kinds`` says by name what the store must know of each (see `store_kinds`); ``seal_key`` has 32 bytes or more.
-    Raises Unavailable where another process has it open, or a newer release wrote it.
+    Raises Unavailable where another process has it open, or a newer release wrote it; Invalid where it is damaged.
     """
     seal = cipher(seal_key)
     place = _Place(path)
@@ -139,8 +142,10 @@ def open_store(
     try:
         session = connect()
         prepare(session, place.path)
-    except BaseException:
+    except BaseException as error:
         place.close()
+        if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode & 0xFF in _DAMAGED:
+            raise Invalid(f"{path} is damaged ({error}): {_REMEDY}") from error
         raise
     facts = {CLAIM: StoreKind(namespaced=True), **kinds, EVENT: events.FACTS}
     metrics = Metrics()
