@@ -108,6 +108,8 @@ def test_the_version_is_printed_and_nothing_done() -> None:
         ("up --state /x --fake-hosts 3 -d", "up", UpOptions(state=Path("/x"), fake_hosts=3, detach=True)),
         ("up --api-port 0 --portal-port 1", "up", UpOptions(api_port=0, portal_port=1)),
         ("down --state /x", "down", Path("/x")),
+        ("--state /x down", "down", Path("/x")),
+        ("--state /y down --state /x", "down", Path("/x")),
         ("server --parts api,gateway", "server", ServerOptions(parts=("api", "gateway"))),
         ("server", "server", ServerOptions()),
         ("agent --fake", "agent", AgentOptions(fake=True)),
@@ -131,6 +133,8 @@ def test_the_state_directory_may_come_from_the_environment(monkeypatch: pytest.M
     called: list[tuple[str, object]] = []
     _status(["up"], called)
     assert called == [("up", UpOptions(state=Path("/srv/b")))]
+    _status(["--state", "/x", "down"], called)
+    assert called[1:] == [("down", Path("/x"))], "what is said wins"
 
 
 def test_a_verbs_status_is_the_commands() -> None:

@@ -45,6 +45,8 @@ def build(verbs: Verbs) -> typer.Typer:
         ] = False,
     ) -> None:
         context.obj = Target(kubeconfig or verbs.kubeconfig(state), token)
+        if state is not None:
+            context.default_map = {name: {"state": str(state)} for name in system.LOCAL}
 
     for module in (objects, workloads, money, access):
         module.add(app)

@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.connection import StateOption
 from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
 
+LOCAL = ("up", "down", "demo", "doctor", "server", "agent")
+"""The commands that take a state directory; one that stands before them (`bessemer --state DIR down`) holds, too."""
+
+# It has no variable of its own: the one of the root command's option would then win over that option.
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="State directory (default ~/.bessemer).", show_default=False)
+]
 FakeOption = Annotated[int | None, typer.Option(min=0, max=20_000, help="Fake GPU hosts beside this machine.")]
 PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="0 chooses a free one.", show_default=False)]
 
