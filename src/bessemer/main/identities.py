@@ -15,22 +15,26 @@ from pathlib import Path
 
 import yaml
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
 from bessemer.core.errors import Invalid
 from bessemer.main.settings import Paths, Settings
 
-ADMIN, SERVER, GATEWAY = "admin", "server", "gateway"
+ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
 SEAL_KEY, GATEWAY_KEY = "seal.key", "gateway.key"
-_ANEW = "or move the whole state directory away to begin anew"
+_BACK = "bring it back from a copy, or move the whole state directory away to begin anew"
 _YEAR_SECONDS = 365 * 86_400.0
 _RENEW_BEFORE = timedelta(days=30)
 
 
 def prepare(paths: Paths, settings: Settings) -> CertificateAuthority:
-    """Make what is missing. Raises Invalid for an authority that cannot be read."""
+    """Make what is missing. Raises Invalid, with what to do, for what cannot be made anew: it must be brought back."""
     for directory in (paths.state, paths.ca, paths.certs, paths.keys, paths.logs):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if paths.store.exists() and not (paths.keys / SEAL_KEY).exists():
+        raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
     for name in (SEAL_KEY, GATEWAY_KEY):
         if not (paths.keys / name).exists():
             write_private(paths.keys / name, secrets.token_bytes(32))
@@ -38,6 +42,8 @@ def prepare(paths: Paths, settings: Settings) -> CertificateAuthority:
     names = server_names(settings)
     _identity(paths, authority, file=ADMIN, name="admin", groups=("system:masters",))
     _identity(paths, authority, file=SERVER, name="bessemer", sans=names)
+    # The portal's says for whom it signs people in; it opens nothing by itself.
+    _identity(paths, authority, file=PORTAL, name="system:portal")
     # The gateway's certificate serves its clients and opens replicas' doors.
     _identity(paths, authority, file=GATEWAY, name="system:gateway", sans=names)
     return authority
@@ -56,7 +62,7 @@ def authority_of(paths: Paths) -> CertificateAuthority:
     try:
         return load_ca(Pair(paths.ca_certificate.read_bytes(), paths.ca_key.read_bytes()))
     except Invalid as error:
-        raise Invalid(f"{paths.ca}: {error.message}; bring them back from a copy; {_ANEW}") from error
+        raise Invalid(f"{paths.ca}: {error.message}: {_BACK}") from error
 
 
 def key_of(paths: Paths, name: str) -> bytes:
@@ -120,7 +126,7 @@ def write_private(path: Path, data: bytes) -> None:
 def _authority(paths: Paths) -> CertificateAuthority:
     there = [file for file in (paths.ca_certificate, paths.ca_key) if file.exists()]
     if len(there) == 1:
-        raise Invalid(f"{paths.ca} holds {there[0].name} alone: bring back the other half from a copy; {_ANEW}")
+        raise Invalid(f"{paths.ca} holds {there[0].name} alone, half an authority: {_BACK}")
     if there:
         return authority_of(paths)
     made = create_ca("bessemer local authority")
@@ -139,17 +145,21 @@ def _identity(
     sans: Sequence[str] = (),
 ) -> None:
     certificate, key = paths.certificate(file)
-    if key.exists() and _good(certificate, sans):
+    if _good(certificate, key, authority=authority, sans=sans):
         return
     pair = authority.issue(name, groups=groups, sans=sans, seconds=_YEAR_SECONDS)
     write_private(key, pair.key)
     write_private(certificate, pair.certificate)
 
 
-def _good(path: Path, sans: Sequence[str]) -> bool:
+def _good(path: Path, key: Path, *, authority: CertificateAuthority, sans: Sequence[str]) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError):
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.certificate))
+    except (OSError, ValueError, TypeError, InvalidSignature):
+        return False
+    if certificate.public_key() != private.public_key():
         return False
     if certificate.not_valid_after_utc - _RENEW_BEFORE < datetime.now(UTC):
         return False

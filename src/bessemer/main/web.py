@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
@@ -36,8 +36,10 @@ def tls_of(paths: Paths, identity: str) -> ssl.SSLContext:
     return context
 
 
-async def serve_web(app: Any, *, host: str, port: int, tls: ssl.SSLContext) -> None:
-    """Serve until cancelled."""
+async def serve_web(
+    app: Any, *, host: str, port: int, tls: ssl.SSLContext, close: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Serve until cancelled; then ``close`` ends what would go on for ever, before connections are waited for."""
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -53,16 +55,24 @@ async def serve_web(app: Any, *, host: str, port: int, tls: ssl.SSLContext) -> N
     try:
         await asyncio.shield(serving)
     finally:
+        if close is not None:
+            await close()
         server.should_exit = True
         await serving
 
 
 async def run_portal(paths: Paths, settings: Settings) -> None:
     """Run the portal until cancelled."""
-    from bessemer.portal import PortalSettings, make_portal
+    from bessemer.portal import PortalSettings, close_portal, make_portal
 
     urls = identities.urls(settings)
-    app = make_portal(PortalSettings(api_url=urls["api"], ca_path=paths.ca_certificate, gateway_url=urls["gateway"]))
+    told = PortalSettings(
+        api_url=urls["api"],
+        gateway_url=urls["gateway"],
+        ca_path=paths.ca_certificate,
+        certificate=paths.certificate(identities.PORTAL),
+    )
+    app = make_portal(told)
     _log.info("portal listens", address=settings.listen, port=settings.portal_port)
     tls = tls_of(paths, identities.SERVER)
-    await serve_web(app, host=settings.listen, port=settings.portal_port, tls=tls)
+    await serve_web(app, host=settings.listen, port=settings.portal_port, tls=tls, close=lambda: close_portal(app))
