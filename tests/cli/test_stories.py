@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,30 +60,34 @@ WAITS = {
     "remedy": "ask for 1 core less",
 }
 
-Tell = Callable[..., None]
+
+class Story:
+    """Commands in a row, and what was said to each."""
+
+    def __init__(self, cli: Cli, name: str) -> None:
+        self._cli = cli
+        self._golden = GOLDEN / f"{name}.txt"
+        self._said: list[str] = []
+
+    def __call__(self, *words: str, stdin: str = "") -> None:
+        self._said.append(self._cli(*words, stdin=stdin).transcript)
+
+    def check(self) -> None:
+        """The whole is the golden text, line by line."""
+        text = "\n".join(self._said)
+        if os.environ.get("BESSEMER_GOLDEN") == "write":
+            GOLDEN.mkdir(exist_ok=True)
+            self._golden.write_text(text)
+        assert text.splitlines() == self._golden.read_text().splitlines()
 
 
 @pytest.fixture
-def tell(cli: Cli, request: pytest.FixtureRequest) -> Tell:
-    """Run a command and write down what was said; at the end the whole must be the golden text."""
-    said: list[str] = []
-
-    def command(*words: str, stdin: str = "") -> None:
-        said.append(cli(*words, stdin=stdin).transcript)
-
-    def compare() -> None:
-        golden = GOLDEN / f"{request.node.name.removeprefix('test_')}.txt"
-        text = "\n".join(said)
-        if os.environ.get("BESSEMER_GOLDEN") == "write":
-            GOLDEN.mkdir(exist_ok=True)
-            golden.write_text(text)
-        assert text.splitlines() == golden.read_text().splitlines()
-
-    command.end = compare  # type: ignore[attr-defined]
-    return command
+def tell(cli: Cli, request: pytest.FixtureRequest) -> Story:
+    """A story of the test's name."""
+    return Story(cli, request.node.name.removeprefix("test_"))
 
 
-def test_objects(cli: Cli, tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("vm.yaml").write_text(VM)
     place = ("-n", PROJECT)
@@ -110,10 +113,10 @@ def test_objects(cli: Cli, tell: Tell, tmp_path: Path, monkeypatch: pytest.Monke
     tell("stop", "vm", *place)
     tell("start", "vm", *place)
     tell("delete", "instance", "vm", *place, "--no-wait")
-    tell.end()  # type: ignore[attr-defined]
+    tell.check()
 
 
-def test_people(tell: Tell) -> None:
+def test_people(tell: Story) -> None:
     tell("user", "add", "ada", "--display-name", "Ada", stdin="correct horse battery\n")
     tell("user", "link", "ada")
     tell("user", "password", "ada", stdin="another horse battery\n")
@@ -124,18 +127,18 @@ def test_people(tell: Tell) -> None:
     tell("key", "create", "app", "-n", PROJECT, "--endpoint", "chat")
     tell("get", "apikeys", "-A")
     tell("key", "revoke", "app", "-n", PROJECT)
-    tell.end()  # type: ignore[attr-defined]
+    tell.check()
 
 
-def test_hosts(tell: Tell) -> None:
+def test_hosts(tell: Story) -> None:
     tell("host", "enrol", "gpu-07")
     for verb in ("cordon", "uncordon", "fence", "revoke"):
         tell("host", verb, "gpu-07")
     tell("get", "hosts")
-    tell.end()  # type: ignore[attr-defined]
+    tell.check()
 
 
-def test_money(cli: Cli, tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_money(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cli.do(_spend)
     tell("quota", "-n", PROJECT)
@@ -143,10 +146,10 @@ def test_money(cli: Cli, tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyP
     tell("invoice", *window)
     tell("invoice", *window, "--export", "rows.json")
     tell("invoice", "-n", "other--lab", "--since", "2025-06-15T15:00:00Z", "--until", "2025-06-15T16:00:00Z")
-    tell.end()  # type: ignore[attr-defined]
+    tell.check()
 
 
-def test_refusals(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals(tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.yaml").write_text("")
     place = ("-n", PROJECT)
@@ -172,7 +175,7 @@ def test_refusals(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tell("invoice", *place, "--since", "2025-06-16", "--until", "2025-06-15")
     tell("login", "mia", stdin="wrong\n")
     tell("--token", "bss_none.none", "whoami")
-    tell.end()  # type: ignore[attr-defined]
+    tell.check()
 
 
 def _vm() -> Key:

@@ -59,6 +59,8 @@ class Plant:
 
     state: Path
     token: str = ""
+    answers: int = 0
+    """Requests that were answered to their end."""
     claims: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -280,6 +282,7 @@ class Plant:
                 if response.status != 200:
                     return None
                 usage: Mapping[str, Any] = (await response.json())["usage"]
+                self.answers += 1
                 return usage
         except (aiohttp.ClientError, OSError):
             return None
@@ -291,6 +294,7 @@ class Plant:
             async for line in response.content:
                 if line.startswith(b"data: {"):
                     times.append(time.monotonic())
+        self.answers += 1
         return len(times)
 
 

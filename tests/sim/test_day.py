@@ -17,7 +17,7 @@ from tests.sim.day import WEIGHTS, Day
 from tests.sim.invariants import Invariants
 
 
-async def live(seed: int, *, hosts: int, happenings: int, seconds: float = 86_400.0) -> Day:
+async def check_day(seed: int, *, hosts: int, happenings: int, seconds: float = 86_400.0) -> Day:
     async with Cloud(seed, hosts=hosts) as cloud:
         day = Day(cloud, random.Random(seed), seconds=seconds, happenings=happenings)
         await day.live()
@@ -30,19 +30,19 @@ async def live(seed: int, *, hosts: int, happenings: int, seconds: float = 86_40
 
 
 async def test_a_morning() -> None:
-    await live(7, hosts=30, happenings=40, seconds=14_400.0)
+    await check_day(7, hosts=30, happenings=40, seconds=14_400.0)
 
 
 @pytest.mark.real  # not for want of a real part: half a minute is much for test-fast
 async def test_a_day() -> None:
-    day = await live(1, hosts=100, happenings=180)
+    day = await check_day(1, hosts=100, happenings=180)
     assert set(WEIGHTS) <= set(day.seen), "a day on which everything happened"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 10))
 async def test_other_days(seed: int) -> None:
-    await live(seed, hosts=200, happenings=600)
+    await check_day(seed, hosts=200, happenings=600)
 
 
 async def test_who_waits_in_silence_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
