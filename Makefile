@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 STAMPS := .venv/stamps
-UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Compiled at once: else the first start of every program would wait for it.
+UV_INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
 # Behind a company's proxy the machine trusts its authority; uv asks the machine, as pip and curl do.
 export UV_SYSTEM_CERTS ?= 1
