@@ -154,8 +154,9 @@ def of_state(state: Path) -> list[psutil.Process]:
 
 
 def environment() -> dict[str, str]:
-    """For what is started here: none of the shell's settings, and no colours."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BESSEMER_")}
+    """For what is started here: none of the shell's settings, no colours, and compiled code kept as anybody's is."""
+    ours = ("BESSEMER_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "NO_COLOR": "1", "TERM": "dumb"}
 
 
