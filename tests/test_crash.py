@@ -1,6 +1,8 @@
-"""The crash matrix as tests: some stops always, all of them in `make test`."""
+"""The crash matrix as tests: some stops always, one kind's whole in `make test`, everything in `make test-long`."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
@@ -10,20 +12,30 @@ from tests import crash
 KINDS = list(crash.SCENARIOS)
 
 
+def check(matrix: crash.Matrix, *, tried: int) -> None:
+    assert not matrix.problems(), "\n".join([str(matrix), *matrix.problems()])
+    assert matrix.tried == tried
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_converges_after_some_stops(kind: str) -> None:
-    first, tried, wrong = await crash.matrix(kind, every=29, offset=3)
-    assert not wrong, "\n".join(wrong)
-    assert tried >= 3
-    assert len(first.drivers) >= crash.SCENARIOS[kind][1]
+    matrix = await crash.explore(kind, victims=crash.VICTIMS, every=41, offset=3)
+    assert not matrix.problems(), "\n".join(matrix.problems())
+    assert matrix.tried >= 3 * len(crash.VICTIMS)
 
 
 @pytest.mark.real
+async def test_an_endpoint_converges_after_a_stop_at_every_driver_call_and_every_commit() -> None:
+    matrix = await crash.explore("Endpoint")
+    check(matrix, tried=len(crash.points(matrix.first)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victims", crash.VICTIMS)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(kind: str) -> None:
-    first, tried, wrong = await crash.matrix(kind)
-    assert not wrong, "\n".join(wrong)
-    assert tried == 2 * (len(first.drivers) + len(first.commits))
+async def test_converges_whoever_is_stopped_wherever(kind: str, victims: str) -> None:
+    matrix = await crash.explore(kind, victims=[victims])
+    check(matrix, tried=len(crash.points(matrix.first)))
 
 
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +44,13 @@ async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.
     monkeypatch.setattr(host, "nonce_of", lambda _claim: f"word-{next(words)}")
     with pytest.raises(AssertionError, match="ReportInvalid"):
         await crash.live("Instance")
+
+
+async def test_stops_that_are_never_reached_are_no_success() -> None:
+    first = await crash.live("Endpoint")
+    padded = replace(first, drivers=[*first.drivers, "engine.never"])
+    matrix = crash.Matrix("Endpoint", padded)
+    for index in (0, len(first.drivers)):
+        await crash.check(matrix, ("driver", index, "before"), "everything")
+    assert (matrix.reached, len(matrix.unreached), matrix.wrong) == (1, 1, [])
+    assert "only 1 of 2 stops were reached" in matrix.problems()[0]

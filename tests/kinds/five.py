@@ -10,7 +10,8 @@ from bessemer.core.resource import Kind
 from bessemer.kinds import KINDS
 from tests.api.world import BASE
 from tests.api.world import world as api_world
-from tests.kinds.world import PROJECT, Point, World
+from tests.kinds.points import Point
+from tests.kinds.world import PROJECT, World
 
 Step = Callable[[World], Awaitable[None]]
 
@@ -94,9 +95,18 @@ async def check_converges_after_a_crash_at_every_call(case: Case, *, every: int 
     drivers, commits, _ = await case.live()
     points: list[Point] = [("driver", i, m) for i in range(drivers) for m in ("before", "after")]
     points += [("commit", i, m) for i in range(commits) for m in ("before", "after")]
-    for point in points[::every]:
+    unreached = [point for point in points[::every] if not await _crashed(case, point)]
+    assert len(unreached) <= len(points) // every * 0.05, f"never reached: {unreached}"
+
+
+async def _crashed(case: Case, point: Point) -> bool:
+    """Whether a life came to the stop; lives differ by a commit or two, so it is tried more than once."""
+    for _ in range(3):
         _, _, crashes = await case.live(point)
         assert crashes <= 1, point
+        if crashes:
+            return True
+    return False
 
 
 async def check_deletes_cleanly(case: Case) -> None:

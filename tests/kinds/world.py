@@ -1,14 +1,14 @@
 """A small cloud in one process for tests of kinds: a real store, the real loop and kinds, hosts on fake drivers.
 
 What a crash leaves alone is the world: the store's file, the fake hosts and the clock. All else is built anew by `boot`
-and lost by `crash`. `Points` counts every driver call and every commit on the way, and can end the process before or
-after one of them.
+and lost by `crash`, which may end the control plane or the agents alone. `Points` counts every driver call and every
+commit on the way, and can end a part before or after one of them. Between two steps of time everything that can move
+has moved (`Traffic`), so that one life is like the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import os
 import tempfile
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from bessemer.agent.claims import claim_kind
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import NotFound
+from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.ports import CONTROLLER, Bookmark, Lease, Part, Scope, Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
 from bessemer.core.units import GIB
@@ -37,75 +37,13 @@ from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
 from tests.kinds.host_bench import DIGEST, SECRET, BenchContent
+from tests.kinds.points import EVERYTHING, WRITES, PartName, Point, Points, Stop, Tap
+from tests.sim.clock import Traffic, drained
 
 PROJECT = "acme--research"
 USER = Writer("user", "alice")
 MODEL_SHA = "cd" * 32
-Sort = Literal["driver", "commit"]
-Moment = Literal["before", "after"]
-Point = tuple[Sort, int, Moment]
-"""The how-many-eth call of its sort, and on which side of it."""
-
-
 HEARTBEAT_SECONDS = 60.0
-
-
-class Stop(BaseException):
-    """The process ends here, as kill -9 ends it: nothing catches this."""
-
-
-class Points:
-    """Every driver call and every commit, in order; ``stop`` names the one at which the process ends."""
-
-    def __init__(self) -> None:
-        self.arm(None)
-
-    def arm(self, stop: Point | None) -> None:
-        """Count from here on, and end the process at ``stop``."""
-        self.names: dict[Sort, list[str]] = {"driver": [], "commit": []}
-        self.stop = stop
-        self.dead = False
-
-    async def pass_by(self, sort: Sort, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Make the call, unless the process ends before it."""
-        if self.dead:
-            raise Stop
-        index = len(self.names[sort])
-        self.names[sort].append(name)
-        self._perhaps_stop((sort, index, "before"))
-        result = await call()
-        self._perhaps_stop((sort, index, "after"))
-        return result
-
-    def _perhaps_stop(self, here: tuple[Sort, int, Moment]) -> None:
-        if here == self.stop:
-            self.dead = True
-        if self.dead:
-            raise Stop
-
-
-class Tap:
-    """Something whose async methods pass by the points under ``prefix.method``. What is named in ``only`` counts."""
-
-    def __init__(self, inner: Any, points: Points, *, sort: Sort, prefix: str, only: frozenset[str] = frozenset()):
-        self._inner = inner
-        self._points = points
-        self._sort: Sort = sort
-        self._prefix = prefix
-        self._only = only
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._inner, name)
-        if not inspect.iscoroutinefunction(value) or (self._only and name not in self._only):
-            return value
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._points.pass_by(self._sort, f"{self._prefix}.{name}", lambda: value(*args, **kwargs))
-
-        return call
-
-
-WRITES = frozenset({"create", "replace", "delete", "take", "amend", "retire", "release", "set_quota", "emit"})
 
 
 class CountedEngine(FakeEngine):
@@ -136,7 +74,7 @@ class WorldHost:
 
     def context(self, points: Points) -> HostContext:
         def tapped(inner: Any, prefix: str) -> Any:
-            return Tap(inner, points, sort="driver", prefix=prefix)
+            return Tap(inner, points, sort="driver", prefix=prefix, part="agent")
 
         return HostContext(
             secrets=_Secrets(),
@@ -175,27 +113,41 @@ class _Always:
 
 
 class _AgentObjects:
-    """A host's Claims, as its agent sees and reports them."""
+    """A host's Claims, as its agent sees and reports them at whatever control plane there is."""
 
-    def __init__(self, objects: Any, host: str) -> None:
-        self._objects = objects
+    def __init__(self, world: World, host: str) -> None:
+        self._world = world
         self._host = host
 
     async def get(self, key: Key) -> Stored:
-        stored: Stored = await self._objects.get(key)
+        stored: Stored = await self._objects().get(key)
         return stored
 
     async def replace(
         self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
     ) -> Stored:
-        stored: Stored = await self._objects.replace(body, writer, part=part, dry_run=dry_run)
+        stored: Stored = await self._objects().replace(body, writer, part=part, dry_run=dry_run)
         return stored
 
-    def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
-        changes: AsyncIterator[Change | Bookmark] = self._objects.watch(
-            Scope(kind=scope.kind, host=self._host), since=since
-        )
-        return changes
+    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        changes = self._objects().watch(Scope(kind=scope.kind, host=self._host), since=since)
+        items: asyncio.Queue[Any] = asyncio.Queue()
+        pump = asyncio.create_task(drained(changes, items.put_nowait))
+        self._world.watches.add(items)
+        try:
+            while True:
+                item = await items.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self._world.watches.discard(items)
+            pump.cancel()
+
+    def _objects(self) -> Any:
+        if "control" in self._world.points.dead:
+            raise Unavailable("the server cannot be reached")
+        return self._world.tapped(self._world.store.objects, "objects", "agent")
 
 
 @dataclass
@@ -240,10 +192,22 @@ class WorldImporter:
 class World:
     """``async with World(...) as world``: booted, and taken down at the end with nothing left running."""
 
-    def __init__(self, *, hosts: int = 1, gpus: int = 0, fake: bool = False, stop: Point | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        hosts: int = 1,
+        gpus: int = 0,
+        fake: bool = False,
+        stop: Point | None = None,
+        victims: frozenset[PartName] = EVERYTHING,
+    ) -> None:
         self.clock = FakeClock()
         self.points = Points()
+        self.watches: set[asyncio.Queue[Any]] = set()
+        """Agents' connections to the control plane."""
+        self._traffic = Traffic()
         self._stop = stop
+        self._victims = victims
         self.importer = WorldImporter()
         self.crashes = 0
         devices = [Device(id=f"gpu-{i}", kind="gpu", model="H100") for i in range(gpus)]
@@ -252,8 +216,7 @@ class World:
         self.hosts = {f"h{i}": WorldHost(f"h{i}", self.clock, found) for i in range(1, hosts + 1)}
         shared = "/dev/shm"
         self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._loops: list[Loop[Any]] = []
+        self._tasks: dict[PartName, list[asyncio.Task[None]]] = {"control": [], "agent": []}
         self.kinds = store_kinds(KINDS)
 
     async def __aenter__(self) -> Self:
@@ -264,7 +227,7 @@ class World:
         for host in self.hosts:
             await self.until_ready("Host", host, namespace="")
         await self.until_ready("Project", PROJECT, namespace="")
-        self.points.arm(self._stop)
+        self.points.arm(self._stop, self._victims)
         return self
 
     async def __aexit__(
@@ -285,70 +248,81 @@ class World:
 
     # --- the process ---
 
-    def boot(self) -> None:
-        """Everything that a process holds, from nothing."""
-        self.store = open_store(
+    def tapped(self, inner: Any, prefix: str, part: PartName) -> Any:
+        """A port of the store, as a part of the process reaches it."""
+        return Tap(self._traffic.counted(inner), self.points, sort="commit", prefix=prefix, only=WRITES, part=part)
+
+    def boot(self, parts: frozenset[PartName] = EVERYTHING) -> None:
+        """Everything that these parts hold, from nothing."""
+        if "control" in parts:
+            self._boot_control()
+        if "agent" in parts:
+            loops = [self._agent(host) for host in self.hosts.values() if not host.silent]
+            self._tasks["agent"] = [asyncio.create_task(loop.run()) for loop in loops]
+
+    def _boot_control(self) -> None:
+        store = self.store = open_store(
             Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
         )
-        store, points = self.store, self.points
-
-        def tapped(inner: Any, prefix: str) -> Any:
-            return Tap(inner, points, sort="commit", prefix=prefix, only=WRITES)
-
-        objects, events = tapped(store.objects, "objects"), tapped(store.events, "events")
+        objects, leases = self.tapped(store.objects, "objects", "control"), self._traffic.counted(store.leases)
         fleet = FleetFeed(store.objects, self.clock)
         ctx = Context(
             objects=objects,
-            capacity=tapped(store.capacity, "capacity"),
+            capacity=self.tapped(store.capacity, "capacity", "control"),
             ledger=store.ledger,
-            leases=store.leases,
+            leases=leases,
             fleet=fleet,
             importer=self.importer,
             clock=self.clock,
         )
-        common: dict[str, Any] = {"clock": self.clock, "jitter": lambda: 0.5, "workers": 4}
+        events = self.tapped(store.events, "events", "control")
         loop: Loop[Any] = Loop(
-            KINDS, ctx, objects=objects, leases=store.leases, events=events, writer=CONTROLLER, **common
+            KINDS, ctx, objects=objects, leases=leases, events=events, writer=CONTROLLER, **self._common
         )
-        self._loops = [loop]
-        for host in self.hosts.values():
-            if host.silent:
-                continue
-            kind = claim_kind(HOST_SIDES)
-            agent: Loop[Any] = Loop(
-                [kind],
-                host.context(points),
-                objects=_AgentObjects(objects, host.name),
-                leases=_Always(),
-                events=None,
-                writer=Writer("agent", host.name),
-                **common,
-            )
-            self._loops.append(agent)
-        self._tasks = [asyncio.create_task(one.run()) for one in self._loops]
-        self._tasks.append(asyncio.create_task(fleet.run()))
+        self._tasks["control"] = [asyncio.create_task(loop.run()), asyncio.create_task(fleet.run())]
 
-    async def crash(self) -> None:
-        """What the process held is gone; a new one finds the world as it was left."""
+    def _agent(self, host: WorldHost) -> Loop[Any]:
+        return Loop(
+            [claim_kind(HOST_SIDES)],
+            host.context(self.points),
+            objects=_AgentObjects(self, host.name),
+            leases=_Always(),
+            events=None,
+            writer=Writer("agent", host.name),
+            **self._common,
+        )
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"clock": self.clock, "jitter": lambda: 0.5, "workers": 4}
+
+    async def crash(self, parts: frozenset[PartName] = EVERYTHING) -> None:
+        """What these parts held is gone; new ones find the world as it was left."""
         self.crashes += 1
-        await self._down()
-        self.points.dead, self.points.stop = False, None
-        self.boot()
+        await self._down(parts)
+        self.points.dead, self.points.stop = frozenset(), None
+        self.boot(parts)
 
-    async def _down(self) -> None:
-        self.points.dead = True
-        for task in self._tasks:
+    async def _down(self, parts: frozenset[PartName] = EVERYTHING) -> None:
+        self.points.dead |= parts
+        if "control" in parts:
+            for watch in self.watches:
+                watch.put_nowait(Unavailable("the connection was lost"))
+        tasks = [task for part in parts for task in self._tasks[part]]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.store.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if "control" in parts:
+            self.store.close()
 
     async def until(self, holds: Callable[[], Awaitable[Any]], *, seconds: float = 900.0) -> None:
-        """Let time pass until ``holds`` answers something true; a process that was stopped is started again."""
+        """Let time pass until ``holds`` answers something true; what was stopped is started again."""
         end = self.clock.monotonic() + seconds
         while True:
-            await self._quiet()
-            if any(task.done() for task in self._tasks):
-                await self._after_stop()
+            await self._traffic.settle()
+            self._raise_defects()
+            if self.points.dead:
+                await self.crash(self.points.dead)
                 continue
             if await holds():
                 return
@@ -356,33 +330,19 @@ class World:
             await self.clock.advance(self._step())
             await self._beat()
 
-    async def _after_stop(self) -> None:
-        for task in self._tasks:
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                error = task.exception()
-                stopped = error.split(Stop)[1] is None if isinstance(error, BaseExceptionGroup) else error
-                if not (stopped is True or isinstance(error, Stop)):
-                    raise error  # type: ignore[misc]
-        await self.crash()
-
-    async def _quiet(self) -> None:
-        """Nothing moves by itself any more, or something sleeps on the clock."""
-        for _ in range(200):
-            revision = self.store.revision
-            idle = [asyncio.create_task(loop.idle()) for loop in self._loops]
-            await asyncio.wait(idle, timeout=0.03)
-            for task in idle:
-                task.cancel()
-            await asyncio.gather(*idle, return_exceptions=True)
-            await asyncio.sleep(0.0005)
-            if self.store.revision == revision or any(task.done() for task in self._tasks):
-                return
+    def _raise_defects(self) -> None:
+        """A part of the process ends by a stop alone."""
+        for task in (task for tasks in self._tasks.values() for task in tasks):
+            error = task.exception() if task.done() and not task.cancelled() else None
+            rest = error.split(Stop)[1] if isinstance(error, BaseExceptionGroup) else error
+            if rest is not None and not isinstance(rest, Stop):
+                raise rest
 
     def _step(self) -> float:
         """As far as the next sleeper, within bounds."""
         now = self.clock.monotonic()
         times = [at - now for at, _, future in self.clock._sleepers if not future.done()]
-        return min(5.0, max(0.02, min(times, default=1.0)))
+        return min(5.0, max(0.001, min(times, default=1.0)))
 
     async def explain(self) -> str:
         """What every object says, for a test that waits in vain."""

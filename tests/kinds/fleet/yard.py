@@ -25,7 +25,7 @@ from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop import Loop
 from bessemer.store import open_store, store_kinds
-from tests.kinds.world import Points, Stop, Tap
+from tests.kinds.points import EVERYTHING, Points, Stop, Tap
 
 KINDS: Sequence[Kind[Any, Any]] = (host.KIND, claim.KIND, flavor.KIND, image.KIND)
 PROJECT = "acme--research"
@@ -127,11 +127,11 @@ class Yard:
         """The process is gone; a new one finds what it left."""
         self.crashes += 1
         await self._down()
-        self.points.dead, self.points.stop = False, None
+        self.points.dead, self.points.stop = frozenset(), None
         self.boot()
 
     async def _down(self) -> None:
-        self.points.dead = True
+        self.points.dead = EVERYTHING
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
