@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Mapping
 
 import typer
 
 from bessemer.core.errors import BessemerError, Forbidden, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
+
+_ROOM = "make room there, or choose another place (--state names that of an installation)"
+_PLACE = "choose another place (--state names that of an installation)"
+_REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _PLACE,
+    errno.EACCES: _PLACE,
+    errno.EEXIST: _PLACE,
+    errno.ENOTDIR: _PLACE,
+}
 
 
 def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
@@ -23,7 +36,17 @@ def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
         for line in explain(error):
             print(line, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {refused(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def refused(error: OSError) -> str:
+    """What this machine refused us, on which file, and what to do where that is known."""
+    words = ": ".join(str(word) for word in (error.filename, error.strerror or error) if word)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{words}; {remedy}" if remedy else words
 
 
 def explain(error: BessemerError) -> list[str]:

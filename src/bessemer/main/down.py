@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 from pathlib import Path
 
 from rich.console import Console
 
+from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers
@@ -27,16 +29,17 @@ def down(state: Path | None) -> int:
     """Stop it all; 0 also where nothing ran."""
     paths = Paths(state_directory(state))
     console = Console()
+    said = asyncio.run(stop_all(paths))
     if not paths.state.exists():
-        console.print(f"Nothing was ever started in {paths.state}.", highlight=False)
-        return 0
-    for line in asyncio.run(stop_all(paths)):
-        console.print(line, highlight=False)
+        said = said or [f"Nothing was ever started in {paths.state}."]
+    for line in said or ["nothing ran"]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 async def stop_all(paths: Paths) -> list[str]:
-    """Stop supervisor, parts, guests and engines of a state directory; what was stopped, a line each."""
+    """Stop supervisor, parts, guests and engines of a state directory, which may be gone already; what was stopped, a
+    line each."""
     said: list[str] = []
     if (pid := _supervisor(paths)) is not None:
         await _end(pid)
@@ -46,9 +49,10 @@ async def stop_all(paths: Paths) -> list[str]:
         for part in await parts.find(command(paths, name).marker):
             await parts.stop(part)
             said.append(f"{name} (pid {part.pid}) stopped")
-    if paths.agent.exists():
-        said += await _stop_workloads(paths)
-    return said or ["nothing ran"]
+    said += await _stop_workloads(paths)
+    for directory in (paths.agent, paths.fake):
+        shutil.rmtree(default_folder(directory), ignore_errors=True)
+    return said
 
 
 async def _stop_workloads(paths: Paths) -> list[str]:

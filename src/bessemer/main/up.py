@@ -103,8 +103,7 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
         try:
             if await unless(stop, factory.start()):
                 tell()
-                for line in factory.addresses():
-                    steps.say(line)
+                factory.say_addresses()
                 await stop.wait()
         finally:
             await factory.stop()
@@ -124,8 +123,7 @@ async def _detached(paths: Paths, settings: Settings) -> int:
     factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
         await _told(paths, f"{part.pid} {UP}", alive=lambda: parts.alive(part), log=log)
-    for line in factory.addresses():
-        factory.steps.say(line)
+    factory.say_addresses()
     await factory.close()
     return 0
 
@@ -276,18 +274,19 @@ class Factory:
         log = self.paths.logs / "agent.log"
         raise DriverError("HostNotReady", f"host {self.host} is not Ready: {last}; the agent's log is {log}")
 
-    def addresses(self) -> list[str]:
+    def say_addresses(self) -> None:
         """What to open, and how a browser and an OpenAI client come to trust it."""
         urls = identities.urls(self.settings)
         ca = self.paths.ca_certificate
-        return [
+        lines = (
             "",
             f"  Portal      {urls['portal']}   (trust {ca} in the browser)",
             f"  OpenAI API  {urls['gateway']}   (SSL_CERT_FILE={ca})",
             f"  kubectl     export KUBECONFIG={shlex.quote(str(self.paths.kubeconfig))}",
             f"  CLI         {program()} --state {shlex.quote(str(self.paths.state))} get hosts",
             "",
-        ]
+        )
+        self.steps.say("\n".join(lines))
 
     async def _supervise(self) -> None:
         while True:

@@ -38,7 +38,7 @@ from bessemer.store.writer import Committer, Tx, read_counter
 
 TEND_SECONDS = 30.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_REMEDY = "bring back a copy of it, or move the whole state directory away to begin anew"
+_REMEDY = "bring it back from a copy, or move the whole state directory away to begin anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

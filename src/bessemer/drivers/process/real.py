@@ -71,7 +71,7 @@ class HostProcesses:
 
     async def kill(self, uid: str) -> None:
         folder = self._walls.folder(uid)
-        if await self.find(uid) is not None:
+        if folder.is_dir() and await self.find(uid) is not None:
             (folder / "killed").touch()
         await self._walls.end(uid)
 

@@ -49,7 +49,10 @@ class Walls:
     def uids(self) -> frozenset[str]:
         """Every uid that may have a process."""
         grouped = self.cgroups.uids() if self.cgroups is not None else frozenset()
-        return grouped | frozenset(os.listdir(self.state) if self.state.is_dir() else ())
+        # A state folder may be taken away under its processes.
+        return grouped | frozenset(
+            os.listdir(self.state) if self.state.is_dir() else _named(self.marker(""), self.depth)
+        )
 
     def usage(self, uid: str) -> Usage | None:
         """What the uid's cgroup counted, if it has one."""
@@ -166,6 +169,13 @@ class Walls:
             enter = self.cgroups.enter(confined.uid) if self.cgroups is not None else ()
             python = (sys.executable, "-I", "-S", shim.__file__, marker, str(folder), ",".join(map(str, keep)), "--")
             return spawn((*python, *enter, *bwrap), env=ENVIRONMENT, output=None, stdin=stdin, keep=keep)
+
+
+def _named(prefix: str, depth: int) -> set[str]:
+    """The uids in shims' command lines. A tenant that takes a shim's name is in a namespace of its own."""
+    shims = (procfs.entry(pid) for pid in procfs.with_argument(shim.__file__))
+    words = (word for one in shims if one and len(one.depth_pids) == depth for word in procfs.arguments(one.pid))
+    return {word.removeprefix(prefix) for word in words if word.startswith(prefix)}
 
 
 def companion(marker: str) -> str:

@@ -160,8 +160,7 @@ class Road:
         rows.append(["Host", f"{len(hosts) - fake} real, {fake} fake", "", "", "", ""])
         self._steps.say("\nWhat exists now\n")
         self._steps.say(render.columns(["KIND", "NAME", "PROJECT", "PHASE", "HOST", "COST OF PROJECT SO FAR"], rows))
-        for line in self._stage.factory.addresses():
-            self._steps.say(line)
+        self._stage.factory.say_addresses()
         for name, link in self._links.items():
             self._steps.say(f"  Sign in     {link}   (as {name}, once)")
         self._steps.say("")
