@@ -25,7 +25,7 @@ async def test_converges_after_some_stops(kind: str) -> None:
 
 
 @pytest.mark.real
-async def test_an_endpoint_converges_after_a_stop_at_every_driver_call_and_every_commit() -> None:
+async def test_an_endpoint_converges_after_every_stop() -> None:
     matrix = await crash.explore("Endpoint")
     check(matrix, tried=len(crash.points(matrix.first)))
 
@@ -33,7 +33,7 @@ async def test_an_endpoint_converges_after_a_stop_at_every_driver_call_and_every
 @pytest.mark.long
 @pytest.mark.parametrize("victims", crash.VICTIMS)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_converges_whoever_is_stopped_wherever(kind: str, victims: str) -> None:
+async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(kind: str, victims: str) -> None:
     matrix = await crash.explore(kind, victims=[victims])
     check(matrix, tried=len(crash.points(matrix.first)))
 

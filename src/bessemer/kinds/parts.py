@@ -30,20 +30,20 @@ class Parts:
             if waits:
                 self._waiting.setdefault(part, set()).add(workload)
             else:
-                _remove(self._waiting, part, workload)
+                _remove(self._waiting, part, workload=workload)
 
     def forget(self, workload: Key) -> None:
         """It is gone."""
         for part in self._parts.pop(workload, ()):
-            _remove(self._named, part, workload)
-            _remove(self._waiting, part, workload)
+            _remove(self._named, part, workload=workload)
+            _remove(self._waiting, part, workload=workload)
 
     def concerned(self, part: Key, *, waiting: bool) -> Sequence[Key]:
         """Those that name the part, or of those the ones that wait."""
         return sorted((self._waiting if waiting else self._named).get(part, ()))
 
 
-def _remove(index: dict[Key, set[Key]], part: Key, workload: Key) -> None:
+def _remove(index: dict[Key, set[Key]], part: Key, *, workload: Key) -> None:
     found = index.get(part)
     if found is not None:
         found.discard(workload)
