@@ -53,7 +53,7 @@ def _create(name: str) -> bytes:
         "metadata": {"name": name, "labels": {"app": "bench", "tier": "gold"}, "annotations": {"bench/note": ""}},
         "spec": {"description": "a flavor of the bench", "cpus": 2, "memory": "256Mi", "disk": "1Gi"},
     }
-    body["metadata"]["annotations"]["bench/note"] = "x" * (BODY_BYTES - 760)  # type: ignore[index]
+    body["metadata"]["annotations"]["bench/note"] = "x" * (BODY_BYTES - 450)  # type: ignore[index]
     return request("POST", COLLECTION, orjson.dumps(body))
 
 
