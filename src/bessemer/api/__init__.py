@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
     from bessemer.api.context import ApiContext, Identity, Limits, Ports, Terms
     from bessemer.api.hosts import replica_secret
-    from bessemer.api.listener import listen, serve, server_tls
+    from bessemer.api.listener import BoundedProtocol, listen, serve, server_tls
 
 __all__ = [
     "Api",
     "ApiContext",
+    "BoundedProtocol",
     "CertificateAuthority",
     "Identity",
     "Limits",
@@ -46,6 +47,7 @@ _HOMES = MappingProxyType(
     {
         "Api": "app",
         "ApiContext": "context",
+        "BoundedProtocol": "listener",
         "CertificateAuthority": "ca",
         "Identity": "context",
         "Limits": "context",

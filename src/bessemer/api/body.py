@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import orjson
 import yaml
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from bessemer.api.context import Limits
 from bessemer.api.errors import UnknownFormat
@@ -49,10 +49,13 @@ async def read(request: Request, limits: Limits) -> bytes:
 
 async def _collect(request: Request, most: int) -> bytes:
     parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > most:
-            raise TooLarge(f"a request body has at most {most} bytes")
+    try:
+        async for part in request.stream():
+            parts += part
+            if len(parts) > most:
+                raise TooLarge(f"a request body has at most {most} bytes")
+    except ClientDisconnect as error:
+        raise Malformed("the request ended before its body did") from error
     return bytes(parts)
 
 

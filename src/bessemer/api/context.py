@@ -75,7 +75,8 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what one request, and one stranger, may ask."""
+    """Bounds on what one request, and one stranger, may ask. ``recheck_seconds``: how long a log or a console goes on
+    for somebody who has signed out, or a socket for a host that is revoked."""
 
     body_bytes: int = 1 << 20
     yaml_bytes: int = 256 << 10
@@ -84,6 +85,7 @@ class Limits:
     login_burst: int = 10
     login_seconds: float = 6.0
     bookmark_seconds: float = 60.0
+    recheck_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

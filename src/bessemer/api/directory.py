@@ -34,6 +34,7 @@ class Directory:
         self._projects: dict[str, set[str]] = {}
         self._revisions = dict.fromkeys(KINDS, 0)
         self._moved = asyncio.Event()
+        self._turn = asyncio.Event()
         self._full: set[str] = set()
 
     async def run(self) -> None:
@@ -64,6 +65,11 @@ class Directory:
     def all_projects(self) -> list[str]:
         """Every project's name, in order."""
         return sorted(name for names in self._projects.values() for name in names)
+
+    @property
+    def turn(self) -> asyncio.Event:
+        """Is set when the members of a tenant change next."""
+        return self._turn
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         try:
@@ -105,11 +111,16 @@ class Directory:
         (self._members if kind == "Tenant" else self._projects).clear()
 
     def _tenant(self, change: Change) -> None:
+        name, members = change.key.name, {}
+        if change.type != "DELETED":
+            said = orjson.loads(change.body).get("spec", {}).get("members", ())
+            members = {m["user"]: m.get("role", "member") for m in said}
+        if members != self._members.get(name, {}):
+            turn, self._turn = self._turn, asyncio.Event()
+            turn.set()
+        self._members[name] = members
         if change.type == "DELETED":
-            self._members.pop(change.key.name, None)
-            return
-        members = orjson.loads(change.body).get("spec", {}).get("members", ())
-        self._members[change.key.name] = {m["user"]: m.get("role", "member") for m in members}
+            del self._members[name]
 
     def _project(self, change: Change) -> None:
         names = self._projects.setdefault(tenant_of(change.key.name), set())

@@ -25,7 +25,7 @@ from bessemer.api.authn import AGENT_PREFIX, SYSTEM
 from bessemer.api.ca import fingerprint, requested_key, signed_by
 from bessemer.api.errors import not_found
 from bessemer.api.resources import load
-from bessemer.api.state import Call, answer
+from bessemer.api.state import Call, answer, first_of
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux
@@ -38,6 +38,7 @@ REGISTER_ATTEMPTS = 8
 REPLICA_SECRET = "replica"
 GROUPS = ("system:agents",)
 _BAD_TOKEN = "the join token is not good, or not any more: ask an administrator for a new one"
+_BAD_SIGNATURE = "the signature is not the registered key's"
 
 
 async def token(call: Call) -> Response:
@@ -55,24 +56,24 @@ async def join(call: Call) -> Response:
     context, ports = call.state.context, call.state.ports
     said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, context.limits), context.limits.depth))
     csr, given, signature = (_text(said, field) for field in ("csr", "token", "signature"))
+    if not given and not signature:
+        raise Unauthenticated("a join needs a one-time token, or the registered key's signature")
+    key = requested_key(csr)
     try:
         host = await load(call, call.about)
     except NotFound as error:  # a stranger does not learn which hosts there are
-        raise Unauthenticated(_BAD_TOKEN) from error
+        raise Unauthenticated(_BAD_TOKEN if given else _BAD_SIGNATURE) from error
     body = orjson.loads(host.body)
     name = body["metadata"]["name"]
     if given:
         await _require_token(call, host.uid, given=given)
-    elif signature:
-        _require_signature(body, csr, signature=signature)
     else:
-        raise Unauthenticated("a join needs a one-time token, or the registered key's signature")
+        _require_signature(body, csr, key=key, signature=signature)
     if body["spec"].get("revoked"):
         raise Forbidden(f"host {name} is revoked: an administrator must take that back first")
     user = AGENT_PREFIX + name
     if len(user) > COMMON_NAME_MAX:
         raise Invalid(f"the host's name is too long for a certificate: at most {COMMON_NAME_MAX - len(AGENT_PREFIX)}")
-    key = requested_key(csr)
     if given:
         # Before the key is registered: whoever passed the check with this token has seen the Host without the new key.
         await ports.sealed.put(host.uid, TOKEN, b"{}")
@@ -105,7 +106,8 @@ def replica_secret(gateway_key: bytes, claim_uid: str) -> str:
 
 
 async def stream(call: Call) -> None:
-    """WebSocket hosts/NAME/stream: the agent's outbound socket, over which logs and consoles are asked for."""
+    """WebSocket hosts/NAME/stream: the agent's outbound socket, over which logs and consoles are asked for, until it
+    ends or the host is revoked."""
     socket, host, relay = _socket(call), call.about.name, call.state.relay
     await socket.accept()
     mux = Mux(socket.send_bytes, dialled=False)
@@ -113,7 +115,7 @@ async def stream(call: Call) -> None:
     call.state.metrics.streams.inc()
     try:
         await _hold(call, host)
-        await mux.run(_messages(socket))
+        await first_of(mux.run(_messages(socket)), call.lapsed(lambda _: True))
     finally:
         relay.leave(host, mux)
         call.state.metrics.streams.dec()
@@ -149,9 +151,8 @@ async def _require_token(call: Call, uid: str, *, given: str) -> None:
         raise Unauthenticated(_BAD_TOKEN)
 
 
-def _require_signature(body: dict[str, Any], csr: str, *, signature: str) -> None:
+def _require_signature(body: dict[str, Any], csr: str, *, key: EllipticCurvePublicKey, signature: str) -> None:
     """A renewal is for the registered key, and signed by it."""
-    key = requested_key(csr)
     registered = body.get("status", {}).get("keyFingerprint", "")
     try:
         raw = base64.b64decode(signature, validate=True)
@@ -159,7 +160,7 @@ def _require_signature(body: dict[str, Any], csr: str, *, signature: str) -> Non
         raw = b""
     known = hmac.compare_digest(fingerprint(key), registered)
     if not known or not signed_by(key, csr.encode(), signature=raw):
-        raise Unauthenticated("the signature is not the registered key's")
+        raise Unauthenticated(_BAD_SIGNATURE)
 
 
 async def _register(call: Call, body: dict[str, Any], *, key: EllipticCurvePublicKey) -> None:

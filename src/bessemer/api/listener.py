@@ -23,28 +23,43 @@ from bessemer.api.ca import Pair, peer_of
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 HEADERS_SECONDS = 20.0
+HEADERS_BYTES_MAX = 64 << 10
+"""Of headers, trailers and chunk extensions in a row; the parser itself would take any number."""
+
 SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
 
 
-class PeerProtocol(HttpToolsProtocol):
-    """HTTP with ``state["peer"]``, and a bound on how long a request's headers may take."""
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP with a bound on how long a request's headers may take, and how long they may be."""
 
     _slow: asyncio.TimerHandle | None = None
+    _framing = 0
+    _moved = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
         self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        self._moved = False
+        super().data_received(data)
+        # A read in which a head was completed or a body went on may hold the beginning of the next.
+        self._framing = 0 if self._moved else self._framing + len(data)
+        if self._framing > HEADERS_BYTES_MAX:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expect_headers()
 
     def on_headers_complete(self) -> None:
+        self._moved = True
         self._forget()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._moved = True
+        super().on_body(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
@@ -58,6 +73,16 @@ class PeerProtocol(HttpToolsProtocol):
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
+
+
+class PeerProtocol(BoundedProtocol):
+    """The same, with ``state["peer"]``."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(True) if tls is not None else None
+        self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
 
 
 class _Quiet(uvicorn.Server):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from bessemer.api.limit import Limiter
 from bessemer.api.metrics import Metrics
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
-from bessemer.core.errors import Malformed, Unauthenticated
+from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Writer
 
 
@@ -112,9 +112,43 @@ class Call:
         """How the ports name the author of this request's writes."""
         return self.who.writer(self.request_id, self.credentials.source)
 
+    async def again(self) -> Identity | None:
+        """Who asks, asked anew: None where that is nobody any more, or somebody else."""
+        try:
+            who = await self.state.authenticator.authenticate(self.credentials)
+        except BessemerError:
+            return None
+        return who if who == self.identity else None
+
+    async def lapsed(self, holds: Callable[[Identity], bool]) -> None:
+        """Return once who asks is nobody any more, or what ``holds`` does not: looked at whenever the tenants' members
+        change, and now and then."""
+        clock, seconds = self.state.context.clock, self.state.context.limits.recheck_seconds
+        turn = self.state.directory.turn
+        while True:
+            await first_of(clock.sleep(seconds), turn.wait())
+            turn = self.state.directory.turn
+            who = await self.again()
+            if who is None or not holds(who):
+                return
+
     def parameter(self, name: str) -> str:
         """A part of the path."""
         return str(self.connection.path_params.get(name, ""))
+
+
+async def first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Do them all until one has ended, and cancel the others. Raises what they raise."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
 
 
 def answer(value: Any, code: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:

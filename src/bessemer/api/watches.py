@@ -47,15 +47,16 @@ class _Watch(Response):
         self._wants = wants
         self._revision = options.revision or 0
         self._head = True
+        self._turn = call.state.directory.turn
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         metrics, kind = self._call.state.metrics, self._call.about.resource.plural
         metrics.watches.labels(kind).inc()
-        tasks = [
-            asyncio.ensure_future(work)
-            for work in (self._produce(send), self._bookmark(send), _gone(receive), self._call.state.closing.wait())
-        ]
+        works = [self._produce(send), self._bookmark(send), _gone(receive), self._call.state.closing.wait()]
+        if self._call.who.kind == "user":  # of the thousands that agents hold none depends on a membership
+            works.append(self._lapsed())
+        tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=float(self._options.seconds) or None)
         finally:
@@ -92,13 +93,19 @@ class _Watch(Response):
             if self._options.bookmarks and self._wants.shape != "table" and self._revision:
                 await _send(send, self._bookmark_line(self._revision))
 
+    async def _lapsed(self) -> None:
+        while True:
+            await self._turn.wait()
+            self._turn = self._call.state.directory.turn
+            if not await self._still_allowed():
+                return
+
     async def _still_allowed(self) -> bool:
-        state = self._call.state
+        who = await self._call.again()
+        if who is None:
+            return False
         try:
-            who = await state.authenticator.authenticate(self._call.credentials)
-            if who is None or who != self._call.identity:
-                return False
-            scope = state.access.scope(who, "watch", on=self._call.about)
+            scope = self._call.state.access.scope(who, "watch", on=self._call.about)
         except BessemerError:
             return False
         ours = self._selection.scope

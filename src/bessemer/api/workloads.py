@@ -1,4 +1,7 @@
-"""A workload's bytes: log and console, relayed through the socket of the host that runs it, and content by digest."""
+"""A workload's bytes: log and console, relayed through the socket of the host that runs it, and content by digest.
+
+A log and a console end when who reads them may not any more; a log begins although nothing stands in it yet.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from bessemer.api.access import intent_names
 from bessemer.api.errors import not_found
 from bessemer.api.query import flag, number
 from bessemer.api.resources import load
-from bessemer.api.state import Call
+from bessemer.api.state import Call, first_of
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key
+
+FIRST_SECONDS = 1.0
+"""How long a host may take to refuse a log, before the answer begins."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -29,11 +35,11 @@ async def log(call: Call) -> Response:
     await load(call, call.about)
     claim = await _claim(call, replica)
     stream = await _open(call, claim, request={"verb": "log", "follow": follow})
-    try:
-        first = await stream.read()
-    except Unavailable as error:
+    reading = asyncio.ensure_future(stream.read())
+    await first_of(asyncio.wait({reading}), call.state.context.clock.sleep(FIRST_SECONDS))
+    if reading.done() and isinstance(error := reading.exception(), Unavailable):
         raise Unavailable(f"the host cannot show the log: {error.message}") from error
-    return StreamingResponse(_text(call, stream, first=first), media_type="text/plain; charset=utf-8")
+    return StreamingResponse(_text(call, stream, reading=reading), media_type="text/plain; charset=utf-8")
 
 
 async def console(call: Call) -> None:
@@ -44,10 +50,14 @@ async def console(call: Call) -> None:
     await load(call, call.about)
     stream = await _open(call, await _claim(call, 0), request={"verb": "console"})
     await socket.accept()
-    tasks = [
-        asyncio.ensure_future(work)
-        for work in (_shown(socket, stream), _typed(socket, stream), call.state.closing.wait())
-    ]
+    access, project = call.state.access, call.about.namespace
+    works = (
+        _shown(socket, stream),
+        _typed(socket, stream),
+        call.state.closing.wait(),
+        call.lapsed(lambda who: access.has_role(who, project, role="member")),
+    )
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -87,22 +97,25 @@ async def _open(call: Call, claim: Stored, *, request: dict[str, Any]) -> Stream
     return await call.state.relay.open(claim.host, {"claim": claim.uid, **request})
 
 
-async def _text(call: Call, stream: Stream, *, first: bytes) -> AsyncIterator[bytes]:
-    closing = asyncio.ensure_future(call.state.closing.wait())
+async def _text(call: Call, stream: Stream, *, reading: asyncio.Future[bytes]) -> AsyncIterator[bytes]:
+    """What the stream gives, from the read that is under way on."""
+    access, project = call.state.access, call.about.namespace
+    ends: list[asyncio.Future[Any]] = [
+        asyncio.ensure_future(call.state.closing.wait()),
+        asyncio.ensure_future(call.lapsed(lambda who: access.has_role(who, project, role="reader"))),
+    ]
     try:
-        part = first
-        while part:
+        while True:
+            await asyncio.wait({reading, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if any(end.done() for end in ends) or not (part := reading.result()):
+                return
             yield part
             reading = asyncio.ensure_future(stream.read())
-            await asyncio.wait({reading, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                reading.cancel()
-                return
-            part = reading.result()
     except Unavailable as error:
         yield f"\n[{error.message}]\n".encode()
     finally:
-        closing.cancel()
+        for task in (reading, *ends):
+            task.cancel()
         await stream.close()
 
 
@@ -121,7 +134,3 @@ async def _typed(socket: WebSocket, stream: Stream) -> None:
         if message["type"] == "websocket.disconnect":
             return
         await stream.write(message.get("bytes") or (message.get("text") or "").encode())
-
-
-async def _closing(call: Call) -> None:
-    await call.state.closing.wait()

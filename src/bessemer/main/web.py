@@ -1,4 +1,4 @@
-"""Listeners for plain ASGI applications of ours: HTTPS without client certificates, bounded shutdown."""
+"""Listeners for plain ASGI applications of ours: HTTPS without client certificates, bounded heads and shutdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from bessemer.api import listen
+from bessemer.api import BoundedProtocol, listen
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings
 
@@ -42,7 +42,7 @@ async def serve_web(
     """Serve until cancelled; then ``close`` ends what would go on for ever, before connections are waited for."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ssl_context_factory=lambda config, default: tls,
         log_config=None,
         access_log=False,

@@ -1,0 +1,326 @@
+"""What stands between tenants, strangers and hosts that lie, seen from outside: each test is an attack that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from bessemer.client import tls_context
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import BessemerError
+from bessemer.core.frames import Stream
+from bessemer.core.values import TOKENS_MAX, Request
+from bessemer.kinds.fleet.inventory import FleetFeed
+from tests.api.test_streams import VM, client, dialled, running
+from tests.api.world import BASE, GATEWAY, Served, World, instance, named, served, tenant, world
+
+MERGE, JSON = "application/merge-patch+json", "application/json-patch+json"
+INSTANCES = f"{BASE}/namespaces/acme--lab/instances"
+P256 = bytes.fromhex("06082a8648ce3d030107")
+
+
+@pytest.fixture
+async def s(tmp_path: Path) -> AsyncIterator[Served]:
+    async with world() as w, served(w, tmp_path) as made:
+        yield made
+
+
+async def leave(w: World, *names: str) -> None:
+    """Take people out of tenant acme."""
+    roles = {"ann": "tenant_admin", "mia": "member", "rob": "reader"}
+    left = tenant("acme", **{name: role for name, role in roles.items() if name not in names})
+    reply = await w.call("PATCH", f"{BASE}/tenants/acme", {"spec": left["spec"]}, media=MERGE)
+    assert reply.code == 200, reply.body
+
+
+# --- strangers ----------------------------------------------------------------------------------------------------
+
+
+def csr() -> bytes:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    signed = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return signed.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(
+        serialization.Encoding.DER
+    )
+
+
+def pem(der: bytes) -> str:
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"
+
+
+@pytest.mark.parametrize("vouches", [{"signature": "AA=="}, {"token": "bsj_x"}, {}, {"signature": "?", "csr": "x"}])
+async def test_a_stranger_learns_of_no_host_by_joining(w: World, vouches: dict[str, str]) -> None:
+    await w.host("there")
+    body = {"csr": pem(csr()), **vouches}
+    answers = []
+    for name in ("there", "nowhere"):
+        reply = await w.call("POST", f"{BASE}/hosts/{name}/join", body, peer=None)
+        answers.append((reply.code, reply.body.replace(name.encode(), b"NAME")))
+    assert answers[0] == answers[1]
+    assert answers[0][0] in (401, 422)
+
+
+async def test_a_certificate_request_of_a_kind_that_nobody_knows(w: World) -> None:
+    await w.host("h1")
+    for strange in (csr().replace(P256, P256[:-1] + b"\x63"), csr().replace(b"\x02\x01\x00", b"\x02\x01\x63", 1)):
+        body = {"csr": pem(strange), "signature": "AA=="}
+        reply = await w.call("POST", f"{BASE}/hosts/h1/join", body, peer=None)
+        assert reply.code == 422, reply.body
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n", b"h: " + b"a" * 8192 + b"\r\n"),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: ", b"a" * 8192),
+        (b"GET /", b"a" * 8192),
+        (b"POST /login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;", b"a" * 8192),
+        (b"POST /login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"t: " + b"a" * 8192 + b"\r\n"),
+    ],
+)
+async def test_headers_without_end_end_the_connection(s: Served, head: bytes, part: bytes) -> None:
+    port = int(s.url.rpartition(":")[2])
+    tls = tls_context(s.world.ca.certificate, None)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost")
+    sent = 0
+    writer.write(head)
+    with suppress(OSError):
+        while sent < 32 << 20:
+            writer.write(part)
+            await writer.drain()
+            sent += len(part)
+    writer.close()
+    assert sent < 16 << 20  # what the sockets held
+
+
+# --- those who were let in once -----------------------------------------------------------------------------------
+
+
+async def test_a_watch_ends_with_the_membership_that_it_was_made_by() -> None:
+    async with world(FakeClock()) as w:
+        mia, ann = await w.login("mia"), await w.login("ann")
+        path = f"{INSTANCES}?watch=1"
+        async with w.watch(path, token=mia) as hers, w.watch(path, token=ann) as others, w.watch(path) as whole:
+            await leave(w, "mia")
+            assert await hers.next() is None
+            await w.create(INSTANCES, instance("secret"))
+            assert await others.names(1) == await whole.names(1) == [("ADDED", "secret")]
+
+
+@pytest.mark.parametrize("what", ["member", "reader"])
+async def test_a_log_ends_with_the_membership(s: Served, what: str) -> None:
+    pair, name = await running(s), {"member": "mia", "reader": "rob"}[what]
+    token = await s.world.login(name)
+
+    async def accept(stream: Stream) -> None:
+        await stream.write(b"booting\n")
+        while await stream.read():
+            pass
+
+    async with (
+        dialled(s, pair, "h1", accept),
+        client(s, token=token) as reader,
+        asyncio.timeout(5),
+        reader.workloads.log(VM, follow=True) as parts,
+    ):
+        assert await anext(parts) == b"booting\n"
+        await leave(s.world, name)
+        assert [part async for part in parts] == []
+
+
+async def test_a_console_ends_with_the_right_to_type(s: Served) -> None:
+    pair, token = await running(s), await s.world.login("mia")
+    over = asyncio.Event()
+
+    async def accept(stream: Stream) -> None:
+        await stream.write(b"login: ")
+        while await stream.read():
+            pass
+        over.set()
+
+    async with dialled(s, pair, "h1", accept), client(s, token=token) as member, member.workloads.console(VM) as socket:
+        assert await anext(aiter(socket)) == b"login: "
+        now = tenant("acme", ann="tenant_admin", mia="reader", rob="reader")
+        assert (await s.world.call("PATCH", f"{BASE}/tenants/acme", {"spec": now["spec"]}, media=MERGE)).code == 200
+        async with asyncio.timeout(5):
+            await over.wait()
+
+
+async def test_the_socket_of_a_revoked_host_is_closed(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with world(clock) as w, served(w, tmp_path) as s:
+        pair = await running(s)
+
+        async def accept(stream: Stream) -> None:
+            await stream.write(b"x")
+
+        with suppress(BessemerError, OSError):
+            async with dialled(s, pair, "h1", accept):
+                reply = await w.call("PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media=MERGE)
+                assert reply.code == 200
+                await clock.advance(11.0)
+                async with asyncio.timeout(5):
+                    while w.api.state.relay.holds("h1"):
+                        await asyncio.sleep(0.01)
+        assert not w.api.state.relay.holds("h1")
+
+
+async def test_a_log_that_says_nothing_yet_begins_and_is_let_go_of(s: Served) -> None:
+    """Else each reader who came and went would leave a stream behind, of which a host has so many and no more."""
+    pair, ended = await running(s), asyncio.Event()
+
+    async def accept(stream: Stream) -> None:
+        while await stream.read():
+            pass
+        ended.set()
+
+    async with dialled(s, pair, "h1", accept), client(s, s.admin) as admin:
+        async with asyncio.timeout(5), admin.workloads.log(VM, follow=True):
+            pass
+        await admin.close()
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
+# --- hosts and gateways that lie ----------------------------------------------------------------------------------
+
+
+NODE = {"id": 0, "cores": 1, "threads": 1, "memoryBytes": 1}
+GPU = {"id": "a", "kind": "gpu", "model": "x"}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"numa": [{**NODE, "memoryBytes": 1 << 63}]},
+        {"numa": [{**NODE, "memoryBytes": -1}]},
+        {"numa": [{**NODE, "threads": -4}]},
+        {"numa": [{**NODE, "id": 1 << 63}]},
+        {"numa": [{**NODE, "hugepages": {"2097152": -1}}]},
+        {"numa": [{**NODE, "id": number} for number in range(2000)]},
+        {"devices": [{**GPU, "numaNode": -1}]},
+        {"devices": [{**GPU, "memoryBytes": 1 << 63, "rail": 1 << 63}]},
+        {"devices": [{**GPU, "id": str(number)} for number in range(5000)]},
+    ],
+)
+async def test_a_report_that_cannot_be_is_refused(w: World, report: dict[str, Any]) -> None:
+    agent = await w.host("h1")
+    body = {"metadata": {"name": "h1"}, "spec": {}, "status": {"report": report}}
+    reply = await w.call("PUT", f"{BASE}/hosts/h1/status", body, peer=agent)
+    assert reply.code == 422
+    assert reply.json["details"]["causes"][0]["field"].startswith("status.report.")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"numa": [{**NODE, "memoryBytes": 1 << 48, "threads": 1 << 20, "cores": 1 << 20}] * 2},
+        {"devices": [{**GPU, "numaNode": 99, "rail": 1 << 20}, GPU]},
+    ],
+)
+async def test_the_largest_lie_harms_no_other_host(w: World, report: dict[str, Any]) -> None:
+    """One agent's word is read by all who look for a place."""
+    liar, honest = await w.host("liar"), await w.host("honest")
+    feed = FleetFeed(w.store.objects, w.clock)
+    following = asyncio.ensure_future(feed.run())
+    await feed.wait_ready()
+    good = {"numa": [{**NODE, "threads": 8, "memoryBytes": 1 << 33}]}
+    for name, agent, said in (("liar", liar, report), ("honest", honest, good)):
+        body = {"metadata": {"name": name}, "spec": {}, "status": {"report": said}}
+        reply = await w.call("PUT", f"{BASE}/hosts/{name}/status", body, peer=agent)
+        assert reply.code == 200, reply.body
+    await asyncio.sleep(0.05)
+    assert not following.done()
+    feed.decide(Request(tenant="acme", milli_cores=1000, memory_bytes=1 << 30))
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+def batch(**counts: int) -> dict[str, Any]:
+    record = {
+        "at": 1,
+        "requestId": "r",
+        "project": "acme--lab",
+        "endpoint": "e",
+        "endpointUid": "u",
+        "apiKey": "k",
+        "model": "m",
+        "status": 200,
+        "inputTokens": 1,
+        **counts,
+    }
+    return {"gatewayUid": "g", "spoolUid": "s", "firstSequence": 1, "records": [record] * 100}
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [{"inputTokens": -5}, {"outputTokens": -1}, {"cachedInputTokens": -1}, {"inputTokens": TOKENS_MAX + 1}],
+)
+async def test_a_gateway_gives_nothing_back_and_counts_nothing_absurd(w: World, counts: dict[str, int]) -> None:
+    assert (await w.call("POST", f"{BASE}/usage", batch(**counts), peer=GATEWAY)).code == 422
+    assert await w.store.ledger.entries() == []
+
+
+async def test_the_most_that_a_gateway_may_say_is_stored(w: World) -> None:
+    reply = await w.call("POST", f"{BASE}/usage", batch(inputTokens=TOKENS_MAX, outputTokens=TOKENS_MAX), peer=GATEWAY)
+    assert reply.code == 200, reply.body
+    [entry] = await w.store.ledger.entries()
+    assert entry.output_tokens == 100 * TOKENS_MAX
+
+
+# --- a tenant's own administrator ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quota", [{"milliCores": 1 << 63}, {"devices": {"*": (1 << 64) - 1}}, {"claims": -1}])
+async def test_a_quota_that_no_database_holds(w: World, quota: dict[str, Any]) -> None:
+    reply = await w.call("POST", f"{BASE}/projects", named("acme--q", quota=quota), token=await w.login("ann"))
+    assert reply.code == 422
+    assert reply.json["details"]["causes"][0]["field"].startswith("spec.quota.")
+
+
+async def test_what_is_the_platforms_to_say_stays_so(w: World) -> None:
+    ann = await w.login("ann")
+    for path, spec in (
+        ("tenants/acme", {"pricePlan": "free"}),
+        ("tenants/acme", {"quota": {}}),
+        ("tenants/acme", {"members": [{"user": "ann", "role": "tenant-admin"}]}),
+        ("users/ann", {"admin": True}),
+        ("projects/other--lab", {"displayName": "mine"}),
+    ):
+        reply = await w.call("PATCH", f"{BASE}/{path}", {"spec": spec}, token=ann, media=MERGE)
+        assert reply.code in (403, 404), (path, reply.body)
+    for path in ("projects", "namespaces/other--lab/instances", "namespaces/other--lab/apikeys"):
+        reply = await w.call("POST", f"{BASE}/{path}", {**instance("x"), "metadata": {"name": "other--x"}}, token=ann)
+        assert reply.code in (403, 404), (path, reply.body)
+
+
+async def test_nobody_writes_the_digest_of_a_key(w: World) -> None:
+    mia = await w.login("mia")
+    keys = f"{BASE}/namespaces/acme--lab/apikeys"
+    forged = {"digest": "a" * 64, "hint": "bsk_forged"}
+    made = await w.create(keys, {**named("k"), "status": forged}, token=mia)
+    assert "status" not in made
+    token = (await w.call("POST", f"{keys}/k/token", {}, token=mia)).json["token"]
+    now = (await w.call("GET", f"{keys}/k", token=mia)).json
+    for method, path, body, media in (
+        ("PUT", f"{keys}/k", {**now, "status": forged}, "application/json"),
+        ("PATCH", f"{keys}/k", {"status": forged}, MERGE),
+        ("PATCH", f"{keys}/k", [{"op": "replace", "path": "/status/digest", "value": "a" * 64}], JSON),
+        ("PUT", f"{keys}/k/status", {**now, "status": forged}, "application/json"),
+        ("PATCH", f"{keys}/k/status", {"status": forged}, MERGE),
+    ):
+        await w.call(method, path, body, token=mia, media=media)
+        assert orjson.loads((await w.call("GET", f"{keys}/k", token=mia)).body)["status"] == now["status"], method
+    assert token not in str(now)
