@@ -1,7 +1,7 @@
 """From an outcome to the status that is written: pure.
 
-The loop's own fields are ``observedGeneration``, ``phaseSince``, ``history`` and the conditions ``Ready`` and ``Stuck``;
-all else is the kind's. Equal outcomes give equal statuses, so that nothing is written for nothing.
+The loop's own fields are ``observedGeneration``, ``phaseSince``, ``history`` and the conditions ``Ready`` and
+``Stuck``; all else is the kind's. Equal outcomes give equal statuses, so that nothing is written for nothing.
 """
 
 from __future__ import annotations

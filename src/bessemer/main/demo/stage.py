@@ -88,8 +88,6 @@ def describe(body: Body) -> str:
     """Phase, progress, and what it waits for."""
     status = body.get("status", {})
     words = [str(status.get("phase", "Pending"))]
-    if 0 < status.get("progressPercent", 0) < 100:
-        words.append(f"{status['progressPercent']} %")
     for condition in status.get("conditions", []):
         if condition["type"] == "Ready" and condition["status"] != "True":
             words.append(f"{condition['reason']}: {condition['message']}")
