@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import uuid
 
 import structlog
 from prometheus_client import CollectorRegistry
 
+from bessemer.agent.listener import serve_metrics
 from bessemer.client import connect
 from bessemer.core.clock import SystemClock
 from bessemer.gateway import Follower, Gateway, GatewayFacts, Settler, Spool, Tables
@@ -16,6 +18,7 @@ from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings
 from bessemer.main.web import serve_web, tls_of
 
+METRICS_SOCKET = "metrics.sock"
 _log = structlog.get_logger("gateway")
 
 
@@ -41,6 +44,7 @@ async def run_gateway(paths: Paths, settings: Settings) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
             group.create_task(settler.run())
+            group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             tls = tls_of(paths, identities.GATEWAY)
             group.create_task(serve_web(app, host=settings.listen, port=settings.gateway_port, tls=tls))
     finally:
@@ -57,5 +61,9 @@ def _doors(paths: Paths) -> ssl.SSLContext:
 
 
 def _uid(paths: Paths) -> str:
-    # One gateway per state directory: its certificate's file names it; several replicas have a directory each.
-    return f"gateway-{paths.state.name or 'root'}"
+    """This gateway's name for ever: usage is settled once under it, wherever the directory is moved to."""
+    file = paths.spool.parent / "uid"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        identities.write_private(file, uuid.uuid4().hex.encode())
+    return file.read_text().strip()
