@@ -7,14 +7,18 @@ that equal the engine's, a total that a second implementation gets, too. What an
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+import traceback
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from bessemer.cli.outcome import refused
 from bessemer.cli.verbs import DemoOptions
 from bessemer.core.errors import BessemerError, DriverError
+from bessemer.core.units import show_bytes
 from bessemer.main.demo.road import Road
 from bessemer.main.down import stop_all
 from bessemer.main.process import listen_for_the_end, unless
@@ -23,6 +27,8 @@ from bessemer.main.steps import Steps
 from bessemer.main.up import Factory, held
 
 DEMO_STATE = Path(".state/demo")
+_ROOM_BYTES = 512 << 20
+_INTERRUPTED = 130
 
 
 def demo(options: DemoOptions) -> int:
@@ -40,19 +46,43 @@ async def _run(paths: Paths, fake_hosts: int, *, stay: bool) -> int:
     try:
         await stop_all(paths)
         with held(paths):
+            _room(paths)
             settings = with_ports(load(paths, fake_hosts=fake_hosts), find_free=True)
             ok = await _until_stopped(Road(Factory(paths, settings, steps=steps)), stop)
             if ok and stay and not stop.is_set():
                 console.print("\nIt stays up. Ctrl-C stops everything.")
                 await stop.wait()
-    except BessemerError as error:
-        console.print("\n[red]The demo failed:[/red]", escape(error.message), highlight=False)
+            elif not ok:
+                steps.say("Interrupted.")
+    except Exception as error:
+        console.print("\n[red]The demo failed:[/red]", escape(_words(error, paths)), highlight=False)
         steps.say(f"Its logs are in {paths.logs}; `bessemer doctor` says what this machine lacks.")
         ok = False
     finally:
         with steps.step("Stopping everything"):
             await stop_all(paths)
-    return 0 if ok else 1
+    return 0 if ok else _INTERRUPTED if stop.is_set() else 1
+
+
+def _words(error: Exception, paths: Paths) -> str:
+    """What happened, for a person; how we came there goes into a log where it is no error of the house."""
+    if isinstance(error, BessemerError):
+        return error.message
+    if isinstance(error, OSError):
+        return refused(error)
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    with (paths.logs / "demo.log").open("a") as log:
+        traceback.print_exception(error, file=log)
+    return f"{type(error).__name__}: {error}"
+
+
+def _room(paths: Paths) -> None:
+    """Raise DriverError where the disk has no room for an image, a model and their copies on the host."""
+    free = shutil.disk_usage(paths.state).free
+    if free < _ROOM_BYTES:
+        raise DriverError(
+            "DiskFull", f"{paths.state} has {show_bytes(free)} left, and the demo needs {show_bytes(_ROOM_BYTES)}"
+        )
 
 
 async def _until_stopped(road: Road, stop: asyncio.Event) -> bool:

@@ -62,7 +62,7 @@ class Stage:
             step.update(body.get("status", {}).get("progressPercent", 50), describe(body))
             if good(body):
                 return body
-            if body.get("status", {}).get("phase") == "Failed":
+            if body.get("status", {}).get("phase") == "Failed" or _reason(body) == "DiskFull":
                 raise failed(f"{key}: {describe(body)}")
         raise failed(f"{key} cannot be followed")
 
@@ -82,6 +82,12 @@ def is_ready(body: Body) -> bool:
     """Whether the Ready condition is True."""
     conditions = body.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _reason(body: Body) -> str:
+    """Why it is not Ready, as one word."""
+    conditions = body.get("status", {}).get("conditions", [])
+    return next((str(c["reason"]) for c in conditions if c["type"] == "Ready"), "")
 
 
 def describe(body: Body) -> str:
