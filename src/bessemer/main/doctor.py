@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
 import shutil
@@ -86,7 +87,10 @@ def _virtualization(inventory: Inventory) -> list[Finding]:
         return [qemu, Finding("KVM", "missing", "not tried without QEMU")]
     if inventory.virtualization == "kvm":
         return [qemu, Finding("KVM", "ok", "runs a guest")]
-    remedy = "enable (nested) virtualization to run guests at full speed; until then they are emulated"
+    remedy = "enable (nested) virtualization"
+    if os.path.exists("/dev/kvm") and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        remedy = f"`usermod -aG kvm {getpass.getuser()}` as root, then sign in anew"
+    remedy += ", to run guests at full speed; until then they are emulated"
     return [qemu, Finding("KVM", "limited", inventory.virtualization_note or "does not run a guest", remedy)]
 
 
@@ -97,7 +101,8 @@ async def _isolation(processes: object) -> Finding:
     try:
         found = await processes.isolation()
     except DriverError as error:
-        return Finding("isolation", "missing", error.message, "run the agent as root, or allow user namespaces")
+        remedy = "apt-get install bubblewrap util-linux; then run the agent as root, or allow user namespaces"
+        return Finding("isolation", "missing", error.message, remedy)
     if found is Isolation.STRONG:
         return Finding("isolation", "ok", "strong: own user, namespaces, seccomp, control group")
     return Finding("isolation", "limited", "weak: user namespaces only", "run the agent as root for the strong class")
