@@ -230,3 +230,9 @@ def test_what_is_counted_can_always_be_recorded() -> None:
         output_tokens=counts.output_tokens,
     )
     assert record.input_tokens == TOKENS_MAX
+
+
+async def test_customers_do_not_see_what_others_use() -> None:
+    async with rig() as to, aiohttp.ClientSession(headers={"authorization": "Bearer bsk_good"}) as session:
+        answer = await session.get(f"{to.url.removesuffix('/v1')}/metrics")
+        assert answer.status == 404

@@ -17,7 +17,6 @@ from typing import Any
 
 import orjson
 import structlog
-from prometheus_client import generate_latest
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
@@ -74,6 +73,7 @@ class Gateway:
     def __init__(self, facts: GatewayFacts, ready: asyncio.Event) -> None:
         self._facts = facts
         self._ready = ready
+        facts.metrics.unsettled.set_function(lambda: facts.spool.waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -108,10 +108,6 @@ class Gateway:
             if path == "/readyz" and not self._ready.is_set():
                 raise errors.starting()
             await _respond(send, 200, body=b"ok\n", request_id=request_id, content_type=b"text/plain")
-        elif method == "GET" and path == "/metrics":
-            self._facts.metrics.unsettled.set(self._facts.spool.waiting)
-            body = generate_latest(self._facts.metrics.registry)
-            await _respond(send, 200, body=body, request_id=request_id, content_type=b"text/plain; version=0.0.4")
         elif method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
             key = self._who(scope)
             await _respond(

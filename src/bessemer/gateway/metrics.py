@@ -1,4 +1,4 @@
-"""What the gateway tells Prometheus."""
+"""What the gateway tells Prometheus: not on its own listener, where each customer would see what the others use."""
 
 from __future__ import annotations
 
