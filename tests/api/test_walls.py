@@ -177,6 +177,29 @@ async def test_the_socket_of_a_revoked_host_is_closed(tmp_path: Path) -> None:
         assert not w.api.state.relay.holds("h1")
 
 
+async def test_a_new_password_ends_what_the_old_one_began(w: World) -> None:
+    here, stolen = await w.login("mia"), await w.login("mia")
+    link = (await w.call("POST", f"{BASE}/users/mia/signinlink", {})).json["secret"]
+    other = await w.login("ann")
+    reply = await w.call("POST", f"{BASE}/users/mia/password", {"password": "another long password"}, token=here)
+    assert reply.code == 200
+    codes = [(await w.call("GET", "/whoami", token=token)).code for token in (here, stolen, other)]
+    assert codes == [200, 401, 200]
+    assert (await w.call("POST", "/login", {"link": link}, peer=None)).code == 201
+
+
+async def test_the_trail_says_for_whom_a_secret_was_made(w: World) -> None:
+    mia = await w.login("mia")
+    keys = f"{BASE}/namespaces/acme--lab/apikeys"
+    await w.create(keys, named("k"), token=mia)
+    assert (await w.call("POST", f"{keys}/k/token", {}, token=mia, headers={"x-request-id": "the-key"})).code == 201
+    await w.call("POST", f"{BASE}/users/mia/signinlink", {}, headers={"x-request-id": "the-link"})
+    trail = {row.request_id: row for row in await w.store.audit.rows()}
+    assert (trail["the-key"].writer, trail["the-key"].key) == ("system:api for mia", "ApiKey acme--lab/k")
+    assert trail["the-link"].writer == "system:api for admin"
+    assert trail["the-link"].source == "192.0.2.1"
+
+
 async def test_a_log_that_says_nothing_yet_begins_and_is_let_go_of(s: Served) -> None:
     """Else each reader who came and went would leave a stream behind, of which a host has so many and no more."""
     pair, ended = await running(s), asyncio.Event()

@@ -16,7 +16,7 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api.authn import SYSTEM, NewSession
+from bessemer.api.authn import NewSession
 from bessemer.api.names import is_subdomain
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
@@ -48,14 +48,14 @@ async def login(call: Call) -> Response:
     await _note_sign_in(call, user)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return _signed_in(await call.state.sessions.make(user, purpose, seconds=seconds))
+    return _signed_in(await call.state.sessions.make(user, purpose, seconds=seconds, writer=call.acting))
 
 
 async def logout(call: Call) -> Response:
     """DELETE /login: ends the session that asks."""
     if not call.who.session:
         raise Forbidden("only a session can be ended")
-    await call.state.sessions.end(call.who.session)
+    await call.state.sessions.end(call.who.session, writer=call.acting)
     return answer({})
 
 
@@ -71,10 +71,11 @@ async def whoami(call: Call) -> Response:
 
 
 async def set_password(call: Call) -> Response:
-    """POST users/NAME/password."""
+    """POST users/NAME/password. Who was signed in by the old one is not any more."""
     said = await _said(call)
     user = await load(call, call.about)
     await call.state.passwords.put(user.uid, _text(said, "password"))
+    await call.state.sessions.end_others(call.about.name, keep=call.who.session, writer=call.acting)
     return answer({})
 
 
@@ -82,7 +83,7 @@ async def sign_in_link(call: Call) -> Response:
     """POST users/NAME/signinlink: good for one sign-in at the portal."""
     await load(call, call.about)
     terms = call.state.context.terms
-    made = await call.state.sessions.make(call.about.name, "link", seconds=terms.link)
+    made = await call.state.sessions.make(call.about.name, "link", seconds=terms.link, writer=call.acting)
     url = f"{terms.portal_url}/signin?link={quote(made.token, safe='')}"
     return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, headers=_SECRET)
 
@@ -98,7 +99,7 @@ async def key_token(call: Call) -> Response:
         body = orjson.loads((await load(call, target)).body)
         body["status"] = {**body.get("status", {}), **change}
         try:
-            await call.state.ports.objects.replace(body, SYSTEM, part="status")
+            await call.state.ports.objects.replace(body, call.acting, part="status")
             break
         except Conflict:
             if attempt + 1 == ATTEMPTS:
@@ -113,10 +114,11 @@ async def _by_link(call: Call, secret: str) -> NewSession:
         raise Unauthenticated("this is no sign-in link")
     await call.state.local.user(user)
     metadata = session["metadata"]
-    if not await call.state.sessions.end(metadata["name"], metadata["uid"]):
+    if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
         raise Unauthenticated("the link has been used")
     await _note_sign_in(call, user)
-    return await call.state.sessions.make(user, "portal", seconds=call.state.context.terms.portal_session)
+    seconds = call.state.context.terms.portal_session
+    return await call.state.sessions.make(user, "portal", seconds=seconds, writer=call.acting)
 
 
 async def _note_sign_in(call: Call, user: str) -> None:
@@ -124,7 +126,7 @@ async def _note_sign_in(call: Call, user: str) -> None:
     with suppress(NotFound, Conflict):
         body = orjson.loads((await call.state.ports.objects.get(Key("User", "", user))).body)
         body["status"] = {**body.get("status", {}), "lastSignIn": rfc3339(call.state.context.clock.now())}
-        await call.state.ports.objects.replace(body, SYSTEM, part="status")
+        await call.state.ports.objects.replace(body, call.acting, part="status")
 
 
 async def _uid(call: Call, user: str) -> str:

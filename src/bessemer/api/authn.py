@@ -23,7 +23,7 @@ from bessemer.api.context import Credentials, Identity
 from bessemer.api.names import is_subdomain
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Cause, Conflict, Invalid, NotFound, Unauthenticated
-from bessemer.core.ports import Objects, Sealed, Writer
+from bessemer.core.ports import Objects, Scope, Sealed, Writer
 from bessemer.core.resource import API_VERSION, Key
 from bessemer.kinds.tenancy.session import session_labels
 
@@ -175,7 +175,7 @@ class Sessions:
         self._objects = objects
         self._clock = clock
 
-    async def make(self, user: str, purpose: str, *, seconds: float) -> NewSession:
+    async def make(self, user: str, purpose: str, *, seconds: float, writer: Writer = SYSTEM) -> NewSession:
         """``purpose`` is portal, cli or link."""
         secret = secrets.token_urlsafe(32)
         name = secrets.token_hex(8)
@@ -191,13 +191,20 @@ class Sessions:
                 "expiresAt": expires,
             },
         }
-        await self._objects.create(body, SYSTEM)
+        await self._objects.create(body, writer)
         return NewSession(f"{SESSION_PREFIX}{name}.{secret}", user, expires)
 
-    async def end(self, name: str, uid: str = "") -> bool:
+    async def end(self, name: str, uid: str = "", *, writer: Writer = SYSTEM) -> bool:
         """Whether it was there: of two who end one session, one is told so."""
         try:
-            await self._objects.delete(Key("Session", "", name), SYSTEM, uid=uid)
+            await self._objects.delete(Key("Session", "", name), writer, uid=uid)
         except (NotFound, Conflict):
             return False
         return True
+
+    async def end_others(self, user: str, *, keep: str, writer: Writer) -> None:
+        """End where the user is signed in, but for the session ``keep``; links stay."""
+        page = await self._objects.list(Scope(kind="Session", labels=session_labels(user)))
+        for stored in page.items:
+            if stored.key.name != keep and orjson.loads(stored.body)["spec"]["purpose"] != "link":
+                await self.end(stored.key.name, stored.uid, writer=writer)

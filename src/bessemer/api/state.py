@@ -112,6 +112,12 @@ class Call:
         """How the ports name the author of this request's writes."""
         return self.who.writer(self.request_id, self.credentials.source)
 
+    @property
+    def acting(self) -> Writer:
+        """The api as the author of what it writes for who asks, so that the trail says for whom."""
+        name = f"api for {self.identity.name}" if self.identity else "api"
+        return Writer("system", name, request_id=self.request_id, source=self.credentials.source)
+
     async def again(self) -> Identity | None:
         """Who asks, asked anew: None where that is nobody any more, or somebody else."""
         try:
