@@ -33,7 +33,7 @@ PENDING_MAX = 16_384
 COUNTER = select(counters.c.value).where(of(counters.c.name))
 SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
 
-_MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError)
+_MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
 """What a wrong operation raises: it fails alone, its neighbours in the group do not."""
 
 

@@ -25,6 +25,9 @@ from bessemer.drivers.qemu.protocol import MachineSpec
 from bessemer.drivers.qemu.traces import tail
 
 _ANSWER_SECONDS = 30.0
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+"""Nothing of the agent's own is for a guest that breaks out, and the words below are QEMU's in English."""
+
 _REASONS = (
     ("Cannot allocate memory", "OutOfMemory", "the host has no memory for the guest"),
     ('"write" lock', "DiskInUse", "another process uses the guest's disk"),
@@ -133,6 +136,7 @@ async def _run(spec: MachineSpec, home: Home, *, confinement: Confinement, enter
                 *confinement.words(spec, disk_bytes),
                 *command(spec, files),
                 cwd=home.path,
+                env=_ENVIRONMENT,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

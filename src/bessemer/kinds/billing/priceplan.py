@@ -57,10 +57,11 @@ async def finalize(ctx: Context, plan: PricePlan) -> Outcome:
     """Wait until no tenant is billed by it."""
     page = await ctx.objects.list(Scope(kind="Tenant"))
     tenants = [Tenant.load(stored.body) for stored in page.items]
-    users = [tenant.metadata.name for tenant in tenants if tenant.spec.price_plan == plan.metadata.name]
+    users = sum(tenant.spec.price_plan == plan.metadata.name for tenant in tenants)
     if not users:
         return Done()
-    message = f"tenants are billed by it: {', '.join(users[:5])}"
+    # Everybody reads plans: whose it is, is nobody else's to know.
+    message = f"{users} tenant{'s are' if users > 1 else ' is'} billed by it"
     status = plan.status.model_copy(update={"phase": "Terminating", "message": message})
     return Wait(reason="InUse", message=message, status=status, remedy="give these tenants another price plan")
 
