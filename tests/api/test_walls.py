@@ -214,7 +214,7 @@ async def test_a_log_that_says_nothing_yet_begins_and_is_let_go_of(s: Served) ->
             pass
         await admin.close()
         async with asyncio.timeout(5):
-            await ended.wait()
+            assert await ended.wait()
 
 
 # --- hosts and gateways that lie ----------------------------------------------------------------------------------
