@@ -174,6 +174,7 @@ async def test_a_watch_ends_once_its_reader_may_not_read() -> None:
             await clock.advance(31)
             await w.call("PATCH", f"{BASE}/tenants/acme", {"spec": {"members": []}}, media=MERGE)
             await clock.advance(31)
+            assert (await events.next())["object"]["reason"] == "Expired"
             assert await events.next() is None
 
 
@@ -188,6 +189,7 @@ async def test_a_watch_over_all_projects_ends_when_they_change() -> None:
             assert await events.names(1) == [("ADDED", "mine")]
             await w.create(f"{BASE}/projects", {"metadata": {"name": "acme--more"}, "spec": {}})
             await clock.advance(31)
+            assert (await events.next())["object"]["reason"] == "Expired"
             assert await events.next() is None
 
 

@@ -114,6 +114,8 @@ async def test_a_watch_ends_with_the_membership_that_it_was_made_by() -> None:
         path = f"{INSTANCES}?watch=1"
         async with w.watch(path, token=mia) as hers, w.watch(path, token=ann) as others, w.watch(path) as whole:
             await leave(w, "mia")
+            told = await hers.next()
+            assert (told["type"], told["object"]["code"]) == ("ERROR", 410)  # whoever lists again sees what is left
             assert await hers.next() is None
             await w.create(INSTANCES, instance("secret"))
             assert await others.names(1) == await whole.names(1) == [("ADDED", "secret")]

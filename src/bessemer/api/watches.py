@@ -1,7 +1,8 @@
 """Watches: one JSON object per line, for as long as the client, the server and the asker's rights last.
 
-A stream ends when the client goes, its time is up, the server stops, or who asks may not see this any more (looked at
-with each bookmark). History that is gone is told inside the stream (ERROR, 410 Expired), as every client expects.
+A stream ends when the client goes, its time is up, the server stops, or who asks may see something else now (looked at
+with each bookmark, and whenever the members of a tenant change). That, and history that is gone, is told inside the
+stream (ERROR, 410 Expired), as every client expects: it lists again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bessemer.api.errors import status_of
 from bessemer.api.media import Wanted
 from bessemer.api.query import ListOptions
 from bessemer.api.state import Call
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Bookmark
 from bessemer.core.resource import Change
 
@@ -55,7 +56,7 @@ class _Watch(Response):
         metrics.watches.labels(kind).inc()
         works = [self._produce(send), self._bookmark(send), _gone(receive), self._call.state.closing.wait()]
         if self._call.who.kind == "user":  # of the thousands that agents hold none depends on a membership
-            works.append(self._lapsed())
+            works.append(self._lapsed(send))
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=float(self._options.seconds) or None)
@@ -79,7 +80,7 @@ class _Watch(Response):
                 if line:
                     await _send(send, line)
         except BessemerError as error:
-            await _send(send, orjson.dumps({"type": "ERROR", "object": status_of(error)}) + b"\n")
+            await _send(send, _error(error))
         finally:
             await _close(events)
 
@@ -88,17 +89,25 @@ class _Watch(Response):
         clock, limits = self._call.state.context.clock, self._call.state.context.limits
         while True:
             await clock.sleep(limits.bookmark_seconds)
-            if not await self._still_allowed():
+            if await self._over(send):
                 return
             if self._options.bookmarks and self._wants.shape != "table" and self._revision:
                 await _send(send, self._bookmark_line(self._revision))
 
-    async def _lapsed(self) -> None:
+    async def _lapsed(self, send: Send) -> None:
         while True:
             await self._turn.wait()
             self._turn = self._call.state.directory.turn
-            if not await self._still_allowed():
+            if await self._over(send):
                 return
+
+    async def _over(self, send: Send) -> bool:
+        """Whether who asks may see something else now, or nothing: that is told, since a client that went on from here
+        would keep what it may not see any more, and miss what it may."""
+        if await self._still_allowed():
+            return False
+        await _send(send, _error(Expired("what may be seen here has changed: list again")))
+        return True
 
     async def _still_allowed(self) -> bool:
         who = await self._call.again()
@@ -154,6 +163,10 @@ class _Watch(Response):
         metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
         value = {"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": version, "metadata": metadata}}
         return orjson.dumps(value) + b"\n"
+
+
+def _error(error: BessemerError) -> bytes:
+    return orjson.dumps({"type": "ERROR", "object": status_of(error)}) + b"\n"
 
 
 async def _send(send: Send, line: bytes) -> None:
