@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
@@ -13,6 +14,8 @@ from typing import Any
 import structlog
 
 from bessemer.core.errors import BessemerError
+
+_LOOK_SECONDS = 1.0
 
 
 def set_up_logs() -> None:
@@ -40,6 +43,18 @@ def listen_for_the_end(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, _hung_up, stop)
+    if sys.stdout.isatty():
+        _look(stop)
+
+
+def _look(stop: asyncio.Event) -> None:
+    # A terminal that goes tells its session's leader alone, which may keep it to itself (``su``): so it is looked at.
+    terminal = select.poll()
+    terminal.register(sys.stdout, 0)
+    if terminal.poll(0):
+        _hung_up(stop)
+    else:
+        asyncio.get_running_loop().call_later(_LOOK_SECONDS, _look, stop)
 
 
 def _hung_up(stop: asyncio.Event) -> None:

@@ -125,9 +125,12 @@ class Road:
     async def _fleet_endpoint(self) -> None:
         if not self._stage.factory.settings.fake_hosts:
             return
-        with self._steps.step("Endpoint of 8 replicas × 8 GPUs on fake hosts, in a project of its own") as step:
-            await self._stage.factory.create(scene.fleet_endpoint())
-            key = Key("Endpoint", scene.SHOW, scene.FLEET_ENDPOINT)
+        replicas = min(8, self._stage.factory.settings.fake_hosts)
+        key = Key("Endpoint", scene.SHOW, scene.FLEET_ENDPOINT)
+        await self._stage.clear(key)
+        title = f"Endpoint of {replicas} replicas × 8 GPUs on fake hosts, in a project of its own"
+        with self._steps.step(title) as step:
+            await self._stage.factory.create(scene.fleet_endpoint(replicas))
             body = await self._stage.until(key, is_ready, step=step, seconds=120)
             step.note = f"{body['status']['readyReplicas']} replicas ready, all of them fake"
 

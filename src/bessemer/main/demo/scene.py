@@ -51,7 +51,7 @@ def endpoint() -> dict[str, Any]:
     return an_object("Endpoint", ENDPOINT, spec={"model": MODEL, "flavor": "serve-small"}, project=PROJECT)
 
 
-def fleet_endpoint() -> dict[str, Any]:
-    """Eight replicas of eight GPUs each: only fake hosts have those, and it says that it bears them."""
-    spec = {"model": MODEL, "flavor": "h100-8", "replicas": 8, "tolerations": [{"key": FAKE_TAINT}]}
+def fleet_endpoint(replicas: int) -> dict[str, Any]:
+    """Some replicas of eight GPUs each: only fake hosts have those, and it says that it bears them."""
+    spec = {"model": MODEL, "flavor": "h100-8", "replicas": replicas, "tolerations": [{"key": FAKE_TAINT}]}
     return an_object("Endpoint", FLEET_ENDPOINT, spec=spec, project=SHOW)
