@@ -48,6 +48,14 @@ async def test_a_part_is_found_by_its_marker(parts: Parts, command: Command) -> 
     assert await parts.find("api --state /elsewhere") == ()
 
 
+async def test_a_marker_is_no_beginning_of_another(parts: Parts, command: Command) -> None:
+    longer = Command(command.name, (*command.argv, "b"), f"{command.marker} b", command.log_path, env=command.env)
+    part = await parts.start(longer)
+    assert await parts.find(command.marker) == ()
+    assert await parts.find(longer.marker) == (part,)
+    await parts.stop(part)
+
+
 async def test_a_stopped_part_is_gone(parts: Parts, command: Command) -> None:
     part = await parts.start(command)
     await parts.stop(part)
