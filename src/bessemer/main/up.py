@@ -102,8 +102,8 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
         factory = Factory(paths, await chosen(paths, settings), steps=steps)
         try:
             if await unless(stop, factory.start()):
-                tell()
                 factory.say_addresses()
+                tell()
                 await stop.wait()
         finally:
             await factory.stop()
