@@ -30,7 +30,7 @@ test: $(STAMPS)/dev system-demo system-test ## All tests of CI, with the real gu
 	@$(PYTEST) -m "not long" --durations=10 $(ARGS)
 
 test-long: $(STAMPS)/dev system-demo system-test ## Soaks, failover and crash matrices in full
-	@$(PYTEST) -m long --durations=10 $(ARGS)
+	@HYPOTHESIS_PROFILE=default $(PYTEST) -m long --durations=10 $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
 	@failed=; \
