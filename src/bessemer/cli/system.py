@@ -59,7 +59,9 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
     @app.command("demo")
     def demo(
         state: StateOption = None,
-        fake_hosts: Annotated[int, typer.Option(min=0, max=20_000, help="Fake GPU hosts to look at.")] = 200,
+        fake_hosts: Annotated[
+            int, typer.Option(min=0, max=20_000, help="Fake GPU hosts to look at; never fewer than before.")
+        ] = 200,
         *,
         stay: Annotated[
             bool | None, typer.Option("--stay/--no-stay", help="Stay up until Ctrl-C; by default with a terminal.")

@@ -47,7 +47,9 @@ async def _run(paths: Paths, fake_hosts: int, *, stay: bool) -> int:
         await stop_all(paths)
         with held(paths):
             _room(paths)
-            settings = with_ports(load(paths, fake_hosts=fake_hosts), find_free=True)
+            # Replicas on a fake host that is never started again would wait for it for good: a fleet does not shrink.
+            fleet = max(fake_hosts, load(paths).fake_hosts)
+            settings = with_ports(load(paths, fake_hosts=fleet), find_free=True)
             ok = await _until_stopped(Road(Factory(paths, settings, steps=steps)), stop)
             if ok and stay and not stop.is_set():
                 console.print("\nIt stays up. Ctrl-C stops everything.")
