@@ -23,9 +23,9 @@ import orjson
 import pytest
 
 from bessemer.api import Limits, listen, make_app, serve, server_tls
-from bessemer.api.hosts import replica_secret
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import Key
+from bessemer.core.tokens import replica_secret
 from bessemer.core.units import MIB
 from bessemer.core.values import Allocation, ClaimSpec, Inventory, NumaNode, WorkloadRef
 from bessemer.drivers.guest.protocol import BuiltImage

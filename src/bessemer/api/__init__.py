@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bessemer.api.authn import Passwords, Sessions
     from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
     from bessemer.api.context import ApiContext, Identity, Limits, Ports, Terms
-    from bessemer.api.hosts import replica_secret
     from bessemer.api.listener import BoundedProtocol, listen, serve, server_tls
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "listen",
     "load_ca",
     "make_app",
-    "replica_secret",
     "serve",
     "server_tls",
 ]
@@ -60,7 +58,6 @@ _HOMES = MappingProxyType(
         "listen": "listener",
         "load_ca": "ca",
         "make_app": "app",
-        "replica_secret": "hosts",
         "serve": "listener",
         "server_tls": "listener",
     }

@@ -6,7 +6,6 @@ take one time. A sign-in link's Session is deleted by its exchange, so it is goo
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from contextlib import suppress
 from typing import Any
@@ -23,6 +22,7 @@ from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 from bessemer.core.resource import Key
+from bessemer.core.tokens import token_digest
 
 KEY_PREFIX = "bsk_"
 HINT_LENGTH = 12
@@ -92,7 +92,7 @@ async def key_token(call: Call) -> Response:
     """POST apikeys/NAME/token: a new secret, kept as its hash; the old one is worth nothing from now."""
     target = call.about
     token = KEY_PREFIX + secrets.token_urlsafe(32)
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = token_digest(token)
     created = rfc3339(call.state.context.clock.now())
     change = {"digest": digest, "hint": token[:HINT_LENGTH], "tokenCreated": created}
     for attempt in range(ATTEMPTS):

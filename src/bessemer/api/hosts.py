@@ -29,6 +29,7 @@ from bessemer.api.state import Call, answer, first_of
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux
+from bessemer.core.tokens import replica_secret
 from bessemer.core.values import door_name
 
 TOKEN = "join"
@@ -98,11 +99,6 @@ async def claim_secrets(call: Call) -> Response:
     workload = orjson.loads(claim.body)["spec"]["workload"]["kind"]
     held = {REPLICA_SECRET: replica_secret(call.state.context.gateway_key, claim.uid)} if workload == "Endpoint" else {}
     return answer({"secrets": held}, headers={"Cache-Control": "no-store"})
-
-
-def replica_secret(gateway_key: bytes, claim_uid: str) -> str:
-    """What the gateway shows a replica: HMAC-SHA256(gateway key, claim uid), hexadecimal."""
-    return hmac.new(gateway_key, claim_uid.encode(), hashlib.sha256).hexdigest()
 
 
 async def stream(call: Call) -> None:

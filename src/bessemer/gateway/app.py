@@ -7,8 +7,6 @@ metered and the stream ends. Usage is written to the spool before the answer's l
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +18,7 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
+from bessemer.core.tokens import replica_secret
 from bessemer.core.values import UsageRecord, door_name
 from bessemer.gateway import errors, request, upstream
 from bessemer.gateway.errors import Refused
@@ -183,7 +182,7 @@ class Gateway:
             replica = work.endpoint.choose(self._facts.clock.monotonic(), tried=tried)
             if replica is None:
                 break
-            secret = hmac.new(self._facts.secret, replica.claim_uid.encode(), hashlib.sha256).hexdigest()
+            secret = replica_secret(self._facts.secret, replica.claim_uid)
             ask = upstream.Ask(work.route, work.wanted.body, secret, work.id, door_name(replica.host))
             answer: upstream.Answer | None = None
             replica.busy += 1

@@ -5,7 +5,6 @@ Fed by `follow` from committed changes, read by each request. One event loop own
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import orjson
 
 from bessemer.core.clock import epoch
 from bessemer.core.resource import Change
+from bessemer.core.tokens import token_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,6 @@ class EndpointEntry:
         return min(rested or candidates, key=lambda r: (r.busy, r.claim_uid), default=None)
 
 
-def digest_of(token: str) -> str:
-    """SHA-256 of a bearer, as ApiKey.status holds it."""
-    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
-
-
 class Tables:
     """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
 
@@ -80,7 +75,7 @@ class Tables:
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
-        return self.keys.get(digest_of(token))
+        return self.keys.get(token_digest(token))
 
     def apply(self, change: Change) -> None:
         """Take one change of an ApiKey, an Endpoint or a Claim."""

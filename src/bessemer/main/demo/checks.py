@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import io
 import json
 import runpy
@@ -18,6 +16,7 @@ import openai
 
 import bessemer
 from bessemer.core.errors import DriverError
+from bessemer.core.tokens import replica_secret
 from bessemer.drivers.llamacpp.protocol import EngineMetrics
 from bessemer.main import identities
 from bessemer.main.hostdrivers import local_drivers
@@ -47,7 +46,7 @@ async def process_of(paths: Paths, claim: Mapping[str, Any]) -> int:
 async def counters(paths: Paths, claim_uid: str) -> EngineMetrics:
     """The engine's own counters, asked at its door with the replica's secret."""
     key = identities.key_of(paths, identities.GATEWAY_KEY)
-    secret = hmac.new(key, claim_uid.encode(), hashlib.sha256).hexdigest()
+    secret = replica_secret(key, claim_uid)
     return await local_drivers(paths.agent).engine.metrics(claim_uid, secret)
 
 
