@@ -206,6 +206,26 @@ async def test_retire_marks_once(store: Store) -> None:
     assert await store.capacity.retire(taken.key, CONTROLLER) == first
 
 
+async def test_a_word_for_an_earlier_claim_of_the_name_changes_nothing(store: Store) -> None:
+    """Its writer was held up on the way; the name is another's by now, and that one runs."""
+    await store.capacity.declare("h1", inventory())
+    key, spec, metadata = claim("a", devices=("gpu-0",))
+    (first,) = await store.capacity.take([(key, spec, metadata)], CONTROLLER)
+    await store.capacity.release(key, CONTROLLER, fenced=True, uid=first.uid)
+    (second,) = await store.capacity.take([(key, spec, metadata)], CONTROLLER)
+    await store.capacity.release(key, CONTROLLER, fenced=True, uid=first.uid)
+    for late in (
+        store.capacity.retire(key, CONTROLLER, uid=first.uid),
+        store.capacity.amend(key, {"running": False}, CONTROLLER, uid=first.uid),
+    ):
+        with pytest.raises(Conflict, match="another one by now"):
+            await late
+    assert await store.objects.get(second.key) == second
+    assert (await holders(store))["gpu-0"] == second.uid
+    await store.capacity.release(key, CONTROLLER, fenced=True, uid=second.uid)
+    assert (await holders(store))["gpu-0"] == ""
+
+
 async def test_a_claimed_device_that_vanishes_is_lost_and_may_come_back(store: Store) -> None:
     await store.capacity.declare("h1", inventory(gpus=2))
     (taken,) = await store.capacity.take([claim("a", devices=("gpu-1",))], CONTROLLER)

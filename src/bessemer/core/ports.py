@@ -134,17 +134,23 @@ class Capacity(Protocol):
         QuotaExceeded, Taken."""
         ...
 
-    async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer) -> Stored:
-        """New intent on the same hardware; generation + 1, or nothing where the intent is equal. Raises NotFound."""
+    # ``uid`` is the Claim's whose body was read: names come again, and a call that was held up on its way must not
+    # reach the next of that name.
+
+    async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer, *, uid: str = "") -> Stored:
+        """New intent on the same hardware; generation + 1, or nothing where the intent is equal. Raises NotFound,
+        Conflict where another has the name."""
         ...
 
-    async def retire(self, key: Key, writer: Writer) -> Stored:
-        """Ask for the end: sets deletionTimestamp. Harmless when repeated. Raises NotFound."""
+    async def retire(self, key: Key, writer: Writer, *, uid: str = "") -> Stored:
+        """Ask for the end: sets deletionTimestamp. Harmless when repeated. Raises NotFound, Conflict where another has
+        the name."""
         ...
 
-    async def release(self, key: Key, writer: Writer, *, fenced: bool = False) -> None:
+    async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:
         """Free the hardware, close the interval, remove the Claim. Raises Conflict unless the agent reported Gone or
-        ``fenced`` says that the host cannot run it any more. Harmless when repeated."""
+        ``fenced`` says that the host cannot run it any more. Harmless when repeated, and where another has the
+        name."""
         ...
 
     async def set_quota(self, scope: str, quota: Quota) -> None:
@@ -204,10 +210,16 @@ class Ledger(Protocol):
         gap."""
         ...
 
-    async def entries(
-        self, *, project: str | None = None, tenant: str | None = None, before: int | None = None
-    ) -> Sequence[LedgerEntry]:
-        """Every row in order, with ``at`` below ``before``."""
+    def window(
+        self, *, start: int, end: int, project_uid: str = "", tenant_uid: str = ""
+    ) -> AsyncIterator[LedgerEntry]:
+        """What is needed to account for ``[start, end)`` of a project or of a tenant, a few rows at a time: every
+        correction, in order; then the rows of each claim that was alive in the time, from its open row on, claim by
+        claim; then tokens. Nothing else with ``at`` from ``end`` on."""
+        ...
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        """Every row of everybody in order: for small ledgers and for checks."""
         ...
 
     async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:

@@ -120,10 +120,10 @@ async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:
 async def let_go(ctx: Context, claim: Claim, *, host: HostView) -> str:
     """One step towards the claim's end. "" when it is released, else what it waits for."""
     if claim.status.phase == "Gone" or host.fenced:
-        await ctx.capacity.release(claim.key, CONTROLLER, fenced=host.fenced)
+        await ctx.capacity.release(claim.key, CONTROLLER, fenced=host.fenced, uid=claim.uid)
         return ""
     if not claim.deleting:
-        await ctx.capacity.retire(claim.key, CONTROLLER)
+        await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid)
     if not host.reachable:
         return f"{host.message}; what {claim.metadata.name} holds is given back when it is heard of again, or fenced"
     trouble = f" ({claim.status.message})" if claim.status.message and claim.deleting else ""

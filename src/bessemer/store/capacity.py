@@ -23,7 +23,7 @@ from bessemer.store.kinds import CLAIM, StoreKind
 from bessemer.store.objects import require_owners
 from bessemer.store.quota import set_bounds
 from bessemer.store.reader import Reader
-from bessemer.store.rows import find, load, save
+from bessemer.store.rows import Row, find, load, save
 from bessemer.store.schema import objects, of
 from bessemer.store.writer import Committer, Tx
 
@@ -66,24 +66,24 @@ class CapacityTable:
             lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer) for claim in wanted]
         )
 
-    async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer) -> Stored:
-        """New intent on the same hardware. Raises NotFound; changes nothing of a Claim that is to end."""
+    async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer, *, uid: str = "") -> Stored:
+        """New intent on the same hardware. Raises NotFound, Conflict; changes nothing of a Claim that is to end."""
         rules.may_take(writer)
         said = documents.settled({"metadata": {}, "spec": {"intent": intent}})["spec"]["intent"]
-        return await self._committer.submit(lambda tx: _amend(tx, _claim(key), intent=said, writer=writer))
+        return await self._committer.submit(lambda tx: _amend(tx, _own(tx, key, uid), intent=said, writer=writer))
 
-    async def retire(self, key: Key, writer: Writer) -> Stored:
-        """Ask for the end. Raises NotFound."""
+    async def retire(self, key: Key, writer: Writer, *, uid: str = "") -> Stored:
+        """Ask for the end. Raises NotFound, Conflict."""
         rules.may_take(writer)
         return await self._committer.submit(
-            lambda tx: mark(tx, load(tx, _claim(key)), writer=writer, verb="retire").stored()
+            lambda tx: mark(tx, _own(tx, key, uid), writer=writer, verb="retire").stored()
         )
 
-    async def release(self, key: Key, writer: Writer, *, fenced: bool = False) -> None:
+    async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:
         """Free the hardware, close the interval, remove the Claim. Raises Conflict unless it is Gone or fenced."""
         rules.may_take(writer)
         await self._committer.submit(
-            lambda tx: _release(tx, _claim(key), kinds=self._kinds, writer=writer, fenced=fenced)
+            lambda tx: _release(tx, _there(tx, key, uid), kinds=self._kinds, writer=writer, fenced=fenced)
         )
 
     async def set_quota(self, scope: str, quota: Quota) -> None:
@@ -115,6 +115,20 @@ class CapacityTable:
 
 def _claim(key: Key) -> Key:
     return key._replace(kind=CLAIM)
+
+
+def _there(tx: Tx, key: Key, uid: str) -> Row | None:
+    """The Claim, unless it is gone, or the name is another's by now."""
+    row = find(tx, _claim(key))
+    return row if row is not None and uid in ("", row.uid) else None
+
+
+def _own(tx: Tx, key: Key, uid: str) -> Row:
+    """The Claim. Raises NotFound, and Conflict where the name is another's by now."""
+    row = load(tx, _claim(key))
+    if uid not in ("", row.uid):
+        raise Conflict(f"{row.key} is another one by now")
+    return row
 
 
 def _withdraw(tx: Tx, host: str) -> None:
@@ -150,26 +164,24 @@ def _amounts(spec: ClaimSpec, models: Counter[str]) -> dict[str, int]:
     return amounts | {"devices/*": models.total()}
 
 
-def _amend(tx: Tx, key: Key, *, intent: Document, writer: Writer) -> Stored:
-    row = load(tx, key)
+def _amend(tx: Tx, row: Row, *, intent: Document, writer: Writer) -> Stored:
     document = row.document()
     if document["spec"].get("intent", {}) == intent or documents.deleting(document):
         return row.stored()
     document["spec"] = {**document["spec"], "intent": intent}
     document["metadata"]["generation"] += 1
-    audit.append(tx, writer, verb="amend", key=key, uid=row.uid)
+    audit.append(tx, writer, verb="amend", key=row.key, uid=row.uid)
     return save(tx, document, before=row).stored()
 
 
-def _release(tx: Tx, key: Key, *, kinds: Mapping[str, StoreKind], writer: Writer, fenced: bool) -> None:
-    row = find(tx, key)
+def _release(tx: Tx, row: Row | None, *, kinds: Mapping[str, StoreKind], writer: Writer, fenced: bool) -> None:
     if row is None:
         return
     document = row.document()
     if not fenced and document.get("status", {}).get("phase") != "Gone":
-        raise Conflict(f"{key} is not gone from host {row.host}: its agent has not said so")
+        raise Conflict(f"{row.key} is not gone from host {row.host}: its agent has not said so")
     spec = ClaimSpec.model_validate(document["spec"])
     models = hardware.free(tx, spec, uid=row.uid)
-    quota.give(tx, key.namespace, tenant=spec.tenant, amounts=_amounts(spec, models))
+    quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=_amounts(spec, models))
     ledger.close_interval(tx, row.uid)
     finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")

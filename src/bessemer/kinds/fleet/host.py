@@ -194,7 +194,7 @@ async def _fenced(ctx: Context, status: HostStatus, *, name: str) -> Outcome:
 
 async def _give_away(ctx: Context, name: str) -> None:
     for stored in await claims_on(ctx, name):
-        await ctx.capacity.release(stored.key, CONTROLLER, fenced=True)
+        await ctx.capacity.release(stored.key, CONTROLLER, fenced=True, uid=stored.uid)
 
 
 # --- report -----------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ async def _amended(ctx: Context, instance: Instance, *, claim: Claim) -> Claim:
     wanted = intent.model_copy(update=update)
     if wanted == intent:
         return claim
-    stored = await ctx.capacity.amend(claim.key, wanted.dump(), CONTROLLER)
+    stored = await ctx.capacity.amend(claim.key, wanted.dump(), CONTROLLER, uid=claim.uid)
     return Claim.load(stored.body)
 
 
