@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.clock import FakeClock
+from bessemer.core.clock import FakeClock, rfc3339
 from bessemer.core.errors import Conflict, DriverError, Unavailable
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Wait
 from bessemer.loop import work
@@ -417,6 +417,24 @@ async def test_work_that_outlives_its_lease_is_dropped(run):
     await bench.idle()
     assert shelf.writes == []
     assert bench.metric("reconcile_seconds_count", kind="Pot", outcome="Fenced") == 1
+
+
+async def test_who_takes_over_again_does_not_measure_from_the_first_time(run):
+    """Meanwhile the object may have been elsewhere and come back into the phase that it was in then."""
+    clock, shelf = FakeClock(), Shelf()
+    leases = OneLease(clock)
+    kind = pots(Calls(Wait(reason="W", message="m", again=5.0)), deadlines={"Pending": 60.0})
+    bench = await run(kind, shelf=shelf, clock=clock, leases=leases, holder="one")
+    shelf.put(A)
+    await bench.advance(10)
+    leases.holders["loop/Pot"] = ("two", clock.now() + 50)
+    await bench.advance(40)
+    shelf.bodies[A]["status"]["phaseSince"] = rfc3339(clock.now())
+    await bench.advance(30)
+    assert bench.metric("lease_held", kind="Pot") == 1
+    assert shelf.status(A).condition("Stuck") is None
+    await bench.advance(35)
+    assert shelf.status(A).condition("Stuck").status == "True"
 
 
 async def test_a_lease_store_that_is_away_ends_the_work_when_the_lease_runs_out(run):

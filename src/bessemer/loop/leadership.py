@@ -34,12 +34,14 @@ class Leadership:
         clock: Clock,
         metrics: Mapping[str, KindMetrics],
         gained: Callable[[str], None],
+        seconds: float = LEASE_SECONDS,
     ) -> None:
         self._leases = leases
         self._holder = holder
         self._clock = clock
         self._metrics = metrics
         self._gained = gained
+        self._seconds = seconds
         self._held: dict[str, tuple[int, float]] = {}
         self._asked = asyncio.Event()
 
@@ -55,7 +57,7 @@ class Leadership:
     async def run(self) -> None:
         """Acquire and renew, for ever; a third of a lease's time between two attempts."""
         while await self._round():
-            await self._clock.sleep(LEASE_SECONDS / 3)
+            await self._clock.sleep(self._seconds / 3)
 
     async def release(self) -> None:
         """Let go of what is held, so that another loop need not wait for it to run out."""
@@ -77,7 +79,7 @@ class Leadership:
         asked = self._clock.monotonic()
         before = self.fence(kind)
         try:
-            lease = await self._leases.acquire(f"loop/{kind}", self._holder, LEASE_SECONDS)
+            lease = await self._leases.acquire(f"loop/{kind}", self._holder, self._seconds)
         except BessemerError as error:
             # What is held stays held until its time is over: the store may be back before that.
             log.warning("lease not renewed", kind=kind, error=str(error))
@@ -86,7 +88,7 @@ class Leadership:
         if lease is None:
             self._held.pop(kind, None)
         else:
-            until = math.inf if math.isinf(lease.expires_at) else asked + LEASE_SECONDS
+            until = math.inf if math.isinf(lease.expires_at) else asked + self._seconds
             self._held[kind] = (lease.fence, until)
         self._metrics[kind].lease.set(0 if lease is None else 1)
         if lease is not None and lease.fence != before:

@@ -18,7 +18,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.ports import Events, Leases, Writer
 from bessemer.core.resource import Change, Key, Kind
 from bessemer.loop.feed import Feed, Watchable
-from bessemer.loop.leadership import Leadership
+from bessemer.loop.leadership import LEASE_SECONDS, Leadership
 from bessemer.loop.metrics import Metrics
 from bessemer.loop.queue import Queue
 from bessemer.loop.work import Access, Work
@@ -41,7 +41,8 @@ class Loop(Generic[C]):
 
     A kind without ``reconcile`` and ``finalize`` is skipped. ``metrics`` may be shared by several loops of a process;
     ``holder`` tells this loop from others that compete for its leases; where none can (one process owns the store), a
-    name that outlives the process takes its leases back at once after a crash.
+    name that outlives the process takes its leases back at once after a crash. ``lease_seconds`` is how long a kind
+    waits after the loop that led it has vanished.
     """
 
     kinds: Sequence[Kind[C, Any]]
@@ -55,6 +56,7 @@ class Loop(Generic[C]):
     metrics: Metrics | None = None
     workers: int = 16
     holder: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    lease_seconds: float = LEASE_SECONDS
     jitter: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
@@ -65,7 +67,12 @@ class Loop(Generic[C]):
         self._children = children
         self._queue = Queue(self.clock, children)
         self._leadership = Leadership(
-            self.leases, holder=self.holder, clock=self.clock, metrics=children, gained=self._gained
+            self.leases,
+            holder=self.holder,
+            clock=self.clock,
+            metrics=children,
+            gained=self._lead,
+            seconds=self.lease_seconds,
         )
         self._work: Work[C] = Work(
             kinds=driven,
@@ -205,12 +212,17 @@ class Loop(Generic[C]):
                 if kind.name == source:
                     self._metrics.relists.labels(source).inc()
                 if source in kind.wakes:
-                    self._gained(kind.name)
+                    self._wake_all(kind.name)
         self._unsynced.discard(source)
         if not self._unsynced:
             self._synced.set()
 
-    def _gained(self, kind: str) -> None:
-        """The kind is ours now, or everything of it may have changed: look at all of it."""
+    def _lead(self, kind: str) -> None:
+        """The kind is ours now."""
+        self._work.take_over(kind)
+        self._wake_all(kind)
+
+    def _wake_all(self, kind: str) -> None:
+        """Everything of the kind may have changed."""
         for key in self._names[kind]:
             self._queue.add(key)

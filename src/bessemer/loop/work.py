@@ -75,6 +75,9 @@ class Phases:
     def forget(self, key: Key) -> None:
         self._since.pop(key, None)
 
+    def forget_all(self, kind: str) -> None:
+        self._since = {key: known for key, known in self._since.items() if key.kind != kind}
+
 
 @dataclass(eq=False, kw_only=True)
 class Work(Generic[C]):
@@ -112,6 +115,10 @@ class Work(Generic[C]):
         self._phases.forget(key)
         self.queue.forget(key)
         self._note_stuck(key, stuck=False)
+
+    def take_over(self, kind: str) -> None:
+        """Another loop may have worked on the kind since: what was measured before that is no measure any more."""
+        self._phases.forget_all(kind)
 
     async def turn(self, key: Key) -> None:
         """One turn. It raises nothing but cancellation."""
