@@ -10,7 +10,8 @@ import pytest
 from bessemer.api.ca import Peer
 from bessemer.api.routes import ROUTES, Rule
 from bessemer.api.shown import Resources
-from bessemer.core.resource import GROUP, VERSION
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import GROUP, VERSION, Key
 from bessemer.kinds import KINDS
 from tests.api.world import ADMIN, BASE, GATEWAY, World, instance, named, tenant
 
@@ -244,6 +245,69 @@ async def test_the_gateway_reads_keys_and_endpoints_and_nothing_else(w: World) -
     for plural, code in (("apikeys", 200), ("endpoints", 200), ("claims", 200), ("instances", 403), ("users", 403)):
         assert (await w.call("GET", f"{BASE}/{plural}", peer=GATEWAY)).code == code, plural
     assert (await w.call("POST", f"{BASE}/namespaces/acme--lab/apikeys", named("k"), peer=GATEWAY)).code in (403, 404)
+
+
+async def test_the_gateway_reads_the_claims_of_endpoints_alone(w: World) -> None:
+    await w.host("h")
+    lab = f"{BASE}/namespaces/acme--lab"
+    await w.create(f"{lab}/instances", instance("vm"))
+    await w.create(f"{lab}/endpoints", named("chat", model="m", flavor="f"))
+    await w.claim("vm", "h", "acme--lab", nonce="not yours")
+    async with w.watch(f"{BASE}/claims?watch=1", peer=GATEWAY) as events:
+        await w.claim("chat", "h", "acme--lab", kind="Endpoint")
+        assert await events.names(1) == [("ADDED", "endpoint-chat-0")]
+        stored = await w.store.objects.get(Key("Claim", "acme--lab", "instance-vm-0"))
+        await w.store.capacity.retire(stored.key, CONTROLLER)
+        await w.store.capacity.retire(Key("Claim", "acme--lab", "endpoint-chat-0"), CONTROLLER)
+        assert await events.names(1) == [("MODIFIED", "endpoint-chat-0")]
+    asked = "labelSelector=bessemer.dev/workload-kind"
+    for path in (f"{BASE}/claims", f"{lab}/claims", f"{lab}/claims?limit=5", f"{lab}/claims?{asked}=Endpoint"):
+        reply = await w.call("GET", path, peer=GATEWAY)
+        assert [i["metadata"]["name"] for i in reply.json["items"]] == ["endpoint-chat-0"], path
+    for query in (f"{asked}=Instance", f"{asked}%20in%20(Instance)", f"{asked}!=Endpoint", "fieldSelector=spec.host=x"):
+        assert (await w.call("GET", f"{BASE}/claims?{query}", peer=GATEWAY)).json["items"] == [], query
+    for name, code in (("endpoint-chat-0", 200), ("instance-vm-0", 404), ("none", 404)):
+        for part in ("", "/status"):
+            assert (await w.call("GET", f"{lab}/claims/{name}{part}", peer=GATEWAY)).code == code, name
+
+
+async def test_a_tenant_sees_the_price_plan_by_which_it_is_billed(w: World) -> None:
+    plans, media = f"{BASE}/priceplans", "application/merge-patch+json"
+    for name in ("standard", "research", "secret-discount"):
+        await w.create(plans, named(name))
+    await w.call("PATCH", f"{BASE}/tenants/other", {"spec": {"pricePlan": "research"}}, media=media)
+    seen = {"rob": ["standard"], "ann": ["standard"], "eve": ["research"], "new": []}
+    for user, names in seen.items():
+        token = await w.login(user)
+        for query in ("", "?limit=1", "?fieldSelector=metadata.name!=x"):
+            listed = await w.call("GET", plans + query, token=token)
+            assert (listed.code, [i["metadata"]["name"] for i in listed.json["items"]]) == (200, names), user
+        for name in ("standard", "research", "secret-discount", "none"):
+            code = 200 if name in names else 404
+            assert (await w.call("GET", f"{plans}/{name}", token=token)).code == code, (user, name)
+            for method in ("PATCH", "DELETE"):
+                reply = await w.call(
+                    method, f"{plans}/{name}", {} if method == "PATCH" else None, token=token, media=media
+                )
+                assert reply.code == (403 if name in names else 404), (user, name, method)
+        for name in ("secret-discount", "another"):
+            assert (await w.call("POST", plans, named(name), token=token)).code == 403
+    assert len((await w.call("GET", plans)).json["items"]) == 3
+
+
+async def test_a_watch_of_price_plans_ends_when_another_applies(w: World) -> None:
+    plans = f"{BASE}/priceplans"
+    await w.create(plans, named("standard"))
+    eve = await w.login("eve")
+    async with w.watch(f"{plans}?watch=1", token=eve) as events:
+        assert await events.names(1) == [("ADDED", "standard")]
+        change = {"spec": {"pricePlan": "research"}}
+        await w.call("PATCH", f"{BASE}/tenants/other", change, media="application/merge-patch+json")
+        await w.create(plans, named("research"))
+        told = await events.next()
+        while told["type"] == "BOOKMARK":
+            told = await events.next()
+        assert (told["type"], told["object"]["code"]) == ("ERROR", 410)
 
 
 async def test_what_is_refused_is_audited(w: World) -> None:

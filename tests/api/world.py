@@ -21,6 +21,7 @@ from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
 from bessemer.core.values import Inventory
 from bessemer.kinds import KINDS
+from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
 from bessemer.store import Store, open_store, store_kinds
 
 BASE = f"/apis/{GROUP}/{VERSION}"
@@ -139,19 +140,21 @@ class World:
         await self.store.objects.replace(joined, CONTROLLER, part="status")
         return agent
 
-    async def claim(self, name: str, host: str, project: str, **intent: Any) -> Stored:
-        """A Claim of an Instance on a host, straight through the port."""
+    async def claim(self, name: str, host: str, project: str, *, kind: str = "Instance", **intent: Any) -> Stored:
+        """A Claim of a workload on a host, straight through the port."""
         await self.store.capacity.declare(host, Inventory())
         from bessemer.core.values import ClaimSpec, WorkloadRef
 
-        owner = await self.store.objects.get(Key("Instance", project, name))
+        owner = await self.store.objects.get(Key(kind, project, name))
         spec = ClaimSpec(
             host=host,
             tenant=project.partition("--")[0],
-            workload=WorkloadRef(kind="Instance", name=name, uid=owner.uid),
+            workload=WorkloadRef(kind=kind, name=name, uid=owner.uid),
             intent=intent,
         )
-        taken = await self.store.capacity.take([(Key("Claim", project, f"instance-{name}-0"), spec, {})], CONTROLLER)
+        key = Key("Claim", project, f"{kind.lower()}-{name}-0")
+        labels = {LABEL_KIND: kind, LABEL_NAME: name}
+        taken = await self.store.capacity.take([(key, spec, {"labels": labels})], CONTROLLER)
         return taken[0]
 
     async def login(self, user: str) -> str:

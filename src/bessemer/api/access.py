@@ -2,13 +2,14 @@
 
 Roles build on one another (a tenant-admin may what a member may, who may what a reader may). What an asker may not even
 read is not found; what is readable and not writable is forbidden. An agent sees its Host and its host's Claims, nothing
-else. A list over all projects shows those that the asker may read, and says nothing of the rest.
+else; the gateway of the Claims those of Endpoints. A PricePlan is there for the tenants that are billed by it. A list
+over all projects shows those that the asker may read, and says nothing of the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import orjson
@@ -21,6 +22,7 @@ from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Key, Role, Verb
 from bessemer.kinds.tenancy.project import tenant_of
+from bessemer.kinds.workload import LABEL_KIND
 
 _BELOW: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
@@ -30,7 +32,9 @@ _BELOW: Mapping[str, frozenset[Role]] = MappingProxyType(
     }
 )
 _ADMIN = frozenset[Role](["admin", "tenant-admin", "member", "reader", "anyone"])
-_TENANT_WIDE = frozenset(["Tenant", "Project"])
+_TENANT_WIDE = frozenset(["Tenant", "Project", "PricePlan"])
+_SERVED = "Endpoint"
+"""Whose Claims the gateway reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +84,17 @@ class Access:
         return _BELOW.get(role, frozenset[Role]()) | {"anyone"}
 
     def may(self, who: Identity, verb: Verb, *, on: Target) -> bool:
-        """By the kind's row of rights alone; see `require` for what an agent's objects are."""
+        """By the kind's row of rights alone; see `require` for what an agent's objects are, and the gateway's."""
         if verb not in on.resource.verbs:
             return False
-        rights = on.resource.source.rights
-        return any(verb in rights.get(role, ()) for role in self.roles(who, on.tenant))
+        if on.resource.stored == "PricePlan" and on.name and who.kind == "user":
+            tenants = [t for t in self._directory.tenants(who.name) if self._directory.plan(t) == on.name]
+            return any(self._may_in(who, verb, on=on, tenant=tenant) for tenant in (*tenants, ""))
+        return self._may_in(who, verb, on=on, tenant=on.tenant)
 
     async def require(self, who: Identity, verb: Verb, *, on: Target) -> None:
         """One object, or a collection's create. Raises NotFound where it may not be read, Forbidden else."""
-        readable = self.may(who, "get", on=on) and await self._on_host(who, on)
+        readable = self.may(who, "get", on=on) and await self._within(who, on)
         if readable and self.may(who, verb, on=on):
             return
         if on.name and not readable:
@@ -109,15 +115,17 @@ class Access:
                 if not self.sees_project(who, on.namespace):
                     raise NotFound(f'namespaces "{on.namespace}" not found')
                 raise forbidden(who, verb, on=on)
-            return Scope(kind=kind, namespace=namespace)
+            return self._whole(who, Scope(kind=kind, namespace=namespace))
         if self.may(who, verb, on=on):
-            return Scope(kind=kind)
+            return self._whole(who, Scope(kind=kind))
         mine = self._directory.tenants(who.name) if who.kind == "user" else ()
         tenants = [t for t in mine if self._may_in(who, verb, on=on, tenant=t)]
         if not tenants and not (who.kind == "user" and self._any_tenant(verb, resource)):
             raise forbidden(who, verb, on=on)
         if kind == "Tenant":
             return Scope(kind=kind, names=frozenset(tenants))
+        if kind == "PricePlan":
+            return Scope(kind=kind, names=frozenset(map(self._directory.plan, tenants)))
         projects = frozenset(p for t in tenants for p in self._directory.projects(t))
         return Scope(kind=kind, names=projects) if kind == "Project" else Scope(kind=kind, namespaces=projects)
 
@@ -132,6 +140,11 @@ class Access:
     def _may_in(self, who: Identity, verb: Verb, *, on: Target, tenant: str) -> bool:
         rights = on.resource.source.rights
         return any(verb in rights.get(role, ()) for role in self.roles(who, tenant))
+
+    def _whole(self, who: Identity, scope: Scope) -> Scope:
+        """What is a whole collection to who asks."""
+        served = who.kind == "gateway" and scope.kind == "Claim"
+        return replace(scope, labels={LABEL_KIND: _SERVED}) if served else scope
 
     def _any_tenant(self, verb: Verb, resource: Shown) -> bool:
         """Whether the kind is one that members list: then somebody without a tenant sees an empty list."""
@@ -149,18 +162,22 @@ class Access:
             return Scope(kind=kind, namespace=on.namespace or None, host=who.name)
         raise forbidden(who, verb, on=on)
 
-    async def _on_host(self, who: Identity, on: Target) -> bool:
-        """For an agent: whether a named object is its own. Everybody else is not asked."""
-        if who.kind != "agent":
+    async def _within(self, who: Identity, on: Target) -> bool:
+        """Whether a named object is an agent's own, or one that the gateway serves from. Nobody else is asked."""
+        claim = on.resource.kind == "Claim" and bool(on.name)
+        if who.kind not in ("agent", "gateway") or (who.kind == "gateway" and not claim):
             return True
         if on.resource.kind == "Host":
             return on.name == who.name
-        if on.resource.kind != "Claim" or not on.name:
+        if not claim:
             return False
         try:
-            return (await self._objects.get(on.key)).host == who.name
+            found = await self._objects.get(on.key)
         except NotFound:
             return False
+        if who.kind == "agent":
+            return found.host == who.name
+        return bool(orjson.loads(found.body)["spec"]["workload"]["kind"] == _SERVED)
 
 
 def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:

@@ -1,4 +1,4 @@
-"""Who belongs to which tenant, and which projects there are: kept in memory by two watches.
+"""Who belongs to which tenant, what a tenant may and pays by, and which projects there are: in memory, by two watches.
 
 A write through this process waits until the directory has seen it (`reach`), so that whoever made a tenant may use it
 at once; another replica's write arrives with its watch. It decides nothing: see `api.access`.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import structlog
@@ -24,13 +26,22 @@ KINDS = ("Tenant", "Project")
 REACH_SECONDS_MAX = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Tenant:
+    """What decides here: roles by user, the price plan's name, the keys of the taints that its workloads may bear."""
+
+    members: Mapping[str, str]
+    plan: str
+    bearable: frozenset[str]
+
+
 class Directory:
     """Run it with `run`; read it after `ready`."""
 
     def __init__(self, objects: Objects, clock: Clock) -> None:
         self._objects = objects
         self._clock = clock
-        self._members: dict[str, dict[str, str]] = {}
+        self._tenants: dict[str, _Tenant] = {}
         self._projects: dict[str, set[str]] = {}
         self._revisions = dict.fromkeys(KINDS, 0)
         self._moved = asyncio.Event()
@@ -52,11 +63,22 @@ class Directory:
 
     def tenants(self, user: str) -> Mapping[str, str]:
         """Tenant → role of everywhere that the user is a member."""
-        return {tenant: members[user] for tenant, members in self._members.items() if user in members}
+        return {name: tenant.members[user] for name, tenant in self._tenants.items() if user in tenant.members}
 
     def role(self, user: str, tenant: str) -> str:
         """The user's role in the tenant, or ""."""
-        return self._members.get(tenant, {}).get(user, "")
+        known = self._tenants.get(tenant)
+        return known.members.get(user, "") if known else ""
+
+    def plan(self, tenant: str) -> str:
+        """The name of the PricePlan by which the tenant is billed, or ""."""
+        known = self._tenants.get(tenant)
+        return known.plan if known else ""
+
+    def bearable(self, tenant: str) -> frozenset[str]:
+        """Keys of the taints that the tenant's workloads may bear."""
+        known = self._tenants.get(tenant)
+        return known.bearable if known else frozenset()
 
     def projects(self, tenant: str) -> frozenset[str]:
         """The names of the tenant's projects."""
@@ -68,7 +90,7 @@ class Directory:
 
     @property
     def turn(self) -> asyncio.Event:
-        """Is set when the members of a tenant change next."""
+        """Is set when the members or the plan of a tenant change next."""
         return self._turn
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -108,19 +130,16 @@ class Directory:
     def _forget(self, kind: str) -> None:
         """Before a new list: what was deleted meanwhile is not told."""
         self._full.discard(kind)
-        (self._members if kind == "Tenant" else self._projects).clear()
+        (self._tenants if kind == "Tenant" else self._projects).clear()
 
     def _tenant(self, change: Change) -> None:
-        name, members = change.key.name, {}
+        name = change.key.name
+        before = self._tenants.pop(name, None)
         if change.type != "DELETED":
-            said = orjson.loads(change.body).get("spec", {}).get("members", ())
-            members = {m["user"]: m.get("role", "member") for m in said}
-        if members != self._members.get(name, {}):
+            self._tenants[name] = _read(orjson.loads(change.body).get("spec", {}))
+        if before != self._tenants.get(name):
             turn, self._turn = self._turn, asyncio.Event()
             turn.set()
-        self._members[name] = members
-        if change.type == "DELETED":
-            del self._members[name]
 
     def _project(self, change: Change) -> None:
         names = self._projects.setdefault(tenant_of(change.key.name), set())
@@ -128,3 +147,11 @@ class Directory:
             names.discard(change.key.name)
         else:
             names.add(change.key.name)
+
+
+def _read(spec: Mapping[str, Any]) -> _Tenant:
+    return _Tenant(
+        members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
+        plan=spec.get("pricePlan", "standard"),
+        bearable=frozenset(toleration["key"] for toleration in spec.get("tolerations", ())),
+    )

@@ -55,8 +55,9 @@ def select(call: Call, options: ListOptions) -> Selection:
     scope = call.state.access.scope(call.who, "watch" if options.watch else "list", on=target)
     labels = parse_labels(options.labels)
     equal = labels.equalities()
-    if equal:
-        scope, labels = replace(scope, labels=equal), LabelSelector()
+    # Labels that bound who asks stay; whoever asks for others is shown nothing.
+    if equal and all(scope.labels.get(key, value) == value for key, value in equal.items()):
+        scope, labels = replace(scope, labels={**scope.labels, **equal}), LabelSelector()
     rest = []
     for term in parse_fields(options.fields, target.resource.fields):
         narrowed = None if term.negated else _narrowed(scope, term, target=target)

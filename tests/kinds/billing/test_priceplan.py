@@ -48,7 +48,7 @@ async def test_it_stays_while_a_tenant_is_billed_by_it() -> None:
         await world.until_ready("PricePlan", "standard", namespace="")
         await world.delete("PricePlan", "standard", namespace="")
         said = await world.until_reason("PricePlan", "standard", "InUse", namespace="")
-        assert said["message"] == "1 tenant is billed by it"  # and not which: everybody reads plans
+        assert said["message"] == "1 tenant is billed by it"  # and not which: each of them reads it
         await world.patch("Tenant", "acme", namespace="", pricePlan="premium")
         await world.until_gone("PricePlan", "standard", namespace="")
 

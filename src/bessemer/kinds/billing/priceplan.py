@@ -2,7 +2,7 @@
 
 Prices are integers in micro-units of the currency: per hour of a device, a core or a GiB of memory while a claim is in
 a billed state, and per million tokens. A plan goes only when no tenant is billed by it. It bills nothing itself: that
-is ``metering``.
+is ``metering``. A tenant's people read the plan by which it is billed; what others pay is not theirs to know.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def finalize(ctx: Context, plan: PricePlan) -> Outcome:
     users = sum(tenant.spec.price_plan == plan.metadata.name for tenant in tenants)
     if not users:
         return Done()
-    # Everybody reads plans: whose it is, is nobody else's to know.
+    # Each of them reads it: who the others are, is not theirs to know.
     message = f"{users} tenant{'s are' if users > 1 else ' is'} billed by it"
     status = plan.status.model_copy(update={"phase": "Terminating", "message": message})
     return Wait(reason="InUse", message=message, status=status, remedy="give these tenants another price plan")
@@ -71,7 +71,7 @@ KIND: Kind[Context, PricePlan] = Kind(
     plural="priceplans",
     namespaced=False,
     short_names=("pp",),
-    rights={"admin": ALL, "tenant-admin": READ, "member": READ, "reader": READ, "anyone": READ},
+    rights={"admin": ALL, "tenant-admin": READ, "member": READ, "reader": READ},
     columns=(
         Column(name="Currency", value=at("spec", "currency", default="EUR")),
         Column(name="Core-hour", value=at("spec", "rates", "coreHour", default=0), type="integer"),
