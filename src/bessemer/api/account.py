@@ -15,7 +15,6 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api.authn import NewSession
 from bessemer.api.names import is_subdomain
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
@@ -36,7 +35,7 @@ async def login(call: Call) -> Response:
     said = await _said(call)
     call.state.attempts.take(f"source/{call.credentials.source}")
     if "link" in said:
-        return _signed_in(await _by_link(call, _text(said, "link")))
+        return await _by_link(call, _text(said, "link"))
     user, password = _text(said, "user"), _text(said, "password")
     purpose = said.get("purpose") or "cli"
     if purpose not in ("cli", "portal"):
@@ -45,10 +44,9 @@ async def login(call: Call) -> Response:
     uid = await _uid(call, user)
     if not await call.state.passwords.good(uid, password):
         raise Unauthenticated(_WRONG)
-    await _note_sign_in(call, user)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return _signed_in(await call.state.sessions.make(user, purpose, seconds=seconds, writer=call.acting))
+    return await _sign_in(call, Key("User", "", user), uid, purpose=purpose, seconds=seconds)
 
 
 async def logout(call: Call) -> Response:
@@ -81,9 +79,9 @@ async def set_password(call: Call) -> Response:
 
 async def sign_in_link(call: Call) -> Response:
     """POST users/NAME/signinlink: good for one sign-in at the portal."""
-    await load(call, call.about)
+    user = await load(call, call.about)
     terms = call.state.context.terms
-    made = await call.state.sessions.make(call.about.name, "link", seconds=terms.link, writer=call.acting)
+    made = await call.state.sessions.make(user.key, user.uid, purpose="link", seconds=terms.link, writer=call.acting)
     url = f"{terms.portal_url}/signin?link={quote(made.token, safe='')}"
     return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, headers=_SECRET)
 
@@ -107,24 +105,30 @@ async def key_token(call: Call) -> Response:
     return answer({"token": token}, 201, headers=_SECRET)
 
 
-async def _by_link(call: Call, secret: str) -> NewSession:
+async def _by_link(call: Call, secret: str) -> Response:
     session = await call.state.local.session(secret)
-    user = session["spec"]["user"]
     if session["spec"]["purpose"] != "link":
         raise Unauthenticated("this is no sign-in link")
-    await call.state.local.user(user)
+    user = (await call.state.local.holder(session))["metadata"]
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
         raise Unauthenticated("the link has been used")
-    await _note_sign_in(call, user)
     seconds = call.state.context.terms.portal_session
-    return await call.state.sessions.make(user, "portal", seconds=seconds, writer=call.acting)
+    return await _sign_in(call, Key("User", "", user["name"]), user["uid"], purpose="portal", seconds=seconds)
 
 
-async def _note_sign_in(call: Call, user: str) -> None:
+async def _sign_in(call: Call, user: Key, uid: str, *, purpose: str, seconds: float) -> Response:
+    """A session for somebody who has shown who they are."""
+    made = await call.state.sessions.make(user, uid, purpose=purpose, seconds=seconds, writer=call.acting)
+    await _note_sign_in(call, user)
+    said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
+    return answer(said, 201, headers=_SECRET)
+
+
+async def _note_sign_in(call: Call, user: Key) -> None:
     """``User.status.lastSignIn``: worth showing, and not worth failing for where somebody else writes at once."""
     with suppress(NotFound, Conflict):
-        body = orjson.loads((await call.state.ports.objects.get(Key("User", "", user))).body)
+        body = orjson.loads((await call.state.ports.objects.get(user)).body)
         body["status"] = {**body.get("status", {}), "lastSignIn": rfc3339(call.state.context.clock.now())}
         await call.state.ports.objects.replace(body, call.acting, part="status")
 
@@ -148,7 +152,3 @@ def _text(said: dict[str, Any], field: str) -> str:
     if not isinstance(value, str) or not value:
         raise Malformed(f"{field} must be text")
     return value
-
-
-def _signed_in(made: NewSession) -> Response:
-    return answer({"token": made.token, "user": made.user, "expiresAt": made.expires_at}, 201, headers=_SECRET)

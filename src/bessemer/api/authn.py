@@ -1,8 +1,9 @@
 """Who asks: client certificates of the local authority, bearer sessions, and passwords behind them.
 
 A certificate is worth what its name is worth now: an agent's counts only while its Host exists, is not revoked and has
-joined with that very key. A session counts until it ends, is deleted, or its user is disabled. A wrong user and a wrong
-password are one answer, in the same time. Bearers of the gateway's keys (``bsk_``) are worth nothing here.
+joined with that very key. A session counts until it ends, is deleted, or the very User that it is of is disabled or
+gone. A wrong user and a wrong password are one answer, in the same time. Bearers of the gateway's keys (``bsk_``) are
+worth nothing here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,7 @@ from bessemer.api.names import is_subdomain
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Cause, Conflict, Invalid, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Scope, Sealed, Writer
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import API_VERSION, Key, OwnerReference
 from bessemer.kinds.tenancy.session import session_labels
 
 AGENT_PREFIX = "system:agent:"
@@ -73,11 +75,18 @@ class LocalAuthenticator:
             raise Unauthenticated("the user may not sign in")
         return body
 
+    async def holder(self, session: Mapping[str, Any]) -> dict[str, Any]:
+        """The User (as JSON) that a Session is of. Raises Unauthenticated where that is gone, disabled, or another."""
+        body = await self.user(session["spec"]["user"])
+        if body["metadata"]["uid"] != session["spec"].get("userUid"):
+            raise Unauthenticated("the session has ended: sign in again")
+        return body
+
     async def _bearer(self, token: str) -> Identity:
         session = await self.session(token)
         if session["spec"]["purpose"] not in ("portal", "cli"):
             raise Unauthenticated("a sign-in link is exchanged at /login")
-        user = await self.user(session["spec"]["user"])
+        user = await self.holder(session)
         admin = bool(user["spec"].get("admin"))
         groups = (MASTERS,) if admin else ()
         return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"])
@@ -175,24 +184,30 @@ class Sessions:
         self._objects = objects
         self._clock = clock
 
-    async def make(self, user: str, purpose: str, *, seconds: float, writer: Writer = SYSTEM) -> NewSession:
-        """``purpose`` is portal, cli or link."""
+    async def make(self, user: Key, uid: str, *, purpose: str, seconds: float, writer: Writer = SYSTEM) -> NewSession:
+        """For that very User, with whom it goes; ``purpose`` is portal, cli or link. Raises Conflict where they are
+        gone."""
         secret = secrets.token_urlsafe(32)
         name = secrets.token_hex(8)
         expires = rfc3339(self._clock.now() + seconds)
         body = {
             "apiVersion": API_VERSION,
             "kind": "Session",
-            "metadata": {"name": name, "labels": dict(session_labels(user))},
+            "metadata": {
+                "name": name,
+                "labels": dict(session_labels(user.name)),
+                "ownerReferences": [OwnerReference(kind=user.kind, name=user.name, uid=uid).dump()],
+            },
             "spec": {
-                "user": user,
+                "user": user.name,
+                "userUid": uid,
                 "purpose": purpose,
                 "digest": hashlib.sha256(secret.encode()).hexdigest(),
                 "expiresAt": expires,
             },
         }
         await self._objects.create(body, writer)
-        return NewSession(f"{SESSION_PREFIX}{name}.{secret}", user, expires)
+        return NewSession(f"{SESSION_PREFIX}{name}.{secret}", user.name, expires)
 
     async def end(self, name: str, uid: str = "", *, writer: Writer = SYSTEM) -> bool:
         """Whether it was there: of two who end one session, one is told so."""

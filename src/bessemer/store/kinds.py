@@ -1,4 +1,4 @@
-"""What the store has to know of each kind, as values: by itself it knows Claim, Host, Project and Event alone."""
+"""What the store has to know of each kind, as values. By itself it knows Claim, Host, Tenant, Project and Event."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bessemer.core.values import Quota
 
 CLAIM = "Claim"
 HOST = "Host"
+TENANT = "Tenant"
 PROJECT = "Project"
 EVENT = "Event"
 

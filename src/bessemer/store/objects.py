@@ -18,7 +18,7 @@ from bessemer.store import audit, documents, ledger, quota, rules
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
-from bessemer.store.kinds import CLAIM, HOST, PROJECT, StoreKind
+from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
 from bessemer.store.writer import Committer, Tx
@@ -141,10 +141,14 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
 
 
 def _require_open(tx: Tx, key: Key) -> None:
-    """Nothing is made in a project that is going away: it might go before it is seen. Raises Forbidden."""
-    project = find(tx, Key(PROJECT, "", key.namespace)) if key.namespace else None
-    if project is not None and documents.deleting(project.document()):
-        raise Forbidden(f"project {key.namespace} is being deleted: nothing new is made there")
+    """Nothing is made in a project that is going away, and no project of such a tenant: what holds it might go before
+    it is seen, and the next of that name would find it. Raises Forbidden."""
+    above = Key(PROJECT, "", key.namespace)
+    if key.kind == PROJECT:
+        above = Key(TENANT, "", quota.tenant_of(key.name))
+    holder = find(tx, above) if above.name else None
+    if holder is not None and documents.deleting(holder.document()):
+        raise Forbidden(f"{above.kind.lower()} {above.name} is being deleted: nothing new is made there")
 
 
 def require_owners(tx: Tx, document: Document) -> None:

@@ -59,6 +59,22 @@ async def test_sessions_end_with_the_right_to_sign_in(how: str) -> None:
         assert await world.object("Session", "s-max", namespace="") is not None
 
 
+async def test_who_is_deleted_leaves_every_tenant_before_the_name_is_free() -> None:
+    async with World() as world:
+        people = [{"user": "zoe", "role": "tenant-admin"}, {"user": "max", "role": "reader"}]
+        for name in ("globex", "initech"):
+            await world.create("Tenant", name, {"members": people}, namespace="")
+        for name in ("zoe", "max"):
+            await world.create("User", name, {}, namespace="")
+            await world.until_ready("User", name, namespace="")
+        await world.delete("User", "zoe", namespace="")
+        await world.until_gone("User", "zoe", namespace="")
+        for name in ("globex", "initech"):
+            tenant = await world.object("Tenant", name, namespace="")
+            assert tenant is not None
+            assert tenant["spec"]["members"] == [{"user": "max", "role": "reader"}]
+
+
 def test_a_session_is_found_by_any_users_name() -> None:
     names = ["zoe", "z" * 63, "z" * 64, "z" * 253]
     values = [session_labels(name)[LABEL_USER] for name in names]

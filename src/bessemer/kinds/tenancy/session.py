@@ -1,8 +1,9 @@
 """Session: somebody signed in, or may once. Made by the api alone; the secret is shown once and kept as a hash.
 
 The bearer is ``bss_NAME.SECRET`` with 256 random bits of secret, of which the object holds the SHA-256. ``link`` is
-good for one exchange into a ``portal`` session. An expired session is worth nothing at once and deleted soon after. It
-is not an ApiKey: sessions are people, keys are for models.
+good for one exchange into a ``portal`` session. An expired session is worth nothing at once and deleted soon after. A
+session is one User's, by uid: whoever has that name later finds none of them. It is not an ApiKey: sessions are people,
+keys are for models.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def session_labels(user: str) -> Mapping[str, str]:
 
 class SessionSpec(ApiModel):
     user: Name = Field(description="Who is signed in.")
+    user_uid: str = Field("", description="Which User of that name; a session that does not say is worth nothing.")
     purpose: Literal["portal", "cli", "link"] = Field(
         description="portal or cli; link is good for one exchange into a session."
     )

@@ -1,7 +1,8 @@
 """User: a person who signs in. The password's argon2id hash is sealed, never part of the object.
 
-Invariant: a disabled user's sessions, links and keys are worth nothing from that moment (the api looks at each
-request); the sessions of one who is disabled or gone are swept up here.
+Invariants: a disabled user's sessions and links are worth nothing from that moment (the api looks at each request); the
+sessions of one who is disabled or gone are swept up here. A user leaves every tenant before the name is free again, so
+that the next of that name is a member of nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import orjson
 from pydantic import Field
 
 from bessemer.core.errors import Cause, NotFound
@@ -60,9 +62,24 @@ async def reconcile(ctx: Context, user: User) -> Outcome:
 
 
 async def finalize(ctx: Context, user: User) -> Outcome:
-    """Sessions go with their user."""
+    """Sessions and memberships go with their user."""
     await end_sessions(ctx, user.metadata.name)
+    await leave_tenants(ctx, user.metadata.name)
     return Done()
+
+
+async def leave_tenants(ctx: Context, user: str) -> None:
+    """Take the user out of every tenant. Raises Conflict where one changes meanwhile: the loop comes again."""
+    page = await ctx.objects.list(Scope(kind="Tenant"))
+    for stored in page.items:
+        body = orjson.loads(stored.body)
+        members = body["spec"].get("members", [])
+        left = [member for member in members if member["user"] != user]
+        if len(left) < len(members):
+            try:
+                await ctx.objects.replace({**body, "spec": {**body["spec"], "members": left}}, CONTROLLER)
+            except NotFound:
+                continue
 
 
 async def end_sessions(ctx: Context, user: str) -> None:
