@@ -16,13 +16,13 @@ import orjson
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from bessemer.api import listen, serve, server_tls
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
 from bessemer.gateway import Gateway, GatewayFacts, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.settings import Paths
-from bessemer.main.web import serve_web, tls_of
 
 PROJECT, ENDPOINT, TOKEN = "bench--one", "words", "bsk_bench"
 TOKENS = 32
@@ -104,7 +104,8 @@ async def gateway(state: Path, port: int, socket: str) -> None:
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
     )
     ready.set()
-    await serve_web(Gateway(facts, ready), host="127.0.0.1", port=port, tls=tls_of(paths, identities.GATEWAY))
+    tls = server_tls(identities.pair_of(paths, identities.GATEWAY))
+    await serve(Gateway(facts, ready), on=listen("127.0.0.1", port), tls=tls, stop=asyncio.Event())
 
 
 def _change(kind: str, body: dict[str, Any]) -> Change:

@@ -84,7 +84,8 @@ class Site:
         ready, self.stop = asyncio.Event(), asyncio.Event()
         app = make_app(self.w.api.state.context)
         tls = server_tls(pair, self.w.ca.certificate)
-        self.serving = asyncio.create_task(serve(app, on=bound, tls=tls, stop=self.stop, ready=ready.set))
+        serving = serve(app, on=bound, tls=tls, stop=self.stop, ready=ready.set, close=app.close)
+        self.serving = asyncio.create_task(serving)
         await ready.wait()
 
     async def down(self) -> None:

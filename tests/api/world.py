@@ -254,7 +254,7 @@ async def served(w: World, directory: Path, tls: ssl.SSLContext | None = None) -
     bound = listen("127.0.0.1", 0)
     stop, up = asyncio.Event(), asyncio.Event()
     context = tls or server_tls(pair, w.ca.certificate)
-    task = asyncio.ensure_future(serve(w.api, on=bound, tls=context, stop=stop, ready=up.set))
+    task = asyncio.ensure_future(serve(w.api, on=bound, tls=context, stop=stop, ready=up.set, close=w.api.close))
     try:
         async with asyncio.timeout(10):
             await up.wait()

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from bessemer.api.authn import Passwords, Sessions
     from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
     from bessemer.api.context import ApiContext, Identity, Limits, Ports, Terms
-    from bessemer.api.listener import BoundedProtocol, listen, serve, server_tls
+    from bessemer.api.listener import listen, serve, server_tls
 
 __all__ = [
     "Api",
     "ApiContext",
-    "BoundedProtocol",
     "CertificateAuthority",
     "Identity",
     "Limits",
@@ -45,7 +44,6 @@ _HOMES = MappingProxyType(
     {
         "Api": "app",
         "ApiContext": "context",
-        "BoundedProtocol": "listener",
         "CertificateAuthority": "ca",
         "Identity": "context",
         "Limits": "context",

@@ -1,24 +1,29 @@
-"""Serves an application over TLS with client certificates, stops within a bound, and does not wait for slow strangers.
+"""Serves an application over TLS, stops within a bound, and does not wait for slow strangers: every listener of ours.
 
 uvicorn hands no client certificate to its application: the protocol here reads it once per connection and puts it into
-the connection's state, which a WebSocket upgrade inherits. The listening socket is the caller's.
+the connection's state, which a WebSocket upgrade inherits. The listening socket is the caller's. It knows none of the
+applications that it serves, so that a gateway is spared the api.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import ssl
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bessemer.api.app import Api
 from bessemer.api.ca import Pair, peer_of
+from bessemer.core.errors import Unavailable
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application: ``scope``, ``receive``, ``send``."""
 
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
@@ -30,7 +35,8 @@ SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP with a bound on how long a request's headers may take, and how long they may be."""
+    """HTTP with a bound on how long a request's headers may take, and how long they may be; ``state["peer"]`` is who
+    showed a certificate."""
 
     _slow: asyncio.TimerHandle | None = None
     _framing = 0
@@ -38,6 +44,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(True) if tls is not None else None
+        self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -75,16 +84,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._slow = None
 
 
-class PeerProtocol(BoundedProtocol):
-    """The same, with ``state["peer"]``."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
-
-
 class _Quiet(uvicorn.Server):
     """Says when it listens; signals are the process's own affair, not the server's."""
 
@@ -100,16 +99,18 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-def server_tls(pair: Pair, ca: bytes) -> ssl.SSLContext:
-    """TLS that shows ``pair`` and verifies client certificates of ``ca`` where one is shown."""
+def server_tls(pair: Pair, ca: bytes | None = None) -> ssl.SSLContext:
+    """TLS that shows ``pair`` and verifies client certificates of ``ca`` where one is shown; without it none is asked
+    for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     with tempfile.NamedTemporaryFile(prefix="bessemer-", suffix=".pem") as file:
         file.write(pair.certificate + b"\n" + pair.key)
         file.flush()
         context.load_cert_chain(file.name)
-    context.load_verify_locations(cadata=ca.decode())
-    context.verify_mode = ssl.CERT_OPTIONAL
+    if ca is not None:
+        context.load_verify_locations(cadata=ca.decode())
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
@@ -128,14 +129,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    app: Api,
+    app: Application,
     *,
     on: socket.socket,
     tls: ssl.SSLContext,
     stop: asyncio.Event,
     ready: Callable[[], None] | None = None,
+    close: Callable[[], Awaitable[None] | None] | None = None,
 ) -> None:
-    """Serve until ``stop`` is set, then end streams and finish requests within `STOP_SECONDS`; closes ``on``."""
+    """Serve until ``stop`` is set or the task is cancelled; then ``close`` ends what would go on for ever, and requests
+    are finished within `STOP_SECONDS`. Closes ``on``. Raises Unavailable where the application does not start."""
     server = _Quiet(uvicorn.Config(app, **_options(tls)))
     server.ready = ready
     serving = asyncio.ensure_future(server.serve(sockets=[on]))
@@ -144,14 +147,18 @@ async def serve(
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-        app.close()
+        ended = close() if close is not None else None
+        if inspect.isawaitable(ended):
+            await ended
         server.should_exit = True
         await serving
+    if not (server.started or stop.is_set()):
+        raise Unavailable("the application did not start")
 
 
 def _options(tls: ssl.SSLContext) -> dict[str, Any]:
     return {
-        "http": PeerProtocol,
+        "http": BoundedProtocol,
         "ws": "websockets-sansio",
         "ws_max_size": SOCKET_MESSAGE_BYTES_MAX,
         "ws_per_message_deflate": False,

@@ -1,10 +1,12 @@
 """The typed client of the api. It implements `core.ports.Objects` over HTTPS for those who live outside the server.
 
-``connect`` and ``from_kubeconfig`` make one for the kinds of this release. It is not a cache: every read is a request.
+``from_kubeconfig`` makes one for people, who are told of a kind that this release has not; ``connect`` makes one for
+our own parts, which name no other and are spared the table of kinds. It is not a cache: every read is a request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,19 +37,19 @@ __all__ = [
 def connect(url: str, *, ca: Path | None = None, cert: tuple[Path, Path] | None = None, token: str = "") -> Client:
     """A client for ``url``. ``cert`` is (certificate, key); the files are read now. ``close`` it at the end."""
     pair = (cert[0].read_bytes(), cert[1].read_bytes()) if cert else None
-    return _client(Connection(url, ca.read_bytes() if ca else None, pair, token, ""))
+    return _client(Connection(url, ca.read_bytes() if ca else None, pair, token, ""), None)
 
 
 def from_kubeconfig(path: Path, *, context: str = "", token: str = "") -> Client:
     """A client for a kubeconfig's current (or the named) context; ``token`` stands in for its credentials.
     Raises Malformed."""
     found = read_kubeconfig(path, context=context)
-    return _client(replace(found, cert=None, token=token) if token else found)
+    return _client(replace(found, cert=None, token=token) if token else found, plurals())
 
 
-def _client(to: Connection) -> Client:
+def _client(to: Connection, known: Mapping[str, str] | None) -> Client:
     tls = tls_context(to.ca, to.cert) if to.url.startswith("https:") else None
-    return Client(HttpTransport(to.url, tls=tls, token=to.token), plurals=plurals())
+    return Client(HttpTransport(to.url, tls=tls, token=to.token), plurals=known)
 
 
 def plurals() -> dict[str, str]:

@@ -30,7 +30,7 @@ _BACKOFF_SECONDS_MAX = 20.0
 class Client:
     """Objects by key, and the rest of the api by area: ``account``, ``agents``, ``projects``, ``workloads``."""
 
-    def __init__(self, transport: Transport, *, plurals: Mapping[str, str], clock: Clock | None = None) -> None:
+    def __init__(self, transport: Transport, *, plurals: Mapping[str, str] | None, clock: Clock | None = None) -> None:
         self.transport = transport
         self.paths = Paths(plurals)
         self.account = Account(transport, self.paths)

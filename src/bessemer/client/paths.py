@@ -13,20 +13,30 @@ CORE = "/api/v1"
 _CORE_PLURALS = {"Event": "events", "Namespace": "namespaces"}
 
 
-class Paths:
-    """Paths by kind; ``plurals`` maps ``Instance`` to ``instances``."""
+def regular_plural(kind: str) -> str:
+    """The plural that every kind of ours has: its name in lower case, with the s of English."""
+    word = kind.lower()
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return f"{word[:-1]}ies"
+    return f"{word}es" if word.endswith(("s", "x", "ch", "sh")) else f"{word}s"
 
-    def __init__(self, plurals: Mapping[str, str]) -> None:
-        self._plurals = dict(plurals)
+
+class Paths:
+    """Paths by kind; ``plurals`` maps ``Instance`` to ``instances``, for those kinds alone. Without it a kind is taken
+    to be one, and the server says whether it is."""
+
+    def __init__(self, plurals: Mapping[str, str] | None) -> None:
+        self._plurals = None if plurals is None else dict(plurals)
 
     def collection(self, kind: str, namespace: str | None) -> str:
         """Of all projects where ``namespace`` is None or "". Raises Malformed for a kind that the product has not."""
         place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
         if kind in _CORE_PLURALS:
             return f"{CORE}{place}/{_CORE_PLURALS[kind]}"
-        if kind in self._plurals:
-            return f"{BASE}{place}/{self._plurals[kind]}"
-        raise Malformed(f"there is no kind {kind!r}")
+        plural = regular_plural(kind) if self._plurals is None else self._plurals.get(kind)
+        if plural is None:
+            raise Malformed(f"there is no kind {kind!r}")
+        return f"{BASE}{place}/{plural}"
 
     def of(self, key: Key, sub: str = "") -> str:
         """One object, or its subresource."""

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer import __version__
-from bessemer.api import ApiContext, Pair, Ports, Terms, listen, make_app, serve, server_tls
+from bessemer.api import ApiContext, Ports, Terms, listen, make_app, serve, server_tls
 from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER
 from bessemer.drivers.fetch.pip import PipImporter
@@ -49,8 +49,9 @@ async def run_control(
                 group.create_task(control.loop().run())
             if "api" in parts:
                 on = listen(settings.listen, settings.api_port)
-                tls = server_tls(_pair(paths), paths.ca_certificate.read_bytes())
-                group.create_task(serve(make_app(control.api()), on=on, tls=tls, stop=stop, ready=ready))
+                tls = server_tls(identities.pair_of(paths, identities.SERVER), paths.ca_certificate.read_bytes())
+                app = make_app(control.api())
+                group.create_task(serve(app, on=on, tls=tls, stop=stop, ready=ready, close=app.close))
                 _log.info("api listens", address=settings.listen, port=settings.api_port)
             else:
                 ready()
@@ -135,8 +136,3 @@ class _Control:
             ),
             registries=(self._registry,),
         )
-
-
-def _pair(paths: Paths) -> Pair:
-    certificate, key = paths.certificate(identities.SERVER)
-    return Pair(certificate.read_bytes(), key.read_bytes())

@@ -10,20 +10,20 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer.agent.listener import serve_metrics
+from bessemer.api import listen, serve, server_tls
 from bessemer.client import connect
 from bessemer.core.clock import SystemClock
 from bessemer.gateway import Follower, Gateway, GatewayFacts, Settler, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings
-from bessemer.main.web import serve_web, tls_of
 
 METRICS_SOCKET = "metrics.sock"
 _log = structlog.get_logger("gateway")
 
 
-async def run_gateway(paths: Paths, settings: Settings) -> None:
-    """Run until cancelled; what is not settled waits in the spool for the next start."""
+async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
+    """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
     clock, tables = SystemClock(), Tables()
     certificate, key = paths.certificate(identities.GATEWAY)
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
@@ -45,8 +45,9 @@ async def run_gateway(paths: Paths, settings: Settings) -> None:
             group.create_task(follower.run())
             group.create_task(settler.run())
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
-            tls = tls_of(paths, identities.GATEWAY)
-            group.create_task(serve_web(app, host=settings.listen, port=settings.gateway_port, tls=tls))
+            on = listen(settings.listen, settings.gateway_port)
+            tls = server_tls(identities.pair_of(paths, identities.GATEWAY))
+            group.create_task(serve(app, on=on, tls=tls, stop=stop))
     finally:
         spool.close()
         await client.close()

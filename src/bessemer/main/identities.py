@@ -70,6 +70,12 @@ def key_of(paths: Paths, name: str) -> bytes:
     return (paths.keys / name).read_bytes()
 
 
+def pair_of(paths: Paths, name: str) -> Pair:
+    """Certificate and key of one of our own identities."""
+    certificate, key = paths.certificate(name)
+    return Pair(certificate.read_bytes(), key.read_bytes())
+
+
 def write_kubeconfig(paths: Paths, settings: Settings) -> None:
     """The administrator's kubeconfig, with paths relative to it, so that a state directory may move."""
     certificate, key = paths.certificate(ADMIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 
 from bessemer.cli.verbs import ServerOptions
 from bessemer.core.errors import Invalid
@@ -16,6 +17,7 @@ from bessemer.main.process import run
 from bessemer.main.settings import Paths, Settings, load, state_directory
 
 PARTS = ("api", "controller", "portal", "gateway")
+_PORTAL_SECONDS = 2.0
 
 
 def serve_parts(options: ServerOptions) -> int:
@@ -30,22 +32,28 @@ def serve_parts(options: ServerOptions) -> int:
 
 
 async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...]) -> None:
-    stop, listens = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         try:
             if "gateway" in parts:
                 from bessemer.main.gateway import run_gateway
 
-                group.create_task(run_gateway(paths, settings))
+                group.create_task(run_gateway(paths, settings, stop=stop))
             if {"api", "controller"} & set(parts):
                 from bessemer.main.control import run_control
 
+                listens = asyncio.Event()
                 group.create_task(run_control(paths, settings, parts=parts, stop=stop, ready=listens.set))
                 await listens.wait()
             if "portal" in parts:
-                from bessemer.main.web import run_portal
+                from bessemer.api import listen
 
-                group.create_task(run_portal(paths, settings))
+                on = listen(settings.listen, settings.portal_port)
+                if len(parts) > 1:
+                    await _knocked(on)
+                from bessemer.main.portal import run_portal
+
+                group.create_task(run_portal(paths, settings, on=on, stop=stop))
             await asyncio.sleep(0)
             # What has been imported by now stays for good: a full collection that walked all of it would hold up every
             # request meanwhile, for a tenth of a second and more.
@@ -53,3 +61,17 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
             await asyncio.Event().wait()
         finally:
             stop.set()
+
+
+async def _knocked(on: socket.socket) -> None:
+    """Return when somebody connects, at the latest in a moment: an api that has just started is waited for by agents
+    and a gateway, and has no time to read templates for nobody."""
+    loop, somebody = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(on.fileno(), somebody.set)
+    try:
+        async with asyncio.timeout(_PORTAL_SECONDS):
+            await somebody.wait()
+    except TimeoutError:
+        pass
+    finally:
+        loop.remove_reader(on.fileno())
