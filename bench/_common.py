@@ -142,6 +142,22 @@ def rss_mib(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss) / (1 << 20)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server under load: where it listens, by whose authority, with which certificate, and the processes it is."""
+
+    port: int
+    ca: Path
+    cert: tuple[Path, Path]
+    pids: tuple[int, ...]
+
+    def cpu_seconds(self) -> float:
+        return sum(map(cpu_seconds, self.pids))
+
+    def rss_mib(self) -> float:
+        return sum(map(rss_mib, self.pids))
+
+
 def of_state(state: Path) -> list[psutil.Process]:
     """Every process whose command line names the state directory, and their children."""
     found: dict[int, psutil.Process] = {}

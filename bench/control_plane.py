@@ -1,48 +1,104 @@
 """The API and the store under load, beside a real kube-apiserver.
 
 Over TLS with a client certificate, RBAC and audit on, SQLite with synchronous=FULL, objects of 1.6 kB. The load and the
-control plane (api, controller, portal) are two processes and share the machine's cores.
+control plane (api, controller, portal) are two processes and share the machine's cores. With ``--peer DIR`` a
+kube-apiserver and its etcd get the same requests in the same run, one after the other; else its kept figures are shown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
 
-from _common import Figure, Options, Plane, cpu_seconds, figure, median, percentile, plane, program, rss_mib
+from _common import Figure, Options, Target, figure, median, percentile, plane, program, scratch
+from _kube import binaries, kube
 from _wire import Server, Wire, client_tls, load, request
 from bessemer.main import identities
-from bessemer.main.settings import Paths
 
 CLIENTS = 32
 BODY_BYTES = 1600
 COLLECTION = "/apis/bessemer.dev/v1alpha1/flavors"
-APISERVER = "kept: kube-apiserver 1.20.2"
+KEPT = "kept: kube-apiserver 1.20.2 with etcd"
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure that both are measured by: its goal, and what the peer came to when it was last kept."""
+
+    unit: str
+    kept: float | str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+ROWS: Mapping[str, Row] = {
+    "create, 32 clients": Row("/s", "507-597", at_least=1600),
+    "create, 32 clients, p99": Row("ms", "164-195"),
+    "create, CPU of the control plane": Row("µs", 2030),
+    "create, 1 client": Row("/s", "169-312"),
+    "get, 32 clients": Row("/s", "1,060-2,450", at_least=3200),
+    "get, 32 clients, p99": Row("ms", ""),
+    "get, CPU of the control plane": Row("µs", "400-700"),
+    "list 10,000": Row("s", "4.2-4.9", at_most=0.4),
+    "list 10,000, size": Row("MB", ""),
+    "longest wait of a neighbour's get meanwhile": Row("ms", "", at_most=60),
+    "watch, create to event, p50": Row("ms", 3.8, at_most=2),
+    "watch, create to event, p99": Row("ms", "7.9-10.7"),
+    "control plane, resident after all this": Row("MiB", "1,950-2,260", at_most=350),
+}
 
 
 async def measure(options: Options) -> list[Figure]:
+    """Ours, then the peer where it was asked for."""
+    programs = binaries(Path(options.peer)) if options.peer else None
+    async with plane() as (running, pid):
+        cert = running.paths.certificate(identities.ADMIN)
+        ca, port = running.paths.ca_certificate, running.settings.api_port
+        ours = await _values(Target(port=port, ca=ca, cert=cert, pids=(pid,)), options)
+    if programs is None:
+        kept = {name: row.kept for name, row in ROWS.items() if row.kept != ""}
+        return _figures(ours, kept, peer=KEPT)
+    async with scratch() as folder, kube(programs, folder) as (target, version):
+        theirs = await _values(target, options)
+    return _figures(ours, theirs, peer=f"kube-apiserver {version} with etcd")
+
+
+def _figures(ours: Values, theirs: Mapping[str, float | str], *, peer: str) -> list[Figure]:
+    found = []
+    for name, row in ROWS.items():
+        there = theirs.get(name)
+        if isinstance(there, float):
+            there = float(f"{there:.4g}")
+        beside = (peer, there) if there is not None else None
+        bounds = {"at_least": row.at_least, "at_most": row.at_most}
+        found.append(figure(name, ours[name], row.unit, peer=beside, **bounds))
+    return found
+
+
+async def _values(target: Target, options: Options) -> Values:
     """Fill a store with 10,000 objects (3,000 where it must be quick), then read it, list it and watch it."""
     count = 4_000 if options.quick else 10_000
-    async with plane() as (running, pid):
-        server = _server(running.paths, running.settings.api_port)
-        made = await _creates(server, count, pid=pid, rounds=4 if options.quick else 5)
-        rows = [*made, *await _gets(server, count, pid=pid, runs=1 if options.quick else 3)]
-        if options.quick:
-            await load(server, [_create(f"fill-{n}") for n in range(10_000 - count)], clients=CLIENTS)
-        rows += await _lists(running, server, runs=3 if options.quick else 7)
-        rows += await _watch(server, seconds=6 if options.quick else 20)
-        memory = rss_mib(pid)
-    peer = ("kept: kube-apiserver 1.20.2 with etcd: 1,700-1,900 + 250-360", "1,950-2,260")
-    return [*rows, figure("control plane, resident after all this", memory, "MiB", at_most=350, peer=peer)]
+    server = _server(target)
+    values = await _creates(server, count, target=target, rounds=4 if options.quick else 5)
+    values |= await _gets(server, count, target=target, runs=1 if options.quick else 3)
+    if options.quick:
+        await load(server, [_create(f"fill-{n}") for n in range(10_000 - count)], clients=CLIENTS)
+    values |= await _lists(server, target, runs=3 if options.quick else 7)
+    values |= await _watch(server, seconds=6 if options.quick else 20)
+    return values | {"control plane, resident after all this": target.rss_mib()}
 
 
-def _server(paths: Paths, port: int) -> Server:
-    return Server(port=port, tls=client_tls(paths.ca_certificate, paths.certificate(identities.ADMIN)))
+def _server(target: Target) -> Server:
+    return Server(port=target.port, tls=client_tls(target.ca, target.cert))
 
 
 def _create(name: str) -> bytes:
@@ -57,52 +113,51 @@ def _create(name: str) -> bytes:
     return request("POST", COLLECTION, orjson.dumps(body))
 
 
-async def _creates(server: Server, count: int, *, pid: int, rounds: int) -> list[Figure]:
+async def _creates(server: Server, count: int, *, target: Target, rounds: int) -> Values:
     """In a few rounds, because a shared machine is not the same twice; the median is what counts."""
     await load(server, [_create(f"warm-{n}") for n in range(200)], clients=CLIENTS)
     rates, seconds, cpu = [], [], []
     for turn in range(rounds):
         part = [_create(f"size-{n:05}") for n in range(turn * count // rounds, (turn + 1) * count // rounds)]
-        before = cpu_seconds(pid)
+        before = target.cpu_seconds()
         done = await load(server, part, clients=CLIENTS)
-        cpu.append((cpu_seconds(pid) - before) / len(part))
+        cpu.append((target.cpu_seconds() - before) / len(part))
         rates.append(done.rate)
         seconds += done.seconds
     alone = await load(server, [_create(f"alone-{n}") for n in range(count // 20)], clients=1)
-    return [
-        figure("create, 32 clients", median(rates), "/s", at_least=1600, peer=(APISERVER, "507-597")),
-        figure("create, 32 clients, p99", percentile(seconds, 0.99) * 1e3, "ms", peer=(APISERVER, "164-195")),
-        figure("create, CPU of the control plane", median(cpu) * 1e6, "µs", peer=(APISERVER + " with etcd", 2030)),
-        figure("create, 1 client", alone.rate, "/s", peer=(APISERVER, "169-312")),
-    ]
+    return {
+        "create, 32 clients": median(rates),
+        "create, 32 clients, p99": percentile(seconds, 0.99) * 1e3,
+        "create, CPU of the control plane": median(cpu) * 1e6,
+        "create, 1 client": alone.rate,
+    }
 
 
-async def _gets(server: Server, count: int, *, pid: int, runs: int) -> list[Figure]:
+async def _gets(server: Server, count: int, *, target: Target, runs: int) -> Values:
     part = [request("GET", f"{COLLECTION}/size-{n * 7919 % count:05}") for n in range(count)]
     rates, cpu, seconds = [], [], []
     for _ in range(runs):
-        before = cpu_seconds(pid)
+        before = target.cpu_seconds()
         done = await load(server, part, clients=CLIENTS)
-        cpu.append((cpu_seconds(pid) - before) / count)
+        cpu.append((target.cpu_seconds() - before) / count)
         rates.append(done.rate)
         seconds += done.seconds
-    return [
-        figure("get, 32 clients", median(rates), "/s", at_least=3200, peer=(APISERVER, "1,060-2,450")),
-        figure("get, 32 clients, p99", percentile(seconds, 0.99) * 1e3, "ms"),
-        figure("get, CPU of the control plane", median(cpu) * 1e6, "µs", peer=(APISERVER + " with etcd", "400-700")),
-    ]
+    return {
+        "get, 32 clients": median(rates),
+        "get, 32 clients, p99": percentile(seconds, 0.99) * 1e3,
+        "get, CPU of the control plane": median(cpu) * 1e6,
+    }
 
 
-async def _lists(running: Plane, server: Server, *, runs: int) -> list[Figure]:
+async def _lists(server: Server, target: Target, *, runs: int) -> Values:
     """The list is read by a third process, so that what delays the neighbour is the server and not its own reading."""
     seconds, stalls, sizes = [], [], []
-    paths, port = running.paths, running.settings.api_port
     wire = await Wire.open(server)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(pool, _list, paths.state, port)
+        await loop.run_in_executor(pool, _list, target)
         for _ in range(runs):
-            listing = loop.run_in_executor(pool, _list, paths.state, port)
+            listing = loop.run_in_executor(pool, _list, target)
             longest = 0.0
             while not listing.done():
                 began = time.perf_counter()
@@ -114,18 +169,18 @@ async def _lists(running: Plane, server: Server, *, runs: int) -> list[Figure]:
             stalls.append(longest)
             sizes.append(size)
     wire.close()
-    return [
-        figure("list 10,000", median(seconds), "s", at_most=0.4, peer=(APISERVER, "4.2-4.9")),
-        figure("list 10,000, size", sizes[0] / 1e6, "MB"),
-        figure("longest wait of a neighbour's get meanwhile", median(stalls) * 1e3, "ms", at_most=60),
-    ]
+    return {
+        "list 10,000": median(seconds),
+        "list 10,000, size": sizes[0] / 1e6,
+        "longest wait of a neighbour's get meanwhile": median(stalls) * 1e3,
+    }
 
 
-def _list(state: Path, port: int) -> tuple[float, int]:
+def _list(target: Target) -> tuple[float, int]:
     """In its own process: read the whole list once; seconds and bytes."""
 
     async def read() -> tuple[float, int]:
-        wire = await Wire.open(_server(Paths(state), port))
+        wire = await Wire.open(_server(target))
         began = time.perf_counter()
         status, body = await wire.ask(request("GET", COLLECTION))
         took = time.perf_counter() - began
@@ -136,7 +191,7 @@ def _list(state: Path, port: int) -> tuple[float, int]:
     return asyncio.run(read())
 
 
-async def _watch(server: Server, *, seconds: int, rate: int = 50) -> list[Figure]:
+async def _watch(server: Server, *, seconds: int, rate: int = 50) -> Values:
     """From sending a create to reading its event, on two connections, at a pace that leaves the server idle."""
     watcher, writer = await Wire.open(server), await Wire.open(server)
     sent: dict[str, float] = {}
@@ -160,11 +215,15 @@ async def _watch(server: Server, *, seconds: int, rate: int = 50) -> list[Figure
     reading.cancel()
     watcher.close()
     writer.close()
-    return [
-        figure("watch, create to event, p50", median(waits) * 1e3, "ms", at_most=2, peer=(APISERVER, 3.8)),
-        figure("watch, create to event, p99", percentile(waits, 0.99) * 1e3, "ms", peer=(APISERVER, "7.9-10.7")),
-    ]
+    return {
+        "watch, create to event, p50": median(waits) * 1e3,
+        "watch, create to event, p99": percentile(waits, 0.99) * 1e3,
+    }
 
 
 if __name__ == "__main__":
-    program(measure, about=__doc__.splitlines()[0])
+    program(
+        measure,
+        about=__doc__.splitlines()[0],
+        peer="a folder that holds kube-apiserver and etcd: they get the same load",
+    )

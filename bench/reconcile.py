@@ -124,7 +124,7 @@ async def _seed(paths: Paths) -> None:
     try:
         for kind, name, spec in (
             ("PricePlan", "standard", {}),
-            ("Tenant", PROJECT.partition("--")[0], {}),
+            ("Tenant", PROJECT.partition("--")[0], {"tolerations": BEARS}),
             ("Project", PROJECT, {}),
             ("Flavor", FLAVOR, {"cpus": 4, "memory": "16Gi", "disk": "20Gi"}),
             ("Image", IMAGE, {}),
@@ -139,7 +139,7 @@ async def _seed(paths: Paths) -> None:
 
 
 def _create(n: int) -> bytes:
-    spec = {"flavor": FLAVOR, "image": IMAGE, "tolerations": [{"key": "bessemer.dev/fake"}]}
+    spec = {"flavor": FLAVOR, "image": IMAGE, "tolerations": BEARS}
     metadata = {"name": f"vm-{n:05}", "namespace": PROJECT}
     body = {"apiVersion": API_VERSION, "kind": "Instance", "metadata": metadata, "spec": spec}
     return request("POST", f"{API}/namespaces/{PROJECT}/instances", orjson.dumps(body))
