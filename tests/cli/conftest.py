@@ -39,6 +39,7 @@ _SHOWN = (
     (re.compile(r'(resourceVersion"?: ?)"?\'?\d+\'?"?'), r"\1N"),
     (re.compile(r"\b(bs[skj])_[\w.-]+"), r"\1_SECRET"),
     (re.compile(r"(?<=\S) {3,}"), "   "),
+    (re.compile(r"(--server https://127.0.0.1):\d+"), r"\1:PORT"),
     (re.compile(r"(no kind is called '\w+'; there are: ).*"), r"\1KINDS"),
 )
 """What differs from run to run: identities, ages, revisions, secrets, and how wide a column is because of them."""

@@ -26,6 +26,8 @@ from bessemer.core.values import (
 from tests.api.world import PASSWORD, World
 from tests.cli.conftest import PROJECT, START, Cli
 
+SPENDER = "other--lab"
+"""A project in which no other story happens, so that its bill does not depend on what was told before."""
 GOLDEN = Path(__file__).with_name("golden")
 VM = """\
 apiVersion: bessemer.dev/v1alpha1
@@ -117,6 +119,7 @@ def test_objects(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_people(tell: Story) -> None:
+    tell("user", "add", "ada", stdin="short\n")
     tell("user", "add", "ada", "--display-name", "Ada", stdin="correct horse battery\n")
     tell("user", "link", "ada")
     tell("user", "password", "ada", stdin="another horse battery\n")
@@ -141,11 +144,11 @@ def test_hosts(tell: Story) -> None:
 def test_money(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cli.do(_spend)
-    tell("quota", "-n", PROJECT)
-    window = ("-n", PROJECT, "--since", "2025-06-15", "--until", "2025-06-16")
+    tell("quota", "-n", SPENDER)
+    window = ("-n", SPENDER, "--since", "2025-06-15", "--until", "2025-06-16")
     tell("invoice", *window)
     tell("invoice", *window, "--export", "rows.json")
-    tell("invoice", "-n", "other--lab", "--since", "2025-06-15T15:00:00Z", "--until", "2025-06-15T16:00:00Z")
+    tell("invoice", "-n", PROJECT, "--since", "2025-06-15T15:00:00Z", "--until", "2025-06-15T16:00:00Z")
     tell.check()
 
 
@@ -186,34 +189,34 @@ async def _spend(w: World) -> None:
     """An hour and a half of a claim of one GPU, some of it deploying, and a batch of tokens."""
     await w.create("/apis/bessemer.dev/v1alpha1/priceplans", _PLAN)
     body = {"metadata": {"name": "chat"}, "spec": {"model": "smol", "flavor": "one-gpu"}}
-    made = await w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", body)
+    made = await w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{SPENDER}/endpoints", body)
     uid = made["metadata"]["uid"]
     store, host = w.store, "gpu-01"
     room = NumaNode(id=0, cores=8, threads=16, memory_bytes=64 << 30)
     gpu = Device(id="gpu-0", kind="gpu", model="H100-SXM5-80GB")
     await store.capacity.declare(host, Inventory(numa=[room], devices=[gpu]))
-    await store.capacity.set_quota(f"project/{PROJECT}", Quota(milli_cores=4000, devices={"*": 2}))
+    await store.capacity.set_quota(f"project/{SPENDER}", Quota(milli_cores=4000, devices={"*": 2}))
     spec = ClaimSpec(
         host=host,
-        tenant="acme",
+        tenant="other",
         workload=WorkloadRef(kind="Endpoint", name="chat", uid=uid),
         devices=["gpu-0"],
         device_model="H100-SXM5-80GB",
         allocations=[Allocation(numa_node=0, milli_cores=2000, memory_bytes=8 << 30)],
         flavor="one-gpu",
     )
-    key = Key("Claim", PROJECT, "endpoint-chat-0")
+    key = Key("Claim", SPENDER, "endpoint-chat-0")
     claim = (await store.capacity.take([(key, spec, {})], CONTROLLER))[0]
     clock = w.clock
     await clock.advance(1800)  # type: ignore[attr-defined]
-    metadata = {"name": key.name, "namespace": PROJECT}
+    metadata = {"name": key.name, "namespace": SPENDER}
     said = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "Claim", "metadata": metadata}
     agent = Writer("agent", host)
     await store.objects.replace({**said, "status": {"phase": "Running"}}, agent, part="status")
     record = UsageRecord(
         at=START + 1900,
         request_id="r",
-        project=PROJECT,
+        project=SPENDER,
         endpoint="chat",
         endpoint_uid=uid,
         api_key="app",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import getpass
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from bessemer.cli import render
-from bessemer.cli.connection import ProjectOption, run
+from bessemer.cli.connection import ProjectOption, run, target
 from bessemer.core.errors import Invalid
+from bessemer.core.tokens import judged_password
 
 if TYPE_CHECKING:
     from bessemer.client import Client
     from bessemer.core.resource import Key
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NameArgument = Annotated[str, typer.Argument(show_default=False)]
 
 
@@ -85,9 +89,10 @@ def _users() -> typer.Typer:
 
 
 def _new_password() -> str:
+    """Raises Invalid for one that no server would take, before anything is made for it."""
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
-    first = getpass.getpass("Password: ")
+        return judged_password(sys.stdin.readline().rstrip("\n"))
+    first = judged_password(getpass.getpass("Password: "))
     if first != getpass.getpass("Again: "):
         raise Invalid("the two are not the same")
     return first
@@ -127,15 +132,32 @@ def _hosts() -> typer.Typer:
     app = typer.Typer(help="Machines of the fleet.", no_args_is_help=True, rich_markup_mode=None)
 
     @app.command("enrol")
-    def enrol(context: typer.Context, name: NameArgument) -> None:
-        """Create a host and print the command that joins it. Example: `bessemer host enrol gpu-07`"""
+    def enrol(
+        context: typer.Context,
+        name: NameArgument,
+        *,
+        ca: Annotated[
+            Path | None, typer.Option("--ca", help="Write the server's authority there, to be taken along.")
+        ] = None,
+    ) -> None:
+        """Create a host and print the command that joins it. Example: `bessemer host enrol gpu-07 --ca ca.crt`"""
+        from bessemer.client import read_kubeconfig
+
+        server = read_kubeconfig(target(context).kubeconfig)
 
         async def work(client: Client) -> str:
             await client.create(_object("Host", name, spec={}))
             return await client.account.host_token(name)
 
         token = run(context, work)
-        typer.echo(f"On {name}: bessemer agent --name {name} --server URL --ca ca.crt --token {token}")
+        if ca is not None:
+            ca.write_bytes(server.ca or b"")
+        file = ca.name if ca else "ca.crt"
+        typer.echo(f"bessemer agent --name {name} --server {server.url} --ca {file} --token {token}")
+        taken = "" if ca else " (--ca writes it)"
+        typer.echo(f"Run this on {name}, once; {file} there is the server's authority{taken}.", err=True)
+        if urlsplit(server.url).hostname in _LOOPBACK:
+            typer.echo("The server listens on its own machine alone: only a host on it can join.", err=True)
 
     def patcher(word: str, spec: dict[str, Any], *, said: str, text: str) -> None:
         @app.command(word, help=text)

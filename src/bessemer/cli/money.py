@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,14 +57,24 @@ def invoice(
     if export is not None and rows is not None:
         export.write_text(render.as_json(rows) + "\n")
         typer.echo(f"Wrote {len(rows['rows'])} ledger rows and the price plan to {export}.", err=True)
-    typer.echo(render.as_json(bill) if output == "json" else invoice_text(bill))
+    typer.echo(render.as_json(bill) if output == "json" else invoice_text(bill, within=render.width()))
 
 
-def invoice_text(bill: dict[str, Any]) -> str:
-    """An invoice for a terminal: a line per workload and meter, with the formula that gives its amount."""
+def invoice_text(bill: dict[str, Any], *, within: int = 0) -> str:
+    """An invoice for a terminal of ``within`` columns (0: any): a line per workload and meter, with the formula that
+    gives its amount; below the line where it does not fit beside it."""
     from bessemer.core.clock import rfc3339
 
     currency = bill["currency"]
+    title = f"Invoice of {bill['project']}, {rfc3339(bill['start'])} to {rfc3339(bill['end'])}"
+    fake = "FAKE HOSTS: nothing of this was real" if bill.get("fake") else ""
+    beside = not within or len(title) + len(fake) + len(render.GAP) <= within
+    heading = (render.GAP if beside else "\n").join(filter(None, (title, fake)))
+    table = _lines(bill["lines"], currency, within=within) if bill["lines"] else "No lines."
+    return f"{heading}\n\n{table}\n\nTotal: {show_money(bill['totalMicro'], currency)}"
+
+
+def _lines(lines: Sequence[Mapping[str, Any]], currency: str, *, within: int) -> str:
     rows = [
         [
             f"{line['workloadKind'].lower()}/{line['workloadName']}",
@@ -71,12 +83,30 @@ def invoice_text(bill: dict[str, Any]) -> str:
             show_money(line["amountMicro"], currency),
             "fake" if line.get("fake") else "",
         ]
-        for line in bill["lines"]
+        for line in lines
     ]
-    fake = "   FAKE HOSTS: nothing of this was real" if bill.get("fake") else ""
-    title = f"Invoice of {bill['project']}, {rfc3339(bill['start'])} to {rfc3339(bill['end'])}{fake}"
-    table = render.columns(["WORKLOAD", "METER", "FORMULA", "AMOUNT", ""], rows) if rows else "No lines."
-    return f"{title}\n\n{table}\n\nTotal: {show_money(bill['totalMicro'], currency)}"
+    head = ["WORKLOAD", "METER", "FORMULA", "AMOUNT", ""]
+    wide = render.columns(head, rows)
+    if not within or max(map(len, wide.splitlines())) <= within:
+        return wide
+    first, *narrow = render.columns(
+        [*head[:2], *head[3:]], [[*row[:2], *row[3:]] for row in rows], within=within
+    ).splitlines()
+    pairs = zip(narrow, rows, strict=True)
+    return "\n".join([first, *(f"{line}\n{_formula(row[2], within=within)}" for line, row in pairs)])
+
+
+def _formula(text: str, *, within: int) -> str:
+    """``A × B`` of ``A × B = AMOUNT``, indented; where it is too long it goes on before a sign, never within a
+    number."""
+    found = [""]
+    for piece in re.split(r" (?=[×=] )", text.rpartition(" = ")[0]):
+        longer = f"{found[-1]} {piece}".strip()
+        if found[-1] and len(longer) + 4 > within:
+            found.append(f"  {piece}")
+        else:
+            found[-1] = longer
+    return "\n".join(f"    {line}" for line in found)
 
 
 def _window(since: str, until: str) -> tuple[int, int]:

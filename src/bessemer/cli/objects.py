@@ -48,7 +48,7 @@ def get(
         return
     keys = [key_of(kind, name, project=project) for name in names]
     bodies = run(context, lambda client: work.read(client, keys) if keys else work.list_all(client, scope))
-    work.show(kind, bodies, output=output, namespace=kind.namespaced and scope.namespace is None)
+    work.show(kind, bodies, output=output, scope=scope)
 
 
 def describe(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:
@@ -122,7 +122,7 @@ def events(
     if words:
         kind, names = split(words)
         key = key_of(kind, names[0] if names else "", project=project)
-    typer.echo(run(context, lambda client: work.event_text(client, key, project=project)))
+    run(context, lambda client: work.events(client, key, project=project))
 
 
 def why(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ _COLOURS = {
     "Lost": "31",
 }
 GAP = "   "
+_FOLD_MIN = 16
+"""A column narrower than this would be harder to read folded than broken by the terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +45,42 @@ class View:
     now: float
 
 
-def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Aligned text as kubectl prints it."""
+def width() -> int:
+    """Columns of the terminal that looks on; 0 where none does, and a line may be as long as it is."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def columns(head: Sequence[str], rows: Iterable[Sequence[str]], *, within: int = 0, spare: Sequence[str] = ()) -> str:
+    """Aligned text as kubectl prints it.
+
+    Where it is wider than ``within`` columns, those named in ``spare`` go, in their order, until it fits; then what is
+    too long in the last one goes on below itself. Nothing is cut, and no word or number is broken.
+    """
     table = [list(head), *[list(row) for row in rows]]
-    wide = [max(len(row[i]) for row in table) for i in range(len(head))]
-    return "\n".join(_line(row, wide) for row in table)
+    for name in spare:
+        if not within or sum(widths(table)) + len(GAP) * (len(table[0]) - 1) <= within:
+            break
+        at = table[0].index(name)
+        table = [[*row[:at], *row[at + 1 :]] for row in table]
+    wide = widths(table)
+    return "\n".join(line(row, wide, within=within) for row in table)
 
 
-def _line(row: Sequence[str], wide: Sequence[int]) -> str:
-    cells = [coloured(cell) + " " * (width - len(cell)) for cell, width in zip(row, wide, strict=True)]
-    return GAP.join(cells).rstrip()
+def widths(table: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column."""
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def line(row: Sequence[str], wide: Sequence[int], *, within: int = 0) -> str:
+    """One row under a head of these widths."""
+    start = sum(wide[:-1]) + len(GAP) * (len(wide) - 1)
+    room = within - start
+    folded = [row[-1]]
+    if within and room >= _FOLD_MIN and len(row[-1]) > room:
+        folded = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False)
+    cells = [coloured(cell) + " " * (width - len(cell)) for cell, width in zip(row[:-1], wide, strict=False)]
+    first = GAP.join([*cells, coloured(folded[0])]).rstrip()
+    return "\n".join([first, *(" " * start + more for more in folded[1:])])
 
 
 def coloured(word: str) -> str:
@@ -100,7 +130,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def described(body: Mapping[str, Any], events: Sequence[Mapping[str, Any]], *, now: float) -> str:
+def described(body: Mapping[str, Any], events: Sequence[Mapping[str, Any]], *, now: float, within: int = 0) -> str:
     """An object for a person: metadata, spec, status, conditions as a table, events."""
     metadata = body["metadata"]
     lines = [f"Name:      {metadata['name']}"]
@@ -120,12 +150,15 @@ def described(body: Mapping[str, Any], events: Sequence[Mapping[str, Any]], *, n
         rows = [
             [c["type"], c["status"], c["reason"], age(c["lastTransitionTime"], now), c["message"]] for c in conditions
         ]
-        lines += ["Conditions:", _indent(columns(["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], rows))]
-    lines += ["Events:", _indent(event_table(events, now)) if events else "  none"]
+        lines += [
+            "Conditions:",
+            _indent(columns(["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], rows, within=_inner(within))),
+        ]
+    lines += ["Events:", _indent(event_table(events, now, within=_inner(within))) if events else "  none"]
     return "\n".join(lines)
 
 
-def event_table(events: Sequence[Mapping[str, Any]], now: float, *, objects: bool = False) -> str:
+def event_table(events: Sequence[Mapping[str, Any]], now: float, *, objects: bool = False, within: int = 0) -> str:
     """Events, oldest first."""
     rows = []
     for event in events:
@@ -134,7 +167,11 @@ def event_table(events: Sequence[Mapping[str, Any]], now: float, *, objects: boo
         times = f" (x{event['count']})" if event.get("count", 1) > 1 else ""
         last = age(event.get("lastTimestamp"), now) + times
         rows.append([last, event.get("type", ""), event.get("reason", ""), *place, event.get("message", "")])
-    return columns(["LAST SEEN", "TYPE", "REASON", *(["OBJECT"] if objects else []), "MESSAGE"], rows)
+    return columns(["LAST SEEN", "TYPE", "REASON", *(["OBJECT"] if objects else []), "MESSAGE"], rows, within=within)
+
+
+def _inner(within: int) -> int:
+    return max(1, within - 2) if within else 0
 
 
 def _indent(text: str) -> str:

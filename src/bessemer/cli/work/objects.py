@@ -40,7 +40,12 @@ async def list_all(client: Client, scope: Scope) -> list[dict[str, Any]]:
     return [orjson.loads(stored.body) for stored in (await client.list(scope)).items]
 
 
-def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, namespace: bool) -> None:
+def nothing(what: str, project: str | None) -> str:
+    """What stands on stderr where there is nothing to show; standard output stays empty for whoever reads it."""
+    return f"No {what} found in {project}." if project else f"No {what} found."
+
+
+def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope: Scope) -> None:
     """Print bodies as table, wide, json, yaml or name."""
     if output in ("json", "yaml"):
         whole: Any = bodies[0] if len(bodies) == 1 else {"apiVersion": "v1", "kind": "List", "items": list(bodies)}
@@ -49,34 +54,29 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, namesp
         for body in bodies:
             typer.echo(f"{kind.singular}/{body['metadata']['name']}")
     elif not bodies:
-        typer.echo(f"No {kind.plural} found.", err=True)
+        typer.echo(nothing(kind.plural, scope.namespace), err=True)
     else:
+        namespace = kind.namespaced and scope.namespace is None
         view = render.View(wide=output == "wide", namespace=namespace, now=time.time())
         rows = [render.row(kind, body, view=view) for body in bodies]
         typer.echo(render.columns(render.head(kind, view), rows))
 
 
 async def watch(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> None:
-    """Print a line for each object and each change, for ever."""
+    """Print a line for each object and each change, for ever. Columns grow with what they hold and never shrink."""
     namespace = kind.namespaced and scope.namespace is None
-    typer.echo(render.columns(render.head(kind, render.View(wide=wide, namespace=namespace, now=0)), []))
+    head = render.head(kind, render.View(wide=wide, namespace=namespace, now=0))
+    typer.echo(render.columns(head, []))
+    widths = render.widths([head])
     while True:
         with contextlib.suppress(Expired):  # then the list is printed anew
-            await _follow(client, kind, scope=scope, wide=wide)
-
-
-async def _follow(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> None:
-    namespace = kind.namespaced and scope.namespace is None
-    async for change in client.watch(scope):
-        if isinstance(change, Change):
-            view = render.View(wide=wide, namespace=namespace, now=time.time())
-            typer.echo(_line(kind, change, view=view))
-
-
-def _line(kind: AnyKind, change: Change, *, view: render.View) -> str:
-    cells = render.row(kind, orjson.loads(change.body), view=view)
-    line = render.columns(render.head(kind, view), [cells]).splitlines()[-1]
-    return line + ("   (deleted)" if change.type == "DELETED" else "")
+            async for change in client.watch(scope):
+                if isinstance(change, Change):
+                    view = render.View(wide=wide, namespace=namespace, now=time.time())
+                    cells = render.row(kind, orjson.loads(change.body), view=view)
+                    widths[:] = render.widths([[" " * width for width in widths], cells])
+                    gone = f"{render.GAP}(deleted)" if change.type == "DELETED" else ""
+                    typer.echo(render.line(cells, widths) + gone)
 
 
 async def events_of(client: Client, key: Key | None, *, project: str = "") -> list[dict[str, Any]]:
@@ -89,10 +89,13 @@ async def events_of(client: Client, key: Key | None, *, project: str = "") -> li
     return sorted(found, key=lambda e: str(e.get("lastTimestamp", "")))
 
 
-async def event_text(client: Client, key: Key | None, *, project: str) -> str:
-    """The events as a table."""
+async def events(client: Client, key: Key | None, *, project: str) -> None:
+    """Print the events as a table."""
     found = await events_of(client, key, project=project)
-    return render.event_table(found, time.time(), objects=key is None) if found else "No events found."
+    if found:
+        typer.echo(render.event_table(found, time.time(), objects=key is None, within=render.width()))
+    else:
+        typer.echo(nothing("events", str(key) if key else project), err=True)
 
 
 async def describe(client: Client, kind: AnyKind, *, names: Sequence[str], project: str) -> None:
@@ -101,7 +104,7 @@ async def describe(client: Client, kind: AnyKind, *, names: Sequence[str], proje
     for name in chosen:
         key = key_of(kind, name, project=project)
         body = orjson.loads((await client.get(key)).body)
-        typer.echo(render.described(body, await events_of(client, key), now=time.time()))
+        typer.echo(render.described(body, await events_of(client, key), now=time.time(), within=render.width()))
 
 
 async def apply_all(client: Client, bodies: Sequence[dict[str, Any]], *, project: str, dry_run: bool) -> None:
@@ -164,7 +167,7 @@ async def why(client: Client, key: Key) -> str:
     body = orjson.loads((await client.get(key)).body)
     text = "\n".join(reasons(body, time.time()))
     recent = (await events_of(client, key))[-5:]
-    return f"{text}\n\nLately:\n{render.event_table(recent, time.time())}" if recent else text
+    return f"{text}\n\nLately:\n{render.event_table(recent, time.time(), within=render.width())}" if recent else text
 
 
 def reasons(body: Mapping[str, Any], now: float) -> list[str]:

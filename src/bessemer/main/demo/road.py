@@ -150,7 +150,8 @@ class Road:
                 if project == scene.SHOW and self._stage.factory.settings.fake_hosts and not bill["fake"]:
                     raise failed("the invoice of fake hosts does not say so")
             if project == scene.PROJECT:
-                self._steps.say("\n" + "\n".join("    " + line for line in invoice_text(bill).splitlines()) + "\n")
+                text = invoice_text(bill, within=max(40, render.width() - 4) if render.width() else 0)
+                self._steps.say("\n" + "\n".join("    " + line for line in text.splitlines()) + "\n")
 
     async def _summary(self) -> None:
         client = self._stage.client
@@ -160,9 +161,10 @@ class Road:
                 rows.append(self._row(orjson.loads(stored.body)))
         hosts = [orjson.loads(stored.body) for stored in (await client.list(Scope(kind="Host"))).items]
         fake = sum(bool(h.get("status", {}).get("report", {}).get("fake")) for h in hosts)
-        rows.append(["Host", f"{len(hosts) - fake} real, {fake} fake", "", "", "", ""])
+        head = ["WHAT", "PROJECT", "PHASE", "HOST", "PROJECT'S COST"]
         self._steps.say("\nWhat exists now\n")
-        self._steps.say(render.columns(["KIND", "NAME", "PROJECT", "PHASE", "HOST", "COST OF PROJECT SO FAR"], rows))
+        self._steps.say(render.columns(head, rows, within=render.width(), spare=["HOST", "PHASE"]))
+        self._steps.say(f"\nHosts: {len(hosts) - fake} real, {fake} fake")
         self._stage.factory.say_addresses()
         for name, link in self._links.items():
             self._steps.say(f"  Sign in     {link}   (as {name}, once)")
@@ -172,10 +174,7 @@ class Road:
     def _row(self, body: Body) -> list[str]:
         status, metadata = body["status"], body["metadata"]
         cost = self._totals.get(metadata["namespace"], "") + (" (fake)" if status.get("fake") else "")
-        host = status.get("host") or _hosts(status)
-        return [body["kind"], metadata["name"], metadata["namespace"], status["phase"], host, cost]
-
-
-def _hosts(status: Body) -> str:
-    hosts = sorted({r["host"] for r in status.get("replicas", []) if r.get("host")})
-    return ", ".join(hosts[:2]) + (f" and {len(hosts) - 2} more" if len(hosts) > 2 else "")
+        hosts = sorted({r["host"] for r in status.get("replicas", []) if r.get("host")})
+        host = status.get("host") or (hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts")
+        name = f"{body['kind'].lower()}/{metadata['name']}"
+        return [name, metadata["namespace"], status["phase"], host, cost]
