@@ -14,6 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 export UV_SYSTEM_CERTS ?= 1
 ARGS ?=
 QUICK ?= --quick
+TABLE ?=
 
 .PHONY: help demo test-fast test test-long check format bench lock clean system-demo system-test
 
@@ -29,8 +30,8 @@ test-fast: $(STAMPS)/dev ## Tests that need no server, guest or browser (2 minut
 test: $(STAMPS)/dev system-demo system-test ## All tests of CI, with the real guest, engine, kubectl and browser
 	@$(PYTEST) -m "not long" --durations=10 $(ARGS)
 
-test-long: $(STAMPS)/dev system-demo system-test ## Soaks, failover and crash matrices in full
-	@HYPOTHESIS_PROFILE=default $(PYTEST) -m long --durations=10 $(ARGS)
+test-long: $(STAMPS)/dev system-demo system-test ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
+	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) $(PYTEST) -m long $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
 	@failed=; \

@@ -13,10 +13,16 @@ import pytest
 from hypothesis import settings
 
 from bessemer.core.clock import FakeClock
+from tests.long_table import LongTable
 
 # The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "long":
+        config.pluginmanager.register(LongTable(), "long table")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -33,9 +34,14 @@ async def test_an_endpoint_converges_after_every_stop() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("victims", crash.VICTIMS)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(kind: str, victims: str) -> None:
+async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(
+    kind: str, victims: str, record_property: Callable[[str, object], None]
+) -> None:
+    """A life stopped before and after each driver call and each commit ends as the one that was not."""
     matrix = await crash.explore(kind, victims=[victims])
     check(matrix, tried=len(crash.points(matrix.first)))
+    record_property("stops", matrix.reached)
+    record_property("unreached", len(matrix.unreached))
 
 
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

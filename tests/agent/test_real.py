@@ -236,8 +236,9 @@ async def test_a_guest_is_adopted_after_kill_9(s: Site, image: BuiltImage) -> No
 
 @pytest.mark.parametrize("seconds", [20.0, pytest.param(120.0, marks=pytest.mark.long)])
 async def test_guest_and_stream_go_on_without_the_api(
-    s: Site, image: BuiltImage, model_path: Path, seconds: float
+    s: Site, image: BuiltImage, model_path: Path, seconds: float, record_property: Callable[[str, object], None]
 ) -> None:
+    """Guest and stream go on without the api; when it is back nothing was started anew and nothing else is said."""
     s.start(await s.token())
     await s.expect(s.reported)
     guest, replica = await s.guest(image), await s.engine(model_path)
@@ -251,6 +252,8 @@ async def test_guest_and_stream_go_on_without_the_api(
     tokens = await _stream(drivers.engine.door(replica.uid), _secret(s, replica.uid), seconds=seconds)
     assert time.monotonic() - began >= seconds
     assert tokens > 20
+    record_property("seconds away", int(seconds))
+    record_property("events of the stream", tokens)
     after = await drivers.qemu.state(guest.uid)
     assert state is not None
     assert after is not None

@@ -39,10 +39,17 @@ def plant() -> Iterator[Plant]:
         assert left == []
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.fixture(scope="module", params=PHASES)
+def phase(plant: Plant, request: pytest.FixtureRequest) -> str:
+    """Each under a supervisor of its own: one that saw a part die again and again would wait longer each time."""
+    plant.new_supervisor()
+    return str(request.param)
+
+
 @pytest.mark.parametrize("kind", sorted(SPECS))
 @pytest.mark.parametrize("part", [CONTROL, GATEWAY, AGENT])
 async def test_killed_in_any_phase_it_converges(plant: Plant, part: str, kind: str, phase: str) -> None:
+    """A real part, killed with -9 in a phase of a real guest or engine: it converges, once, and leaves nothing."""
     key = Key(kind, PROJECT, f"{part}-{phase.lower()}")
     await plant.create(key, SPECS[kind])
     claim = Key("Claim", PROJECT, f"{kind.lower()}-{key.name}-0")

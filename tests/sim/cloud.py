@@ -23,22 +23,21 @@ from bessemer.agent.agent import Agent, AgentDrivers, AgentSettings
 from bessemer.agent.fake import fake_drivers
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.errors import NotFound
-from bessemer.core.ports import CONTROLLER, Scope, Writer
+from bessemer.core.ports import Scope, Writer
 from bessemer.core.resource import Done, Key, Outcome
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.kinds import HOST_SIDES, KINDS
-from bessemer.kinds.context import Context, HostContext
+from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.host import FAKE_TAINT
-from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.host_side import HostSide
-from bessemer.loop import Granted, Loop
 from bessemer.store import Store, open_store, store_kinds
 from bessemer.store.compaction import History
-from tests.kinds.world import WorldImporter, body
+from tests.kinds.world import body
 from tests.sim.clock import Inline, SimClock, Traffic
+from tests.sim.control import Controller
 from tests.sim.wire import Wire
 
 USER = Writer("user", "root")
@@ -100,7 +99,7 @@ class Machine:
 class Cloud:
     """``async with Cloud(seed, hosts=…) as cloud``: furnished, every host Ready, and nothing left of it afterwards."""
 
-    def __init__(self, seed: int, *, hosts: int, side: type[Calm] = Calm) -> None:
+    def __init__(self, seed: int, *, hosts: int, controllers: int = 1, side: type[Calm] = Calm) -> None:
         random.seed(seed)
         self.traffic = Traffic()
         self.clock = SimClock(self.traffic)
@@ -110,6 +109,8 @@ class Cloud:
         self.directory = Path(self._folder.name)
         self.machines = {f"fake-{n:03d}": Machine(f"fake-{n:03d}", fake_drivers(n, self.clock)) for n in range(hosts)}
         self.restarts = 0
+        self.controllers: list[Controller] = []
+        self._controllers = controllers
         self._sides = {name: side(real) for name, real in HOST_SIDES.items()}
         self._metrics = AgentMetrics(CollectorRegistry())
         self._kinds = store_kinds(KINDS)
@@ -149,29 +150,14 @@ class Cloud:
         store = open_store(
             self.path, clock=self.clock, kinds=self._kinds, seal_key=bytes(32), history=History(revisions=500)
         )
-        counted = self.traffic.counted
-        objects = counted(store.objects)
-        fleet = FleetFeed(objects, self.clock)
-        ctx = Context(
-            objects=objects,
-            capacity=counted(store.capacity),
-            ledger=counted(store.ledger),
-            leases=counted(store.leases),
-            fleet=fleet,
-            importer=WorldImporter(),
-            clock=self.clock,
-        )
-        loop: Loop[Any] = Loop(
-            KINDS,
-            ctx,
-            objects=objects,
-            leases=Granted(),
-            events=counted(store.events),
-            clock=self.clock,
-            writer=CONTROLLER,
-        )
+        count = self._controllers
+        self.controllers = [
+            Controller(f"controller-{n}", store, clock=self.clock, traffic=self.traffic, rivals=count > 1)
+            for n in range(count)
+        ]
         self._store = self.wire.store = store
-        self._control = [asyncio.create_task(work) for work in (fleet.run(), loop.run(), store.tend())]
+        self._control = [task for controller in self.controllers for task in controller.start()]
+        self._control.append(asyncio.create_task(store.tend()))
 
     async def crash(self) -> None:
         """The control plane is gone, and all that it had in memory."""
@@ -251,7 +237,7 @@ class Cloud:
     async def _furnish(self) -> None:
         for tenant in TENANTS:
             quota = {"milliCores": 1_200_000, "memoryBytes": 6 << 40, "devices": {"*": 96}, "instances": 40}
-            await self.create("Tenant", tenant, {"quota": quota})
+            await self.create("Tenant", tenant, {"quota": quota, "tolerations": TOLERATE})
             await self.create("Project", f"{tenant}--lab", {})
         for name, spec in {
             "small": {"cpus": 2, "memory": "4Gi", "disk": "1Gi"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from bessemer.core.errors import AlreadyExists, QuotaExceeded
@@ -31,6 +31,7 @@ class Day:
     random: random.Random
     seconds: float = DAY_SECONDS
     happenings: int = 400
+    weights: Mapping[str, tuple[Happening, float]] = field(default_factory=lambda: WEIGHTS)
     seen: Counter[str] = field(default_factory=Counter)
     agenda: list[tuple[float, Happening]] = field(default_factory=list)
     down: dict[str, str] = field(default_factory=dict)
@@ -46,12 +47,12 @@ class Day:
         clock = self.cloud.clock
         end = clock.monotonic() + self.seconds
         rate = self.happenings / self.seconds
-        names, weights = list(WEIGHTS), [WEIGHTS[name][1] for name in WEIGHTS]
+        names, weights = list(self.weights), [weight for _, weight in self.weights.values()]
         while clock.monotonic() < end:
             await self._until(clock.monotonic() + self.random.expovariate(rate))
             name = self.random.choices(names, weights)[0]
             self.seen[name] += 1
-            await WEIGHTS[name][0](self)
+            await self.weights[name][0](self)
             await self.check()
 
     async def _until(self, at: float) -> None:
@@ -78,6 +79,8 @@ class Day:
         await self._until(cloud.clock.monotonic() + 3600)
         for name in list(self.down):
             await bring_back(self, name)
+        for controller in cloud.controllers:
+            controller.relieve()
         for kind in ("Instance", "Endpoint"):
             for found in await cloud.bodies(kind):
                 await cloud.delete(Key(kind, found["metadata"]["namespace"], found["metadata"]["name"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +16,15 @@ from bessemer.loop.fold import fold
 from tests.sim.cloud import TOLERATE, Calm, Cloud
 from tests.sim.day import WEIGHTS, Day
 from tests.sim.invariants import Invariants
+from tests.sim.rivals import RIVALRY
+
+Count = Callable[[str, object], None]
 
 
-async def check_day(seed: int, *, hosts: int, happenings: int, seconds: float = 86_400.0) -> Day:
-    async with Cloud(seed, hosts=hosts) as cloud:
-        day = Day(cloud, random.Random(seed), seconds=seconds, happenings=happenings)
+async def check_day(seed: int, *, hosts: int, happenings: int, seconds: float = 86_400.0, controllers: int = 1) -> Day:
+    async with Cloud(seed, hosts=hosts, controllers=controllers) as cloud:
+        weights = RIVALRY if controllers > 1 else WEIGHTS
+        day = Day(cloud, random.Random(seed), seconds=seconds, happenings=happenings, weights=weights)
         await day.live()
         await day.end()
         print(  # noqa: T201 - a figure for whoever runs with -s
@@ -29,8 +34,23 @@ async def check_day(seed: int, *, hosts: int, happenings: int, seconds: float = 
         return day
 
 
+def count(record_property: Count, day: Day, *happenings: str) -> None:
+    """Say what the day came to."""
+    record_property("happenings", day.seen.total())
+    record_property("checks", day.invariants.checks)
+    record_property("restarts of the control plane", day.cloud.restarts)
+    for name in happenings:
+        record_property(f"times a {name}", day.seen[name])
+    record_property("waits past a deadline, all said", day.invariants.stuck)
+
+
 async def test_a_morning() -> None:
     await check_day(7, hosts=30, happenings=40, seconds=14_400.0)
+
+
+async def test_a_morning_of_rivals() -> None:
+    """Two controllers over one store, each with real leases; one is held up past its own and wakes amid its work."""
+    await check_day(11, hosts=20, happenings=40, seconds=14_400.0, controllers=2)
 
 
 @pytest.mark.real  # not for want of a real part: half a minute is much for test-fast
@@ -41,8 +61,17 @@ async def test_a_day() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 10))
-async def test_other_days(seed: int) -> None:
-    await check_day(seed, hosts=200, happenings=600)
+async def test_other_days(seed: int, record_property: Count) -> None:
+    """A day of 200 hosts on which every part dies: capacity, quota, ledger and deadlines hold after each step."""
+    count(record_property, await check_day(seed, hosts=200, happenings=600))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(20, 26))
+async def test_days_of_rivals(seed: int, record_property: Count) -> None:
+    """The same with two controllers, real leases and fences; one is held up past its lease and wakes amid its work."""
+    day = await check_day(seed, hosts=50, happenings=400, controllers=2)
+    count(record_property, day, "controller is held up", "controller loses leases")
 
 
 async def test_who_waits_in_silence_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

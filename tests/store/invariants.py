@@ -30,6 +30,15 @@ def check(path: Path) -> None:
         connection.close()
 
 
+def closed_hosts(path: Path) -> list[str]:
+    """The hosts on which nothing may be taken."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return [row[0] for row in connection.execute("SELECT host FROM hosts WHERE NOT schedulable ORDER BY host")]
+    finally:
+        connection.close()
+
+
 def _history(connection: sqlite3.Connection, objects: dict[Any, Any], documents: dict[Any, Any]) -> None:
     counters = dict(connection.execute("SELECT name, value FROM counters").fetchall())
     changes: Rows = connection.execute(
