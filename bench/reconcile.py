@@ -28,6 +28,7 @@ from bessemer.main.supervisor import FAKE
 from bessemer.store import open_store, store_kinds
 
 PROJECT, FLAVOR, IMAGE = "bench--one", "tenth", "none"
+BEARS = [{"key": "bessemer.dev/fake"}]
 PER_HOST = 10
 API = "/apis/bessemer.dev/v1alpha1"
 HOSTS_SECONDS, ALL_SECONDS = 400.0, 900.0

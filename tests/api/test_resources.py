@@ -307,3 +307,32 @@ async def test_events_are_found_by_what_they_are_about(w: World) -> None:
     reply = await w.call("GET", f"/api/v1/namespaces/acme--lab/events?fieldSelector={selector}")
     assert [e["message"] for e in reply.json["items"]] == ["on host h1"]
     assert (await w.call("GET", "/api/v1/namespaces/acme--lab/events?fieldSelector=message=x")).code == 400
+
+
+async def test_a_workload_tolerates_what_its_tenant_may_and_the_rest_is_named(w: World) -> None:
+    merge = "application/merge-patch+json"
+    lab, acme = f"{BASE}/namespaces/acme--lab/instances", f"{BASE}/tenants/acme"
+    endpoints = f"{BASE}/namespaces/acme--lab/endpoints"
+    dedicated, slow = {"key": "dedicated"}, {"key": "slow"}
+    await w.call("PATCH", acme, {"spec": {"tolerations": [slow]}}, media=merge)
+    for token in (await w.login("ann"), await w.login("mia"), ""):
+        for path, spec in ((lab, {"flavor": "f", "image": "i"}), (endpoints, {"flavor": "f", "model": "m"})):
+            reply = await w.call("POST", path, named("x", **spec, tolerations=[slow, dedicated]), token=token)
+            assert reply.code == 422, reply.body
+            [cause] = reply.json["details"]["causes"]
+            assert cause["field"] == "spec.tolerations[1].key"
+            assert cause["message"] == 'Forbidden: "dedicated": tenant acme may tolerate slow'
+    reply = await w.call("POST", f"{BASE}/namespaces/other--lab/instances", instance("x", tolerations=[slow]))
+    assert (reply.code, reply.json["details"]["causes"][0]["message"]) == (
+        422,
+        'Forbidden: "slow": tenant other may tolerate no taint',
+    )
+    mia = await w.login("mia")
+    await w.create(lab, instance("a", tolerations=[slow, {"key": "*"}]), token=mia)
+    for change in ([dedicated], [slow, dedicated]):
+        reply = await w.call("PATCH", f"{lab}/a", {"spec": {"tolerations": change}}, token=mia, media=merge)
+        assert reply.code == 422, reply.body
+    await w.call("PATCH", acme, {"spec": {"tolerations": []}}, media=merge)
+    # What it says already it may go on saying: whoever stops it must not be kept from that. Nothing lands by it.
+    assert (await w.call("PATCH", f"{lab}/a", {"spec": {"running": False}}, token=mia, media=merge)).code == 200
+    assert (await w.call("POST", lab, instance("b", tolerations=[slow]), token=mia)).code == 422

@@ -32,6 +32,7 @@ from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
+from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
@@ -359,7 +360,7 @@ class World:
         """Hosts, a tenant with a project, flavors, an image and a model."""
         for host in self.hosts.values():
             await self._join(host)
-        await self.create("Tenant", "acme", {}, namespace="")
+        await self.create("Tenant", "acme", {"tolerations": [{"key": FAKE_TAINT}]}, namespace="")
         await self.create("Project", PROJECT, {}, namespace="")
         await self.create("Flavor", "small", {"cpus": 2, "memory": "256Mi", "disk": "1Gi"}, namespace="")
         await self.create("Flavor", "serve", {"cpus": 1, "memory": "1Gi"}, namespace="")

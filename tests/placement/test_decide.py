@@ -137,6 +137,26 @@ def test_fake_hosts_are_proposed_after_all_that_is_real():
     assert placed(fleet(host("fake", taints=taint, fake=True)), tolerations=("*",)).fake
 
 
+def test_nobody_tolerates_what_is_not_their_tenants_to_tolerate():
+    arrays = fleet(host("kept", taints=("maintenance",)), host("slow", taints=("slow",)))
+    for said in (("*",), ("maintenance", "slow")):
+        assert placed(arrays, tolerations=said, bearable=frozenset({"slow"})).host == "slow"
+        refusal = refused(arrays, tolerations=said, bearable=frozenset())
+        assert str(refusal) == "1 host: tainted maintenance; 1 host: tainted slow"
+        assert refusal.cheapest == "an administrator can let tenant acme tolerate maintenance"
+    both = fleet(host("a", taints=("maintenance", "slow")))
+    assert str(refused(both, tolerations=("*",), bearable=frozenset({"slow"}))) == "1 host: tainted maintenance"
+
+
+def test_what_a_tenant_may_tolerate_is_proposed_before_what_an_administrator_may_give():
+    arrays = fleet(host("kept", taints=("a-kept",)), host("slow", taints=("slow",)))
+    assert refused(arrays, bearable=frozenset({"slow"})).cheapest == "tolerate slow"
+    assert refused(arrays, bearable=frozenset({"a-kept"})).cheapest == "tolerate a-kept"
+    assert refused(arrays).cheapest == "tolerate a-kept"
+    cordoned = fleet(host("kept", taints=("a-kept",)), host("off", schedulable=False))
+    assert refused(cordoned, bearable=frozenset()).cheapest == "an administrator can uncordon off"
+
+
 def test_another_model_is_proposed_by_its_name():
     refusal = refused(fleet(host("a", gpus=2, model="A100")), device_count=2, device_model="H100")
     assert (str(refusal), refusal.cheapest) == ("1 host: without H100", "ask for A100")

@@ -351,10 +351,11 @@ async def _people(t: Town) -> None:
     w = t.w
     for number, name in enumerate(TENANTS, 1):
         if name != "acme":
-            await w.create(f"{BASE}/tenants", tenant(name, **({"rita": "member"} if name == "rival" else {})))
+            body = tenant(name, **({"rita": "member"} if name == "rival" else {}))
+            await w.create(f"{BASE}/tenants", {**body, "spec": {**body["spec"], "tolerations": [{"key": FAKE_TAINT}]}})
         await t.status(Key("Tenant", "", name), phase="Active", colour=number)
     acme = orjson.loads((await w.store.objects.get(Key("Tenant", "", "acme"))).body)
-    acme["spec"] |= {"displayName": "Acme Research Ltd"}
+    acme["spec"] |= {"displayName": "Acme Research Ltd", "tolerations": [{"key": FAKE_TAINT}]}
     acme["spec"]["members"].append({"user": "ada", "role": "member"})
     await w.store.objects.replace(acme, CONTROLLER)
     await w.store.objects.delete(Key("Project", "", "acme--lab"), CONTROLLER)

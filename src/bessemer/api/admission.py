@@ -169,6 +169,17 @@ def _path(said: Body, loc: Sequence[int | str]) -> str:
     return path
 
 
+def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: frozenset[str]) -> list[Cause]:
+    """The tolerations that a write says anew and that are not the tenant's to have; ``*`` is whatever it may have."""
+    kept = {one["key"] for one in (old or {}).get("spec", {}).get("tolerations", ())} | bearable | {"*"}
+    may = f"may tolerate {', '.join(sorted(bearable))}" if bearable else "may tolerate no taint"
+    return [
+        Cause(f"spec.tolerations[{index}].key", f"Forbidden: {show(one['key'])}: {tenant} {may}", "FieldValueForbidden")
+        for index, one in enumerate(body["spec"].get("tolerations", ()))
+        if one["key"] not in kept
+    ]
+
+
 def check_references(body: Body, old: Body | None) -> list[dict[str, Any]]:
     """The owners that a write names anew."""
     before = {o.get("uid") for o in (old or {}).get("metadata", {}).get("ownerReferences", ())}

@@ -18,7 +18,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import Change
-from bessemer.kinds.tenancy.project import tenant_of
+from bessemer.kinds.tenancy.tenant import bearable, tenant_of
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +136,7 @@ class Directory:
         name = change.key.name
         before = self._tenants.pop(name, None)
         if change.type != "DELETED":
-            self._tenants[name] = _read(orjson.loads(change.body).get("spec", {}))
+            self._tenants[name] = _read(orjson.loads(change.body))
         if before != self._tenants.get(name):
             turn, self._turn = self._turn, asyncio.Event()
             turn.set()
@@ -149,9 +149,10 @@ class Directory:
             names.add(change.key.name)
 
 
-def _read(spec: Mapping[str, Any]) -> _Tenant:
+def _read(tenant: Mapping[str, Any]) -> _Tenant:
+    spec = tenant.get("spec", {})
     return _Tenant(
         members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
         plan=spec.get("pricePlan", "standard"),
-        bearable=frozenset(toleration["key"] for toleration in spec.get("tolerations", ())),
+        bearable=bearable(tenant),
     )

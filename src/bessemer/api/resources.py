@@ -15,7 +15,7 @@ from starlette.responses import Response
 from bessemer.api import body as bodies
 from bessemer.api import jsonpatch, table
 from bessemer.api.access import Target
-from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner
+from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.query import WriteOptions, write_options
@@ -48,7 +48,7 @@ async def create(call: Call) -> Response:
         await _require_create(call, target)
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
-    await _require_owners(call, target, body=admitted.body, old=None)
+    await _require_rights(call, target, body=admitted.body, old=None)
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
     if not options.dry_run:
         await call.state.directory.reach(stored.key.kind, stored.revision)
@@ -187,7 +187,7 @@ async def _write_main(
 ) -> Response:
     target = call.about
     admitted = admit(target.resource, said, old=old, validation=options.validation)
-    await _require_owners(call, target, body=admitted.body, old=old)
+    await _require_rights(call, target, body=admitted.body, old=old)
     stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
     if not options.dry_run:
         await call.state.directory.reach(stored.key.kind, stored.revision)
@@ -220,6 +220,16 @@ async def _require_project(call: Call, target: Target) -> None:
         raise NotFound(f'namespaces "{target.namespace[:80]}" not found') from error
     if "deletionTimestamp" in project["metadata"]:
         raise Forbidden(f'unable to create new content in namespace "{target.namespace}": it is being terminated')
+
+
+async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
+    """What a body names anew must be its project's to name: taints that are borne, objects that it goes with."""
+    if target.resource.namespaced:
+        tenant, directory = target.tenant, call.state.directory
+        causes = toleration_causes(body, old, tenant=f"tenant {tenant}", bearable=directory.bearable(tenant))
+        if causes:
+            raise invalid(target.subject, causes)
+    await _require_owners(call, target, body=body, old=old)
 
 
 async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:

@@ -108,9 +108,9 @@ def door_name(host: str) -> str:
 
 
 class Toleration(ApiModel):
-    """``key`` of a taint that the workload bears; ``*`` bears all."""
+    """``key`` of a taint that the workload bears; ``*`` bears all that its tenant may."""
 
-    key: str = Field(description="Key of a taint that is borne; * bears all.")
+    key: str = Field(description="Key of a taint that is borne; * is every one that the tenant may bear.")
 
 
 class Taint(ApiModel):
@@ -125,7 +125,8 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What one replica wants of one host. ``device_model`` "" is any model; ``device_count`` 0 wants none."""
+    """What one replica wants of one host. ``device_model`` "" is any model; ``device_count`` 0 wants none. ``bearable``
+    are the taints that its tenant may tolerate at all; None is whoever has no bounds."""
 
     tenant: str
     milli_cores: int
@@ -136,6 +137,7 @@ class Request:
     same_switch: bool = False
     same_nvlink: bool = False
     tolerations: tuple[str, ...] = ()
+    bearable: frozenset[str] | None = None
     virtualization: bool = False
     strong_isolation: bool = False
     avoid_hosts: frozenset[str] = frozenset()

@@ -72,6 +72,13 @@ def label_problems(name: str, *, longest: int = 63) -> Iterator[Cause]:
         yield Cause("metadata.name", f"must be 1 to {longest} of a-z, 0-9 and -, with a letter or digit at both ends")
 
 
+def taint_problems(path: str, keys: Sequence[str]) -> Iterator[Cause]:
+    """Keys of taints in a list of objects: each is one word, and names one taint."""
+    for index, key in enumerate(keys):
+        if not 0 < len(key) <= 253 or key == "*" or not key.isascii() or not key.isprintable() or " " in key:
+            yield Cause(f"{path}[{index}].key", "must be a word of 1 to 253 characters, and not *")
+
+
 def duplicates(path: str, values: Sequence[str], *, field: str = "") -> Iterator[Cause]:
     """Every entry of a list that stands there a second time, by its path."""
     for index, value in enumerate(values):

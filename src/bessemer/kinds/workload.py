@@ -22,7 +22,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
-from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.kinds.tenancy.tenant import bearable, tenant_of
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 
@@ -156,10 +156,18 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 # --- placement --------------------------------------------------------------------------------------------------
 
 
-def request_of(namespace: str, flavor: FlavorSpec, *, tolerations: Sequence[Toleration], **wishes: Any) -> Request:
+async def request_of(
+    ctx: Context, namespace: str, flavor: FlavorSpec, *, tolerations: Sequence[Toleration], **wishes: Any
+) -> Request:
     """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
+    tenant = tenant_of(namespace)
+    try:
+        may_bear = bearable(orjson.loads((await ctx.objects.get(Key("Tenant", "", tenant))).body))
+    except NotFound:
+        may_bear = frozenset()
     return Request(
-        tenant=tenant_of(namespace),
+        tenant=tenant,
+        bearable=may_bear,
         milli_cores=flavor.cpus * 1000,
         memory_bytes=parse_bytes(flavor.memory),
         device_count=flavor.gpus,

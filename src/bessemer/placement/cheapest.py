@@ -1,12 +1,12 @@
 """The cheapest change that would make a request fit, tried before it is named.
 
-From what costs its owner least: to ask for less closeness, to bear a taint, to ask for another device or for less, to
-wait for others to end; then what only an administrator can do.
+From what costs its owner least: to ask for less closeness, to bear a taint that the tenant may bear, to ask for another
+device or for less, to wait for others to end; then what only an administrator can do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from bessemer.core.units import MIB, show_bytes
 from bessemer.core.values import Request
 from bessemer.placement.choose import place
-from bessemer.placement.filters import fitting, show_cores
+from bessemer.placement.filters import fitting, not_borne, show_cores
 from bessemer.placement.sight import Sight
 
 _MEMORY_STEP = 64 * MIB
@@ -31,7 +31,7 @@ class Change:
 
 def cheapest(sight: Sight) -> Change | None:
     """The first change after which something fits, or None."""
-    for propose in (_nearness, _real_taints, _other_model, _less, _fake_taints, _time, _administration):
+    for propose in (_nearness, _real_taints, _other_model, _less, _fake_taints, _time, _administration, _rights):
         for change in propose(sight):
             if fitting(change.sight).any():
                 return change
@@ -65,14 +65,35 @@ def _fake_taints(sight: Sight) -> Iterator[Change]:
 
 
 def _taints(sight: Sight, *, fake: bool) -> Iterator[Change]:
-    """Each set of taints that some host has, the smallest first; a fake host is proposed after all that is real."""
-    fleet, n, borne = sight.fleet, sight.size, sight.request.tolerations
+    """Each set of taints that the tenant may bear; a fake host is proposed after all that is real."""
+    request = sight.request
+    for keys in _missing(sight, fake=fake):
+        if request.bearable is None or keys <= request.bearable:
+            text = f"tolerate {_listed(keys, fake=fake)}"
+            yield Change(text, asking(sight, tolerations=(*request.tolerations, *sorted(keys))))
+
+
+def _rights(sight: Sight) -> Iterator[Change]:
+    """Each set of taints of which the tenant may not bear some."""
+    request = sight.request
+    for fake in (False, True):
+        for keys in _missing(sight, fake=fake):
+            if request.bearable is not None and not keys <= request.bearable:
+                text = f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
+                more = {"tolerations": (*request.tolerations, *sorted(keys)), "bearable": request.bearable | keys}
+                yield Change(text, asking(sight, **more))
+
+
+def _missing(sight: Sight, *, fake: bool) -> Sequence[frozenset[str]]:
+    """The sets of taints for which hosts are set aside, the smallest first."""
+    fleet, n = sight.fleet, sight.size
     hosts = fleet.present[:n] & (fleet.fake[:n] == fake)
-    missing = {fleet.taint_sets[index] - set(borne) for index in np.unique(fleet.taints[:n][hosts])}
-    for keys in sorted(filter(None, missing), key=lambda keys: (len(keys), sorted(keys))):
-        names = sorted(keys)
-        note = " (fake hosts: nothing real runs there)" if fake else ""
-        yield Change(f"tolerate {', '.join(names)}{note}", asking(sight, tolerations=(*borne, *names)))
+    missing = {not_borne(sight.request, fleet.taint_sets[index]) for index in np.unique(fleet.taints[:n][hosts])}
+    return sorted(filter(None, missing), key=lambda keys: (len(keys), sorted(keys)))
+
+
+def _listed(keys: Iterable[str], *, fake: bool) -> str:
+    return ", ".join(sorted(keys)) + (" (fake hosts: nothing real runs there)" if fake else "")
 
 
 def _other_model(sight: Sight) -> Iterator[Change]:

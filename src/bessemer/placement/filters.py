@@ -66,13 +66,15 @@ def _schedulable(sight: Sight) -> Bools:
     return sight.schedulable
 
 
-def _tolerates(request: Request, taints: frozenset[str]) -> bool:
-    return "*" in request.tolerations or taints.issubset(request.tolerations)
+def not_borne(request: Request, taints: frozenset[str]) -> frozenset[str]:
+    """Those of the taints that the request does not tolerate, or that are not its tenant's to tolerate."""
+    borne = taints if "*" in request.tolerations else taints & frozenset(request.tolerations)
+    return taints - (borne if request.bearable is None else borne & request.bearable)
 
 
 def _untainted(sight: Sight) -> Bools:
     # A fleet has few different sets of taints: each is judged once, and the hosts look it up.
-    verdicts = np.array([_tolerates(sight.request, taints) for taints in sight.fleet.taint_sets], dtype=np.bool_)
+    verdicts = np.array([not not_borne(sight.request, taints) for taints in sight.fleet.taint_sets], dtype=np.bool_)
     chosen: Bools = verdicts[sight.fleet.taints[: sight.size]]
     return chosen
 
@@ -81,7 +83,7 @@ def _says_taints(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     indices, counts = np.unique(sight.fleet.taints[: sight.size][rejected], return_counts=True)
     by_text: dict[str, int] = {}
     for index, count in zip(indices, counts, strict=True):
-        text = ", ".join(sorted(sight.fleet.taint_sets[index] - set(sight.request.tolerations)))
+        text = ", ".join(sorted(not_borne(sight.request, sight.fleet.taint_sets[index])))
         by_text[text] = by_text.get(text, 0) + int(count)
     for text, count in sorted(by_text.items()):
         yield Reason("Tainted", count, f"tainted {text}")

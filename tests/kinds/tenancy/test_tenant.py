@@ -8,7 +8,7 @@ from bessemer.core.errors import QuotaExceeded
 from bessemer.core.resource import Metadata
 from bessemer.core.units import GIB
 from bessemer.core.values import Quota
-from bessemer.kinds.tenancy.tenant import Member, Tenant, TenantSpec, TenantStatus, colour_for, validate
+from bessemer.kinds.tenancy.tenant import Member, Tenant, TenantSpec, TenantStatus, bearable, colour_for, validate
 from tests.kinds.five import (
     Case,
     check_converges,
@@ -109,3 +109,11 @@ async def test_what_can_be_counted_is_refused_at_once() -> None:
 def test_what_is_wrong_is_said_by_field(given: Tenant, field: str) -> None:
     assert field in [cause.field for cause in validate(given, None)]
     assert validate(tenant("fine"), None) == []
+
+
+def test_tolerations_are_words_and_no_master_key() -> None:
+    keys = ["ok", "ok", "*", "a b", ""]
+    said = tenant("t", tolerations=[{"key": key} for key in keys])
+    assert [c.field for c in validate(said, None)] == [f"spec.tolerations[{n}].key" for n in (1, 2, 3, 4)]
+    assert bearable(tenant("t", tolerations=[{"key": "a"}]).dump()) == {"a"}
+    assert bearable({"spec": {}}) == frozenset()

@@ -11,7 +11,7 @@ its agent is heard; a Host goes only when no Claim stands on it. It places nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -35,7 +35,7 @@ from bessemer.core.resource import (
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Inventory, Taint
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Label, at, duplicates, label_problems, ready
+from bessemer.kinds.fields import Label, at, duplicates, label_problems, ready, taint_problems
 
 FAKE_TAINT = "bessemer.dev/fake"
 REACHABLE = "Reachable"
@@ -105,14 +105,8 @@ def validate(new: Host, old: Host | None) -> Sequence[Cause]:
     causes = [] if old else [*label_problems(new.metadata.name)]
     keys = [taint.key for taint in new.spec.taints]
     causes += duplicates("spec.taints", keys, field="key")
-    causes += _taint_problems(keys)
+    causes += taint_problems("spec.taints", keys)
     return causes
-
-
-def _taint_problems(keys: Sequence[str]) -> Iterator[Cause]:
-    for index, key in enumerate(keys):
-        if not 0 < len(key) <= 253 or key == "*" or not key.isascii() or not key.isprintable() or " " in key:
-            yield Cause(f"spec.taints[{index}].key", "must be a word of 1 to 253 characters, and not *")
 
 
 # --- observe ----------------------------------------------------------------------------------------------------

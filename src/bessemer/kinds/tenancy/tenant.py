@@ -1,24 +1,24 @@
 """Tenant: one customer of the factory, a virtual data centre. Its name is the first half of each project's name.
 
 Invariants: a name never contains ``--``; the colour is given once and kept; a quota below present use stops new
-claims and touches nothing that runs; a tenant goes only after its projects. It is not a login: people are Users, joined
-here as members.
+claims and touches nothing that runs; a tenant goes only after its projects; what it may tolerate is said by the
+platform's administrator, so that a taint is a wall. It is not a login: people are Users, joined here as members.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.ports import Scope
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
-from bessemer.core.values import Quota
+from bessemer.core.values import Quota, Toleration
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems
+from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems, taint_problems
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
 
 SEPARATOR = "--"
@@ -41,6 +41,11 @@ class TenantSpec(ApiModel):
     quota: Quota = Field(default_factory=Quota, description="Upper bounds over all projects of the tenant.")
     members: list[Member] = Field(default_factory=list, max_length=10_000, description="Who belongs to it.")
     price_plan: Name = Field("standard", description="Name of the PricePlan by which it is billed.")
+    tolerations: list[Toleration] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Taints of hosts that its workloads may bear; on hosts with any other nothing of it lands.",
+    )
 
 
 class TenantStatus(Status):
@@ -63,9 +68,17 @@ def tenant_of(project: str) -> str:
     return tenant if separator and rest else ""
 
 
+def bearable(tenant: Mapping[str, Any]) -> frozenset[str]:
+    """Keys of the taints that workloads of a tenant (its body as JSON) may bear."""
+    return frozenset(toleration["key"] for toleration in tenant.get("spec", {}).get("tolerations", ()))
+
+
 def validate(new: Tenant, old: Tenant | None) -> Sequence[Cause]:
     """The name leaves room for a project's, and nobody is a member twice."""
     causes = [*quota_problems("spec.quota", new.spec.quota)]
+    keys = [toleration.key for toleration in new.spec.tolerations]
+    causes += duplicates("spec.tolerations", keys, field="key")
+    causes += taint_problems("spec.tolerations", keys)
     causes += duplicates("spec.members", [member.user for member in new.spec.members], field="user")
     if old is None:
         causes += label_problems(new.metadata.name, longest=60)

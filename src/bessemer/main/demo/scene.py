@@ -32,8 +32,9 @@ def tenants() -> list[dict[str, Any]]:
     own = {"milliCores": 8_000, "memoryBytes": 16 << 30, "instances": 10, "endpoints": 10}
     # What the fake fleet shows must fit, too: eight replicas of eight GPUs.
     wide = {**own, "milliCores": 1_000_000, "memoryBytes": 8 << 40, "devices": {"*": 128}}
+    shown = {"displayName": "Acme", "members": acme, "quota": wide, "tolerations": [{"key": FAKE_TAINT}]}
     return [
-        an_object("Tenant", "acme", spec={"displayName": "Acme", "members": acme, "quota": wide}),
+        an_object("Tenant", "acme", spec=shown),
         an_object("Tenant", "rival", spec={"displayName": "Rival", "members": rival, "quota": own}),
         an_object("Project", PROJECT, spec={"displayName": "Research", "quota": own}),
         an_object("Project", RIVAL, spec={"displayName": "Lab", "quota": own}),

@@ -116,9 +116,8 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     if parse_bytes(flavor.spec.memory) < parse_bytes(image.spec.min_memory):
         message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
         return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
-    request = workload.request_of(
-        instance.metadata.namespace or "", flavor.spec, tolerations=instance.spec.tolerations, virtualization=True
-    )
+    project, tolerations = instance.metadata.namespace or "", instance.spec.tolerations
+    request = await workload.request_of(ctx, project, flavor.spec, tolerations=tolerations, virtualization=True)
     decision = ctx.fleet.decide(request)
     if isinstance(decision, Refusal):
         return _unschedulable(instance, decision)

@@ -120,7 +120,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
     if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
         return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
     intent = intent_of(endpoint, flavor=flavor, model=model).dump()
-    request = workload.request_of(endpoint.metadata.namespace or "", flavor.spec, tolerations=endpoint.spec.tolerations)
+    project, tolerations = endpoint.metadata.namespace or "", endpoint.spec.tolerations
+    request = await workload.request_of(ctx, project, flavor.spec, tolerations=tolerations)
     for number in missing[:GROUP]:
         decision = ctx.fleet.decide(request)
         if isinstance(decision, Refusal):
