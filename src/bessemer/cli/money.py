@@ -141,7 +141,11 @@ def quota(context: typer.Context, project: ProjectOption = "") -> None:
         for m in meters
         if m["used"] or m["limit"] is not None
     ]
-    typer.echo(render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows) if rows else "Nothing is used.")
+    typer.echo(
+        render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows, within=render.width())
+        if rows
+        else "Nothing is used."
+    )
 
 
 def _amount(meter: str, value: int | None) -> str:
@@ -152,7 +156,7 @@ def _amount(meter: str, value: int | None) -> str:
     return f"{value / 1000:g} cores" if meter == "milli_cores" else str(value)
 
 
-def _bar(meter: dict[str, Any], width: int = 20) -> str:
+def _bar(meter: dict[str, Any], width: int = 10) -> str:
     if not meter["limit"]:
         return ""
     full = min(width, round(width * int(meter["used"]) / int(meter["limit"])))

@@ -31,7 +31,7 @@ _COLOURS = {
     "Failed": "31",
     "Lost": "31",
 }
-GAP = "   "
+GAP, _GAP_CLOSE = "   ", "  "
 _FOLD_MIN = 16
 """A column narrower than this would be harder to read folded than broken by the terminal."""
 
@@ -53,17 +53,21 @@ def width() -> int:
 def columns(head: Sequence[str], rows: Iterable[Sequence[str]], *, within: int = 0, spare: Sequence[str] = ()) -> str:
     """Aligned text as kubectl prints it.
 
-    Where it is wider than ``within`` columns, those named in ``spare`` go, in their order, until it fits; then what is
-    too long in the last one goes on below itself. Nothing is cut, and no word or number is broken.
+    Where it is wider than ``within`` columns, it closes up; then those named in ``spare`` go, in their order, until it
+    fits; then what is too long in the last one goes on below itself. Nothing is cut, no word or number is broken.
     """
     table = [list(head), *[list(row) for row in rows]]
-    for name in spare:
-        if not within or sum(widths(table)) + len(GAP) * (len(table[0]) - 1) <= within:
+    gap, names = GAP, list(spare)
+    while within and sum(widths(table)) + len(gap) * (len(table[0]) - 1) > within:
+        if gap == GAP:
+            gap = _GAP_CLOSE
+        elif names:
+            at = table[0].index(names.pop(0))
+            table = [[*row[:at], *row[at + 1 :]] for row in table]
+        else:
             break
-        at = table[0].index(name)
-        table = [[*row[:at], *row[at + 1 :]] for row in table]
     wide = widths(table)
-    return "\n".join(line(row, wide, within=within) for row in table)
+    return "\n".join(line(row, wide, within=within, gap=gap) for row in table)
 
 
 def widths(table: Sequence[Sequence[str]]) -> list[int]:
@@ -71,15 +75,15 @@ def widths(table: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*table, strict=True)]
 
 
-def line(row: Sequence[str], wide: Sequence[int], *, within: int = 0) -> str:
+def line(row: Sequence[str], wide: Sequence[int], *, within: int = 0, gap: str = GAP) -> str:
     """One row under a head of these widths."""
-    start = sum(wide[:-1]) + len(GAP) * (len(wide) - 1)
+    start = sum(wide[:-1]) + len(gap) * (len(wide) - 1)
     room = within - start
     folded = [row[-1]]
     if within and room >= _FOLD_MIN and len(row[-1]) > room:
         folded = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False)
     cells = [coloured(cell) + " " * (width - len(cell)) for cell, width in zip(row[:-1], wide, strict=False)]
-    first = GAP.join([*cells, coloured(folded[0])]).rstrip()
+    first = gap.join([*cells, coloured(folded[0])]).rstrip()
     return "\n".join([first, *(" " * start + more for more in folded[1:])])
 
 

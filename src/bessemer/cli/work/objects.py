@@ -20,6 +20,9 @@ from bessemer.core.resource import Change, Key, Kind
 
 AnyKind = Kind[Any, Any]
 
+_SPARE = ("READY", "GUESTS", "CORES", "MEMORY", "WORKLOAD")
+"""Columns that a table does without where the terminal is narrow: others say nearly as much. ``-o wide`` keeps them."""
+
 
 def scope_of(kind: AnyKind, project: str, *, selector: str = "") -> Scope:
     """The objects of a kind, of one project where it has projects. Raises Invalid for a selector of another form."""
@@ -59,7 +62,9 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope:
         namespace = kind.namespaced and scope.namespace is None
         view = render.View(wide=output == "wide", namespace=namespace, now=time.time())
         rows = [render.row(kind, body, view=view) for body in bodies]
-        typer.echo(render.columns(render.head(kind, view), rows))
+        head = render.head(kind, view)
+        spare = [] if view.wide else [name for name in _SPARE if name in head]
+        typer.echo(render.columns(head, rows, within=render.width(), spare=spare))
 
 
 async def watch(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> None:
@@ -193,7 +198,8 @@ async def wait(client: Client, key: Key, *, until: str, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             await wait_until(client, key, until=until)
     except TimeoutError as error:
-        what = f"`bessemer why {key.kind.lower()} {key.name}` says what it waits for"
+        place = f" -n {key.namespace}" if key.namespace else ""
+        what = f"`bessemer why {key.kind.lower()} {key.name}{place}` says what it waits for"
         raise Invalid(f"{key} is not there after {timeout:g} s; {what}") from error
 
 
