@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
-from bessemer.metering import Invoice, Plan, Rates, derive, export
-from bessemer.metering.invoice import half_up
+from bessemer.metering import Account, Invoice, Plan, Rates, derive, export
+from bessemer.metering.invoice import RANGES_MAX, half_up
 from tests.metering.ledgers import HOUR, PLAN, ledgers, opened, row
 from tests.oracle.invoice import total_micro
 
@@ -176,3 +177,47 @@ def test_the_oracle_sees_one_changed_row(exported: Path, number: int, field: str
     next(entry for entry in document["rows"] if entry["id"] == number)[field] = value
     exported.write_text(json.dumps(document))
     assert run_oracle(exported) != f"EUR {Decimal(invoice.total_micro) / 10**6:.6f}"
+
+
+@given(rows=ledgers(), start=st.integers(0, 9000), length=st.integers(0, 30_000))
+@settings(max_examples=100, deadline=None)
+def test_rows_claim_by_claim_come_to_the_same_as_rows_by_id(rows: list[LedgerEntry], start: int, length: int) -> None:
+    """As the store hands them out: corrections, then claim after claim without what came later, then tokens."""
+    end = start + length
+    account = Account(PLAN, start=start, end=end)
+    ours = [entry for entry in rows if entry.kind == "correction" or entry.at < end]
+    for entry in sorted(ours, key=lambda e: (e.kind != "correction", e.kind == "tokens", e.claim_uid, e.id)):
+        account.take(entry)
+    assert account.invoice() == derive(rows, PLAN, start=start, end=end)
+
+
+def test_a_long_account_takes_no_more_memory_than_a_short_one() -> None:
+    def bill(count: int) -> int:
+        account = Account(PLAN, start=0, end=count)
+        tracemalloc.start()
+        for number in range(count):
+            fields = {"workload_kind": "Endpoint", "workload_uid": f"e{number % 3}", "input_tokens": 5}
+            account.take(row(number + 1, number, "tokens", **fields))
+        claims = {"claim_uid": "x", "state": "running"}
+        for number in range(count, count + 2000, 2):
+            account.take(opened(number, 0, **{**claims, "claim_uid": f"c{number}"}))
+            account.take(row(number + 1, 1, "close", claim_uid=f"c{number}"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(line.quantity for line in account.invoice().lines if line.meter == "input_tokens") == 5 * count
+        return peak
+
+    bill(100)  # what is made once
+    assert bill(20_000) < 2 * bill(5_000)
+
+
+def test_a_line_names_its_rows_as_ranges_and_of_very_many_only_some() -> None:
+    few = [row(number, 1, "tokens", input_tokens=1) for number in (3, 4, 5, 9)]
+    line = derive(few, PLAN, start=0, end=2).lines[0]
+    assert (line.rows, line.rows_cut) == ("3-5,9", False)
+    solid = [row(number, 1, "tokens", input_tokens=1) for number in range(1, 5000)]
+    assert derive(solid, PLAN, start=0, end=2).lines[0].rows == "1-4999"
+    many = derive(solid[::2], PLAN, start=0, end=2).lines[0]
+    assert many.rows_cut
+    assert many.rows.count(",") == RANGES_MAX - 1
+    assert many.quantity == 2500

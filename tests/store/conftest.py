@@ -16,6 +16,7 @@ KINDS = {
     "Instance": StoreKind(namespaced=True, finalizer="bessemer.dev/instance", meter="instances"),
     "Claim": StoreKind(namespaced=True),
     "Host": StoreKind(namespaced=False),
+    "Tenant": StoreKind(namespaced=False, finalizer="bessemer.dev/tenant"),
     "Project": StoreKind(namespaced=False, finalizer="bessemer.dev/project"),
 }
 KEY = bytes(range(32))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+from typing import Any
+
 import pytest
+from sqlalchemy.dialects import sqlite
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.values import UsageBatch, UsageRecord
+from bessemer.core.resource import Key
+from bessemer.core.values import LedgerEntry, Quota, UsageBatch, UsageRecord
 from bessemer.store import Store
-from tests.store.make import ALICE, PROJECT, claim, inventory
+from bessemer.store.periods import _CLAIM_ROWS, Period, Periods
+from bessemer.store.schema import ledger
+from tests.store.make import ALICE, PROJECT, body, claim, inventory, read
 
 
 def record(number: int, *, endpoint: str = "chat", key: str = "app", project: str = PROJECT) -> UsageRecord:
@@ -101,11 +109,143 @@ async def test_a_corrected_interval_goes_on(store: Store) -> None:
     assert [row.kind for row in await store.ledger.entries()] == ["open", "correction", "close"]
 
 
-async def test_entries_are_filtered(store: Store, clock: FakeClock) -> None:
+async def test_a_lost_name_of_the_gateway_settles_nothing_twice(store: Store) -> None:
+    """The spool's own uid is the key: a gateway that comes back under another name sends what it had sent before."""
+    assert await store.ledger.settle(batch(1, 5)) == 5
+    renamed = batch(1, 7).model_copy(update={"gateway_uid": "g2"})
+    assert await store.ledger.settle(renamed) == 7
+    assert await tokens(store) == (7, sum(range(1, 8)), 70)
+
+
+async def window(store: Store, **asked: Any) -> list[LedgerEntry]:
+    return [entry async for entry in store.ledger.window(**asked)]
+
+
+async def make_tenant(store: Store) -> tuple[str, str]:
+    """``acme`` and its ``acme--lab``: their uids."""
+    tenant = await store.objects.create(body("Tenant", "acme", namespace=""), ALICE)
+    project = await store.objects.create(body("Project", PROJECT, namespace=""), ALICE)
+    return tenant.uid, project.uid
+
+
+async def end(store: Store, kind: str, name: str) -> None:
+    """Delete an object and let its finalizers go, as its controller does."""
+    doomed = read(await store.objects.delete(Key(kind, "", name), ALICE))
+    if doomed["metadata"].get("finalizers"):
+        doomed["metadata"]["finalizers"] = []
+        await store.objects.replace(doomed, CONTROLLER)
+
+
+async def test_a_tenant_of_the_same_name_inherits_nothing(store: Store, clock: FakeClock) -> None:
+    await store.capacity.declare("h1", inventory())
+    tenant, project = await make_tenant(store)
+    await store.capacity.set_quota("tenant/acme", Quota(claims=3))
+    (taken,) = await store.capacity.take([claim("a")], CONTROLLER)
+    await clock.advance(100)
+    await store.capacity.release(taken.key, CONTROLLER, fenced=True)
+    await end(store, "Project", PROJECT)
+    await end(store, "Tenant", "acme")
+    assert [(row.tenant_uid, row.project_uid) for row in await store.ledger.entries()] == [(tenant, project)] * 2
+
+    again, lab = await make_tenant(store)
+    assert again != tenant
+    assert await store.capacity.use("tenant/acme") == []
+    assert await store.capacity.use(f"project/{PROJECT}") == []
+    everything = {"start": 0, "end": 1 << 40}
+    assert await window(store, **everything, project_uid=lab) == []
+    assert await window(store, **everything, tenant_uid=again) == []
+    assert len(await window(store, **everything, project_uid=project)) == 2
+    assert len(await window(store, **everything, tenant_uid=tenant)) == 2
+    assert await window(store, **everything) == []
+
+
+async def test_late_tokens_are_of_whoever_served_them(store: Store) -> None:
+    await store.capacity.declare("h1", inventory())
+    tenant, project = await make_tenant(store)
+    (taken,) = await store.capacity.take([claim("chat")], CONTROLLER)
+    await store.capacity.release(taken.key, CONTROLLER, fenced=True)
+    await end(store, "Project", PROJECT)
+    await end(store, "Tenant", "acme")
+    await make_tenant(store)
     await store.ledger.settle(batch(1, 1))
-    await clock.advance(50)
-    await store.ledger.settle(batch(1, 1, spool="s2", project="other--one"))
-    assert [row.project for row in await store.ledger.entries(project=PROJECT)] == [PROJECT]
-    assert [row.tenant for row in await store.ledger.entries(tenant="other")] == ["other"]
-    assert len(await store.ledger.entries(before=1_750_000_050)) == 1
-    assert len(await store.ledger.entries(tenant="acme", project="other--one")) == 0
+    assert [(row.kind, row.tenant_uid, row.project_uid) for row in await store.ledger.entries()][-1] == (
+        "tokens",
+        tenant,
+        project,
+    )
+
+
+async def test_a_tenant_goes_after_its_projects(store: Store) -> None:
+    await make_tenant(store)
+    with pytest.raises(Conflict, match="tenant acme still has project acme--lab"):
+        await end(store, "Tenant", "acme")
+    with pytest.raises(Forbidden, match="tenant acme is being deleted"):
+        await store.objects.create(body("Project", "acme--new", namespace=""), ALICE)
+    await store.objects.create(body("Project", "acmecorp--lab", namespace=""), ALICE)
+    await end(store, "Project", PROJECT)
+    await end(store, "Tenant", "acme")
+
+
+async def test_a_window_holds_what_an_account_of_it_needs(store: Store, clock: FakeClock) -> None:
+    """Claims that were alive in it, from their open row on; tokens of it; every correction; nothing of others."""
+    await store.capacity.declare("h1", inventory())
+    await make_tenant(store)
+    at = int(clock.now())
+    (old,) = await store.capacity.take([claim("old")], CONTROLLER)
+    (long,) = await store.capacity.take([claim("long")], CONTROLLER)
+    await store.ledger.settle(batch(1, 1))
+    await clock.advance(100)
+    await store.capacity.release(old.key, CONTROLLER, fenced=True)
+    await clock.advance(100)
+    (short,) = await store.capacity.take([claim("short")], CONTROLLER)
+    await store.ledger.settle(batch(2, 1))
+    await store.ledger.settle(batch(1, 1, spool="s2", project="other--one", endpoint="theirs"))
+    await clock.advance(100)
+    await store.capacity.release(short.key, CONTROLLER, fenced=True)
+    await store.capacity.take([claim("late")], CONTROLLER)
+    await store.ledger.correct(2, {"milli_cores": 1}, ALICE)
+    tenant = (await store.objects.get(Key("Tenant", "", "acme"))).uid
+    rows = await window(store, start=at + 150, end=at + 250, tenant_uid=tenant)
+    assert [(row.kind, row.workload_name, row.at - at) for row in rows] == [
+        ("correction", "long", 300),
+        ("open", "long", 0),
+        ("open", "short", 200),
+        ("tokens", "chat", 200),
+    ]
+    assert rows[1].claim_uid == long.uid
+
+
+async def test_a_window_is_read_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long account no more is in memory than a page; several rows of one second stand astride two pages."""
+    monkeypatch.setattr("bessemer.store.periods.SLICE", 3)
+    await store.capacity.declare("h1", inventory())
+    _, project = await make_tenant(store)
+    for number in range(1, 12):
+        await store.ledger.settle(batch(number, 1))
+    for number in range(4):
+        (taken,) = await store.capacity.take([claim(f"c{number}")], CONTROLLER)
+        await store.capacity.release(taken.key, CONTROLLER, fenced=True)
+    periods = Periods(store._reader, ledger.c.project_uid)
+    rows = [row async for row in periods.read(Period(project, 0, 1 << 40))]
+    assert sorted(row[0] for row in rows) == list(range(1, 20))
+    assert [row[0] for row in rows[-11:]] == list(range(1, 12))
+
+
+def test_windows_are_found_by_index(store: Store, tmp_path: Path) -> None:
+    """None of the reads of a window goes through the rows of others."""
+    periods = Periods(store._reader, ledger.c.project_uid)
+    connection = sqlite3.connect(tmp_path / "store.db")
+    statements = {
+        "standing": (periods._standing, "ledger_once"),
+        "closes": (periods._closes, "ledger_project"),
+        "tokens": (periods._tokens, "ledger_project"),
+        "corrections": (periods._corrections, "ledger_project"),
+        "a claim": (_CLAIM_ROWS, "ledger_claim"),
+    }
+    for name, (statement, index) in statements.items():
+        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
+        values = ["x"] * len(compiled.positiontup or ())
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {compiled}", values)]
+        assert any(f"USING INDEX {index}" in step for step in plan), (name, plan)
+        assert not any(step.startswith("SCAN") or "TEMP B-TREE" in step for step in plan), (name, plan)
+    connection.close()

@@ -10,11 +10,16 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
+from bessemer.core.resource import Key
 from bessemer.store import open_store
 from bessemer.store.migrations import upgrade
 from bessemer.store.schema_versions import HEAD, ddl
 from tests.store.conftest import KEY, KINDS
-from tests.store.make import ALICE, body
+from tests.store.invariants import check
+from tests.store.make import ALICE, PROJECT, body
+from tests.store.test_ledger import batch
+
+DATA = Path(__file__).parent / "data"
 
 
 def shape(path: Path) -> dict[str, str]:
@@ -43,6 +48,35 @@ async def test_a_migrated_file_opens_and_works(tmp_path: Path) -> None:
         assert (await store.objects.create(body("Thing", "a"), ALICE)).revision == 1
     finally:
         store.close()
+
+
+async def test_a_file_of_the_first_schema_is_brought_up(tmp_path: Path) -> None:
+    """Saved by the release that had it: two lives of one tenant, a spool settled under two names of a gateway."""
+    path = tmp_path / "store.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((DATA / "0001.sql").read_text())
+    before = connection.execute("SELECT id, at, kind, workload_uid, output_tokens FROM ledger").fetchall()
+    connection.close()
+    store = open_store(path, clock=FakeClock(1_750_000_200), kinds=KINDS, seal_key=KEY)
+    try:
+        rows = await store.ledger.entries()
+        assert [(r.id, r.at, r.kind, r.workload_uid, r.output_tokens) for r in rows] == before
+        tenant = await store.objects.get(Key("Tenant", "", "acme"))
+        project = await store.objects.get(Key("Project", "", PROJECT))
+        now, nobody = (tenant.uid, project.uid), ("", "")
+        owners = {r.id: (r.tenant_uid, r.project_uid) for r in rows}
+        assert owners == {1: nobody, 2: nobody, 3: nobody, 4: now, 5: now, 6: nobody, 7: now}
+        assert await store.ledger.settle(batch(1, 5)) == 5, "of which four were settled"
+        assert [row.requests for row in await store.ledger.entries()][-1] == 1
+        assert await store.audit.verify() is None
+    finally:
+        store.close()
+    check(path)
+    connection = sqlite3.connect(path)
+    for statement in ("UPDATE ledger SET at = 2", "DELETE FROM ledger"):
+        with pytest.raises(sqlite3.IntegrityError, match="final"):
+            connection.execute(statement)
+    connection.close()
 
 
 def test_a_newer_file_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
-"""Money and meters: usage from the gateway, a project's ledger, invoice and quota use, and the fleet as one answer."""
+"""Money and meters: usage from the gateway, a project's ledger, invoice and quota use, and the fleet as one answer.
+
+A project's account is its uid's: one that was made anew under the name of another does not see what that one used.
+Ledgers are read a few rows at a time, and an export is sent as it is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from bessemer.api import body as bodies
 from bessemer.api.query import number
@@ -16,10 +20,12 @@ from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
-from bessemer.core.values import UsageBatch, Use
+from bessemer.core.values import LedgerEntry, UsageBatch, Use
 from bessemer.kinds.tenancy.project import tenant_of
-from bessemer.metering.invoice import derive, export
+from bessemer.metering.invoice import Account, terms
 from bessemer.metering.plan import Plan
+
+PARTS_AT_ONCE = 400
 
 
 async def usage(call: Call) -> Response:
@@ -37,20 +43,35 @@ async def usage(call: Call) -> Response:
 async def invoice(call: Call) -> Response:
     """GET projects/NAME/invoice?from=&to=: lines with their formula; what runs is billed to ``to``."""
     start, end = _window(call)
-    await load(call, call.about)
-    project = call.about.name
-    rows = await call.state.ports.ledger.entries(project=project)
-    made = derive(rows, await _plan(call, project), start=start, end=end)
-    return answer({"project": project, **made.model_dump(mode="json", by_alias=True)})
+    project = await load(call, call.about)
+    account = Account(await _plan(call, project.key.name), start=start, end=end)
+    async for entry in call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid):
+        account.take(entry)
+    made = account.invoice().model_dump(mode="json", by_alias=True)
+    return answer({"project": project.key.name, "projectUid": project.uid, **made})
 
 
 async def ledger(call: Call) -> Response:
     """GET projects/NAME/ledger?from=&to=: rows and price plan, all that a second implementation needs."""
     start, end = _window(call)
-    await load(call, call.about)
-    project = call.about.name
-    rows = await call.state.ports.ledger.entries(project=project)
-    return answer({"project": project, **export(rows, await _plan(call, project), start=start, end=end)})
+    project = await load(call, call.about)
+    plan = await _plan(call, project.key.name)
+    head = {"project": project.key.name, "projectUid": project.uid, **terms(plan, start=start, end=end)}
+    entries = call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid)
+    return StreamingResponse(_rows(head, entries), media_type="application/json")
+
+
+async def _rows(head: Mapping[str, Any], entries: AsyncIterator[LedgerEntry]) -> AsyncIterator[bytes]:
+    """One JSON object: ``head``, and ``rows`` at its end."""
+    parts = [orjson.dumps(head).removesuffix(b"}"), b',"rows":[']
+    comma = b""
+    async for entry in entries:
+        parts += [comma, orjson.dumps(entry.dump())]
+        comma = b","
+        if len(parts) >= PARTS_AT_ONCE:
+            yield b"".join(parts)
+            parts = []
+    yield b"".join([*parts, b"]}"])
 
 
 async def use(call: Call) -> Response:

@@ -257,7 +257,8 @@ class LedgerEntry(ApiModel):
 
     ``open``, ``state`` and ``close`` rows of one ``claim_uid`` form an interval; ``tokens`` rows stand alone;
     a ``correction`` names the row that it replaces (``corrects``). ``at`` is the server's time, whole seconds, never
-    before the claim's previous row.
+    before the claim's previous row. ``tenant_uid`` and ``project_uid`` say whose it is, since a name may be given
+    again; "" where there was no such object.
     """
 
     id: int
@@ -268,6 +269,8 @@ class LedgerEntry(ApiModel):
     workload_kind: str
     workload_name: str
     workload_uid: str
+    tenant_uid: str = ""
+    project_uid: str = ""
     claim_uid: str = ""
     host: str = ""
     fake: bool = False
@@ -311,8 +314,8 @@ class UsageRecord(ApiModel):
 
 
 class UsageBatch(ApiModel):
-    """Records of one spool in order. (gateway_uid, spool_uid, first_sequence + i) settles record i exactly once.
-    Sequences of a spool count from 1."""
+    """Records of one spool in order. (spool_uid, first_sequence + i) settles record i exactly once; the gateway's own uid
+    only says who sent it. Sequences of a spool count from 1."""
 
     gateway_uid: str
     spool_uid: str

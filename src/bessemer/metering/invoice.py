@@ -2,14 +2,15 @@
 
 A line is one meter of one workload. Its amount is ``quantity × unit_price_micro / divisor``, rounded once, half up, to
 a whole micro-unit; the total is the sum of the lines. What ran on fake hosts stands in lines of its own that say so.
+
+An account is made row by row (`Account`), so that its memory is that of its lines and of the claims that go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -18,10 +19,13 @@ from bessemer.core.resource import ApiModel
 from bessemer.core.units import GIB, SECONDS_PER_HOUR, show_price
 from bessemer.core.values import LedgerEntry
 from bessemer.metering.plan import Plan, Rates
-from bessemer.metering.rows import Segment, effective, segments
+from bessemer.metering.rows import Claims, Corrections, Segment, in_order
 
 Meter = Literal["cores", "memory", "devices", "input_tokens", "cached_input_tokens", "output_tokens"]
 METERS: tuple[Meter, ...] = ("cores", "memory", "devices", "input_tokens", "cached_input_tokens", "output_tokens")
+
+RANGES_MAX = 1000
+"""Of rows that a line names."""
 
 _UNITS: dict[Meter, tuple[str, int]] = {
     "cores": ("core-hour", 1000 * SECONDS_PER_HOUR),
@@ -35,7 +39,8 @@ _UNITS: dict[Meter, tuple[str, int]] = {
 
 class Line(ApiModel):
     """One meter of one workload. ``quantity`` is in the smallest unit (milli-core-seconds, byte-seconds,
-    device-seconds, tokens), of which ``divisor`` make one ``unit``; ``rows`` are ledger ids as ``3-5,9``."""
+    device-seconds, tokens), of which ``divisor`` make one ``unit``; ``rows`` are ledger ids as ``3-5,9``, of a line
+    with very many rows only some: then ``rows_cut``."""
 
     workload_kind: str
     workload_name: str
@@ -52,6 +57,7 @@ class Line(ApiModel):
     seconds: int = Field(0, description="Billed seconds, over all replicas.")
     formula: str
     rows: str
+    rows_cut: bool = Field(False, description="Whether there are rows that are not named, being too many.")
 
 
 class Invoice(ApiModel):
@@ -79,48 +85,113 @@ class _Slot(NamedTuple):
     model: str
 
 
+class Ids:
+    """Ids of ledger rows as ranges; of more than `RANGES_MAX` apart from each other, not all."""
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        self._fresh: set[int] = set()
+        self.cut = False
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Take some; one that is known is harmless."""
+        self._fresh.update(ids)
+        if len(self._fresh) >= RANGES_MAX:
+            self._fold()
+
+    def __str__(self) -> str:
+        """``{3, 4, 5, 9}`` → ``3-5,9``."""
+        self._fold()
+        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self._ranges)
+
+    def _fold(self) -> None:
+        folded: list[tuple[int, int]] = []
+        for first, last in sorted([*self._ranges, *((number, number) for number in self._fresh)]):
+            if folded and first <= folded[-1][1] + 1:
+                folded[-1] = (folded[-1][0], max(folded[-1][1], last))
+            else:
+                folded.append((first, last))
+        self._fresh.clear()
+        self.cut = self.cut or len(folded) > RANGES_MAX
+        self._ranges = folded[:RANGES_MAX]
+
+
 @dataclass(slots=True)
 class _Sum:
     quantity: int = 0
     seconds: int = 0
-    rows: set[int] = field(default_factory=set)
+    rows: Ids = field(default_factory=Ids)
+
+
+class Account:
+    """Prices what happened in ``[start, end)``, epoch seconds, from rows that come one by one.
+
+    Corrections come first (those of after ``end`` too), then all else, of each claim from its open row on; what else
+    came after ``end`` is left out here. An interval that is still open is billed to ``end``.
+    """
+
+    def __init__(self, plan: Plan, *, start: int, end: int) -> None:
+        self._plan = plan
+        self._start = start
+        self._end = end
+        self._corrections = Corrections()
+        self._claims = Claims(start, end)
+        self._sums: dict[_Slot, _Sum] = {}
+
+    def take(self, entry: LedgerEntry) -> None:
+        """Take one row."""
+        if entry.kind == "correction":
+            self._corrections.note(entry)
+            return
+        row = self._corrections.applied(entry)
+        if row.kind != "tokens":
+            segment = self._claims.take(row)
+            if segment is not None:
+                self._held(segment)
+        elif self._start <= row.at < self._end:
+            _add_tokens(self._sums, row)
+
+    def invoice(self) -> Invoice:
+        """What it comes to. Nothing is taken afterwards."""
+        for segment in self._claims.rest():
+            self._held(segment)
+        lines = [_line(slot, self._sums[slot], plan=self._plan) for slot in sorted(self._sums)]
+        lines = [line for line in lines if line.quantity]
+        return Invoice(
+            start=self._start,
+            end=self._end,
+            currency=self._plan.currency,
+            lines=lines,
+            total_micro=sum(line.amount_micro for line in lines),
+            fake=any(line.fake for line in lines),
+            fake_micro=sum(line.amount_micro for line in lines if line.fake),
+            running=self._claims.running,
+        )
+
+    def _held(self, segment: Segment) -> None:
+        if segment.state in self._plan.billed_states:
+            _add_segment(self._sums, segment)
 
 
 def derive(entries: Iterable[LedgerEntry], plan: Plan, *, start: int, end: int) -> Invoice:
-    """Price what happened in ``[start, end)``, epoch seconds. An interval that is still open is billed to ``end``.
-
-    ``entries`` must reach back to the open row of each claim that was alive in the time, and hold later corrections,
-    also those of after ``end``; all else that came after it is left out here.
-    """
-    rows = effective(entries)
-    sums: dict[_Slot, _Sum] = {}
-    for segment in segments(rows, start=start, end=end):
-        if segment.state in plan.billed_states:
-            _add_segment(sums, segment)
-    for row in rows:
-        if row.kind == "tokens" and start <= row.at < end:
-            _add_tokens(sums, row)
-    lines = [_line(slot, sums[slot], plan=plan) for slot in sorted(sums) if sums[slot].quantity]
-    return Invoice(
-        start=start,
-        end=end,
-        currency=plan.currency,
-        lines=lines,
-        total_micro=sum(line.amount_micro for line in lines),
-        fake=any(line.fake for line in lines),
-        fake_micro=sum(line.amount_micro for line in lines if line.fake),
-        running=_open_claims(rows, end),
-    )
+    """The invoice of rows that are at hand, in any order. They must reach back to the open row of each claim that was
+    alive in the time, and hold later corrections."""
+    account = Account(plan, start=start, end=end)
+    for entry in in_order(entries):
+        account.take(entry)
+    return account.invoice()
 
 
 def export(entries: Iterable[LedgerEntry], plan: Plan, *, start: int, end: int) -> dict[str, Any]:
     """All that a second implementation needs to come to the same total, as JSON values."""
-    return {
-        "start": start,
-        "end": end,
-        "pricePlan": plan.model_dump(mode="json", by_alias=True, include=set(Plan.model_fields)),
-        "rows": [entry.dump() for entry in sorted(entries, key=lambda e: e.id)],
-    }
+    rows = [entry.dump() for entry in sorted(entries, key=lambda e: e.id)]
+    return {**terms(plan, start=start, end=end), "rows": rows}
+
+
+def terms(plan: Plan, *, start: int, end: int) -> dict[str, Any]:
+    """What an export says besides its rows."""
+    prices = plan.model_dump(mode="json", by_alias=True, include=set(Plan.model_fields))
+    return {"start": start, "end": end, "pricePlan": prices}
 
 
 def half_up(numerator: int, denominator: int) -> int:
@@ -138,7 +209,7 @@ def _add(sums: dict[_Slot, _Sum], slot: _Slot, *, quantity: int, seconds: int = 
     total = sums.setdefault(slot, _Sum())
     total.quantity += quantity
     total.seconds += seconds
-    total.rows.update(rows)
+    total.rows.add(rows)
 
 
 def _add_segment(sums: dict[_Slot, _Sum], segment: Segment) -> None:
@@ -194,7 +265,8 @@ def _line(slot: _Slot, total: _Sum, *, plan: Plan) -> Line:
         amount_micro=amount,
         seconds=total.seconds,
         formula=_formula(meter, total, price=price, amount=amount, currency=plan.currency),
-        rows=_ranges(total.rows),
+        rows=str(total.rows),
+        rows_cut=total.rows.cut,
     )
 
 
@@ -215,16 +287,3 @@ def _number(numerator: int, denominator: int) -> str:
     """A quotient with at most six decimals, for people."""
     text = f"{Decimal(numerator) / Decimal(denominator):,.6f}"
     return text.rstrip("0").rstrip(".")
-
-
-def _ranges(ids: Iterable[int]) -> str:
-    """``{3, 4, 5, 9}`` → ``3-5,9``."""
-    ordered = sorted(ids)
-    starts = [n for n, before in zip(ordered, chain([None], ordered), strict=False) if before != n - 1]
-    ends = [n for n, after in zip(ordered, chain(ordered[1:], [None]), strict=False) if after != n + 1]
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
-
-
-def _open_claims(rows: Sequence[LedgerEntry], end: int) -> int:
-    opened = {row.claim_uid for row in rows if row.kind == "open" and row.at < end}
-    return len(opened - {row.claim_uid for row in rows if row.kind == "close" and row.at < end})

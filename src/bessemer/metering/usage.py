@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from bessemer.core.resource import ApiModel
 from bessemer.core.values import LedgerEntry
-from bessemer.metering.rows import Segment, effective, segments
+from bessemer.metering.rows import Claims, Corrections, Segment, in_order
 
 
 class UsagePoint(ApiModel):
@@ -33,16 +33,26 @@ def usage(
     """
     if step_seconds < 1 or (end - start) / step_seconds > 10_000:
         raise ValueError("a step is at least a second, and there are at most 10,000")
-    rows = [row for row in effective(entries) if not workload_uid or row.workload_uid == workload_uid]
     sums = [dict.fromkeys(_FIELDS, 0) for _ in range(start, end, step_seconds)]
-    for segment in segments(rows, start=start, end=end):
-        _spread(sums, segment, start=start, step=step_seconds)
-    for row in rows:
-        if row.kind == "tokens" and start <= row.at < end:
+    corrections, claims = Corrections(), Claims(start, end)
+    for entry in in_order(entries):
+        if entry.kind == "correction":
+            corrections.note(entry)
+            continue
+        row = corrections.applied(entry)
+        if workload_uid and row.workload_uid != workload_uid:
+            continue
+        if row.kind != "tokens":
+            segment = claims.take(row)
+            if segment is not None:
+                _spread(sums, segment, start=start, step=step_seconds)
+        elif start <= row.at < end:
             here = sums[(row.at - start) // step_seconds]
             here["requests"] += row.requests
             here["input_tokens"] += row.input_tokens
             here["output_tokens"] += row.output_tokens
+    for segment in claims.rest():
+        _spread(sums, segment, start=start, step=step_seconds)
     return [
         _point(start + i * step_seconds, s, seconds=min(step_seconds, end - start - i * step_seconds))
         for i, s in enumerate(sums)

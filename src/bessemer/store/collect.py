@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import Writer
 from bessemer.store import audit, documents, quota
-from bessemer.store.kinds import CLAIM, EVENT, PROJECT, StoreKind
+from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT, StoreKind
 from bessemer.store.rows import BY_UID, Row, exists, remove, save
 from bessemer.store.schema import dependents, objects, of
 from bessemer.store.writer import Tx
@@ -23,6 +23,17 @@ from bessemer.store.writer import Tx
 Kinds = Mapping[str, StoreKind]
 
 _ANY = select(objects.c.name).where(of(objects.c.kind), of(objects.c.namespace)).limit(1)
+# Names of projects begin with their tenant's and "--"; "." follows "-".
+_PROJECT_OF = (
+    select(objects.c.name)
+    .where(
+        of(objects.c.kind),
+        objects.c.namespace == "",
+        objects.c.name >= bindparam("first"),
+        objects.c.name < bindparam("beyond"),
+    )
+    .limit(1)
+)
 _OF_OWNER = select(dependents.c.uid).where(of(dependents.c.owner)).order_by(dependents.c.uid)
 _OWNERS = select(dependents.c.owner).where(of(dependents.c.uid))
 _FORGET = delete(dependents).where(of(dependents.c.owner))
@@ -48,10 +59,16 @@ def mark(tx: Tx, row: Row, *, writer: Writer, verb: str) -> Row:
 def finish_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str = "delete") -> Row:
     """Remove the row and begin the deletion of what it owned. Answers the row with the deletion's revision.
 
-    Raises Conflict for a project in which something is left: it would belong to nobody.
+    Raises Conflict for a project in which something is left, and for a tenant with a project: it would belong to
+    nobody, or to the next of that name.
     """
+    name = row.key.name
     if row.key.kind == PROJECT:
-        _require_empty(tx, row.key.name, kinds=kinds)
+        _require_empty(tx, name, kinds=kinds)
+        quota.forget(tx, f"project/{name}")
+    elif row.key.kind == TENANT:
+        _require_no_project(tx, name)
+        quota.forget(tx, f"tenant/{name}")
     first = _drop(tx, row, writer=writer, kinds=kinds, verb=verb)
     orphaned = deque(_orphans(tx, row.uid))
     while orphaned:
@@ -76,6 +93,12 @@ def _require_empty(tx: Tx, project: str, *, kinds: Kinds) -> None:
     for kind, facts in kinds.items():
         if facts.namespaced and kind != EVENT and tx.one(_ANY, of_kind=kind, of_namespace=project) is not None:
             raise Conflict(f"project {project} still holds a {kind}")
+
+
+def _require_no_project(tx: Tx, tenant: str) -> None:
+    left = tx.one(_PROJECT_OF, of_kind=PROJECT, first=f"{tenant}--", beyond=f"{tenant}-.")
+    if left is not None:
+        raise Conflict(f"tenant {tenant} still has project {left[0]}")
 
 
 def _orphans(tx: Tx, owner: str) -> list[Row]:

@@ -2,12 +2,13 @@
 
 Invariants: the rows of a claim are one ``open``, a ``state`` per change of billing state and one ``close``, each in the
 transaction of the write behind it, each at the server's time and never before its predecessor; a record of a spool is
-settled once. Triggers keep rows as they are. What they cost is metering's to say.
+settled once, whoever sends it; a row names the tenant and the project that it is of by their uids, too. Triggers keep
+rows as they are. What they cost is metering's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -17,8 +18,11 @@ from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
 from bessemer.core.values import BILLING, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
 from bessemer.store import audit
+from bessemer.store.kinds import PROJECT, TENANT
+from bessemer.store.periods import Period, Periods
 from bessemer.store.quota import tenant_of
 from bessemer.store.reader import Reader
+from bessemer.store.rows import find
 from bessemer.store.schema import ledger, of, spools
 from bessemer.store.writer import Committer, Tx
 
@@ -45,10 +49,15 @@ _LAST = (
     .limit(1)
 )
 _ROW = _ROWS.where(of(ledger.c.id))
-_FAKE = select(ledger.c.fake).where(of(ledger.c.workload_uid)).order_by(ledger.c.id.desc()).limit(1)
-_SPOOL = (of(spools.c.gateway_uid), of(spools.c.spool_uid))
-_SETTLED = select(spools.c.sequence).where(*_SPOOL)
-_ADVANCE = update(spools).values(sequence=bindparam("sequence")).where(*_SPOOL)
+_SERVED_BY = (
+    select(ledger.c.fake, ledger.c.tenant_uid, ledger.c.project_uid)
+    .where(of(ledger.c.workload_uid))
+    .order_by(ledger.c.id.desc())
+    .limit(1)
+)
+_SPOOL = of(spools.c.spool_uid)
+_SETTLED = select(spools.c.sequence).where(_SPOOL)
+_ADVANCE = update(spools).values(sequence=bindparam("sequence"), gateway_uid=bindparam("gateway_uid")).where(_SPOOL)
 _NEW_SPOOL = insert(spools)
 
 
@@ -58,22 +67,25 @@ class LedgerTable:
     def __init__(self, committer: Committer, reader: Reader) -> None:
         self._committer = committer
         self._reader = reader
+        self._of_project = Periods(reader, ledger.c.project_uid)
+        self._of_tenant = Periods(reader, ledger.c.tenant_uid)
 
     async def settle(self, batch: UsageBatch) -> int:
         """Append what is new. Sequences count from 1; an unknown spool has settled 0. Raises Conflict, Invalid."""
         return await self._committer.submit(lambda tx: _settle(tx, batch))
 
-    async def entries(
-        self, *, project: str | None = None, tenant: str | None = None, before: int | None = None
-    ) -> Sequence[LedgerEntry]:
-        """Every row in order, with ``at`` below ``before``."""
-        statement, values = _ALL, {}
-        if project is not None:
-            statement, values = statement.where(of(ledger.c.project)), {"of_project": project}
-        if tenant is not None:
-            statement, values = statement.where(of(ledger.c.tenant)), {**values, "of_tenant": tenant}
-        rows = await self._reader.rows(statement, **values)
-        return [_entry(row) for row in rows if before is None or row[1] < before]
+    async def window(
+        self, *, start: int, end: int, project_uid: str = "", tenant_uid: str = ""
+    ) -> AsyncIterator[LedgerEntry]:
+        """What is needed to account for ``[start, end)``; see `ports.Ledger.window`. Of nobody there is nothing."""
+        periods, uid = (self._of_project, project_uid) if project_uid else (self._of_tenant, tenant_uid)
+        if uid:
+            async for row in periods.read(Period(uid, start, end)):
+                yield _entry(row)
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        """Every row in order."""
+        return [_entry(row) for row in await self._reader.rows(_ALL)]
 
     async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
         """Append a correction that names the row. Raises NotFound, Forbidden, Invalid."""
@@ -93,6 +105,7 @@ def open_interval(tx: Tx, spec: ClaimSpec, *, project: str, claim_uid: str) -> N
         kind="open",
         tenant=spec.tenant,
         project=project,
+        **_owners(tx, spec.tenant, project),
         workload_kind=spec.workload.kind,
         workload_name=spec.workload.name,
         workload_uid=spec.workload.uid,
@@ -125,6 +138,12 @@ def close_interval(tx: Tx, claim_uid: str) -> None:
         _append(tx, **{**last, "kind": "close", "state": None, "at": max(int(tx.now), last["at"])})
 
 
+def _owners(tx: Tx, tenant: str, project: str) -> dict[str, str]:
+    """Who bears the names now."""
+    found = {"tenant_uid": find(tx, Key(TENANT, "", tenant)), "project_uid": find(tx, Key(PROJECT, "", project))}
+    return {column: row.uid if row is not None else "" for column, row in found.items()}
+
+
 def _last(tx: Tx, claim_uid: str) -> dict[str, Any] | None:
     row = tx.one(_LAST, of_claim_uid=claim_uid)
     return dict(zip(_FIELDS[1:], row[1:], strict=True)) if row is not None else None
@@ -146,8 +165,7 @@ def _entry(row: Any) -> LedgerEntry:
 def _settle(tx: Tx, batch: UsageBatch) -> int:
     if batch.first_sequence < 1:
         raise Invalid("sequences of a spool count from 1")
-    spool = {"of_gateway_uid": batch.gateway_uid, "of_spool_uid": batch.spool_uid}
-    row = tx.one(_SETTLED, **spool)
+    row = tx.one(_SETTLED, of_spool_uid=batch.spool_uid)
     settled: int = row[0] if row is not None else 0
     if batch.first_sequence > settled + 1:
         raise Conflict(f"the spool is settled up to {settled}: records from {settled + 1} on are missing")
@@ -160,7 +178,7 @@ def _settle(tx: Tx, batch: UsageBatch) -> int:
     if row is None:
         tx.run(_NEW_SPOOL, gateway_uid=batch.gateway_uid, spool_uid=batch.spool_uid, sequence=highest)
     else:
-        tx.run(_ADVANCE, **spool, sequence=highest)
+        tx.run(_ADVANCE, of_spool_uid=batch.spool_uid, sequence=highest, gateway_uid=batch.gateway_uid)
     return highest
 
 
@@ -175,17 +193,21 @@ def _grouped(records: Sequence[UsageRecord]) -> list[list[UsageRecord]]:
 
 def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> None:
     first = records[0]
-    fake = tx.one(_FAKE, of_workload_uid=first.endpoint_uid)
+    tenant = tenant_of(first.project)
+    # Tokens may come late, when others have the names: they are of whoever had the endpoint's hardware.
+    served = tx.one(_SERVED_BY, of_workload_uid=first.endpoint_uid)
+    owners = {"tenant_uid": served[1], "project_uid": served[2]} if served else _owners(tx, tenant, first.project)
     _append(
         tx,
         at=int(tx.now),
         kind="tokens",
-        tenant=tenant_of(first.project),
+        tenant=tenant,
         project=first.project,
+        **owners,
         workload_kind="Endpoint",
         workload_name=first.endpoint,
         workload_uid=first.endpoint_uid,
-        fake=bool(fake and fake[0]),
+        fake=bool(served and served[0]),
         model=first.model,
         api_key=first.api_key,
         requests=len(records),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sqlalchemy import bindparam, insert, null, or_, select, update
+from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
 from bessemer.core.values import Quota, Use
@@ -22,6 +22,7 @@ _GIVE = update(quota).values(used=quota.c.used - bindparam("amount")).where(*_HE
 _LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
 _INSERT = insert(quota)
 _BOUND = update(quota).values(bound=bindparam("bound")).where(*_HERE)
+_FORGET = delete(quota).where(of(quota.c.scope))
 _UNBOUND = update(quota).values(bound=null()).where(of(quota.c.scope), quota.c.bound.is_not(None))
 USE = select(quota.c.scope, quota.c.meter, quota.c.used, quota.c.bound).where(of(quota.c.scope)).order_by(quota.c.meter)
 
@@ -101,6 +102,11 @@ def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
             tx.run(_BOUND, of_scope=scope, of_meter=meter, bound=bound)
         else:
             tx.run(_INSERT, scope=scope, meter=meter, used=0, bound=bound)
+
+
+def forget(tx: Tx, scope: str) -> None:
+    """Its owner is gone, with all that used it: whoever gets the name begins anew."""
+    tx.run(_FORGET, of_scope=scope)
 
 
 def read_use(row: tuple[str, str, int, int | None]) -> Use:

@@ -172,6 +172,8 @@ ledger = Table(
     _text("kind"),
     _text("tenant"),
     _text("project"),
+    _text("tenant_uid"),
+    _text("project_uid"),
     _text("workload_kind"),
     _text("workload_name"),
     _text("workload_uid"),
@@ -193,8 +195,8 @@ ledger = Table(
     Column("corrects", Integer),
     Index("ledger_claim", "claim_uid", "id", sqlite_where=text("claim_uid <> ''")),
     Index("ledger_workload", "workload_uid", "id"),
-    Index("ledger_project", "project", "id"),
-    Index("ledger_tenant", "tenant", "id"),
+    Index("ledger_project", "project_uid", "kind", "at"),
+    Index("ledger_tenant", "tenant_uid", "kind", "at"),
     Index(
         "ledger_once",
         "claim_uid",
@@ -207,11 +209,12 @@ ledger = Table(
 spools = Table(
     "spools",
     METADATA,
-    _text("gateway_uid", primary_key=True),
     _text("spool_uid", primary_key=True),
+    _text("gateway_uid"),
     _int("sequence"),
     sqlite_with_rowid=False,
 )
+"""A spool's uid is random and stands in its file: it alone says what is settled. Who sent last is only noted."""
 
 leases = Table(
     "leases",

@@ -15,7 +15,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.store.schema import APPEND_ONLY, METADATA
 from bessemer.store.sqlite import Session
 
-HEAD = "0001"
+HEAD = "0002"
 """The version of the present schema: the last module in ``migrations/versions``."""
 
 
