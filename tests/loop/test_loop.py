@@ -251,6 +251,20 @@ async def test_an_object_that_only_raises_gets_stuck_too(run):
     assert bench.shelf.status(A).condition("Stuck").reason == "InternalError"
 
 
+async def test_a_deadline_of_which_only_a_rounding_is_left_has_passed(run):
+    began = 10.1
+    assert 0 < 60.0 - ((began + 60.0) - began) < 1e-12
+    calls = Calls(Wait(reason="W", message="m", again=1000.0))
+    bench = await run(pots(calls, deadlines={"Pending": 60.0}))
+    await bench.advance(began)
+    bench.shelf.put(A)
+    await bench.idle()
+    async with asyncio.timeout(10):
+        await bench.advance(60.0)
+    assert bench.shelf.status(A).condition("Stuck").status == "True"
+    assert len(calls) < 10
+
+
 async def test_a_jump_of_the_wall_clock_makes_nobody_stuck(run):
     bench = await run(pots(Calls(Wait(reason="W", message="m", again=10.0)), deadlines={"Pending": 60.0}))
     bench.shelf.put(A)

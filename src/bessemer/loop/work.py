@@ -211,7 +211,8 @@ class Work(Generic[C]):
         left = None if deadline is None else deadline - self._phases.elapsed(obj, phase)
         if left is None:
             self._phases.forget(obj.key)
-        late = left is not None and left <= 0
+        # To the millisecond: what sums of floats leave of a deadline is no time that passes.
+        late = left is not None and left < 0.001
         if answer.raised and not late and self._keeps_its_word(obj):
             return left
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
@@ -220,7 +221,7 @@ class Work(Generic[C]):
             self._seen[obj.key] = written.revision
             await self._tell(obj, new, failed=answer.raised or isinstance(outcome, Fail))
         self._note_stuck(obj.key, stuck=late)
-        return left if left is not None and left > 0 else None
+        return None if late else left
 
     def _keeps_its_word(self, obj: Resource[Any, Any]) -> bool:
         """Whether an error is too young to take Ready from an object that had it for this very intent."""
