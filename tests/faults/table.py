@@ -132,10 +132,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a guest is silent, reports wrong values, 10 MB, invalid UTF-8, or another's nonce",
         "`GuestSilent`, `GuestMismatch`, `ReportInvalid`",
-        "it may still speak; after deletion, no residue",
+        "ended and booted anew, three times; then given up: its place is given back, and nothing was billed",
         (
-            GUEST + "test_a_silent_guest_is_said_to_be_silent_and_may_still_speak",
-            GUEST + "test_a_guest_that_says_something_wrong",
+            GUEST + "test_a_guest_that_never_reports_well_is_ended_and_given_up",
+            INSTANCE + "test_a_guest_that_never_reports_well_holds_nothing_and_costs_nothing",
+            INSTANCE + "test_what_was_given_up_is_placed_anew_when_it_is_asked_for_again",
+            GUEST + "test_what_has_run_once_keeps_its_disk_when_it_does_not_come_up_any_more",
             GUEST + "test_hostile_reports_are_invalid",
             GUEST + "test_no_bytes_make_it_raise",
             GUEST + "test_a_silent_guest_leaves_nothing",

@@ -61,6 +61,7 @@ class HostBench:
         self.disks = FakeDiskWorld()
         self.engine = FakeEngine(self.clock)
         self.content = BenchContent()
+        self.virtualization = "tcg"
         self.side = side
         self.claim = Claim(
             metadata=Metadata(name=f"{kind.lower()}-x-0", namespace="acme--research", uid=uid, generation=1),
@@ -88,15 +89,16 @@ class HostBench:
             content=self.content,
             clock=self.clock,
             drivers=drivers,
-            virtualization="tcg",
+            virtualization=self.virtualization,
             threads=4,
         )
 
     async def step(self) -> Outcome:
         """One turn of the agent's loop: converge, and keep the status."""
         self.outcome = await self.side.converge(self.context(), self.claim)
-        status = self.outcome.status
-        assert isinstance(status, ClaimStatus)
+        said = self.outcome.status
+        assert isinstance(said, ClaimStatus)
+        status = said.model_copy(update={"observed_generation": self.claim.metadata.generation})
         if status.phase != self.status.phase:
             self.history.append(status.phase)
         self.claim = self.claim.model_copy(update={"status": status})
@@ -122,10 +124,16 @@ class HostBench:
     def amend(self, **intent: Any) -> None:
         """What ``Capacity.amend`` does."""
         spec = self.claim.spec.model_copy(update={"intent": {**self.claim.spec.intent, **intent}})
-        self.claim = self.claim.model_copy(update={"spec": spec})
+        metadata = self.claim.metadata.model_copy(update={"generation": self.claim.metadata.generation + 1})
+        self.claim = self.claim.model_copy(update={"spec": spec, "metadata": metadata})
 
     async def remove(self) -> Outcome:
         return await self.side.remove(self.context(), self.claim)
+
+    async def running(self) -> bool:
+        """Whether a process of the claim lives."""
+        drivers = self.context().drivers
+        return bool(await drivers.qemu.find(self.claim.uid) or await drivers.engine.find(self.claim.uid))
 
     async def residue(self) -> list[str]:
         """What of the claim is left on the host."""

@@ -152,6 +152,11 @@ class Resource(ApiModel, Generic[Spec_co, Status_co]):
     def deleting(self) -> bool:
         return self.metadata.deletion_timestamp is not None
 
+    @property
+    def changed(self) -> bool:
+        """Whether its intent is newer than what its status is about."""
+        return self.status.observed_generation < self.metadata.generation
+
     def owner_reference(self) -> OwnerReference:
         """How another object names this one as its controller."""
         return OwnerReference(

@@ -8,6 +8,7 @@ from bessemer.core.resource import Metadata
 from bessemer.core.values import BILLING
 from bessemer.drivers.qemu.fake import Fault
 from bessemer.kinds.compute.instance.control import PHASES
+from bessemer.kinds.compute.instance.host import BOOTS
 from bessemer.kinds.compute.instance.spec import Instance, InstanceSpec, validate
 from bessemer.metering import derive
 from tests.kinds.five import (
@@ -109,7 +110,6 @@ async def test_fake_hosts_take_nothing_that_does_not_tolerate_them() -> None:
         assert derive(rows, PLAN, start=0, end=1 << 40).fake
 
 
-async def test_two_that_want_the_last_place_do_not_both_get_it() -> None:
 @pytest.mark.parametrize("said", [[{"key": "maintenance"}], [{"key": "*"}]])
 async def test_a_taint_is_a_wall_to_a_tenant_that_may_not_tolerate_it(said: list[dict[str, str]]) -> None:
     """Written past the api, as a controller or an older release would: where it lands is decided all the same."""
@@ -126,6 +126,7 @@ async def test_a_taint_is_a_wall_to_a_tenant_that_may_not_tolerate_it(said: list
         assert (await status_of(world))["phase"] == "Running"  # what runs is left alone
 
 
+async def test_two_that_want_the_last_place_do_not_both_get_it() -> None:
     async with World() as world:
         await world.create("Flavor", "most", {"cpus": 9, "memory": "1Gi"}, namespace="")
         for name in ("one", "two"):
@@ -190,26 +191,93 @@ async def test_a_killed_guest_is_restarted_and_the_gap_is_lost_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "phase"),
-    [
-        (Fault.SILENT, "GuestSilent", "Booting"),
-        (Fault.WRONG_CPUS, "GuestMismatch", "Failed"),
-        (Fault.HUGE_REPORT, "ReportInvalid", "Failed"),
-        (Fault.OTHER_NONCE, "ReportInvalid", "Failed"),
-        (Fault.DISK_FULL, "DiskFull", "Preparing"),
-        (Fault.IMAGE_CORRUPTED, "DigestMismatch", "Preparing"),
-    ],
+    ("fault", "reason"), [(Fault.DISK_FULL, "DiskFull"), (Fault.IMAGE_CORRUPTED, "DigestMismatch")]
 )
-async def test_trouble_is_shown_and_leaves_nothing(fault: Fault, reason: str, phase: str) -> None:
+async def test_trouble_is_shown_and_leaves_nothing(fault: Fault, reason: str) -> None:
     async with World() as world:
         world.hosts["h1"].qemu.faults["*"] = fault
         await world.create("Instance", "vm", SPEC)
         said = await world.until_reason("Instance", "vm", reason)
-        assert (said["status"], said["phase"]) == ("False", phase)
+        assert (said["status"], said["phase"]) == ("False", "Preparing")
         assert said["message"]
         await world.delete("Instance", "vm")
         await world.until_gone("Instance", "vm")
         await world.check_clean()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.SILENT, "GuestSilent"),
+        (Fault.WRONG_CPUS, "GuestMismatch"),
+        (Fault.HUGE_REPORT, "ReportInvalid"),
+        (Fault.OTHER_NONCE, "ReportInvalid"),
+        (Fault.CRASH_AT_BOOT, "GuestDied"),
+    ],
+)
+async def test_a_guest_that_never_reports_well_holds_nothing_and_costs_nothing(fault: Fault, reason: str) -> None:
+    async with World() as world:
+        host = world.hosts["h1"]
+        host.qemu.faults["*"] = fault
+        await world.create("Instance", "vm", SPEC)
+
+        async def given_up() -> bool:
+            return (await status_of(world)).get("phase") == "Failed" and not await world.bodies("Claim")
+
+        await world.until(given_up)
+        assert await host.residue() == []
+        rows = list(await world.store.ledger.entries())
+        check_intervals(rows, closed=True)
+        assert derive(rows, PLAN, start=0, end=1 << 40).total_micro == 0
+        await world.crash()
+        end = world.clock.monotonic() + 400
+
+        async def later() -> bool:
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        said = await world.condition("Instance", "vm")
+        assert (said["status"], said["reason"], said["phase"]) == ("False", reason, "Failed")
+        assert said["message"].startswith("on Host h1: ")
+        status = await status_of(world)
+        assert (status["message"], status["host"], status["claim"]) == (said["message"], "", "")
+        assert (host.qemu.starts, await world.bodies("Claim")) == (BOOTS, [])
+
+
+async def test_what_was_given_up_is_placed_anew_when_it_is_asked_for_again() -> None:
+    async with World() as world:
+        host = world.hosts["h1"]
+        host.qemu.faults["*"] = Fault.OTHER_NONCE
+        await world.create("Instance", "vm", SPEC)
+
+        async def given_up() -> bool:
+            return (await status_of(world)).get("phase") == "Failed"
+
+        await world.until(given_up)
+        host.qemu.faults.clear()
+        await world.patch("Instance", "vm", running=False)
+        await world.patch("Instance", "vm", running=True)
+        await world.until_ready("Instance", "vm")
+        assert host.qemu.starts == BOOTS + 1
+        await world.delete("Instance", "vm")
+        await world.until_gone("Instance", "vm")
+        await world.check_clean()
+
+
+async def test_a_start_right_after_a_stop_leaves_no_lost_time() -> None:
+    async with World() as world:
+        await up(world)
+        await world.patch("Instance", "vm", running=False)
+
+        async def powering_off() -> bool:
+            return (await status_of(world)).get("phase") == "Stopping"
+
+        await world.until(powering_off)
+        await world.patch("Instance", "vm", running=True)
+        await world.until_ready("Instance", "vm")
+        rows = list(await world.store.ledger.entries())
+        assert [row.state for row in rows] == ["deploying", "running", "deploying", "running"]
+        assert ((await status_of(world))["restarts"], world.hosts["h1"].qemu.starts) == (0, 2)
 
 
 async def test_past_its_deadline_it_says_that_it_is_stuck_and_what_would_help() -> None:

@@ -17,7 +17,7 @@ from bessemer.core.resource import Done, Fail
 from bessemer.core.units import GIB, MIB
 from bessemer.core.values import BILLING
 from bessemer.drivers.qemu.fake import Fault
-from bessemer.kinds.compute.instance.host import InstanceHost, judge, nonce_of
+from bessemer.kinds.compute.instance.host import BOOTS, InstanceHost, judge, nonce_of
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from tests.kinds.host_bench import DIGEST, HostBench
 
@@ -79,6 +79,35 @@ async def test_stop_keeps_the_disk_and_start_finds_it(bench: HostBench) -> None:
     assert bench.status.restarts == 0
 
 
+async def test_a_start_that_comes_while_it_stops_finds_it_stopped_as_asked(bench: HostBench) -> None:
+    """The agent was at the power button when the new intent came, so that its word on the stop counts no more."""
+    await bench.until_phase("Running")
+    bench.amend(running=False)
+    await bench.step()
+    before = bench.claim
+    await _with_time(bench.clock, bench.step())
+    bench.claim = before
+    bench.amend(running=True)
+    bench.history.clear()
+    await bench.until_phase("Running")
+    assert [BILLING[phase] for phase in bench.history] == ["deploying", "deploying", "running"]  # type: ignore[index]
+    assert (bench.status.restarts, bench.qemu.starts) == (0, 2)
+
+
+async def test_a_stop_that_was_begun_is_carried_through_before_the_start(bench: HostBench) -> None:
+    """The guest may have heard the power button already, and would die soon as if by itself."""
+    await bench.until_phase("Running")
+    bench.amend(running=False)
+    await bench.step()
+    bench.amend(running=True)
+    bench.history.clear()
+    await _with_time(bench.clock, bench.step())
+    assert not await bench.running()
+    await bench.until_phase("Running")
+    assert bench.history == ["Preparing", "Starting", "Running"]
+    assert (bench.status.restarts, bench.qemu.starts) == (0, 2)
+
+
 async def test_created_stopped_it_starts_nothing(bench: HostBench) -> None:
     bench.amend(running=False)
     await bench.until_phase("Stopped")
@@ -96,7 +125,7 @@ async def test_a_guest_that_dies_is_lost_until_it_runs_again(bench: HostBench) -
 
 
 async def test_a_guest_that_dies_again_and_again_is_left_alone_for_longer_and_longer(bench: HostBench) -> None:
-    bench.qemu.faults["*"] = Fault.CRASH_AT_BOOT
+    bench.qemu.faults["*"] = Fault.CRASH
     times: list[float] = []
     starts = 0
     while len(times) < 10:
@@ -105,6 +134,7 @@ async def test_a_guest_that_dies_again_and_again_is_left_alone_for_longer_and_lo
             starts = bench.qemu.starts
             times.append(bench.clock.monotonic())
         await bench.clock.advance(max(bench.outcome.again or 0, 0.01))
+    assert bench.status.phase == "Starting", "what has run is never given up"
     gaps = [b - a for a, b in itertools.pairwise(times)]
     assert gaps == sorted(gaps)
     assert 250 < gaps[-1] < 310
@@ -134,25 +164,86 @@ async def test_never_restart_means_never(bench: HostBench) -> None:
         (Fault.HUGE_REPORT, "ReportInvalid", "longer than 4096 bytes"),
         (Fault.INVALID_UTF8, "ReportInvalid", "cannot be read"),
         (Fault.OTHER_NONCE, "ReportInvalid", "nonce"),
+        (Fault.SILENT, "GuestSilent", "has reported nothing for 180 s"),
+        (Fault.CRASH_AT_BOOT, "GuestDied", "ended by itself"),
     ],
 )
-async def test_a_guest_that_says_something_wrong(bench: HostBench, fault: Fault, reason: str, words: str) -> None:
+async def test_a_guest_that_never_reports_well_is_ended_and_given_up(
+    bench: HostBench, fault: Fault, reason: str, words: str
+) -> None:
+    """It is not billed, so it neither runs on nor is started for ever."""
     bench.qemu.faults["*"] = fault
     await bench.until_reason(reason)
-    assert isinstance(bench.outcome, Fail)
-    assert bench.status.phase == "Failed"
-    assert BILLING["Failed"] == "lost", "the platform or the image failed, not the tenant"
+    assert (bench.status.phase, await bench.running()) == ("Lost", False)
     assert words in bench.status.message
+    await bench.until_phase("Failed")
+    assert isinstance(bench.outcome, Fail)
+    assert (bench.status.reason, bench.qemu.starts, await bench.running()) == (reason, BOOTS, False)
+    assert words in bench.status.message
+    assert "it last printed: Fake guest vm boots" in bench.status.message or fault is not Fault.SILENT
+    assert {BILLING[phase] for phase in bench.history} == {"deploying", "lost"}  # type: ignore[index]
+    before = bench.status
+    await bench.clock.advance(3600)
+    await bench.step()
+    assert (bench.status, bench.qemu.starts) == (before, BOOTS)
     assert isinstance(await bench.remove(), Done)
     assert await bench.residue() == []
 
 
-async def test_a_silent_guest_is_said_to_be_silent_and_may_still_speak(bench: HostBench) -> None:
-    bench.qemu.boot_seconds = 200.0
-    await bench.until_reason("GuestSilent")
-    assert 180 < bench.clock.monotonic() < 190
-    assert bench.status.phase == "Starting"
+async def test_a_guest_that_is_given_up_is_tried_anew_when_it_is_asked_for_again(bench: HostBench) -> None:
+    bench.qemu.faults["*"] = Fault.OTHER_NONCE
+    await bench.until_phase("Failed")
+    bench.qemu.faults.clear()
+    bench.amend(running=False)
+    bench.amend(running=True)
     await bench.until_phase("Running")
+    assert "tries" not in bench.status.detail
+
+
+async def test_what_has_run_once_keeps_its_disk_when_it_does_not_come_up_any_more(bench: HostBench) -> None:
+    """Somebody's data may be on it: it rests as if stopped, and is billed so."""
+    await bench.until_phase("Running")
+    bench.qemu.faults["*"] = Fault.SILENT
+    bench.qemu.kill_process("c-1")
+    await bench.until_phase("Stopped", seconds=900)
+    assert (bench.status.reason, bench.qemu.starts, await bench.running()) == ("GuestSilent", 1 + BOOTS, False)
+    assert bench.disks.sizes == {"c-1": GIB}
+    await bench.step()
+    assert (bench.status.phase, bench.status.reason) == ("Stopped", "GuestSilent")
+    bench.qemu.faults.clear()
+    bench.amend(running=False)
+    await bench.until_reason("")
+    bench.amend(running=True)
+    await bench.until_phase("Running")
+
+
+async def test_a_guest_that_comes_up_at_last_has_all_its_tries_again(bench: HostBench) -> None:
+    bench.qemu.faults["*"] = Fault.OTHER_NONCE
+    await bench.until(lambda b: b.status.detail.get("tries") == BOOTS - 1)
+    bench.qemu.faults.clear()
+    await bench.until_phase("Running")
+    assert "tries" not in bench.status.detail
+
+
+async def test_never_restart_means_one_boot(bench: HostBench) -> None:
+    bench.amend(restartPolicy="Never")
+    bench.qemu.faults["*"] = Fault.SILENT
+    await bench.until_phase("Failed")
+    assert (bench.status.reason, bench.qemu.starts) == ("GuestSilent", 1)
+    assert "its restart policy is Never" in bench.status.message
+
+
+async def test_a_guest_may_take_its_time_to_boot(bench: HostBench) -> None:
+    bench.qemu.boot_seconds = 175.0
+    await bench.until_phase("Running")
+    assert bench.qemu.starts == 1
+
+
+async def test_with_kvm_it_is_sooner_said_to_be_silent(bench: HostBench) -> None:
+    bench.virtualization = "kvm"
+    bench.qemu.faults["*"] = Fault.SILENT
+    await bench.until_reason("GuestSilent")
+    assert 60 < bench.clock.monotonic() < 61
 
 
 async def test_a_silent_guest_leaves_nothing(bench: HostBench) -> None:
@@ -214,6 +305,13 @@ async def test_a_clock_that_jumps_back_holds_up_no_restart(bench: HostBench) -> 
     bench.clock.jump(-86_400)
     await bench.until_phase("Running", seconds=60)
     assert epoch(bench.status.started_at or "") < bench.clock.now() + 1
+
+
+async def test_a_clock_that_jumps_while_it_boots_costs_one_try(bench: HostBench) -> None:
+    await bench.until_phase("Starting")
+    bench.clock.jump(86_400)
+    await bench.until_phase("Running")
+    assert (bench.status.restarts, bench.qemu.starts) == (1, 2)
 
 
 async def test_it_deletes_cleanly_from_every_phase(bench: HostBench) -> None:

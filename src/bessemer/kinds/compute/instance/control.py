@@ -2,6 +2,9 @@
 
 Once the Claim stands, flavor and image are read no more: what was agreed is frozen in the intent, so they may be
 deleted while the instance runs.
+
+A claim that its host gave up (Failed: no guest of it ever reported well) is let go, so that nothing is held for
+nothing. The instance stays Failed without a place, and says why, until its spec changes: then it is placed anew.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ REMEDIES: Mapping[str, str] = {
     "Preparing": "See whether the host's disk is full and whether it reaches the control plane's content.",
     "Booting": "Look at the serial log; delete the instance to give its place back.",
     "Stopping": "Delete the instance if its disk is not needed.",
-    "Failed": "Look at the serial log, then delete the instance.",
+    "Failed": "Set running to false and to true again for another try at another place, or delete the instance.",
     "Unknown": "Bring the host's agent back, or fence the host to have the instance placed anew.",
     "Terminating": "Bring the host's agent back, or fence the host to give its devices away.",
 }
@@ -58,20 +61,32 @@ REMEDIES: Mapping[str, str] = {
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
     parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
     claim = await workload.claim_of(ctx, instance)
-    ctx.parts.note(instance.key, parts, waits=claim is None)
+    given_up = instance.status.phase == "Failed" and not instance.changed
+    ctx.parts.note(instance.key, parts, waits=claim is None and not given_up)
     if claim is None:
-        return await place(ctx, instance)
+        return _given_up(instance) if given_up else await place(ctx, instance)
     if claim.spec.workload.uid != instance.uid:
         message = f"{claim.key} belongs to an earlier instance of this name"
         return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0)
     host = await workload.host_view(ctx, claim.spec.host)
-    if host.fenced or claim.deleting or claim.status.phase == "Gone":
-        # The place is lost; the disk with it. What follows once the claim is released is a new place.
+    lost = host.fenced or claim.deleting or claim.status.phase == "Gone"
+    if lost or instance.status.phase == "Failed":
+        # The place is lost; the disk with it. What follows once the claim is released is a new place, or none.
         waits = await workload.let_go(ctx, claim, host=host)
+        if given_up:
+            return _given_up(instance, again=1.0)
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
         return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0)
     note = await workload.parted(ctx, *parts)
     return fold(instance, await _amended(ctx, instance, claim=claim), host=host, note=note)
+
+
+def _given_up(instance: Instance, *, again: float = 300.0) -> Outcome:
+    """What was said when it failed stands, and its host no more."""
+    ready = instance.status.condition("Ready")
+    reason = ready.reason if ready is not None else "Failed"
+    status = instance.status.model_copy(update={"claim": "", "host": "", "started_at": None})
+    return Fail(reason=reason, message=status.message, status=status, again=again, remedy=REMEDIES["Failed"])
 
 
 async def finalize(ctx: Context, instance: Instance) -> Outcome:
@@ -164,7 +179,7 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
     status = instance.status.model_copy(update=update)
     if not host.reachable:
         return _wait(status, "Unknown", reason="HostSilent", message=host.message)
-    if said.observed_generation < claim.metadata.generation and said.phase in ("Running", "Stopped", "Failed"):
+    if claim.changed and said.phase in ("Running", "Stopped", "Failed"):
         return _changing(status, instance)
     phase = PHASES[said.phase]
     status = status.model_copy(update={"guest": _guest(claim)})
@@ -178,6 +193,8 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
             status=status, ready=False, reason=said.reason or "Stopped", message=f"{why}; its disk and place stay"
         )
     message = said.message or f"Host {claim.spec.host} has been asked"
+    if phase == "Failed":
+        message = f"on Host {claim.spec.host}: {message}"
     return _wait(status, phase, reason=said.reason or phase, message=message)
 
 
@@ -197,8 +214,11 @@ def _changing(status: InstanceStatus, instance: Instance) -> Outcome:
 
 def _wait(status: InstanceStatus, phase: InstancePhase, *, reason: str, message: str) -> Outcome:
     status = status.model_copy(update={"phase": phase, "message": message})
-    kind = Fail if phase == "Failed" else Wait
-    return kind(reason=reason, message=message, status=status, again=60.0, remedy=REMEDIES.get(phase, ""))
+    if phase == "Failed":
+        # Said first, let go at the next look: were it the other way round, the claim might be gone before its reason is
+        # kept, and the instance placed once more.
+        return Fail(reason=reason, message=message, status=status, again=0.0, remedy=REMEDIES[phase])
+    return Wait(reason=reason, message=message, status=status, again=60.0, remedy=REMEDIES.get(phase, ""))
 
 
 def _pending(instance: Instance, message: str, *, claim: str = "") -> InstanceStatus:

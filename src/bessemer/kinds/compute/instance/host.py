@@ -4,6 +4,13 @@ One `converge` is: observe (process, report) → `decide`, which is pure → act
 very process's guest reported what was asked; a guest that died while it should run is Lost until it runs again; what a
 guest writes is bounded and parsed as hostile input.
 
+Who pays: nothing is billed until a guest has reported well, since a failure to boot is the platform's or the image's.
+So nothing may run, or be held, by not reporting well. A guest that is silent for `SILENT_SECONDS`, reports anything
+else than was asked, or ends before it reported, is ended and booted anew as its restart policy says, at most `BOOTS`
+times in a row. Then it is given up: Failed, and the control side takes the place back; or, where this disk has seen a
+good guest and may hold somebody's data, Stopped, which keeps disk and place and is billed as stopped. A guest that was
+good and ended is started again for as long as it takes: it is billed while it runs.
+
 The rule for memory: the micro-guest reports what the firmware gave its kernel, which may be less than was asked by at
 most `MEMORY_SLACK_BYTES` and never more. The nonce is derived from the claim's uid, which no other tenant knows: a
 restarted agent finds it again without having kept it.
@@ -19,26 +26,32 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
-from bessemer.core.resource import Done, Fail, Outcome, Wait
+from bessemer.core.resource import Done, Fail, Outcome
 from bessemer.core.units import show_bytes
 from bessemer.drivers.guest.protocol import MEMORY_SLACK_BYTES, REPORT_LIMIT_BYTES, seed_files
 from bessemer.drivers.qemu.protocol import Console, MachineSpec, Running
 from bessemer.kinds.compute.instance.spec import GuestReport, InstanceIntent
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
-from bessemer.kinds.retry import CALM_SECONDS, Retry
+from bessemer.kinds.host_side import Pass, clear
+from bessemer.kinds.retry import Retry
 
 SILENT_SECONDS = {"kvm": 60.0, "tcg": 180.0}
 """How long a guest may boot before it counts as silent."""
 
+BOOTS = 3
+"""Boots in a row that may come to nothing."""
+
 SHUTDOWN_GRACE_SECONDS = 10.0
-LOOK_SECONDS, LOOK_FAKE_SECONDS, BOOT_LOOK_SECONDS = 5.0, 30.0, 0.5
+BOOT_LOOK_SECONDS = 0.5
+LAST_WORDS_BYTES = 512
 DEAD_STATES = frozenset({"shutdown", "guest-panicked", "internal-error"})
 """Words of QMP for a guest that is over although its process lives."""
 
-Step = Literal["rest", "announce", "start", "restart", "hold", "give-up", "judge", "watch", "announce-stop", "stop"]
+_Pass = Pass[InstanceIntent]
+Step = Literal["rest", "announce", "start", "ended", "hold", "remain", "judge", "watch", "announce-stop", "stop"]
 
 
 class SaidReport(GuestReport):
@@ -54,6 +67,9 @@ class Verdict:
     report: GuestReport | None = None
     reason: str = ""
     message: str = ""
+
+
+_DIED = Verdict(reason="GuestDied", message="the guest ended by itself")
 
 
 def nonce_of(claim: Claim) -> str:
@@ -83,19 +99,22 @@ def judge(raw: bytes | None, intent: InstanceIntent, *, nonce: str) -> Verdict:
     return Verdict(report)
 
 
-def decide(intent: InstanceIntent, status: ClaimStatus, *, process: Running | None, now: float) -> Step:
+def decide(claim: Claim, intent: InstanceIntent, *, process: Running | None, now: float) -> Step:
     """What comes next. Pure."""
+    status = claim.status
+    if process is not None and status.phase == "Stopping":
+        return "stop"  # carried through whatever is wanted by now: the guest may have heard the power button
     if not intent.running:
-        if process is None:
-            return "rest"
-        return "stop" if status.phase == "Stopping" else "announce-stop"
+        return "rest" if process is None else "announce-stop"
     if process is not None:
         settled = status.phase == "Running" and status.detail.get("process") == identity(process)
         return "watch" if settled else "judge"
+    if status.phase == "Stopping":
+        return "announce"
     if status.detail.get("process"):
-        return "give-up" if intent.restart_policy == "Never" else "restart"
-    if status.phase == "Stopped" and status.reason == "GuestDied" and intent.restart_policy == "Never":
-        return "give-up"
+        return "ended"
+    if status.phase in ("Stopped", "Failed") and status.reason and not claim.changed:
+        return "remain"
     if Retry.read(status.detail).left(now):
         return "hold"
     return "start" if status.phase in ("Preparing", "Lost") else "announce"
@@ -110,25 +129,18 @@ class InstanceHost:
     """Implements `kinds.host_side.HostSide` and `HasConsole` for Instances."""
 
     async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
-        intent = InstanceIntent.model_validate(claim.spec.intent)
-        ctx.content.pin(claim.uid, (intent.image,))
+        this = Pass(ctx, claim, InstanceIntent.model_validate(claim.spec.intent))
+        ctx.content.pin(claim.uid, (this.intent.image,))
         process = await ctx.drivers.qemu.find(claim.uid)
-        step = decide(intent, claim.status, process=process, now=ctx.clock.now())
+        step = decide(claim, this.intent, process=process, now=ctx.clock.now())
         try:
-            return await self._act(_Pass(ctx, claim, intent), step, process=process)
+            return await self._act(this, step, process=process)
         except DriverError as error:
-            return _refused(ctx, claim, error=error)
+            return this.failed(error)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        try:
-            await ctx.drivers.qemu.kill(claim.uid)
-            await ctx.drivers.qemu.remove(claim.uid)
-            await ctx.drivers.disks.remove(claim.uid)
-        except DriverError as error:
-            status = claim.status.model_copy(update={"reason": error.reason, "message": error.message})
-            return Wait(reason=error.reason, message=error.message, status=status, again=2.0)
-        ctx.content.pin(claim.uid, ())
-        return Done(status=ClaimStatus(phase="Gone", restarts=claim.status.restarts), reason="Gone", ready=False)
+        qemu, disks = ctx.drivers.qemu, ctx.drivers.disks
+        return await clear(ctx, claim, qemu.kill, qemu.remove, disks.remove)
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
         return ctx.drivers.qemu.log(claim.uid, follow=follow)
@@ -139,53 +151,34 @@ class InstanceHost:
     async def _act(self, this: _Pass, step: Step, *, process: Running | None) -> Outcome:
         if step == "start":
             return await _start(this)
-        if step in ("restart", "give-up"):
-            return _died(this)
+        if step == "ended":
+            return await _ended(this, _DIED)
         if step == "stop":
             return await _stop(this)
         if step == "judge" and process is not None:
             return await _judge(this, process)
         if step == "watch" and process is not None:
-            return await _watch(this, process)
+            return await _watch(this)
         if step == "hold":
-            left = Retry.read(this.claim.status.detail).left(this.ctx.clock.now())
-            status = this.claim.status
-            return Wait(reason=status.reason or "Waiting", message=status.message, status=status, again=left)
+            return this.hold()
+        if step == "remain":
+            return _given_up(this.claim.status)
         if step == "announce":
-            return this.wait(
-                "Preparing", "Preparing", message="the disk, the seed and the image are made ready", again=0.0
-            )
+            return _announced(this)
         if step == "announce-stop":
             return this.wait("Stopping", "Stopping", message="the guest is asked to power off", again=0.0)
-        return this.stopped()
+        return _stopped(this)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """One look at one claim, and the outcomes it can have."""
+def _announced(this: _Pass) -> Outcome:
+    message, fresh = "the disk, the seed and the image are made ready", dict.fromkeys(("process", "guest", "tries"))
+    return this.wait("Preparing", "Preparing", message=message, again=0.0, detail=fresh)
 
-    ctx: HostContext
-    claim: Claim
-    intent: InstanceIntent
 
-    def status(self, phase: str, **changes: Any) -> ClaimStatus:
-        """The claim's status with these fields; reason and message are cleared unless given."""
-        update = {"phase": phase, "reason": "", "message": "", **changes}
-        return self.claim.status.model_copy(update=update)
-
-    def detail(self, **changes: Any) -> dict[str, Any]:
-        """The claim's detail with these entries; None takes one out."""
-        merged = {**self.claim.status.detail, **changes}
-        return {name: value for name, value in merged.items() if value is not None}
-
-    def wait(self, phase: str, reason: str, *, message: str, again: float, **changes: Any) -> Wait:
-        status = self.status(phase, reason=reason, message=message, **changes)
-        return Wait(reason=reason, message=message, status=status, again=again)
-
-    def stopped(self) -> Done:
-        detail = self.detail(process=None, guest=None, retry=None)
-        status = self.status("Stopped", pid=None, started_at=None, detail=detail)
-        return Done(status=status, ready=False, reason="Stopped", message="stopped as asked")
+def _stopped(this: _Pass) -> Outcome:
+    fresh = dict.fromkeys(("process", "guest", "tries", "retry"))
+    status = this.status("Stopped", pid=None, started_at=None, detail=fresh)
+    return Done(status=status, ready=False, reason="Stopped", message="stopped as asked")
 
 
 async def _start(this: _Pass) -> Outcome:
@@ -212,67 +205,38 @@ async def _start(this: _Pass) -> Outcome:
 
 
 def _started(this: _Pass, process: Running) -> Outcome:
-    detail = this.detail(process=identity(process), guest=None)
-    started = rfc3339(this.ctx.clock.now())
-    message = "the guest boots"
-    return this.wait(
-        "Starting",
-        "Booting",
-        message=message,
-        again=BOOT_LOOK_SECONDS,
-        detail=detail,
-        pid=process.pid,
-        started_at=started,
-    )
+    """A process that has still to be found good: its time begins now."""
+    detail = {"process": identity(process), "guest": None}
+    changes = {"detail": detail, "pid": process.pid, "started_at": rfc3339(this.ctx.clock.now())}
+    return this.wait("Starting", "Booting", message="the guest boots", again=BOOT_LOOK_SECONDS, **changes)
 
 
 async def _judge(this: _Pass, process: Running) -> Outcome:
     """A guest that has not yet been found good: look at its report."""
-    status = this.claim.status
-    if status.detail.get("process") != identity(process):
+    if this.claim.status.detail.get("process") != identity(process):
         # Started by us just before a crash, or by an agent before us: its time begins now.
         return _started(this, process)
     verdict = judge(await this.ctx.drivers.qemu.report(this.claim.uid), this.intent, nonce=nonce_of(this.claim))
     if verdict.reason:
-        changes = {"reason": verdict.reason, "message": verdict.message}
-        return Fail(
-            reason=verdict.reason,
-            message=verdict.message,
-            status=this.status("Failed", **changes, detail=this.detail(guest=_shown(verdict.report))),
-            again=LOOK_FAKE_SECONDS,
-            remedy="look at the log, then delete the instance",
-        )
-    if verdict.report is None:
-        return await _silent(this, process)
-    return Done(status=this.status("Running", detail=this.detail(guest=_shown(verdict.report))), again=_look(this))
-
-
-async def _silent(this: _Pass, process: Running) -> Outcome:
-    """Nothing said yet. A guest that panicked will say nothing more: end it, so that it is restarted."""
+        return await _ended(this, verdict)
+    if verdict.report is not None:
+        return this.running(detail={"guest": verdict.report.dump(), "tries": None, "booted": True})
     if await _over(this):
-        await this.ctx.drivers.qemu.kill(this.claim.uid)
-        return _died(this)
+        return await _ended(this, _DIED)
     limit = SILENT_SECONDS["kvm" if this.ctx.virtualization == "kvm" else "tcg"]
-    since = epoch(this.claim.status.started_at) if this.claim.status.started_at else this.ctx.clock.now()
-    waited = this.ctx.clock.now() - since
-    if 0 <= waited <= limit:
-        return this.wait("Starting", "Booting", message="the guest boots", again=BOOT_LOOK_SECONDS)
-    message = f"the guest has reported nothing for {max(0, int(waited))} s; it should within {int(limit)} s"
-    return this.wait("Starting", "GuestSilent", message=message, again=LOOK_SECONDS)
+    if not 0 <= this.age() <= limit:
+        message = f"the guest has reported nothing for {max(0, int(this.age()))} s; it should within {int(limit)} s"
+        return await _ended(this, Verdict(reason="GuestSilent", message=message))
+    return this.wait("Starting", "Booting", message="the guest boots", again=BOOT_LOOK_SECONDS)
 
 
-async def _watch(this: _Pass, process: Running) -> Outcome:
-    """A guest that was found good: see that it is still there, and forgive it its past after a while."""
-    if await _over(this):
-        await this.ctx.drivers.qemu.kill(this.claim.uid)
-        return _died(this)
-    status = this.claim.status
-    calm = status.started_at is not None and this.ctx.clock.now() - epoch(status.started_at) > CALM_SECONDS
-    detail = this.detail(retry=None) if calm else status.detail
-    return Done(status=this.status("Running", detail=detail), again=_look(this))
+async def _watch(this: _Pass) -> Outcome:
+    """A guest that was found good: see that it is still there."""
+    return await _ended(this, _DIED) if await _over(this) else this.running()
 
 
 async def _over(this: _Pass) -> bool:
+    """Whether the guest is over although its process lives: one that panicked says nothing more."""
     try:
         state = await this.ctx.drivers.qemu.state(this.claim.uid)
     except DriverError:
@@ -281,47 +245,43 @@ async def _over(this: _Pass) -> bool:
     return state is None or state.status in DEAD_STATES
 
 
-def _died(this: _Pass) -> Outcome:
-    """It ran, it should run, and it does not: restart after a while, or say that the policy forbids it."""
-    if this.intent.restart_policy == "Never":
-        # Stopped, not Failed: it is as its owner asked, and the place that it holds on to is billed.
-        message = "the guest ended, and its restart policy is Never"
-        detail = this.detail(process=None, guest=None)
-        status = this.status("Stopped", reason="GuestDied", message=message, pid=None, started_at=None, detail=detail)
-        return Done(status=status, ready=False, reason="GuestDied", message=message)
-    now = this.ctx.clock.now()
-    retry = Retry.read(this.claim.status.detail).failed(now)
-    detail = this.detail(process=None, guest=None, retry=retry.dump())
-    restarts = this.claim.status.restarts + 1
-    message = f"the guest ended by itself; start {restarts + 1} follows"
-    again = retry.left(now)
-    return this.wait(
-        "Lost", "GuestDied", message=message, again=again, pid=None, started_at=None, restarts=restarts, detail=detail
-    )
+async def _ended(this: _Pass, why: Verdict) -> Outcome:
+    """It should run and does not, or is of no use: end it, then once more after a while, or give it up."""
+    await this.ctx.drivers.qemu.kill(this.claim.uid)
+    status, policy = this.claim.status, this.intent.restart_policy
+    tries = 0 if status.phase == "Running" else int(status.detail.get("tries", 0)) + 1
+    gone: dict[str, Any] = {"pid": None, "started_at": None}
+    detail = {"process": None, "guest": why.report.dump() if why.report else None, "tries": tries or None}
+    if policy == "Always" and tries < BOOTS:
+        again = f"{why.message}; start {status.restarts + 2} follows"
+        error = DriverError(why.reason, again)
+        return this.failed(error, phase="Lost", restarts=status.restarts + 1, detail=detail, **gone)
+    limit = "its restart policy is Never" if policy == "Never" else f"{tries} boots in a row came to nothing"
+    # Stopped: it is as its owner asked, or holds what its owner may want; the place that it keeps is billed.
+    phase = "Stopped" if status.detail.get("booted") else "Failed"
+    words = {"reason": why.reason, "message": f"{why.message}, and {limit}{await _last_words(this)}"}
+    return _given_up(this.status(phase, detail=detail, **words, **gone))
+
+
+def _given_up(status: ClaimStatus) -> Outcome:
+    """No further try until it is asked for again."""
+    if status.phase == "Failed":
+        return Fail(reason=status.reason, message=status.message, status=status)
+    return Done(status=status, ready=False, reason=status.reason, message=status.message)
+
+
+async def _last_words(this: _Pass) -> str:
+    """The guest's last line, since its log goes with its place; nothing of it that a terminal would obey."""
+    tail = b""
+    async for piece in this.ctx.drivers.qemu.log(this.claim.uid):
+        tail = (tail + piece)[-LAST_WORDS_BYTES:]
+    lines = [
+        "".join(c for c in line if " " <= c <= "~").strip() for line in tail.decode("ascii", "ignore").splitlines()
+    ]
+    last = next((line for line in reversed(lines) if line), "")
+    return f"; it last printed: {last[:120]}" if last else ""
 
 
 async def _stop(this: _Pass) -> Outcome:
     await this.ctx.drivers.qemu.shutdown(this.claim.uid, SHUTDOWN_GRACE_SECONDS)
-    return this.stopped()
-
-
-def _refused(ctx: HostContext, claim: Claim, *, error: DriverError) -> Outcome:
-    """A driver refused: try again with backoff, and say so meanwhile."""
-    now = ctx.clock.now()
-    retry = Retry.read(claim.status.detail).failed(now)
-    detail = {**claim.status.detail, "retry": retry.dump()}
-    update = {"reason": error.reason, "message": error.message, "detail": detail}
-    return Wait(
-        reason=error.reason,
-        message=error.message,
-        status=claim.status.model_copy(update=update),
-        again=max(0.1, retry.left(now)),
-    )
-
-
-def _shown(report: GuestReport | None) -> dict[str, Any] | None:
-    return report.dump() if report else None
-
-
-def _look(this: _Pass) -> float:
-    return LOOK_FAKE_SECONDS if this.claim.spec.fake else LOOK_SECONDS
+    return _announced(this) if this.intent.running else _stopped(this)

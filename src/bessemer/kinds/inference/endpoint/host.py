@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
-from bessemer.core.resource import Done, Outcome, Wait
+from bessemer.core.resource import Outcome
 from bessemer.core.units import show_bytes
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
+from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
-from bessemer.kinds.retry import CALM_SECONDS, Retry
+from bessemer.kinds.retry import Retry
 
 LOAD_SECONDS = 180.0
 """How long an engine may load its model before it is started anew."""
@@ -31,11 +31,12 @@ SILENT_SECONDS, SILENT_LOOKS, CHECK_SECONDS = 30.0, 6, 4.0
 """How long, and how many looks in a row, a door may stay silent; and how long one look waits for an answer. Both, for
 the clock may jump and looks may come together."""
 
-LOOK_SECONDS, LOOK_FAKE_SECONDS, LOAD_LOOK_SECONDS = 5.0, 30.0, 0.3
+LOAD_LOOK_SECONDS = 0.3
 
 SECRET = "replica"
 """The secret of a claim that the engine asks of whoever speaks to it."""
 
+_Pass = Pass[EndpointIntent]
 Step = Literal["announce", "start", "ended", "hold", "probe", "watch"]
 
 
@@ -65,7 +66,7 @@ class EndpointHost:
     """Implements `kinds.host_side.HostSide` for replicas of Endpoints."""
 
     async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
-        this = _Pass(ctx, claim, EndpointIntent.model_validate(claim.spec.intent))
+        this = Pass(ctx, claim, EndpointIntent.model_validate(claim.spec.intent))
         ctx.content.pin(claim.uid, (this.intent.model,))
         engine = await ctx.drivers.engine.find(claim.uid)
         step = decide(claim.status, engine, now=ctx.clock.now())
@@ -79,75 +80,25 @@ class EndpointHost:
             if step == "ended":
                 return await _ended(this)
         except DriverError as error:
-            return this.failed(error)
+            return this.failed(explained(error, this.intent))
         if step == "hold":
             return this.hold()
         return this.wait("Preparing", "Preparing", message="the model is brought to the host", again=0.0)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        try:
-            await ctx.drivers.engine.stop(claim.uid)
-        except DriverError as error:
-            status = claim.status.model_copy(update={"reason": error.reason, "message": error.message})
-            return Wait(reason=error.reason, message=error.message, status=status, again=2.0)
-        ctx.content.pin(claim.uid, ())
-        return Done(status=ClaimStatus(phase="Gone", restarts=claim.status.restarts), reason="Gone", ready=False)
+        return await clear(ctx, claim, ctx.drivers.engine.stop)
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
         return ctx.drivers.engine.log(claim.uid, follow=follow)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """One look at one claim, and the outcomes it can have."""
-
-    ctx: HostContext
-    claim: Claim
-    intent: EndpointIntent
-
-    def detail(self, **changes: Any) -> dict[str, Any]:
-        """The claim's detail with these entries; None takes one out."""
-        merged = {**self.claim.status.detail, **changes}
-        return {name: value for name, value in merged.items() if value is not None}
-
-    def wait(self, phase: str, reason: str, *, message: str, again: float, **changes: Any) -> Wait:
-        update = {"phase": phase, "reason": reason, "message": message, **changes}
-        status = self.claim.status.model_copy(update=update)
-        return Wait(reason=reason, message=message, status=status, again=again)
-
-    def hold(self) -> Wait:
-        status = self.claim.status
-        left = Retry.read(status.detail).left(self.ctx.clock.now())
-        return Wait(reason=status.reason or "Waiting", message=status.message, status=status, again=left)
-
-    def running(self, **changes: Any) -> Done:
-        """It answers, or did and still lives; after a while its past is forgiven."""
-        status, now = self.claim.status, self.ctx.clock.now()
-        calm = status.started_at is not None and now - epoch(status.started_at) > CALM_SECONDS
-        detail = self.detail(retry=None, silent=None) if calm else self.detail(silent=None)
-        update = {"phase": "Running", "reason": "", "message": "", "detail": detail, **changes}
-        again = LOOK_FAKE_SECONDS if self.claim.spec.fake else LOOK_SECONDS
-        return Done(status=status.model_copy(update=update), again=again)
-
-    def failed(self, error: DriverError, *, phase: str = "", **changes: Any) -> Wait:
-        """A driver refused, or the engine ended: again with backoff, and say so meanwhile."""
-        now = self.ctx.clock.now()
-        retry = Retry.read(self.claim.status.detail).failed(now)
-        detail = self.detail(retry=retry.dump(), **changes.pop("detail", {}))
-        phase = phase or self.claim.status.phase
-        message = explained(error, self.intent)
-        return self.wait(
-            phase, error.reason, message=message, again=max(0.1, retry.left(now)), detail=detail, **changes
-        )
-
-
-def explained(error: DriverError, intent: EndpointIntent) -> str:
-    """The driver's words, and for want of memory what was asked for beside them."""
+def explained(error: DriverError, intent: EndpointIntent) -> DriverError:
+    """The error itself, and for want of memory what was asked for beside the driver's words."""
     if error.reason != "OutOfMemory":
-        return error.message
+        return error
     needs = f", and the model needs about {show_bytes(intent.needs_bytes)}" if intent.needs_bytes else ""
     asked = f"{intent.slots} slots of {intent.context_tokens} tokens within {show_bytes(intent.memory_bytes)}"
-    return f"{error.message}; asked were {asked}{needs}"
+    return DriverError(error.reason, f"{error.message}; asked were {asked}{needs}", internal=error.internal)
 
 
 async def _start(this: _Pass) -> Outcome:
@@ -172,8 +123,8 @@ async def _start(this: _Pass) -> Outcome:
 
 
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
-    started = rfc3339(this.ctx.clock.now())
-    changes = {"detail": this.detail(process=identity(engine)), "pid": engine.pid, "started_at": started}
+    """A process that has still to be found good: its time begins now."""
+    changes = {"detail": {"process": identity(engine)}, "pid": engine.pid, "started_at": rfc3339(this.ctx.clock.now())}
     return this.wait(
         "Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS, **changes
     )
@@ -193,14 +144,12 @@ async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
         if error.reason in ("EngineExited", "OutOfMemory"):
             return await _ended(this)
         return await _restart(this, error)
-    return this.running(address=this.ctx.advertise(this.claim.uid, engine.door))
+    return this.running(detail={"silent": None}, address=this.ctx.advertise(this.claim.uid, engine.door))
 
 
 async def _loading(this: _Pass) -> Outcome:
-    since = epoch(this.claim.status.started_at) if this.claim.status.started_at else this.ctx.clock.now()
-    waited = this.ctx.clock.now() - since
-    if waited > LOAD_SECONDS:
-        return await _restart(this, DriverError("EngineSilent", f"the engine loads for {int(waited)} s already"))
+    if this.age() > LOAD_SECONDS:
+        return await _restart(this, DriverError("EngineSilent", f"the engine loads for {int(this.age())} s already"))
     return this.wait("Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS)
 
 
@@ -216,7 +165,7 @@ async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
             return await _ended(this)
         return await _silent(this, error)
     # The address is said anew each time: an agent that keeps a door before the engine opens it again after a restart.
-    return this.running(address=this.ctx.advertise(this.claim.uid, engine.door))
+    return this.running(detail={"silent": None}, address=this.ctx.advertise(this.claim.uid, engine.door))
 
 
 async def _silent(this: _Pass, error: DriverError) -> Outcome:
@@ -226,7 +175,7 @@ async def _silent(this: _Pass, error: DriverError) -> Outcome:
     if looks >= SILENT_LOOKS and not 0 <= now - since < SILENT_SECONDS:
         message = f"the engine lives and has not answered for {int(SILENT_SECONDS)} s: {error.message}"
         return await _restart(this, DriverError("EngineSilent", message))
-    detail = this.detail(silent={"since": since, "looks": looks})
+    detail = {"silent": {"since": since, "looks": looks}}
     message = f"the engine does not answer: {error.message}"
     return this.wait("Running", "EngineSilent", message=message, again=LOOK_SECONDS, detail=detail)
 
@@ -251,7 +200,7 @@ def _down(this: _Pass, error: DriverError) -> Outcome:
     """The gap after a replica that answered is Lost, the platform's; before that it is still being prepared."""
     answered = this.claim.status.phase in ("Running", "Lost")
     return this.failed(
-        error,
+        explained(error, this.intent),
         phase="Lost" if answered else "Preparing",
         pid=None,
         started_at=None,
