@@ -121,7 +121,7 @@ class Status(ApiModel):
 
 
 Spec_co = TypeVar("Spec_co", bound=ApiModel, covariant=True)
-Status_co = TypeVar("Status_co", bound=ApiModel, covariant=True)
+Status_co = TypeVar("Status_co", bound=Status, covariant=True)
 
 
 class Resource(ApiModel, Generic[Spec_co, Status_co]):
