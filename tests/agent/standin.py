@@ -24,7 +24,7 @@ from bessemer.api.ca import create_ca, requested_key, signed_by
 from bessemer.client import Ask, Client
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Conflict, Expired, Forbidden, NotFound, Unauthenticated, Unavailable
-from bessemer.core.frames import Mux
+from bessemer.core.frames import Mux, Stream
 from bessemer.core.resource import API_VERSION
 
 CA = create_ca("stand-in")
@@ -106,6 +106,10 @@ class Api:
     certificate_seconds: float = 86_400.0
     content: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, Exception] = field(default_factory=dict)
+    hearts: bool = False
+    """Whether heartbeats are taken over the socket."""
+    deaf: bool = False
+    """Whether those are taken and not answered."""
 
     def __post_init__(self) -> None:
         self.revision = 0
@@ -284,12 +288,19 @@ class _Transport:
         for at in range(start, len(data), 1000):
             yield data[at : at + 1000]
 
+    async def _heart(self, stream: Stream) -> None:
+        assert stream.request == {"verb": "heartbeat"}
+        while await stream.read():
+            self._api.calls[f"BEAT {self._host}"] += 1
+            if not self._api.deaf:
+                await stream.write(b"60")
+
     @asynccontextmanager
     async def socket(self, path: str, query: Mapping[str, str]) -> AsyncIterator[_Socket]:
         if self._api.away:
             raise Unavailable("the api is away")
         ours, theirs = _Socket.pair(self._api.lost)
-        mux = Mux(theirs.send, dialled=False)
+        mux = Mux(theirs.send, dialled=False, accept=self._heart if self._api.hearts else None)
         running = asyncio.create_task(mux.run(aiter(theirs)))
         self._api.muxes.append(mux)
         try:

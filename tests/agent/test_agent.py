@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from bessemer.agent import streams
 from bessemer.agent.identity import Identity
 from bessemer.core.errors import Unauthenticated
 from tests.agent.conftest import Bench
@@ -34,7 +35,31 @@ async def test_joins_once_reports_its_machine_and_lives(bench: Bench) -> None:
     assert bench.api.calls[f"POST /hosts/{HOST}/join"] == 1
     await bench.clock.advance(300)
     assert bench.api.calls[f"PUT /hosts/{HOST}/status"] == 1, "said once, not again while nothing changes"
-    assert 20 <= bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] <= 25
+    assert 14 <= bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] <= 19, "by request, where no socket takes it"
+
+
+async def test_the_heart_beats_over_the_socket_while_there_is_one(bench: Bench) -> None:
+    bench = bench.memory()
+    bench.api.hearts = True
+    bench.start()
+    await bench.expect(lambda: bench.api.calls[f"BEAT {HOST}"])
+    await bench.clock.advance(300)
+    assert 14 <= bench.api.calls[f"BEAT {HOST}"] <= 19
+    assert not bench.api.calls[f"POST /hosts/{HOST}/heartbeat"]
+
+
+async def test_a_beat_that_the_socket_does_not_answer_is_asked_for_by_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "ANSWER_SECONDS", 0.01)
+    bench = bench.memory()
+    bench.api.hearts, bench.api.deaf = True, True
+    bench.start()
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] == 2)
+    bench.api.deaf = False
+    heard = bench.api.calls[f"BEAT {HOST}"]
+    await bench.expect(lambda: bench.api.calls[f"BEAT {HOST}"] > heard + 1)
+    assert bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] == 2
 
 
 async def test_the_key_never_leaves_and_is_for_its_user_alone(bench: Bench) -> None:
@@ -306,6 +331,6 @@ async def test_a_clock_that_jumps_a_day_changes_nothing(bench: Bench, jump: floa
     bench.clock.jump(jump)
     beats = bench.api.calls[f"POST /hosts/{HOST}/heartbeat"]
     await bench.clock.advance(120)
-    assert bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] >= beats + 6
+    assert bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] >= beats + 5
     assert await bench.qemu.find("uid-1") == process
     assert bench.api.status(body)["phaseSince"] == since

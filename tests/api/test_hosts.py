@@ -187,7 +187,7 @@ async def test_the_heartbeat_renews_a_lease_and_changes_no_object(w: World) -> N
     agent = await w.host("h1")
     before = w.store.revision
     reply = await w.call("POST", f"{BASE}/hosts/h1/heartbeat", {}, peer=agent)
-    assert reply.json == {"leaseSeconds": 45.0}
+    assert reply.json == {"leaseSeconds": 60.0}
     assert w.store.revision == before
     (lease,) = await w.store.leases.held("host/h1")
     assert (lease.holder, lease.expires_at > time.time()) == ("h1", True)
@@ -250,7 +250,7 @@ async def test_a_certificate_of_two_seconds_is_renewed_after_it_ran_out(tmp_path
         agent, stranger = Agent(), client(None)
         first = await stranger.agents.join("h1", agent.csr, token=await host_and_token(w))
         mine = client((first.certificate.encode(), agent.pem))
-        assert await mine.agents.heartbeat("h1") == 45
+        assert await mine.agents.heartbeat("h1") == 60
         await mine.close()
         end = x509.load_pem_x509_certificate(first.certificate.encode()).not_valid_after_utc.timestamp()
         async with asyncio.timeout(10):
@@ -263,7 +263,7 @@ async def test_a_certificate_of_two_seconds_is_renewed_after_it_ran_out(tmp_path
         csr = agent.csr
         second = await stranger.agents.join("h1", csr, signature=agent.sign(csr))
         fresh = client((second.certificate.encode(), agent.pem))
-        assert await fresh.agents.heartbeat("h1") == 45
+        assert await fresh.agents.heartbeat("h1") == 60
         assert (await w.call("PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media=MERGE)).code == 200
         with pytest.raises(Unauthenticated):
             await fresh.agents.heartbeat("h1")

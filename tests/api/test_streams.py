@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import serialization
 
 from bessemer.api.ca import Pair, Peer, peer_of
 from bessemer.client import Client, HttpTransport, plurals, tls_context
-from bessemer.core.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from bessemer.core.errors import Expired, Forbidden, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
+from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from tests.api.world import BASE, Served, World, instance, served, world
 
@@ -222,3 +223,64 @@ async def test_the_server_stops_within_its_bound_whatever_is_open(tmp_path: Path
 async def _hold(s: Served, pair: Pair, accept: Accept) -> None:
     async with client(s, pair) as agent, agent.agents.stream("h1") as socket:
         await Mux(socket.send, dialled=True, accept=accept).run(aiter(socket))
+
+
+async def test_a_heart_beats_over_the_socket_and_only_one_of_them(s: Served) -> None:
+    pair = await agent_of(s.world, "h1")
+    async with client(s, pair) as agent, agent.agents.stream("h1") as socket:
+        mux = Mux(socket.send, dialled=True)
+        task = asyncio.ensure_future(mux.run(aiter(socket)))
+        heart = await mux.open({"verb": "heartbeat"})
+        async with asyncio.timeout(5):
+            await heart.write(b"\n")
+            assert await heart.read() == b"60"
+            (before,) = await s.world.store.leases.held("host/h1")
+            await heart.write(b"\n")
+            assert await heart.read() == b"60"
+        (after,) = await s.world.store.leases.held("host/h1")
+        assert (after.holder, after.expires_at > before.expires_at) == ("h1", True)
+        second, other = await mux.open({"verb": "heartbeat"}), await mux.open({"verb": "log"})
+        await second.write(b"\n")
+        await other.write(b"\n")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await second.read()
+        await heart.close()
+        async with asyncio.timeout(5):
+            assert await second.read() == b"60"
+            with pytest.raises(Unavailable, match="nothing else"):
+                await other.read()
+        await socket.close()
+        await task
+
+
+async def test_a_revoked_host_loses_its_socket_and_its_watches_at_once(s: Served) -> None:
+    pair = await agent_of(s.world, "h1")
+    async with client(s, pair) as agent, dialled(s, pair, "h1", _nothing):
+        watch = agent.watch(Scope(kind="Claim", host="h1"), since=s.world.store.revision)
+        reading = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0.1)
+        await s.world.call(
+            "PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media="application/merge-patch+json"
+        )
+        async with asyncio.timeout(5):
+            with pytest.raises(Expired):
+                await reading
+            while s.world.api.state.relay.holds("h1"):
+                await asyncio.sleep(0.01)
+
+
+async def test_who_signs_out_reads_no_further(s: Served) -> None:
+    mia = await s.world.login("mia")
+    async with client(s, token=mia) as member:
+        watch = member.watch(Scope(kind="Instance", namespace="acme--lab"), since=s.world.store.revision)
+        reading = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0.1)
+        await member.account.logout()
+        async with asyncio.timeout(5):
+            with pytest.raises((Expired, Unauthenticated)):
+                await reading
+
+
+async def _nothing(stream: Stream) -> None:
+    del stream

@@ -7,7 +7,7 @@ is held by the ports (its `Writer`), as everywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from bessemer.agent.identity import Identity
 from bessemer.api.ca import create_ca, fingerprint, requested_key
 from bessemer.client import Client, Joined
 from bessemer.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
+from bessemer.core.frames import DATA, Frame, decode, encode
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.store import Store
@@ -164,14 +165,21 @@ class _HostClient:
 
     @asynccontextmanager
     async def stream(self, host: str) -> AsyncIterator[Any]:
-        yield _Silence()
+        yield _Socket(lambda: self.heartbeat(host))
 
 
-class _Silence:
-    """A socket over which nobody asks for anything."""
+class _Socket:
+    """A socket over which nobody asks for anything; it answers the heart that beats over it."""
 
-    async def send(self, message: bytes) -> None: ...
+    def __init__(self, beat: Callable[[], Awaitable[int]]) -> None:
+        self._beat = beat
+        self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def send(self, message: bytes) -> None:
+        frame = decode(message)
+        if frame.type == DATA:
+            self._answers.put_nowait(encode(Frame(DATA, frame.stream, b"%d" % await self._beat())))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        await asyncio.Event().wait()
-        yield b""
+        while True:
+            yield await self._answers.get()

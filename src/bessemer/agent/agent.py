@@ -63,7 +63,7 @@ class AgentSettings:
     host: str
     directory: Path
     token: str = ""
-    heartbeat_seconds: float = 15.0
+    heartbeat_seconds: float = 20.0
     inspect_seconds: float = 600.0
     content_budget_bytes: int = 20 << 30
     workers: int = 4
@@ -140,12 +140,13 @@ class Agent:
 
     async def _speak(self, ctx: HostContext) -> None:
         link, clock, metrics = self._link, self._clock, self._metrics
+        relay = Relay(link, ctx, sides=self._sides, find=self._find, metrics=metrics)
         await together(
-            heartbeat(link, every=self._settings.heartbeat_seconds, clock=clock, metrics=metrics),
+            heartbeat(relay.beat, link, every=self._settings.heartbeat_seconds, clock=clock, metrics=metrics),
             *(follower.run(clock) for follower in self._followers),
             self._machine.run(),
             Reporter(link, self._outbox, clock=clock, metrics=metrics).run(),
-            Relay(link, ctx, sides=self._sides, find=self._find, metrics=metrics).run(clock),
+            relay.run(clock),
         )
 
     async def _inspected(self) -> Inventory:

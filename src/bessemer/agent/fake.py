@@ -1,7 +1,8 @@
 """Fake hosts: many agents in one process and one event loop, the same code as a real one over the fake drivers.
 
 Each has a certificate and HTTPS connections of its own, a place in the fake fabric by its ordinal, and its intent in
-memory: its guests do not outlive the process either. An idle one costs a heartbeat and two quiet watches.
+memory: its guests do not outlive the process either. An idle one costs a heartbeat over its socket and two quiet
+watches.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class FakeSettings:
 
     directory: Path
     doors: Path | None = None
-    heartbeat_seconds: float = 15.0
+    heartbeat_seconds: float = 20.0
     joining: int = 16
 
 

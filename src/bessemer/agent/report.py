@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -154,13 +154,15 @@ class Machine:
         self._news.set()
 
 
-async def heartbeat(link: Link, *, every: float, clock: Clock, metrics: AgentMetrics) -> None:
-    """Renew the host's lease, for ever, about ``every`` seconds: spread a little, so that hosts which started together
-    do not speak together. A beat that was missed is made up for sooner."""
+async def heartbeat(
+    beat: Callable[[], Awaitable[None]], link: Link, *, every: float, clock: Clock, metrics: AgentMetrics
+) -> None:
+    """Renew the host's lease by ``beat``, for ever, about ``every`` seconds: spread a little, so that hosts which
+    started together do not speak together. A beat that was missed is made up for sooner."""
     while True:
         wait = every * random.uniform(0.9, 1.1)
         try:
-            await link.client.agents.heartbeat(link.identity.host)
+            await beat()
         except TROUBLE as error:
             link.failed(error)
             metrics.heartbeats.labels("missed").inc()

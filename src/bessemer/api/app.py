@@ -51,9 +51,10 @@ class Api:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Api]:
         """What the lifespan does, for those who call the application in process."""
-        task = asyncio.ensure_future(self.state.directory.run())
+        directory, standing = self.state.directory, self.state.standing
+        task = asyncio.gather(directory.run(), standing.run(await standing.present()))
         try:
-            await self.state.directory.ready()
+            await directory.ready()
             yield self
         finally:
             self.close()

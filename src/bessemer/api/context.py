@@ -76,7 +76,7 @@ class Ports:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds on what one request, and one stranger, may ask. ``recheck_seconds``: how long a log or a console goes on
-    for somebody who has signed out, or a socket for a host that is revoked."""
+    for somebody whose session has run out; what is withdrawn ends at once."""
 
     body_bytes: int = 1 << 20
     yaml_bytes: int = 256 << 10
@@ -93,7 +93,7 @@ class Terms:
     """For how long things hold, in seconds, and where a person signs in."""
 
     agent_certificate: float = 30 * 86_400.0
-    lease: float = 45.0
+    lease: float = 60.0
     join_token: float = 3600.0
     link: float = 900.0
     portal_session: float = 12 * 3600.0

@@ -7,6 +7,7 @@ revoked. Registering a key is one write under the Host's revision: of two joins 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -27,8 +28,8 @@ from bessemer.api.errors import not_found
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer, first_of
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
-from bessemer.core.frames import Mux
+from bessemer.core.errors import Conflict, Forbidden, Invalid, Malformed, NotFound, Unauthenticated, Unavailable
+from bessemer.core.frames import Mux, Stream
 from bessemer.core.tokens import replica_secret
 from bessemer.core.values import door_name
 
@@ -102,11 +103,19 @@ async def claim_secrets(call: Call) -> Response:
 
 
 async def stream(call: Call) -> None:
-    """WebSocket hosts/NAME/stream: the agent's outbound socket, over which logs and consoles are asked for, until it
-    ends or the host is revoked."""
+    """WebSocket hosts/NAME/stream: the agent's outbound socket, over which logs and consoles are asked for and the
+    agent's heart beats, until it ends or the host is revoked."""
     socket, host, relay = _socket(call), call.about.name, call.state.relay
     await socket.accept()
-    mux = Mux(socket.send_bytes, dialled=False)
+    one = asyncio.Lock()
+
+    async def accept(stream: Stream) -> None:
+        if stream.request.get("verb") != "heartbeat":
+            raise Malformed("a host opens its heartbeat, and nothing else")
+        async with one:  # whoever opens more hearts than one gets no more renewals for it
+            await _beats(call, host, stream=stream)
+
+    mux = Mux(socket.send_bytes, dialled=False, accept=accept)
     relay.join(host, mux)
     call.state.metrics.streams.inc()
     try:
@@ -115,6 +124,13 @@ async def stream(call: Call) -> None:
     finally:
         relay.leave(host, mux)
         call.state.metrics.streams.dec()
+
+
+async def _beats(call: Call, host: str, *, stream: Stream) -> None:
+    """Answer each beat (any bytes) with the lease's length in seconds, as text, once it is renewed."""
+    while await stream.read():
+        await _hold(call, host)
+        await stream.write(b"%d" % call.state.context.terms.lease)
 
 
 async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from bessemer.api.limit import Limiter
 from bessemer.api.metrics import Metrics
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
+from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Writer
 
@@ -32,6 +33,7 @@ class State:
     resources: Resources
     discovery: Discovery
     directory: Directory
+    standing: Standing
     access: Access
     local: LocalAuthenticator
     authenticator: Authenticator
@@ -59,6 +61,7 @@ def build(context: ApiContext) -> State:
         resources=resources,
         discovery=Discovery(resources, context.version),
         directory=directory,
+        standing=Standing(objects, context.clock),
         access=Access(directory, objects),
         local=local,
         authenticator=context.authenticator or local,
@@ -127,16 +130,28 @@ class Call:
         return who if who == self.identity else None
 
     async def lapsed(self, holds: Callable[[Identity], bool]) -> None:
-        """Return once who asks is nobody any more, or what ``holds`` does not: looked at whenever the tenants' members
-        change, and now and then."""
-        clock, seconds = self.state.context.clock, self.state.context.limits.recheck_seconds
-        turn = self.state.directory.turn
+        """Return once who asks is nobody any more, or what ``holds`` does not."""
         while True:
-            await first_of(clock.sleep(seconds), turn.wait())
-            turn = self.state.directory.turn
+            turns = self.turns()
             who = await self.again()
             if who is None or not holds(who):
                 return
+            await self.doubted(turns, seconds=self.state.context.limits.recheck_seconds)
+
+    def turns(self) -> list[asyncio.Event]:
+        """One of them is set once who asks may be somebody else, or may see something else. Take them before you look
+        at how things are, and hand them to `doubted` after."""
+        state = self.state
+        turn = state.standing.turn(self.who)
+        return [turn, state.directory.turn] if self.who.kind == "user" else [turn]
+
+    async def doubted(self, turns: Sequence[asyncio.Event], *, seconds: float) -> None:
+        """Return at the first of the turns; for people after ``seconds`` too, since a session ends by the clock alone.
+        The thousands that agents keep open wait for their Host to change, and cost nothing until then."""
+        if self.who.kind == "user":
+            await first_of(self.state.context.clock.sleep(seconds), *(turn.wait() for turn in turns))
+        else:
+            await turns[0].wait()
 
     def parameter(self, name: str) -> str:
         """A part of the path."""

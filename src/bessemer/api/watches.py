@@ -1,7 +1,7 @@
 """Watches: one JSON object per line, for as long as the client, the server and the asker's rights last.
 
 A stream ends when the client goes, its time is up, the server stops, or who asks may see something else now (looked at
-with each bookmark, and whenever the members of a tenant change). That, and history that is gone, is told inside the
+whenever what that hangs on changes, and for people now and then). That, and history that is gone, is told inside the
 stream (ERROR, 410 Expired), as every client expects: it lists again.
 """
 
@@ -48,15 +48,13 @@ class _Watch(Response):
         self._wants = wants
         self._revision = options.revision or 0
         self._head = True
-        self._turn = call.state.directory.turn
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         metrics, kind = self._call.state.metrics, self._call.about.resource.plural
         metrics.watches.labels(kind).inc()
-        works = [self._produce(send), self._bookmark(send), _gone(receive), self._call.state.closing.wait()]
-        if self._call.who.kind == "user":  # of the thousands that agents hold none depends on a membership
-            works.append(self._lapsed(send))
+        closing = self._call.state.closing
+        works = (self._produce(send), self._bookmark(send), self._lapsed(send), _gone(receive), closing.wait())
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=float(self._options.seconds) or None)
@@ -85,29 +83,22 @@ class _Watch(Response):
             await _close(events)
 
     async def _bookmark(self, send: Send) -> None:
-        """Tell the client how far it is, now and then, while it may still see what it sees."""
-        clock, limits = self._call.state.context.clock, self._call.state.context.limits
+        """Tell the client how far it is, now and then."""
+        context = self._call.state.context
         while True:
-            await clock.sleep(limits.bookmark_seconds)
-            if await self._over(send):
-                return
+            await context.clock.sleep(context.limits.bookmark_seconds)
             if self._options.bookmarks and self._wants.shape != "table" and self._revision:
                 await _send(send, self._bookmark_line(self._revision))
 
     async def _lapsed(self, send: Send) -> None:
-        while True:
-            await self._turn.wait()
-            self._turn = self._call.state.directory.turn
-            if await self._over(send):
-                return
-
-    async def _over(self, send: Send) -> bool:
-        """Whether who asks may see something else now, or nothing: that is told, since a client that went on from here
+        """Return once who asks may see something else, or nothing: that is told, since a client that went on from here
         would keep what it may not see any more, and miss what it may."""
-        if await self._still_allowed():
-            return False
+        call = self._call
+        turns = call.turns()
+        while await self._still_allowed():
+            await call.doubted(turns, seconds=call.state.context.limits.bookmark_seconds)
+            turns = call.turns()
         await _send(send, _error(Expired("what may be seen here has changed: list again")))
-        return True
 
     async def _still_allowed(self) -> bool:
         who = await self._call.again()

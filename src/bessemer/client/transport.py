@@ -25,6 +25,9 @@ REQUEST_SECONDS_MAX = 60.0
 SILENCE_SECONDS_MAX = 90.0
 """The server sends a bookmark on a quiet watch every minute; a stream silent for longer than this is dead."""
 
+PING_SECONDS = 60.0
+"""After so much silence a socket is asked whether it lives. One over which a heart beats is never asked."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
@@ -131,7 +134,7 @@ class HttpTransport:
                 params=dict(query),
                 headers=self._headers,
                 ssl=self._ssl or True,
-                heartbeat=20.0,
+                heartbeat=PING_SECONDS,
                 max_msg_size=MESSAGE_BYTES_MAX,
             ) as inner:
                 yield _AioSocket(inner)

@@ -35,8 +35,8 @@ class Settings(ApiModel):
     site: str = "local"
     overcommit_milli: int = Field(4000, ge=1000, le=64_000, description="How often a core of the local host is sold.")
     fake_hosts: int = Field(0, ge=0, le=20_000)
-    heartbeat_seconds: float = Field(15.0, gt=0)
-    lease_seconds: float = Field(45.0, gt=0)
+    heartbeat_seconds: float = Field(20.0, gt=0)
+    lease_seconds: float = Field(60.0, gt=0)
     certificate_days: float = Field(30.0, gt=0)
     workers: int = Field(16, ge=1, le=256)
     content_budget_bytes: int = Field(20 << 30, ge=1 << 20)
@@ -114,6 +114,11 @@ def state_directory(given: str | Path | None) -> Path:
     """The state directory: as given, else ``BESSEMER_STATE``, else ``~/.bessemer``; absolute, without links, since
     what runs is found by this name."""
     return Path(given or os.environ.get(PREFIX + "STATE") or DEFAULT_STATE).expanduser().resolve()
+
+
+def variables() -> frozenset[str]:
+    """The environment variables that win over the file."""
+    return frozenset(PREFIX + name.upper() for name in Settings.model_fields)
 
 
 def load(paths: Paths, **overrides: Any) -> Settings:

@@ -1,0 +1,72 @@
+"""Whether somebody may stand otherwise than before: told to what was opened on a credential's strength and is open yet.
+
+It follows the objects that credentials hang on, the Host of an agent, the User and the Sessions of a person, and says
+no more than whom a change concerns; what they are worth now is asked of the authenticator. Invariant: whoever takes a
+`turn`, and then asks, misses no change. What ends by the clock alone (a session's time) is not told here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+import orjson
+import structlog
+
+from bessemer.api.context import Identity
+from bessemer.core.clock import Clock
+from bessemer.core.errors import BessemerError, Expired
+from bessemer.core.ports import Objects, Scope
+from bessemer.core.resource import Change
+
+log = structlog.get_logger(__name__)
+
+KINDS = ("Host", "User", "Session")
+
+
+class Standing:
+    """Run it with `run`, from a revision of `present` on."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self._objects = objects
+        self._clock = clock
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Event] = WeakValueDictionary()
+
+    def turn(self, who: Identity) -> asyncio.Event:
+        """Is set when what ``who`` hangs on changes next."""
+        key = ("Host" if who.kind == "agent" else "User", who.name)
+        return self._turns.setdefault(key, asyncio.Event())
+
+    async def present(self) -> int:
+        """The revision from which on `run` misses nothing."""
+        return (await self._objects.list(Scope(kind=KINDS[0]), limit=1)).revision
+
+    async def run(self, since: int) -> None:
+        """Follow until cancelled."""
+        await asyncio.gather(*(self._follow(kind, since) for kind in KINDS))
+
+    async def _follow(self, kind: str, since: int) -> None:
+        while True:
+            try:
+                async for event in self._objects.watch(Scope(kind=kind), since=since):
+                    since = event.revision
+                    if isinstance(event, Change) and event.type != "ADDED":
+                        self._tell(_concerned(event))
+            except Expired:
+                since = await self.present()
+                for key in list(self._turns):
+                    self._tell(key)
+            except BessemerError as error:
+                log.warning("standing watch failed", kind=kind, error=error.message, internal=error.internal)
+                await self._clock.sleep(1.0)
+
+    def _tell(self, key: tuple[str, str]) -> None:
+        turn = self._turns.pop(key, None)
+        if turn is not None:
+            turn.set()
+
+
+def _concerned(change: Change) -> tuple[str, str]:
+    if change.key.kind == "Session":
+        return "User", orjson.loads(change.body)["spec"]["user"]
+    return change.key.kind, change.key.name
