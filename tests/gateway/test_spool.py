@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,9 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import DriverError, Unavailable
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
 def record(number: int) -> UsageRecord:
@@ -27,17 +36,94 @@ def record(number: int) -> UsageRecord:
     )
 
 
-def test_records_come_back_after_a_kill(tmp_path: Path) -> None:
-    first = Spool(tmp_path)
-    for number in range(5):
-        first.append(record(number))
-    again = Spool(tmp_path)  # the first is never closed, as after kill -9
+WRITER = """
+import sys, time
+from pathlib import Path
+from bessemer.gateway import Spool
+from tests.gateway.test_spool import record
+spool = Spool(Path(sys.argv[1]))
+for number in range(5):
+    spool.append(record(number))
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the spool open and five records in it."""
+    command = [sys.executable, "-c", WRITER, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "written\n"
+            yield other
+        finally:
+            other.kill()
+
+
+def test_two_gateways_do_not_write_to_one_spool(tmp_path: Path) -> None:
+    """The second says why it ends; a kill -9 of the first lets go, and what it wrote is there."""
+    with writer(tmp_path) as other:
+        with pytest.raises(Unavailable, match=f"another gateway runs and has {tmp_path} open"):
+            Spool(tmp_path)
+        other.kill()
+        other.wait()
+        again = Spool(tmp_path)
     pending = again.pending()
     assert pending is not None
     assert [r.at for r in pending.records] == [0, 1, 2, 3, 4]
     assert pending.first_sequence == 1
     again.close()
-    first.close()
+    Spool(tmp_path).close()
+
+
+def test_usage_that_waits_costs_disk_and_no_memory(tmp_path: Path) -> None:
+    """While the api is away, and at the start after that: memory and open files are those of one segment."""
+    spool = Spool(tmp_path, segment_bytes=400_000)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            spool.append(record(number))
+        appended = tracemalloc.get_traced_memory()[1]
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        spool.close()
+        again = Spool(tmp_path, segment_bytes=400_000)
+        assert len(list(Path("/proc/self/fd").iterdir())) == files
+        read = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert again.waiting == 20_000
+    assert len(list(tmp_path.glob("*.spool"))) > 10
+    assert max(appended, read) < 2_000_000, "a record in memory has more than a kilobyte"
+    seen = []
+    while (pending := again.pending()) is not None:
+        seen += [r.at for r in pending.records]
+        again.settle(pending.spool_uid, pending.first_sequence + len(pending.records) - 1)
+    assert seen == list(range(20_000))
+    again.close()
+
+
+def test_a_part_of_a_batch_may_be_settled(tmp_path: Path) -> None:
+    """The api may have had less of a batch, or more, than the gateway knew of."""
+    spool = Spool(tmp_path)
+    for number in range(10):
+        spool.append(record(number))
+    pending = spool.pending(most=4)
+    assert pending is not None
+    assert [r.at for r in pending.records] == [0, 1, 2, 3]
+    for sequence, first in ((2, 3), (1, 3), (7, 8)):
+        spool.settle(pending.spool_uid, sequence)
+        left = spool.pending()
+        assert left is not None
+        assert (left.first_sequence, left.records[0].at) == (first, first - 1)
+    spool.settle(pending.spool_uid, 99)
+    assert spool.pending() is None
+    spool.append(record(10))
+    left = spool.pending()
+    assert left is not None
+    assert (left.first_sequence, [r.at for r in left.records]) == (11, [10])
+    spool.close()
 
 
 def test_a_torn_record_is_overwritten(tmp_path: Path) -> None:
