@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,25 @@ async def test_names_wait_for_the_workers_there_are(run):
     await bench.idle()
     assert bench.metric("wait_seconds_sum", kind="Pot") == 9
     assert bench.metric("queue_depth", kind="Pot") == 0
+
+
+async def test_many_names_of_one_kind_keep_no_other_kind_waiting(run):
+    gate, order = asyncio.Event(), []
+
+    async def slow(ctx: Any, obj: Any) -> Outcome:
+        order.append(obj.key.name)
+        await gate.wait()
+        return Done()
+
+    bench = await run(pots(slow), replace(pots(slow), resource=Lid, plural="lids"), workers=1)
+    for n in range(4):
+        bench.shelf.put(A._replace(name=f"p{n}"))
+    bench.shelf.put(Key("Lid", "acme--one", "late"))
+    await bench.clock.advance(0)
+    gate.set()
+    await bench.idle()
+    assert order.index("late") <= 2
+    assert order[-1] == "p3", "within a kind the first signal is served first"
 
 
 async def test_again_and_resync_wake_without_a_signal(run):

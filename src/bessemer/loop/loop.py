@@ -91,6 +91,7 @@ class Loop(Generic[C]):
         self._listed: dict[str, set[Key]] = {}
         self._unsynced = {*driven, *(source for kind in driven.values() for source in kind.wakes)}
         self._sources = sorted(self._unsynced)
+        self._woken_by = {name: [kind for kind in driven.values() if name in kind.wakes] for name in self._sources}
         self._synced = asyncio.Event()
         if not self._unsynced:
             self._synced.set()
@@ -174,9 +175,8 @@ class Loop(Generic[C]):
             self._note(change, live)
         if not live:
             return
-        for kind in self._driven.values():
-            if key.kind in kind.wakes:
-                await self._wake(kind, change)
+        for kind in self._woken_by[key.kind]:
+            await self._wake(kind, change)
 
     def _note(self, change: Change, live: bool) -> None:
         key = change.key

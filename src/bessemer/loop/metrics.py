@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.0002, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
+_WAITS = (*_SECONDS[:-1], 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+"""A burst of ten thousand names is waited out in minutes; how many is what one asks then."""
 
 
 class Metrics:
@@ -16,7 +18,7 @@ class Metrics:
             "bessemer_loop_wait_seconds",
             "From the first signal to the start of the work.",
             ["kind"],
-            buckets=_SECONDS,
+            buckets=_WAITS,
             registry=registry,
         )
         self.reconcile = Histogram(

@@ -1,8 +1,8 @@
 """Names that wait for a worker, and names that wait for their time.
 
 Invariants: a name stands here once; while it is worked on, a signal only marks it, and `finish` puts it back unless the
-work has already seen what the signal was about. Taking a name clears its timer: the work sets the next one.
-It keeps no reasons and no objects.
+work has already seen what the signal was about. Taking a name clears its timer: the work sets the next one. Kinds take
+turns, so that ten thousand new names of one keep no name of another waiting. It keeps no reasons and no objects.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -30,12 +31,14 @@ _TOLERANCE_SECONDS = 0.001
 
 
 class Queue:
-    """FIFO by first signal, with a timer per name on the injected clock."""
+    """FIFO by first signal within a kind, kind after kind; with a timer per name on the injected clock."""
 
     def __init__(self, clock: Clock, metrics: Mapping[str, KindMetrics]) -> None:
         self._clock = clock
         self._metrics = metrics
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._lanes: dict[str, deque[Key]] = {}
+        self._kinds: deque[str] = deque()
+        self._ready = asyncio.Semaphore(0)
         self._since: dict[Key, float] = {}
         self._active: dict[Key, int] = {}
         self._timers: dict[Key, tuple[float, Cause]] = {}
@@ -55,7 +58,11 @@ class Queue:
             self._since[key] = self._clock.monotonic()
             self._metrics[key.kind].depth.inc()
             self._quiet.clear()
-            self._ready.put_nowait(key)
+            lane = self._lanes.setdefault(key.kind, deque())
+            if not lane:
+                self._kinds.append(key.kind)
+            lane.append(key)
+            self._ready.release()
 
     def later(self, key: Key, seconds: float, *, cause: Cause) -> None:
         """Signal the name after ``seconds``, in place of what was set before."""
@@ -67,7 +74,11 @@ class Queue:
 
     async def take(self) -> tuple[Key, float]:
         """The next name, and the seconds that it waited. Its taker calls `finish`."""
-        key = await self._ready.get()
+        await self._ready.acquire()
+        kind = self._kinds.popleft()
+        key = self._lanes[kind].popleft()
+        if self._lanes[kind]:
+            self._kinds.append(kind)
         now = self._clock.monotonic()
         waited = now - self._since.pop(key)
         self._active[key] = 0

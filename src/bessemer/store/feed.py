@@ -21,8 +21,8 @@ from bessemer.store.documents import read_labels
 from bessemer.store.metrics import Metrics
 
 QUEUE_MAX = 1_024
-QUIET_MAX = 1_000
-"""Revisions without a match after which a watcher hears a bookmark."""
+QUIET_MAX = 10_000
+"""Revisions after which every watcher hears a bookmark: well within history, and seldom, for there may be thousands."""
 
 CHANGE_TYPES: tuple[Literal["ADDED", "MODIFIED", "DELETED"], ...] = ("ADDED", "MODIFIED", "DELETED")
 
