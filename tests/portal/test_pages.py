@@ -222,6 +222,41 @@ async def test_usage_is_plotted_from_the_ledger(t: Town, visitor: Visit) -> None
         assert int(requests.replace(",", "")) > 200
 
 
+async def test_usage_is_plotted_within_a_second(t: Town, visitor: Visit) -> None:
+    async with visitor("ada") as member:
+        page = await member.open(f"/in/{LAB}/endpoints/{CHAT.name}")
+        out = page.locator("#stat-out .figure")
+        await expect(out).not_to_have_text("–")
+        before = await out.inner_text()
+        await asyncio.sleep(0.3)
+        await t.used(CHAT, tokens=[(7, 1000)])
+        await until(page, f"document.querySelector('#stat-out .figure').textContent !== '{before}'")
+        told = int((await out.inner_text()).replace(",", ""))
+        assert told == int(before.replace(",", "")) + 1000
+
+
+async def test_an_open_invoice_goes_on_by_itself(t: Town, visitor: Visit) -> None:
+    async with visitor("ada") as member:
+        page = await member.open(f"/in/{LAB}/invoice")
+        await page.evaluate("window.untouched = true")
+        line = page.get_by_role("button", name="Tokens out, smollm2-135m")
+        await line.click()
+        rows = page.locator(".drill:visible tbody tr")
+        await expect(rows.first).to_contain_text("out")
+        count = await rows.count()
+        before = await page.locator("#bill-total").inner_text()
+        cores = await page.locator(".line:has-text('Cores')").first.get_attribute("aria-controls")
+        held = page.locator(f"#{str(cores).removesuffix('-drill')}-quantity")
+        quantity = await held.inner_text()
+        await asyncio.sleep(0.3)
+        await t.used(CHAT, tokens=[(0, 50_000)])
+        await until(page, f"document.querySelector('#bill-total').textContent !== '{before}'")
+        await expect(rows).to_have_count(min(100, count + 1))
+        await expect(held).not_to_have_text(quantity)
+        assert await line.get_attribute("aria-expanded") == "true"
+        assert await page.evaluate("window.untouched")
+
+
 async def test_an_invoice_opens_to_its_rows(t: Town, visitor: Visit) -> None:
     async with visitor("ada") as member:
         page = await member.open(f"/in/{LAB}/invoice")

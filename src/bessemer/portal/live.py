@@ -11,7 +11,7 @@ Operations are JSON arrays: ``["set", id, html]``, ``["put", list id, id of the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -49,7 +49,8 @@ class Page:
 
 @dataclass(slots=True)
 class Tab:
-    """One page in one browser. ``build`` makes it anew from the desk's mirrors; ``log`` is whose log it shows.
+    """One page in one browser. ``build`` makes it anew from the desk's mirrors; ``log`` is whose log it shows;
+    ``ask`` fetches what no watch tells of.
 
     Each batch of news has a number, and what was shown after it is kept for a while: a browser that comes back says the
     last number that it saw, so that nothing is lost between two connections and nothing is sent twice.
@@ -58,6 +59,7 @@ class Tab:
     build: Callable[[], Page]
     lists: Lists
     log: Key | None = None
+    ask: Callable[[], Awaitable[None]] | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(9))
     number: int = 0
     owner: object = None

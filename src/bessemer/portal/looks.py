@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,15 @@ from bessemer.portal.facts import (
     ProjectFact,
 )
 from bessemer.portal.pages import endpoints, fleet, hosts, instances, invoices, objects, overview
+from bessemer.portal.pages.invoices import Month
 from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, others, within
 from bessemer.portal.stream import TABS_MAX, EventStream, Stream
 from bessemer.portal.visit import Visit
 
 _WORK: tuple[type[Fact], ...] = (EventFact, FlavorFact, PlanFact)
 _HOUR = 3600
+_LATE_SECONDS = 60
+"""How long after it was answered a request may be settled and still be told of at once."""
 INVOICES_SHOWN = 50
 WINDOWS: Mapping[str, tuple[int, int]] = {"hour": (_HOUR, 60), "day": (24 * _HOUR, 900), "week": (168 * _HOUR, 7200)}
 """Window of a usage plot → its length and its step, seconds."""
@@ -116,7 +119,17 @@ async def endpoint_page(visit: Visit) -> Response:
     visit.desk.one(EndpointFact, key.name, project=key.namespace)
     body = code.manifest(await _body(visit, key))
     gateway = visit.site.settings.gateway_url
-    return visit.show(partial(endpoints.build, visit.desk, key, body=body, gateway=gateway))
+    build = partial(endpoints.build, visit.desk, key, body=body, gateway=gateway)
+    newest = 0
+
+    async def ask() -> None:
+        """Whether something was settled since; the browser fetches what it shows of it."""
+        nonlocal newest
+        now = int(visit.site.clock.now())
+        answer = await visit.desk.client.projects.ledger(key.namespace, now - _LATE_SECONDS, now + 1)
+        newest = max([newest, *(row["id"] for row in answer["rows"] if row["kind"] == "tokens")])
+
+    return visit.show(lambda: build(settled=newest), ask=ask)
 
 
 async def endpoint_usage(visit: Visit) -> Response:
@@ -149,13 +162,24 @@ async def invoice_page(visit: Visit) -> Response:
     await _see(visit, PlanFact)
     within(visit.desk, scope)
     month = invoices.month_of(visit.request.query_params.get("month", ""), visit.site.clock.now())
-    if scope == EVERYTHING:
-        projects = [project.name for project in visit.desk.all(ProjectFact)][:INVOICES_SHOWN]
-        asked = (visit.desk.client.projects.invoice(project, month.start, month.end) for project in projects)
-        bills = list(zip(projects, await asyncio.gather(*asked), strict=True))
-        return visit.show(partial(invoices.build_list, visit.desk, month=month, bills=bills))
-    bill = await visit.desk.client.projects.invoice(scope, month.start, month.end)
-    return visit.show(partial(invoices.build, visit.desk, scope, month=month, bill=bill))
+    held = invoices.Held(month, await _bills(visit, scope, month))
+
+    async def ask() -> None:
+        month = invoices.month_of(held.month.key, visit.site.clock.now())
+        held.bills, held.month = await _bills(visit, scope, month), month
+
+    build = partial(invoices.build_list, visit.desk, held=held)
+    if scope != EVERYTHING:
+        build = partial(invoices.build, visit.desk, scope, held=held)
+    return visit.show(build, ask=ask if month.open else None)
+
+
+async def _bills(visit: Visit, scope: str, month: Month) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The invoices of a scope: (project, invoice)."""
+    everything = [project.name for project in visit.desk.all(ProjectFact)][:INVOICES_SHOWN]
+    projects = everything if scope == EVERYTHING else [scope]
+    asked = (visit.desk.client.projects.invoice(project, month.start, month.end) for project in projects)
+    return list(zip(projects, await asyncio.gather(*asked), strict=True))
 
 
 async def invoice_rows(visit: Visit) -> Response:
@@ -163,7 +187,7 @@ async def invoice_rows(visit: Visit) -> Response:
     project, query = visit.part("scope"), visit.request.query_params
     try:
         wanted = invoices.in_ranges(query.get("rows", ""))
-        since, until = int(query.get("from", "")), int(query.get("to", ""))
+        since, until = int(query.get("from", "")), int(query.get("to") or visit.site.clock.now())
     except ValueError as error:
         raise Malformed("rows, from and to are whole numbers") from error
     answer = await visit.desk.client.projects.ledger(project, since, until)

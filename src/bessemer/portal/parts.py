@@ -272,3 +272,49 @@ class Plugged(Part):
     cell: str
     note: str
     healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Figure(Part):
+    """A number and its unit."""
+
+    macro: ClassVar[str] = "figure"
+
+    text: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillGroup(Part):
+    """The lines of one workload on an invoice; they live in the list of its own id."""
+
+    macro: ClassVar[str] = "bill_group"
+
+
+@dataclass(frozen=True, slots=True)
+class BillHead(Part):
+    """The head of a group: its id ends in ``-head``, its sum lives in the list ``GROUP-sum``."""
+
+    macro: ClassVar[str] = "bill_head"
+
+    name: str
+    fake: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BillLine(Part):
+    """A line, without its figures: those live in ``ID-held``, ``-low``, ``-quantity`` and ``-amount``. ``href`` is
+    where its ledger rows are had; ``ID-drill`` opens to them."""
+
+    macro: ClassVar[str] = "bill_line"
+
+    name: str
+    href: str
+    price: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillDrill(Part):
+    """What a line opens to, as ``LINE-drill``: the rows that a script fetches, and the formula, in ``LINE-formula``."""
+
+    macro: ClassVar[str] = "bill_drill"

@@ -27,6 +27,9 @@ stream takes a quarter of the process at most."""
 TABS_MAX = 32
 LOG_CHUNK_MAX = 4096
 _LOG_AGAIN_SECONDS = 1.0
+ASK_SECONDS, ASK_SHARE = 0.7, 3.0
+"""How long a page that must ask waits before it asks again; longer where the answer takes long, so that it is asked for
+a quarter of the time at most."""
 
 
 class EventStream(Response):
@@ -88,6 +91,7 @@ class Stream:
         desk = self._desk
         desk.streams += 1
         pumps = [asyncio.create_task(self._pump(tab)) for tab in self._tabs if tab.log is not None]
+        pumps += [asyncio.create_task(self._ask(tab)) for tab in self._tabs if tab.ask is not None]
         for tab in self._tabs:
             tab.owner = self
         try:
@@ -160,6 +164,19 @@ class Stream:
             except BessemerError as error:
                 await self._say(tab, {"w": error.message})
             await self._desk.clock.sleep(_LOG_AGAIN_SECONDS)
+
+    async def _ask(self, tab: Tab) -> None:
+        """Ask again and again for what no watch tells of. What cannot be had stays as it was."""
+        while tab.ask is not None:
+            began = self._desk.clock.monotonic()
+            try:
+                await tab.ask()
+            except BessemerError:
+                pass  # the pulse says how old the page is
+            else:
+                self._bell.set()
+            took = self._desk.clock.monotonic() - began
+            await self._desk.clock.sleep(max(ASK_SECONDS, ASK_SHARE * took))
 
     async def _follow(self, tab: Tab, log: Key) -> None:
         reset = True

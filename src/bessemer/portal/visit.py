@@ -74,10 +74,12 @@ class Visit:
         """A part of the path."""
         return str(self.request.path_params.get(name, ""))
 
-    def show(self, build: Callable[[], Page], *, log: Key | None = None) -> Response:
+    def show(
+        self, build: Callable[[], Page], *, log: Key | None = None, ask: Callable[[], Awaitable[None]] | None = None
+    ) -> Response:
         """Draw a page and remember it for its stream."""
         page = build()
-        tab = Tab(build, page.lists, log)
+        tab = Tab(build, page.lists, log, ask)
         self.desk.keep(tab)
         drawn = self.site.pen.page(page, tab=tab.token, theme=theme(self.request))
         return HTMLResponse(drawn)

@@ -12,7 +12,7 @@ from bessemer.portal.facts import ClaimFact, EndpointFact, KeyFact, Replica
 from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import price, waiting
 from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
-from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat
+from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat, Text
 from bessemer.portal.playground import PLAYGROUND
 
 
@@ -59,14 +59,15 @@ def _row(desk: Desk, fact: EndpointFact, *, scope: str, colour: int) -> Row:
 # --- one --------------------------------------------------------------------------------------------------------
 
 
-def build(desk: Desk, which: Key, *, body: str, gateway: str) -> Page:
-    """One endpoint. Raises NotFound once it is gone."""
+def build(desk: Desk, which: Key, *, body: str, gateway: str, settled: int = 0) -> Page:
+    """One endpoint; ``settled`` is the newest ledger row of its project. Raises NotFound once it is gone."""
     project, name = which.namespace, which.name
     fact = desk.one(EndpointFact, name, project=project)
     lists: dict[str, Sequence[Part]] = {
         "head": [head(fact)],
         "acts": [acts(fact)] if desk.writes(project) else [],
         "stats": figures(desk, fact),
+        "settled": [Text("settled-row", str(settled))],
         "replicas": replicas(desk, fact),
         "why": waiting.of(desk, fact),
         "keys": keys(desk, fact),

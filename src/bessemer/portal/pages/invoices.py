@@ -1,15 +1,14 @@
 """Invoices: what each project owes in a month so far, and one project's, line by line down to its ledger rows.
 
-An invoice is derived at the instant it is asked for; the page says which, and that anybody can derive it again.
+An invoice is derived at an instant; the page says which, that anybody can derive it again, and while the month runs it
+asks anew about once a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from itertools import groupby
 from typing import Any
 
 from bessemer.core.clock import rfc3339
@@ -17,23 +16,10 @@ from bessemer.core.values import LedgerEntry
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import TenantFact
-from bessemer.portal.live import Page
-from bessemer.portal.pages.shell import Here, page, tenant
-
-NAMES: Mapping[str, str] = {
-    "cores": "Cores",
-    "memory": "Memory",
-    "devices": "Devices",
-    "input_tokens": "Tokens in",
-    "cached_input_tokens": "Tokens in, cached",
-    "output_tokens": "Tokens out",
-}
-UNITS: Mapping[str, str] = {
-    "core-hour": "core-h",
-    "GiB-hour": "GiB-h",
-    "device-hour": "device-h",
-    "million tokens": "million",
-}
+from bessemer.portal.live import Page, Part
+from bessemer.portal.pages import sheet
+from bessemer.portal.pages.shell import Here, page, tenant, within
+from bessemer.portal.parts import Cell, Head, Row, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +29,7 @@ class Month:
     name: str
     start: int
     end: int
+    key: str
     before: str
     after: str
     open: bool
@@ -71,41 +58,25 @@ def month_of(text: str, now: float) -> Month:
         name=first.strftime("%B %Y"),
         start=int(first.timestamp()),
         end=int(min(following.timestamp(), now)),
+        key=first.strftime("%Y-%m"),
         before=previous.strftime("%Y-%m"),
         after="" if is_open else following.strftime("%Y-%m"),
         open=is_open,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line as the sheet shows it."""
+@dataclass(slots=True)
+class Held:
+    """What an open page was last told of the ledger: no watch tells of it, so it is asked for again and again."""
 
-    id: str
-    name: str
-    note: str
-    quantity: str
-    unit: str
-    price: str
-    amount: str
-    formula: str
-    rows: str
-    fake: bool
+    month: Month
+    bills: Sequence[tuple[str, Mapping[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The lines of one workload."""
-
-    name: str
-    amount: str
-    fake: bool
-    lines: tuple[Line, ...]
-
-
-def build(desk: Desk, project: str, *, month: Month, bill: Mapping[str, Any]) -> Page:
-    """One project's invoice, from the api's answer."""
-    currency = bill["currency"]
+def build(desk: Desk, project: str, *, held: Held) -> Page:
+    """One project's invoice, from the api's answer. Raises NotFound once the project is gone."""
+    within(desk, project)
+    month, (_, bill) = held.month, held.bills[0]
     here = Here(
         section="invoice",
         title=f"Invoice, {words.place(project)}",
@@ -115,88 +86,41 @@ def build(desk: Desk, project: str, *, month: Month, bill: Mapping[str, Any]) ->
         request=f"{code.path('projects', project)}/invoice?from={month.start}&to={month.end}",
     )
     owner = desk.find(TenantFact, tenant(project))
-    fake, total = bill.get("fakeMicro", 0), bill["totalMicro"]
-    # One number of digits on the whole sheet, so that the eye can add.
-    shown = partial(words.money, currency=currency, digits=2 if total >= 1_000_000 else 6)
+    rows = f"/in/{project}/invoice/rows?from={month.start}" + ("" if month.open else f"&to={month.end}")
+    lists: dict[str, Sequence[Part]] = {
+        "bill-state": [Head("bill-state-head", (_state(month),))],
+        "bill-sub": [Text("bill-sub-text", told(month, bill.get("running", 0)))],
+        "bill-until": [Text("bill-until-text", words.utc(month.end))],
+        "check": [Text("check-text", code.check_command(project, since=month.since, until=month.until))],
+        **sheet.lists(bill, month=month.name, href=rows),
+    }
     return page(
         desk,
         here,
         template="invoice.html",
-        lists={},
+        lists=lists,
         month=month,
         project=project,
-        groups=groups(bill["lines"], shown),
-        total=shown(total),
-        fake=shown(fake) if bill.get("fake") else "",
-        real=shown(total - fake),
-        running=bill.get("running", 0),
         billed_to=(owner.display or owner.name) if owner else tenant(project),
         plan=owner.plan if owner else "",
-        currency=currency,
-        check=code.check_command(project, since=month.since, until=month.until),
+        currency=bill["currency"],
     )
 
 
-def groups(lines: Sequence[Mapping[str, Any]], shown: Callable[[int], str]) -> list[Group]:
-    """Lines gathered by the workload they are of; ``shown`` writes an amount."""
-    found = []
-    numbered = list(enumerate(lines))
-    for (kind, name, _, fake), members in groupby(numbered, key=lambda item: _workload(item[1])):
-        here = list(members)
-        amount = sum(line["amountMicro"] for _, line in here)
-        drawn = tuple(_line(number, line, shown=shown) for number, line in here)
-        found.append(Group(f"{kind} {name}", shown(amount), fake, drawn))
-    return found
+def _state(month: Month) -> tuple[str, str, float | None]:
+    return ("Open, so far", "waiting", None) if month.open else ("Month is over", "ok", None)
 
 
-def _workload(line: Mapping[str, Any]) -> tuple[str, str, str, bool]:
-    return line["workloadKind"], line["workloadName"], line["workloadUid"], bool(line.get("fake"))
+def told(month: Month, running: int) -> str:
+    """What the page says of itself: until when, and that it goes on."""
+    text = f"{month.name}, until {words.utc(month.end)} UTC. Derived from the ledger at that instant"
+    return text + (f"; {words.some(running, 'claim')} still open, billed to it" if running else "")
 
 
-def _line(number: int, line: Mapping[str, Any], *, shown: Callable[[int], str]) -> Line:
-    name = NAMES.get(line["meter"], line["meter"])
-    model = line.get("model", "")
-    if line["meter"] == "devices" and model:
-        name = words.device(model)
-    elif model:
-        name = f"{name}, {model}"
-    seconds = line.get("seconds", 0)
-    quantity, unit = quantity_of(line)
-    per = " / million" if unit == "tokens" else ""
-    return Line(
-        id=f"line-{number}",
-        name=name,
-        note=f"held for {words.duration(seconds)}" if seconds else "",
-        quantity=quantity,
-        unit=unit,
-        price=f"{line['unitPriceMicro'] / 1_000_000:,.4f}{per}",
-        amount=shown(line["amountMicro"]),
-        formula=line["formula"],
-        rows=line["rows"],
-        fake=bool(line.get("fake")),
-    )
-
-
-def quantity_of(line: Mapping[str, Any]) -> tuple[str, str]:
-    """A quantity and its unit: tokens one by one below ten million."""
-    amount, unit = line["quantity"] / line["divisor"], UNITS.get(line["unit"], line["unit"])
-    if unit == "million" and amount < 10:
-        return f"{line['quantity']:,}", "tokens"
-    return f"{amount:,.4f}" if amount < 100 else f"{amount:,.2f}", unit
-
-
-def build_list(desk: Desk, *, month: Month, bills: Sequence[tuple[str, Mapping[str, Any]]]) -> Page:
+def build_list(desk: Desk, *, held: Held) -> Page:
     """Every project that one may see, with its total."""
-    rows = [
-        (
-            project,
-            words.money(bill["totalMicro"], bill["currency"]),
-            words.money(bill.get("fakeMicro", 0), bill["currency"]) if bill.get("fake") else "",
-            len(bill["lines"]),
-            bill.get("running", 0),
-        )
-        for project, bill in bills
-    ]
+    month, bills = held.month, held.bills
+    rows: list[Part] = [_bill(project, bill) for project, bill in bills]
     here = Here(
         section="invoice",
         title="Invoices",
@@ -204,7 +128,24 @@ def build_list(desk: Desk, *, month: Month, bills: Sequence[tuple[str, Mapping[s
         code=(("CLI", "\n".join(f"bessemer invoice -n {project}" for project, _ in bills) or "bessemer get projects"),),
         request=code.path("projects", "NAME") + "/invoice",
     )
-    return page(desk, here, template="invoices.html", lists={}, month=month, rows=rows)
+    if not rows:
+        rows.append(Row("row-none", (Cell("No project yet. An invoice is a project's.", "empty"),)))
+    sub = Text("bill-sub-text", f"{month.name}, until {words.utc(month.end)} UTC")
+    return page(desk, here, template="invoices.html", lists={"bill-sub": [sub], "rows": rows}, month=month)
+
+
+def _bill(project: str, bill: Mapping[str, Any]) -> Row:
+    fake = words.money(bill.get("fakeMicro", 0), bill["currency"]) if bill.get("fake") else "–"
+    return Row(
+        f"row-{project}",
+        (
+            Cell(words.place(project), "name", href=f"/in/{project}/invoice"),
+            Cell(str(len(bill["lines"])), "num", low=True),
+            Cell(str(bill.get("running", 0)), "num", low=True),
+            Cell(fake, "num"),
+            Cell(words.money(bill["totalMicro"], bill["currency"]), "num"),
+        ),
+    )
 
 
 # --- the rows of a line -----------------------------------------------------------------------------------------

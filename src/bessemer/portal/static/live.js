@@ -14,9 +14,14 @@
     return template.content.firstElementChild;
   };
   const KEPT = ["tabindex", "aria-pressed", "aria-expanded"];
+  // What a person has marked, to copy it, stays as it is until they let go of it.
+  const marked = new Map();
+  const inside = (element) => { const chosen = getSelection(); return !chosen.isCollapsed && chosen.containsNode(element, true); };
+  document.addEventListener("selectionchange", () => { for (const [id, html] of marked) { marked.delete(id); set(id, html); } });
   const set = (id, html) => {
     const old = document.getElementById(id);
     if (!old) return;
+    if (inside(old)) { marked.set(id, html); return; }
     const fresh = made(html);
     for (const list of fresh.querySelectorAll("[data-list]")) {
       const mine = document.getElementById(list.id);
@@ -26,8 +31,10 @@
     for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !KEPT.includes(name)) old.removeAttribute(name);
     for (const { name, value } of [...fresh.attributes]) if (!KEPT.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
     const pressed = [...old.querySelectorAll("[aria-pressed=true]")].map((b) => b.value);
+    const open = [...old.querySelectorAll("[aria-expanded=true]")].map((b) => b.getAttribute("aria-controls"));
     if (old.innerHTML !== fresh.innerHTML) old.replaceChildren(...fresh.childNodes);
     for (const button of old.querySelectorAll("[aria-pressed]")) if (pressed.includes(button.value)) button.setAttribute("aria-pressed", "true");
+    for (const button of old.querySelectorAll("[aria-expanded]")) if (open.includes(button.getAttribute("aria-controls"))) button.setAttribute("aria-expanded", "true");
     if (focused >= 0) reachable(old)[focused]?.focus({ preventScroll: true });
   };
   const reachable = (element) => [...element.querySelectorAll("a[href], button, input, summary, [tabindex]")];

@@ -1,4 +1,5 @@
-// Usage over time as a plot (uPlot), from the ledger, brought up to date every few seconds while it is looked at.
+// Usage over time as a plot (uPlot), from the ledger: drawn anew as soon as the page hears of a row that was settled, and
+// now and then besides, for time goes on without any.
 "use strict";
 (() => {
   const box = document.getElementById("plot"), $ = (id) => document.getElementById(id);
@@ -52,6 +53,10 @@
   document.addEventListener("theme", () => { if (last) draw(last); });
   document.addEventListener("usage", fetchIt);
   addEventListener("resize", () => { plot?.setSize({ width: box.clientWidth, height: box.clientHeight }); });
-  setInterval(fetchIt, 5000);
+  const settled = () => $("settled").textContent.trim();
+  let row = settled();
+  document.addEventListener("parts", () => { if (row !== settled()) { row = settled(); fetchIt(); } });
+  document.addEventListener("visibilitychange", fetchIt);
+  setInterval(fetchIt, 10000);
   fetchIt();
 })();
