@@ -32,19 +32,26 @@ class Gate:
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
+        self._left = 0
 
     @property
     def shut(self) -> bool:
-        return not self._open.is_set()
+        return bool(self._left) or not self._open.is_set()
 
-    def close(self) -> None:
-        self._open.clear()
+    def close(self, after: int) -> None:
+        """Shut when so many more have passed: amid some work, at whatever it was about to do."""
+        self._left = after
 
     def open(self) -> None:
+        self._left = 0
         self._open.set()
 
     async def passed(self) -> None:
         """Return once it stands open."""
+        if self._left:
+            self._left -= 1
+            if not self._left:
+                self._open.clear()
         await self._open.wait()
 
     def before(self, port: Any) -> Any:

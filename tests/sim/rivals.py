@@ -17,7 +17,7 @@ async def controller_is_held_up(day: Day) -> None:
     if _in_trouble(day):
         return
     chosen = day.random.choice(day.cloud.controllers)
-    chosen.gate.close()
+    chosen.gate.close(after=day.random.randint(1, 100))
 
     async def goes_on(_day: Day) -> None:
         chosen.gate.open()

@@ -226,6 +226,28 @@ async def test_a_word_for_an_earlier_claim_of_the_name_changes_nothing(store: St
     assert (await holders(store))["gpu-0"] == ""
 
 
+async def test_rows_are_not_made_out_of_what_has_changed_since(store: Store) -> None:
+    """A controller was held up with an older Host and an older Tenant in its hand."""
+    host, tenant = [
+        await store.objects.create(body(kind, name, namespace=""), ALICE) for kind, name in (("Host", "h1"), ("Tenant", "acme"))
+    ]
+    await store.capacity.declare("h1", inventory(), revision=str(host.revision))
+    await store.capacity.set_quota("tenant/acme", Quota(milli_cores=2000), revision=str(tenant.revision))
+    for stored in (host, tenant):
+        await store.objects.replace({**read(stored), "status": {"phase": "Seen"}}, CONTROLLER, part="status")
+    for late in (
+        store.capacity.declare("h1", Inventory(), schedulable=False, revision=str(host.revision)),
+        store.capacity.withdraw("h1", revision=str(host.revision)),
+        store.capacity.set_quota("tenant/acme", Quota(milli_cores=9000), revision=str(tenant.revision)),
+        store.capacity.set_quota("tenant/none", Quota(), revision="1"),
+    ):
+        with pytest.raises(Conflict, match="changed since"):
+            await late
+    await store.capacity.take([claim("a", devices=("gpu-0",))], CONTROLLER)
+    with pytest.raises(QuotaExceeded):
+        await store.capacity.take([claim("b"), claim("c")], CONTROLLER)
+
+
 async def test_a_claimed_device_that_vanishes_is_lost_and_may_come_back(store: Store) -> None:
     await store.capacity.declare("h1", inventory(gpus=2))
     (taken,) = await store.capacity.take([claim("a", devices=("gpu-1",))], CONTROLLER)

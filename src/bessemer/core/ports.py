@@ -115,14 +115,23 @@ class Objects(Protocol):
 class Capacity(Protocol):
     """The one writer of Claims: quota, hardware, ledger and object change in one transaction."""
 
+    # ``revision`` is that of the Host, Tenant or Project out of which the rows are to be made; with one, the call raises
+    # Conflict where the object has changed since, for then somebody else may have said something newer.
+
     async def declare(
-        self, host: str, inventory: Inventory, *, overcommit_milli: int = 1000, schedulable: bool = True
+        self,
+        host: str,
+        inventory: Inventory,
+        *,
+        overcommit_milli: int = 1000,
+        schedulable: bool = True,
+        revision: str = "",
     ) -> None:
         """Let the rows of capacity follow what the agent found. A claimed device that vanished is marked lost, not
         deleted. ``overcommit_milli`` 4000 sells each core four times."""
         ...
 
-    async def withdraw(self, host: str) -> None:
+    async def withdraw(self, host: str, *, revision: str = "") -> None:
         """The host is gone: drop its rows. Raises Conflict while a Claim stands there."""
         ...
 
@@ -153,7 +162,7 @@ class Capacity(Protocol):
         name."""
         ...
 
-    async def set_quota(self, scope: str, quota: Quota) -> None:
+    async def set_quota(self, scope: str, quota: Quota, *, revision: str = "") -> None:
         """Bounds of ``tenant/NAME`` or ``project/NAME``; below present use it stops new claims and touches nothing."""
         ...
 

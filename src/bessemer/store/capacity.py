@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import func, select
@@ -19,7 +20,7 @@ from bessemer.core.values import ClaimSpec, Inventory, Quota, Use
 from bessemer.store import audit, documents, hardware, ledger, quota, rules
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
-from bessemer.store.kinds import CLAIM, StoreKind
+from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
 from bessemer.store.objects import require_owners
 from bessemer.store.quota import set_bounds
 from bessemer.store.reader import Reader
@@ -30,6 +31,8 @@ from bessemer.store.writer import Committer, Tx
 _STANDING = (
     select(func.count()).select_from(objects).where(of(objects.c.kind), of(objects.c.host), objects.c.host != "")
 )
+
+_BOUND = MappingProxyType({"tenant": TENANT, "project": PROJECT})
 
 Wanted = tuple[Key, ClaimSpec, Document]
 
@@ -43,18 +46,30 @@ class CapacityTable:
         self._kinds = kinds
 
     async def declare(
-        self, host: str, inventory: Inventory, *, overcommit_milli: int = 1000, schedulable: bool = True
+        self,
+        host: str,
+        inventory: Inventory,
+        *,
+        overcommit_milli: int = 1000,
+        schedulable: bool = True,
+        revision: str = "",
     ) -> None:
-        """Let the rows of capacity follow what the agent found."""
-        await self._committer.submit(
-            lambda tx: hardware.declare(
-                tx, host, inventory=inventory, overcommit_milli=overcommit_milli, schedulable=schedulable
-            )
-        )
+        """Let the rows of capacity follow what the agent found. Raises Conflict."""
 
-    async def withdraw(self, host: str) -> None:
-        """Drop the rows of a host. Raises Conflict while a Claim stands there."""
-        await self._committer.submit(lambda tx: _withdraw(tx, host))
+        def follow(tx: Tx) -> None:
+            _require_current(tx, Key(HOST, "", host), revision)
+            hardware.declare(tx, host, inventory=inventory, overcommit_milli=overcommit_milli, schedulable=schedulable)
+
+        await self._committer.submit(follow)
+
+    async def withdraw(self, host: str, *, revision: str = "") -> None:
+        """Drop the rows of a host. Raises Conflict, also while a Claim stands there."""
+
+        def drop(tx: Tx) -> None:
+            _require_current(tx, Key(HOST, "", host), revision)
+            _withdraw(tx, host)
+
+        await self._committer.submit(drop)
 
     async def take(
         self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer
@@ -86,9 +101,15 @@ class CapacityTable:
             lambda tx: _release(tx, _there(tx, key, uid), kinds=self._kinds, writer=writer, fenced=fenced)
         )
 
-    async def set_quota(self, scope: str, quota: Quota) -> None:
-        """Bounds of a scope. Raises Invalid where it is none."""
-        await self._committer.submit(lambda tx: set_bounds(tx, scope, wanted=quota))
+    async def set_quota(self, scope: str, quota: Quota, *, revision: str = "") -> None:
+        """Bounds of a scope. Raises Conflict, and Invalid where it is none."""
+        what, _, name = scope.partition("/")
+
+        def follow(tx: Tx) -> None:
+            _require_current(tx, Key(_BOUND.get(what, ""), "", name), revision)
+            set_bounds(tx, scope, wanted=quota)
+
+        await self._committer.submit(follow)
 
     async def use(self, scope: str) -> Sequence[Use]:
         """Each meter of the scope."""
@@ -115,6 +136,15 @@ class CapacityTable:
 
 def _claim(key: Key) -> Key:
     return key._replace(kind=CLAIM)
+
+
+def _require_current(tx: Tx, key: Key, revision: str) -> None:
+    """That the object is as it was read. Raises Conflict."""
+    if not revision:
+        return
+    row = find(tx, key)
+    if row is None or str(row.revision) != revision:
+        raise Conflict(f"{key} has changed since it was read")
 
 
 def _there(tx: Tx, key: Key, uid: str) -> Row | None:

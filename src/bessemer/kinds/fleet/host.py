@@ -157,7 +157,7 @@ async def finalize(ctx: Context, host: Host) -> Outcome:
         await _give_away(ctx, name)
     standing = await claims_on(ctx, name)
     if not standing:
-        await ctx.capacity.withdraw(name)
+        await ctx.capacity.withdraw(name, revision=host.metadata.resource_version)
         return Done(reason="Deleted")
     message = f"{len(standing)} claim{'s' if len(standing) > 1 else ''} stand here, {standing[0].key.name} first"
     status = status.model_copy(update={"phase": "Deleting", "message": message})
@@ -173,7 +173,11 @@ async def _declared(ctx: Context, host: Host, *, report: Inventory, heard: bool)
     if digest == host.status.declared:
         return host.status
     await ctx.capacity.declare(
-        host.metadata.name, report, overcommit_milli=host.spec.overcommit_milli, schedulable=schedulable
+        host.metadata.name,
+        report,
+        overcommit_milli=host.spec.overcommit_milli,
+        schedulable=schedulable,
+        revision=host.metadata.resource_version,
     )
     return host.status.model_copy(update={"declared": digest})
 

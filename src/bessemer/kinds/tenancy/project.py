@@ -68,7 +68,8 @@ async def reconcile(ctx: Context, project: Project) -> Outcome:
         message = f"there is no Tenant {project.tenant}"
         status = project.status.model_copy(update={"phase": "Pending", "message": message})
         return Wait(reason="TenantNotFound", message=message, status=status, remedy=f"create Tenant {project.tenant}")
-    over = await bound(ctx, f"project/{project.metadata.name}", quota=project.spec.quota)
+    meta = project.metadata
+    over = await bound(ctx, f"project/{meta.name}", quota=project.spec.quota, revision=meta.resource_version)
     status = project.status.model_copy(update={"phase": "Active", "message": over})
     return Done(status=status, reason="OverQuota", message=over, again=LOOK_SECONDS) if over else Done(status=status)
 
@@ -80,7 +81,8 @@ async def finalize(ctx: Context, project: Project) -> Outcome:
         message = "waits for what is left in it: " + "; ".join(left)
         status = project.status.model_copy(update={"phase": "Terminating", "message": message})
         return Wait(reason="NotEmpty", message=message, status=status, again=5.0, remedy="delete what is left in it")
-    await ctx.capacity.set_quota(f"project/{project.metadata.name}", Quota())
+    meta = project.metadata
+    await ctx.capacity.set_quota(f"project/{meta.name}", Quota(), revision=meta.resource_version)
     return Done(status=project.status.model_copy(update={"phase": "Terminating", "message": ""}))
 
 

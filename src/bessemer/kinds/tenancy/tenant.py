@@ -93,7 +93,8 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
     if not colour:
         page = await ctx.objects.list(Scope(kind="Tenant"))
         colour = colour_for(tenant.metadata.name, [Tenant.load(stored.body) for stored in page.items])
-    over = await bound(ctx, f"tenant/{tenant.metadata.name}", quota=tenant.spec.quota)
+    meta = tenant.metadata
+    over = await bound(ctx, f"tenant/{meta.name}", quota=tenant.spec.quota, revision=meta.resource_version)
     status = tenant.status.model_copy(update={"phase": "Active", "colour": colour, "message": over})
     return Done(status=status, reason="OverQuota", message=over, again=LOOK_SECONDS) if over else Done(status=status)
 
@@ -128,7 +129,7 @@ async def finalize(ctx: Context, tenant: Tenant) -> Outcome:
         message = f"waits for {len(left)} project{'s'[: len(left) > 1]} to be deleted: {', '.join(left[:5])}"
         status = tenant.status.model_copy(update={"phase": "Terminating", "message": message})
         return Wait(reason="ProjectsRemain", message=message, status=status, remedy="delete the projects")
-    await ctx.capacity.set_quota(f"tenant/{name}", Quota())
+    await ctx.capacity.set_quota(f"tenant/{name}", Quota(), revision=tenant.metadata.resource_version)
     return Done(status=tenant.status.model_copy(update={"phase": "Terminating", "message": ""}))
 
 
