@@ -1,7 +1,8 @@
 """Signing in and out, who one is, passwords, and the tokens that are shown once.
 
-Attempts are limited per source and per account. A wrong user, a wrong password and a disabled user are one answer, and
-take one time. A sign-in link's Session is deleted by its exchange, so it is good once.
+Attempts are bounded as `limit` says. A wrong user, a wrong password and a disabled user are one answer, and take one
+time. A sign-in link's Session is deleted by its exchange, so it is good once. Each credential that is made here leaves
+a row in the trail before it is made, and each that is refused another.
 """
 
 from __future__ import annotations
@@ -15,17 +16,24 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
+from bessemer.api.authn import check_password
 from bessemer.api.names import is_subdomain
+from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
+from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
 from bessemer.core.tokens import token_digest
 
 KEY_PREFIX = "bsk_"
 HINT_LENGTH = 12
 ATTEMPTS = 8
+UNKNOWN = "-"
+"""Of whom the trail does not say more."""
+
+LOGIN = "login"
 _WRONG = "wrong user or password"
 _SECRET = {"Cache-Control": "no-store"}
 
@@ -33,17 +41,17 @@ _SECRET = {"Cache-Control": "no-store"}
 async def login(call: Call) -> Response:
     """POST /login with a password, or with a one-time link."""
     said = await _said(call)
-    call.state.attempts.take(f"source/{call.credentials.source}")
     if "link" in said:
         return await _by_link(call, _text(said, "link"))
     user, password = _text(said, "user"), _text(said, "password")
     purpose = said.get("purpose") or "cli"
     if purpose not in ("cli", "portal"):
         raise Malformed("purpose is cli or portal")
-    call.state.attempts.take(f"user/{user[:253]}")
+    await call.state.sign_ins.admit(call.credentials.source, user)
     uid = await _uid(call, user)
     if not await call.state.passwords.good(uid, password):
-        raise Unauthenticated(_WRONG)
+        # A name that is nobody's is not kept: it may be a password that was typed into the wrong field.
+        raise await _refused(call, user if uid else UNKNOWN, words=_WRONG)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
     return await _sign_in(call, Key("User", "", user), uid, purpose=purpose, seconds=seconds)
@@ -72,7 +80,10 @@ async def set_password(call: Call) -> Response:
     """POST users/NAME/password. Who was signed in by the old one is not any more."""
     said = await _said(call)
     user = await load(call, call.about)
-    await call.state.passwords.put(user.uid, _text(said, "password"))
+    password = _text(said, "password")
+    check_password(password)
+    await call.note(user)
+    await call.state.passwords.put(user.uid, password)
     await call.state.sessions.end_others(call.about.name, keep=call.who.session, writer=call.acting)
     return answer({})
 
@@ -81,6 +92,7 @@ async def sign_in_link(call: Call) -> Response:
     """POST users/NAME/signinlink: good for one sign-in at the portal."""
     user = await load(call, call.about)
     terms = call.state.context.terms
+    await call.note(user)
     made = await call.state.sessions.make(user.key, user.uid, purpose="link", seconds=terms.link, writer=call.acting)
     url = f"{terms.portal_url}/signin?link={quote(made.token, safe='')}"
     return answer({"url": url, "secret": made.token, "expiresAt": made.expires_at}, 201, headers=_SECRET)
@@ -93,6 +105,7 @@ async def key_token(call: Call) -> Response:
     digest = token_digest(token)
     created = rfc3339(call.state.context.clock.now())
     change = {"digest": digest, "hint": token[:HINT_LENGTH], "tokenCreated": created}
+    await call.note(await load(call, target))
     for attempt in range(ATTEMPTS):
         body = orjson.loads((await load(call, target)).body)
         body["status"] = {**body.get("status", {}), **change}
@@ -106,23 +119,36 @@ async def key_token(call: Call) -> Response:
 
 
 async def _by_link(call: Call, secret: str) -> Response:
-    session = await call.state.local.session(secret)
+    await call.state.sign_ins.admit(call.credentials.source)
+    try:
+        session = await call.state.local.session(secret)
+        user = (await call.state.local.holder(session))["metadata"]
+    except Unauthenticated as error:
+        raise await _refused(call, UNKNOWN, words=error.message) from error
     if session["spec"]["purpose"] != "link":
-        raise Unauthenticated("this is no sign-in link")
-    user = (await call.state.local.holder(session))["metadata"]
+        raise await _refused(call, user["name"], words="this is no sign-in link")
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
-        raise Unauthenticated("the link has been used")
+        raise await _refused(call, user["name"], words="the link has been used")
     seconds = call.state.context.terms.portal_session
     return await _sign_in(call, Key("User", "", user["name"]), user["uid"], purpose="portal", seconds=seconds)
 
 
 async def _sign_in(call: Call, user: Key, uid: str, *, purpose: str, seconds: float) -> Response:
     """A session for somebody who has shown who they are."""
+    writer = Writer("user", user.name, request_id=call.request_id, source=call.credentials.source)
+    await call.state.ports.audit.note(writer, LOGIN, user, uid=uid)
     made = await call.state.sessions.make(user, uid, purpose=purpose, seconds=seconds, writer=call.acting)
     await _note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
     return answer(said, 201, headers=_SECRET)
+
+
+async def _refused(call: Call, user: str, *, words: str) -> Unauthenticated:
+    """The error of a sign-in that failed, once it is noted."""
+    call.state.sign_ins.failed()
+    await call.state.refusals.stranger(Refusal(call.acting, LOGIN, Key("User", "", user), words))
+    return Unauthenticated(words)
 
 
 async def _note_sign_in(call: Call, user: Key) -> None:

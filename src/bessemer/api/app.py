@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from bessemer.api.context import ApiContext, Credentials
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
+from bessemer.api.refusals import Refusal
 from bessemer.api.routes import ROUTES, Rule, authorise, target_of
 from bessemer.api.state import Call, State, answer, build
 from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
@@ -52,7 +53,7 @@ class Api:
     async def running(self) -> AsyncIterator[Api]:
         """What the lifespan does, for those who call the application in process."""
         directory, standing = self.state.directory, self.state.standing
-        task = asyncio.gather(directory.run(), standing.run(await standing.present()))
+        task = asyncio.gather(directory.run(), standing.run(await standing.present()), self.state.refusals.run())
         try:
             await directory.ready()
             yield self
@@ -60,6 +61,7 @@ class Api:
             self.close()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await self.state.refusals.flush()
 
     def close(self) -> None:
         """Streams end; new requests are still answered."""
@@ -143,7 +145,8 @@ class _Endpoint:
         return await rule.handler(call)
 
     async def _refuse(self, call: Call, method: str, *, error: BessemerError) -> None:
-        """What is refused to somebody known leaves a row; what strangers try does not, or they could fill the trail."""
+        """What is refused to somebody known is told to the trail; of strangers, what concerns a credential, where that
+        is judged."""
         if error.internal:
             log.warning("refused", request_id=call.request_id, error=error.message, internal=error.internal)
         if call.identity is None or not isinstance(error, Forbidden | NotFound):
@@ -152,7 +155,7 @@ class _Endpoint:
             return  # an administrator may know everything: it is not there
         self._state.metrics.denied.inc()
         key = call.target.key if call.target else Key("Route", "", call.connection.scope["path"][:253])
-        await self._state.ports.audit.deny(call.writer, method.lower(), key, error.message[:500])
+        await self._state.refusals.known(Refusal(call.writer, method.lower(), key, error.message))
 
 
 class _Watched:

@@ -33,6 +33,9 @@ AGENT_PREFIX = "system:agent:"
 MASTERS = "system:masters"
 SESSION_PREFIX = "bss_"
 PASSWORD = "password"
+NOBODY = "nobody"
+"""No object's uid."""
+
 PASSWORD_LENGTH_MIN, PASSWORD_LENGTH_MAX = 10, 1024
 SYSTEM = Writer("system", "api")
 
@@ -131,6 +134,13 @@ class LocalAuthenticator:
         return body
 
 
+def check_password(password: str) -> None:
+    """Raises Invalid for one that is too short or too long."""
+    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
+        words = f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
+        raise Invalid(words, [Cause(PASSWORD, f"Invalid value: {words}")])
+
+
 class Passwords:
     """argon2id hashes in the sealed table; at most two are computed at a time, off the loop."""
 
@@ -142,14 +152,12 @@ class Passwords:
 
     async def put(self, uid: str, password: str) -> None:
         """Raises Invalid for one that is too short or too long."""
-        if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
-            words = f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
-            raise Invalid(words, [Cause(PASSWORD, f"Invalid value: {words}")])
+        check_password(password)
         await self._sealed.put(uid, PASSWORD, await self._hash(password))
 
     async def good(self, uid: str, password: str) -> bool:
         """Whether it is the password of the object; ``uid`` "" is nobody, and takes as long."""
-        kept = await self._sealed.get(uid, PASSWORD) if uid else None
+        kept = await self._sealed.get(uid or NOBODY, PASSWORD)
         if self._nobody is None:
             self._nobody = await self._hash(secrets.token_hex(16))
         hashed = kept or self._nobody

@@ -25,15 +25,21 @@ from bessemer.api import body as bodies
 from bessemer.api.authn import AGENT_PREFIX, SYSTEM
 from bessemer.api.ca import fingerprint, requested_key, signed_by
 from bessemer.api.errors import not_found
+from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer, first_of
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Invalid, Malformed, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
+from bessemer.core.ports import Writer
+from bessemer.core.resource import Key
 from bessemer.core.tokens import replica_secret
 from bessemer.core.values import door_name
 
 TOKEN = "join"
+JOIN, RENEW = "join", "renew"
+"""Of a certificate, as the trail calls it."""
+
 TOKEN_PREFIX = "bsj_"
 COMMON_NAME_MAX = 64
 REGISTER_ATTEMPTS = 8
@@ -49,12 +55,23 @@ async def token(call: Call) -> Response:
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     expires = call.state.context.clock.now() + call.state.context.terms.join_token
     sealed = orjson.dumps({"digest": _digest(secret), "expires": expires})
+    await call.note(host)
     await call.state.ports.sealed.put(host.uid, TOKEN, sealed)
-    return answer({"token": secret, "expiresAt": rfc3339(expires)}, 201)
+    shown = {"token": secret, "expiresAt": rfc3339(expires)}
+    return answer(shown, 201, headers={"Cache-Control": "no-store"})
 
 
 async def join(call: Call) -> Response:
     """POST hosts/NAME/join: a certificate for the key of the request."""
+    try:
+        return await _join(call)
+    except (Unauthenticated, Forbidden, Conflict) as error:
+        host = Key("Host", "", call.about.subject.name)
+        await call.state.refusals.stranger(Refusal(call.acting, JOIN, host, error.message))
+        raise
+
+
+async def _join(call: Call) -> Response:
     context, ports = call.state.context, call.state.ports
     said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, context.limits), context.limits.depth))
     csr, given, signature = (_text(said, field) for field in ("csr", "token", "signature"))
@@ -80,6 +97,8 @@ async def join(call: Call) -> Response:
         # Before the key is registered: whoever passed the check with this token has seen the Host without the new key.
         await ports.sealed.put(host.uid, TOKEN, b"{}")
         await _register(call, body, key=key)
+    agent = Writer("agent", name, request_id=call.request_id, source=call.credentials.source)
+    await ports.audit.note(agent, JOIN if given else RENEW, host.key, uid=host.uid)
     seconds = context.terms.agent_certificate
     # The name is for a host's doorways, which the gateway dials; its suffix keeps a host from being called as we are.
     certificate = context.ca.sign(key, user, groups=GROUPS, sans=[door_name(name)], seconds=seconds)

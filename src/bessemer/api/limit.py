@@ -1,7 +1,13 @@
-"""How often a stranger may try: a bucket of attempts per key, refilled over time, in bounded memory."""
+"""How often somebody may try: a bucket of attempts per key, refilled over time, in bounded memory; and sign-ins by it.
+
+An account is never closed to everybody, for else a stranger could lock its owner out: attempts are bounded for an
+address, and for an address at an account. Where many fail, whoever from, all wait a little longer.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import math
 from collections import OrderedDict
 
@@ -9,6 +15,12 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import TooMany
 
 KEYS_MAX = 10_000
+ACCOUNTS_OF_SOURCE = 4
+"""How many times as much an address may try at all accounts together as at one: people share addresses."""
+FAILURES_FREE = 50.0
+SLOWER_SECONDS = 0.02
+SLOWEST_SECONDS = 2.0
+_NETWORK_BITS = 64
 
 
 class Limiter:
@@ -31,3 +43,48 @@ class Limiter:
         self._full_at.move_to_end(key)
         while len(self._full_at) > KEYS_MAX:
             self._full_at.popitem(last=False)
+
+
+class SignIns:
+    """``burst`` attempts of an address at an account at once, then one per ``seconds``."""
+
+    def __init__(self, clock: Clock, *, burst: int, seconds: float) -> None:
+        self._clock = clock
+        self._sources = Limiter(clock, burst=burst * ACCOUNTS_OF_SOURCE, seconds=seconds / 2)
+        self._pairs = Limiter(clock, burst=burst, seconds=seconds)
+        self._failures = 0.0
+        self._failed_at = 0.0
+
+    async def admit(self, source: str, account: str = "") -> None:
+        """Count an attempt, and wait as long as everybody must. Raises TooMany. Whether there is such an account is not
+        looked at, so that nobody learns it here."""
+        place = network(source)
+        self._sources.take(place)
+        if account:
+            self._pairs.take(f"{place} {hashlib.sha256(account.encode()).hexdigest()}")
+        await self._clock.sleep(self.delay)
+
+    def failed(self) -> None:
+        """Somebody, somewhere, was wrong."""
+        self._failures = self._level() + 1.0
+        self._failed_at = self._clock.monotonic()
+
+    @property
+    def delay(self) -> float:
+        """The seconds that each attempt waits now, right or wrong."""
+        return min(max(0.0, self._level() - FAILURES_FREE) * SLOWER_SECONDS, SLOWEST_SECONDS)
+
+    def _level(self) -> float:
+        """Failures that are not forgotten yet: one is in each second."""
+        return max(0.0, self._failures - (self._clock.monotonic() - self._failed_at))
+
+
+def network(source: str) -> str:
+    """What counts as one address: of IPv6 the network, of which everybody has 2^64 addresses."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4:
+        return source
+    return str(ipaddress.ip_network((int(address), _NETWORK_BITS), strict=False))

@@ -16,13 +16,14 @@ from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
 from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Ports
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
-from bessemer.api.limit import Limiter
+from bessemer.api.limit import SignIns
 from bessemer.api.metrics import Metrics
+from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
 from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
-from bessemer.core.ports import Writer
+from bessemer.core.ports import Stored, Writer
 
 
 @dataclass(kw_only=True)
@@ -39,7 +40,8 @@ class State:
     authenticator: Authenticator
     passwords: Passwords
     sessions: Sessions
-    attempts: Limiter
+    sign_ins: SignIns
+    refusals: Refusals
     relay: Relay
     metrics: Metrics
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -67,7 +69,8 @@ def build(context: ApiContext) -> State:
         authenticator=context.authenticator or local,
         passwords=Passwords(context.ports.sealed),
         sessions=Sessions(objects, context.clock),
-        attempts=Limiter(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
         metrics=Metrics(),
     )
@@ -120,6 +123,11 @@ class Call:
         """The api as the author of what it writes for who asks, so that the trail says for whom."""
         name = f"api for {self.identity.name}" if self.identity else "api"
         return Writer("system", name, request_id=self.request_id, source=self.credentials.source)
+
+    async def note(self, about: Stored) -> None:
+        """Tell the trail who makes a credential for what; the verb is the subresource."""
+        verb = self.connection.scope["path"].rpartition("/")[2]
+        await self.state.ports.audit.note(self.writer, verb, about.key, uid=about.uid)
 
     async def again(self) -> Identity | None:
         """Who asks, asked anew: None where that is nobody any more, or somebody else."""

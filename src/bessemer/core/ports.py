@@ -258,6 +258,10 @@ class Audit(Protocol):
 
     async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None: ...
 
+    async def note(self, writer: Writer, verb: str, key: Key, *, uid: str = "") -> None:
+        """An act that writes no object of its own: a secret that is made, somebody who signs in."""
+        ...
+
     async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]: ...
 
     async def verify(self) -> int | None:

@@ -38,6 +38,10 @@ class Trail:
         """Note an act that was refused."""
         await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid="", refused=reason))
 
+    async def note(self, writer: Writer, verb: str, key: Key, *, uid: str = "") -> None:
+        """Note an act that writes no object of its own."""
+        await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid=uid))
+
     async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]:
         """Rows in order."""
         values = {"after": after, "count": limit}
