@@ -89,7 +89,8 @@ async def engine(socket: str) -> None:
 
 async def gateway(state: Path, port: int, socket: str) -> None:
     """A gateway as ``up`` runs it, but that its tables are given instead of watched."""
-    paths, tables, ready = Paths(state), Tables(), asyncio.Event()
+    paths, ready = Paths(state), asyncio.Event()
+    tables = Tables({"h": Path(socket).parent}.get)
     status = {"digest": hashlib.sha256(TOKEN.encode()).hexdigest()}
     workload = {"kind": "Endpoint", "name": ENDPOINT, "uid": "e", "replica": 0}
     tables.apply(_change("ApiKey", {"spec": {}, "status": status}))

@@ -22,7 +22,7 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec
-from bessemer.gateway import Gateway, GatewayFacts, Spool, Tables
+from bessemer.gateway import Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 
 SECRET = b"gateway key of the tests"
@@ -46,8 +46,8 @@ def endpoint(name: str, *, project: str = PROJECT, gone: bool = False) -> Change
     return change("Endpoint", name, {"spec": {"model": "words"}}, project=project, gone=gone)
 
 
-def claim(name: str, address: str, *, of: str, phase: str = "Running", gone: bool = False) -> Change:
-    spec = {"host": "h1", "workload": {"kind": "Endpoint", "name": of, "uid": "u", "replica": 0}}
+def claim(name: str, address: str, *, of: str, phase: str = "Running", gone: bool = False, host: str = "h1") -> Change:
+    spec = {"host": host, "workload": {"kind": "Endpoint", "name": of, "uid": "u", "replica": 0}}
     body = {"spec": spec, "status": {"phase": phase, "address": address}}
     return change("Claim", name, body, gone=gone)
 
@@ -86,13 +86,17 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig() -> AsyncIterator[Rig]:
-    """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block."""
+async def rig(*, patience: Patience | None = None, doors: Path | None = None) -> AsyncIterator[Rig]:
+    """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
+    ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
     folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
-    clock, tables, ready = SystemClock(), Tables(), asyncio.Event()
+    clock, ready = SystemClock(), asyncio.Event()
+    tables = Tables({"h1": doors or folder}.get)
     spool = Spool(folder / "spool", segment_bytes=1 << 20)
     engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
-    facts = GatewayFacts(tables, spool, clock, GatewayMetrics(CollectorRegistry()), SECRET)
+    facts = GatewayFacts(
+        tables, spool, clock, GatewayMetrics(CollectorRegistry()), SECRET, patience=patience or Patience()
+    )
     config = uvicorn.Config(
         Gateway(facts, ready), host="127.0.0.1", port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
     )

@@ -101,7 +101,7 @@ def spooled(to: Rig) -> list[tuple[int, int, int]]:
     ],
 )
 async def test_what_is_no_answer_is_refused_and_not_billed(answer: Answer, tmp_path: Path) -> None:
-    async with rig() as to, engine(to, answer, tmp_path):
+    async with rig(doors=tmp_path) as to, engine(to, answer, tmp_path):
         status, body = await ask(to)
         assert status == 502
         assert orjson.loads(body)["error"]["code"] == "replica_failed"
@@ -124,7 +124,7 @@ async def test_what_is_no_answer_is_refused_and_not_billed(answer: Answer, tmp_p
 async def test_counts_that_are_none_are_not_taken(
     answer: Answer, counted: tuple[int, int, int], tmp_path: Path
 ) -> None:
-    async with rig() as to, engine(to, answer, tmp_path):
+    async with rig(doors=tmp_path) as to, engine(to, answer, tmp_path):
         status, _ = await ask(to)
         assert status in (200, 206)
         assert spooled(to) == [counted]
@@ -133,7 +133,7 @@ async def test_counts_that_are_none_are_not_taken(
 async def test_a_stream_of_nonsense_is_passed_on_and_counted_as_far_as_it_goes(tmp_path: Path) -> None:
     events = [b'{"choices":[1]}', b'{"timings":{"cache_n":[]}}', b'{"usage":{"completion_tokens":-4}}', b"[DONE]"]
     body = b"".join(b"data: %s\n\n" % event for event in events)
-    async with rig() as to, engine(to, said(body, kind=b"text/event-stream"), tmp_path):
+    async with rig(doors=tmp_path) as to, engine(to, said(body, kind=b"text/event-stream"), tmp_path):
         status, answer = await ask(to, stream=True)
         assert status == 200
         assert answer.endswith(b"data: [DONE]\n\n")
@@ -141,7 +141,7 @@ async def test_a_stream_of_nonsense_is_passed_on_and_counted_as_far_as_it_goes(t
 
 
 async def test_an_event_without_end_ends_the_stream(tmp_path: Path) -> None:
-    async with rig() as to, engine(to, without_end(STREAM + b"data: ", b"x" * 65536), tmp_path):
+    async with rig(doors=tmp_path) as to, engine(to, without_end(STREAM + b"data: ", b"x" * 65536), tmp_path):
         status, body = await ask(to, stream=True)
         assert status == 200
         assert b"replica_failed" in body
@@ -161,7 +161,10 @@ def test_events_are_bounded_in_memory() -> None:
 
 async def test_a_whole_answer_is_bounded(tmp_path: Path) -> None:
     head = HEAD + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
-    async with rig() as to, engine(to, without_end(head, b"10000\r\n" + b" " * 65536 + b"\r\n"), tmp_path):
+    async with (
+        rig(doors=tmp_path) as to,
+        engine(to, without_end(head, b"10000\r\n" + b" " * 65536 + b"\r\n"), tmp_path),
+    ):
         status, _ = await ask(to)
         assert status == 502
 
@@ -173,7 +176,7 @@ async def test_an_address_that_is_none(address: str) -> None:
     async with rig() as to:
         to.tables.apply(claim("c", address, of="words"))
         status, _ = await ask(to)
-        assert status == 502
+        assert status in (502, 503)
 
 
 async def test_a_request_that_is_nested_too_deep() -> None:
@@ -186,7 +189,7 @@ async def test_a_request_that_is_nested_too_deep() -> None:
 
 async def test_a_client_that_goes_before_the_answer_begins_is_noticed(tmp_path: Path) -> None:
     """An engine that computes answers nothing for long; nobody pays for what nobody will read."""
-    async with rig() as to, engine(to, without_end(b"", b" "), tmp_path) as left:
+    async with rig(doors=tmp_path) as to, engine(to, without_end(b"", b" "), tmp_path) as left:
         with suppress(TimeoutError):
             async with asyncio.timeout(0.3):
                 await ask(to)
@@ -202,7 +205,7 @@ async def test_a_replica_is_busy_while_it_has_not_answered_yet(tmp_path: Path) -
         await release.wait()
         await said(b"{}")(writer)
 
-    async with rig() as to, engine(to, late, tmp_path):
+    async with rig(doors=tmp_path) as to, engine(to, late, tmp_path):
         asking = asyncio.create_task(ask(to))
         replica = next(iter(to.tables.endpoints["acme--lab", "words"].replicas.values()))
         async with asyncio.timeout(5):

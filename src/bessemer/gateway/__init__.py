@@ -6,10 +6,10 @@ of ApiKey, Endpoint and Claim; while the api is away it serves from what it hold
 
 from __future__ import annotations
 
-from bessemer.gateway.app import Gateway, GatewayFacts
+from bessemer.gateway.app import Gateway, GatewayFacts, Patience
 from bessemer.gateway.follow import Follower
 from bessemer.gateway.settle import Settler
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import Tables
 
-__all__ = ["Follower", "Gateway", "GatewayFacts", "Settler", "Spool", "Tables"]
+__all__ = ["Follower", "Gateway", "GatewayFacts", "Patience", "Settler", "Spool", "Tables"]

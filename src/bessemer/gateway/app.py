@@ -35,7 +35,17 @@ ROUTES: Mapping[str, bool] = {"/v1/chat/completions": True, "/v1/completions": T
 """Route → whether it can stream."""
 
 _REST_SECONDS = 2.0
+_REST_DOUBLINGS_MAX = 5
 _log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a replica may take until the first byte of an answer. One that is no stream has none before it is whole:
+    it is given as long as OpenAI's clients wait."""
+
+    streamed_seconds: float = 60.0
+    whole_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,7 @@ class GatewayFacts:
     metrics: GatewayMetrics
     secret: bytes
     tls: ssl.SSLContext | None = None
+    patience: Patience = Patience()
 
 
 @dataclass(slots=True)
@@ -177,29 +188,31 @@ class Gateway:
 
     async def _ask(self, work: _Work) -> tuple[Replica, upstream.Answer]:
         """A replica that answers, counted as busy."""
+        patience = self._facts.patience
+        seconds = patience.streamed_seconds if work.wanted.stream else patience.whole_seconds
         tried: frozenset[str] = frozenset()
+        failed: Refused | None = None
         for _ in range(2):
             replica = work.endpoint.choose(self._facts.clock.monotonic(), tried=tried)
             if replica is None:
                 break
-            secret = replica_secret(self._facts.secret, replica.claim_uid)
-            ask = upstream.Ask(work.route, work.wanted.body, secret, work.id, door_name(replica.host))
             answer: upstream.Answer | None = None
             replica.busy += 1
             try:
+                ask = _asked(self._facts, work, replica=replica, seconds=seconds)
                 answer = await upstream.ask(replica.address, ask, tls=self._facts.tls)
             except upstream.Lost as error:
-                _log.warning("replica lost", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
-                self._facts.metrics.retries.inc()
-                replica.failures += 1
-                replica.not_before = self._facts.clock.monotonic() + _REST_SECONDS
+                _lost(self._facts, work, replica=replica, error=error)
                 tried |= {replica.claim_uid}
+                silent = isinstance(error, upstream.Silent)
+                name = work.endpoint.name
+                failed = errors.replica_silent(name, seconds) if silent else errors.replica_failed(name)
                 continue
             finally:
                 replica.busy -= answer is None
             replica.failures = 0
             return replica, answer
-        raise errors.replica_failed(work.endpoint.name) if tried else errors.no_replica(work.endpoint.name)
+        raise failed or errors.no_replica(work.endpoint.name)
 
     async def _relay(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         if answer.status in (401, 403) or not 200 <= answer.status < 600:
@@ -280,6 +293,27 @@ class Gateway:
             latency_ms=int((now - work.started) * 1000),
             first_token_ms=int((first - work.started) * 1000),
         )
+
+
+def _asked(facts: GatewayFacts, work: _Work, *, replica: Replica, seconds: float) -> upstream.Ask:
+    return upstream.Ask(
+        work.route,
+        work.wanted.body,
+        replica_secret(facts.secret, replica.claim_uid),
+        work.id,
+        server_name=door_name(replica.host),
+        folder=replica.folder,
+        patience_seconds=seconds,
+    )
+
+
+def _lost(facts: GatewayFacts, work: _Work, *, replica: Replica, error: upstream.Lost) -> None:
+    """Let it rest, the longer the more often in a row."""
+    _log.warning("replica lost", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
+    facts.metrics.retries.inc()
+    rest = _REST_SECONDS * 2 ** min(replica.failures, _REST_DOUBLINGS_MAX)
+    replica.failures += 1
+    replica.not_before = facts.clock.monotonic() + rest
 
 
 def _good(status: int) -> bool:

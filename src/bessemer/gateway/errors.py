@@ -80,6 +80,11 @@ def replica_failed(name: str) -> Refused:
     return Refused(502, Words(text, "server_error", "replica_failed", None, 1))
 
 
+def replica_silent(name: str, seconds: float) -> Refused:
+    text = f"No replica of `{name}` began to answer within {seconds:g} s. Try again later, or with a shorter input."
+    return Refused(504, Words(text, "server_error", "replica_timeout", None, 5))
+
+
 def no_room_for_usage() -> Refused:
     text = "The gateway cannot record usage at present (its disk is full) and so serves nothing. Try again later."
     return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))

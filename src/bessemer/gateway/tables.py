@@ -1,19 +1,25 @@
 """What the gateway knows, in memory: who holds a key, which endpoint a name means, where its replicas are.
 
-Fed by `follow` from committed changes, read by each request. One event loop owns it, so there are no locks.
+Fed by `follow` from committed changes, read by each request. One event loop owns it, so there are no locks. A replica
+whose address may not be dialled (`doors`) is left out, and the log says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
+import structlog
 
 from bessemer.core.clock import epoch
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
+from bessemer.gateway.doors import FolderOf, nowhere, refusal
+
+_log = structlog.get_logger("gateway.tables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,13 @@ class KeyEntry:
 
 @dataclass(slots=True)
 class Replica:
-    """One replica that answered its probe. ``busy`` counts the requests that it answers now."""
+    """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
+    counts the requests that it answers now, ``failures`` those in a row that it did not."""
 
     claim_uid: str
     host: str
     address: str
+    folder: Path | None = None
     busy: int = 0
     failures: int = 0
     not_before: float = 0.0
@@ -66,7 +74,9 @@ class EndpointEntry:
 class Tables:
     """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder_of: FolderOf = nowhere) -> None:
+        self._folder_of = folder_of
+        self._refused: dict[str, str] = {}
         self.keys: dict[str, KeyEntry] = {}
         self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
         self._digests: dict[str, str] = {}
@@ -99,6 +109,8 @@ class Tables:
         elif kind == "Claim":
             for uid in self._claims.keys() - known:
                 self._drop_claim(uid)
+            for uid in self._refused.keys() - known:
+                del self._refused[uid]
 
     def _apply_key(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         self.keys.pop(self._digests.pop(uid, ""), None)
@@ -135,15 +147,31 @@ class Tables:
             return
         serving = status.get("phase") == "Running" and status.get("address")
         if gone or body["metadata"].get("deletionTimestamp") or not serving:
+            self._refused.pop(uid, None)
+            self._drop_claim(uid)
+            return
+        host, address = body["spec"]["host"], status["address"]
+        folder = self._folder_of(host)
+        if not self._admits(uid, address, folder=folder):
             self._drop_claim(uid)
             return
         place = (body["metadata"]["namespace"], workload["name"])
         entry = self.endpoints.get(place)
         home = entry.replicas if entry is not None else self._homeless.setdefault(place, {})
         known = home.get(uid)
-        if known is None or known.address != status["address"]:
-            home[uid] = Replica(uid, body["spec"]["host"], status["address"])
+        if known is None or known.address != address:
+            home[uid] = Replica(uid, host, address, folder)
         self._claims[uid] = place
+
+    def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:
+        """Whether the address may be dialled; one that may not is told of once."""
+        reason = refusal(address, folder)
+        if not reason:
+            self._refused.pop(uid, None)
+        elif self._refused.get(uid) != address:
+            self._refused[uid] = address
+            _log.warning("replica refused", claim_uid=uid, address=address[:200], reason=reason)
+        return not reason
 
     def _drop_claim(self, uid: str) -> None:
         place = self._claims.pop(uid, None)

@@ -3,7 +3,8 @@
 A connection is not used twice: llama.cpp closes each after a streamed answer without saying so, and a unix socket
 costs a tenth of a millisecond. Doors of other machines are TLS and admit only the gateway's certificate.
 
-A replica runs hostile code: what it may send that is no body, and how long a body at once may be, is bounded.
+A replica runs hostile code: what it may send that is no body, how long a body at once may be, and how long it may keep
+a client waiting for the first byte, is bounded.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
+
+from bessemer.gateway import doors
 
 CONNECT_SECONDS = 5.0
 WHOLE_BYTES_MAX = 32 << 20
@@ -28,15 +32,22 @@ class Lost(Exception):
     """The replica could not be reached, or went before its answer was whole."""
 
 
+class Silent(Lost):
+    """The replica was reached and did not begin its answer in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to a replica."""
+    """A request to a replica. ``folder`` holds the doors of its host, if that shares this machine; ``patience_seconds``
+    is how long the first byte of the answer's body may take."""
 
     path: str
     body: bytes
     secret: str
     request_id: str
     server_name: str = ""
+    folder: Path | None = None
+    patience_seconds: float = 60.0
 
 
 class Answer:
@@ -70,9 +81,9 @@ class Answer:
     def on_message_complete(self) -> None:
         self._complete = True
 
-    async def read_head(self) -> None:
-        """Read until status and headers are known. Raises Lost."""
-        while not self._head:
+    async def begin(self) -> None:
+        """Read until status, headers and the first byte of the body are there. Raises Lost."""
+        while not (self._head and (self._parts or self._complete)):
             await self._feed()
 
     async def parts(self) -> AsyncIterator[bytes]:
@@ -112,10 +123,10 @@ class Answer:
 
 
 async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answer:
-    """Send a request and read the head of the answer; ``close`` it. Raises Lost."""
+    """Send a request and read the beginning of the answer; ``close`` it. Raises Lost."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await _connect(address, tls, name=request.server_name)
+            reader, writer = await _connect(address, request, tls=tls)
     except (OSError, TimeoutError, ValueError) as error:
         raise Lost(f"cannot connect: {error}") from error
     answer = Answer(reader, writer)
@@ -125,11 +136,14 @@ async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answ
         f"content-length: {len(request.body)}\r\nconnection: close\r\n\r\n"
     )
     try:
-        writer.write(head.encode() + request.body)
-        await writer.drain()
-        await answer.read_head()
+        async with asyncio.timeout(request.patience_seconds):
+            writer.write(head.encode() + request.body)
+            await writer.drain()
+            await answer.begin()
     except BaseException as error:
         answer.close()
+        if isinstance(error, TimeoutError):
+            raise Silent(f"no answer began within {request.patience_seconds:g} s") from error
         if isinstance(error, OSError):
             raise Lost(str(error)) from error
         raise
@@ -137,11 +151,14 @@ async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answ
 
 
 async def _connect(
-    address: str, tls: ssl.SSLContext | None, *, name: str
+    address: str, request: Ask, *, tls: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if address.startswith("unix:"):
-        return await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=_READ_BYTES)
-    url = urlsplit(address)
-    if url.scheme != "https" or not url.hostname or tls is None:
+    if doors.is_socket(address) and request.folder is not None:
+        with doors.opened(address, request.folder) as path:
+            return await asyncio.open_unix_connection(path, limit=_READ_BYTES)
+    if tls is None or doors.refusal(address, None):
         raise ValueError("the address is no door")
-    return await asyncio.open_connection(url.hostname, url.port, ssl=tls, server_hostname=name, limit=_READ_BYTES)
+    url = urlsplit(address)
+    return await asyncio.open_connection(
+        url.hostname, url.port, ssl=tls, server_hostname=request.server_name, limit=_READ_BYTES
+    )

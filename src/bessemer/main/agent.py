@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from pathlib import Path
 
 import structlog
@@ -19,13 +18,14 @@ from bessemer.client import Client, connect
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, Invalid
 from bessemer.core.resource import API_VERSION
+from bessemer.drivers.inspect.protocol import Inspect
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.kinds import HOST_SIDES
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.main import identities
 from bessemer.main.hostdrivers import local_drivers
-from bessemer.main.process import run
-from bessemer.main.settings import TOKEN_FILE, Paths, Settings, host_name, joined, load, state_directory
+from bessemer.main.process import have_read, run
+from bessemer.main.settings import TOKEN_FILE, Paths, Settings, fake_host_name, host_name, joined, load, state_directory
 
 METRICS_SOCKET = "metrics.sock"
 _TOKEN_LOOK_SECONDS = 0.05
@@ -34,6 +34,7 @@ _log = structlog.get_logger("agent")
 
 def run_agent(options: AgentOptions) -> int:
     """Run until told to stop. Raises Invalid for options that name no server."""
+    have_read()
     paths = Paths(state_directory(options.state))
     settings = load(paths)
     if options.fake:
@@ -60,10 +61,11 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     ca = options.ca or paths.ca_certificate
     if not ca.exists():
         raise Invalid(f"{ca} does not exist: give the authority of the api with --ca")
+    drivers = local_drivers(paths.agent).for_agent()
     agent_settings = AgentSettings(
         host=name,
         directory=paths.agent,
-        token=options.token or await _token(paths),
+        token=options.token or await _token(paths, drivers.inspect),
         heartbeat_seconds=settings.heartbeat_seconds,
         content_budget_bytes=settings.content_budget_bytes,
         door_host=options.door_host,
@@ -72,7 +74,7 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     agent = Agent(
         agent_settings,
         connect=_Connector(url, ca),
-        drivers=local_drivers(paths.agent).for_agent(),
+        drivers=drivers,
         sides=HOST_SIDES,
         clock=SystemClock(),
         metrics=AgentMetrics(registry),
@@ -83,20 +85,17 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
         group.create_task(agent.run())
 
 
-async def _token(paths: Paths) -> str:
+async def _token(paths: Paths, inspect: Inspect) -> str:
     """The one-time token that lies beside the agent, or "" for one that has joined. ``up`` starts an agent before the
-    api can give it a token, so that both read their code at the same time; so it is waited for."""
+    api can give it a token, so that both read their code at the same time; so it is waited for, and what takes long to
+    find out about this machine (whether it runs a guest, how it isolates) is found out meanwhile."""
     file = paths.agent / TOKEN_FILE
     if not (file.exists() or joined(paths)):
         _log.info("waits for a join token", file=str(file))
+        await inspect.inventory()
     while not (file.exists() or joined(paths)):  # noqa: ASYNC110 - another process writes it
         await asyncio.sleep(_TOKEN_LOOK_SECONDS)
     return file.read_text().strip() if file.exists() else ""
-
-
-def fake_host_name(ordinal: int) -> str:
-    """``fake-007``."""
-    return f"fake-{ordinal:03d}"
 
 
 async def _fake(paths: Paths, settings: Settings) -> None:
@@ -123,8 +122,6 @@ async def _fake(paths: Paths, settings: Settings) -> None:
         metrics=AgentMetrics(registry),
     )
     names = [fake_host_name(ordinal) for ordinal in range(settings.fake_hosts)]
-    # What was imported stays for good: the collector need not walk it again at each round of two hundred agents.
-    gc.freeze()
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(serve_metrics(registry, paths.fake / METRICS_SOCKET))

@@ -13,10 +13,12 @@ from bessemer.agent.listener import serve_metrics
 from bessemer.api import listen, serve, server_tls
 from bessemer.client import connect
 from bessemer.core.clock import SystemClock
-from bessemer.gateway import Follower, Gateway, GatewayFacts, Settler, Spool, Tables
+from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.gateway import Follower, Gateway, GatewayFacts, Patience, Settler, Spool, Tables
+from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
-from bessemer.main.settings import Paths, Settings
+from bessemer.main.settings import Paths, Settings, fake_host_name, host_name
 
 METRICS_SOCKET = "metrics.sock"
 _log = structlog.get_logger("gateway")
@@ -24,7 +26,7 @@ _log = structlog.get_logger("gateway")
 
 async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
     """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
-    clock, tables = SystemClock(), Tables()
+    clock, tables = SystemClock(), Tables(_doors_of(paths, settings))
     certificate, key = paths.certificate(identities.GATEWAY)
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
     spool = Spool(paths.spool)
@@ -36,6 +38,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
+        patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
     )
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths))
     app = Gateway(facts, follower.ready)
@@ -51,6 +54,13 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     finally:
         spool.close()
         await client.close()
+
+
+def _doors_of(paths: Paths, settings: Settings) -> FolderOf:
+    """Where the doors of the hosts are that share this machine: of the local one, and of the fake ones."""
+    local, fake = settings.host_name or host_name(), frozenset(map(fake_host_name, range(settings.fake_hosts)))
+    own, fakes = default_folder(paths.agent), default_folder(paths.fake)
+    return lambda host: own if host == local else fakes if host in fake else None
 
 
 def _doors(paths: Paths) -> ssl.SSLContext:

@@ -40,6 +40,12 @@ class Settings(ApiModel):
     certificate_days: float = Field(30.0, gt=0)
     workers: int = Field(16, ge=1, le=256)
     content_budget_bytes: int = Field(20 << 30, ge=1 << 20)
+    first_byte_seconds: float = Field(
+        60.0, gt=0, description="How long a replica may take until the first byte of a streamed answer."
+    )
+    whole_answer_seconds: float = Field(
+        600.0, gt=0, description="How long a replica may take for an answer that is no stream."
+    )
     keep_revisions: int = Field(50_000, ge=1000)
 
 
@@ -187,6 +193,11 @@ def _free_port(listen: str, taken: set[int]) -> int:
             port = int(probe.getsockname()[1])
         if port not in taken:
             return port
+
+
+def fake_host_name(ordinal: int) -> str:
+    """``fake-007``."""
+    return f"fake-{ordinal:03d}"
 
 
 def host_name() -> str:
