@@ -42,12 +42,27 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "one of several controllers is held up past its leases, and wakes amid its work",
+        "another has taken over; what the late one began is dropped, and what it wanted to write is refused",
+        "by itself: one lease per kind, a fence that grows, and writes that name what they were made out of",
+        (
+            "tests/sim/test_day.py::test_a_morning_of_rivals",
+            "tests/sim/test_day.py::test_days_of_rivals",
+            "tests/loop/test_loop.py::test_of_two_loops_one_works_and_the_other_takes_over",
+            "tests/loop/test_loop.py::test_work_that_outlives_its_lease_is_dropped",
+            "tests/loop/test_loop.py::test_who_takes_over_again_does_not_measure_from_the_first_time",
+            "tests/store/test_capacity.py::test_a_word_for_an_earlier_claim_of_the_name_changes_nothing",
+            "tests/store/test_capacity.py::test_rows_are_not_made_out_of_what_has_changed_since",
+            "tests/store/test_leases.py::test_release_frees_and_the_fence_grows",
+        ),
+    ),
+    Fault(
         "kill -9 of the gateway",
         "requests in flight end; new ones wait for the restart",
         "by itself: what was answered is settled from its spool, once",
         (
             REAL + "test_kill_9_of_the_gateway_loses_no_usage_that_was_answered",
-            "tests/gateway/test_spool.py::test_records_come_back_after_a_kill",
+            "tests/gateway/test_spool.py::test_two_gateways_do_not_write_to_one_spool",
             "tests/gateway/test_spool.py::test_a_torn_record_is_overwritten",
             "tests/store/test_ledger.py::test_records_are_settled_once_however_they_arrive",
         ),
@@ -174,6 +189,15 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "an image's or model's content vanishes from the control plane",
+        "the Image is `Importing` again, and so is the Model",
+        "by itself: built or fetched anew",
+        (
+            "tests/kinds/fleet/test_image.py::test_content_that_vanished_is_made_again",
+            "tests/kinds/inference/test_model.py::test_content_that_vanished_is_fetched_again_and_its_size_is_known",
+        ),
+    ),
+    Fault(
         "a port or door is taken",
         "`PortTaken`; `up` names the port and the flag that helps",
         "by retry with backoff; `up` passes over taken ports at the first start",
@@ -185,12 +209,14 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
-        "an engine starts and answers nonsense, or never answers",
-        "`ProbeFailed`",
+        "an engine starts and answers nonsense, never answers, or falls silent once it has run",
+        "`ProbeFailed`, or `EngineSilent` where no answer comes; one that has run is `Lost` after 30 s of it",
         "by retry with backoff",
         (
             ENGINE + "test_an_engine_that_answers_nonsense_is_started_anew",
             ENGINE + "test_an_engine_that_loads_for_ever_is_started_anew",
+            ENGINE + "test_an_engine_whose_door_stays_silent_is_lost_and_started_anew",
+            ENGINE + "test_a_door_that_answers_again_in_time_is_forgiven_at_once",
             "tests/drivers/llamacpp/test_hostile.py::test_nonsense_is_told",
         ),
     ),
