@@ -88,7 +88,7 @@ class Access:
         if verb not in on.resource.verbs:
             return False
         if on.resource.stored == "PricePlan" and on.name and who.kind == "user":
-            tenants = [t for t in self._directory.tenants(who.name) if self._directory.plan(t) == on.name]
+            tenants = [t for t in self._directory.tenants(who.name) if self._directory.terms(t).plan == on.name]
             return any(self._may_in(who, verb, on=on, tenant=tenant) for tenant in (*tenants, ""))
         return self._may_in(who, verb, on=on, tenant=on.tenant)
 
@@ -125,7 +125,7 @@ class Access:
         if kind == "Tenant":
             return Scope(kind=kind, names=frozenset(tenants))
         if kind == "PricePlan":
-            return Scope(kind=kind, names=frozenset(map(self._directory.plan, tenants)))
+            return Scope(kind=kind, names=frozenset(self._directory.terms(t).plan for t in tenants))
         projects = frozenset(p for t in tenants for p in self._directory.projects(t))
         return Scope(kind=kind, names=projects) if kind == "Project" else Scope(kind=kind, namespaces=projects)
 

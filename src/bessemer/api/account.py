@@ -54,7 +54,7 @@ async def login(call: Call) -> Response:
         raise await _refused(call, user if uid else UNKNOWN, words=_WRONG)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return await _sign_in(call, Key("User", "", user), uid, purpose=purpose, seconds=seconds)
+    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds)
 
 
 async def logout(call: Call) -> Response:
@@ -131,13 +131,13 @@ async def _by_link(call: Call, secret: str) -> Response:
     if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
         raise await _refused(call, user["name"], words="the link has been used")
     seconds = call.state.context.terms.portal_session
-    return await _sign_in(call, Key("User", "", user["name"]), user["uid"], purpose="portal", seconds=seconds)
+    return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal", seconds=seconds)
 
 
-async def _sign_in(call: Call, user: Key, uid: str, *, purpose: str, seconds: float) -> Response:
+async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: float) -> Response:
     """A session for somebody who has shown who they are."""
     writer = Writer("user", user.name, request_id=call.request_id, source=call.credentials.source)
-    await call.state.ports.audit.note(writer, LOGIN, user, uid=uid)
+    await call.state.ports.audit.note(writer, LOGIN, key=user, uid=uid)
     made = await call.state.sessions.make(user, uid, purpose=purpose, seconds=seconds, writer=call.acting)
     await _note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}

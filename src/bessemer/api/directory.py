@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -27,12 +28,15 @@ REACH_SECONDS_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Tenant:
-    """What decides here: roles by user, the price plan's name, the keys of the taints that its workloads may bear."""
+class TenantTerms:
+    """Of a tenant: roles by user, its price plan's name, and the keys of the taints that its workloads may bear."""
 
     members: Mapping[str, str]
     plan: str
     bearable: frozenset[str]
+
+
+NO_TERMS = TenantTerms(MappingProxyType({}), "", frozenset())
 
 
 class Directory:
@@ -41,7 +45,7 @@ class Directory:
     def __init__(self, objects: Objects, clock: Clock) -> None:
         self._objects = objects
         self._clock = clock
-        self._tenants: dict[str, _Tenant] = {}
+        self._tenants: dict[str, TenantTerms] = {}
         self._projects: dict[str, set[str]] = {}
         self._revisions = dict.fromkeys(KINDS, 0)
         self._moved = asyncio.Event()
@@ -67,18 +71,11 @@ class Directory:
 
     def role(self, user: str, tenant: str) -> str:
         """The user's role in the tenant, or ""."""
-        known = self._tenants.get(tenant)
-        return known.members.get(user, "") if known else ""
+        return self.terms(tenant).members.get(user, "")
 
-    def plan(self, tenant: str) -> str:
-        """The name of the PricePlan by which the tenant is billed, or ""."""
-        known = self._tenants.get(tenant)
-        return known.plan if known else ""
-
-    def bearable(self, tenant: str) -> frozenset[str]:
-        """Keys of the taints that the tenant's workloads may bear."""
-        known = self._tenants.get(tenant)
-        return known.bearable if known else frozenset()
+    def terms(self, tenant: str) -> TenantTerms:
+        """What a tenant pays by and may; of one that is not there, nothing."""
+        return self._tenants.get(tenant, NO_TERMS)
 
     def projects(self, tenant: str) -> frozenset[str]:
         """The names of the tenant's projects."""
@@ -110,8 +107,9 @@ class Directory:
                     since = event.revision
                     self._apply(kind, event)
             except Expired:
-                since = None
-                self._forget(kind)
+                since = None  # and a new list, which does not tell what was deleted meanwhile
+                self._full.discard(kind)
+                (self._tenants if kind == "Tenant" else self._projects).clear()
             except BessemerError as error:
                 log.warning("directory watch failed", kind=kind, error=error.message, internal=error.internal)
                 await self._clock.sleep(1.0)
@@ -126,11 +124,6 @@ class Directory:
         if isinstance(event, Bookmark) or kind in self._full:
             self._revisions[kind] = max(self._revisions[kind], event.revision)
         self._moved.set()
-
-    def _forget(self, kind: str) -> None:
-        """Before a new list: what was deleted meanwhile is not told."""
-        self._full.discard(kind)
-        (self._tenants if kind == "Tenant" else self._projects).clear()
 
     def _tenant(self, change: Change) -> None:
         name = change.key.name
@@ -149,9 +142,9 @@ class Directory:
             names.add(change.key.name)
 
 
-def _read(tenant: Mapping[str, Any]) -> _Tenant:
+def _read(tenant: Mapping[str, Any]) -> TenantTerms:
     spec = tenant.get("spec", {})
-    return _Tenant(
+    return TenantTerms(
         members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
         plan=spec.get("pricePlan", "standard"),
         bearable=bearable(tenant),

@@ -98,7 +98,7 @@ async def _join(call: Call) -> Response:
         await ports.sealed.put(host.uid, TOKEN, b"{}")
         await _register(call, body, key=key)
     agent = Writer("agent", name, request_id=call.request_id, source=call.credentials.source)
-    await ports.audit.note(agent, JOIN if given else RENEW, host.key, uid=host.uid)
+    await ports.audit.note(agent, JOIN if given else RENEW, key=host.key, uid=host.uid)
     seconds = context.terms.agent_certificate
     # The name is for a host's doorways, which the gateway dials; its suffix keeps a host from being called as we are.
     certificate = context.ca.sign(key, user, groups=GROUPS, sans=[door_name(name)], seconds=seconds)

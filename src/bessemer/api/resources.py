@@ -225,8 +225,8 @@ async def _require_project(call: Call, target: Target) -> None:
 async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
     """What a body names anew must be its project's to name: taints that are borne, objects that it goes with."""
     if target.resource.namespaced:
-        tenant, directory = target.tenant, call.state.directory
-        causes = toleration_causes(body, old, tenant=f"tenant {tenant}", bearable=directory.bearable(tenant))
+        bearable = call.state.directory.terms(target.tenant).bearable
+        causes = toleration_causes(body, old, tenant=f"tenant {target.tenant}", bearable=bearable)
         if causes:
             raise invalid(target.subject, causes)
     await _require_owners(call, target, body=body, old=old)

@@ -127,7 +127,7 @@ class Call:
     async def note(self, about: Stored) -> None:
         """Tell the trail who makes a credential for what; the verb is the subresource."""
         verb = self.connection.scope["path"].rpartition("/")[2]
-        await self.state.ports.audit.note(self.writer, verb, about.key, uid=about.uid)
+        await self.state.ports.audit.note(self.writer, verb, key=about.key, uid=about.uid)
 
     async def again(self) -> Identity | None:
         """Who asks, asked anew: None where that is nobody any more, or somebody else."""

@@ -258,7 +258,7 @@ class Audit(Protocol):
 
     async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None: ...
 
-    async def note(self, writer: Writer, verb: str, key: Key, *, uid: str = "") -> None:
+    async def note(self, writer: Writer, verb: str, *, key: Key, uid: str = "") -> None:
         """An act that writes no object of its own: a secret that is made, somebody who signs in."""
         ...
 

@@ -157,10 +157,10 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 
 
 async def request_of(
-    ctx: Context, namespace: str, flavor: FlavorSpec, *, tolerations: Sequence[Toleration], **wishes: Any
+    ctx: Context, flavor: FlavorSpec, *, project: str, tolerations: Sequence[Toleration], **wishes: Any
 ) -> Request:
     """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
-    tenant = tenant_of(namespace)
+    tenant = tenant_of(project)
     try:
         may_bear = bearable(orjson.loads((await ctx.objects.get(Key("Tenant", "", tenant))).body))
     except NotFound:

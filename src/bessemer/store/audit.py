@@ -38,7 +38,7 @@ class Trail:
         """Note an act that was refused."""
         await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid="", refused=reason))
 
-    async def note(self, writer: Writer, verb: str, key: Key, *, uid: str = "") -> None:
+    async def note(self, writer: Writer, verb: str, *, key: Key, uid: str = "") -> None:
         """Note an act that writes no object of its own."""
         await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid=uid))
 

@@ -132,7 +132,7 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
         return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
     project, tolerations = instance.metadata.namespace or "", instance.spec.tolerations
-    request = await workload.request_of(ctx, project, flavor.spec, tolerations=tolerations, virtualization=True)
+    request = await workload.request_of(ctx, flavor.spec, project=project, tolerations=tolerations, virtualization=True)
     decision = ctx.fleet.decide(request)
     if isinstance(decision, Refusal):
         return _unschedulable(instance, decision)
