@@ -28,8 +28,8 @@ import uvloop
 from bessemer.client import Ask, Client, connect
 from bessemer.core.errors import BessemerError
 from bessemer.main import identities
+from bessemer.main.parts import CONTROL, command
 from bessemer.main.settings import Paths, Settings, save, with_ports
-from bessemer.main.supervisor import CONTROL, command
 
 READY_SECONDS = 120.0
 

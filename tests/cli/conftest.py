@@ -88,7 +88,7 @@ class Cli:
         with warnings.catch_warnings():
             # In life the process ends here, and sockets that were still saying goodbye with it.
             warnings.simplefilter("ignore", ResourceWarning)
-            code = status_of(build(self._verbs(kubeconfig)), words)
+            code = status_of(lambda: build(self._verbs(kubeconfig))(args=words, prog_name="bessemer"))
             gc.collect()
         return code
 

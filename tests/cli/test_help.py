@@ -202,7 +202,7 @@ def _status(
     names = ("up", "down", "server", "agent", "demo", "doctor")
     app = build(Verbs(**{name: verb(name) for name in names}, kubeconfig=lambda _: kubeconfig))
     assert isinstance(app, typer.Typer)
-    return status_of(app, words)
+    return status_of(lambda: app(args=words, prog_name="bessemer"))
 
 
 def _environment() -> dict[str, str]:

@@ -30,8 +30,8 @@ from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Part
 from bessemer.main import identities
 from bessemer.main.hostdrivers import LocalDrivers, local_drivers
+from bessemer.main.parts import command
 from bessemer.main.settings import Paths, load
-from bessemer.main.supervisor import command
 from bessemer.main.up import LOCK
 from tests.drivers import micro_guest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.resource import Key
-from bessemer.main.supervisor import AGENT, CONTROL, GATEWAY
+from bessemer.main.parts import AGENT, CONTROL, GATEWAY
 from tests.faults.plant import ENDPOINT, INSTANCE, PROJECT, Body, Plant, eventually, is_ready, phase_of
 
 pytestmark = [pytest.mark.real, pytest.mark.long]

@@ -18,7 +18,7 @@ import pytest
 
 from bessemer.core.errors import BessemerError
 from bessemer.core.resource import Key
-from bessemer.main.supervisor import AGENT, CONTROL, GATEWAY
+from bessemer.main.parts import AGENT, CONTROL, GATEWAY
 from tests.faults.plant import ENDPOINT, GUEST, INSTANCE, REPLICA, Body, Plant, eventually, is_ready, reason
 
 pytestmark = pytest.mark.real

@@ -25,9 +25,10 @@ from bessemer.drivers.process.parts import HostParts
 from bessemer.main import identities
 from bessemer.main.demo import _room
 from bessemer.main.down import stop_all
+from bessemer.main.parts import CONTROL, ORDER, command
 from bessemer.main.process import unless
 from bessemer.main.settings import Paths, Settings, state_directory
-from bessemer.main.supervisor import CONTROL, ORDER, command, last_words
+from bessemer.main.supervisor import last_words
 from bessemer.main.up import LOCK, UP
 from bessemer.store import open_store
 

@@ -10,8 +10,9 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError
 from bessemer.drivers.process.fake import FakeParts
 from bessemer.drivers.process.protocol import Command, Part
+from bessemer.main.parts import AGENT, CONTROL, ORDER, command
 from bessemer.main.settings import Paths
-from bessemer.main.supervisor import AGENT, CONTROL, ORDER, Supervisor, command
+from bessemer.main.supervisor import Supervisor
 
 PATHS = Paths(Path("/var/lib/bessemer"))
 

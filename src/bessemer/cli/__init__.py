@@ -16,4 +16,4 @@ def run(verbs: Verbs, arguments: list[str] | None = None) -> None:
     from bessemer.cli.app import build
     from bessemer.cli.outcome import status_of
 
-    sys.exit(status_of(build(verbs), arguments))
+    sys.exit(status_of(lambda: build(verbs)(args=arguments, prog_name="bessemer")))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Mapping
-
-import typer
+from collections.abc import Callable, Mapping
 
 from bessemer.core.errors import BessemerError, Forbidden, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
 
@@ -22,10 +20,11 @@ _REMEDIES: Mapping[int, str] = {
 }
 
 
-def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
-    """Run the app; its exit status. Errors of the house become lines on stderr, misuse is the parser's to explain."""
+def status_of(command: Callable[[], object]) -> int:
+    """Run a command; its exit status, 0 where it returns none. Errors of the house become lines on stderr, misuse is
+    the parser's to explain."""
     try:
-        app(args=arguments, prog_name="bessemer")
+        status = command()
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except KeyboardInterrupt:
@@ -39,7 +38,7 @@ def status_of(app: typer.Typer, arguments: list[str] | None) -> int:
     except OSError as error:
         print(f"error: {refused(error)}", file=sys.stderr)
         return 1
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def refused(error: OSError) -> str:

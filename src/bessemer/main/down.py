@@ -18,8 +18,8 @@ from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers
+from bessemer.main.parts import ORDER, command
 from bessemer.main.settings import Paths, state_directory
-from bessemer.main.supervisor import ORDER, command
 from bessemer.main.up import LOCK
 
 _SUPERVISOR_SECONDS = 20.0

@@ -6,10 +6,12 @@ is made anew.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from bessemer.core.errors import Invalid
 from bessemer.main.settings import Paths, Settings
 
 ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
-SEAL_KEY, GATEWAY_KEY = "seal.key", "gateway.key"
+SEAL_KEY, GATEWAY_KEY, LOCK = "seal.key", "gateway.key", "lock"
 _BACK = "bring it back from a copy, or move the whole state directory away to begin anew"
 _YEAR_SECONDS = 365 * 86_400.0
 _RENEW_BEFORE = timedelta(days=30)
@@ -33,6 +35,22 @@ def prepare(paths: Paths, settings: Settings) -> CertificateAuthority:
     """Make what is missing. Raises Invalid, with what to do, for what cannot be made anew: it must be brought back."""
     for directory in (paths.state, paths.ca, paths.certs, paths.keys, paths.logs):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(paths.keys / LOCK):
+        return _prepared(paths, settings)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process at a time: the parts of an installation start together, and whoever comes first makes the keys."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
     if paths.store.exists() and not (paths.keys / SEAL_KEY).exists():
         raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
     for name in (SEAL_KEY, GATEWAY_KEY):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import select
@@ -11,8 +12,6 @@ import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import structlog
-
 from bessemer.core.errors import BessemerError
 
 _LOOK_SECONDS = 1.0
@@ -20,6 +19,8 @@ _LOOK_SECONDS = 1.0
 
 def set_up_logs() -> None:
     """JSON lines on standard output, with UTC times; also what libraries say from warnings on."""
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -33,6 +34,13 @@ def set_up_logs() -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format='{"event": "%(name)s: %(message)s"}')
+
+
+def have_read() -> None:
+    """To be called once a process has imported what it will run. That stays for good: a full collection that walked all
+    of it would hold up every request meanwhile, for a tenth of a second and more."""
+    gc.freeze()
+    gc.enable()
 
 
 def listen_for_the_end(stop: asyncio.Event) -> None:
@@ -92,6 +100,8 @@ async def until_told(work: Coroutine[Any, Any, None]) -> int:
     except asyncio.CancelledError:
         return 0
     except BaseExceptionGroup as group:
+        import structlog
+
         structlog.get_logger("main").error("stopped by an error", error=_first(group), exc_info=group)
         return 1
     return 0

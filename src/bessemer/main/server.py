@@ -7,13 +7,12 @@ where it is run: a gateway needs no database, and an api need not wait for the p
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 
 from bessemer.cli.verbs import ServerOptions
 from bessemer.core.errors import Invalid
 from bessemer.main import identities
-from bessemer.main.process import run
+from bessemer.main.process import have_read, run
 from bessemer.main.settings import Paths, Settings, load, state_directory
 
 PARTS = ("api", "controller", "portal", "gateway")
@@ -50,14 +49,13 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
 
                 on = listen(settings.listen, settings.portal_port)
                 if len(parts) > 1:
+                    have_read()
                     await _knocked(on)
                 from bessemer.main.portal import run_portal
 
                 group.create_task(run_portal(paths, settings, on=on, stop=stop))
             await asyncio.sleep(0)
-            # What has been imported by now stays for good: a full collection that walked all of it would hold up every
-            # request meanwhile, for a tenth of a second and more.
-            gc.freeze()
+            have_read()
             await asyncio.Event().wait()
         finally:
             stop.set()

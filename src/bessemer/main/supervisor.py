@@ -7,7 +7,6 @@ supervisor that was killed are adopted by the next one, and ``down`` finds them 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +16,9 @@ import structlog
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.drivers.process.protocol import Command, Part, Parts
-from bessemer.main.settings import Paths
-
-CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
-ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
-"""The order of starting; stopping goes backwards."""
-
-_WORDS: Mapping[str, tuple[str, ...]] = {
-    CONTROL: ("server", "--parts", "api,controller,portal"),
-    GATEWAY: ("server", "--parts", "gateway"),
-    AGENT: ("agent",),
-    FAKE: ("agent", "--fake"),
-}
 
 _WORDS_BYTES, _WORDS_LINES = 64 << 10, 8
 _log = structlog.get_logger("supervisor")
-
-
-def command(paths: Paths, name: str) -> Command:
-    """How a part is started. The marker ends the command line and holds the absolute state directory."""
-    tail = (*_WORDS[name], "--state", str(paths.state))
-    return Command(
-        name=name,
-        argv=(sys.executable, "-m", "bessemer", *tail),
-        marker=" ".join(tail),
-        log_path=paths.logs / f"{name}.log",
-    )
 
 
 def last_words(log: Path) -> str:

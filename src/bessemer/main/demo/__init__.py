@@ -21,10 +21,11 @@ from bessemer.core.errors import BessemerError, DriverError
 from bessemer.core.units import show_bytes
 from bessemer.main.demo.road import Road
 from bessemer.main.down import stop_all
+from bessemer.main.factory import Factory
 from bessemer.main.process import listen_for_the_end, unless
 from bessemer.main.settings import Paths, load, state_directory, with_ports
 from bessemer.main.steps import Steps
-from bessemer.main.up import Factory, held
+from bessemer.main.up import held
 
 DEMO_STATE = Path(".state/demo")
 _ROOM_BYTES = 512 << 20

@@ -17,8 +17,8 @@ from bessemer.main.demo import checks, scene
 from bessemer.main.demo.checks import failed
 from bessemer.main.demo.stage import Body, Stage, is_ready
 from bessemer.main.demo.talk import Talk
+from bessemer.main.factory import Factory
 from bessemer.main.steps import Step
-from bessemer.main.up import Factory
 
 
 class Road:

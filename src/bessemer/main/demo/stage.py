@@ -14,8 +14,8 @@ from bessemer.core.errors import NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Change, Key
 from bessemer.main.demo.checks import failed
+from bessemer.main.factory import Factory
 from bessemer.main.steps import Step, Steps
-from bessemer.main.up import Factory
 
 Body = dict[str, Any]
 

@@ -1,0 +1,38 @@
+"""Our own processes by name, and how each is started. Data alone, and quick to read: ``up`` starts with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from bessemer.drivers.process.protocol import Command
+from bessemer.main.settings import Paths, variables
+
+CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
+ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
+"""The order of starting; stopping goes backwards."""
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    CONTROL: ("server", "--parts", "api,controller,portal"),
+    GATEWAY: ("server", "--parts", "gateway"),
+    AGENT: ("agent",),
+    FAKE: ("agent", "--fake"),
+}
+
+
+def command(paths: Paths, name: str) -> Command:
+    """How a part is started. The marker ends the command line and holds the absolute state directory.
+
+    What the shell's variables say stands in the settings by then, with ports chosen where they say 0: the part reads
+    those alone.
+    """
+    tail = (*WORDS[name], "--state", str(paths.state))
+    ours = variables()
+    return Command(
+        name=name,
+        argv=(sys.executable, "-m", "bessemer.main.part", *tail),
+        marker=" ".join(tail),
+        log_path=paths.logs / f"{name}.log",
+        env={key: value for key, value in os.environ.items() if key not in ours},
+    )
