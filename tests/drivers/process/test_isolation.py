@@ -183,6 +183,23 @@ async def test_it_inherits_no_descriptor(host: RealWorld) -> None:
     assert text == b"['0', '1', '2', '3']\n"
 
 
+async def test_it_has_nothing_of_the_agents_environment(host: RealWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither it nor what starts it and stays beside it."""
+    monkeypatch.setenv("BESSEMER_CANARY", "of-the-agent")
+    await host.waits("u1")
+    assert [pid for pid in procfs.pids() if b"BESSEMER_CANARY" in environment(pid)] == []
+    program = "print(sorted(set(os.environ) - {'PATH', 'PWD', 'LANG', 'LC_CTYPE'}))"
+    assert await hostile(host, program) == b"[]\n"
+
+
+def environment(pid: int) -> bytes:
+    """What a process was started with; nothing of one that has just gone."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
 async def test_a_fork_bomb_is_bounded(host: RealWorld) -> None:
     program = """
 count = 0

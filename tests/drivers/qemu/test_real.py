@@ -68,6 +68,14 @@ async def test_qemu_is_confined(real: RealRig) -> None:
     assert _parent(guest) != os.getpid()
 
 
+async def test_qemu_has_nothing_of_the_agents_environment(real: RealRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent may have been given its token by a variable; QEMU's environment is shown to whoever takes it over."""
+    monkeypatch.setenv("BESSEMER_CANARY", "of-the-agent")
+    guest = await real.new().start(await real.spec())
+    shown = await asyncio.to_thread(Path(f"/proc/{guest.pid}/environ").read_bytes)
+    assert {line.partition(b"=")[0] for line in shown.split(b"\0") if line} <= {b"PATH", b"LANG", b"PWD"}
+
+
 async def test_a_hostile_guest_fills_nothing(real: RealRig) -> None:
     """10 MB into the report port, more than is kept onto the serial console: both are bounded, and QEMU goes on."""
     spec = await real.spec()
