@@ -188,7 +188,7 @@ async def test_it_has_nothing_of_the_agents_environment(host: RealWorld, monkeyp
     monkeypatch.setenv("BESSEMER_CANARY", "of-the-agent")
     await host.waits("u1")
     assert [pid for pid in procfs.pids() if b"BESSEMER_CANARY" in environment(pid)] == []
-    program = "print(sorted(set(os.environ) - {'PATH', 'PWD', 'LANG', 'LC_CTYPE'}))"
+    program = "print(sorted(set(os.environ) - {'PATH', 'PWD', 'LANG', 'LC_CTYPE', 'BESSEMER_CONFINED'}))"
     assert await hostile(host, program) == b"[]\n"
 
 
