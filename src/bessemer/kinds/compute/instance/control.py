@@ -145,10 +145,9 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         return Wait(reason="QuotaExceeded", message=error.message, status=status, again=30.0, remedy=remedy)
     except Taken as error:
         return Wait(reason="Taken", message=error.message, status=_pending(instance, error.message), again=0.2)
-    message = f"a place on Host {decision.host} is taken"
-    status = _pending(instance, message, claim=workload.claim_key(instance).name)
-    placed = status.model_copy(update={"phase": "Preparing", "host": decision.host, "fake": decision.fake})
-    return Wait(reason="Placed", message=message, status=placed, again=30.0, remedy=REMEDIES["Preparing"])
+    placed = {"host": decision.host, "fake": decision.fake}
+    status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
+    return _placed(status)
 
 
 def intent_of(instance: Instance, *, flavor: Flavor, image: Image) -> InstanceIntent:
@@ -181,6 +180,9 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
         return _wait(status, "Unknown", reason="HostSilent", message=host.message)
     if claim.changed and said.phase in ("Running", "Stopped", "Failed"):
         return _changing(status, instance)
+    if said.phase == "Pending":
+        # As was said when the place was taken: that the claim stands is no news.
+        return _placed(status)
     phase = PHASES[said.phase]
     status = status.model_copy(update={"guest": _guest(claim)})
     if phase == "Running":
@@ -196,6 +198,13 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
     if phase == "Failed":
         message = f"on Host {claim.spec.host}: {message}"
     return _wait(status, phase, reason=said.reason or phase, message=message)
+
+
+def _placed(status: InstanceStatus) -> Outcome:
+    """The claim stands, and its host has not spoken of it yet."""
+    message = f"a place on Host {status.host} is taken"
+    status = status.model_copy(update={"phase": "Preparing", "guest": None, "message": message})
+    return Wait(reason="Placed", message=message, status=status, again=30.0, remedy=REMEDIES["Preparing"])
 
 
 def _guest(claim: Claim) -> GuestReport | None:
