@@ -78,7 +78,7 @@ async def test_nobody_waits_and_all_look_at_the_same_import(bench: Bench) -> Non
 
 
 async def test_percent_is_of_what_is_expected_and_nothing_is_guessed(bench: Bench) -> None:
-    for size, shown in ((len(WEIGHTS), Progress(50, "3.4 KiB of 6.8 KiB")), (0, Progress(None, "3.4 KiB"))):
+    for size, shown in ((len(WEIGHTS), Progress(50, "3.4 KiB of 6.8 KiB", 3500)), (0, Progress(None, "3.4 KiB", 3500))):
         other = Bench(bench.path().parent.parent / str(size))
         await other.look(size_bytes=size)
         await settle()
@@ -141,7 +141,7 @@ async def test_an_image_is_built_with_its_progress(bench: Bench) -> None:
         await asyncio.sleep(0.001)
     assert await bench.importer.holds(built.digest)
     assert built.labels == {"kernel": "6.1.0-fake"}
-    assert bench.importer.progress("image/micro") == Progress(99, "Done")
+    assert bench.importer.progress("image/micro") == Progress(99, "Done", 1_000_000)
 
 
 async def test_the_end_ends_imports(bench: Bench) -> None:

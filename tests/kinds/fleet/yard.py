@@ -260,6 +260,11 @@ class Yard:
         ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
         return status.get("phase", ""), ready.get("status", ""), ready.get("reason", "")
 
+    async def stuck(self, kind: str, name: str) -> str:
+        """What the condition Stuck says; "" where it does not hold."""
+        conditions = (await self.body(kind, name)).get("status", {}).get("conditions", ())
+        return next((c["message"] for c in conditions if c["type"] == "Stuck" and c["status"] == "True"), "")
+
     async def events(self) -> list[str]:
         page = await self.store.objects.list(Scope(kind="Event"))
         return [orjson.loads(stored.body)["reason"] for stored in page.items]

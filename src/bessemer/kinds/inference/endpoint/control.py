@@ -115,7 +115,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
     model = await workload.read(ctx, Model, name=endpoint.spec.model)
     if model is None:
         return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
-    if not model.status.digest:
+    if model.status.phase != "Ready":
         return Hold("ModelNotReady", f"Model {endpoint.spec.model} is not imported yet", 5.0)
     if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
         return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
