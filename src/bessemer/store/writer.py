@@ -220,13 +220,20 @@ class Committer:
         entries, group.entries = group.entries, []
         if entries:
             self._publish(entries, group.revision)
-        for item in items:
-            if item.future.done():
-                continue
-            if item.error is None:
-                item.future.set_result(item.value)
-            else:
-                item.future.set_exception(item.error)
+            # A turn later, so that who watches has sent the change before its writer takes up his answer.
+            items[0].loop.call_soon(_resolve, items)
+        else:
+            _resolve(items)
+
+
+def _resolve(items: list[_Item[Any]]) -> None:
+    for item in items:
+        if item.future.done():
+            continue
+        if item.error is None:
+            item.future.set_result(item.value)
+        else:
+            item.future.set_exception(item.error)
 
 
 def _unavailable(error: Exception) -> Unavailable:
