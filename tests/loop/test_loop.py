@@ -10,6 +10,7 @@ import pytest
 
 from bessemer.core.clock import FakeClock, rfc3339
 from bessemer.core.errors import Conflict, DriverError, Unavailable
+from bessemer.core.ports import UNDER, Fence
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Wait
 from bessemer.loop import work
 from tests.loop.shelf import Bench, Lid, OneLease, Pot, Shelf, done, pots, start
@@ -451,6 +452,24 @@ async def test_work_that_outlives_its_lease_is_dropped(run):
     await bench.idle()
     assert shelf.writes == []
     assert bench.metric("reconcile_seconds_count", kind="Pot", outcome="Fenced") == 1
+
+
+async def test_a_turn_writes_under_the_fence_of_its_lease(run):
+    """And nobody else does: the store refuses what comes under a fence that is not the last."""
+    seen: list[Fence | None] = []
+
+    async def look(ctx: Any, obj: Any) -> Outcome:
+        seen.append(UNDER.get())
+        return Done(status=phase("Ready"))
+
+    clock, shelf = FakeClock(), Shelf()
+    leases = OneLease(clock)
+    leases.fence = 6
+    bench = await run(pots(look), shelf=shelf, clock=clock, leases=leases, holder="one")
+    shelf.put(A)
+    await bench.idle()
+    assert seen == [Fence("loop/Pot", 7)]
+    assert UNDER.get() is None
 
 
 async def test_who_takes_over_again_does_not_measure_from_the_first_time(run):

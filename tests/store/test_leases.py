@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Conflict
+from bessemer.core.ports import CONTROLLER, UNDER, Fence
+from bessemer.core.values import Inventory, Quota
 from bessemer.store import Store, open_store
 from tests.store.conftest import KEY, KINDS
+from tests.store.make import ALICE, body, claim, inventory
 
 
 async def test_one_holder_at_a_time(store: Store, clock: FakeClock) -> None:
@@ -36,6 +40,29 @@ async def test_release_frees_and_the_fence_grows(store: Store) -> None:
     again = await store.leases.acquire("work", "a", 10)
     assert again is not None
     assert again.fence == 2
+
+
+async def test_what_is_written_under_a_lease_that_another_has_had_since_is_refused(store: Store) -> None:
+    """However late it arrives; a lease that merely ran out has no rival yet."""
+    await store.leases.acquire("work", "a", 10)
+    under = UNDER.set(Fence("work", 1))
+    try:
+        kept = await store.objects.create(body("Thing", "kept"), ALICE)
+        await store.leases.release("work", "a")
+        await store.capacity.declare("h1", inventory())
+        await store.leases.acquire("work", "b", 10)
+        for late in (
+            store.objects.create(body("Thing", "late"), ALICE),
+            store.objects.delete(kept.key, ALICE),
+            store.capacity.declare("h1", Inventory(), schedulable=False),
+            store.capacity.take([claim("c")], CONTROLLER),
+            store.capacity.set_quota("tenant/acme", Quota(claims=0)),
+        ):
+            with pytest.raises(Conflict, match="work is another's by now"):
+                await late
+    finally:
+        UNDER.reset(under)
+    await store.capacity.take([claim("c")], CONTROLLER)
 
 
 async def test_of_many_who_ask_one_gets_it(store: Store) -> None:

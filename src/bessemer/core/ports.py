@@ -7,6 +7,7 @@ Claims are written by `Capacity` alone, a Claim's status and a Host's ``status.r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -115,7 +116,7 @@ class Objects(Protocol):
 class Capacity(Protocol):
     """The one writer of Claims: quota, hardware, ledger and object change in one transaction."""
 
-    # ``revision`` is that of the Host, Tenant or Project out of which the rows are to be made; with one, the call raises
+    # ``revision`` is that of the Host, Tenant or Project out of which the rows are made; with one, the call raises
     # Conflict where the object has changed since, for then somebody else may have said something newer.
 
     async def declare(
@@ -195,6 +196,19 @@ class Lease:
     fence: int
     expires_at: float
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """By which lease somebody writes, and the number under which it was given."""
+
+    lease: str
+    number: int
+
+
+UNDER: ContextVar[Fence | None] = ContextVar("under", default=None)
+"""The fence of the present task: a loop sets it for each turn. The store refuses with Conflict what comes under a fence
+that is not its lease's last, however long it was on its way. None asks for no lease."""
 
 
 class Leases(Protocol):

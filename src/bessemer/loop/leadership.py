@@ -23,6 +23,11 @@ LEASE_SECONDS = 15.0
 log = structlog.get_logger(__name__)
 
 
+def lease_of(kind: str) -> str:
+    """The name of a kind's lease."""
+    return f"loop/{kind}"
+
+
 class Leadership:
     """Acquires and renews ``loop/KIND`` for each kind; ``gained`` is called when one becomes this loop's."""
 
@@ -65,7 +70,7 @@ class Leadership:
         for kind in held:
             self._metrics[kind].lease.set(0)
             try:
-                await self._leases.release(f"loop/{kind}", self._holder)
+                await self._leases.release(lease_of(kind), self._holder)
             except BessemerError as error:
                 log.warning("lease not released", kind=kind, error=str(error))
 
@@ -79,7 +84,7 @@ class Leadership:
         asked = self._clock.monotonic()
         before = self.fence(kind)
         try:
-            lease = await self._leases.acquire(f"loop/{kind}", self._holder, self._seconds)
+            lease = await self._leases.acquire(lease_of(kind), self._holder, self._seconds)
         except BessemerError as error:
             # What is held stays held until its time is over: the store may be back before that.
             log.warning("lease not renewed", kind=kind, error=str(error))

@@ -17,10 +17,10 @@ import structlog
 
 from bessemer.core.clock import Clock, epoch
 from bessemer.core.errors import BessemerError, Conflict, DriverError, NotFound, TooMany, Unavailable
-from bessemer.core.ports import Events, Part, Stored, Writer
+from bessemer.core.ports import UNDER, Events, Fence, Part, Stored, Writer
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Resource, Status, Wait
 from bessemer.loop.fold import fold, happenings, is_ready, phase_after, status_body
-from bessemer.loop.leadership import Leadership
+from bessemer.loop.leadership import Leadership, lease_of
 from bessemer.loop.metrics import KindMetrics
 from bessemer.loop.queue import Backoff, Cause, Queue
 
@@ -129,6 +129,7 @@ class Work(Generic[C]):
         if fence is None:
             return
         started = self.clock.monotonic()
+        under = UNDER.set(Fence(lease_of(key.kind), fence))
         outcome = "Error"
         try:
             outcome = await self._turn(key, fence)
@@ -146,6 +147,8 @@ class Work(Generic[C]):
         except Exception as error:  # A stored body cannot be read, or a kind answered what is no outcome.
             self._put_off(key, type(error).__name__)
             log.exception("turn failed", **_named(key))
+        finally:
+            UNDER.reset(under)
         self.metrics[key.kind].reconciled(outcome, self.clock.monotonic() - started)
 
     def cancel_overdue(self) -> None:

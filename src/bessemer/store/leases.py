@@ -8,14 +8,18 @@ A lease changes no object and has no revision.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from sqlalchemy import bindparam, case, insert, or_, select, update
 
 from bessemer.core.clock import Clock
-from bessemer.core.ports import Lease
+from bessemer.core.errors import Conflict
+from bessemer.core.ports import UNDER, Lease
 from bessemer.store.reader import Reader
 from bessemer.store.schema import leases, of
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.writer import Committer, Operation, Tx
+
+T = TypeVar("T")
 
 _COLUMNS = (leases.c.name, leases.c.holder, leases.c.fence, leases.c.expires_at, leases.c.note)
 _MINE = leases.c.holder == bindparam("mine")
@@ -31,6 +35,7 @@ _RENEW = (
     .where(of(leases.c.name), or_(_MINE, leases.c.expires_at <= bindparam("now")))
     .returning(*_COLUMNS)
 )
+_FENCE = select(leases.c.fence).where(of(leases.c.name))
 _HELD_BY = select(leases.c.holder).where(of(leases.c.name))
 _INSERT = insert(leases)
 _RELEASE = update(leases).values(holder="", expires_at=0.0).where(of(leases.c.name), _MINE)
@@ -44,6 +49,23 @@ _CLAMP = (
     .values(expires_at=bindparam("now") + leases.c.ttl)
     .where(leases.c.expires_at > bindparam("now") + leases.c.ttl)
 )
+
+
+class FencedCommitter(Committer):
+    """Refuses what is written under a lease that has been given to another since (`ports.UNDER`)."""
+
+    async def submit(self, operation: Operation[T], *, dry_run: bool = False) -> T:
+        fence = UNDER.get()
+        if fence is None:
+            return await super().submit(operation, dry_run=dry_run)
+
+        def fenced(tx: Tx) -> T:
+            row = tx.one(_FENCE, of_name=fence.lease)
+            if row is not None and row[0] != fence.number:
+                raise Conflict(f"{fence.lease} is another's by now")
+            return operation(tx)
+
+        return await super().submit(fenced, dry_run=dry_run)
 
 
 class LeaseTable:

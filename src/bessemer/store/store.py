@@ -26,7 +26,7 @@ from bessemer.store.compaction import History, compact
 from bessemer.store.events import EventTable
 from bessemer.store.feed import Feed
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
-from bessemer.store.leases import LeaseTable
+from bessemer.store.leases import FencedCommitter, LeaseTable
 from bessemer.store.ledger import LedgerTable
 from bessemer.store.metrics import Metrics
 from bessemer.store.objects import ObjectTable
@@ -155,7 +155,7 @@ def open_store(
     session.begin()
     leases.clamp(Tx(session, clock))
     session.commit()
-    committer = Committer(session, clock=clock, metrics=metrics, publish=feed.publish)
+    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
         objects=ObjectTable(committer, reader, feed=feed, kinds=facts),
         capacity=CapacityTable(committer, reader, kinds=facts),
