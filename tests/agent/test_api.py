@@ -19,6 +19,7 @@ from bessemer.agent.fake import FakeHosts, FakeSettings, fake_drivers, run_fake_
 from bessemer.agent.identity import Identity
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.api import Limits
+from bessemer.api.relay import Reader
 from bessemer.client import Client, connect
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import BessemerError
@@ -162,7 +163,8 @@ async def test_the_road_of_a_claim(s: Stage) -> None:
     lease = next(iter(await s.w.store.leases.held(f"host/{HOST}")))
     assert lease.holder == HOST
     await s.expect(lambda: s.w.api.state.relay.holds(HOST))
-    stream = await s.w.api.state.relay.open(HOST, {"verb": "log", "claim": s.qemu.world.guests.__iter__().__next__()})
+    asked = {"verb": "log", "claim": next(iter(s.qemu.world.guests))}
+    stream = await s.w.api.state.relay.open(HOST, asked, reader=Reader("acme", "rob"))
     assert b"boots" in b"".join([part async for part in stream])
     await s.w.store.capacity.amend(key, {**INTENT, "running": False}, CONTROLLER)
     await s.expect(lambda: s.in_phase(key, "Stopped"))

@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from bessemer.api.ca import Pair, Peer, peer_of
+from bessemer.api.relay import TENANT_STREAMS_MAX, USER_STREAMS_MAX, Reader, Relay
 from bessemer.client import Client, HttpTransport, plurals, tls_context
-from bessemer.core.errors import Expired, Forbidden, NotFound, Unauthenticated, Unavailable
+from bessemer.core.errors import Expired, Forbidden, NotFound, TooMany, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
@@ -284,3 +285,90 @@ async def test_who_signs_out_reads_no_further(s: Served) -> None:
 
 async def _nothing(stream: Stream) -> None:
     del stream
+
+
+# --- a host's streams are shared ----------------------------------------------------------------------------------
+
+
+class Sockets:
+    """A host's socket on which whatever is opened stays open."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.mux = Mux(self._send, dialled=False)
+        self.relay = Relay()
+        self.relay.join("h1", self.mux)
+
+    async def _send(self, _: bytes) -> None:
+        self.sent += 1
+        await asyncio.sleep(0)
+
+    async def open(self, tenant: str, user: str) -> Stream:
+        return await self.relay.open("h1", {"verb": "log"}, reader=Reader(tenant, user))
+
+
+async def test_one_user_does_not_take_a_hosts_streams() -> None:
+    """At once or one after the other; others go on, and what is closed may be opened again."""
+    host = Sockets()
+    tried = await asyncio.gather(*(host.open("acme", "rob") for _ in range(1100)), return_exceptions=True)
+    streams = [one for one in tried if isinstance(one, Stream)]
+    assert len(streams) == USER_STREAMS_MAX
+    with pytest.raises(TooMany, match="rob has 32 logs and consoles open there, as many as one user may on one host"):
+        await host.open("acme", "rob")
+    await host.open("acme", "ann")
+    await host.open("rival", "eve")
+    await streams[0].close()
+    await host.open("acme", "rob")
+
+
+async def test_one_tenant_does_not_take_a_hosts_streams() -> None:
+    host = Sockets()
+    for number in range(TENANT_STREAMS_MAX):
+        await host.open("acme", f"user-{number}")
+    with pytest.raises(TooMany, match="128 logs and consoles of tenant acme are open there"):
+        await host.open("acme", "one-more")
+    await host.open("rival", "eve")
+    await host.open("rival", "user-0")
+
+
+async def test_a_stream_that_was_not_opened_does_not_count() -> None:
+    """Nor those of a socket that has ended."""
+    host = Sockets()
+
+    async def broken(_: bytes) -> None:
+        await asyncio.sleep(0)
+        raise Unavailable("gone")
+
+    await host.open("acme", "rob")
+    host.relay.join("h1", Mux(broken, dialled=False))
+    tried = (host.open("acme", "rob") for _ in range(USER_STREAMS_MAX - 1))
+    assert {type(one) for one in await asyncio.gather(*tried, return_exceptions=True)} == {Unavailable}
+    again = Mux(host._send, dialled=False)
+    host.relay.join("h1", again)
+    for _ in range(USER_STREAMS_MAX - 1):
+        await host.open("acme", "rob")
+    host.relay.leave("h1", again)
+    with pytest.raises(Unavailable, match="host h1 is not connected"):
+        await host.open("acme", "rob")
+    host.relay.join("h1", host.mux)
+    for _ in range(USER_STREAMS_MAX):
+        await host.open("acme", "rob")
+
+
+async def test_too_many_logs_are_429(s: Served) -> None:
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        while await stream.read():
+            pass
+
+    async with dialled(s, pair, "h1", accept):
+        held = [
+            await s.world.api.state.relay.open("h1", {"verb": "log"}, reader=Reader("acme", "admin"))
+            for _ in range(USER_STREAMS_MAX)
+        ]
+        reply = await s.world.call("GET", f"{BASE}/namespaces/acme--lab/instances/vm/log")
+        assert (reply.code, reply.headers["retry-after"], reply.json["reason"]) == (429, "5", "TooManyRequests")
+        assert "close one" in reply.json["message"]
+        for stream in held:
+            await stream.close()

@@ -16,12 +16,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bessemer.api.access import intent_names
 from bessemer.api.errors import not_found
 from bessemer.api.query import flag, number
+from bessemer.api.relay import Reader
 from bessemer.api.resources import load
 from bessemer.api.state import Call, first_of
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key
+from bessemer.kinds.tenancy.project import tenant_of
 
 FIRST_SECONDS = 1.0
 """How long a host may take to refuse a log, before the answer begins."""
@@ -94,7 +96,8 @@ async def _claim(call: Call, replica: int) -> Stored:
 
 
 async def _open(call: Call, claim: Stored, *, request: dict[str, Any]) -> Stream:
-    return await call.state.relay.open(claim.host, {"claim": claim.uid, **request})
+    reader = Reader(tenant_of(claim.key.namespace), call.who.name)
+    return await call.state.relay.open(claim.host, {"claim": claim.uid, **request}, reader=reader)
 
 
 async def _text(call: Call, stream: Stream, *, reading: asyncio.Future[bytes]) -> AsyncIterator[bytes]:
