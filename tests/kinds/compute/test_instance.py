@@ -10,6 +10,7 @@ from bessemer.drivers.qemu.fake import Fault
 from bessemer.kinds.compute.instance.control import PHASES
 from bessemer.kinds.compute.instance.host import BOOTS
 from bessemer.kinds.compute.instance.spec import Instance, InstanceSpec, validate
+from bessemer.kinds.context import Progress
 from bessemer.metering import derive
 from tests.kinds.five import (
     Case,
@@ -19,6 +20,7 @@ from tests.kinds.five import (
     check_deletes_cleanly,
     check_is_denied_to_another_tenant,
 )
+from tests.kinds.host_bench import DIGEST
 from tests.kinds.world import World, check_intervals
 from tests.metering.ledgers import PLAN
 
@@ -86,6 +88,17 @@ async def test_a_flavor_below_the_images_need_is_refused() -> None:
         await world.create("Instance", "vm", {**SPEC, "flavor": "tiny"})
         said = await world.until_reason("Instance", "vm", "FlavorTooSmall")
         assert "128Mi" in said["message"]
+
+
+async def test_an_image_whose_content_was_lost_is_waited_for() -> None:
+    async with World() as world:
+        world.importer.lost.add(DIGEST)
+        world.importer.steps = [Progress()] * 100_000
+        await world.until_reason("Image", "micro", "Importing", namespace="")
+        await world.create("Instance", "vm", SPEC)
+        await world.until_reason("Instance", "vm", "ImageNotReady")
+        world.importer.steps.clear()
+        await world.until_ready("Instance", "vm", seconds=20)
 
 
 async def test_without_a_place_it_says_why_and_what_would_help() -> None:

@@ -125,7 +125,7 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     image = await workload.read(ctx, Image, name=instance.spec.image)
     if image is None:
         return _missing(instance, "ImageNotFound", message=f"there is no Image {instance.spec.image}")
-    if not image.status.digest:
+    if image.status.phase != "Ready":
         message = f"Image {instance.spec.image} is not imported yet"
         return Wait(reason="ImageNotReady", message=message, status=_pending(instance, message), again=5.0)
     if parse_bytes(flavor.spec.memory) < parse_bytes(image.spec.min_memory):
@@ -253,6 +253,6 @@ def _missing(instance: Instance, reason: str, *, message: str) -> Outcome:
 
 def _unschedulable(instance: Instance, refusal: Refusal) -> Outcome:
     message = str(refusal)
-    update = {"reasons": workload.shown(refusal), "remedy": refusal.cheapest}
+    update = {"reasons": workload.shown(refusal.reasons), "remedy": refusal.cheapest}
     status = _pending(instance, message).model_copy(update=update)
     return Wait(reason="Unschedulable", message=message, status=status, again=10.0, remedy=refusal.cheapest)
