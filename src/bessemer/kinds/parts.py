@@ -1,15 +1,25 @@
-"""Who is made of what: workloads by the flavor, image or model that they name, so that a part's change finds them.
+"""Who is made of what: workloads by the flavor, image or model that they name, projects by their tenant, tenants by
+their price plan, so that a part's change finds them.
 
-It is filled by the workloads' own reconciles, before they read a part, and lost with the process: whoever drives a kind
-looks at all of it when it begins, so the index is complete when it matters. It only shortens waits; what it forgot
-would be seen on the next timer. It is no cache: nothing of a part stands here but its name.
+It is filled by their own reconciles, before they read a part, and lost with the process: whoever drives a kind looks at
+all of it when it begins, so the index is complete when it matters. It only shortens waits; what it forgot would be seen
+on the next timer, and who must know that nobody is left asks the store. It is no cache: nothing of a part stands here
+but its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Key
+
+
+class Lists(Protocol):
+    """What `made_of` needs of ``ports.Objects``."""
+
+    async def list(self, scope: Scope) -> Page: ...
 
 
 class Parts:
@@ -41,6 +51,21 @@ class Parts:
     def concerned(self, part: Key, *, waiting: bool) -> Sequence[Key]:
         """Those that name the part, or of those the ones that wait."""
         return sorted((self._waiting if waiting else self._named).get(part, ()))
+
+
+async def made_of(
+    objects: Lists, parts: Parts, *, part: Key, kind: str, still: Callable[[Stored], bool]
+) -> Sequence[Stored]:
+    """Objects of ``kind`` that are ``still`` made of the part: of those that the index knows, else of all there are.
+
+    So whoever waits for the last of them asks for a few by name, and all are read once, to be sure that none is left.
+    """
+    known = frozenset(key.name for key in parts.concerned(part, waiting=False) if key.kind == kind)
+    for scope in (Scope(kind=kind, names=known), Scope(kind=kind)):
+        found = [stored for stored in (await objects.list(scope)).items if still(stored)]
+        if found:
+            return found
+    return ()
 
 
 def _remove(index: dict[Key, set[Key]], part: Key, *, workload: Key) -> None:

@@ -13,10 +13,11 @@ from typing import Literal
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.ports import Scope
+from bessemer.core.ports import Stored
 from bessemer.core.resource import ALL, READ, Column, Done, Kind, Outcome, Resource, Status, Wait
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, duplicates, unchangeable
+from bessemer.kinds.parts import made_of
 from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.metering.plan import Plan, Rates
 
@@ -55,9 +56,11 @@ async def reconcile(ctx: Context, plan: PricePlan) -> Outcome:
 
 async def finalize(ctx: Context, plan: PricePlan) -> Outcome:
     """Wait until no tenant is billed by it."""
-    page = await ctx.objects.list(Scope(kind="Tenant"))
-    tenants = [Tenant.load(stored.body) for stored in page.items]
-    users = sum(tenant.spec.price_plan == plan.metadata.name for tenant in tenants)
+
+    def billed(tenant: Stored) -> bool:
+        return Tenant.load(tenant.body).spec.price_plan == plan.metadata.name
+
+    users = len(await made_of(ctx.objects, ctx.parts, part=plan.key, kind="Tenant", still=billed))
     if not users:
         return Done()
     # Each of them reads it: who the others are, is not theirs to know.

@@ -62,12 +62,15 @@ def validate(new: Project, old: Project | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, project: Project) -> Outcome:
     """See that the tenant exists, and let the quota hold."""
+    tenant = Key("Tenant", "", project.tenant)
+    ctx.parts.note(project.key, (tenant,), waits=True)
     try:
-        await ctx.objects.get(Key("Tenant", "", project.tenant))
+        await ctx.objects.get(tenant)
     except NotFound:
         message = f"there is no Tenant {project.tenant}"
         status = project.status.model_copy(update={"phase": "Pending", "message": message})
         return Wait(reason="TenantNotFound", message=message, status=status, remedy=f"create Tenant {project.tenant}")
+    ctx.parts.note(project.key, (tenant,), waits=False)
     meta = project.metadata
     over = await bound(ctx, f"project/{meta.name}", quota=project.spec.quota, revision=meta.resource_version)
     status = project.status.model_copy(update={"phase": "Active", "message": over})
@@ -83,6 +86,7 @@ async def finalize(ctx: Context, project: Project) -> Outcome:
         return Wait(reason="NotEmpty", message=message, status=status, again=5.0, remedy="delete what is left in it")
     meta = project.metadata
     await ctx.capacity.set_quota(f"project/{meta.name}", Quota(), revision=meta.resource_version)
+    ctx.parts.forget(project.key)
     return Done(status=project.status.model_copy(update={"phase": "Terminating", "message": ""}))
 
 
@@ -105,10 +109,8 @@ async def what_is_left(ctx: Context, namespace: str) -> Sequence[str]:
 async def wake_by_tenant(ctx: Context, change: Change) -> AsyncIterator[Key]:
     """A tenant that comes frees the projects that wait for it."""
     if change.type == "ADDED":
-        page = await ctx.objects.list(Scope(kind="Project"))
-        for stored in page.items:
-            if tenant_of(stored.key.name) == change.key.name:
-                yield stored.key
+        for key in ctx.parts.concerned(change.key, waiting=True):
+            yield key
 
 
 KIND: Kind[Context, Project] = Kind(

@@ -15,10 +15,11 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.ports import Scope
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Key, Kind, Outcome, Resource, Status, Wait
 from bessemer.core.values import Quota, Toleration
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems, taint_problems
+from bessemer.kinds.parts import made_of
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
 
 SEPARATOR = "--"
@@ -89,6 +90,7 @@ def validate(new: Tenant, old: Tenant | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
     """Give it a colour once, and let the quota hold."""
+    ctx.parts.note(tenant.key, (Key("PricePlan", "", tenant.spec.price_plan),), waits=False)
     colour = tenant.status.colour
     if not colour:
         page = await ctx.objects.list(Scope(kind="Tenant"))
@@ -123,13 +125,16 @@ def colour_for(name: str, tenants: Sequence[Tenant]) -> int:
 async def finalize(ctx: Context, tenant: Tenant) -> Outcome:
     """Wait for its projects to go, then forget its quota."""
     name = tenant.metadata.name
-    page = await ctx.objects.list(Scope(kind="Project"))
-    left = [stored.key.name for stored in page.items if tenant_of(stored.key.name) == name]
-    if left:
-        message = f"waits for {len(left)} project{'s'[: len(left) > 1]} to be deleted: {', '.join(left[:5])}"
+    projects = await made_of(
+        ctx.objects, ctx.parts, part=tenant.key, kind="Project", still=lambda stored: tenant_of(stored.key.name) == name
+    )
+    if projects:
+        names = ", ".join(stored.key.name for stored in projects[:5])
+        message = f"waits for {len(projects)} project{'s'[: len(projects) > 1]} to be deleted: {names}"
         status = tenant.status.model_copy(update={"phase": "Terminating", "message": message})
         return Wait(reason="ProjectsRemain", message=message, status=status, remedy="delete the projects")
     await ctx.capacity.set_quota(f"tenant/{name}", Quota(), revision=tenant.metadata.resource_version)
+    ctx.parts.forget(tenant.key)
     return Done(status=tenant.status.model_copy(update={"phase": "Terminating", "message": ""}))
 
 
