@@ -151,17 +151,6 @@ class Allocation(ApiModel):
     memory_bytes: int = Field(description="Memory.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Where a request goes: one host, the devices there, and cores and memory per NUMA node."""
-
-    host: str
-    devices: tuple[str, ...]
-    allocations: tuple[Allocation, ...]
-    fake: bool = False
-    score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-
-
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why ``hosts`` hosts were set aside. ``code`` is CamelCase, ``text`` a phrase: "short of 2 cores"."""
@@ -169,6 +158,23 @@ class Reason:
     code: str
     hosts: int
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where a request goes: one host, the devices there, and cores and memory per NUMA node.
+
+    ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
+    small is good); ``reasons`` say why the others were set aside.
+    """
+
+    host: str
+    devices: tuple[str, ...]
+    allocations: tuple[Allocation, ...]
+    fake: bool = False
+    score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    fitting: int = 0
+    reasons: tuple[Reason, ...] = ()
 
 
 class ReasonView(ApiModel):
@@ -203,6 +209,16 @@ class WorkloadRef(ApiModel):
     replica: int = Field(0, description="Which of its replicas, from 0.")
 
 
+class Placement(ApiModel):
+    """Why a claim is where it is, as it was when its host was chosen."""
+
+    fitting: int = Field(0, description="How many hosts had room.")
+    score: dict[str, float] = Field(
+        default_factory=dict, description="What chose between them, in the order in which it was looked at; least wins."
+    )
+    reasons: list[ReasonView] = Field(default_factory=list, description="Why the other hosts were set aside.")
+
+
 class ClaimSpec(ApiModel):
     """What one replica takes of one host, and the intent of the host side (JSON that only the workload's kind
     reads)."""
@@ -215,6 +231,7 @@ class ClaimSpec(ApiModel):
     allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
     flavor: str = Field("", description="The flavor by which it was placed.")
     fake: bool = Field(False, description="Whether the host is fake; so is the bill.")
+    placement: Placement = Field(default_factory=Placement, description="Why that host.")
     intent: dict[str, Any] = Field(
         default_factory=dict, description="What the host is asked for; only the workload's kind reads it."
     )

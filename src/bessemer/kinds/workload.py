@@ -17,7 +17,7 @@ from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Change, Key, Resource
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ClaimSpec, Decision, ReasonView, Refusal, Request, Toleration, WorkloadRef
+from bessemer.core.values import ClaimSpec, Decision, Placement, Reason, ReasonView, Request, Toleration, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
@@ -92,6 +92,7 @@ async def take(
         allocations=list(decision.allocations),
         flavor=flavor.metadata.name,
         fake=decision.fake,
+        placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(intent),
     )
     metadata = {
@@ -193,9 +194,9 @@ async def parted(ctx: Context, *parts: Key) -> str:
     )
 
 
-def shown(refusal: Refusal) -> list[ReasonView]:
-    """A refusal's reasons, as a status carries them."""
-    return [ReasonView(code=r.code, hosts=r.hosts, text=r.text) for r in refusal.reasons]
+def shown(reasons: Sequence[Reason]) -> list[ReasonView]:
+    """Why hosts were set aside, as an object carries it."""
+    return [ReasonView(code=r.code, hosts=r.hosts, text=r.text) for r in reasons]
 
 
 # --- wakes ------------------------------------------------------------------------------------------------------

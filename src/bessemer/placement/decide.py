@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
@@ -15,6 +17,8 @@ def decide(fleet: FleetArrays, request: Request) -> Decision | Refusal:
     sight = Sight.of(fleet, request)
     placed = place(sight)
     if placed is not None:
-        return placed
+        reasons = sift(sight)
+        fitting = int(fleet.present[: sight.size].sum()) - sum(reason.hosts for reason in reasons)
+        return replace(placed, fitting=fitting, reasons=reasons)
     change = cheapest(sight)
     return Refusal(reasons=sift(sight), cheapest=change.text if change is not None else "")

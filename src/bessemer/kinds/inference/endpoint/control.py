@@ -125,7 +125,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
     for number in missing[:GROUP]:
         decision = ctx.fleet.decide(request)
         if isinstance(decision, Refusal):
-            reasons = tuple(workload.shown(decision))
+            reasons = tuple(workload.shown(decision.reasons))
             return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
         try:
             await workload.take(ctx, endpoint, decision=decision, flavor=flavor, intent=intent, replica=number)
