@@ -1,0 +1,247 @@
+"""Every route, asked with what its own description allows and with what it forbids: as the administrator, as a tenant,
+as a stranger. Never our fault (5xx), always a Status, in bounded memory, and what was stored can be shown.
+
+schemathesis writes the requests of the routes in the OpenAPI document; the others are in the table of routes alone, and
+get any JSON.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+from bessemer.api.ca import Peer
+from bessemer.api.openapi import document
+from bessemer.api.routes import ROUTES, Rule
+from bessemer.api.shown import Resources
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import API_VERSION, VERSION
+from bessemer.kinds import KINDS
+from tests.api.test_hostile import JSON_VALUES
+from tests.api.world import ADMIN, GATEWAY, Reply, World
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+ANSWER_BYTES_MAX = 1 << 20
+GROWTH_BYTES_MAX = 192 << 20
+LAB, THERE = "acme--lab", "there"
+NAMES = {"namespaces": LAB, "projects": LAB, "tenants": "acme", "users": "mia"}
+SPECS: Mapping[str, dict[str, Any]] = {
+    "Instance": {"flavor": "f", "image": "i"},
+    "Endpoint": {"flavor": "f", "model": "m"},
+    "Model": {"source": {"wheel": {"package": "m", "version": "1", "member": "m.gguf"}}, "sha256": "ab" * 32},
+    "Flavor": {"cpus": 1, "memory": "1Gi"},
+}
+MADE_ELSEWHERE = {"Claim", "Event", "Session", "Tenant", "Project", "User"}
+AGENT = Peer("system:agent:there", ("system:agents",), "a" * 64)
+
+Described = Mapping[tuple[str, str], Any]
+
+
+@pytest.fixture(scope="module")
+def described() -> Described:
+    """schemathesis' view of each operation, by (method, path)."""
+    found = {}
+    for shown in Resources(KINDS).groups().values():
+        for result in schemathesis.openapi.from_dict(document(shown, "test")).get_all_operations():
+            operation = result.ok()
+            found[operation.method, operation.path] = operation
+    return found
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """The process does not grow while it is asked; on Linux its peak is told in KiB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < GROWTH_BYTES_MAX
+
+
+@pytest.fixture
+async def tenant(w: World) -> str:
+    """The bearer of a tenant's administrator, in a world with an object of each kind."""
+    for kind in KINDS:
+        if kind.name not in MADE_ELSEWHERE:
+            metadata = {"name": THERE, **({"namespace": LAB} if kind.namespaced else {})}
+            spec = SPECS.get(kind.name, {})
+            body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": spec}
+            await w.store.objects.create(body, CONTROLLER)
+    return await w.login("ann")
+
+
+def operations(mode: GenerationMode) -> list[tuple[str, str]]:
+    """(method, path) of all that is described; of what takes neither query nor body nothing can be wrong."""
+    found = []
+    for shown in Resources(KINDS).groups().values():
+        for path, methods in document(shown, "test")["paths"].items():
+            for method, said in methods.items():
+                loose = method != "parameters" and (said["parameters"] or "requestBody" in said)
+                if method != "parameters" and (loose or mode is GenerationMode.POSITIVE):
+                    found.append((method, path))
+    return found
+
+
+def examples(count: int) -> settings:
+    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
+    return settings(max_examples=count, deadline=None, suppress_health_check=[*quiet, HealthCheck.data_too_large])
+
+
+def check(reply: Reply, asked: str) -> None:
+    """An answer that is ours: it says what is wrong, or shows what was asked for."""
+    assert len(reply.body) < ANSWER_BYTES_MAX, asked
+    if reply.code < 400:
+        return
+    said = reply.json
+    assert (said["kind"], said["status"], said["code"]) == ("Status", "Failure", reply.code), asked
+    assert said["reason"], asked
+    assert said["message"], asked
+    if reply.code >= 500:
+        # Two that are no fault: a revision that is still to come, in Kubernetes' words, and what has no place yet.
+        causes = [cause["reason"] for cause in said["details"].get("causes", ())]
+        assert (reply.code, causes) in ((504, ["ResourceVersionTooLarge"]), (503, [])), (asked, reply.body)
+        assert "retry-after" in reply.headers, asked
+
+
+async def ask(w: World, case: Any, place: str, *, body: Any, token: str) -> None:
+    query = urlencode({name: str(value) for name, value in (case.query or {}).items()}, errors="replace")
+    path = f"{place}?{query}"
+    if "watch=" in query:
+        async with w.watch(path, token=token) as events:
+            pass
+        assert events.code < 500 or events.code == 504, path
+        return
+    raw = b"" if body is schemathesis.core.NOT_SET else as_bytes(body)
+    check(
+        await w.call(case.method, path, raw, token=token, media=case.media_type or ""), f"{case.method} {path} {raw!r}"
+    )
+
+
+def as_bytes(body: Any) -> bytes:
+    """JSON, where there is JSON for it."""
+    try:
+        return body if isinstance(body, bytes) else orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return repr(body).encode(errors="replace")
+
+
+async def settled(w: World, case: Any, place: str) -> Any:
+    """What the schema allows as an object of that name: else each would be refused for its name alone."""
+    if not isinstance(case.body, dict) or case.method == "PATCH":
+        return case.body
+    name = "acme--made" if place.endswith("/projects") else "made"
+    metadata = {"name": name}
+    if case.method == "PUT":
+        kept = (await w.call("GET", place)).json["metadata"]
+        metadata = {"name": kept["name"], "resourceVersion": kept["resourceVersion"]}
+    return {"metadata": metadata, "spec": case.body.get("spec", {})}
+
+
+async def everybody_asks(w: World, operation: Any, data: st.DataObject, *, mode: GenerationMode, tenant: str) -> None:
+    """One request by a tenant and by the administrator; then what is there is shown."""
+    case = data.draw(operation.as_strategy(generation_mode=mode))
+    collection = operation.path.removesuffix("/{name}").format(namespace=LAB)
+    place, body = unquote(case.formatted_path), case.body
+    if mode is GenerationMode.POSITIVE:
+        plural = collection.rpartition("/")[2]
+        place = operation.path.format(namespace=LAB, name=NAMES.get(plural, THERE))
+        body = await settled(w, case, place)
+    for token in (tenant, ""):
+        await ask(w, case, place, body=body, token=token)
+    for token in (tenant, ""):
+        for accept in (TABLE, "application/json"):
+            check(await w.call("GET", collection, token=token, headers={"accept": accept}), collection)
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize(("method", "path"), operations(GenerationMode.POSITIVE))
+@examples(2)
+@given(data=st.data())
+async def test_what_the_description_allows(
+    w: World, tenant: str, described: Described, method: str, path: str, data: st.DataObject
+) -> None:
+    await everybody_asks(w, described[method, path], data, mode=GenerationMode.POSITIVE, tenant=tenant)
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize(("method", "path"), operations(GenerationMode.NEGATIVE))
+@examples(2)
+@given(data=st.data())
+async def test_what_the_description_forbids(
+    w: World, tenant: str, described: Described, method: str, path: str, data: st.DataObject
+) -> None:
+    await everybody_asks(w, described[method, path], data, mode=GenerationMode.NEGATIVE, tenant=tenant)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(("method", "path"), operations(GenerationMode.NEGATIVE))
+@examples(100)
+@given(data=st.data())
+async def test_what_is_described_at_length(
+    w: World, tenant: str, described: Described, mode: GenerationMode, method: str, path: str, data: st.DataObject
+) -> None:
+    await everybody_asks(w, described[method, path], data, mode=mode, tenant=tenant)
+
+
+# --- what stands in the table of routes alone ---------------------------------------------------------------------
+
+
+UNDESCRIBED = [rule for rule in ROUTES if rule.method != "WS" and "{plural}" not in rule.path]
+QUERIES = st.dictionaries(
+    st.sampled_from(["from", "to", "replica", "follow", "hash", "x"]),
+    st.one_of(st.integers().map(str), st.text(max_size=8), st.sampled_from(["true", "1", "now"])),
+    max_size=3,
+)
+BODIES = st.one_of(
+    JSON_VALUES.map(orjson.dumps),
+    st.binary(max_size=64),
+    st.dictionaries(
+        st.sampled_from(["user", "password", "link", "purpose", "csr", "token", "signature", "records", "spoolUid"]),
+        JSON_VALUES,
+    ).map(orjson.dumps),
+)
+NAMED = st.sampled_from([THERE, "none", "\x00", "\u202e", "a" * 300])
+
+
+def name_of(rule: Rule) -> str:
+    return f"{rule.method} {rule.path}"
+
+
+async def anybody_asks(w: World, rule: Rule, data: st.DataObject, *, tenant: str) -> None:
+    name = data.draw(NAMED)
+    parts = {"name": NAMES.get(rule.plural, name) if name == THERE else name, "namespace": LAB, "group": "bessemer.dev"}
+    path = rule.path.format(**parts, version=VERSION, digest="sha256:" + "0" * 64)
+    body, media = data.draw(BODIES), data.draw(st.sampled_from(["application/json", "application/yaml", "text/x", ""]))
+    asked = f"{path}?{urlencode(data.draw(QUERIES), errors='replace')}"
+    for peer, token in ((None, ""), (ADMIN, ""), (None, tenant), (GATEWAY, ""), (AGENT, "")):
+        reply = await w.call(rule.method, asked, body, peer=peer, token=token, media=media)
+        check(reply, f"{rule.method} {asked} {body!r} by {peer}")
+        tenant = tenant if reply.code != 200 or rule.method != "DELETE" else await w.login("ann")
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("rule", UNDESCRIBED, ids=name_of)
+@examples(6)
+@given(data=st.data())
+async def test_what_is_not_described(w: World, tenant: str, rule: Rule, data: st.DataObject) -> None:
+    await anybody_asks(w, rule, data, tenant=tenant)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("rule", UNDESCRIBED, ids=name_of)
+@examples(300)
+@given(data=st.data())
+async def test_what_is_not_described_at_length(w: World, tenant: str, rule: Rule, data: st.DataObject) -> None:
+    await anybody_asks(w, rule, data, tenant=tenant)
