@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 from cryptography import x509
@@ -57,6 +60,21 @@ def test_another_address_to_listen_on_gets_a_certificate_for_it(paths: Paths) ->
     identities.prepare(paths, Settings(listen="192.0.2.7"))
     assert "192.0.2.7" in names(server)
     assert paths.certificate(identities.ADMIN)[0].read_bytes() == admin, "what was good stays"
+
+
+def test_who_listens_everywhere_has_a_certificate_for_each_address(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(address: str) -> SimpleNamespace:
+        return SimpleNamespace(address=address, family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+    link = SimpleNamespace(address="52:54:00:12:34:56", family=socket.AF_PACKET)
+    cards = {"lo": [on("127.0.0.1"), on("::1")], "eth0": [link, on("192.0.2.7"), on("2001:db8::7"), on("fe80::1%eth0")]}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: cards)
+    identities.prepare(paths, Settings(listen="0.0.0.0"))
+    for identity in (identities.SERVER, identities.GATEWAY):
+        found = names(paths.certificate(identity)[0])
+        assert {"localhost", "127.0.0.1", "::1", "192.0.2.7", "2001:db8::7"} == found - {socket.gethostname()}
 
 
 def test_one_that_ends_soon_is_made_anew_and_so_is_one_that_is_none(

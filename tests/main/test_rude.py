@@ -18,18 +18,19 @@ import pytest
 
 from bessemer.agent.listener import _bound
 from bessemer.cli.outcome import refused
+from bessemer.cli.verbs import DemoOptions, UpOptions
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import DriverError, Invalid
+from bessemer.core.errors import Conflict, DriverError, Invalid
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main import identities
-from bessemer.main.demo import _room
+from bessemer.main.demo import demo
 from bessemer.main.down import stop_all
 from bessemer.main.parts import CONTROL, ORDER, command
 from bessemer.main.process import unless
 from bessemer.main.settings import Paths, Settings, state_directory
 from bessemer.main.supervisor import last_words
-from bessemer.main.up import LOCK, UP
+from bessemer.main.up import LOCK, UP, has_room, held, up
 from bessemer.store import open_store
 
 # --- interruptions ----------------------------------------------------------------------------------------------
@@ -201,11 +202,29 @@ def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
         open_store(tmp_path / "store.db", clock=FakeClock(), kinds={}, seal_key=bytes(32))
 
 
-def test_a_disk_without_room_is_said_before_the_road(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_is_said_before_anything_starts(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     paths.state.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
-    with pytest.raises(DriverError, match=r"has 1 B left, and the demo needs 512 MiB"):
-        _room(paths)
+    with pytest.raises(DriverError, match=r"has 1 B left, and the demo needs 512 MiB: make room there"):
+        has_room(paths, 512 << 20, what="the demo")
+    with pytest.raises(DriverError, match=r"a new installation needs 64 MiB: make room there, or .* --state"):
+        up(UpOptions(state=paths.state))
+    assert not paths.settings.exists()
+
+
+def test_a_second_demo_leaves_the_first_alone(paths: Paths) -> None:
+    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down --state .*` stops it"):
+        demo(DemoOptions(state=paths.state, fake_hosts=0, stay=False))
+
+
+def test_a_demo_without_qemu_says_at_once_what_to_install(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert demo(DemoOptions(state=paths.state, fake_hosts=0, stay=False)) == 1
+    assert "no qemu-system-x86_64 (apt-get install qemu-system-x86" in capsys.readouterr().out
+    assert not paths.logs.exists()
 
 
 def test_what_the_machine_refuses_is_a_line_with_the_file() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.errors import Invalid
-from bessemer.main.settings import Paths, Settings, free, load, save, state_directory, with_ports
+from bessemer.main.settings import Paths, Settings, free, load, save, state_directory, with_kept_ports, with_ports
 
 
 @pytest.fixture
@@ -121,3 +121,11 @@ def test_at_the_first_start_a_taken_port_is_passed_over(taken: socket.socket) ->
     found = with_ports(Settings(api_port=port, portal_port=0, gateway_port=0), find_free=True)
     assert found.api_port != port
     assert free("127.0.0.1", found.api_port)
+
+
+def test_a_port_of_0_is_what_it_was_before(tmp_path: Path) -> None:
+    paths, given = Paths(tmp_path), Settings(api_port=0, portal_port=0, gateway_port=5)
+    assert with_kept_ports(paths, given) == given
+    save(paths, Settings(api_port=1, portal_port=2, gateway_port=3))
+    kept = with_kept_ports(paths, given)
+    assert (kept.api_port, kept.portal_port, kept.gateway_port) == (1, 2, 5)

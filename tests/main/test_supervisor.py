@@ -10,6 +10,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError
 from bessemer.drivers.process.fake import FakeParts
 from bessemer.drivers.process.protocol import Command, Part
+from bessemer.main.part import main as part
 from bessemer.main.parts import AGENT, CONTROL, ORDER, command
 from bessemer.main.settings import Paths
 from bessemer.main.supervisor import Supervisor
@@ -135,3 +136,19 @@ async def test_stops_the_last_first_and_forgets_them(parts: Parts, supervisor: S
     assert parts.stopped == [command(PATHS, name).name for name in reversed(ORDER)]
     assert list(await supervisor.check()) == []
     assert supervisor.failures(AGENT) == 0
+
+
+def test_a_part_reads_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that was chosen where the shell says 0 would be chosen anew by each part."""
+    monkeypatch.setenv("BESSEMER_API_PORT", "0")
+    monkeypatch.setenv("BESSEMER_TEST_OTHER", "kept")
+    env = command(Paths(tmp_path), CONTROL).env
+    assert env is not None
+    assert "BESSEMER_API_PORT" not in env
+    assert env["BESSEMER_TEST_OTHER"] == "kept"
+
+
+@pytest.mark.parametrize("words", [[], ["--state"], ["server", "--parts", "api", "--state", "/x"], ["agent", "/x"]])
+def test_only_parts_of_up_are_started_as_parts(words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="use `bessemer server`"):
+        part(words)

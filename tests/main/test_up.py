@@ -22,7 +22,7 @@ def paths(state_dir: Path) -> Paths:
 
 
 def test_one_supervisor_holds_a_directory_at_a_time(paths: Paths) -> None:
-    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down` stops it"), held(paths):
+    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down --state .*` stops it"), held(paths):
         raise AssertionError("two hold it")
     with held(paths):
         assert (paths.state / LOCK).read_text().split() == [str(os.getpid())]
@@ -30,7 +30,7 @@ def test_one_supervisor_holds_a_directory_at_a_time(paths: Paths) -> None:
 
 @pytest.mark.parametrize("detach", [False, True])
 def test_up_where_it_is_up_says_what_stops_it(paths: Paths, detach: bool) -> None:
-    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down` stops it"):
+    with held(paths), pytest.raises(Conflict, match=r"is up already; `bessemer down --state .*` stops it"):
         up(UpOptions(state=paths.state, detach=detach))
 
 

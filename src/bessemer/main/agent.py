@@ -92,6 +92,7 @@ async def _token(paths: Paths, inspect: Inspect) -> str:
     file = paths.agent / TOKEN_FILE
     if not (file.exists() or joined(paths)):
         _log.info("waits for a join token", file=str(file))
+        paths.agent.mkdir(parents=True, exist_ok=True, mode=0o700)
         await inspect.inventory()
     while not (file.exists() or joined(paths)):  # noqa: ASYNC110 - another process writes it
         await asyncio.sleep(_TOKEN_LOOK_SECONDS)

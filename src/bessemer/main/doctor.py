@@ -57,6 +57,7 @@ async def examine(state: Path) -> list[Finding]:
         return [
             _cpu(inventory),
             *_virtualization(inventory),
+            _qemu_img(),
             await _isolation(drivers.processes),
             _engine(),
             *_devices(inventory),
@@ -81,8 +82,21 @@ def _cpu(inventory: Inventory) -> Finding:
     return Finding("processor", "ok", f"{text}, {show_bytes(inventory.memory_bytes)} memory")
 
 
+def lacking() -> list[Finding]:
+    """What guests and engines cannot do without and is not here; looked at without trying anything."""
+    return [finding for finding in (_qemu(), _qemu_img(), _engine()) if finding.verdict == "missing"]
+
+
+def _qemu() -> Finding:
+    return _program("qemu-system-x86_64", "qemu-system-x86", use="guests")
+
+
+def _qemu_img() -> Finding:
+    return _program("qemu-img", "qemu-utils", use="disks of guests")
+
+
 def _virtualization(inventory: Inventory) -> list[Finding]:
-    qemu = _program("qemu-system-x86_64", "qemu-system-x86", use="guests")
+    qemu = _qemu()
     if qemu.verdict == "missing":
         return [qemu, Finding("KVM", "missing", "not tried without QEMU")]
     if inventory.virtualization == "kvm":

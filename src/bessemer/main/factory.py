@@ -19,6 +19,7 @@ import yaml
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, BessemerError, DriverError, NotFound, Unavailable
 from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.units import show_bytes
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main import identities
 from bessemer.main.parts import AGENT, CONTROL, FAKE, GATEWAY, command
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 READY_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
 _DEATHS_MAX = 3
+_FULL_BYTES = 1 << 20
 
 
 class Factory:
@@ -104,10 +106,15 @@ class Factory:
         deadline = self.clock.monotonic() + READY_SECONDS
         while not await _answers(transport):
             if self.supervisor.failures(part) >= _DEATHS_MAX:
-                raise DriverError("PartDied", f"{what} does not stay up{last_words(log)}")
+                raise DriverError("PartDied", f"{what} does not stay up{self._full() or last_words(log)}")
             if self.clock.monotonic() > deadline:
                 raise DriverError("PartSilent", f"{what} does not answer{last_words(log)}")
             await self.clock.sleep(0.05)
+
+    def _full(self) -> str:
+        """Why a part has no last words: nothing can be written."""
+        free = shutil.disk_usage(self.paths.state).free
+        return f": {self.paths.state} has {show_bytes(free)} left; make room there" if free < _FULL_BYTES else ""
 
     async def _gateway_answers(self) -> None:
         from bessemer.client import HttpTransport, tls_context

@@ -7,6 +7,7 @@ is made anew.
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import secrets
 import socket
@@ -26,6 +27,7 @@ from bessemer.main.settings import Paths, Settings
 
 ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
 SEAL_KEY, GATEWAY_KEY, LOCK = "seal.key", "gateway.key", "lock"
+_EVERYWHERE = ("0.0.0.0", "::")
 _BACK = "bring it back from a copy, or move the whole state directory away to begin anew"
 _YEAR_SECONDS = 365 * 86_400.0
 _RENEW_BEFORE = timedelta(days=30)
@@ -70,9 +72,18 @@ def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
 def server_names(settings: Settings) -> tuple[str, ...]:
     """The names and addresses that our listeners answer to."""
     found = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
-    if settings.listen not in ("0.0.0.0", "::", *found):
-        found.append(settings.listen)
+    found += _addresses() if settings.listen in _EVERYWHERE else [settings.listen]
     return tuple(dict.fromkeys(found))
+
+
+def _addresses() -> list[str]:
+    """This machine's addresses in order, without those of loopback and of one link alone."""
+    import psutil  # for those alone who listen everywhere
+
+    families = (socket.AF_INET, socket.AF_INET6)
+    told = {a.address.partition("%")[0] for on in psutil.net_if_addrs().values() for a in on if a.family in families}
+    found = sorted(map(ipaddress.ip_address, told), key=lambda address: (address.version, address))
+    return [str(address) for address in found if not (address.is_loopback or address.is_link_local)]
 
 
 def authority_of(paths: Paths) -> CertificateAuthority:
@@ -125,7 +136,7 @@ def write_kubeconfig(paths: Paths, settings: Settings) -> None:
 
 
 def _reachable(settings: Settings) -> str:
-    return "127.0.0.1" if settings.listen in ("0.0.0.0", "::") else settings.listen
+    return "127.0.0.1" if settings.listen in _EVERYWHERE else settings.listen
 
 
 def urls(settings: Settings) -> dict[str, str]:

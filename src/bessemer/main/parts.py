@@ -24,15 +24,20 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 def command(paths: Paths, name: str) -> Command:
     """How a part is started. The marker ends the command line and holds the absolute state directory.
 
-    What the shell's variables say stands in the settings by then, with ports chosen where they say 0: the part reads
-    those alone.
+    What the shell's variables say stands in the settings' file by then, with ports chosen where they say 0: a part
+    reads the file alone.
     """
     tail = (*WORDS[name], "--state", str(paths.state))
-    ours = variables()
     return Command(
         name=name,
         argv=(sys.executable, "-m", "bessemer.main.part", *tail),
         marker=" ".join(tail),
         log_path=paths.logs / f"{name}.log",
-        env={key: value for key, value in os.environ.items() if key not in ours},
+        env=environment(),
     )
+
+
+def environment() -> dict[str, str]:
+    """Ours without what wins over the settings' file."""
+    ours = variables()
+    return {key: value for key, value in os.environ.items() if key not in ours}

@@ -161,10 +161,20 @@ def save(paths: Paths, settings: Settings) -> None:
     temporary.replace(paths.settings)
 
 
+_PORTS = ("api_port", "portal_port", "gateway_port")
+
+
+def with_kept_ports(paths: Paths, settings: Settings) -> Settings:
+    """Those of an earlier start for what is 0: others know them."""
+    kept = _kept(paths.settings) if paths.settings.exists() else {}
+    ports = {name: kept.get(Settings.model_fields[name].alias or name) for name in _PORTS}
+    return settings.model_copy(update={n: p for n, p in ports.items() if p and not getattr(settings, n)})
+
+
 def with_ports(settings: Settings, *, find_free: bool) -> Settings:
     """Choose what is 0; with ``find_free`` also what somebody else listens on. Raises Invalid for a taken port."""
     chosen: dict[str, int] = {}
-    for name in ("api_port", "portal_port", "gateway_port"):
+    for name in _PORTS:
         port: int = getattr(settings, name)
         if port and free(settings.listen, port):
             continue

@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bessemer.cli.verbs import UpOptions
-from bessemer.core.errors import Conflict, DriverError
+from bessemer.core.errors import Conflict, DriverError, Invalid
+from bessemer.core.units import show_bytes
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Command
-from bessemer.main.parts import CONTROL, command
+from bessemer.main.parts import CONTROL, command, environment
 from bessemer.main.process import listen_for_the_end, unless
-from bessemer.main.settings import Paths, Settings, load, save, state_directory, with_ports
+from bessemer.main.settings import Paths, Settings, load, save, state_directory, with_kept_ports, with_ports
 
+ROOM_BYTES = 64 << 20
 LOCK, UP = "up.lock", "up"
 """The file whose lock says who supervises; it holds the supervisor's pid, and this word once everything is up."""
 
@@ -50,13 +54,25 @@ def held(paths: Paths) -> Iterator[Callable[[], None]]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise Conflict(f"{paths.state} is up already; `bessemer down` stops it") from error
+        down = f"bessemer down --state {shlex.quote(str(paths.state))}"
+        raise Conflict(f"{paths.state} is up already; `{down}` stops it") from error
     os.truncate(descriptor, 0)
     _note(descriptor, "")
     try:
         yield lambda: _note(descriptor, UP)
     finally:
         os.close(descriptor)
+
+
+def has_room(paths: Paths, wanted: int, *, what: str) -> None:
+    """Raise DriverError, with what to do, where the disk of a state directory has less than ``wanted`` bytes left."""
+    free = shutil.disk_usage(paths.state).free
+    if free < wanted:
+        raise DriverError(
+            "DiskFull",
+            f"{paths.state} has {show_bytes(free)} left, and {what} needs {show_bytes(wanted)}: make room there, or "
+            "choose another place with --state",
+        )
 
 
 def _note(descriptor: int, word: str) -> None:
@@ -68,6 +84,8 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
     stop = asyncio.Event()
     listen_for_the_end(stop)
     with held(paths) as tell:
+        if not paths.store.exists():
+            has_room(paths, ROOM_BYTES, what="a new installation")
         settings = await chosen(paths, settings)
         save(paths, settings)
         parts = HostParts()
@@ -93,6 +111,7 @@ async def _first(paths: Paths, parts: HostParts) -> None:
     """Start the control plane, which reads its code while we read ours; the factory adopts it."""
     control = command(paths, CONTROL)
     if not await parts.find(control.marker):
+        paths.logs.mkdir(exist_ok=True, mode=0o700)
         await parts.start(control)
 
 
@@ -109,7 +128,7 @@ async def _detached(paths: Paths, settings: Settings) -> int:
     argv = (sys.executable, "-m", "bessemer", *words)
     parts = HostParts()
     log = paths.logs / "up.log"
-    part = await parts.start(Command(name="up", argv=argv, marker=" ".join(words), log_path=log))
+    part = await parts.start(Command(name="up", argv=argv, marker=" ".join(words), log_path=log, env=environment()))
     factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
         await _told(paths, f"{part.pid} {UP}", alive=lambda: parts.alive(part), log=log)
@@ -130,7 +149,12 @@ async def _told(paths: Paths, word: str, *, alive: Callable[[], Awaitable[bool]]
 
 
 async def chosen(paths: Paths, settings: Settings) -> Settings:
-    """The settings with ports: those of the parts that run, else free ones. Raises Invalid for a port that is taken."""
+    """The settings with ports: those of the parts that run, else free ones; 0 is what it was at an earlier start, where
+    nobody has taken that. Raises Invalid for a port that is taken."""
+    kept = with_kept_ports(paths, settings)
     if await HostParts().find(command(paths, CONTROL).marker):
-        return settings
-    return with_ports(settings, find_free=not paths.settings.exists())
+        return kept
+    try:
+        return with_ports(kept, find_free=not paths.settings.exists())
+    except Invalid:
+        return with_ports(settings, find_free=False)

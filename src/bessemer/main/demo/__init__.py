@@ -7,7 +7,6 @@ that equal the engine's, a total that a second implementation gets, too. What an
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -18,14 +17,14 @@ from rich.markup import escape
 from bessemer.cli.outcome import refused
 from bessemer.cli.verbs import DemoOptions
 from bessemer.core.errors import BessemerError, DriverError
-from bessemer.core.units import show_bytes
 from bessemer.main.demo.road import Road
+from bessemer.main.doctor import lacking
 from bessemer.main.down import stop_all
 from bessemer.main.factory import Factory
 from bessemer.main.process import listen_for_the_end, unless
 from bessemer.main.settings import Paths, load, state_directory, with_ports
 from bessemer.main.steps import Steps
-from bessemer.main.up import held
+from bessemer.main.up import has_room, held
 
 DEMO_STATE = Path(".state/demo")
 _ROOM_BYTES = 512 << 20
@@ -40,23 +39,28 @@ def demo(options: DemoOptions) -> int:
 
 
 async def _run(paths: Paths, fake_hosts: int, *, stay: bool) -> int:
-    console = Console(soft_wrap=True)
-    steps = Steps(console)
     stop = asyncio.Event()
     listen_for_the_end(stop)
+    with held(paths):
+        return await _held(paths, fake_hosts, stay=stay, stop=stop)
+
+
+async def _held(paths: Paths, fake_hosts: int, *, stay: bool, stop: asyncio.Event) -> int:
+    console = Console(soft_wrap=True)
+    steps = Steps(console)
     try:
+        _able()
+        has_room(paths, _ROOM_BYTES, what="the demo")
         await stop_all(paths)
-        with held(paths):
-            _room(paths)
-            # Replicas on a fake host that is never started again would wait for it for good: a fleet does not shrink.
-            fleet = max(fake_hosts, load(paths).fake_hosts)
-            settings = with_ports(load(paths, fake_hosts=fleet), find_free=True)
-            ok = await _until_stopped(Road(Factory(paths, settings, steps=steps)), stop)
-            if ok and stay and not stop.is_set():
-                console.print("\nIt stays up. Ctrl-C stops everything.")
-                await stop.wait()
-            elif not ok:
-                steps.say("Interrupted.")
+        # Replicas on a fake host that is never started again would wait for it for good: a fleet does not shrink.
+        fleet = max(fake_hosts, load(paths).fake_hosts)
+        settings = with_ports(load(paths, fake_hosts=fleet), find_free=True)
+        ok = await _until_stopped(Road(Factory(paths, settings, steps=steps)), stop)
+        if ok and stay and not stop.is_set():
+            console.print("\nIt stays up. Ctrl-C stops everything.")
+            await stop.wait()
+        elif not ok:
+            steps.say("Interrupted.")
     except Exception as error:
         console.print("\n[red]The demo failed:[/red]", escape(_words(error, paths)), highlight=False)
         steps.say(f"Its logs are in {paths.logs}; `bessemer doctor` says what this machine lacks.")
@@ -65,6 +69,13 @@ async def _run(paths: Paths, fake_hosts: int, *, stay: bool) -> int:
         with steps.step("Stopping everything"):
             await stop_all(paths)
     return 0 if ok else _INTERRUPTED if stop.is_set() else 1
+
+
+def _able() -> None:
+    """Raise DriverError, with what to install, where this machine lacks what a guest or an engine cannot do without."""
+    missing = [f"{finding.found} ({finding.remedy})" for finding in lacking()]
+    if missing:
+        raise DriverError("Missing", f"this machine lacks what the demo shows: {'; '.join(missing)}")
 
 
 def _words(error: Exception, paths: Paths) -> str:
@@ -77,15 +88,6 @@ def _words(error: Exception, paths: Paths) -> str:
     with (paths.logs / "demo.log").open("a") as log:
         traceback.print_exception(error, file=log)
     return f"{type(error).__name__}: {error}"
-
-
-def _room(paths: Paths) -> None:
-    """Raise DriverError where the disk has no room for an image, a model and their copies on the host."""
-    free = shutil.disk_usage(paths.state).free
-    if free < _ROOM_BYTES:
-        raise DriverError(
-            "DiskFull", f"{paths.state} has {show_bytes(free)} left, and the demo needs {show_bytes(_ROOM_BYTES)}"
-        )
 
 
 async def _until_stopped(road: Road, stop: asyncio.Event) -> bool:

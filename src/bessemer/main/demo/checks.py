@@ -18,9 +18,7 @@ import bessemer
 from bessemer.core.errors import DriverError
 from bessemer.core.tokens import replica_secret
 from bessemer.drivers.llamacpp.protocol import EngineMetrics
-from bessemer.main import identities
-from bessemer.main.hostdrivers import local_drivers
-from bessemer.main.settings import Paths
+from bessemer.main.hostdrivers import LocalDrivers
 
 ORACLE = Path(bessemer.__file__).resolve().parents[2] / "tests" / "oracle" / "invoice.py"
 
@@ -30,9 +28,8 @@ def failed(what: str) -> DriverError:
     return DriverError("DemoFailed", what)
 
 
-async def process_of(paths: Paths, claim: Mapping[str, Any]) -> int:
+async def process_of(drivers: LocalDrivers, claim: Mapping[str, Any]) -> int:
     """The process id in a Claim's status, after asking the machine that it lives and is that claim's."""
-    drivers = local_drivers(paths.agent)
     uid, kind = claim["metadata"]["uid"], claim["spec"]["workload"]["kind"]
     found = await drivers.qemu.find(uid) if kind == "Instance" else await drivers.engine.find(uid)
     told = claim.get("status", {}).get("pid")
@@ -43,11 +40,9 @@ async def process_of(paths: Paths, claim: Mapping[str, Any]) -> int:
     return int(told)
 
 
-async def counters(paths: Paths, claim_uid: str) -> EngineMetrics:
+async def counters(drivers: LocalDrivers, claim_uid: str, *, gateway_key: bytes) -> EngineMetrics:
     """The engine's own counters, asked at its door with the replica's secret."""
-    key = identities.key_of(paths, identities.GATEWAY_KEY)
-    secret = replica_secret(key, claim_uid)
-    return await local_drivers(paths.agent).engine.metrics(claim_uid, secret)
+    return await drivers.engine.metrics(claim_uid, replica_secret(gateway_key, claim_uid))
 
 
 @dataclass(frozen=True, slots=True)

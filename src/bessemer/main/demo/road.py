@@ -20,6 +20,9 @@ from bessemer.main.demo.talk import Talk
 from bessemer.main.factory import Factory
 from bessemer.main.steps import Step
 
+_IMPORT_SECONDS = 3600.0
+"""An import that makes no progress says that it is stuck long before."""
+
 
 class Road:
     """One walk. It holds what later steps need of earlier ones."""
@@ -80,7 +83,7 @@ class Road:
             ("Model", scene.MODEL, "Model: SmolLM2-135M-Instruct, fetched, digest checked"),
         ):
             with self._steps.step(title) as step:
-                body = await self._stage.until(Key(kind, "", name), is_ready, step=step, seconds=600)
+                body = await self._stage.until(Key(kind, "", name), is_ready, step=step, seconds=_IMPORT_SECONDS)
                 status = body["status"]
                 step.note = f"{status['digest'][:19]}…, {show_bytes(status['sizeBytes'])}"
 
@@ -111,7 +114,7 @@ class Road:
 
     async def _pid(self, claim: str) -> int:
         body = await self._stage.read(Key("Claim", scene.PROJECT, claim))
-        return await checks.process_of(self._stage.factory.paths, body)
+        return await checks.process_of(self._stage.drivers, body)
 
     async def _endpoint(self) -> None:
         key = Key("Endpoint", scene.PROJECT, scene.ENDPOINT)

@@ -15,6 +15,7 @@ from bessemer.core.ports import Scope
 from bessemer.core.resource import Change, Key
 from bessemer.main.demo.checks import failed
 from bessemer.main.factory import Factory
+from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.steps import Step, Steps
 
 Body = dict[str, Any]
@@ -25,6 +26,7 @@ class Stage:
 
     def __init__(self, factory: Factory) -> None:
         self.factory = factory
+        self.drivers = local_drivers(factory.paths.agent)
         self.began = int(time.time())
 
     @property
@@ -62,7 +64,7 @@ class Stage:
             step.update(body.get("status", {}).get("progressPercent", 50), describe(body))
             if good(body):
                 return body
-            if body.get("status", {}).get("phase") == "Failed" or _reason(body) == "DiskFull":
+            if body.get("status", {}).get("phase") == "Failed" or _reason(body) == "DiskFull" or _is_stuck(body):
                 raise failed(f"{key}: {describe(body)}")
         raise failed(f"{key} cannot be followed")
 
@@ -82,6 +84,12 @@ def is_ready(body: Body) -> bool:
     """Whether the Ready condition is True."""
     conditions = body.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _is_stuck(body: Body) -> bool:
+    """Whether its own deadline has passed: that is as long as anybody waits."""
+    conditions = body.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Stuck" and c["status"] == "True" for c in conditions)
 
 
 def _reason(body: Body) -> str:

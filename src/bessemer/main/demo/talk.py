@@ -49,11 +49,13 @@ class Talk:
             projects = (scene.PROJECT, scene.RIVAL, scene.PROJECT)
             token, rivals, spare = [await self._key(project) for project in projects]
             await self._known(token)
-        before = await checks.counters(stage.factory.paths, claim["metadata"]["uid"])
+        key = identities.key_of(stage.factory.paths, identities.GATEWAY_KEY)
+        uid = claim["metadata"]["uid"]
+        before = await checks.counters(stage.drivers, uid, gateway_key=key)
         told = await self._answers(token)
         await self._refusals(rivals, spare)
         with stage.steps.step("Tokens: billed against counted") as step:
-            after = await checks.counters(stage.factory.paths, claim["metadata"]["uid"])
+            after = await checks.counters(stage.drivers, uid, gateway_key=key)
             counted_in = after.prompt_tokens_total - before.prompt_tokens_total
             counted_in += after.prompt_tokens_cached_total - before.prompt_tokens_cached_total
             counted_out = after.tokens_predicted_total - before.tokens_predicted_total
