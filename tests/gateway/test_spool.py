@@ -37,7 +37,7 @@ def record(number: int) -> UsageRecord:
 
 
 WRITER = """
-import sys, time
+import sys
 from pathlib import Path
 from bessemer.gateway import Spool
 from tests.gateway.test_spool import record
@@ -45,7 +45,7 @@ spool = Spool(Path(sys.argv[1]))
 for number in range(5):
     spool.append(record(number))
 print("written", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -53,7 +53,9 @@ time.sleep(60)
 def writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the spool open and five records in it."""
     command = [sys.executable, "-c", WRITER, str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "written\n"

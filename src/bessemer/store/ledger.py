@@ -105,7 +105,7 @@ def open_interval(tx: Tx, spec: ClaimSpec, *, project: str, claim_uid: str) -> N
         kind="open",
         tenant=spec.tenant,
         project=project,
-        **_owners(tx, spec.tenant, project),
+        **_owners(tx, tenant=spec.tenant, project=project),
         workload_kind=spec.workload.kind,
         workload_name=spec.workload.name,
         workload_uid=spec.workload.uid,
@@ -138,7 +138,7 @@ def close_interval(tx: Tx, claim_uid: str) -> None:
         _append(tx, **{**last, "kind": "close", "state": None, "at": max(int(tx.now), last["at"])})
 
 
-def _owners(tx: Tx, tenant: str, project: str) -> dict[str, str]:
+def _owners(tx: Tx, *, tenant: str, project: str) -> dict[str, str]:
     """Who bears the names now."""
     found = {"tenant_uid": find(tx, Key(TENANT, "", tenant)), "project_uid": find(tx, Key(PROJECT, "", project))}
     return {column: row.uid if row is not None else "" for column, row in found.items()}
@@ -196,7 +196,11 @@ def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> None:
     tenant = tenant_of(first.project)
     # Tokens may come late, when others have the names: they are of whoever had the endpoint's hardware.
     served = tx.one(_SERVED_BY, of_workload_uid=first.endpoint_uid)
-    owners = {"tenant_uid": served[1], "project_uid": served[2]} if served else _owners(tx, tenant, first.project)
+    owners = (
+        {"tenant_uid": served[1], "project_uid": served[2]}
+        if served
+        else _owners(tx, tenant=tenant, project=first.project)
+    )
     _append(
         tx,
         at=int(tx.now),
