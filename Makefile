@@ -14,9 +14,10 @@ PYTEST := $(BIN)/python -m pytest
 export UV_SYSTEM_CERTS ?= 1
 ARGS ?=
 QUICK ?= --quick
+PEER ?=
 TABLE ?=
 
-.PHONY: help demo test-fast test test-long check format bench lock clean system-demo system-test
+.PHONY: help demo test-fast test test-long check format bench performance lock clean system-demo system-test
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,8 +46,11 @@ format: $(STAMPS)/dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(STAMPS)/dev system-demo ## The figures of docs/performance.md, each within a minute (QUICK= for the full runs)
+bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute, and what they say (QUICK= for full runs)
 	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
+
+performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance.md: 20 quiet minutes (PEER=DIR)
+	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(ARGS)
 
 lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)
 	@tools/lock

@@ -1,8 +1,8 @@
 """A real kube-apiserver with etcd behind it, as the peer of `control_plane`: started here, in the same run.
 
-``--peer DIR`` names a folder that holds the two programs, anywhere below it (docs/performance.md says how one is
-filled). They get a certificate authority of their own, RBAC, client certificates and one custom kind at the very path
-of ours, so that the same requests go to both. etcd keeps its defaults: it syncs each write to the scratch disk.
+``--peer DIR`` names a folder that holds the two programs, anywhere below it (`tools/kube-peer` fills one). They get a
+certificate authority of their own, RBAC, client certificates and one custom kind at the very path of ours, so that the
+same requests go to both. etcd keeps its defaults: it syncs each write to the scratch disk.
 """
 
 from __future__ import annotations

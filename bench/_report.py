@@ -1,4 +1,5 @@
-"""Runs the programs and writes docs/performance.md from what they say: ``python bench/_report.py [NAME …] [--quick]``.
+"""Runs the programs and writes docs/performance.md from what they say: ``make performance``, or for some of them
+``python bench/_report.py NAME …``.
 
 What each program said last is kept in docs/performance.json, with the machine and the day, so that one program can be
 run again without the others. No figure in the page is written by hand.
@@ -31,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; all where none is named")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--peer", default="", metavar="DIR", help="for control_plane: see tools/kube-peer")
     parser.add_argument("--page", action="store_true", help="run nothing: write the page from what is kept")
     given = parser.parse_args()
     if unknown := set(given.names) - set(PROGRAMS):
@@ -38,14 +40,17 @@ def main() -> None:
     kept_path = DOCS / "performance.json"
     kept: dict[str, Any] = json.loads(kept_path.read_text()) if kept_path.exists() else {}
     for name in () if given.page else given.names or PROGRAMS:
-        kept[name] = _run(name, quick=given.quick)
+        peer = ("--peer", given.peer) if given.peer and name == "control_plane" else ()
+        kept[name] = _run(name, *peer, quick=given.quick)
         kept_path.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
+        (DOCS / "performance.md").write_text(_page(kept))
     (DOCS / "performance.md").write_text(_page(kept))
 
 
-def _run(name: str, *, quick: bool) -> dict[str, Any]:
+def _run(name: str, *more: str, quick: bool) -> dict[str, Any]:
     load_before = os.getloadavg()[0]
-    argv = [sys.executable, str(HERE / f"{name}.py"), "--json", *(["--quick"] if quick else [])]
+    print(f"{datetime.now(UTC):%H:%M:%S} {name}, load average {load_before:.1f}", flush=True)
+    argv = [sys.executable, str(HERE / f"{name}.py"), "--json", *more, *(["--quick"] if quick else [])]
     said = subprocess.run(argv, env=environment(), stdout=subprocess.PIPE, check=True).stdout
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -75,9 +80,11 @@ def _page(kept: dict[str, Any]) -> str:
     parts = [
         "# Performance",
         "",
-        "Written by `python bench/_report.py`: every figure comes from a program in `bench/`, none is written by hand.",
-        "Figures are medians of several runs. A peer marked *kept* was measured earlier on a machine of this size and",
-        "did not run beside ours. Read ratios rather than absolutes, and the load before a run as its noise.",
+        "Written by `make performance`, in about 20 minutes on a quiet machine: every figure comes from a program in",
+        "`bench/`, none is written by hand. Figures are medians of several runs. A peer marked *kept* was measured",
+        "earlier on a machine of this size and did not run beside ours; `tools/kube-peer DIR` builds it, and",
+        "`make performance PEER=DIR` runs it beside. Read ratios rather than absolutes, and the load before a run as",
+        "its noise.",
     ]
     for name in PROGRAMS:
         if name not in kept:

@@ -27,8 +27,8 @@ from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION
 from bessemer.kinds import KINDS
 from bessemer.main import identities
+from bessemer.main.parts import FAKE
 from bessemer.main.settings import Paths
-from bessemer.main.supervisor import FAKE
 from bessemer.store import open_store, store_kinds
 
 PROJECT, FLAVOR, IMAGE = "bench--one", "tenth", "none"
