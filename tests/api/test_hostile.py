@@ -159,6 +159,15 @@ async def test_bombs(w: World, raw: bytes, media: str, codes: tuple[int, ...]) -
     assert (await w.call("GET", "/readyz")).code == 200
 
 
+@pytest.mark.parametrize("media", ["application/json", "application/yaml"])
+@pytest.mark.parametrize("levels", [65, 1_000, 10_000])
+async def test_what_nests_too_deep_hears_how_deep_it_may(w: World, levels: int, media: str) -> None:
+    """Well-formed, so that nothing else is wrong with it."""
+    reply = await w.call("POST", LAB, b'{"a":' * levels + b"1" + b"}" * levels, media=media)
+    assert reply.code == 400
+    assert "nested deeper than 64 levels" in reply.json["message"]
+
+
 async def test_a_body_that_says_it_is_huge_is_not_read(w: World) -> None:
     reply = await w.call("POST", LAB, b"{}", headers={"content-length": str(10**12)})
     assert (reply.code, reply.json["reason"]) == (413, "RequestEntityTooLarge")
