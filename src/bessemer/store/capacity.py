@@ -57,7 +57,7 @@ class CapacityTable:
         """Let the rows of capacity follow what the agent found. Raises Conflict."""
 
         def follow(tx: Tx) -> None:
-            _require_current(tx, Key(HOST, "", host), revision)
+            _require_current(tx, Key(HOST, "", host), revision=revision)
             hardware.declare(tx, host, inventory=inventory, overcommit_milli=overcommit_milli, schedulable=schedulable)
 
         await self._committer.submit(follow)
@@ -66,7 +66,7 @@ class CapacityTable:
         """Drop the rows of a host. Raises Conflict, also while a Claim stands there."""
 
         def drop(tx: Tx) -> None:
-            _require_current(tx, Key(HOST, "", host), revision)
+            _require_current(tx, Key(HOST, "", host), revision=revision)
             _withdraw(tx, host)
 
         await self._committer.submit(drop)
@@ -85,20 +85,20 @@ class CapacityTable:
         """New intent on the same hardware. Raises NotFound, Conflict; changes nothing of a Claim that is to end."""
         rules.may_take(writer)
         said = documents.settled({"metadata": {}, "spec": {"intent": intent}})["spec"]["intent"]
-        return await self._committer.submit(lambda tx: _amend(tx, _own(tx, key, uid), intent=said, writer=writer))
+        return await self._committer.submit(lambda tx: _amend(tx, _own(tx, key, uid=uid), intent=said, writer=writer))
 
     async def retire(self, key: Key, writer: Writer, *, uid: str = "") -> Stored:
         """Ask for the end. Raises NotFound, Conflict."""
         rules.may_take(writer)
         return await self._committer.submit(
-            lambda tx: mark(tx, _own(tx, key, uid), writer=writer, verb="retire").stored()
+            lambda tx: mark(tx, _own(tx, key, uid=uid), writer=writer, verb="retire").stored()
         )
 
     async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:
         """Free the hardware, close the interval, remove the Claim. Raises Conflict unless it is Gone or fenced."""
         rules.may_take(writer)
         await self._committer.submit(
-            lambda tx: _release(tx, _there(tx, key, uid), kinds=self._kinds, writer=writer, fenced=fenced)
+            lambda tx: _release(tx, _there(tx, key, uid=uid), kinds=self._kinds, writer=writer, fenced=fenced)
         )
 
     async def set_quota(self, scope: str, quota: Quota, *, revision: str = "") -> None:
@@ -106,7 +106,7 @@ class CapacityTable:
         what, _, name = scope.partition("/")
 
         def follow(tx: Tx) -> None:
-            _require_current(tx, Key(_BOUND.get(what, ""), "", name), revision)
+            _require_current(tx, Key(_BOUND.get(what, ""), "", name), revision=revision)
             set_bounds(tx, scope, wanted=quota)
 
         await self._committer.submit(follow)
@@ -138,7 +138,7 @@ def _claim(key: Key) -> Key:
     return key._replace(kind=CLAIM)
 
 
-def _require_current(tx: Tx, key: Key, revision: str) -> None:
+def _require_current(tx: Tx, key: Key, *, revision: str) -> None:
     """That the object is as it was read. Raises Conflict."""
     if not revision:
         return
@@ -147,13 +147,13 @@ def _require_current(tx: Tx, key: Key, revision: str) -> None:
         raise Conflict(f"{key} has changed since it was read")
 
 
-def _there(tx: Tx, key: Key, uid: str) -> Row | None:
+def _there(tx: Tx, key: Key, *, uid: str) -> Row | None:
     """The Claim, unless it is gone, or the name is another's by now."""
     row = find(tx, _claim(key))
     return row if row is not None and uid in ("", row.uid) else None
 
 
-def _own(tx: Tx, key: Key, uid: str) -> Row:
+def _own(tx: Tx, key: Key, *, uid: str) -> Row:
     """The Claim. Raises NotFound, and Conflict where the name is another's by now."""
     row = load(tx, _claim(key))
     if uid not in ("", row.uid):
