@@ -21,7 +21,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.markexpr == "long":
+    if config.option.markexpr == "long" and not config.option.collectonly:
         config.pluginmanager.register(LongTable(), "long table")
 
 

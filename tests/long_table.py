@@ -44,7 +44,7 @@ class Row:
         return (f"`{test}`", self.shows, str(self.rounds), counted, f"{self.seconds:.0f}", f"{self.longest:.0f}")
 
 
-@dataclass
+@dataclass(eq=False)
 class LongTable:
     """A plugin of pytest, for one run."""
 

@@ -169,7 +169,7 @@ FAULTS: tuple[Fault, ...] = (
             GUEST + "test_a_full_disk_waits_for_space",
             "tests/drivers/disks/test_real.py::test_a_full_disk_refuses_and_recovers",
             "tests/drivers/fetch/test_disk.py::test_a_full_disk_is_said_and_given_back",
-            "tests/agent/test_agent.py::test_a_defect_ends_the_process",
+            "tests/agent/test_agent.py::test_a_full_disk_is_told_of_and_waited_out",
             "tests/agent/test_intent.py::test_a_full_disk_keeps_a_claim_from_beginning_and_says_so",
             "tests/agent/test_intent.py::test_a_full_disk_does_not_keep_an_end_from_coming",
             "tests/agent/test_intentfile.py::test_a_disk_that_refuses_leaves_the_old_file",
