@@ -119,6 +119,8 @@ class Api:
         self.changed = asyncio.Event()
         self.lost = asyncio.Event()
         self.muxes: list[Mux] = []
+        self.left: list[str] = []
+        """Hosts whose agents said that they end."""
         self.put(host_body())
 
     # --- what a test does ------------------------------------------------------------------------------------------
@@ -220,6 +222,8 @@ class _Transport:
     def _answer(self, ask: Ask, route: str, body: Body) -> Body:
         api = self._api
         if route == f"/hosts/{self._host}/heartbeat":
+            if body.get("leaving"):
+                api.left.append(self._host)
             return {"leaseSeconds": 45}
         if route.endswith("/secrets"):
             return {"secrets": {"replica": "s3cret"}}

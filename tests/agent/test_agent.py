@@ -38,6 +38,22 @@ async def test_joins_once_reports_its_machine_and_lives(bench: Bench) -> None:
     assert 14 <= bench.api.calls[f"POST /hosts/{HOST}/heartbeat"] <= 19, "by request, where no socket takes it"
 
 
+async def test_its_last_word_is_that_it_leaves(bench: Bench) -> None:
+    bench.start()
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"])
+    assert bench.api.left == []
+    await bench.kill()
+    assert bench.api.left == [HOST]
+
+
+async def test_an_end_while_the_api_is_away_is_an_end(bench: Bench) -> None:
+    bench.start()
+    await bench.expect(lambda: bench.api.calls[f"POST /hosts/{HOST}/heartbeat"])
+    bench.api.away = True
+    await bench.kill()
+    assert bench.api.left == []
+
+
 async def test_the_heart_beats_over_the_socket_while_there_is_one(bench: Bench) -> None:
     bench = bench.memory()
     bench.api.hearts = True

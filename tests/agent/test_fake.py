@@ -81,7 +81,8 @@ async def test_an_idle_host_asks_for_nothing_but_its_lease(clock: FakeClock, tmp
     await clock.advance(60)
     api.calls.clear()
     await clock.advance(600)
+    asked = dict(api.calls)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert set(api.calls) == {f"BEAT {name}" for name in NAMES[:2]}
-    assert all(26 <= count <= 35 for count in api.calls.values())
+    assert set(asked) == {f"BEAT {name}" for name in NAMES[:2]}
+    assert all(20 <= count <= 35 for count in asked.values())

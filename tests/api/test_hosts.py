@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from bessemer.api.ca import Peer, peer_of
+from bessemer.api.hosts import LEAVING_SECONDS
 from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Forbidden, Unauthenticated, Unavailable
@@ -192,6 +193,19 @@ async def test_the_heartbeat_renews_a_lease_and_changes_no_object(w: World) -> N
     (lease,) = await w.store.leases.held("host/h1")
     assert (lease.holder, lease.expires_at > time.time()) == ("h1", True)
     assert (await w.call("POST", f"{BASE}/hosts/h1/heartbeat", {}, peer=ADMIN)).code == 403
+
+
+async def test_an_agents_last_word_cuts_its_lease_to_what_a_new_start_takes(w: World) -> None:
+    agent = await w.host("h1")
+    path = f"{BASE}/hosts/h1/heartbeat"
+    await w.call("POST", path, {}, peer=agent)
+    assert (await w.call("POST", path, {"leaving": True}, peer=agent)).json == {"leaseSeconds": LEAVING_SECONDS}
+    (lease,) = await w.store.leases.held("host/h1")
+    assert lease.expires_at - time.time() <= LEAVING_SECONDS
+    assert (await w.call("POST", path, {"leaving": True}, peer=ADMIN)).code == 403
+    await w.call("POST", path, {}, peer=agent)
+    (lease,) = await w.store.leases.held("host/h1")
+    assert lease.expires_at - time.time() > LEAVING_SECONDS, "it is back"
 
 
 async def test_a_replicas_secret_is_derived_for_its_agent(w: World) -> None:

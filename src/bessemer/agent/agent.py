@@ -25,7 +25,7 @@ from bessemer.agent.follow import Follower
 from bessemer.agent.identity import Identity
 from bessemer.agent.intent import IntentObjects, Intents
 from bessemer.agent.intentfile import IntentDirectory, IntentMemory
-from bessemer.agent.link import Connect, Link
+from bessemer.agent.link import TROUBLE, Connect, Link
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.agent.outbox import Outbox
 from bessemer.agent.report import Machine, Reporter, heartbeat
@@ -44,6 +44,9 @@ from bessemer.kinds.context import HostContext, HostDrivers, unix_address
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.loop import Granted, Loop
 from bessemer.loop.queue import Backoff
+
+LEAVE_SECONDS = 1.0
+"""How long an agent's end waits for its last word to be heard."""
 
 DISK_SECONDS = 5.0
 """Between two attempts to keep what the disk refused."""
@@ -125,7 +128,19 @@ class Agent:
                 group.create_task(self._take_orphans_away())
                 group.create_task(self._uplink(ctx))
         finally:
+            await self._leave()
             await self._link.close()
+
+    async def _leave(self) -> None:
+        """Say that nobody looks after this host from here on: else what ran here is taken to run for as long as the
+        last beat holds, also by a control plane that is stopped and started meanwhile."""
+        if self._identity.life() is None:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._link.client.agents.leave(self._settings.host)
+        except (TimeoutError, *TROUBLE) as error:
+            log.info("leaves unheard", host=self._settings.host, error=str(error))
 
     async def joined(self) -> None:
         """Return once this host has a certificate."""

@@ -45,6 +45,9 @@ COMMON_NAME_MAX = 64
 REGISTER_ATTEMPTS = 8
 REPLICA_SECRET = "replica"
 GROUPS = ("system:agents",)
+LEAVING_SECONDS = 5.0
+"""For how long a host whose agent ended counts as heard: an agent that is only started anew is back by then."""
+
 _BAD_TOKEN = "the join token is not good, or not any more: ask an administrator for a new one"
 _BAD_SIGNATURE = "the signature is not the registered key's"
 
@@ -106,10 +109,12 @@ async def _join(call: Call) -> Response:
 
 
 async def heartbeat(call: Call) -> Response:
-    """POST hosts/NAME/heartbeat: renews the lease; changes no object."""
-    seconds = call.state.context.terms.lease
-    host = call.about.name
-    await _hold(call, host)
+    """POST hosts/NAME/heartbeat: renews the lease; changes no object. With ``leaving`` it is an agent's last word: the
+    lease is cut to what a new start of it takes."""
+    limits = call.state.context.limits
+    said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, limits) or b"{}", limits.depth))
+    seconds = LEAVING_SECONDS if said.get("leaving") is True else call.state.context.terms.lease
+    await _hold(call, call.about.name, seconds=seconds)
     return answer({"leaseSeconds": seconds})
 
 
@@ -160,11 +165,12 @@ async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:
             return
 
 
-async def _hold(call: Call, host: str) -> None:
+async def _hold(call: Call, host: str, *, seconds: float = 0.0) -> None:
     """Renew the host's lease. Its holder is the host, so that any replica may renew it; the note says who relays."""
     note = call.state.context.replica if call.state.relay.holds(host) else ""
     lease = f"host/{host}"
-    if await call.state.ports.leases.acquire(lease, host, call.state.context.terms.lease, note=note) is None:
+    seconds = seconds or call.state.context.terms.lease
+    if await call.state.ports.leases.acquire(lease, host, seconds, note=note) is None:
         raise Unavailable("the host's lease is held by somebody else")
 
 

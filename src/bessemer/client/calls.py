@@ -128,6 +128,10 @@ class Agents(_Area):
         """Renew the host's lease; answers its length in seconds."""
         return int((await self._ask("POST", self._host(host, "heartbeat"), body={}))["leaseSeconds"])
 
+    async def leave(self, host: str) -> None:
+        """The last word of an agent that ends: unless it is back at once, its host is not heard of."""
+        await self._ask("POST", self._host(host, "heartbeat"), body={"leaving": True})
+
     async def secrets(self, claim: Key) -> dict[str, str]:
         """The secrets of a Claim on this agent's host."""
         answer = await self._ask("GET", self._paths.of(claim, "secrets"))

@@ -11,6 +11,7 @@ from bessemer.kinds.compute.instance.control import PHASES
 from bessemer.kinds.compute.instance.host import BOOTS
 from bessemer.kinds.compute.instance.spec import Instance, InstanceSpec, validate
 from bessemer.kinds.context import Progress
+from bessemer.loop.leadership import LEASE_SECONDS
 from bessemer.metering import derive
 from tests.kinds.five import (
     Case,
@@ -320,6 +321,24 @@ async def test_a_silent_host_makes_it_unknown_and_nothing_is_given_away() -> Non
         await world.until_ready("Instance", "vm")
         assert world.hosts["h1"].qemu.starts == 1
         assert [row.id for row in await world.store.ledger.entries()] == before
+
+
+async def test_after_all_was_stopped_it_is_unknown_until_its_agent_has_looked() -> None:
+    """The agent's last word cut the lease, what ran was ended with it, and the control plane is back first."""
+    async with World() as world:
+        await up(world)
+        host = world.hosts["h1"]
+        await world.store.leases.acquire("host/h1", "agent", 5.0)
+        host.silent = True
+        host.qemu.kill_process(next(iter(host.qemu.guests)))
+        await world.clock.advance(6.0)
+        await world.crash()
+        began = world.clock.monotonic()
+        await world.until_reason("Instance", "vm", "HostSilent")
+        assert world.clock.monotonic() - began <= LEASE_SECONDS, "as soon as a loop leads again"
+        await world.hear("h1")
+        await world.until_ready("Instance", "vm")
+        assert (await status_of(world))["restarts"] == 1, "what is Ready is what its agent has started since"
 
 
 async def test_deleted_while_its_host_is_silent_it_waits_for_the_host() -> None:
