@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import orjson
 import pytest
 import yaml
 
+from bessemer.api.errors import TABLE, status_of
 from bessemer.client import Client, HttpTransport, from_kubeconfig, plurals, read_kubeconfig, tls_context
 from bessemer.client.objects import lines
 from bessemer.client.status import error_of
@@ -342,6 +344,39 @@ def test_what_is_no_kubeconfig_is_malformed(tmp_path: Path, text: str) -> None:
 )
 def test_answers_of_others_are_errors_too(code: int, raw: bytes, kind: type[errors.BessemerError]) -> None:
     assert type(error_of(code, raw)) is kind
+
+
+def _errors() -> list[errors.BessemerError]:
+    """One of each that the api tells; those that only HTTP can refuse, and defects, have no class of their own here."""
+    ours = [kind for kind in TABLE if kind.__module__ == errors.__name__]
+    return [kind("no") for kind in ours if kind not in (errors.DriverError, errors.BessemerError)]
+
+
+@pytest.mark.parametrize("error", _errors(), ids=lambda error: type(error).__name__)
+def test_every_error_comes_back_as_it_was_raised(error: errors.BessemerError) -> None:
+    told = status_of(error)
+    back = error_of(told["code"], orjson.dumps(told))
+    assert (type(back), str(back)) == (type(error), "no")
+
+
+async def test_a_watch_that_is_closed_closes_its_connection(s: Served) -> None:
+    client = client_of(s)
+    async with aclosing(client.watch(Scope(kind="Instance"))) as events:
+        assert isinstance(await anext(events), Bookmark)
+        reading = asyncio.ensure_future(anext(events))
+        async with asyncio.timeout(5):
+            while not _watches(s):
+                await asyncio.sleep(0.01)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    async with asyncio.timeout(5):
+        while _watches(s):
+            await asyncio.sleep(0.01)
+    await client.close()
+
+
+def _watches(s: Served) -> bool:
+    return b'bessemer_api_watches{resource="instances"} 1.0' in s.world.api.state.metrics.text()
 
 
 async def test_lines_survive_any_cut() -> None:

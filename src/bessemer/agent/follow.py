@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import structlog
 
@@ -60,10 +61,11 @@ class Follower:
     async def _once(self, client: Client) -> None:
         if self._revision is None:
             self._revision = await self._list(client)
-        async for event in client.watch(self._scope, since=self._revision):
-            if isinstance(event, Change):
-                await self._changed(event)
-            self._revision = event.revision
+        async with aclosing(client.watch(self._scope, since=self._revision)) as events:
+            async for event in events:
+                if isinstance(event, Change):
+                    await self._changed(event)
+                self._revision = event.revision
 
     async def _list(self, client: Client) -> int:
         page = await client.list(self._scope, limit=PAGE)

@@ -16,7 +16,7 @@ import structlog
 from bessemer.api.context import Identity
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired
-from bessemer.core.ports import Objects, Scope
+from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import Change
 
 log = structlog.get_logger(__name__)
@@ -50,8 +50,7 @@ class Standing:
             try:
                 async for event in self._objects.watch(Scope(kind=kind), since=since):
                     since = event.revision
-                    if isinstance(event, Change) and event.type != "ADDED":
-                        self._tell(_concerned(event))
+                    self._hear(event)
             except Expired:
                 since = await self.present()
                 for key in list(self._turns):
@@ -59,6 +58,10 @@ class Standing:
             except BessemerError as error:
                 log.warning("standing watch failed", kind=kind, error=error.message, internal=error.internal)
                 await self._clock.sleep(1.0)
+
+    def _hear(self, event: Change | Bookmark) -> None:
+        if isinstance(event, Change) and event.type != "ADDED":
+            self._tell(_concerned(event))
 
     def _tell(self, key: tuple[str, str]) -> None:
         turn = self._turns.pop(key, None)

@@ -8,7 +8,8 @@ refusals that waiting does not cure, reach its reader, who then lists again.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal
 
 import orjson
@@ -102,8 +103,9 @@ class Client:
         answer = await self.transport.request(Ask(method="DELETE", path=path, body=orjson.dumps(options)))
         return last if orjson.loads(answer).get("kind") == "Status" else stored(answer)
 
-    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncGenerator[Change | Bookmark, None]:
         """Every change after ``since``, for ever; with None first an ADDED for each object and a Bookmark.
+        Whoever stops reading closes it (``aclosing``), and with it the connection.
         Raises Expired, Unauthenticated, Forbidden, NotFound."""
         if since is None:
             after, since = "", 0
@@ -117,13 +119,16 @@ class Client:
             yield Bookmark(since)
         failures = 0
         while True:
+            events = self._watch_once(scope, since)
             try:
-                async for event in self._watch_once(scope, since):
+                async for event in events:
                     failures = 0
                     since = max(since, event.revision)
                     yield event
             except (Unavailable, TooMany):
                 failures += 1
+            finally:
+                await events.aclose()
             pause = min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(failures, 10))
             await self._clock.sleep(pause * random.uniform(0.5, 1.0))
 
@@ -136,11 +141,12 @@ class Client:
         """Close the pooled connections."""
         await self.transport.close()
 
-    async def _watch_once(self, scope: Scope, since: int) -> AsyncIterator[Change | Bookmark]:
+    async def _watch_once(self, scope: Scope, since: int) -> AsyncGenerator[Change | Bookmark, None]:
         query = {**_query(scope), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(since)}
         ask = Ask(method="GET", path=self.paths.collection(scope.kind, scope.namespace), query=query)
-        async with self.transport.stream(ask, silence=SILENCE_SECONDS_MAX) as parts:
-            async for line in lines(parts):
+        stream = self.transport.stream(ask, silence=SILENCE_SECONDS_MAX)
+        async with stream as parts, aclosing(lines(parts)) as whole:
+            async for line in whole:
                 event = _event(line)
                 if isinstance(event, Bookmark) or _within(event, scope):
                     yield event
@@ -211,7 +217,7 @@ def _within(item: Stored | Change, scope: Scope) -> bool:
     return scope.names is None or item.key.name in scope.names
 
 
-async def lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def lines(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Whole lines of a stream of parts; what a broken stream left behind is dropped. Raises Malformed past 16 MiB."""
     rest = bytearray()
     async for part in parts:

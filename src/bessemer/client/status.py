@@ -1,4 +1,8 @@
-"""A server's ``Status`` read back into the error that the server raised. The inverse of the api's table of errors."""
+"""A server's ``Status`` read back into the error that the server raised: the inverse of the api's table of errors.
+
+The two are written apart, since ``core`` knows no HTTP and the api needs no client; a test sends every error there and
+back. Here stands also what other servers and proxies say.
+"""
 
 from __future__ import annotations
 

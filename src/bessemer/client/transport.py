@@ -1,4 +1,4 @@
-"""How requests travel: over HTTPS (`HttpTransport`), or straight into an ASGI application (`client.inprocess`).
+"""How requests travel: the `Transport` that a client stands on, and the one over HTTPS (`HttpTransport`).
 
 A transport answers with bytes or raises an error of ``core.errors``, read from the server's ``Status``; a network that
 fails is Unavailable. It keeps no state of the caller's and repeats nothing: who may repeat what is known above.

@@ -17,6 +17,7 @@ from bessemer.client import Client
 from bessemer.core.errors import Expired, Invalid, NotFound
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change, Key, Kind
+from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
 
 AnyKind = Kind[Any, Any]
 
@@ -170,7 +171,7 @@ async def _gone(client: Client, key: Key) -> None:
 async def why(client: Client, key: Key) -> str:
     """What an object waits for, and its last events."""
     body = orjson.loads((await client.get(key)).body)
-    text = "\n".join(reasons(body, time.time()))
+    text = "\n".join([*reasons(body, time.time()), *placed(await _claims(client, key))])
     recent = (await events_of(client, key))[-5:]
     return f"{text}\n\nLately:\n{render.event_table(recent, time.time(), within=render.width())}" if recent else text
 
@@ -185,11 +186,37 @@ def reasons(body: Mapping[str, Any], now: float) -> list[str]:
             lines.append(f"It waits: {condition['reason']}: {condition['message']}")
         if condition["type"] == "Stuck" and condition["status"] == "True":
             lines.append(f"It is stuck: {condition['reason']}: {condition['message']}")
-    for said in status.get("reasons", []):
-        lines.append(f"  {said['hosts']:>6} host{'s'[: said['hosts'] != 1]}: {said['text']}")
+    lines += _counts(status)
     if status.get("remedy"):
         lines.append(f"Cheapest change: {status['remedy']}")
     return lines if len(lines) > 1 else [*lines, "It waits for nothing."]
+
+
+async def _claims(client: Client, key: Key) -> list[dict[str, Any]]:
+    """The claims of a workload, in the order in which they were made."""
+    labels = {LABEL_KIND: key.kind, LABEL_NAME: key.name}
+    found = await list_all(client, Scope(kind="Claim", namespace=key.namespace, labels=labels)) if key.namespace else []
+    made = [(c["metadata"].get("creationTimestamp", ""), c["spec"]["workload"].get("replica", 0), c) for c in found]
+    return [claim for _, _, claim in sorted(made, key=lambda item: item[:2])]
+
+
+def placed(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why these hosts: of the claim made last, how many had room, and why the others were set aside."""
+    if not claims:
+        return []
+    hosts = [str(claim["spec"]["host"]) for claim in claims]
+    shown = ", ".join(hosts[:4]) + (f" and {len(hosts) - 4} more" if len(hosts) > 4 else "")
+    why = claims[-1]["spec"].get("placement") or {}
+    if not why.get("fitting"):
+        return [f"It is on {shown}."]
+    room = "the only host with room" if why["fitting"] == 1 else f"one of {why['fitting']} hosts with room"
+    which = f"; {hosts[-1]} was" if len(hosts) > 1 else ":"
+    rest = ", when it was chosen. Not taken:" if why.get("reasons") else ", when it was chosen."
+    return [f"It is on {shown}{which} {room}{rest}", *_counts(why)]
+
+
+def _counts(said: Mapping[str, Any]) -> list[str]:
+    return [f"  {r['hosts']:>6} host{'s'[: r['hosts'] != 1]}: {r['text']}" for r in said.get("reasons", [])]
 
 
 async def wait(client: Client, key: Key, *, until: str, timeout: float) -> None:
@@ -211,11 +238,13 @@ async def wait_until(client: Client, key: Key, *, until: str) -> None:
         return
     if what not in ("condition", "phase") or not value:
         raise Invalid("write --for condition=TYPE, phase=PHASE or delete")
-    async for change in client.watch(Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)):
-        if isinstance(change, Bookmark) or change.type == "DELETED":
-            continue
-        if _holds(orjson.loads(change.body).get("status", {}), what, value=value):
-            return
+    scope = Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)
+    async with contextlib.aclosing(client.watch(scope)) as changes:
+        async for change in changes:
+            if isinstance(change, Bookmark) or change.type == "DELETED":
+                continue
+            if _holds(orjson.loads(change.body).get("status", {}), what, value=value):
+                return
 
 
 def _holds(status: Mapping[str, Any], what: str, *, value: str) -> bool:
