@@ -6,6 +6,7 @@ import pytest
 
 from bessemer.cli import render
 from bessemer.cli.money import invoice_text
+from bessemer.cli.work.objects import placed
 
 HEAD = ["NAME", "READY", "MESSAGE"]
 ROWS = [["vm", "True", "3 hosts: short of 2 cores; 1 host: has no GPU"], ["another-name", "False", "1,200,000 tokens"]]
@@ -71,3 +72,16 @@ def test_a_wide_terminal_has_the_formula_beside_its_line() -> None:
     wide = invoice_text(BILL, within=160).splitlines()
     assert wide[3].startswith("endpoint/chat-with-a-long-name   cores                 1.5 cores × 3,600 s = 1.5")
     assert wide == invoice_text(BILL).splitlines()
+
+
+def test_why_tells_of_the_hosts_that_were_set_aside() -> None:
+    why = {"fitting": 3, "reasons": [{"code": "Cordoned", "hosts": 1, "text": "cordoned"}]}
+    one = {"spec": {"host": "a", "placement": why}}
+    assert placed([one]) == [
+        "It is on a: one of 3 hosts with room, when it was chosen. Not taken:",
+        "       1 host: cordoned",
+    ]
+    six = [{"spec": {"host": f"h{i}", "placement": {"fitting": 1, "reasons": []}}} for i in range(6)]
+    assert placed(six) == ["It is on h0, h1, h2, h3 and 2 more; h5 was the only host with room, when it was chosen."]
+    assert placed([{"spec": {"host": "old"}}]) == ["It is on old."]
+    assert placed([]) == []

@@ -144,6 +144,21 @@ async def test_a_boot_is_followed_live(t: Town, visitor: Visit) -> None:
         await expect(page.locator("#age")).to_contain_text("Live")
 
 
+async def test_a_page_says_why_that_host(t: Town, visitor: Visit) -> None:
+    async with visitor("ada") as member:
+        page = await member.open(f"/in/{LAB}/instances/{VM.name}")
+        panel = page.locator("#placed")
+        await expect(panel).to_contain_text("this host alone")
+        await expect(panel).to_contain_text("Not: tainted bessemer.dev/fake, which is not tolerated24 hosts")
+        await expect(panel.locator("a")).to_have_count(0)
+    async with visitor("root") as admin:
+        page = await admin.open("/in/foundry--showcase/endpoints/show-70b")
+        await expect(page.locator("#placed")).to_contain_text("Had room19 hosts")
+        await expect(page.locator("#placed")).to_contain_text("Left free on the host0 GPUs")
+        await expect(page.locator("#placed-sum")).to_have_text("replica 7, placed last")
+        await expect(page.locator("#placed a")).to_have_text("fake-007")
+
+
 async def test_the_serial_console_is_followed(t: Town, visitor: Visit) -> None:
     async with visitor("ada") as member:
         page = await member.open(f"/in/{LAB}/instances/{VM.name}")

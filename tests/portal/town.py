@@ -33,6 +33,8 @@ from bessemer.core.values import (
     ClaimSpec,
     Inventory,
     NumaNode,
+    Placement,
+    ReasonView,
     UsageBatch,
     UsageRecord,
     WorkloadRef,
@@ -48,6 +50,14 @@ LAB, SHOW = "acme--research", "foundry--showcase"
 VM = Key("Instance", LAB, "vm-train-3")
 CHAT = Key("Endpoint", LAB, "smol")
 TENANTS = ("acme", "rival", "nordlab", "kelvin", "osprey", "foundry")
+WHY_REAL = Placement(
+    fitting=1, reasons=[ReasonView(code="Tainted", hosts=24, text="tainted bessemer.dev/fake, which is not tolerated")]
+)
+WHY_FAKE = Placement(
+    fitting=19,
+    score={"spansNumaNodes": 0, "devicesLeftOnSwitch": 0, "devicesLeft": 0},
+    reasons=[ReasonView(code="ShortOfDevices", hosts=6, text="short of 8 H100-SXM5-80GB (at most 6 free)")],
+)
 ANSWER = (
     "Air blown through molten pig iron burns off its carbon and silicon, and the heat of that burning keeps the iron "
     "liquid without any other fuel. What is left is steel, made in twenty minutes instead of days."
@@ -209,6 +219,7 @@ class Town:
                 Allocation(numa_node=node, milli_cores=wants.get("milli", 1000), memory_bytes=wants.get("memory", GIB))
             ],
             fake=wants.get("fake", False),
+            placement=WHY_FAKE if wants.get("fake") else WHY_REAL,
         )
         key = Key("Claim", workload.namespace, f"{workload.kind.lower()}-{workload.name}-{replica}")
         await self.w.store.capacity.take([(key, spec, {})], CONTROLLER)

@@ -145,10 +145,13 @@ class HostFact(Fact):
     joined: float | None
     numa: tuple[NumaFact, ...]
     devices: tuple[DeviceFact, ...]
+    gpus: tuple[DeviceFact, ...] = field(init=False, compare=False, repr=False)
+    broken: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
-    @property
-    def gpus(self) -> tuple[DeviceFact, ...]:
-        return tuple(d for d in self.devices if d.kind == "gpu")
+    def __post_init__(self) -> None:
+        # Asked of every host at every change of a fleet: worked out once.
+        object.__setattr__(self, "gpus", tuple(d for d in self.devices if d.kind == "gpu"))
+        object.__setattr__(self, "broken", tuple(d.id for d in self.devices if not d.healthy))
 
     @property
     def threads(self) -> int:
@@ -175,6 +178,9 @@ class ClaimFact(Fact):
     pid: int | None
     address: str
     restarts: int
+    fitting: int = 0
+    score: tuple[tuple[str, float], ...] = ()
+    refused: tuple[tuple[int, str], ...] = ()
 
     @property
     def milli_cores(self) -> int:

@@ -29,6 +29,7 @@ from bessemer.portal.facts import (
     ProjectFact,
 )
 from bessemer.portal.pages import endpoints, fleet, hosts, instances, invoices, objects, overview
+from bessemer.portal.pages.chart import Memo
 from bessemer.portal.pages.invoices import Month
 from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, others, within
 from bessemer.portal.stream import TABS_MAX, EventStream, Stream
@@ -72,7 +73,7 @@ async def home(visit: Visit) -> Response:
 async def fleet_page(visit: Visit) -> Response:
     _admin_only(visit)
     await _see(visit, ClaimFact, *_WORK)
-    return visit.show(partial(fleet.build, visit.desk))
+    return visit.show(partial(fleet.build, visit.desk, Memo()))
 
 
 async def overview_page(visit: Visit) -> Response:

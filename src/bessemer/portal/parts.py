@@ -112,6 +112,31 @@ class Tile(Part):
 
 
 @dataclass(frozen=True, slots=True)
+class Chart(Part):
+    """A map too large for elements: ``chart.js`` paints it from the list ``strips``. ``text`` says what it is, and what
+    to do in its place."""
+
+    macro: ClassVar[str] = "chart"
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip(Part):
+    """A line of a `Chart`: a site (``site``), or one of its leaves. ``pages.chart`` says how hosts are written."""
+
+    macro: ClassVar[str] = "strip"
+
+    site: str = ""
+    leaf: str = ""
+    fake: bool = False
+    note: str = ""
+    owners: str = ""
+    hosts: str = ""
+    use: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Bar(Part):
     """Occupancy as a bar: (class, start in percent, width in percent)."""
 

@@ -65,9 +65,13 @@ def _workload(body: Body) -> dict[str, Any]:
         **_fact(body),
         "flavor": spec.get("flavor", ""),
         "fake": bool(status.get("fake")),
-        "reasons": tuple((int(r.get("hosts", 0)), str(r.get("text", ""))) for r in status.get("reasons") or ()),
+        "reasons": _reasons(status),
         "remedy": status.get("remedy", ""),
     }
+
+
+def _reasons(body: Body) -> tuple[tuple[int, str], ...]:
+    return tuple((int(r.get("hosts", 0)), str(r.get("text", ""))) for r in body.get("reasons") or ())
 
 
 def _history(status: Body) -> tuple[Mark, ...]:
@@ -165,7 +169,7 @@ def _device(body: Body) -> DeviceFact:
 
 def claim(body: Body) -> ClaimFact:
     spec, status = body.get("spec") or {}, body.get("status") or {}
-    workload = spec.get("workload") or {}
+    workload, placement = spec.get("workload") or {}, spec.get("placement") or {}
     return ClaimFact(
         **{**_fact(body), "reason": status.get("reason", ""), "message": status.get("message", "")},
         host=spec.get("host", ""),
@@ -183,6 +187,9 @@ def claim(body: Body) -> ClaimFact:
         pid=status.get("pid"),
         address=status.get("address", ""),
         restarts=status.get("restarts", 0),
+        fitting=placement.get("fitting", 0),
+        score=tuple((placement.get("score") or {}).items()),
+        refused=_reasons(placement),
     )
 
 

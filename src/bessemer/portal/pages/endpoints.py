@@ -10,7 +10,7 @@ from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, KeyFact, Replica
 from bessemer.portal.live import Page, Part
-from bessemer.portal.pages import price, waiting
+from bessemer.portal.pages import placed, price, waiting
 from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
 from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat, Text
 from bessemer.portal.playground import PLAYGROUND
@@ -63,6 +63,7 @@ def build(desk: Desk, which: Key, *, body: str, gateway: str, settled: int = 0) 
     """One endpoint; ``settled`` is the newest ledger row of its project. Raises NotFound once it is gone."""
     project, name = which.namespace, which.name
     fact = desk.one(EndpointFact, name, project=project)
+    last = placed.newest([desk.find(ClaimFact, replica.claim, project=project) for replica in fact.replicas])
     lists: dict[str, Sequence[Part]] = {
         "head": [head(fact)],
         "acts": [acts(fact)] if desk.writes(project) else [],
@@ -70,6 +71,8 @@ def build(desk: Desk, which: Key, *, body: str, gateway: str, settled: int = 0) 
         "settled": [Text("settled-row", str(settled))],
         "replicas": replicas(desk, fact),
         "why": waiting.of(desk, fact),
+        "placed": placed.of(last, admin=desk.me.admin),
+        "placed-sum": [Text("placed-sum-text", f"replica {last.replica}, placed last")] if last else [],
         "keys": keys(desk, fact),
         "facts": facts(fact),
         "feed": waiting.feed(desk, project, about=fact),

@@ -11,7 +11,7 @@ from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, DeviceFact, HostFact, NumaFact
 from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import price, waiting
-from bessemer.portal.pages.fleet import BAD, FREE, natural
+from bessemer.portal.pages.chart import BAD, FREE, natural
 from bessemer.portal.pages.shell import Here, colours, page
 from bessemer.portal.parts import Acts, Cell, Cores, Fact, Gpu, Head, Plugged, Row, Stat
 

@@ -11,9 +11,9 @@ from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, FlavorFact, InstanceFact, Mark
 from bessemer.portal.live import Page, Part
-from bessemer.portal.pages import price, waiting
+from bessemer.portal.pages import placed, price, waiting
 from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
-from bessemer.portal.parts import Acts, Cell, Empty, Fact, Head, Phase, Row, Text
+from bessemer.portal.parts import Acts, Cell, Fact, Head, Phase, Row, Text
 
 STEPS = ("Pending", "Preparing", "Booting", "Running")
 """The phases of a boot, in order."""
@@ -101,6 +101,7 @@ def build(desk: Desk, which: Key, *, body: str, deadlines: Mapping[str, float]) 
         "phase-foot": [Text("phase-foot-text", footnote(fact, phases))],
         "price": prices(desk, fact),
         "why": waiting.of(desk, fact),
+        "placed": placed.of(claim, admin=desk.me.admin),
         "facts": facts(desk, fact, claim=claim),
         "feed": waiting.feed(desk, project, about=fact),
     }
@@ -243,7 +244,7 @@ def prices(desk: Desk, fact: InstanceFact) -> list[Part]:
     """The hour's price, line by line, and the month's."""
     plan, flavor = price.plan_for(desk, fact.project), desk.find(FlavorFact, fact.flavor)
     if plan is None or flavor is None:
-        return [Empty("price-none", "The price is not known: the flavor or the price plan is gone.")]
+        return [Fact("price-none", "The flavor or the price plan is gone", "not known", num=True)]
     memory = parse_bytes(flavor.memory)
     held = price.Held(flavor.cpus * 1000, memory, flavor.gpus, flavor.gpu_model)
     hour = price.hourly(plan, held)

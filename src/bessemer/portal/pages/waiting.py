@@ -108,10 +108,9 @@ def _workload(desk: Desk, fact: Workload, *, scope: str) -> Why | None:
 
 def _host(host: HostFact) -> Why | None:
     word = words.host_state(host)
-    if word not in {"Silent", "Failed", "Fenced"} and not host.stuck and all(d.healthy for d in host.devices):
+    if word not in {"Silent", "Failed", "Fenced"} and not host.stuck and not host.broken:
         return None
-    broken = [d.id for d in host.devices if not d.healthy]
-    health = f"{', '.join(broken)} not healthy" if broken else ""
+    health = f"{', '.join(host.broken)} not healthy" if host.broken else ""
     text = host.stuck or (host.silence if word == "Silent" else "") or health or host.message or word
     fix = "Bring its agent back, or fence it, so that what ran there is placed anew." if word == "Silent" else ""
     return Why(
@@ -120,7 +119,7 @@ def _host(host: HostFact) -> Why | None:
         name=host.name,
         href=href(host),
         tone="failed" if word == "Failed" else "stuck",
-        word=word if not broken else "Degraded",
+        word=word if not host.broken else "Degraded",
         since=host.stuck_since or host.since or host.created,
         what="Host" + (", fake" if host.fake else ""),
         text=_sentence(text),

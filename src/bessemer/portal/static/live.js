@@ -4,6 +4,9 @@
 (() => {
   const body = document.body;
   let token = body.dataset.tab, seen = 0, last = performance.now(), skew = Number(body.dataset.now) - Date.now() / 1000, ended = false;
+  // Who signs out here goes where that leads, not to the door that a session which ended elsewhere leads to.
+  let leaving = false;
+  document.addEventListener("submit", (event) => { if (new URL(event.target.action).pathname === "/signout") leaving = true; });
   const now = () => Date.now() / 1000 + skew;
   window.serverNow = now;
 
@@ -72,7 +75,7 @@
     if (message.o) apply(message.o);
     if (message.n !== undefined) seen = message.n;
     if (message.l !== undefined || message.w) document.dispatchEvent(new CustomEvent("log", { detail: message }));
-    if (message.x === "signedout") { ended = true; location.assign(`/signin?back=${encodeURIComponent(location.pathname + location.search)}`); }
+    if (message.x === "signedout" && !leaving) { ended = true; location.assign(`/signin?back=${encodeURIComponent(location.pathname + location.search)}`); }
     if (message.x === "gone") { ended = true; document.getElementById("gone").hidden = false; }
     if (message.x === "stale") refresh();
     age();

@@ -176,6 +176,8 @@
     const tile = event.target.closest(".tile");
     if (tile) show(tile); else tip.hidden = true;
   });
+  // What the map paints is shown by whoever paints it (chart.js).
+  document.addEventListener("tip", ({ detail }) => { if (detail) show(detail); else tip.hidden = true; });
   map.addEventListener("mouseleave", () => { tip.hidden = true; });
   map.addEventListener("focusin", (event) => {
     const tile = event.target.closest(".tile");
