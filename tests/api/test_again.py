@@ -12,6 +12,7 @@ from bessemer.core.errors import Conflict
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.kinds import KINDS
+from bessemer.kinds.parts import Parts
 from tests.api.world import BASE, PASSWORD, World, hashed, instance, named, tenant
 
 
@@ -22,7 +23,7 @@ async def remove(w: World, path: str, kind: str, name: str, *, namespace: str = 
     if facts.finalize is None:
         return
     stored = await w.store.objects.get(Key(kind, namespace, name))
-    ctx = SimpleNamespace(objects=w.store.objects, capacity=w.store.capacity, clock=w.clock)
+    ctx = SimpleNamespace(objects=w.store.objects, capacity=w.store.capacity, clock=w.clock, parts=Parts())
     await facts.finalize(ctx, facts.resource.load(stored.body))
     body = orjson.loads((await w.store.objects.get(stored.key)).body)
     body["metadata"]["finalizers"] = []

@@ -18,8 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from bessemer.client import tls_context
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.frames import Stream
+from bessemer.core.resource import Key
 from bessemer.core.values import TOKENS_MAX, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
 from tests.api.test_streams import VM, client, dialled, running
@@ -119,6 +120,43 @@ async def test_a_watch_ends_with_the_membership_that_it_was_made_by() -> None:
             assert await hers.next() is None
             await w.create(INSTANCES, instance("secret"))
             assert await others.names(1) == await whole.names(1) == [("ADDED", "secret")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "media"),
+    [
+        ("POST", INSTANCES, instance("late"), "application/json"),
+        ("POST", f"{BASE}/instances", {**instance("late")}, "application/json"),
+        ("PUT", f"{INSTANCES}/vm", instance("vm"), "application/json"),
+        ("PATCH", f"{INSTANCES}/vm", {"metadata": {"labels": {"a": "b"}}}, MERGE),
+        ("DELETE", f"{INSTANCES}/vm", {}, "application/json"),
+    ],
+)
+async def test_a_body_that_takes_its_time_outlives_no_membership(
+    w: World, method: str, path: str, body: Any, media: str
+) -> None:
+    made = await w.create(INSTANCES, instance("vm"))
+    raw = {**body, "metadata": {**body.get("metadata", {}), "resourceVersion": made["metadata"]["resourceVersion"]}}
+    if path == f"{BASE}/instances":
+        raw["metadata"]["namespace"] = "acme--lab"
+    mia, begun, rest = await w.login("mia"), asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b" "
+        begun.set()
+        await rest.wait()
+        yield orjson.dumps(raw if method != "DELETE" else {})
+
+    asking = asyncio.ensure_future(w.call(method, path, slowly(), token=mia, media=media))
+    await begun.wait()
+    await leave(w, "mia")
+    rest.set()
+    assert (await asking).code == 404
+    assert (await w.store.objects.get(Key("Instance", "acme--lab", "vm"))).revision == int(
+        made["metadata"]["resourceVersion"]
+    )
+    with pytest.raises(NotFound):
+        await w.store.objects.get(Key("Instance", "acme--lab", "late"))
 
 
 @pytest.mark.parametrize("what", ["member", "reader"])

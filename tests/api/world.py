@@ -94,7 +94,7 @@ class World:
         headers: Mapping[str, str] | None = None,
         media: str = "application/json",
     ) -> Reply:
-        raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        raw = body if isinstance(body, bytes | AsyncIterator) else b"" if body is None else orjson.dumps(body)
         given = dict(headers or {})
         if raw and media:
             given.setdefault("content-type", media)
@@ -284,16 +284,23 @@ def _scope(method: str, path: str, headers: Mapping[str, str], peer: Peer | None
     }
 
 
-async def _ask(api: Api, scope: dict[str, Any], raw: bytes) -> Reply:
-    sent = False
+async def _once(raw: bytes) -> AsyncIterator[bytes]:
+    yield raw
+
+
+async def _ask(api: Api, scope: dict[str, Any], raw: bytes | AsyncIterator[bytes]) -> Reply:
+    pieces, sent = raw if isinstance(raw, AsyncIterator) else _once(raw), False
     code, headers, parts = 0, {}, []
 
     async def receive() -> dict[str, Any]:
         nonlocal sent
         if sent:
             await asyncio.Event().wait()
-        sent = True
-        return {"type": "http.request", "body": raw, "more_body": False}
+        try:
+            return {"type": "http.request", "body": await anext(pieces), "more_body": True}
+        except StopAsyncIteration:
+            sent = True
+            return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
         nonlocal code, headers

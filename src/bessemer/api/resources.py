@@ -1,7 +1,8 @@
 """Objects over HTTP: get, create, replace, patch, delete, status. Stored bytes are served as they are.
 
 Each write goes: who, may, shape, meaning, defaults, and then the port, which decides quota and precedence in its
-transaction. A patch is computed on what is stored and written under its revision; a lost race is tried again.
+transaction. A body may take its time, so whether its author may is asked again once it is here. A patch is computed on
+what is stored and written under its revision; a lost race is tried again.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ async def create(call: Call) -> Response:
     if about.resource.stored in _TENANTS or target.namespace != about.namespace:
         # Whose it is stands in the body alone, so it is decided here and not with the route.
         await _require_create(call, target)
+    else:
+        await call.state.access.require(call.who, "create", on=about)
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
@@ -61,6 +64,7 @@ async def replace(call: Call) -> Response:
     options = write_options(call.query, "UpdateOptions")
     said = await bodies.read_object(call.request, call.state.context.limits)
     target = call.about
+    await call.state.access.require(call.who, "update", on=target)
     subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
     if not said["metadata"].get("resourceVersion"):
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
@@ -74,6 +78,7 @@ async def patch(call: Call) -> Response:
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "PatchOptions")
     change = await _read_patch(call)
+    await call.state.access.require(call.who, "patch", on=call.about)
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         said = _patched(call, change, old=old)
@@ -90,6 +95,7 @@ async def delete(call: Call) -> Response:
     """Delete, or begin to where finalizers stand: then the object is answered, else a Status."""
     target = call.about
     options = await _delete_options(call)
+    await call.state.access.require(call.who, "delete", on=target)
     preconditions = options.get("preconditions") or {}
     dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
     uid, revision = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
