@@ -181,16 +181,20 @@ async def test_a_wrong_password_says_no_more_than_that(t: Town) -> None:
 
 
 async def test_attempts_are_counted_by_whoever_makes_them(t: Town) -> None:
-    taken: list[str] = []
-    limiter = t.w.api.state.attempts
-    original = limiter.take
-    limiter.take = taken.append  # type: ignore[method-assign]
+    taken: list[tuple[str, str]] = []
+    sign_ins = t.w.api.state.sign_ins
+    original = sign_ins.admit
+
+    async def admit(source: str, account: str = "") -> None:
+        taken.append((source, account))
+
+    sign_ins.admit = admit  # type: ignore[method-assign]
     try:
         async with caller(t) as session:
             await session.sign_in("ada", password="wrong horse battery")
     finally:
-        limiter.take = original  # type: ignore[method-assign]
-    assert taken == ["source/127.0.0.1", "user/ada"]
+        sign_ins.admit = original  # type: ignore[method-assign]
+    assert taken == [("127.0.0.1", "ada")]
 
 
 async def test_a_link_is_used_by_a_click_and_once(t: Town) -> None:
