@@ -27,9 +27,9 @@ _log = structlog.get_logger("gateway")
 async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
     """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
     clock, tables = SystemClock(), Tables(_doors_of(paths, settings))
+    spool = Spool(paths.spool)
     certificate, key = paths.certificate(identities.GATEWAY)
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
-    spool = Spool(paths.spool)
     follower = Follower(client, tables, clock=clock)
     facts = GatewayFacts(
         tables=tables,
@@ -72,7 +72,7 @@ def _doors(paths: Paths) -> ssl.SSLContext:
 
 
 def _uid(paths: Paths) -> str:
-    """This gateway's name for ever: usage is settled once under it, wherever the directory is moved to."""
+    """This gateway's name, for people who look at who sent what; what is settled hangs on the spool's own uid."""
     file = paths.spool.parent / "uid"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
