@@ -144,7 +144,7 @@ async def settled(w: World, case: Any, place: str) -> Any:
     return {"metadata": metadata, "spec": case.body.get("spec", {})}
 
 
-async def everybody_asks(w: World, operation: Any, data: st.DataObject, *, mode: GenerationMode, tenant: str) -> None:
+async def check_everybody(w: World, operation: Any, data: st.DataObject, *, mode: GenerationMode, tenant: str) -> None:
     """One request by a tenant and by the administrator; then what is there is shown."""
     case = data.draw(operation.as_strategy(generation_mode=mode))
     collection = operation.path.removesuffix("/{name}").format(namespace=LAB)
@@ -168,7 +168,7 @@ async def everybody_asks(w: World, operation: Any, data: st.DataObject, *, mode:
 async def test_what_the_description_allows(
     w: World, tenant: str, described: Described, method: str, path: str, data: st.DataObject
 ) -> None:
-    await everybody_asks(w, described[method, path], data, mode=GenerationMode.POSITIVE, tenant=tenant)
+    await check_everybody(w, described[method, path], data, mode=GenerationMode.POSITIVE, tenant=tenant)
 
 
 @pytest.mark.real
@@ -179,7 +179,7 @@ async def test_what_the_description_allows(
 async def test_what_the_description_forbids(
     w: World, tenant: str, described: Described, method: str, path: str, data: st.DataObject
 ) -> None:
-    await everybody_asks(w, described[method, path], data, mode=GenerationMode.NEGATIVE, tenant=tenant)
+    await check_everybody(w, described[method, path], data, mode=GenerationMode.NEGATIVE, tenant=tenant)
 
 
 @pytest.mark.long
@@ -191,7 +191,7 @@ async def test_what_the_description_forbids(
 async def test_what_is_described_at_length(
     w: World, tenant: str, described: Described, mode: GenerationMode, method: str, path: str, data: st.DataObject
 ) -> None:
-    await everybody_asks(w, described[method, path], data, mode=mode, tenant=tenant)
+    await check_everybody(w, described[method, path], data, mode=mode, tenant=tenant)
 
 
 # --- what stands in the table of routes alone ---------------------------------------------------------------------
@@ -218,7 +218,7 @@ def name_of(rule: Rule) -> str:
     return f"{rule.method} {rule.path}"
 
 
-async def anybody_asks(w: World, rule: Rule, data: st.DataObject, *, tenant: str) -> None:
+async def check_anybody(w: World, rule: Rule, data: st.DataObject, *, tenant: str) -> None:
     name = data.draw(NAMED)
     parts = {"name": NAMES.get(rule.plural, name) if name == THERE else name, "namespace": LAB, "group": "bessemer.dev"}
     path = rule.path.format(**parts, version=VERSION, digest="sha256:" + "0" * 64)
@@ -235,7 +235,7 @@ async def anybody_asks(w: World, rule: Rule, data: st.DataObject, *, tenant: str
 @examples(6)
 @given(data=st.data())
 async def test_what_is_not_described(w: World, tenant: str, rule: Rule, data: st.DataObject) -> None:
-    await anybody_asks(w, rule, data, tenant=tenant)
+    await check_anybody(w, rule, data, tenant=tenant)
 
 
 @pytest.mark.long
@@ -244,4 +244,4 @@ async def test_what_is_not_described(w: World, tenant: str, rule: Rule, data: st
 @examples(300)
 @given(data=st.data())
 async def test_what_is_not_described_at_length(w: World, tenant: str, rule: Rule, data: st.DataObject) -> None:
-    await anybody_asks(w, rule, data, tenant=tenant)
+    await check_anybody(w, rule, data, tenant=tenant)
