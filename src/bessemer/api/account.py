@@ -16,7 +16,6 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api.authn import check_password
 from bessemer.api.names import is_subdomain
 from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
@@ -25,7 +24,7 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
-from bessemer.core.tokens import token_digest
+from bessemer.core.tokens import judged_password, token_digest
 
 KEY_PREFIX = "bsk_"
 HINT_LENGTH = 12
@@ -81,7 +80,7 @@ async def set_password(call: Call) -> Response:
     said = await _said(call)
     user = await load(call, call.about)
     password = _text(said, "password")
-    check_password(password)
+    judged_password(password)
     await call.note(user)
     await call.state.passwords.put(user.uid, password)
     await call.state.sessions.end_others(call.about.name, keep=call.who.session, writer=call.acting)

@@ -24,9 +24,10 @@ from bessemer.api.ca import Peer
 from bessemer.api.context import Credentials, Identity
 from bessemer.api.names import is_subdomain
 from bessemer.core.clock import Clock, epoch, rfc3339
-from bessemer.core.errors import Cause, Conflict, Invalid, NotFound, Unauthenticated
+from bessemer.core.errors import Conflict, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Scope, Sealed, Writer
 from bessemer.core.resource import API_VERSION, Key, OwnerReference
+from bessemer.core.tokens import PASSWORD_LENGTH_MAX, judged_password
 from bessemer.kinds.tenancy.session import session_labels
 
 AGENT_PREFIX = "system:agent:"
@@ -36,7 +37,6 @@ PASSWORD = "password"
 NOBODY = "nobody"
 """No object's uid."""
 
-PASSWORD_LENGTH_MIN, PASSWORD_LENGTH_MAX = 10, 1024
 SYSTEM = Writer("system", "api")
 
 
@@ -134,13 +134,6 @@ class LocalAuthenticator:
         return body
 
 
-def check_password(password: str) -> None:
-    """Raises Invalid for one that is too short or too long."""
-    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
-        words = f"a password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters"
-        raise Invalid(words, [Cause(PASSWORD, f"Invalid value: {words}")])
-
-
 class Passwords:
     """argon2id hashes in the sealed table; at most two are computed at a time, off the loop."""
 
@@ -152,7 +145,7 @@ class Passwords:
 
     async def put(self, uid: str, password: str) -> None:
         """Raises Invalid for one that is too short or too long."""
-        check_password(password)
+        judged_password(password)
         await self._sealed.put(uid, PASSWORD, await self._hash(password))
 
     async def good(self, uid: str, password: str) -> bool:

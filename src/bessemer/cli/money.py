@@ -141,11 +141,10 @@ def quota(context: typer.Context, project: ProjectOption = "") -> None:
         for m in meters
         if m["used"] or m["limit"] is not None
     ]
-    typer.echo(
-        render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows, within=render.width())
-        if rows
-        else "Nothing is used."
-    )
+    if not rows:
+        typer.echo("Nothing is used.", err=True)
+        return
+    typer.echo(render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows, within=render.width(), spare=[""]))
 
 
 def _amount(meter: str, value: int | None) -> str:
