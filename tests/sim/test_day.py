@@ -60,14 +60,14 @@ async def test_a_day() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 7))
+@pytest.mark.parametrize("seed", range(2, 6))
 async def test_other_days(seed: int, record_property: Count) -> None:
     """A day of 200 hosts on which every part dies: capacity, quota, ledger and deadlines hold after each step."""
     count(record_property, await check_day(seed, hosts=200, happenings=600))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(20, 24))
+@pytest.mark.parametrize("seed", range(20, 23))
 async def test_days_of_rivals(seed: int, record_property: Count) -> None:
     """The same with two controllers, real leases and fences; one is held up past its lease and wakes amid its work."""
     day = await check_day(seed, hosts=50, happenings=400, controllers=2)
