@@ -229,7 +229,8 @@ async def test_a_word_for_an_earlier_claim_of_the_name_changes_nothing(store: St
 async def test_rows_are_not_made_out_of_what_has_changed_since(store: Store) -> None:
     """A controller was held up with an older Host and an older Tenant in its hand."""
     host, tenant = [
-        await store.objects.create(body(kind, name, namespace=""), ALICE) for kind, name in (("Host", "h1"), ("Tenant", "acme"))
+        await store.objects.create(body(kind, name, namespace=""), ALICE)
+        for kind, name in (("Host", "h1"), ("Tenant", "acme"))
     ]
     await store.capacity.declare("h1", inventory(), revision=str(host.revision))
     await store.capacity.set_quota("tenant/acme", Quota(milli_cores=2000), revision=str(tenant.revision))

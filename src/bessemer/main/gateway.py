@@ -26,7 +26,7 @@ _log = structlog.get_logger("gateway")
 
 async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
     """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
-    clock, tables = SystemClock(), Tables(_doors_of(paths, settings))
+    clock, tables = SystemClock(), Tables(doors_of(paths, settings))
     spool = Spool(paths.spool)
     certificate, key = paths.certificate(identities.GATEWAY)
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
@@ -56,7 +56,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         await client.close()
 
 
-def _doors_of(paths: Paths, settings: Settings) -> FolderOf:
+def doors_of(paths: Paths, settings: Settings) -> FolderOf:
     """Where the doors of the hosts are that share this machine: of the local one, and of the fake ones."""
     local, fake = settings.host_name or host_name(), frozenset(map(fake_host_name, range(settings.fake_hosts)))
     own, fakes = default_folder(paths.agent), default_folder(paths.fake)
