@@ -1,0 +1,126 @@
+"""What comes next for a replica on its host, and what replicas mean to their Endpoint: every turn of pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bessemer.core.resource import Done, Metadata, Wait
+from bessemer.core.values import ClaimSpec, WorkloadRef
+from bessemer.drivers.llamacpp.protocol import RunningEngine
+from bessemer.kinds.fleet.claim import Claim, ClaimStatus
+from bessemer.kinds.inference.endpoint import control, host
+from bessemer.kinds.inference.endpoint.control import Hold, Seen
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, EndpointStatus
+from bessemer.kinds.workload import HostView
+
+NOW = 1000.0
+MINE, OTHER = RunningEngine("c-1", 7, 70, "/door"), RunningEngine("c-1", 8, 80, "/door")
+KNOWN = {"process": host.identity(MINE)}
+LATER = {"retry": {"failures": 3, "until": NOW + 2}}
+
+TURNS: list[tuple[dict[str, Any], RunningEngine | None, host.Step]] = [
+    ({"phase": "Pending"}, None, "announce"),
+    ({"phase": "Preparing"}, None, "start"),
+    ({"phase": "Preparing", "detail": LATER}, None, "hold"),
+    ({"phase": "Lost"}, None, "start"),
+    ({"phase": "Lost", "detail": {**KNOWN, **LATER}}, None, "ended"),
+    ({"phase": "Starting"}, None, "announce"),
+    ({"phase": "Starting", "detail": KNOWN}, None, "ended"),
+    ({"phase": "Running", "detail": KNOWN}, None, "ended"),
+    ({"phase": "Running", "detail": KNOWN}, MINE, "watch"),
+    ({"phase": "Running", "detail": KNOWN}, OTHER, "probe"),
+    ({"phase": "Running"}, MINE, "probe"),
+    ({"phase": "Starting", "detail": KNOWN}, MINE, "probe"),
+]
+
+
+@pytest.mark.parametrize(("status", "engine", "step"), TURNS)
+def test_what_comes_next(status: dict[str, Any], engine: RunningEngine | None, step: host.Step) -> None:
+    assert host.decide(ClaimStatus.model_validate(status), engine, now=NOW) == step
+
+
+def claim(replica: int, phase: str, **status: Any) -> Claim:
+    ending = status.pop("ending", None)
+    spec = ClaimSpec(
+        host=status.pop("host", "h1"),
+        tenant="acme",
+        workload=WorkloadRef(kind="Endpoint", name="chat", uid="w-1", replica=replica),
+    )
+    metadata = Metadata(name=f"endpoint-chat-{replica}", uid=f"c-{replica}", deletion_timestamp=ending)
+    return Claim(metadata=metadata, spec=spec, status=ClaimStatus.model_validate({"phase": phase, **status}))
+
+
+def endpoint(replicas: int) -> Endpoint:
+    spec = EndpointSpec.model_validate({"model": "smol", "flavor": "serve", "replicas": replicas})
+    return Endpoint(metadata=Metadata(name="chat"), spec=spec, status=EndpointStatus(message="of before"))
+
+
+HOSTS = {"h1": HostView("h1"), "h2": HostView("h2", reachable=False, message="Host h2 is silent")}
+NO_PLACE = Hold("Unschedulable", "no host has room", remedy="a smaller flavor")
+UP, COMING, DEAD = ("Running", {}), ("Starting", {"reason": "EngineStarting"}), ("Failed", {"reason": "KindUnknown"})
+LOST, AWAY = ("Lost", {"reason": "EngineExited"}), ("Running", {"host": "h2"})
+ENDING = ("Running", {"ending": "2025-06-15T15:06:40Z"})
+
+Read = tuple[type, str, str, int]
+FOLDS: list[tuple[int, list[tuple[str, dict[str, Any]]], Hold | None, Read]] = [
+    (0, [], None, (Done, "Stopped", "Stopped", 0)),
+    (0, [UP], None, (Done, "Stopped", "Stopped", 0)),
+    (1, [UP], None, (Done, "Ready", "Ready", 1)),
+    (1, [UP, UP], None, (Done, "Ready", "Ready", 1)),
+    (2, [UP, UP], None, (Done, "Ready", "Ready", 2)),
+    (1, [], NO_PLACE, (Wait, "Pending", "Unschedulable", 0)),
+    (1, [COMING], None, (Wait, "Starting", "EngineStarting", 0)),
+    (2, [UP, COMING], None, (Wait, "Starting", "Starting", 1)),
+    (2, [UP], NO_PLACE, (Wait, "Degraded", "Degraded", 1)),
+    (2, [UP, LOST], None, (Wait, "Degraded", "Degraded", 1)),
+    (2, [UP, AWAY], None, (Wait, "Degraded", "Degraded", 1)),
+    (2, [UP, ENDING], None, (Wait, "Degraded", "Degraded", 1)),
+    (2, [AWAY, AWAY], None, (Wait, "Unknown", "HostSilent", 0)),
+    (2, [AWAY, COMING], None, (Wait, "Starting", "HostSilent", 0)),
+    (2, [DEAD, DEAD], None, (Wait, "Failed", "KindUnknown", 0)),
+    (2, [DEAD, COMING], None, (Wait, "Starting", "KindUnknown", 0)),
+    (1, [LOST], None, (Wait, "Starting", "EngineExited", 0)),
+]
+
+
+@pytest.mark.parametrize(("wanted", "replicas", "hold", "read"), FOLDS)
+def test_what_replicas_mean(
+    wanted: int, replicas: list[tuple[str, dict[str, Any]]], hold: Hold | None, read: Read
+) -> None:
+    claims = [claim(number, phase, **facts) for number, (phase, facts) in enumerate(replicas)]
+    outcome = control.fold(endpoint(wanted), Seen(claims, HOSTS, hold))
+    status = outcome.status
+    assert isinstance(status, EndpointStatus)
+    assert (type(outcome), status.phase, outcome.reason, status.ready_replicas) == read
+    assert status.wanted_replicas == wanted
+    if isinstance(outcome, Done):
+        assert outcome.ready == (status.phase == "Ready")
+        assert (status.message != "") == (len(replicas) > wanted)
+    else:
+        assert status.message == outcome.message
+        assert outcome.message.startswith(f"{read[3]} of {wanted} replicas answer: ")
+        assert outcome.again == (hold.again if hold else 30.0)
+        assert outcome.remedy == (hold.remedy if hold else control.REMEDIES.get(status.phase, ""))
+
+
+def test_the_first_replica_that_says_something_speaks_for_all() -> None:
+    claims = [claim(0, "Running"), claim(1, "Lost", reason="EngineExited", message="it crashed"), claim(2, "Starting")]
+    outcome = control.fold(endpoint(3), Seen(claims, HOSTS))
+    assert outcome.message == "1 of 3 replicas answer: replica 1: it crashed"
+
+
+def test_missing_are_the_wanted_that_hold_no_claim() -> None:
+    claims = [claim(1, "Running"), claim(5, "Running")]
+    assert list(control.missing_replicas(endpoint(4), claims)) == [0, 2, 3]
+    assert list(control.missing_replicas(endpoint(0), claims)) == []
+
+
+def test_it_is_fake_where_one_replica_is() -> None:
+    real, fake = claim(0, "Running"), claim(1, "Running")
+    fake = fake.model_copy(update={"spec": fake.spec.model_copy(update={"fake": True})})
+    for claims, said in (([real], False), ([real, fake], True)):
+        outcome = control.fold(endpoint(len(claims)), Seen(claims, HOSTS))
+        assert isinstance(outcome.status, EndpointStatus)
+        assert outcome.status.fake is said
