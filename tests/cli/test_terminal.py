@@ -78,10 +78,14 @@ def test_why_tells_of_the_hosts_that_were_set_aside() -> None:
     why = {"fitting": 3, "reasons": [{"code": "Cordoned", "hosts": 1, "text": "cordoned"}]}
     one = {"spec": {"host": "a", "placement": why}}
     assert placed([one]) == [
-        "It is on a: one of 3 hosts with room, when it was chosen. Not taken:",
+        "It is on a.",
+        "When it was chosen, a was one of 3 hosts with room. Not taken:",
         "       1 host: cordoned",
     ]
     six = [{"spec": {"host": f"h{i}", "placement": {"fitting": 1, "reasons": []}}} for i in range(6)]
-    assert placed(six) == ["It is on h0, h1, h2, h3 and 2 more; h5 was the only host with room, when it was chosen."]
+    assert placed(six) == [
+        "It is on h0, h1, h2, h3 and 2 more.",
+        "When it was chosen, h5 was the only host with room.",
+    ]
     assert placed([{"spec": {"host": "old"}}]) == ["It is on old."]
     assert placed([]) == []

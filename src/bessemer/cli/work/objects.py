@@ -206,13 +206,13 @@ def placed(claims: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     hosts = [str(claim["spec"]["host"]) for claim in claims]
     shown = ", ".join(hosts[:4]) + (f" and {len(hosts) - 4} more" if len(hosts) > 4 else "")
+    lines = [f"It is on {shown}."]
     why = claims[-1]["spec"].get("placement") or {}
-    if not why.get("fitting"):
-        return [f"It is on {shown}."]
-    room = "the only host with room" if why["fitting"] == 1 else f"one of {why['fitting']} hosts with room"
-    which = f"; {hosts[-1]} was" if len(hosts) > 1 else ":"
-    rest = ", when it was chosen. Not taken:" if why.get("reasons") else ", when it was chosen."
-    return [f"It is on {shown}{which} {room}{rest}", *_counts(why)]
+    if why.get("fitting"):
+        room = "the only host with room" if why["fitting"] == 1 else f"one of {why['fitting']} hosts with room"
+        rest = " Not taken:" if why.get("reasons") else ""
+        lines += [f"When it was chosen, {hosts[-1]} was {room}.{rest}", *_counts(why)]
+    return lines
 
 
 def _counts(said: Mapping[str, Any]) -> list[str]:
