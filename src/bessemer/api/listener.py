@@ -90,7 +90,10 @@ class _Quiet(uvicorn.Server):
     ready: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:  # the process is not the server's to end
+            raise Unavailable("the application did not start") from error
         if self.started and self.ready is not None:
             self.ready()
 
@@ -151,9 +154,10 @@ async def serve(
         if inspect.isawaitable(ended):
             await ended
         server.should_exit = True
-        await serving
-    if not (server.started or stop.is_set()):
-        raise Unavailable("the application did not start")
+        try:
+            await serving
+        finally:
+            on.close()
 
 
 def _options(tls: ssl.SSLContext) -> dict[str, Any]:
