@@ -130,6 +130,17 @@ def test_of_a_silent_host_nothing_is_believed(phase: str) -> None:
     assert (outcome.status.phase, outcome.reason, outcome.message) == ("Unknown", "HostSilent", "Host h1 is silent")
 
 
+def test_its_words_are_its_hosts() -> None:
+    for phase, said, words in (
+        ("Lost", {"reason": "GuestDied", "message": "start 2 follows"}, "start 2 follows"),
+        ("Starting", {}, "Host h1 has been asked"),
+        ("Stopped", {}, "stopped as asked; its disk and place stay"),
+        ("Stopped", {"reason": "GuestDied", "message": "it ended"}, "it ended; set running to false and to true again"),
+    ):
+        outcome = control.fold(instance(), claim(phase, **said), host=HostView("h1"))
+        assert outcome.message.startswith(words)
+
+
 def test_asked_to_stop_it_says_so_at_once() -> None:
     outcome = control.fold(instance(running=False), claim("Running", generation=2), host=HostView("h1"))
     assert isinstance(outcome.status, InstanceStatus)

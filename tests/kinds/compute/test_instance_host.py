@@ -16,7 +16,8 @@ from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done, Fail
 from bessemer.core.units import GIB, MIB
 from bessemer.core.values import BILLING
-from bessemer.drivers.qemu.fake import Fault
+from bessemer.drivers.qemu.fake import FakeQemu, Fault
+from bessemer.drivers.qemu.protocol import GuestState
 from bessemer.kinds.compute.instance.host import BOOTS, InstanceHost, judge, nonce_of
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from tests.kinds.host_bench import DIGEST, HostBench
@@ -231,6 +232,49 @@ async def test_never_restart_means_one_boot(bench: HostBench) -> None:
     await bench.until_phase("Failed")
     assert (bench.status.reason, bench.qemu.starts) == ("GuestSilent", 1)
     assert "its restart policy is Never" in bench.status.message
+
+
+@pytest.mark.parametrize("state", [None, GuestState("guest-panicked", 1.0)])
+@pytest.mark.parametrize("phase", ["Starting", "Running"])
+async def test_a_guest_that_is_over_is_ended_though_its_process_lives(
+    bench: HostBench, monkeypatch: pytest.MonkeyPatch, phase: str, state: GuestState | None
+) -> None:
+    await bench.until_phase(phase)
+
+    async def over(_qemu: FakeQemu, _uid: str) -> GuestState | None:
+        return state
+
+    monkeypatch.setattr(FakeQemu, "state", over)
+    await bench.step()
+    assert (bench.status.phase, bench.status.reason, await bench.running()) == ("Lost", "GuestDied", False)
+
+
+async def test_a_guest_that_is_busy_is_left_alone(bench: HostBench) -> None:
+    bench.qemu.faults["*"] = Fault.UNRESPONSIVE
+    await bench.until_phase("Running")
+    before = bench.status
+    await bench.step()
+    assert (bench.status, bench.qemu.starts) == (before, 1)
+
+
+async def test_a_guest_that_was_started_before_its_agent_ended_has_its_time_from_now(bench: HostBench) -> None:
+    await bench.until_phase("Starting")
+    pid = bench.status.pid
+    bench.claim = bench.claim.model_copy(update={"status": type(bench.status)()})
+    await bench.step()
+    assert (bench.status.phase, bench.status.pid, bench.qemu.starts) == ("Starting", pid, 1)
+    assert epoch(bench.status.started_at or "") == int(bench.clock.now())
+
+
+@pytest.mark.parametrize(("virtualization", "accel"), [("kvm", "kvm"), ("tcg", "tcg"), ("none", "tcg")])
+async def test_it_is_started_as_the_host_can_and_without_a_disk_where_none_is_wanted(
+    bench: HostBench, virtualization: str, accel: str
+) -> None:
+    bench.virtualization = virtualization
+    bench.amend(diskBytes=0)
+    await bench.until_phase("Running")
+    spec = bench.qemu.guests["c-1"].spec
+    assert (spec.accel, spec.disks, bench.disks.sizes) == (accel, (), {})
 
 
 async def test_a_guest_may_take_its_time_to_boot(bench: HostBench) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bessemer.core.resource import Done, Metadata, Wait
-from bessemer.core.values import ClaimSpec, WorkloadRef
+from bessemer.core.values import ClaimSpec, ReasonView, WorkloadRef
 from bessemer.drivers.llamacpp.protocol import RunningEngine
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.inference.endpoint import control, host
@@ -58,9 +58,11 @@ def endpoint(replicas: int) -> Endpoint:
 
 
 HOSTS = {"h1": HostView("h1"), "h2": HostView("h2", reachable=False, message="Host h2 is silent")}
-NO_PLACE = Hold("Unschedulable", "no host has room", remedy="a smaller flavor")
+ROOM = ReasonView(code="Room", hosts=3, text="short of 2 cores")
+NO_PLACE = Hold("Unschedulable", "no host has room", reasons=(ROOM,), remedy="a smaller flavor")
 UP, COMING, DEAD = ("Running", {}), ("Starting", {"reason": "EngineStarting"}), ("Failed", {"reason": "KindUnknown"})
 LOST, AWAY = ("Lost", {"reason": "EngineExited"}), ("Running", {"host": "h2"})
+TAKEN, PREPARING = ("Pending", {}), ("Preparing", {})
 ENDING = ("Running", {"ending": "2025-06-15T15:06:40Z"})
 
 Read = tuple[type, str, str, int]
@@ -73,6 +75,8 @@ FOLDS: list[tuple[int, list[tuple[str, dict[str, Any]]], Hold | None, Read]] = [
     (1, [], NO_PLACE, (Wait, "Pending", "Unschedulable", 0)),
     (1, [COMING], None, (Wait, "Starting", "EngineStarting", 0)),
     (2, [UP, COMING], None, (Wait, "Starting", "Starting", 1)),
+    (2, [UP, TAKEN], None, (Wait, "Starting", "Starting", 1)),
+    (2, [UP, PREPARING], None, (Wait, "Starting", "Starting", 1)),
     (2, [UP], NO_PLACE, (Wait, "Degraded", "Degraded", 1)),
     (2, [UP, LOST], None, (Wait, "Degraded", "Degraded", 1)),
     (2, [UP, AWAY], None, (Wait, "Degraded", "Degraded", 1)),
@@ -95,6 +99,7 @@ def test_what_replicas_mean(
     assert isinstance(status, EndpointStatus)
     assert (type(outcome), status.phase, outcome.reason, status.ready_replicas) == read
     assert status.wanted_replicas == wanted
+    assert status.reasons == ([ROOM] if hold else [])
     if isinstance(outcome, Done):
         assert outcome.ready == (status.phase == "Ready")
         assert (status.message != "") == (len(replicas) > wanted)
@@ -109,6 +114,21 @@ def test_the_first_replica_that_says_something_speaks_for_all() -> None:
     claims = [claim(0, "Running"), claim(1, "Lost", reason="EngineExited", message="it crashed"), claim(2, "Starting")]
     outcome = control.fold(endpoint(3), Seen(claims, HOSTS))
     assert outcome.message == "1 of 3 replicas answer: replica 1: it crashed"
+
+
+def test_while_none_says_anything_the_engines_load() -> None:
+    outcome = control.fold(endpoint(1), Seen([claim(0, "Starting")], HOSTS))
+    assert (outcome.reason, outcome.message) == ("Starting", "0 of 1 replicas answer: the engines load the model")
+
+
+def test_a_replica_that_is_cleared_away_counts_no_more_and_says_so() -> None:
+    for said, read in (({}, ("Stopping", "it is being cleared away")), ({"reason": "R", "message": "m"}, ("R", "m"))):
+        ending = claim(0, "Running", ending="2025-06-15T15:06:40Z", **said)
+        outcome = control.fold(endpoint(1), Seen([ending], HOSTS))
+        assert isinstance(outcome.status, EndpointStatus)
+        (replica,) = outcome.status.replicas
+        assert (replica.phase, replica.ready) == ("Stopping", False)
+        assert (replica.reason, replica.message) == read
 
 
 def test_missing_are_the_wanted_that_hold_no_claim() -> None:
