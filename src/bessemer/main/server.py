@@ -61,15 +61,15 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
             stop.set()
 
 
-async def _knocked(on: socket.socket) -> None:
-    """Return when somebody connects, at the latest in a moment: an api that has just started is waited for by agents
-    and a gateway, and has no time to read templates for nobody."""
+async def _knocked(on: socket.socket) -> bool:
+    """Return when somebody connects, at the latest in a moment; whether somebody did. An api that has just started is
+    waited for by agents and a gateway, and has no time to read templates for nobody."""
     loop, somebody = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(on.fileno(), somebody.set)
     try:
         async with asyncio.timeout(_PORTAL_SECONDS):
-            await somebody.wait()
+            return await somebody.wait()
     except TimeoutError:
-        pass
+        return False
     finally:
         loop.remove_reader(on.fileno())
