@@ -163,11 +163,11 @@ async def invoice_page(visit: Visit) -> Response:
     await _see(visit, PlanFact)
     within(visit.desk, scope)
     month = invoices.month_of(visit.request.query_params.get("month", ""), visit.site.clock.now())
-    held = invoices.Held(month, await _bills(visit, scope, month))
+    held = invoices.Held(month, await _bills(visit, scope, month=month))
 
     async def ask() -> None:
         month = invoices.month_of(held.month.key, visit.site.clock.now())
-        held.bills, held.month = await _bills(visit, scope, month), month
+        held.bills, held.month = await _bills(visit, scope, month=month), month
 
     build = partial(invoices.build_list, visit.desk, held=held)
     if scope != EVERYTHING:
@@ -175,7 +175,7 @@ async def invoice_page(visit: Visit) -> Response:
     return visit.show(build, ask=ask if month.open else None)
 
 
-async def _bills(visit: Visit, scope: str, month: Month) -> Sequence[tuple[str, Mapping[str, Any]]]:
+async def _bills(visit: Visit, scope: str, *, month: Month) -> Sequence[tuple[str, Mapping[str, Any]]]:
     """The invoices of a scope: (project, invoice)."""
     everything = [project.name for project in visit.desk.all(ProjectFact)][:INVOICES_SHOWN]
     projects = everything if scope == EVERYTHING else [scope]

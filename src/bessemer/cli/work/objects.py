@@ -77,12 +77,17 @@ async def watch(client: Client, kind: AnyKind, *, scope: Scope, wide: bool) -> N
     while True:
         with contextlib.suppress(Expired):  # then the list is printed anew
             async for change in client.watch(scope):
-                if isinstance(change, Change):
-                    view = render.View(wide=wide, namespace=namespace, now=time.time())
-                    cells = render.row(kind, orjson.loads(change.body), view=view)
-                    widths[:] = render.widths([[" " * width for width in widths], cells])
-                    gone = f"{render.GAP}(deleted)" if change.type == "DELETED" else ""
-                    typer.echo(render.line(cells, widths) + gone)
+                view = render.View(wide=wide, namespace=namespace, now=time.time())
+                _tell(kind, change, view=view, widths=widths)
+
+
+def _tell(kind: AnyKind, change: Change | Bookmark, *, view: render.View, widths: list[int]) -> None:
+    if isinstance(change, Bookmark):
+        return
+    cells = render.row(kind, orjson.loads(change.body), view=view)
+    widths[:] = render.widths([[" " * width for width in widths], cells])
+    gone = f"{render.GAP}(deleted)" if change.type == "DELETED" else ""
+    typer.echo(render.line(cells, widths) + gone)
 
 
 async def events_of(client: Client, key: Key | None, *, project: str = "") -> list[dict[str, Any]]:

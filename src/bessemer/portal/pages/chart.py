@@ -111,7 +111,7 @@ def _strips(tree: Mapping[tuple[bool, str], Mapping[str, list[Drawn]]], memo: Me
             part = f"strip-{site}-{leaf}"
             kept = memo.parts.get(part)
             if kept is None or kept[0] != members:
-                kept = memo.parts[part] = members, strip(part, leaf, members)
+                kept = memo.parts[part] = members, strip(part, leaf, members=members)
             found.append(kept[1])
     text = (
         f"{total:,} hosts. Arrow keys walk from one to the next, Enter opens it; the page Hosts lists them as a table."
@@ -119,7 +119,7 @@ def _strips(tree: Mapping[tuple[bool, str], Mapping[str, list[Drawn]]], memo: Me
     return {"map": [Chart("chart", text)], "strips": found}
 
 
-def strip(part: str, leaf: str, members: Sequence[Drawn]) -> Strip:
+def strip(part: str, leaf: str, *, members: Sequence[Drawn]) -> Strip:
     """A leaf as text. Hosts are lines of name, model, cells, frame, state and flags, apart by tabs; models and owners
     are numbered within the strip."""
     owners: dict[tuple[str, str], str] = {}
