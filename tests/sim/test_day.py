@@ -70,7 +70,7 @@ async def test_other_days(seed: int, record_property: Count) -> None:
 @pytest.mark.parametrize("seed", range(20, 23))
 async def test_days_of_rivals(seed: int, record_property: Count) -> None:
     """The same with two controllers, real leases and fences; one is held up past its lease and wakes amid its work."""
-    day = await check_day(seed, hosts=50, happenings=400, controllers=2)
+    day = await check_day(seed, hosts=40, happenings=300, controllers=2)
     count(record_property, day, "controller is held up", "controller loses leases")
 
 
