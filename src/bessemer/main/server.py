@@ -45,20 +45,25 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
                 group.create_task(run_control(paths, settings, parts=parts, stop=stop, ready=listens.set))
                 await listens.wait()
             if "portal" in parts:
-                from bessemer.api import listen
-
-                on = listen(settings.listen, settings.portal_port)
-                if len(parts) > 1:
-                    have_read()
-                    await _knocked(on)
-                from bessemer.main.portal import run_portal
-
-                group.create_task(run_portal(paths, settings, on=on, stop=stop))
+                group.create_task(_portal(paths, settings, alone=len(parts) == 1, stop=stop))
             await asyncio.sleep(0)
             have_read()
             await asyncio.Event().wait()
         finally:
             stop.set()
+
+
+async def _portal(paths: Paths, settings: Settings, *, alone: bool, stop: asyncio.Event) -> None:
+    """The portal, which listens at once and beside other parts is read when it is wanted."""
+    from bessemer.api import listen
+
+    on = listen(settings.listen, settings.portal_port)
+    if not alone:
+        await _knocked(on)
+    from bessemer.main.portal import run_portal
+
+    have_read()
+    await run_portal(paths, settings, on=on, stop=stop)
 
 
 async def _knocked(on: socket.socket) -> bool:
