@@ -49,7 +49,7 @@ class Source:
     if_other: str
 
 
-async def bring(ctx: Context, status: ContentStatus, source: Source) -> Outcome:
+async def bring(ctx: Context, status: ContentStatus, *, source: Source) -> Outcome:
     """One look: it is here, is on its way, or what keeps it away."""
     if status.digest != source.expected:
         status = status.model_copy(update={"digest": "", "size_bytes": 0, source.label: ""})
@@ -58,12 +58,12 @@ async def bring(ctx: Context, status: ContentStatus, source: Source) -> Outcome:
     try:
         content = await source.begin()
         if content is None:
-            return _importing(ctx, status, source)
+            return _importing(ctx, status, source=source)
         if source.expected not in ("", content.digest):
             raise DriverError("DigestMismatch", f"what came is {content.digest}, not {source.expected}")
     except DriverError as error:
         if error.reason != "DigestMismatch" or not source.expected:
-            return _importing(ctx, status, source, error=error)
+            return _importing(ctx, status, source=source, error=error)
         # Trying again would bring the same.
         status = status.model_copy(update={"phase": "Failed", "message": error.message})
         return Fail(reason=error.reason, message=error.message, status=status, again=3600.0, remedy=source.if_other)
@@ -78,7 +78,7 @@ def _here(status: ContentStatus, label: str) -> Outcome:
     )
 
 
-def _importing(ctx: Context, status: ContentStatus, source: Source, *, error: DriverError | None = None) -> Outcome:
+def _importing(ctx: Context, status: ContentStatus, *, source: Source, error: DriverError | None = None) -> Outcome:
     progress = ctx.importer.progress(source.name)
     reason, again = (error.reason, RETRY_SECONDS) if error else ("Importing", LOOK_SECONDS)
     message = error.message if error else str(progress) or source.at_first

@@ -98,6 +98,7 @@ async def test_an_image_whose_content_was_lost_is_waited_for() -> None:
         await world.until_reason("Image", "micro", "Importing", namespace="")
         await world.create("Instance", "vm", SPEC)
         await world.until_reason("Instance", "vm", "ImageNotReady")
+        assert await world.bodies("Claim") == []
         world.importer.steps.clear()
         await world.until_ready("Instance", "vm", seconds=20)
 

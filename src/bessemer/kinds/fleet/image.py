@@ -62,7 +62,7 @@ async def reconcile(ctx: Context, image: Image) -> Outcome:
         remedy="See whether the control plane's disk has space and reaches the distribution's packages.",
         if_other="Create another image; what runs from this one has what it needs.",
     )
-    return await bring(ctx, image.status, source)
+    return await bring(ctx, image.status, source=source)
 
 
 KIND: Kind[Context, Image] = Kind(

@@ -76,7 +76,7 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
         remedy="See whether the control plane reaches its package index.",
         if_other="Correct spec.sha256 or spec.source.",
     )
-    return await bring(ctx, had, source)
+    return await bring(ctx, had, source=source)
 
 
 KIND: Kind[Context, Model] = Kind(
