@@ -93,11 +93,18 @@ def program(measure: Measure, *, about: str, peer: str = "") -> None:
     parser.add_argument("--peer", default="", metavar="DIR", help=peer or "this program has no peer to start")
     given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(measure(Options(given.quick, given.peer)))
+        figures = runner.run(_told(measure(Options(given.quick, given.peer))))
     if given.json:
         print(json.dumps([asdict(row) for row in figures], ensure_ascii=False, indent=1))
     else:
         print(table(figures))
+
+
+async def _told(work: Coroutine[Any, Any, list[Figure]]) -> list[Figure]:
+    """``work``, cancelled where the program is told to end, so that what it started goes with it."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def table(figures: Iterable[Figure]) -> str:
