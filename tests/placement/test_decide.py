@@ -85,6 +85,12 @@ def test_same_switch_is_kept_or_refused():
     assert placed(fleet(host("plain")), same_switch=True).devices == (), "who wants none has no switch to keep"
 
 
+def test_a_criterion_that_no_host_meets_decides_nothing_and_is_not_told():
+    arrays = fleet(host("a", gpus=4), host("b", gpus=4))
+    assert "devicesLeftOnSwitch" in placed(arrays, device_count=2).score
+    assert "devicesLeftOnSwitch" not in placed(arrays, device_count=4).score
+
+
 def test_overcommit_sells_threads_again_and_memory_never():
     arrays = fleet(host("a", nodes=1, threads=2, memory=4 * GIB, overcommit_milli=4000))
     assert placed(arrays, cores=8).host == "a"

@@ -16,6 +16,8 @@ from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import Bools, Ints
 from bessemer.placement.sight import Sight
 
+_NOWHERE = int(np.iinfo(np.int64).max)
+
 
 def place(sight: Sight) -> Decision | None:
     """The best place, or None where nothing fits."""
@@ -36,12 +38,15 @@ def place(sight: Sight) -> Decision | None:
 
 
 def best_row(sight: Sight, fits: Bools) -> tuple[int, Mapping[str, float]]:
-    """The row to take of those that fit, and the figures that decided. Small is good in each."""
+    """The row to take of those that fit, and the figures that decided, small is good in each; one that none of them has
+    decides nothing and is left out."""
     rows: Ints = np.flatnonzero(fits)
     score: dict[str, float] = {}
     for name, cost in _criteria(sight):
         values = cost[rows]
         least = values.min()
+        if least == _NOWHERE:
+            continue
         score[name] = float(least)
         rows = rows[values == least]
         if len(rows) == 1:
@@ -67,9 +72,9 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
 
 
 def _slack(sight: Sight) -> Ints:
-    """[hosts]: devices that stay free on the tightest switch that holds all; a large figure where none does."""
+    """[hosts]: devices that stay free on the tightest switch that holds all; `_NOWHERE` where none does."""
     count = sight.request.device_count
-    slack: Ints = np.full(sight.size, np.iinfo(np.int64).max, dtype=np.int64)
+    slack: Ints = np.full(sight.size, _NOWHERE, dtype=np.int64)
     for switch in range(sight.fleet.switch_count):
         there = (sight.usable & (sight.fleet.device_switch[: sight.size] == switch)).sum(axis=1)
         enough = there >= count

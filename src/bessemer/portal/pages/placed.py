@@ -19,8 +19,6 @@ _CRITERIA: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "milliCoresLeft": ("Cores left free", lambda value: words.cores(int(value))),
     "memoryLeft": ("Memory left free", lambda value: words.gib(int(value))),
 }
-_UNKNOWN = float(1 << 62)
-"""A figure as large as this stands for "nowhere"."""
 
 
 def of(claim: ClaimFact | None, *, admin: bool) -> Sequence[Part]:
@@ -37,7 +35,7 @@ def of(claim: ClaimFact | None, *, admin: bool) -> Sequence[Part]:
     found += [
         Fact(f"placed-{name}", _CRITERIA[name][0], _CRITERIA[name][1](value), num=True)
         for name, value in claim.score
-        if name in _CRITERIA and value < _UNKNOWN and claim.fitting > 1
+        if name in _CRITERIA and claim.fitting > 1
     ]
     return found + [
         Fact(f"placed-not-{number}", sentence(text), words.some(hosts, "host"), num=True)
