@@ -331,8 +331,8 @@ class UsageRecord(ApiModel):
 
 
 class UsageBatch(ApiModel):
-    """Records of one spool in order. (spool_uid, first_sequence + i) settles record i exactly once; the gateway's own uid
-    only says who sent it. Sequences of a spool count from 1."""
+    """Records of one spool in order. (spool_uid, first_sequence + i) settles record i exactly once; the gateway's own
+    uid only says who sent it. Sequences of a spool count from 1."""
 
     gateway_uid: str
     spool_uid: str
