@@ -32,7 +32,7 @@ test: $(STAMPS)/dev system-demo system-test ## All tests of CI, with the real gu
 	@$(PYTEST) -m "not long" --durations=10 $(ARGS)
 
 test-long: $(STAMPS)/dev system-demo system-test ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
-	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) $(PYTEST) -m long $(ARGS)
+	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) $(PYTEST) -m long -o faulthandler_timeout=1800 $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
 	@failed=; \

@@ -63,7 +63,7 @@ async def test_a_day() -> None:
 @pytest.mark.parametrize("seed", range(2, 6))
 async def test_other_days(seed: int, record_property: Count) -> None:
     """A day of 200 hosts on which every part dies: capacity, quota, ledger and deadlines hold after each step."""
-    count(record_property, await check_day(seed, hosts=200, happenings=600))
+    count(record_property, await check_day(seed, hosts=200, happenings=400))
 
 
 @pytest.mark.long
