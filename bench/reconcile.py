@@ -4,8 +4,9 @@ The fake agents run in one more process and speak HTTPS like real ones, a certif
 the guests alone are fake, and take two seconds to boot. In the burst all instances are applied over 32 connections
 without a pause, faster than they can be placed, so what waits in the queue is most of the burst: a wait is the time
 that the burst takes. Then, on the same hosts, instances come at a pace, and the waits are what an applicant sees.
-CPU per instance is above what the same hosts cost while nothing is asked of them. Linear growth: ten times the
-instances take at most ten times as long.
+CPU per instance is above what the same hosts cost while nothing is asked of them, memory per instance is what the burst
+adds. Linear growth: ten times the instances take at most ten times as long, ten times the CPU and ten times the memory.
+Each size is run once, so CPU and memory are allowed a tenth more than linear as noise; time is allowed none.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Used:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What one size came to; times in seconds. ``idle`` is CPU seconds per second, ``used`` that of the burst beyond
-    it."""
+    it; ``added_mib`` is what the burst added to the control plane, which stays above nothing."""
 
     count: int
     hosts: int
@@ -74,6 +75,7 @@ class Run:
     others: Waits
     ready: list[float]
     paced: Waits
+    added_mib: float
     control_mib: float
     agents_mib: float
 
@@ -90,14 +92,17 @@ async def measure(options: Options) -> list[Figure]:
     against = f"{large.count:,} against {small.count:,}"
     growth = (large.took / large.count) / (small.took / small.count)
     cpu = (large.used.control / large.count) / (small.used.control / small.count)
+    memory = (large.added_mib / large.count) / (small.added_mib / small.count)
     return [
         figure(f"{name}, apply to all Ready", large.took, "s"),
         figure(f"{name}, Ready", large.rate, "/s"),
         figure(f"{small.count:,} instances, Ready", small.rate, "/s"),
         figure(f"time per instance, {against}", growth, "×", at_most=1.0),
-        figure(f"CPU per instance, {against}", cpu, "×"),
+        figure(f"CPU per instance, {against}", cpu, "×", at_most=1.1),
+        figure(f"memory per instance, {against}", memory, "×", at_most=1.1),
         figure("CPU of the control plane per instance", large.used.control / large.count * 1e3, "ms"),
         figure("CPU of the agents per instance", large.used.agents / large.count * 1e3, "ms"),
+        figure("memory of the control plane per instance", large.added_mib / large.count * 1024, "KiB"),
         figure(f"CPU of the control plane, {large.hosts:,} idle hosts", large.idle.control * 100, "% of a core"),
         figure(f"CPU of the agents, {large.hosts:,} idle hosts", large.idle.agents * 100, "% of a core"),
         figure("queue wait of instances in the burst, p50", _quantile(large.waits, 0.5), "s"),
@@ -128,8 +133,9 @@ async def _run(count: int, *, quick: bool) -> Run:
 
         idle = await _idle(used, seconds=3.0 if quick else 30.0)
         before, waits, others = used(), await _waits(server), await _waits(server, others=True)
+        resident = rss_mib(pid)
         took = await _burst(server, count)
-        spent = used() - before
+        spent, added = used() - before, rss_mib(pid) - resident
         waits, others = _since(waits, await _waits(server)), _since(others, await _waits(server, others=True))
         earlier = await _waits(server)
         ready = await _paced(server, 60 if quick else 600)
@@ -144,6 +150,7 @@ async def _run(count: int, *, quick: bool) -> Run:
             others=others,
             ready=ready,
             paced=_since(earlier, await _waits(server)),
+            added_mib=max(added, 0.001),
             control_mib=rss_mib(pid),
             agents_mib=rss_mib(agents),
         )
