@@ -136,6 +136,7 @@ async def _by_link(call: Call, secret: str) -> Response:
 async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: float) -> Response:
     """A session for somebody who has shown who they are."""
     writer = Writer("user", user.name, request_id=call.request_id, source=call.credentials.source)
+    call.uid = uid
     await call.state.ports.audit.note(writer, LOGIN, key=user, uid=uid)
     made = await call.state.sessions.make(user, uid, purpose=purpose, seconds=seconds, writer=call.acting)
     await _note_sign_in(call, user)

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from bessemer.api.context import ApiContext, Credentials
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
 from bessemer.api.refusals import Refusal
+from bessemer.api.requestlog import RequestLog
 from bessemer.api.routes import ROUTES, Rule, authorise, target_of
 from bessemer.api.state import Call, State, answer, build
 from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
@@ -53,19 +54,29 @@ class Api:
     async def running(self) -> AsyncIterator[Api]:
         """What the lifespan does, for those who call the application in process."""
         directory, standing = self.state.directory, self.state.standing
-        task = asyncio.gather(directory.run(), standing.run(await standing.present()), self.state.refusals.run())
+        works = (directory.run(), standing.run(await standing.present()), self.state.refusals.run())
+        tasks = [asyncio.ensure_future(work) for work in works]
+        for task in tasks:
+            task.add_done_callback(self._ended)
         try:
             await directory.ready()
             yield self
         finally:
             self.close()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.state.refusals.flush()
 
     def close(self) -> None:
         """Streams end; new requests are still answered."""
         self.state.closing.set()
+
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        """What tells open streams that their reader may stand otherwise has ended by itself: so they end, too."""
+        if not task.cancelled():
+            log.error("what the api follows has ended: no stream stays open", exc_info=task.exception())
+            self.close()
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -84,8 +95,9 @@ def _routes(state: State) -> list[BaseRoute]:
     for rule in ROUTES:
         paths.setdefault(rule.path, []).append(rule)
     routes: list[BaseRoute] = []
+    told = RequestLog(state.context.clock)
     for path, rules in paths.items():
-        endpoint = _Endpoint(state, rules)
+        endpoint = _Endpoint(state, rules, told=told)
         kind = WebSocketRoute if rules[0].method == "WS" else Route
         routes.append(kind(path, endpoint))
     return routes
@@ -94,8 +106,9 @@ def _routes(state: State) -> list[BaseRoute]:
 class _Endpoint:
     """All methods of one path, as an ASGI application."""
 
-    def __init__(self, state: State, rules: Sequence[Rule]) -> None:
+    def __init__(self, state: State, rules: Sequence[Rule], *, told: RequestLog) -> None:
         self._state = state
+        self._told = told
         self._rules = {rule.method: rule for rule in rules}
         self._path = rules[0].path
 
@@ -117,11 +130,11 @@ class _Endpoint:
         try:
             await self._run(call, method, receive=receive, send=watched)
         finally:
-            route, code = self._path, watched.code
+            route, code, took = self._path, watched.code, clock.monotonic() - began
             self._state.metrics.requests.labels(route, method, code).inc()
             if not watched.streamed:
-                self._state.metrics.seconds.labels(route, method).observe(clock.monotonic() - began)
-            log.debug("request", request_id=request_id, method=method, path=scope["path"], code=code)
+                self._state.metrics.seconds.labels(route, method).observe(took)
+            self._told.answered(call, method, code=code, seconds=took)
 
     async def _run(self, call: Call, method: str, *, receive: Receive, send: _Watched) -> None:
         try:
@@ -136,17 +149,26 @@ class _Endpoint:
     async def _decide(self, call: Call, method: str) -> Response | None:
         rule = self._rules.get("GET" if method == "HEAD" else method)
         if rule is None or rule.permission not in ("public", "vouched"):
-            call.identity = await self._state.authenticator.authenticate(call.credentials)
-            _ = call.who
+            await self._identify(call, method)
         call.target = target_of(call, rule or next(iter(self._rules.values())))
         if rule is None:
             raise WrongMethod("the server does not allow this method on the requested resource")
         await authorise(call, rule)
         return await rule.handler(call)
 
+    async def _identify(self, call: Call, method: str) -> None:
+        """Raises Unauthenticated; what was shown and is worth nothing is told to the trail, as of a stranger."""
+        try:
+            call.identity = await self._state.authenticator.authenticate(call.credentials)
+        except Unauthenticated as error:
+            refused = Refusal(call.acting, method.lower(), _place(call), error.message)
+            await self._state.refusals.stranger(refused)
+            raise
+        _ = call.who
+
     async def _refuse(self, call: Call, method: str, *, error: BessemerError) -> None:
         """What is refused to somebody known is told to the trail; of strangers, what concerns a credential, where that
-        is judged."""
+        is judged: here in `_identify`."""
         if error.internal:
             log.warning("refused", request_id=call.request_id, error=error.message, internal=error.internal)
         if call.identity is None or not isinstance(error, Forbidden | NotFound):
@@ -154,7 +176,7 @@ class _Endpoint:
         if isinstance(error, NotFound) and call.identity.admin:
             return  # an administrator may know everything: it is not there
         self._state.metrics.denied.inc()
-        key = call.target.key if call.target else Key("Route", "", call.connection.scope["path"][:253])
+        key = call.target.key if call.target else _place(call)
         await self._state.refusals.known(Refusal(call.writer, method.lower(), key, error.message))
 
 
@@ -176,6 +198,11 @@ class _Watched:
         elif message["type"] == "websocket.accept":
             self.code, self.streamed = 101, True
         await self._send(message)
+
+
+def _place(call: Call) -> Key:
+    """Of a request that is about no object."""
+    return Key("Route", "", call.connection.scope["path"])
 
 
 def _credentials(connection: HTTPConnection) -> Credentials:

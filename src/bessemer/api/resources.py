@@ -53,6 +53,7 @@ async def create(call: Call) -> Response:
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
+    call.uid = stored.uid
     if not options.dry_run:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, code=201, warnings=admitted.warnings)
@@ -152,6 +153,7 @@ async def _write_status(call: Call, said: dict[str, Any], *, options: WriteOptio
     part: Part = "report" if call.who.kind == "agent" and target.resource.kind == "Host" else "status"
     admitted = admit_status(target.resource, said)
     stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
+    call.uid = stored.uid
     return answer(stored.body)
 
 
@@ -161,9 +163,11 @@ async def _write_status(call: Call, said: dict[str, Any], *, options: WriteOptio
 async def load(call: Call, target: Target) -> Stored:
     """The object as stored. Raises NotFound in Kubernetes' words."""
     try:
-        return await call.state.ports.objects.get(target.key)
+        stored = await call.state.ports.objects.get(target.key)
     except NotFound as error:
         raise not_found(target.subject) from error
+    call.uid = stored.uid
+    return stored
 
 
 def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:

@@ -86,6 +86,8 @@ class Call:
     credentials: Credentials
     identity: Identity | None = None
     target: Target | None = None
+    uid: str = ""
+    """Of the object that was read or written, once it is known: for the log."""
 
     @property
     def who(self) -> Identity:

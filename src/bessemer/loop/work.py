@@ -296,4 +296,4 @@ def _named(key: Key) -> dict[str, str]:
 
 
 def _who(obj: Resource[Any, Any]) -> dict[str, str]:
-    return {**_named(obj.key), "uid": obj.uid}
+    return {**_named(obj.key), "object_uid": obj.uid}

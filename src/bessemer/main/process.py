@@ -18,9 +18,11 @@ _LOOK_SECONDS = 1.0
 
 
 def set_up_logs() -> None:
-    """JSON lines on standard output, with UTC times; also what libraries say from warnings on."""
+    """JSON lines on standard output, with UTC times; also what libraries say from warnings on. With
+    ``BESSEMER_LOG=debug`` also what is told at that level."""
     import structlog
 
+    level = logging.DEBUG if os.environ.get("BESSEMER_LOG") == "debug" else logging.INFO
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -29,7 +31,7 @@ def set_up_logs() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
         cache_logger_on_first_use=True,
     )
