@@ -36,17 +36,18 @@ IMAGE = b"a fake image"
 
 
 class Seen:
-    """A connector that remembers the connections' certificates by how often they were made."""
+    """A connector that counts its clients: those with a certificate, and those without, which ask for one."""
 
     def __init__(self, site: Served, directory: Path) -> None:
         self._site = site
         self._ca = directory / "trusted.crt"
         self._ca.write_bytes(site.world.ca.certificate)
-        self.made = 0
+        self.made = self.asked = 0
 
     def __call__(self, identity: Identity, *, anonymous: bool = False) -> Client:
         joined = not anonymous and identity.life() is not None
         self.made += joined
+        self.asked += anonymous
         return connect(
             self._site.url, ca=self._ca, cert=(identity.certificate_path, identity.key_path) if joined else None
         )
@@ -134,6 +135,15 @@ class Stage:
         await self.expect(lambda: self.in_phase(key, "Running"))
         return key
 
+    def ended(self, *, for_seconds: float) -> bool:
+        """Whether the agent's certificate ended so long ago."""
+        life = Identity(self.directory / "identity", HOST).life()
+        return life is not None and time.time() > life[1] + for_seconds
+
+    async def beats(self) -> list[float]:
+        """Until when the agent's last heartbeat holds, seconds since the epoch."""
+        return [lease.expires_at for lease in await self.w.store.leases.held(f"host/{HOST}")]
+
     async def reported(self) -> bool:
         return bool((await self.host()).get("status", {}).get("report"))
 
@@ -215,12 +225,15 @@ async def test_a_revoked_host_is_let_in_no_more_and_its_guest_goes_on(tmp_path: 
         key = await s.running()
         host = await s.host()
         await s.w.store.objects.replace({**host, "spec": {**host["spec"], "revoked": True}}, CONTROLLER)
-        made = s.connect.made
-        revision = (await s.status(key)).get("phaseSince")
-        await s.expect(lambda: time.time() > made and s.w.store.revision)
-        await asyncio.sleep(0.5)
-        assert s.connect.made == made
-        assert (await s.status(key)).get("phaseSince") == revision
+        # One that were renewed would never have ended: it is good for 2 s, and a new one is asked for before.
+        await s.expect(lambda: s.ended(for_seconds=0.5))
+        made, asked, beats, before = s.connect.made, s.connect.asked, await s.beats(), await s.status(key)
+        await s.w.store.capacity.amend(key, {**INTENT, "running": False}, CONTROLLER)
+        await s.expect(lambda: s.ended(for_seconds=3.0) and s.connect.asked > asked)
+        assert s.connect.made == made, "no certificate was given"
+        assert await s.beats() == pytest.approx(beats, abs=0.1), "no heartbeat was taken"
+        assert not s.w.api.state.relay.holds(HOST)
+        assert await s.status(key) == before, "it was told nothing and is not heard"
         assert len(await s.qemu.running()) == 1
 
 

@@ -1,217 +1,50 @@
-"""Real agents: a process of their own, real guests and engines, the real api over TLS."""
+"""Real agents: `bessemer agent` as a process of its own, real guests and engines, the real api over TLS."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import shutil
-import signal
+import shlex
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
-from bessemer.api import Limits, listen, make_app, serve, server_tls
 from bessemer.core.ports import CONTROLLER, Stored
-from bessemer.core.resource import Key
-from bessemer.core.tokens import replica_secret
-from bessemer.core.units import MIB
-from bessemer.core.values import Allocation, ClaimSpec, Inventory, NumaNode, WorkloadRef
 from bessemer.drivers.guest.protocol import BuiltImage
+from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway.upstream import Ask, ask
-from bessemer.kinds.compute.instance.spec import InstanceIntent
-from bessemer.kinds.inference.endpoint.spec import EndpointIntent
-from bessemer.main.hostdrivers import LocalDrivers, local_drivers
-from tests.api.world import World, instance, named, world
+from bessemer.main.settings import DEFAULT_STATE
+from tests.agent.site import HOST, ROOT, Site, guest, heard_until, replica, secret, site, until_heard_after
 from tests.drivers import micro_guest
 from tests.drivers.llamacpp.conftest import model_path
 
 __all__ = ["model_path"]
 
 pytestmark = pytest.mark.real
-HOST = "real-1"
-ROOT = Path(__file__).parents[2]
-ROOM = NumaNode(id=0, cores=2, threads=4, memory_bytes=8 << 30)
+MEMORY = Path("/dev/shm")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return micro_guest.build(tmp_path_factory.mktemp("image") / "micro-guest.tar")
 
 
-@dataclass
-class Site:
-    """A control plane that can be stopped and started on one address, and an agent's process."""
-
-    w: World
-    directory: Path
-    address: str
-    prefix: tuple[str, ...] = ()
-    door_host: str = ""
-    port: int = 0
-    serving: asyncio.Task[None] | None = None
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    agent: subprocess.Popen[bytes] | None = None
-
-    @property
-    def drivers(self) -> LocalDrivers:
-        return local_drivers(self.directory)
-
-    @property
-    def log(self) -> Path:
-        return self.directory.parent / "agent.log"
-
-    def joined(self, starts: int) -> bool:
-        """Whether so many starts of the agent have found the api."""
-        return self.log.read_text().count(" joined ") >= starts
-
-    async def up(self) -> None:
-        """Serve on the address as before."""
-        bound = listen(self.address, self.port)
-        self.port = bound.getsockname()[1]
-        pair = self.w.ca.issue("api", sans=[self.address])
-        ready, self.stop = asyncio.Event(), asyncio.Event()
-        app = make_app(self.w.api.state.context)
-        tls = server_tls(pair, self.w.ca.certificate)
-        serving = serve(app, on=bound, tls=tls, stop=self.stop, ready=ready.set, close=app.close)
-        self.serving = asyncio.create_task(serving)
-        await ready.wait()
-
-    async def down(self) -> None:
-        self.stop.set()
-        if self.serving is not None:
-            await self.serving
-
-    async def token(self) -> str:
-        await self.w.create("/apis/bessemer.dev/v1alpha1/hosts", named(HOST))
-        return str((await self.w.create(f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}/token", {}))["token"])
-
-    def start(self, token: str = "") -> None:
-        """The agent's process; its words are all that it shares with us."""
-        ca = self.directory.parent / f"{HOST}-ca.crt"
-        ca.write_bytes(self.w.ca.certificate)
-        words = {
-            "host": HOST,
-            "directory": str(self.directory),
-            "url": f"https://{self.address}:{self.port}",
-            "ca": str(ca),
-            "token": token,
-            "door_host": self.door_host,
-        }
-        with self.log.open("ab") as log:
-            self.agent = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "tests.agent.process", json.dumps(words)],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self.agent is not None:
-            os.killpg(self.agent.pid, signal.SIGKILL)
-            self.agent.wait()
-            self.agent = None
-
-    async def clean(self) -> None:
-        """Leave nothing of the host on this machine."""
-        self.kill()
-        drivers = self.drivers
-        for engine in await drivers.engine.running():
-            await drivers.engine.stop(engine.uid)
-        for uid in await drivers.qemu.uids():
-            await drivers.qemu.remove(uid)
-
-    async def expect(self, holds: Callable[[], Any], *, seconds: float = 90.0) -> Any:
-        end = time.monotonic() + seconds
-        while True:
-            found = holds()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            assert self.agent is None or self.agent.poll() is None, self.log.read_text()[-4000:]
-            assert time.monotonic() < end, "it never came true: " + self.log.read_text()[-4000:]
-            await asyncio.sleep(0.1)
-
-    async def status(self, key: Key) -> dict[str, Any]:
-        found: dict[str, Any] = orjson.loads((await self.w.store.objects.get(key)).body)["status"]
-        return found
-
-    async def in_phase(self, key: Key, phase: str) -> bool:
-        return (await self.status(key)).get("phase") == phase
-
-    async def reported(self) -> bool:
-        body = orjson.loads((await self.w.store.objects.get(Key("Host", "", HOST))).body)
-        return bool(body.get("status", {}).get("report"))
-
-    async def guest(self, image: BuiltImage) -> Stored:
-        """A Claim of an Instance."""
-        self.w.content[image.digest] = image.path
-        await self.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/instances", instance("vm"))
-        intent = InstanceIntent(image=image.digest, cpus=1, memory_bytes=192 * MIB, disk_bytes=64 * MIB, hostname="vm")
-        return await self._take("Instance", "vm", intent.dump(), memory_bytes=192 * MIB)
-
-    async def engine(self, model: Path) -> Stored:
-        """A Claim of a replica of an Endpoint."""
-        digest = "sha256:" + await asyncio.to_thread(lambda: sha256(model.read_bytes()).hexdigest())
-        self.w.content[digest] = model
-        body = named("chat", model="smol", flavor="small", replicas=1)
-        await self.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/endpoints", body)
-        intent = EndpointIntent(
-            model=digest, alias="chat", slots=1, context_tokens=1024, cores_milli=1000, memory_bytes=700 * MIB
-        )
-        return await self._take("Endpoint", "chat", intent.dump(), memory_bytes=700 * MIB)
-
-    async def _take(self, kind: str, name: str, intent: dict[str, Any], *, memory_bytes: int) -> Stored:
-        await self.w.store.capacity.declare(HOST, Inventory(numa=[ROOM]), overcommit_milli=4000)
-        owner = await self.w.store.objects.get(Key(kind, "acme--lab", name))
-        spec = ClaimSpec(
-            host=HOST,
-            tenant="acme",
-            workload=WorkloadRef(kind=kind, name=name, uid=owner.uid),
-            allocations=[Allocation(numa_node=0, milli_cores=1000, memory_bytes=memory_bytes)],
-            intent=intent,
-        )
-        key = Key("Claim", "acme--lab", f"{kind.lower()}-{name}-0")
-        return (await self.w.store.capacity.take([(key, spec, {})], CONTROLLER))[0]
-
-
-@asynccontextmanager
-async def site(directory: Path, *, address: str = "127.0.0.1", **how: Any) -> AsyncIterator[Site]:
-    async with world(limits=Limits(login_burst=100)) as w:
-        made = Site(w, directory, address, **how)
-        await made.up()
-        try:
-            yield made
-        finally:
-            await made.clean()
-            await made.down()
-
-
 @pytest.fixture
 async def s(state_dir: Path) -> AsyncIterator[Site]:
-    async with site(state_dir / "agent") as made:
+    async with site(state_dir) as made:
         yield made
 
 
 async def test_a_guest_is_adopted_after_kill_9(s: Site, image: BuiltImage) -> None:
     s.start(await s.token())
     await s.expect(s.reported)
-    claim = await s.guest(image)
+    claim = await guest(s, image)
     await s.expect(lambda: s.in_phase(claim.key, "Running"), seconds=200)
     process, state, status = (
         await s.drivers.qemu.find(claim.uid),
@@ -220,18 +53,35 @@ async def test_a_guest_is_adopted_after_kill_9(s: Site, image: BuiltImage) -> No
     )
     assert state is not None
     s.kill()
+    await s.expect(lambda: not s.w.api.state.relay.holds(HOST))
+    last = await heard_until(s)
     s.start()
     await s.expect(lambda: s.joined(2))
-    await s.expect(lambda: _beats(s, time.time()))
+    await until_heard_after(s, last)
+    assert await s.status(claim.key) == status, "there was nothing new to say"
+    await _until_looked_at(s, claim)
+    looked, same = await s.status(claim.key), ("phase", "phaseSince", "pid", "startedAt", "restarts", "detail")
+    assert [looked.get(name) for name in same] == [status.get(name) for name in same]
     assert await s.drivers.qemu.find(claim.uid) == process
     after = await s.drivers.qemu.state(claim.uid)
     assert after is not None
     assert after.uptime_seconds > state.uptime_seconds
-    assert await s.status(claim.key) == status
     await s.w.store.capacity.retire(claim.key, CONTROLLER)
     await s.expect(lambda: s.in_phase(claim.key, "Gone"))
     assert await s.drivers.qemu.uids() == frozenset()
     assert await s.drivers.disks.uids() == frozenset()
+
+
+async def _until_looked_at(s: Site, claim: Stored) -> None:
+    """Ask for something that touches no guest, and wait until the agent says that it has looked at this one for it."""
+    intent = {**orjson.loads(claim.body)["spec"]["intent"], "restartPolicy": "Never"}
+    amended = await s.w.store.capacity.amend(claim.key, intent, CONTROLLER)
+    assert amended.generation > claim.generation
+
+    async def observed() -> bool:
+        return bool((await s.status(claim.key))["observedGeneration"] == amended.generation)
+
+    await s.expect(observed)
 
 
 @pytest.mark.parametrize("seconds", [20.0, pytest.param(120.0, marks=pytest.mark.long)])
@@ -241,43 +91,33 @@ async def test_guest_and_stream_go_on_without_the_api(
     """Guest and stream go on without the api; when it is back nothing was started anew and nothing else is said."""
     s.start(await s.token())
     await s.expect(s.reported)
-    guest, replica = await s.guest(image), await s.engine(model_path)
-    await s.expect(lambda: s.in_phase(replica.key, "Running"), seconds=200)
-    await s.expect(lambda: s.in_phase(guest.key, "Running"), seconds=200)
-    drivers, before = s.drivers, (await s.status(guest.key), await s.status(replica.key))
-    found = await drivers.qemu.find(guest.uid), await drivers.engine.find(replica.uid)
-    state = await drivers.qemu.state(guest.uid)
+    machine, engine = await guest(s, image), await replica(s, model_path)
+    await s.expect(lambda: s.in_phase(engine.key, "Running"), seconds=200)
+    await s.expect(lambda: s.in_phase(machine.key, "Running"), seconds=200)
+    drivers, before = s.drivers, (await s.status(machine.key), await s.status(engine.key))
+    found = await drivers.qemu.find(machine.uid), await drivers.engine.find(engine.uid)
+    state = await drivers.qemu.state(machine.uid)
     await s.down()
-    began = time.monotonic()
-    tokens = await _stream(drivers.engine.door(replica.uid), _secret(s, replica.uid), seconds=seconds)
+    last, began = await heard_until(s), time.monotonic()
+    tokens = await _stream(drivers.engine.door(engine.uid), secret(s, engine.uid), seconds=seconds)
     assert time.monotonic() - began >= seconds
     assert tokens > 20
     record_property("seconds away", int(seconds))
     record_property("events of the stream", tokens)
-    after = await drivers.qemu.state(guest.uid)
+    after = await drivers.qemu.state(machine.uid)
     assert state is not None
     assert after is not None
     assert after.uptime_seconds > state.uptime_seconds + seconds * 0.8
     await s.up()
-    await s.expect(lambda: _beats(s, time.time()))
-    assert (await drivers.qemu.find(guest.uid), await drivers.engine.find(replica.uid)) == found
-    assert (await s.status(guest.key), await s.status(replica.key)) == before
+    await until_heard_after(s, last)
+    assert (await drivers.qemu.find(machine.uid), await drivers.engine.find(engine.uid)) == found
+    assert (await s.status(machine.key), await s.status(engine.key)) == before
 
 
-async def _beats(s: Site, now: float) -> bool:
-    """Whether the host has been heard in the last second."""
-    leases = await s.w.store.leases.held(f"host/{HOST}")
-    return any(lease.expires_at > now + 44.0 for lease in leases)
-
-
-def _secret(s: Site, uid: str) -> str:
-    return replica_secret(s.w.api.state.context.gateway_key, uid)
-
-
-async def _stream(door: str, secret: str, *, seconds: float) -> int:
+async def _stream(door: str, key: str, *, seconds: float) -> int:
     """Stream completions at the engine's door for so long; the events seen."""
     seen, end = 0, time.monotonic() + seconds
-    headers = {"Authorization": f"Bearer {secret}"}
+    headers = {"Authorization": f"Bearer {key}"}
     body = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 400, "ignore_eos": True, "stream": True}
     while time.monotonic() < end:
         connector = aiohttp.UnixConnector(path=door)
@@ -297,18 +137,21 @@ class Apart:
 
     here: str
     there: str
-    hidden: Path
+    hidden: tuple[Path, ...]
+    """Folders of the control plane and of this machine's own installations, empty for that process."""
     prefix: tuple[str, ...]
 
 
 @pytest.fixture
-def apart(tmp_path: Path) -> Iterator[Apart]:
-    """Own network, own mounts; the control plane's files are out of sight there."""
+def apart(tmp_path_factory: pytest.TempPathFactory, image: BuiltImage, model_path: Path) -> Iterator[Apart]:
+    """Own network, own mounts: of all that the control plane has or keeps, nothing is there."""
     name = f"bsm{os.getpid() % 100000}"
     here, there = f"10.231.{os.getpid() % 250}.1", f"10.231.{os.getpid() % 250}.2"
-    hidden = tmp_path / "control"
-    hidden.mkdir()
-    hide = f'mount -t tmpfs none {hidden} && mount -t tmpfs none /dev/shm && exec "$@"'
+    folders = [tmp_path_factory.getbasetemp(), model_path.parent, MEMORY, micro_guest.package_cache()]
+    folders += [DEFAULT_STATE.expanduser(), ROOT / ".state", ROOT / ".cache"]
+    hidden = tuple(folder for folder in folders if folder.is_dir())
+    assert any(image.path.is_relative_to(folder) for folder in hidden)
+    hide = [f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in hidden]
     _run("ip", "netns", "add", name)
     try:
         _run("ip", "link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
@@ -318,7 +161,7 @@ def apart(tmp_path: Path) -> Iterator[Apart]:
         for device in (f"{name}b", "lo"):
             _run("ip", "-n", name, "link", "set", device, "up")
         enter = ("nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--propagation", "private", "--")
-        yield Apart(here, there, hidden, (*enter, "sh", "-c", hide, "sh"))
+        yield Apart(here, there, hidden, (*enter, "sh", "-c", " && ".join([*hide, 'exec "$@"']), "sh"))
     finally:
         _run("ip", "netns", "del", name)
         subprocess.run(["ip", "link", "del", f"{name}a"], check=False, capture_output=True)
@@ -329,40 +172,40 @@ async def test_a_second_host_shares_no_file_and_serves(
     apart: Apart, state_dir: Path, image: BuiltImage, model_path: Path
 ) -> None:
     """It boots the guest and serves the model there; the gateway reaches it through its doorway."""
-    model = apart.hidden / "model.gguf"
-    await asyncio.to_thread(shutil.copyfile, model_path, model)
-    directory = state_dir / "agent"
-    async with site(directory, address=apart.here, prefix=apart.prefix, door_host=apart.there) as s:
+    async with site(state_dir, address=apart.here, prefix=apart.prefix, door_host=apart.there) as s:
         s.start(await s.token())
         await s.expect(s.reported)
-        assert s.agent is not None
-        seen = _run("nsenter", f"--target={s.agent.pid}", "--mount", "ls", str(apart.hidden), "/dev/shm")
-        assert "model.gguf" not in seen
-        assert "bessemer-store" not in seen
-        replica, guest = await s.engine(model), await s.guest(image)
-        await s.expect(lambda: s.in_phase(replica.key, "Running"), seconds=200)
-        address = (await s.status(replica.key))["address"]
+        assert _shared(s, apart) == []
+        engine, machine = await replica(s, model_path), await guest(s, image)
+        await s.expect(lambda: s.in_phase(engine.key, "Running"), seconds=200)
+        address = (await s.status(engine.key))["address"]
         assert address.startswith(f"https://{apart.there}:")
         body = {"model": "chat", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
         request = Ask(
-            path="/v1/chat/completions",
-            body=orjson.dumps(body),
-            secret=_secret(s, replica.uid),
-            request_id="r-1",
+            path="/v1/chat/completions", body=orjson.dumps(body), secret=secret(s, engine.uid), request_id="r-1"
         )
-        answer = await ask(address, request, tls=_gateway_tls(s, directory.parent))
+        answer = await ask(address, request, tls=_gateway_tls(s))
         assert answer.status == 200
         answer.close()
-        await s.expect(lambda: s.in_phase(guest.key, "Running"), seconds=200)
-        for claim in (replica, guest):
+        await s.expect(lambda: s.in_phase(machine.key, "Running"), seconds=200)
+        assert _shared(s, apart) == [], "what it runs came over the wire"
+        for claim in (engine, machine):
             await s.w.store.capacity.retire(claim.key, CONTROLLER)
             await s.expect(lambda key=claim.key: s.in_phase(key, "Gone"))
 
 
-def _gateway_tls(s: Site, directory: Path) -> ssl.SSLContext:
+def _shared(s: Site, apart: Apart) -> list[Path]:
+    """What the agent sees in the folders that are hidden from it, but for the doors that its own engines have there."""
+    assert s.agent is not None
+    look = ("nsenter", f"--target={s.agent.pid}", "--mount", "find", *map(str, apart.hidden), "-mindepth", "1")
+    found = [Path(line) for line in _run(*look).splitlines()]
+    return [path for path in found if not path.is_relative_to(default_folder(s.directory))]
+
+
+def _gateway_tls(s: Site) -> ssl.SSLContext:
     """As the gateway has it."""
     pair = s.w.ca.issue("system:gateway")
-    file = directory / "gateway.pem"
+    file = s.state / "gateway.pem"
     file.write_bytes(pair.certificate + pair.key)
     context = ssl.create_default_context(cadata=s.w.ca.certificate.decode())
     context.check_hostname = False

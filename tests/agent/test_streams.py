@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from bessemer.agent import streams
+from bessemer.agent.metrics import AgentMetrics
+from bessemer.agent.streams import Relay
+from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
-from bessemer.core.frames import WINDOW
+from bessemer.core.frames import WINDOW, Mux
 from tests.agent.conftest import Bench
 from tests.agent.standin import claim
 
@@ -100,3 +108,63 @@ async def test_dials_again(bench: Bench) -> None:
 
 async def _all(stream: object) -> bytes:
     return b"".join([part async for part in stream])  # type: ignore[attr-defined]
+
+
+# --- the heart, where the socket is in trouble ------------------------------------------------------------------------
+
+
+class Trouble:
+    """The link of an agent that counts what is asked by request."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.identity = SimpleNamespace(host="h1")
+        self.client = SimpleNamespace(agents=self)
+
+    async def heartbeat(self, host: str) -> None:
+        self.beats += 1
+
+    @asynccontextmanager
+    async def stream(self, host: str) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+
+@pytest.fixture
+def trouble() -> Trouble:
+    return Trouble()
+
+
+@pytest.fixture
+def relay(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> Relay:
+    monkeypatch.setattr(streams, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "CLOSE_SECONDS", 0.01)
+    metrics = AgentMetrics(CollectorRegistry())
+    return Relay(trouble, None, sides={}, find=lambda _: None, metrics=metrics)  # type: ignore[arg-type]
+
+
+async def test_the_heart_does_not_wait_for_a_dialling_that_does_not_end(relay: Relay, trouble: Trouble) -> None:
+    running = asyncio.ensure_future(relay.run(FakeClock()))
+    async with asyncio.timeout(5):
+        await relay.beat()
+    assert trouble.beats == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2])
+async def test_the_heart_does_not_wait_for_a_socket_that_is_dead(relay: Relay, trouble: Trouble, passes: int) -> None:
+    """However much of what it says still goes into it: the opening, the beat, the end."""
+    sent = 0
+
+    async def send(_: bytes) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > passes:
+            await asyncio.Event().wait()
+
+    relay._mux = Mux(send, dialled=True)
+    relay._dialled.set()
+    async with asyncio.timeout(5):
+        await relay.beat()
+    assert trouble.beats == 1

@@ -1,0 +1,211 @@
+"""A real host under test: `bessemer agent` as a process of its own, against a control plane in this one, over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bessemer.api import Limits, listen, make_app, serve, server_tls
+from bessemer.core.ports import CONTROLLER, Stored
+from bessemer.core.resource import Key
+from bessemer.core.tokens import replica_secret
+from bessemer.core.units import MIB
+from bessemer.core.values import Allocation, ClaimSpec, Inventory, NumaNode, WorkloadRef
+from bessemer.drivers.guest.protocol import BuiltImage
+from bessemer.kinds.compute.instance.spec import InstanceIntent
+from bessemer.kinds.inference.endpoint.spec import EndpointIntent
+from bessemer.main.hostdrivers import LocalDrivers, local_drivers
+from bessemer.main.settings import Paths
+from tests.api.world import World, instance, named, world
+
+HOST = "real-1"
+ROOT = Path(__file__).parents[2]
+ROOM = NumaNode(id=0, cores=2, threads=4, memory_bytes=8 << 30)
+
+
+@dataclass
+class Site:
+    """A control plane that can be stopped and started on one address, and an agent that knows nothing but its words:
+    where the api is, whom to trust, its name and its token. ``state`` is the agent's state directory."""
+
+    w: World
+    state: Path
+    address: str
+    prefix: tuple[str, ...] = ()
+    door_host: str = ""
+    port: int = 0
+    serving: asyncio.Task[None] | None = None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def directory(self) -> Path:
+        return Paths(self.state).agent
+
+    @property
+    def drivers(self) -> LocalDrivers:
+        return local_drivers(self.directory)
+
+    @property
+    def log(self) -> Path:
+        return self.state / "agent.log"
+
+    def joined(self, starts: int) -> bool:
+        """Whether so many starts of the agent have found the api."""
+        return sum(b'"event": "joined"' in line for line in self.log.read_bytes().splitlines()) >= starts
+
+    async def up(self) -> None:
+        """Serve on the address as before."""
+        bound = listen(self.address, self.port)
+        self.port = bound.getsockname()[1]
+        pair = self.w.ca.issue("api", sans=[self.address])
+        ready, self.stop = asyncio.Event(), asyncio.Event()
+        app = make_app(self.w.api.state.context)
+        tls = server_tls(pair, self.w.ca.certificate)
+        serving = serve(app, on=bound, tls=tls, stop=self.stop, ready=ready.set, close=app.close)
+        self.serving = asyncio.create_task(serving)
+        await ready.wait()
+
+    async def down(self) -> None:
+        self.stop.set()
+        if self.serving is not None:
+            await self.serving
+
+    async def token(self) -> str:
+        await self.w.create("/apis/bessemer.dev/v1alpha1/hosts", named(HOST))
+        return str((await self.w.create(f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}/token", {}))["token"])
+
+    def start(self, token: str = "") -> None:
+        """`bessemer agent`, as a person starts it on a machine that has no control plane of its own."""
+        ca = self.state / f"{HOST}-ca.crt"
+        ca.write_bytes(self.w.ca.certificate)
+        words = ["agent", f"--state={self.state}", f"--server=https://{self.address}:{self.port}", f"--ca={ca}"]
+        words += [f"--name={HOST}", f"--token={token}", f"--door-host={self.door_host}"]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("BESSEMER_")}
+        with self.log.open("ab") as log:
+            self.agent = subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "bessemer", *words],
+                cwd="/",
+                env={**kept, "PYTHONPATH": str(ROOT / "src"), "BESSEMER_HEARTBEAT_SECONDS": "1"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.agent is not None:
+            os.killpg(self.agent.pid, signal.SIGKILL)
+            self.agent.wait()
+            self.agent = None
+
+    async def clean(self) -> None:
+        """Leave nothing of the host on this machine."""
+        self.kill()
+        drivers = self.drivers
+        for engine in await drivers.engine.running():
+            await drivers.engine.stop(engine.uid)
+        for uid in await drivers.qemu.uids():
+            await drivers.qemu.remove(uid)
+
+    async def expect(self, holds: Callable[[], Any], *, seconds: float = 90.0) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            found = holds()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            assert self.agent is None or self.agent.poll() is None, self.log.read_text()[-4000:]
+            assert time.monotonic() < end, "it never came true: " + self.log.read_text()[-4000:]
+            await asyncio.sleep(0.1)
+
+    async def status(self, key: Key) -> dict[str, Any]:
+        found: dict[str, Any] = orjson.loads((await self.w.store.objects.get(key)).body)["status"]
+        return found
+
+    async def in_phase(self, key: Key, phase: str) -> bool:
+        return (await self.status(key)).get("phase") == phase
+
+    async def reported(self) -> bool:
+        body = orjson.loads((await self.w.store.objects.get(Key("Host", "", HOST))).body)
+        return bool(body.get("status", {}).get("report"))
+
+
+async def heard_until(s: Site) -> float:
+    """Until when the host's last beat holds, seconds since the epoch; 0 before the first."""
+    leases = await s.w.store.leases.held(f"host/{HOST}")
+    return max((lease.expires_at for lease in leases), default=0.0)
+
+
+async def until_heard_after(s: Site, last: float) -> None:
+    """Wait for a beat that came after the one that held until ``last``."""
+
+    async def later() -> bool:
+        return await heard_until(s) > last + 0.1  # what is answered is off by the time that the two clocks are read in
+
+    await s.expect(later)
+
+
+def secret(s: Site, uid: str) -> str:
+    """What a replica's engine asks of the gateway."""
+    return replica_secret(s.w.api.state.context.gateway_key, uid)
+
+
+async def guest(s: Site, image: BuiltImage) -> Stored:
+    """A Claim of an Instance."""
+    s.w.content[image.digest] = image.path
+    await s.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/instances", instance("vm"))
+    intent = InstanceIntent(image=image.digest, cpus=1, memory_bytes=192 * MIB, disk_bytes=64 * MIB, hostname="vm")
+    return await _take(s, "Instance", name="vm", intent=intent.dump(), memory_bytes=192 * MIB)
+
+
+async def replica(s: Site, model: Path) -> Stored:
+    """A Claim of a replica of an Endpoint."""
+    digest = "sha256:" + await asyncio.to_thread(lambda: sha256(model.read_bytes()).hexdigest())
+    s.w.content[digest] = model
+    body = named("chat", model="smol", flavor="small", replicas=1)
+    await s.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/endpoints", body)
+    intent = EndpointIntent(
+        model=digest, alias="chat", slots=1, context_tokens=1024, cores_milli=1000, memory_bytes=700 * MIB
+    )
+    return await _take(s, "Endpoint", name="chat", intent=intent.dump(), memory_bytes=700 * MIB)
+
+
+async def _take(s: Site, kind: str, *, name: str, intent: dict[str, Any], memory_bytes: int) -> Stored:
+    await s.w.store.capacity.declare(HOST, Inventory(numa=[ROOM]), overcommit_milli=4000)
+    owner = await s.w.store.objects.get(Key(kind, "acme--lab", name))
+    spec = ClaimSpec(
+        host=HOST,
+        tenant="acme",
+        workload=WorkloadRef(kind=kind, name=name, uid=owner.uid),
+        allocations=[Allocation(numa_node=0, milli_cores=1000, memory_bytes=memory_bytes)],
+        intent=intent,
+    )
+    key = Key("Claim", "acme--lab", f"{kind.lower()}-{name}-0")
+    return (await s.w.store.capacity.take([(key, spec, {})], CONTROLLER))[0]
+
+
+@asynccontextmanager
+async def site(state: Path, *, address: str = "127.0.0.1", **how: Any) -> AsyncIterator[Site]:
+    """A control plane that serves; the agent is not started yet."""
+    async with world(limits=Limits(login_burst=100)) as w:
+        made = Site(w, state, address, **how)
+        await made.up()
+        try:
+            yield made
+        finally:
+            await made.clean()
+            await made.down()
