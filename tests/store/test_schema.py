@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
@@ -20,6 +28,7 @@ from tests.store.make import ALICE, PROJECT, body
 from tests.store.test_ledger import batch
 
 DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[2]
 
 
 def shape(path: Path) -> dict[str, str]:
@@ -77,6 +86,80 @@ async def test_a_file_of_the_first_schema_is_brought_up(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.IntegrityError, match="final"):
             connection.execute(statement)
     connection.close()
+
+
+def old_file(path: Path) -> dict[str, str]:
+    """Saved by the first release, as a running store keeps it: its shape."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.executescript((DATA / "0001.sql").read_text())
+    connection.close()
+    return shape(path)
+
+
+@contextmanager
+def before_each(act: Callable[[str], None]) -> Iterator[None]:
+    """Do something before each statement of an upgrade."""
+
+    def listen(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        act(statement)
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+
+
+def test_an_upgrade_that_fails_anywhere_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """Each of its statements in turn is the one that fails, and the next start takes all of them."""
+    whole = tmp_path / "whole.db"
+    before, said = old_file(whole), list[str]()
+    with before_each(said.append):
+        assert upgrade(whole, "0001")
+    assert len(said) > 20
+    for number in range(len(said)):
+        path = tmp_path / f"{number}.db"
+        old_file(path)
+        left = iter(range(number))
+
+        def fail(_statement: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise RuntimeError("the disk is full")
+
+        with before_each(fail), pytest.raises(RuntimeError, match="full"):
+            upgrade(path, "0001")
+        assert shape(path) == before, said[number]
+        assert upgrade(path, "0001")
+        assert shape(path) == shape(whole)
+        check(path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bessemer.store.migrations import upgrade
+from tests.store.test_schema import before_each
+
+def kill(statement):
+    if statement.startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with before_each(kill):
+    upgrade(Path(sys.argv[1]), "0001")
+"""
+
+
+@pytest.mark.parametrize("at", ["DROP TABLE ledger_0001", "CREATE TRIGGER ledger_no_delete", "UPDATE alembic_version"])
+def test_a_store_whose_upgrade_was_killed_opens(tmp_path: Path, at: str) -> None:
+    path = tmp_path / "store.db"
+    before = old_file(path)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), at], cwd=ROOT, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert shape(path) == before
+    open_store(path, clock=FakeClock(1_750_000_200), kinds=KINDS, seal_key=KEY).close()
+    check(path)
 
 
 def test_a_newer_file_is_refused(tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ class Capacity(Protocol):
         ...
 
     async def set_quota(self, scope: str, quota: Quota, *, revision: str = "") -> None:
-        """Bounds of ``tenant/NAME`` or ``project/NAME``; below present use it stops new claims and touches nothing."""
+        """Bounds of ``tenant/NAME`` or ``project/NAME``; below present use it stops new claims and touches
+        nothing. Raises Conflict with a ``revision`` that is not the last."""
         ...
 
     async def use(self, scope: str) -> Sequence[Use]:
@@ -207,8 +208,9 @@ class Fence:
 
 
 UNDER: ContextVar[Fence | None] = ContextVar("under", default=None)
-"""The fence of the present task: a loop sets it for each turn. The store refuses with Conflict what comes under a fence
-that is not its lease's last, however long it was on its way. None asks for no lease."""
+"""The fence of the present task, and of those that it starts: a loop sets it for each turn, so what outlives a turn is
+started in a context of its own. The store refuses with Conflict what comes under a fence that is not its lease's last,
+however long it was on its way. None asks for no lease."""
 
 
 class Leases(Protocol):
@@ -233,12 +235,10 @@ class Ledger(Protocol):
         gap."""
         ...
 
-    def window(
-        self, *, start: int, end: int, project_uid: str = "", tenant_uid: str = ""
-    ) -> AsyncIterator[LedgerEntry]:
-        """What is needed to account for ``[start, end)`` of a project or of a tenant, a few rows at a time: every
-        correction, in order; then the rows of each claim that was alive in the time, from its open row on, claim by
-        claim; then tokens. Nothing else with ``at`` from ``end`` on."""
+    def window(self, *, start: int, end: int, project_uid: str) -> AsyncIterator[LedgerEntry]:
+        """What is needed to account for ``[start, end)`` of a project, a few rows at a time: every correction,
+        in order; then the rows of each claim that was alive in the time, from its open row on, claim by claim; then
+        tokens. Nothing else with ``at`` from ``end`` on."""
         ...
 
     async def entries(self) -> Sequence[LedgerEntry]:

@@ -67,20 +67,16 @@ class LedgerTable:
     def __init__(self, committer: Committer, reader: Reader) -> None:
         self._committer = committer
         self._reader = reader
-        self._of_project = Periods(reader, ledger.c.project_uid)
-        self._of_tenant = Periods(reader, ledger.c.tenant_uid)
+        self._periods = Periods(reader)
 
     async def settle(self, batch: UsageBatch) -> int:
         """Append what is new. Sequences count from 1; an unknown spool has settled 0. Raises Conflict, Invalid."""
         return await self._committer.submit(lambda tx: _settle(tx, batch))
 
-    async def window(
-        self, *, start: int, end: int, project_uid: str = "", tenant_uid: str = ""
-    ) -> AsyncIterator[LedgerEntry]:
+    async def window(self, *, start: int, end: int, project_uid: str) -> AsyncIterator[LedgerEntry]:
         """What is needed to account for ``[start, end)``; see `ports.Ledger.window`. Of nobody there is nothing."""
-        periods, uid = (self._of_project, project_uid) if project_uid else (self._of_tenant, tenant_uid)
-        if uid:
-            async for row in periods.read(Period(uid, start, end)):
+        if project_uid:
+            async for row in self._periods.read(Period(project_uid, start, end)):
                 yield _entry(row)
 
     async def entries(self) -> Sequence[LedgerEntry]:

@@ -11,7 +11,8 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +103,15 @@ class Reader:
 
     async def rows(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a longer read, of one revision, in slices."""
+        with self.view() as session:
+            return await sliced(session, statement, values)
+
+    @contextmanager
+    def view(self) -> Iterator[Session]:
+        """A connection that looks at one revision for as long as the block lasts, whoever else reads meanwhile."""
         snapshot = self._open()
         try:
-            found: list[Any] = []
-            cursor = snapshot.session.execute(statement, values)
-            while rows := cursor.fetchmany(SLICE):
-                found.extend(rows)
-                await asyncio.sleep(0)
-            return found
+            yield snapshot.session
         finally:
             self._close(snapshot)
 
@@ -122,7 +124,7 @@ class Reader:
         snapshot = self._resume(token) if token else self._open()
         try:
             items, more = await self._read(snapshot.session, scope, limit=limit, after=place_after)
-            remaining = self._remaining(snapshot.session, scope, last=items[-1].key) if more else 0
+            remaining = _remaining(self._listing, snapshot.session, scope=scope, last=items[-1].key) if more else 0
         except BaseException:
             self._close(snapshot)
             raise
@@ -152,13 +154,6 @@ class Reader:
                 yield [row for row in rows if _fits(scope, row)]
                 if len(rows) == SLICE:
                     await asyncio.sleep(0)
-
-    def _remaining(self, session: Session, scope: Scope, *, last: Key) -> int:
-        """How many follow; 0 where a label selector would make the count dear."""
-        if scope.labels or scope.names is not None:
-            return 0
-        counts = self._listing.counts(scope, (last.namespace, last.name))
-        return sum(session.execute(statement, values).fetchone()[0] for statement, values in counts)
 
     # --- snapshots ----------------------------------------------------------------------------------------------
 
@@ -210,6 +205,24 @@ class Reader:
             raise Expired("history does not reach back so far: list again")
         found = (seen(scope, _entry(row)) for row in rows)
         return [change for change in found if change is not None]
+
+
+def _remaining(listing: Listing, session: Session, *, scope: Scope, last: Key) -> int:
+    """How many follow; 0 where a label selector would make the count dear."""
+    if scope.labels or scope.names is not None:
+        return 0
+    counts = listing.counts(scope, (last.namespace, last.name))
+    return sum(session.execute(statement, values).fetchone()[0] for statement, values in counts)
+
+
+async def sliced(session: Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+    """Every row of a longer read, with a turn for others between `SLICE` of them."""
+    found: list[Any] = []
+    cursor = session.execute(statement, values)
+    while rows := cursor.fetchmany(SLICE):
+        found.extend(rows)
+        await asyncio.sleep(0)
+    return found
 
 
 def _entry(row: Any) -> Entry:

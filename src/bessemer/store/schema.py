@@ -196,7 +196,6 @@ ledger = Table(
     Index("ledger_claim", "claim_uid", "id", sqlite_where=text("claim_uid <> ''")),
     Index("ledger_workload", "workload_uid", "id"),
     Index("ledger_project", "project_uid", "kind", "at"),
-    Index("ledger_tenant", "tenant_uid", "kind", "at"),
     Index(
         "ledger_once",
         "claim_uid",

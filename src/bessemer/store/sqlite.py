@@ -1,7 +1,7 @@
 """The executor on SQLite: connections, pragmas, and Core statements compiled once.
 
 ``synchronous=FULL`` and WAL: a commit that returned survives the loss of power. One connection writes, from one thread;
-others read, and a reader inside `snapshot` sees one revision however long it looks.
+others read, and between `look` and `rollback` one sees one revision however long that takes.
 
 Nothing outside this module knows that the database is SQLite, but for migrations.
 """
@@ -9,8 +9,7 @@ Nothing outside this module knows that the database is SQLite, but for migration
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,15 +113,6 @@ class Session:
     def alive(self) -> bool:
         """Whether the transaction still stands: SQLite ends it by itself where the disk is full."""
         return self._connection.in_transaction
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """One view of everything for as long as the block lasts."""
-        self.look()
-        try:
-            yield
-        finally:
-            self.rollback()
 
     def look(self) -> None:
         """Begin a reading transaction; `rollback` ends it."""

@@ -1,6 +1,7 @@
 """Migrations, a module per version under ``versions``, applied in order by Alembic's operations.
 
-Invariant: a version that was released never changes. A new one is a new module and the new ``HEAD``.
+Invariants: a version that was released never changes; a new one is a new module and the new ``HEAD``. An upgrade is one
+transaction, whatever it is made of: a statement that fails, or a process that is killed, leaves the file as it was.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ def upgrade(path: Path, version: str | None) -> bool:
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     try:
         with engine.begin() as connection:
+            # The driver begins a transaction before INSERT, UPDATE and DELETE alone: a CREATE or ALTER ahead of the
+            # first of them would stand by itself.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             _apply(MigrationContext.configure(connection), scripts, steps=steps[::-1])
     finally:
         engine.dispose()

@@ -78,7 +78,6 @@ FROM ledger_0001 AS old JOIN began ON began.uid = old.workload_uid ORDER BY id""
     "CREATE INDEX ledger_claim ON ledger (claim_uid, id) WHERE claim_uid <> ''",
     "CREATE UNIQUE INDEX ledger_once ON ledger (claim_uid, kind) WHERE kind IN ('open', 'close')",
     "CREATE INDEX ledger_project ON ledger (project_uid, kind, at)",
-    "CREATE INDEX ledger_tenant ON ledger (tenant_uid, kind, at)",
     "CREATE INDEX ledger_workload ON ledger (workload_uid, id)",
     *(
         f"CREATE TRIGGER ledger_no_{act.lower()} BEFORE {act} ON ledger "
