@@ -134,17 +134,32 @@ async def test_a_replica_that_never_answers_is_given_up(tmp_path: Path, stream: 
         assert to.spool.waiting == 0
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_the_next_replica_is_tried_before_the_first_byte(tmp_path: Path, stream: bool) -> None:
+async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: Path) -> None:
     async with (
         rig(patience=HASTE, doors=tmp_path) as to,
-        listener(tmp_path / "a.sock", STREAM_HEAD if stream else b"", silent=True) as asked,
-        listener(tmp_path / "b.sock", STREAM_HEAD + EVENT if stream else ANSWER),
+        listener(tmp_path / "a.sock", STREAM_HEAD, silent=True) as asked,
+        listener(tmp_path / "b.sock", STREAM_HEAD + EVENT),
     ):
         for name in "ab":
             to.tables.apply(claim(name, f"unix:{tmp_path}/{name}.sock", of="words"))
-        assert (await ask(to, stream=stream))[0] == 200
+        assert (await ask(to, stream=True))[0] == 200
         assert len(asked) == 1
         (silent,) = [r for r in to.tables.endpoints["acme--lab", "words"].replicas.values() if r.failures]
         assert silent.address.endswith("a.sock")
         assert (silent.busy, to.spool.waiting) == (0, 1)
+
+
+async def test_an_answer_that_takes_too_long_is_asked_of_nobody_else(tmp_path: Path) -> None:
+    """The next replica would take as long for it; and it is no reason to send nobody to this one."""
+    async with (
+        rig(patience=HASTE, doors=tmp_path) as to,
+        listener(tmp_path / "a.sock", b"", silent=True) as first,
+        listener(tmp_path / "b.sock", ANSWER) as second,
+    ):
+        for name in "ab":
+            to.tables.apply(claim(name, f"unix:{tmp_path}/{name}.sock", of="words"))
+        assert (await ask(to))[0] == 504
+        assert (len(first), len(second)) == (1, 0)
+        replicas = to.tables.endpoints["acme--lab", "words"].replicas.values()
+        assert [(r.failures, r.busy, r.not_before) for r in replicas] == [(0, 0, 0.0)] * 2
+        assert to.spool.waiting == 0

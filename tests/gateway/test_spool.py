@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import DriverError, Unavailable
@@ -87,6 +90,10 @@ def test_usage_that_waits_costs_disk_and_no_memory(tmp_path: Path) -> None:
     try:
         for number in range(20_000):
             spool.append(record(number))
+            if number % 500 == 0:
+                spool.sync()
+        spool.sync()
+        spool.pending(most=1)
         appended = tracemalloc.get_traced_memory()[1]
         files = len(list(Path("/proc/self/fd").iterdir()))
         spool.close()
@@ -128,16 +135,20 @@ def test_a_part_of_a_batch_may_be_settled(tmp_path: Path) -> None:
     spool.close()
 
 
+def _damage(folder: Path, words: bytes) -> None:
+    """Change what the one segment has there."""
+    (path,) = folder.glob("*.spool")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(words)] ^= 0xFF
+    path.write_bytes(data)
+
+
 def test_a_torn_record_is_overwritten(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for number in range(3):
         spool.append(record(number))
     spool.close()
-    (path,) = tmp_path.glob("*.spool")
-    data = bytearray(path.read_bytes())
-    at = data.rindex(b'"at":2')
-    data[at] ^= 0xFF
-    path.write_bytes(data)
+    _damage(tmp_path, b'"at":2')
     again = Spool(tmp_path)
     again.append(record(9))
     again.close()
@@ -176,6 +187,136 @@ def test_a_full_disk_is_said_before_anything_is_served(tmp_path: Path, monkeypat
     spool.reserve()
     spool.append(record(1))
     assert spool.waiting == 1
+    spool.close()
+
+
+def files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again for each request, and would take the gateway's last descriptor."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    spool = Spool(tmp_path)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    before = files()
+    for _ in range(5):
+        with pytest.raises(DriverError, match="cannot be recorded"):
+            spool.reserve()
+    assert files() == before
+    spool.close()
+
+
+def test_a_full_segment_is_synced_by_who_syncs_and_then_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request waits for the disk, and no descriptor is kept for what is only read again."""
+    synced: list[int] = []
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    spool = Spool(tmp_path, segment_bytes=300_000)
+    spool.reserve()
+    before = files()
+    for number in range(3000):
+        spool.append(record(number))
+    segments = len(list(tmp_path.glob("*.spool")))
+    assert segments > 2
+    assert synced == []
+    assert files() == before + segments - 1
+    spool.sync()
+    assert len(synced) == segments
+    spool.sync()
+    assert len(synced) == segments, "nothing was appended meanwhile"
+    spool.pending()
+    assert files() == before
+    spool.close()
+
+
+def test_what_was_appended_while_the_disk_failed_is_synced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, synced = Spool(tmp_path), list[int]()
+
+    def fails(_fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    spool.append(record(1))
+    monkeypatch.setattr("os.fdatasync", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        spool.sync()
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    spool.sync()
+    assert len(synced) == 1
+    spool.close()
+
+
+def test_it_is_not_closed_under_who_syncs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, entered, closed, found = Spool(tmp_path), threading.Event(), threading.Event(), list[int]()
+
+    def slow(fd: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            return
+        entered.set()
+        closed.wait(0.2)
+        found.append(os.fstat(fd).st_size)
+
+    spool.append(record(1))
+    monkeypatch.setattr("os.fdatasync", slow)
+    syncing = threading.Thread(target=spool.sync)
+    syncing.start()
+    assert entered.wait(5)
+    spool.close()
+    closed.set()
+    syncing.join()
+    assert len(found) == 1
+
+
+async def test_nothing_is_sent_that_a_machine_could_lose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sequence that had been settled and was given anew would be a request that nobody pays for."""
+    spool, got = Spool(tmp_path), list[list[int]]()
+
+    def during(_fd: int) -> None:
+        monkeypatch.setattr("os.fdatasync", lambda _fd: None)
+        spool.append(record(2))
+
+    async def send(batch: UsageBatch) -> int:
+        got.append([r.at for r in batch.records])
+        return batch.first_sequence + len(batch.records) - 1
+
+    settler = Settler(spool, send, clock=FakeClock(), gateway_uid="g")
+    spool.append(record(1))
+    monkeypatch.setattr("os.fdatasync", during)
+    assert await settler.once()
+    assert got == [[1]]
+    assert await settler.once()
+    assert got == [[1], [2]]
+    spool.close()
+
+
+async def test_what_cannot_be_read_again_is_said_and_left_alone(tmp_path: Path) -> None:
+    """The disk has lost a record that was written: no batch of nothing is sent, and no core is kept busy."""
+    clock, spool, got = FakeClock(), Spool(tmp_path), list[UsageBatch]()
+
+    async def send(batch: UsageBatch) -> int:
+        got.append(batch)
+        return 0
+
+    for number in range(3):
+        spool.append(record(number))
+    _damage(tmp_path, b'"at":0')
+    settler = Settler(spool, send, clock=clock, gateway_uid="g")
+    with pytest.raises(OSError, match="behind record 0 cannot be read"):
+        await settler.once()
+    with capture_logs() as logs:
+        running = asyncio.create_task(settler.run())
+        async with asyncio.timeout(5):
+            while len(logs) < 3:
+                await asyncio.sleep(0.001)
+                await clock.advance(1.0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert [(line["event"], line["failures"]) for line in logs[:3]] == [("usage is not settled", n) for n in (1, 2, 3)]
+    assert (got, spool.waiting) == ([], 3)
     spool.close()
 
 

@@ -1,7 +1,8 @@
 """The ASGI application: who, which endpoint, which replica, and bytes on.
 
-A request that fails before the replica's first byte is tried once more on another replica; after it, what was sent is
-metered and the stream ends. Usage is written to the spool before the answer's last byte is sent.
+A request that fails before the replica's first byte is tried once more on another replica; one that is no stream and
+took too long is not. After the first byte, what was sent is metered and the stream ends. Usage is written to the spool
+before the answer's last byte is sent.
 """
 
 from __future__ import annotations
@@ -188,6 +189,7 @@ class Gateway:
 
     async def _ask(self, work: _Work) -> tuple[Replica, upstream.Answer]:
         """A replica that answers, counted as busy."""
+        name = work.endpoint.name
         patience = self._facts.patience
         seconds = patience.streamed_seconds if work.wanted.stream else patience.whole_seconds
         tried: frozenset[str] = frozenset()
@@ -202,17 +204,20 @@ class Gateway:
                 ask = _asked(self._facts, work, replica=replica, seconds=seconds)
                 answer = await upstream.ask(replica.address, ask, tls=self._facts.tls)
             except upstream.Lost as error:
+                silent = isinstance(error, upstream.Silent)
+                failed = errors.replica_silent(name, seconds) if silent else errors.replica_failed(name)
+                if silent and not work.wanted.stream:
+                    # A long answer is no fault of the replica's, and the next one would take as long for it.
+                    _log.warning("answer too long", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
+                    raise failed from error
                 _lost(self._facts, work, replica=replica, error=error)
                 tried |= {replica.claim_uid}
-                silent = isinstance(error, upstream.Silent)
-                name = work.endpoint.name
-                failed = errors.replica_silent(name, seconds) if silent else errors.replica_failed(name)
                 continue
             finally:
                 replica.busy -= answer is None
             replica.failures = 0
             return replica, answer
-        raise failed or errors.no_replica(work.endpoint.name)
+        raise failed or errors.no_replica(name)
 
     async def _relay(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
         if answer.status in (401, 403) or not 200 <= answer.status < 600:

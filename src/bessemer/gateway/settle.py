@@ -32,18 +32,23 @@ class Settler:
         """Settle until cancelled."""
         failures = 0
         while True:
+            more = False
             try:
-                while await self.once():
-                    failures = 0
+                more = await self.once()
+                failures = 0
             except (BessemerError, OSError) as error:
                 failures += 1
                 _log.warning("usage is not settled", waiting=self._spool.waiting, error=str(error), failures=failures)
-            await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
+            if not more:
+                await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
 
     async def once(self) -> bool:
-        """Send the oldest batch; whether there was one. Raises what the api refuses with."""
-        await asyncio.to_thread(self._spool.sync)
-        pending = self._spool.pending()
+        """Send the oldest batch; whether there was one. Raises what the api refuses with, and OSError of the disk."""
+        try:
+            pending = self._spool.pending()
+        finally:
+            # After that: what is sent survives the machine, so that a sequence never means two records.
+            await asyncio.to_thread(self._spool.sync)
         if pending is None:
             return False
         batch = UsageBatch(

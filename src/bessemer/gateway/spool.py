@@ -11,6 +11,7 @@ One process has a spool at a time: a lock in its folder, which the kernel lets g
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -23,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 
 import orjson
+from pydantic import ValidationError
 
 from bessemer.core.errors import DriverError, Unavailable
 from bessemer.core.values import UsageRecord
@@ -45,14 +47,23 @@ class Pending:
 class _Segment:
     """One file. ``end`` is where the next record goes; ``count`` is the sequence of the last one.
 
-    It is open while it is written to; a full one is opened for each look, since there may be very many.
+    It is open while it is written to and until that survives the machine; after that it is opened for each look, since
+    there may be very many.
     """
 
     def __init__(self, path: Path, *, size: int) -> None:
         self.path = path
-        self.count = self.settled = 0
+        self.count = self.settled = self._durable = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._settled_at = self.end = _HEADER_BYTES
+        try:
+            self._begin(size)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _begin(self, size: int) -> None:
+        """Read what is there, or make it a segment of ``size`` bytes."""
         header = os.pread(self._fd, _HEADER_BYTES, 0)
         if len(header) == _HEADER_BYTES and header.startswith(_MAGIC):
             self.uid = uuid.UUID(bytes=header[len(_MAGIC) :]).hex
@@ -84,8 +95,17 @@ class _Segment:
         self.count += 1
 
     def next(self, most: int) -> list[UsageRecord]:
-        """The oldest records that are not settled."""
-        return [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
+        """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
+        try:
+            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
+        except ValidationError as error:
+            raise self._damaged() from error
+        if not records:
+            raise self._damaged()
+        return records
+
+    def _damaged(self) -> OSError:
+        return OSError(errno.EIO, f"what was written behind record {self.settled} cannot be read", str(self.path))
 
     def settle(self, sequence: int) -> None:
         """Everything up to ``sequence`` is stored."""
@@ -108,15 +128,27 @@ class _Segment:
             yield since + place, payload
 
     def sync(self) -> None:
-        if self._fd >= 0:
+        """Make what it has now survive the machine; what is appended meanwhile waits for the next time."""
+        count = self.count
+        if self._fd >= 0 and self._durable < count:
             os.fdatasync(self._fd)
+            self._durable = count
+
+    def rest(self) -> bool:
+        """Let go of the file of a full segment, unless it is still to be synced; whether it is let go."""
+        if self._durable < self.count:
+            return False
+        self.close()
+        return True
 
     def close(self) -> None:
         """Make it survive the machine, and let go of the file. Harmless when repeated."""
         if self._fd >= 0:
-            self.sync()
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                self.sync()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
 
 
 def _records(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
@@ -139,13 +171,16 @@ class Spool:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._segments: list[_Segment] = []
-        self._dirty = False
+        self._full: list[_Segment] = []
+        """Those that are written to no more and still open: they are synced by whoever calls `sync`, then let go."""
         self._writing = threading.Lock()
-        """Of the file that is written to: it is not closed while another thread syncs it."""
+        """No file is closed while another thread syncs it."""
         paths = sorted(directory.glob("*.spool"))
         self._number = int(paths[-1].stem) if paths else 0
         for path in paths:
-            self._add(path)
+            if self._segments:
+                self._segments[-1].close()
+            self._segments.append(_Segment(path, size=segment_bytes))
 
     def reserve(self) -> None:
         """Make sure that one more record has room. Raises DriverError ``DiskFull``: then serve nothing."""
@@ -153,20 +188,16 @@ class Spool:
             return
         path = self._directory / f"{self._number + 1:08d}.spool"
         try:
-            self._add(path)
+            segment = _Segment(path, size=self._segment_bytes)
         except OSError as error:
             path.unlink(missing_ok=True)
             if self._segments and self._segments[-1].room(_RECORD_BYTES_MAX):
                 return
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
         self._number += 1
-
-    def _add(self, path: Path) -> None:
-        segment = _Segment(path, size=self._segment_bytes)
-        with self._writing:
-            if self._segments:
-                self._segments[-1].close()
-            self._segments.append(segment)
+        # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
+        self._full = _still_open([*self._full, *self._segments[-1:]])
+        self._segments.append(segment)
 
     def append(self, record: UsageRecord) -> None:
         """Write a record; it survives the process from now and the machine from the next `sync`."""
@@ -174,17 +205,16 @@ class Spool:
         if not self._segments or not self._segments[-1].room(len(payload)):
             self.reserve()
         self._segments[-1].append(payload)
-        self._dirty = True
 
     def sync(self) -> None:
-        """Make what was appended survive the machine."""
-        if self._dirty:
-            self._dirty = False
-            with self._writing:
-                self._segments[-1].sync()
+        """Make what was appended survive the machine. It takes a disk's time: for a thread of its own."""
+        with self._writing:
+            for segment in [*self._segments[-1:], *self._full]:
+                segment.sync()
 
     def pending(self, *, most: int = 500) -> Pending | None:
-        """The oldest records that are not settled."""
+        """The oldest records that are not settled. Raises OSError where they cannot be read."""
+        self._full = _still_open(self._full)
         for segment in self._segments:
             if segment.waiting:
                 return Pending(segment.uid, segment.settled + 1, segment.next(most))
@@ -207,12 +237,19 @@ class Spool:
 
     def close(self) -> None:
         """Close the files; what is not settled waits for the next start."""
-        for segment in self._segments:
-            segment.close()
+        with self._writing:
+            for segment in [*self._full, *self._segments]:
+                segment.close()
+        self._full.clear()
         self._segments.clear()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _still_open(full: Sequence[_Segment]) -> list[_Segment]:
+    """Let go of those that survive the machine by now; the others."""
+    return [segment for segment in full if not segment.rest()]
 
 
 def _locked(directory: Path) -> int:
