@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import Awaitable
 
@@ -20,6 +19,7 @@ from bessemer.drivers.qemu.fake import FakeQemu, Fault
 from bessemer.drivers.qemu.protocol import GuestState
 from bessemer.kinds.compute.instance.host import BOOTS, InstanceHost, judge, nonce_of
 from bessemer.kinds.compute.instance.spec import InstanceIntent
+from bessemer.kinds.retry import CALM_SECONDS
 from tests.kinds.host_bench import DIGEST, HostBench
 
 INTENT = InstanceIntent(image=DIGEST, cpus=2, memory_bytes=256 * MIB, disk_bytes=GIB, hostname="vm")
@@ -125,20 +125,36 @@ async def test_a_guest_that_dies_is_lost_until_it_runs_again(bench: HostBench) -
     assert bench.status.restarts == 1
 
 
-async def test_a_guest_that_dies_again_and_again_is_left_alone_for_longer_and_longer(bench: HostBench) -> None:
+async def test_a_guest_that_reports_well_and_never_lasts_is_given_up(bench: HostBench) -> None:
+    """Else it would hold its place for nothing: what lies between two of its boots is not billed."""
     bench.qemu.faults["*"] = Fault.CRASH
-    times: list[float] = []
-    starts = 0
-    while len(times) < 10:
-        await bench.step()
-        if bench.qemu.starts > starts:
-            starts = bench.qemu.starts
-            times.append(bench.clock.monotonic())
-        await bench.clock.advance(max(bench.outcome.again or 0, 0.01))
-    assert bench.status.phase == "Starting", "what has run is never given up"
-    gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert gaps == sorted(gaps)
-    assert 250 < gaps[-1] < 310
+    await bench.until_phase("Stopped")
+    assert (bench.status.reason, bench.qemu.starts, await bench.running()) == ("GuestDied", BOOTS, False)
+    assert bench.history == [
+        "Preparing",
+        *["Starting", "Running", "Lost"] * (BOOTS - 1),
+        "Starting",
+        "Running",
+        "Stopped",
+    ]
+    assert BILLING["Stopped"] == "stopped"
+    assert bench.disks.sizes == {"c-1": GIB}
+    before = bench.status
+    await bench.clock.advance(3600)
+    await bench.step()
+    assert (bench.status, bench.qemu.starts) == (before, BOOTS)
+
+
+async def test_a_guest_that_dies_now_and_then_is_started_again_for_ever(bench: HostBench) -> None:
+    for deaths in range(1, 3 * BOOTS):
+        await bench.until_phase("Running")
+        await bench.clock.advance(CALM_SECONDS + 1)
+        if deaths % 2:  # whether or not anybody looked at it when it had lasted for long enough
+            await bench.step()
+        bench.qemu.kill_process("c-1")
+        await bench.until_phase("Lost")
+        assert bench.status.restarts == deaths
+        assert "tries" not in bench.status.detail
 
 
 async def test_never_restart_means_never(bench: HostBench) -> None:
@@ -204,6 +220,7 @@ async def test_a_guest_that_is_given_up_is_tried_anew_when_it_is_asked_for_again
 async def test_what_has_run_once_keeps_its_disk_when_it_does_not_come_up_any_more(bench: HostBench) -> None:
     """Somebody's data may be on it: it rests as if stopped, and is billed so."""
     await bench.until_phase("Running")
+    await bench.clock.advance(CALM_SECONDS + 1)
     bench.qemu.faults["*"] = Fault.SILENT
     bench.qemu.kill_process("c-1")
     await bench.until_phase("Stopped", seconds=900)
@@ -218,11 +235,43 @@ async def test_what_has_run_once_keeps_its_disk_when_it_does_not_come_up_any_mor
     await bench.until_phase("Running")
 
 
-async def test_a_guest_that_comes_up_at_last_has_all_its_tries_again(bench: HostBench) -> None:
+@pytest.mark.parametrize("way", ["died", "stopped"])
+async def test_what_runs_under_an_older_agents_state_keeps_its_disk(bench: HostBench, way: str) -> None:
+    """It did not note that the guest had been good; that the claim is Running says so."""
+    await bench.until_phase("Running")
+    _of_an_older_agent(bench)
+    bench.amend(restartPolicy="Never")
+    if way == "stopped":
+        bench.amend(running=False)
+        await bench.step()
+        await _with_time(bench.clock, bench.step())
+        bench.amend(running=True)
+        bench.qemu.faults["*"] = Fault.CRASH_AT_BOOT
+        await bench.until_phase("Starting")
+    bench.qemu.kill_process("c-1")
+    await bench.step()
+    assert (bench.status.phase, bench.status.reason, isinstance(bench.outcome, Done)) == ("Stopped", "GuestDied", True)
+    assert bench.disks.sizes == {"c-1": GIB}
+
+
+async def test_that_a_guest_was_good_is_not_forgotten_while_it_is_lost(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    _of_an_older_agent(bench)
+    bench.qemu.faults["*"] = Fault.SILENT
+    bench.qemu.kill_process("c-1")
+    await bench.until_phase("Lost")
+    await bench.until_phase("Stopped", seconds=900)
+    assert bench.disks.sizes == {"c-1": GIB}
+
+
+async def test_a_guest_that_comes_up_at_last_has_all_its_tries_again_once_it_has_lasted(bench: HostBench) -> None:
     bench.qemu.faults["*"] = Fault.OTHER_NONCE
     await bench.until(lambda b: b.status.detail.get("tries") == BOOTS - 1)
     bench.qemu.faults.clear()
     await bench.until_phase("Running")
+    assert bench.status.detail["tries"] == BOOTS - 1
+    await bench.clock.advance(CALM_SECONDS + 1)
+    await bench.step()
     assert "tries" not in bench.status.detail
 
 
@@ -358,6 +407,22 @@ async def test_a_clock_that_jumps_while_it_boots_costs_one_try(bench: HostBench)
     assert (bench.status.restarts, bench.qemu.starts) == (1, 2)
 
 
+async def test_a_clock_that_steps_back_while_it_boots_costs_nothing(bench: HostBench) -> None:
+    await bench.until_phase("Starting")
+    bench.clock.jump(-86_400)
+    await bench.step()
+    assert (bench.status.phase, epoch(bench.status.started_at or "")) == ("Starting", int(bench.clock.now()))
+    await bench.until_phase("Running")
+    assert (bench.status.restarts, bench.qemu.starts) == (0, 1)
+
+
+async def test_a_silent_guest_has_no_more_time_for_a_clock_that_stepped_back(bench: HostBench) -> None:
+    bench.qemu.faults["*"] = Fault.SILENT
+    await bench.until_phase("Starting")
+    bench.clock.jump(-86_400)
+    await bench.until_reason("GuestSilent", seconds=200)
+
+
 async def test_it_deletes_cleanly_from_every_phase(bench: HostBench) -> None:
     for _ in range(8):
         await bench.step()
@@ -411,6 +476,11 @@ def test_half_a_report_is_none_yet() -> None:
 @given(st.binary(max_size=5000))
 def test_no_bytes_make_it_raise(raw: bytes) -> None:
     assert judge(raw, INTENT, nonce="n").reason in ("", "ReportInvalid")
+
+
+def _of_an_older_agent(bench: HostBench) -> None:
+    detail = {name: value for name, value in bench.status.detail.items() if name != "booted"}
+    bench.claim = bench.claim.model_copy(update={"status": bench.status.model_copy(update={"detail": detail})})
 
 
 async def _with_time(clock: FakeClock, work: Awaitable[object]) -> None:

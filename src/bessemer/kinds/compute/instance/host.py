@@ -5,11 +5,11 @@ very process's guest reported what was asked; a guest that died while it should 
 guest writes is bounded and parsed as hostile input.
 
 Who pays: nothing is billed until a guest has reported well, since a failure to boot is the platform's or the image's.
-So nothing may run, or be held, by not reporting well. A guest that is silent for `SILENT_SECONDS`, reports anything
-else than was asked, or ends before it reported, is ended and booted anew as its restart policy says, at most `BOOTS`
-times in a row. Then it is given up: Failed, and the control side takes the place back; or, where this disk has seen a
-good guest and may hold somebody's data, Stopped, which keeps disk and place and is billed as stopped. A guest that was
-good and ended is started again for as long as it takes: it is billed while it runs.
+So nothing may run, or be held, by not reporting well, or by not lasting. A guest that is silent for `SILENT_SECONDS`,
+reports anything else than was asked, ends before it reported, or reports well and ends before `CALM_SECONDS` are over,
+is booted anew as its restart policy says, at most `BOOTS` times in a row. Then it is given up: Failed, and the control
+side takes the place back; or, where this disk has seen a good guest (`booted`) and may hold somebody's data, Stopped,
+which keeps disk and place and is billed as stopped. A guest that was good for longer has all its boots again.
 
 The rule for memory: the micro-guest reports what the firmware gave its kernel, which may be less than was asked by at
 most `MEMORY_SLACK_BYTES` and never more. The nonce is derived from the claim's uid, which no other tenant knows: a
@@ -36,13 +36,13 @@ from bessemer.kinds.compute.instance.spec import GuestReport, InstanceIntent
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import Pass, clear
-from bessemer.kinds.retry import Retry
+from bessemer.kinds.retry import CALM_SECONDS, Retry
 
 SILENT_SECONDS = {"kvm": 60.0, "tcg": 180.0}
 """How long a guest may boot before it counts as silent."""
 
 BOOTS = 3
-"""Boots in a row that may come to nothing."""
+"""Boots in a row that may come to nothing, or not last."""
 
 SHUTDOWN_GRACE_SECONDS = 10.0
 BOOT_LOOK_SECONDS = 0.5
@@ -166,13 +166,24 @@ class InstanceHost:
         if step == "announce":
             return _announced(this)
         if step == "announce-stop":
-            return this.wait("Stopping", "Stopping", message="the guest is asked to power off", again=0.0)
+            return _announced_stop(this)
         return _stopped(this)
+
+
+def _booted(status: ClaimStatus) -> bool:
+    """Whether a guest of this disk was ever found good. An agent of an earlier release did not note it: what is Running
+    was."""
+    return status.phase == "Running" or bool(status.detail.get("booted"))
 
 
 def _announced(this: _Pass) -> Outcome:
     message, fresh = "the disk, the seed and the image are made ready", dict.fromkeys(("process", "guest", "tries"))
     return this.wait("Preparing", "Preparing", message=message, again=0.0, detail=fresh)
+
+
+def _announced_stop(this: _Pass) -> Outcome:
+    detail = {"booted": _booted(this.claim.status) or None}
+    return this.wait("Stopping", "Stopping", message="the guest is asked to power off", again=0.0, detail=detail)
 
 
 def _stopped(this: _Pass) -> Outcome:
@@ -220,19 +231,23 @@ async def _judge(this: _Pass, process: Running) -> Outcome:
     if verdict.reason:
         return await _ended(this, verdict)
     if verdict.report is not None:
-        return this.running(detail={"guest": verdict.report.dump(), "tries": None, "booted": True})
+        return this.running(detail={"guest": verdict.report.dump(), "booted": True})
     if await _over(this):
         return await _ended(this, _DIED)
+    if this.age() < 0:  # the wall clock stepped back, which is not the guest's fault
+        return _started(this, process)
     limit = SILENT_SECONDS["kvm" if this.ctx.virtualization == "kvm" else "tcg"]
-    if not 0 <= this.age() <= limit:
-        message = f"the guest has reported nothing for {max(0, int(this.age()))} s; it should within {int(limit)} s"
+    if this.age() > limit:
+        message = f"the guest has reported nothing for {int(this.age())} s; it should within {int(limit)} s"
         return await _ended(this, Verdict(reason="GuestSilent", message=message))
     return this.wait("Starting", "Booting", message="the guest boots", again=BOOT_LOOK_SECONDS)
 
 
 async def _watch(this: _Pass) -> Outcome:
     """A guest that was found good: see that it is still there."""
-    return await _ended(this, _DIED) if await _over(this) else this.running()
+    if await _over(this):
+        return await _ended(this, _DIED)
+    return this.running(detail={"tries": None} if this.age() > CALM_SECONDS else {})
 
 
 async def _over(this: _Pass) -> bool:
@@ -249,16 +264,18 @@ async def _ended(this: _Pass, why: Verdict) -> Outcome:
     """It should run and does not, or is of no use: end it, then once more after a while, or give it up."""
     await this.ctx.drivers.qemu.kill(this.claim.uid)
     status, policy = this.claim.status, this.intent.restart_policy
-    tries = 0 if status.phase == "Running" else int(status.detail.get("tries", 0)) + 1
+    calm = status.phase == "Running" and this.age() > CALM_SECONDS
+    tries = 0 if calm else int(status.detail.get("tries", 0)) + 1
     gone: dict[str, Any] = {"pid": None, "started_at": None}
-    detail = {"process": None, "guest": why.report.dump() if why.report else None, "tries": tries or None}
+    booted, guest = _booted(status) or None, why.report.dump() if why.report else None
+    detail = {"process": None, "guest": guest, "tries": tries or None, "booted": booted}
     if policy == "Always" and tries < BOOTS:
         again = f"{why.message}; start {status.restarts + 2} follows"
         error = DriverError(why.reason, again)
         return this.failed(error, phase="Lost", restarts=status.restarts + 1, detail=detail, **gone)
     limit = "its restart policy is Never" if policy == "Never" else f"{tries} boots in a row came to nothing"
     # Stopped: it is as its owner asked, or holds what its owner may want; the place that it keeps is billed.
-    phase = "Stopped" if status.detail.get("booted") else "Failed"
+    phase = "Stopped" if booted else "Failed"
     words = {"reason": why.reason, "message": f"{why.message}, and {limit}{await _last_words(this)}"}
     return _given_up(this.status(phase, detail=detail, **words, **gone))
 
