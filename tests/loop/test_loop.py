@@ -307,6 +307,40 @@ async def test_a_deadline_outlives_a_restart(run):
     assert again.shelf.status(A).condition("Stuck").status == "True"
 
 
+async def test_what_had_progress_before_a_restart_has_its_time_from_then(run):
+    """When it last moved was kept nowhere: it may have been a moment ago."""
+    wait = Wait(reason="W", message="m", again=1000.0, done=5)
+    kind = pots(Calls(wait), deadlines={"Pending": 60.0})
+    bench = await run(kind)
+    bench.shelf.put(A)
+    await bench.idle()
+    await bench.advance(40)
+    await bench.loop.stop()
+    again = await run(kind, shelf=bench.shelf, clock=bench.clock)
+    await again.advance(59)
+    assert again.shelf.status(A).condition("Stuck") is None
+    await again.advance(1)
+    assert again.shelf.status(A).condition("Stuck").status == "True"
+
+
+async def test_what_has_progress_when_a_lease_comes_back_has_its_time_from_then(run):
+    clock, shelf = FakeClock(), Shelf()
+    leases = OneLease(clock)
+    wait = Wait(reason="W", message="m", again=5.0, done=5)
+    bench = await run(
+        pots(Calls(wait), deadlines={"Pending": 60.0}), shelf=shelf, clock=clock, leases=leases, holder="one"
+    )
+    shelf.put(A)
+    await bench.advance(10)
+    leases.holders["loop/Pot"] = ("two", clock.now() + 50)
+    await bench.advance(60)
+    assert bench.metric("lease_held", kind="Pot") == 1
+    await bench.advance(40)
+    assert shelf.status(A).condition("Stuck") is None
+    await bench.advance(30)
+    assert shelf.status(A).condition("Stuck").status == "True"
+
+
 async def test_a_hanging_reconcile_is_cancelled_and_said(monkeypatch, run):
     monkeypatch.setattr("bessemer.loop.loop.GRACE_SECONDS", 0.01)
 

@@ -10,6 +10,7 @@ import pytest
 
 from bessemer.core.clock import settle
 from bessemer.core.errors import DriverError
+from bessemer.core.ports import UNDER, Fence
 from bessemer.drivers.fetch import protocol as fetch
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent
@@ -149,3 +150,21 @@ async def test_the_end_ends_imports(bench: Bench) -> None:
     await settle()
     await bench.importer.close()
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("import ")] == []
+
+
+async def test_an_import_is_under_no_fence_of_the_turn_that_asked_for_it(bench: Bench) -> None:
+    """It outlives the turn, and maybe the lease; so what it writes is not refused for another's sake."""
+    found: list[Fence | None] = []
+
+    async def wheel(*_: object, **__: object) -> fetch.Imported:
+        found.append(UNDER.get())
+        return bench.content.adopt([WEIGHTS])
+
+    bench.index.wheel = wheel  # type: ignore[method-assign]
+    under = UNDER.set(Fence("loop/Model", 1))
+    try:
+        await bench.look()
+        await settle()
+    finally:
+        UNDER.reset(under)
+    assert found == [None]

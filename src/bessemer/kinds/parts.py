@@ -31,7 +31,8 @@ class Parts:
         self._waiting: dict[Key, set[Key]] = {}
 
     def note(self, workload: Key, parts: Sequence[Key], *, waits: bool) -> None:
-        """The workload is made of these, and has what it needs or ``waits`` for a place."""
+        """The object is made of these, and has what it needs of them or ``waits`` for some. What was noted of it before
+        is forgotten."""
         if self._parts.get(workload) != tuple(parts):
             self.forget(workload)
             self._parts[workload] = tuple(parts)
@@ -43,7 +44,7 @@ class Parts:
                 _remove(self._waiting, part, workload=workload)
 
     def forget(self, workload: Key) -> None:
-        """It is gone."""
+        """It is made of nothing any more: gone, or about to be noted anew. Harmless where nothing is known of it."""
         for part in self._parts.pop(workload, ()):
             _remove(self._named, part, workload=workload)
             _remove(self._waiting, part, workload=workload)

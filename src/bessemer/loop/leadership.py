@@ -2,7 +2,7 @@
 
 Invariant: `fence` answers None from the moment on which the lease may have run out, measured on this process's own
 monotonic clock from before it asked. Work that began under one fence and ends under another is dropped by its worker.
-It guards no data: writes are guarded by revisions and transactions.
+What it had sent before is under that fence, too: the store refuses it once another has had the lease (`ports.UNDER`).
 """
 
 from __future__ import annotations

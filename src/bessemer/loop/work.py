@@ -64,11 +64,12 @@ class Phases:
 
     def elapsed(self, obj: Resource[Any, Any], phase: str, *, done: int = 0) -> float:
         """Seconds in ``phase``, or since more was ``done`` than ever in it. Only an object first seen here is measured
-        by its own ``phaseSince``."""
+        by its own ``phaseSince``; one of which something is ``done`` is not, for nobody kept when that was."""
         now = self._clock.monotonic()
         known = self._since.get(obj.key)
         if known is None or known[:2] != (obj.uid, phase):
-            written = obj.status.phase_since if obj.status.phase == phase and known is None else None
+            first = known is None and obj.status.phase == phase and not done
+            written = obj.status.phase_since if first else None
             age = max(0.0, self._clock.now() - epoch(written)) if written else 0.0
             known = self._since[obj.key] = (obj.uid, phase, now - age, done)
         elif done > known[3]:

@@ -8,6 +8,7 @@ a name and gets a digest.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +95,9 @@ class ControlImporter:
         task = self._tasks.get(name)
         if task is None:
             self._progress.pop(shown, None)
-            self._tasks[name] = asyncio.create_task(work(), name=f"import {name}")
+            # It outlives the turn that asked, whose fence (`ports.UNDER`) would be an old one by then.
+            apart = contextvars.Context()
+            self._tasks[name] = asyncio.create_task(work(), name=f"import {name}", context=apart)
             return None
         if not task.done():
             return None
