@@ -3,6 +3,10 @@ and what each person may do in a tenant, from the kinds' rows of rights."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +14,10 @@ import pytest
 from bessemer.api.ca import Peer
 from bessemer.api.routes import ROUTES, Rule
 from bessemer.api.shown import Resources
-from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import GROUP, VERSION, Key
+from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
 from bessemer.kinds import KINDS
-from tests.api.world import ADMIN, BASE, GATEWAY, World, instance, named, tenant
+from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named, tenant
 
 PUBLIC = {
     ("GET", "/healthz"),
@@ -46,45 +50,105 @@ def test_no_route_is_written_twice() -> None:
     assert len(rows) == len(set(rows))
 
 
-def cases() -> list[tuple[str, str, str]]:
-    """(method, path, permission) of every route that is not public, for every resource that its path can name."""
+NOBODYS = "n0where"
+"""A name that nothing has."""
+
+NOT_A_PLACE = "/api/v1/namespaces/other--lab/status"
+"""Two rows fit, and the first is the collection called status of a project, which there is not."""
+
+WHEEL = {"package": "m", "version": "1.0", "member": "m/m.gguf"}
+MADE: Mapping[str, Mapping[str, Any]] = {
+    "ApiKey": {},
+    "Flavor": {"cpus": 1, "memory": "1Gi", "disk": "1Gi"},
+    "Image": {},
+    "Model": {"source": {"wheel": WHEEL}, "sha256": "cd" * 32},
+    "Endpoint": {"model": "theirs", "flavor": "theirs"},
+    "PricePlan": {},
+}
+"""What `furnished` makes of its own, besides what comes with hosts, people and a running Instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """An object of every kind that host A has nothing to do with, by its resource's plural, and a content."""
+
+    a: Peer
+    b: Peer
+    names: Mapping[str, str]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Case:
+    """A request. ``nowhere`` is the same of what is not there, "" where the path names nothing."""
+
+    method: str
+    path: str
+    nowhere: str
+    permission: str
+    name: str
+
+
+async def furnished(w: World, folder: Path) -> Theirs:
+    """One object of each kind, of host B or of another tenant; a kind without one fails here."""
+    a, b = await w.host("rack-a"), await w.host("rack-b")
+    content = b"the bytes of an image of host B's guest"
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    w.content[digest] = folder / "content"
+    w.content[digest].write_bytes(content)
+    lab = "other--lab"
+    made = await w.create(f"{BASE}/namespaces/{lab}/instances", instance("theirs"))
+    await w.claim("theirs", "rack-b", lab, image={"digest": digest})
+    await w.store.events.emit(Key("Instance", lab, "theirs"), made["metadata"]["uid"], "Booting", "the guest boots")
+    await w.login("eve")
+    for kind in KINDS:
+        if kind.name in MADE:
+            place = {"namespace": lab} if kind.namespaced else {}
+            body = {"apiVersion": API_VERSION, "kind": kind.name, "spec": MADE[kind.name]}
+            await w.store.objects.create({**body, "metadata": {"name": "theirs", **place}}, CONTROLLER)
+    names: dict[str, str] = {}
+    for kind in KINDS:
+        page = await w.store.objects.list(Scope(kind=kind.name, namespace=lab if kind.namespaced else None))
+        found = [s.key.name for s in page.items if s.key.name != "rack-a" and not s.key.name.startswith("acme")]
+        assert found, f"give `furnished` an object of kind {kind.name}"
+        names[kind.plural] = found[-1]
+    return Theirs(a, b, {**names, "namespaces": names["projects"]}, digest)
+
+
+def cases(theirs: Theirs) -> list[Case]:
+    """Every route that is not public, for every resource that its path can name, asked about what is there."""
     resources = Resources(KINDS).all
     found = set()
     for rule in ROUTES:
         if (rule.method, rule.path) in PUBLIC | FOR_ALL_SIGNED_IN:
             continue
         if "{plural}" not in rule.path:
-            found.add((rule.method, filled(rule, {"plural": rule.plural}), rule.permission))
+            found.add(case_of(rule, theirs, plural=rule.plural))
             continue
         for shown in resources:
             core = rule.path.startswith("/api/")
-            if core == (shown.group == "") and shown.namespaced == ("{namespace}" in rule.path):
-                found.add((rule.method, filled(rule, {"plural": shown.plural}), rule.permission))
-            if core == (shown.group == "") and shown.namespaced and "{name}" not in rule.path:
-                found.add((rule.method, filled(rule, {"plural": shown.plural}), rule.permission))
+            fits = shown.namespaced == ("{namespace}" in rule.path) or (shown.namespaced and "{name}" not in rule.path)
+            if core == (shown.group == "") and fits:
+                found.add(case_of(rule, theirs, plural=shown.plural))
     return sorted(found)
 
 
-def filled(rule: Rule, parts: dict[str, str]) -> str:
+def case_of(rule: Rule, theirs: Theirs, *, plural: str) -> Case:
     version = "v1" if rule.path.startswith("/api/") else VERSION
-    names = {
-        "hosts": "b",
-        "namespaces": "other--lab",
-        "projects": "other--lab",
-        "tenants": "other",
-        "users": "eve",
-        "claims": "instance-theirs-0",
-        "instances": "theirs",
-    }
-    values = {
-        "group": GROUP,
-        "version": version,
-        "namespace": "other--lab",
-        "name": names.get(parts["plural"], "thing"),
-        "digest": "sha256:" + "0" * 64,
-        **parts,
-    }
-    return rule.path.format(**values)
+    name = theirs.names[plural] if "{name}" in rule.path else ""
+    values = {"group": GROUP, "version": version, "namespace": "other--lab", "plural": plural, "digest": theirs.digest}
+    nowhere = {**values, "name": NOBODYS, "digest": f"sha256:{'0' * 64}"}
+    there = rule.path.format(**{**values, "name": name})
+    elsewhere = rule.path.format(**nowhere)
+    return Case(rule.method, there, elsewhere if elsewhere != there else "", rule.permission, name)
+
+
+async def ask(w: World, method: str, path: str, *, peer: Peer | None) -> Reply:
+    """One request of a case, with a body where there must be one."""
+    if method == "WS":
+        return await w.dial(path, peer=peer)
+    body, media = body_for(method, path)
+    return await w.call(method, path, body, peer=peer, media=media)
 
 
 async def two_hosts(w: World) -> tuple[Peer, Peer]:
@@ -103,32 +167,51 @@ def body_for(method: str, path: str) -> tuple[Any, str]:
     return None, ""
 
 
-async def test_host_a_sees_nothing_of_host_b_nor_of_anybody(w: World) -> None:
-    a, _ = await two_hosts(w)
-    asked = cases()
+async def test_host_a_sees_nothing_of_host_b_nor_of_anybody(w: World, tmp_path: Path) -> None:
+    theirs = await furnished(w, tmp_path)
+    asked = cases(theirs)
     assert len(asked) > 150
+    assert {case.method for case in asked} == {"GET", "POST", "PUT", "PATCH", "DELETE", "WS"}
     wrong = []
-    for method, path, permission in asked:
-        if method == "WS":
-            continue  # asked over a real socket in test_streams
-        body, media = body_for(method, path)
-        reply = await w.call(method, path, body, peer=a, media=media)
-        refused = reply.code in (403, 404) or (permission == "vouched" and reply.code == 401)
-        its_own_list = method == "GET" and reply.code == 200 and path.rpartition("/")[2] in ("hosts", "claims")
+    for case in asked:
+        reply = await ask(w, case.method, case.path, peer=theirs.a)
+        refused = reply.code in (403, 404) or (case.permission == "vouched" and reply.code == 401)
+        its_own_list = (
+            case.method == "GET" and reply.code == 200 and case.path.rpartition("/")[2] in ("hosts", "claims")
+        )
         if its_own_list:
-            assert all(item["metadata"]["name"] == "a" for item in reply.json["items"]), path
+            assert all(item["metadata"]["name"] == "rack-a" for item in reply.json["items"]), case.path
         elif not refused:
-            wrong.append((method, path, reply.code, reply.body[:200]))
+            wrong.append((case.method, case.path, reply.code, reply.body[:200]))
     assert wrong == []
 
 
-async def test_strangers_get_401_everywhere_but_on_the_public_list(w: World) -> None:
-    for method, path, _ in cases():
-        if method == "WS":
-            continue
-        body, media = body_for(method, path)
-        reply = await w.call(method, path, body, peer=None, media=media)
-        assert reply.code == 401, (method, path, reply.code)
+async def test_what_is_there_is_refused_as_what_is_not(w: World, tmp_path: Path) -> None:
+    """So that nobody learns by the answer which hosts, projects and workloads there are."""
+    theirs = await furnished(w, tmp_path)
+    for case in cases(theirs):
+        if case.nowhere:
+            there = await ask(w, case.method, case.path, peer=theirs.a)
+            nowhere = await ask(w, case.method, case.nowhere, peer=theirs.a)
+            said = there.body.replace(case.name.encode(), NOBODYS.encode()) if case.name else there.body
+            assert (there.code, said) == (nowhere.code, nowhere.body), (case.method, case.path)
+
+
+async def test_what_is_asked_for_is_there(w: World, tmp_path: Path) -> None:
+    """Else a 404 would prove nothing: the administrator, or host B, is told something else."""
+    theirs = await furnished(w, tmp_path)
+    for case in cases(theirs):
+        if case.method in ("GET", "WS") and case.path != NOT_A_PLACE:
+            codes = {(await ask(w, case.method, case.path, peer=peer)).code for peer in (ADMIN, theirs.b)}
+            assert codes != {404}, (case.method, case.path)
+    assert (await w.call("GET", f"/content/{theirs.digest}", peer=theirs.b)).code == 200
+    assert (await w.dial(f"{BASE}/hosts/rack-b/stream", peer=theirs.b)).code == 101
+
+
+async def test_strangers_get_401_everywhere_but_on_the_public_list(w: World, tmp_path: Path) -> None:
+    for case in cases(await furnished(w, tmp_path)):
+        reply = await ask(w, case.method, case.path, peer=None)
+        assert reply.code == 401, (case.method, case.path, reply.code)
         assert reply.headers["www-authenticate"] == 'Bearer realm="bessemer"'
 
 

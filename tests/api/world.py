@@ -102,6 +102,32 @@ class World:
             given["authorization"] = f"Bearer {token}"
         return await _ask(self.api, _scope(method, path, given, None if token else peer), raw)
 
+    async def dial(self, path: str, *, peer: Peer | None = ADMIN) -> Reply:
+        """Ask for a socket in process: what refuses it, or 101 where it was accepted; then we hang up."""
+        socket = {
+            "type": "websocket",
+            "scheme": "wss",
+            "subprotocols": [],
+            "extensions": {"websocket.http.response": {}},
+        }
+        code, headers, parts = 0, {}, []
+        coming = iter(("websocket.connect",))
+
+        async def receive() -> dict[str, Any]:
+            return {"type": next(coming, "websocket.disconnect"), "code": 1000}
+
+        async def send(message: Any) -> None:
+            nonlocal code, headers
+            if message["type"] == "websocket.accept":
+                code = 101
+            elif message["type"] == "websocket.http.response.start":
+                code, headers = message["status"], {k.decode(): v.decode() for k, v in message["headers"]}
+            elif message["type"] == "websocket.http.response.body":
+                parts.append(message.get("body", b""))
+
+        await self.api({**_scope("GET", path, {}, peer), **socket}, receive, send)
+        return Reply(code, headers, b"".join(parts))
+
     @asynccontextmanager
     async def watch(
         self, path: str, *, peer: Peer | None = ADMIN, token: str = "", headers: Mapping[str, str] | None = None
