@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bessemer.core.clock import settle
 from bessemer.core.errors import Malformed, NotFound, Unavailable
-from bessemer.core.frames import CHUNK, DATA, OPEN, WINDOW, Frame, Mux, Stream, decode, encode
+from bessemer.core.frames import CHUNK, CLOSE, DATA, OPEN, STREAMS_MAX, WINDOW, Frame, Mux, Stream, decode, encode
 
 Accept = Callable[[Stream], Awaitable[None]]
 
@@ -147,6 +147,63 @@ async def test_a_peer_that_ignores_the_window_is_cut_off() -> None:
     await settle()
     assert stream.closed
     await wire.cut()
+
+
+async def test_frames_of_one_byte_are_kept_in_few_pieces() -> None:
+    """Else what waits to be read would take a hundred times what the window says."""
+
+    async def accept(stream: Stream) -> None:
+        await stream.read()
+
+    wire = Wire(accept)
+    stream = await wire.server.open({"what": "log"})
+    for number in range(50_000):
+        await wire.to_server.put(encode(Frame(DATA, 2, b"%d" % (number % 10))))
+    await settle()
+    while not wire.to_server.empty():
+        await settle()
+    assert len(stream._unread) == 2
+    assert await stream.read() + await stream.read() == b"0123456789" * 5000
+    assert not stream.closed
+    await wire.cut()
+
+
+async def test_streams_that_are_closed_at_once_are_bounded_too() -> None:
+    """Whoever opens and closes, and opens again, has no more served at a time than whoever keeps them open."""
+    served, go = 0, asyncio.Event()
+
+    async def accept(stream: Stream) -> None:
+        nonlocal served
+        served += 1
+        await go.wait()
+
+    wire = Wire(accept)
+    for number in range(STREAMS_MAX + 50):
+        await wire.to_host.put(encode(Frame(OPEN, 2 * number, b"{}")))
+        await wire.to_host.put(encode(Frame(CLOSE, 2 * number)))
+    while not wire.to_host.empty():
+        await settle()
+    await settle()
+    assert served == STREAMS_MAX
+    go.set()
+    await settle()
+    await wire.to_host.put(encode(Frame(OPEN, 2 * STREAMS_MAX, b"{}")))
+    await settle()
+    assert served == STREAMS_MAX + 1
+    await wire.cut()
+
+
+async def test_a_stream_whose_opening_is_given_up_is_none() -> None:
+    async def stuck(_: bytes) -> None:
+        await asyncio.Event().wait()
+
+    mux = Mux(stuck, dialled=True)
+    for _ in range(STREAMS_MAX + 1):
+        opening = asyncio.ensure_future(mux.open({"what": "log"}))
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
 
 
 async def test_a_stream_under_the_wrong_number_is_malformed() -> None:

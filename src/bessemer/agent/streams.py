@@ -12,7 +12,7 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 
@@ -34,6 +34,9 @@ GOOD_SECONDS = 10.0
 
 ANSWER_SECONDS = 5.0
 """How long a beat over the socket waits for its answer before it goes another way."""
+
+CLOSE_SECONDS = 1.0
+"""How long its stream may take to be closed then: over a socket that is dead, for ever."""
 
 Find = Callable[[str], Claim | None]
 """The Claim of this host with the uid."""
@@ -79,23 +82,28 @@ class Relay:
 
     async def beat(self) -> None:
         """Renew the host's lease, over the socket where one stands and answers, else by a request. Raises what the
-        request raises. The first beat waits for the first dialling."""
-        await self._dialled.wait()
+        request raises. The first beat waits for the first dialling, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._dialled.wait()
         if self._mux is None or not await self._pulsed(self._mux):
             await self._link.client.agents.heartbeat(self._link.identity.host)
 
     async def _pulsed(self, mux: Mux) -> bool:
+        pulse = self._pulse
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                if self._pulse is None or self._pulse.closed:
-                    self._pulse = await mux.open({"verb": "heartbeat"})
-                await self._pulse.write(b"\n")
-                return bool(await self._pulse.read())
+                if pulse is None or pulse.closed:
+                    pulse = self._pulse = await mux.open({"verb": "heartbeat"})
+                await pulse.write(b"\n")
+                return bool(await pulse.read())
         except (TimeoutError, BessemerError) as error:
             log.info("heartbeat unanswered", host=self._link.identity.host, error=str(error))
-        if self._pulse is not None:
-            pulse, self._pulse = self._pulse, None
-            await pulse.close()  # else a late answer would be taken for the next beat's
+        self._pulse = None  # else a late answer would be taken for the next beat's
+        if pulse is not None:
+            with suppress(TimeoutError, BessemerError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await pulse.close()
         return False
 
     async def serve(self, stream: Stream) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import inspect
 import socket
 import ssl
-import tempfile
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bessemer.api.ca import Pair, peer_of
 from bessemer.core.errors import Unavailable
+from bessemer.core.tls import show
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application: ``scope``, ``receive``, ``send``."""
@@ -107,10 +107,7 @@ def server_tls(pair: Pair, ca: bytes | None = None) -> ssl.SSLContext:
     for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    with tempfile.NamedTemporaryFile(prefix="bessemer-", suffix=".pem") as file:
-        file.write(pair.certificate + b"\n" + pair.key)
-        file.flush()
-        context.load_cert_chain(file.name)
+    show(context, pair.certificate, pair.key)
     if ca is not None:
         context.load_verify_locations(cadata=ca.decode())
         context.verify_mode = ssl.CERT_OPTIONAL

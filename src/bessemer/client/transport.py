@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,8 +19,13 @@ import aiohttp
 from bessemer.client.status import error_of
 from bessemer.core.errors import BessemerError, Unavailable
 from bessemer.core.frames import MESSAGE_BYTES_MAX
+from bessemer.core.tls import show
 
 REQUEST_SECONDS_MAX = 60.0
+DIAL_SECONDS_MAX = 15.0
+"""Until a socket stands. Without it a server that takes the connection and says nothing would hold an agent's
+streams for minutes."""
+
 SILENCE_SECONDS_MAX = 90.0
 """The server sends a bookmark on a quiet watch every minute; a stream silent for longer than this is dead."""
 
@@ -129,14 +133,16 @@ class HttpTransport:
     @asynccontextmanager
     async def socket(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Socket]:
         try:
-            async with self._live().ws_connect(
-                self._url + path,
-                params=dict(query),
-                headers=self._headers,
-                ssl=self._ssl or True,
-                heartbeat=PING_SECONDS,
-                max_msg_size=MESSAGE_BYTES_MAX,
-            ) as inner:
+            async with asyncio.timeout(DIAL_SECONDS_MAX):
+                dialled = await self._live().ws_connect(
+                    self._url + path,
+                    params=dict(query),
+                    headers=self._headers,
+                    ssl=self._ssl or True,
+                    heartbeat=PING_SECONDS,
+                    max_msg_size=MESSAGE_BYTES_MAX,
+                )
+            async with dialled as inner:
                 yield _AioSocket(inner)
         except aiohttp.WSServerHandshakeError as error:
             raise error_of(error.status, b"", headers=error.headers or {}) from error
@@ -177,11 +183,7 @@ def tls_context(ca: bytes | None, cert: tuple[bytes, bytes] | None) -> ssl.SSLCo
     context = ssl.create_default_context(cadata=ca.decode() if ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if cert is not None:
-        # OpenSSL reads a key from files alone: a private one, gone as soon as it is read.
-        with tempfile.NamedTemporaryFile(prefix="bessemer-", suffix=".pem") as file:
-            file.write(b"\n".join(cert))
-            file.flush()
-            context.load_cert_chain(file.name)
+        show(context, *cert)
     return context
 
 

@@ -2,7 +2,8 @@
 
 A message is one frame: type (1 byte), stream (4 bytes, big endian), payload. The side that listens opens even streams,
 the side that dialled opens odd ones. A writer may have at most `WINDOW` bytes under way per stream; the reader returns
-credit as its consumer reads, so a slow reader stops one stream and nothing else, and memory per stream is bounded.
+credit as its consumer reads, so a slow reader stops one stream and nothing else. What waits to be read is kept in few
+pieces, however many frames it came in, so that memory per stream is bounded.
 
     OPEN    JSON object: what is wanted ({"what": "log", …}); the answer is DATA, or CLOSE with an error
     DATA    bytes, at most `CHUNK`
@@ -71,7 +72,7 @@ class Stream:
         self._mux = mux
         self._number = number
         self._credit = WINDOW
-        self._unread: deque[bytes] = deque()
+        self._unread: deque[bytearray] = deque()
         self._unread_bytes = 0
         self._owed = 0
         self._error: str | None = None
@@ -101,7 +102,7 @@ class Stream:
             if self._error:
                 raise Unavailable(self._error)
             return b""
-        data = self._unread.popleft()
+        data = bytes(self._unread.popleft())
         self._unread_bytes -= len(data)
         self._owed += len(data)
         if self._owed >= WINDOW // 4 and not self.closed:
@@ -140,7 +141,11 @@ class Stream:
         if self._unread_bytes + self._owed + len(data) > WINDOW:
             return False
         if data:
-            self._unread.append(data)
+            # A frame of one byte would else cost a hundred.
+            if self._unread and len(self._unread[-1]) + len(data) <= CHUNK:
+                self._unread[-1] += data
+            else:
+                self._unread.append(bytearray(data))
             self._unread_bytes += len(data)
             self._changed.set()
         return True
@@ -178,7 +183,13 @@ class Mux:
             raise TooMany("too many streams on one connection")
         number, self._next = self._next, self._next + 2
         stream = self._streams[number] = Stream(self, number, request=request)
-        await self.send(Frame(OPEN, number, json.dumps(dict(request)).encode()))
+        sent = False
+        try:
+            await self.send(Frame(OPEN, number, json.dumps(dict(request)).encode()))
+            sent = True
+        finally:
+            if not sent:
+                self.forget(number)
         return stream
 
     async def run(self, messages: AsyncIterator[bytes]) -> None:
@@ -224,7 +235,9 @@ class Mux:
         if frame.stream % 2 == self._next % 2 or frame.stream in self._streams:
             raise Malformed("a stream was opened under a number that is not the opener's")
         request = _request(frame.payload)
-        if self._accept is None or request is None or len(self._streams) >= STREAMS_MAX:
+        # Tasks are counted too: one whose stream was closed by the other side may be under way yet.
+        full = max(len(self._streams), len(self._tasks)) >= STREAMS_MAX
+        if self._accept is None or request is None or full:
             await self.send(Frame(CLOSE, frame.stream, b"refused"))
             return
         stream = self._streams[frame.stream] = Stream(self, frame.stream, request=request)
