@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bessemer.api import refusals
+from bessemer.api import make_app, refusals
 from bessemer.api.ca import Peer
 from bessemer.api.refusals import ROWS_EACH, ROWS_STRANGERS, WINDOW_SECONDS, Refusal, Refusals
 from bessemer.core.clock import FakeClock
@@ -140,13 +140,58 @@ async def test_whoever_asks_for_what_is_not_theirs_does_not_fill_the_trail() -> 
         assert await w.store.audit.verify() is None
 
 
-async def test_what_was_counted_is_written_when_the_server_stops() -> None:
-    async with world() as w:
-        mia = await w.login("mia")
+async def test_what_was_counted_is_written_when_the_server_stops(w: World) -> None:
+    async with make_app(w.api.state.context).running() as api:
+        there = World(api, w.store, w.ca, w.clock)
+        mia = await there.login("mia")
         for _ in range(ROWS_EACH + 2):
-            await w.call("GET", f"{BASE}/namespaces/other--lab/instances/x", token=mia)
-        await w.api.state.refusals.flush()
-        assert (await w.store.audit.rows())[-1].reason.startswith("2 more refusals since ")
+            await there.call("GET", f"{BASE}/namespaces/other--lab/instances/x", token=mia)
+        assert not (await w.store.audit.rows())[-1].reason.startswith("2 more refusals since ")
+    assert (await w.store.audit.rows())[-1].reason.startswith("2 more refusals since ")
+
+
+async def test_a_bearer_that_is_guessed_leaves_a_row(w: World) -> None:
+    assert (await w.call("GET", "/whoami", token="bss_no.no", headers={"x-request-id": "the-one"})).code == 401
+    [row] = await by_request(w, "the-one")
+    assert (row.writer, row.verb, row.key) == ("system:api", "get", "Route /whoami")
+    assert (row.allowed, row.source) == (False, "192.0.2.1")
+    before = len(await w.store.audit.rows())
+    for number in range(ROWS_EACH + 20):
+        assert (await w.call("GET", f"{BASE}/users", token=f"bss_no.{number}")).code == 401
+    assert len(await w.store.audit.rows()) == before + ROWS_EACH - 1
+    await w.api.state.refusals.flush()
+    assert (await w.store.audit.rows())[-1].reason.startswith("21 more refusals since ")
+
+
+async def test_a_certificate_that_was_revoked_leaves_a_row(w: World) -> None:
+    agent = await w.host("h1")
+    reply = await w.call("PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media="application/merge-patch+json")
+    assert reply.code == 200
+    headers = {"x-request-id": "the-one"}
+    assert (await w.call("POST", f"{BASE}/hosts/h1/heartbeat", {}, peer=agent, headers=headers)).code == 401
+    [row] = await by_request(w, "the-one")
+    assert (row.verb, row.key, row.allowed) == ("post", f"Route {BASE}/hosts/h1/heartbeat", False)
+
+
+async def test_who_shows_nothing_leaves_nothing(w: World) -> None:
+    assert (await w.call("GET", "/whoami", peer=None, headers={"x-request-id": "the-one"})).code == 401
+    assert await by_request(w, "the-one") == []
+
+
+async def test_a_name_that_is_no_name_is_cut(w: World) -> None:
+    """A path may be as long as a request's head, and each refusal would keep it."""
+    mia, long, headers = await w.login("mia"), "x" * 50_000, {"x-request-id": "the-one"}
+    for _ in range(ROWS_EACH + 1):
+        path = f"{BASE}/namespaces/{long}/instances/{long}"
+        assert (await w.call("GET", path, token=mia, headers=headers)).code == 404
+    await w.call("POST", f"{BASE}/hosts/{long}/join", {"csr": Agent().csr, "token": "x"}, peer=None, headers=headers)
+    await w.call("GET", f"/{long}", token="bss_no.no", headers=headers)
+    await w.call("GET", f"{BASE}/{long}", token="bss_no.no", headers=headers)
+    await w.api.state.refusals.flush()
+    rows = await by_request(w, "the-one")
+    assert len(rows) >= ROWS_EACH + 3
+    assert max(len(row.key) for row in rows) == len("Instance ") + 253 + 1 + 253
+    assert all(len(row.reason) <= 500 for row in rows)
 
 
 class Rows:

@@ -226,6 +226,35 @@ async def test_an_address_tries_so_many_accounts_and_no_more() -> None:
         assert await attempt(w, "ann", PASSWORD, "2001:db8:0:1::1") == 201
 
 
+async def test_ipv4_addresses_over_an_ipv6_socket_are_many() -> None:
+    """Else all the world would share one bucket where the api listens on ``::``, and one could empty it for all."""
+    async with world(FakeClock(), limits=Limits(login_burst=2, login_seconds=60.0)) as w:
+        codes = [await attempt(w, f"user-{n}", "wrong wrong wrong", f"::ffff:203.0.113.{n}") for n in range(20)]
+        assert codes == [401] * 20
+        codes = [await attempt(w, f"user-{n}", "wrong wrong wrong", "::ffff:203.0.113.99") for n in range(9)]
+        assert codes == [401] * 8 + [429]
+        assert await attempt(w, "user-10", "wrong wrong wrong", "203.0.113.99") == 429
+
+
+async def test_a_sign_in_by_the_old_password_does_not_outlive_the_new_one(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the new one is set between the look at the old one and the session that it opens."""
+    sessions = w.api.state.sessions
+    make = sessions.make
+
+    async def late(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        path = f"{BASE}/users/mia/password"
+        assert (await w.call("POST", path, {"password": "another long password"})).code == 200
+        return await make(*args, **options)
+
+    monkeypatch.setattr(sessions, "make", late)
+    reply = await w.call("POST", "/login", {"user": "mia", "password": PASSWORD}, peer=None)
+    assert (reply.code, reply.json["message"]) == (401, "wrong user or password")
+    assert (await w.call("GET", f"{BASE}/sessions")).json["items"] == []
+
+
 async def test_where_many_fail_all_wait_a_little() -> None:
     """Right and wrong alike, so that the wait says nothing; and no longer than it takes to be patient."""
     clock = FakeClock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from bessemer.core.errors import Expired, Forbidden, NotFound, TooMany, Unauthen
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
-from tests.api.world import BASE, Served, World, instance, served, world
+from tests.api.world import BASE, Served, World, _scope, instance, served, world
 
 VM = Key("Instance", "acme--lab", "vm")
 Accept = Callable[[Stream], Awaitable[None]]
@@ -241,16 +241,15 @@ async def test_a_heart_beats_over_the_socket_and_only_one_of_them(s: Served) -> 
         (after,) = await s.world.store.leases.held("host/h1")
         assert (after.holder, after.expires_at > before.expires_at) == ("h1", True)
         second, other = await mux.open({"verb": "heartbeat"}), await mux.open({"verb": "log"})
-        await second.write(b"\n")
-        await other.write(b"\n")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await second.read()
-        await heart.close()
         async with asyncio.timeout(5):
-            assert await second.read() == b"60"
+            with pytest.raises(Unavailable, match="one heartbeat"):
+                await second.read()
             with pytest.raises(Unavailable, match="nothing else"):
                 await other.read()
+            await heart.close()
+            third = await mux.open({"verb": "heartbeat"})
+            await third.write(b"\n")
+            assert await third.read() == b"60"
         await socket.close()
         await task
 
@@ -285,6 +284,35 @@ async def test_who_signs_out_reads_no_further(s: Served) -> None:
 
 async def _nothing(stream: Stream) -> None:
     del stream
+
+
+@pytest.mark.parametrize("what", ["console", "log"])
+async def test_a_reader_who_leaves_before_the_answer_leaves_nothing_open(s: Served, what: str) -> None:
+    """A console is one reader's at a time, and a host has so many streams: one that nobody closes is lost to all."""
+    pair, begun, ended = await running(s), asyncio.Event(), asyncio.Event()
+    token, path = await s.world.login("mia"), f"{BASE}/namespaces/acme--lab/instances/vm/{what}"
+
+    async def accept(stream: Stream) -> None:
+        begun.set()
+        while await stream.read():
+            pass
+        ended.set()
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect" if what == "console" else "http.disconnect"}
+
+    async def send(_: object) -> None:
+        if what == "console":
+            raise OSError("the client has left")
+
+    scope = _scope("GET", path, {"authorization": f"Bearer {token}"}, None)
+    if what == "console":
+        scope["type"] = "websocket"
+    async with dialled(s, pair, "h1", accept), asyncio.timeout(5):
+        with suppress(OSError):
+            await s.world.api(scope, receive, send)
+        await begun.wait()
+        await ended.wait()
 
 
 # --- a host's streams are shared ----------------------------------------------------------------------------------

@@ -16,11 +16,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from bessemer.api import make_app
+from bessemer.api.context import Identity
+from bessemer.api.standing import KINDS, Standing
 from bessemer.client import tls_context
-from bessemer.core.clock import FakeClock
-from bessemer.core.errors import BessemerError, NotFound
+from bessemer.core.clock import FakeClock, settle
+from bessemer.core.errors import BessemerError, Expired, NotFound, Unavailable
 from bessemer.core.frames import Stream
-from bessemer.core.resource import Key
+from bessemer.core.ports import CONTROLLER, Page, Scope
+from bessemer.core.resource import Change, Key
 from bessemer.core.values import TOKENS_MAX, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
 from tests.api.test_streams import VM, client, dialled, running
@@ -122,16 +126,60 @@ async def test_a_watch_ends_with_the_membership_that_it_was_made_by() -> None:
             assert await others.names(1) == await whole.names(1) == [("ADDED", "secret")]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "media"),
-    [
-        ("POST", INSTANCES, instance("late"), "application/json"),
-        ("POST", f"{BASE}/instances", {**instance("late")}, "application/json"),
-        ("PUT", f"{INSTANCES}/vm", instance("vm"), "application/json"),
-        ("PATCH", f"{INSTANCES}/vm", {"metadata": {"labels": {"a": "b"}}}, MERGE),
-        ("DELETE", f"{INSTANCES}/vm", {}, "application/json"),
-    ],
-)
+async def test_a_slow_watch_says_nothing_more_once_its_reader_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(FakeClock()) as w:
+        mia, go = await w.login("mia"), asyncio.Event()
+        async with w.watch(f"{INSTANCES}?watch=1&resourceVersion={w.store.revision}", token=mia) as hers:
+            tell = hers.send
+
+            async def slowly(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    await go.wait()
+                await tell(message)
+
+            monkeypatch.setattr(hers, "send", slowly)
+            await w.create(INSTANCES, instance("first"))
+            await leave(w, "mia")
+            await w.create(INSTANCES, instance("secret"))
+            await asyncio.sleep(0.05)  # threads look who she is
+            go.set()
+            assert (await hers.next())["type"] == "ERROR"
+            assert await hers.next() is None
+
+
+class Slow:
+    """A request's body that begins, and goes on when it is let."""
+
+    def __init__(self, body: Any) -> None:
+        self.begun = asyncio.Event()
+        self.rest = asyncio.Event()
+        self._body = orjson.dumps(body)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        yield b" "
+        self.begun.set()
+        await self.rest.wait()
+        yield self._body
+
+
+async def nothing_came_of_it(w: World, made: Any) -> None:
+    """Instance vm is as it was made, and there is none called late."""
+    found = await w.store.objects.get(Key("Instance", "acme--lab", "vm"))
+    assert found.revision == int(made["metadata"]["resourceVersion"])
+    with pytest.raises(NotFound):
+        await w.store.objects.get(Key("Instance", "acme--lab", "late"))
+
+
+WRITES = [
+    ("POST", INSTANCES, instance("late"), "application/json"),
+    ("POST", f"{BASE}/instances", {**instance("late")}, "application/json"),
+    ("PUT", f"{INSTANCES}/vm", instance("vm"), "application/json"),
+    ("PATCH", f"{INSTANCES}/vm", {"metadata": {"labels": {"a": "b"}}}, MERGE),
+    ("DELETE", f"{INSTANCES}/vm", {}, "application/json"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "media"), WRITES)
 async def test_a_body_that_takes_its_time_outlives_no_membership(
     w: World, method: str, path: str, body: Any, media: str
 ) -> None:
@@ -139,24 +187,86 @@ async def test_a_body_that_takes_its_time_outlives_no_membership(
     raw = {**body, "metadata": {**body.get("metadata", {}), "resourceVersion": made["metadata"]["resourceVersion"]}}
     if path == f"{BASE}/instances":
         raw["metadata"]["namespace"] = "acme--lab"
-    mia, begun, rest = await w.login("mia"), asyncio.Event(), asyncio.Event()
-
-    async def slowly() -> AsyncIterator[bytes]:
-        yield b" "
-        begun.set()
-        await rest.wait()
-        yield orjson.dumps(raw if method != "DELETE" else {})
-
-    asking = asyncio.ensure_future(w.call(method, path, slowly(), token=mia, media=media))
-    await begun.wait()
+    mia, slow = await w.login("mia"), Slow(raw if method != "DELETE" else {})
+    asking = asyncio.ensure_future(w.call(method, path, slow.parts(), token=mia, media=media))
+    await slow.begun.wait()
     await leave(w, "mia")
-    rest.set()
+    slow.rest.set()
     assert (await asking).code == 404
-    assert (await w.store.objects.get(Key("Instance", "acme--lab", "vm"))).revision == int(
-        made["metadata"]["resourceVersion"]
-    )
-    with pytest.raises(NotFound):
-        await w.store.objects.get(Key("Instance", "acme--lab", "late"))
+    await nothing_came_of_it(w, made)
+
+
+@pytest.mark.parametrize(("method", "path", "body", "media"), WRITES)
+async def test_a_body_that_takes_its_time_outlives_no_session(
+    w: World, method: str, path: str, body: Any, media: str
+) -> None:
+    made = await w.create(INSTANCES, instance("vm"))
+    raw = {**body, "metadata": {**body.get("metadata", {}), "resourceVersion": made["metadata"]["resourceVersion"]}}
+    if path == f"{BASE}/instances":
+        raw["metadata"]["namespace"] = "acme--lab"
+    mia, slow = await w.login("mia"), Slow(raw if method != "DELETE" else {})
+    asking = asyncio.ensure_future(w.call(method, path, slow.parts(), token=mia, media=media))
+    await slow.begun.wait()
+    assert (await w.call("DELETE", "/login", token=mia)).code == 200
+    slow.rest.set()
+    assert (await asking).code == 401
+    await nothing_came_of_it(w, made)
+
+
+async def test_a_password_is_not_set_by_a_session_that_has_ended(w: World) -> None:
+    """Else whoever stole it could keep the account after its owner has shut them out."""
+    stolen, slow = await w.login("mia"), Slow({"password": "a password of the thief"})
+    path = f"{BASE}/users/mia/password"
+    asking = asyncio.ensure_future(w.call("POST", path, slow.parts(), token=stolen))
+    await slow.begun.wait()
+    assert (await w.call("POST", path, {"password": "another long password"})).code == 200
+    slow.rest.set()
+    assert (await asking).code == 401
+    said = {"user": "mia", "password": "another long password"}
+    assert (await w.call("POST", "/login", said, peer=None)).code == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [("PUT", "host"), ("PATCH", "host"), ("PUT", "claim"), ("PATCH", "claim"), ("POST", "heartbeat")],
+)
+async def test_an_agent_that_is_revoked_reports_no_more(w: World, method: str, what: str) -> None:
+    agent = await w.host("h1")
+    await w.create(INSTANCES, instance("vm"))
+    claim = await w.claim("vm", "h1", "acme--lab")
+    paths = {
+        "host": (f"{BASE}/hosts/h1/status", {"report": {"numa": [{**NODE, "threads": 8}]}}),
+        "claim": (f"{BASE}/namespaces/acme--lab/claims/{claim.key.name}/status", {"phase": "Running"}),
+        "heartbeat": (f"{BASE}/hosts/h1/heartbeat", {}),
+    }
+    path, status = paths[what]
+    name = "h1" if what == "host" else claim.key.name
+    slow = Slow({"metadata": {"name": name}, "spec": {}, "status": status} if status else {})
+    media = MERGE if method == "PATCH" else "application/json"
+    asking = asyncio.ensure_future(w.call(method, path, slow.parts(), peer=agent, media=media))
+    await slow.begun.wait()
+    assert (await w.call("PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media=MERGE)).code == 200
+    slow.rest.set()
+    assert (await asking).code == 401
+    assert "report" not in orjson.loads((await w.store.objects.get(Key("Host", "", "h1"))).body).get("status", {})
+    assert (await w.store.objects.get(claim.key)).revision == claim.revision
+    assert await w.store.leases.held("host/h1") == []
+
+
+async def test_a_host_says_nothing_of_a_claim_that_is_anothers_by_now(w: World) -> None:
+    agent = await w.host("h1")
+    await w.host("h2")
+    await w.create(INSTANCES, instance("vm"))
+    claim = await w.claim("vm", "h1", "acme--lab")
+    path = f"{BASE}/namespaces/acme--lab/claims/{claim.key.name}/status"
+    slow = Slow({"metadata": {"name": claim.key.name}, "spec": {}, "status": {"phase": "Running"}})
+    asking = asyncio.ensure_future(w.call("PUT", path, slow.parts(), peer=agent))
+    await slow.begun.wait()
+    await w.store.capacity.release(claim.key, CONTROLLER, fenced=True)
+    moved = await w.claim("vm", "h2", "acme--lab")
+    slow.rest.set()
+    assert (await asking).code == 404
+    assert (await w.store.objects.get(claim.key)).revision == moved.revision
 
 
 @pytest.mark.parametrize("what", ["member", "reader"])
@@ -215,6 +325,56 @@ async def test_the_socket_of_a_revoked_host_is_closed(tmp_path: Path) -> None:
                     while w.api.state.relay.holds("h1"):
                         await asyncio.sleep(0.01)
         assert not w.api.state.relay.holds("h1")
+
+
+class Forgetful:
+    """A store whose history is gone, and which cannot say at once where it is now."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.since: list[int | None] = []
+
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+        self.asked += 1
+        if self.asked <= len(KINDS):
+            raise Unavailable("the store is busy")
+        return Page((), 7)
+
+    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change]:
+        self.since.append(since)
+        if since == 1:
+            raise Expired("history is gone")
+        await asyncio.Event().wait()
+        yield Change(8, "MODIFIED", Key("User", "", "x"), "", "", b"")
+
+
+async def test_who_may_stand_otherwise_is_told_also_where_history_was_lost() -> None:
+    clock, store = FakeClock(), Forgetful()
+    standing = Standing(store, clock)  # type: ignore[arg-type]
+    turn = standing.turn(Identity("user", "mia"))
+    running = asyncio.ensure_future(standing.run(1))
+    await settle()
+    assert not running.done()
+    assert not turn.is_set()
+    await clock.advance(2.0)
+    assert turn.is_set()
+    assert store.since == [1, 1, 1, 7, 7, 7]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_where_nobody_follows_who_may_stand_otherwise_no_stream_stays_open(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*_: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Standing, "run", dies)
+    async with make_app(w.api.state.context).running() as api, asyncio.timeout(5):
+        await api.state.closing.wait()
+        there = World(api, w.store, w.ca, w.clock)
+        async with there.watch(f"{INSTANCES}?watch=1&resourceVersion={w.store.revision}") as events:
+            assert await events.next() is None
 
 
 async def test_a_new_password_ends_what_the_old_one_began(w: World) -> None:

@@ -48,12 +48,13 @@ async def login(call: Call) -> Response:
         raise Malformed("purpose is cli or portal")
     await call.state.sign_ins.admit(call.credentials.source, user)
     uid = await _uid(call, user)
-    if not await call.state.passwords.good(uid, password):
+    good = await call.state.passwords.good(uid, password)
+    if good is None:
         # A name that is nobody's is not kept: it may be a password that was typed into the wrong field.
         raise await _refused(call, user if uid else UNKNOWN, words=_WRONG)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds)
+    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds, by=good)
 
 
 async def logout(call: Call) -> Response:
@@ -78,6 +79,7 @@ async def whoami(call: Call) -> Response:
 async def set_password(call: Call) -> Response:
     """POST users/NAME/password. Who was signed in by the old one is not any more."""
     said = await _said(call)
+    await call.still()
     user = await load(call, call.about)
     password = _text(said, "password")
     judged_password(password)
@@ -133,12 +135,16 @@ async def _by_link(call: Call, secret: str) -> Response:
     return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal", seconds=seconds)
 
 
-async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: float) -> Response:
-    """A session for somebody who has shown who they are."""
+async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: float, by: bytes = b"") -> Response:
+    """A session for somebody who has shown who they are, ``by`` a password where one was given."""
     writer = Writer("user", user.name, request_id=call.request_id, source=call.credentials.source)
     call.uid = uid
     await call.state.ports.audit.note(writer, LOGIN, key=user, uid=uid)
     made = await call.state.sessions.make(user, uid, purpose=purpose, seconds=seconds, writer=call.acting)
+    if by and not await call.state.passwords.stands(uid, by):
+        # A new one was set meanwhile, which ends what the old one began: this began too late to be seen.
+        await call.state.sessions.end(made.name, writer=call.acting)
+        raise await _refused(call, user.name, words=_WRONG)
     await _note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
     return answer(said, 201, headers=_SECRET)

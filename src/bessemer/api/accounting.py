@@ -31,6 +31,7 @@ PARTS_AT_ONCE = 400
 async def usage(call: Call) -> Response:
     """POST usage: settle a gateway's batch; answers the highest sequence stored."""
     raw = await bodies.read(call.request, call.state.context.limits)
+    await call.still()
     bodies.check_depth(raw, call.state.context.limits.depth)
     try:
         batch = UsageBatch.model_validate_json(raw)

@@ -54,7 +54,8 @@ class Api:
     async def running(self) -> AsyncIterator[Api]:
         """What the lifespan does, for those who call the application in process."""
         directory, standing = self.state.directory, self.state.standing
-        works = (directory.run(), standing.run(await standing.present()), self.state.refusals.run())
+        since = await standing.present()
+        works = (directory.run(), standing.run(since), self.state.refusals.run())
         tasks = [asyncio.ensure_future(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -168,7 +169,7 @@ class _Endpoint:
 
     async def _refuse(self, call: Call, method: str, *, error: BessemerError) -> None:
         """What is refused to somebody known is told to the trail; of strangers, what concerns a credential, where that
-        is judged: here in `_identify`."""
+        is judged."""
         if error.internal:
             log.warning("refused", request_id=call.request_id, error=error.message, internal=error.internal)
         if call.identity is None or not isinstance(error, Forbidden | NotFound):

@@ -148,15 +148,19 @@ class Passwords:
         judged_password(password)
         await self._sealed.put(uid, PASSWORD, await self._hash(password))
 
-    async def good(self, uid: str, password: str) -> bool:
-        """Whether it is the password of the object; ``uid`` "" is nobody, and takes as long."""
+    async def good(self, uid: str, password: str) -> bytes | None:
+        """What is kept of the object's password, if this is it; ``uid`` "" is nobody, and takes as long."""
         kept = await self._sealed.get(uid or NOBODY, PASSWORD)
         if self._nobody is None:
             self._nobody = await self._hash(secrets.token_hex(16))
         hashed = kept or self._nobody
         async with self._busy:
             good = await asyncio.to_thread(self._verify, hashed, password[: PASSWORD_LENGTH_MAX + 1])
-        return good and kept is not None
+        return kept if good else None
+
+    async def stands(self, uid: str, kept: bytes) -> bool:
+        """Whether the object's password is the one yet of which ``kept`` was."""
+        return await self._sealed.get(uid, PASSWORD) == kept
 
     async def _hash(self, password: str) -> bytes:
         async with self._busy:
@@ -173,6 +177,7 @@ class Passwords:
 class NewSession:
     """A session's bearer, shown once, and when it ends (RFC 3339)."""
 
+    name: str
     token: str
     user: str
     expires_at: str
@@ -208,7 +213,7 @@ class Sessions:
             },
         }
         await self._objects.create(body, writer)
-        return NewSession(f"{SESSION_PREFIX}{name}.{secret}", user.name, expires)
+        return NewSession(name, f"{SESSION_PREFIX}{name}.{secret}", user.name, expires)
 
     async def end(self, name: str, uid: str = "", *, writer: Writer = SYSTEM) -> bool:
         """Whether it was there: of two who end one session, one is told so."""

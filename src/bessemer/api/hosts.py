@@ -113,6 +113,7 @@ async def heartbeat(call: Call) -> Response:
     lease is cut to what a new start of it takes."""
     limits = call.state.context.limits
     said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, limits) or b"{}", limits.depth))
+    await call.still()
     seconds = LEAVING_SECONDS if said.get("leaving") is True else call.state.context.terms.lease
     await _hold(call, call.about.name, seconds=seconds)
     return answer({"leaseSeconds": seconds})
@@ -136,7 +137,9 @@ async def stream(call: Call) -> None:
     async def accept(stream: Stream) -> None:
         if stream.request.get("verb") != "heartbeat":
             raise Malformed("a host opens its heartbeat, and nothing else")
-        async with one:  # whoever opens more hearts than one gets no more renewals for it
+        if one.locked():  # it would wait for its turn, and hold what is sent to it meanwhile
+            raise Conflict("a host has one heartbeat, and it is open")
+        async with one:
             await _beats(call, host, stream=stream)
 
     mux = Mux(socket.send_bytes, dialled=False, accept=accept)

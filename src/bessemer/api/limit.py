@@ -80,11 +80,14 @@ class SignIns:
 
 
 def network(source: str) -> str:
-    """What counts as one address: of IPv6 the network, of which everybody has 2^64 addresses."""
+    """What counts as one address: of IPv6 the network, of which everybody has 2^64 addresses; but one of IPv4 that came
+    over an IPv6 socket is itself."""
     try:
         address = ipaddress.ip_address(source)
     except ValueError:
         return source
     if address.version == 4:
         return source
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((int(address), _NETWORK_BITS), strict=False))

@@ -1,9 +1,10 @@
 """What is refused leaves a row in the trail, as far as one asker's refusals are few; of the rest, how many they were.
 
 In each window an asker gets `ROWS_EACH` rows, and one more at its end that counts what came after. Somebody known is an
-asker by name; of strangers each address is one, all of them share `ROWS_STRANGERS`, and one row counts their rest. So
-nobody fills the disk by asking for what they may not have, and no refusal is lost without being counted. In bounded
-memory: past `ASKERS_MAX`, askers are counted as one.
+asker by name; of strangers, who showed a credential that is worth nothing, each address is one, all of them share
+`ROWS_STRANGERS`, and one row counts their rest. Names are cut to what an object's may be. So nobody fills the disk by
+asking for what they may not have, and none of these refusals is lost without being counted; who shows nothing at all is
+told so, and that is all. In bounded memory: past `ASKERS_MAX`, askers are counted as one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ROWS_STRANGERS = 200
 WINDOW_SECONDS = 600.0
 ASKERS_MAX = 10_000
 REASON_CHARACTERS_MAX = 500
+NAME_CHARACTERS_MAX = 253
 _STRANGERS = Writer("system", "strangers")
 _OTHERS = Writer("system", "others")
 
@@ -93,7 +95,7 @@ class Refusals:
         reason = f"{asker.more} more refusals since {since}; the last: {last.verb}: {last.reason}"
         writer = replace(asker.writer, request_id=last.writer.request_id, source=last.writer.source)
         try:
-            await self._audit.deny(writer, "refused", last.key, reason[:REASON_CHARACTERS_MAX])
+            await self._audit.deny(writer, "refused", _cut(last.key), reason[:REASON_CHARACTERS_MAX])
         except BessemerError as error:
             log.warning("a count of refusals was not kept", writer=writer.name, count=asker.more, error=error.message)
 
@@ -103,7 +105,12 @@ class Refusals:
             asker.last = refusal
             return
         asker.rows += 1
-        await self._audit.deny(refusal.writer, refusal.verb, refusal.key, refusal.reason[:REASON_CHARACTERS_MAX])
+        await self._audit.deny(refusal.writer, refusal.verb, _cut(refusal.key), refusal.reason[:REASON_CHARACTERS_MAX])
+
+
+def _cut(key: Key) -> Key:
+    """What was asked for may be no name of an object: a path may be as long as its asker likes."""
+    return Key(key.kind, key.namespace[:NAME_CHARACTERS_MAX], key.name[:NAME_CHARACTERS_MAX])
 
 
 def _asker(askers: dict[str, _Asker], name: str, *, writer: Writer) -> _Asker:

@@ -1,8 +1,8 @@
 """Objects over HTTP: get, create, replace, patch, delete, status. Stored bytes are served as they are.
 
 Each write goes: who, may, shape, meaning, defaults, and then the port, which decides quota and precedence in its
-transaction. A body may take its time, so whether its author may is asked again once it is here. A patch is computed on
-what is stored and written under its revision; a lost race is tried again.
+transaction. A body may take its time, so who its author is and whether they may is asked again once it is here. A patch
+is computed on what is stored and written under its revision; a lost race is tried again.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ async def create(call: Call) -> Response:
     options = write_options(call.query, "CreateOptions")
     about = call.about
     said = await bodies.read_object(call.request, call.state.context.limits)
+    await call.still()
     subject = identify(about.resource, said, namespace=about.namespace)
     target = call.target = Target(about.resource, about.namespace or _namespace(about, said), subject.name)
     if about.resource.stored in _TENANTS or target.namespace != about.namespace:
@@ -64,6 +65,7 @@ async def replace(call: Call) -> Response:
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "UpdateOptions")
     said = await bodies.read_object(call.request, call.state.context.limits)
+    await call.still()
     target = call.about
     await call.state.access.require(call.who, "update", on=target)
     subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
@@ -96,6 +98,7 @@ async def delete(call: Call) -> Response:
     """Delete, or begin to where finalizers stand: then the object is answered, else a Status."""
     target = call.about
     options = await _delete_options(call)
+    await call.still()
     await call.state.access.require(call.who, "delete", on=target)
     preconditions = options.get("preconditions") or {}
     dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
@@ -127,7 +130,9 @@ async def replace_status(call: Call) -> Response:
     """The status alone: a Claim's by its agent, ``report`` of a Host by its agent."""
     options = write_options(call.query, "UpdateOptions")
     said = await bodies.read_object(call.request, call.state.context.limits)
+    await call.still()
     target = call.about
+    await call.state.access.require(call.who, "get", on=target)
     identify(target.resource, said, namespace=target.namespace, name=target.name)
     return await _write_status(call, said, options=options)
 
@@ -136,6 +141,7 @@ async def patch_status(call: Call) -> Response:
     """As `replace_status`, by a patch."""
     options = write_options(call.query, "PatchOptions")
     change = await _read_patch(call)
+    await call.state.access.require(call.who, "get", on=call.about)
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         try:
@@ -259,7 +265,7 @@ async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], o
 
 
 async def _read_patch(call: Call) -> Any:
-    """A merge patch (an object) or a JSON patch (a list)."""
+    """A merge patch (an object) or a JSON patch (a list), of somebody who is still who they were."""
     media = bodies.media_type(call.request.headers.get("content-type", ""))
     if media not in (bodies.MERGE_PATCH, bodies.JSON_PATCH):
         raise UnknownFormat(
@@ -267,6 +273,7 @@ async def _read_patch(call: Call) -> Any:
         )
     limits = call.state.context.limits
     change = bodies.parse_json(await bodies.read(call.request, limits), limits.depth)
+    await call.still()
     if media == bodies.JSON_PATCH and not isinstance(change, list):
         raise Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     if media == bodies.MERGE_PATCH and not isinstance(change, dict):

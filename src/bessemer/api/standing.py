@@ -22,6 +22,7 @@ from bessemer.core.resource import Change
 log = structlog.get_logger(__name__)
 
 KINDS = ("Host", "User", "Session")
+RETRY_SECONDS = 1.0
 
 
 class Standing:
@@ -42,22 +43,27 @@ class Standing:
         return (await self._objects.list(Scope(kind=KINDS[0]), limit=1)).revision
 
     async def run(self, since: int) -> None:
-        """Follow until cancelled."""
-        await asyncio.gather(*(self._follow(kind, since) for kind in KINDS))
+        """Follow until cancelled, whatever the store answers."""
+        async with asyncio.TaskGroup() as group:
+            for kind in KINDS:
+                group.create_task(self._follow(kind, since))
 
-    async def _follow(self, kind: str, since: int) -> None:
+    async def _follow(self, kind: str, since: int | None) -> None:
+        """From ``since`` on; None is where history was lost, and then everybody may stand otherwise."""
         while True:
             try:
+                if since is None:
+                    since = await self.present()
+                    for key in list(self._turns):
+                        self._tell(key)
                 async for event in self._objects.watch(Scope(kind=kind), since=since):
                     since = event.revision
                     self._hear(event)
             except Expired:
-                since = await self.present()
-                for key in list(self._turns):
-                    self._tell(key)
+                since = None
             except BessemerError as error:
                 log.warning("standing watch failed", kind=kind, error=error.message, internal=error.internal)
-                await self._clock.sleep(1.0)
+                await self._clock.sleep(RETRY_SECONDS)
 
     def _hear(self, event: Change | Bookmark) -> None:
         if isinstance(event, Change) and event.type != "ADDED":

@@ -139,6 +139,12 @@ class Call:
             return None
         return who if who == self.identity else None
 
+    async def still(self) -> None:
+        """Raises Unauthenticated once who asks is nobody any more, or somebody else. To be called when a body has been
+        read: it may take its time, and a credential that was withdrawn meanwhile writes nothing."""
+        if await self.again() is None:
+            raise Unauthenticated("sign in again")
+
     async def lapsed(self, holds: Callable[[Identity], bool]) -> None:
         """Return once who asks is nobody any more, or what ``holds`` does not."""
         while True:

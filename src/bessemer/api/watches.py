@@ -54,8 +54,9 @@ class _Watch(Response):
         metrics, kind = self._call.state.metrics, self._call.about.resource.plural
         metrics.watches.labels(kind).inc()
         closing = self._call.state.closing
-        works = (self._produce(send), self._bookmark(send), self._lapsed(send), _gone(receive), closing.wait())
-        tasks = [asyncio.ensure_future(work) for work in works]
+        lapsed = asyncio.ensure_future(self._lapsed())
+        works = (self._produce(send), self._bookmark(send), _gone(receive), closing.wait())
+        tasks = [lapsed, *(asyncio.ensure_future(work) for work in works)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=float(self._options.seconds) or None)
         finally:
@@ -67,6 +68,10 @@ class _Watch(Response):
             if isinstance(result, Exception):
                 raise result
         with suppress(OSError):
+            if not lapsed.cancelled():
+                # After the last event: a client that went on from one behind it would keep what it may not see any
+                # more, and miss what it may.
+                await _send(send, _error(Expired("what may be seen here has changed: list again")))
             await send({"type": "http.response.body", "body": b""})
 
     async def _produce(self, send: Send) -> None:
@@ -90,15 +95,13 @@ class _Watch(Response):
             if self._options.bookmarks and self._wants.shape != "table" and self._revision:
                 await _send(send, self._bookmark_line(self._revision))
 
-    async def _lapsed(self, send: Send) -> None:
-        """Return once who asks may see something else, or nothing: that is told, since a client that went on from here
-        would keep what it may not see any more, and miss what it may."""
+    async def _lapsed(self) -> None:
+        """Return once who asks may see something else, or nothing."""
         call = self._call
         turns = call.turns()
         while await self._still_allowed():
             await call.doubted(turns, seconds=call.state.context.limits.bookmark_seconds)
             turns = call.turns()
-        await _send(send, _error(Expired("what may be seen here has changed: list again")))
 
     async def _still_allowed(self) -> bool:
         who = await self._call.again()

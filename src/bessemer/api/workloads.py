@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bessemer.api.access import intent_names
@@ -36,12 +39,14 @@ async def log(call: Call) -> Response:
     follow, replica = flag(call.query, "follow"), number(call.query, "replica")
     await load(call, call.about)
     claim = await _claim(call, replica)
-    stream = await _open(call, claim, request={"verb": "log", "follow": follow})
-    reading = asyncio.ensure_future(stream.read())
-    await first_of(asyncio.wait({reading}), call.state.context.clock.sleep(FIRST_SECONDS))
-    if reading.done() and isinstance(error := reading.exception(), Unavailable):
-        raise Unavailable(f"the host cannot show the log: {error.message}") from error
-    return StreamingResponse(_text(call, stream, reading=reading), media_type="text/plain; charset=utf-8")
+    async with AsyncExitStack() as leaving:
+        stream = await _open(call, claim, request={"verb": "log", "follow": follow})
+        leaving.push_async_callback(stream.close)
+        reading = asyncio.ensure_future(stream.read())
+        await first_of(asyncio.wait({reading}), call.state.context.clock.sleep(FIRST_SECONDS))
+        if reading.done() and isinstance(error := reading.exception(), Unavailable):
+            raise Unavailable(f"the host cannot show the log: {error.message}") from error
+        return _Log(_text(call, stream, reading=reading), leaving.pop_all())
 
 
 async def console(call: Call) -> None:
@@ -51,7 +56,27 @@ async def console(call: Call) -> None:
         raise not_found(call.about.subject)
     await load(call, call.about)
     stream = await _open(call, await _claim(call, 0), request={"verb": "console"})
-    await socket.accept()
+    try:
+        await socket.accept()  # fails where the client has left already
+        await _converse(call, socket, stream=stream)
+    finally:
+        await stream.close()
+
+
+class _Log(StreamingResponse):
+    """Lets go of the host's stream also where the client has left before the answer began, so that nobody reads it."""
+
+    def __init__(self, parts: AsyncIterator[bytes], leaving: AsyncExitStack) -> None:
+        super().__init__(parts, media_type="text/plain; charset=utf-8")
+        self._leaving = leaving
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        async with self._leaving:
+            await super().__call__(scope, receive, send)
+
+
+async def _converse(call: Call, socket: WebSocket, *, stream: Stream) -> None:
+    """Bytes both ways until one side ends it, the server stops, or who types may not any more."""
     access, project = call.state.access, call.about.namespace
     works = (
         _shown(socket, stream),
@@ -66,7 +91,6 @@ async def console(call: Call) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await stream.close()
 
 
 async def content(call: Call) -> Response:
