@@ -113,6 +113,19 @@ def test_who_listens_everywhere_is_reached_here(listen: str) -> None:
     }
 
 
+def test_who_listens_at_an_ipv6_address_is_reached_there(paths: Paths) -> None:
+    settings = Settings(listen="::1", api_port=1, portal_port=2, gateway_port=3)
+    assert identities.urls(settings) == {
+        "api": "https://[::1]:1",
+        "portal": "https://[::1]:2",
+        "gateway": "https://[::1]:3/v1",
+    }
+    identities.prepare(paths, settings)
+    identities.write_kubeconfig(paths, settings)
+    kept = yaml.safe_load(paths.kubeconfig.read_text())
+    assert kept["clusters"][0]["cluster"]["server"] == "https://[::1]:1"
+
+
 def test_a_private_file_is_whole_and_never_wider(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     identities.write_private(path, b"one")

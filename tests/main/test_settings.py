@@ -129,3 +129,15 @@ def test_a_port_of_0_is_what_it_was_before(tmp_path: Path) -> None:
     save(paths, Settings(api_port=1, portal_port=2, gateway_port=3))
     kept = with_kept_ports(paths, given)
     assert (kept.api_port, kept.portal_port, kept.gateway_port) == (1, 2, 5)
+
+
+@pytest.mark.parametrize("listen", ["::1", "::"])
+def test_an_ipv6_address_to_listen_on(listen: str) -> None:
+    found = with_ports(Settings(listen=listen, api_port=0, portal_port=0, gateway_port=0), find_free=False)
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::1", found.api_port))
+        other.listen()
+        assert not free(listen, found.api_port)
+        with pytest.raises(Invalid, match=rf"\[{listen}\]:{found.api_port} is in use by another program"):
+            with_ports(found, find_free=False)
+    assert free(listen, found.portal_port)

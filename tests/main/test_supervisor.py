@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import DriverError
+from bessemer.core.errors import DriverError, Invalid
 from bessemer.drivers.process.fake import FakeParts
 from bessemer.drivers.process.protocol import Command, Part
+from bessemer.main import up
 from bessemer.main.part import main as part
 from bessemer.main.parts import AGENT, CONTROL, ORDER, command
-from bessemer.main.settings import Paths
+from bessemer.main.settings import Paths, Settings
 from bessemer.main.supervisor import Supervisor
 
 PATHS = Paths(Path("/var/lib/bessemer"))
@@ -64,7 +65,7 @@ async def test_starts_what_is_not_there_and_adopts_what_is(
     another = Supervisor(parts, clock)
     assert await another.start(command(PATHS, CONTROL)) == first
     assert list(await another.check()) == []
-    assert dict(another.pids()) == {CONTROL: first.pid}
+    assert await parts.find(command(PATHS, CONTROL).marker) == (first,)
 
 
 async def test_another_state_directory_is_another_part(supervisor: Supervisor) -> None:
@@ -111,8 +112,9 @@ async def test_one_death_keeps_no_other_part_waiting(parts: Parts, supervisor: S
     assert list(await supervisor.check()) == [AGENT]
     await clock.advance(0.5)
     assert list(await supervisor.check()) == []
-    assert set(supervisor.pids()) == {CONTROL, AGENT}
-    assert supervisor.pids()[AGENT] != dead.pid
+    assert len(await parts.find(command(PATHS, CONTROL).marker)) == 1
+    (again,) = await parts.find(command(PATHS, AGENT).marker)
+    assert again != dead
 
 
 async def test_one_that_cannot_be_started_is_tried_again(
@@ -136,6 +138,21 @@ async def test_stops_the_last_first_and_forgets_them(parts: Parts, supervisor: S
     assert parts.stopped == [command(PATHS, name).name for name in reversed(ORDER)]
     assert list(await supervisor.check()) == []
     assert supervisor.failures(AGENT) == 0
+
+
+async def test_a_control_plane_that_nobody_came_to_adopt_is_stopped(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started before all else is read and made, and any of that may fail."""
+    paths = Paths(tmp_path)
+    paths.ca.mkdir()
+    paths.ca_certificate.write_text("half an authority")
+    monkeypatch.setattr(up, "HostParts", lambda: parts)
+    monkeypatch.setattr(up, "listen_for_the_end", lambda stop: None)
+    with pytest.raises(Invalid, match="half an authority"):
+        await up._foreground(paths, Settings(api_port=0, portal_port=0, gateway_port=0))
+    assert parts.stopped == [CONTROL]
+    assert not parts.commands
 
 
 def test_a_part_reads_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers
-from bessemer.main.parts import ORDER, command
+from bessemer.main.parts import GRACE_SECONDS, ORDER, command
 from bessemer.main.settings import Paths, state_directory
 from bessemer.main.up import LOCK
 
@@ -47,7 +47,7 @@ async def stop_all(paths: Paths) -> list[str]:
     parts = HostParts()
     for name in reversed(ORDER):
         for part in await parts.find(command(paths, name).marker):
-            await parts.stop(part)
+            await parts.stop(part, grace_seconds=GRACE_SECONDS)
             said.append(f"{name} (pid {part.pid}) stopped")
     said += await _stop_workloads(paths)
     for directory in (paths.agent, paths.fake):

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
 from bessemer.core.errors import Invalid
-from bessemer.main.settings import Paths, Settings
+from bessemer.main.settings import Paths, Settings, in_url
 
 ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
 SEAL_KEY, GATEWAY_KEY, LOCK = "seal.key", "gateway.key", "lock"
@@ -136,7 +136,8 @@ def write_kubeconfig(paths: Paths, settings: Settings) -> None:
 
 
 def _reachable(settings: Settings) -> str:
-    return "127.0.0.1" if settings.listen in _EVERYWHERE else settings.listen
+    """The host of our URLs, as seen from this machine."""
+    return "127.0.0.1" if settings.listen in _EVERYWHERE else in_url(settings.listen)
 
 
 def urls(settings: Settings) -> dict[str, str]:

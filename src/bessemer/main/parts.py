@@ -13,6 +13,9 @@ CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
 ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
 """The order of starting; stopping goes backwards."""
 
+GRACE_SECONDS = 10.0
+"""How long a part may take to end: its listener alone finishes requests for up to five seconds."""
+
 WORDS: Mapping[str, tuple[str, ...]] = {
     CONTROL: ("server", "--parts", "api,controller,portal"),
     GATEWAY: ("server", "--parts", "gateway"),

@@ -66,15 +66,15 @@ async def _portal(paths: Paths, settings: Settings, *, alone: bool, stop: asynci
     await run_portal(paths, settings, on=on, stop=stop)
 
 
-async def _knocked(on: socket.socket) -> bool:
-    """Return when somebody connects, at the latest in a moment; whether somebody did. An api that has just started is
+async def _knocked(on: socket.socket) -> None:
+    """Return when somebody connects, at the latest in a moment. An api that has just started is
     waited for by agents and a gateway, and has no time to read templates for nobody."""
     loop, somebody = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(on.fileno(), somebody.set)
     try:
         async with asyncio.timeout(_PORTAL_SECONDS):
-            return await somebody.wait()
+            await somebody.wait()
     except TimeoutError:
-        return False
+        return
     finally:
         loop.remove_reader(on.fileno())

@@ -180,14 +180,15 @@ def with_ports(settings: Settings, *, find_free: bool) -> Settings:
             continue
         if port and not find_free:
             flag = name.replace("_", "-")
-            raise Invalid(f"{settings.listen}:{port} is in use by another program; choose another with --{flag}, or 0")
+            place = f"{in_url(settings.listen)}:{port}"
+            raise Invalid(f"{place} is in use by another program; choose another with --{flag}, or 0")
         chosen[name] = _free_port(settings.listen, set(chosen.values()))
     return settings.model_copy(update=chosen)
 
 
 def free(listen: str, port: int) -> bool:
     """Whether nobody listens there now."""
-    with socket.socket() as probe:
+    with _probe(listen) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((listen, port))
@@ -196,13 +197,22 @@ def free(listen: str, port: int) -> bool:
     return True
 
 
+def _probe(listen: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in listen else socket.AF_INET)
+
+
 def _free_port(listen: str, taken: set[int]) -> int:
     while True:
-        with socket.socket() as probe:
+        with _probe(listen) as probe:
             probe.bind((listen, 0))
             port = int(probe.getsockname()[1])
         if port not in taken:
             return port
+
+
+def in_url(address: str) -> str:
+    """A name or an address as it stands before a port: ``[::1]``."""
+    return f"[{address}]" if ":" in address else address
 
 
 def fake_host_name(ordinal: int) -> str:

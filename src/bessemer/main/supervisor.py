@@ -7,7 +7,7 @@ supervisor that was killed are adopted by the next one, and ``down`` finds them 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import structlog
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.drivers.process.protocol import Command, Part, Parts
+from bessemer.main.parts import GRACE_SECONDS
 
 _WORDS_BYTES, _WORDS_LINES = 64 << 10, 8
 _log = structlog.get_logger("supervisor")
@@ -105,7 +106,7 @@ class Supervisor:
         _log.info("part restarted", part=name, pid=watched.part.pid)
         return True
 
-    async def stop(self, *, grace_seconds: float = 5.0) -> None:
+    async def stop(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
         """Stop all parts that this supervisor started or adopted, last started first."""
         for name in reversed(list(self._watched)):
             await self._parts.stop(self._watched.pop(name).part, grace_seconds=grace_seconds)
@@ -113,7 +114,3 @@ class Supervisor:
     def failures(self, name: str) -> int:
         """How often in a row a part died soon after its start."""
         return self._watched[name].failures if name in self._watched else 0
-
-    def pids(self) -> Mapping[str, int]:
-        """Part → process id."""
-        return {name: watched.part.pid for name, watched in self._watched.items()}

@@ -12,8 +12,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from bessemer.cli.verbs import UpOptions
@@ -21,7 +21,7 @@ from bessemer.core.errors import Conflict, DriverError, Invalid
 from bessemer.core.units import show_bytes
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Command
-from bessemer.main.parts import CONTROL, command, environment
+from bessemer.main.parts import CONTROL, GRACE_SECONDS, command, environment
 from bessemer.main.process import listen_for_the_end, unless
 from bessemer.main.settings import Paths, Settings, load, save, state_directory, with_kept_ports, with_ports
 
@@ -89,30 +89,37 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
         settings = await chosen(paths, settings)
         save(paths, settings)
         parts = HostParts()
-        await _first(paths, parts)
-        from rich.console import Console
+        async with _first(paths, parts):
+            from rich.console import Console
 
-        from bessemer.main.factory import Factory
-        from bessemer.main.steps import Steps
+            from bessemer.main.factory import Factory
+            from bessemer.main.steps import Steps
 
-        factory = Factory(paths, settings, steps=Steps(Console()), parts=parts)
-        try:
-            if await unless(stop, factory.start()):
-                factory.say_addresses()
-                tell()
-                await stop.wait()
-        finally:
-            await factory.stop()
+            factory = Factory(paths, settings, steps=Steps(Console()), parts=parts)
+            try:
+                if await unless(stop, factory.start()):
+                    factory.say_addresses()
+                    tell()
+                    await stop.wait()
+            finally:
+                await factory.stop()
     factory.steps.say("Stopped. Guests and engines go on; `bessemer down` stops them, too.")
     return 0
 
 
-async def _first(paths: Paths, parts: HostParts) -> None:
-    """Start the control plane, which reads its code while we read ours; the factory adopts it."""
+@asynccontextmanager
+async def _first(paths: Paths, parts: HostParts) -> AsyncIterator[None]:
+    """Start the control plane, which reads its code while we read ours; the factory adopts it. Where it did not come so
+    far, the control plane ends here."""
     control = command(paths, CONTROL)
-    if not await parts.find(control.marker):
-        paths.logs.mkdir(exist_ok=True, mode=0o700)
-        await parts.start(control)
+    try:
+        if not await parts.find(control.marker):
+            paths.logs.mkdir(exist_ok=True, mode=0o700)
+            await parts.start(control)
+        yield
+    finally:
+        for part in await parts.find(control.marker):
+            await parts.stop(part, grace_seconds=GRACE_SECONDS)
 
 
 async def _detached(paths: Paths, settings: Settings) -> int:
