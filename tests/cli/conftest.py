@@ -35,7 +35,7 @@ START = 1_750_000_000
 
 _SHOWN = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UID"),
-    (re.compile(r"\b\d+d(\d+h)?\b"), "AGE"),
+    (re.compile(r"\b\d+d(\d+[hms])?\b"), "AGE"),
     (re.compile(r'(resourceVersion"?: ?)"?\'?\d+\'?"?'), r"\1N"),
     (re.compile(r"\b(bs[skj])_[\w.-]+"), r"\1_SECRET"),
     (re.compile(r"(?<=\S) {3,}"), "   "),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from bessemer.core.values import (
 )
 from tests.api.world import PASSWORD, World
 from tests.cli.conftest import PROJECT, START, Cli
+from tests.oracle import program
 
 SPENDER = "other--lab"
 """A project in which no other story happens, so that its bill does not depend on what was told before."""
@@ -150,6 +152,11 @@ def test_money(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.Monkey
     tell("invoice", *window, "--export", "rows.json")
     tell("invoice", "-n", PROJECT, "--since", "2025-06-15T15:00:00Z", "--until", "2025-06-15T16:00:00Z")
     tell.check()
+    bill = json.loads(cli("invoice", *window, "-o", "json").out)
+    rows = Path("rows.json")
+    assert program.total(rows) == program.shown(bill["totalMicro"]) == "EUR 2.593636"
+    assert program.total(program.falsified(rows, "tokens", outputTokens=345_000)) == "EUR 2.593500"
+    assert program.total(program.falsified(rows, "open", milliCores=2001)) == "EUR 2.593656"
 
 
 def test_refusals(tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,21 @@
-"""One factory on this machine, as a person starts it, for tests that break it: real parts, a real guest, a real engine.
+"""One factory on this machine, as a person starts it: real parts, a real guest, a real engine.
 
 It is driven from outside (the command line, the api with the administrator's certificate, signals), and looked at with
-the same drivers as an agent has. `close` stops it and says what was left behind.
+the same drivers as an agent has. `running` stops it at the end and fails where something is left behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +41,12 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "acme--lab"
 INSTANCE, ENDPOINT = Key("Instance", PROJECT, "vm"), Key("Endpoint", PROJECT, "smol")
 GUEST, REPLICA = Key("Claim", PROJECT, "instance-vm-0"), Key("Claim", PROJECT, "endpoint-smol-0")
+SPECS: Mapping[Key, Mapping[str, Any]] = {
+    INSTANCE: {"flavor": "micro", "image": "micro-guest"},
+    ENDPOINT: {"model": "smollm2-135m", "flavor": "serve-small", "slots": 2},
+}
+SHORT: Mapping[str, str] = {"BESSEMER_LEASE_SECONDS": "6", "BESSEMER_HEARTBEAT_SECONDS": "1"}
+"""Times by which silence is noticed within seconds."""
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -55,9 +63,10 @@ class Look:
 
 @dataclass
 class Plant:
-    """The factory of one state directory. Times are short, so that silence is noticed within seconds."""
+    """The factory of one state directory. ``variables`` are what the shell in which it is started says besides."""
 
     state: Path
+    variables: Mapping[str, str] = field(default_factory=lambda: SHORT)
     token: str = ""
     answers: int = 0
     """Requests that were answered to their end."""
@@ -102,23 +111,26 @@ class Plant:
         return self.run("down")
 
     def _environment(self) -> dict[str, str]:
-        short = {"BESSEMER_LEASE_SECONDS": "6", "BESSEMER_HEARTBEAT_SECONDS": "1"}
-        return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "BESSEMER_STATE": str(self.state), **short}
+        ours = {"PYTHONPATH": str(ROOT / "src"), "BESSEMER_STATE": str(self.state)}
+        return {**os.environ, **ours, **self.variables}
 
     async def furnish(self) -> None:
         """A tenant with a guest and a served model, and a key to talk to it."""
         for key, spec in (
             (Key("Tenant", "", "acme"), {}),
             (Key("Project", "", PROJECT), {}),
-            (INSTANCE, {"flavor": "micro", "image": "micro-guest"}),
-            (ENDPOINT, {"model": "smollm2-135m", "flavor": "serve-small", "slots": 2}),
+            *SPECS.items(),
             (Key("ApiKey", PROJECT, "app"), {}),
         ):
             await self.create(key, spec)
         await self.new_token()
         await self.converged(seconds=200)
         for key in (GUEST, REPLICA):
-            self.claims[key.name] = (await self.body(key))["metadata"]["uid"]
+            await self.note(key)
+
+    async def note(self, claim: Key) -> None:
+        """Keep a Claim's uid: by it the machine is asked, and what is left of it is found."""
+        self.claims[claim.name] = (await self.body(claim))["metadata"]["uid"]
 
     # --- as the administrator ---
 
@@ -197,16 +209,16 @@ class Plant:
 
     async def rows(self, claim: str) -> list[str]:
         """What a claim was billed as, one after the other: open, deploying, running, lost, …"""
-        ledger = await self._ledger()
+        ledger = await self.ledger()
         uid = self.claims[claim]
         return [row.get("state") or row["kind"] for row in ledger["rows"] if row.get("claimUid") == uid]
 
     async def billed(self) -> tuple[int, int]:
         """Requests and output tokens that the ledger knows of."""
-        rows = [row for row in (await self._ledger())["rows"] if row["kind"] == "tokens"]
+        rows = [row for row in (await self.ledger())["rows"] if row["kind"] == "tokens"]
         return sum(row.get("requests", 0) for row in rows), sum(row.get("outputTokens", 0) for row in rows)
 
-    async def _ledger(self) -> dict[str, Any]:
+    async def ledger(self) -> dict[str, Any]:
         return await self.ask(lambda client: client.projects.ledger(PROJECT, 0, int(time.time()) + 10))
 
     # --- as the machine ---
@@ -301,6 +313,20 @@ class Plant:
                     times.append(time.monotonic())
         self.answers += 1
         return len(times)
+
+
+@contextmanager
+def running(variables: Mapping[str, str] = SHORT) -> Iterator[Plant]:
+    """A plant that is up; stopped at the end, and nothing left."""
+    made = Plant(Path(tempfile.mkdtemp(prefix="bsm-")), variables)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
+        left = made.residue()
+        shutil.rmtree(made.state, ignore_errors=True)
+        assert left == []
 
 
 async def eventually(holds: Callable[[], Awaitable[Any]], *, seconds: float, what: str) -> Any:

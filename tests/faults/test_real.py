@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,24 +17,17 @@ import pytest
 from bessemer.core.errors import BessemerError
 from bessemer.core.resource import Key
 from bessemer.main.parts import AGENT, CONTROL, GATEWAY
-from tests.faults.plant import ENDPOINT, GUEST, INSTANCE, REPLICA, Body, Plant, eventually, is_ready, reason
+from tests.faults.plant import ENDPOINT, GUEST, INSTANCE, REPLICA, Body, Plant, eventually, is_ready, reason, running
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
 def plant() -> Iterator[Plant]:
-    """Up, with a guest and an engine; stopped at the end, and nothing left."""
-    made = Plant(Path(tempfile.mkdtemp(prefix="bsm-")))
-    try:
-        made.up()
+    """Up, with a guest and an engine."""
+    with running() as made:
         asyncio.run(made.furnish())
         yield made
-    finally:
-        made.down()
-        left = made.residue()
-        shutil.rmtree(made.state, ignore_errors=True)
-        assert left == []
 
 
 async def test_kill_9_of_the_control_plane_cuts_no_stream_and_touches_no_guest(plant: Plant) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tracemalloc
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -18,9 +15,8 @@ from bessemer.core.values import LedgerEntry
 from bessemer.metering import Account, Invoice, Plan, Rates, derive, export
 from bessemer.metering.invoice import RANGES_MAX, half_up
 from tests.metering.ledgers import HOUR, PLAN, ledgers, opened, row
+from tests.oracle import program
 from tests.oracle.invoice import total_micro
-
-ORACLE = Path(__file__).parents[1] / "oracle" / "invoice.py"
 
 
 def amounts(invoice: Invoice) -> dict[str, int]:
@@ -154,18 +150,13 @@ def exported(tmp_path: Path) -> Path:
     return path
 
 
-def run_oracle(path: Path) -> str:
-    done = subprocess.run([sys.executable, "-I", str(ORACLE), str(path)], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 def as_rows(path: Path) -> list[LedgerEntry]:
     return [LedgerEntry.model_validate(entry) for entry in json.loads(path.read_text())["rows"]]
 
 
 def test_the_oracle_as_a_program_agrees_to_the_micro_unit(exported: Path) -> None:
     invoice = derive(as_rows(exported), PLAN, start=0, end=6000)
-    assert run_oracle(exported) == f"EUR {Decimal(invoice.total_micro) / 10**6:.6f}"
+    assert program.total(exported) == program.shown(invoice.total_micro)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +167,7 @@ def test_the_oracle_sees_one_changed_row(exported: Path, number: int, field: str
     document = json.loads(exported.read_text())
     next(entry for entry in document["rows"] if entry["id"] == number)[field] = value
     exported.write_text(json.dumps(document))
-    assert run_oracle(exported) != f"EUR {Decimal(invoice.total_micro) / 10**6:.6f}"
+    assert program.total(exported) != program.shown(invoice.total_micro)
 
 
 @given(rows=ledgers(), start=st.integers(0, 9000), length=st.integers(0, 30_000))

@@ -29,6 +29,8 @@ _HARMLESS = ("the server responded with a status of",)
 """Chromium notes each answer of 400 and more; tests that provoke one look at the answer itself."""
 
 WIDE, PHONE = (1440, 900), (390, 844)
+PICTURES = Path(__file__).parents[2] / ".out" / "screenshots"
+"""Where pictures of pages go, as CI's output."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -1,6 +1,6 @@
 """Every page at two widths in two themes: no axe violation, no sideways scroll down to 320 px, and a picture of it.
 
-Pictures go to ``.out/screenshots`` as CI's output.
+Pictures go to `PICTURES` as CI's output.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from tests.portal.conftest import PHONE, WIDE
+from tests.portal.conftest import PHONE, PICTURES, WIDE
 from tests.portal.town import CHAT, LAB, REAL, VM, Town
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
 HERE = Path(__file__).parent
-PICTURES = HERE.parents[1] / ".out" / "screenshots"
 AXE = (HERE / "axe.min.js").read_text()
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
