@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from bessemer.core.resource import ALL, READ, Kind
+from bessemer.core.units import show_duration
 from bessemer.kinds import KINDS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "kinds"
@@ -28,12 +29,13 @@ def area(kind: Kind[Any, Any]) -> str:
 
 def table() -> Iterator[str]:
     """A line per kind, in the order of `KINDS`."""
-    yield "| kind | plural | short | scope | who may what |"
-    yield "|---|---|---|---|---|"
+    yield "| kind | plural | short | scope | who may what | Stuck after |"
+    yield "|---|---|---|---|---|---|"
     for kind in KINDS:
         page = f"[{kind.name}]({area(kind)}.md)" if area(kind) else kind.name
         scope = "project" if kind.namespaced else "platform"
-        yield f"| {page} | {kind.plural} | {' '.join(kind.short_names)} | {scope} | {rights(kind)} |"
+        cells = (page, kind.plural, " ".join(kind.short_names), scope, rights(kind), deadlines(kind))
+        yield f"| {' | '.join(cells)} |"
 
 
 def rights(kind: Kind[Any, Any]) -> str:
@@ -42,6 +44,11 @@ def rights(kind: Kind[Any, Any]) -> str:
     for role, verbs in kind.rights.items():
         roles.setdefault(words(verbs), []).append(role)
     return "; ".join(f"{', '.join(names)}: {may}" for may, names in roles.items())
+
+
+def deadlines(kind: Kind[Any, Any]) -> str:
+    """``Pending 2m, Terminating 10m``: how long an object of it may wait in a phase."""
+    return ", ".join(f"{phase} {show_duration(seconds)}" for phase, seconds in kind.deadlines.items())
 
 
 def words(verbs: Sequence[str]) -> str:

@@ -7,10 +7,11 @@ ends them. Whoever lives and asks a dead control plane is told Unavailable, befo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from bessemer.core.errors import Unavailable
+from bessemer.core.resource import Key
 
 Sort = Literal["driver", "commit"]
 Moment = Literal["before", "after"]
@@ -65,7 +66,10 @@ class Points:
 
 
 class Tap:
-    """Something whose async methods pass by the points under ``prefix.method``. What is named in ``only`` counts."""
+    """Something whose async methods pass by the points under ``prefix.method``; a commit's name says of which kind too.
+
+    Only what is named in ``only`` counts, where that names something.
+    """
 
     def __init__(
         self,
@@ -90,8 +94,15 @@ class Tap:
             return value
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._points.pass_by(
-                self._sort, f"{self._prefix}.{name}", lambda: value(*args, **kwargs), part=self._part
-            )
+            about = _kind_of(args[0]) if self._sort == "commit" and args else ""
+            called = f"{self._prefix}.{name} {about}".rstrip()
+            return await self._points.pass_by(self._sort, called, lambda: value(*args, **kwargs), part=self._part)
 
         return call
+
+
+def _kind_of(about: Any) -> str:
+    """The kind of the object that a key or a body is of; "" for anything else."""
+    if isinstance(about, Key):
+        return about.kind
+    return str(about.get("kind", "")) if isinstance(about, Mapping) else ""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import bessemer.kinds
+from bessemer.agent.claims import claim_kind
 from bessemer.core.resource import READ, Kind
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.event import Event
+from tests.kinds import rest
 
 NAMES = [kind.name for kind in KINDS]
+MODULES = sorted(Path(bessemer.kinds.__file__).parent.rglob("*.py"))
 
 
 def test_no_two_kinds_share_a_word() -> None:
@@ -60,3 +67,28 @@ def test_an_event_reads_as_core_v1_has_it() -> None:
     assert (kind.group, kind.version, kind.api_version) == ("", "v1", "v1")
     shown = {column.name: column.value(body) for column in kind.columns}
     assert (shown["Object"], shown["Reason"], shown["Count"]) == ("instance/vm", "Booting", 3)
+
+
+def acts(kind: Kind[Any, Any]) -> bool:
+    return kind.reconcile is not None or kind.finalize is not None
+
+
+@pytest.mark.parametrize("kind", [*filter(acts, KINDS), claim_kind(HOST_SIDES)], ids=lambda kind: kind.name)
+def test_nothing_waits_in_silence(kind: Kind[Any, Any]) -> None:
+    """Each phase in which an object can wait has a deadline, after which it says that it is stuck."""
+    assert rest.waiting(kind) - set(kind.deadlines) == set(), "phases without a deadline"
+    assert set(kind.deadlines) <= rest.phases(kind), "deadlines of no phase"
+    assert all(60 <= seconds <= 3600 for seconds in kind.deadlines.values()), "an hour at most"
+
+
+def test_what_does_nothing_waits_for_nothing() -> None:
+    assert [kind.name for kind in KINDS if not acts(kind)] == ["Claim", "Flavor", "Event"]
+    assert not [kind.name for kind in KINDS if kind.deadlines and not acts(kind)]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_who_waits_says_what_a_person_can_do(module: Path) -> None:
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Wait":
+            given = {keyword.arg for keyword in node.keywords}
+            assert given & {"remedy", None}, f"line {node.lineno}: a Wait without a remedy"

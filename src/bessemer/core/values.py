@@ -260,10 +260,11 @@ BILLING: Mapping[str, BillingState] = MappingProxyType(
         "Stopped": "stopped",
         "Lost": "lost",
         "Failed": "lost",
-        "Gone": "stopped",
+        "Gone": "lost",
     }
 )
-"""Claim phase → what is billed. ``lost`` is time in which the platform or an image failed to run what should run."""
+"""Claim phase → what is billed. ``lost`` is time in which the platform or an image failed to run what should run;
+so is what passes from the agent's word that nothing is left to the release."""
 
 
 # --- ledger -----------------------------------------------------------------------------------------------------

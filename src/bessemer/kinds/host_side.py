@@ -30,6 +30,16 @@ from bessemer.kinds.retry import CALM_SECONDS, Retry
 LOOK_SECONDS, LOOK_FAKE_SECONDS = 5.0, 30.0
 """How often what runs is looked at."""
 
+REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "Preparing": "See whether the host's disk is full and whether it reaches the control plane's content.",
+        "Starting": "See how far its log comes; delete its workload to give the place back.",
+        "Stopping": "Delete its workload if nothing of it is needed.",
+        "Lost": "See what its log ends with; delete its workload to give the place back.",
+    }
+)
+"""By the claim's phase, what a person can do about one that waits in it for too long."""
+
 Intent = TypeVar("Intent")
 
 
@@ -75,13 +85,14 @@ class Pass(Generic[Intent]):
 
     def wait(self, phase: str, reason: str, *, message: str, again: float, **changes: Any) -> Wait:
         status = self.status(phase, reason=reason, message=message, **changes)
-        return Wait(reason=reason, message=message, status=status, again=again)
+        return Wait(reason=reason, message=message, status=status, again=again, remedy=REMEDIES.get(phase, ""))
 
     def hold(self) -> Wait:
         """It failed, and is left alone for a while."""
         status = self.claim.status
         left = Retry.read(status.detail).left(self.ctx.clock.now())
-        return Wait(reason=status.reason or "Waiting", message=status.message, status=status, again=left)
+        remedy = REMEDIES.get(status.phase, "")
+        return Wait(reason=status.reason or "Waiting", message=status.message, status=status, again=left, remedy=remedy)
 
     def age(self) -> float:
         """Seconds since the process was started; below 0 after the clock jumped back."""
@@ -113,6 +124,7 @@ async def clear(ctx: HostContext, claim: Claim, *steps: Callable[[str], Awaitabl
             await step(claim.uid)
     except DriverError as error:
         status = claim.status.model_copy(update={"reason": error.reason, "message": error.message})
-        return Wait(reason=error.reason, message=error.message, status=status, again=2.0)
+        remedy = "See the agent's log on the host."
+        return Wait(reason=error.reason, message=error.message, status=status, again=2.0, remedy=remedy)
     ctx.content.pin(claim.uid, ())
     return Done(status=ClaimStatus(phase="Gone", restarts=claim.status.restarts), reason="Gone", ready=False)

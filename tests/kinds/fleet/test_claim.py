@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ from bessemer.core.errors import Conflict, Forbidden
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import READ, Key
 from bessemer.kinds.fleet.claim import KIND
+from tests.api.world import BASE, instance
+from tests.api.world import World as ApiWorld
+from tests.kinds.five import THEIRS, Case, Life, check_is_denied_to_another_tenant, check_lives_through
 from tests.kinds.fleet.yard import ADMIN, PROJECT, Yard
+from tests.kinds.points import Point
+from tests.kinds.world import World
 from tests.placement.hosts import inventory
 
 VM = Key("Claim", PROJECT, "vm")
@@ -42,13 +48,33 @@ async def test_converges_when_run_twice() -> None:
         assert await yard.body("Claim", "vm") == body
 
 
+async def live(stop: Point | None) -> Life:
+    """Taken for an Instance, spoken for by its host's agent, amended, retired and released."""
+    async with World(stop=stop) as world:
+        await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
+        await world.until_ready("Instance", "vm")
+        await world.patch("Instance", "vm", running=False)
+        await world.until_reason("Instance", "vm", "Stopped")
+        await world.delete("Instance", "vm")
+        await world.until_gone("Instance", "vm")
+        await world.check_clean()
+        written = {name for name in world.points.names["commit"] if is_of_claims(name)}
+        assert written >= {f"capacity.{step}" for step in ("take", "amend Claim", "retire Claim", "release Claim")}
+        return Life(world.points.names, world.crashes)
+
+
+def is_of_claims(name: str) -> bool:
+    return name.startswith("capacity.") or name == "objects.replace Claim"
+
+
+def of_claims(names: Sequence[str]) -> Sequence[int]:
+    """Every write of a Claim: the port's that takes the hardware, and the word of its host's agent."""
+    return [index for index, name in enumerate(names) if is_of_claims(name)]
+
+
 async def test_converges_after_a_crash_at_every_driver_call() -> None:
-    """It has no control side here; its own crash matrix is its workloads'. A crash of ours leaves it alone."""
-    async with Yard() as yard:
-        body = await claimed(yard)
-        await yard.crash()
-        await yard.advance(30)
-        assert await yard.body("Claim", "vm") == body
+    """It has no control side here, and what its host does for it is its workload's to live through: these write it."""
+    await check_lives_through(live, chosen=of_claims)
 
 
 async def test_deletes_cleanly() -> None:
@@ -61,7 +87,15 @@ async def test_deletes_cleanly() -> None:
         await yard.end("vm", "h1")
         assert not await yard.there("Claim", "vm")
         assert [use.claim for use in await yard.store.capacity.devices()] == [""]
-        assert [row.kind for row in await yard.store.ledger.entries()][-1] == "close"
+        rows = [row.state or row.kind for row in await yard.store.ledger.entries()]
+        assert rows == ["deploying", "lost", "close"], "from Gone to the release nobody pays"
+
+
+async def taken(w: ApiWorld) -> str:
+    """The Claim of an Instance of the project that is not the stranger's."""
+    await w.host("h1")
+    await w.create(f"{BASE}/namespaces/{THEIRS}/instances", instance("theirs"))
+    return (await w.claim("theirs", "h1", THEIRS)).key.name
 
 
 async def test_is_denied_to_another_tenant() -> None:
@@ -69,6 +103,10 @@ async def test_is_denied_to_another_tenant() -> None:
     assert "anyone" not in KIND.rights, "roles are held in the tenant that owns it"
     for role in ("admin", "tenant-admin", "member", "reader", "gateway"):
         assert set(KIND.rights[role]) == set(READ)
+    await check_is_denied_to_another_tenant(Case("Claim", "theirs"), make=taken)
+
+
+async def test_nobody_writes_it_but_the_port_and_its_own_agent() -> None:
     async with Yard() as yard:
         body = await claimed(yard)
         for writer in (ADMIN, CONTROLLER, Writer("agent", "h2"), Writer("gateway", "gateway")):

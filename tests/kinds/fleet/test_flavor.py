@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.resource import READ, Metadata
+from bessemer.core.resource import Metadata
 from bessemer.kinds.fleet.flavor import KIND, Flavor, FlavorSpec, validate
+from tests.kinds.five import Case, check_is_denied_to_another_tenant
 from tests.kinds.fleet.yard import Yard
 
 SPEC = {"cpus": 2, "memory": "4Gi"}
+CASE = Case("Flavor", "small", SPEC, namespace="")
 
 
 def flavor(name: str = "small", **spec: Any) -> Flavor:
@@ -69,9 +71,9 @@ async def test_deletes_cleanly() -> None:
         assert not await yard.there("Flavor", "small")
 
 
-def test_is_denied_to_another_tenant() -> None:
-    for role in ("anyone", "tenant-admin", "member", "reader"):
-        assert set(KIND.rights[role]) == set(READ), "flavors are the platform's: every tenant reads, none writes"
+async def test_is_denied_to_another_tenant() -> None:
+    """Flavors are the platform's: every tenant reads, none writes."""
+    await check_is_denied_to_another_tenant(CASE)
     assert not set(KIND.rights) & {"agent", "gateway", "portal"}
 
 

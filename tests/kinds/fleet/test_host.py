@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,11 +11,18 @@ from bessemer.core.resource import READ, Metadata
 from bessemer.core.units import GIB
 from bessemer.core.values import Taint
 from bessemer.kinds.fleet.host import FAKE_TAINT, KIND, Host, HostSpec, validate
-from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
+from tests.kinds.five import (
+    Case,
+    Life,
+    check_is_denied_to_another_tenant,
+    check_lives_through,
+    in_each_setting,
+)
+from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, TAKEOVER_SECONDS, Yard
+from tests.kinds.points import Point
 from tests.placement.hosts import inventory
 
-TAKEOVER_SECONDS = 20
-"""After a crash the lease of the process that died must run out first."""
+CASE = Case("Host", "h1", namespace="")
 
 
 async def test_converges() -> None:
@@ -40,36 +48,34 @@ async def test_converges_when_run_twice() -> None:
         assert yard.points.names["driver"].count("capacity.declare") == declared
 
 
-async def _life(yard: Yard) -> None:
+async def live(stop: Point | None) -> Life:
     """Every driver call of a Host: joined, taken from, silent, fenced, deleted."""
-    await yard.host("h1", inventory(gpus=1))
-    await yard.advance(TAKEOVER_SECONDS)
-    await yard.take("vm", "h1", devices=["gpu0"])
-    yard.silent.add("h1")
-    await yard.advance(HEARTBEAT_SECONDS + TAKEOVER_SECONDS)
-    await yard.patch("Host", "h1", fenced=True)
-    await yard.advance(TAKEOVER_SECONDS)
-    assert not await yard.there("Claim", "vm")
-    await yard.delete("Host", "h1")
-    await yard.advance(TAKEOVER_SECONDS)
-    assert not await yard.there("Host", "h1")
-    assert await yard.store.capacity.devices() == []
+    async with Yard(stop) as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(TAKEOVER_SECONDS)
+        await yard.take("vm", "h1", devices=["gpu0"])
+        yard.silent.add("h1")
+        await yard.advance(HEARTBEAT_SECONDS + TAKEOVER_SECONDS)
+        await yard.patch("Host", "h1", fenced=True)
+        await yard.advance(TAKEOVER_SECONDS)
+        assert not await yard.there("Claim", "vm")
+        await yard.delete("Host", "h1")
+        await yard.advance(TAKEOVER_SECONDS)
+        assert not await yard.there("Host", "h1")
+        assert await yard.store.capacity.devices() == []
+        assert [row.kind for row in await yard.store.ledger.entries()].count("close") == 1
+        calls = yard.points.names["driver"]
+        assert set(calls) == {"leases.held", "capacity.declare", "capacity.release", "capacity.withdraw"}
+        return Life({"driver": calls}, yard.crashes)
+
+
+def telling(names: Sequence[str]) -> Sequence[int]:
+    """Every call that acts, and of the looks at the lease that only follow one another the first and the last."""
+    return sorted({*in_each_setting(names), *(i for i, name in enumerate(names) if name != "leases.held")})
 
 
 async def test_converges_after_a_crash_at_every_driver_call() -> None:
-    async with Yard() as yard:
-        await _life(yard)
-        calls = yard.points.names["driver"]
-    acting = [index for index, name in enumerate(calls) if name != "leases.held"]
-    assert {calls[index] for index in acting} == {"capacity.declare", "capacity.release", "capacity.withdraw"}
-    looking = [index for index, name in enumerate(calls) if name == "leases.held"][::10]
-    for index in [*acting, *looking]:
-        for moment in ("before", "after"):
-            async with Yard(("driver", index, moment)) as yard:
-                await _life(yard)
-                assert yard.crashes == 1, (index, moment)
-                rows = await yard.store.ledger.entries()
-                assert [row.kind for row in rows].count("close") == 1
+    await check_lives_through(live, chosen=telling)
 
 
 async def test_deletes_cleanly() -> None:
@@ -87,8 +93,10 @@ async def test_deletes_cleanly() -> None:
         assert await yard.store.capacity.devices() == []
 
 
-def test_is_denied_to_another_tenant() -> None:
-    assert set(KIND.rights) == {"admin", "agent"}, "tenants may not know that a host exists"
+async def test_is_denied_to_another_tenant() -> None:
+    """Tenants may not know that a host exists."""
+    await check_is_denied_to_another_tenant(CASE)
+    assert set(KIND.rights) == {"admin", "agent"}
     assert set(KIND.rights["agent"]) == {*READ, "update"}, "its own alone, and of it the report"
 
 
@@ -117,7 +125,7 @@ async def test_fencing_gives_claims_away_once_the_agent_is_silent_and_never_befo
         await yard.take("vm", "h1", devices=["gpu0"])
         await yard.patch("Host", "h1", fenced=True)
         await yard.advance(60)
-        assert await yard.ready("Host", "h1") == ("Cordoned", "False", "StillHeard")
+        assert await yard.ready("Host", "h1") == ("Fencing", "False", "StillHeard")
         assert await yard.there("Claim", "vm")
         assert not (await yard.load("h1")).status.fenced
         yard.silent.add("h1")

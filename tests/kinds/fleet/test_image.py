@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bessemer.core.errors import DriverError
-from bessemer.core.resource import READ, Metadata
+from bessemer.core.resource import Metadata
 from bessemer.kinds.context import Progress
 from bessemer.kinds.fleet.image import KIND, Image, ImageSpec, validate
 from bessemer.kinds.imports import DEADLINES, RETRY_SECONDS
-from tests.kinds.fleet.yard import Yard
+from tests.kinds.five import Case, Life, check_is_denied_to_another_tenant, check_lives_through
+from tests.kinds.fleet.yard import TAKEOVER_SECONDS, Yard
+from tests.kinds.points import Point
 
 FULL = DriverError("DiskFull", "the disk of the control plane is full")
+CASE = Case("Image", "micro", {"source": {"builtin": "micro-guest"}}, namespace="")
 
 
 async def test_converges() -> None:
@@ -32,15 +35,22 @@ async def test_converges_when_run_twice() -> None:
         assert yard.importer.built == 1
 
 
+async def live(stop: Point | None) -> Life:
+    """Imported in two looks, and deleted."""
+    async with Yard(stop) as yard:
+        yard.importer.steps = [Progress()]
+        await yard.create("Image", "micro")
+        await yard.advance(40)
+        assert await yard.ready("Image", "micro") == ("Ready", "True", "Ready")
+        assert yard.importer.held == {yard.importer.digest}
+        await yard.delete("Image", "micro")
+        await yard.advance(TAKEOVER_SECONDS)
+        assert not await yard.there("Image", "micro")
+        return Life(yard.points.names, yard.crashes)
+
+
 async def test_converges_after_a_crash_at_every_driver_call() -> None:
-    for sort, index in (("driver", 0), ("commit", 0), ("commit", 1), ("commit", 2), ("commit", 3)):
-        for moment in ("before", "after"):
-            async with Yard((sort, index, moment)) as yard:
-                yard.importer.steps = [Progress()]
-                await yard.create("Image", "micro")
-                await yard.advance(40)
-                assert yard.crashes == 1, (sort, index, moment)
-                assert await yard.ready("Image", "micro") == ("Ready", "True", "Ready")
+    await check_lives_through(live)
 
 
 async def test_deletes_cleanly() -> None:
@@ -52,9 +62,9 @@ async def test_deletes_cleanly() -> None:
         assert not await yard.there("Image", "micro")
 
 
-def test_is_denied_to_another_tenant() -> None:
-    for role in ("anyone", "tenant-admin", "member", "reader"):
-        assert set(KIND.rights[role]) == set(READ), "images are the platform's: every tenant reads, none writes"
+async def test_is_denied_to_another_tenant() -> None:
+    """Images are the platform's: every tenant reads, none writes."""
+    await check_is_denied_to_another_tenant(CASE)
     assert not set(KIND.rights) & {"agent", "gateway", "portal"}
 
 

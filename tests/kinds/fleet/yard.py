@@ -31,6 +31,9 @@ KINDS: Sequence[Kind[Any, Any]] = (host.KIND, claim.KIND, flavor.KIND, image.KIN
 PROJECT = "acme--research"
 ADMIN = Writer("user", "admin")
 HEARTBEAT_SECONDS = 45.0
+TAKEOVER_SECONDS = 20
+"""After a crash the lease of the process that died must run out first."""
+
 CALLS = frozenset({"declare", "withdraw", "release", "held", "image"})
 WRITES = frozenset({"create", "replace", "delete", "emit"})
 

@@ -107,7 +107,8 @@ def test_what_replicas_mean(
         assert status.message == outcome.message
         assert outcome.message.startswith(f"{read[3]} of {wanted} replicas answer: ")
         assert outcome.again == (hold.again if hold else 30.0)
-        assert outcome.remedy == (hold.remedy if hold else control.REMEDIES.get(status.phase, ""))
+        assert outcome.remedy == (hold.remedy if hold else control.REMEDIES[status.phase]) != ""
+        assert status.phase in control.DEADLINES
 
 
 def test_the_first_replica_that_says_something_speaks_for_all() -> None:

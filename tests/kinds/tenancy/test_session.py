@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from bessemer.core.clock import rfc3339
+from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Metadata
 from bessemer.kinds.tenancy.session import KIND, Session, SessionSpec, validate
+from tests.api.world import World as ApiWorld
 from tests.kinds.five import (
     Case,
     check_converges,
     check_converges_after_a_crash_at_every_call,
     check_converges_when_run_twice,
     check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
 )
-from tests.kinds.world import World
+from tests.kinds.world import World, body
 
 SPEC = {"user": "zoe", "purpose": "portal", "digest": "ab" * 32, "expiresAt": "2030-01-01T00:00:00Z"}
 CASE = Case("Session", "s-1", SPEC, namespace="")
@@ -35,7 +38,14 @@ async def test_deletes_cleanly() -> None:
     await check_deletes_cleanly(CASE)
 
 
-def test_is_denied_to_another_tenant() -> None:
+async def made(w: ApiWorld) -> str:
+    """What the api makes in answer to a password."""
+    stored = await w.store.objects.create(body("Session", "theirs", namespace="", spec=SPEC), CONTROLLER)
+    return stored.key.name
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE, make=made)
     assert set(KIND.rights) == {"admin"}, "nobody else may know who is signed in"
     assert "create" not in KIND.rights["admin"], "the api makes sessions, in answer to a password or a link"
 

@@ -7,7 +7,7 @@ is ``metering``. A tenant's people read the plan by which it is billed; what oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -22,6 +22,8 @@ from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.metering.plan import Plan, Rates
 
 __all__ = ["KIND", "PricePlan", "PricePlanSpec", "Rates"]
+
+DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Terminating": 600.0}
 
 
 class PricePlanSpec(Plan):
@@ -66,7 +68,7 @@ async def finalize(ctx: Context, plan: PricePlan) -> Outcome:
     # Each of them reads it: who the others are, is not theirs to know.
     message = f"{users} tenant{'s are' if users > 1 else ' is'} billed by it"
     status = plan.status.model_copy(update={"phase": "Terminating", "message": message})
-    return Wait(reason="InUse", message=message, status=status, remedy="give these tenants another price plan")
+    return Wait(reason="InUse", message=message, status=status, remedy="Give these tenants another plan.")
 
 
 KIND: Kind[Context, PricePlan] = Kind(
@@ -84,4 +86,5 @@ KIND: Kind[Context, PricePlan] = Kind(
     validate=validate,
     reconcile=reconcile,
     finalize=finalize,
+    deadlines=DEADLINES,
 )

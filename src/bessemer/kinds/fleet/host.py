@@ -40,14 +40,19 @@ from bessemer.kinds.fields import Label, at, duplicates, label_problems, ready, 
 FAKE_TAINT = "bessemer.dev/fake"
 REACHABLE = "Reachable"
 
-DEADLINES: Mapping[str, float] = {"Enrolling": 900.0, "Unreachable": 600.0, "Deleting": 600.0}
+DEADLINES: Mapping[str, float] = {
+    "Enrolling": 900.0,
+    "Fencing": 600.0,
+    "Unreachable": 600.0,
+    "Deleting": 600.0,
+}
 
 _SILENT = "its agent is not heard of; what runs there is left alone"
 _SILENT_REMEDY = "Bring the host or its agent back. If it is surely off, set spec.fenced to give its claims away."
 _SILENT_LOOK_SECONDS = 2.0
 _PAST_LEASE_SECONDS = 0.5
 
-HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Unreachable", "Fenced", "Deleting"]
+HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Fencing", "Unreachable", "Fenced", "Deleting"]
 
 
 class HostSpec(ApiModel):
@@ -66,7 +71,8 @@ class HostSpec(ApiModel):
 class HostStatus(Status):
     phase: HostPhase = Field(
         "Enrolling",
-        description="Enrolling until its agent has reported, Unreachable while it is silent, Fenced once given up.",
+        description="Enrolling until its agent has reported, Unreachable while it is silent, Fencing while it is still "
+        "heard but to be given up, Fenced once that is done.",
     )
     report: Inventory | None = Field(None, description="What the agent found.")
     key_fingerprint: str = Field("", description="SHA-256 of the joined agent's public key.")
@@ -134,7 +140,9 @@ async def reconcile(ctx: Context, host: Host) -> Outcome:
         remedy = "Run `bessemer agent` on the host with a join token for this Host."
         return _enrolling(host, "NotJoined", message="no agent has joined yet", remedy=remedy)
     if host.status.report is None:
-        return _enrolling(host, "NoReport", message="the agent has joined and inspects the machine")
+        remedy = "See the agent's log on the host; start the agent again."
+        message = "the agent has joined and inspects the machine"
+        return _enrolling(host, "NoReport", message=message, remedy=remedy)
     status = await _declared(ctx, host, report=host.status.report, heard=left > 0)
     status = _observed(host, status, heard=left > 0, now=ctx.clock.now())
     if left > 0:
@@ -198,7 +206,7 @@ async def _give_away(ctx: Context, name: str) -> None:
 # --- report -----------------------------------------------------------------------------------------------------
 
 
-def _enrolling(host: Host, reason: str, *, message: str, remedy: str = "") -> Outcome:
+def _enrolling(host: Host, reason: str, *, message: str, remedy: str) -> Outcome:
     status = host.status.model_copy(update={"phase": "Enrolling", "message": message})
     return Wait(reason=reason, message=message, status=status, again=30.0, remedy=remedy)
 
@@ -220,7 +228,7 @@ def _observed(host: Host, status: HostStatus, *, heard: bool, now: float) -> Hos
 def _heard(host: Host, status: HostStatus, *, again: float) -> Outcome:
     if host.spec.fenced:
         message = "it is to be fenced, but its agent is still heard: nothing is given away"
-        status = status.model_copy(update={"phase": "Cordoned", "message": message})
+        status = status.model_copy(update={"phase": "Fencing", "message": message})
         remedy = "Power the host off, or take spec.fenced back."
         return Wait(reason="StillHeard", message=message, status=status, again=min(again, 10.0), remedy=remedy)
     if host.spec.unschedulable:

@@ -7,16 +7,21 @@ key revokes it. The phase here is what people see, not what the gateway goes by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from bessemer.core.clock import epoch
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, ShortText, at, duplicates, time_problems
+
+DEADLINES: Mapping[str, float] = {"Pending": 1800.0}
+"""Its secret is a person's to ask for, who may take their time."""
+
+_LOOK_SECONDS = 300.0
 
 
 class ApiKeySpec(ApiModel):
@@ -59,16 +64,20 @@ async def reconcile(ctx: Context, key: ApiKey) -> Outcome:
     if left is not None and left <= 0:
         return _not_good(key, "Expired", message=f"expired at {key.spec.expires_at}")
     if not key.status.digest:
-        return _not_good(
-            key, "Pending", message=f"has no token yet: make one with POST …/apikeys/{key.metadata.name}/token"
-        )
+        return _without_token(key, left=left)
     return Done(status=key.status.model_copy(update={"phase": "Active"}), again=left)
 
 
 def _not_good(key: ApiKey, phase: str, *, message: str) -> Outcome:
-    reason = "NoToken" if phase == "Pending" else phase
     status = key.status.model_copy(update={"phase": phase})
-    return Done(status=status, ready=False, reason=reason, message=message)
+    return Done(status=status, ready=False, reason=phase, message=message)
+
+
+def _without_token(key: ApiKey, *, left: float | None) -> Outcome:
+    message = f"has no token yet: make one with POST …/apikeys/{key.metadata.name}/token"
+    status = key.status.model_copy(update={"phase": "Pending"})
+    again = min(_LOOK_SECONDS, left if left is not None else _LOOK_SECONDS)
+    return Wait(reason="NoToken", message=message, status=status, again=again, remedy="Delete it if nobody needs it.")
 
 
 KIND: Kind[Context, ApiKey] = Kind(
@@ -86,4 +95,5 @@ KIND: Kind[Context, ApiKey] = Kind(
     ),
     validate=validate,
     reconcile=reconcile,
+    deadlines=DEADLINES,
 )

@@ -6,7 +6,7 @@ collide; a project goes only when nothing is left in it. It owns nothing: what i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -22,8 +22,12 @@ from bessemer.kinds.tenancy.tenant import SEPARATOR, tenant_of
 
 __all__ = ["KIND", "SEPARATOR", "Project", "tenant_of"]
 
+DEADLINES: Mapping[str, float] = {"Pending": 600.0, "Terminating": 600.0}
+
 _SHOWN = 5
 """Names of one kind that a message spells out."""
+
+_EMPTY_IT = "Delete what is left in it: a project takes nothing with it."
 
 
 class ProjectSpec(ApiModel):
@@ -68,8 +72,9 @@ async def reconcile(ctx: Context, project: Project) -> Outcome:
         await ctx.objects.get(tenant)
     except NotFound:
         message = f"there is no Tenant {project.tenant}"
+        remedy = f"Create Tenant {project.tenant}, or delete the project."
         status = project.status.model_copy(update={"phase": "Pending", "message": message})
-        return Wait(reason="TenantNotFound", message=message, status=status, remedy=f"create Tenant {project.tenant}")
+        return Wait(reason="TenantNotFound", message=message, status=status, remedy=remedy)
     ctx.parts.note(project.key, (tenant,), waits=False)
     meta = project.metadata
     over = await bound(ctx, f"project/{meta.name}", quota=project.spec.quota, revision=meta.resource_version)
@@ -83,7 +88,7 @@ async def finalize(ctx: Context, project: Project) -> Outcome:
     if left:
         message = "waits for what is left in it: " + "; ".join(left)
         status = project.status.model_copy(update={"phase": "Terminating", "message": message})
-        return Wait(reason="NotEmpty", message=message, status=status, again=5.0, remedy="delete what is left in it")
+        return Wait(reason="NotEmpty", message=message, status=status, again=5.0, remedy=_EMPTY_IT)
     meta = project.metadata
     await ctx.capacity.set_quota(f"project/{meta.name}", Quota(), revision=meta.resource_version)
     ctx.parts.forget(project.key)
@@ -129,4 +134,5 @@ KIND: Kind[Context, Project] = Kind(
     reconcile=reconcile,
     finalize=finalize,
     wakes={"Tenant": wake_by_tenant},
+    deadlines=DEADLINES,
 )

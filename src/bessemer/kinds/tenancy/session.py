@@ -23,6 +23,9 @@ from bessemer.kinds.fields import Name, at, time_problems
 
 LABEL_USER = "bessemer.dev/user"
 
+DEADLINES: Mapping[str, float] = {"Pending": 120.0}
+"""It waits for nothing but its first look."""
+
 
 def session_labels(user: str) -> Mapping[str, str]:
     """The labels of a user's sessions, by which they are found; a name that is too long for a label by its digest."""
@@ -87,4 +90,5 @@ KIND: Kind[Context, Session] = Kind(
     ),
     validate=validate,
     reconcile=reconcile,
+    deadlines=DEADLINES,
 )

@@ -25,6 +25,10 @@ from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
 SEPARATOR = "--"
 COLOURS = range(1, 11)
 
+DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Terminating": 600.0}
+
+_END_THEM = "Delete its projects, and before them what is in them."
+
 MemberRole = Literal["tenant-admin", "member", "reader"]
 
 
@@ -132,7 +136,7 @@ async def finalize(ctx: Context, tenant: Tenant) -> Outcome:
         names = ", ".join(stored.key.name for stored in projects[:5])
         message = f"waits for {len(projects)} project{'s'[: len(projects) > 1]} to be deleted: {names}"
         status = tenant.status.model_copy(update={"phase": "Terminating", "message": message})
-        return Wait(reason="ProjectsRemain", message=message, status=status, remedy="delete the projects")
+        return Wait(reason="ProjectsRemain", message=message, status=status, remedy=_END_THEM)
     await ctx.capacity.set_quota(f"tenant/{name}", Quota(), revision=tenant.metadata.resource_version)
     ctx.parts.forget(tenant.key)
     return Done(status=tenant.status.model_copy(update={"phase": "Terminating", "message": ""}))
@@ -154,4 +158,5 @@ KIND: Kind[Context, Tenant] = Kind(
     validate=validate,
     reconcile=reconcile,
     finalize=finalize,
+    deadlines=DEADLINES,
 )

@@ -7,7 +7,7 @@ that the next of that name is a member of nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import orjson
@@ -19,6 +19,9 @@ from bessemer.core.resource import ALL, ApiModel, Column, Done, Kind, Outcome, R
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at
 from bessemer.kinds.tenancy.session import Session, session_labels
+
+DEADLINES: Mapping[str, float] = {"Pending": 120.0}
+"""It waits for nothing but its first look; what refuses one is an error, with its own words."""
 
 
 class UserSpec(ApiModel):
@@ -107,4 +110,5 @@ KIND: Kind[Context, User] = Kind(
     validate=validate,
     reconcile=reconcile,
     finalize=finalize,
+    deadlines=DEADLINES,
 )

@@ -57,6 +57,8 @@ REMEDIES: Mapping[str, str] = {
     "Terminating": "Bring the host's agent back, or fence the host to give its devices away.",
 }
 
+_HELD = "Bring the agent of the Claim's host back, or fence the host to give its devices away."
+
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
     parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
@@ -67,7 +69,7 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         return _given_up(instance) if given_up else await place(ctx, instance)
     if claim.spec.workload.uid != instance.uid:
         message = f"{claim.key} belongs to an earlier instance of this name"
-        return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0)
+        return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0, remedy=_HELD)
     host = await workload.host_view(ctx, claim.spec.host)
     lost = host.fenced or claim.deleting or claim.status.phase == "Gone"
     if lost or instance.status.phase == "Failed":
@@ -76,7 +78,7 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         if given_up:
             return _given_up(instance, again=1.0)
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
-        return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0)
+        return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0, remedy=_HELD)
     note = await workload.parted(ctx, *parts)
     return fold(instance, await _amended(ctx, instance, claim=claim), host=host, note=note)
 
@@ -127,7 +129,9 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         return _missing(instance, "ImageNotFound", message=f"there is no Image {instance.spec.image}")
     if image.status.phase != "Ready":
         message = f"Image {instance.spec.image} is not imported yet"
-        return Wait(reason="ImageNotReady", message=message, status=_pending(instance, message), again=5.0)
+        remedy = "See the Image: it says how far it is, and what keeps it."
+        status = _pending(instance, message)
+        return Wait(reason="ImageNotReady", message=message, status=status, again=5.0, remedy=remedy)
     if parse_bytes(flavor.spec.memory) < parse_bytes(image.spec.min_memory):
         message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
         return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
@@ -144,7 +148,8 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         status = _pending(instance, error.message)
         return Wait(reason="QuotaExceeded", message=error.message, status=status, again=30.0, remedy=remedy)
     except Taken as error:
-        return Wait(reason="Taken", message=error.message, status=_pending(instance, error.message), again=0.2)
+        status = _pending(instance, error.message)
+        return Wait(reason="Taken", message=error.message, status=status, again=0.2, remedy="Take a smaller flavor.")
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
     return _placed(status)

@@ -28,13 +28,16 @@ DEADLINES: Mapping[str, float] = {
     "Pending": 600.0,
     "Starting": 600.0,
     "Degraded": 600.0,
+    "Failed": 600.0,
     "Unknown": 300.0,
     "Terminating": 300.0,
 }
 
 REMEDIES: Mapping[str, str] = {
+    "Pending": "Create or mend what the message names, or delete the endpoint: what it is made of cannot be changed.",
     "Starting": "Look at the engine's log; a larger flavor helps against want of memory.",
     "Degraded": "See the replicas' messages; lower spec.replicas to do without those that are missing.",
+    "Failed": "See the replicas' messages; update the agents of their hosts, or delete the endpoint.",
     "Unknown": "Bring the hosts' agents back, or fence the hosts to have the replicas placed anew.",
     "Terminating": "Bring the hosts' agents back, or fence the hosts to give their devices away.",
 }
