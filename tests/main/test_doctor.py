@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,14 @@ def test_a_small_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.real
-def test_this_machine() -> None:
+def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     """The real thing: it looks at everything, changes nothing, and this machine can run guests and engines."""
-    assert doctor.doctor(DoctorOptions()) == 0
+    assert doctor.doctor(DoctorOptions(output="json")) == 0
+    lines = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    software = {"qemu-system-x86", "qemu-utils", "llama.cpp", "nftables", "isolation"}
+    assert set(lines) == {"processor", "KVM", "GPUs", "hugepages", "IOMMU groups", "disk", *software}
+    assert lines["qemu-system-x86"]["found"] == shutil.which("qemu-system-x86_64")
+    assert lines["KVM"]["verdict"] == "ok" or lines["KVM"]["remedy"], "what is missing comes with what to do"
+    groups = Path("/sys/kernel/iommu_groups")
+    assert lines["IOMMU groups"]["found"] == str(len(os.listdir(groups)) if groups.is_dir() else 0)
+    assert "free at" in lines["disk"]["found"]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import pty
 import shutil
 import signal
-import sys
-import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +19,16 @@ from bessemer.cli.verbs import DemoOptions, UpOptions
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, DriverError, Invalid
 from bessemer.drivers.process import procfs
-from bessemer.drivers.process.parts import HostParts
 from bessemer.main import identities
 from bessemer.main.demo import demo
 from bessemer.main.down import stop_all
-from bessemer.main.parts import CONTROL, ORDER, command
+from bessemer.main.parts import CONTROL
 from bessemer.main.process import unless
 from bessemer.main.settings import Paths, Settings, state_directory
 from bessemer.main.supervisor import last_words
-from bessemer.main.up import LOCK, UP, has_room, held, up
+from bessemer.main.up import has_room, held, up
 from bessemer.store import open_store
+from tests.main.starting import is_up, running, start, until
 
 # --- interruptions ----------------------------------------------------------------------------------------------
 
@@ -65,36 +62,6 @@ async def paths(state_dir: Path) -> AsyncIterator[Paths]:
     paths = Paths(state_dir / "a ü")
     yield paths
     await stop_all(paths)
-
-
-async def start(paths: Paths, *, terminal: int | None = None) -> asyncio.subprocess.Process:
-    """``bessemer up`` in a session of its own, on that terminal."""
-    words = ("--api-port", "0", "--portal-port", "0", "--gateway-port", "0", "--fake-hosts", "0")
-
-    def own_terminal() -> None:
-        if terminal is not None:
-            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-
-    output = asyncio.subprocess.DEVNULL if terminal is None else terminal
-    argv = (sys.executable, "-m", "bessemer", "up", "--state", str(paths.state), *words)
-    return await asyncio.create_subprocess_exec(
-        *argv, stdin=output, stdout=output, stderr=output, start_new_session=True, preexec_fn=own_terminal
-    )
-
-
-async def until(said: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not said():
-            await asyncio.sleep(0.02)
-
-
-def is_up(paths: Paths) -> bool:
-    lock = paths.state / LOCK
-    return lock.exists() and lock.read_text().endswith(f" {UP}")
-
-
-async def running(paths: Paths) -> list[str]:
-    return [name for name in ORDER if await HostParts().find(command(paths, name).marker)]
 
 
 @pytest.mark.real

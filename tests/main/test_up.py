@@ -1,19 +1,24 @@
-"""Up and down without a factory: who holds a state directory, and what is said where nothing can be done."""
+"""Up and down: who holds a state directory, what is said where nothing can be done, and what the local host is."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from bessemer.cli.verbs import AgentOptions, ServerOptions, UpOptions
+from bessemer.client import from_kubeconfig
 from bessemer.core.errors import Conflict, Invalid
-from bessemer.main.agent import fake_host_name, host_name, run_agent
+from bessemer.core.resource import Key
+from bessemer.kinds.fleet.host import Host
+from bessemer.main.agent import run_agent
 from bessemer.main.down import down, stop_all
 from bessemer.main.server import serve_parts
-from bessemer.main.settings import Paths
+from bessemer.main.settings import Paths, fake_host_name, host_name
 from bessemer.main.up import LOCK, UP, held, up
+from tests.main.starting import is_up, start, until
 
 
 @pytest.fixture
@@ -78,3 +83,18 @@ def test_names_of_hosts() -> None:
     name = host_name()
     assert 0 < len(name) <= 63
     assert name == name.lower().strip("-")
+
+
+@pytest.mark.real
+async def test_the_cores_of_the_local_host_are_sold_four_times_by_default(paths: Paths) -> None:
+    process = await start(paths)
+    try:
+        await until(lambda: is_up(paths))
+        client = from_kubeconfig(paths.kubeconfig)
+        host = Host.model_validate_json((await client.get(Key("Host", "", host_name()))).body)
+        await client.close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+        await stop_all(paths)
+    assert host.spec.overcommit_milli == 4000

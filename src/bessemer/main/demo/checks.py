@@ -1,4 +1,4 @@
-"""What the demo claims, checked: against the kernel's process table, the engine's counters, a second implementation."""
+"""What the demo claims, checked: by the kernel's process table, the gateway's refusals, a second implementation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ import openai
 
 import bessemer
 from bessemer.core.errors import DriverError
-from bessemer.core.tokens import replica_secret
-from bessemer.drivers.llamacpp.protocol import EngineMetrics
 from bessemer.main.hostdrivers import LocalDrivers
 
 ORACLE = Path(bessemer.__file__).resolve().parents[2] / "tests" / "oracle" / "invoice.py"
@@ -40,27 +38,27 @@ async def process_of(drivers: LocalDrivers, claim: Mapping[str, Any]) -> int:
     return int(told)
 
 
-async def counters(drivers: LocalDrivers, claim_uid: str, *, gateway_key: bytes) -> EngineMetrics:
-    """The engine's own counters, asked at its door with the replica's secret."""
-    return await drivers.engine.metrics(claim_uid, replica_secret(gateway_key, claim_uid))
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the gateway answered to somebody who may not."""
+    """What the gateway owes to somebody who may not."""
 
     what: str
     status: int
     code: str
 
+    def __str__(self) -> str:
+        return f"{self.what} {self.status} {self.code}"
 
-async def refused(ai: openai.AsyncOpenAI, what: str, *, model: str) -> Refusal:
-    """Ask, and be refused. Raises DriverError where it is answered."""
+
+async def refused(ai: openai.AsyncOpenAI, expected: Refusal, *, model: str) -> None:
+    """Ask, and be refused exactly so. Raises DriverError where it is answered, or refused in another way."""
     try:
         await ai.chat.completions.create(model=model, messages=[{"role": "user", "content": "hello"}], max_tokens=1)
     except openai.APIStatusError as error:
-        return Refusal(what, error.status_code, str(error.code))
-    raise failed(f"{what} was answered")
+        if (error.status_code, error.code) != (expected.status, expected.code):
+            raise failed(f"{expected} is due, and it was {error.status_code} {error.code}") from error
+    else:
+        raise failed(f"{expected} is due, and it was answered")
 
 
 def second_opinion(export: Path) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -30,7 +33,7 @@ class Road:
     def __init__(self, factory: Factory) -> None:
         self._stage = Stage(factory)
         self._steps = factory.steps
-        self._totals: dict[str, str] = {}
+        self._costs: dict[str, str] = {}
         self._links: dict[str, str] = {}
 
     async def take(self) -> None:
@@ -72,9 +75,9 @@ class Road:
         with self._steps.step("Two tenants with quotas, projects, people") as step:
             for body in [*scene.people(), *scene.tenants()]:
                 await self._stage.factory.create(body)
-            for name in ("root", *scene.PEOPLE):
+            for name in scene.EVERYBODY:
                 await client.account.set_password(name, secrets.token_urlsafe(18))
-            self._links = {name: (await client.account.sign_in_link(name))[0] for name in ("root", "ada")}
+            self._links = {name: (await client.account.sign_in_link(name))[0] for name in scene.EVERYBODY}
             step.note = "acme (ada, alan) and rival (rosa, rune)"
 
     async def _content(self) -> None:
@@ -141,7 +144,7 @@ class Road:
         end = int(time.time()) + 1  # an invoice ends before its end: the second that runs belongs to it
         for project in (scene.PROJECT, scene.SHOW):
             bill = await self._stage.client.projects.invoice(project, self._stage.began, end)
-            self._totals[project] = show_money(bill["totalMicro"], bill["currency"])
+            self._costs |= costs(bill)
             with self._steps.step(f"Invoice of {project}, and what a second implementation makes of the rows") as step:
                 path = self._stage.factory.paths.state / f"invoice-{project}.json"
                 checks.write_export(path, await self._stage.client.projects.ledger(project, self._stage.began, end))
@@ -164,20 +167,28 @@ class Road:
                 rows.append(self._row(orjson.loads(stored.body)))
         hosts = [orjson.loads(stored.body) for stored in (await client.list(Scope(kind="Host"))).items]
         fake = sum(bool(h.get("status", {}).get("report", {}).get("fake")) for h in hosts)
-        head = ["WHAT", "PROJECT", "PHASE", "HOST", "PROJECT'S COST"]
+        head = ["WHAT", "PROJECT", "PHASE", "HOST", "COST"]
         self._steps.say("\nWhat exists now\n")
         self._steps.say(render.columns(head, rows, within=render.width(), spare=["HOST", "PHASE"]))
         self._steps.say(f"\nHosts: {len(hosts) - fake} real, {fake} fake")
         self._stage.factory.say_addresses()
         for name, link in self._links.items():
-            self._steps.say(f"  Sign in     {link}   (as {name}, once)")
+            self._steps.say(f"  Sign in     {link}   (once, as {name}: {scene.EVERYBODY[name]})")
         self._steps.say("")
         self._steps.say(f"The road took {show_duration(time.time() - self._stage.began)}.")
 
     def _row(self, body: Body) -> list[str]:
         status, metadata = body["status"], body["metadata"]
-        cost = self._totals.get(metadata["namespace"], "") + (" (fake)" if status.get("fake") else "")
+        cost = self._costs.get(metadata["uid"], "") + (" (fake)" if status.get("fake") else "")
         hosts = sorted({r["host"] for r in status.get("replicas", []) if r.get("host")})
         host = status.get("host") or (hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts")
         name = f"{body['kind'].lower()}/{metadata['name']}"
         return [name, metadata["namespace"], status["phase"], host, cost]
+
+
+def costs(bill: Mapping[str, Any]) -> dict[str, str]:
+    """What each workload of an invoice costs, by its uid: the sum of its own lines."""
+    sums: Counter[str] = Counter()
+    for line in bill["lines"]:
+        sums[line["workloadUid"]] += line["amountMicro"]
+    return {uid: show_money(micro, bill["currency"]) for uid, micro in sums.items()}

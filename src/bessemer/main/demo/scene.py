@@ -11,6 +11,7 @@ PROJECT, RIVAL, SHOW = "acme--research", "rival--lab", "acme--show"
 INSTANCE, ENDPOINT, FLEET_ENDPOINT = "vm", "smol", "llama-70b"
 MODEL, IMAGE = "smollm2-135m", "micro-guest"
 PEOPLE = {"ada": "acme administrator", "alan": "acme member", "rosa": "rival administrator", "rune": "rival member"}
+EVERYBODY = {"root": "platform administrator", **PEOPLE}
 
 
 def an_object(kind: str, name: str, *, spec: dict[str, Any], project: str = "") -> dict[str, Any]:

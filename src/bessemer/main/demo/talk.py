@@ -6,31 +6,21 @@ import asyncio
 import secrets
 import ssl
 import time
-from dataclasses import dataclass
+from typing import Any
 
 import openai
 
 from bessemer.core.resource import Key
 from bessemer.main import identities
 from bessemer.main.demo import checks, scene
-from bessemer.main.demo.checks import failed
+from bessemer.main.demo.checks import Refusal, failed
 from bessemer.main.demo.stage import Stage
+from bessemer.main.demo.tokens import Meter, Tokens, timed, verdict
 
 QUESTION = "In one sentence: what did the Bessemer process make?"
 _REVOCATION_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class Tokens:
-    """Tokens in and out, as the client was told."""
-
-    input: int = 0
-    output: int = 0
-
-    def add(self, usage: object) -> None:
-        """Count the usage of one answer."""
-        self.input += int(getattr(usage, "prompt_tokens", 0))
-        self.output += int(getattr(usage, "completion_tokens", 0))
+_TIMED = {"timings_per_token": True}
+"""Asks llama.cpp to say with the answer what it counted."""
 
 
 class Talk:
@@ -49,24 +39,11 @@ class Talk:
             projects = (scene.PROJECT, scene.RIVAL, scene.PROJECT)
             token, rivals, spare = [await self._key(project) for project in projects]
             await self._known(token)
-        key = identities.key_of(stage.factory.paths, identities.GATEWAY_KEY)
-        uid = claim["metadata"]["uid"]
-        before = await checks.counters(stage.drivers, uid, gateway_key=key)
-        told = await self._answers(token)
-        await self._refusals(rivals, spare)
-        with stage.steps.step("Tokens: billed against counted") as step:
-            after = await checks.counters(stage.drivers, uid, gateway_key=key)
-            counted_in = after.prompt_tokens_total - before.prompt_tokens_total
-            counted_in += after.prompt_tokens_cached_total - before.prompt_tokens_cached_total
-            counted_out = after.tokens_predicted_total - before.tokens_predicted_total
-            billed = await self._billed(told)
-            difference = billed.input - counted_in + billed.output - counted_out
-            step.note = (
-                f"input {billed.input} billed, {counted_in} counted; "
-                f"output {billed.output} billed, {counted_out} counted; difference {difference}"
-            )
-            if (billed.input, billed.output) != (counted_in, counted_out):
-                raise failed(step.note)
+        meter = Meter(stage, claim_uid=claim["metadata"]["uid"], api_key=self._names[token])
+        await self._answers(token, meter)
+        await self._refusals(rivals, spare, meter=meter)
+        with stage.steps.step("Tokens: billed against counted, request by request") as step:
+            step.note = verdict(meter.requests)
 
     def _client(self, token: str) -> openai.AsyncOpenAI:
         # The client trusts the system's authorities alone; SSL_CERT_FILE would do the same for a program of one's own.
@@ -88,47 +65,34 @@ class Talk:
             while scene.ENDPOINT not in await _models(ai):
                 await self._stage.factory.clock.sleep(0.05)
 
-    async def _answers(self, token: str) -> Tokens:
-        tokens = Tokens()
+    async def _answers(self, token: str, meter: Meter) -> None:
+        said: list[tuple[float, str]] = []
         with self._stage.steps.step("The official openai client: an answer that streams, and three more") as step:
             async with self._client(token) as ai:
-                text, first = await _stream(ai, tokens)
+                await meter.measure(lambda: _stream(ai, said))
                 for _ in range(3):
-                    answer = await ai.chat.completions.create(
-                        model=scene.ENDPOINT, messages=[{"role": "user", "content": QUESTION}], max_tokens=16
-                    )
-                    tokens.add(answer.usage)
-            step.note = f"first token after {first * 1000:.0f} ms"
-        self._stage.steps.say(f"    {QUESTION}\n    {text}")
-        return tokens
+                    await meter.measure(lambda: _whole(ai))
+            began, first = said[0][0], said[1][0]
+            step.note = f"first token after {(first - began) * 1000:.0f} ms"
+        self._stage.steps.say(f"    {QUESTION}\n    {''.join(text for _, text in said).strip()}")
 
-    async def _refusals(self, rivals: str, spare: str) -> None:
+    async def _refusals(self, rivals: str, spare: str, *, meter: Meter) -> None:
         with self._stage.steps.step("Who may not: wrong key, rival's key, unknown model, revoked key") as step:
+            before = await meter.counted()
             await self._stage.client.delete(Key("ApiKey", scene.PROJECT, self._names[spare]))
             await asyncio.sleep(_REVOCATION_SECONDS)
-            found = []
-            for token, what, model in (
-                ("bsk_" + "0" * 43, "wrong key", scene.ENDPOINT),
-                (rivals, "rival's key", scene.ENDPOINT),
-                (rivals, "unknown model", "gpt-unknown"),
-                (spare, "revoked key", scene.ENDPOINT),
-            ):
+            refusals = (
+                ("bsk_" + "0" * 43, scene.ENDPOINT, Refusal("wrong key", 401, "invalid_api_key")),
+                (rivals, scene.ENDPOINT, Refusal("rival's key", 404, "model_not_found")),
+                (rivals, "gpt-unknown", Refusal("unknown model", 404, "model_not_found")),
+                (spare, scene.ENDPOINT, Refusal("revoked key", 401, "invalid_api_key")),
+            )
+            for token, model, expected in refusals:
                 async with self._client(token) as ai:
-                    found.append(await checks.refused(ai, what, model=model))
-            step.note = ", ".join(f"{r.what} {r.status} {r.code}" for r in found)
-
-    async def _billed(self, told: Tokens) -> Tokens:
-        """Tokens of this demo in the ledger, once as many have arrived as the client was told of."""
-        began = self._stage.began
-        found = Tokens()
-        for _ in range(100):
-            ledger = await self._stage.client.projects.ledger(scene.PROJECT, began, int(time.time()) + 1)
-            rows = [row for row in ledger["rows"] if row["kind"] == "tokens" and row["at"] >= began]
-            found = Tokens(sum(r.get("inputTokens", 0) for r in rows), sum(r.get("outputTokens", 0) for r in rows))
-            if found.input >= told.input and found.output >= told.output:
-                break
-            await asyncio.sleep(0.1)
-        return found
+                    await checks.refused(ai, expected, model=model)
+            if await meter.counted() != before:
+                raise failed("a request that was refused reached the engine")
+            step.note = ", ".join(str(expected) for _, _, expected in refusals)
 
 
 async def _models(ai: openai.AsyncOpenAI) -> list[str]:
@@ -138,10 +102,19 @@ async def _models(ai: openai.AsyncOpenAI) -> list[str]:
         return []
 
 
-async def _stream(ai: openai.AsyncOpenAI, tokens: Tokens) -> tuple[str, float]:
-    """The streamed answer, and the seconds until its first token."""
-    said: list[str] = []
-    first, began = 0.0, time.monotonic()
+async def _whole(ai: openai.AsyncOpenAI) -> Tokens:
+    """An answer in one piece, by its timings."""
+    answer = await ai.chat.completions.create(
+        model=scene.ENDPOINT, messages=[{"role": "user", "content": QUESTION}], max_tokens=16, extra_body=_TIMED
+    )
+    return timed(answer.model_extra)
+
+
+async def _stream(ai: openai.AsyncOpenAI, said: list[tuple[float, str]]) -> Tokens:
+    """A streamed answer, by the timings of its last event, which comes to those who ask for usage. When it was asked
+    for, and when its pieces came, goes into ``said``."""
+    said.append((time.monotonic(), ""))
+    last: dict[str, Any] | None = None
     stream = await ai.chat.completions.create(
         model=scene.ENDPOINT,
         messages=[{"role": "user", "content": QUESTION}],
@@ -149,10 +122,12 @@ async def _stream(ai: openai.AsyncOpenAI, tokens: Tokens) -> tuple[str, float]:
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
+        extra_body=_TIMED,
     )
     async for chunk in stream:
-        first = first or time.monotonic() - began
-        said += [choice.delta.content or "" for choice in chunk.choices]
-        if chunk.usage is not None:
-            tokens.add(chunk.usage)
-    return "".join(said).strip(), first
+        said += [(time.monotonic(), choice.delta.content) for choice in chunk.choices if choice.delta.content]
+        if chunk.model_extra and "timings" in chunk.model_extra:
+            last = chunk.model_extra
+    if len(said) < 2:
+        raise failed("the answer that streamed is empty")
+    return timed(last)

@@ -1,0 +1,47 @@
+"""An installation started as a person starts it: ``bessemer up`` in a session of its own, on a state directory."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sys
+import termios
+from collections.abc import Callable
+
+from bessemer.drivers.process.parts import HostParts
+from bessemer.main.parts import ORDER, command
+from bessemer.main.settings import Paths
+from bessemer.main.up import LOCK, UP
+
+
+async def start(paths: Paths, *, terminal: int | None = None) -> asyncio.subprocess.Process:
+    """``bessemer up`` in a session of its own, on that terminal."""
+    words = ("--api-port", "0", "--portal-port", "0", "--gateway-port", "0", "--fake-hosts", "0")
+
+    def own_terminal() -> None:
+        if terminal is not None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    output = asyncio.subprocess.DEVNULL if terminal is None else terminal
+    argv = (sys.executable, "-m", "bessemer", "up", "--state", str(paths.state), *words)
+    return await asyncio.create_subprocess_exec(
+        *argv, stdin=output, stdout=output, stderr=output, start_new_session=True, preexec_fn=own_terminal
+    )
+
+
+async def until(said: Callable[[], bool]) -> None:
+    """Return once it is so. Raises TimeoutError after a minute."""
+    async with asyncio.timeout(60):
+        while not said():
+            await asyncio.sleep(0.02)
+
+
+def is_up(paths: Paths) -> bool:
+    """Whether the supervisor says that everything is up."""
+    lock = paths.state / LOCK
+    return lock.exists() and lock.read_text().endswith(f" {UP}")
+
+
+async def running(paths: Paths) -> list[str]:
+    """The parts that run, by name."""
+    return [name for name in ORDER if await HostParts().find(command(paths, name).marker)]
