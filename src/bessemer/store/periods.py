@@ -122,8 +122,8 @@ class Periods:
             named = session.execute(_NAME, {"uid": period.uid}).fetchone()
             if named is None:
                 return top, []
-            place = {"of_kind": CLAIM, "of_namespace": named[0]}
-            rows = await sliced(session, _STANDING, {**place, "uid": period.uid, "end": period.end})
+            place = {"of_kind": CLAIM, "of_namespace": named[0], "uid": period.uid, "end": period.end}
+            rows = await sliced(session, _STANDING, values=place)
             return top, [row[0] for row in rows]
 
     async def _pages(self, statement: Select[Any], bounds: dict[str, Any], *, start: int) -> AsyncIterator[Any]:

@@ -104,7 +104,7 @@ class Reader:
     async def rows(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a longer read, of one revision, in slices."""
         with self.view() as session:
-            return await sliced(session, statement, values)
+            return await sliced(session, statement, values=values)
 
     @contextmanager
     def view(self) -> Iterator[Session]:
@@ -215,7 +215,7 @@ def _remaining(listing: Listing, session: Session, *, scope: Scope, last: Key) -
     return sum(session.execute(statement, values).fetchone()[0] for statement, values in counts)
 
 
-async def sliced(session: Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+async def sliced(session: Session, statement: Statement, *, values: Mapping[str, Any]) -> list[Any]:
     """Every row of a longer read, with a turn for others between `SLICE` of them."""
     found: list[Any] = []
     cursor = session.execute(statement, values)

@@ -421,6 +421,7 @@ async def test_a_silent_guest_has_no_more_time_for_a_clock_that_stepped_back(ben
     await bench.until_phase("Starting")
     bench.clock.jump(-86_400)
     await bench.until_reason("GuestSilent", seconds=200)
+    assert (bench.qemu.starts, await bench.running()) == (1, False)
 
 
 async def test_it_deletes_cleanly_from_every_phase(bench: HostBench) -> None:
