@@ -6,7 +6,8 @@ code with the store. What stands here is about time: quotas that are never passe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from bessemer.core.ports import Scope
 from bessemer.core.values import UsageBatch
 from bessemer.kinds import KINDS
+from tests.kinds import rest
 from tests.kinds.world import check_intervals
 from tests.sim.cloud import TENANTS, Cloud
 from tests.sim.control import LEASE_SECONDS
@@ -21,6 +23,17 @@ from tests.store import invariants
 
 SLACK_SECONDS = 60.0
 """How late a Stuck may come: a look every half minute at the latest, and a turn."""
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """Who waits: ``where`` in words, ``spell`` what tells this waiting from another, ``limit`` in seconds."""
+
+    uid: str
+    where: str
+    spell: str
+    limit: float
+    status: Mapping[str, Any]
 
 
 class Invariants:
@@ -61,29 +74,40 @@ class Invariants:
     async def _deadlines(self) -> None:
         """Who waits in a phase for longer than its deadline says so."""
         now = self._cloud.clock.monotonic()
-        fences = {lease.name: lease.fence for lease in await self._cloud.store.leases.held("loop/")}
         waiting: dict[str, tuple[str, float]] = {}
-        for kind in KINDS:
-            if not kind.deadlines or kind.name == "Claim":
-                continue
+        for waiter in await self._waiters():
+            since = self._waiting.get(waiter.uid, ("", now))
+            waiting[waiter.uid] = since = since if since[0] == waiter.spell else (waiter.spell, now)
+            if now - since[1] > waiter.limit + self._slack:
+                said = _condition(waiter.status, "Stuck")
+                assert said.get("status") == "True", f"{waiter.where} and says nothing: {waiter.status}"
+                assert said.get("reason")
+                assert said.get("message")
+                self.stuck += 1
+        self._waiting = waiting
+
+    async def _waiters(self) -> list[Waiter]:
+        """Everybody of every kind who is not Ready and not at rest either; what has no deadline may not wait at all.
+
+        Only what agents alone act on is left out, the Claims: an agent that is away says nothing, and whoever holds the
+        Claim says so in its place.
+        """
+        fences = {lease.name: lease.fence for lease in await self._cloud.store.leases.held("loop/")}
+        found = []
+        for kind in (kind for kind in KINDS if kind.reconcile is not None or kind.finalize is not None):
             for stored in (await self._cloud.store.objects.list(Scope(kind=kind.name))).items:
-                body = orjson.loads(stored.body)
-                conditions = {c["type"]: c for c in body.get("status", {}).get("conditions", [])}
-                phase = body.get("status", {}).get("phase", "")
-                if phase not in kind.deadlines or conditions.get("Ready", {}).get("status") == "True":
+                status = orjson.loads(stored.body).get("status", {})
+                phase = status.get("phase") or rest.first_phase(kind)
+                where = f"{stored.key} waits in {phase}"
+                if _condition(status, "Ready").get("status") == "True":
+                    continue
+                if phase not in kind.deadlines:
+                    assert phase in rest.AT_REST, f"{where}, which has no deadline: {status}"
                     continue
                 # Who takes over counts anew where the wall clock has jumped.
-                spell = f"{phase} since {body['status'].get('phaseSince')} under {fences.get(f'loop/{kind.name}')}"
-                since = self._waiting.get(stored.uid, ("", now))
-                since = since if since[0] == spell else (spell, now)
-                waiting[stored.uid] = since
-                if now - since[1] > kind.deadlines[phase] + self._slack:
-                    said = conditions.get("Stuck", {})
-                    assert said.get("status") == "True", f"{stored.key} waits in {phase} and says nothing: {body}"
-                    assert said.get("reason")
-                    assert said.get("message")
-                    self.stuck += 1
-        self._waiting = waiting
+                spell = f"{phase} since {status.get('phaseSince')} under {fences.get(f'loop/{kind.name}')}"
+                found.append(Waiter(stored.uid, where, spell, kind.deadlines[phase], status))
+        return found
 
     async def _as_said(self) -> None:
         """The rows by which the store disposes are what the objects say, whoever wrote them last."""
@@ -120,3 +144,8 @@ class Invariants:
         await self._as_said()
         hosts = {body["metadata"]["name"]: body["status"]["phase"] for body in await cloud.bodies("Host")}
         assert set(hosts.values()) == {"Ready"}, hosts
+
+
+def _condition(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The condition of that type; empty where there is none."""
+    return next((c for c in status.get("conditions", ()) if c["type"] == name), {})
