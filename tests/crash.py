@@ -1,14 +1,16 @@
 """The crash matrix: ``python -m tests.crash`` (from the root of the checkout, with ``src`` on the path).
 
-Each scenario is lived through a few times, and the life with the fewest driver calls N and commits M is recorded. Then
-it is lived through once for each of the N + M points with a stop before it, and once with a stop after it, of all that
-the process holds, of the control plane alone or of the agent alone: what was stopped is dropped, and a new one finds
-the store and the hosts as they were left. Each life must end as the first did: converged, nothing doubled, nothing
-leaked, each interval of the ledger closed once.
+Each scenario is lived through a few times, and the fewest driver calls N and commits M of these lives are
+recorded. Then it is lived through once for each of the N + M points with a stop before it, and once with a stop after
+it, of all that the process holds, of the control plane alone or of the agent alone: what was stopped is dropped, and a
+new one finds the store and the hosts as they were left. Each life must end as the first did: converged, nothing
+doubled, nothing leaked, each interval of the ledger closed once. At each stop it is noted in what phase the object was;
+a matrix in which a phase of the scenario was not hit fails.
 
 Lives differ a little, for a thread writes the store, and a stop that a life never came to proves nothing. Such a life
-is lived again, and what is not reached then either is counted as unreached; with fewer than `REACHED_LEAST` reached the
-matrix fails.
+is lived again, and what is not reached then either is counted as unreached. Of stops at driver calls none may be: what
+is done to a host does not depend on that thread. Of stops at commits, which it puts together now and then, so many may
+be as `COMMITS_UNREACHED_MOST` says, and one of a few.
 """
 
 from __future__ import annotations
@@ -18,18 +20,18 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import structlog
 
 from bessemer.core.values import LedgerEntry
-from bessemer.drivers.process.protocol import End
 from tests.kinds.points import EVERYTHING, PartName, Point, Sort
-from tests.kinds.world import World
+from tests.lives import SCENARIOS, Phases, Stage
 
-REACHED_LEAST = 0.95
+COMMITS_UNREACHED_MOST = 0.05
 LIVES = 3
 """How often a life is lived for one stop, until it is reached."""
 
@@ -37,109 +39,67 @@ VICTIMS: Mapping[str, frozenset[PartName]] = MappingProxyType(
     {"everything": EVERYTHING, "control": frozenset(("control",)), "agent": frozenset(("agent",))}
 )
 
-Scenario = Callable[[World], Awaitable[None]]
-
 
 @dataclass(frozen=True)
 class Life:
-    """What one run of a scenario came to. ``starts`` counts true starts of guests and engines."""
+    """What one run of a scenario came to. ``starts`` counts true starts of guests and engines; ``phases`` are those at
+    each point, or at the stop where there was one."""
 
     drivers: Sequence[str]
     commits: Sequence[str]
     starts: int
     intervals: Sequence[Sequence[str]]
     crashes: int
+    phases: Mapping[Point, Phases]
 
 
 @dataclass
 class Matrix:
-    """What the stops of one scenario came to; ``wrong`` says for each that went wrong what did."""
+    """What the stops of one scenario came to; ``wrong`` says for each that went wrong what did, ``phases`` how many
+    stops were in each phase."""
 
     name: str
     first: Life
-    reached: int = 0
-    unreached: list[str] = field(default_factory=list)
+    reached: Counter[Sort] = field(default_factory=Counter)
+    unreached: Mapping[Sort, list[str]] = field(default_factory=lambda: {"driver": [], "commit": []})
     wrong: list[str] = field(default_factory=list)
+    phases: Counter[str] = field(default_factory=Counter)
 
     @property
     def tried(self) -> int:
-        return self.reached + len(self.unreached)
+        return self.reached.total() + sum(map(len, self.unreached.values()))
+
+    @property
+    def missed(self) -> Phases:
+        """The phases in which nothing was stopped."""
+        return SCENARIOS[self.name].phases - self.phases.keys()
 
     def problems(self) -> Sequence[str]:
-        """Why it fails; empty where it does not."""
-        found = list(self.wrong)
-        if self.reached < REACHED_LEAST * self.tried:
-            found += [f"only {self.reached} of {self.tried} stops were reached; not: {', '.join(self.unreached)}"]
+        """Why it fails; empty where it does not. That all phases were hit is asked of whole matrices: `missed`."""
+        found, calls, commits = list(self.wrong), self.unreached["driver"], self.unreached["commit"]
+        if calls:
+            found += [f"{len(calls)} stops at driver calls were never reached: {', '.join(calls)}"]
+        tried = self.reached["commit"] + len(commits)
+        if len(commits) > max(1, COMMITS_UNREACHED_MOST * tried):
+            found += [f"{len(commits)} of {tried} stops at commits were never reached: {', '.join(commits)}"]
         return found
 
     def __str__(self) -> str:
         calls = self.first.drivers
+        unreached = " and ".join(f"{len(stops)} at {sort}s" for sort, stops in self.unreached.items())
         return (
             f"{self.name}: N = {len(calls)} driver calls ({len(set(calls))} distinct), "
-            f"M = {len(self.first.commits)} commits; "
-            f"{self.reached} stops reached, {len(self.unreached)} unreached, {len(self.wrong)} wrong"
+            f"M = {len(self.first.commits)} commits; {self.reached.total()} stops reached, "
+            f"unreached {unreached}, {len(self.wrong)} wrong; "
+            f"in {', '.join(f'{phase} {count}' for phase, count in sorted(self.phases.items()))}"
         )
-
-
-async def instance(world: World) -> None:
-    """Up, stopped, up again, its QEMU killed, up again, deleted."""
-    await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
-    await world.until_ready("Instance", "vm")
-    await world.patch("Instance", "vm", running=False)
-    await world.until_reason("Instance", "vm", "Stopped")
-    await world.patch("Instance", "vm", running=True)
-    await world.until_ready("Instance", "vm")
-    world.hosts["h1"].qemu.kill_process(await claim_uid(world))
-    await until_restarted(world)
-    await world.until_ready("Instance", "vm")
-    await world.delete("Instance", "vm")
-    await world.until_gone("Instance", "vm")
-
-
-async def endpoint(world: World) -> None:
-    """Two replicas up, one engine killed and up again, scaled to one, deleted."""
-    await world.create("Endpoint", "chat", {"model": "smol", "flavor": "serve", "replicas": 2})
-    await world.until_ready("Endpoint", "chat")
-    await world.hosts["h1"].engine.end(await claim_uid(world), End.CRASHED)
-    await until_restarted(world)
-    await world.until_ready("Endpoint", "chat")
-    await world.patch("Endpoint", "chat", replicas=1)
-
-    async def scaled() -> bool:
-        return len(await world.bodies("Claim")) == 1
-
-    await world.until(scaled)
-    await world.delete("Endpoint", "chat")
-    await world.until_gone("Endpoint", "chat")
-
-
-SCENARIOS: Mapping[str, tuple[Scenario, int]] = MappingProxyType(
-    {"Instance": (instance, 12), "Endpoint": (endpoint, 8)}
-)
-"""Each with the least number of driver calls that makes it worth its name."""
-
-
-async def claim_uid(world: World) -> str:
-    """The uid of the first Claim."""
-    uid: str = (await world.bodies("Claim"))[0]["metadata"]["uid"]
-    return uid
-
-
-async def until_restarted(world: World) -> None:
-    """Wait until the first Claim runs again after it did not."""
-
-    async def restarted() -> bool:
-        status = (await world.bodies("Claim"))[0]["status"]
-        return bool(status.get("restarts") and status["phase"] == "Running")
-
-    await world.until(restarted)
 
 
 async def live(name: str, stop: Point | None = None, *, victims: frozenset[PartName] = EVERYTHING) -> Life:
     """One life of the scenario, checked at its end."""
-    scenario, _ = SCENARIOS[name]
-    async with World(stop=stop, victims=victims) as world:
-        await scenario(world)
+    scenario = SCENARIOS[name]
+    async with Stage(scenario.kind, scenario.name, stop=stop, victims=victims) as world:
+        await scenario.play(world)
         await world.check_clean()
         host = world.hosts["h1"]
         return Life(
@@ -148,6 +108,7 @@ async def live(name: str, stop: Point | None = None, *, victims: frozenset[PartN
             starts=host.qemu.starts + host.engine.starts,
             intervals=intervals(await world.store.ledger.entries()),
             crashes=world.crashes,
+            phases=world.points.phases,
         )
 
 
@@ -180,14 +141,15 @@ async def check(matrix: Matrix, stop: Point, victims: str) -> None:
         try:
             life = await live(matrix.name, stop, victims=VICTIMS[victims])
         except AssertionError as error:
-            matrix.reached += 1
+            matrix.reached[sort] += 1
             matrix.wrong.append(f"{at}: {error}")
             return
         if life.crashes:
-            matrix.reached += 1
+            matrix.reached[sort] += 1
+            matrix.phases.update(life.phases[stop])
             matrix.wrong += (f"{at}: {words}" for words in differences(life, first))
             return
-    matrix.unreached.append(at)
+    matrix.unreached[sort].append(at)
 
 
 def differences(life: Life, first: Life) -> Iterable[str]:
@@ -203,18 +165,29 @@ def differences(life: Life, first: Life) -> Iterable[str]:
 async def shortest(name: str) -> Life:
     """Of a few lives without a stop the one with fewest points: those that all of them come to."""
     lives = [await live(name) for _ in range(LIVES)]
-    return min(lives, key=lambda life: len(life.drivers) + len(life.commits))
+    return min(lives, key=lambda life: (len(life.drivers), len(life.commits)))
 
 
 async def explore(name: str, *, victims: Iterable[str] = ("everything",), every: int = 1, offset: int = 0) -> Matrix:
     """The whole matrix of a scenario, or each ``every``-th stop of it."""
-    first = await shortest(name)
-    _, least = SCENARIOS[name]
+    first, least = await shortest(name), SCENARIOS[name].least
     assert len(first.drivers) >= least, f"{name} makes {len(first.drivers)} driver calls, fewer than {least}"
     matrix = Matrix(name, first)
     for whom in victims:
         for stop in points(first)[offset::every]:
             await check(matrix, stop, whom)
+    return matrix
+
+
+async def explore_phases(name: str, *, victims: str) -> Matrix:
+    """A stop in each phase of the scenario: at points that were in it once, until one is. Driver calls first, since
+    which commit is the how-many-eth differs a little from life to life."""
+    matrix = Matrix(name, await shortest(name))
+    for phase in sorted(SCENARIOS[name].phases):
+        there = [point for point, phases in matrix.first.phases.items() if phase in phases]
+        for stop in sorted(there, key=lambda point: point[0] != "driver")[: 2 * LIVES]:
+            if phase not in matrix.phases:
+                await check(matrix, stop, victims)
     return matrix
 
 
@@ -234,9 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         began = time.monotonic()
         matrix = asyncio.run(explore(name, victims=chosen.victims, every=chosen.every))
         say(f"{matrix}, {time.monotonic() - began:.0f} s")
-        for words in [*matrix.problems(), *(f"unreached: {stop}" for stop in matrix.unreached)]:
+        problems = [*matrix.problems(), *(f"never stopped in {phase}" for phase in matrix.missed if chosen.every == 1)]
+        for words in [*problems, *(f"unreached: {stop}" for stops in matrix.unreached.values() for stop in stops)]:
             say(f"  {words}")
-        failed = failed or bool(matrix.problems())
+        failed = failed or bool(problems)
     return 1 if failed else 0
 
 

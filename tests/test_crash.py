@@ -1,28 +1,58 @@
-"""The crash matrix as tests: some stops always, one kind's whole in `make test`, everything in `make test-long`."""
+"""The crash matrix as tests: some stops and every phase always, one kind's whole in `make test`, everything in `make
+test-long`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from bessemer.gateway import Follower, Tables
 from bessemer.kinds.compute.instance import host
+from bessemer.kinds.compute.instance.spec import InstancePhase
+from bessemer.kinds.inference.endpoint.spec import EndpointPhase
 from tests import crash
+from tests.lives import SCENARIOS, Phases, Scenario, Stage
 
-KINDS = list(crash.SCENARIOS)
+NAMES = list(SCENARIOS)
 
 
 def check(matrix: crash.Matrix, *, tried: int) -> None:
     assert not matrix.problems(), "\n".join([str(matrix), *matrix.problems()])
     assert matrix.tried == tried
+    assert not matrix.missed, f"never stopped in {sorted(matrix.missed)}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_converges_after_some_stops(kind: str) -> None:
-    matrix = await crash.explore(kind, victims=crash.VICTIMS, every=41, offset=3)
+@pytest.mark.parametrize("name", NAMES)
+async def test_converges_after_some_stops(name: str) -> None:
+    matrix = await crash.explore(name, victims=crash.VICTIMS, every=41, offset=3)
     assert not matrix.problems(), "\n".join(matrix.problems())
     assert matrix.tried >= 3 * len(crash.VICTIMS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "phases"),
+    [
+        ("Instance", frozenset(get_args(InstancePhase))),
+        # No host gives a replica up, so no Endpoint comes to it by itself.
+        ("Endpoint", frozenset(get_args(EndpointPhase)) - {"Failed"}),
+    ],
+)
+def test_the_scenarios_come_to_every_phase(kind: str, phases: Phases) -> None:
+    covered = Phases().union(*(scenario.phases for scenario in SCENARIOS.values() if scenario.kind == kind))
+    assert covered == phases | {"Claim Lost"}
+
+
+@pytest.mark.parametrize("victims", crash.VICTIMS)
+@pytest.mark.parametrize("name", NAMES)
+async def test_converges_after_a_stop_in_each_phase(name: str, victims: str) -> None:
+    matrix = await crash.explore_phases(name, victims=victims)
+    assert matrix.wrong == []
+    assert not matrix.missed, f"never stopped in {sorted(matrix.missed)}"
 
 
 @pytest.mark.real
@@ -33,15 +63,15 @@ async def test_an_endpoint_converges_after_every_stop() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("victims", crash.VICTIMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(
-    kind: str, victims: str, record_property: Callable[[str, object], None]
+    name: str, victims: str, record_property: Callable[[str, object], None]
 ) -> None:
     """A life stopped before and after each driver call and each commit ends as the one that was not."""
-    matrix = await crash.explore(kind, victims=[victims])
+    matrix = await crash.explore(name, victims=[victims])
     check(matrix, tried=len(crash.points(matrix.first)))
-    record_property("stops", matrix.reached)
-    record_property("unreached", len(matrix.unreached))
+    record_property("stops", matrix.reached.total())
+    record_property("unreached", len(matrix.unreached["commit"]))
 
 
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,9 +84,78 @@ async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.
 
 async def test_stops_that_are_never_reached_are_no_success() -> None:
     first = await crash.live("Endpoint")
-    padded = replace(first, drivers=[*first.drivers, "engine.never"])
-    matrix = crash.Matrix("Endpoint", padded)
-    for index in (0, len(first.drivers)):
-        await crash.check(matrix, ("driver", index, "before"), "everything")
-    assert (matrix.reached, len(matrix.unreached), matrix.wrong) == (1, 1, [])
-    assert "only 1 of 2 stops were reached" in matrix.problems()[0]
+    # So many more commits than there are that the last are never reached, whatever the thread puts together.
+    padded = replace(first, drivers=[*first.drivers, "engine.never"], commits=[*first.commits, *["objects.never"] * 99])
+    for sort, indexes, said in (
+        ("driver", (0, len(first.drivers)), "1 stops at driver calls were never reached: everything: before driver"),
+        ("commit", (0, len(first.commits) + 97, len(first.commits) + 98), "2 of 3 stops at commits were never reached"),
+    ):
+        matrix = crash.Matrix("Endpoint", padded)
+        for index in indexes:
+            await crash.check(matrix, (sort, index, "before"), "everything")
+        assert (matrix.reached, matrix.wrong) == ({sort: 1}, [])
+        assert [words.startswith(said) for words in matrix.problems()] == [True]
+        assert matrix.missed >= {"Ready", "Degraded"}, "nothing was stopped there"
+
+
+Known = Mapping[tuple[str, str], Mapping[str, str]]
+"""Of each endpoint: where its replicas are, by uid."""
+
+
+class Gateway:
+    """What a gateway is to an Endpoint: tables, filled from its watches."""
+
+    def __init__(self, world: Stage) -> None:
+        self._tables = Tables(lambda _host: Path("/fake/doors"))
+        self.following = asyncio.create_task(Follower(world.store.objects, self._tables, clock=world.clock).run())
+
+    def known(self) -> Known:
+        found = self._tables.endpoints.items()
+        return {place: {uid: one.address for uid, one in entry.replicas.items()} for place, entry in found}
+
+
+class Watched(Stage):
+    """A stage with a gateway that lives on, and another that is killed at the first point in each phase: a new one
+    takes its place. A step of the scenario is done once all of them know the same."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario.kind, scenario.name)
+        self.gateways: list[Gateway] = []
+        self.seen: Phases = Phases()
+        self.replicas: set[int] = set()
+        """How many of one endpoint were known at the ends of steps."""
+
+    async def phases(self) -> Phases:
+        now = await super().phases()
+        if self.gateways and now - self.seen:
+            self.seen |= now
+            self.gateways[-1].following.cancel()
+            self.gateways.append(Gateway(self))
+        return now
+
+    async def until(self, holds: Callable[[], Awaitable[Any]], *, seconds: float = 900.0) -> None:
+        async def holds_and_both_know() -> bool:
+            return bool(await holds()) and not (self.gateways and self._known() != self.gateways[0].known())
+
+        await super().until(holds_and_both_know, seconds=seconds)
+        self.replicas |= {len(replicas) for replicas in self._known().values()}
+
+    def _known(self) -> Known:
+        return self.gateways[-1].known() if self.gateways else {}
+
+    async def end(self) -> None:
+        for gateway in self.gateways:
+            gateway.following.cancel()
+        await asyncio.gather(*(gateway.following for gateway in self.gateways), return_exceptions=True)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if SCENARIOS[name].kind == "Endpoint"])
+async def test_a_gateway_killed_in_each_phase_knows_what_one_knows_that_lives(name: str) -> None:
+    scenario = SCENARIOS[name]
+    async with Watched(scenario) as world:
+        world.gateways = [Gateway(world), Gateway(world)]
+        await scenario.play(world)
+        await world.end()
+        assert not scenario.phases - world.seen
+        assert len(world.gateways) >= 2 + len(scenario.phases)
+        assert max(world.replicas) == (2 if name == "Endpoint" else 1), "it knew every replica"
