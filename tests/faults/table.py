@@ -35,6 +35,7 @@ FAULTS: tuple[Fault, ...] = (
         (
             REAL + "test_kill_9_of_the_control_plane_cuts_no_stream_and_touches_no_guest",
             "tests/faults/test_matrix.py::test_killed_in_any_phase_it_converges",
+            "tests/test_crash.py::test_converges_after_a_stop_in_each_phase",
             "tests/test_crash.py::test_converges_after_some_stops",
             "tests/test_crash.py::test_converges_after_a_stop_at_every_driver_call_and_every_commit",
             "tests/store/test_crash.py::test_acknowledged_writes_survive_kill_9",
@@ -58,14 +59,17 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
-        "kill -9 of the gateway",
+        "kill -9 of the gateway, in each phase",
         "requests in flight end; new ones wait for the restart",
         "by itself: what was answered is settled from its spool, once",
         (
             REAL + "test_kill_9_of_the_gateway_loses_no_usage_that_was_answered",
+            "tests/faults/test_matrix.py::test_killed_in_any_phase_it_converges",
+            "tests/test_crash.py::test_a_gateway_killed_in_each_phase_knows_what_one_knows_that_lives",
             "tests/gateway/test_spool.py::test_two_gateways_do_not_write_to_one_spool",
             "tests/gateway/test_spool.py::test_a_torn_record_is_overwritten",
             "tests/store/test_ledger.py::test_records_are_settled_once_however_they_arrive",
+            DAY,
         ),
     ),
     Fault(
@@ -76,7 +80,9 @@ FAULTS: tuple[Fault, ...] = (
             REAL + "test_kill_9_of_agent_and_supervisor_then_up_adopts_all_that_runs",
             "tests/faults/test_matrix.py::test_killed_in_any_phase_it_converges",
             "tests/agent/test_real.py::test_a_guest_is_adopted_after_kill_9",
+            "tests/test_crash.py::test_converges_after_a_stop_in_each_phase",
             "tests/agent/test_agent.py::test_adopts_what_runs_after_kill_9",
+            "tests/agent/test_releases.py::test_a_guest_of_every_release_is_adopted",
             "tests/agent/test_agent.py::test_orphans_are_removed_once_the_api_has_said_what_there_is",
             "tests/drivers/qemu/test_real.py::test_an_agent_may_be_killed_at_any_moment_of_a_start",
             "tests/drivers/process/test_isolation.py::test_an_agent_that_dies_while_starting_leaves_one_process",
@@ -284,7 +290,7 @@ What bad luck and bad input look like, how it mends, and the tests that hold it.
 that is named here does not exist.
 
 The first test of a row is the one to read. Those in `tests/faults/test_real.py` break real parts: `bessemer up` with a
-real guest and a real engine. A simulated day (`tests/sim`) mixes them all over a hundred hosts, and holds after each
+real guest and a real engine. A simulated day (`tests/sim`) mixes them all over two hundred hosts, and holds after each
 step that no device is in two Claims, that quotas are not passed, that ledger intervals are whole, and that nobody waits
 past a deadline without saying so.
 """
