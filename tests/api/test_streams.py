@@ -304,6 +304,7 @@ async def test_a_reader_who_leaves_before_the_answer_leaves_nothing_open(s: Serv
     async def send(_: object) -> None:
         if what == "console":
             raise OSError("the client has left")
+        await asyncio.Event().wait()  # nothing more goes into its connection
 
     scope = _scope("GET", path, {"authorization": f"Bearer {token}"}, None)
     if what == "console":
@@ -311,8 +312,8 @@ async def test_a_reader_who_leaves_before_the_answer_leaves_nothing_open(s: Serv
     async with dialled(s, pair, "h1", accept), asyncio.timeout(5):
         with suppress(OSError):
             await s.world.api(scope, receive, send)
-        await begun.wait()
-        await ended.wait()
+        assert await begun.wait()
+        assert await ended.wait()
 
 
 # --- a host's streams are shared ----------------------------------------------------------------------------------

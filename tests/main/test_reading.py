@@ -48,5 +48,7 @@ async def test_the_portal_is_read_when_somebody_knocks(monkeypatch: pytest.Monke
 async def test_the_portal_is_read_in_a_moment_also_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_PORTAL_SECONDS", 0.0)
     with listen("127.0.0.1", 0) as on:
+        waiting = asyncio.ensure_future(server._knocked(on))
         async with asyncio.timeout(10):
-            await server._knocked(on)
+            await waiting
+        assert waiting.done()

@@ -143,10 +143,14 @@ class Passwords:
         self._busy = asyncio.Semaphore(2)
         self._nobody: bytes | None = None
 
-    async def put(self, uid: str, password: str) -> None:
-        """Raises Invalid for one that is too short or too long."""
+    async def hashed(self, password: str) -> bytes:
+        """What is to be kept of a password. Raises Invalid for one that is too short or too long."""
         judged_password(password)
-        await self._sealed.put(uid, PASSWORD, await self._hash(password))
+        return await self._hash(password)
+
+    async def put(self, uid: str, hashed: bytes) -> None:
+        """Keep an object's password, as `hashed` gives it."""
+        await self._sealed.put(uid, PASSWORD, hashed)
 
     async def good(self, uid: str, password: str) -> bytes | None:
         """What is kept of the object's password, if this is it; ``uid`` "" is nobody, and takes as long."""

@@ -104,7 +104,7 @@ class Factory:
         """Return when a part answers. Raises DriverError with its last words where it does not."""
         log = self.paths.logs / f"{part}.log"
         deadline = self.clock.monotonic() + READY_SECONDS
-        while not await _answers(transport):
+        while not await _is_ready(transport):
             if self.supervisor.failures(part) >= _DEATHS_MAX:
                 raise DriverError("PartDied", f"{what} does not stay up{self._full() or last_words(log)}")
             if self.clock.monotonic() > deadline:
@@ -206,7 +206,7 @@ def program() -> str:
     return "bessemer" if shutil.which("bessemer") or not ours.exists() else shlex.quote(str(ours))
 
 
-async def _answers(transport: Transport) -> bool:
+async def _is_ready(transport: Transport) -> bool:
     from bessemer.client import Ask
 
     try:

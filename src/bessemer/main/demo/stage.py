@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -42,11 +43,12 @@ class Stage:
         body: Body = orjson.loads((await self.client.get(key)).body)
         return body
 
-    async def bodies(self, scope: Scope) -> AsyncIterator[tuple[Change, Body]]:
-        """Every object of a scope and each change of it."""
-        async for change in self.client.watch(scope):
-            if isinstance(change, Change) and change.type != "DELETED":
-                yield change, orjson.loads(change.body)
+    async def bodies(self, scope: Scope) -> AsyncGenerator[tuple[Change, Body], None]:
+        """Every object of a scope and each change of it. Whoever stops reading closes it (``aclosing``)."""
+        async with aclosing(self.client.watch(scope)) as changes:
+            async for change in changes:
+                if isinstance(change, Change) and change.type != "DELETED":
+                    yield change, orjson.loads(change.body)
 
     async def until(self, key: Key, good: Callable[[Body], bool], *, step: Step, seconds: float) -> Body:
         """Follow an object until it is good. Raises DriverError with its last condition when time is up."""
@@ -59,13 +61,14 @@ class Stage:
 
     async def _follow(self, key: Key, good: Callable[[Body], bool], *, step: Step, seen: list[Body]) -> Body:
         scope = Scope(kind=key.kind, namespace=key.namespace or None, name=key.name)
-        async for _, body in self.bodies(scope):
-            seen[:] = [body]
-            step.update(body.get("status", {}).get("progressPercent", 50), describe(body))
-            if good(body):
-                return body
-            if body.get("status", {}).get("phase") == "Failed" or _reason(body) == "DiskFull" or _is_stuck(body):
-                raise failed(f"{key}: {describe(body)}")
+        async with aclosing(self.bodies(scope)) as bodies:
+            async for _, body in bodies:
+                seen[:] = [body]
+                step.update(body.get("status", {}).get("progressPercent", 50), describe(body))
+                if good(body):
+                    return body
+                if body.get("status", {}).get("phase") == "Failed" or _reason(body) == "DiskFull" or _is_stuck(body):
+                    raise failed(f"{key}: {describe(body)}")
         raise failed(f"{key} cannot be followed")
 
     async def clear(self, key: Key) -> None:
