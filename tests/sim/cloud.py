@@ -1,7 +1,8 @@
-"""A whole cloud in one process over simulated time: the real store, loop, kinds and agents; only drivers are fake.
+"""A whole cloud in one process over simulated time: the real store, loop, kinds, agents and spool of a gateway; only
+drivers are fake.
 
 What a crash of the control plane leaves is the store's file; what a crash of an agent leaves is its directory and its
-host's world. Everything else of them is lost, and built anew.
+host's world, of the gateway its spool. Everything else of them is lost, and built anew.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from bessemer.store.compaction import History
 from tests.kinds.world import body
 from tests.sim.clock import Inline, SimClock, Traffic
 from tests.sim.control import Controller
+from tests.sim.gateway import Gateway
 from tests.sim.wire import Wire
 
 USER = Writer("user", "root")
@@ -108,6 +110,7 @@ class Cloud:
         self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)
         self.directory = Path(self._folder.name)
         self.machines = {f"fake-{n:03d}": Machine(f"fake-{n:03d}", fake_drivers(n, self.clock)) for n in range(hosts)}
+        self.gateway = Gateway(self.directory / "spool", self.wire, clock=self.clock)
         self.restarts = 0
         self.controllers: list[Controller] = []
         self._controllers = controllers
@@ -132,6 +135,7 @@ class Cloud:
         asyncio.get_running_loop().set_default_executor(Inline(1))
         self.boot()
         await self._furnish()
+        self.gateway.start()
         await self.clock.pass_time(60)
         return self
 
@@ -140,6 +144,7 @@ class Cloud:
     ) -> None:
         for name in self.machines:
             await self.kill_agent(name)
+        await self.gateway.die()
         await self.crash()
         self._folder.cleanup()
 
@@ -189,7 +194,7 @@ class Cloud:
             ),
             connect=self.wire.connect,
             drivers=machine.drivers,
-            sides=self._sides,  # type: ignore[arg-type]
+            sides=self._sides,
             clock=self.clock,
             metrics=self._metrics,
         )
@@ -203,7 +208,8 @@ class Cloud:
 
     def check_tasks(self) -> None:
         """Raise what a part raised: each lives for ever, or is ended by us."""
-        for task in [*self._control, *(m.task for m in self.machines.values() if m.task is not None)]:
+        agents = (machine.task for machine in self.machines.values() if machine.task is not None)
+        for task in [*self._control, *self.gateway.tasks(), *agents]:
             if task.done():
                 task.result()
                 raise AssertionError("a part has ended by itself")

@@ -25,7 +25,7 @@ Happening = Callable[["Day"], Awaitable[None]]
 
 @dataclass
 class Day:
-    """One day of one cloud."""
+    """One day of one cloud. Each thing happens once, in any order, and then as often as its weight says."""
 
     cloud: Cloud
     random: random.Random
@@ -48,9 +48,10 @@ class Day:
         end = clock.monotonic() + self.seconds
         rate = self.happenings / self.seconds
         names, weights = list(self.weights), [weight for _, weight in self.weights.values()]
+        first = self.random.sample(names, len(names))
         while clock.monotonic() < end:
             await self._until(clock.monotonic() + self.random.expovariate(rate))
-            name = self.random.choices(names, weights)[0]
+            name = first.pop() if first else self.random.choices(names, weights)[0]
             self.seen[name] += 1
             await self.weights[name][0](self)
             await self.check()
@@ -79,6 +80,8 @@ class Day:
         await self._until(cloud.clock.monotonic() + 3600)
         for name in list(self.down):
             await bring_back(self, name)
+        if not cloud.gateway.up:
+            cloud.gateway.start()
         for controller in cloud.controllers:
             controller.relieve()
         for kind in ("Instance", "Endpoint"):
@@ -89,7 +92,8 @@ class Day:
             await self.check()
             if not any([await cloud.bodies(kind) for kind in ("Instance", "Endpoint", "Claim")]):
                 break
-        await self.invariants.nothing_left(self.sent)
+        assert cloud.gateway.waiting == 0, "all of the spool is settled"
+        await self.invariants.nothing_left([*cloud.gateway.metered, *(r for batch in self.sent for r in batch.records)])
 
 
 # --- who comes and goes -----------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ async def quota_changes(day: Day) -> None:
 
 
 async def usage_comes_twice(day: Day) -> None:
-    """The gateway's spool, sent again from somewhere before its end, as after a lost answer."""
+    """Another gateway's spool, sent again from somewhere before its end."""
     found = await day.cloud.bodies("Endpoint")
     if not found:
         return
@@ -150,10 +154,21 @@ async def usage_comes_twice(day: Day) -> None:
     first = sum(len(batch.records) for batch in day.sent) + 1
     count = day.random.randint(1, 5)
     records = [_record(day, chosen, first + n) for n in range(count)]
-    batch = UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=first, records=records)
+    batch = UsageBatch(gateway_uid="another", spool_uid="s", first_sequence=first, records=records)
     day.sent.append(batch)
     for again in day.sent[-2:] * 2:
         assert await day.cloud.store.ledger.settle(again) == first + count - 1 or again is not batch
+
+
+async def usage_is_metered(day: Day) -> None:
+    """Requests are answered; whoever meters them may not hear that they are settled, and sends them again."""
+    gateway, found = day.cloud.gateway, await day.cloud.bodies("Endpoint")
+    if not found or not gateway.up:
+        return
+    chosen = day.random.choice(found)
+    for _ in range(day.random.randint(1, 200)):
+        gateway.meter(_record(day, chosen, len(gateway.metered) + 1))
+    gateway.answers_lost = day.random.choice((0, 0, 1, 3))
 
 
 def _record(day: Day, endpoint: dict[str, object], sequence: int) -> UsageRecord:
@@ -246,6 +261,21 @@ async def bring_back(day: Day, name: str) -> None:
         await day.cloud.start_agent(name)
 
 
+async def gateway_restarts(day: Day) -> None:
+    """It dies with usage in its spool, now and then amid a record, and is back at once or after a while."""
+    gateway = day.cloud.gateway
+    if not gateway.up:
+        return
+    await usage_is_metered(day)
+    await gateway.die(torn=day.random.choice((b"", b"\x40", b"\x40\0\0\0torn and of no use")))
+
+    async def is_back(_day: Day) -> None:
+        if not gateway.up:
+            gateway.start()
+
+    day.later(day.random.choice((0.0, 20.0, 1800.0)), is_back)
+
+
 async def control_plane_restarts(day: Day) -> None:
     await day.cloud.restart(day.random.choice((0.0, 5.0, 120.0)))
     day.invariants.forget()
@@ -271,12 +301,14 @@ WEIGHTS: dict[str, tuple[Happening, float]] = {
     "instance is stopped or started": (instance_is_stopped_or_started, 8),
     "endpoint is scaled": (endpoint_is_scaled, 6),
     "quota changes": (quota_changes, 5),
-    "usage comes twice": (usage_comes_twice, 10),
+    "usage comes twice": (usage_comes_twice, 5),
+    "usage is metered": (usage_is_metered, 8),
     "guest dies": (guest_dies, 6),
     "engine dies": (engine_dies, 5),
     "agent restarts": (agent_restarts, 8),
     "host is cut off": (host_is_cut_off, 3),
     "host dies": (host_dies, 3),
+    "gateway restarts": (gateway_restarts, 4),
     "control plane restarts": (control_plane_restarts, 3),
     "clock jumps": (clock_jumps, 1),
 }

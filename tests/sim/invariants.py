@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from bessemer.core.ports import Scope
-from bessemer.core.values import UsageBatch
+from bessemer.core.values import UsageRecord
 from bessemer.kinds import KINDS
 from tests.kinds import rest
 from tests.kinds.world import check_intervals
@@ -125,7 +125,7 @@ class Invariants:
             assert {meter: bounds.get(meter) for meter in said} == said, found["metadata"]["name"]
         assert invariants.closed_hosts(cloud.path) == []
 
-    async def nothing_left(self, sent: Sequence[UsageBatch]) -> None:
+    async def nothing_left(self, metered: Sequence[UsageRecord]) -> None:
         """After everything was deleted: no claim, nothing held, nothing on any host, every interval closed once."""
         cloud = self._cloud
         left: dict[str, Any] = {kind: await cloud.bodies(kind) for kind in ("Instance", "Endpoint", "Claim")}
@@ -139,7 +139,7 @@ class Invariants:
         rows = list(await cloud.store.ledger.entries())
         check_intervals(rows, closed=True)
         settled = sum(row.output_tokens for row in rows if row.kind == "tokens")
-        assert settled == sum(record.output_tokens for batch in sent for record in batch.records)
+        assert settled == sum(record.output_tokens for record in metered)
         assert await cloud.store.audit.verify() is None
         await self._as_said()
         hosts = {body["metadata"]["name"]: body["status"]["phase"] for body in await cloud.bodies("Host")}

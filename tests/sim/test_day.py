@@ -1,4 +1,5 @@
-"""A simulated day in a minute: hundreds of hosts, everybody's comings and goings, and every part of it dying."""
+"""A simulated day in a minute: two hundred hosts, everybody's comings and goings, and every part of it dying: control
+plane, agents, hosts, guests, engines and the gateway with its spool."""
 
 from __future__ import annotations
 
@@ -55,8 +56,10 @@ async def test_a_morning_of_rivals() -> None:
 
 @pytest.mark.real  # not for want of a real part: half a minute is much for test-fast
 async def test_a_day() -> None:
-    day = await check_day(1, hosts=100, happenings=180)
+    day = await check_day(1, hosts=200, happenings=90)
     assert set(WEIGHTS) <= set(day.seen), "a day on which everything happened"
+    assert day.cloud.gateway.starts > 1, "the gateway died too"
+    assert day.cloud.gateway.metered, "and what it metered was billed"
 
 
 @pytest.mark.long
