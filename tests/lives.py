@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from bessemer.core.errors import BessemerError
 from bessemer.drivers.process.protocol import End
 from bessemer.drivers.qemu.fake import Fault
 from tests.kinds.points import EVERYTHING, Moment, PartName, Point, Points, Sort
@@ -41,7 +42,14 @@ class Noted(Points):
                 self.phases[sort, index, moment] = await self._look()
 
         async def noted() -> Any:
-            result = await call()
+            try:
+                result = await call()
+            except BessemerError:
+                # A refusal is an answer, too: there is a moment after it.
+                await note("after")
+                self._perhaps_stop((sort, index, "after"))
+                self._end(sort, part)
+                raise
             await note("after")
             return result
 

@@ -74,6 +74,12 @@ async def test_converges_after_a_stop_at_every_driver_call_and_every_commit(
     record_property("unreached", len(matrix.unreached["commit"]))
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_call_has_a_moment_after_it_also_one_that_is_refused(name: str) -> None:
+    life = await crash.live(name)
+    assert life.phases.keys() == set(crash.points(life))
+
+
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The matrix is worth its time only if it fails for a host side whose effects cannot be found again."""
     words = iter(range(1000))
