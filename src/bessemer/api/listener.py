@@ -107,7 +107,7 @@ def server_tls(pair: Pair, ca: bytes | None = None) -> ssl.SSLContext:
     for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    show(context, pair.certificate, pair.key)
+    show(context, (pair.certificate, pair.key))
     if ca is not None:
         context.load_verify_locations(cadata=ca.decode())
         context.verify_mode = ssl.CERT_OPTIONAL

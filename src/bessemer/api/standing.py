@@ -53,9 +53,7 @@ class Standing:
         while True:
             try:
                 if since is None:
-                    since = await self.present()
-                    for key in list(self._turns):
-                        self._tell(key)
+                    since = await self._anew()
                 async for event in self._objects.watch(Scope(kind=kind), since=since):
                     since = event.revision
                     self._hear(event)
@@ -64,6 +62,12 @@ class Standing:
             except BessemerError as error:
                 log.warning("standing watch failed", kind=kind, error=error.message, internal=error.internal)
                 await self._clock.sleep(RETRY_SECONDS)
+
+    async def _anew(self) -> int:
+        since = await self.present()
+        for key in list(self._turns):
+            self._tell(key)
+        return since
 
     def _hear(self, event: Change | Bookmark) -> None:
         if isinstance(event, Change) and event.type != "ADDED":

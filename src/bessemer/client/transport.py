@@ -183,7 +183,7 @@ def tls_context(ca: bytes | None, cert: tuple[bytes, bytes] | None) -> ssl.SSLCo
     context = ssl.create_default_context(cadata=ca.decode() if ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if cert is not None:
-        show(context, *cert)
+        show(context, cert)
     return context
 
 

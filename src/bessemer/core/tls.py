@@ -6,9 +6,9 @@ import os
 import ssl
 
 
-def show(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Let ``context`` show ``certificate``, PEM as is its ``key``. Raises ssl.SSLError where they are no pair."""
+def show(context: ssl.SSLContext, pair: tuple[bytes, bytes]) -> None:
+    """Let ``context`` show a certificate with its key, both PEM. Raises ssl.SSLError where they are no pair."""
     with os.fdopen(os.memfd_create("pair", os.MFD_CLOEXEC), "wb") as file:
-        file.write(certificate + b"\n" + key)
+        file.write(b"\n".join(pair))
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bessemer.cli.verbs import UpOptions
 from bessemer.core.errors import Conflict, DriverError, Invalid
@@ -24,6 +25,9 @@ from bessemer.drivers.process.protocol import Command
 from bessemer.main.parts import CONTROL, GRACE_SECONDS, command, environment
 from bessemer.main.process import listen_for_the_end, unless
 from bessemer.main.settings import Paths, Settings, load, save, state_directory, with_kept_ports, with_ports
+
+if TYPE_CHECKING:
+    from bessemer.main.steps import Steps
 
 ROOM_BYTES = 64 << 20
 LOCK, UP = "up.lock", "up"
@@ -90,21 +94,29 @@ async def _foreground(paths: Paths, settings: Settings) -> int:
         save(paths, settings)
         parts = HostParts()
         async with _first(paths, parts):
-            from rich.console import Console
-
-            from bessemer.main.factory import Factory
-            from bessemer.main.steps import Steps
-
-            factory = Factory(paths, settings, steps=Steps(Console()), parts=parts)
-            try:
-                if await unless(stop, factory.start()):
-                    factory.say_addresses()
-                    tell()
-                    await stop.wait()
-            finally:
-                await factory.stop()
-    factory.steps.say("Stopped. Guests and engines go on; `bessemer down` stops them, too.")
+            steps = await _supervised(paths, settings, parts=parts, stop=stop, tell=tell)
+    steps.say("Stopped. Guests and engines go on; `bessemer down` stops them, too.")
     return 0
+
+
+async def _supervised(
+    paths: Paths, settings: Settings, *, parts: HostParts, stop: asyncio.Event, tell: Callable[[], None]
+) -> Steps:
+    """Start the factory, and supervise it until ``stop``; ``tell`` is called once all is up."""
+    from rich.console import Console
+
+    from bessemer.main.factory import Factory
+    from bessemer.main.steps import Steps
+
+    factory = Factory(paths, settings, steps=Steps(Console()), parts=parts)
+    try:
+        if await unless(stop, factory.start()):
+            factory.say_addresses()
+            tell()
+            await stop.wait()
+    finally:
+        await factory.stop()
+    return factory.steps
 
 
 @asynccontextmanager
