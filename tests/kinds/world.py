@@ -32,6 +32,7 @@ from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
+from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop.loop import Loop
@@ -283,7 +284,8 @@ class World:
         loop: Loop[Any] = Loop(
             KINDS, ctx, objects=objects, leases=leases, events=events, writer=CONTROLLER, **self._common
         )
-        self._tasks["control"] = [asyncio.create_task(loop.run()), asyncio.create_task(fleet.run())]
+        heartbeats = Heartbeats(leases, self.clock, wake=loop.wake)
+        self._tasks["control"] = [asyncio.create_task(part.run()) for part in (loop, fleet, heartbeats)]
 
     def _agent(self, host: WorldHost) -> Loop[Any]:
         return Loop(

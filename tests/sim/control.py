@@ -16,6 +16,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.ports import CONTROLLER, Lease
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop import Granted, Loop
 from bessemer.store import Store
@@ -153,6 +154,7 @@ class Controller:
             holder=name,
             lease_seconds=LEASE_SECONDS,
         )
+        self._heartbeats = Heartbeats(ctx.leases, own, wake=self._loop.wake)
 
     def relieve(self) -> None:
         """Whatever held it up is over."""
@@ -161,4 +163,4 @@ class Controller:
 
     def start(self) -> Sequence[asyncio.Task[None]]:
         """Its tasks. To cancel them is its end."""
-        return [asyncio.create_task(work) for work in (self._fleet.run(), self._loop.run())]
+        return [asyncio.create_task(part.run()) for part in (self._fleet, self._loop, self._heartbeats)]

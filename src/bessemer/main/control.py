@@ -22,6 +22,7 @@ from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.real import DebianGuest
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
@@ -46,7 +47,9 @@ async def run_control(
             group.create_task(control.store.tend())
             group.create_task(control.fleet.run())
             if "controller" in parts:
-                group.create_task(control.loop().run())
+                loop = control.loop()
+                group.create_task(loop.run())
+                group.create_task(control.heartbeats(loop).run())
             if "api" in parts:
                 on = listen(settings.listen, settings.api_port)
                 tls = server_tls(identities.pair_of(paths, identities.SERVER), paths.ca_certificate.read_bytes())
@@ -107,6 +110,10 @@ class _Control:
             metrics=Metrics(self._registry),
             workers=self._settings.workers,
         )
+
+    def heartbeats(self, loop: Loop[Context]) -> Heartbeats:
+        """What tells the loop of hosts that fall silent."""
+        return Heartbeats(self.store.leases, self._clock, wake=loop.wake)
 
     def api(self) -> ApiContext:
         """What the api is given."""

@@ -21,6 +21,7 @@ from bessemer.core.resource import API_VERSION, Key, Kind
 from bessemer.core.values import Allocation, ClaimSpec, Inventory, WorkloadRef
 from bessemer.kinds.context import Context, Imported, Progress
 from bessemer.kinds.fleet import claim, flavor, host, image
+from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop import Loop
@@ -124,7 +125,8 @@ class Yard:
             workers=4,
             jitter=lambda: 1.0,
         )
-        self._tasks = [asyncio.create_task(self.loop.run()), asyncio.create_task(self.fleet.run())]
+        heartbeats = Heartbeats(self.store.leases, self.clock, wake=self.loop.wake)
+        self._tasks = [asyncio.create_task(part.run()) for part in (self.loop, self.fleet, heartbeats)]
 
     async def crash(self) -> None:
         """The process is gone; a new one finds what it left."""

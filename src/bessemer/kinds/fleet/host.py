@@ -50,7 +50,7 @@ DEADLINES: Mapping[str, float] = {
 _SILENT = "its agent is not heard of; what runs there is left alone"
 _SILENT_REMEDY = "Bring the host or its agent back. If it is surely off, set spec.fenced to give its claims away."
 _SILENT_LOOK_SECONDS = 2.0
-_PAST_LEASE_SECONDS = 0.5
+_HEARD_LOOK_SECONDS = 10.0
 
 HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Fencing", "Unreachable", "Fenced", "Deleting"]
 
@@ -146,7 +146,7 @@ async def reconcile(ctx: Context, host: Host) -> Outcome:
     status = await _declared(ctx, host, report=host.status.report, heard=left > 0)
     status = _observed(host, status, heard=left > 0, now=ctx.clock.now())
     if left > 0:
-        return _heard(host, status, again=left + _PAST_LEASE_SECONDS)
+        return _heard(host, status)
     if host.spec.fenced:
         return await _fenced(ctx, status, name=host.metadata.name)
     status = status.model_copy(update={"phase": "Unreachable", "message": _SILENT})
@@ -225,17 +225,18 @@ def _observed(host: Host, status: HostStatus, *, heard: bool, now: float) -> Hos
     return status.model_copy(update={"conditions": conditions, "taints": list(host.taint_keys), "fenced": fenced})
 
 
-def _heard(host: Host, status: HostStatus, *, again: float) -> Outcome:
+def _heard(host: Host, status: HostStatus) -> Outcome:
+    """That its lease runs out is told by `heartbeats`."""
     if host.spec.fenced:
         message = "it is to be fenced, but its agent is still heard: nothing is given away"
         status = status.model_copy(update={"phase": "Fencing", "message": message})
         remedy = "Power the host off, or take spec.fenced back."
-        return Wait(reason="StillHeard", message=message, status=status, again=min(again, 10.0), remedy=remedy)
+        return Wait(reason="StillHeard", message=message, status=status, again=_HEARD_LOOK_SECONDS, remedy=remedy)
     if host.spec.unschedulable:
         status = status.model_copy(update={"phase": "Cordoned", "message": "nothing new lands here"})
-        return Done(status=status, reason="Cordoned", message="nothing new lands here", again=again)
+        return Done(status=status, reason="Cordoned", message="nothing new lands here")
     status = status.model_copy(update={"phase": "Ready", "message": ""})
-    return Done(status=status, again=again)
+    return Done(status=status)
 
 
 # --- shown ------------------------------------------------------------------------------------------------------

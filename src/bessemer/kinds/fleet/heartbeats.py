@@ -1,0 +1,54 @@
+"""`Heartbeats`: wakes a Host when its agent falls silent, and when it is heard again.
+
+A heartbeat changes no object, so no feed tells of one that did not come. One look at all leases every few seconds
+stands for a timer of each host: what it costs hardly grows with the fleet. It decides nothing: it wakes a name, and
+Host judges by the lease itself, as it does at each resync. main starts one beside each loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import BessemerError
+from bessemer.core.ports import Leases
+from bessemer.core.resource import Key
+
+PREFIX = "host/"
+LOOK_SECONDS = 5.0
+PAST_LEASE_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeats:
+    """Looks at the leases of all hosts. ``wake`` is the loop's."""
+
+    def __init__(self, leases: Leases, clock: Clock, *, wake: Callable[[Key], None]) -> None:
+        self._leases = leases
+        self._clock = clock
+        self._wake = wake
+        self._silent: frozenset[str] = frozenset()
+
+    async def run(self) -> None:
+        """Look, for ever; what the store refuses is asked again."""
+        while True:
+            pause = LOOK_SECONDS
+            try:
+                pause = await self._look()
+            except BessemerError as error:
+                log.warning("leases cannot be read", error=str(error), internal=error.internal)
+            await self._clock.sleep(pause)
+
+    async def _look(self) -> float:
+        """Wake who changed; the seconds until the next look."""
+        held, now = await self._leases.held(PREFIX), self._clock.now()
+        left = {lease.name.removeprefix(PREFIX): lease.expires_at - now for lease in held}
+        silent = frozenset(name for name, seconds in left.items() if seconds <= 0)
+        for name in sorted(silent ^ self._silent):
+            self._wake(Key("Host", "", name))
+        self._silent = silent
+        first = min((seconds for seconds in left.values() if seconds > 0), default=LOOK_SECONDS)
+        return min(LOOK_SECONDS, first + PAST_LEASE_SECONDS)
