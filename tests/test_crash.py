@@ -80,6 +80,15 @@ async def test_every_call_has_a_moment_after_it_also_one_that_is_refused(name: s
     assert life.phases.keys() == set(crash.points(life))
 
 
+async def test_a_place_that_was_taken_anew_just_before_a_crash_is_kept() -> None:
+    """The instance still says Failed, which was said of the claim before: the new one is not let go for it."""
+    matrix = crash.Matrix("Instance-in-trouble", await crash.shortest("Instance-in-trouble"))
+    takes = [index for index, name in enumerate(matrix.first.commits) if name.startswith("capacity.take")]
+    for moment in ("before", "after"):
+        await crash.check(matrix, ("commit", takes[1], moment), "everything")
+    assert (matrix.wrong, matrix.tried) == ([], 2)
+
+
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The matrix is worth its time only if it fails for a host side whose effects cannot be found again."""
     words = iter(range(1000))

@@ -72,8 +72,9 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0, remedy=_HELD)
     host = await workload.host_view(ctx, claim.spec.host)
     lost = host.fenced or claim.deleting or claim.status.phase == "Gone"
-    if lost or instance.status.phase == "Failed":
-        # The place is lost; the disk with it. What follows once the claim is released is a new place, or none.
+    if lost or claim.status.phase == instance.status.phase == "Failed":
+        # The place is lost; the disk with it. What follows once the claim is released is a new place, or none. A claim
+        # that is not Failed itself was taken anew, just before a crash: it stays.
         waits = await workload.let_go(ctx, claim, host=host)
         if given_up:
             return _given_up(instance, again=1.0)
