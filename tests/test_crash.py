@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
+from bessemer.drivers.qemu.fake import Fault
 from bessemer.gateway import Follower, Tables
 from bessemer.kinds.compute.instance import host
 from bessemer.kinds.compute.instance.spec import InstancePhase
@@ -82,11 +83,22 @@ async def test_every_call_has_a_moment_after_it_also_one_that_is_refused(name: s
 
 async def test_a_place_that_was_taken_anew_just_before_a_crash_is_kept() -> None:
     """The instance still says Failed, which was said of the claim before: the new one is not let go for it."""
-    matrix = crash.Matrix("Instance-in-trouble", await crash.shortest("Instance-in-trouble"))
-    takes = [index for index, name in enumerate(matrix.first.commits) if name.startswith("capacity.take")]
-    for moment in ("before", "after"):
-        await crash.check(matrix, ("commit", takes[1], moment), "everything")
-    assert (matrix.wrong, matrix.tried) == ([], 2)
+    async with Stage("Instance", "vm") as world:
+        qemu = world.hosts["h1"].qemu
+        qemu.faults["*"] = Fault.WRONG_CPUS
+        await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
+
+        async def given_up() -> bool:
+            return await world.phases() == {"Failed"}
+
+        await world.until(given_up)
+        qemu.faults.clear()
+        world.points.arm(("commit", 0, "after"))
+        await world.patch("Instance", "vm", restartPolicy="Never")
+        await world.until_ready("Instance", "vm")
+        assert world.points.names["commit"][0].startswith("capacity.take")
+        assert (world.crashes, qemu.starts) == (1, host.BOOTS + 1)
+        assert len(crash.intervals(await world.store.ledger.entries())) == 2, "that which failed, and one more"
 
 
 async def test_a_kind_that_forgets_what_it_did_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
