@@ -62,6 +62,7 @@ class HostBench:
         self.engine = FakeEngine(self.clock)
         self.content = BenchContent()
         self.virtualization = "tcg"
+        self.began = 0.0
         self.side = side
         self.claim = Claim(
             metadata=Metadata(name=f"{kind.lower()}-x-0", namespace="acme--research", uid=uid, generation=1),
@@ -91,6 +92,7 @@ class HostBench:
             drivers=drivers,
             virtualization=self.virtualization,
             threads=4,
+            began=self.began,
         )
 
     async def step(self) -> Outcome:

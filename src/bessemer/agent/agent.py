@@ -192,6 +192,7 @@ class Agent:
             drivers=drivers,
             virtualization=found.virtualization,
             threads=found.threads,
+            began=self._clock.now(),
             advertise=advertise,
         )
 

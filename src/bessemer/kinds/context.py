@@ -132,8 +132,8 @@ def unix_address(_claim_uid: str, door: str) -> str:
 class HostContext:
     """An agent's side. ``virtualization`` is "kvm" or "tcg", as inspected.
 
-    ``advertise(claim uid, path of the engine's unix socket)`` is where the gateway reaches a replica: the path itself,
-    or a TLS door that the agent keeps before it.
+    ``began`` is when this agent did, in epoch seconds. ``advertise(claim uid, path of the engine's unix socket)`` is
+    where the gateway reaches a replica: the path itself, or a TLS door that the agent keeps before it.
     """
 
     secrets: Secrets
@@ -142,6 +142,7 @@ class HostContext:
     drivers: HostDrivers
     virtualization: str
     threads: int
+    began: float = 0.0
     advertise: Callable[[str, str], str] = unix_address
 
 

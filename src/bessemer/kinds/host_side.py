@@ -99,6 +99,11 @@ class Pass(Generic[Intent]):
         since = self.claim.status.started_at
         return self.ctx.clock.now() - epoch(since) if since else 0.0
 
+    def inherited(self) -> bool:
+        """Whether the process was started before this agent was: it may have ended with its machine, or by `down`."""
+        since = self.claim.status.started_at
+        return since is not None and epoch(since) < self.ctx.began
+
     def running(self, **changes: Any) -> Done:
         """It is found good, or was and still lives; after a while its past is forgiven."""
         status = self.status("Running", **changes)

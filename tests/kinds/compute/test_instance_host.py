@@ -275,6 +275,16 @@ async def test_a_guest_that_comes_up_at_last_has_all_its_tries_again_once_it_has
     assert "tries" not in bench.status.detail
 
 
+async def test_what_ended_with_its_machine_is_no_try_of_its_own(bench: HostBench) -> None:
+    for _ in range(2 * BOOTS):
+        await bench.until_phase("Running")
+        bench.qemu.kill_process("c-1")
+        bench.began = bench.clock.now() + 1.0  # `down`, or power that failed, and an agent that starts anew
+        await bench.until_phase("Lost")
+    await bench.until_phase("Running")
+    assert "tries" not in bench.status.detail
+
+
 async def test_never_restart_means_one_boot(bench: HostBench) -> None:
     bench.amend(restartPolicy="Never")
     bench.qemu.faults["*"] = Fault.SILENT

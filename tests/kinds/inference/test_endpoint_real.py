@@ -83,7 +83,7 @@ async def test_the_life_of_a_real_replica(bench: EngineBench) -> None:
 
 async def test_an_engine_without_the_memory_it_needs_says_what_was_asked_and_had(bench: EngineBench) -> None:
     bench.amend(memoryBytes=60 * MIB)
-    await bench.until_reason("OutOfMemory", seconds=60)
+    await bench.until_reason("OutOfMemory", seconds=180)
     assert "60 MiB" in bench.status.message
     bench.amend(memoryBytes=600 * MIB)
     await bench.until_phase("Running")

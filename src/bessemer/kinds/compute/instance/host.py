@@ -9,7 +9,8 @@ So nothing may run, or be held, by not reporting well, or by not lasting. A gues
 reports anything else than was asked, ends before it reported, or reports well and ends before `CALM_SECONDS` are over,
 is booted anew as its restart policy says, at most `BOOTS` times in a row. Then it is given up: Failed, and the control
 side takes the place back; or, where this disk has seen a good guest (`booted`) and may hold somebody's data, Stopped,
-which keeps disk and place and is billed as stopped. A guest that was good for longer has all its boots again.
+which keeps disk and place and is billed as stopped. A guest that was good for longer has all its boots again; one that
+an earlier agent started may have ended with its machine, which is no try of its own.
 
 The rule for memory: the micro-guest reports what the firmware gave its kernel, which may be less than was asked by at
 most `MEMORY_SLACK_BYTES` and never more. The nonce is derived from the claim's uid, which no other tenant knows: a
@@ -265,7 +266,7 @@ async def _ended(this: _Pass, why: Verdict) -> Outcome:
     await this.ctx.drivers.qemu.kill(this.claim.uid)
     status, policy = this.claim.status, this.intent.restart_policy
     calm = status.phase == "Running" and this.age() > CALM_SECONDS
-    tries = 0 if calm else int(status.detail.get("tries", 0)) + 1
+    tries = 0 if calm else int(status.detail.get("tries", 0)) + (0 if this.inherited() else 1)
     gone: dict[str, Any] = {"pid": None, "started_at": None}
     booted, guest = _booted(status) or None, why.report.dump() if why.report else None
     detail = {"process": None, "guest": guest, "tries": tries or None, "booted": booted}
