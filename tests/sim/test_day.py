@@ -54,7 +54,7 @@ async def test_a_morning_of_rivals() -> None:
     await check_day(11, hosts=20, happenings=40, seconds=14_400.0, controllers=2)
 
 
-@pytest.mark.real  # not for want of a real part: half a minute is much for test-fast
+@pytest.mark.real  # not for want of a real part: a minute is much for test-fast
 async def test_a_day() -> None:
     day = await check_day(1, hosts=200, happenings=90)
     assert set(WEIGHTS) <= set(day.seen), "a day on which everything happened"
