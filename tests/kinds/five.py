@@ -141,7 +141,14 @@ async def check_lives_through(live: Live, *, chosen: Choice = every_one) -> None
     ]
     assert points, "a life of which nothing was stopped proves nothing"
     unreached = [point for point in points if not await _crashed(live, point)]
-    assert len(unreached) <= len(points) * 0.05, f"never reached: {unreached}"
+    missed = [point for point in unreached if not _at_the_end(point, calls)]
+    assert len(missed) <= len(points) * 0.05, f"never reached: {missed}"
+
+
+def _at_the_end(point: Point, calls: Mapping[str, Sequence[str]]) -> bool:
+    """Whether it is one of the last commits: a life may do with one or two less than the one that was counted."""
+    sort, index, _ = point
+    return sort == "commit" and index >= len(calls[sort]) - 2
 
 
 async def _crashed(live: Live, point: Point) -> bool:
