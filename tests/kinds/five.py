@@ -145,7 +145,7 @@ async def check_lives_through(live: Live, *, chosen: Choice = every_one) -> None
     assert len(missed) <= len(points) * 0.05, f"never reached: {missed}"
 
 
-def _at_the_end(point: Point, calls: Mapping[str, Sequence[str]]) -> bool:
+def _at_the_end(point: Point, calls: Mapping[Sort, Sequence[str]]) -> bool:
     """Whether it is one of the last commits: a life may do with one or two less than the one that was counted."""
     sort, index, _ = point
     return sort == "commit" and index >= len(calls[sort]) - 2
