@@ -103,6 +103,9 @@ class RealHost:
         running = await self.engine.find(uid)
         assert running is not None
         os.kill(running.pid, 9)
+        async with asyncio.timeout(5):  # a process that is killed may be there for a moment longer
+            while await self.engine.find(uid) is not None:
+                await asyncio.sleep(0.02)
 
     async def starve(self, uid: str) -> None:
         await self.engine.start(self.spec(uid, memory_bytes=60 << 20))
