@@ -37,11 +37,22 @@ def spawn(
         *((os.POSIX_SPAWN_DUP2, number, number) for number in keep),
     ]
     # Signals that our parts ignore or block are not for them to hand on.
-    return os.posix_spawnp(
+    pid = os.posix_spawnp(
         argv[0], list(argv), dict(env), file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTS
     )
+    _await_name(pid)
+    return pid
 
 
+def _await_name(pid: int) -> None:
+    """The kernel lets us go on a moment before the child's command line can be read, by which everybody finds it."""
+    for _ in range(_NAME_LOOKS):
+        if any(procfs.arguments(pid)):
+            return
+        time.sleep(_NAME_LOOK_SECONDS)
+
+
+_NAME_LOOKS, _NAME_LOOK_SECONDS = 20, 0.000_5
 _DEFAULTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 
