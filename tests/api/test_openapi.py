@@ -191,6 +191,7 @@ async def test_what_the_description_forbids(
 async def test_what_is_described_at_length(
     w: World, tenant: str, described: Described, mode: GenerationMode, method: str, path: str, data: st.DataObject
 ) -> None:
+    """Each described operation, asked with what its description allows and forbids: no 5xx, a Status, within bounds."""
     await check_everybody(w, described[method, path], data, mode=mode, tenant=tenant)
 
 
@@ -244,4 +245,5 @@ async def test_what_is_not_described(w: World, tenant: str, rule: Rule, data: st
 @examples(300)
 @given(data=st.data())
 async def test_what_is_not_described_at_length(w: World, tenant: str, rule: Rule, data: st.DataObject) -> None:
+    """Each other route, asked with random JSON by every role: no 5xx, a Status, bounded memory."""
     await check_anybody(w, rule, data, tenant=tenant)
