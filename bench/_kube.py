@@ -194,7 +194,7 @@ async def _serve_kind(server: Server) -> None:
     async with asyncio.timeout(READY_SECONDS):
         while True:
             _, body = await _ask(server, request("GET", f"{CRD_PATH}/flavors.bessemer.dev"))
-            conditions = orjson.loads(body).get("status", {}).get("conditions", ())
+            conditions = orjson.loads(body).get("status", {}).get("conditions") or ()
             if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                 # Its handler follows the condition by a moment.
                 status, _ = await _ask(server, request("GET", "/apis/bessemer.dev/v1alpha1/flavors"))
