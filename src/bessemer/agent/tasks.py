@@ -6,16 +6,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from bessemer.core.tasks import until_first
+
 
 async def first_of(*works: Coroutine[Any, Any, object]) -> None:
     """Return when the first of them has, or raise what it raised; the others are cancelled and awaited."""
     tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    done = await until_first(tasks)
     next(task for task in tasks if task in done).result()
 
 

@@ -9,7 +9,6 @@ worth nothing here.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Scope, Sealed, Writer
 from bessemer.core.resource import API_VERSION, Key, OwnerReference
-from bessemer.core.tokens import PASSWORD_LENGTH_MAX, judged_password
+from bessemer.core.tokens import PASSWORD_LENGTH_MAX, judged_password, token_digest
 from bessemer.kinds.tenancy.session import session_labels
 
 AGENT_PREFIX = "system:agent:"
@@ -66,7 +65,7 @@ class LocalAuthenticator:
             raise Unauthenticated("the token is not one of ours")
         body = await self._read(Key("Session", "", name))
         spec = body["spec"] if body else {"digest": "", "expiresAt": rfc3339(0)}
-        good = hmac.compare_digest(hashlib.sha256(secret.encode()).hexdigest(), spec["digest"])
+        good = hmac.compare_digest(token_digest(secret), spec["digest"])
         if body is None or not good or epoch(spec["expiresAt"]) <= self._clock.now():
             raise Unauthenticated("the session has ended: sign in again")
         return body
@@ -212,7 +211,7 @@ class Sessions:
                 "user": user.name,
                 "userUid": uid,
                 "purpose": purpose,
-                "digest": hashlib.sha256(secret.encode()).hexdigest(),
+                "digest": token_digest(secret),
                 "expiresAt": expires,
             },
         }

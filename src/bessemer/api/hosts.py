@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncIterator
@@ -33,8 +32,9 @@ from bessemer.core.errors import Conflict, Forbidden, Invalid, Malformed, NotFou
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
-from bessemer.core.tokens import replica_secret
+from bessemer.core.tokens import replica_secret, token_digest
 from bessemer.core.values import door_name
+from bessemer.kinds.fleet.heartbeats import lease_of
 
 TOKEN = "join"
 JOIN, RENEW = "join", "renew"
@@ -57,7 +57,7 @@ async def token(call: Call) -> Response:
     host = await load(call, call.about)
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     expires = call.state.context.clock.now() + call.state.context.terms.join_token
-    sealed = orjson.dumps({"digest": _digest(secret), "expires": expires})
+    sealed = orjson.dumps({"digest": token_digest(secret), "expires": expires})
     await call.note(host)
     await call.state.ports.sealed.put(host.uid, TOKEN, sealed)
     shown = {"token": secret, "expiresAt": rfc3339(expires)}
@@ -171,9 +171,8 @@ async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:
 async def _hold(call: Call, host: str, *, seconds: float = 0.0) -> None:
     """Renew the host's lease. Its holder is the host, so that any replica may renew it; the note says who relays."""
     note = call.state.context.replica if call.state.relay.holds(host) else ""
-    lease = f"host/{host}"
     seconds = seconds or call.state.context.terms.lease
-    if await call.state.ports.leases.acquire(lease, host, seconds, note=note) is None:
+    if await call.state.ports.leases.acquire(lease_of(host), host, seconds, note=note) is None:
         raise Unavailable("the host's lease is held by somebody else")
 
 
@@ -186,7 +185,7 @@ def _socket(call: Call) -> WebSocket:
 async def _require_token(call: Call, uid: str, *, given: str) -> None:
     sealed = await call.state.ports.sealed.get(uid, TOKEN)
     kept = orjson.loads(sealed) if sealed else {}
-    good = hmac.compare_digest(_digest(given), kept.get("digest", ""))
+    good = hmac.compare_digest(token_digest(given), kept.get("digest", ""))
     if not good or kept["expires"] <= call.state.context.clock.now():
         raise Unauthenticated(_BAD_TOKEN)
 
@@ -218,10 +217,6 @@ async def _register(call: Call, body: dict[str, Any], *, key: EllipticCurvePubli
         except Conflict:  # the control side writes the same status
             body = orjson.loads((await load(call, call.about)).body)
     raise Conflict("another agent has joined as this host")
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _text(said: dict[str, Any], field: str) -> str:

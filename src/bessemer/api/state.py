@@ -24,6 +24,7 @@ from bessemer.api.shown import Resources
 from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
+from bessemer.core.tasks import first_error, until_first
 
 
 @dataclass(kw_only=True)
@@ -177,15 +178,9 @@ class Call:
 async def first_of(*works: Coroutine[Any, Any, Any]) -> None:
     """Do them all until one has ended, and cancel the others. Raises what they raise."""
     tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    await until_first(tasks)
+    if error := first_error(tasks):
+        raise error
 
 
 def answer(value: Any, code: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:

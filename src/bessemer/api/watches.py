@@ -25,6 +25,7 @@ from bessemer.api.state import Call
 from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Bookmark
 from bessemer.core.resource import Change
+from bessemer.core.tasks import first_error, until_first
 
 if TYPE_CHECKING:
     from bessemer.api.lists import Selection
@@ -38,7 +39,7 @@ def watch(call: Call, selection: Selection, *, options: ListOptions, wants: Want
 
 
 class _Watch(Response):
-    """Sends by itself: three things may end it, and Starlette's streaming answer knows only one of them."""
+    """Sends by itself: several things may end it, and Starlette's streaming answer knows only one of them."""
 
     def __init__(self, call: Call, selection: Selection, *, options: ListOptions, wants: Wanted) -> None:
         super().__init__()
@@ -58,15 +59,11 @@ class _Watch(Response):
         works = (self._produce(send), self._bookmark(send), _gone(receive), closing.wait())
         tasks = [lapsed, *(asyncio.ensure_future(work) for work in works)]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=float(self._options.seconds) or None)
+            await until_first(tasks, seconds=float(self._options.seconds) or None)
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
             metrics.watches.labels(kind).dec()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        if error := first_error(tasks):
+            raise error
         with suppress(OSError):
             if not lapsed.cancelled():
                 # After the last event: a client that went on from one behind it would keep what it may not see any

@@ -26,6 +26,7 @@ from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key
+from bessemer.core.tasks import until_first
 from bessemer.kinds.tenancy.project import tenant_of
 
 FIRST_SECONDS = 1.0
@@ -84,13 +85,7 @@ async def _converse(call: Call, socket: WebSocket, *, stream: Stream) -> None:
         call.state.closing.wait(),
         call.lapsed(lambda who: access.has_role(who, project, role="member")),
     )
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_first([asyncio.ensure_future(work) for work in works])
 
 
 async def content(call: Call) -> Response:

@@ -16,7 +16,8 @@ def replica_secret(gateway_key: bytes, claim_uid: str) -> str:
 
 
 def token_digest(token: str) -> str:
-    """What an ApiKey keeps of its token: SHA-256, hexadecimal. Any text may be asked after."""
+    """What is kept of a token that is a random secret (an ApiKey's, a session's, a join's): SHA-256, hexadecimal. Any
+    text may be asked after."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from bessemer.core.errors import BessemerError, NotFound, Unauthenticated, Unavailable
 from bessemer.core.resource import Key
+from bessemer.core.tasks import first_error, until_first
 from bessemer.portal.desk import Desk
 from bessemer.portal.live import Draw, Tab
 
@@ -45,15 +46,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         tasks = [asyncio.create_task(self._pass_on(send)), asyncio.create_task(_gone(receive))]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, OSError):
-                raise result
+        await until_first(tasks)
+        if error := first_error(tasks, but=OSError):
+            raise error
 
     async def _pass_on(self, send: Send) -> None:
         async with aclosing(self._source) as source:  # type: ignore[type-var]

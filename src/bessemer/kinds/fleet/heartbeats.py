@@ -23,6 +23,11 @@ PAST_LEASE_SECONDS = 0.5
 log = structlog.get_logger(__name__)
 
 
+def lease_of(host: str) -> str:
+    """The name of the lease that a host's heartbeat renews."""
+    return f"{PREFIX}{host}"
+
+
 class Heartbeats:
     """Looks at the leases of all hosts. ``wake`` is the loop's."""
 

@@ -36,6 +36,7 @@ from bessemer.core.units import show_bytes
 from bessemer.core.values import Inventory, Taint
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Label, at, duplicates, label_problems, ready, taint_problems
+from bessemer.kinds.fleet.heartbeats import lease_of
 
 FAKE_TAINT = "bessemer.dev/fake"
 REACHABLE = "Reachable"
@@ -120,8 +121,9 @@ def validate(new: Host, old: Host | None) -> Sequence[Cause]:
 
 async def lease_left(ctx: Context, name: str) -> float:
     """Seconds for which the host's heartbeat still holds; not above 0 when it ran out or never was."""
-    held: Sequence[Lease] = await ctx.leases.held(f"host/{name}")
-    mine = next((lease for lease in held if lease.name == f"host/{name}"), None)
+    lease = lease_of(name)
+    held: Sequence[Lease] = await ctx.leases.held(lease)
+    mine = next((one for one in held if one.name == lease), None)
     return mine.expires_at - ctx.clock.now() if mine is not None else 0.0
 
 
