@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 import uvloop
 
+from _page import markdown
 from bessemer.client import Ask, Client, connect
 from bessemer.core.errors import BessemerError
 from bessemer.main import identities
@@ -114,12 +115,7 @@ def table(figures: Iterable[Figure]) -> str:
         goal = f"{row.goal} {'✓' if row.met else '✗'}" if row.goal else ""
         there = f"{row.peer_value:,g}" if isinstance(row.peer_value, float | int) else row.peer_value
         rows.append((row.metric, f"{shown(row.value)} {row.unit}", goal, f"{there} ({row.peer})" if row.peer else ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return markdown(rows)
 
 
 def shown(value: float) -> str:

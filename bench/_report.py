@@ -11,16 +11,14 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from _common import Figure, environment, table
+from _page import machine
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -54,26 +52,12 @@ def _run(name: str, *more: str, quick: bool) -> dict[str, Any]:
     said = subprocess.run(argv, env=environment(), stdout=subprocess.PIPE, check=True).stdout
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": _machine(),
+        "machine": machine(),
         "quick": quick,
         "load_before": round(load_before, 1),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "figures": json.loads(said),
     }
-
-
-def _machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    memory = psutil.virtual_memory().total / (1 << 30)
-    versions = f"Python {platform.python_version()}, Linux {platform.release().split('-')[0]}"
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {versions}"
 
 
 def _page(kept: dict[str, Any]) -> str:

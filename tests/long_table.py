@@ -8,15 +8,14 @@ a run of the whole tier in which everything passed is kept in docs/long-tests.md
 from __future__ import annotations
 
 import os
-import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
 import pytest
+from bench._page import machine, markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "long-tests.md"
 WRITE = "BESSEMER_LONG_TABLE"
@@ -99,7 +98,7 @@ class LongTable:
     def table(self) -> str:
         """All rows as a Markdown table."""
         head = ("test", "shows", "rounds", "counted", "seconds", "longest")
-        return "\n".join(_lines([head, *(row.cells(test) for test, row in self.rows.items())]))
+        return markdown([head, *(row.cells(test) for test, row in self.rows.items())])
 
 
 def is_whole(config: pytest.Config) -> bool:
@@ -108,22 +107,5 @@ def is_whole(config: pytest.Config) -> bool:
     return whole and not any(config.getoption(name, None) for name in ("keyword", "deselect", "ignore", "lf"))
 
 
-def machine() -> str:
-    """What figures depend on, and no name of a machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.processor())
-    memory = psutil.virtual_memory().total / (1 << 30)
-    versions = f"Python {platform.python_version()}, Linux {platform.release().split('-')[0]}"
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {versions}"
-
-
 def _function(nodeid: str) -> str:
     return nodeid.partition("[")[0]
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for number, row in enumerate(rows):
-        yield "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        if number == 0:
-            yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"

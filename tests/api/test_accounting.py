@@ -7,7 +7,7 @@ import orjson
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key
 from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory, NumaNode, WorkloadRef
-from tests.api.world import BASE, GATEWAY, World, instance
+from tests.api.world import BASE, GATEWAY, World, instance, usage_batch, usage_record
 
 
 async def test_the_fleet_shows_each_device_and_who_holds_it(w: World) -> None:
@@ -36,27 +36,15 @@ async def test_the_fleet_shows_each_device_and_who_holds_it(w: World) -> None:
 
 
 async def test_a_batch_that_cannot_be_read_is_refused_by_field(w: World) -> None:
-    batch = {"gatewayUid": "g", "spoolUid": "s", "firstSequence": 1, "records": [{"at": "soon"}]}
-    reply = await w.call("POST", f"{BASE}/usage", batch, peer=GATEWAY)
+    reply = await w.call("POST", f"{BASE}/usage", usage_batch([{"at": "soon"}]), peer=GATEWAY)
     assert reply.code == 422
     assert "records.0.at" in [cause["field"] for cause in reply.json["details"]["causes"]]
     assert (await w.call("POST", f"{BASE}/usage", b"[" * 100_000, peer=GATEWAY)).code == 400
 
 
 async def test_a_gap_in_a_spool_is_a_conflict(w: World) -> None:
-    batch = {"gatewayUid": "g", "spoolUid": "s", "firstSequence": 5, "records": []}
-    record = {
-        "at": 1,
-        "requestId": "r",
-        "project": "acme--lab",
-        "endpoint": "e",
-        "endpointUid": "u",
-        "apiKey": "k",
-        "model": "m",
-        "status": 200,
-        "inputTokens": 1,
-    }
-    assert (await w.call("POST", f"{BASE}/usage", {**batch, "records": [record]}, peer=GATEWAY)).code == 409
+    batch = usage_batch([usage_record()], first=5)
+    assert (await w.call("POST", f"{BASE}/usage", batch, peer=GATEWAY)).code == 409
 
 
 async def test_a_projects_money_is_its_tenants_alone(w: World) -> None:
@@ -70,18 +58,7 @@ async def test_a_projects_money_is_its_tenants_alone(w: World) -> None:
 async def test_a_project_made_again_has_no_bill_of_the_one_before(w: World) -> None:
     """Its name is the same, its uid is not: neither invoice nor export shows what the other one used."""
     now = int(w.clock.now())
-    record = {
-        "at": now,
-        "requestId": "r",
-        "project": "acme--old",
-        "endpoint": "e",
-        "endpointUid": "u",
-        "apiKey": "k",
-        "model": "m",
-        "status": 200,
-        "inputTokens": 1_000_000,
-    }
-    batch = {"gatewayUid": "g", "spoolUid": "s", "firstSequence": 1, "records": [record]}
+    batch = usage_batch([usage_record(at=now, project="acme--old", inputTokens=1_000_000)])
     first = await w.store.objects.create(project("acme--old"), CONTROLLER)
     assert (await w.call("POST", f"{BASE}/usage", batch, peer=GATEWAY)).code == 200
     where = f"{BASE}/projects/acme--old"

@@ -28,7 +28,19 @@ from bessemer.core.resource import Change, Key
 from bessemer.core.values import TOKENS_MAX, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
 from tests.api.test_streams import VM, client, dialled, running
-from tests.api.world import BASE, GATEWAY, Served, World, instance, named, served, tenant, world
+from tests.api.world import (
+    BASE,
+    GATEWAY,
+    Served,
+    World,
+    instance,
+    named,
+    served,
+    tenant,
+    usage_batch,
+    usage_record,
+    world,
+)
 
 MERGE, JSON = "application/merge-patch+json", "application/json-patch+json"
 INSTANCES = f"{BASE}/namespaces/acme--lab/instances"
@@ -179,17 +191,25 @@ WRITES = [
 ]
 
 
+async def held_back(
+    w: World, method: str, path: str, body: Any, *, media: str, made: dict[str, Any], token: str
+) -> tuple[asyncio.Future[Any], Slow]:
+    """A write that is under way, with the rest of its body to come."""
+    raw = {**body, "metadata": {**body.get("metadata", {}), "resourceVersion": made["metadata"]["resourceVersion"]}}
+    if path == f"{BASE}/instances":
+        raw["metadata"]["namespace"] = "acme--lab"
+    slow = Slow(raw if method != "DELETE" else {})
+    asking = asyncio.ensure_future(w.call(method, path, slow.parts(), token=token, media=media))
+    await slow.begun.wait()
+    return asking, slow
+
+
 @pytest.mark.parametrize(("method", "path", "body", "media"), WRITES)
 async def test_a_body_that_takes_its_time_outlives_no_membership(
     w: World, method: str, path: str, body: Any, media: str
 ) -> None:
-    made = await w.create(INSTANCES, instance("vm"))
-    raw = {**body, "metadata": {**body.get("metadata", {}), "resourceVersion": made["metadata"]["resourceVersion"]}}
-    if path == f"{BASE}/instances":
-        raw["metadata"]["namespace"] = "acme--lab"
-    mia, slow = await w.login("mia"), Slow(raw if method != "DELETE" else {})
-    asking = asyncio.ensure_future(w.call(method, path, slow.parts(), token=mia, media=media))
-    await slow.begun.wait()
+    made, mia = await w.create(INSTANCES, instance("vm")), await w.login("mia")
+    asking, slow = await held_back(w, method, path, body, media=media, made=made, token=mia)
     await leave(w, "mia")
     slow.rest.set()
     assert (await asking).code == 404
@@ -200,13 +220,8 @@ async def test_a_body_that_takes_its_time_outlives_no_membership(
 async def test_a_body_that_takes_its_time_outlives_no_session(
     w: World, method: str, path: str, body: Any, media: str
 ) -> None:
-    made = await w.create(INSTANCES, instance("vm"))
-    raw = {**body, "metadata": {**body.get("metadata", {}), "resourceVersion": made["metadata"]["resourceVersion"]}}
-    if path == f"{BASE}/instances":
-        raw["metadata"]["namespace"] = "acme--lab"
-    mia, slow = await w.login("mia"), Slow(raw if method != "DELETE" else {})
-    asking = asyncio.ensure_future(w.call(method, path, slow.parts(), token=mia, media=media))
-    await slow.begun.wait()
+    made, mia = await w.create(INSTANCES, instance("vm")), await w.login("mia")
+    asking, slow = await held_back(w, method, path, body, media=media, made=made, token=mia)
     assert (await w.call("DELETE", "/login", token=mia)).code == 200
     slow.rest.set()
     assert (await asking).code == 401
@@ -472,19 +487,7 @@ async def test_the_largest_lie_harms_no_other_host(w: World, report: dict[str, A
 
 
 def batch(**counts: int) -> dict[str, Any]:
-    record = {
-        "at": 1,
-        "requestId": "r",
-        "project": "acme--lab",
-        "endpoint": "e",
-        "endpointUid": "u",
-        "apiKey": "k",
-        "model": "m",
-        "status": 200,
-        "inputTokens": 1,
-        **counts,
-    }
-    return {"gatewayUid": "g", "spoolUid": "s", "firstSequence": 1, "records": [record] * 100}
+    return usage_batch([usage_record(**counts)] * 100)
 
 
 @pytest.mark.parametrize(

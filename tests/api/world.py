@@ -208,6 +208,16 @@ def instance(name: str, **spec: Any) -> dict[str, Any]:
     return named(name, **{"flavor": "small", "image": "micro", **spec})
 
 
+def usage_record(**fields: Any) -> dict[str, Any]:
+    """A settled request as a gateway tells it."""
+    who = {"project": "acme--lab", "endpoint": "e", "endpointUid": "u", "apiKey": "k", "model": "m"}
+    return {"at": 1, "requestId": "r", **who, "status": 200, "inputTokens": 1, **fields}
+
+
+def usage_batch(records: list[dict[str, Any]], *, first: int = 1) -> dict[str, Any]:
+    return {"gatewayUid": "g", "spoolUid": "s", "firstSequence": first, "records": records}
+
+
 @asynccontextmanager
 async def world(clock: Clock | None = None, *, limits: Limits | None = None, **terms: Any) -> AsyncIterator[World]:
     """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme."""
