@@ -105,7 +105,9 @@ class _Secrets:
 class _Always:
     """Leases for a loop that competes with nobody."""
 
-    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease:
+    async def acquire(
+        self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
+    ) -> Lease:
         return Lease(name, holder, 1, float("inf"))
 
     async def release(self, name: str, holder: str) -> None: ...

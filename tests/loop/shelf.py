@@ -164,7 +164,9 @@ class OneLease:
         self.holders: dict[str, tuple[str, float]] = {}
         self.fence = 0
 
-    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
+    async def acquire(
+        self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
+    ) -> Lease | None:
         now = self.clock.now()
         known = self.holders.get(name)
         if known is not None and known[0] != holder and known[1] > now:

@@ -111,10 +111,12 @@ class _Unsure:
         self.release = leases.release
         self.held = leases.held
 
-    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
+    async def acquire(
+        self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
+    ) -> Lease | None:
         if name in self.away:
             raise Unavailable("the answer was lost")
-        lease: Lease | None = await self._leases.acquire(name, holder, ttl_seconds, note=note)
+        lease: Lease | None = await self._leases.acquire(name, holder, ttl_seconds, note=note, patience=patience)
         return lease
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bessemer.core.clock import FakeClock
+from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import CONTROLLER, UNDER, Fence
 from bessemer.core.values import Inventory, Quota
@@ -68,6 +68,26 @@ async def test_what_is_written_under_a_lease_that_another_has_had_since_is_refus
 async def test_of_many_who_ask_one_gets_it(store: Store) -> None:
     got = await asyncio.gather(*(store.leases.acquire("work", f"h{i}", 10) for i in range(50)))
     assert sum(lease is not None for lease in got) == 1
+
+
+async def test_renewals_that_can_wait_are_written_together(store: Store) -> None:
+    """Beside whoever comes first and cannot wait; the time of each runs from its call on."""
+    patient = [asyncio.ensure_future(store.leases.acquire(f"host/{n}", "me", 10, patience=60)) for n in range(5)]
+    await asyncio.sleep(0)
+    before = store.metrics.groups
+    assert await store.leases.acquire("work", "a", 10) is not None
+    got = await asyncio.gather(*patient)
+    assert [lease.name for lease in got if lease is not None] == [f"host/{n}" for n in range(5)]
+    assert store.metrics.groups == before + 1
+
+
+async def test_what_can_wait_is_written_in_its_time_and_at_the_closing(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "s.db", clock=SystemClock(), kinds=KINDS, seal_key=KEY)
+    assert await store.leases.acquire("host/a", "me", 10, patience=0.01) is not None
+    last = asyncio.ensure_future(store.leases.acquire("host/b", "me", 10, patience=600))
+    await asyncio.sleep(0)
+    store.close()
+    assert await last is not None
 
 
 async def test_held_lists_what_is_under_a_prefix(store: Store, clock: FakeClock) -> None:

@@ -48,6 +48,9 @@ GROUPS = ("system:agents",)
 LEAVING_SECONDS = 5.0
 """For how long a host whose agent ended counts as heard: an agent that is only started anew is back by then."""
 
+BEATS_TOGETHER = 60
+"""Commits within a lease's length that heartbeats over sockets cost at most, however many hosts there are."""
+
 _BAD_TOKEN = "the join token is not good, or not any more: ask an administrator for a new one"
 _BAD_SIGNATURE = "the signature is not the registered key's"
 
@@ -154,10 +157,12 @@ async def stream(call: Call) -> None:
 
 
 async def _beats(call: Call, host: str, *, stream: Stream) -> None:
-    """Answer each beat (any bytes) with the lease's length in seconds, as text, once it is renewed."""
+    """Answer each beat (any bytes) with the lease's length in seconds, as text, once it is renewed. Beats of many hosts
+    are one commit: nobody waits for the answer but the agent's next beat."""
+    lease = call.state.context.terms.lease
     while await stream.read():
-        await _hold(call, host)
-        await stream.write(b"%d" % call.state.context.terms.lease)
+        await _hold(call, host, patience=lease / BEATS_TOGETHER)
+        await stream.write(b"%d" % lease)
 
 
 async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:
@@ -168,11 +173,11 @@ async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:
             return
 
 
-async def _hold(call: Call, host: str, *, seconds: float = 0.0) -> None:
+async def _hold(call: Call, host: str, *, seconds: float = 0.0, patience: float = 0.0) -> None:
     """Renew the host's lease. Its holder is the host, so that any replica may renew it; the note says who relays."""
     note = call.state.context.replica if call.state.relay.holds(host) else ""
     seconds = seconds or call.state.context.terms.lease
-    if await call.state.ports.leases.acquire(lease_of(host), host, seconds, note=note) is None:
+    if await call.state.ports.leases.acquire(lease_of(host), host, seconds, note=note, patience=patience) is None:
         raise Unavailable("the host's lease is held by somebody else")
 
 

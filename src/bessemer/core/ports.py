@@ -216,8 +216,11 @@ however long it was on its way. None asks for no lease."""
 class Leases(Protocol):
     """Leases by name, on the server's clock. ``host/NAME`` is a host's heartbeat (note: who holds its stream)."""
 
-    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
-        """Take or renew; None while somebody else holds it. Changes no object."""
+    async def acquire(
+        self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
+    ) -> Lease | None:
+        """Take or renew; None while somebody else holds it. Changes no object. The time runs from the call on, which
+        may be answered up to ``patience`` seconds later, so that many are written together."""
         ...
 
     async def release(self, name: str, holder: str) -> None: ...

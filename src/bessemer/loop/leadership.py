@@ -103,7 +103,9 @@ class Leadership:
 class Granted:
     """Leases for a loop that has no rival: an agent's. Each is granted at once and never runs out."""
 
-    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
+    async def acquire(
+        self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
+    ) -> Lease | None:
         return Lease(name, holder, 1, math.inf, note)
 
     async def release(self, name: str, holder: str) -> None:

@@ -54,10 +54,10 @@ _CLAMP = (
 class FencedCommitter(Committer):
     """Refuses what is written under a lease that has been given to another since (`ports.UNDER`)."""
 
-    async def submit(self, operation: Operation[T], *, dry_run: bool = False) -> T:
+    async def submit(self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0) -> T:
         fence = UNDER.get()
         if fence is None:
-            return await super().submit(operation, dry_run=dry_run)
+            return await super().submit(operation, dry_run=dry_run, patience=patience)
 
         def fenced(tx: Tx) -> T:
             row = tx.one(_FENCE, of_name=fence.lease)
@@ -65,7 +65,7 @@ class FencedCommitter(Committer):
                 raise Conflict(f"{fence.lease} is another's by now")
             return operation(tx)
 
-        return await super().submit(fenced, dry_run=dry_run)
+        return await super().submit(fenced, dry_run=dry_run, patience=patience)
 
 
 class LeaseTable:
@@ -77,8 +77,10 @@ class LeaseTable:
         self._clock = clock
         self._start = clock.now() - clock.monotonic()
 
-    async def acquire(self, name: str, holder: str, ttl_seconds: float, *, note: str = "") -> Lease | None:
-        """Take or renew; None while somebody else holds it."""
+    async def acquire(
+        self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
+    ) -> Lease | None:
+        """Take or renew; None while somebody else holds it. Its time runs from the call on."""
         now = self._now()
 
         def take(tx: Tx) -> Lease | None:
@@ -89,7 +91,7 @@ class LeaseTable:
                 row = (name, holder, 1, values["expires_at"], note)
             return self._lease(row) if row is not None else None
 
-        return await self._committer.submit(take)
+        return await self._committer.submit(take, patience=patience)
 
     async def release(self, name: str, holder: str) -> None:
         """Let go, if it is still the holder's."""

@@ -25,8 +25,8 @@ class Metrics:
     snapshots: int = 0
     compacted: int = 0
 
-    def committed(self, operations: int, changes: int, *, seconds: float) -> None:
-        """One group stands."""
+    def ended(self, operations: int, changes: int, *, seconds: float) -> None:
+        """One group was written, or had nothing to write."""
         self.groups += 1
         self.operations += operations
         self.changes += changes
@@ -40,9 +40,9 @@ class Metrics:
         """Every figure, as Prometheus wants it."""
         counts = {
             "operations": (self.operations, "Operations run, refused ones too."),
-            "groups": (self.groups, "Transactions committed."),
+            "groups": (self.groups, "Transactions, those with nothing to write too."),
             "changes": (self.changes, "Revisions written."),
-            "commit_seconds": (self.commit_seconds, "Seconds spent in committed groups."),
+            "commit_seconds": (self.commit_seconds, "Seconds spent in transactions."),
             "failures": (self.failures, "Groups that the database refused."),
             "watcher_overflows": (self.watcher_overflows, "Times that a watcher fell back to reading history."),
             "compacted": (self.compacted, "Changes dropped from history."),

@@ -1,8 +1,9 @@
 """The one writer: operations run in groups, a savepoint each, and one commit for all.
 
 An operation is a plain function ``op(tx) -> value``; async code awaits `Committer.submit`. Its future resolves after
-the commit, so what was answered is on disk. The revision counter is read once per group and written once, in the
-committing transaction: the order of commits is the order of revisions, and a refused operation leaves no gap.
+the commit, so what was answered is on disk. Whoever has patience waits for the next group, or for others like it. The
+revision counter is read once per group and written once, in the committing transaction: the order of commits is the
+order of revisions, and a refused operation leaves no gap.
 
 It knows no table but the counter. It is not for reading: see `reader`.
 """
@@ -10,6 +11,7 @@ It knows no table but the counter. It is not for reading: see `reader`.
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -78,6 +80,7 @@ class _Item(Generic[T]):
     future: asyncio.Future[T]
     loop: asyncio.AbstractEventLoop
     dry_run: bool
+    due: float
     value: Any = None
     error: Exception | None = None
 
@@ -114,8 +117,9 @@ class Committer:
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, operation: Operation[T], *, dry_run: bool = False) -> T:
-        """Run ``operation`` in the next group. ``dry_run`` answers its value and undoes it.
+    async def submit(self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0) -> T:
+        """Run ``operation`` in the next group, which need not form for its sake within ``patience`` seconds.
+        ``dry_run`` answers its value and undoes it.
 
         Raises what the operation raises, and Unavailable where the database cannot take it: then nothing was written.
         """
@@ -125,7 +129,7 @@ class Committer:
             raise Unavailable("more writes wait than the store takes on; try again")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Item(operation, future, loop, dry_run))
+        self._queue.put(_Item(operation, future, loop, dry_run, self._clock.monotonic() + patience))
         return await future
 
     def close(self) -> None:
@@ -148,17 +152,19 @@ class Committer:
                 self._answer(group)
 
     def _gather(self) -> _Group:
-        group = _Group([], last=False)
-        item = self._queue.get()
-        while item is not None:
-            group.items.append(item)
-            if len(group.items) >= GROUP_MAX:
-                return group
+        """What waits, once the first of it is due; waits for that, and for ever where nothing does."""
+        group, due = _Group([], last=False), math.inf
+        while len(group.items) < GROUP_MAX:
+            wait = max(0.0, due - self._clock.monotonic()) if group.items else None
             try:
-                item = self._queue.get_nowait()
+                item = self._queue.get(timeout=wait)
             except queue.Empty:
-                return group
-        group.last = True
+                break
+            if item is None:
+                group.last = True
+                break
+            group.items.append(item)
+            due = min(due, item.due)
         return group
 
     def _commit(self, group: _Group) -> None:
@@ -167,20 +173,38 @@ class Committer:
         try:
             self._session.begin()
             before = tx.revision = tx.one(COUNTER, of_name="revision")[0]
-            for item in group.items:
-                self._attempt(item, tx)
-            if tx.revision != before:
+            if len(group.items) == 1:
+                stands = self._attempt(group.items[0], tx)  # the transaction is its savepoint
+            else:
+                standing = [self._within(item, tx) for item in group.items]
+                stands = any(standing)
+            if stands and tx.revision != before:
                 tx.run(SET_COUNTER, of_name="revision", value=tx.revision)
-            self._session.commit()
+            if stands:
+                self._session.commit()
+                group.entries, group.revision = tx.entries, tx.revision
+            else:
+                self._session.rollback()
         except self._session.faults as error:
             self._abandon(group, error)
             return
-        group.entries, group.revision = tx.entries, tx.revision
-        self._metrics.committed(len(group.items), len(tx.entries), seconds=self._clock.monotonic() - started)
+        self._metrics.ended(len(group.items), len(group.entries), seconds=self._clock.monotonic() - started)
 
-    def _attempt(self, item: _Item[Any], tx: Tx) -> None:
+    def _within(self, item: _Item[Any], tx: Tx) -> bool:
+        """`_attempt`, of which nothing is left where it is not to stand."""
         revision, entries = tx.revision, len(tx.entries)
         self._session.savepoint()
+        stands = self._attempt(item, tx)
+        if stands:
+            self._session.keep()
+        else:
+            self._session.undo()
+            tx.revision = revision
+            del tx.entries[entries:]
+        return stands
+
+    def _attempt(self, item: _Item[Any], tx: Tx) -> bool:
+        """Run one operation; whether what it wrote is to stand. Raises where the database is not well any more."""
         try:
             item.value = item.operation(tx)
         except self._mistakes as error:
@@ -189,12 +213,7 @@ class Committer:
             if not self._session.alive:
                 raise
             item.error = _unavailable(error)
-        if item.error is None and not item.dry_run:
-            self._session.keep()
-            return
-        self._session.undo()
-        tx.revision = revision
-        del tx.entries[entries:]
+        return item.error is None and not item.dry_run
 
     def _abandon(self, group: _Group, error: Exception) -> None:
         """Nothing of the group was written: each of its writers hears so."""
