@@ -49,7 +49,10 @@ LEAVING_SECONDS = 5.0
 """For how long a host whose agent ended counts as heard: an agent that is only started anew is back by then."""
 
 BEATS_TOGETHER = 60
-"""Commits within a lease's length that heartbeats over sockets cost at most, however many hosts there are."""
+"""Commits within a lease's length that heartbeats over sockets cost at most, however many hosts there are; a long
+lease has more, for an agent waits for the answer, though not for long."""
+
+BEATS_SECONDS_MAX = 1.0
 
 _BAD_TOKEN = "the join token is not good, or not any more: ask an administrator for a new one"
 _BAD_SIGNATURE = "the signature is not the registered key's"
@@ -160,8 +163,9 @@ async def _beats(call: Call, host: str, *, stream: Stream) -> None:
     """Answer each beat (any bytes) with the lease's length in seconds, as text, once it is renewed. Beats of many hosts
     are one commit: nobody waits for the answer but the agent's next beat."""
     lease = call.state.context.terms.lease
+    patience = min(lease / BEATS_TOGETHER, BEATS_SECONDS_MAX)
     while await stream.read():
-        await _hold(call, host, patience=lease / BEATS_TOGETHER)
+        await _hold(call, host, patience=patience)
         await stream.write(b"%d" % lease)
 
 

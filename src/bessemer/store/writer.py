@@ -2,8 +2,8 @@
 
 An operation is a plain function ``op(tx) -> value``; async code awaits `Committer.submit`. Its future resolves after
 the commit, so what was answered is on disk. Whoever has patience waits for the next group, or for others like it. The
-revision counter is read once per group and written once, in the committing transaction: the order of commits is the
-order of revisions, and a refused operation leaves no gap.
+revision counter moves in the committing transaction: the order of commits is the order of revisions, and a refused
+operation leaves no gap.
 
 It knows no table but the counter. It is not for reading: see `reader`.
 """
@@ -34,6 +34,7 @@ PENDING_MAX = 16_384
 
 COUNTER = select(counters.c.value).where(of(counters.c.name))
 SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
+_STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.name)).returning(counters.c.value)
 
 _MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
 """What a wrong operation raises: it fails alone, its neighbours in the group do not."""
@@ -46,7 +47,9 @@ class Tx:
         self._session = session
         self._clock = clock
         self.revision = 0
+        """The last one taken here; 0 before the first."""
         self.entries: list[Entry] = []
+        self._counted = 0
 
     @property
     def now(self) -> float:
@@ -66,9 +69,18 @@ class Tx:
         return self._session.execute(statement, values).fetchall()
 
     def next_revision(self) -> int:
-        """The number of the change that the caller is about to write."""
-        self.revision += 1
+        """The number of the change that the caller is about to write. The first of a group is taken from the counter,
+        which the group's end brings up to the last."""
+        if self.revision:
+            self.revision += 1
+        else:
+            self.revision = self._counted = self.one(_STEP, of_name="revision")[0]
         return self.revision
+
+    def count(self) -> None:
+        """Bring the counter up to the revisions that were taken."""
+        if self.revision > self._counted:
+            self.run(SET_COUNTER, of_name="revision", value=self.revision)
 
 
 Operation = Callable[[Tx], T]
@@ -172,15 +184,13 @@ class Committer:
         started = self._clock.monotonic()
         try:
             self._session.begin()
-            before = tx.revision = tx.one(COUNTER, of_name="revision")[0]
             if len(group.items) == 1:
                 stands = self._attempt(group.items[0], tx)  # the transaction is its savepoint
             else:
                 standing = [self._within(item, tx) for item in group.items]
                 stands = any(standing)
-            if stands and tx.revision != before:
-                tx.run(SET_COUNTER, of_name="revision", value=tx.revision)
             if stands:
+                tx.count()
                 self._session.commit()
                 group.entries, group.revision = tx.entries, tx.revision
             else:
