@@ -219,8 +219,11 @@ def usage_batch(records: list[dict[str, Any]], *, first: int = 1) -> dict[str, A
 
 
 @asynccontextmanager
-async def world(clock: Clock | None = None, *, limits: Limits | None = None, **terms: Any) -> AsyncIterator[World]:
-    """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme."""
+async def world(
+    clock: Clock | None = None, *, limits: Limits | None = None, people: bool = True, **terms: Any
+) -> AsyncIterator[World]:
+    """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme; without
+    ``people`` none of them, as after the first start."""
     clock = clock or SystemClock()
     store = open_store(":memory:", clock=clock, kinds=store_kinds(KINDS), seal_key=b"s" * 32)
     ca = create_ca("test")
@@ -251,7 +254,8 @@ async def world(clock: Clock | None = None, *, limits: Limits | None = None, **t
     try:
         async with make_app(context).running() as api:
             made = World(api, store, ca, clock, content)
-            await _people(made)
+            if people:
+                await _people(made)
             yield made
     finally:
         store.close()

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,15 +125,14 @@ def shown(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """A served world, and the command line of its administrator."""
-    directory = tmp_path_factory.mktemp("cli")
+@contextmanager
+def terminal(directory: Path, **terms: Any) -> Iterator[Cli]:
+    """A served world, and the command line of its administrator. ``terms`` are those of `world`."""
     ready: list[Cli] = []
     up, stop = threading.Event(), asyncio.Event()
 
     async def live() -> None:
-        async with world(FakeClock(START)) as w, served(w, directory) as site:
+        async with world(FakeClock(START), **terms) as w, served(w, directory) as site:
             ready.append(Cli(site, asyncio.get_running_loop()))
             up.set()
             await stop.wait()
@@ -141,10 +141,26 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     assert up.wait(30)
-    yield ready[0]
-    ready[0]._loop.call_soon_threadsafe(stop.set)
-    thread.join(30)
-    structlog.reset_defaults()
+    try:
+        yield ready[0]
+    finally:
+        ready[0]._loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A world with people in it, which the tests of a module share."""
+    with terminal(tmp_path_factory.mktemp("cli")) as made:
+        yield made
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Cli]:
+    """A world as `bessemer up` leaves it: no tenant, no project."""
+    with terminal(tmp_path, people=False) as made:
+        yield made
 
 
 def _kubeconfig(site: Served) -> bytes:
