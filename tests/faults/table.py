@@ -43,6 +43,18 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "the control plane is away for longer than a host's lease, or its clock has moved when it is back",
+        "no host: silence that nobody could hear is none, and nothing of a host to be fenced is given away",
+        "by itself: hosts that were heard have their lease's whole time to be heard again",
+        (
+            "tests/kinds/fleet/test_host.py::"
+            "test_an_outage_of_the_control_plane_gives_nothing_away_and_says_nothing_of_a_host",
+            "tests/store/test_leases.py::test_silence_while_the_store_was_away_is_no_silence",
+            "tests/store/test_leases.py::test_an_opening_hears_nobody_anew_of_whom_another_process_knows",
+            "tests/store/test_leases.py::test_a_clock_set_back_while_the_store_was_closed",
+        ),
+    ),
+    Fault(
         "one of several controllers is held up past its leases, and wakes amid its work",
         "another has taken over; what the late one began is dropped, and what it wanted to write is refused",
         "by itself: one lease per kind, a fence that grows, and writes that name what they were made out of",

@@ -135,3 +135,59 @@ async def test_a_clock_set_back_while_the_store_was_closed(tmp_path: Path) -> No
         assert lease.fence == 2
     finally:
         store.close()
+
+
+def reopened(path: Path, clock: FakeClock) -> Store:
+    return open_store(path / "store.db", clock=clock, kinds=KINDS, seal_key=KEY)
+
+
+@pytest.mark.parametrize("jump", [0, 86_400, -86_400])
+@pytest.mark.parametrize("stopped_well", [True, False])
+async def test_silence_while_the_store_was_away_is_no_silence(tmp_path: Path, stopped_well: bool, jump: int) -> None:
+    """Whoever was heard until then has its whole time again; whoever was silent by then stays silent."""
+    clock = FakeClock()
+    store = reopened(tmp_path, clock)
+    await store.leases.acquire("host/silent", "silent", 60)
+    await clock.advance(61)
+    await store.leases.acquire("host/heard", "heard", 60)
+    await store.leases.acquire("host/leaving", "leaving", 5)
+    await clock.advance(4)
+    await store.leases.acquire("loop/Host", "control", 15)
+    if stopped_well:
+        await store.leases.release("loop/Host", "control")
+    store.close()
+    await clock.advance(3_600)
+    clock.jump(jump)
+    store = reopened(tmp_path, clock)
+    try:
+        left = {lease.name: lease.expires_at - clock.now() for lease in await store.leases.held("host/")}
+        assert left["host/heard"] == pytest.approx(60)
+        assert left["host/leaving"] == pytest.approx(5), "what was cut short is not made long"
+        assert left["host/silent"] <= 0
+        assert await store.leases.acquire("loop/Host", "other", 15) is not None or not (stopped_well or jump >= 0)
+    finally:
+        store.close()
+
+
+async def test_an_opening_hears_nobody_anew_of_whom_another_process_knows(tmp_path: Path) -> None:
+    """What the other renewed says until when the store was there."""
+    clock = FakeClock()
+    store = reopened(tmp_path, clock)
+    await store.leases.acquire("host/silent", "silent", 60)
+    await clock.advance(600)
+    await store.leases.acquire("loop/Host", "another", 15)
+    store.close()
+    store = reopened(tmp_path, clock)
+    try:
+        (silent,) = await store.leases.held("host/")
+        assert silent.expires_at <= clock.now()
+    finally:
+        store.close()
+
+
+async def test_the_lease_of_a_host_that_is_withdrawn_goes(store: Store) -> None:
+    await store.capacity.declare("h1", inventory())
+    await store.leases.acquire("host/h1", "h1", 60)
+    await store.leases.acquire("host/h10", "h10", 60)
+    await store.capacity.withdraw("h1")
+    assert [lease.name for lease in await store.leases.held("host/")] == ["host/h10"]

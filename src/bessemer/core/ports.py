@@ -213,6 +213,10 @@ started in a context of its own. The store refuses with Conflict what comes unde
 however long it was on its way. None asks for no lease."""
 
 
+HEARTBEATS = "host/"
+"""What the name of a host's lease begins with; the host's name follows."""
+
+
 class Leases(Protocol):
     """Leases by name, on the server's clock. ``host/NAME`` is a host's heartbeat (note: who holds its stream)."""
 

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import func, select
 
 from bessemer.core.errors import Conflict, Invalid
-from bessemer.core.ports import DeviceUse, Stored, Writer
+from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec, Inventory, Quota, Use
-from bessemer.store import audit, documents, hardware, ledger, quota, rules
+from bessemer.store import audit, documents, hardware, leases, ledger, quota, rules
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
@@ -63,7 +63,7 @@ class CapacityTable:
         await self._committer.submit(follow)
 
     async def withdraw(self, host: str, *, revision: str = "") -> None:
-        """Drop the rows of a host. Raises Conflict, also while a Claim stands there."""
+        """Drop the rows of a host, its lease's with them. Raises Conflict, also while a Claim stands there."""
 
         def drop(tx: Tx) -> None:
             _require_current(tx, Key(HOST, "", host), revision=revision)
@@ -166,6 +166,7 @@ def _withdraw(tx: Tx, host: str) -> None:
     if standing:
         raise Conflict(f"{standing} claims stand on host {host}")
     hardware.withdraw(tx, host)
+    leases.forget(tx, HEARTBEATS + host)
 
 
 def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writer) -> Stored:

@@ -3,6 +3,9 @@
 Time here runs on the monotonic clock from where the wall clock stood at the opening, so that a wall clock that jumps
 neither ends a lease nor makes a dead holder's last; what is answered is in terms of the wall clock as it is now.
 A lease changes no object and has no revision.
+
+Silence is what the store heard nothing of while it could hear: a host that was heard until the store went away has all
+of its lease's time again when the store is back (`reopen`).
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import bindparam, case, insert, or_, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict
-from bessemer.core.ports import UNDER, Lease
+from bessemer.core.ports import HEARTBEATS, UNDER, Lease
 from bessemer.store.reader import Reader
 from bessemer.store.schema import leases, of
 from bessemer.store.writer import Committer, Operation, Tx
@@ -23,6 +26,8 @@ T = TypeVar("T")
 
 _COLUMNS = (leases.c.name, leases.c.holder, leases.c.fence, leases.c.expires_at, leases.c.note)
 _MINE = leases.c.holder == bindparam("mine")
+_FREE = leases.c.holder == ""
+_UNDER_PREFIX = (leases.c.name >= bindparam("first"), leases.c.name < bindparam("beyond"), leases.c.holder != "")
 _RENEW = (
     update(leases)
     .values(
@@ -32,17 +37,27 @@ _RENEW = (
         ttl=bindparam("ttl"),
         note=bindparam("note"),
     )
-    .where(of(leases.c.name), or_(_MINE, leases.c.expires_at <= bindparam("now")))
+    .where(of(leases.c.name), or_(_MINE, _FREE, leases.c.expires_at <= bindparam("now")))
     .returning(*_COLUMNS)
 )
 _FENCE = select(leases.c.fence).where(of(leases.c.name))
 _HELD_BY = select(leases.c.holder).where(of(leases.c.name))
 _INSERT = insert(leases)
-_RELEASE = update(leases).values(holder="", expires_at=0.0).where(of(leases.c.name), _MINE)
-_UNDER = (
-    select(*_COLUMNS)
-    .where(leases.c.name >= bindparam("first"), leases.c.name < bindparam("beyond"), leases.c.holder != "")
-    .order_by(leases.c.name)
+_RELEASE = update(leases).values(holder="", expires_at=bindparam("now")).where(of(leases.c.name), _MINE)
+_FORGET = delete(leases).where(of(leases.c.name))
+_UNDER = select(*_COLUMNS).where(*_UNDER_PREFIX).order_by(leases.c.name)
+
+_WRITTEN_AT = case((_FREE, leases.c.expires_at), else_=leases.c.expires_at - leases.c.ttl)
+_LAST = select(func.coalesce(func.max(_WRITTEN_AT), 0.0))
+_OVER = (
+    update(leases)
+    .values(expires_at=bindparam("now"))
+    .where(leases.c.expires_at <= bindparam("last"), leases.c.expires_at > bindparam("now"))
+)
+_HEARD = (
+    update(leases)
+    .values(expires_at=bindparam("now") + leases.c.ttl)
+    .where(*_UNDER_PREFIX, leases.c.expires_at > bindparam("last"))
 )
 _CLAMP = (
     update(leases)
@@ -95,12 +110,12 @@ class LeaseTable:
 
     async def release(self, name: str, holder: str) -> None:
         """Let go, if it is still the holder's."""
-        await self._committer.submit(lambda tx: tx.run(_RELEASE, of_name=name, mine=holder))
+        now = self._now()
+        await self._committer.submit(lambda tx: tx.run(_RELEASE, of_name=name, mine=holder, now=now))
 
     async def held(self, prefix: str) -> Sequence[Lease]:
         """Every lease under a prefix that has a holder, run out or not."""
-        values = {"first": prefix, "beyond": prefix + "\U0010ffff"}
-        return [self._lease(row) for row in self._reader.session.execute(_UNDER, values).fetchall()]
+        return [self._lease(row) for row in self._reader.session.execute(_UNDER, _bounds(prefix)).fetchall()]
 
     def _now(self) -> float:
         return self._start + self._clock.monotonic()
@@ -110,6 +125,27 @@ class LeaseTable:
         return Lease(name, holder, fence, expires_at - self._now() + self._clock.now(), note)
 
 
-def clamp(tx: Tx) -> None:
-    """At the opening: the wall clock may have gone back since the last one; no lease lasts beyond its own time."""
+def reopen(tx: Tx) -> None:
+    """At the opening: a host's silence while nobody could hear it is none, and the wall clock may have moved meanwhile.
+
+    ``last`` is the last moment at which any lease was taken, renewed or let go: the store was there then. A heartbeat
+    that still held then gets its whole time anew, however long ago that was (a short one stays short), and what had run
+    out by then, silent hosts with it, stays run out. No other lease lasts beyond its own time from now on.
+
+    Where other processes write to the same database, as PostgreSQL will allow, it is their renewals that make ``last``
+    recent: a silence that they heard stays one, and a host that they hear is at most given time that its next beat
+    would give it, so each may call this at its own start.
+    """
+    (last,) = tx.one(_LAST)
+    tx.run(_OVER, last=last, now=tx.now)
+    tx.run(_HEARD, last=last, now=tx.now, **_bounds(HEARTBEATS))
     tx.run(_CLAMP, now=tx.now)
+
+
+def forget(tx: Tx, name: str) -> None:
+    """The lease's row goes: nobody of the name is there any more."""
+    tx.run(_FORGET, of_name=name)
+
+
+def _bounds(prefix: str) -> dict[str, str]:
+    return {"first": prefix, "beyond": prefix + "\U0010ffff"}

@@ -153,7 +153,7 @@ def open_store(
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
     reader = Reader(connect, clock=clock, metrics=metrics, flat=flat)
     session.begin()
-    leases.clamp(Tx(session, clock))
+    leases.reopen(Tx(session, clock))
     session.commit()
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(

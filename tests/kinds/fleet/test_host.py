@@ -140,6 +140,33 @@ async def test_fencing_gives_claims_away_once_the_agent_is_silent_and_never_befo
         assert await yard.ready("Host", "h1") == ("Ready", "True", "Ready")
 
 
+@pytest.mark.parametrize("jump", [0, 86_400])
+async def test_an_outage_of_the_control_plane_gives_nothing_away_and_says_nothing_of_a_host(jump: int) -> None:
+    """The agents could not be heard, however long that was; they have their lease's time to be back."""
+    async with Yard() as yard:
+        for name in ("fencing", "well", "silent"):
+            await yard.host(name, inventory(gpus=1))
+        await yard.take("vm", "fencing", devices=["gpu0"])
+        yard.silent.add("silent")
+        await yard.patch("Host", "silent", fenced=True)
+        await yard.advance(HEARTBEAT_SECONDS + 11)
+        await yard.patch("Host", "fencing", fenced=True)
+        before = {name: await yard.ready("Host", name) for name in ("well", "silent")}
+        await yard.down()
+        await yard.clock.advance(3_600)
+        yard.clock.jump(jump)
+        yard.silent |= {"fencing", "well"}
+        yard.up()
+        await yard.advance(HEARTBEAT_SECONDS - 5)
+        assert await yard.ready("Host", "fencing") == ("Fencing", "False", "StillHeard")
+        assert await yard.there("Claim", "vm")
+        assert {name: await yard.ready("Host", name) for name in before} == before
+        assert before["silent"] == ("Fenced", "False", "Fenced")
+        await yard.advance(10)
+        assert await yard.ready("Host", "fencing") == ("Fenced", "False", "Fenced"), "it was not back in its time"
+        assert await yard.ready("Host", "well") == ("Unreachable", "False", "HostSilent")
+
+
 async def test_a_deleted_host_that_is_fenced_lets_its_claims_go() -> None:
     async with Yard() as yard:
         await yard.host("h1", inventory(gpus=1))

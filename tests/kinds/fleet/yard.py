@@ -92,7 +92,7 @@ class Yard:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._down()
+        await self.down()
         self._folder.cleanup()
 
     def boot(self) -> None:
@@ -131,11 +131,15 @@ class Yard:
     async def crash(self) -> None:
         """The process is gone; a new one finds what it left."""
         self.crashes += 1
-        await self._down()
+        await self.down()
+        self.up()
+
+    def up(self) -> None:
+        """A process again, where there was none."""
         self.points.dead, self.points.stop = frozenset(), None
         self.boot()
 
-    async def _down(self) -> None:
+    async def down(self) -> None:
         self.points.dead = EVERYTHING
         for task in self._tasks:
             task.cancel()

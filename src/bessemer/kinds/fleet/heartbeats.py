@@ -13,10 +13,9 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
-from bessemer.core.ports import Leases
+from bessemer.core.ports import HEARTBEATS, Leases
 from bessemer.core.resource import Key
 
-PREFIX = "host/"
 LOOK_SECONDS = 5.0
 PAST_LEASE_SECONDS = 0.5
 
@@ -25,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 def lease_of(host: str) -> str:
     """The name of the lease that a host's heartbeat renews."""
-    return f"{PREFIX}{host}"
+    return f"{HEARTBEATS}{host}"
 
 
 class Heartbeats:
@@ -49,8 +48,8 @@ class Heartbeats:
 
     async def _look(self) -> float:
         """Wake who changed; the seconds until the next look."""
-        held, now = await self._leases.held(PREFIX), self._clock.now()
-        left = {lease.name.removeprefix(PREFIX): lease.expires_at - now for lease in held}
+        held, now = await self._leases.held(HEARTBEATS), self._clock.now()
+        left = {lease.name.removeprefix(HEARTBEATS): lease.expires_at - now for lease in held}
         silent = frozenset(name for name, seconds in left.items() if seconds <= 0)
         for name in sorted(silent ^ self._silent):
             self._wake(Key("Host", "", name))
