@@ -16,7 +16,7 @@ import openai
 
 import bessemer
 from bessemer.core.errors import DriverError
-from bessemer.main.hostdrivers import LocalDrivers
+from bessemer.kinds.context import HostDrivers
 
 ORACLE = Path(bessemer.__file__).resolve().parents[2] / "tests" / "oracle" / "invoice.py"
 
@@ -26,10 +26,11 @@ def failed(what: str) -> DriverError:
     return DriverError("DemoFailed", what)
 
 
-async def process_of(drivers: LocalDrivers, claim: Mapping[str, Any]) -> int:
-    """The process id in a Claim's status, after asking the machine that it lives and is that claim's."""
+async def process_of(machine: HostDrivers, claim: Mapping[str, Any]) -> int:
+    """The process id in a Claim's status, after asking the machine that it lives and is that claim's. Raises
+    DriverError where it is not, or where the claim is a fake host's."""
     uid, kind = claim["metadata"]["uid"], claim["spec"]["workload"]["kind"]
-    found = await drivers.qemu.find(uid) if kind == "Instance" else await drivers.engine.find(uid)
+    found = await machine.qemu.find(uid) if kind == "Instance" else await machine.engine.find(uid)
     told = claim.get("status", {}).get("pid")
     if found is None or found.pid != told:
         raise failed(f"claim {claim['metadata']['name']} says pid {told}, the machine says {found}")
@@ -61,7 +62,18 @@ async def refused(ai: openai.AsyncOpenAI, expected: Refusal, *, model: str) -> N
         raise failed(f"{expected} is due, and it was answered")
 
 
-def second_opinion(export: Path) -> str:
+def same_total(bill: Mapping[str, Any], export: Path) -> str:
+    """An invoice's total and the second implementation's of its exported rows, in words. Raises DriverError where they
+    differ."""
+    ours = f"{bill['currency']} {bill['totalMicro'] // 10**6}.{bill['totalMicro'] % 10**6:06d}"
+    theirs = _second_opinion(export)
+    said = f"ours {ours}, theirs {theirs or 'not in this installation'}"
+    if theirs and theirs != ours:
+        raise failed(said)
+    return said
+
+
+def _second_opinion(export: Path) -> str:
     """What the second implementation makes of exported rows, as it prints it; "" without a checkout beside."""
     if not ORACLE.exists():
         return ""
