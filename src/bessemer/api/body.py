@@ -1,12 +1,14 @@
 """Bodies from outside: read within a bound of bytes and time, and parsed within a bound of depth.
 
-JSON is the default, also where no type is said; YAML without aliases, tags or timestamps; protobuf is refused. What
-comes out is plain JSON values. Nothing recursive runs over a body before its depth is known.
+JSON is the default, also where no type is said; YAML without aliases and tags, in which timestamps, infinities and
+numbers in base 60 are text; protobuf is refused. What comes out is plain JSON values. Nothing recursive runs over a
+body before its depth is known, and nothing takes more than time linear to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping
 from itertools import accumulate
@@ -23,11 +25,18 @@ from bessemer.core.errors import Malformed, TooLarge
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""A string, closed or not: each quote begins a match, so that none is looked past twice, and the time is linear."""
 _OPENS = b"[{"
 _STEP = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
 _ACCEPTED = "application/json, application/yaml"
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_NUMBERS = {
+    _INT: re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)\Z"),
+    _FLOAT: re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?\Z"),
+}
+"""Numbers as YAML 1.1 writes them, but for base 60 (hours:minutes:seconds): that costs time quadratic to its length."""
 
 
 def media_type(header: str) -> str:
@@ -118,6 +127,8 @@ def _check_yaml(raw: bytes, depth: int) -> None:
     for event in yaml.parse(raw, Loader=_JsonLoader):
         if isinstance(event, yaml.AliasEvent):
             raise Malformed("aliases are not accepted in a YAML body")
+        if getattr(event, "tag", None) is not None:
+            raise Malformed("tags are not accepted in a YAML body")
         if isinstance(event, yaml.CollectionStartEvent):
             level += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -130,13 +141,27 @@ def _check_yaml(raw: bytes, depth: int) -> None:
             raise Malformed("one object at a time: the YAML body has more than one document")
 
 
+def _finite(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> float:
+    """Raises ValueError where JSON would say null."""
+    value = float(loader.construct_yaml_float(node))
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
 class _JsonLoader(yaml.CSafeLoader):
-    """YAML as JSON has it: no timestamps (they stay text), no merge keys."""
+    """YAML as JSON has it: no timestamps (they stay text), no merge keys. What a plain word may be is null, a boolean
+    or a number; no tag says otherwise, so no constructor meets a word that its pattern does not hold."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":timestamp", ":merge", ":value"))]
+        first: [
+            (tag, _NUMBERS.get(tag, pattern))
+            for tag, pattern in rules
+            if not tag.endswith((":timestamp", ":merge", ":value"))
+        ]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {**yaml.SafeLoader.yaml_constructors, _FLOAT: _finite}
 
 
 def merge(target: Any, patch: Any) -> Any:
