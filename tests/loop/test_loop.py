@@ -190,6 +190,34 @@ async def test_an_error_backs_off_longer_each_time_and_shows_no_internals(run):
     assert bench.said.reasons == ["InternalError"], "told once"
 
 
+async def test_writes_that_fail_back_off_longer_each_time(run):
+    """Though what the kind does succeeds each time."""
+    bench = await run(pots())
+    turns = 0
+
+    async def full(key: Key, part: str) -> None:
+        nonlocal turns
+        turns += 1
+        raise Unavailable("The disk is full.")
+
+    bench.shelf.before_replace = full
+    bench.shelf.put(A)
+    await bench.idle()
+    counts = []
+    for n in range(5):
+        counts.append(turns)
+        await bench.advance(2.0**n)
+    assert counts == [1, 2, 3, 4, 5], "after 1, 2, 4 … seconds"
+    bench.shelf.before_replace = None
+    await bench.advance(32)
+    assert bench.shelf.status(A).phase == "Ready"
+    bench.shelf.before_replace = full
+    bench.shelf.put(A, size=2)
+    await bench.idle()
+    await bench.advance(1)
+    assert turns == 8, "what was written ended the backoff"
+
+
 async def test_success_ends_a_backoff(run):
     bench = await run(pots(Calls(DriverError("DiskFull", "No space on the pot."), Done(status=phase("Ready")))))
     bench.shelf.put(A)
@@ -538,6 +566,34 @@ async def test_a_lease_store_that_is_away_ends_the_work_when_the_lease_runs_out(
     await bench.idle()
     assert shelf.writes == []
     assert bench.metric("lease_held", kind="Pot") == 0
+
+
+@pytest.mark.parametrize("answer_seconds", [6.0, 9.0, 17.0])
+async def test_a_lease_that_lapses_while_its_renewal_is_on_the_way_is_gained_anew(run, answer_seconds):
+    """Turns that found no fence set no timer: everything is looked at again, though the number is the same. Where the
+    answer took longer than the lease, that is at the first renewal that did not."""
+    clock, shelf, calls = FakeClock(), Shelf(), Calls(Done(again=1.0))
+    leases, slow = OneLease(clock), [0.0]
+    acquire = leases.acquire
+
+    async def late(*args: Any, **more: Any) -> Any:
+        lease = await acquire(*args, **more)
+        await clock.sleep(slow[0])
+        return lease
+
+    leases.acquire = late
+    bench = await run(pots(calls, resync_seconds=100_000.0), shelf=shelf, clock=clock, leases=leases, holder="one")
+    shelf.put(A)
+    await bench.advance(4)
+    slow[0] = answer_seconds
+    await bench.advance(60)
+    slow[0] = 4.0
+    await bench.advance(30)
+    before = len(calls)
+    await bench.advance(10)
+    assert bench.metric("lease_held", kind="Pot") == 1
+    assert leases.fence == 1, "nobody else had it"
+    assert len(calls) >= before + 9, "its timer runs"
 
 
 async def test_stop_lets_what_is_at_work_finish(run):

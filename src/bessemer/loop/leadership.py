@@ -82,7 +82,6 @@ class Leadership:
 
     async def _ask(self, kind: str) -> None:
         asked = self._clock.monotonic()
-        before = self.fence(kind)
         try:
             lease = await self._leases.acquire(lease_of(kind), self._holder, self._seconds)
         except BessemerError as error:
@@ -90,12 +89,14 @@ class Leadership:
             log.warning("lease not renewed", kind=kind, error=str(error))
             self._metrics[kind].lease.set(0 if self.fence(kind) is None else 1)
             return
+        # As it is now: what ran out while the answer was on its way has lost turns and timers to that.
+        before = self.fence(kind)
         if lease is None:
             self._held.pop(kind, None)
         else:
             until = math.inf if math.isinf(lease.expires_at) else asked + self._seconds
             self._held[kind] = (lease.fence, until)
-        self._metrics[kind].lease.set(0 if lease is None else 1)
+        self._metrics[kind].lease.set(0 if self.fence(kind) is None else 1)
         if lease is not None and lease.fence != before:
             self._gained(kind)
 

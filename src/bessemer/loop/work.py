@@ -173,11 +173,13 @@ class Work(Generic[C]):
             return "Fenced"
         if obj.deleting and isinstance(answer.outcome, Done) and kind.finalizer in obj.metadata.finalizers:
             await self._let_go(stored, kind.finalizer)
+            self._errors.reset(key)
             return "Finalized"
         left = await self._write(kind, obj, answer=answer)
         if answer.raised:
             self._put_off(key, answer.outcome.reason, after=answer.after)
             return "Error"
+        self._errors.reset(key)  # Only now: a store that refuses the write is no success.
         self._schedule(kind, key, outcome=answer.outcome, left=left)
         return type(answer.outcome).__name__
 
@@ -207,7 +209,6 @@ class Work(Generic[C]):
         finally:
             self._acting.pop(key, None)
             self._overdue.discard(key)
-        self._errors.reset(key)
         return Answer(outcome)
 
     async def _write(self, kind: Kind[C, Any], obj: Resource[Any, Any], *, answer: Answer) -> float | None:
