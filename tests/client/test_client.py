@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bessemer.api.errors import TABLE, status_of
-from bessemer.client import Client, HttpTransport, from_kubeconfig, plurals, read_kubeconfig, tls_context, transport
+from bessemer.client import Client, HttpTransport, from_kubeconfig, plurals, read_kubeconfig, tls_context
 from bessemer.client.objects import lines
 from bessemer.client.status import error_of
 from bessemer.core import errors
@@ -388,26 +388,3 @@ async def test_lines_survive_any_cut() -> None:
 
     for size in range(1, len(whole) + 1):
         assert [line async for line in lines(parts(size))] == [b"one", b"two", b"three"]
-
-
-async def test_a_socket_that_does_not_come_to_stand_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes the connection and says nothing."""
-    monkeypatch.setattr(transport, "DIAL_SECONDS_MAX", 0.05)
-    gone = asyncio.Event()
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        gone.set()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    made = HttpTransport(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with asyncio.timeout(5):
-        with pytest.raises(errors.Unavailable, match="did not answer in time"):
-            async with made.socket("/stream", {}):
-                pass
-        await made.close()
-        await gone.wait()
-        server.close()
-        await server.wait_closed()

@@ -32,6 +32,8 @@ SILENCE_SECONDS_MAX = 90.0
 PING_SECONDS = 60.0
 """After so much silence a socket is asked whether it lives. One over which a heart beats is never asked."""
 
+_LOST = "the connection was lost"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
@@ -46,7 +48,8 @@ class Ask:
 
 
 class Socket(Protocol):
-    """A WebSocket of binary messages; iterate to receive until it closes."""
+    """A WebSocket of binary messages; iterate to receive until either side closes it in good order. Iterating raises
+    Unavailable where the server closed it for a reason, which is the message, or where the connection was lost."""
 
     async def send(self, message: bytes) -> None:
         """Raises Unavailable once closed."""
@@ -78,24 +81,33 @@ class _AioSocket:
 
     def __init__(self, inner: aiohttp.ClientWebSocketResponse) -> None:
         self._inner = inner
+        self._left = False
 
     async def send(self, message: bytes) -> None:
         try:
             await self._inner.send_bytes(message)
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Unavailable("the connection was lost", internal=str(error)) from error
+            raise Unavailable(_LOST, internal=str(error)) from error
 
     async def _receive(self) -> AsyncIterator[bytes]:
-        async for message in self._inner:
+        while True:
+            message = await self._inner.receive()
             if message.type == aiohttp.WSMsgType.BINARY:
                 yield message.data
             elif message.type == aiohttp.WSMsgType.TEXT:
                 yield message.data.encode()
+            elif self._left or (message.type == aiohttp.WSMsgType.CLOSE and message.data == aiohttp.WSCloseCode.OK):
+                return
+            elif message.type == aiohttp.WSMsgType.CLOSE:
+                raise Unavailable(message.extra or _LOST, internal=f"closed with {message.data}")
+            else:
+                raise Unavailable(_LOST, internal=repr(message.data))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._receive()
 
     async def close(self) -> None:
+        self._left = True
         await self._inner.close()
 
 
