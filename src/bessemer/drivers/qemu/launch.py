@@ -29,6 +29,8 @@ _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 """Nothing of the agent's own is for a guest that breaks out, and the words below are QEMU's in English."""
 
 _REASONS = (
+    # First, since the kernel says "No space left" where its number of namespaces is used up.
+    ("unshare: ", "IsolationUnavailable", "this host gives the agent's user no namespaces for a guest"),
     ("Cannot allocate memory", "OutOfMemory", "the host has no memory for the guest"),
     ('"write" lock', "DiskInUse", "another process uses the guest's disk"),
     ("No space left", "DiskFull", "the host's disk is full"),

@@ -21,6 +21,7 @@ from bessemer.main.demo.road import Road
 from bessemer.main.doctor import lacking
 from bessemer.main.down import stop_all
 from bessemer.main.factory import Factory
+from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.process import listen_for_the_end, unless
 from bessemer.main.settings import Paths, load, state_directory, with_ports
 from bessemer.main.steps import Steps
@@ -29,6 +30,10 @@ from bessemer.main.up import has_room, held
 DEMO_STATE = Path(".state/demo")
 _ROOM_BYTES = 512 << 20
 _INTERRUPTED = 130
+_ALLOW = (
+    "install bubblewrap and util-linux, and run the demo as root or allow user namespaces (sysctl "
+    "user.max_user_namespaces; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)"
+)
 
 
 def demo(options: DemoOptions) -> int:
@@ -49,7 +54,7 @@ async def _held(paths: Paths, fake_hosts: int, *, stay: bool, stop: asyncio.Even
     console = Console(soft_wrap=True)
     steps = Steps(console)
     try:
-        _able()
+        await _able(paths)
         has_room(paths, _ROOM_BYTES, what="the demo")
         await stop_all(paths)
         # Replicas on a fake host that is never started again would wait for it for good: a fleet does not shrink.
@@ -71,11 +76,16 @@ async def _held(paths: Paths, fake_hosts: int, *, stay: bool, stop: asyncio.Even
     return 0 if ok else _INTERRUPTED if stop.is_set() else 1
 
 
-def _able() -> None:
-    """Raise DriverError, with what to install, where this machine lacks what a guest or an engine cannot do without."""
+async def _able(paths: Paths) -> None:
+    """Raise DriverError, with what to install or allow, where this machine lacks what a guest or an engine cannot do
+    without: programs, or walls."""
     missing = [f"{finding.found} ({finding.remedy})" for finding in lacking()]
     if missing:
         raise DriverError("Missing", f"this machine lacks what the demo shows: {'; '.join(missing)}")
+    try:
+        await local_drivers(paths.agent).processes.isolation()
+    except DriverError as error:
+        raise DriverError(error.reason, f"{error.message}: {_ALLOW}", internal=error.internal) from error
 
 
 def _words(error: Exception, paths: Paths) -> str:
