@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from bessemer.api import body as bodies
 from bessemer.api import jsonpatch
-from bessemer.api.names import is_label_key, is_label_value, is_subdomain, metadata_causes, opaque_text
+from bessemer.api.names import (
+    PATH_MAX,
+    field_path,
+    is_label_key,
+    is_label_value,
+    is_subdomain,
+    metadata_causes,
+    opaque_text,
+)
 from bessemer.api.selectors import parse_fields, parse_labels
 from bessemer.core.errors import Invalid, Malformed, TooLarge
 from tests.api.world import BASE, World, instance
@@ -28,6 +36,10 @@ LAUGHS = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
 
 
 STRING_WITHOUT_END = b"[" * 65 + b'"' + b'\\"' * 490_000
+
+
+def in_spec(fields: bytes) -> bytes:
+    return b'{"metadata":{"name":"x"},"spec":{"flavor":"small","image":"micro",' + fields + b"}}"
 
 
 @contextmanager
@@ -155,6 +167,10 @@ async def test_honest_text_in_any_script_is_kept(w: World) -> None:
         (STRING_WITHOUT_END, "application/json", (400,)),
         (b"[" * 65 + b'"' + b"\\\n" * 490_000, "application/json", (400,)),
         (b'"a\\' + b"[" * 65 + b'"a\\' * 300_000, "application/json", (400,)),
+        (in_spec(b'"' + b"k" * 200_000 + b'":[' + b"0," * 2_000 + b"0]"), "application/json", (422,)),
+        (in_spec(b'"' + b"k" * 300 + b'":[' + b"0," * 490_000 + b"0]"), "application/json", (400,)),
+        (in_spec(b'"' + b"k" * 300 + b'":[' + b'"\\u0001",' * 100_000 + b"0]"), "application/json", (422,)),
+        (in_spec(b",".join(b'"%d":0' % i for i in range(90_000))), "application/json", (422,)),
         (b"x" * (5 << 20), "application/json", (413,)),
         (b'{"a":"' + b"x" * (5 << 20) + b'"}', "application/json", (413,)),
         (LAUGHS, "application/yaml", (400,)),
@@ -182,6 +198,7 @@ async def test_bombs(w: World, raw: bytes, media: str, codes: tuple[int, ...]) -
     finally:
         tracemalloc.stop()
     assert reply.code in codes, reply.body[:300]
+    assert len(reply.body) < 64 << 10
     assert peak < 24 << 20
     assert (await w.call("GET", "/readyz")).code == 200
 
@@ -380,6 +397,19 @@ def test_names_are_ascii(text: str) -> None:
     for check in (is_subdomain, is_label_key, is_label_value):
         assert text.isascii() or not check(text)
     assert all(cause.field for cause in opaque_text({"a": [text]}, "spec"))
+
+
+def test_a_place_is_told_short_and_in_ascii() -> None:
+    assert field_path(["spec", "ports", 0, "name"]) == "spec.ports[0].name"
+    assert field_path(["spec", "gr\u00fcn\n"]) == "spec.gr\\xfcn\\n"
+    assert len(field_path(["k" * 1000] * 1000)) == PATH_MAX
+    (cause,) = opaque_text({"a": [{"b": ["x", {"c": "\x01"}]}, {"d": []}]}, "spec")
+    assert (cause.field, cause.message) == ("spec.a[0].b[1].c", "Invalid value: U+0001 is not allowed in text")
+    causes = opaque_text({"e": {"k" * 318: 1}, "f": {"\u202e": {"k" * 317: 1}}}, "spec")
+    assert [(c.field, c.message.rpartition(": ")[2]) for c in causes] == [
+        ("spec.e", "a field's name has more than 317 characters"),
+        ("spec.f", "a field's name holds what is not text"),
+    ]
 
 
 @given(JSON_VALUES)

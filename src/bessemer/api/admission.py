@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bessemer.api.errors import Subject, invalid
-from bessemer.api.names import generate, metadata_causes, opaque_text, show
+from bessemer.api.names import CAUSES_MAX, field_path, generate, metadata_causes, opaque_text, show
 from bessemer.api.query import FieldValidation
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Cause, Invalid, Malformed
@@ -23,7 +24,8 @@ from bessemer.core.resource import ApiModel
 Body = dict[str, Any]
 _TOP = frozenset(["apiVersion", "kind", "metadata", "spec", "status"])
 _KEPT = ("name", "generateName", "namespace", "uid", "resourceVersion", "labels", "annotations", "finalizers")
-CAUSES_MAX = 50
+ERRORS_MAX = 1000
+"""Of one body. Each costs a kilobyte before it is put into words, and a body has room for a few 100,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
     the schema does not have."""
     subject = resource.subject(str(body["metadata"].get("name") or ""))
     causes = metadata_causes(body["metadata"], namespaced=resource.namespaced)
-    causes += opaque_text({k: v for k, v in body.items() if k not in ("metadata", "status")}, "")
+    shown = {k: v for k, v in body.items() if k not in ("metadata", "status")}
+    causes += islice(opaque_text(shown, ""), CAUSES_MAX)
     if causes:
         raise invalid(subject, causes[:CAUSES_MAX])
     said = {**body, "status": {}}
@@ -90,14 +93,15 @@ def admit_status(resource: Shown, body: Body) -> Body:
     """The status of a body, read by the kind's schema. Raises Invalid by field."""
     subject = resource.subject(str(body["metadata"].get("name") or ""))
     said = body.get("status", {})
-    causes = list(opaque_text(said, "status"))
+    causes = list(islice(opaque_text(said, "status"), CAUSES_MAX))
     if causes:
-        raise invalid(subject, causes[:CAUSES_MAX])
+        raise invalid(subject, causes)
     annotation = resource.source.resource.model_fields["status"].annotation
     try:
         status: ApiModel = TypeAdapter(annotation).validate_python(said)
     except ValidationError as error:
-        raise invalid(subject, _causes(error, {"status": said}, prefix=("status",))[:CAUSES_MAX]) from error
+        errors = _errors(error, subject=subject)
+        raise invalid(subject, _causes(errors, {"status": said}, prefix=("status",))) from error
     return {**body, "status": status.dump()}
 
 
@@ -112,18 +116,19 @@ def _shaped(resource: Shown, said: Body, *, subject: Subject, validation: FieldV
         return model.model_validate(said), []
     except ValidationError as error:
         found = error
-    unknown = [e["loc"] for e in found.errors(include_url=False) if e["type"] == "extra_forbidden"]
+    errors = _errors(found, subject=subject)
+    unknown = [e["loc"] for e in errors if e["type"] == "extra_forbidden"]
     if not unknown:
-        raise invalid(subject, _causes(found, said)[:CAUSES_MAX])
-    paths = sorted(_path(said, loc) for loc in unknown)
+        raise invalid(subject, _causes(errors, said))
+    paths = sorted(_path(said, loc) for loc in unknown)[:CAUSES_MAX]
     if validation == "Strict":
-        raise Malformed("strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in paths[:CAUSES_MAX]))
+        raise Malformed("strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in paths))
     for loc in unknown:
         _prune(said, loc)
     try:
         return model.model_validate(said), paths if validation == "Warn" else []
     except ValidationError as error:
-        raise invalid(subject, _causes(error, said)[:CAUSES_MAX]) from error
+        raise invalid(subject, _causes(_errors(error, subject=subject), said)) from error
 
 
 def _prune(said: Body, loc: Sequence[int | str]) -> None:
@@ -135,8 +140,16 @@ def _prune(said: Body, loc: Sequence[int | str]) -> None:
         at.pop(str(loc[-1]), None)
 
 
-def _causes(error: ValidationError, said: Body, *, prefix: tuple[str, ...] = ()) -> list[Cause]:
-    return [_cause(one, said, loc=(*prefix, *one["loc"])) for one in error.errors(include_url=False)]
+def _errors(error: ValidationError, *, subject: Subject) -> list[ErrorDetails]:
+    """What is wrong. Raises Invalid where that is more than anybody can be told."""
+    if error.error_count() > ERRORS_MAX:
+        words = f"Too many: {error.error_count()}: fields that are unknown or wrong; at most {ERRORS_MAX} are looked at"
+        raise invalid(subject, [Cause("", words, "FieldValueTooMany")])
+    return error.errors(include_url=False)
+
+
+def _causes(errors: Sequence[ErrorDetails], said: Body, *, prefix: tuple[str, ...] = ()) -> list[Cause]:
+    return [_cause(one, said, loc=(*prefix, *one["loc"])) for one in errors[:CAUSES_MAX]]
 
 
 def _cause(one: ErrorDetails, said: Body, *, loc: Sequence[int | str]) -> Cause:
@@ -156,17 +169,17 @@ def _cause(one: ErrorDetails, said: Body, *, loc: Sequence[int | str]) -> Cause:
 
 def _path(said: Body, loc: Sequence[int | str]) -> str:
     """``("spec", "disk", "SizedDisk", "size")`` → ``spec.disk.size``: a location also names branches of unions."""
-    path = ""
+    parts: list[int | str] = []
     at: Any = said
     for index, part in enumerate(loc):
         last = index == len(loc) - 1
         if isinstance(part, int):
-            path += f"[{part}]"
+            parts.append(part)
             at = at[part] if isinstance(at, list) and part < len(at) else {}
         elif (isinstance(at, Mapping) and part in at) or last:
-            path += f".{part}" if path else str(part)
+            parts.append(part)
             at = at.get(part, {}) if isinstance(at, Mapping) else {}
-    return path
+    return field_path(parts)
 
 
 def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: frozenset[str]) -> list[Cause]:

@@ -1,13 +1,15 @@
 """Metadata from outside: names, labels, annotations, finalizers, and text that does not show what it is.
 
-All checks are on ASCII classes with whole matches, in time linear to the input. Bounds are Kubernetes'.
+All checks are on ASCII classes with whole matches, in time and memory linear to the input: the place of what is wrong
+is put into words once something is wrong there. Bounds are Kubernetes'.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from bessemer.core.errors import Cause
@@ -17,6 +19,10 @@ _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 LABELS_MAX = 128
 ANNOTATIONS_BYTES_MAX = 256 << 10
 LISTED_MAX = 128
+CAUSES_MAX = 50
+KEY_MAX = NAME_MAX + 1 + 63
+"""Of a field's name: the longest is ``prefix/name``. Whoever names fields in errors may do so for each of a list."""
+PATH_MAX = 1024
 
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
@@ -68,8 +74,18 @@ def plain(text: str, longest: int = NAME_MAX) -> str:
     return short if short.isascii() and short.isprintable() else short.encode("unicode_escape").decode()
 
 
+def field_path(parts: Iterable[str | int]) -> str:
+    """``("spec", "ports", 0, "name")`` → ``spec.ports[0].name``; in ASCII, and not longer than ``PATH_MAX``."""
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{plain(part)}" if path else plain(part)
+        if len(path) > PATH_MAX:
+            break
+    return plain(path, PATH_MAX)
+
+
 def metadata_causes(metadata: Any, *, namespaced: bool) -> list[Cause]:
-    """What is wrong with an object's metadata as a client wrote it."""
+    """What is wrong with an object's metadata as a client wrote it; ``CAUSES_MAX`` of each field."""
     if not isinstance(metadata, Mapping):
         return [Cause("metadata", f"Invalid value: {show(metadata)}: must be an object")]
     found = [*_name_causes(metadata)]
@@ -78,29 +94,42 @@ def metadata_causes(metadata: Any, *, namespaced: bool) -> list[Cause]:
         if value is not None and not isinstance(value, Mapping):
             found.append(Cause(f"metadata.{field}", "Invalid value: must be an object of strings"))
         elif value:
-            found.extend(check(value))
-    found.extend(_listed(metadata))
+            found.extend(islice(check(value), CAUSES_MAX))
+    found.extend(islice(_listed(metadata), CAUSES_MAX))
     return found
 
 
 def opaque_text(value: Any, path: str) -> Iterator[Cause]:
-    """Every string in ``value`` that holds control characters, or characters that reorder what a reader sees."""
-    stack: list[tuple[Any, str]] = [(value, path)]
-    while stack:
-        item, at = stack.pop()
-        if isinstance(item, str):
-            bad = None if item.isascii() and item.isprintable() else _OPAQUE.search(item)
-            if bad:
-                yield Cause(at, f"Invalid value: U+{ord(bad[0]):04X} is not allowed in text")
-        elif isinstance(item, Mapping):
-            yield from (_bad_key(key, at) for key in item if _OPAQUE.search(key))
-            stack.extend((inner, f"{at}.{key}" if at else key) for key, inner in item.items())
-        elif isinstance(item, list):
-            stack.extend((inner, f"{at}[{i}]") for i, inner in enumerate(item))
+    """Every string in ``value`` that holds control characters, or characters that reorder what a reader sees; and
+    every field whose name does, or is longer than ``KEY_MAX``."""
+    for at, item in _places(value, path):
+        name = at[-1]
+        if isinstance(name, str) and (len(name) > KEY_MAX or _opaque(name)):
+            words = "holds what is not text" if len(name) <= KEY_MAX else f"has more than {KEY_MAX} characters"
+            yield Cause(field_path(at[:-1]), f"Invalid value: {show(name)}: a field's name {words}")
+        if isinstance(item, str) and (bad := _opaque(item)):
+            yield Cause(field_path(at), f"Invalid value: U+{ord(bad[0]):04X} is not allowed in text")
 
 
-def _bad_key(key: str, at: str) -> Cause:
-    return Cause(at, f"Invalid value: {show(key)}: a field's name holds what is not text")
+def _opaque(text: str) -> re.Match[str] | None:
+    return None if text.isascii() and text.isprintable() else _OPAQUE.search(text)
+
+
+def _places(value: Any, path: str) -> Iterator[tuple[list[str | int], Any]]:
+    """All that is in ``value``, each with where it is. That is one list, which changes with the next step: to keep a
+    place for each of a million items would cost a million times the longest name above them."""
+    levels: list[Iterator[tuple[str | int, Any]]] = [iter([(path, value)])]
+    at: list[str | int] = [path]
+    while levels:
+        for at[-1], item in levels[-1]:
+            yield at, item
+            if isinstance(item, dict | list):
+                levels.append(iter(item.items()) if isinstance(item, dict) else enumerate(item))
+                at.append("")
+                break
+        else:
+            levels.pop()
+            at.pop()
 
 
 def _name_causes(metadata: Mapping[str, Any]) -> Iterator[Cause]:
