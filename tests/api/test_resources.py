@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
 
-from bessemer.core.ports import CONTROLLER
+from bessemer.api.resources import WARNING_MAX
+from bessemer.core.errors import Conflict
+from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import Key
 from tests.api.world import BASE, World, instance, named
 
@@ -104,11 +107,32 @@ async def test_unknown_fields_are_refused_unless_asked_else(w: World) -> None:
     body = instance("a", typo=1)
     assert (await w.call("POST", LAB, body)).code == 400
     warned = await w.call("POST", f"{LAB}?fieldValidation=Warn", body)
-    assert (warned.code, warned.headers["warning"]) == (201, '299 - "unknown field "spec.typo""')
+    assert (warned.code, warned.headers["warning"]) == (201, '299 - "unknown field \\"spec.typo\\""')
     assert "typo" not in warned.json["spec"]
     ignored = await w.call("POST", f"{LAB}?fieldValidation=Ignore", instance("b", typo=1))
     assert "warning" not in ignored.headers
     assert (await w.call("POST", f"{LAB}?fieldValidation=Maybe", body)).code == 422
+
+
+async def test_a_warning_is_told_whatever_the_field_is_called(w: World) -> None:
+    """The object is made by then: an answer that cannot be sent would say that it is not."""
+    odd = instance("a", **{"\u202e\u6771": 1, "a\r\nx: y": 1, 'q"\\': 1})
+    refused = await w.call("POST", f"{LAB}?fieldValidation=Warn", odd)
+    assert refused.code == 422
+    odd = instance("a", **{"\u6771": 1, "a\tb\nx: y": 1, 'q"\\': 1})
+    warned = await w.call("POST", f"{LAB}?fieldValidation=Warn", odd)
+    assert (warned.code, warned.headers["warning"].split(", ")) == (
+        201,
+        [
+            r'299 - "unknown field \"spec.\\u6771\""',
+            r'299 - "unknown field \"spec.a\\tb\\nx: y\""',
+            r'299 - "unknown field \"spec.q\"\\\""',
+        ],
+    )
+    many = await w.call(
+        "POST", f"{LAB}?fieldValidation=Warn", instance("b", **{f"k{i}" + "x" * 200: 1 for i in range(900)})
+    )
+    assert (many.code, len(many.headers["warning"]) <= WARNING_MAX) == (201, True)
 
 
 async def test_a_dry_run_writes_nothing(w: World) -> None:
@@ -231,15 +255,37 @@ async def test_delete_with_a_finalizer_begins(w: World) -> None:
 
 async def test_delete_under_preconditions(w: World) -> None:
     await w.create(LAB, instance("a"))
-    for conditions, words in (({"uid": "zzz"}, "UID"), ({"resourceVersion": "1"}, "ResourceVersion")):
-        reply = await w.call("DELETE", f"{LAB}/a", {"preconditions": conditions})
-        assert reply.code == 409
-        assert f"the {words} in the precondition" in reply.json["message"]
+    for conditions, words in (({"uid": "zzz"}, "is another object now"), ({"resourceVersion": "1"}, "changed since")):
+        for dry in ({}, {"dryRun": ["All"]}):
+            reply = await w.call("DELETE", f"{LAB}/a", {"preconditions": conditions, **dry})
+            assert reply.code == 409
+            assert words in reply.json["message"]
     assert (await w.call("DELETE", f"{LAB}/a", {"preconditions": 5})).code == 400
     assert (await w.call("DELETE", f"{LAB}/a", b"k8s\0", media="application/vnd.kubernetes.protobuf")).code in (
         400,
         415,
     )
+
+
+async def test_a_change_between_the_look_and_the_deletion_is_seen(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await w.create(LAB, instance("a"))
+    look = w.store.objects.get
+
+    async def overtaken(key: Key) -> Stored:
+        found = await look(key)
+        if key.kind == "Instance":
+            changed = {**made, "metadata": {**made["metadata"], "labels": {"a": "b"}}}
+            with suppress(Conflict):
+                await w.store.objects.replace(changed, CONTROLLER)
+        return found
+
+    monkeypatch.setattr(w.store.objects, "get", overtaken)
+    meant = {"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}}
+    assert (await w.call("DELETE", f"{LAB}/a", meant)).code == 409
+    monkeypatch.undo()
+    assert (await w.call("GET", f"{LAB}/a")).json["metadata"]["labels"] == {"a": "b"}
+    latest = (await w.call("GET", f"{LAB}/a")).json["metadata"]["resourceVersion"]
+    assert (await w.call("DELETE", f"{LAB}/a", {"preconditions": {"resourceVersion": latest}})).code == 200
 
 
 async def test_formats(w: World) -> None:

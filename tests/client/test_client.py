@@ -114,6 +114,8 @@ async def test_errors_come_back_as_what_they_were(s: Served, client: Client) -> 
         await client.replace(orjson.loads(made.body))
     with pytest.raises(errors.Conflict):
         await client.delete(VM, uid="other")
+    with pytest.raises(errors.Conflict):
+        await client.delete(VM, uid=made.uid, revision=str(made.revision))
     stranger = Client(HttpTransport(s.url, tls=tls_context(s.world.ca.certificate, None)), plurals=plurals())
     with pytest.raises(errors.Unauthenticated):
         await stranger.get(VM)

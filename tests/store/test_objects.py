@@ -164,6 +164,8 @@ async def test_preconditions(store: Store) -> None:
         await store.objects.replace(body("Thing", "a", uid="other"), ALICE)
     with pytest.raises(Conflict, match="another object"):
         await store.objects.delete(first.key, ALICE, uid="other")
+    with pytest.raises(Conflict, match="changed since it was read"):
+        await store.objects.delete(first.key, ALICE, uid=first.uid, revision=str(first.revision))
     with pytest.raises(NotFound):
         await store.objects.replace(body("Thing", "b"), ALICE)
     with pytest.raises(NotFound):

@@ -213,7 +213,9 @@ class IntentObjects:
     async def create(self, body: Mapping[str, Any], writer: Writer, *, dry_run: bool = False) -> Stored:
         raise Forbidden("an agent makes no objects")
 
-    async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
+    async def delete(
+        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+    ) -> Stored:
         raise Forbidden("an agent deletes no objects")
 
     async def replace(

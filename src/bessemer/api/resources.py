@@ -7,6 +7,7 @@ is computed on what is stored and written under its revision; a lost race is tri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
 from bessemer.api.media import Wanted, wanted
+from bessemer.api.names import plain
 from bessemer.api.query import WriteOptions, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
@@ -26,6 +28,7 @@ from bessemer.core.ports import Part, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
+WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}"
 _TENANTS = ("Tenant", "Project")
 
@@ -104,17 +107,9 @@ async def delete(call: Call) -> Response:
     dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
     uid, revision = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
     now = await load(call, target)
-    if uid and uid != now.uid:
-        raise Conflict(
-            f"the UID in the precondition ({uid[:80]}) does not match the UID in record ({now.uid}). "
-            "The object might have been deleted and then recreated"
-        )
-    if revision and revision != str(now.revision):
-        raise Conflict(
-            f"the ResourceVersion in the precondition ({revision[:20]}) does not match the ResourceVersion in record "
-            f"({now.revision}). The object might have been modified"
-        )
-    left = await call.state.ports.objects.delete(target.key, call.writer, uid=now.uid, dry_run=dry)
+    left = await call.state.ports.objects.delete(
+        target.key, call.writer, uid=uid or now.uid, revision=revision, dry_run=dry
+    )
     if not dry:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
@@ -179,7 +174,7 @@ async def load(call: Call, target: Target) -> Stored:
 def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
     """An object in the shape that was asked for."""
     resource = call.about.resource
-    headers = {"Warning": ", ".join(f'299 - "{w}"' for w in warnings)} if warnings else {}
+    headers = {"Warning": told} if (told := _warning(warnings)) else {}
     if wants.shape == "object" and not wants.yaml and resource.translate is None:
         return answer(stored.body, code, headers=headers)
     value = orjson.loads(stored.body)
@@ -196,6 +191,19 @@ def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnin
     if wants.yaml:
         return Response(yaml.safe_dump(value), code, headers=headers, media_type="application/yaml")
     return answer(value, code, headers=headers)
+
+
+def _warning(texts: Iterable[str]) -> str:
+    """The header Warning, as RFC 7234 quotes it: the object is written by then, so no text may break the answer, and
+    not more is told than those take who read headers."""
+    whole = ""
+    for text in texts:
+        quoted = plain(text).replace("\\", "\\\\").replace('"', '\\"')
+        longer = f'{whole}{", " if whole else ""}299 - "{quoted}"'
+        if len(longer) > WARNING_MAX:
+            break
+        whole = longer
+    return whole
 
 
 async def _write_main(

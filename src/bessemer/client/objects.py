@@ -21,7 +21,7 @@ from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed, TooMany, Unavailable
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
-from bessemer.core.resource import Change, Key
+from bessemer.core.resource import API_VERSION, Change, Key
 
 PatchType = Literal["merge", "json"]
 _MEDIA = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
@@ -91,12 +91,15 @@ class Client:
         path = self.paths.of(key, "" if part == "main" else "status")
         return await self._write("PATCH", path, body=patch, dry_run=dry_run, media=_MEDIA[kind])
 
-    async def delete(self, key: Key, writer: Writer | None = None, *, uid: str = "", dry_run: bool = False) -> Stored:
+    async def delete(
+        self, key: Key, writer: Writer | None = None, *, uid: str = "", revision: str = "", dry_run: bool = False
+    ) -> Stored:
         """Delete, or ask for it where finalizers stand; the object as it was. Raises NotFound, Conflict."""
         last = await self.get(key)
         options: dict[str, Any] = {"propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        if uid or revision:
+            said = {"uid": uid, "resourceVersion": revision}
+            options["preconditions"] = {name: value for name, value in said.items() if value}
         if dry_run:
             options["dryRun"] = ["All"]
         path = self.paths.of(key)
@@ -157,6 +160,12 @@ class Client:
         query = {"dryRun": "All"} if dry_run else {}
         ask = Ask(method=method, path=path, query=query, body=orjson.dumps(body), content_type=media)
         return stored(await self.transport.request(ask))
+
+
+def an_object(key: Key, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A body as a YAML file would hold it, to be created."""
+    metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
+    return {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
 
 
 def stored(body: bytes) -> Stored:

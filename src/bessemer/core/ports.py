@@ -103,8 +103,11 @@ class Objects(Protocol):
         nothing keeps the revision. Raises NotFound, Conflict, Forbidden."""
         ...
 
-    async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
-        """Delete, or set deletionTimestamp while finalizers stand. Owned objects follow. Raises NotFound, Conflict."""
+    async def delete(
+        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+    ) -> Stored:
+        """Delete, or set deletionTimestamp while finalizers stand. Owned objects follow. A ``uid`` or ``revision`` must
+        be the object's. Raises NotFound, Conflict."""
         ...
 
     def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:

@@ -65,11 +65,14 @@ class ObjectTable:
             lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer), dry_run=dry_run
         )
 
-    async def delete(self, key: Key, writer: Writer, *, uid: str = "", dry_run: bool = False) -> Stored:
+    async def delete(
+        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+    ) -> Stored:
         """Delete, or set deletionTimestamp while finalizers stand. Raises NotFound, Conflict, Forbidden."""
         rules.may_write_main(key, writer)
+        said = {"uid": uid, "resourceVersion": revision}
         return await self._committer.submit(
-            lambda tx: _delete(tx, key, kinds=self._kinds, writer=writer, uid=uid), dry_run=dry_run
+            lambda tx: _delete(tx, said, key=key, kinds=self._kinds, writer=writer), dry_run=dry_run
         )
 
     async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
@@ -201,7 +204,7 @@ def _phase(document: Document) -> str:
     return phase
 
 
-def _delete(tx: Tx, key: Key, *, kinds: Kinds, writer: Writer, uid: str) -> Stored:
+def _delete(tx: Tx, said: Mapping[str, str], *, key: Key, kinds: Kinds, writer: Writer) -> Stored:
     row = load(tx, key)
-    documents.check({"uid": uid}, row.uid, revision=row.revision, key=key)
+    documents.check(said, row.uid, revision=row.revision, key=key)
     return begin_deletion(tx, row, writer=writer, kinds=kinds).stored()
