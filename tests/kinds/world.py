@@ -205,6 +205,7 @@ class World:
         hosts: int = 1,
         gpus: int = 0,
         fake: bool = False,
+        isolation: str = "strong",
         stop: Point | None = None,
         victims: frozenset[PartName] = EVERYTHING,
     ) -> None:
@@ -219,7 +220,7 @@ class World:
         self.crashes = 0
         devices = [Device(id=f"gpu-{i}", kind="gpu", model="H100") for i in range(gpus)]
         numa = [NumaNode(id=0, cores=8, threads=16, memory_bytes=64 * GIB)]
-        found = Inventory(fake=fake, numa=numa, devices=devices, virtualization="tcg", isolation="strong")
+        found = Inventory(fake=fake, numa=numa, devices=devices, virtualization="tcg", isolation=isolation)
         self.hosts = {f"h{i}": WorldHost(f"h{i}", self.clock, found) for i in range(1, hosts + 1)}
         shared = "/dev/shm"
         self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)

@@ -126,7 +126,8 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What one replica wants of one host. ``device_model`` "" is any model; ``device_count`` 0 wants none. ``bearable``
-    are the taints that its tenant may tolerate at all; None is whoever has no bounds."""
+    are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization`` is for guests,
+    ``isolation`` for engines: a host that has none of either kind runs none of them."""
 
     tenant: str
     milli_cores: int
@@ -139,8 +140,7 @@ class Request:
     tolerations: tuple[str, ...] = ()
     bearable: frozenset[str] | None = None
     virtualization: bool = False
-    strong_isolation: bool = False
-    avoid_hosts: frozenset[str] = frozenset()
+    isolation: bool = False
 
 
 class Allocation(ApiModel):

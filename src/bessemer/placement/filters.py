@@ -89,21 +89,12 @@ def _says_taints(sight: Sight, rejected: Bools) -> Iterator[Reason]:
         yield Reason("Tainted", count, f"tainted {text}")
 
 
-def _not_avoided(sight: Sight) -> Bools:
-    passed = sight.everyone
-    for name in sight.request.avoid_hosts:
-        row = sight.fleet.row(name)
-        if row is not None:
-            passed[row] = False
-    return passed
-
-
 def _virtual(sight: Sight) -> Bools:
     return sight.fleet.virtual[: sight.size] if sight.request.virtualization else sight.everyone
 
 
 def _isolated(sight: Sight) -> Bools:
-    return sight.fleet.strong[: sight.size] if sight.request.strong_isolation else sight.everyone
+    return sight.fleet.isolated[: sight.size] if sight.request.isolation else sight.everyone
 
 
 def _has_devices(sight: Sight) -> Bools:
@@ -202,12 +193,10 @@ LINKS: Sequence[Link] = (
     Link(_schedulable, _plainly("Cordoned", "cordoned")),
     # Set apart, for those who say that they bear it.
     Link(_untainted, _says_taints),
-    # The workload itself will not have it: it failed there, or a sibling stands there.
-    Link(_not_avoided, _plainly("Avoided", "avoided by the workload")),
     # No hypervisor runs there.
     Link(_virtual, _plainly("NoVirtualization", "without virtualization")),
-    # A sandbox there is weaker than the workload's class asks for.
-    Link(_isolated, _plainly("WeakIsolation", "without strong isolation")),
+    # Engines of several tenants cannot be kept apart there: no sandbox starts.
+    Link(_isolated, _plainly("NoIsolation", "without a sandbox for engines")),
     # The hardware is not there at all, whoever holds it.
     Link(_has_devices, _says_devices),
     # Enough over all NUMA nodes; how it lies is looked at last.

@@ -72,7 +72,7 @@ class _Columns:
             return np.zeros(shape, dtype=np.bool_)
 
         self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
-        self.virtual, self.strong, self.fake = bools(rows), bools(rows), bools(rows)
+        self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.site: Ints = np.zeros(rows, dtype=np.int64)
         self.leaf: Ints = np.zeros(rows, dtype=np.int64)
@@ -212,7 +212,7 @@ class FleetArrays(_Columns):
         self.schedulable[row] = facts.schedulable
         self.reachable[row] = facts.reachable
         self.virtual[row] = found.virtualization != "none"
-        self.strong[row] = found.isolation == "strong"
+        self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
         self.taints[row] = self._taint_set(facts.taints)
         self.site[row], self.leaf[row], self.spine[row] = map(

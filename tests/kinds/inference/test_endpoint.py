@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bessemer.core.ports import Writer
 from bessemer.core.resource import Metadata
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, validate
@@ -102,6 +103,23 @@ async def test_many_replicas_come_in_groups() -> None:
     async with World(hosts=3) as world:
         await up(world, replicas=40)
         assert len(await uids(world)) == 40
+
+
+async def test_no_engine_is_placed_where_none_can_be_kept_apart() -> None:
+    """A guest is: it is its own wall. Any sandbox will do for an engine; how strong it is, the Host says."""
+    async with World(isolation="none") as world:
+        await world.create("Endpoint", "chat", SPEC)
+        ready = await world.until_reason("Endpoint", "chat", "Unschedulable")
+        assert ready["message"].endswith("1 host: without a sandbox for engines")
+        assert await world.bodies("Claim") == []
+        await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
+        await world.until_ready("Instance", "vm")
+        host = world.hosts["h1"]
+        said = {**(await world.object("Host", "h1", namespace="") or {})}
+        del said["metadata"]["resourceVersion"]
+        said["status"]["report"] = host.inventory.model_copy(update={"isolation": "weak"}).dump()
+        await world.store.objects.replace(said, Writer("agent", "h1"), part="report")
+        await world.until_ready("Endpoint", "chat")
 
 
 async def test_a_replica_of_eight_devices_takes_a_whole_fake_host() -> None:

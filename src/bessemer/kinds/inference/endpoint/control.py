@@ -124,7 +124,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
         return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
     intent = intent_of(endpoint, flavor=flavor, model=model).dump()
     project, tolerations = endpoint.metadata.namespace or "", endpoint.spec.tolerations
-    request = await workload.request_of(ctx, flavor.spec, project=project, tolerations=tolerations)
+    request = await workload.request_of(ctx, flavor.spec, project=project, tolerations=tolerations, isolation=True)
     for number in missing[:GROUP]:
         decision = ctx.fleet.decide(request)
         if isinstance(decision, Refusal):
