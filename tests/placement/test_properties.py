@@ -52,7 +52,7 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
             devices=devices,
             fake="bessemer.dev/fake" in taints,
             virtualization=draw(st.sampled_from(("kvm", "tcg", "none"))),
-            isolation=draw(st.sampled_from(("strong", "weak"))),
+            isolation=draw(st.sampled_from(("strong", "weak", "none"))),
         ),
         taints=taints,
         schedulable=draw(st.integers(0, 9)) > 0,
@@ -77,8 +77,7 @@ requests = st.builds(
     same_nvlink=st.booleans(),
     tolerations=st.sampled_from(((), ("slow",), ("*",))),
     virtualization=st.booleans(),
-    strong_isolation=st.booleans(),
-    avoid_hosts=st.sampled_from((frozenset(), frozenset({"h0"}))),
+    isolation=st.booleans(),
 )
 
 
@@ -103,10 +102,10 @@ class Slow:
     def fits(self, name: str, request: Request) -> bool:
         facts = self.facts[name]
         bears = "*" in request.tolerations or set(facts.taints) <= set(request.tolerations)
-        may = facts.schedulable and facts.reachable and bears and name not in request.avoid_hosts
+        may = facts.schedulable and facts.reachable and bears
         if request.virtualization and facts.inventory.virtualization == "none":
             return False
-        if request.strong_isolation and facts.inventory.isolation != "strong":
+        if request.isolation and facts.inventory.isolation == "none":
             return False
         return may and any(self.suits(name, request, chosen) for chosen in self.choices(name, request))
 
