@@ -4,9 +4,10 @@ The fake agents run in one more process and speak HTTPS like real ones, a certif
 the guests alone are fake, and take two seconds to boot. In the burst all instances are applied over 32 connections
 without a pause, faster than they can be placed, so what waits in the queue is most of the burst: a wait is the time
 that the burst takes. Then, on the same hosts, instances come at a pace, and the waits are what an applicant sees.
-CPU per instance is above what the same hosts cost while nothing is asked of them, memory per instance is what the burst
-adds. Linear growth: ten times the instances take at most ten times as long, ten times the CPU and ten times the memory.
-Each size is run once, so CPU and memory are allowed a tenth more than linear as noise; time is allowed none.
+CPU per instance is above what the same hosts cost while nothing is asked of them. Memory per instance is what instances
+and hosts add to a control plane that has neither: a heap keeps what joining freed, so what the burst alone adds cannot
+be told. Linear growth: ten times the instances take at most ten times as long, ten times the CPU and ten times the
+memory. Each size is run once, so CPU and memory are allowed a tenth more than linear as noise; time is allowed none.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Used:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What one size came to; times in seconds. ``idle`` is CPU seconds per second, ``used`` that of the burst beyond
-    it; ``added_mib`` is what the burst added to the control plane, which stays above nothing."""
+    it; ``added_mib`` is what hosts and burst added to the control plane."""
 
     count: int
     hosts: int
@@ -92,7 +93,7 @@ async def measure(options: Options) -> list[Figure]:
     against = f"{large.count:,} against {small.count:,}"
     growth = (large.took / large.count) / (small.took / small.count)
     cpu = (large.used.control / large.count) / (small.used.control / small.count)
-    memory = (large.added_mib / large.count) / (small.added_mib / small.count)
+    memory = _kib(large) / _kib(small)
     return [
         figure(f"{name}, apply to all Ready", large.took, "s"),
         figure(f"{name}, Ready", large.rate, "/s"),
@@ -102,14 +103,12 @@ async def measure(options: Options) -> list[Figure]:
         figure(f"memory per instance, {against}", memory, "×", at_most=1.1),
         figure("CPU of the control plane per instance", large.used.control / large.count * 1e3, "ms"),
         figure("CPU of the agents per instance", large.used.agents / large.count * 1e3, "ms"),
-        figure("memory of the control plane per instance", large.added_mib / large.count * 1024, "KiB"),
+        figure("memory of the control plane per instance, with its share of a host", _kib(large), "KiB"),
         figure(f"CPU of the control plane, {large.hosts:,} idle hosts", large.idle.control * 100, "% of a core"),
         figure(f"CPU of the agents, {large.hosts:,} idle hosts", large.idle.agents * 100, "% of a core"),
-        figure("queue wait of instances in the burst, p50", _quantile(large.waits, 0.5), "s"),
-        figure("queue wait of instances in the burst, p99", _quantile(large.waits, 0.99), "s"),
-        figure("queue wait of all other kinds meanwhile, p99", _quantile(large.others, 0.99) * 1e3, "ms"),
-        figure(f"queue wait at {PACE} instances per second, p50", _quantile(large.paced, 0.5) * 1e3, "ms"),
-        figure(f"queue wait at {PACE} instances per second, p99", _quantile(large.paced, 0.99) * 1e3, "ms"),
+        *_queued("queue wait of instances in the burst", large.waits, unit="s"),
+        *_queued("queue wait of all other kinds meanwhile", large.others),
+        *_queued(f"queue wait at {PACE} instances per second", large.paced),
         figure(f"apply to Ready at {PACE} per second, p50", percentile(large.ready, 0.5), "s"),
         figure(f"apply to Ready at {PACE} per second, p99", percentile(large.ready, 0.99), "s"),
         figure("control plane, resident", large.control_mib, "MiB"),
@@ -118,12 +117,28 @@ async def measure(options: Options) -> list[Figure]:
     ]
 
 
+def _kib(run: Run) -> float:
+    return run.added_mib / run.count * 1024
+
+
+def _queued(about: str, waits: Waits, *, unit: str = "ms") -> list[Figure]:
+    """Median and tail of waits, and of how many; where nothing waited there is no figure."""
+    number = max(waits.values(), default=0.0)
+    if not number:
+        return []
+    each = 1e3 if unit == "ms" else 1.0
+    return [
+        figure(f"{about} ({number:,.0f}), p50", _quantile(waits, 0.5) * each, unit),
+        figure(f"{about} ({number:,.0f}), p99", _quantile(waits, 0.99) * each, unit),
+    ]
+
+
 async def _run(count: int, *, quick: bool) -> Run:
     hosts = max(10, count // PER_HOST)
     async with plane(settings={"fakeHosts": hosts}, seed=_seed) as (running, pid):
         tls = client_tls(running.paths.ca_certificate, running.paths.certificate(identities.ADMIN))
         server = Server(port=running.settings.api_port, tls=tls)
-        began = time.monotonic()
+        empty, began = rss_mib(pid), time.monotonic()
         agents = running.start(FAKE)
         await _all_ready(server, "hosts", hosts, seconds=HOSTS_SECONDS)
         joined = time.monotonic() - began
@@ -133,9 +148,8 @@ async def _run(count: int, *, quick: bool) -> Run:
 
         idle = await _idle(used, seconds=3.0 if quick else 30.0)
         before, waits, others = used(), await _waits(server), await _waits(server, others=True)
-        resident = rss_mib(pid)
         took = await _burst(server, count)
-        spent, added = used() - before, rss_mib(pid) - resident
+        spent, added = used() - before, rss_mib(pid) - empty
         waits, others = _since(waits, await _waits(server)), _since(others, await _waits(server, others=True))
         earlier = await _waits(server)
         ready = await _paced(server, 60 if quick else 600)
@@ -150,7 +164,7 @@ async def _run(count: int, *, quick: bool) -> Run:
             others=others,
             ready=ready,
             paced=_since(earlier, await _waits(server)),
-            added_mib=max(added, 0.001),
+            added_mib=added,
             control_mib=rss_mib(pid),
             agents_mib=rss_mib(agents),
         )
