@@ -6,13 +6,14 @@ kube-apiserver and its etcd get the same requests in the same run, one after the
 
 Rates and CPU are medians: of five rounds of creates, three of one client, three of gets, seven lists. The watch is read
 in three rounds, by a third process over plain sockets, so that what is waited for is the server and not the client: the
-median of their medians, and the 99th percentile of all waits together, as for creates and gets. Memory is read once, at
-the end.
+median of their medians, and the 99th percentile of all waits together, as for creates and gets. No event comes before
+its commit: what the disk takes for one at that pace is shown beside. Memory is read once, at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -35,6 +36,7 @@ from bessemer.main import identities
 CLIENTS = 32
 BODY_BYTES = 1600
 WATCH_RATE = 50
+SYNC_BYTES = 56 << 10
 COLLECTION = "/apis/bessemer.dev/v1alpha1/flavors"
 KEPT = "kept: kube-apiserver 1.20.2 with etcd"
 
@@ -75,12 +77,29 @@ async def measure(options: Options) -> list[Figure]:
         cert = running.paths.certificate(identities.ADMIN)
         ca, port = running.paths.ca_certificate, running.settings.api_port
         ours = await _values(Target(port=port, ca=ca, cert=cert, pids=(pid,)), options)
+        async with scratch() as folder:
+            disk = figure(f"this disk: {SYNC_BYTES >> 10} KiB synced at that pace, p50", _sync(folder), "ms")
     if programs is None:
         kept = {name: row.kept for name, row in ROWS.items() if row.kept != ""}
-        return _figures(ours, kept, peer=KEPT)
+        return [*_figures(ours, kept, peer=KEPT), disk]
     async with scratch() as folder, kube(programs, folder) as (target, version):
         theirs = await _values(target, options)
-    return _figures(ours, theirs, peer=f"kube-apiserver {version} with etcd")
+    return [*_figures(ours, theirs, peer=f"kube-apiserver {version} with etcd"), disk]
+
+
+def _sync(folder: Path) -> float:
+    """Milliseconds to write and sync about what the commit of one create writes, into a file that has its size."""
+    part, took = os.urandom(SYNC_BYTES), []
+    with (folder / "sync").open("wb", buffering=0) as file:
+        file.write(os.urandom(64 * SYNC_BYTES))
+        os.fsync(file.fileno())
+        for n in range(2 * WATCH_RATE):
+            time.sleep(1 / WATCH_RATE)
+            began = time.perf_counter()
+            os.pwrite(file.fileno(), part, n % 64 * SYNC_BYTES)
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return median(took) * 1e3
 
 
 def _figures(ours: Values, theirs: Mapping[str, float | str], *, peer: str) -> list[Figure]:
