@@ -57,8 +57,25 @@ def plan(**spec: object) -> PricePlan:
     return PricePlan(metadata=Metadata(name="p"), spec=PricePlanSpec.model_validate(spec))
 
 
-def test_the_currency_is_kept() -> None:
+def test_what_invoices_of_the_past_are_derived_with_is_kept() -> None:
+    """Currency, each rate, what is billed; what describes the plan may change."""
+    old = plan(currency="EUR", rates={"coreHour": 5, "deviceHour": {"H100": 1}}, billedStates=["running", "lost"])
     assert [c.field for c in validate(plan(currency="SEK"), plan(currency="EUR"))] == ["spec.currency"]
+    assert [c.field for c in validate(plan(), old)] == [
+        "spec.rates.coreHour",
+        "spec.rates.deviceHour",
+        "spec.billedStates",
+    ]
+    dearer = old.model_copy(update={"spec": old.spec.model_copy(update={"rates": Rates(core_hour=6)})})
+    (core, _) = validate(dearer, old)
+    assert core.message == (
+        "cannot change from '5': invoices of the past are derived with it; make another plan and name it in the Tenant"
+    )
+    same = {"rates": {"coreHour": 5, "deviceHour": {"H100": 1}}, "billedStates": ["lost", "running"]}
+    assert validate(plan(description="For universities.", **same), old) == []
+
+
+def test_a_state_is_billed_once() -> None:
     assert [c.field for c in validate(plan(billed_states=["lost", "lost"]), None)] == ["spec.billedStates[1]"]
 
 

@@ -1,8 +1,9 @@
 """PricePlan: what quantities cost. Prices meet quantities only when an invoice is derived, so it can be derived again.
 
 Prices are integers in micro-units of the currency: per hour of a device, a core or a GiB of memory while a claim is in
-a billed state, and per million tokens. A plan goes only when no tenant is billed by it. It bills nothing itself: that
-is ``metering``. A tenant's people read the plan by which it is billed; what others pay is not theirs to know.
+a billed state, and per million tokens. They are kept for good, for they are what every invoice of the past is derived
+with: other prices are another plan. A plan goes only when no tenant is billed by it. It bills nothing itself: that is
+``metering``. A tenant's people read the plan by which it is billed; what others pay is not theirs to know.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.metering.plan import Plan, Rates
 
 __all__ = ["KIND", "PricePlan", "PricePlanSpec", "Rates"]
+
+_WHY = "invoices of the past are derived with it; make another plan and name it in the Tenant"
 
 DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Terminating": 600.0}
 
@@ -44,10 +47,15 @@ class PricePlan(Resource[PricePlanSpec, PricePlanStatus]):
 
 
 def validate(new: PricePlan, old: PricePlan | None) -> Sequence[Cause]:
-    """One currency for good: rows that were priced in one cannot be priced in another."""
+    """One currency and one set of rates for good; what describes it may change."""
     causes = [*duplicates("spec.billedStates", new.spec.billed_states)]
     if old is not None:
-        causes += unchangeable("spec.currency", new=new.spec.currency, old=old.spec.currency, why="make another plan")
+        causes += unchangeable("spec.currency", new=new.spec.currency, old=old.spec.currency, why=_WHY)
+        was, wanted = old.spec.rates.dump(), new.spec.rates.dump()
+        for rate in sorted(was.keys() | wanted.keys()):
+            causes += unchangeable(f"spec.rates.{rate}", new=wanted.get(rate), old=was.get(rate), why=_WHY)
+        billed = [sorted(plan.spec.billed_states) for plan in (new, old)]
+        causes += unchangeable("spec.billedStates", new=billed[0], old=billed[1], why=_WHY)
     return causes
 
 
