@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from bessemer.api.ca import Pair, Peer, peer_of
 from bessemer.api.relay import TENANT_STREAMS_MAX, USER_STREAMS_MAX, Reader, Relay
 from bessemer.client import Client, HttpTransport, plurals, tls_context
-from bessemer.core.errors import Expired, Forbidden, NotFound, TooMany, Unauthenticated, Unavailable
+from bessemer.core.errors import DriverError, Expired, Forbidden, NotFound, TooMany, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
@@ -130,6 +130,65 @@ async def test_a_console_goes_both_ways(s: Served) -> None:
         assert await anext(shown) == b"login: "
         await socket.send(b"root\n")
         assert await anext(shown) == b"ROOT\n"
+
+
+@pytest.mark.parametrize("reason", ["somebody else is at the console", "g\u00e4ste " * 40])
+async def test_why_a_console_ends_is_told(s: Served, reason: str) -> None:
+    """Also where the host does not take what is typed: what it said before, and why, is read to its end."""
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        await stream.write(b"x" * 300_000)
+        raise DriverError("ConsoleBusy", reason)
+
+    async with (
+        dialled(s, pair, "h1", accept),
+        client(s, s.admin) as admin,
+        admin.workloads.console(VM) as socket,
+    ):
+        shown: list[int] = []
+
+        async def show() -> None:
+            async for part in socket:
+                shown.append(len(part))
+
+        await socket.send(b"root\n")
+        with pytest.raises(Unavailable, match=reason[:60]):
+            await show()
+        assert sum(shown) == 300_000
+
+
+async def test_a_console_that_ends_in_good_order_gives_no_reason(s: Served) -> None:
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        await stream.write(b"bye\n")
+
+    async with (
+        dialled(s, pair, "h1", accept),
+        client(s, s.admin) as admin,
+        admin.workloads.console(VM) as socket,
+    ):
+        assert [part async for part in socket] == [b"bye\n"]
+
+
+async def test_a_server_that_stops_says_so_at_its_consoles(s: Served) -> None:
+    pair = await running(s)
+
+    async def accept(stream: Stream) -> None:
+        await stream.write(b"login: ")
+        await stream.read()
+
+    async with (
+        dialled(s, pair, "h1", accept),
+        client(s, s.admin) as admin,
+        admin.workloads.console(VM) as socket,
+    ):
+        shown = aiter(socket)
+        assert await anext(shown) == b"login: "
+        s.world.api.close()
+        with pytest.raises(Unavailable, match="the server stops"):
+            await anext(shown)
 
 
 async def test_who_may_not_gets_no_socket(s: Served) -> None:

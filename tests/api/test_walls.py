@@ -316,11 +316,14 @@ async def test_a_console_ends_with_the_right_to_type(s: Served) -> None:
         over.set()
 
     async with dialled(s, pair, "h1", accept), client(s, token=token) as member, member.workloads.console(VM) as socket:
-        assert await anext(aiter(socket)) == b"login: "
+        shown = aiter(socket)
+        assert await anext(shown) == b"login: "
         now = tenant("acme", ann="tenant_admin", mia="reader", rob="reader")
         assert (await s.world.call("PATCH", f"{BASE}/tenants/acme", {"spec": now["spec"]}, media=MERGE)).code == 200
         async with asyncio.timeout(5):
             await over.wait()
+            with pytest.raises(Unavailable, match="you may not type here any more"):
+                await anext(shown)
 
 
 async def test_the_socket_of_a_revoked_host_is_closed(tmp_path: Path) -> None:

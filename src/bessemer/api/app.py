@@ -7,7 +7,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from bessemer.api.context import ApiContext, Credentials
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
@@ -32,6 +32,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NO_ROUTE = "the server could not find the requested resource"
 SOURCE_HEADER = "x-bessemer-source"
 POLICY_VIOLATION = 1008
+REASON_BYTES_MAX = 123
+"""Of a WebSocket's end, as RFC 6455 has it."""
 
 
 class Api:
@@ -223,7 +225,9 @@ async def _tell(call: Call, error: BessemerError, *, receive: Receive, send: _Wa
     elif connection.application_state is WebSocketState.CONNECTING:
         await WebSocket(connection.scope, receive, send).send_denial_response(response)
     elif connection.application_state is WebSocketState.CONNECTED:
-        await connection.close(POLICY_VIOLATION, error.message[:120])
+        reason = error.message.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+        with suppress(WebSocketDisconnect):
+            await connection.close(POLICY_VIOLATION, reason)
 
 
 def _error_headers(error: BessemerError) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """A workload's bytes: log and console, relayed through the socket of the host that runs it, and content by digest.
 
-A log and a console end when who reads them may not any more; a log begins although nothing stands in it yet.
+A log and a console end when who reads them may not any more; a log begins although nothing stands in it yet. A console
+that ends for a reason tells it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -22,11 +23,11 @@ from bessemer.api.query import flag, number
 from bessemer.api.relay import Reader
 from bessemer.api.resources import load
 from bessemer.api.state import Call, first_of
-from bessemer.core.errors import NotFound, Unavailable
+from bessemer.core.errors import Forbidden, NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key
-from bessemer.core.tasks import until_first
+from bessemer.core.tasks import first_error, until_first
 from bessemer.kinds.tenancy.project import tenant_of
 
 FIRST_SECONDS = 1.0
@@ -51,7 +52,8 @@ async def log(call: Call) -> Response:
 
 
 async def console(call: Call) -> None:
-    """WebSocket …/instances/NAME/console: bytes both ways until either side ends it."""
+    """WebSocket …/instances/NAME/console: bytes both ways until either side ends it; an end for a reason is a close
+    under a code of its own, with that reason."""
     socket = call.connection
     if not isinstance(socket, WebSocket):
         raise not_found(call.about.subject)
@@ -77,15 +79,22 @@ class _Log(StreamingResponse):
 
 
 async def _converse(call: Call, socket: WebSocket, *, stream: Stream) -> None:
-    """Bytes both ways until one side ends it, the server stops, or who types may not any more."""
+    """Bytes both ways until one side ends it. Raises what who is still there is to be told: Unavailable where the host
+    gives a reason or the server stops, Forbidden where who types may not any more."""
     access, project = call.state.access, call.about.namespace
-    works = (
-        _shown(socket, stream),
-        _typed(socket, stream),
-        call.state.closing.wait(),
-        call.lapsed(lambda who: access.has_role(who, project, role="member")),
-    )
-    await until_first([asyncio.ensure_future(work) for work in works])
+    typed, shown = asyncio.ensure_future(_typed(socket, stream)), asyncio.ensure_future(_shown(socket, stream))
+    lapsed = asyncio.ensure_future(call.lapsed(lambda who: access.has_role(who, project, role="member")))
+    closing: asyncio.Future[Any] = asyncio.ensure_future(call.state.closing.wait())
+    done = await until_first([typed, shown, lapsed, closing])
+    if typed in done:  # who has left is told nothing
+        typed.result()
+        return
+    if error := first_error(done, but=WebSocketDisconnect):
+        raise error
+    if lapsed in done:
+        raise Forbidden("you may not type here any more")
+    if closing in done:
+        raise Unavailable("the server stops")
 
 
 async def content(call: Call) -> Response:
@@ -148,6 +157,7 @@ async def _shown(socket: WebSocket, stream: Stream) -> None:
 
 
 async def _typed(socket: WebSocket, stream: Stream) -> None:
+    """Until the client leaves. What the host does not take is lost: `_shown` tells why, once it has shown the rest."""
     while True:
         try:
             message = await socket.receive()
@@ -155,4 +165,5 @@ async def _typed(socket: WebSocket, stream: Stream) -> None:
             return
         if message["type"] == "websocket.disconnect":
             return
-        await stream.write(message.get("bytes") or (message.get("text") or "").encode())
+        with suppress(Unavailable):
+            await stream.write(message.get("bytes") or (message.get("text") or "").encode())
