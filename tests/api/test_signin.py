@@ -179,6 +179,9 @@ async def test_ones_password_is_ones_own(w: World) -> None:
     assert (await w.call("POST", f"{BASE}/users/mia/password", body, token=ann)).code == 404
     assert (await w.call("POST", f"{BASE}/users/none/password", body)).code == 404
     assert (await w.call("POST", "/login", {"user": "ann", **body}, peer=None)).code == 201
+    kept = await w.store.sealed.get((await w.store.objects.get(Key("User", "", "ann"))).uid, "password")
+    assert kept is not None
+    assert kept.startswith(b"$argon2id$")
     weak = await w.call("POST", f"{BASE}/users/ann/password", {"password": "short"}, token=ann)
     assert (weak.code, weak.json["details"]["causes"][0]["field"]) == (422, "password")
 
