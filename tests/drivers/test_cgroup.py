@@ -103,3 +103,22 @@ def test_a_kernel_that_refuses_is_a_driver_error(tmp_path: Path) -> None:
     with pytest.raises(DriverError) as caught:
         Cgroups("bessemer", mounts=tmp_path / "mounts").create(UID, Limits())
     assert caught.value.reason == "CgroupRefused"
+
+
+async def test_a_process_that_cannot_be_seen_is_no_group_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed as 0, which to kill means whoever asks: the agent and all that stands beside it."""
+    (tmp_path / "cgroup").mkdir()
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"none {tmp_path / 'cgroup'} cgroup2 rw 0 0\n")
+    drawn = Cgroups("bessemer", mounts=mounts)
+    group = tmp_path / "cgroup" / "bessemer" / UID
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("0\n77777777\n")
+    asked: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _number: asked.append(pid))
+    with pytest.raises(DriverError) as caught:
+        await drawn.kill(UID, timeout_seconds=0.02)
+    assert caught.value.reason == "ProcessesLinger", "it is still there, though"
+    assert set(asked) == {77777777}

@@ -7,7 +7,7 @@ else is removed and refused with ``DigestMismatch``; the next time it is fetched
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class AgentContent:
         return gone
 
     def _source(self, digest: str) -> Source:
-        async def read(offset: int) -> AsyncIterator[bytes]:
+        async def read(offset: int) -> AsyncGenerator[bytes, None]:
             try:
                 async with self._link.client.agents.content(digest, offset=offset) as parts:
                     async for part in parts:

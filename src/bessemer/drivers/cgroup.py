@@ -173,7 +173,8 @@ class Cgroups:
         if self._v2 is not None and (self._dir(self._v2, uid) / "cgroup.kill").exists():
             with suppress(OSError):  # it may be gone by now
                 _write(self._dir(self._v2, uid) / "cgroup.kill", 1)
-        for pid in self.pids(uid):
+        # A process that cannot be seen from here is listed as 0, which to kill means this process's own group.
+        for pid in self.pids(uid) - {0}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def digest_of(data: bytes) -> str:
 def source(data: bytes, *, opened: list[int] | None = None, cut_at: int | None = None) -> Source:
     """A source of the bytes; ``cut_at`` breaks it off there, ``opened`` notes the offsets asked for."""
 
-    async def stream(offset: int) -> AsyncIterator[bytes]:
+    async def stream(offset: int) -> AsyncGenerator[bytes, None]:
         if opened is not None:
             opened.append(offset)
         end = len(data) if cut_at is None else cut_at

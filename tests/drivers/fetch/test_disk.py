@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,18 +152,22 @@ async def test_a_disk_that_fails_at_the_end_leaves_no_name(
 
 
 async def test_a_cancelled_fetch_lets_go(content: HostContent) -> None:
-    arrived = asyncio.Event()
+    arrived, closed = asyncio.Event(), list[int]()
 
-    async def slow(offset: int) -> AsyncIterator[bytes]:
-        yield DATA[offset : offset + 2_000_000]
-        arrived.set()
-        await asyncio.Event().wait()
+    async def slow(offset: int) -> AsyncGenerator[bytes, None]:
+        try:
+            yield DATA[offset : offset + 2_000_000]
+            arrived.set()
+            await asyncio.Event().wait()
+        finally:
+            closed.append(offset)
 
     task = asyncio.create_task(content.ensure(DIGEST, [slow]))
     await arrived.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert closed == [0]
     opened: list[int] = []
     async with asyncio.timeout(10):
         await content.ensure(DIGEST, [source(DATA, opened=opened)])
@@ -179,3 +183,32 @@ async def test_parts_that_nobody_wants_are_swept(content: HostContent) -> None:
     os.utime(part, (0, 0))
     await content.evict(0)
     assert not part.exists()
+
+
+async def test_a_source_is_closed_where_the_disk_refuses(content: HostContent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is given back at once, not when somebody collects garbage."""
+    closed: list[int] = []
+
+    async def stream(offset: int) -> AsyncGenerator[bytes, None]:
+        try:
+            yield DATA[:1_500_000]
+            yield DATA[1_500_000:]
+        finally:
+            closed.append(offset)
+
+    def full(_self: intake.Intake, _data: bytes) -> None:
+        raise DriverError("DiskFull", "no space is left for content")
+
+    monkeypatch.setattr(intake.Intake, "write", full)
+    with pytest.raises(DriverError, match="no space"):
+        await content.ensure(DIGEST, [stream])
+    assert closed == [0]
+
+
+async def test_a_part_that_goes_while_it_is_swept_is_no_error(
+    content: HostContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes share the folder, and another may finish or sweep it between a look and the next."""
+    gone = content._root / f"{'0' * 64}.part"
+    monkeypatch.setitem(HostContent.evict.__globals__, "_listing", lambda _root: [gone])
+    assert await content.evict(0) == ()

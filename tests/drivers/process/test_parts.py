@@ -64,6 +64,16 @@ async def test_a_stopped_part_is_gone(parts: Parts, command: Command) -> None:
     assert await parts.find(command.marker) == ()
 
 
+async def test_its_end_is_told_to_whoever_waits(parts: Parts, command: Command) -> None:
+    part = await parts.start(command)
+    waiting = asyncio.create_task(parts.ended(part))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await parts.stop(part)
+    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(parts.ended(part), 5)
+
+
 async def test_every_leftover_is_found(parts: Parts, command: Command) -> None:
     both = {await parts.start(command), await parts.start(command)}
     assert set(await parts.find(command.marker)) == both
@@ -110,7 +120,9 @@ async def test_another_supervisor_adopts_it(here: HostParts, tmp_path: Path) -> 
     part = await here.start(command)
     other = HostParts()
     assert await other.find(command.marker) == (part,)
+    waiting = asyncio.create_task(other.ended(part))
     await other.stop(part)
+    await asyncio.wait_for(waiting, 5)
     assert not await here.alive(part)
 
 
@@ -119,8 +131,12 @@ async def test_a_reused_pid_is_another_process(here: HostParts, tmp_path: Path) 
     command = program(tmp_path, "import signal; signal.pause()")
     part = await here.start(command)
     assert not await here.alive(type(part)(part.pid, part.started_ticks + 1))
-    await here.stop(type(part)(part.pid, part.started_ticks + 1000), grace_seconds=0.1)
-    assert await here.alive(part)
+    for ticks in (1000, -1000):
+        # One that had the number before it, and one that has it after.
+        other = type(part)(part.pid, part.started_ticks + ticks)
+        await here.stop(other, grace_seconds=0.1)
+        await asyncio.wait_for(here.ended(other), 5)
+        assert await here.alive(part)
     await here.stop(part)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -102,9 +103,10 @@ class FakeContent:
         for source in sources:
             hashed, size = hashlib.sha256(), 0
             try:
-                async for chunk in source(0):
-                    hashed.update(chunk)
-                    size += len(chunk)
+                async with aclosing(source(0)) as stream:
+                    async for chunk in stream:
+                        hashed.update(chunk)
+                        size += len(chunk)
             except (OSError, BessemerError) as error:
                 failure = str(error)
                 continue

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch.intake import READ_BYTES
 from bessemer.drivers.fetch.protocol import Imported, Progress
+from bessemer.drivers.scratch import scratch
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}==[A-Za-z0-9][A-Za-z0-9.+!_-]{0,49}")
 _LOOK_SECONDS = 1.0
@@ -63,10 +63,10 @@ class PipImporter:
                 most = count
                 progress(count)
 
-        with TemporaryDirectory(prefix="bessemer-import-") as folder:
-            await self._download(requirement, Path(folder), progress=tell)
+        with scratch("bessemer-import-", reason="ImportFailed") as folder:
+            await self._download(requirement, folder, progress=tell)
             return await self._adopt(
-                lambda: _member(Path(folder), member, bytes_max=self._bytes_max), digest=digest, progress=tell
+                lambda: _member(folder, member, bytes_max=self._bytes_max), digest=digest, progress=tell
             )
 
     async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:

@@ -7,15 +7,16 @@ last looked at; nothing is ever written in place. The cache knows no network: wh
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from bessemer.core.errors import Invalid
 
-Source = Callable[[int], AsyncIterator[bytes]]
-"""Opens the content at an offset in bytes and streams it to its end; OSError or BessemerError means: try the next."""
+Source = Callable[[int], AsyncGenerator[bytes, None]]
+"""Opens the content at an offset in bytes and streams it to its end; OSError or BessemerError means: try the next.
+Whoever reads it closes it (``aclosing``)."""
 
 Progress = Callable[[int], None]
 """Called with the bytes had so far."""

@@ -15,6 +15,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -138,7 +139,8 @@ async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progr
         for _ in range(2):
             offset = intake.size_bytes
             try:
-                await _copy(source(offset), intake, progress=progress)
+                async with aclosing(source(offset)) as stream:
+                    await _copy(stream, intake, progress=progress)
             except _SourceFailed as error:
                 failure = DriverError("FetchFailed", f"no source gave {digest} to its end", internal=str(error))
                 break
@@ -229,8 +231,11 @@ def _remove(path: Path) -> None:
 def _sweep(root: Path) -> None:
     """Remove parts that nobody has written to for an hour."""
     for file in _listing(root):
-        if file.suffix == ".part" and time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
-            file.unlink(missing_ok=True)
+        if file.suffix != ".part":
+            continue
+        with suppress(FileNotFoundError):  # it became what it was to be, or another process was here
+            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
+                file.unlink()
 
 
 def _hash_file(path: Path) -> str:

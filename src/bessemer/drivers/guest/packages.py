@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.scratch import refusal
 
 _URI = re.compile(r"^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", re.MULTILINE)
 _DEPENDS = re.compile(r"^\s*\|?Depends: (linux-image-\S+)$", re.MULTILINE)
@@ -52,7 +53,7 @@ class Packages:
 
     async def download(self, name: str) -> Package:
         """The current version of a package, from the cache if it is there. Raises DriverError."""
-        self._debs.mkdir(parents=True, exist_ok=True)
+        _make(self._debs)
         try:
             return await self._fetch(name)
         except DriverError as error:
@@ -79,7 +80,7 @@ class Packages:
         return Package(name, found[1].split("_")[1].replace("%3a", ":"), path)
 
     async def _refresh(self) -> None:
-        (self._own / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        _make(self._own / "lists" / "partial")
         self._refreshed = True
         await self._run("apt-get", "update")
 
@@ -121,6 +122,13 @@ async def _output(process: asyncio.subprocess.Process) -> str:
             process.kill()
             await process.wait()
     return out.decode(errors="replace")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(error, "a folder for packages cannot be made", reason="PackagesUnavailable") from error
 
 
 def _failure(program: str, out: str) -> DriverError:

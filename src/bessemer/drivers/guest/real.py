@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from bessemer.drivers.guest.image import digest_of, pack
 from bessemer.drivers.guest.modules import ModuleTree
 from bessemer.drivers.guest.packages import Package, Packages
 from bessemer.drivers.guest.protocol import BuiltImage, Progress
+from bessemer.drivers.scratch import refusal, scratch
 
 KERNELS = ("linux-image-cloud-amd64", "linux-image-amd64")
 """The first that the distribution has is taken: the smaller, the faster it boots."""
@@ -46,11 +45,11 @@ class DebianGuest:
         progress("Downloading busybox-static", 0.6)
         busybox = await packages.download("busybox-static")
         progress("Unpacking", 0.65)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="unpack-") as scratch:
+        with scratch("unpack-", reason="ImageBuildFailed", within=cache) as unpacked:
             for package in (kernel, busybox):
-                await packages.unpack(package, Path(scratch))
+                await packages.unpack(package, unpacked)
             progress("Building the image", 0.85)
-            built = await asyncio.to_thread(_build, Path(scratch), dest, packages=(kernel, busybox))
+            built = await asyncio.to_thread(_build, unpacked, dest, packages=(kernel, busybox))
         progress("Done", 1.0)
         return built
 
@@ -109,5 +108,4 @@ def _place(dest: Path, content: bytes) -> None:
         beside.replace(dest)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        reason = "DiskFull" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "ImageBuildFailed"
-        raise DriverError(reason, "the image cannot be written", internal=str(error)) from error
+        raise refusal(error, "the image cannot be written", reason="ImageBuildFailed") from error

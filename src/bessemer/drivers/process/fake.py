@@ -41,6 +41,7 @@ class FakeParts:
         self._clock = clock
         self._on_call = on_call
         self._next_pid = 1000
+        self._gone: dict[Part, asyncio.Event] = {}
         self.commands: dict[Part, Command] = {}
 
     async def start(self, command: Command) -> Part:
@@ -59,14 +60,19 @@ class FakeParts:
         self._on_call("parts.alive")
         return part in self.commands
 
+    async def ended(self, part: Part) -> None:
+        if part in self.commands:
+            await self._gone.setdefault(part, asyncio.Event()).wait()
+
     async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
         self._on_call("parts.stop")
-        self.commands.pop(part, None)
+        self.die(part)
         self._on_call("parts.stop.done")
 
     def die(self, part: Part) -> None:
         """End it behind everybody's back."""
         self.commands.pop(part, None)
+        self._gone.pop(part, asyncio.Event()).set()
 
 
 @dataclass(slots=True)

@@ -86,6 +86,21 @@ class HostParts:
         found = procfs.entry(part.pid)
         return found is not None and found.started_ticks == part.started_ticks
 
+    async def ended(self, part: Part) -> None:
+        try:
+            watched = os.pidfd_open(part.pid)
+        except ProcessLookupError:
+            return
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(watched, gone.set)
+        try:
+            # Asked only now: from here on the descriptor is of the process that had the pid, and of no later one.
+            if await self.alive(part):
+                await gone.wait()
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+
     async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
         if await self.alive(part):
             procfs.send(part.pid, signal.SIGTERM)
@@ -105,7 +120,11 @@ class HostParts:
 
 
 def _session(part: Part) -> tuple[int, ...]:
-    """The processes of the part's session. Its pid names no other session before the last of them is gone."""
+    """The processes of the part's session. Its pid names no other process before the last of them is gone: where it
+    does, none is left of them, and what is in that session is somebody else's."""
+    leader = procfs.entry(part.pid)
+    if leader is not None and leader.started_ticks != part.started_ticks:
+        return ()
     found = (procfs.entry(pid) for pid in procfs.pids())
     return tuple(e.pid for e in found if e and e.session == part.pid and e.started_ticks >= part.started_ticks)
 

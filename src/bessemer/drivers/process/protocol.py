@@ -59,6 +59,10 @@ class Parts(Protocol):
         """Whether that very process still runs; a zombie does not."""
         ...
 
+    async def ended(self, part: Part) -> None:
+        """Return once that very process has ended, whoever started it; costs nothing meanwhile."""
+        ...
+
     async def stop(self, part: Part, *, grace_seconds: float = 5.0) -> None:
         """SIGTERM, and after the grace SIGKILL to its whole session. Returns when it is gone; twice is fine."""
         ...
