@@ -1,4 +1,4 @@
-"""The fleet as one answer, and what a settled batch must be. Invoices are followed in the client's tests."""
+"""What a settled batch must be, and whose a project's money is. Invoices are followed in the client's tests."""
 
 from __future__ import annotations
 
@@ -6,33 +6,7 @@ import orjson
 
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key
-from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory, NumaNode, WorkloadRef
-from tests.api.world import BASE, GATEWAY, World, instance, usage_batch, usage_record
-
-
-async def test_the_fleet_shows_each_device_and_who_holds_it(w: World) -> None:
-    agent = await w.host("h1")
-    devices = [Device(id=f"gpu{i}", kind="gpu", model="H100", rail=i) for i in range(2)]
-    report = Inventory(leaf="l1", numa=[NumaNode(id=0, cores=8, threads=16, memory_bytes=1 << 36)], devices=devices)
-    body = {"metadata": {"name": "h1"}, "status": {"report": report.dump()}}
-    assert (await w.call("PUT", f"{BASE}/hosts/h1/status", body, peer=agent)).code == 200
-    await w.store.capacity.declare("h1", report)
-    await w.create(f"{BASE}/namespaces/acme--lab/instances", instance("vm"))
-    owner = await w.store.objects.get(Key("Instance", "acme--lab", "vm"))
-    spec = ClaimSpec(
-        host="h1",
-        tenant="acme",
-        workload=WorkloadRef(kind="Instance", name="vm", uid=owner.uid),
-        devices=["gpu1"],
-        device_model="H100",
-        allocations=[Allocation(numa_node=0, milli_cores=1000, memory_bytes=1 << 30)],
-    )
-    await w.store.capacity.take([(Key("Claim", "acme--lab", "instance-vm-0"), spec, {})], CONTROLLER)
-    (host,) = (await w.call("GET", "/fleet")).json["hosts"]
-    assert (host["name"], host["leaf"], host["fake"]) == ("h1", "l1", False)
-    free, held = sorted(host["devices"], key=lambda d: str(d["id"]))
-    assert (free["claim"], free["rail"], held["rail"]) == (None, 0, 1)
-    assert (held["claim"]["tenant"], held["claim"]["workload"], held["claim"]["phase"]) == ("acme", "vm", "Pending")
+from tests.api.world import BASE, GATEWAY, World, usage_batch, usage_record
 
 
 async def test_a_batch_that_cannot_be_read_is_refused_by_field(w: World) -> None:

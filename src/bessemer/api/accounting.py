@@ -1,4 +1,4 @@
-"""Money and meters: usage from the gateway, a project's ledger, invoice and quota use, and the fleet as one answer.
+"""Money and meters: usage from the gateway, a project's ledger, invoice and quota use.
 
 A project's account is its uid's: one that was made anew under the name of another does not see what that one used.
 Ledgers are read a few rows at a time, and an export is sent as it is read.
@@ -18,7 +18,6 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
-from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.core.values import LedgerEntry, UsageBatch, Use
 from bessemer.kinds.tenancy.project import tenant_of
@@ -82,51 +81,6 @@ async def use(call: Call) -> Response:
     scopes = (f"project/{project}", f"tenant/{tenant_of(project)}")
     meters = [_meter(one) for scope in scopes for one in await call.state.ports.capacity.use(scope)]
     return answer({"meters": meters})
-
-
-async def fleet(call: Call) -> Response:
-    """GET /fleet: each host with its devices and who holds them."""
-    ports = call.state.ports
-    claims = {c.uid: _holder(orjson.loads(c.body)) for c in (await ports.objects.list(Scope(kind="Claim"))).items}
-    devices: dict[str, list[dict[str, Any]]] = {}
-    for one in await ports.capacity.devices():
-        shown = {"id": one.device, "model": one.model, "lost": one.lost, "claim": claims.get(one.claim)}
-        devices.setdefault(one.host, []).append(shown)
-    page = await ports.objects.list(Scope(kind="Host"))
-    hosts = [_host(orjson.loads(item.body), devices.get(item.key.name, [])) for item in page.items]
-    return answer({"revision": page.revision, "hosts": hosts})
-
-
-def _host(body: Mapping[str, Any], devices: list[dict[str, Any]]) -> dict[str, Any]:
-    status = body.get("status", {})
-    report = status.get("report") or {}
-    place = {field: report.get(field, "") for field in ("site", "rack", "leaf", "spine")}
-    known = {d["id"]: d for d in report.get("devices", ())}
-    for device in devices:
-        found = known.get(device["id"], {})
-        device |= {"rail": found.get("rail"), "kind": found.get("kind", ""), "healthy": found.get("healthy", True)}
-    return {
-        "name": body["metadata"]["name"],
-        "uid": body["metadata"]["uid"],
-        "phase": status.get("phase", "Pending"),
-        "conditions": status.get("conditions", []),
-        "fake": bool(report.get("fake")),
-        **place,
-        "numa": report.get("numa", []),
-        "devices": devices,
-    }
-
-
-def _holder(claim: Mapping[str, Any]) -> dict[str, Any]:
-    spec, metadata = claim["spec"], claim["metadata"]
-    return {
-        "name": metadata["name"],
-        "namespace": metadata["namespace"],
-        "tenant": spec.get("tenant", ""),
-        "kind": spec["workload"]["kind"],
-        "workload": spec["workload"]["name"],
-        "phase": claim.get("status", {}).get("phase", "Pending"),
-    }
 
 
 def _meter(one: Use) -> dict[str, Any]:

@@ -27,7 +27,6 @@ Permission = Literal[
     "kind",
     "status",
     "admin",
-    "hidden-admin",
     "own-host",
     "own-claim",
     "gateway",
@@ -95,7 +94,6 @@ ROUTES: tuple[Rule, ...] = (
     Rule("DELETE", "/login", "signed-in", account.logout),
     Rule("GET", "/whoami", "signed-in", account.whoami),
     Rule("GET", "/metrics", "admin", system.metrics),
-    Rule("GET", "/fleet", "hidden-admin", accounting.fleet),
     Rule("GET", "/content/{digest}", "content", workloads.content),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "admin", hosts.token, plural="hosts"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),
@@ -186,11 +184,6 @@ async def _admin(call: Call, rule: Rule) -> None:
     raise Forbidden(f'User "{who.name}" is no administrator')
 
 
-async def _hidden_admin(call: Call, rule: Rule) -> None:
-    if not call.who.admin:
-        raise NotFound("the server could not find the requested resource")
-
-
 async def _own_host(call: Call, rule: Rule) -> None:
     who, target = call.who, call.about
     if who.kind != "agent" or who.name != target.name:
@@ -243,7 +236,6 @@ PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
         "kind": _kind,
         "status": _status,
         "admin": _admin,
-        "hidden-admin": _hidden_admin,
         "own-host": _own_host,
         "own-claim": _own_claim,
         "gateway": _gateway,

@@ -135,11 +135,6 @@ class Client:
             pause = min(_BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(failures, 10))
             await self._clock.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def fleet(self) -> dict[str, Any]:
-        """Hosts and devices with their holders, in one answer. Raises NotFound for all but the administrator."""
-        answer: dict[str, Any] = orjson.loads(await self.transport.request(Ask(method="GET", path="/fleet")))
-        return answer
-
     async def close(self) -> None:
         """Close the pooled connections."""
         await self.transport.close()
