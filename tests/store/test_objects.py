@@ -17,6 +17,7 @@ from bessemer.core.errors import (
     Malformed,
     NotFound,
     TooLarge,
+    Unavailable,
 )
 from bessemer.core.ports import CONTROLLER, Scope, Stored, Writer
 from bessemer.core.resource import Key
@@ -447,6 +448,52 @@ async def test_many_abandoned_lists_hold_few_snapshots(store: Store) -> None:
     await store.tidy()
     assert store.metrics.snapshots <= 64
     assert (await store.objects.list(Scope(kind="Thing"), limit=9, after=pages[-1].next)).remaining == 0
+
+
+async def test_lists_of_a_moment_leave_few_connections_and_those_are_lean(store: Store) -> None:
+    for i in range(3):
+        await make(store, "Thing", f"t{i}")
+    reader = store._reader
+    pages = [await store.objects.list(Scope(kind="Thing"), limit=1) for _ in range(20)]
+    held = [snapshot.session._connection for snapshot in reader._held.values()]
+    assert len(held) == 20
+    assert {one.execute("PRAGMA cache_size").fetchone()[0] for one in held} == {-1024}
+    for page in pages:
+        await store.objects.list(Scope(kind="Thing"), after=page.next)
+    assert (len(reader._held), len(reader._idle)) == (0, 4)
+
+
+async def test_what_cannot_be_read_is_unavailable_and_readable_afterwards(store: Store) -> None:
+    """Whether it shows at the statement or at its rows; nothing of the database's own words is for users."""
+    key = (await make(store, "Thing", "a")).key
+    whole = Scope(kind="Thing")
+    await store.objects.list(whole)
+    sessions = [store._reader.session, *store._reader._idle]
+
+    def break_after(steps: int) -> None:
+        left = [steps]
+
+        def count() -> bool:
+            left[0] -= 1
+            return left[0] < 0
+
+        for session in sessions:
+            session._connection.set_progress_handler(count, 1)
+
+    async def read() -> None:
+        await store.objects.get(key)
+        await store.leases.held("host/")
+        await store.objects.list(whole)
+
+    for steps in (0, 3, 10, 20):
+        break_after(steps)
+        with pytest.raises(Unavailable, match="cannot be read now") as caught:
+            await read()
+        assert "interrupted" in caught.value.internal
+    for session in sessions:
+        session._connection.set_progress_handler(None, 1)
+    assert (await store.objects.get(key)).key == key
+    assert len((await store.objects.list(whole)).items) == 1
 
 
 @pytest.mark.parametrize("after", ["x", "AAAA", "é", "YS9iL2MvZA=="])

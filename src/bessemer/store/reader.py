@@ -37,6 +37,9 @@ WINDOW = 500
 
 SNAPSHOT_SECONDS = 60.0
 SNAPSHOTS_MAX = 64
+IDLE_MAX = 4
+"""Connections kept for the next list. Each holds pages and files; opening one takes a millisecond."""
+
 SNAPSHOT_REVISIONS = 20_000
 
 _CHANGES = (
@@ -72,15 +75,16 @@ class _Snapshot:
 
 
 class Reader:
-    """Owns the reading connections. ``connect`` makes another; ``flat`` names the kinds that belong to no project."""
+    """Owns the reading connections. ``connect`` makes another, a lean one where there are many; ``flat`` names the kinds
+    that belong to no project. What cannot be read raises Unavailable."""
 
     def __init__(
-        self, connect: Callable[[], Session], *, clock: Clock, metrics: Metrics, flat: frozenset[str] = frozenset()
+        self, connect: Callable[[bool], Session], *, clock: Clock, metrics: Metrics, flat: frozenset[str] = frozenset()
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._metrics = metrics
-        self.session = connect()
+        self.session = connect(False)
         """The connection for single statements."""
         self._listing = Listing(flat)
         self._idle: list[Session] = []
@@ -158,9 +162,13 @@ class Reader:
     # --- snapshots ----------------------------------------------------------------------------------------------
 
     def _open(self) -> _Snapshot:
-        session = self._idle.pop() if self._idle else self._connect()
-        session.look()
-        return _Snapshot(session, read_counter(session, "revision"))
+        session = self._idle.pop() if self._idle else self._connect(True)
+        try:
+            session.look()
+            return _Snapshot(session, read_counter(session, "revision"))
+        except BaseException:
+            session.close()
+            raise
 
     def _resume(self, token: str) -> _Snapshot:
         snapshot = self._held.pop(token, None)
@@ -171,7 +179,7 @@ class Reader:
 
     def _close(self, snapshot: _Snapshot) -> None:
         snapshot.session.rollback()
-        if len(self._idle) < SNAPSHOTS_MAX:
+        if len(self._idle) < IDLE_MAX:
             self._idle.append(snapshot.session)
         else:
             snapshot.session.close()

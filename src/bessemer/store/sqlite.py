@@ -18,12 +18,16 @@ from sqlalchemy import Select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import UpdateBase
 
+from bessemer.core.errors import Unavailable
+
 Statement = Select[Any] | UpdateBase
 
 _CHECKPOINT_PAGES = 5_000
 """A log of 40 MB: folding it in more often is what makes the slowest commits slow."""
 _BUSY_MS = 5_000
 _CACHE_KIB = 32_768
+_LEAN_CACHE_KIB = 1_024
+"""Of a connection of which there are many: what it reads, the machine's own cache of the file has."""
 _PAGE_BYTES = 8_192
 """Bodies of up to 2 kB stay within a leaf: with SQLite's 4,096 every object of ours has an overflow page."""
 
@@ -132,3 +136,52 @@ class Session:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class ReadSession(Session):
+    """A connection that only reads: where the database is not well it raises Unavailable. ``lean`` keeps few pages."""
+
+    def __init__(self, path: Path, *, texts: Texts, lean: bool = False) -> None:
+        try:
+            super().__init__(path, texts=texts)
+            if lean:
+                self._execute(f"PRAGMA cache_size=-{_LEAN_CACHE_KIB}")
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+    def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        """Run one statement. Raises Unavailable, also while its rows are fetched."""
+        text = self._texts[statement]
+        known = {**text.constants, **values} if text.constants else values
+        try:
+            return self._connection.cursor(_Cursor).execute(text.sql, [known[name] for name in text.order])
+        except self.refusals:
+            raise
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+
+class _Cursor(sqlite3.Cursor):
+    """Rows are read as they are fetched, so this is where a broken disk shows."""
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(error) from error
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        try:
+            return super().fetchmany(size)
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(error) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: sqlite3.Error) -> Unavailable:
+    return Unavailable("the store cannot be read now", internal=f"{type(error).__name__}: {error}")

@@ -33,7 +33,7 @@ from bessemer.store.objects import ObjectTable
 from bessemer.store.reader import Reader
 from bessemer.store.schema_versions import prepare
 from bessemer.store.sealed import SealedTable, cipher
-from bessemer.store.sqlite import Session, Texts
+from bessemer.store.sqlite import ReadSession, Session, Texts
 from bessemer.store.writer import Committer, Tx, read_counter
 
 TEND_SECONDS = 30.0
@@ -136,11 +136,11 @@ def open_store(
     place = _Place(path)
     texts = Texts()
 
-    def connect() -> Session:
-        return Session(place.path, texts=texts, durable=place.durable)
+    def reading(lean: bool) -> Session:
+        return ReadSession(place.path, texts=texts, lean=lean)
 
     try:
-        session = connect()
+        session = Session(place.path, texts=texts, durable=place.durable)
         prepare(session, place.path)
     except BaseException as error:
         place.close()
@@ -151,7 +151,7 @@ def open_store(
     metrics = Metrics()
     feed = Feed(read_counter(session, "revision"), metrics)
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
-    reader = Reader(connect, clock=clock, metrics=metrics, flat=flat)
+    reader = Reader(reading, clock=clock, metrics=metrics, flat=flat)
     session.begin()
     leases.reopen(Tx(session, clock))
     session.commit()
