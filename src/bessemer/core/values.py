@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bessemer.core.resource import ApiModel
 
@@ -24,22 +24,30 @@ DeviceKind = Literal["gpu", "nic", "disk"]
 NODE_BYTES_MAX = 1 << 48
 """Of memory on one NUMA node: the sum over any fleet stays a number that arrays and databases hold."""
 
+NODES_MAX = 64
+DEVICES_MAX = 256
+MODELS_MAX = 16
+"""Of one host; models of GPUs. Placement's arrays are as wide as the widest host, and every decision reads them: room
+for machines larger than any known, and no more."""
+
 Count = Annotated[int, Field(ge=0, le=1 << 20)]
 Size = Annotated[int, Field(ge=0, le=1 << 53)]
+Word = Annotated[str, Field(max_length=256)]
+Note = Annotated[str, Field(max_length=4096)]
 
 
 class Device(ApiModel):
     """Something scarce in a host that one Claim takes whole. ``id`` is unique and stable on its host."""
 
-    id: str = Field(description="Unique and stable on its host.")
+    id: Word = Field(description="Unique and stable on its host.")
     kind: DeviceKind = Field(description="What it is.")
-    model: str = Field(description="What it is sold as; flavors and prices name it.")
-    vendor: str = Field("", description="Who made it.")
-    address: str = Field("", description="Its PCI address.")
+    model: Word = Field(description="What it is sold as; flavors and prices name it.")
+    vendor: Word = Field("", description="Who made it.")
+    address: Word = Field("", description="Its PCI address.")
     memory_bytes: Size = Field(0, description="Memory of its own; 0 where it has none.")
     numa_node: Count = Field(0, description="The NUMA node that it is attached to.")
-    pcie_switch: str = Field("", description="The PCIe switch above it; empty where it hangs from the root.")
-    nvlink_domain: str = Field("", description="Devices of one domain reach each other by NVLink.")
+    pcie_switch: Word = Field("", description="The PCIe switch above it; empty where it hangs from the root.")
+    nvlink_domain: Word = Field("", description="Devices of one domain reach each other by NVLink.")
     rail: Count | None = Field(None, description="The rail of the fabric that it is on.")
     speed_mbps: Size = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
     healthy: bool = Field(True, description="Whether it may be given to anybody.")
@@ -52,7 +60,7 @@ class NumaNode(ApiModel):
     cores: Count = Field(description="Physical cores.")
     threads: Count = Field(description="Hardware threads, which are what is sold.")
     memory_bytes: int = Field(ge=0, le=NODE_BYTES_MAX, description="Memory attached to it.")
-    hugepages: dict[str, Size] = Field(
+    hugepages: dict[Word, Size] = Field(
         default_factory=dict, max_length=16, description="Huge pages set aside, by their size in bytes."
     )
 
@@ -64,30 +72,40 @@ class Inventory(ApiModel):
     """
 
     fake: bool = Field(False, description="Whether the host only pretends: nothing of it is real.")
-    kernel: str = Field("", description="The running kernel.")
-    architecture: str = Field("x86_64", description="The processor's architecture.")
-    boot_id: str = Field("", description="Another one after each boot.")
-    cpu_model: str = Field("", description="The processor's name.")
+    kernel: Word = Field("", description="The running kernel.")
+    architecture: Word = Field("x86_64", description="The processor's architecture.")
+    boot_id: Word = Field("", description="Another one after each boot.")
+    cpu_model: Word = Field("", description="The processor's name.")
     numa: list[NumaNode] = Field(
-        default_factory=list, max_length=1024, description="Cores, threads and memory by NUMA node."
+        default_factory=list, max_length=NODES_MAX, description="Cores, threads and memory by NUMA node."
     )
     devices: list[Device] = Field(
-        default_factory=list, max_length=4096, description="What a Claim takes whole: GPUs, network cards, disks."
+        default_factory=list,
+        max_length=DEVICES_MAX,
+        description="What a Claim takes whole: GPUs, network cards, disks.",
     )
-    addresses: list[str] = Field(default_factory=list, description="Addresses of the host itself.")
+    addresses: list[Word] = Field(default_factory=list, max_length=256, description="Addresses of the host itself.")
     virtualization: Literal["kvm", "tcg", "none"] = Field(
         "none", description="What runs a guest: kvm, tcg (emulated, slow) or none."
     )
-    virtualization_note: str = Field("", description="Why it is no better, or how it was found.")
+    virtualization_note: Note = Field("", description="Why it is no better, or how it was found.")
     isolation: Literal["strong", "weak", "none"] = Field(
         "none", description="How engines of several tenants are kept apart here: strong, weak or none."
     )
-    isolation_note: str = Field("", description="What is missing for more.")
-    site: str = Field("", description="Where it stands.")
-    rack: str = Field("", description="The rack.")
-    leaf: str = Field("", description="The leaf switch that it is attached to.")
-    spine: str = Field("", description="The spine switch above its leaf.")
-    agent_version: str = Field("", description="The agent that says all this.")
+    isolation_note: Note = Field("", description="What is missing for more.")
+    site: Word = Field("", description="Where it stands.")
+    rack: Word = Field("", description="The rack.")
+    leaf: Word = Field("", description="The leaf switch that it is attached to.")
+    spine: Word = Field("", description="The spine switch above its leaf.")
+    agent_version: Word = Field("", description="The agent that says all this.")
+
+    @field_validator("devices")
+    @classmethod
+    def _few_models(cls, devices: list[Device]) -> list[Device]:
+        models = {device.model for device in devices if device.kind == "gpu"}
+        if len(models) > MODELS_MAX:
+            raise ValueError(f"GPUs of {len(models)} models; a host has {MODELS_MAX} at most")
+        return devices
 
     @property
     def threads(self) -> int:

@@ -73,12 +73,10 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
 
 def _slack(sight: Sight) -> Ints:
     """[hosts]: devices that stay free on the tightest switch that holds all; `_NOWHERE` where none does."""
-    count = sight.request.device_count
+    groups = sight.groups(sight.fleet.device_switch)
+    left = groups.counts - sight.request.device_count
     slack: Ints = np.full(sight.size, _NOWHERE, dtype=np.int64)
-    for switch in range(sight.fleet.switch_count):
-        there = (sight.usable & (sight.fleet.device_switch[: sight.size] == switch)).sum(axis=1)
-        enough = there >= count
-        slack[enough] = np.minimum(slack[enough], there[enough] - count)
+    np.minimum.at(slack, groups.rows[left >= 0], left[left >= 0])
     return slack
 
 

@@ -2,22 +2,26 @@
 
 What the arrays say is what `set_host` and `hold` were told and nothing else; an update touches its host's row alone.
 Free may fall below zero where a host lost hardware under its claims, or sells less than it did. Column indices of NUMA
-nodes, PCIe switches and NVLink domains are a host's own; models, taints and places are numbered over the fleet.
+nodes, PCIe switches and NVLink domains are a host's own; models and sets of taints are numbered over the fleet, each as
+long as a host has it. The arrays are as wide as the widest host that ever was, which `Inventory` bounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bessemer.core.values import Allocation, Device, Inventory
+from bessemer.core.values import Allocation, Device, Inventory, NumaNode
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Smalls = NDArray[np.int16]
+Smalls = NDArray[np.int32]
+
+Named = TypeVar("Named", bound=Hashable)
 
 NONE = -1
 """In an array of indices: there is none."""
@@ -44,24 +48,43 @@ class Hold:
     allocations: tuple[Allocation, ...]
 
 
-class Names:
-    """Strings as small numbers, in order of arrival."""
+class Numbers(Generic[Named]):
+    """Small numbers for what is in use. One that nobody uses any more is given to the next newcomer, so that hosts that
+    keep changing their words use up neither numbers nor memory."""
 
     def __init__(self) -> None:
-        self.all: list[str] = []
-        self._index: dict[str, int] = {}
+        self.all: list[Named] = []
+        self._users: list[int] = []
+        self._index: dict[Named, int] = {}
+        self._vacant: list[int] = []
 
-    def index(self, name: str) -> int:
-        """The number of ``name``, a new one where it is new."""
-        found = self._index.get(name)
-        if found is None:
-            found = self._index[name] = len(self.all)
-            self.all.append(name)
-        return found
+    def take(self, name: Named) -> int:
+        """The number of ``name`` for one more user, a new one where it is new."""
+        number = self._index.get(name)
+        if number is None:
+            number = self._index[name] = self._new(name)
+        self._users[number] += 1
+        return number
 
-    def find(self, name: str) -> int:
+    def give_back(self, number: int) -> None:
+        """One user less. ``all`` keeps the name until its number is given anew."""
+        self._users[number] -= 1
+        if not self._users[number]:
+            del self._index[self.all[number]]
+            self._vacant.append(number)
+
+    def find(self, name: Named) -> int:
         """The number of ``name``, or `NONE`."""
         return self._index.get(name, NONE)
+
+    def _new(self, name: Named) -> int:
+        if self._vacant:
+            number = self._vacant.pop()
+            self.all[number] = name
+            return number
+        self.all.append(name)
+        self._users.append(0)
+        return len(self.all) - 1
 
 
 class _Columns:
@@ -74,17 +97,14 @@ class _Columns:
         self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
-        self.site: Ints = np.zeros(rows, dtype=np.int64)
-        self.leaf: Ints = np.zeros(rows, dtype=np.int64)
-        self.spine: Ints = np.zeros(rows, dtype=np.int64)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.device_model: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_node: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
-        self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int16)
+        self.device_model: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_node: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.device_free = bools(rows, devices)
         self.device_sound = bools(rows, devices)
 
@@ -110,33 +130,39 @@ class FleetArrays(_Columns):
         self.size = 0
         self.version = 0
         self.names: list[str] = []
-        self.models = Names()
-        self.places = Names()
-        self.taint_sets: list[frozenset[str]] = [frozenset()]
-        self.switch_count = 0
-        self.nvlink_count = 0
+        self.models: Numbers[str] = Numbers()
+        self._taint_sets: Numbers[frozenset[str]] = Numbers()
         self._rows: dict[str, int] = {}
         self._vacant: list[int] = []
-        self._facts: dict[int, HostFacts] = {}
         self._devices: dict[int, Sequence[Device]] = {}
         self._device_columns: dict[int, dict[str, int]] = {}
         self._node_columns: dict[int, dict[int, int]] = {}
         self._holds: dict[str, Hold] = {}
         self._holds_by_host: dict[str, set[str]] = {}
         self._allocate(rows=16, nodes=2, devices=8)
+        # Rows that are nobody's point to the first set of taints: there always is one.
+        self._taint_sets.take(frozenset())
+
+    @property
+    def taint_sets(self) -> Sequence[frozenset[str]]:
+        """The sets to which `taints` points."""
+        return self._taint_sets.all
 
     def set_host(self, facts: HostFacts) -> None:
         """Add a host, or replace what is known of it."""
         row = self._rows.get(facts.name)
         if row is None:
             row = self._new_row(facts.name)
-        gpus = sorted((d for d in facts.inventory.devices if d.kind == "gpu"), key=lambda d: d.id)
-        self._widen(nodes=len(facts.inventory.numa), devices=len(gpus))
-        self._facts[row] = facts
+        self._give_back(row)
+        # What an agent says twice counts once.
+        nodes = list({node.id: node for node in facts.inventory.numa}.values())
+        gpus = sorted({d.id: d for d in facts.inventory.devices if d.kind == "gpu"}.values(), key=lambda d: d.id)
+        self._widen(nodes=len(nodes), devices=len(gpus))
         self._devices[row] = gpus
         self._device_columns[row] = {device.id: column for column, device in enumerate(gpus)}
-        self._node_columns[row] = {node.id: column for column, node in enumerate(facts.inventory.numa)}
+        self._node_columns[row] = {node.id: column for column, node in enumerate(nodes)}
         self._fill_host(row, facts)
+        self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
         for uid in self._holds_by_host.get(facts.name, ()):
             self._apply(row, self._holds[uid], sign=-1)
@@ -147,9 +173,10 @@ class FleetArrays(_Columns):
         row = self._rows.pop(name, None)
         if row is None:
             return
+        self._give_back(row)
         self.present[row] = False
         self.names[row] = ""
-        for kept in (self._facts, self._devices, self._device_columns, self._node_columns):
+        for kept in (self._devices, self._device_columns, self._node_columns):
             kept.pop(row, None)
         self._vacant.append(row)
         self.version += 1
@@ -171,15 +198,14 @@ class FleetArrays(_Columns):
         hold = self._holds.pop(uid, None)
         if hold is None:
             return
-        self._holds_by_host[hold.host].discard(uid)
+        others = self._holds_by_host[hold.host]
+        others.discard(uid)
         row = self._rows.get(hold.host)
         if row is not None:
             self._apply(row, hold, sign=1)
+        if not others:
+            del self._holds_by_host[hold.host]
         self.version += 1
-
-    def held(self, uid: str) -> Hold | None:
-        """What is counted under ``uid``."""
-        return self._holds.get(uid)
 
     def row(self, name: str) -> int | None:
         """The row of a host."""
@@ -208,38 +234,45 @@ class FleetArrays(_Columns):
 
     def _fill_host(self, row: int, facts: HostFacts) -> None:
         found = facts.inventory
+        self.taints[row] = self._taint_sets.take(frozenset(facts.taints))
         self.present[row] = True
         self.schedulable[row] = facts.schedulable
         self.reachable[row] = facts.reachable
         self.virtual[row] = found.virtualization != "none"
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
-        self.taints[row] = self._taint_set(facts.taints)
-        self.site[row], self.leaf[row], self.spine[row] = map(
-            self.places.index, (f"site {found.site}", f"leaf {found.leaf}", f"spine {found.spine}")
-        )
-        for total in (self.cores, self.memory):
-            total[row] = 0
-        for column, node in enumerate(found.numa):
-            self.cores[row, column] = node.threads * facts.overcommit_milli
+
+    def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
+        self.cores[row] = self.memory[row] = 0
+        for column, node in enumerate(nodes):
+            self.cores[row, column] = node.threads * overcommit_milli
             self.memory[row, column] = node.memory_bytes
         self.cores_free[row] = self.cores[row]
         self.memory_free[row] = self.memory[row]
 
     def _fill_devices(self, row: int, gpus: Sequence[Device]) -> None:
-        switches, domains = Names(), Names()
+        switches = _numbered(gpu.pcie_switch for gpu in gpus)
+        domains = _numbered(gpu.nvlink_domain for gpu in gpus)
         self.device_model[row] = self.device_node[row] = self.device_switch[row] = self.device_nvlink[row] = NONE
         self.device_free[row] = self.device_sound[row] = False
         for column, gpu in enumerate(gpus):
-            self.device_model[row, column] = self.models.index(gpu.model)
+            self.device_model[row, column] = self.models.take(gpu.model)
             self.device_node[row, column] = self._node_columns[row].get(gpu.numa_node, NONE)
-            # Devices of which nobody knows the switch are not together on one.
-            self.device_switch[row, column] = switches.index(gpu.pcie_switch) if gpu.pcie_switch else NONE
-            self.device_nvlink[row, column] = domains.index(gpu.nvlink_domain) if gpu.nvlink_domain else NONE
+            self.device_switch[row, column] = switches.get(gpu.pcie_switch, NONE)
+            self.device_nvlink[row, column] = domains.get(gpu.nvlink_domain, NONE)
             self.device_sound[row, column] = gpu.healthy
             self.device_free[row, column] = True
-        self.switch_count = max(self.switch_count, len(switches.all))
-        self.nvlink_count = max(self.nvlink_count, len(domains.all))
+
+    def _give_back(self, row: int) -> None:
+        """The numbers that a host used."""
+        if not self.present[row]:
+            return
+        self._taint_sets.give_back(int(self.taints[row]))
+        self.taints[row] = 0
+        models = self.device_model[row]
+        for number in models[models != NONE]:
+            self.models.give_back(int(number))
+        models[:] = NONE
 
     def _apply(self, row: int, hold: Hold, *, sign: int) -> None:
         nodes, devices = self._node_columns[row], self._device_columns[row]
@@ -252,8 +285,7 @@ class FleetArrays(_Columns):
             if device in devices:
                 self.device_free[row, devices[device]] = sign > 0
 
-    def _taint_set(self, keys: Iterable[str]) -> int:
-        taints = frozenset(keys)
-        if taints not in self.taint_sets:
-            self.taint_sets.append(taints)
-        return self.taint_sets.index(taints)
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """Each name's number, in order of arrival. What has no name is together with nothing."""
+    return {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 
-from bessemer.core.values import Request
-from bessemer.placement.fleet import Bools, FleetArrays, Ints
+from bessemer.core.values import DEVICES_MAX, NODES_MAX, Request
+from bessemer.placement.fleet import NONE, Bools, FleetArrays, Ints, Smalls
+
+_BITS = max(DEVICES_MAX, NODES_MAX).bit_length()
+"""Of the index of a node, a switch or a domain within its host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """[groups]: the row of each, its index in the first thing that its devices have in common, and their count."""
+
+    rows: Ints
+    leads: Ints
+    counts: Ints
 
 
 @dataclass(frozen=True)
@@ -85,19 +96,45 @@ class Sight:
         """[hosts]: whether cores, memory and devices of one NUMA node suffice, devices as near as they must be."""
         return self.together(numa=True)
 
+    @cached_property
+    def node_room(self) -> Bools:
+        """[hosts, nodes]: whether one NUMA node has all the cores and memory."""
+        ask = self.request
+        room: Bools = (self.cores_free >= ask.milli_cores) & (self.memory_free >= ask.memory_bytes)
+        return room
+
     def together(self, *, numa: bool) -> Bools:
         """[hosts]: whether devices lie as near to one another as they must; with ``numa`` see `close`."""
-        fleet, ask, n = self.fleet, self.request, self.size
-        switches = range(fleet.switch_count) if ask.same_switch and ask.device_count else [None]
-        domains = range(fleet.nvlink_count) if ask.same_nvlink and ask.device_count else [None]
-        fits: Bools = np.zeros(n, dtype=np.bool_)
-        for node in range(self.cores_free.shape[1]) if numa else [None]:
-            room, near = self.everyone, self.usable
-            if node is not None:
-                room = (self.cores_free[:, node] >= ask.milli_cores) & (self.memory_free[:, node] >= ask.memory_bytes)
-                near = near & (fleet.device_node[:n] == node)
-            for switch, domain in product(switches, domains):
-                joined = near if switch is None else near & (fleet.device_switch[:n] == switch)
-                linked = joined if domain is None else joined & (fleet.device_nvlink[:n] == domain)
-                fits |= room & (linked.sum(axis=1) >= ask.device_count)
+        fleet, ask = self.fleet, self.request
+        if not ask.device_count:
+            somewhere: Bools = np.logical_or.reduce(self.node_room, axis=1)
+            return somewhere if numa else self.everyone
+        near = [fleet.device_node] if numa else []
+        near += [fleet.device_switch] if ask.same_switch else []
+        near += [fleet.device_nvlink] if ask.same_nvlink else []
+        if not near:
+            all_there: Bools = self.usable_count >= ask.device_count
+            return all_there
+        groups = self.groups(*near)
+        enough = groups.counts >= ask.device_count
+        if numa:
+            enough &= self.node_room[groups.rows, groups.leads]
+        fits: Bools = np.zeros(self.size, dtype=np.bool_)
+        fits[groups.rows[enough]] = True
         return fits
+
+    def groups(self, *near: Smalls) -> Groups:
+        """The usable devices of each host by what they have in common: ``near`` are [hosts, devices], and what is
+        `NONE` in one of them is in no group. A device is looked at once, however wide the widest host is."""
+        codes: Ints = np.repeat(np.arange(self.size), self.usable_count)
+        known = np.ones(len(codes), dtype=np.bool_)
+        for indices in near:
+            values = indices[: self.size][self.usable]
+            known &= values != NONE
+            codes = (codes << _BITS) + values
+        # They come by host, and nearly in order: what a stable sort makes use of, and `np.unique` does not.
+        codes = np.sort(codes[known], kind="stable")
+        first = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])[: len(codes)])
+        counts = np.diff(first, append=len(codes))
+        codes = codes[first] >> _BITS * (len(near) - 1)
+        return Groups(codes >> _BITS, codes & (1 << _BITS) - 1, counts)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Expired, Unavailable
@@ -136,6 +139,26 @@ async def host_change(revision: int, name: str) -> Change:
         host = await yard.load(name)
         body = host.model_dump_json(by_alias=True, exclude_none=True).encode()
         return Change(revision, "ADDED", host.key, host.uid, "", body)
+
+
+async def test_a_host_of_which_nobody_can_make_sense_is_left_out_and_stops_no_other() -> None:
+    """Its report was stored when more was allowed, or is a lie that nobody thought of."""
+    one, two = await host_change(2, "h1"), await host_change(3, "h2")
+    body = orjson.loads(one.body)
+    body["status"]["report"]["numa"] *= 1000
+    lies = replace(one, revision=4, body=orjson.dumps(body))
+    clock = FakeClock()
+    feed = FleetFeed(Script([[one, two, Bookmark(3), lies]]), clock)  # type: ignore[arg-type]
+    task = asyncio.create_task(feed.run())
+    with capture_logs() as logs:
+        await clock.advance(1)
+    assert not task.done()
+    assert str(refused(feed, cores=100)).startswith("1 host"), "h2 alone is left"
+    [line] = [line for line in logs if line["event"] == "left out of placement"]
+    assert (line["name"], line["object_uid"]) == ("h1", one.uid)
+    assert "numa" in line["error"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_it_goes_on_after_an_interruption_and_lists_anew_only_when_history_ran_out() -> None:

@@ -32,10 +32,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A kind that is followed: what to do with a change, and with what a new list no longer has."""
+    """A kind that is followed: what its objects are known by, what to do with a change, and with what a new list no
+    longer has."""
 
     kind: str
-    apply: Callable[[Change], str]
+    name: Callable[[Change], str]
+    apply: Callable[[Change], None]
     remove: Callable[[str], None]
 
 
@@ -57,8 +59,8 @@ class FleetFeed:
     async def run(self) -> None:
         """Follow both kinds, for ever."""
         sources = (
-            _Source("Host", self._host_changed, self._arrays.remove_host),
-            _Source("Claim", self._claim_changed, self._claim_gone),
+            _Source("Host", lambda change: change.key.name, self._host_changed, self._arrays.remove_host),
+            _Source("Claim", lambda change: change.uid, self._claim_changed, self._claim_gone),
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
@@ -126,9 +128,9 @@ class FleetFeed:
         listed: set[str] = set()
         async for item in self._objects.watch(Scope(kind=source.kind), since=since):
             if isinstance(item, Change):
-                name = source.apply(item)
+                _take(source, item)
                 if listing:
-                    listed.add(name)
+                    listed.add(source.name(item))
                     continue
             elif listing:
                 listing = False
@@ -143,12 +145,12 @@ class FleetFeed:
         if not self._unread:
             self._read.set()
 
-    def _host_changed(self, change: Change) -> str:
+    def _host_changed(self, change: Change) -> None:
         name = change.key.name
         if change.type == "DELETED":
             self._known["Host"].discard(name)
             self._arrays.remove_host(name)
-            return name
+            return
         self._known["Host"].add(name)
         host = Host.load(change.body)
         facts = HostFacts(
@@ -160,9 +162,8 @@ class FleetFeed:
             reachable=host.reachable,
         )
         self._arrays.set_host(facts)
-        return name
 
-    def _claim_changed(self, change: Change) -> str:
+    def _claim_changed(self, change: Change) -> None:
         if change.type == "DELETED":
             self._claim_gone(change.uid)
         elif change.uid not in self._known["Claim"]:
@@ -172,8 +173,17 @@ class FleetFeed:
             self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
             parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
             self._arrays.hold(change.uid, Hold(spec["host"], tuple(spec.get("devices", ())), parts))
-        return change.uid
 
     def _claim_gone(self, uid: str) -> None:
         self._known["Claim"].discard(uid)
         self._arrays.drop(uid)
+
+
+def _take(source: _Source, change: Change) -> None:
+    """Take one change. What cannot be read or counted is left out by itself: one host that lies stops no other."""
+    try:
+        source.apply(change)
+    except (ValueError, OverflowError) as error:
+        name = change.key.name
+        log.error("left out of placement", kind=source.kind, name=name, object_uid=change.uid, error=str(error)[:500])
+        source.remove(source.name(change))
