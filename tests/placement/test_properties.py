@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.core.units import GIB
-from bessemer.core.values import Decision, Device, Inventory, NumaNode, Request
+from bessemer.core.values import Allocation, Decision, Device, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight
+from tests.placement.hosts import fleet, host
 
 MODELS = ("H100", "A100")
 TAINTS = ((), ("slow",), ("bessemer.dev/fake",), ("slow", "mine"))
@@ -195,6 +196,37 @@ def test_the_cheapest_change_really_makes_it_fit(facts: list[HostFacts], request
         slow = Slow(facts)
         assert any(slow.fits(name, changed) for name in slow.facts), change.text
     assert changed.device_count > 0 or request.device_count == 0
+
+
+HOLDS = st.tuples(
+    st.sampled_from(("a", "b", "c")),
+    st.booleans(),
+    st.sets(st.sampled_from(("gpu0", "gpu1", "gpu2", "gone")), max_size=3),
+    st.integers(0, 4),
+)
+
+
+@given(st.lists(HOLDS, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_what_is_free_is_what_no_hold_names_in_whatever_order_they_came_and_went(
+    steps: list[tuple[str, bool, set[str], int]],
+) -> None:
+    """A claim may be seen before the end of the one that had its device, and after its place was assumed."""
+    facts = host("h", gpus=3)
+    kept, holds = fleet(facts), dict[str, Hold]()
+    for uid, stays, devices, cores in steps:
+        if stays:
+            part = Allocation(numa_node=0, milli_cores=cores, memory_bytes=cores)
+            holds[uid] = Hold("h", tuple(sorted(devices)), (part,))
+            kept.hold(uid, holds[uid])
+        else:
+            holds.pop(uid, None)
+            kept.drop(uid)
+        anew = fleet(facts)
+        for other, hold in holds.items():
+            anew.hold(other, hold)
+        for name in ("device_free", "cores_free", "memory_free"):
+            assert (getattr(kept, name) == getattr(anew, name)).all(), name
 
 
 @given(fleets(), st.lists(requests, max_size=6), st.data())

@@ -9,7 +9,7 @@ long as a host has it. The arrays are as wide as the widest host that ever was, 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -202,7 +202,10 @@ class FleetArrays(_Columns):
         others.discard(uid)
         row = self._rows.get(hold.host)
         if row is not None:
-            self._apply(row, hold, sign=1)
+            # A device may be held twice for a while: by a claim that is gone unseen, and by the next.
+            still = {device for other in others for device in self._holds[other].devices}
+            free = tuple(device for device in hold.devices if device not in still)
+            self._apply(row, replace(hold, devices=free), sign=1)
         if not others:
             del self._holds_by_host[hold.host]
         self.version += 1
