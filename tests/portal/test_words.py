@@ -8,7 +8,8 @@ import pytest
 
 from bessemer.portal import words
 from bessemer.portal.assets import STATIC
-from bessemer.portal.pages.invoices import in_ranges, month_of
+from bessemer.portal.pages.drill import in_ranges
+from bessemer.portal.pages.invoices import month_of
 
 
 @pytest.mark.parametrize(

@@ -52,26 +52,31 @@ async def invoice(call: Call) -> Response:
 
 
 async def ledger(call: Call) -> Response:
-    """GET projects/NAME/ledger?from=&to=: rows and price plan, all that a second implementation needs."""
+    """GET projects/NAME/ledger?from=&to=[&workload=UID]: rows and price plan, all that a second implementation needs.
+
+    With ``workload`` only the rows of that one. Each row is a line of its own, so that a reader needs no more than one.
+    """
     start, end = _window(call)
     project = await load(call, call.about)
     plan = await _plan(call, project.key.name)
     head = {"project": project.key.name, "projectUid": project.uid, **terms(plan, start=start, end=end)}
     entries = call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid)
+    if workload := call.query.get("workload", ""):
+        entries = (entry async for entry in entries if entry.workload_uid == workload)
     return StreamingResponse(_rows(head, entries), media_type="application/json")
 
 
 async def _rows(head: Mapping[str, Any], entries: AsyncIterator[LedgerEntry]) -> AsyncIterator[bytes]:
-    """One JSON object: ``head``, and ``rows`` at its end."""
+    """One JSON object: ``head`` is its first line, then there is a line for each of ``rows``, then its end."""
     parts = [orjson.dumps(head).removesuffix(b"}"), b',"rows":[']
-    comma = b""
+    comma = b"\n"
     async for entry in entries:
         parts += [comma, orjson.dumps(entry.dump())]
-        comma = b","
+        comma = b",\n"
         if len(parts) >= PARTS_AT_ONCE:
             yield b"".join(parts)
             parts = []
-    yield b"".join([*parts, b"]}"])
+    yield b"".join([*parts, b"\n]}\n"])
 
 
 async def use(call: Call) -> Response:

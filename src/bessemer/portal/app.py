@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -30,6 +31,8 @@ from bessemer.portal.settings import PortalSettings
 from bessemer.portal.visit import Site, error_page, signed_in
 
 SWEEP_SECONDS = 15.0
+
+_log = structlog.get_logger("portal")
 
 
 def make_portal(settings: PortalSettings, *, clock: Clock | None = None) -> Starlette:
@@ -126,6 +129,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     site: Site = app.state.site
     sweeper = asyncio.create_task(_sweep(site))
+    sweeper.add_done_callback(_swept)
     try:
         yield
     finally:
@@ -139,3 +143,9 @@ async def _sweep(site: Site) -> None:
     while True:
         await site.clock.sleep(SWEEP_SECONDS)
         await site.desks.sweep()
+
+
+def _swept(sweeper: asyncio.Task[None]) -> None:
+    """Without its sweeper a portal would keep every desk; nobody else looks at how it ended."""
+    if not sweeper.cancelled():
+        _log.error("the sweeper of idle sessions ended", exc_info=sweeper.exception())

@@ -45,9 +45,9 @@ def host_code(name: str, body: str) -> Tabs:
     )
 
 
-def list_code(plural: str, project: str) -> Tabs:
+def list_code(plural: str, project: str, *, namespaced: bool = True) -> Tabs:
     """A list of one kind, in a project or in all."""
-    kubectl, cli = (f" -n {project}", f" -n {project}") if project else (" -A", "")
+    kubectl, cli = (f" -n {project}", f" -n {project}") if project else (" -A" if namespaced else "", "")
     return (
         ("kubectl", f"kubectl get {plural}{kubectl}\nkubectl get {plural}{kubectl} -w"),
         ("CLI", f"bessemer get {plural}{cli}"),

@@ -10,14 +10,17 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from bessemer.client import Client, Me
 from bessemer.core.clock import Clock
-from bessemer.core.errors import NotFound, Unauthenticated, Unavailable
+from bessemer.core.errors import BessemerError, NotFound, Unauthenticated, Unavailable
 from bessemer.core.resource import Key
 from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.portal import ledger
 from bessemer.portal.facts import Fact
+from bessemer.portal.ledger import Spent
 from bessemer.portal.live import Tab
 from bessemer.portal.mirror import Mirror
 from bessemer.portal.playground import Keyring
@@ -28,22 +31,22 @@ READY_SECONDS_MAX = 15.0
 IDLE_SECONDS_MAX = 120.0
 DESKS_MAX = 500
 TABS_MAX = 64
-
-
-@dataclass(slots=True)
-class _Followed:
-    mirror: Mirror
-    task: asyncio.Task[None]
+STREAMS_MAX = 16
+"""Of a session: a browser needs one for all of its tabs, or one for each where it has no shared workers."""
+SPENT_MAX = 16
+"""Endpoints whose usage a session keeps added up."""
 
 
 class Desk:
     """One session. ``me`` is who the api last said that we are; ``changes`` counts what arrived. ``ended`` says that
-    nothing more comes from this desk, ``refused`` that it is the session itself that ended."""
+    nothing more comes from this desk, ``refused`` that it is the session itself that ended. ``reading`` is held by
+    whoever reads a ledger from its beginning: one at a time for each session."""
 
     def __init__(self, client: Client, *, clock: Clock, keys: Keyring) -> None:
         self.client = client
         self.clock = clock
         self.keys = keys
+        self.reading = asyncio.Lock()
         self.me = Me("", False, {}, ())
         self.tabs: dict[str, Tab] = {}
         self.changes = 0
@@ -52,7 +55,8 @@ class Desk:
         self.ended = False
         self.refused = False
         self._checked = float("-inf")
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, Mirror] = {}
+        self._spent: dict[tuple[str, str], Spent] = {}
         self._bells: set[asyncio.Event] = set()
 
     async def check(self, *, max_age: float = 0.0) -> Me:
@@ -83,8 +87,9 @@ class Desk:
         for kind in kinds:
             if kind.KIND not in self._followed:
                 mirror = Mirror(self.client, kind.KIND, clock=self.clock, changed=self._ring)
-                self._followed[kind.KIND] = _Followed(mirror, asyncio.create_task(mirror.run()))
-        waiting = [self._followed[kind.KIND].mirror.ready.wait() for kind in kinds]
+                self._followed[kind.KIND] = mirror
+                mirror.start()
+        waiting = [self._followed[kind.KIND].ready.wait() for kind in kinds]
         try:
             await asyncio.wait_for(asyncio.gather(*waiting), READY_SECONDS_MAX)
         except TimeoutError as error:
@@ -93,7 +98,7 @@ class Desk:
     def all(self, kind: type[F]) -> Sequence[F]:
         """Every object of a kind that is followed, in order of project and name."""
         followed = self._followed.get(kind.KIND)
-        facts = followed.mirror.facts if followed else {}
+        facts = followed.facts if followed else {}
         return [facts[key] for key in sorted(facts) if isinstance(facts[key], kind)]  # type: ignore[misc]
 
     def one(self, kind: type[F], name: str, *, project: str = "") -> F:
@@ -105,34 +110,43 @@ class Desk:
 
     def find(self, kind: type[F], name: str, *, project: str = "") -> F | None:
         followed = self._followed.get(kind.KIND)
-        fact = followed.mirror.facts.get(Key(kind.KIND, project, name)) if followed else None
+        fact = followed.facts.get(Key(kind.KIND, project, name)) if followed else None
         return fact if isinstance(fact, kind) else None
 
-    def bell(self) -> asyncio.Event:
-        """An event that is set whenever something arrives. Give it back with `unbell`."""
-        event = asyncio.Event()
+    def rings(self, event: asyncio.Event) -> None:
+        """Set the event whenever something arrives, until `silent`."""
         self._bells.add(event)
-        return event
 
-    def unbell(self, event: asyncio.Event) -> None:
+    def silent(self, event: asyncio.Event) -> None:
         self._bells.discard(event)
 
     def keep(self, tab: Tab) -> None:
-        """Remember what a tab was shown, so that its stream can tell what is new. The oldest idle tab is forgotten."""
-        if len(self.tabs) >= TABS_MAX:
-            idle = [token for token, old in self.tabs.items() if old.owner is None]
-            for token in idle[: len(self.tabs) - TABS_MAX + 1]:
-                del self.tabs[token]
+        """Remember what a tab was shown, so that its stream can tell what is new. Of too many the oldest is forgotten:
+        one that nobody follows, or else one that somebody does, whose stream then says so."""
+        while len(self.tabs) >= TABS_MAX:
+            idle = (token for token, old in self.tabs.items() if old.owner is None)
+            self.tabs.pop(next(idle, next(iter(self.tabs)))).forgotten = True
         self.tabs[tab.token] = tab
+
+    def spent(self, project: str, uid: str) -> Spent:
+        """What went through an endpoint, shared by all tabs of the session that show it."""
+        found = self._spent.pop((project, uid), None)
+        if found is None:
+            read = partial(ledger.rows, self.client, project, workload=uid)
+            found = Spent(lambda since, until: read(since=since, until=until), clock=self.clock)
+        while len(self._spent) >= SPENT_MAX:
+            self._spent.pop(next(iter(self._spent))).close()
+        self._spent[project, uid] = found
+        return found
 
     async def close(self) -> None:
         """End every watch and stream, and take back the keys that were made for this session."""
         if self.ended:
             return
         self.ended = True
-        for followed in self._followed.values():
-            followed.task.cancel()
-        await asyncio.gather(*(f.task for f in self._followed.values()), return_exceptions=True)
+        for spent in self._spent.values():
+            spent.close()
+        await asyncio.gather(*(mirror.stop() for mirror in self._followed.values()))
         self._followed.clear()
         self._ring()
         await self.keys.revoke(self.client)
@@ -158,17 +172,26 @@ class Desks:
         digest = _digest(bearer)
         desk = self._by_digest.get(digest)
         if desk is None or desk.ended:
-            desk = Desk(self.open(bearer), clock=self.clock, keys=self.keys())
-            try:
-                await desk.check()
-            except (Unauthenticated, Unavailable):
-                await desk.client.close()
-                raise
-            await self._make_room()
-            desk = self._by_digest.setdefault(digest, desk)
+            desk = await self._opened(bearer, digest)
         await desk.check(max_age=1.0)
         desk.used = self.clock.monotonic()
         return desk
+
+    async def _opened(self, bearer: str, digest: str) -> Desk:
+        """A new desk, or the one that another request of the session opened meanwhile."""
+        fresh = Desk(self.open(bearer), clock=self.clock, keys=self.keys())
+        try:
+            await fresh.check()
+        except BessemerError:
+            await fresh.client.close()
+            raise
+        await self._make_room()
+        other = self._by_digest.get(digest)
+        if other is None or other.ended:
+            self._by_digest[digest] = fresh
+            return fresh
+        await fresh.close()
+        return other
 
     async def end(self, bearer: str) -> None:
         """Sign out: end the session at the api, whatever becomes of the rest."""
@@ -187,7 +210,9 @@ class Desks:
         for digest, desk in list(self._by_digest.items()):
             idle = desk.streams == 0 and now - desk.used > IDLE_SECONDS_MAX
             if desk.ended or idle:
-                del self._by_digest[digest]
+                # While another was closed this one may have gone, or another come in its place.
+                if self._by_digest.get(digest) is desk:
+                    del self._by_digest[digest]
                 await desk.close()
 
     async def close(self) -> None:

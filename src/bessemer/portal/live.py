@@ -50,7 +50,8 @@ class Page:
 @dataclass(slots=True)
 class Tab:
     """One page in one browser. ``build`` makes it anew from the desk's mirrors; ``log`` is whose log it shows;
-    ``ask`` fetches what no watch tells of.
+    ``ask`` fetches what no watch tells of; ``owner`` is the stream that tells of it; ``forgotten`` says that the desk
+    keeps it no more.
 
     Each batch of news has a number, and what was shown after it is kept for a while: a browser that comes back says the
     last number that it saw, so that nothing is lost between two connections and nothing is sent twice.
@@ -63,6 +64,7 @@ class Tab:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(9))
     number: int = 0
     owner: object = None
+    forgotten: bool = False
     _shown: dict[int, Lists] = field(default_factory=dict)
 
     def resume(self, number: int) -> bool:

@@ -10,12 +10,11 @@ from typing import Any
 import orjson
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from bessemer.core.errors import Malformed, NotFound
-from bessemer.core.ports import Scope
+from bessemer.core.errors import Malformed, NotFound, TooMany
+from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key, Kind
-from bessemer.core.values import LedgerEntry
-from bessemer.metering import usage
-from bessemer.portal import code
+from bessemer.portal import code, ledger
+from bessemer.portal.desk import STREAMS_MAX, TABS_MAX
 from bessemer.portal.facts import (
     ClaimFact,
     EndpointFact,
@@ -28,19 +27,17 @@ from bessemer.portal.facts import (
     PlanFact,
     ProjectFact,
 )
-from bessemer.portal.pages import endpoints, fleet, hosts, instances, invoices, objects, overview
+from bessemer.portal.ledger import HOUR, WEEK
+from bessemer.portal.pages import drill, endpoints, fleet, hosts, instances, invoices, objects, overview
 from bessemer.portal.pages.chart import Memo
 from bessemer.portal.pages.invoices import Month
 from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, others, within
-from bessemer.portal.stream import TABS_MAX, EventStream, Stream
+from bessemer.portal.stream import EventStream, Stream
 from bessemer.portal.visit import Visit
 
 _WORK: tuple[type[Fact], ...] = (EventFact, FlavorFact, PlanFact)
-_HOUR = 3600
-_LATE_SECONDS = 60
-"""How long after it was answered a request may be settled and still be told of at once."""
 INVOICES_SHOWN = 50
-WINDOWS: Mapping[str, tuple[int, int]] = {"hour": (_HOUR, 60), "day": (24 * _HOUR, 900), "week": (168 * _HOUR, 7200)}
+WINDOWS: Mapping[str, tuple[int, int]] = {"hour": (HOUR, 60), "day": (24 * HOUR, 900), "week": (WEEK, 7200)}
 """Window of a usage plot → its length and its step, seconds."""
 KINDS: Mapping[str, str] = {
     "models": "Model",
@@ -117,42 +114,31 @@ async def endpoint_list(visit: Visit) -> Response:
 async def endpoint_page(visit: Visit) -> Response:
     key = Key("Endpoint", visit.part("scope"), visit.part("name"))
     await _see(visit, ClaimFact, KeyFact, *_WORK)
-    visit.desk.one(EndpointFact, key.name, project=key.namespace)
+    fact = visit.desk.one(EndpointFact, key.name, project=key.namespace)
     body = code.manifest(await _body(visit, key))
     gateway = visit.site.settings.gateway_url
     build = partial(endpoints.build, visit.desk, key, body=body, gateway=gateway)
-    newest = 0
+    spent = visit.desk.spent(key.namespace, fact.uid)
 
     async def ask() -> None:
         """Whether something was settled since; the browser fetches what it shows of it."""
-        nonlocal newest
-        now = int(visit.site.clock.now())
-        answer = await visit.desk.client.projects.ledger(key.namespace, now - _LATE_SECONDS, now + 1)
-        newest = max([newest, *(row["id"] for row in answer["rows"] if row["kind"] == "tokens")])
+        await spent.look(HOUR)
 
-    return visit.show(lambda: build(settled=newest), ask=ask)
+    return visit.show(lambda: build(settled=spent.newest), ask=ask)
 
 
 async def endpoint_usage(visit: Visit) -> Response:
-    """What went through an endpoint, step by step, for the plot: columns of equal length."""
+    """What went through an endpoint, step by step, for the plot: columns of equal length. ``whole`` says that they
+    reach back as far as the window; else the rows before them are still being added up."""
     project, name = visit.part("scope"), visit.part("name")
     await visit.desk.see(EndpointFact)
     fact = visit.desk.one(EndpointFact, name, project=project)
     length, step = WINDOWS.get(visit.request.query_params.get("window", ""), WINDOWS["hour"])
+    spent = visit.desk.spent(project, fact.uid)
+    whole = await spent.look(length)
     end = int(visit.site.clock.now()) // step * step + step
-    answer = await visit.desk.client.projects.ledger(project, end - length, end)
-    rows = [LedgerEntry.model_validate(row) for row in answer["rows"]]
-    points = usage(rows, start=end - length, end=end, step_seconds=step, workload_uid=fact.uid)
-    return JSONResponse(
-        {
-            "at": [p.at for p in points],
-            "in": [p.input_tokens for p in points],
-            "out": [p.output_tokens for p in points],
-            "requests": [p.requests for p in points],
-            "step": step,
-        },
-        headers={"Cache-Control": "no-store"},
-    )
+    points = spent.points(start=end - length, end=end, step=step)
+    return JSONResponse({**points, "step": step, "whole": whole}, headers={"Cache-Control": "no-store"})
 
 
 # --- money ------------------------------------------------------------------------------------------------------
@@ -187,14 +173,14 @@ async def invoice_rows(visit: Visit) -> Response:
     """The ledger rows of one line, drawn, for the line to open."""
     project, query = visit.part("scope"), visit.request.query_params
     try:
-        wanted = invoices.in_ranges(query.get("rows", ""))
+        wanted = drill.in_ranges(query.get("rows", ""))
         since, until = int(query.get("from", "")), int(query.get("to") or visit.site.clock.now())
     except ValueError as error:
         raise Malformed("rows, from and to are whole numbers") from error
-    answer = await visit.desk.client.projects.ledger(project, since, until)
-    entries = [LedgerEntry.model_validate(row) for row in answer["rows"]]
-    rows, more = invoices.ledger_rows(entries, wanted)
-    return HTMLResponse(visit.site.pen.plain("ledger.html", rows=rows, more=more, project=project))
+    source = ledger.rows(visit.desk.client, project, since=since, until=until, workload=query.get("of", ""))
+    async with visit.desk.reading:
+        rows = [drill.row(entry) for entry in await ledger.chosen(source, wanted)]
+    return HTMLResponse(visit.site.pen.plain("ledger.html", rows=rows))
 
 
 # --- any kind ---------------------------------------------------------------------------------------------------
@@ -224,16 +210,34 @@ async def _table(visit: Visit, kind: Kind[Any, Any], *, section: str) -> Respons
     scope = visit.part("scope") or EVERYTHING
     projects = within(visit.desk, scope)
     namespace = scope if projects is not None and kind.namespaced else None
-    listed = await visit.desk.client.list(Scope(kind=kind.name, namespace=namespace))
-    bodies = [orjson.loads(stored.body) for stored in listed.items]
-    return visit.show(partial(objects.build, visit.desk, kind, section=section, scope=scope, bodies=bodies))
+    bodies, total = await _listed(visit, Scope(kind=kind.name, namespace=namespace))
+    # The tab keeps what it needs to draw the page again: rows, not the objects that they were made of.
+    rows = objects.rows(kind, bodies, scope=scope)
+    return visit.show(partial(objects.build, visit.desk, kind, section=section, scope=scope, rows=rows, total=total))
+
+
+async def _listed(visit: Visit, scope: Scope) -> tuple[Sequence[Mapping[str, Any]], int | None]:
+    """The first objects that the session may see, and how many there are, where the api says so."""
+    items: list[Stored] = []
+    after = ""
+    while True:
+        page = await visit.desk.client.list(scope, limit=objects.ROWS_SHOWN, after=after)
+        items += page.items
+        after = page.next
+        if not after or len(items) >= objects.ROWS_SHOWN:
+            break
+    total = len(items) + page.remaining if page.remaining or not after else None
+    return [orjson.loads(stored.body) for stored in items[: objects.ROWS_SHOWN]], total
 
 
 # --- live -------------------------------------------------------------------------------------------------------
 
 
 async def live(visit: Visit) -> Response:
-    """The stream of a browser's tabs: ``tab=TOKEN:NUMBER``, once for each."""
+    """The stream of a browser's tabs: ``tab=TOKEN:NUMBER``, once for each. Raises TooMany."""
+    if visit.desk.streams >= STREAMS_MAX:
+        text = f"this session has {STREAMS_MAX} live streams open, which is the most: close a window"
+        raise TooMany(text, retry_after_seconds=10)
     tabs, lost = [], []
     for asked in visit.request.query_params.getlist("tab")[:TABS_MAX]:
         token, _, number = asked.partition(":")

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 import orjson
+import structlog
 
 from bessemer.client import Client
 from bessemer.core.clock import Clock
@@ -21,6 +22,9 @@ from bessemer.portal.reading import READERS
 
 EVENTS_KEPT = 400
 _RETRY_SECONDS = 1.0
+_ANEW_SECONDS = 5.0
+
+_log = structlog.get_logger("portal")
 
 
 class Mirror:
@@ -36,6 +40,18 @@ class Mirror:
         self._changed = changed
         self._read = READERS[kind]
         self._fresh: set[Key] | None = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, *, after: float = 0.0) -> None:
+        """Follow the kind from now on, or ``after`` seconds. What ends it unforeseen is logged, and it begins anew."""
+        self._task = asyncio.create_task(self._run_after(after))
+        self._task.add_done_callback(self._over)
+
+    async def stop(self) -> None:
+        """Follow it no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def run(self) -> None:
         """Follow the kind until cancelled, or until the session may not."""
@@ -54,6 +70,17 @@ class Mirror:
                 self.ready.set()
                 self._changed()
                 return
+
+    async def _run_after(self, seconds: float) -> None:
+        if seconds:
+            await self._clock.sleep(seconds)
+        await self.run()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        _log.error("a mirror ended; it begins anew", kind=self.kind, exc_info=error)
+        self.start(after=_ANEW_SECONDS)
 
     def _apply(self, event: Change | Bookmark) -> None:
         if isinstance(event, Bookmark):

@@ -340,6 +340,7 @@ class BillLine(Part):
 
 @dataclass(frozen=True, slots=True)
 class BillDrill(Part):
-    """What a line opens to, as ``LINE-drill``: the rows that a script fetches, and the formula, in ``LINE-formula``."""
+    """What a line opens to, as ``LINE-drill``: the rows that a script fetches, what is said of more, in ``LINE-more``,
+    and the formula, in ``LINE-formula``."""
 
     macro: ClassVar[str] = "bill_drill"

@@ -9,6 +9,7 @@ from typing import Any
 from bessemer.core.clock import epoch
 from bessemer.core.resource import Key
 from bessemer.kinds.fields import at
+from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.portal.facts import (
     ClaimFact,
     DeviceFact,
@@ -130,7 +131,7 @@ def host(body: Body) -> HostFact:
         leaf=report.get("leaf", ""),
         rack=report.get("rack", ""),
         spine=report.get("spine", ""),
-        fake=bool(report.get("fake")) or any(t.get("key") == "bessemer.dev/fake" for t in spec.get("taints") or ()),
+        fake=bool(report.get("fake")) or any(t.get("key") == FAKE_TAINT for t in spec.get("taints") or ()),
         cordoned=bool(spec.get("unschedulable")),
         fenced=bool(spec.get("fenced")),
         reachable=heard["status"] == "True" if "status" in heard else None,

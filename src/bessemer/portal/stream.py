@@ -1,8 +1,8 @@
 """One stream of server-sent events for all tabs of a browser: what is new on each page, lines of logs, and a pulse.
 
 The pulse says that the api was heard of within the last seconds; a page that misses it says since when it is old. A
-stream ends with its session. It never waits for a slow browser longer than the transport does: news are differences,
-so what was skipped is not missed.
+stream ends with its session, which has `STREAMS_MAX` at most. It never waits for a slow browser longer than the
+transport does: news are differences, so what was skipped is not missed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from starlette.types import Receive, Scope, Send
 from bessemer.core.errors import BessemerError, NotFound, Unauthenticated, Unavailable
 from bessemer.core.resource import Key
 from bessemer.core.tasks import first_error, until_first
-from bessemer.portal.desk import Desk
+from bessemer.portal.desk import STREAMS_MAX, Desk
 from bessemer.portal.live import Draw, Tab
 
 PULSE_SECONDS = 2.0
 GATHER_SECONDS, GATHER_SECONDS_MAX = 0.04, 0.8
 """How long changes are gathered before they are sent together; longer where a page takes long to build, so that a
 stream takes a quarter of the process at most."""
-TABS_MAX = 32
 LOG_CHUNK_MAX = 4096
 _LOG_AGAIN_SECONDS = 1.0
 ASK_SECONDS, ASK_SHARE = 0.7, 3.0
@@ -69,12 +68,13 @@ def told(data: bytes) -> bytes:
 
 class Stream:
     """The events of some tabs of one desk, each with the number of the last news that its browser saw; ``lost`` are
-    tokens that nobody knows any more. A tab that another stream takes over is left to it."""
+    tokens that nobody knows any more. A tab that another stream takes over is left to it. Nothing is held before
+    ``events`` begins: the browser may be gone by then."""
 
     def __init__(self, desk: Desk, tabs: Sequence[tuple[Tab, int]], *, lost: Sequence[str] = (), draw: Draw) -> None:
         self._desk = desk
         self._draw = draw
-        self._bell = desk.bell()
+        self._bell = asyncio.Event()
         self._logs: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._pulse_at = 0.0
         self._gather = GATHER_SECONDS
@@ -82,9 +82,12 @@ class Stream:
         self._tabs = [tab for tab, _ in tabs if tab.token not in self._stale]
 
     async def events(self) -> AsyncIterator[bytes]:
-        """For ever, or until the session ends."""
+        """For ever, or until the session ends. None where the session has as many streams as it may."""
         desk = self._desk
+        if desk.streams >= STREAMS_MAX:
+            return
         desk.streams += 1
+        desk.rings(self._bell)
         pumps = [asyncio.create_task(self._pump(tab)) for tab in self._tabs if tab.log is not None]
         pumps += [asyncio.create_task(self._ask(tab)) for tab in self._tabs if tab.ask is not None]
         for tab in self._tabs:
@@ -105,7 +108,7 @@ class Stream:
                 yield told(orjson.dumps({"x": "signedout"}))
         finally:
             desk.streams -= 1
-            desk.unbell(self._bell)
+            desk.silent(self._bell)
             for tab in self._tabs:
                 if tab.owner is self:
                     tab.owner = None
@@ -117,8 +120,10 @@ class Stream:
         began = self._desk.clock.monotonic()
         found: list[bytes] = []
         for tab in list(self._tabs):
-            if tab.owner is not self:
+            if tab.owner is not self or tab.forgotten:
                 self._tabs.remove(tab)
+                if tab.forgotten:
+                    found.append(orjson.dumps({"t": tab.token, "x": "full"}))
                 continue
             try:
                 found += tab.news(self._draw)
@@ -153,7 +158,7 @@ class Stream:
 
     async def _pump(self, tab: Tab) -> None:
         """Follow a workload's log; begin again when it ends or cannot be had yet."""
-        while tab.log is not None:
+        while tab.log is not None and tab.owner is self and not tab.forgotten:
             try:
                 await self._follow(tab, tab.log)
             except BessemerError as error:
@@ -162,7 +167,7 @@ class Stream:
 
     async def _ask(self, tab: Tab) -> None:
         """Ask again and again for what no watch tells of. What cannot be had stays as it was."""
-        while tab.ask is not None:
+        while tab.ask is not None and tab.owner is self and not tab.forgotten:
             began = self._desk.clock.monotonic()
             try:
                 await tab.ask()

@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from bessemer.client import Ask, Client, HttpTransport, Socket, Transport, plurals, tls_context
+from bessemer.client import SOURCE_HEADER, Ask, Client, HttpTransport, Socket, Transport, plurals, tls_context
 from bessemer.portal.settings import PortalSettings
-
-SOURCE_HEADER = "X-Bessemer-Source"
 
 
 class Told:

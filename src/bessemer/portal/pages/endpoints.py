@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core.resource import Key
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, KeyFact, Replica
 from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import placed, price, waiting
-from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
+from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, visible
 from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat, Text
 from bessemer.portal.playground import PLAYGROUND
 
@@ -20,7 +21,7 @@ def build_list(desk: Desk, scope: str) -> Page:
     """Every endpoint of the scope."""
     found: list[EndpointFact] = visible(desk, EndpointFact, scope=scope)
     colour = colours(desk)
-    rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant(fact.project), 0)) for fact in found]
+    rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant_of(fact.project), 0)) for fact in found]
     if not rows:
         text = (
             "No endpoint yet. An endpoint serves a model to OpenAI clients under a name; each replica costs what its "

@@ -31,7 +31,7 @@ def build_list(desk: Desk) -> Page:
         section="hosts",
         title="Hosts",
         crumbs=(("Factory", ""), ("Hosts", "")),
-        code=code.list_code("hosts", ""),
+        code=code.list_code("hosts", "", namespaced=False),
         request=code.path("hosts"),
     )
     heads = (("Name", ""), ("State", ""), ("Devices", "lo"), ("GPUs held", "num"), ("Cores", "num lo"), ("Leaf", "lo"))

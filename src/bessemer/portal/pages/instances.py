@@ -7,12 +7,13 @@ from types import MappingProxyType
 
 from bessemer.core.resource import Key
 from bessemer.core.units import parse_bytes
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, FlavorFact, InstanceFact, Mark
 from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import placed, price, waiting
-from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
+from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, visible
 from bessemer.portal.parts import Acts, Cell, Fact, Head, Phase, Row, Text
 
 STEPS = ("Pending", "Preparing", "Booting", "Running")
@@ -37,7 +38,7 @@ def build_list(desk: Desk, scope: str) -> Page:
     """Every instance of the scope."""
     found: list[InstanceFact] = visible(desk, InstanceFact, scope=scope)
     colour = colours(desk)
-    rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant(fact.project), 0)) for fact in found]
+    rows: list[Part] = [_row(desk, fact, scope=scope, colour=colour.get(tenant_of(fact.project), 0)) for fact in found]
     if not rows:
         rows.append(
             Row(

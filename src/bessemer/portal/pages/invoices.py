@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.values import LedgerEntry
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import TenantFact
 from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import sheet
-from bessemer.portal.pages.shell import Here, page, tenant, within
+from bessemer.portal.pages.shell import Here, page, within
 from bessemer.portal.parts import Cell, Head, Row, Text
 
 
@@ -85,7 +85,7 @@ def build(desk: Desk, project: str, *, held: Held) -> Page:
         code=code.invoice_code(project, since=month.since, until=month.until),
         request=f"{code.path('projects', project)}/invoice?from={month.start}&to={month.end}",
     )
-    owner = desk.find(TenantFact, tenant(project))
+    owner = desk.find(TenantFact, tenant_of(project))
     rows = f"/in/{project}/invoice/rows?from={month.start}" + ("" if month.open else f"&to={month.end}")
     lists: dict[str, Sequence[Part]] = {
         "bill-state": [Head("bill-state-head", (_state(month),))],
@@ -101,7 +101,7 @@ def build(desk: Desk, project: str, *, held: Held) -> Page:
         lists=lists,
         month=month,
         project=project,
-        billed_to=(owner.display or owner.name) if owner else tenant(project),
+        billed_to=(owner.display or owner.name) if owner else tenant_of(project),
         plan=owner.plan if owner else "",
         currency=bill["currency"],
     )
@@ -146,54 +146,3 @@ def _bill(project: str, bill: Mapping[str, Any]) -> Row:
             Cell(words.money(bill["totalMicro"], bill["currency"]), "num"),
         ),
     )
-
-
-# --- the rows of a line -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """A ledger row as a line's drill shows it."""
-
-    id: int
-    what: str
-    claim: str
-    held: str
-    at: str
-
-
-ROWS_SHOWN = 100
-
-
-def in_ranges(text: str) -> set[int]:
-    """``3-5,9`` → {3, 4, 5, 9}. Raises ValueError for anything else, and for more than 100,000 rows."""
-    found: set[int] = set()
-    for part in text.split(","):
-        low, _, high = part.partition("-")
-        first, last = int(low), int(high or low)
-        if last - first > 100_000 or len(found) > 100_000:
-            raise ValueError("too many rows")
-        found.update(range(first, last + 1))
-    return found
-
-
-def ledger_rows(entries: Sequence[LedgerEntry], wanted: set[int]) -> tuple[list[LedgerRow], int]:
-    """The rows of a line, and how many more there are than are shown."""
-    chosen = [entry for entry in entries if entry.id in wanted]
-    return [_ledger_row(entry) for entry in chosen[:ROWS_SHOWN]], max(0, len(chosen) - ROWS_SHOWN)
-
-
-def cores_held(milli: int) -> str:
-    """``1 core``, ``2.5 cores``."""
-    return f"{words.cores(milli)} core" + ("" if milli == 1000 else "s")
-
-
-def _ledger_row(entry: LedgerEntry) -> LedgerRow:
-    if entry.kind == "tokens":
-        held = f"{entry.input_tokens:,} in ({entry.cached_input_tokens:,} cached), {entry.output_tokens:,} out"
-        return LedgerRow(entry.id, "tokens", entry.api_key, held, words.utc(entry.at))
-    parts = [cores_held(entry.milli_cores), words.gib(entry.memory_bytes)]
-    if entry.devices:
-        parts.insert(0, f"{entry.devices} × {words.device(entry.device_model)}")
-    what = f"{entry.kind}: {entry.state}" if entry.state else entry.kind
-    return LedgerRow(entry.id, what, entry.host, ", ".join(parts), words.utc(entry.at))

@@ -17,6 +17,7 @@ from bessemer.portal.reading import seconds
 Body = Mapping[str, Any]
 
 PHONE_COLUMNS = 2
+ROWS_SHOWN = 500
 EMPTY: Mapping[str, str] = {
     "apikeys": "No key yet. A key lets an application speak to the project's endpoints; it is shown once.",
     "models": "No model yet. A model is weights with a digest, brought in once and served by endpoints.",
@@ -26,26 +27,40 @@ EMPTY: Mapping[str, str] = {
 }
 
 
-def build(desk: Desk, kind: Kind[Any, Any], *, section: str, scope: str, bodies: Sequence[Body]) -> Page:
-    """The objects of a kind as they were when the page was made; it is reloaded by hand."""
+def rows(kind: Kind[Any, Any], bodies: Sequence[Body], *, scope: str) -> Sequence[Row]:
+    """A row for each object."""
+    columns, spread = shown(kind), kind.namespaced and scope == EVERYTHING
+    return tuple(row(body, columns, spread=spread) for body in bodies)
+
+
+def build(
+    desk: Desk, kind: Kind[Any, Any], *, section: str, scope: str, rows: Sequence[Row], total: int | None
+) -> Page:
+    """The objects of a kind as they were when the page was made, the first ``rows`` of ``total`` (None: of some number
+    that the api does not say); it is reloaded by hand."""
     project = "" if scope == EVERYTHING else scope
-    columns = [column for column in kind.columns if not column.wide or column.name in {"Display", "Description"}]
-    spread = kind.namespaced and not project
-    rows = [row(body, columns, spread=spread) for body in bodies]
-    if not rows:
-        rows = [Row("row-none", (Cell(EMPTY.get(kind.plural, f"No {kind.singular} yet."), "empty"),))]
+    place = project if kind.namespaced else ""
+    lead = words.some(len(rows), kind.singular) if rows else ""
+    if total != len(rows):
+        of_all = f" of {total:,}" if total else ""
+        lead = f"The first {lead}{of_all}; all of them: bessemer get {kind.plural}" + (f" -n {place}" if place else "")
+    none = Row("row-none", (Cell(EMPTY.get(kind.plural, f"No {kind.singular} yet."), "empty"),))
     title = {"keys": "Keys", "priceplans": "Prices"}.get(section, kind.plural.capitalize())
     here = Here(
         section=section,
         title=title,
         scope=scope,
         crumbs=((words.place(project) if project else "Everything", ""), (title, "")),
-        code=code.list_code(kind.plural, project if kind.namespaced else " "),
-        request=code.path(kind.plural, project=project if kind.namespaced else ""),
+        code=code.list_code(kind.plural, place, namespaced=kind.namespaced),
+        request=code.path(kind.plural, project=place),
     )
-    heads = [("Name", "")] + [(column.name, style(column, low=low)) for column, low in narrowed(columns)]
-    lead = words.some(len(bodies), kind.singular) if bodies else ""
-    return page(desk, here, template="list.html", lists={"rows": rows}, heads=heads, lead=lead)
+    heads = [("Name", "")] + [(column.name, style(column, low=low)) for column, low in narrowed(shown(kind))]
+    return page(desk, here, template="list.html", lists={"rows": rows or (none,)}, heads=heads, lead=lead)
+
+
+def shown(kind: Kind[Any, Any]) -> Sequence[Column]:
+    """The columns of a kind's table."""
+    return [column for column in kind.columns if not column.wide or column.name in {"Display", "Description"}]
 
 
 def narrowed(columns: Sequence[Column]) -> list[tuple[Column, bool]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import words
 from bessemer.portal.code import list_code
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact, InstanceFact, ProjectFact
 from bessemer.portal.live import Page, Part
 from bessemer.portal.pages import price, waiting
-from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, tenant, visible
+from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, visible
 from bessemer.portal.parts import Cell, Row, Stat, Text
 
 
@@ -71,7 +72,7 @@ def rows(desk: Desk, found: Sequence[InstanceFact | EndpointFact]) -> list[Part]
             "“As code” above has a manifest of each to begin with."
         )
         return [Row("row-none", (Cell(text, "empty", note="kubectl apply -f vm.yaml"),))]
-    return [_row(desk, fact, colour=colour.get(tenant(fact.project), 0)) for fact in found]
+    return [_row(desk, fact, colour=colour.get(tenant_of(fact.project), 0)) for fact in found]
 
 
 def _row(desk: Desk, fact: InstanceFact | EndpointFact, *, colour: int) -> Row:

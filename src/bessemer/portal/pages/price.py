@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bessemer.core.units import GIB, parse_bytes
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, FlavorFact, InstanceFact, PlanFact, TenantFact, Workload
-from bessemer.portal.pages.shell import tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def hourly(plan: PlanFact, held: Held) -> int:
 
 def plan_for(desk: Desk, project: str) -> PlanFact | None:
     """The price plan by which the project's tenant is billed."""
-    owner = desk.find(TenantFact, tenant(project))
+    owner = desk.find(TenantFact, tenant_of(project))
     return desk.find(PlanFact, owner.plan if owner else "standard")
 
 

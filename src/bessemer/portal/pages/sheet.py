@@ -14,6 +14,7 @@ from typing import Any
 
 from bessemer.portal import words
 from bessemer.portal.live import Part
+from bessemer.portal.pages import drill
 from bessemer.portal.parts import BillDrill, BillGroup, BillHead, BillLine, Empty, Figure, Text
 
 NAMES: Mapping[str, str] = {
@@ -37,7 +38,7 @@ Lists = dict[str, Sequence[Part]]
 
 
 def lists(bill: Bill, *, month: str, href: str) -> Lists:
-    """The lists of a sheet; ``href`` is where a line's ledger rows are had, by ``&rows=``."""
+    """The lists of a sheet; ``href`` is where a line's ledger rows are had, by ``&of=`` (a workload) and ``&rows=``."""
     total = bill["totalMicro"]
     # One number of digits on the whole sheet, so that the eye can add.
     shown = partial(words.money, currency=bill["currency"], digits=2 if total >= 1_000_000 else 6)
@@ -69,10 +70,13 @@ def groups(lines: Sequence[Bill], shown: Shown, *, href: str) -> Lists:
         found[f"{group}-sum"] = [Text(f"{group}-sum-text", shown(sum(line["amountMicro"] for line in here)))]
         for line in here:
             part = _unique(f"line-{short(uid, str(fake), *_identity(line))}", taken)
+            # The first rows of a line stay what they are: one that is open is not fetched again for the hundred-first.
+            ids, more = drill.first_of(line["rows"])
             rows += [
-                BillLine(part, line_name(line), f"{href}&rows={line['rows']}", price_of(line)),
+                BillLine(part, line_name(line), f"{href}&of={uid}&rows={ids}", price_of(line)),
                 BillDrill(f"{part}-drill"),
             ]
+            found[f"{part}-more"] = [Text(f"{part}-more-text", told_of(line, more))] * bool(more)
             found |= dict(_figures(part, line, shown=shown))
     return found
 
@@ -87,6 +91,12 @@ def _figures(part: str, line: Bill, *, shown: Shown) -> Iterator[tuple[str, Sequ
     yield f"{part}-quantity", [Figure(f"{part}-quantity-figure", quantity, unit)]
     yield f"{part}-amount", [Text(f"{part}-amount-text", shown(line["amountMicro"]))]
     yield f"{part}-formula", [Text(f"{part}-formula-text", line["formula"])]
+
+
+def told_of(line: Bill, more: int) -> str:
+    """``And 1,200 more: bessemer invoice …``."""
+    least = "at least " if line.get("rowsCut") else ""
+    return f"And {least}{more:,} more: bessemer invoice -n {line['project']} --export rows.json"
 
 
 def _workload(line: Bill) -> tuple[str, str, str, bool]:

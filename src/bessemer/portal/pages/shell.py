@@ -9,6 +9,7 @@ from typing import Any
 from bessemer.core.errors import NotFound
 from bessemer.core.resource import Kind, Role
 from bessemer.kinds import KINDS
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact, Fact, HostFact, InstanceFact, ProjectFact, TenantFact
@@ -83,11 +84,6 @@ def colours(desk: Desk) -> Mapping[str, int]:
     return {tenant.name: tenant.colour for tenant in desk.all(TenantFact)}
 
 
-def tenant(project: str) -> str:
-    """The tenant's half of a project's name."""
-    return project.partition("--")[0]
-
-
 def in_place(fact: Fact, scope: str) -> str:
     """A name as a list shows it: with its project where several are shown."""
     return fact.name if scope != EVERYTHING else f"{words.place(fact.project)} / {fact.name}"
@@ -124,7 +120,7 @@ def shell(desk: Desk, here: Here) -> Mapping[str, Any]:
         "groups": groups(me.admin, scope),
         "scope": "Everything" if everything else words.place(scope),
         "role": {"admin": "administrator", "tenant-admin": "tenant administrator"}.get(role, role),
-        "colour": 0 if everything else colours(desk).get(tenant(scope), 0),
+        "colour": 0 if everything else colours(desk).get(tenant_of(scope), 0),
         "switch": switch(desk, here),
     }
 
@@ -139,7 +135,9 @@ def switch(desk: Desk, here: Here) -> Sequence[tuple[str, str, int, bool]]:
     colour = colours(desk)
     for project in desk.all(ProjectFact):
         to = f"/in/{project.name}/{section or 'instances'}"
-        found.append((words.place(project.name), to, colour.get(tenant(project.name), 0), project.name == here.scope))
+        found.append(
+            (words.place(project.name), to, colour.get(tenant_of(project.name), 0), project.name == here.scope)
+        )
     return found
 
 

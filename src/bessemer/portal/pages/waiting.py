@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact, EventFact, Fact, FlavorFact, HostFact, InstanceFact, Workload
 from bessemer.portal.live import Part
-from bessemer.portal.pages.shell import EVERYTHING, colours, href, in_place, tenant, visible
+from bessemer.portal.pages.shell import EVERYTHING, colours, href, in_place, visible
 from bessemer.portal.parts import Empty, Happened, Stat, Why
 from bessemer.portal.playground import PLAYGROUND
 
@@ -93,7 +94,7 @@ def _workload(desk: Desk, fact: Workload, *, scope: str) -> Why | None:
     label = {"stuck": "To unblock", "failed": "Remedy"}.get(tone, "Cheapest change")
     return Why(
         id=f"why-{fact.uid}",
-        colour=colours(desk).get(tenant(fact.project), 0),
+        colour=colours(desk).get(tenant_of(fact.project), 0),
         name=in_place(fact, scope),
         href=href(fact),
         tone=tone,

@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const body = document.body;
-  let token = body.dataset.tab, seen = 0, last = performance.now(), skew = Number(body.dataset.now) - Date.now() / 1000, ended = false;
+  let token = body.dataset.tab, seen = 0, last = performance.now(), skew = Number(body.dataset.now) - Date.now() / 1000, ended = false, full = false;
   // Who signs out here goes where that leads, not to the door that a session which ended elsewhere leads to.
   let leaving = false;
   document.addEventListener("submit", (event) => { if (new URL(event.target.action).pathname === "/signout") leaving = true; });
@@ -76,6 +76,7 @@
     if (message.n !== undefined) seen = message.n;
     if (message.l !== undefined || message.w) document.dispatchEvent(new CustomEvent("log", { detail: message }));
     if (message.x === "signedout" && !leaving) { ended = true; location.assign(`/signin?back=${encodeURIComponent(location.pathname + location.search)}`); }
+    if (message.x === "full") ended = full = true; // so many pages are open that the session follows this one no more
     if (message.x === "gone") { ended = true; document.getElementById("gone").hidden = false; }
     if (message.x === "stale") refresh();
     age();
@@ -128,7 +129,7 @@
 
   const foot = document.getElementById("age"), said = foot.querySelector("[data-age]");
   const age = () => {
-    if (ended) { foot.classList.add("is-old"); said.textContent = "No longer live"; return; }
+    if (ended) { foot.classList.add("is-old"); said.textContent = full ? "No longer live: too many pages are open" : "No longer live"; return; }
     const passed = (performance.now() - last) / 1000, old = passed > 5;
     foot.classList.toggle("is-old", old);
     // A worker that does not come back (another version of us may run it) is left to itself.

@@ -1,9 +1,9 @@
 // Usage over time as a plot (uPlot), from the ledger: drawn anew as soon as the page hears of a row that was settled, and
-// now and then besides, for time goes on without any.
+// now and then besides, for time goes on without any. What the portal has not added up yet is fetched as it comes.
 "use strict";
 (() => {
   const box = document.getElementById("plot"), $ = (id) => document.getElementById(id);
-  let plot = null, window_ = "hour", shown = "";
+  let plot = null, window_ = "hour", shown = "", asking = false, again = false;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const count = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 && n % 1 ? 1 : 0 });
   const stat = (id, figure, note) => {
@@ -32,22 +32,35 @@
     const sum = (list) => list.reduce((a, b) => a + b, 0), peak = Math.max(...out);
     $("key-out").textContent = `${count(sum(data.out))}`;
     $("key-in").textContent = `${count(sum(data.in))}`;
+    const over = data.whole ? `over the last ${window_}` : `of the last ${window_}, as far as it is added up`;
+    const note = data.whole ? `in the last ${window_}` : "still adding up";
     const when = new Date(data.at[out.indexOf(peak)] * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-    const text = peak ? `${count(sum(data.out))} tokens out and ${count(sum(data.in))} in over the last ${window_}; the most, ${count(peak)} a minute, at ${when}` : `No tokens in the last ${window_}`;
+    const text = peak ? `${count(sum(data.out))} tokens out and ${count(sum(data.in))} in ${over}; the most, ${count(peak)} a minute, at ${when}` : `No tokens ${over}`;
     box.setAttribute("aria-label", `Usage over time: ${text}.`);
-    stat("stat-requests", count(sum(data.requests)), `in the last ${window_}`);
-    stat("stat-out", count(sum(data.out)), `in the last ${window_}`);
+    stat("stat-requests", count(sum(data.requests)), note);
+    stat("stat-out", count(sum(data.out)), note);
   };
   let last = null;
+  // One question at a time: what comes meanwhile is asked for after it.
   const fetchIt = async () => {
     if (document.hidden) return;
-    const answer = await fetch(`${box.dataset.href}?window=${window_}`, { headers: { Accept: "application/json" } });
+    if (asking) { again = true; return; }
+    asking = true;
+    again = false;
+    try { await ask(); } finally { asking = false; }
+    if (again) fetchIt();
+  };
+  const ask = async () => {
+    const of = window_, answer = await fetch(`${box.dataset.href}?window=${of}`, { headers: { Accept: "application/json" } });
     if (!answer.ok) return;
     const text = await answer.text();
-    if (text === shown) return;
-    shown = text;
-    last = JSON.parse(text);
-    draw(last);
+    if (of !== window_) return;
+    if (text !== shown) {
+      shown = text;
+      last = JSON.parse(text);
+      draw(last);
+    }
+    if (!last.whole) setTimeout(fetchIt, 1000);
   };
   document.addEventListener("window", ({ detail }) => { window_ = detail; shown = ""; fetchIt(); });
   document.addEventListener("theme", () => { if (last) draw(last); });
