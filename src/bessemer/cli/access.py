@@ -32,13 +32,6 @@ def add(app: typer.Typer) -> None:
     app.command("whoami")(whoami)
 
 
-def _object(kind: str, name: str, *, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
-    from bessemer.core.resource import API_VERSION
-
-    metadata = {"name": name, **({"namespace": project} if project else {})}
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
-
-
 def _key(kind: str, name: str, *, project: str = "") -> Key:
     from bessemer.core.resource import Key
 
@@ -60,7 +53,9 @@ def _users() -> typer.Typer:
         password = _new_password()
 
         async def work(client: Client) -> None:
-            await client.create(_object("User", name, spec={"admin": admin, "displayName": display}))
+            from bessemer.client import an_object
+
+            await client.create(an_object(_key("User", name), {"admin": admin, "displayName": display}))
             await client.account.set_password(name, password)
 
         run(context, work)
@@ -114,7 +109,9 @@ def _keys() -> typer.Typer:
             raise Invalid("keys live in a project: -n TENANT--PROJECT")
 
         async def work(client: Client) -> str:
-            await client.create(_object("ApiKey", name, spec={"endpoints": endpoint or []}, project=project))
+            from bessemer.client import an_object
+
+            await client.create(an_object(_key("ApiKey", name, project=project), {"endpoints": endpoint or []}))
             return await client.account.key_token(project, name)
 
         typer.echo(run(context, work))
@@ -141,12 +138,12 @@ def _hosts() -> typer.Typer:
         ] = None,
     ) -> None:
         """Create a host and print the command that joins it. Example: `bessemer host enrol gpu-07 --ca ca.crt`"""
-        from bessemer.client import read_kubeconfig
+        from bessemer.client import an_object, read_kubeconfig
 
         server = read_kubeconfig(target(context).kubeconfig)
 
         async def work(client: Client) -> str:
-            await client.create(_object("Host", name, spec={}))
+            await client.create(an_object(_key("Host", name), {}))
             return await client.account.host_token(name)
 
         token = run(context, work)

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bessemer.client.calls import Joined, Me, SignedIn
+from bessemer.client.calls import SOURCE_HEADER, Joined, Me, SignedIn
 from bessemer.client.kubeconfig import Connection, read_kubeconfig
-from bessemer.client.objects import Client, stored
+from bessemer.client.objects import Client, an_object, stored
 from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, tls_context
 
 __all__ = [
+    "SOURCE_HEADER",
     "Ask",
     "Client",
     "Connection",
@@ -25,6 +26,7 @@ __all__ = [
     "SignedIn",
     "Socket",
     "Transport",
+    "an_object",
     "connect",
     "from_kubeconfig",
     "plurals",

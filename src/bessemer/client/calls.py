@@ -18,6 +18,9 @@ from bessemer.client.transport import Ask, Socket, Transport
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch
 
+SOURCE_HEADER = "X-Bessemer-Source"
+"""The address for which the portal signs somebody in; it counts with the portal's certificate alone."""
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -60,10 +63,9 @@ class _Area:
         *,
         body: Any = None,
         query: Mapping[str, str] = _NOTHING,
-        headers: Mapping[str, str] = _NOTHING,
     ) -> dict[str, Any]:
         data = None if body is None else orjson.dumps(body)
-        answer = await self._transport.request(Ask(method=method, path=path, query=query, body=data, headers=headers))
+        answer = await self._transport.request(Ask(method=method, path=path, query=query, body=data))
         value: dict[str, Any] = orjson.loads(answer) if answer else {}
         return value
 
@@ -71,15 +73,14 @@ class _Area:
 class Account(_Area):
     """Signing in and out, passwords, and the tokens that are shown once."""
 
-    async def login(self, user: str, password: str, *, purpose: str = "cli", source: str = "") -> SignedIn:
-        """``purpose`` is cli or portal. ``source`` is the address that the portal asks for; it counts with the portal's
-        certificate alone. Raises Unauthenticated, TooMany."""
+    async def login(self, user: str, password: str, *, purpose: str = "cli") -> SignedIn:
+        """``purpose`` is cli or portal. Raises Unauthenticated, TooMany."""
         body = {"user": user, "password": password, "purpose": purpose}
-        return _signed_in(await self._ask("POST", "/login", body=body, headers=_from(source)))
+        return _signed_in(await self._ask("POST", "/login", body=body))
 
-    async def follow_link(self, secret: str, *, source: str = "") -> SignedIn:
+    async def follow_link(self, secret: str) -> SignedIn:
         """Exchange a sign-in link's secret, once, for a portal session. Raises Unauthenticated, TooMany."""
-        return _signed_in(await self._ask("POST", "/login", body={"link": secret}, headers=_from(source)))
+        return _signed_in(await self._ask("POST", "/login", body={"link": secret}))
 
     async def logout(self) -> None:
         """End the session whose token the transport carries."""
@@ -194,10 +195,6 @@ class Workloads(_Area):
 
 def _signed_in(answer: Mapping[str, Any]) -> SignedIn:
     return SignedIn(answer["token"], answer["user"], answer["expiresAt"])
-
-
-def _from(source: str) -> dict[str, str]:
-    return {"X-Bessemer-Source": source} if source else {}
 
 
 def _window(since: int, until: int) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bessemer.core.resource import API_VERSION
+from bessemer.client import an_object
+from bessemer.core.resource import Key
 from bessemer.kinds.fleet.host import FAKE_TAINT
 
 PROJECT, RIVAL, SHOW = "acme--research", "rival--lab", "acme--show"
@@ -14,16 +15,10 @@ PEOPLE = {"ada": "acme administrator", "alan": "acme member", "rosa": "rival adm
 EVERYBODY = {"root": "platform administrator", **PEOPLE}
 
 
-def an_object(kind: str, name: str, *, spec: dict[str, Any], project: str = "") -> dict[str, Any]:
-    """A body as a YAML file would hold it."""
-    metadata = {"name": name, **({"namespace": project} if project else {})}
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
-
-
 def people() -> list[dict[str, Any]]:
     """Users, the platform's administrator first."""
-    root = an_object("User", "root", spec={"displayName": "Platform administrator", "admin": True})
-    return [root, *(an_object("User", name, spec={"displayName": text}) for name, text in PEOPLE.items())]
+    root = an_object(Key("User", "", "root"), {"displayName": "Platform administrator", "admin": True})
+    return [root, *(an_object(Key("User", "", name), {"displayName": text}) for name, text in PEOPLE.items())]
 
 
 def tenants() -> list[dict[str, Any]]:
@@ -35,25 +30,25 @@ def tenants() -> list[dict[str, Any]]:
     wide = {**own, "milliCores": 1_000_000, "memoryBytes": 8 << 40, "devices": {"*": 128}}
     shown = {"displayName": "Acme", "members": acme, "quota": wide, "tolerations": [{"key": FAKE_TAINT}]}
     return [
-        an_object("Tenant", "acme", spec=shown),
-        an_object("Tenant", "rival", spec={"displayName": "Rival", "members": rival, "quota": own}),
-        an_object("Project", PROJECT, spec={"displayName": "Research", "quota": own}),
-        an_object("Project", RIVAL, spec={"displayName": "Lab", "quota": own}),
-        an_object("Project", SHOW, spec={"displayName": "Show (fake hosts)"}),
+        an_object(Key("Tenant", "", "acme"), shown),
+        an_object(Key("Tenant", "", "rival"), {"displayName": "Rival", "members": rival, "quota": own}),
+        an_object(Key("Project", "", PROJECT), {"displayName": "Research", "quota": own}),
+        an_object(Key("Project", "", RIVAL), {"displayName": "Lab", "quota": own}),
+        an_object(Key("Project", "", SHOW), {"displayName": "Show (fake hosts)"}),
     ]
 
 
 def instance() -> dict[str, Any]:
     """A guest with two processors; it tolerates nothing, so it runs on this machine."""
-    return an_object("Instance", INSTANCE, spec={"flavor": "micro", "image": IMAGE}, project=PROJECT)
+    return an_object(Key("Instance", PROJECT, INSTANCE), {"flavor": "micro", "image": IMAGE})
 
 
 def endpoint() -> dict[str, Any]:
     """A small model, served here."""
-    return an_object("Endpoint", ENDPOINT, spec={"model": MODEL, "flavor": "serve-small"}, project=PROJECT)
+    return an_object(Key("Endpoint", PROJECT, ENDPOINT), {"model": MODEL, "flavor": "serve-small"})
 
 
 def fleet_endpoint(replicas: int) -> dict[str, Any]:
     """Some replicas of eight GPUs each: only fake hosts have those, and it says that it bears them."""
     spec = {"model": MODEL, "flavor": "h100-8", "replicas": replicas, "tolerations": [{"key": FAKE_TAINT}]}
-    return an_object("Endpoint", FLEET_ENDPOINT, spec=spec, project=SHOW)
+    return an_object(Key("Endpoint", SHOW, FLEET_ENDPOINT), spec)

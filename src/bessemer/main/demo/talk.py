@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 
+from bessemer.client import an_object
 from bessemer.core.resource import Key
 from bessemer.main import identities
 from bessemer.main.demo import checks, scene
@@ -54,7 +55,7 @@ class Talk:
 
     async def _key(self, project: str) -> str:
         name = f"demo-{secrets.token_hex(3)}"
-        await self._stage.client.create(scene.an_object("ApiKey", name, spec={"description": "demo"}, project=project))
+        await self._stage.client.create(an_object(Key("ApiKey", project, name), {"description": "demo"}))
         token = await self._stage.client.account.key_token(project, name)
         self._names[token] = name
         return token
