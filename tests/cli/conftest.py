@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -30,6 +33,7 @@ from bessemer.core.resource import Key
 from tests.api.world import Served, World, served, world
 
 T = TypeVar("T")
+SRC = Path(__file__).parents[2] / "src"
 PROJECT = "acme--lab"
 START = 1_750_000_000
 """When the world's clock stands: 2025-06-15T15:06:40Z."""
@@ -54,6 +58,8 @@ class Said:
     code: int
     out: str
     err: str
+    raw: str = ""
+    """What it printed, with nothing left out."""
 
     @property
     def transcript(self) -> str:
@@ -83,7 +89,7 @@ class Cli:
             code = self._run(list(words), kubeconfig or self.kubeconfig)
         finally:
             sys.stdout, sys.stderr, sys.stdin = before
-        return Said(words, code, shown(out.getvalue()), shown(err.getvalue()))
+        return Said(words, code, shown(out.getvalue()), shown(err.getvalue()), out.getvalue())
 
     def _run(self, words: list[str], kubeconfig: Path) -> int:
         with warnings.catch_warnings():
@@ -92,6 +98,26 @@ class Cli:
             code = status_of(lambda: build(self._verbs(kubeconfig))(args=words, prog_name="bessemer"))
             gc.collect()
         return code
+
+    @contextmanager
+    def start(self, *words: str, stdin: int | None = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+        """A command in a process of its own, as a shell starts it; what still runs at the end is interrupted."""
+        command = [sys.executable, "-m", "bessemer", "--kubeconfig", str(self.kubeconfig), *words]
+        started = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(SRC)},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        with started:
+            try:
+                yield started
+            finally:
+                if started.poll() is None:
+                    started.send_signal(signal.SIGINT)
+                    started.wait(20)
 
     def do(self, work: Callable[[World], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run_coroutine_threadsafe(work(self.world), self._loop).result(30)

@@ -6,7 +6,7 @@ import pytest
 
 from bessemer.cli import render
 from bessemer.cli.money import invoice_text
-from bessemer.cli.work.objects import placed
+from bessemer.cli.work.reasons import placed
 
 HEAD = ["NAME", "READY", "MESSAGE"]
 ROWS = [["vm", "True", "3 hosts: short of 2 cores; 1 host: has no GPU"], ["another-name", "False", "1,200,000 tokens"]]

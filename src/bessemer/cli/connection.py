@@ -97,3 +97,11 @@ def split(words: list[str]) -> tuple[Kind[Any, Any], list[str]]:
     first, slash, name = words[0].partition("/")
     kind = find_kind(first)
     return kind, [name, *words[1:]] if slash else words[1:]
+
+
+def keys_of(words: list[str], *, project: str, verb: str) -> tuple[Kind[Any, Any], list[Key]]:
+    """Kind and keys of what a command is about. Raises Invalid where nothing is named."""
+    kind, names = split(words)
+    if not all(names) or not names:
+        raise Invalid(f"say which: `bessemer {verb} KIND NAME`")
+    return kind, [key_of(kind, name, project=project) for name in names]

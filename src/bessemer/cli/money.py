@@ -13,6 +13,7 @@ import typer
 
 from bessemer.cli import render
 from bessemer.cli.connection import ProjectOption, run
+from bessemer.cli.output import DOCUMENTS, OutputOption, shown
 from bessemer.core.errors import Invalid
 from bessemer.core.units import show_bytes, show_money
 
@@ -36,7 +37,7 @@ def invoice(
     *,
     since: TimeOption = "",
     until: TimeOption = "",
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    output: OutputOption = "table",
     export: Annotated[
         Path | None, typer.Option(help="Write ledger rows and price plan as JSON, to be checked by others.")
     ] = None,
@@ -57,7 +58,7 @@ def invoice(
     if export is not None and rows is not None:
         export.write_text(render.as_json(rows) + "\n")
         typer.echo(f"Wrote {len(rows['rows'])} ledger rows and the price plan to {export}.", err=True)
-    typer.echo(render.as_json(bill) if output == "json" else invoice_text(bill, within=render.width()))
+    typer.echo(shown(bill, output, text=lambda within: invoice_text(bill, within=within)))
 
 
 def invoice_text(bill: dict[str, Any], *, within: int = 0) -> str:
@@ -128,7 +129,7 @@ def _time(text: str) -> int:
         raise Invalid(f"not a time: {text!r}; write 2026-01-31 or 2026-01-31T08:00:00Z") from error
 
 
-def quota(context: typer.Context, project: ProjectOption = "") -> None:
+def quota(context: typer.Context, project: ProjectOption = "", *, output: OutputOption = "table") -> None:
     """What a project and its tenant use of what they may.
 
     Example: `bessemer quota -n acme--lab`
@@ -136,15 +137,22 @@ def quota(context: typer.Context, project: ProjectOption = "") -> None:
     if not project:
         raise Invalid("say whose: -n TENANT--PROJECT")
     meters = run(context, lambda client: client.projects.use(project))
-    rows = [
-        [m["scope"], m["meter"], _amount(m["meter"], m["used"]), _amount(m["meter"], m["limit"]), _bar(m)]
-        for m in meters
-        if m["used"] or m["limit"] is not None
-    ]
-    if not rows:
+    if output not in DOCUMENTS and not any(map(_tells, meters)):
         typer.echo("Nothing is used.", err=True)
         return
-    typer.echo(render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows, within=render.width(), spare=[""]))
+    typer.echo(shown({"meters": meters}, output, text=lambda within: _quota_text(meters, within=within)))
+
+
+def _tells(meter: Mapping[str, Any]) -> bool:
+    return bool(meter["used"]) or meter["limit"] is not None
+
+
+def _quota_text(meters: Sequence[Mapping[str, Any]], *, within: int) -> str:
+    rows = [
+        [m["scope"], m["meter"], _amount(m["meter"], m["used"]), _amount(m["meter"], m["limit"]), _bar(m)]
+        for m in filter(_tells, meters)
+    ]
+    return render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows, within=within, spare=[""])
 
 
 def _amount(meter: str, value: int | None) -> str:
@@ -155,7 +163,7 @@ def _amount(meter: str, value: int | None) -> str:
     return f"{value / 1000:g} cores" if meter == "milli_cores" else str(value)
 
 
-def _bar(meter: dict[str, Any], width: int = 10) -> str:
+def _bar(meter: Mapping[str, Any], width: int = 10) -> str:
     if not meter["limit"]:
         return ""
     full = min(width, round(width * int(meter["used"]) / int(meter["limit"])))

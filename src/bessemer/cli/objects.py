@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.connection import ProjectOption, find_kind, key_of, run, split
+from bessemer.cli.connection import ProjectOption, find_kind, key_of, keys_of, run, split
 from bessemer.cli.manifests import read_manifests
+from bessemer.cli.output import NamedOutputOption, OutputOption
 from bessemer.core.errors import Invalid
 
-OutputOption = Annotated[str, typer.Option("--output", "-o", help="table, wide, json, yaml or name.")]
 AllOption = Annotated[bool, typer.Option("--all-projects", "-A", help="In all projects that you may see.")]
 WordsArgument = Annotated[list[str], typer.Argument(metavar="KIND [NAME…] | KIND/NAME", show_default=False)]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait.")]
@@ -29,7 +29,7 @@ def get(
     *,
     project: ProjectOption = "",
     everywhere: AllOption = False,
-    output: OutputOption = "table",
+    output: NamedOutputOption = "table",
     selector: Annotated[str, typer.Option("--selector", "-l", help="Labels, as key=value,key=value.")] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on printing what changes.")] = False,
 ) -> None:
@@ -40,26 +40,24 @@ def get(
     from bessemer.cli.work import objects as work
 
     kind, names = split(words)
-    if output not in ("table", "wide", "json", "yaml", "name"):
-        raise Invalid(f"no output is called {output!r}; write table, wide, json, yaml or name")
-    scope = work.scope_of(kind, "" if everywhere else project, selector=selector)
-    if watch:
-        run(context, lambda client: work.watch(client, kind, scope=scope, wide=output == "wide"))
-        return
     keys = [key_of(kind, name, project=project) for name in names]
+    scope = work.scope_of(kind, "" if everywhere else project, selector=selector, names=names)
+    if watch:
+        run(context, lambda client: work.watch(client, kind, keys=keys, scope=scope, output=output))
+        return
     bodies = run(context, lambda client: work.read(client, keys) if keys else work.list_all(client, scope))
     work.show(kind, bodies, output=output, scope=scope)
 
 
 def describe(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:
-    """Show everything about objects: spec, status, conditions and events.
+    """Show everything about objects to a person: spec, status, conditions and events. For programs: get, events.
 
     Example: `bessemer describe instance vm -n acme--lab`
     """
-    from bessemer.cli.work import objects as work
+    from bessemer.cli.work import reasons
 
     kind, names = split(words)
-    run(context, lambda client: work.describe(client, kind, names=names, project=project))
+    run(context, lambda client: reasons.describe(client, kind, names=names, project=project))
 
 
 def apply(
@@ -100,7 +98,7 @@ def delete(
         keys += [key_of(kind, name, project=project) for name in names]
     for body in read_manifests(file) if file else []:
         metadata = body["metadata"]
-        keys.append(key_of(find_kind(body["kind"]), metadata["name"], project=metadata.get("namespace", project)))
+        keys.append(key_of(find_kind(body["kind"]), metadata["name"], project=metadata.get("namespace") or project))
     if not keys:
         raise Invalid("say what to delete: KIND NAME, or -f FILE")
     run(context, lambda client: work.delete_all(client, keys, timeout=timeout if wait_gone else 0))
@@ -108,35 +106,35 @@ def delete(
 
 def events(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[KIND NAME]", show_default=False)] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KIND [NAME…]]", show_default=False)] = None,
     *,
     project: ProjectOption = "",
+    output: OutputOption = "table",
 ) -> None:
-    """What happened, oldest first: to one object, in a project, or everywhere that you may see.
+    """What happened, oldest first: to some objects, to a kind, in a project, or everywhere that you may see.
 
     Examples: `bessemer events instance vm -n acme--lab` · `bessemer events -n acme--lab`
     """
-    from bessemer.cli.work import objects as work
+    from bessemer.cli.work import reasons
 
-    key = None
+    about = reasons.About(project=project)
     if words:
         kind, names = split(words)
-        key = key_of(kind, names[0] if names else "", project=project)
-    run(context, lambda client: work.events(client, key, project=project))
+        about = reasons.About(kind, [key_of(kind, name, project=project).name for name in names], project)
+    run(context, lambda client: reasons.events(client, about, output=output))
 
 
-def why(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:
+def why(
+    context: typer.Context, words: WordsArgument, *, project: ProjectOption = "", output: OutputOption = "table"
+) -> None:
     """What an object waits for, since when, and the cheapest change that would help.
 
     Example: `bessemer why instance vm -n acme--lab`
     """
-    from bessemer.cli.work import objects as work
+    from bessemer.cli.work import reasons
 
-    kind, names = split(words)
-    if not names:
-        raise Invalid("say which: `bessemer why KIND NAME`")
-    key = key_of(kind, names[0], project=project)
-    typer.echo(run(context, lambda client: work.why(client, key)))
+    kind, keys = keys_of(words, project=project, verb="why")
+    run(context, lambda client: reasons.why(client, kind, keys=keys, output=output))
 
 
 def wait(
@@ -147,13 +145,11 @@ def wait(
     project: ProjectOption = "",
     timeout: TimeoutOption = 120.0,
 ) -> None:
-    """Wait until an object is in a condition or phase, or gone.
+    """Wait until objects are all in a condition or phase, or gone.
 
     Example: `bessemer wait instance vm --for condition=Ready -n acme--lab`
     """
     from bessemer.cli.work import objects as work
 
-    kind, names = split(words)
-    key = key_of(kind, names[0] if names else "", project=project)
-    run(context, lambda client: work.wait(client, key, until=until, timeout=timeout))
-    typer.echo(f"{kind.singular}/{key.name} {until}")
+    kind, keys = keys_of(words, project=project, verb="wait")
+    run(context, lambda client: work.wait(client, kind, keys=keys, until=until, timeout=timeout))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bessemer.cli.output import OutputOption
 from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
 
 LOCAL = ("up", "down", "demo", "doctor", "server", "agent")
@@ -73,7 +74,7 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
     @app.command("doctor")
     def doctor(
         state: StateOption = None,
-        output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+        output: OutputOption = "table",
     ) -> None:
         """What this machine can do, and what to install. Example: `bessemer doctor`"""
         raise typer.Exit(verbs.doctor(DoctorOptions(state=state, output=output)))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.connection import ProjectOption, key_of, run, split, target
+from bessemer.cli.connection import ProjectOption, key_of, keys_of, run, split, target
 from bessemer.core.errors import Invalid
 
 NameArgument = Annotated[str, typer.Argument(show_default=False)]
@@ -32,10 +32,10 @@ def logs(
     """
     from bessemer.cli.work import workloads as work
 
-    kind, names = split(words)
-    if not names:
-        raise Invalid("say which: `bessemer logs KIND NAME`")
-    key = key_of(kind, names[0], project=project)
+    _, keys = keys_of(words, project=project, verb="logs")
+    if len(keys) > 1:
+        raise Invalid("a log is of one thing: `bessemer logs KIND NAME`")
+    key = keys[0]
     run(context, lambda client: work.print_log(client, key, follow=follow, replica=replica))
 
 
