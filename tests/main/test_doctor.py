@@ -43,6 +43,18 @@ def test_something_missing_is_1_and_says_what_to_install(
     assert "apt-get install nothing" in capsys.readouterr().out
 
 
+def test_what_nothing_uses_yet_is_not_missed(
+    found: list[Finding], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    found.append(doctor._filters())
+    assert doctor.doctor(DoctorOptions()) == 0
+    out = capsys.readouterr().out
+    assert "~ nftables" in out
+    assert "apt-get install nftables" in out
+
+
 def test_what_is_to_be_typed_is_shown_as_it_is(found: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
     found.append(Finding("llama.cpp", "missing", "no [engine]", 'pip install "bessemer[engine]"'))
     doctor.doctor(DoctorOptions())
@@ -56,6 +68,8 @@ def test_as_json(found: list[Finding], capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().out) == [
         {"what": "processor", "verdict": "ok", "found": "two cores", "remedy": ""}
     ]
+    assert doctor.doctor(DoctorOptions(output="yaml")) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "- what: processor"
 
 
 def test_a_machine_with_gpus_and_kvm_has_nothing_to_mend() -> None:
