@@ -18,6 +18,7 @@ from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
 from bessemer.kinds import KINDS
 from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named, tenant
+from tests.kinds import pages
 
 PUBLIC = {
     ("GET", "/healthz"),
@@ -56,17 +57,6 @@ NOBODYS = "n0where"
 NOT_A_PLACE = "/api/v1/namespaces/other--lab/status"
 """Two rows fit, and the first is the collection called status of a project, which there is not."""
 
-WHEEL = {"package": "m", "version": "1.0", "member": "m/m.gguf"}
-MADE: Mapping[str, Mapping[str, Any]] = {
-    "ApiKey": {},
-    "Flavor": {"cpus": 1, "memory": "1Gi", "disk": "1Gi"},
-    "Image": {},
-    "Model": {"source": {"wheel": WHEEL}, "sha256": "cd" * 32},
-    "Endpoint": {"model": "theirs", "flavor": "theirs"},
-    "PricePlan": {},
-}
-"""What `furnished` makes of its own, besides what comes with hosts, people and a running Instance."""
-
 
 @dataclass(frozen=True, slots=True)
 class Theirs:
@@ -90,7 +80,8 @@ class Case:
 
 
 async def furnished(w: World, folder: Path) -> Theirs:
-    """One object of each kind, of host B or of another tenant; a kind without one fails here."""
+    """One object of each kind, of host B or of another tenant: what does not come with hosts, people and a running
+    Instance is made as its kind's page shows it. A kind without one fails here."""
     a, b = await w.host("rack-a"), await w.host("rack-b")
     content = b"the bytes of an image of host B's guest"
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -101,17 +92,16 @@ async def furnished(w: World, folder: Path) -> Theirs:
     await w.claim("theirs", "rack-b", lab, image={"digest": digest})
     await w.store.events.emit(Key("Instance", lab, "theirs"), made["metadata"]["uid"], "Booting", "the guest boots")
     await w.login("eve")
+    specs, names = pages.specs(), dict[str, str]()
     for kind in KINDS:
-        if kind.name in MADE:
-            place = {"namespace": lab} if kind.namespaced else {}
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "spec": MADE[kind.name]}
-            await w.store.objects.create({**body, "metadata": {"name": "theirs", **place}}, CONTROLLER)
-    names: dict[str, str] = {}
-    for kind in KINDS:
+        place = {"namespace": lab} if kind.namespaced else {}
         page = await w.store.objects.list(Scope(kind=kind.name, namespace=lab if kind.namespaced else None))
         found = [s.key.name for s in page.items if s.key.name != "rack-a" and not s.key.name.startswith("acme")]
-        assert found, f"give `furnished` an object of kind {kind.name}"
-        names[kind.plural] = found[-1]
+        if not found:
+            assert kind.name in specs, f"the page of {kind.name} shows none, and `furnished` makes none"
+            body = {"apiVersion": API_VERSION, "kind": kind.name, "spec": specs[kind.name]}
+            await w.store.objects.create({**body, "metadata": {"name": "theirs", **place}}, CONTROLLER)
+        names[kind.plural] = found[-1] if found else "theirs"
     return Theirs(a, b, {**names, "namespaces": names["projects"]}, digest)
 
 

@@ -28,19 +28,14 @@ from bessemer.core.resource import API_VERSION, VERSION
 from bessemer.kinds import KINDS
 from tests.api.test_hostile import JSON_VALUES
 from tests.api.world import ADMIN, GATEWAY, Reply, World
+from tests.kinds import pages
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 ANSWER_BYTES_MAX = 1 << 20
 GROWTH_BYTES_MAX = 192 << 20
 LAB, THERE = "acme--lab", "there"
 NAMES = {"namespaces": LAB, "projects": LAB, "tenants": "acme", "users": "mia"}
-SPECS: Mapping[str, dict[str, Any]] = {
-    "Instance": {"flavor": "f", "image": "i"},
-    "Endpoint": {"flavor": "f", "model": "m"},
-    "Model": {"source": {"wheel": {"package": "m", "version": "1", "member": "m.gguf"}}, "sha256": "ab" * 32},
-    "Flavor": {"cpus": 1, "memory": "1Gi"},
-}
-MADE_ELSEWHERE = {"Claim", "Event", "Session", "Tenant", "Project", "User"}
+COME_WITH_THE_WORLD = {"Tenant", "Project", "User"}
 AGENT = Peer("system:agent:there", ("system:agents",), "a" * 64)
 
 Described = Mapping[tuple[str, str], Any]
@@ -67,12 +62,12 @@ def bounded() -> Iterator[None]:
 
 @pytest.fixture
 async def tenant(w: World) -> str:
-    """The bearer of a tenant's administrator, in a world with an object of each kind."""
+    """The bearer of a tenant's administrator, in a world with an object of each kind that people make."""
+    specs = pages.specs()
     for kind in KINDS:
-        if kind.name not in MADE_ELSEWHERE:
+        if kind.name in specs.keys() - COME_WITH_THE_WORLD:
             metadata = {"name": THERE, **({"namespace": LAB} if kind.namespaced else {})}
-            spec = SPECS.get(kind.name, {})
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": spec}
+            body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
     return await w.login("ann")
 

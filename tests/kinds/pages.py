@@ -75,6 +75,15 @@ def examples(name: str) -> list[dict[str, Any]]:
     return [body for block in _YAML.findall(page(name)) for body in yaml.safe_load_all(block)]
 
 
+def specs() -> dict[str, dict[str, Any]]:
+    """What a page shows first of each kind that people make, for whoever needs one of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted({area(kind) for kind in KINDS} - {""}):
+        for body in examples(name):
+            found.setdefault(body["kind"], body.get("spec", {}))
+    return found
+
+
 def rows(name: str) -> Iterator[list[str]]:
     """The cells of a page's table of phases, the kind first where the page has several."""
     for line in page(name).splitlines():

@@ -75,8 +75,8 @@ class _Snapshot:
 
 
 class Reader:
-    """Owns the reading connections. ``connect`` makes another, a lean one where there are many; ``flat`` names the kinds
-    that belong to no project. What cannot be read raises Unavailable."""
+    """Owns the reading connections. ``connect`` makes another, and a lean one of many; ``flat`` names the kinds that
+    belong to no project. What cannot be read raises Unavailable."""
 
     def __init__(
         self, connect: Callable[[bool], Session], *, clock: Clock, metrics: Metrics, flat: frozenset[str] = frozenset()
