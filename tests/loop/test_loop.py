@@ -113,9 +113,11 @@ async def test_a_name_is_never_worked_on_twice_at_once_and_a_wake_meanwhile_runs
         bench.shelf.put(A, size=size)
         bench.loop.wake(A)
     await bench.clock.advance(0)
+    assert (bench.metric("busy", kind="Pot"), bench.metric("held_back_total", kind="Pot")) == (1, 10)
     gate.set()
     await bench.idle()
     assert (most, turns) == (1, 2)
+    assert bench.metric("busy", kind="Pot") == 0
     assert bench.shelf.status(A).observed_generation == 6
 
 
@@ -130,7 +132,7 @@ async def test_names_wait_for_the_workers_there_are(run):
     for n in range(5):
         bench.shelf.put(A._replace(name=f"p{n}"))
     await bench.clock.advance(3)
-    assert bench.metric("queue_depth", kind="Pot") == 3
+    assert (bench.metric("queue_depth", kind="Pot"), bench.metric("busy", kind="Pot")) == (3, 2)
     gate.set()
     await bench.idle()
     assert bench.metric("wait_seconds_sum", kind="Pot") == 9

@@ -14,6 +14,10 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.depth = Gauge("bessemer_loop_queue_depth", "Names waiting for a worker.", ["kind"], registry=registry)
+        self.busy = Gauge("bessemer_loop_busy", "Names that a worker is at.", ["kind"], registry=registry)
+        self.held_back = Counter(
+            "bessemer_loop_held_back", "Signals that found their name at work and waited.", ["kind"], registry=registry
+        )
         self.wait = Histogram(
             "bessemer_loop_wait_seconds",
             "From the first signal to the start of the work.",
@@ -57,6 +61,8 @@ class KindMetrics:
         self._kind = kind
         self._reconcile: dict[str, Histogram] = {}
         self.depth = metrics.depth.labels(kind)
+        self.busy = metrics.busy.labels(kind)
+        self.held_back = metrics.held_back.labels(kind)
         self.wait = metrics.wait.labels(kind)
         self.retries = metrics.retries.labels(kind)
         self.backoffs = metrics.backoffs.labels(kind)

@@ -54,6 +54,7 @@ class Queue:
         """Signal a name. ``revision`` is that of its own change, so that work which has read it needs no other turn."""
         if key in self._active:
             self._active[key] = max(self._active[key], revision)
+            self._metrics[key.kind].held_back.inc()
         elif key not in self._since:
             self._since[key] = self._clock.monotonic()
             self._metrics[key.kind].depth.inc()
@@ -84,11 +85,13 @@ class Queue:
         self._active[key] = 0
         self._timers.pop(key, None)
         self._metrics[key.kind].depth.dec()
+        self._metrics[key.kind].busy.inc()
         return key, waited
 
     def finish(self, key: Key, seen: int) -> None:
         """The work is over and has taken every change up to revision ``seen`` into account."""
         self._turned.set()
+        self._metrics[key.kind].busy.dec()
         if self._active.pop(key) > seen:
             self.add(key)
         elif not self._active and not self._since:
