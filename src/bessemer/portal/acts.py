@@ -4,6 +4,7 @@ with the session's bearer and leads back to the page, where its effect shows by 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from bessemer.core.errors import BessemerError, Malformed, NotFound
 from bessemer.core.resource import Key
+from bessemer.portal.playground import KeyRefused
 from bessemer.portal.stream import EventStream, told
 from bessemer.portal.visit import Visit, body_of
 
@@ -63,12 +65,20 @@ async def chat(visit: Visit) -> Response:
         "stream_options": {"include_usage": True},
     }
     token = await visit.desk.keys.token(visit.desk.client, key, user=visit.desk.me.name)
-    return EventStream(_answer(visit, token, question=question))
+    return EventStream(_answer(visit, key, token=token, question=question))
 
 
-async def _answer(visit: Visit, token: str, *, question: dict[str, Any]) -> AsyncIterator[bytes]:
+async def _answer(visit: Visit, endpoint: Key, *, token: str, question: dict[str, Any]) -> AsyncIterator[bytes]:
+    """The answer; with a new key where the one at hand is taken no more."""
+    desk, ask = visit.desk, visit.site.playground.ask
     try:
-        async with visit.site.playground.ask(token, question) as parts:
+        async with AsyncExitStack() as stack:
+            try:
+                parts = await stack.enter_async_context(ask(token, question))
+            except KeyRefused:
+                desk.keys.drop(endpoint, token)
+                token = await desk.keys.token(desk.client, endpoint, user=desk.me.name)
+                parts = await stack.enter_async_context(ask(token, question))
             async for part in parts:
                 yield part
     except BessemerError as error:

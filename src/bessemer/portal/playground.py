@@ -10,7 +10,7 @@ import re
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import orjson
 
 from bessemer.client import Client
 from bessemer.core.clock import Clock, epoch, rfc3339
-from bessemer.core.errors import BessemerError, Unavailable
+from bessemer.core.errors import BessemerError, NotFound, Unavailable
 from bessemer.core.ports import Scope
 from bessemer.core.resource import API_VERSION, Key
 
@@ -32,6 +32,10 @@ _KEY_MARGIN_SECONDS = 120
 _KEY_KNOWN_SECONDS_MAX = 5.0
 """How long a new key may take to reach the gateway's table."""
 _REPLY_SECONDS_MAX = 600.0
+
+
+class KeyRefused(Unavailable):
+    """The gateway does not take the key: it was deleted, or ended, elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,12 @@ class Keyring:
             made = await self._make(client, endpoint, user=user)
             self._made[endpoint.namespace, endpoint.name] = made
         return made.token
+
+    def drop(self, endpoint: Key, token: str) -> None:
+        """Forget a token that opens nothing any more, so that the next is a new one."""
+        made = self._made.get((endpoint.namespace, endpoint.name))
+        if made is not None and made.token == token:
+            del self._made[endpoint.namespace, endpoint.name]
 
     async def revoke(self, client: Client) -> None:
         """Delete them all, as far as the api can be reached; what is left over ends within the hour."""
@@ -85,7 +95,8 @@ class Keyring:
         for stored in page.items:
             ended = orjson.loads(stored.body)["spec"].get("expiresAt")
             if ended and epoch(ended) < self._clock.now():
-                await client.delete(stored.key)
+                with suppress(NotFound):  # another session of theirs sweeps too
+                    await client.delete(stored.key)
 
 
 class Playground:
@@ -99,17 +110,22 @@ class Playground:
 
     @asynccontextmanager
     async def ask(self, token: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The answer's bytes as they come: OpenAI's events. Raises Unavailable with the gateway's own words."""
+        """The answer's bytes as they come: OpenAI's events. Raises KeyRefused, Unavailable with the gateway's own
+        words, or with what is known of the bill where it has none."""
         try:
             response = await self._answer(token, body)
             try:
                 if response.status >= 400:
-                    raise Unavailable(_words(await response.read(), response.status))
+                    refusal = KeyRefused if response.status == 401 else Unavailable
+                    raise refusal(_words(await response.read(), response.status))
                 yield response.content.iter_any()
             finally:
                 response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unavailable("The gateway cannot be reached. Nothing was billed.", internal=str(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            text = "The answer broke off. What the model had said by then is billed."
+            raise Unavailable(text, internal=str(error)) from error
 
     async def close(self) -> None:
         if self._session is not None:

@@ -5,7 +5,16 @@
   if (!form) return;
   const say = document.getElementById("say"), send = document.getElementById("send"), halt = document.getElementById("halt");
   const turns = [];
+  // The portal takes 64 turns and 256 KiB (acts.py): of a conversation that is longer the oldest are left out, a question
+  // and its answer at a time.
+  const TURNS = 63, BYTES = 250000;
   let stop = null;
+  const trimmed = () => {
+    const size = () => new TextEncoder().encode(JSON.stringify(turns)).length, before = turns.length;
+    while (turns.length > 1 && (turns.length > TURNS || size() > BYTES)) turns.splice(0, 2);
+    return turns.length < before;
+  };
+  let cut = false;
 
   const message = (who, text, mine) => {
     document.getElementById("chat-none")?.remove();
@@ -25,7 +34,7 @@
   const figures = (answer, seconds) => {
     const first = answer.first ? `first token ${Math.round(answer.first - answer.begun)} ms` : "no token";
     const rate = answer.tokens > 1 && answer.first ? `, ${(answer.tokens / seconds).toFixed(answer.tokens / seconds < 10 ? 1 : 0)} tokens/s` : "";
-    return `${first}, ${answer.tokens} tokens${rate}${answer.end}`;
+    return `${first}, ${answer.tokens} tokens${rate}${answer.end}${cut ? ", without the oldest turns" : ""}`;
   };
 
   const read = async (response, answer, shown) => {
@@ -63,6 +72,7 @@
 
   const ask = async (text) => {
     turns.push({ role: "user", content: text });
+    cut = trimmed() || cut;
     message("You", text, true);
     const shown = message(form.dataset.model, "", false), answer = { begun: performance.now(), text: "", tokens: 0, first: 0, last: 0, end: "" };
     shown.note.textContent = "waiting";
