@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import io
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,6 +119,25 @@ class Cli:
                 if started.poll() is None:
                     started.send_signal(signal.SIGINT)
                     started.wait(20)
+
+    @contextmanager
+    def beside(self, there: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """Something that stands beside the server, in its loop, while this holds."""
+        up: concurrent.futures.Future[T] = concurrent.futures.Future()
+        stop = asyncio.Event()
+
+        async def hold() -> None:
+            async with there as made:
+                up.set_result(made)
+                await stop.wait()
+
+        held = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        held.add_done_callback(lambda ended: up.done() or up.set_exception(ended.exception() or AssertionError()))
+        try:
+            yield up.result(30)
+        finally:
+            self._loop.call_soon_threadsafe(stop.set)
+            held.result(30)
 
     def do(self, work: Callable[[World], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run_coroutine_threadsafe(work(self.world), self._loop).result(30)

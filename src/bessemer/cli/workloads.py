@@ -65,12 +65,12 @@ def chat(
 
     Example: `bessemer chat smol "What is a furnace?" -n acme--lab`
     """
-    from bessemer.cli.work import workloads as work
+    from bessemer.cli.work import talk
 
     place = key_of(split([f"endpoint/{endpoint}"])[0], endpoint, project=project)
     asked = " ".join(message or [])
     chosen = target(context)
-    run(context, lambda client: work.chat(client, chosen, place=place, words=work.Words(asked, key, gateway)))
+    run(context, lambda client: talk.chat(client, chosen, place=place, words=talk.Words(asked, key, gateway)))
 
 
 def start(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
