@@ -43,7 +43,7 @@ VICTIMS: Mapping[str, frozenset[PartName]] = MappingProxyType(
 @dataclass(frozen=True)
 class Life:
     """What one run of a scenario came to. ``starts`` counts true starts of guests and engines; ``phases`` are those at
-    each point, or at the stop where there was one."""
+    each point, ``stopped_in`` those at the stop where there was one."""
 
     drivers: Sequence[str]
     commits: Sequence[str]
@@ -51,6 +51,7 @@ class Life:
     intervals: Sequence[Sequence[str]]
     crashes: int
     phases: Mapping[Point, Phases]
+    stopped_in: Phases
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Matrix:
         )
 
 
-async def live(name: str, stop: Point | None = None, *, victims: frozenset[PartName] = EVERYTHING) -> Life:
+async def live(name: str, stop: Point | str | None = None, *, victims: frozenset[PartName] = EVERYTHING) -> Life:
     """One life of the scenario, checked at its end."""
     scenario = SCENARIOS[name]
     async with Stage(scenario.kind, scenario.name, stop=stop, victims=victims) as world:
@@ -109,6 +110,7 @@ async def live(name: str, stop: Point | None = None, *, victims: frozenset[PartN
             intervals=intervals(await world.store.ledger.entries()),
             crashes=world.crashes,
             phases=world.points.phases,
+            stopped_in=world.points.stopped_in,
         )
 
 
@@ -135,21 +137,27 @@ def points(life: Life) -> Sequence[Point]:
 async def check(matrix: Matrix, stop: Point, victims: str) -> None:
     """Live through a stop, again until it is reached, and note what came of it."""
     sort, index, moment = stop
-    first = matrix.first
-    at = f"{victims}: {moment} {sort} call {index} ({(first.drivers if sort == 'driver' else first.commits)[index]})"
+    calls = matrix.first.drivers if sort == "driver" else matrix.first.commits
+    at = f"{victims}: {moment} {sort} call {index} ({calls[index]})"
+    if await reached(matrix, stop, victims=victims, at=at):
+        matrix.reached[sort] += 1
+    else:
+        matrix.unreached[sort].append(at)
+
+
+async def reached(matrix: Matrix, stop: Point | str, *, victims: str, at: str) -> bool:
+    """Whether one of a few lives came to the stop, of which what came is noted."""
     for _ in range(LIVES):
         try:
             life = await live(matrix.name, stop, victims=VICTIMS[victims])
         except AssertionError as error:
-            matrix.reached[sort] += 1
             matrix.wrong.append(f"{at}: {error}")
-            return
+            return True
         if life.crashes:
-            matrix.reached[sort] += 1
-            matrix.phases.update(life.phases[stop])
-            matrix.wrong += (f"{at}: {words}" for words in differences(life, first))
-            return
-    matrix.unreached[sort].append(at)
+            matrix.phases.update(life.stopped_in)
+            matrix.wrong += (f"{at}: {words}" for words in differences(life, matrix.first))
+            return True
+    return False
 
 
 def differences(life: Life, first: Life) -> Iterable[str]:
@@ -180,14 +188,16 @@ async def explore(name: str, *, victims: Iterable[str] = ("everything",), every:
 
 
 async def explore_phases(name: str, *, victims: str) -> Matrix:
-    """A stop in each phase of the scenario: at points that were in it once, until one is. Driver calls first, since
-    which commit is the how-many-eth differs a little from life to life."""
+    """A stop in each phase of the scenario: at points that were in it once, driver calls first. Which commit is the
+    how-many-eth differs from life to life, so where none of a few is in it, at the first that is."""
     matrix = Matrix(name, await shortest(name))
     for phase in sorted(SCENARIOS[name].phases):
         there = [point for point, phases in matrix.first.phases.items() if phase in phases]
-        for stop in sorted(there, key=lambda point: point[0] != "driver")[: 2 * LIVES]:
+        for stop in sorted(there, key=lambda point: point[0] != "driver")[:LIVES]:
             if phase not in matrix.phases:
                 await check(matrix, stop, victims)
+        if phase not in matrix.phases:
+            await reached(matrix, phase, victims=victims, at=f"{victims}: at the first of {phase}")
     return matrix
 
 

@@ -22,24 +22,32 @@ Phases = frozenset[str]
 
 
 class Noted(Points):
-    """Points at which the phases are noted: at all of them, or where there is a stop at that one alone."""
+    """Points at which the phases are noted: at all of them, or where there is a stop at that one alone. A stop may also
+    be the first point in a phase, whichever that is in this life; ``stopped_in`` are the phases at the stop."""
 
     def __init__(self, look: Callable[[], Awaitable[Phases]]) -> None:
         self._look = look
         super().__init__()
 
-    def arm(self, stop: Point | None, victims: frozenset[PartName] = EVERYTHING) -> None:
-        super().arm(stop, victims)
+    def arm(self, stop: Point | str | None, victims: frozenset[PartName] = EVERYTHING) -> None:
+        super().arm(None if isinstance(stop, str) else stop, victims)
         self.phases: dict[Point, Phases] = {}
-        self._all = stop is None
+        self.stopped_in = Phases()
+        self._sought = stop if isinstance(stop, str) else ""
+        self._all = stop is None or bool(self._sought)
 
     async def pass_by(self, sort: Sort, name: str, call: Callable[[], Awaitable[Any]], *, part: PartName) -> Any:
         index = len(self.names[sort])
 
         async def note(moment: Moment) -> None:
             # To look suspends nothing: what is noted is so at the very stop.
-            if self._all or self.stop == (sort, index, moment):
-                self.phases[sort, index, moment] = await self._look()
+            here = (sort, index, moment)
+            if self._all or self.stop == here:
+                found = self.phases[here] = await self._look()
+                if self._sought in found:
+                    self.stop, self._sought = here, ""
+                if self.stop == here:
+                    self.stopped_in = found
 
         async def noted() -> Any:
             try:
