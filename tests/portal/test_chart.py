@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from bessemer.portal.live import Tab
 from bessemer.portal.pages import chart, fleet
 from bessemer.portal.pages.chart import Memo
 from tests.api.world import BASE
+from tests.portal.test_guard import caller
 from tests.portal.test_looks import sideways, violations
 from tests.portal.test_pages import until
 from tests.portal.town import REAL, Town
@@ -198,6 +200,39 @@ def claim(key: Key, on: str, tenant: str, *, devices: int) -> ClaimFact:
         address="",
         restarts=0,
     )
+
+
+async def test_tenants_that_share_a_colour_are_each_named_with_their_part() -> None:
+    desk = Still(crowd())
+    other = Key("Tenant", "", "tenant-z")
+    desk.facts[TenantFact][other] = replace(desk.facts[TenantFact][Key("Tenant", "", "tenant-2")], key=other)
+    desk.facts[ClaimFact] = {}
+    for number, (tenant, devices) in enumerate((("tenant-2", 5), ("tenant-z", 3), ("tenant-4", 8))):
+        key = Key("Claim", "p", f"claim-{number}")
+        desk.facts[ClaimFact][key] = claim(key, f"fake-{number:05d}", tenant, devices=devices)
+    entries = {part.value: (part.name, part.count) for part in fleet.build(desk, Memo()).lists["legend"]}
+    assert entries["t3"] == ("tenant-2 5, tenant-z 3", "8")
+    assert entries["t5"] == ("tenant-4", "8")
+
+
+async def test_cells_stand_in_the_order_of_rails() -> None:
+    gpus = tuple(
+        DeviceFact(f"gpu-{i}", "gpu", "H100-SXM5-80GB", 80 << 30, 0, "s", "n", rail, 0, True)
+        for i, rail in enumerate((3, None, 0, 10, 1))
+    )
+    made = host(Key("Host", "", "h"), 0, gpus=gpus, numa=())
+    assert [gpu.id for gpu in made.gpus] == ["gpu-2", "gpu-4", "gpu-0", "gpu-3", "gpu-1"]
+    held = claim(Key("Claim", "p", "c"), "h", "acme", devices=1)  # gpu-0, on rail 3
+    assert chart.drawn(made, [held], colour={"acme": 7}).cells == ("fr", "fr", "t7", "fr", "fr")
+
+
+@pytest.mark.parametrize("tiles", [10, 1000], ids=["painted", "elements"])
+async def test_the_map_says_what_its_order_is(t: Town, monkeypatch: pytest.MonkeyPatch, tiles: int) -> None:
+    monkeypatch.setattr(chart, "TILES_MAX", tiles)
+    async with caller(t, "root") as admin:
+        text = (await admin.get("/fleet")).text
+    assert "a cell is a GPU, in rail order" in text
+    assert ("hosts, their GPUs in rail order." in text) == (tiles == 10)
 
 
 @asynccontextmanager

@@ -140,6 +140,14 @@ async def test_a_write_from_elsewhere_changes_nothing(t: Town, headers: dict[str
     assert b'"running":false' not in stored.body
 
 
+async def test_an_invoice_of_long_ago_is_empty(t: Town) -> None:
+    async with caller(t, "ada") as session:
+        for scope in (LAB, "all"):
+            answer = await session.get(f"/in/{scope}/invoice?month=0001-01")
+            assert answer.status == 200
+            assert "February 1970" in answer.text
+
+
 async def test_another_tenants_pages_are_not_there(t: Town) -> None:
     async with caller(t, "rita") as session:
         for path in (

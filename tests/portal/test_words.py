@@ -53,6 +53,13 @@ def test_a_month_ends_now_or_at_its_end() -> None:
     assert month_of("no month", now) == present
 
 
+@pytest.mark.parametrize("text", ["0001-01", "1969-12", "1970-01", "1970-02"])
+def test_no_month_is_before_the_first(text: str) -> None:
+    first = month_of(text, 1_763_000_000.0)
+    assert (first.key, first.before, first.after) == ("1970-02", "", "1970-03")
+    assert first.start > 0
+
+
 def test_ranges_of_rows_are_bounded() -> None:
     assert in_ranges("3-5,9") == {3, 4, 5, 9}
     for text in ("", "a", "1-9999999", "3-"):

@@ -149,8 +149,9 @@ class HostFact(Fact):
     broken: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Asked of every host at every change of a fleet: worked out once.
-        object.__setattr__(self, "gpus", tuple(d for d in self.devices if d.kind == "gpu"))
+        # Asked of every host at every change of a fleet: worked out once. GPUs stand in the order of their rails.
+        gpus = sorted((d for d in self.devices if d.kind == "gpu"), key=lambda d: (d.rail is None, d.rail or 0))
+        object.__setattr__(self, "gpus", tuple(gpus))
         object.__setattr__(self, "broken", tuple(d.id for d in self.devices if not d.healthy))
 
     @property

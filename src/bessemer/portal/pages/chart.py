@@ -1,4 +1,4 @@
-"""How the fleet's map is drawn: hosts as tiles under their leaf, each device a cell in its tenant's colour.
+"""How the fleet's map is drawn: hosts as tiles under their leaf, each GPU a cell in its tenant's colour, rail 0 first.
 
 Up to `TILES_MAX` hosts each tile is an element. Beyond, a leaf is one line of text and the browser paints what is in
 sight (``static/chart.js``), so that ten thousand hosts cost no more than what one sees of them. What was worked out for
@@ -31,12 +31,13 @@ Lists = dict[str, Sequence[Part]]
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """What a host looks like. ``cells`` are classes, ``owners`` tenants ("" where nobody holds it), of equal length;
-    ``shares`` counts the cells by class, ``held`` is how many somebody holds."""
+    ``shares`` counts the cells by class, ``holders`` by class and tenant, ``held`` is how many somebody holds."""
 
     host: HostFact
     cells: tuple[str, ...]
     owners: tuple[str, ...]
     shares: Mapping[str, int]
+    holders: Mapping[tuple[str, str], int]
     held: int
     word: str
     frame: str
@@ -81,7 +82,7 @@ def lists(hosts: Sequence[Drawn], memo: Memo) -> Lists:
         host = one.host
         tree[host.fake, host.site][host.leaf or host.rack or "–"].append(one)
     if len(hosts) > TILES_MAX:
-        return _strips(tree, memo, total=len(hosts))
+        return _strips(tree, memo, hosts=hosts)
     found: list[Part] = []
     made: Lists = {"map": found}
     for (fake, name), leaves in sorted(tree.items()):
@@ -100,7 +101,7 @@ def lists(hosts: Sequence[Drawn], memo: Memo) -> Lists:
     return made
 
 
-def _strips(tree: Mapping[tuple[bool, str], Mapping[str, list[Drawn]]], memo: Memo, *, total: int) -> Lists:
+def _strips(tree: Mapping[tuple[bool, str], Mapping[str, list[Drawn]]], memo: Memo, *, hosts: Sequence[Drawn]) -> Lists:
     """The map as lines of text: one for each site, and one for each of its leaves."""
     found: list[Part] = []
     for (fake, name), leaves in sorted(tree.items()):
@@ -114,7 +115,8 @@ def _strips(tree: Mapping[tuple[bool, str], Mapping[str, list[Drawn]]], memo: Me
                 kept = memo.parts[part] = members, strip(part, leaf, members=members)
             found.append(kept[1])
     text = (
-        f"{total:,} hosts. Arrow keys walk from one to the next, Enter opens it; the page Hosts lists them as a table."
+        f"{len(hosts):,} hosts{', their GPUs in rail order' if railed(hosts) else ''}. Arrow keys walk from one to the "
+        "next, Enter opens it; the page Hosts lists them as a table."
     )
     return {"map": [Chart("chart", text)], "strips": found}
 
@@ -158,6 +160,11 @@ def site_use(hosts: Sequence[Drawn]) -> tuple[str, str]:
     return f"{held:,} / {total:,} GPUs, {100 * held / total:.0f} %", named
 
 
+def railed(hosts: Sequence[Drawn]) -> bool:
+    """Whether the order of a host's cells says which rail a GPU hangs on."""
+    return any(gpu.rail is not None for one in hosts for gpu in one.host.gpus)
+
+
 def used(hosts: Sequence[Drawn]) -> tuple[int, int]:
     """Cells that somebody holds, and all."""
     return sum(one.held for one in hosts), sum(len(one.cells) for one in hosts)
@@ -181,8 +188,9 @@ def drawn(host: HostFact, claims: Sequence[ClaimFact], *, colour: Mapping[str, i
     )
     named = " ".join(name for name, holds in flags if holds)
     shares = Counter(cells)
-    held = sum(n for cell, n in shares.items() if cell.startswith("t"))
-    return Drawn(host, cells, tuple(owners), shares, held, word, "stuck" if host.stuck else frame, named)
+    holders = Counter((cell, owner) for cell, owner in zip(cells, owners, strict=True) if cell.startswith("t"))
+    frame = "stuck" if host.stuck else frame
+    return Drawn(host, cells, tuple(owners), shares, holders, holders.total(), word, frame, named)
 
 
 def tile(one: Drawn) -> Tile:

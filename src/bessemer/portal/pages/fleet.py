@@ -18,6 +18,9 @@ from bessemer.portal.pages.chart import BAD, FREE, OUT, Drawn, Memo
 from bessemer.portal.pages.shell import EVERYTHING, Here, colours, page
 from bessemer.portal.parts import Bar, Head, Legend, Stat, Text
 
+NAMED_MAX = 3
+"""Tenants that the legend names of one colour."""
+
 Holders = Mapping[str, Sequence[ClaimFact]]
 
 
@@ -36,7 +39,7 @@ def build(desk: Desk, memo: Memo) -> Page:
         "sub": [Text("sub-text", subtitle(hosts))],
         "stats": [*figures(drawn, claims), *waiting.stats(held)],
         "capacity": [occupancy(shares)],
-        "legend": legend(desk, drawn, shares=shares),
+        "legend": legend(drawn, shares=shares),
         **chart.lists(drawn, memo),
         "why-sum": [Text("why-sum-text", waiting.summary(held))],
         "why": waiting.cards(held),
@@ -49,7 +52,8 @@ def build(desk: Desk, memo: Memo) -> Page:
         code=fleet_code(),
         request="GET /apis/bessemer.dev/v1alpha1/hosts?limit=500",
     )
-    return page(desk, here, template="fleet.html", lists=lists, cells="GPU" if any(h.gpus for h in hosts) else "core")
+    cells = "GPU" if any(host.gpus for host in hosts) else "core"
+    return page(desk, here, template="fleet.html", lists=lists, cells=cells, rails=chart.railed(drawn))
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
@@ -112,22 +116,43 @@ def occupancy(shares: Mapping[str, int]) -> Bar:
     return Bar("bar-all", label, tuple(segments))
 
 
-def legend(desk: Desk, hosts: Sequence[Drawn], *, shares: Mapping[str, int]) -> list[Part]:
-    """One entry for each owner of cells, and free and out; who holds cores alone where others hold GPUs comes last."""
-    names = {f"t{number}": name for name, number in colours(desk).items()}
-    names |= {FREE: "free", OUT: "out", "t0": "others"}
-    others = {cell for one in hosts if not one.host.gpus for cell in one.cells if cell.startswith("t")} - shares.keys()
-    entries = [(value, f"{count:,}") for value, count in shares.items()] + [
-        (value, "cores") for value in sorted(others)
-    ]
-    return [Legend(f"lg-{value}", value, names.get(value, value), count) for value, count in entries]
+def legend(hosts: Sequence[Drawn], *, shares: Mapping[str, int]) -> list[Part]:
+    """One entry for each colour of cells, and free and out; who holds cores alone where others hold GPUs comes last."""
+    names = {**shared(counted(hosts), figures=True), FREE: "free", OUT: "out"}
+    cores = shared([one for one in hosts if not one.host.gpus], figures=False)
+    entries = [(value, names.get(value, value), f"{count:,}") for value, count in shares.items()]
+    entries += [(value, cores[value], "cores") for value in sorted(cores.keys() - shares.keys())]
+    return [Legend(f"lg-{value}", value, name, count) for value, name, count in entries]
+
+
+def shared(hosts: Sequence[Drawn], *, figures: bool) -> dict[str, str]:
+    """Who holds the cells of a colour. There are ten colours: where tenants share one, each is named with its part."""
+    holders: Counter[tuple[str, str]] = Counter()
+    for one in hosts:
+        holders.update(one.holders)
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for (value, name), count in holders.most_common():
+        found[value].append((name, count))
+    return {value: _joined(named, figures=figures) for value, named in found.items()}
+
+
+def _joined(named: Sequence[tuple[str, int]], *, figures: bool) -> str:
+    """``acme``, ``acme 12, kelvin 4``, ``acme 12, kelvin 4, osprey 2, 3 more``."""
+    if len(named) == 1:
+        return named[0][0] or "others"
+    told = [f"{name} {count:,}" if figures else name for name, count in named[:NAMED_MAX]]
+    return ", ".join([*told, f"{len(named) - NAMED_MAX} more"] if len(named) > NAMED_MAX else told)
+
+
+def counted(hosts: Sequence[Drawn]) -> Sequence[Drawn]:
+    """The hosts whose cells are counted: those with GPUs where there are any."""
+    return [one for one in hosts if one.host.gpus] or hosts
 
 
 def share_of(hosts: Sequence[Drawn]) -> dict[str, int]:
     """Cells by owner; GPUs where there are any, cores else."""
-    counted = [one for one in hosts if one.host.gpus] or hosts
     cells: Counter[str] = Counter()
-    for one in counted:
+    for one in counted(hosts):
         for cell, count in one.shares.items():
             cells[OUT if cell == BAD else cell] += count
     owners = [(value, n) for value, n in cells.most_common() if value.startswith("t")]

@@ -21,10 +21,14 @@ from bessemer.portal.pages import sheet
 from bessemer.portal.pages.shell import Here, page, within
 from bessemer.portal.parts import Cell, Head, Row, Text
 
+_FIRST = datetime(1970, 2, 1, tzinfo=UTC)
+"""Nothing was before it: times are seconds since 1970, wherever the reader lives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month of the calendar, UTC: [start, end) in epoch seconds; ``end`` is not after now."""
+    """A month of the calendar, UTC: [start, end) in epoch seconds; ``end`` is not after now. ``before`` and ``after``
+    are the keys of its neighbours, "" where there is none."""
 
     name: str
     start: int
@@ -44,13 +48,13 @@ class Month:
 
 
 def month_of(text: str, now: float) -> Month:
-    """``2026-11``, or the present month for anything else, and nothing of the future."""
+    """``2026-11``, or the present month for anything else; nothing of the future, nor before February 1970."""
     today = datetime.fromtimestamp(now, UTC)
     try:
         first = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
     except ValueError:
         first = today
-    first = min(first, today).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    first = max(_FIRST, min(first, today)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     previous = first.replace(year=first.year - (first.month == 1), month=(first.month - 2) % 12 + 1)
     is_open = following.timestamp() > now
@@ -59,7 +63,7 @@ def month_of(text: str, now: float) -> Month:
         start=int(first.timestamp()),
         end=int(min(following.timestamp(), now)),
         key=first.strftime("%Y-%m"),
-        before=previous.strftime("%Y-%m"),
+        before=previous.strftime("%Y-%m") if first > _FIRST else "",
         after="" if is_open else following.strftime("%Y-%m"),
         open=is_open,
     )
