@@ -14,9 +14,9 @@ from bessemer.main.settings import Paths
 from bessemer.main.up import LOCK, UP
 
 
-async def start(paths: Paths, *, terminal: int | None = None) -> asyncio.subprocess.Process:
+async def start(paths: Paths, *, terminal: int | None = None, fake_hosts: int = 0) -> asyncio.subprocess.Process:
     """``bessemer up`` in a session of its own, on that terminal."""
-    words = ("--api-port", "0", "--portal-port", "0", "--gateway-port", "0", "--fake-hosts", "0")
+    words = ("--api-port", "0", "--portal-port", "0", "--gateway-port", "0", "--fake-hosts", str(fake_hosts))
 
     def own_terminal() -> None:
         if terminal is not None:

@@ -1,4 +1,5 @@
-"""The demo of somebody who is not root, at a terminal: the weaker class, up until Ctrl-C, and nothing is left."""
+"""The demo of somebody who is not root, at a terminal: the weaker class, up and supervised until Ctrl-C, and nothing is
+left."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import fcntl
 import os
 import pty
 import shutil
+import signal
 import sys
 import termios
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
@@ -136,11 +138,21 @@ async def test_without_root_the_demo_stays_up_in_the_weaker_class_until_ctrl_c(
         assert f" {guests[0]} ".encode() in seen.text
         found = [entry for pid in residue.processes() if (entry := procfs.entry(pid)) is not None]
         assert {entry.user for entry in found} == {person.user.number}
+        gateway = _gateway(residue)
+        os.kill(gateway, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while _gateway(residue) in (0, gateway):
+                await asyncio.sleep(0.05)
         os.write(seen.master, CTRL_C)
         assert await asyncio.wait_for(process.wait(), 60) == 0, seen.text.decode()
     assert b"difference 0" in seen.text
     assert networks
     assert residue.left(networks) == []
+
+
+def _gateway(residue: Residue) -> int:
+    """The pid of the gateway; 0 where it does not run."""
+    return next((pid for pid, words in residue.processes().items() if "--parts gateway" in words), 0)
 
 
 async def test_where_namespaces_are_forbidden_the_demo_says_so_at_once(person: Person) -> None:

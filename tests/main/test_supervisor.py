@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError, Invalid
 from bessemer.drivers.process.fake import FakeParts
 from bessemer.drivers.process.protocol import Command, Part
 from bessemer.main import up
+from bessemer.main.factory import Factory
 from bessemer.main.part import main as part
 from bessemer.main.parts import AGENT, CONTROL, ORDER, command
 from bessemer.main.settings import Paths, Settings
-from bessemer.main.supervisor import Supervisor
+from bessemer.main.steps import Steps
+from bessemer.main.supervisor import LOOK_SECONDS, Standing, Supervisor
 
 PATHS = Paths(Path("/var/lib/bessemer"))
 
@@ -129,6 +133,46 @@ async def test_one_that_cannot_be_started_is_tried_again(
     parts.refuse = None
     await clock.advance(30)
     assert list(await supervisor.check()) == []
+
+
+async def test_sleeps_until_a_part_ends(parts: Parts, supervisor: Supervisor, clock: FakeClock) -> None:
+    """It costs nothing while nothing happens; a death is seen at once, also of one that somebody else started."""
+    adopted = await parts.start(command(PATHS, CONTROL))
+    looks: list[str] = []
+    parts._on_call = looks.append
+    running = asyncio.create_task(supervisor.run())
+    await supervisor.start(command(PATHS, CONTROL))
+    await clock.advance(0)
+    await supervisor.start(command(PATHS, AGENT))
+    await clock.advance(0)
+    looks.clear()
+    await clock.advance(600)
+    assert looks.count("parts.alive") == 2 * 600 / LOOK_SECONDS
+    parts.die(adopted)
+    await clock.advance(0)
+    assert [one for one in supervisor.standing() if not one.running] == [Standing(CONTROL, False, 0)]
+    await clock.advance(0.5)
+    assert supervisor.standing() == [Standing(CONTROL, True, 1), Standing(AGENT, True, 0)]
+    (again,) = await parts.find(command(PATHS, CONTROL).marker)
+    assert again != adopted
+    running.cancel()
+
+
+async def test_a_supervision_that_fails_ends_what_stands_on_it(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would start a part again: whoever starts a factory, or holds it, is told."""
+    factory = Factory(Paths(tmp_path), Settings(), steps=Steps(Console(quiet=True)))
+
+    async def fails() -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(factory, "_start", asyncio.Event().wait)
+    monkeypatch.setattr(factory.supervisor, "check", fails)
+    for work in (factory.start, factory.hold):
+        with pytest.raises(OSError, match="too many open files"):
+            await work()
+    await factory.close()
 
 
 async def test_stops_the_last_first_and_forgets_them(parts: Parts, supervisor: Supervisor) -> None:

@@ -25,9 +25,18 @@ from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.main import identities
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.process import have_read, run
-from bessemer.main.settings import TOKEN_FILE, Paths, Settings, fake_host_name, host_name, joined, load, state_directory
+from bessemer.main.settings import (
+    METRICS_SOCKET,
+    TOKEN_FILE,
+    Paths,
+    Settings,
+    fake_host_name,
+    host_name,
+    joined,
+    load,
+    state_directory,
+)
 
-METRICS_SOCKET = "metrics.sock"
 _TOKEN_LOOK_SECONDS = 0.05
 _log = structlog.get_logger("agent")
 

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer import __version__
+from bessemer.agent.listener import serve_metrics
 from bessemer.api import ApiContext, Ports, Terms, listen, make_app, serve, server_tls
 from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER
@@ -28,7 +29,7 @@ from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
 from bessemer.main.importer import ControlImporter
-from bessemer.main.settings import Paths, Settings
+from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
 from bessemer.store import open_store, store_kinds
 from bessemer.store.compaction import History
 
@@ -57,6 +58,7 @@ async def run_control(
                 group.create_task(serve(app, on=on, tls=tls, stop=stop, ready=ready, close=app.close))
                 _log.info("api listens", address=settings.listen, port=settings.api_port)
             else:
+                group.create_task(serve_metrics(control.registry, paths.state / "controller" / METRICS_SOCKET))
                 ready()
             await asyncio.Event().wait()
     finally:
@@ -71,7 +73,7 @@ class _Control:
         self._paths = paths
         self._settings = settings
         self._clock = SystemClock()
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._content = HostContent(paths.content)
         self.store = open_store(
             paths.store,
@@ -80,7 +82,7 @@ class _Control:
             seal_key=identities.key_of(paths, identities.SEAL_KEY),
             history=History(revisions=settings.keep_revisions),
         )
-        self._registry.register(self.store.metrics)
+        self.registry.register(self.store.metrics)
         self.fleet = FleetFeed(self.store.objects, self._clock)
         self.importer = ControlImporter(
             DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
@@ -92,7 +94,6 @@ class _Control:
         context = Context(
             objects=store.objects,
             capacity=store.capacity,
-            ledger=store.ledger,
             leases=store.leases,
             fleet=self.fleet,
             importer=self.importer,
@@ -107,7 +108,7 @@ class _Control:
             clock=self._clock,
             writer=CONTROLLER,
             holder="control",  # the store admits one process, so a successor may take the leases back at once
-            metrics=Metrics(self._registry),
+            metrics=Metrics(self.registry),
             workers=self._settings.workers,
         )
 
@@ -141,5 +142,5 @@ class _Control:
                 portal_url=urls["portal"],
                 gateway_url=urls["gateway"],
             ),
-            registries=(self._registry,),
+            registries=(self.registry,),
         )

@@ -6,11 +6,8 @@ Every step finds what an earlier start has made, so that it may be interrupted a
 from __future__ import annotations
 
 import asyncio
-import shlex
 import shutil
-import sys
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,16 +20,16 @@ from bessemer.core.units import show_bytes
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main import identities
 from bessemer.main.parts import AGENT, CONTROL, FAKE, GATEWAY, command
-from bessemer.main.settings import TOKEN_FILE, Paths, Settings, host_name, joined, save
+from bessemer.main.settings import METRICS_SOCKET, TOKEN_FILE, Paths, Settings, host_name, joined, save
 from bessemer.main.steps import Steps
 from bessemer.main.supervisor import Supervisor, last_words
+from bessemer.main.watch import Watch
 
 if TYPE_CHECKING:
     # Imported where it is used: the parts are started before, and read their own code meanwhile.
     from bessemer.client import Client, Transport
 
 READY_SECONDS = 60.0
-_CHECK_SECONDS = 0.5
 _DEATHS_MAX = 3
 _FULL_BYTES = 1 << 20
 
@@ -47,7 +44,7 @@ class Factory:
         self.clock = SystemClock()
         self.supervisor = Supervisor(parts or HostParts(), self.clock)
         self._client: Client | None = None
-        self._supervising: asyncio.Task[None] | None = None
+        self._watch = Watch(self.supervisor, paths.state / METRICS_SOCKET)
 
     @property
     def host(self) -> str:
@@ -66,14 +63,21 @@ class Factory:
         return self._client
 
     async def start(self) -> None:
-        """Start or adopt every part, until the local Host is Ready."""
+        """Start or adopt every part, until the local Host is Ready; they are supervised until `close`."""
+        await self._watch.beside(self._start())
+        self._watch.tell()
+
+    async def hold(self) -> None:
+        """Wait until cancelled. Raises what supervision raised."""
+        await self._watch.beside(asyncio.Event().wait())
+
+    async def _start(self) -> None:
         with self.steps.step("Keys and certificates"):
             identities.prepare(self.paths, self.settings)
             identities.write_kubeconfig(self.paths, self.settings)
             save(self.paths, self.settings)
         with self.steps.step("Control plane: api, controller, portal") as step:
             part = await self.supervisor.start(command(self.paths, CONTROL))
-            self._supervising = asyncio.create_task(self._supervise())
             # An agent reads its code while the api does, and waits for what it needs of it. One that has joined is
             # started once its Host is known to be there.
             if not joined(self.paths):
@@ -167,25 +171,6 @@ class Factory:
         log = self.paths.logs / "agent.log"
         raise DriverError("HostNotReady", f"host {self.host} is not Ready: {last}; the agent's log is {log}")
 
-    def say_addresses(self) -> None:
-        """What to open, and how a browser and an OpenAI client come to trust it."""
-        urls = identities.urls(self.settings)
-        ca = self.paths.ca_certificate
-        lines = (
-            "",
-            f"  Portal      {urls['portal']}   (trust {ca} in the browser)",
-            f"  OpenAI API  {urls['gateway']}   (SSL_CERT_FILE={ca})",
-            f"  kubectl     export KUBECONFIG={shlex.quote(str(self.paths.kubeconfig))}",
-            f"  CLI         {program()} --state {shlex.quote(str(self.paths.state))} get hosts",
-            "",
-        )
-        self.steps.say("\n".join(lines))
-
-    async def _supervise(self) -> None:
-        while True:
-            await self.supervisor.check()
-            await self.clock.sleep(_CHECK_SECONDS)
-
     async def stop(self) -> None:
         """Stop the parts; guests and engines go on."""
         await self.close()
@@ -193,17 +178,9 @@ class Factory:
 
     async def close(self) -> None:
         """Let go of the client, and supervise no more."""
-        if self._supervising is not None:
-            self._supervising.cancel()
-            await asyncio.wait({self._supervising})
+        await self._watch.close()
         if self._client is not None:
             await self._client.close()
-
-
-def program() -> str:
-    """What to type to run us: the word, or the file where the shell would not find that."""
-    ours = Path(sys.executable).with_name("bessemer")
-    return "bessemer" if shutil.which("bessemer") or not ours.exists() else shlex.quote(str(ours))
 
 
 async def _is_ready(transport: Transport) -> bool:

@@ -18,9 +18,8 @@ from bessemer.gateway import Follower, Gateway, GatewayFacts, Patience, Settler,
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
-from bessemer.main.settings import Paths, Settings, fake_host_name, host_name
+from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
 
-METRICS_SOCKET = "metrics.sock"
 _log = structlog.get_logger("gateway")
 
 

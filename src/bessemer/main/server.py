@@ -13,7 +13,7 @@ from bessemer.cli.verbs import ServerOptions
 from bessemer.core.errors import Invalid
 from bessemer.main import identities
 from bessemer.main.process import have_read, run
-from bessemer.main.settings import Paths, Settings, load, state_directory
+from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, load, state_directory
 
 PARTS = ("api", "controller", "portal", "gateway")
 _PORTAL_SECONDS = 2.0
@@ -46,6 +46,8 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
                 await listens.wait()
             if "portal" in parts:
                 group.create_task(_portal(paths, settings, alone=len(parts) == 1, stop=stop))
+            if set(parts) == {"portal"}:
+                group.create_task(_portal_metrics(paths))
             await asyncio.sleep(0)
             have_read()
             await asyncio.Event().wait()
@@ -64,6 +66,17 @@ async def _portal(paths: Paths, settings: Settings, *, alone: bool, stop: asynci
 
     have_read()
     await run_portal(paths, settings, on=on, stop=stop)
+
+
+async def _portal_metrics(paths: Paths) -> None:
+    """What its process uses: a portal that is alone has nobody beside it who tells."""
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
+    from bessemer.agent.listener import serve_metrics
+
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    await serve_metrics(registry, paths.state / "portal" / METRICS_SOCKET)
 
 
 async def _knocked(on: socket.socket) -> None:

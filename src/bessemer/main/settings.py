@@ -20,6 +20,9 @@ from bessemer.core.resource import ApiModel
 
 DEFAULT_STATE = Path("~/.bessemer")
 PREFIX = "BESSEMER_"
+METRICS_SOCKET = "metrics.sock"
+"""Where a process that has no api tells its metrics, in a folder of its own; `up`'s is the state directory."""
+
 TOKEN_FILE = "join-token"
 """Beside the agent: what it joins with, once."""
 

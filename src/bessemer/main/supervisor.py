@@ -1,13 +1,15 @@
 """Keeps our own processes alive: starts what is not there, adopts what is, restarts what died, with backoff.
 
 It holds no pid file: a part is known by its marker, ``PART --state DIR``, in its command line, so that parts of a
-supervisor that was killed are adopted by the next one, and ``down`` finds them without it.
+supervisor that was killed are adopted by the next one, and ``down`` finds them without it. It sleeps until one of them
+ends, whoever started it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,12 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
+from bessemer.core.tasks import first_error, until_first
 from bessemer.drivers.process.protocol import Command, Part, Parts
 from bessemer.main.parts import GRACE_SECONDS
+
+LOOK_SECONDS = 30.0
+"""How often parts are looked at even where nothing was heard of them."""
 
 _WORDS_BYTES, _WORDS_LINES = 64 << 10, 8
 _log = structlog.get_logger("supervisor")
@@ -56,10 +62,20 @@ class _Watched:
     started: float
     failures: int = 0
     not_before: float = 0.0
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a part stands: whether it ran at the last look, and how often it was started again."""
+
+    name: str
+    running: bool
+    restarts: int
 
 
 class Supervisor:
-    """Supervises some parts. ``check`` is one look; the caller decides how often."""
+    """Supervises some parts. ``check`` is one look, ``run`` looks whenever there is reason to."""
 
     def __init__(
         self, parts: Parts, clock: Clock, *, longest_backoff: float = 30.0, stable_after: float = 60.0
@@ -69,18 +85,37 @@ class Supervisor:
         self._longest = longest_backoff
         self._stable = stable_after
         self._watched: dict[str, _Watched] = {}
+        self._added = asyncio.Event()
 
     async def start(self, command: Command) -> Part:
         """Start a part, or adopt the one that runs."""
         found = await self._parts.find(command.marker)
         part = found[0] if found else await self._parts.start(command)
         self._watched[command.name] = _Watched(command, part, self._clock.monotonic())
+        self._added.set()
         return part
+
+    async def run(self) -> None:
+        """Keep them alive until cancelled. Raises what looking at them raises."""
+        while True:
+            self._added.clear()
+            await self._until_reason(await self.check())
+
+    async def _until_reason(self, down: Collection[str]) -> None:
+        """Return when a part ends or is added, a backoff is over, or nobody has looked for long."""
+        due = [watched.not_before for name, watched in self._watched.items() if name in down]
+        seconds = min([*due, self._clock.monotonic() + LOOK_SECONDS]) - self._clock.monotonic()
+        works = [self._parts.ended(watched.part) for name, watched in self._watched.items() if name not in down]
+        done = await until_first(
+            [asyncio.ensure_future(w) for w in (*works, self._added.wait(), self._clock.sleep(seconds))]
+        )
+        if (error := first_error(done)) is not None:
+            raise error
 
     async def check(self) -> Sequence[str]:
         """Restart what died; the names of what is down at this moment (waiting for its backoff)."""
         down: list[str] = []
-        for name, watched in self._watched.items():
+        for name, watched in list(self._watched.items()):
             if await self._parts.alive(watched.part):
                 continue
             if not await self._restart(name, watched):
@@ -102,7 +137,7 @@ class Supervisor:
             _log.error("part does not start", part=name, reason=error.reason, error=str(error))
             watched.not_before = now + self._longest
             return False
-        watched.started, watched.not_before = now, 0.0
+        watched.started, watched.not_before, watched.restarts = now, 0.0, watched.restarts + 1
         _log.info("part restarted", part=name, pid=watched.part.pid)
         return True
 
@@ -110,6 +145,10 @@ class Supervisor:
         """Stop all parts that this supervisor started or adopted, last started first."""
         for name in reversed(list(self._watched)):
             await self._parts.stop(self._watched.pop(name).part, grace_seconds=grace_seconds)
+
+    def standing(self) -> Sequence[Standing]:
+        """Each part, in the order of starting."""
+        return [Standing(name, one.not_before == 0.0, one.restarts) for name, one in self._watched.items()]
 
     def failures(self, name: str) -> int:
         """How often in a row a part died soon after its start."""

@@ -105,15 +105,16 @@ async def _supervised(
     """Start the factory, and supervise it until ``stop``; ``tell`` is called once all is up."""
     from rich.console import Console
 
+    from bessemer.main.addresses import addresses
     from bessemer.main.factory import Factory
     from bessemer.main.steps import Steps
 
     factory = Factory(paths, settings, steps=Steps(Console()), parts=parts)
     try:
         if await unless(stop, factory.start()):
-            factory.say_addresses()
+            factory.steps.say(addresses(paths, settings))
             tell()
-            await stop.wait()
+            await unless(stop, factory.hold())
     finally:
         await factory.stop()
     return factory.steps
@@ -137,6 +138,7 @@ async def _first(paths: Paths, parts: HostParts) -> AsyncIterator[None]:
 async def _detached(paths: Paths, settings: Settings) -> int:
     from rich.console import Console
 
+    from bessemer.main.addresses import addresses
     from bessemer.main.factory import Factory
     from bessemer.main.steps import Steps
 
@@ -151,7 +153,7 @@ async def _detached(paths: Paths, settings: Settings) -> int:
     factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
         await _told(paths, f"{part.pid} {UP}", alive=lambda: parts.alive(part), log=log)
-    factory.say_addresses()
+    factory.steps.say(addresses(paths, settings))
     await factory.close()
     return 0
 

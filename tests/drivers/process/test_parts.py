@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import uuid
@@ -124,6 +125,20 @@ async def test_another_supervisor_adopts_it(here: HostParts, tmp_path: Path) -> 
     await other.stop(part)
     await asyncio.wait_for(waiting, 5)
     assert not await here.alive(part)
+
+
+@pytest.mark.real
+async def test_its_end_is_told_where_it_cannot_be_watched(
+    here: HostParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    part = await here.start(program(tmp_path, "import signal; signal.pause()"))
+    waiting = asyncio.create_task(here.ended(part))
+    await here.stop(part)
+    await asyncio.wait_for(waiting, 5)
 
 
 @pytest.mark.real

@@ -101,19 +101,25 @@ class FakeContent:
     async def _read(self, digest: str, sources: Sequence[Source]) -> int:
         failure = "no source answered"
         for source in sources:
-            hashed, size = hashlib.sha256(), 0
             try:
-                async with aclosing(source(0)) as stream:
-                    async for chunk in stream:
-                        hashed.update(chunk)
-                        size += len(chunk)
+                found, size = await _told(source)
             except (OSError, BessemerError) as error:
                 failure = str(error)
                 continue
-            if "sha256:" + hashed.hexdigest() != digest:
+            if found != digest:
                 raise DriverError("DigestMismatch", f"a source gave something else for {digest}")
             return size
         raise DriverError("FetchFailed", f"no source gave {digest} to its end: {failure}")
+
+
+async def _told(source: Source) -> tuple[str, int]:
+    """The digest and the size of what a source gives."""
+    hashed, size = hashlib.sha256(), 0
+    async with aclosing(source(0)) as stream:
+        async for chunk in stream:
+            hashed.update(chunk)
+            size += len(chunk)
+    return "sha256:" + hashed.hexdigest(), size
 
 
 class FakeImporter:

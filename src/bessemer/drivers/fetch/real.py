@@ -139,8 +139,7 @@ async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progr
         for _ in range(2):
             offset = intake.size_bytes
             try:
-                async with aclosing(source(offset)) as stream:
-                    await _copy(stream, intake, progress=progress)
+                await _read(source, intake, progress=progress)
             except _SourceFailed as error:
                 failure = DriverError("FetchFailed", f"no source gave {digest} to its end", internal=str(error))
                 break
@@ -154,6 +153,12 @@ async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progr
     if intake.size_bytes == 0:
         intake.discard()
     raise failure
+
+
+async def _read(source: Source, intake: Intake, *, progress: Progress | None) -> None:
+    """Go on where the intake is. Raises _SourceFailed."""
+    async with aclosing(source(intake.size_bytes)) as stream:
+        await _copy(stream, intake, progress=progress)
 
 
 async def _copy(stream: AsyncIterator[bytes], intake: Intake, *, progress: Progress | None) -> None:

@@ -15,6 +15,7 @@ from bessemer.drivers.process.protocol import Command, Part
 
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
 
 
 def spawn(
@@ -90,6 +91,10 @@ class HostParts:
         try:
             watched = os.pidfd_open(part.pid)
         except ProcessLookupError:
+            return
+        except OSError:  # too many files are open, or the kernel is an old one
+            while await self.alive(part):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(_LOOK_SECONDS)
             return
         loop, gone = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(watched, gone.set)

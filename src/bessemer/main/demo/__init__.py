@@ -60,11 +60,8 @@ async def _held(paths: Paths, fake_hosts: int, *, stay: bool, stop: asyncio.Even
         # Replicas on a fake host that is never started again would wait for it for good: a fleet does not shrink.
         fleet = max(fake_hosts, load(paths).fake_hosts)
         settings = with_ports(load(paths, fake_hosts=fleet), find_free=True)
-        ok = await _until_stopped(Road(Factory(paths, settings, steps=steps)), stop)
-        if ok and stay and not stop.is_set():
-            console.print("\nIt stays up. Ctrl-C stops everything.")
-            await stop.wait()
-        elif not ok:
+        ok = await _walk(Factory(paths, settings, steps=steps), stay=stay, stop=stop)
+        if not ok:
             steps.say("Interrupted.")
     except Exception as error:
         console.print("\n[red]The demo failed:[/red]", escape(_words(error, paths)), highlight=False)
@@ -100,11 +97,16 @@ def _words(error: Exception, paths: Paths) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def _until_stopped(road: Road, stop: asyncio.Event) -> bool:
-    """Take the road unless Ctrl-C comes first; whether it was taken to its end."""
+async def _walk(factory: Factory, *, stay: bool, stop: asyncio.Event) -> bool:
+    """Take the road unless Ctrl-C comes first, and stay until it comes; whether it was taken to its end."""
+    road = Road(factory)
     try:
-        return await unless(stop, road.take())
+        ok = await unless(stop, road.take())
+        if ok and stay and not stop.is_set():
+            factory.steps.say("\nIt stays up. Ctrl-C stops everything.")
+            await unless(stop, factory.hold())
     except TimeoutError as error:
         raise DriverError("DemoFailed", "a step took longer than it may") from error
     finally:
         await road.close()
+    return ok

@@ -16,6 +16,7 @@ from bessemer.cli.money import invoice_text
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.core.units import show_bytes, show_duration, show_money
+from bessemer.main.addresses import addresses
 from bessemer.main.demo import checks, scene
 from bessemer.main.demo.checks import failed
 from bessemer.main.demo.stage import Body, Stage, is_ready
@@ -51,7 +52,7 @@ class Road:
         await self._summary()
 
     async def close(self) -> None:
-        """Let go of the client."""
+        """Let go of the client, and supervise no more."""
         await self._stage.factory.close()
 
     async def _fleet(self) -> None:
@@ -174,7 +175,7 @@ class Road:
         self._steps.say("\nWhat exists now\n")
         self._steps.say(render.columns(head, rows, within=render.width(), spare=["HOST", "PHASE"]))
         self._steps.say(f"\nHosts: {len(hosts) - fake} real, {fake} fake")
-        self._stage.factory.say_addresses()
+        self._steps.say(addresses(self._stage.factory.paths, self._stage.factory.settings))
         for name, link in self._links.items():
             self._steps.say(f"  Sign in     {link}   (once, as {name}: {scene.EVERYBODY[name]})")
         self._steps.say("")
