@@ -277,7 +277,6 @@ class World:
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),
-            ledger=store.ledger,
             leases=leases,
             fleet=fleet,
             importer=self.importer,

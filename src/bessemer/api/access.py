@@ -20,8 +20,7 @@ from bessemer.api.errors import Subject, not_found
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.ports import Objects, Scope
-from bessemer.core.resource import Key, Role, Verb
-from bessemer.kinds.tenancy.project import tenant_of
+from bessemer.core.resource import Key, Role, Verb, tenant_of
 from bessemer.kinds.workload import LABEL_KIND
 
 _BELOW: Mapping[str, frozenset[Role]] = MappingProxyType(

@@ -18,9 +18,8 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
-from bessemer.core.resource import Key
+from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import LedgerEntry, UsageBatch, Use
-from bessemer.kinds.tenancy.project import tenant_of
 from bessemer.metering.invoice import Account, terms
 from bessemer.metering.plan import Plan
 

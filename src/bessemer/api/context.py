@@ -37,7 +37,7 @@ class Identity:
     def writer(self, request_id: str = "", source: str = "") -> Writer:
         """How the ports name this identity."""
         kind: Literal["user", "agent", "gateway"] = "user" if self.kind == "portal" else self.kind
-        return Writer(kind, self.name, request_id=request_id, source=source, groups=self.groups)
+        return Writer(kind, self.name, request_id=request_id, source=source)
 
 
 class Authenticator(Protocol):

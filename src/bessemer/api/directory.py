@@ -18,8 +18,8 @@ import structlog
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Bookmark, Objects, Scope
-from bessemer.core.resource import Change
-from bessemer.kinds.tenancy.tenant import bearable, tenant_of
+from bessemer.core.resource import Change, tenant_of
+from bessemer.kinds.tenancy.tenant import bearable
 
 log = structlog.get_logger(__name__)
 

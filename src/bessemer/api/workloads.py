@@ -26,9 +26,8 @@ from bessemer.api.state import Call, first_of
 from bessemer.core.errors import Forbidden, NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
-from bessemer.core.resource import Key
+from bessemer.core.resource import Key, tenant_of
 from bessemer.core.tasks import first_error, until_first
-from bessemer.kinds.tenancy.project import tenant_of
 
 FIRST_SECONDS = 1.0
 """How long a host may take to refuse a log, before the answer begins."""

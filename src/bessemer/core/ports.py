@@ -24,7 +24,6 @@ class Writer:
     name: str
     request_id: str = ""
     source: str = ""
-    groups: tuple[str, ...] = ()
 
 
 CONTROLLER = Writer("controller", "controller")

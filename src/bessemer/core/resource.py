@@ -46,6 +46,16 @@ class Key(NamedTuple):
         return f"{self.kind} {place}{self.name}"
 
 
+SEPARATOR = "--"
+"""Between tenant and project in a project's name; neither has it in its own."""
+
+
+def tenant_of(project: str) -> str:
+    """``acme--research`` → ``acme``; "" where the name is no project's."""
+    tenant, separator, rest = project.partition(SEPARATOR)
+    return tenant if separator and rest else ""
+
+
 class OwnerReference(ApiModel):
     """Who this object goes with. An owner is in the same project, or belongs to no project."""
 

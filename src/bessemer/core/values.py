@@ -325,6 +325,17 @@ class LedgerEntry(ApiModel):
     corrects: int | None = None
 
 
+QUANTITIES = (
+    "devices",
+    "milli_cores",
+    "memory_bytes",
+    "requests",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+)
+"""What of a ledger row is counted, and what a correction may say anew."""
+
 TOKENS_MAX = 1 << 40
 """Of one answer. More is a lie, and the sum of many must stay a number that a database can hold."""
 

@@ -26,7 +26,6 @@ class Follower:
         self._clock = clock
         self._listed: set[str] = set()
         self.ready = asyncio.Event()
-        self.heard_at: dict[str, float] = {}
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -47,7 +46,6 @@ class Follower:
     async def _once(self, kind: str) -> None:
         listing: set[str] | None = set()
         async for change in self._objects.watch(Scope(kind=kind)):
-            self.heard_at[kind] = self._clock.monotonic()
             if isinstance(change, Bookmark):
                 if listing is not None:
                     self._tables.forget(kind, frozenset(listing))

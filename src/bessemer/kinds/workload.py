@@ -15,14 +15,14 @@ import orjson
 
 from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import Change, Key, Resource
+from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ClaimSpec, Decision, Placement, Reason, ReasonView, Request, Toleration, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
-from bessemer.kinds.tenancy.tenant import bearable, tenant_of
+from bessemer.kinds.tenancy.tenant import bearable
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 

@@ -15,17 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bessemer.core.values import BillingState, LedgerEntry
-
-_CORRECTABLE = (
-    "devices",
-    "milli_cores",
-    "memory_bytes",
-    "requests",
-    "input_tokens",
-    "cached_input_tokens",
-    "output_tokens",
-)
+from bessemer.core.values import QUANTITIES, BillingState, LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +44,7 @@ class Corrections:
         """Take a correction."""
         named = entry.corrects if entry.corrects is not None else entry.id
         target = self._stands_for[entry.id] = self._stands_for.get(named, named)
-        self._quantities[target] = {name: getattr(entry, name) for name in _CORRECTABLE}
+        self._quantities[target] = {name: getattr(entry, name) for name in QUANTITIES}
 
     def applied(self, row: LedgerEntry) -> LedgerEntry:
         """The row as it counts; it keeps its id, kind and time."""

@@ -16,8 +16,7 @@ from typing import TypeVar
 from bessemer.client import Client, Me
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, NotFound, Unauthenticated, Unavailable
-from bessemer.core.resource import Key
-from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import ledger
 from bessemer.portal.facts import Fact
 from bessemer.portal.ledger import Spent

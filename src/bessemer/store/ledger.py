@@ -15,27 +15,17 @@ from sqlalchemy import bindparam, insert, select, update
 
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import Writer
-from bessemer.core.resource import Key
-from bessemer.core.values import BILLING, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
+from bessemer.core.resource import Key, tenant_of
+from bessemer.core.values import BILLING, QUANTITIES, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
 from bessemer.store import audit
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
-from bessemer.store.quota import tenant_of
 from bessemer.store.reader import Reader
 from bessemer.store.rows import find
 from bessemer.store.schema import ledger, of, spools
 from bessemer.store.writer import Committer, Tx
 
 _FIELDS = tuple(column.name for column in ledger.c)
-_QUANTITIES = (
-    "devices",
-    "milli_cores",
-    "memory_bytes",
-    "requests",
-    "input_tokens",
-    "cached_input_tokens",
-    "output_tokens",
-)
 _DEFAULTS: Mapping[str, Any] = {
     name: field.default for name, field in LedgerEntry.model_fields.items() if not field.is_required()
 }
@@ -87,7 +77,7 @@ class LedgerTable:
         """Append a correction that names the row. Raises NotFound, Forbidden, Invalid."""
         if writer.kind not in ("user", "system"):
             raise Forbidden("a ledger row is corrected by an administrator alone")
-        wrong = [name for name, value in quantities.items() if name not in _QUANTITIES or value < 0]
+        wrong = [name for name, value in quantities.items() if name not in QUANTITIES or value < 0]
         if wrong:
             raise Invalid(f"{', '.join(wrong)}: no quantity of a ledger row, or less than nothing")
         return await self._committer.submit(lambda tx: _correct(tx, row, quantities=quantities, writer=writer))

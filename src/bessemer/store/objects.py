@@ -13,7 +13,7 @@ from typing import Any
 
 from bessemer.core.errors import AlreadyExists, Conflict, Expired, Forbidden, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
-from bessemer.core.resource import Change, Key
+from bessemer.core.resource import Change, Key, tenant_of
 from bessemer.store import audit, documents, ledger, quota, rules
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
@@ -148,7 +148,7 @@ def _require_open(tx: Tx, key: Key) -> None:
     it is seen, and the next of that name would find it. Raises Forbidden."""
     above = Key(PROJECT, "", key.namespace)
     if key.kind == PROJECT:
-        above = Key(TENANT, "", quota.tenant_of(key.name))
+        above = Key(TENANT, "", tenant_of(key.name))
     holder = find(tx, above) if above.name else None
     if holder is not None and documents.deleting(holder.document()):
         raise Forbidden(f"{above.kind.lower()} {above.name} is being deleted: nothing new is made there")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
+from bessemer.core.resource import tenant_of
 from bessemer.core.values import Quota, Use
 from bessemer.store.schema import of, quota
 from bessemer.store.writer import Tx
@@ -27,12 +28,6 @@ _UNBOUND = update(quota).values(bound=null()).where(of(quota.c.scope), quota.c.b
 USE = select(quota.c.scope, quota.c.meter, quota.c.used, quota.c.bound).where(of(quota.c.scope)).order_by(quota.c.meter)
 
 _WHO = {"tenant": "an administrator of the platform", "project": "an administrator of the tenant"}
-
-
-def tenant_of(project: str) -> str:
-    """``acme--research`` → ``acme``; "" where the name is no project's."""
-    tenant, separator, rest = project.partition("--")
-    return tenant if separator and rest else ""
 
 
 def scopes(project: str, tenant: str) -> Iterator[str]:

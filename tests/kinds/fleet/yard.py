@@ -108,7 +108,6 @@ class Yard:
         ctx = Context(
             objects=objects,
             capacity=tapped(self.store.capacity, "capacity", "driver", CALLS),
-            ledger=self.store.ledger,
             leases=tapped(self.store.leases, "leases", "driver", CALLS),
             fleet=self.fleet,
             importer=tapped(self.importer, "importer", "driver", CALLS),
@@ -166,9 +165,8 @@ class Yard:
                 revision = -1
 
     async def fleet_read(self) -> None:
-        waiting = asyncio.create_task(self.fleet.wait_ready())
-        await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        while not self.fleet.ready() and not any(task.done() for task in self._tasks):
+            await asyncio.sleep(0)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, a second at a time; agents that are not silent are heard."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bessemer.core.resource import Metadata
-from bessemer.kinds.tenancy.project import Project, ProjectSpec, tenant_of, validate
+from bessemer.core.resource import Metadata, tenant_of
+from bessemer.kinds.tenancy.project import Project, ProjectSpec, validate
 from tests.kinds.five import (
     Case,
     check_converges,

@@ -52,7 +52,7 @@ class FleetFeed:
         self._known: dict[str, set[str]] = {"Host": set(), "Claim": set()}
         self._since: dict[str, int | None] = {"Host": None, "Claim": None}
         self._unread = {"Host", "Claim"}
-        self._read = asyncio.Event()
+        self._read = False
         self._refusals: dict[Request, Refusal] = {}
         self._refusals_version = -1
 
@@ -68,10 +68,7 @@ class FleetFeed:
 
     def ready(self) -> bool:
         """Whether both kinds have been read once."""
-        return self._read.is_set()
-
-    async def wait_ready(self) -> None:
-        await self._read.wait()
+        return self._read
 
     def decide(self, request: Request) -> Decision | Refusal:
         """Where the request would go now. Raises Unavailable until the fleet has been read."""
@@ -143,7 +140,7 @@ class FleetFeed:
         self._known[source.kind] &= listed
         self._unread.discard(source.kind)
         if not self._unread:
-            self._read.set()
+            self._read = True
 
     def _host_changed(self, change: Change) -> None:
         name = change.key.name

@@ -13,14 +13,26 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import Scope
-from bessemer.core.resource import ALL, READ, ApiModel, Change, Column, Done, Key, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.resource import (
+    ALL,
+    READ,
+    SEPARATOR,
+    ApiModel,
+    Change,
+    Column,
+    Done,
+    Key,
+    Kind,
+    Outcome,
+    Resource,
+    Status,
+    Wait,
+    tenant_of,
+)
 from bessemer.core.values import Quota
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, label_problems, quota_problems
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
-from bessemer.kinds.tenancy.tenant import SEPARATOR, tenant_of
-
-__all__ = ["KIND", "SEPARATOR", "Project", "tenant_of"]
 
 DEADLINES: Mapping[str, float] = {"Pending": 600.0, "Terminating": 600.0}
 

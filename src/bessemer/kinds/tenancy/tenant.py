@@ -15,14 +15,27 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.ports import Scope
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Key, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.resource import (
+    ALL,
+    READ,
+    SEPARATOR,
+    ApiModel,
+    Column,
+    Done,
+    Key,
+    Kind,
+    Outcome,
+    Resource,
+    Status,
+    Wait,
+    tenant_of,
+)
 from bessemer.core.values import Quota, Toleration
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems, taint_problems
 from bessemer.kinds.parts import made_of
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
 
-SEPARATOR = "--"
 COLOURS = range(1, 11)
 
 DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Terminating": 600.0}
@@ -65,12 +78,6 @@ class Tenant(Resource[TenantSpec, TenantStatus]):
     KIND = "Tenant"
 
     status: TenantStatus = Field(default_factory=TenantStatus)
-
-
-def tenant_of(project: str) -> str:
-    """``acme--research`` → ``acme``; "" where the name is no project's."""
-    tenant, separator, rest = project.partition(SEPARATOR)
-    return tenant if separator and rest else ""
 
 
 def bearable(tenant: Mapping[str, Any]) -> frozenset[str]:

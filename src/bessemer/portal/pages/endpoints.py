@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bessemer.core.resource import Key
-from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, KeyFact, Replica
@@ -60,7 +59,7 @@ def _row(desk: Desk, fact: EndpointFact, *, scope: str, colour: int) -> Row:
 # --- one --------------------------------------------------------------------------------------------------------
 
 
-def build(desk: Desk, which: Key, *, body: str, gateway: str, settled: int = 0) -> Page:
+def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 0) -> Page:
     """One endpoint; ``settled`` is the newest ledger row of its project. Raises NotFound once it is gone."""
     project, name = which.namespace, which.name
     fact = desk.one(EndpointFact, name, project=project)
@@ -83,15 +82,16 @@ def build(desk: Desk, which: Key, *, body: str, gateway: str, settled: int = 0) 
         title=name,
         scope=project,
         crumbs=((words.place(project), ""), ("Endpoints", f"/in/{project}/endpoints"), (name, "")),
-        code=code.endpoint_code(project, name, body=body, gateway=gateway),
+        code=code.endpoint_code(project, name, body=body, gate=gate),
         request=code.path("endpoints", name, project=project),
     )
     fixed: dict[str, Any] = {
         "fact": fact,
         "sub": f"Endpoint in {words.place(project)}, model {fact.model}.",
-        "gateway": gateway,
-        "curl": code.curl(name, gateway),
-        "python": code.python(name, gateway),
+        "gateway": gate.url,
+        "shell_text": code.shell(project, gate),
+        "curl": code.curl(name, gate),
+        "python": code.python(name, gate),
         "may_chat": desk.writes(project),
         "base": f"/in/{project}/endpoints/{name}",
     }

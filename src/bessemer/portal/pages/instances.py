@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from bessemer.core.resource import Key
+from bessemer.core.resource import Key, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, FlavorFact, InstanceFact, Mark

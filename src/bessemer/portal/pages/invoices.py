@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bessemer.core.clock import rfc3339
-from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.core.resource import tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import TenantFact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.core.resource import tenant_of
 from bessemer.portal import words
 from bessemer.portal.code import list_code
 from bessemer.portal.desk import Desk

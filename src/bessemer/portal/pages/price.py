@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bessemer.core.resource import tenant_of
 from bessemer.core.units import GIB, parse_bytes
-from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, FlavorFact, InstanceFact, PlanFact, TenantFact, Workload

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bessemer.core.errors import NotFound
-from bessemer.core.resource import Kind, Role
+from bessemer.core.resource import Kind, Role, tenant_of
 from bessemer.kinds import KINDS
-from bessemer.kinds.tenancy.tenant import tenant_of
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact, Fact, HostFact, InstanceFact, ProjectFact, TenantFact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bessemer.kinds.tenancy.tenant import tenant_of
+from bessemer.core.resource import tenant_of
 from bessemer.portal import words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact, EventFact, Fact, FlavorFact, HostFact, InstanceFact, Workload
