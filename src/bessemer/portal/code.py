@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -96,7 +99,15 @@ def instance_code(project: str, name: str, *, body: str) -> Tabs:
     )
 
 
-def endpoint_code(project: str, name: str, *, body: str, gateway: str) -> Tabs:
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Where applications reach the models. ``ca`` is the file of the authority that signed it; None: everybody's."""
+
+    url: str
+    ca: Path | None
+
+
+def endpoint_code(project: str, name: str, *, body: str, gate: Gate) -> Tabs:
     return (
         ("kubectl", f"kubectl -n {project} get endpoint {name} -w\nkubectl -n {project} describe endpoint {name}"),
         (
@@ -106,14 +117,21 @@ def endpoint_code(project: str, name: str, *, body: str, gateway: str) -> Tabs:
             f'bessemer chat {name} "What is a furnace?" -n {project}',
         ),
         ("YAML", body),
-        ("curl", curl(name, gateway)),
+        ("curl", f"{shell(project, gate)}\n\n{curl(name, gate)}"),
     )
 
 
-def curl(model: str, gateway: str) -> str:
+def shell(project: str, gate: Gate) -> str:
+    """What a shell needs to know before `curl` or `python` run in it: whom to trust, and a key, which is shown once."""
+    trust = f"export SSL_CERT_FILE={shlex.quote(str(gate.ca.absolute()))}\n" if gate.ca else ""
+    return f'{trust}export BESSEMER_API_KEY="$(bessemer key create app -n {project})"'
+
+
+def curl(model: str, gate: Gate) -> str:
     """A call with nothing but curl."""
-    return f"""curl --cacert "$BESSEMER_STATE/ca/ca.crt" \\
-  {gateway}/v1/chat/completions \\
+    trust = '--cacert "$SSL_CERT_FILE" ' if gate.ca else ""
+    return f"""curl {trust}\\
+  {gate.url}/v1/chat/completions \\
   -H "Authorization: Bearer $BESSEMER_API_KEY" \\
   -H "Content-Type: application/json" \\
   -d '{{
@@ -125,16 +143,15 @@ def curl(model: str, gateway: str) -> str:
   }}'"""
 
 
-def python(model: str, gateway: str) -> str:
-    """The same with the official client."""
+def python(model: str, gate: Gate) -> str:
+    """The same with the official client, which finds the authority by SSL_CERT_FILE."""
     return f"""import os
-import httpx
+
 from openai import OpenAI
 
 client = OpenAI(
-    base_url="{gateway}/v1",
+    base_url="{gate.url}/v1",
     api_key=os.environ["BESSEMER_API_KEY"],
-    http_client=httpx.Client(verify=os.environ["SSL_CERT_FILE"]),
 )
 stream = client.chat.completions.create(
     model="{model}",
@@ -142,7 +159,8 @@ stream = client.chat.completions.create(
     stream=True,
 )
 for chunk in stream:
-    print(chunk.choices[0].delta.content or "", end="")
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="")
 """
 
 

@@ -116,8 +116,8 @@ async def endpoint_page(visit: Visit) -> Response:
     await _see(visit, ClaimFact, KeyFact, *_WORK)
     fact = visit.desk.one(EndpointFact, key.name, project=key.namespace)
     body = code.manifest(await _body(visit, key))
-    gateway = visit.site.settings.gateway_url
-    build = partial(endpoints.build, visit.desk, key, body=body, gateway=gateway)
+    gate = code.Gate(visit.site.settings.gateway_url, visit.site.settings.ca_path)
+    build = partial(endpoints.build, visit.desk, key, body=body, gate=gate)
     spent = visit.desk.spent(key.namespace, fact.uid)
 
     async def ask() -> None:
