@@ -61,6 +61,30 @@ async def test_joins_them_all_places_them_and_runs_on_them(clock: FakeClock, tmp
     assert api.status(body)["phase"] == "Running", "its guest began anew, with the process that it lived in"
 
 
+async def test_hosts_that_are_refused_keep_no_other_out(clock: FakeClock, tmp_path: Path) -> None:
+    """As many as are let in at a time, with tokens that nobody knows: the others join behind them."""
+    api = Api(clock)
+
+    async def token_for(name: str) -> str:
+        if name in NAMES[16:]:
+            api.tokens.add(f"token-{name}")
+        api.put(host_body(name))
+        return f"token-{name}"
+
+    hosts = FakeHosts(
+        settings=FakeSettings(directory=tmp_path),
+        connect=api.connect,
+        sides=HOST_SIDES,
+        clock=clock,
+        metrics=AgentMetrics(CollectorRegistry()),
+    )
+    running = asyncio.create_task(run_fake_hosts(NAMES, hosts, token_for=token_for))
+    await clock.advance(60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert len(reports(api)) == len(NAMES[16:])
+
+
 async def test_an_idle_host_asks_for_nothing_but_its_lease(clock: FakeClock, tmp_path: Path) -> None:
     api = Api(clock)
     api.hearts = True

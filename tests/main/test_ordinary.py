@@ -158,7 +158,7 @@ def _gateway(residue: Residue) -> int:
 async def test_where_namespaces_are_forbidden_the_demo_says_so_at_once(person: Person) -> None:
     process = await person.run("demo", "--fake-hosts", "0", before=NO_NAMESPACES)
     said, _ = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 1, said.decode()
     assert "this host gives no namespaces to confine with" in said.decode()
     assert "user.max_user_namespaces" in said.decode()
     assert b"Control plane" not in said, "nothing was started"

@@ -22,6 +22,7 @@ from bessemer.agent.link import TROUBLE, Connect
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.clock import Clock
 from bessemer.core.resource import Key
+from bessemer.core.tasks import until_first
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
@@ -29,6 +30,9 @@ from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.kinds.context import HostDrivers
 from bessemer.loop.queue import Backoff
+
+JOIN_SECONDS = 10.0
+"""How long the others wait for one that joins."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +114,9 @@ async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: T
                     log.info("fake host waits", host=name, error=str(error))
                 else:
                     group.create_task(agent.run())
-                    await agent.joined()
+                    # One that is refused goes on trying, and keeps no other out meanwhile.
+                    works = (agent.joined(), hosts.clock.sleep(JOIN_SECONDS))
+                    await until_first([asyncio.ensure_future(work) for work in works])
                     return
             await hosts.clock.sleep(backoff.next(Key("Host", "", name)))
 
