@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from bessemer.agent.claims import DEADLINES
 from bessemer.core.ports import Scope
 from bessemer.core.values import UsageRecord
 from bessemer.kinds import KINDS
@@ -87,11 +88,7 @@ class Invariants:
         self._waiting = waiting
 
     async def _waiters(self) -> list[Waiter]:
-        """Everybody of every kind who is not Ready and not at rest either; what has no deadline may not wait at all.
-
-        Only what agents alone act on is left out, the Claims: an agent that is away says nothing, and whoever holds the
-        Claim says so in its place.
-        """
+        """Everybody of every kind who is not Ready and not at rest either; what has no deadline may not wait at all."""
         fences = {lease.name: lease.fence for lease in await self._cloud.store.leases.held("loop/")}
         found = []
         for kind in (kind for kind in KINDS if kind.reconcile is not None or kind.finalize is not None):
@@ -107,6 +104,25 @@ class Invariants:
                 # Who takes over counts anew where the wall clock has jumped.
                 spell = f"{phase} since {status.get('phaseSince')} under {fences.get(f'loop/{kind.name}')}"
                 found.append(Waiter(stored.uid, where, spell, kind.deadlines[phase], status))
+        return [*found, *await self._claims()]
+
+    async def _claims(self) -> list[Waiter]:
+        """The Claims whose host is heard. One that is away says nothing: whoever holds its Claims says so instead."""
+        heard = {}
+        for host in await self._cloud.bodies("Host"):
+            reachable, name = _condition(host.get("status", {}), "Reachable"), host["metadata"]["name"]
+            agent = self._cloud.machines[name].task
+            if reachable.get("status") == "True" and agent is not None:
+                heard[name] = f"heard since {reachable['lastTransitionTime']} of agent {id(agent)}"
+        found = []
+        for claim in await self._cloud.bodies("Claim"):
+            meta, status, spec = claim["metadata"], claim.get("status", {}), claim["spec"]
+            phase = status.get("phase") or "Pending"
+            where = f"Claim {meta['namespace']}/{meta['name']} waits in {phase}"
+            assert phase in DEADLINES or phase in rest.AT_REST, f"{where}, which has no deadline: {status}"
+            if phase in DEADLINES and spec["host"] in heard and _condition(status, "Ready").get("status") != "True":
+                spell = f"{phase} since {status.get('phaseSince')} {heard[spec['host']]}"
+                found.append(Waiter(meta["uid"], where, spell, DEADLINES[phase], status))
         return found
 
     async def _as_said(self) -> None:

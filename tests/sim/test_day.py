@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.resource import Done, Outcome
+from bessemer.core.resource import Done, Outcome, Wait
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.loop import work
@@ -92,6 +92,30 @@ async def test_who_waits_in_silence_is_found_out(monkeypatch: pytest.MonkeyPatch
         await invariants.check()
         await cloud.clock.pass_time(700)
         with pytest.raises(AssertionError, match="waits in Pending and says nothing"):
+            await invariants.check()
+
+
+async def test_a_claim_that_waits_in_silence_on_a_host_that_is_heard_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though whoever holds it says that it waits."""
+
+    class Waits(Calm):
+        async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
+            return Wait(reason="Never", message="it does not begin", again=10.0)
+
+    def mute(obj: Any, *arguments: Any, overdue_after: float | None = None, **more: Any) -> Any:
+        return fold(obj, *arguments, overdue_after=None if obj.key.kind == "Claim" else overdue_after, **more)
+
+    monkeypatch.setattr(work, "fold", mute)
+    async with Cloud(1, hosts=2, side=Waits) as cloud:
+        invariants = Invariants(cloud)
+        spec = {"flavor": "small", "image": "micro", "tolerations": TOLERATE}
+        await cloud.create("Instance", "vm", spec, project="acme--lab")
+        await cloud.clock.pass_time(30)
+        await invariants.check()
+        await cloud.clock.pass_time(200)
+        with pytest.raises(AssertionError, match="Claim acme--lab/instance-vm-0 waits in Pending and says nothing"):
             await invariants.check()
 
 
