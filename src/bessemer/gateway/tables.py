@@ -134,7 +134,9 @@ class Tables:
         place = (metadata["namespace"], metadata["name"])
         if gone or metadata.get("deletionTimestamp"):
             if (old := self.endpoints.get(place)) is not None and old.uid == uid:
-                self._homeless[place] = self.endpoints.pop(place).replicas
+                del self.endpoints[place]
+                if old.replicas:
+                    self._homeless[place] = old.replicas
             return
         known = self.endpoints.get(place)
         replicas = known.replicas if known is not None else self._homeless.pop(place, {})
@@ -170,7 +172,7 @@ class Tables:
             self._refused.pop(uid, None)
         elif self._refused.get(uid) != address:
             self._refused[uid] = address
-            _log.warning("replica refused", claim_uid=uid, address=address[:200], reason=reason)
+            _log.warning("replica refused", object_uid=uid, address=address[:200], reason=reason)
         return not reason
 
     def _drop_claim(self, uid: str) -> None:
