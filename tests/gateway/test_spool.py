@@ -19,6 +19,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import DriverError, Unavailable
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
+from bessemer.gateway.spool import Pending
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
@@ -143,7 +144,20 @@ def _damage(folder: Path, words: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_a_torn_record_is_overwritten(tmp_path: Path) -> None:
+def settle_all(spool: Spool, *, stored: dict[str, int]) -> list[int]:
+    """Settle as the api does, which has ``stored`` by spool already; what was new to it."""
+    new: list[int] = []
+    while (pending := spool.pending()) is not None:
+        before = stored.get(pending.spool_uid, 0)
+        assert pending.first_sequence <= before + 1, "the api refuses a gap"
+        numbered = enumerate(pending.records, pending.first_sequence)
+        new += [r.at for sequence, r in numbered if sequence > before]
+        stored[pending.spool_uid] = max(before, pending.first_sequence + len(pending.records) - 1)
+        spool.settle(pending.spool_uid, stored[pending.spool_uid])
+    return new
+
+
+def test_behind_a_torn_record_nothing_is_written(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for number in range(3):
         spool.append(record(number))
@@ -153,10 +167,47 @@ def test_a_torn_record_is_overwritten(tmp_path: Path) -> None:
     again.append(record(9))
     again.close()
     last = Spool(tmp_path)
-    pending = last.pending()
-    assert pending is not None
-    assert [r.at for r in pending.records] == [0, 1, 9]
+    assert settle_all(last, stored={}) == [0, 1, 9]
     last.close()
+
+
+@pytest.mark.parametrize("rotten", [1, 5, 10])
+def test_a_settled_record_that_rots_costs_no_later_one(tmp_path: Path, rotten: int) -> None:
+    """Sequences that the api has already are not given anew: it would take the new records for old ones."""
+    spool, stored = Spool(tmp_path), dict[str, int]()
+    for number in range(1, 11):
+        spool.append(record(number))
+    assert settle_all(spool, stored=stored) == list(range(1, 11))
+    spool.close()
+    _damage(tmp_path, b'"at":%d,' % rotten)
+    with capture_logs() as logs:
+        again = Spool(tmp_path)
+    assert [(line["event"], line["behind"]) for line in logs] == [("a record cannot be read", rotten - 1)]
+    for number in range(11, 17):
+        again.append(record(number))
+    assert settle_all(again, stored=stored) == list(range(11, 17))
+    again.close()
+    if rotten > 1:
+        assert [path.name for path in tmp_path.glob("*.damaged")] == ["00000001.damaged"]
+    last = Spool(tmp_path)
+    assert settle_all(last, stored=stored) == []
+    last.close()
+
+
+def test_a_file_that_is_no_segment_any_more_is_kept_and_said(tmp_path: Path) -> None:
+    """Its records would be stored twice under another uid."""
+    spool = Spool(tmp_path)
+    spool.append(record(1))
+    spool.close()
+    _damage(tmp_path, b"BSPOOL1")
+    (tmp_path / "00000002.spool").write_bytes(bytes(300_000))
+    with capture_logs() as logs:
+        again = Spool(tmp_path)
+    assert [line["event"] for line in logs] == ["usage cannot be read"]
+    again.append(record(2))
+    assert settle_all(again, stored={}) == [2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001.damaged", "00000003.spool", "lock"]
+    again.close()
 
 
 def test_a_settled_segment_goes_and_sequences_go_on(tmp_path: Path) -> None:
@@ -187,6 +238,97 @@ def test_a_full_disk_is_said_before_anything_is_served(tmp_path: Path, monkeypat
     spool.reserve()
     spool.append(record(1))
     assert spool.waiting == 1
+    spool.close()
+
+
+def refused(spool: Spool) -> bool:
+    """Whether a request would be."""
+    try:
+        spool.reserve()
+    except DriverError:
+        return True
+    return False
+
+
+def test_on_a_full_disk_whoever_is_admitted_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many streams run at once, and each is recorded only when it ends."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    spool = Spool(tmp_path, segment_bytes=5 * 4200)
+    spool.reserve()
+    monkeypatch.setattr("os.posix_fallocate", full)
+    admitted = 1
+    while not refused(spool):
+        admitted += 1
+    assert admitted == 5
+    for number in range(admitted):
+        spool.append(record(number).model_copy(update={"model": "m" * 3700}))
+        spool.release()
+    assert not spool.owes
+    assert refused(spool)
+    assert settle_all(spool, stored={}) == list(range(5))
+    monkeypatch.undo()
+    assert not refused(spool)
+    spool.close()
+
+
+async def test_what_the_disk_does_not_take_waits_in_memory_and_nobody_is_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer was delivered: it is written as soon as that goes, with or without another request."""
+    spool, clock, got = Spool(tmp_path), FakeClock(), list[int]()
+
+    def fails(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    async def send(batch: UsageBatch) -> int:
+        got.extend(r.at for r in batch.records)
+        return batch.first_sequence + len(batch.records) - 1
+
+    settling = asyncio.create_task(Settler(spool, send, clock=clock, gateway_uid="g").run())
+    spool.reserve()
+    spool.append(record(1))
+    monkeypatch.setattr("os.pwrite", fails)
+    with capture_logs() as logs:
+        spool.append(record(2))
+        spool.append(record(3))
+    assert [(line["event"], line["request_id"], line["object_uid"]) for line in logs] == [
+        ("usage waits in memory", "r2", "u"),
+        ("usage waits in memory", "r3", "u"),
+    ]
+    assert refused(spool)
+    assert spool.waiting == 3
+    monkeypatch.setattr("os.pwrite", lambda fd, data, at: 10)
+    assert refused(spool), "a part of a record is none"
+    monkeypatch.undo()
+    async with asyncio.timeout(5):
+        while len(got) < 3:
+            await asyncio.sleep(0.001)
+            await clock.advance(0.5)
+    assert got == [1, 2, 3]
+    assert not refused(spool)
+    settling.cancel()
+    await asyncio.gather(settling, return_exceptions=True)
+    spool.close()
+
+
+def test_a_segment_is_made_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever syncs: no request waits for a disk."""
+    spool, admitted = Spool(tmp_path, segment_bytes=300_000), 0
+    for segments in (1, 2, 3):
+        spool.news.clear()
+        spool.sync()
+        assert len(list(tmp_path.glob("*.spool"))) == segments
+        with monkeypatch.context() as during:
+            during.setattr("os.fsync", lambda _fd: pytest.fail("a request waited for the disk"))
+            while not spool.news.is_set():
+                spool.reserve()
+                admitted += 1
+            for number in range(15):
+                spool.append(record(number))
+    assert admitted > 100
     spool.close()
 
 
@@ -341,4 +483,37 @@ async def test_it_is_settled_when_the_api_is_back(tmp_path: Path) -> None:
     assert spool.waiting == 0
     assert [r.at for b in got for r in b.records] == [1]
     await settle()
+    spool.close()
+
+
+async def test_it_sleeps_while_there_is_nothing_to_settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what comes then is settled within half a second."""
+    clock, spool, got = FakeClock(), Spool(tmp_path), list[UsageBatch]()
+
+    async def send(batch: UsageBatch) -> int:
+        got.append(batch)
+        return batch.first_sequence + len(batch.records) - 1
+
+    looked, pending = list[float](), spool.pending
+
+    def looks(*, most: int = 500) -> Pending | None:
+        looked.append(clock.monotonic())
+        return pending(most=most)
+
+    monkeypatch.setattr(spool, "pending", looks)
+    settling = asyncio.create_task(Settler(spool, send, clock=clock, gateway_uid="g").run())
+    async with asyncio.timeout(5):
+        while not list(tmp_path.glob("*.spool")):  # noqa: ASYNC240 - a thread makes it
+            await asyncio.sleep(0.001)
+    await clock.advance(3600)
+    assert looked == [0.0], "nothing wakes it"
+    spool.append(record(1))
+    async with asyncio.timeout(5):
+        while not got:
+            await clock.advance(0.5)
+            await asyncio.sleep(0.001)
+    assert looked[1] == 3600.5
+    assert [r.at for b in got for r in b.records] == [1]
+    settling.cancel()
+    await asyncio.gather(settling, return_exceptions=True)
     spool.close()

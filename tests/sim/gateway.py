@@ -66,6 +66,7 @@ class Gateway:
         assert self._spool is not None
         self._spool.reserve()
         self._spool.append(record)
+        self._spool.release()
         self.metered.append(record)
 
     async def die(self, *, torn: bytes = b"") -> None:

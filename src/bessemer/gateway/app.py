@@ -161,9 +161,12 @@ class Gateway:
         except DriverError as error:
             _log.error("usage cannot be recorded", error=error.internal or error.message)
             raise errors.no_room_for_usage() from error
-        work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
-        with self._facts.metrics.busy.track_inprogress():
-            await self._serve(work, receive, send=send)
+        try:
+            work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
+            with self._facts.metrics.busy.track_inprogress():
+                await self._serve(work, receive, send=send)
+        finally:
+            self._facts.spool.release()
 
     async def _serve(self, work: _Work, receive: Receive, *, send: Send) -> None:
         """Answer, unless the client goes first: then the replica hears of that at once, too."""

@@ -19,7 +19,7 @@ Send = Callable[[UsageBatch], Awaitable[int]]
 
 
 class Settler:
-    """Settles within ``every_seconds`` while the api answers, with backoff while it does not."""
+    """Settles within ``every_seconds`` while the api answers, with backoff while it does not; else it sleeps."""
 
     def __init__(self, spool: Spool, send: Send, *, clock: Clock, gateway_uid: str, every_seconds: float = 0.5) -> None:
         self._spool = spool
@@ -33,14 +33,18 @@ class Settler:
         failures = 0
         while True:
             more = False
+            self._spool.news.clear()
             try:
                 more = await self.once()
                 failures = 0
             except (BessemerError, OSError) as error:
                 failures += 1
                 _log.warning("usage is not settled", waiting=self._spool.waiting, error=str(error), failures=failures)
-            if not more:
-                await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
+            if more:
+                continue
+            if not failures and not self._spool.owes:
+                await self._spool.news.wait()
+            await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
 
     async def once(self) -> bool:
         """Send the oldest batch; whether there was one. Raises what the api refuses with, and OSError of the disk."""

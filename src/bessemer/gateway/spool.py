@@ -1,9 +1,9 @@
-"""Usage on disk before it is anywhere else: length + checksum records in a file that cannot be full.
+"""Usage on disk before it is anywhere else, in segments that are made before they are needed.
 
-A segment is preallocated: ``BSPOOL1`` and a newline, its uid (16 bytes), then records of ``length: u32, crc32: u32,
-JSON``; a length of 0 ends it, as preallocated zeros do. Record i of a segment has sequence i, from 1: (spool uid,
-sequence) names it for ever. A torn record at the end, from a crash in the middle of a write, is overwritten. A segment
-goes when all of it is settled.
+Invariants: whoever is admitted by `reserve` has room for a record, whatever becomes of the disk; a record that is
+appended is never dropped, and waits in memory where the disk does not take it; a sequence never means two records. A
+segment goes when all of it is settled. One with a part that cannot be read is written to no more, and stays as
+``*.damaged`` once the rest of it is settled: what is behind the damage is nowhere else.
 
 Records are read from the file again when they are sent, so that a long absence of the api costs disk and no memory.
 One process has a spool at a time: a lock in its folder, which the kernel lets go with the process, holds that.
@@ -11,28 +11,24 @@ One process has a spool at a time: a lock in its folder, which the kernel lets g
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
-import struct
 import threading
-import uuid
-import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import orjson
-from pydantic import ValidationError
+import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
 from bessemer.core.values import UsageRecord
+from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
-_MAGIC = b"BSPOOL1\n"
-_HEAD = struct.Struct("<II")
-_HEADER_BYTES = len(_MAGIC) + 16
-_RECORD_BYTES_MAX = 4096
+_log = structlog.get_logger("gateway.spool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,176 +40,83 @@ class Pending:
     records: Sequence[UsageRecord]
 
 
-class _Segment:
-    """One file. ``end`` is where the next record goes; ``count`` is the sequence of the last one.
+class Spool:
+    """Appends records, hands out what is not settled, forgets what is. Raises Unavailable where another has it open.
 
-    It is open while it is written to and until that survives the machine; after that it is opened for each look, since
-    there may be very many.
+    One event loop owns it; `sync` alone may be called from a thread. ``news`` is set where there is something for
+    `sync` or to settle.
     """
 
-    def __init__(self, path: Path, *, size: int) -> None:
-        self.path = path
-        self.count = self.settled = self._durable = 0
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._settled_at = self.end = _HEADER_BYTES
-        try:
-            self._begin(size)
-        except BaseException:
-            os.close(self._fd)
-            raise
-
-    def _begin(self, size: int) -> None:
-        """Read what is there, or make it a segment of ``size`` bytes."""
-        header = os.pread(self._fd, _HEADER_BYTES, 0)
-        if len(header) == _HEADER_BYTES and header.startswith(_MAGIC):
-            self.uid = uuid.UUID(bytes=header[len(_MAGIC) :]).hex
-            self.size = os.fstat(self._fd).st_size
-            for place, _ in _records(os.pread(self._fd, self.size, 0), _HEADER_BYTES):
-                self.end = place
-                self.count += 1
-        else:
-            fresh = uuid.uuid4()
-            self.uid, self.size = fresh.hex, size
-            os.posix_fallocate(self._fd, 0, size)
-            os.pwrite(self._fd, _MAGIC + fresh.bytes, 0)
-            os.fsync(self._fd)
-
-    @property
-    def waiting(self) -> int:
-        """How many records are not settled."""
-        return self.count - self.settled
-
-    def room(self, length: int) -> bool:
-        """Whether a record of that length fits."""
-        return self.end + 2 * _HEAD.size + length <= self.size
-
-    def append(self, payload: bytes) -> None:
-        # The end mark goes with the record, so that an old record behind a torn one is never read again.
-        data = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload + bytes(_HEAD.size)
-        os.pwrite(self._fd, data, self.end)
-        self.end += len(data) - _HEAD.size
-        self.count += 1
-
-    def next(self, most: int) -> list[UsageRecord]:
-        """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
-        try:
-            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
-        except ValidationError as error:
-            raise self._damaged() from error
-        if not records:
-            raise self._damaged()
-        return records
-
-    def _damaged(self) -> OSError:
-        return OSError(errno.EIO, f"what was written behind record {self.settled} cannot be read", str(self.path))
-
-    def settle(self, sequence: int) -> None:
-        """Everything up to ``sequence`` is stored."""
-        for place, _ in self._unsettled(min(sequence, self.count) - self.settled):
-            self._settled_at = place
-            self.settled += 1
-
-    def _unsettled(self, most: int) -> Iterator[tuple[int, bytes]]:
-        length = min(self.end - self._settled_at, most * (_HEAD.size + _RECORD_BYTES_MAX))
-        if length <= 0:
-            return
-        fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.pread(fd, length, self._settled_at)
-        finally:
-            if fd != self._fd:
-                os.close(fd)
-        since = self._settled_at
-        for place, payload in islice(_records(data, 0), most):
-            yield since + place, payload
-
-    def sync(self) -> None:
-        """Make what it has now survive the machine; what is appended meanwhile waits for the next time."""
-        count = self.count
-        if self._fd >= 0 and self._durable < count:
-            os.fdatasync(self._fd)
-            self._durable = count
-
-    def rest(self) -> bool:
-        """Let go of the file of a full segment, unless it is still to be synced; whether it is let go."""
-        if self._durable < self.count:
-            return False
-        self.close()
-        return True
-
-    def close(self) -> None:
-        """Make it survive the machine, and let go of the file. Harmless when repeated."""
-        if self._fd >= 0:
-            try:
-                self.sync()
-            finally:
-                os.close(self._fd)
-                self._fd = -1
-
-
-def _records(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Each whole record from ``at`` on, with the place after it."""
-    while at + _HEAD.size <= len(data):
-        length, checksum = _HEAD.unpack_from(data, at)
-        payload = data[at + _HEAD.size : at + _HEAD.size + length]
-        if not 0 < length <= _RECORD_BYTES_MAX or len(payload) < length or zlib.crc32(payload) != checksum:
-            return
-        at += _HEAD.size + length
-        yield at, payload
-
-
-class Spool:
-    """Appends records, hands out what is not settled, forgets what is. Raises Unavailable where another has it open."""
-
     def __init__(self, directory: Path, *, segment_bytes: int = 4 << 20) -> None:
+        assert segment_bytes > 2 * RECORD_BYTES_MAX, "a segment has room for a record"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _locked(directory)
         self._directory = directory
         self._segment_bytes = segment_bytes
-        self._segments: list[_Segment] = []
-        self._full: list[_Segment] = []
+        self._ahead = segment_bytes // RECORD_BYTES_MAX // 4
+        """For how many records there is room before it is needed: more than come while a segment is made."""
+        self._segments: list[Segment] = []
+        self._spare: list[Segment] = []
+        self._full: list[Segment] = []
         """Those that are written to no more and still open: they are synced by whoever calls `sync`, then let go."""
         self._writing = threading.Lock()
         """No file is closed while another thread syncs it."""
-        paths = sorted(directory.glob("*.spool"))
-        self._number = int(paths[-1].stem) if paths else 0
-        for path in paths:
-            if self._segments:
-                self._segments[-1].close()
-            self._segments.append(_Segment(path, size=segment_bytes))
+        self._making = threading.Lock()
+        """No two threads make a segment of one name."""
+        self._promised = 0
+        self._owed: deque[bytes] = deque()
+        self.news = asyncio.Event()
+        self._number = max((int(p.stem) for e in ("spool", "damaged") for p in directory.glob(f"*.{e}")), default=0)
+        for path in sorted(directory.glob("*.spool")):
+            self._read(path)
 
     def reserve(self) -> None:
-        """Make sure that one more record has room. Raises DriverError ``DiskFull``: then serve nothing."""
-        if self._segments and self._segments[-1].room(_RECORD_BYTES_MAX * 64):
-            return
-        path = self._directory / f"{self._number + 1:08d}.spool"
+        """Keep room for one more record until `release`. Raises DriverError ``DiskFull``: then serve nothing."""
+        if not self._catch_up():
+            raise DriverError("DiskFull", "usage cannot be recorded", internal="records wait for the disk")
         try:
-            segment = _Segment(path, size=self._segment_bytes)
+            while self._room() <= self._promised:
+                self._make(self._promised + 1)
         except OSError as error:
-            path.unlink(missing_ok=True)
-            if self._segments and self._segments[-1].room(_RECORD_BYTES_MAX):
-                return
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
-        self._number += 1
-        # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
-        self._full = _still_open([*self._full, *self._segments[-1:]])
-        self._segments.append(segment)
+        self._promised += 1
+        if self._room() < self._promised + self._ahead:
+            self.news.set()
+
+    def release(self) -> None:
+        """Whoever was admitted is done, and has appended what there was."""
+        self._promised -= 1
 
     def append(self, record: UsageRecord) -> None:
-        """Write a record; it survives the process from now and the machine from the next `sync`."""
-        payload = orjson.dumps(record.dump())
-        if not self._segments or not self._segments[-1].room(len(payload)):
-            self.reserve()
-        self._segments[-1].append(payload)
+        """Write a record; it survives the process from now and the machine from the next `sync`.
+
+        What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
+        """
+        self._owed.append(orjson.dumps(record.dump()))
+        if not self._catch_up():
+            uid, waiting = record.endpoint_uid, len(self._owed)
+            _log.error("usage waits in memory", request_id=record.request_id, object_uid=uid, waiting=waiting)
+        self.news.set()
+
+    @property
+    def owes(self) -> bool:
+        """Whether records wait in memory, for want of a disk."""
+        return bool(self._owed)
 
     def sync(self) -> None:
-        """Make what was appended survive the machine. It takes a disk's time: for a thread of its own."""
+        """Make what was appended survive the machine, and make room ahead. It takes a disk's time: for a thread."""
         with self._writing:
             for segment in [*self._segments[-1:], *self._full]:
                 segment.sync()
+        try:
+            while self._room() < self._promised + self._ahead:
+                self._make(self._promised + self._ahead)
+        except OSError:
+            return  # `reserve` says so, where it matters.
 
     def pending(self, *, most: int = 500) -> Pending | None:
         """The oldest records that are not settled. Raises OSError where they cannot be read."""
+        self._catch_up()
         self._full = _still_open(self._full)
         for segment in self._segments:
             if segment.waiting:
@@ -223,33 +126,96 @@ class Spool:
     @property
     def waiting(self) -> int:
         """How many records are not settled."""
-        return sum(segment.waiting for segment in self._segments)
+        return sum(segment.waiting for segment in self._segments) + len(self._owed)
 
     def settle(self, spool_uid: str, sequence: int) -> None:
         """Everything of the segment up to ``sequence`` is stored; a full one that is all settled goes."""
         for segment in list(self._segments):
-            if segment.uid != spool_uid:
-                continue
-            segment.settle(sequence)
-            if segment is not self._segments[-1] and not segment.waiting:
+            if segment.uid == spool_uid:
+                segment.settle(sequence)
+            if not segment.waiting and (segment.damaged or segment is not self._segments[-1]):
                 self._segments.remove(segment)
-                segment.path.unlink(missing_ok=True)
+                if segment.damaged:
+                    _set_aside(segment.path, "what is behind its last record cannot be read")
+                else:
+                    segment.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the files; what is not settled waits for the next start."""
-        with self._writing:
-            for segment in [*self._full, *self._segments]:
+        self._catch_up()
+        for payload in self._owed:
+            _log.error("usage is lost", record=payload.decode())
+        with self._making, self._writing:
+            for segment in [*self._full, *self._segments, *self._spare]:
                 segment.close()
-        self._full.clear()
-        self._segments.clear()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+        for kept in (self._full, self._segments, self._spare, self._owed):
+            kept.clear()
+
+    def _read(self, path: Path) -> None:
+        try:
+            segment = Segment.read(path)
+        except ValueError as error:
+            _set_aside(path, str(error))
+            return
+        if segment is None:
+            path.unlink()
+        elif segment.count or segment.damaged:
+            for before in self._segments[-1:]:
+                before.close()
+            self._segments.append(segment)
+            if segment.damaged:
+                segment.close()
+                _log.error("a record cannot be read", path=str(path), behind=segment.count)
+        else:
+            self._spare.append(segment)
+
+    def _room(self) -> int:
+        """For how many records there is, whatever they hold."""
+        return sum(segment.room for segment in [*self._segments[-1:], *self._spare])
+
+    def _make(self, records: int) -> None:
+        """Another segment, unless there is room for so many by now. Raises OSError."""
+        with self._making:
+            if self._lock < 0:
+                raise OSError(errno.EBADF, "the spool is closed", str(self._directory))
+            if self._room() < records:
+                path = self._directory / f"{self._number + 1:08d}.spool"
+                self._spare.append(Segment.make(path, size=self._segment_bytes))
+                self._number += 1
+
+    def _catch_up(self) -> bool:
+        """Write what waits in memory; whether all of it is written."""
+        try:
+            while self._owed:
+                self._write(self._owed[0])
+                self._owed.popleft()
+        except OSError:
+            return False
+        return True
+
+    def _write(self, payload: bytes) -> None:
+        if not self._segments or not self._segments[-1].fits(payload):
+            if not self._spare:
+                self._make(self._room() + 1)
+            # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
+            self._full = _still_open([*self._full, *self._segments[-1:]])
+            self._segments.append(self._spare.pop(0))
+        self._segments[-1].append(payload)
 
 
-def _still_open(full: Sequence[_Segment]) -> list[_Segment]:
+def _still_open(full: Sequence[Segment]) -> list[Segment]:
     """Let go of those that survive the machine by now; the others."""
     return [segment for segment in full if not segment.rest()]
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Keep a file out of the way: what cannot be read of it is nowhere else."""
+    kept = path.with_suffix(".damaged")
+    path.rename(kept)
+    _log.error("usage cannot be read", kept=str(kept), reason=reason)
 
 
 def _locked(directory: Path) -> int:

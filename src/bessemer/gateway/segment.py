@@ -1,0 +1,165 @@
+"""One file of the spool: length + checksum records in a file that cannot be full.
+
+It is preallocated: ``BSPOOL1`` and a newline, its uid (16 bytes), then records of ``length: u32, crc32: u32, JSON``; a
+length of 0 ends it, as preallocated zeros do. Record i has sequence i, from 1: (uid, sequence) names it for ever.
+
+Where anything but zeros follows the last record that can be read, a write was torn or the disk has lost something: then
+nobody knows how many sequences are taken, and nothing is ever written there again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+from pydantic import ValidationError
+
+from bessemer.core.values import UsageRecord
+
+RECORD_BYTES_MAX = 4096
+_MAGIC = b"BSPOOL1\n"
+_HEAD = struct.Struct("<II")
+_HEADER_BYTES = len(_MAGIC) + 16
+
+
+class Segment:
+    """``end`` is where the next record goes; ``count`` is the sequence of the last one.
+
+    It is open while it is written to and until that survives the machine; after that it is opened for each look, since
+    there may be very many.
+    """
+
+    def __init__(self, path: Path, fd: int, *, uid: str, size: int) -> None:
+        self.path = path
+        self.uid = uid
+        self.count = self.settled = self._durable = 0
+        self.damaged = False
+        self.end = self._settled_at = _HEADER_BYTES
+        self._fd = fd
+        self._size = size
+
+    @classmethod
+    def make(cls, path: Path, *, size: int) -> Self:
+        """A new one of ``size`` bytes, which survives the machine. Raises OSError, and leaves nothing then."""
+        fd, fresh = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), uuid.uuid4()
+        try:
+            os.posix_fallocate(fd, 0, size)
+            os.pwrite(fd, _MAGIC + fresh.bytes, 0)
+            os.fsync(fd)
+        except BaseException:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        return cls(path, fd, uid=fresh.hex, size=size)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """What an earlier process left; None where it never began. Raises ValueError where it is none any more."""
+        data = path.read_bytes()
+        if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
+            if data.strip(b"\0"):
+                raise ValueError("its beginning cannot be read")
+            return None
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        segment = cls(path, fd, uid=uuid.UUID(bytes=data[len(_MAGIC) : _HEADER_BYTES]).hex, size=len(data))
+        for segment.end, _ in _records(data, _HEADER_BYTES):
+            segment.count += 1
+        segment.damaged = data.count(0, segment.end) < len(data) - segment.end
+        return segment
+
+    @property
+    def waiting(self) -> int:
+        """How many records are not settled."""
+        return self.count - self.settled
+
+    @property
+    def room(self) -> int:
+        """How many records fit, whatever they hold."""
+        return 0 if self.damaged else max(0, self._size - self.end - _HEAD.size) // (_HEAD.size + RECORD_BYTES_MAX)
+
+    def fits(self, payload: bytes) -> bool:
+        """Whether this record does."""
+        return not self.damaged and self.end + 2 * _HEAD.size + len(payload) <= self._size
+
+    def append(self, payload: bytes) -> None:
+        """Write a record. Raises OSError; then it is not there, and may be written again."""
+        # The end mark goes with the record, so that nothing of a failed write behind it is ever read.
+        data = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload + bytes(_HEAD.size)
+        if os.pwrite(self._fd, data, self.end) < len(data):
+            raise OSError(errno.ENOSPC, "only a part of a record was written", str(self.path))
+        self.end += len(data) - _HEAD.size
+        self.count += 1
+
+    def next(self, most: int) -> list[UsageRecord]:
+        """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
+        try:
+            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
+        except ValidationError as error:
+            raise self._unreadable() from error
+        if not records:
+            raise self._unreadable()
+        return records
+
+    def settle(self, sequence: int) -> None:
+        """Everything up to ``sequence`` is stored."""
+        for place, _ in self._unsettled(min(sequence, self.count) - self.settled):
+            self._settled_at = place
+            self.settled += 1
+
+    def sync(self) -> None:
+        """Make what it has now survive the machine; what is appended meanwhile waits for the next time."""
+        count = self.count
+        if self._fd >= 0 and self._durable < count:
+            os.fdatasync(self._fd)
+            self._durable = count
+
+    def rest(self) -> bool:
+        """Let go of the file of a full segment, unless it is still to be synced; whether it is let go."""
+        if self._durable < self.count:
+            return False
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Make it survive the machine, and let go of the file. Harmless when repeated."""
+        if self._fd >= 0:
+            try:
+                self.sync()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _unreadable(self) -> OSError:
+        return OSError(errno.EIO, f"what was written behind record {self.settled} cannot be read", str(self.path))
+
+    def _unsettled(self, most: int) -> Iterator[tuple[int, bytes]]:
+        length = min(self.end - self._settled_at, most * (_HEAD.size + RECORD_BYTES_MAX))
+        if length <= 0:
+            return
+        fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, length, self._settled_at)
+        finally:
+            if fd != self._fd:
+                os.close(fd)
+        since = self._settled_at
+        for place, payload in islice(_records(data, 0), most):
+            yield since + place, payload
+
+
+def _records(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Each whole record from ``at`` on, with the place after it."""
+    while at + _HEAD.size <= len(data):
+        length, checksum = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        if not 0 < length <= RECORD_BYTES_MAX or len(payload) < length or zlib.crc32(payload) != checksum:
+            return
+        at += _HEAD.size + length
+        yield at, payload
