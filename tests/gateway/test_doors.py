@@ -21,6 +21,7 @@ BODY = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 EVENT = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+WHOLE_STREAM = STREAM_HEAD.replace(b"connection: close", b"content-length: %d" % len(EVENT)) + EVENT
 
 
 @asynccontextmanager
@@ -138,7 +139,7 @@ async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: P
     async with (
         rig(patience=HASTE, doors=tmp_path) as to,
         listener(tmp_path / "a.sock", STREAM_HEAD, silent=True) as asked,
-        listener(tmp_path / "b.sock", STREAM_HEAD + EVENT),
+        listener(tmp_path / "b.sock", WHOLE_STREAM),
     ):
         for name in "ab":
             to.tables.apply(claim(name, f"unix:{tmp_path}/{name}.sock", of="words"))

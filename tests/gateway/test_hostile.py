@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from bessemer.core.values import TOKENS_MAX, UsageRecord
 from bessemer.gateway import upstream
@@ -49,8 +50,8 @@ def without_end(head: bytes, part: bytes) -> Answer:
 
 
 @asynccontextmanager
-async def engine(to: Rig, answer: Answer, folder: Path) -> AsyncIterator[asyncio.Event]:
-    """The one replica of ``words``; the event says that somebody who asked it has gone."""
+async def engine(to: Rig, answer: Answer, folder: Path, *, name: str = "c") -> AsyncIterator[asyncio.Event]:
+    """A replica of ``words``; the event says that somebody who asked it has gone."""
     left = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,9 +64,9 @@ async def engine(to: Rig, answer: Answer, folder: Path) -> AsyncIterator[asyncio
         left.set()
         writer.close()
 
-    path = folder / "engine.sock"
+    path = folder / f"{name}.sock"
     async with await asyncio.start_unix_server(serve, path):
-        to.tables.apply(claim("c", f"unix:{path}", of="words"))
+        to.tables.apply(claim(name, f"unix:{path}", of="words"))
         yield left
 
 
@@ -106,6 +107,68 @@ async def test_what_is_no_answer_is_refused_and_not_billed(answer: Answer, tmp_p
         assert status == 502
         assert orjson.loads(body)["error"]["code"] == "replica_failed"
         assert spooled(to) == []
+
+
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden", b"101 Switching Protocols", b"999 X"])
+async def test_one_that_refuses_us_at_once_draws_nothing_from_one_that_answers(status: bytes, tmp_path: Path) -> None:
+    """It is always the least busy."""
+    bad, good = said(b"{}", status=status), usage(prompt_tokens=1, completion_tokens=1)
+    async with rig(doors=tmp_path) as to, engine(to, bad, tmp_path), engine(to, good, tmp_path, name="well"):
+        with capture_logs() as logs:
+            assert [(await ask(to))[0] for _ in range(3)] == [200, 200, 200]
+        [line] = [line for line in logs if line["event"] == "replica lost"]
+        assert line["object_uid"] == "uid-acme--lab-c"
+        assert len(line["request_id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("answer", "stream"),
+    [(said(b"hello"), False), (without_end(STREAM + b"data: ", b"x" * 65536), True)],
+)
+async def test_one_that_answers_junk_rests(answer: Answer, stream: bool, tmp_path: Path) -> None:
+    good = usage(prompt_tokens=1, completion_tokens=1)
+    async with rig(doors=tmp_path) as to, engine(to, answer, tmp_path), engine(to, good, tmp_path, name="well"):
+        with capture_logs() as logs:
+            assert b"replica_failed" in (await ask(to, stream=stream))[1]
+        assert [line["object_uid"] for line in logs if "request_id" in line] == ["uid-acme--lab-c"]
+        for _ in range(3):
+            assert b"choices" in (await ask(to))[1]
+
+
+async def test_a_stream_that_is_cut_says_so_in_words_of_its_own(tmp_path: Path) -> None:
+    async def cut(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"content-type: text/event-stream\r\ncontent-length: 999\r\n\r\ndata: {}\n\n")
+
+    async with rig(doors=tmp_path) as to, engine(to, cut, tmp_path):
+        status, body = await ask(to, stream=True)
+        assert status == 200
+        assert b"answer_cut" in body
+        assert b"Try again" not in body
+
+
+async def test_an_answer_whose_usage_the_disk_does_not_take_is_delivered_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is recorded when the disk takes it; until then nobody else is served."""
+
+    def fails(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    async def late(writer: asyncio.StreamWriter) -> None:
+        monkeypatch.setattr("os.pwrite", fails)
+        await usage(prompt_tokens=7, completion_tokens=3)(writer)
+
+    async with rig(doors=tmp_path) as to, engine(to, late, tmp_path):
+        assert (await ask(to))[0] == 200
+        with capture_logs() as logs:
+            status, body = await ask(to)
+        assert status == 503
+        assert b"usage_not_recordable" in body
+        [line] = [line for line in logs if line["event"] == "usage cannot be recorded"]
+        assert line["object_uid"] == "uid-acme--lab-words"
+        assert len(line["request_id"]) == 32
+        monkeypatch.undo()
+        assert spooled(to) == [(7, 0, 3)]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A request that fails before the replica's first byte is tried once more on another replica; one that is no stream and
 took too long is not. After the first byte, what was sent is metered and the stream ends. Usage is written to the spool
-before the answer's last byte is sent.
+before the answer's last byte is sent. A replica that did not answer as it should rests, and counts as well only when an
+answer of it was whole.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 import structlog
@@ -21,16 +21,13 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.core.tokens import replica_secret
 from bessemer.core.values import UsageRecord, door_name
-from bessemer.gateway import errors, request, upstream
+from bessemer.gateway import asgi, errors, request, upstream
+from bessemer.gateway.asgi import Receive, Scope, Send
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts, EventStream
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica, Tables
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 ROUTES: Mapping[str, bool] = {"/v1/chat/completions": True, "/v1/completions": True, "/v1/embeddings": False}
 """Route → whether it can stream."""
@@ -64,7 +61,7 @@ class GatewayFacts:
 
 @dataclass(slots=True)
 class _Work:
-    """One request on its way. ``status`` 0 is one that no replica has answered."""
+    """One request on its way. ``status`` 0 is one that no replica has answered; ``replica`` is who was asked last."""
 
     id: str
     route: str
@@ -73,6 +70,7 @@ class _Work:
     wanted: request.Wanted
     started: float
     counts: Counts = field(default_factory=Counts)
+    replica: Replica | None = None
     first_byte: float | None = None
     status: int = 0
     accounted: bool = False
@@ -89,7 +87,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._lifespan(scope, receive, send=send)
+            await asgi.lifespan(scope, receive, send=send)
             return
         request_id = uuid.uuid4().hex
         path, method = scope["path"], scope["method"]
@@ -101,27 +99,17 @@ class Gateway:
         except Refused as refused:
             self._facts.metrics.requests.labels(path if path in ROUTES else "other", refused.status).inc()
             extra = [(b"retry-after", b"%d" % refused.retry_after_seconds)] if refused.retry_after_seconds else []
-            await _respond(send, refused.status, body=refused.body(), request_id=request_id, extra=extra)
-
-    async def _lifespan(self, scope: Scope, receive: Receive, *, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
-            return
-        while scope["type"] == "lifespan":
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+            await asgi.respond(send, refused.status, body=refused.body(), request_id=request_id, extra=extra)
 
     async def _other(self, request_id: str, scope: Scope, *, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if method in ("GET", "HEAD") and path in ("/healthz", "/livez", "/readyz"):
             if path == "/readyz" and not self._ready.is_set():
                 raise errors.starting()
-            await _respond(send, 200, body=b"ok\n", request_id=request_id, content_type=b"text/plain")
+            await asgi.respond(send, 200, body=b"ok\n", request_id=request_id, content_type=b"text/plain")
         elif method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
             key = self._who(scope)
-            await _respond(
+            await asgi.respond(
                 send, 200, body=self._models(key, path.removeprefix("/v1/models").strip("/")), request_id=request_id
             )
         else:
@@ -151,7 +139,7 @@ class Gateway:
 
     async def _complete(self, request_id: str, scope: Scope, *, receive: Receive, send: Send) -> None:
         key = self._who(scope)
-        raw = await _read_body(scope, receive)
+        raw = await asgi.read_body(scope, receive)
         wanted = request.read(raw, streams=ROUTES[scope["path"]])
         endpoint = self._facts.tables.endpoints.get((key.project, wanted.model))
         if endpoint is None or not key.may_use(endpoint.name):
@@ -159,7 +147,8 @@ class Gateway:
         try:
             self._facts.spool.reserve()
         except DriverError as error:
-            _log.error("usage cannot be recorded", error=error.internal or error.message)
+            why = error.internal or error.message
+            _log.error("usage cannot be recorded", request_id=request_id, object_uid=endpoint.uid, error=why)
             raise errors.no_room_for_usage() from error
         try:
             work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
@@ -171,7 +160,7 @@ class Gateway:
     async def _serve(self, work: _Work, receive: Receive, *, send: Send) -> None:
         """Answer, unless the client goes first: then the replica hears of that at once, too."""
         answering = asyncio.create_task(self._answer(work, send=send))
-        gone = asyncio.create_task(_disconnected(receive))
+        gone = asyncio.create_task(asgi.disconnected(receive))
         try:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -201,31 +190,22 @@ class Gateway:
             replica = work.endpoint.choose(self._facts.clock.monotonic(), tried=tried)
             if replica is None:
                 break
-            answer: upstream.Answer | None = None
-            replica.busy += 1
+            work.replica = replica
             try:
-                ask = _asked(self._facts, work, replica=replica, seconds=seconds)
-                answer = await upstream.ask(replica.address, ask, tls=self._facts.tls)
+                return replica, await _asked(self._facts, work, replica=replica, seconds=seconds)
             except upstream.Lost as error:
                 silent = isinstance(error, upstream.Silent)
                 failed = errors.replica_silent(name, seconds) if silent else errors.replica_failed(name)
                 if silent and not work.wanted.stream:
                     # A long answer is no fault of the replica's, and the next one would take as long for it.
-                    _log.warning("answer too long", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
+                    _log.warning("answer too long", request_id=work.id, object_uid=replica.claim_uid, error=str(error))
                     raise failed from error
-                _lost(self._facts, work, replica=replica, error=error)
+                _unwell(self._facts, work, event="replica lost", error=error)
+                self._facts.metrics.retries.inc()
                 tried |= {replica.claim_uid}
-                continue
-            finally:
-                replica.busy -= answer is None
-            replica.failures = 0
-            return replica, answer
         raise failed or errors.no_replica(name)
 
     async def _relay(self, work: _Work, answer: upstream.Answer, *, send: Send) -> None:
-        if answer.status in (401, 403) or not 200 <= answer.status < 600:
-            # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
-            raise errors.replica_failed(work.endpoint.name)
         streaming = answer.headers.get(b"content-type", b"").startswith(b"text/event-stream")
         if streaming:
             await self._relay_stream(work, answer, send=send)
@@ -236,7 +216,7 @@ class Gateway:
         events = EventStream(show_usage=work.wanted.show_usage, show_timings=work.wanted.show_timings)
         work.counts = events.counts
         work.status = answer.status
-        await _start(
+        await asgi.start(
             send,
             answer.status,
             request_id=work.id,
@@ -250,9 +230,12 @@ class Gateway:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
         except upstream.Lost as error:
             # What was sent stands and is metered; an error event says that this is not the end which was asked for.
-            _log.warning("stream cut", request_id=work.id, error=str(error))
-            body = b"data: " + errors.replica_failed(work.endpoint.name).body() + b"\n\n"
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            _unwell(self._facts, work, event="stream cut", error=error)
+            name, begun = work.endpoint.name, work.first_byte is not None
+            words = errors.answer_cut(name) if begun else errors.replica_failed(name)
+            await send({"type": "http.response.body", "body": b"data: " + words.body() + b"\n\n", "more_body": True})
+        else:
+            _well(work)
         self._account(work)
         await send({"type": "http.response.body", "body": b""})
 
@@ -262,12 +245,13 @@ class Gateway:
             if _good(answer.status):
                 body = _metered(work, body)
         except (upstream.Lost, ValueError, TypeError) as error:
-            _log.warning("answer cannot be used", request_id=work.id, error=str(error)[:200])
+            _unwell(self._facts, work, event="answer cannot be used", error=error)
             raise errors.replica_failed(work.endpoint.name) from error
+        _well(work)
         work.status = answer.status
         work.first_byte = self._facts.clock.monotonic()
         self._account(work)
-        await _respond(send, answer.status, body=body, request_id=work.id)
+        await asgi.respond(send, answer.status, body=body, request_id=work.id)
 
     def _account(self, work: _Work) -> None:
         if work.accounted or not work.status:
@@ -303,8 +287,10 @@ class Gateway:
         )
 
 
-def _asked(facts: GatewayFacts, work: _Work, *, replica: Replica, seconds: float) -> upstream.Ask:
-    return upstream.Ask(
+async def _asked(facts: GatewayFacts, work: _Work, *, replica: Replica, seconds: float) -> upstream.Answer:
+    """An answer that a client may be handed; from then on the replica is busy until somebody says otherwise. Raises
+    Lost."""
+    ask = upstream.Ask(
         work.route,
         work.wanted.body,
         replica_secret(facts.secret, replica.claim_uid),
@@ -313,12 +299,30 @@ def _asked(facts: GatewayFacts, work: _Work, *, replica: Replica, seconds: float
         folder=replica.folder,
         patience_seconds=seconds,
     )
+    replica.busy += 1
+    try:
+        answer = await upstream.ask(replica.address, ask, tls=facts.tls)
+        if answer.status in (401, 403) or not 200 <= answer.status < 600:
+            # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
+            answer.close()
+            raise upstream.Lost(f"it answered with status {answer.status}")
+    except BaseException:
+        replica.busy -= 1
+        raise
+    return answer
 
 
-def _lost(facts: GatewayFacts, work: _Work, *, replica: Replica, error: upstream.Lost) -> None:
-    """Let it rest, the longer the more often in a row."""
-    _log.warning("replica lost", claim_uid=replica.claim_uid, request_id=work.id, error=str(error))
-    facts.metrics.retries.inc()
+def _well(work: _Work) -> None:
+    if work.replica is not None:
+        work.replica.failures = 0
+
+
+def _unwell(facts: GatewayFacts, work: _Work, *, event: str, error: Exception) -> None:
+    """Let the replica rest, the longer the more often in a row."""
+    replica = work.replica
+    if replica is None:
+        return
+    _log.warning(event, request_id=work.id, object_uid=replica.claim_uid, error=str(error)[:200])
     rest = _REST_SECONDS * 2 ** min(replica.failures, _REST_DOUBLINGS_MAX)
     replica.failures += 1
     replica.not_before = facts.clock.monotonic() + rest
@@ -338,53 +342,3 @@ def _metered(work: _Work, body: bytes) -> bytes:
     if parsed.pop("timings", None) is not None and not work.wanted.show_timings:
         return orjson.dumps(parsed)
     return body
-
-
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    declared = next((v for n, v in scope["headers"] if n == b"content-length"), None)
-    if request.over(declared):
-        raise errors.too_large(request.BODY_BYTES_MAX)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise errors.malformed("The request ended before its body did.")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > request.BODY_BYTES_MAX:
-            raise errors.too_large(request.BODY_BYTES_MAX)
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _start(
-    send: Send, status: int, *, request_id: str, content_type: bytes, extra: list[tuple[bytes, bytes]]
-) -> None:
-    headers = [(b"content-type", content_type), (b"x-request-id", request_id.encode()), *extra]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-async def _respond(
-    send: Send,
-    status: int,
-    *,
-    body: bytes,
-    request_id: str,
-    extra: list[tuple[bytes, bytes]] | None = None,
-    content_type: bytes = b"application/json",
-) -> None:
-    await _start(
-        send,
-        status,
-        request_id=request_id,
-        content_type=content_type,
-        extra=[(b"content-length", b"%d" % len(body)), *(extra or [])],
-    )
-    await send({"type": "http.response.body", "body": body})

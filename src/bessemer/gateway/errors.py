@@ -80,6 +80,12 @@ def replica_failed(name: str) -> Refused:
     return Refused(502, Words(text, "server_error", "replica_failed", None, 1))
 
 
+def answer_cut(name: str) -> Refused:
+    """Within a stream: its status was sent long ago."""
+    text = f"The replica of `{name}` was lost in the middle of its answer. What came before this is all there is of it."
+    return Refused(502, Words(text, "server_error", "answer_cut"))
+
+
 def replica_silent(name: str, seconds: float) -> Refused:
     text = f"No replica of `{name}` began to answer within {seconds:g} s. Try again later, or with a shorter input."
     return Refused(504, Words(text, "server_error", "replica_timeout", None, 5))
