@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import uvicorn
 
 from bessemer.api import create_ca, listen, serve, server_tls
 from bessemer.core.errors import Unavailable
@@ -53,6 +54,25 @@ async def test_it_serves_until_it_is_stopped_or_cancelled(cancelled: bool) -> No
         await asyncio.wait({task})
     assert app.ended
     assert task.cancelled() is cancelled
+
+
+async def test_it_sleeps_while_nothing_happens_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = list[int]()
+    tick = uvicorn.Server.on_tick
+
+    async def counted(server: uvicorn.Server, counter: int) -> bool:
+        ticks.append(counter)
+        return await tick(server, counter)
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", counted)
+    app, stop, ready = Application(), asyncio.Event(), asyncio.Event()
+    task = asyncio.ensure_future(serving(app, stop, ready))
+    await ready.wait()
+    await asyncio.sleep(0.3)
+    assert len(ticks) == 1
+    stop.set()
+    async with asyncio.timeout(0.6):
+        await task
 
 
 async def test_an_application_that_does_not_start_is_no_silent_end() -> None:

@@ -12,7 +12,7 @@ import inspect
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -85,9 +85,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Quiet(uvicorn.Server):
-    """Says when it listens; signals are the process's own affair, not the server's."""
+    """Says when it listens; signals are the process's own affair, not the server's. Its end is told, not looked for:
+    uvicorn looks ten times a second."""
 
     ready: Callable[[], None] | None = None
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # which keeps the answers' date
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._ending.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -150,7 +165,7 @@ async def serve(
         ended = close() if close is not None else None
         if inspect.isawaitable(ended):
             await ended
-        server.should_exit = True
+        server.end()
         try:
             await serving
         finally:
