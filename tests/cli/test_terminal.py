@@ -6,7 +6,9 @@ import pytest
 
 from bessemer.cli import render
 from bessemer.cli.money import invoice_text
+from bessemer.cli.work.objects import SPARE
 from bessemer.cli.work.reasons import placed
+from bessemer.kinds import KINDS
 
 HEAD = ["NAME", "READY", "MESSAGE"]
 ROWS = [["vm", "True", "3 hosts: short of 2 cores; 1 host: has no GPU"], ["another-name", "False", "1,200,000 tokens"]]
@@ -89,3 +91,11 @@ def test_why_tells_of_the_hosts_that_were_set_aside() -> None:
     ]
     assert placed([{"spec": {"host": "old"}}]) == ["It is on old."]
     assert placed([]) == []
+
+
+@pytest.mark.parametrize("name", ["Host", "Claim", "Instance", "Endpoint"])
+def test_what_is_fake_says_so_in_every_table(name: str) -> None:
+    (kind,) = (kind for kind in KINDS if kind.name == name)
+    (column,) = (column for column in kind.columns if column.name == "Fake")
+    assert not column.wide
+    assert "FAKE" not in SPARE, "nor does it go where the terminal is narrow"

@@ -23,7 +23,7 @@ from bessemer.core.tasks import first_error
 
 AnyKind = Kind[Any, Any]
 
-_SPARE = ("READY", "GUESTS", "CORES", "MEMORY", "WORKLOAD")
+SPARE = ("READY", "GUESTS", "CORES", "MEMORY", "WORKLOAD")
 """Columns that a table does without where the terminal is narrow: others say nearly as much. ``-o wide`` keeps them."""
 
 
@@ -96,7 +96,7 @@ class _Rows:
 
     def table(self, bodies: Sequence[Mapping[str, Any]], *, within: int) -> str:
         head, view = render.head(self.kind, self._view), self._view
-        spare = [] if self.wide else [name for name in _SPARE if name in head]
+        spare = [] if self.wide else [name for name in SPARE if name in head]
         rows = [render.row(self.kind, body, view=view) for body in bodies]
         return render.columns(head, rows, within=within, spare=spare)
 

@@ -23,7 +23,7 @@ KIND: Kind[Context, Instance] = Kind(
         Column(name="Ready", value=ready),
         Column(name="Flavor", value=at("spec", "flavor")),
         Column(name="Host", value=at("status", "host")),
-        Column(name="Fake", value=at("status", "fake", default=False), type="boolean", wide=True),
+        Column(name="Fake", value=at("status", "fake", default=False), type="boolean"),
         Column(name="Image", value=at("spec", "image"), wide=True),
         Column(name="CPUs", value=at("status", "guest", "cpus"), type="integer", wide=True),
         Column(name="Restarts", value=at("status", "restarts", default=0), type="integer", wide=True),

@@ -32,7 +32,7 @@ KIND: Kind[Context, Endpoint] = Kind(
         Column(name="Model", value=at("spec", "model")),
         Column(name="Replicas", value=_answering, description="Replicas that answer, of those that are wanted."),
         Column(name="Flavor", value=at("spec", "flavor"), wide=True),
-        Column(name="Fake", value=at("status", "fake", default=False), type="boolean", wide=True),
+        Column(name="Fake", value=at("status", "fake", default=False), type="boolean"),
         Column(name="Message", value=at("status", "message"), wide=True),
     ),
     validate=validate,
