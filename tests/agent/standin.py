@@ -19,13 +19,13 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from bessemer.agent.identity import Identity
-from bessemer.agent.tasks import first_of
 from bessemer.api.ca import create_ca, requested_key, signed_by
 from bessemer.client import Ask, Client
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Conflict, Expired, Forbidden, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.resource import API_VERSION
+from bessemer.core.tasks import first_of
 
 CA = create_ca("stand-in")
 HOST = "h1"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bessemer.core.tasks import first_error, until_first
+from bessemer.core.tasks import first_error, first_of, together, until_first
 
 
 async def ends() -> str:
@@ -47,3 +47,24 @@ async def test_the_first_error_but_for_what_is_expected() -> None:
     await until_first(tasks)
     assert first_error(tasks) is broken
     assert first_error(tasks, but=OSError) is wrong
+
+
+async def rude() -> None:
+    """Fails where it is cancelled."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise ValueError("late")
+
+
+async def test_what_the_first_raises_goes_on_and_what_others_raise_on_the_way_out_does_not() -> None:
+    await first_of(ends(), rude())
+    with pytest.raises(KeyError):
+        await first_of(fails(KeyError("first")), rude())
+
+
+async def test_together_all_come_to_their_ends_unless_one_fails() -> None:
+    await together(ends(), ends())
+    with pytest.raises(ExceptionGroup) as caught:
+        await together(fails(KeyError("one")), asyncio.Event().wait())
+    assert [str(error) for error in caught.value.exceptions] == ["'one'"]

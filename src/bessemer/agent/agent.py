@@ -31,11 +31,11 @@ from bessemer.agent.outbox import Outbox
 from bessemer.agent.report import Machine, Reporter, heartbeat
 from bessemer.agent.secrets import AgentSecrets
 from bessemer.agent.streams import Relay
-from bessemer.agent.tasks import first_of, together
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.core.ports import Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
+from bessemer.core.tasks import first_of, together
 from bessemer.core.values import Inventory
 from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect

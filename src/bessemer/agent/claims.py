@@ -11,12 +11,11 @@ from types import MappingProxyType
 
 import structlog
 
+from bessemer.agent.intent import GONE
 from bessemer.core.resource import Done, Fail, Kind, Outcome
 from bessemer.kinds.context import HostContext, HostDrivers
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.host_side import HostSide
-
-GONE = "Gone"
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from bessemer.agent.link import TROUBLE, Connect
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.clock import Clock
 from bessemer.core.resource import Key
-from bessemer.core.tasks import until_first
+from bessemer.core.tasks import first_of
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
@@ -115,8 +115,7 @@ async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: T
                 else:
                     group.create_task(agent.run())
                     # One that is refused goes on trying, and keeps no other out meanwhile.
-                    works = (agent.joined(), hosts.clock.sleep(JOIN_SECONDS))
-                    await until_first([asyncio.ensure_future(work) for work in works])
+                    await first_of(agent.joined(), hosts.clock.sleep(JOIN_SECONDS))
                     return
             await hosts.clock.sleep(backoff.next(Key("Host", "", name)))
 

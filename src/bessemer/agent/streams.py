@@ -19,11 +19,11 @@ import structlog
 from bessemer.agent.claims import Sides
 from bessemer.agent.link import TROUBLE, Link
 from bessemer.agent.metrics import AgentMetrics
-from bessemer.agent.tasks import first_of
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Malformed, NotFound
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.resource import Key
+from bessemer.core.tasks import first_of
 from bessemer.drivers.qemu.protocol import Console
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim

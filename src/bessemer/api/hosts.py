@@ -26,12 +26,13 @@ from bessemer.api.ca import fingerprint, requested_key, signed_by
 from bessemer.api.errors import not_found
 from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
-from bessemer.api.state import Call, answer, first_of
+from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Invalid, Malformed, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
+from bessemer.core.tasks import first_of
 from bessemer.core.tokens import replica_secret, token_digest
 from bessemer.core.values import door_name
 from bessemer.kinds.fleet.heartbeats import lease_of

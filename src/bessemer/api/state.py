@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from bessemer.api.shown import Resources
 from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
-from bessemer.core.tasks import first_error, until_first
+from bessemer.core.tasks import first_of
 
 
 @dataclass(kw_only=True)
@@ -173,14 +173,6 @@ class Call:
     def parameter(self, name: str) -> str:
         """A part of the path."""
         return str(self.connection.path_params.get(name, ""))
-
-
-async def first_of(*works: Coroutine[Any, Any, Any]) -> None:
-    """Do them all until one has ended, and cancel the others. Raises what they raise."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    await until_first(tasks)
-    if error := first_error(tasks):
-        raise error
 
 
 def answer(value: Any, code: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:

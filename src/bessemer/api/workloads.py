@@ -22,12 +22,12 @@ from bessemer.api.errors import not_found
 from bessemer.api.query import flag, number
 from bessemer.api.relay import Reader
 from bessemer.api.resources import load
-from bessemer.api.state import Call, first_of
+from bessemer.api.state import Call
 from bessemer.core.errors import Forbidden, NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key, tenant_of
-from bessemer.core.tasks import first_error, until_first
+from bessemer.core.tasks import first_error, first_of, until_first
 
 FIRST_SECONDS = 1.0
 """How long a host may take to refuse a log, before the answer begins."""

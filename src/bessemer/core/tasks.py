@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 
@@ -19,6 +19,20 @@ async def until_first(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return done
+
+
+async def first_of(*works: Coroutine[Any, Any, object]) -> None:
+    """Do them all until one has ended, and cancel the others. Raises what it raised."""
+    done = await until_first([asyncio.ensure_future(work) for work in works])
+    if (error := first_error(done)) is not None:
+        raise error
+
+
+async def together(*works: Coroutine[Any, Any, object]) -> None:
+    """Do them all to their ends; what one raises ends the others."""
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
 
 
 def first_error(

@@ -17,7 +17,7 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
-from bessemer.core.tasks import first_error, until_first
+from bessemer.core.tasks import first_of
 from bessemer.drivers.process.protocol import Command, Part, Parts
 from bessemer.main.parts import GRACE_SECONDS
 
@@ -106,11 +106,7 @@ class Supervisor:
         due = [watched.not_before for name, watched in self._watched.items() if name in down]
         seconds = min([*due, self._clock.monotonic() + LOOK_SECONDS]) - self._clock.monotonic()
         works = [self._parts.ended(watched.part) for name, watched in self._watched.items() if name not in down]
-        done = await until_first(
-            [asyncio.ensure_future(w) for w in (*works, self._added.wait(), self._clock.sleep(seconds))]
-        )
-        if (error := first_error(done)) is not None:
-            raise error
+        await first_of(*works, self._added.wait(), self._clock.sleep(seconds))
 
     async def check(self) -> Sequence[str]:
         """Restart what died; the names of what is down at this moment (waiting for its backoff)."""

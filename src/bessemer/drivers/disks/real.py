@@ -12,13 +12,13 @@ import io
 import os
 import re
 import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from pycdlib import PyCdlib
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.disks.header import virtual_size
 from bessemer.drivers.disks.protocol import SEED_LIMIT_BYTES, DiskPaths, Space
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -38,7 +38,7 @@ class QcowDisks:
     async def create(self, uid: str, size_bytes: int) -> Path:
         path = self._home(uid) / "root.qcow2"
         if path.exists():
-            if _virtual_size(path) < size_bytes:
+            if virtual_size(path) < size_bytes:
                 await _qemu_img("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
             return path
         beside = self._beside(path)
@@ -89,7 +89,7 @@ class QcowDisks:
 
     async def space(self) -> Space:
         self._root.mkdir(parents=True, exist_ok=True)
-        promised = [_virtual_size(path) for path in sorted(self._root.glob("*/root.qcow2"))]
+        promised = [virtual_size(path) for path in sorted(self._root.glob("*/root.qcow2"))]
         usage = shutil.disk_usage(self._root)
         return Space(usage.total, usage.free, sum(promised))
 
@@ -125,15 +125,6 @@ def _iso(files: Mapping[str, bytes]) -> bytes:
     iso.write_fp(out)
     iso.close()
     return out.getvalue()
-
-
-def _virtual_size(path: Path) -> int:
-    """Bytes that the disk shows to a guest, from its header: the lock of a running guest is not in the way."""
-    with open(path, "rb") as stream:
-        magic, size = struct.unpack(">4s20xQ", stream.read(32))
-    if magic != b"QFI\xfb":
-        raise DriverError("DiskFailed", "a root disk is damaged", internal=str(path))
-    return int(size)
 
 
 async def _qemu_img(*arguments: str) -> bytes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.disks.header import virtual_size
 from bessemer.drivers.guest.image import open_image
 from bessemer.drivers.qemu import qmp
 from bessemer.drivers.qemu.confine import Confinement
@@ -131,7 +132,7 @@ def _drop_boot_files(home: Home) -> None:
 
 async def _run(spec: MachineSpec, home: Home, *, confinement: Confinement, enter: tuple[str, ...], lock: int) -> None:
     with _opened(spec, home) as (files, inherited, errors):
-        disk_bytes = sum(_virtual_size(disk) for disk in spec.disks)
+        disk_bytes = sum(virtual_size(disk) for disk in spec.disks)
         try:
             process = await asyncio.create_subprocess_exec(
                 *enter,
@@ -221,12 +222,6 @@ def _listen(path: Path) -> int:
             return listening.detach()
     finally:
         os.close(directory)
-
-
-def _virtual_size(disk: Path) -> int:
-    """Bytes that a qcow2 disk shows, from its header."""
-    with open(disk, "rb") as stream:
-        return int.from_bytes(stream.read(32)[24:32], "big")
 
 
 def _failure(home: Home) -> DriverError:
