@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from bessemer.core.clock import FakeClock
 from bessemer.core.units import GIB
 from bessemer.core.values import Device, Inventory
+from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.real import LocalInspect
@@ -131,6 +133,57 @@ async def test_without_a_device_or_without_qemu_there_is_no_kvm(tmp_path: Path) 
     assert (await probe.verdict("boot")).virtualization == "tcg"
     probe = KvmProbe(tmp_path / "kvm.json", program="no-such-qemu")
     assert (await probe.verdict("boot")).virtualization == "none"
+
+
+def qemu(folder: Path, does: str) -> str:
+    """A program that says a version as QEMU does, and does this where it is to run a guest."""
+    program = folder / "qemu"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo "QEMU 7.2"\n{does}\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize(
+    ("does", "expected"),
+    [
+        ("echo 'kvm: something is missing' >&2; kill -ABRT $$", "QEMU ends with -cpu host: kvm: something is missing"),
+        ("exit 1", "QEMU ends with -cpu host: without a word"),
+        ("exec sleep 60", "it hangs with -cpu host"),
+        (f"exit {PASSED}", ""),
+    ],
+    ids=["aborts", "ends", "hangs", "runs"],
+)
+async def test_what_kvm_may_do_to_a_guest(tmp_path: Path, does: str, expected: str) -> None:
+    """On any machine: a device that opens proves nothing, and a guest that hangs is ended in bounded time."""
+    before = time.monotonic()
+    assert await run_guest("kvm", "host", program=qemu(tmp_path, does), seconds=1.0) == expected
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize(
+    ("does", "expected"),
+    [
+        ("kill -ABRT $$", Verdict("tcg", "KVM runs no guest: QEMU ends with -cpu host: without a word")),
+        (f"exit {PASSED}", Verdict("kvm")),
+    ],
+    ids=["aborts", "runs"],
+)
+async def test_the_verdict_is_what_a_guest_did(tmp_path: Path, does: str, expected: Verdict) -> None:
+    device = tmp_path / "kvm"
+    device.touch()
+    device.chmod(0o666)
+    probe = KvmProbe(tmp_path / "kvm.json", device=device, program=qemu(tmp_path, does))
+    assert await probe.verdict("boot") == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs guests as itself")
+async def test_a_device_that_is_roots_alone_runs_no_guest_of_roots(tmp_path: Path) -> None:
+    device = tmp_path / "kvm"
+    device.touch(0o600)
+    probe = KvmProbe(tmp_path / "kvm.json", device=device, program=qemu(tmp_path, f"exit {PASSED}"))
+    found = await probe.verdict("boot")
+    assert found.virtualization == "tcg"
+    assert "root's alone" in found.note
 
 
 @pytest.mark.real
