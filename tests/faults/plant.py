@@ -87,7 +87,7 @@ class Plant:
         done = subprocess.run(
             [sys.executable, "-m", "bessemer", *words],
             cwd=ROOT,
-            env=self._environment(),
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -110,7 +110,8 @@ class Plant:
     def down(self) -> str:
         return self.run("down")
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What the shell says in which its commands are typed."""
         ours = {"PYTHONPATH": str(ROOT / "src"), "BESSEMER_STATE": str(self.state)}
         return {**os.environ, **ours, **self.variables}
 

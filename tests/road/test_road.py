@@ -11,6 +11,8 @@ import asyncio
 import json
 import re
 import ssl
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +187,28 @@ async def test_kubectl_with_the_kubeconfig_that_up_wrote(road: Road, kubectl: Ku
     assert re.search(r"^ +Normal +Booting .*\n(.*\n)* +Normal +Ready ", events, re.MULTILINE)
 
 
+async def test_the_command_line_at_what_runs(road: Road) -> None:
+    place = ("-n", PROJECT)
+    first = await _typing(road, "console", INSTANCE.name, *place)
+    await _says(first, b"\n echo $((6*7)) is the answer\n", until=b"42 is the answer")
+    second = await _typing(road, "console", INSTANCE.name, *place)
+    _, err = await second.communicate()
+    assert second.returncode == 1, "a console is one person's"
+    assert b"error: " in err
+    assert b"console" in err.rpartition(b"error: ")[2]
+    _, err = await first.communicate(b"\x1d")
+    assert first.returncode == 0, err
+    log = await asyncio.to_thread(road.plant.run, "logs", "instance", INSTANCE.name, *place)
+    assert "42 is the answer" in log
+    assert await asyncio.to_thread(road.plant.run, "logs", "endpoint", ENDPOINT.name, *place)
+    talk = ("chat", ENDPOINT.name, QUESTION, *place)
+    said, tokens = await road.metered(lambda: asyncio.to_thread(road.plant.run, *talk))
+    assert said.strip()
+    assert tokens.output > 0
+    names = [body["metadata"]["name"] for body in await road.plant.bodies("ApiKey")]
+    assert not [name for name in names if name.startswith("chat-")], "its key went with the talk"
+
+
 async def test_a_second_implementation_comes_to_the_total_of_the_invoice(road: Road, tmp_path: Path) -> None:
     rows = tmp_path / "rows.json"
     said = await asyncio.to_thread(road.plant.run, "invoice", "-n", PROJECT, "--export", str(rows), "-o", "json")
@@ -342,6 +366,22 @@ async def _offered(ai: openai.AsyncOpenAI) -> bool:
         return ENDPOINT.name in [model.id async for model in ai.models.list()]
     except openai.AuthenticationError:
         return False
+
+
+async def _typing(road: Road, *words: str) -> Process:
+    """A command that is typed into."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bessemer", *words, env=road.plant.environment(), stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def _says(process: Process, typed: bytes, *, until: bytes) -> None:
+    """Type, and read what it shows up to these words."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(typed)
+    async with asyncio.timeout(60):
+        await process.stdout.readuntil(until)
 
 
 def _question() -> dict[str, Any]:
