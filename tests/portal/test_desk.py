@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+from playwright.async_api import expect
 
 from bessemer.client import Me
 from bessemer.core.clock import FakeClock
@@ -119,6 +120,22 @@ async def test_a_session_keeps_so_many_tabs_and_says_which_it_lets_go() -> None:
     assert orjson.loads((await told(events, "full")).removeprefix(b"data: ")) == {"t": tabs[0].token, "x": "full"}
     here.keep(tab())
     assert tabs[1].token in here.tabs, "one that nobody follows goes first"
+
+
+@pytest.mark.real
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_page_that_is_let_go_says_why(
+    t: Town, visitor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "TABS_MAX", 2)
+    async with visitor("ada") as member:
+        pages = []
+        for _ in range(3):
+            pages.append(await member.open("/overview"))
+            await expect(pages[-1].locator("#age")).to_contain_text("Live")
+            await pages[-1].wait_for_timeout(200)
+        await expect(pages[0].locator("#age")).to_have_text("No longer live: too many pages are open")
+        await expect(pages[2].locator("#age")).to_contain_text("Live,")
 
 
 async def test_a_browser_that_goes_before_its_stream_begins_leaves_nothing_behind() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
+from playwright.async_api import expect
 
 from bessemer.client import Ask, Client
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
 from bessemer.portal.ledger import HOUR, ROWS_AT_ONCE, WEEK, Row, Spent, chosen, rows
 from bessemer.portal.pages.drill import ROWS_SHOWN, first_of, in_ranges
+from tests.api.world import BASE
 from tests.portal.test_guard import caller
 from tests.portal.town import CHAT, LAB, Town
 
@@ -164,6 +166,41 @@ def test_a_line_names_its_first_rows_and_counts_the_rest() -> None:
     text, more = first_of("1-60,100-180,9000")
     assert (text, more) == ("1-60,100-139", 42)
     assert len(in_ranges(text)) == ROWS_SHOWN
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_api_writes_a_row_a_line_and_those_of_one_workload_alone(t: Town) -> None:
+    owner = await t.w.store.objects.get(CHAT)
+    where = f"{BASE}/projects/{LAB}/ledger?from=0"
+    everything, own = await t.w.call("GET", where), await t.w.call("GET", f"{where}&workload={owner.uid}")
+    uids = {row["workloadUid"] for row in everything.json["rows"]}
+    assert owner.uid in uids
+    assert len(uids) > 1
+    assert own.json["rows"] == [row for row in everything.json["rows"] if row["workloadUid"] == owner.uid]
+    lines = own.body.split(b"\n")
+    assert [orjson.loads(line.removesuffix(b",")) for line in lines[1:-2]] == own.json["rows"]
+
+
+@pytest.mark.real
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_plot_says_that_it_is_not_whole_and_goes_on(
+    t: Town, visitor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, slow = Spent.look, True
+
+    async def looks(self: Spent, length: int) -> bool:
+        whole = await look(self, length)
+        return whole and not (slow and length == WEEK)
+
+    monkeypatch.setattr(Spent, "look", looks)
+    async with visitor("ada") as member:
+        page = await member.open(f"/in/{LAB}/endpoints/{CHAT.name}")
+        note = page.locator("#stat-requests .note")
+        await expect(note).to_have_text("in the last hour")
+        await page.get_by_role("button", name="Week").click()
+        await expect(note).to_have_text("still adding up")
+        slow = False
+        await expect(note).to_have_text("in the last week")
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,8 +39,9 @@ SPENT_MAX = 16
 
 class Desk:
     """One session. ``me`` is who the api last said that we are; ``changes`` counts what arrived. ``ended`` says that
-    nothing more comes from this desk, ``refused`` that it is the session itself that ended. ``reading`` is held by
-    whoever reads a ledger from its beginning: one at a time for each session."""
+    nothing more comes from this desk, ``refused`` that it is the session itself that ended. ``let_go`` are the tokens
+    of tabs that were followed when they became too many. ``reading`` is held by whoever reads a ledger from its
+    beginning: one at a time for each session."""
 
     def __init__(self, client: Client, *, clock: Clock, keys: Keyring) -> None:
         self.client = client
@@ -48,6 +50,7 @@ class Desk:
         self.reading = asyncio.Lock()
         self.me = Me("", False, {}, ())
         self.tabs: dict[str, Tab] = {}
+        self.let_go: deque[str] = deque(maxlen=4 * TABS_MAX)
         self.changes = 0
         self.streams = 0
         self.used = clock.monotonic()
@@ -124,7 +127,11 @@ class Desk:
         one that nobody follows, or else one that somebody does, whose stream then says so."""
         while len(self.tabs) >= TABS_MAX:
             idle = (token for token, old in self.tabs.items() if old.owner is None)
-            self.tabs.pop(next(idle, next(iter(self.tabs)))).forgotten = True
+            old = self.tabs.pop(next(idle, next(iter(self.tabs))))
+            old.forgotten = True
+            if old.owner is not None:
+                self.let_go.append(old.token)
+                self._ring()
         self.tabs[tab.token] = tab
 
     def spent(self, project: str, uid: str) -> Spent:

@@ -68,8 +68,8 @@ def told(data: bytes) -> bytes:
 
 class Stream:
     """The events of some tabs of one desk, each with the number of the last news that its browser saw; ``lost`` are
-    tokens that nobody knows any more. A tab that another stream takes over is left to it. Nothing is held before
-    ``events`` begins: the browser may be gone by then."""
+    tokens that nobody knows any more: such a page comes again, unless the desk let it go. A tab that another stream
+    takes over is left to it. Nothing is held before ``events`` begins: the browser may be gone by then."""
 
     def __init__(self, desk: Desk, tabs: Sequence[tuple[Tab, int]], *, lost: Sequence[str] = (), draw: Draw) -> None:
         self._desk = desk
@@ -95,7 +95,7 @@ class Stream:
         try:
             yield b"retry: 1000\n\n"
             for token in self._stale:
-                yield told(orjson.dumps({"t": token, "x": "stale"}))
+                yield told(orjson.dumps({"t": token, "x": "full" if token in desk.let_go else "stale"}))
             while not desk.ended:
                 self._bell.clear()
                 for message in self._news():
