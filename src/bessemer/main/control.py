@@ -14,7 +14,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer import __version__
-from bessemer.agent.listener import serve_metrics
 from bessemer.api import ApiContext, Ports, Terms, listen, make_app, serve, server_tls
 from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER
@@ -58,6 +57,8 @@ async def run_control(
                 group.create_task(serve(app, on=on, tls=tls, stop=stop, ready=ready, close=app.close))
                 _log.info("api listens", address=settings.listen, port=settings.api_port)
             else:
+                from bessemer.agent.listener import serve_metrics
+
                 group.create_task(serve_metrics(control.registry, paths.state / "controller" / METRICS_SOCKET))
                 ready()
             await asyncio.Event().wait()
