@@ -67,8 +67,8 @@ async def chosen(source: AsyncGenerator[Row, None], wanted: Collection[int]) -> 
         async for row in all_rows:
             if row["id"] in wanted:
                 found.append(LedgerEntry.model_validate(row))
-                if len(found) == len(wanted):
-                    break
+            if len(found) == len(wanted):
+                break
     return sorted(found, key=lambda entry: entry.id)
 
 
