@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope:
         typer.echo(nothing(kind.plural, scope.namespace), err=True)
     else:
         whole = bodies[0] if scope.name is not None else listed(bodies)
-        rows = _Rows.of(kind, scope, output)
+        rows = _Rows.of(kind, scope, output=output)
         typer.echo(shown(whole, output, text=lambda within: rows.table(bodies, within=within)))
 
 
@@ -87,7 +87,7 @@ class _Rows:
     widths: list[int]
 
     @classmethod
-    def of(cls, kind: AnyKind, scope: Scope, output: str) -> _Rows:
+    def of(cls, kind: AnyKind, scope: Scope, *, output: str) -> _Rows:
         return cls(kind, output == "wide", kind.namespaced and scope.namespace is None, [])
 
     @property
@@ -114,15 +114,19 @@ class _Rows:
 async def watch(client: Client, kind: AnyKind, *, keys: Sequence[Key], scope: Scope, output: str) -> None:
     """Print each object and each change, for ever. Raises NotFound where one that is named is not there."""
     await read(client, keys)
-    rows = _Rows.of(kind, scope, output)
+    rows = _Rows.of(kind, scope, output=output)
     if output in ("table", "wide"):
         typer.echo(rows.head())
     while True:
         with contextlib.suppress(Expired):  # then the list is printed anew
-            async with contextlib.aclosing(client.watch(scope)) as changes:
-                async for change in changes:
-                    if not isinstance(change, Bookmark):
-                        typer.echo(_told(rows, change, output=output))
+            await _follow(client, scope, tell=lambda change: typer.echo(_told(rows, change, output=output)))
+
+
+async def _follow(client: Client, scope: Scope, *, tell: Callable[[Change], None]) -> None:
+    async with contextlib.aclosing(client.watch(scope)) as changes:
+        async for change in changes:
+            if not isinstance(change, Bookmark):
+                tell(change)
 
 
 def _told(rows: _Rows, change: Change, *, output: str) -> str:

@@ -78,7 +78,7 @@ async def describe(client: Client, kind: AnyKind, *, names: Sequence[str], proje
 
 async def why(client: Client, kind: AnyKind, *, keys: Sequence[Key], output: str) -> None:
     """Print what objects wait for, and their last events; a document is a List where more than one is named."""
-    found = [await _reason(client, kind, key) for key in keys]
+    found = [await _reason(client, kind, key=key) for key in keys]
     whole = found[0].document() if len(found) == 1 else listed([one.document() for one in found])
     typer.echo(shown(whole, output, text=lambda within: "\n\n".join(one.text(within=within) for one in found)))
 
@@ -117,7 +117,7 @@ class _Reason:
         }
 
 
-async def _reason(client: Client, kind: AnyKind, key: Key) -> _Reason:
+async def _reason(client: Client, kind: AnyKind, *, key: Key) -> _Reason:
     body = orjson.loads((await client.get(key)).body)
     lately = await events_of(client, About(kind, (key.name,), key.namespace))
     return _Reason(body, await _claims(client, key), lately[-5:])

@@ -92,12 +92,15 @@ async def _key_for(client: Client, place: Key, *, given: str) -> AsyncIterator[s
 async def _is_known(way: _Way) -> None:
     """The gateway hears of a key by its watch, a moment after it was made. One that never hears refuses by itself."""
     with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(_KNOWN_SECONDS):
-            while True:
-                async with way.session.get(f"{way.url}/models") as answer:
-                    if answer.status != 401:
-                        return
-                await asyncio.sleep(0.05)
+        await asyncio.wait_for(_until_known(way), _KNOWN_SECONDS)
+
+
+async def _until_known(way: _Way) -> None:
+    while True:
+        async with way.session.get(f"{way.url}/models") as answer:
+            if answer.status != 401:
+                return
+        await asyncio.sleep(0.05)
 
 
 async def _talk(way: _Way, model: str) -> None:
@@ -129,21 +132,23 @@ async def _answer(way: _Way, body: dict[str, object]) -> AsyncGenerator[str, Non
     """The answer piece by piece. Raises what the gateway refuses with, Unavailable where it breaks off."""
     begun = False
     try:
-        async with way.session.post(f"{way.url}/chat/completions", json=body) as answer:
-            if answer.status != 200:
-                raise _refused(await answer.read(), answer.status)
-            async with contextlib.aclosing(_pieces(answer.content)) as pieces:
-                async for piece in pieces:
-                    begun = True
-                    yield piece
+        async with (
+            way.session.post(f"{way.url}/chat/completions", json=body) as answer,
+            contextlib.aclosing(_pieces(answer)) as pieces,
+        ):
+            async for piece in pieces:
+                begun = True
+                yield piece
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         said = "the answer broke off" if begun else "the gateway cannot be reached"
         raise Unavailable(said, internal=str(error)) from error
 
 
-async def _pieces(content: aiohttp.StreamReader) -> AsyncGenerator[str, None]:
+async def _pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
     """The words in a stream of OpenAI's events. Raises Unavailable for an event that is an error, or without an end."""
-    async for line in content:
+    if answer.status != 200:
+        raise _refused(await answer.read(), answer.status)
+    async for line in answer.content:
         if line.startswith(_DONE):
             return
         if line.startswith(b"data: "):
