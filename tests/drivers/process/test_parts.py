@@ -137,6 +137,8 @@ async def test_its_end_is_told_where_it_cannot_be_watched(
     monkeypatch.setattr(os, "pidfd_open", refused)
     part = await here.start(program(tmp_path, "import signal; signal.pause()"))
     waiting = asyncio.create_task(here.ended(part))
+    await asyncio.sleep(0)
+    assert not waiting.done()
     await here.stop(part)
     await asyncio.wait_for(waiting, 5)
 
