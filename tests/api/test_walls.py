@@ -450,10 +450,12 @@ GPU = {"id": "a", "kind": "gpu", "model": "x"}
         {"numa": [{**NODE, "threads": -4}]},
         {"numa": [{**NODE, "id": 1 << 63}]},
         {"numa": [{**NODE, "hugepages": {"2097152": -1}}]},
-        {"numa": [{**NODE, "id": number} for number in range(2000)]},
+        {"numa": [{**NODE, "id": number} for number in range(65)]},
         {"devices": [{**GPU, "numaNode": -1}]},
         {"devices": [{**GPU, "memoryBytes": 1 << 63, "rail": 1 << 63}]},
-        {"devices": [{**GPU, "id": str(number)} for number in range(5000)]},
+        {"devices": [{**GPU, "id": str(number)} for number in range(257)]},
+        {"devices": [{**GPU, "id": str(number), "model": f"x{number}"} for number in range(17)]},
+        {"kernel": "x" * 1000},
     ],
 )
 async def test_a_report_that_cannot_be_is_refused(w: World, report: dict[str, Any]) -> None:
