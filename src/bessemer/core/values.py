@@ -30,6 +30,8 @@ MODELS_MAX = 16
 """Of one host; models of GPUs. Placement's arrays are as wide as the widest host, and every decision reads them: room
 for machines larger than any known, and no more."""
 
+ADDRESSES_MAX = 256
+
 Count = Annotated[int, Field(ge=0, le=1 << 20)]
 Size = Annotated[int, Field(ge=0, le=1 << 53)]
 Word = Annotated[str, Field(max_length=256)]
@@ -84,7 +86,9 @@ class Inventory(ApiModel):
         max_length=DEVICES_MAX,
         description="What a Claim takes whole: GPUs, network cards, disks.",
     )
-    addresses: list[Word] = Field(default_factory=list, max_length=256, description="Addresses of the host itself.")
+    addresses: list[Word] = Field(
+        default_factory=list, max_length=ADDRESSES_MAX, description="Addresses of the host itself."
+    )
     virtualization: Literal["kvm", "tcg", "none"] = Field(
         "none", description="What runs a guest: kvm, tcg (emulated, slow) or none."
     )

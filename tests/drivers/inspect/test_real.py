@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.units import GIB
-from bessemer.core.values import Device, Inventory
+from bessemer.core.values import DEVICES_MAX, Device, Inventory
 from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
@@ -60,6 +61,20 @@ async def test_a_container_bounds_the_memory(tmp_path: Path) -> None:
     for limit, memory in (("max", GIB), (str(GIB // 4), GIB // 4), (str(1 << 60), GIB)):
         tree.file("sys/fs/cgroup/memory.max", limit)
         assert (await inventory(tree)).memory_bytes == memory
+
+
+async def test_a_machine_with_more_than_a_report_holds_reports_its_gpus_first(tmp_path: Path) -> None:
+    """A shelf of disks, each by several paths, and an address for every service: the host serves all the same."""
+    tree = two_socket_server(tmp_path)
+    for number in range(300):
+        tree.block(f"sd{number}", above=None, gib=1, wwid=f"naa.{number}")
+    probe, addresses = KvmProbe(tree.root / "kvm.json", device=tree.root / "no-kvm"), ["192.0.2.1"] * 1000
+    inspect = LocalInspect(probe, machine=Machine(tree.root), gpus=dict, addresses=lambda: addresses)
+    with capture_logs() as logs:
+        found = await inspect.inventory()
+    assert len(found.devices) == DEVICES_MAX
+    assert len(of_kind(found, "gpu")) == 4
+    assert [line["event"] for line in logs] == ["devices left out"]
 
 
 async def test_gpus_know_their_switch_node_and_domain(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import psutil
+import structlog
 
 from bessemer.core.errors import DriverError
-from bessemer.core.values import Device, Inventory
+from bessemer.core.values import ADDRESSES_MAX, DEVICES_MAX, Device, Inventory
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.sysfs import Machine, PciFunction
@@ -31,6 +32,8 @@ _GPU_CLASSES = frozenset({"0300", "0302", "0380", "1200"})
 _GPU_VENDORS = frozenset({"10de", "1002"})
 _INTEL_GPU_CLASSES = frozenset({"0380", "1200"})
 """Intel's display controllers (0300) are part of its processors; its accelerators are the others."""
+
+_log = structlog.get_logger(__name__)
 
 
 class LocalInspect:
@@ -67,7 +70,7 @@ class LocalInspect:
             cpu_model=machine.cpu_model(),
             numa=await asyncio.to_thread(machine.numa),
             devices=await asyncio.to_thread(self._devices),
-            addresses=self._addresses(),
+            addresses=self._addresses()[:ADDRESSES_MAX],
             virtualization=verdict.virtualization,
             virtualization_note=verdict.note,
             isolation=isolation,
@@ -85,11 +88,14 @@ class LocalInspect:
 
     def _devices(self) -> list[Device]:
         functions = {function.address: function for function in self._machine.pci()}
-        return [
+        found = [
             *self._gpu_devices(functions),
             *self._nic_devices(functions),
             *self._disk_devices(functions),
         ]
+        if len(found) > DEVICES_MAX:
+            _log.warning("devices left out", found=len(found), reported=DEVICES_MAX)
+        return found[:DEVICES_MAX]
 
     def _gpu_devices(self, functions: Mapping[str, PciFunction]) -> list[Device]:
         answering = self._gpus()
