@@ -36,6 +36,7 @@ from tests.api.world import Served, World, served, world
 T = TypeVar("T")
 SRC = Path(__file__).parents[2] / "src"
 PROJECT = "acme--lab"
+PATIENCE_SECONDS = 60.0
 START = 1_750_000_000
 """When the world's clock stands: 2025-06-15T15:06:40Z."""
 
@@ -102,7 +103,8 @@ class Cli:
 
     @contextmanager
     def start(self, *words: str, stdin: int | None = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
-        """A command in a process of its own, as a shell starts it; what still runs at the end is interrupted."""
+        """A command in a process of its own, as a shell starts it; what still runs at the end is interrupted. One from
+        which nothing comes is killed in the end, so that whoever reads it finds out."""
         command = [sys.executable, "-m", "bessemer", "--kubeconfig", str(self.kubeconfig), *words]
         started = subprocess.Popen(
             command,
@@ -112,13 +114,14 @@ class Cli:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        patience = threading.Timer(PATIENCE_SECONDS, started.kill)
+        patience.start()
         with started:
             try:
                 yield started
             finally:
-                if started.poll() is None:
-                    started.send_signal(signal.SIGINT)
-                    started.wait(20)
+                patience.cancel()
+                _end(started)
 
     @contextmanager
     def beside(self, there: AbstractAsyncContextManager[T]) -> Iterator[T]:
@@ -162,6 +165,18 @@ class Cli:
 
         names = ("up", "down", "server", "agent", "demo", "doctor")
         return Verbs(**{name: verb(name) for name in names}, kubeconfig=lambda _state: kubeconfig)
+
+
+def _end(started: subprocess.Popen[bytes]) -> None:
+    """Interrupt it, unless it has ended; one that does not hear of it fails its test and is killed."""
+    if started.poll() is not None:
+        return
+    started.send_signal(signal.SIGINT)
+    try:
+        started.wait(20)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        raise
 
 
 def shown(text: str) -> str:

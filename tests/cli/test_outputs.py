@@ -179,7 +179,12 @@ def test_a_watch_prints_a_document_for_each_change(cli: Cli, output: str, betwee
 
 
 def _up_to(stream: IO[bytes], end: bytes) -> bytes:
-    return b"".join(iter(stream.readline, end)) + end
+    read = b""
+    while line := stream.readline():
+        read += line
+        if line == end:
+            return read
+    raise AssertionError(read)
 
 
 # --- what several names mean ---
