@@ -102,6 +102,8 @@ def metadata_causes(metadata: Any, *, namespaced: bool) -> list[Cause]:
 def opaque_text(value: Any, path: str) -> Iterator[Cause]:
     """Every string in ``value`` that holds control characters, or characters that reorder what a reader sees; and
     every field whose name does, or is longer than ``KEY_MAX``."""
+    if _is_plain(value):
+        return
     for at, item in _places(value, path):
         name = at[-1]
         if isinstance(name, str) and (len(name) > KEY_MAX or _opaque(name)):
@@ -109,6 +111,22 @@ def opaque_text(value: Any, path: str) -> Iterator[Cause]:
             yield Cause(field_path(at[:-1]), f"Invalid value: {show(name)}: a field's name {words}")
         if isinstance(item, str) and (bad := _opaque(item)):
             yield Cause(field_path(at), f"Invalid value: U+{ord(bad[0]):04X} is not allowed in text")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is nothing to tell, which is so nearly always, and seen sooner without the places."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            if len(item) > KEY_MAX or not (item.isascii() and item.isprintable()):
+                return False
+        elif isinstance(item, dict):
+            left += item
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
+    return True
 
 
 def _opaque(text: str) -> re.Match[str] | None:
