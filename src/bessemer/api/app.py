@@ -99,7 +99,7 @@ def _routes(state: State) -> list[BaseRoute]:
         paths.setdefault(rule.path, []).append(rule)
     routes: list[BaseRoute] = []
     told = RequestLog(state.context.clock)
-    ids = random.Random()  # noqa: S311 - they name lines of a log, and guard nothing
+    ids = random.Random()  # names lines of a log, and guards nothing
     for path, rules in paths.items():
         endpoint = _Endpoint(state, rules, told=told, ids=ids)
         kind = WebSocketRoute if rules[0].method == "WS" else Route
