@@ -166,6 +166,22 @@ async def test_bookmarks_come_with_time_and_only_when_asked_for() -> None:
             assert plain.lines.empty()
 
 
+async def test_a_bookmark_comes_where_nothing_else_was_told_for_a_while() -> None:
+    clock = FakeClock()
+    async with world(clock, limits=Limits(bookmark_seconds=30)) as w:
+        path = f"{LAB}?watch=1&resourceVersion={w.store.revision}&allowWatchBookmarks=true"
+        async with w.watch(path) as events:
+            await settle()
+            await clock.advance(20)
+            await w.create(LAB, instance("vm"))
+            assert (await events.next())["type"] == "ADDED"
+            await clock.advance(20)
+            await settle()
+            assert events.lines.empty()
+            await clock.advance(11)
+            assert (await events.next())["type"] == "BOOKMARK"
+
+
 async def test_a_watch_ends_once_its_reader_may_not_read() -> None:
     clock = FakeClock()
     async with world(clock, limits=Limits(bookmark_seconds=30)) as w:

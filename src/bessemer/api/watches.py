@@ -48,6 +48,7 @@ class _Watch(Response):
         self._options = options
         self._wants = wants
         self._revision = options.revision or 0
+        self._told_at = call.state.context.clock.monotonic()
         self._head = True
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -78,6 +79,7 @@ class _Watch(Response):
             async for event in events:
                 line = self._line(event)
                 if line:
+                    self._told_at = self._call.state.context.clock.monotonic()
                     await _send(send, line)
         except BessemerError as error:
             await _send(send, _error(error))
@@ -85,10 +87,13 @@ class _Watch(Response):
             await _close(events)
 
     async def _bookmark(self, send: Send) -> None:
-        """Tell the client how far it is, now and then."""
-        context = self._call.state.context
+        """Tell the client how far it is where nothing else has told it anything for a while."""
+        clock, seconds = self._call.state.context.clock, self._call.state.context.limits.bookmark_seconds
         while True:
-            await context.clock.sleep(context.limits.bookmark_seconds)
+            await clock.sleep(self._told_at + seconds - clock.monotonic())
+            if clock.monotonic() < self._told_at + seconds:
+                continue
+            self._told_at = clock.monotonic()
             if self._options.bookmarks and self._wants.shape != "table" and self._revision:
                 await _send(send, self._bookmark_line(self._revision))
 

@@ -36,7 +36,7 @@ from bessemer.store.sealed import SealedTable, cipher
 from bessemer.store.sqlite import ReadSession, Session, Texts
 from bessemer.store.writer import Committer, Tx, read_counter
 
-TEND_SECONDS = 30.0
+TEND_SECONDS = 60.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _REMEDY = "bring it back from a copy, or move the whole state directory away to begin anew"
 
