@@ -153,10 +153,12 @@ async def test_down_after_kill_9_of_everything_leaves_nothing_and_up_works_again
     for name in (CONTROL, GATEWAY, AGENT):
         await plant.kill(name)
     before = await plant.look()
+    began = int(time.time())
     said = await asyncio.to_thread(plant.down)
     assert f"(pid {before.guest[0]}) stopped" in said
     assert f"(pid {before.engine[0]}) stopped" in said
     assert plant.residue() == []
+    ended = int(time.time())
     await asyncio.to_thread(plant.up)
     # What was said last before the end still stands: only a new start says that they are back.
     for key, times in zip((GUEST, REPLICA), restarts, strict=True):
@@ -165,7 +167,12 @@ async def test_down_after_kill_9_of_everything_leaves_nothing_and_up_works_again
     after = await plant.look()
     assert after.guest != before.guest
     await eventually(plant.answered, seconds=20, what="the gateway finds the engine")
-    assert "lost" in await plant.rows(GUEST.name)
+    # Nobody pays for the time between: it is lost from the end on, and not from when an agent finds nothing.
+    rows = (await plant.ledger())["rows"]
+    for claim in (GUEST.name, REPLICA.name):
+        last = [row for row in rows if row.get("claimUid") == plant.claims[claim]][-3:]
+        assert [row["state"] for row in last] == ["lost", "deploying", "running"]
+        assert began <= last[0]["at"] <= ended
 
 
 async def test_deleted_they_leave_nothing_on_the_machine(plant: Plant) -> None:

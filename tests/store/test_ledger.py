@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
-from bessemer.core.ports import CONTROLLER
+from bessemer.core.ports import CONTROLLER, Stored, Writer
 from bessemer.core.resource import Key
 from bessemer.core.values import LedgerEntry, Quota, UsageBatch, UsageRecord
 from bessemer.store import Store, periods
@@ -108,6 +108,29 @@ async def test_a_corrected_interval_goes_on(store: Store) -> None:
     await store.ledger.correct(1, {"milli_cores": 1}, ALICE)
     await store.capacity.release(taken.key, CONTROLLER, fenced=True)
     assert [row.kind for row in await store.ledger.entries()] == ["open", "correction", "close"]
+
+
+async def test_what_was_ended_from_outside_is_lost_until_its_agent_says_otherwise(
+    store: Store, clock: FakeClock
+) -> None:
+    await store.capacity.declare("h1", inventory())
+    (ran, rested) = await store.capacity.take([claim("a"), claim("b", replica=1)], CONTROLLER)
+    agent = Writer("agent", "h1")
+
+    async def report(of: Stored, phase: str) -> None:
+        body = read(await store.objects.get(of.key))
+        await store.objects.replace({**body, "status": {"phase": phase}}, agent, part="status")
+
+    await report(ran, "Running")
+    await report(rested, "Stopped")
+    await clock.advance(10)
+    assert await store.ledger.lose([ran.uid, rested.uid, "nobody"]) == 1
+    assert await store.ledger.lose([ran.uid]) == 0
+    await clock.advance(100)
+    await report(ran, "Starting")
+    rows = [row for row in await store.ledger.entries() if row.claim_uid == ran.uid]
+    start = rows[0].at
+    assert [(row.state, row.at - start) for row in rows[1:]] == [("running", 0), ("lost", 10), ("deploying", 110)]
 
 
 async def test_a_lost_name_of_the_gateway_settles_nothing_twice(store: Store) -> None:

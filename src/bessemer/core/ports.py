@@ -6,7 +6,7 @@ Claims are written by `Capacity` alone, a Claim's status and a Host's ``status.r
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -252,6 +252,11 @@ class Ledger(Protocol):
 
     async def entries(self) -> Sequence[LedgerEntry]:
         """Every row of everybody in order: for small ledgers and for checks."""
+        ...
+
+    async def lose(self, claims: Collection[str]) -> int:
+        """What ran for the claims with these uids was ended, and no agent is there to say so: from now on their time is
+        ``lost``. Answers for how many that is new."""
         ...
 
     async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:

@@ -1,6 +1,7 @@
 """``bessemer down``: stop everything that a state directory started, also after kill -9 of all of it.
 
-Parts are found by their command lines, guests and engines by their uids; pid files are hints. What is stored stays.
+Parts are found by their command lines, guests and engines by their uids; pid files are hints. What is stored stays; the
+ledger hears what was ended, since the agent that would say so is gone: nobody pays for time in which nothing runs.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import shutil
 import signal
 from pathlib import Path
 
+import orjson
 from rich.console import Console
 
+from bessemer.core.clock import SystemClock
+from bessemer.core.errors import BessemerError
+from bessemer.core.ports import Scope
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
+from bessemer.main import identities
 from bessemer.main.hostdrivers import local_drivers
-from bessemer.main.parts import GRACE_SECONDS, ORDER, command
+from bessemer.main.parts import FAKE, GRACE_SECONDS, ORDER, command
 from bessemer.main.settings import Paths, state_directory
 from bessemer.main.up import LOCK
 
@@ -44,27 +50,55 @@ async def stop_all(paths: Paths) -> list[str]:
     if (pid := _supervisor(paths)) is not None:
         await _end(pid)
         said.append(f"supervisor (pid {pid}) stopped")
-    parts = HostParts()
+    parts, stopped = HostParts(), set()
     for name in reversed(ORDER):
         for part in await parts.find(command(paths, name).marker):
             await parts.stop(part, grace_seconds=GRACE_SECONDS)
             said.append(f"{name} (pid {part.pid}) stopped")
-    said += await _stop_workloads(paths)
+            stopped.add(name)
+    ended = await _stop_workloads(paths)
+    said += ended.values()
+    if (ended or FAKE in stopped) and paths.store.exists():
+        said += await _tell_ledger(paths, set(ended), fakes=FAKE in stopped)
     for directory in (paths.agent, paths.fake):
         shutil.rmtree(default_folder(directory), ignore_errors=True)
     return said
 
 
-async def _stop_workloads(paths: Paths) -> list[str]:
-    """Guests and engines, also what is left of those that have died: a control group outlives its processes."""
+async def _stop_workloads(paths: Paths) -> dict[str, str]:
+    """Guests and engines, also what is left of those that have died: a control group outlives its processes. Answers
+    for the uid of each Claim for which something ran what that was."""
     drivers = local_drivers(paths.agent)
-    said = [f"guest {guest.uid} (pid {guest.pid}) stopped" for guest in await drivers.qemu.running()]
-    said += [f"engine {engine.uid} (pid {engine.pid}) stopped" for engine in await drivers.engine.running()]
+    said = {guest.uid: f"guest {guest.uid} (pid {guest.pid}) stopped" for guest in await drivers.qemu.running()}
+    for engine in await drivers.engine.running():
+        said[engine.uid] = f"engine {engine.uid} (pid {engine.pid}) stopped"
     for uid in await drivers.qemu.uids():
         await drivers.qemu.kill(uid)
     for uid in await drivers.processes.uids():
         await drivers.engine.stop(uid)
     return said
+
+
+async def _tell_ledger(paths: Paths, claims: set[str], *, fakes: bool) -> list[str]:
+    """That these run no more, nor with ``fakes`` what fake hosts only remember. Says where it cannot be told."""
+    from bessemer.kinds import KINDS  # read where something ran, which is seldom; `down` is quick elsewhere
+    from bessemer.store import open_store, store_kinds
+
+    try:
+        seal_key = identities.key_of(paths, identities.SEAL_KEY)
+        store = open_store(paths.store, clock=SystemClock(), kinds=store_kinds(KINDS), seal_key=seal_key)
+    except (BessemerError, OSError) as error:
+        return [f"the ledger does not know that these were stopped: {error}"]
+    try:
+        if fakes:
+            page = await store.objects.list(Scope(kind="Claim"))
+            claims |= {claim.uid for claim in page.items if orjson.loads(claim.body)["spec"].get("fake")}
+        await store.ledger.lose(claims)
+    except BessemerError as error:
+        return [f"the ledger does not know that these were stopped: {error}"]
+    finally:
+        store.close()
+    return []
 
 
 def _supervisor(paths: Paths) -> int | None:

@@ -8,7 +8,7 @@ rows as they are. What they cost is metering's to say.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, insert, select, update
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key, tenant_of
-from bessemer.core.values import BILLING, QUANTITIES, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
+from bessemer.core.values import BILLING, QUANTITIES, BillingState, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
 from bessemer.store import audit
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
@@ -73,6 +73,10 @@ class LedgerTable:
         """Every row in order."""
         return [_entry(row) for row in await self._reader.rows(_ALL)]
 
+    async def lose(self, claims: Collection[str]) -> int:
+        """See `ports.Ledger.lose`."""
+        return await self._committer.submit(lambda tx: sum(_lose(tx, uid) for uid in claims))
+
     async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
         """Append a correction that names the row. Raises NotFound, Forbidden, Invalid."""
         if writer.kind not in ("user", "system"):
@@ -114,7 +118,7 @@ def follow(tx: Tx, claim_uid: str, *, phase: str) -> None:
         raise Invalid(f"{phase[:63]!r} is no phase of a Claim")
     last = _last(tx, claim_uid)
     if last is not None and last["kind"] != "close" and last["state"] != state:
-        _append(tx, **{**last, "kind": "state", "state": state, "at": max(int(tx.now), last["at"])})
+        _move(tx, last, state=state)
 
 
 def close_interval(tx: Tx, claim_uid: str) -> None:
@@ -122,6 +126,18 @@ def close_interval(tx: Tx, claim_uid: str) -> None:
     last = _last(tx, claim_uid)
     if last is not None and last["kind"] != "close":
         _append(tx, **{**last, "kind": "close", "state": None, "at": max(int(tx.now), last["at"])})
+
+
+def _lose(tx: Tx, claim_uid: str) -> bool:
+    last = _last(tx, claim_uid)
+    ran = last is not None and last["kind"] != "close" and last["state"] in ("deploying", "running")
+    if last is not None and ran:
+        _move(tx, last, state="lost")
+    return ran
+
+
+def _move(tx: Tx, last: Mapping[str, Any], *, state: BillingState) -> None:
+    _append(tx, **{**last, "kind": "state", "state": state, "at": max(int(tx.now), last["at"])})
 
 
 def _owners(tx: Tx, *, tenant: str, project: str) -> dict[str, str]:
