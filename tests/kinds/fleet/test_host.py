@@ -250,5 +250,7 @@ async def test_columns_show_the_report() -> None:
         shown = {column.name: column.value(body) for column in KIND.columns}
         assert (shown["Phase"], shown["Threads"], shown["GPUs"]) == ("Ready", 16, "2 × H100")
         assert (shown["Fake"], shown["Taints"]) == (True, FAKE_TAINT)
+        enrolling = {**body, "spec": {"taints": [{"key": FAKE_TAINT}]}, "status": {}}
+        assert next(column for column in KIND.columns if column.name == "Fake").value(enrolling) is True
         empty = {column.name: column.value({"metadata": {}, "spec": {}}) for column in KIND.columns}
         assert empty["Threads"] == 0

@@ -244,6 +244,14 @@ def _heard(host: Host, status: HostStatus) -> Outcome:
 # --- shown ------------------------------------------------------------------------------------------------------
 
 
+def _fake(body: Mapping[str, Any]) -> bool:
+    """By its report; by its taint until there is one."""
+    report = body.get("status", {}).get("report")
+    if report:
+        return bool(report.get("fake"))
+    return any(taint.get("key") == FAKE_TAINT for taint in body.get("spec", {}).get("taints", ()))
+
+
 def _threads(body: Mapping[str, Any]) -> int:
     return sum(node.get("threads", 0) for node in at("status", "report", "numa", default=())(body))
 
@@ -274,7 +282,7 @@ KIND: Kind[Context, Host] = Kind(
         Column(name="Memory", value=_memory),
         Column(name="GPUs", value=_gpus),
         Column(name="Guests", value=at("status", "report", "virtualization")),
-        Column(name="Fake", value=at("status", "report", "fake", default=False), type="boolean"),
+        Column(name="Fake", value=_fake, type="boolean"),
         Column(name="Taints", value=lambda body: ", ".join(at("status", "taints", default=())(body)), wide=True),
         Column(name="Leaf", value=at("status", "report", "leaf"), wide=True),
         Column(name="Spine", value=at("status", "report", "spine"), wide=True),

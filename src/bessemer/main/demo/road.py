@@ -27,6 +27,10 @@ from bessemer.main.steps import Step
 _IMPORT_SECONDS = 3600.0
 """An import that makes no progress says that it is stuck long before."""
 
+_INSTANCE = Key("Instance", scene.PROJECT, scene.INSTANCE)
+_ENDPOINT = Key("Endpoint", scene.PROJECT, scene.ENDPOINT)
+_FLEET_ENDPOINT = Key("Endpoint", scene.SHOW, scene.FLEET_ENDPOINT)
+
 
 class Road:
     """One walk. It holds what later steps need of earlier ones."""
@@ -37,12 +41,15 @@ class Road:
         self._costs: dict[str, str] = {}
         self._links: dict[str, str] = {}
         self._pids: dict[str, int] = {}
+        self._since = 0
+        """From when on the invoices are: what an earlier demo left is gone by then."""
 
     async def take(self) -> None:
         """Take it. Raises BessemerError where a step or a check fails."""
         await self._stage.factory.start()
         await self._fleet()
         await self._tenants()
+        await self._clear()
         await self._content()
         await self._instance()
         await self._endpoint()
@@ -82,6 +89,11 @@ class Road:
             self._links = {name: (await client.account.sign_in_link(name))[0] for name in scene.EVERYBODY}
             step.note = "acme (ada, alan) and rival (rosa, rune)"
 
+    async def _clear(self) -> None:
+        for key in (_INSTANCE, _ENDPOINT, _FLEET_ENDPOINT):
+            await self._stage.clear(key)
+        self._since = int(time.time())
+
     async def _content(self) -> None:
         for kind, name, title in (
             ("Image", scene.IMAGE, "Image: the distribution's kernel and busybox, built"),
@@ -93,11 +105,9 @@ class Road:
                 step.note = f"{status['digest'][:19]}…, {show_bytes(status['sizeBytes'])}"
 
     async def _instance(self) -> None:
-        key = Key("Instance", scene.PROJECT, scene.INSTANCE)
-        await self._stage.clear(key)
         with self._steps.step("Instance: a guest with 2 processors boots and reports") as step:
             await self._stage.factory.create(scene.instance())
-            body = await self._stage.until(key, is_ready, step=step, seconds=120)
+            body = await self._stage.until(_INSTANCE, is_ready, step=step, seconds=120)
             guest = body["status"]["guest"]
             pid = await self._pid(body["status"]["claim"])
             step.note = (
@@ -105,7 +115,7 @@ class Road:
                 f"{guest['cpus']} CPUs, {show_bytes(guest['memoryBytes'])}, {', '.join(guest['addresses'])}"
             )
         with self._steps.step("Its serial console answers, through the agent's own stream") as step:
-            step.note = await self._console(key)
+            step.note = await self._console(_INSTANCE)
 
     async def _console(self, key: Key) -> str:
         seen = b""
@@ -126,11 +136,9 @@ class Road:
         return pid
 
     async def _endpoint(self) -> None:
-        key = Key("Endpoint", scene.PROJECT, scene.ENDPOINT)
-        await self._stage.clear(key)
         with self._steps.step("Endpoint: llama.cpp in its own walls answers a probe") as step:
             await self._stage.factory.create(scene.endpoint())
-            body = await self._stage.until(key, is_ready, step=step, seconds=120)
+            body = await self._stage.until(_ENDPOINT, is_ready, step=step, seconds=120)
             replica = body["status"]["replicas"][0]
             step.note = f"engine pid {await self._pid(replica['claim'])} on {replica['host']}"
 
@@ -138,22 +146,20 @@ class Road:
         if not self._stage.factory.settings.fake_hosts:
             return
         replicas = min(8, self._stage.factory.settings.fake_hosts)
-        key = Key("Endpoint", scene.SHOW, scene.FLEET_ENDPOINT)
-        await self._stage.clear(key)
         title = f"Endpoint of {replicas} replicas × 8 GPUs on fake hosts, in a project of its own"
         with self._steps.step(title) as step:
             await self._stage.factory.create(scene.fleet_endpoint(replicas))
-            body = await self._stage.until(key, is_ready, step=step, seconds=120)
+            body = await self._stage.until(_FLEET_ENDPOINT, is_ready, step=step, seconds=120)
             step.note = f"{body['status']['readyReplicas']} replicas ready, all of them fake"
 
     async def _bill(self) -> None:
         end = int(time.time()) + 1  # an invoice ends before its end: the second that runs belongs to it
         for project in (scene.PROJECT, scene.SHOW):
-            bill = await self._stage.client.projects.invoice(project, self._stage.began, end)
+            bill = await self._stage.client.projects.invoice(project, self._since, end)
             self._costs |= costs(bill)
             with self._steps.step(f"Invoice of {project}, and what a second implementation makes of the rows") as step:
                 path = self._stage.factory.paths.state / f"invoice-{project}.json"
-                checks.write_export(path, await self._stage.client.projects.ledger(project, self._stage.began, end))
+                checks.write_export(path, await self._stage.client.projects.ledger(project, self._since, end))
                 step.note = checks.same_total(bill, path)
                 if project == scene.SHOW and self._stage.factory.settings.fake_hosts and not bill["fake"]:
                     raise failed("the invoice of fake hosts does not say so")

@@ -70,7 +70,7 @@ class Verdict:
     message: str = ""
 
 
-_DIED = Verdict(reason="GuestDied", message="the guest ended by itself")
+_DIED = Verdict(reason="GuestDied", message="the guest does not run any more")
 
 
 def nonce_of(claim: Claim) -> str:
