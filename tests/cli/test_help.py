@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -176,6 +178,21 @@ def test_no_server_is_known(tmp_path: Path) -> None:
         sys.stderr = before
     assert out.getvalue().startswith("error: no server is known: ")
     assert "bessemer up" in out.getvalue()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_server_that_nobody_is_at_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, named: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    config = tmp_path / "kubeconfig"
+    place = {"clusters": [{"name": "b", "cluster": {"server": url}}], "current-context": "b"}
+    config.write_text(json.dumps({**place, "contexts": [{"name": "b", "context": {"cluster": "b"}}]}))
+    words = ["--kubeconfig", str(config)] if named else []
+    assert _status([*words, "get", "hosts"], kubeconfig=config) == 1
+    way = f" ({config} names it); is it up?" if named else f"; is it up? `bessemer up --state {tmp_path}` starts it"
+    assert capsys.readouterr().err == f"error: {url} cannot be reached{way}\n"
 
 
 def test_a_pipe_that_is_closed_is_no_error() -> None:

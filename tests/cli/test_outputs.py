@@ -13,6 +13,7 @@ from bessemer.cli import render
 from bessemer.cli.output import FORMATS
 from bessemer.core.errors import Invalid
 from bessemer.core.resource import Key
+from tests.api.world import PASSWORD
 from tests.cli.conftest import PROJECT, Cli, terminal
 from tests.cli.test_help import COMMANDS
 from tests.cli.test_stories import VM, WAITS
@@ -229,6 +230,33 @@ def test_a_verb_about_one_wants_its_name(cli: Cli, verb: str) -> None:
     said = cli(verb, "instance", *PLACE)
     assert (said.code, said.err) == (1, f"error: say which: `bessemer {verb} KIND NAME`")
     assert cli(verb, "instance/", *PLACE).err == said.err
+
+
+def test_why_of_a_name_alone_is_of_the_workload_that_has_it(cli: Cli) -> None:
+    assert cli("why", "vm", *PLACE).out == cli("why", "instance", "vm", *PLACE).out
+    twin = (
+        "{apiVersion: bessemer.dev/v1alpha1, kind: Endpoint, metadata: {name: vm}, spec: {model: smol, flavor: small}}"
+    )
+    assert cli("apply", "-f", "-", *PLACE, stdin=twin).code == 0
+    try:
+        said = cli("why", "vm", *PLACE)
+        ways = f"`bessemer why instance/vm -n {PROJECT}` or `bessemer why endpoint/vm -n {PROJECT}`"
+        assert (said.code, said.err) == (1, f"error: say which: {ways}")
+    finally:
+        cli("delete", "endpoint", "vm", *PLACE, "--no-wait")
+
+
+@pytest.mark.parametrize("user", ["mia", "eve"])
+def test_a_project_that_is_not_there_is_said_to_be_none_to_everybody(cli: Cli, user: str) -> None:
+    token = cli("login", user, stdin=f"{PASSWORD}\n").raw.strip()
+    said = cli("--token", token, "get", "instances", "-n", "acme--lap")
+    assert said.code == 1
+    assert said.err.startswith("error: there is no project acme--lap")
+
+
+def test_an_invoice_takes_its_project_as_a_word(cli: Cli) -> None:
+    window = ("--since", "2025-06-15", "--until", "2025-06-16", "-o", "json")
+    assert cli("invoice", PROJECT, *window).out == cli("invoice", *PLACE, *window).out != ""
 
 
 def test_a_log_is_of_one(cli: Cli) -> None:

@@ -85,7 +85,10 @@ def _link(pid: int, file: str) -> str:
 
 
 def main() -> int:
-    """The exit status."""
+    """The exit status; 2 without a directory."""
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m tests.main.residue DIRECTORY\n")
+        return 2
     left = Residue(Path(sys.argv[1]).resolve()).left()
     sys.stdout.writelines(f"{line}\n" for line in left)
     return int(bool(left))

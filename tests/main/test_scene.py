@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import orjson
 
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key
 from bessemer.kinds import KINDS
+from bessemer.main.addresses import examples
 from bessemer.main.demo import scene
+from bessemer.main.settings import Paths
 from tests.api.world import World, world
 
 
@@ -17,6 +21,14 @@ async def make_room(w: World) -> None:
         body = orjson.loads((await w.store.objects.delete(key, CONTROLLER)).body)
         body["metadata"]["finalizers"] = []
         await w.store.objects.replace(body, CONTROLLER)
+
+
+def test_what_to_type_next_is_of_what_it_made(tmp_path: Path) -> None:
+    lines = examples(Paths(tmp_path / "a state"), scene.NEXT).splitlines()
+    assert lines[1] == "In a second terminal:"
+    assert lines[3] == f"  export BESSEMER_STATE='{tmp_path}/a state'"
+    assert [line.split()[1] for line in lines[4:]] == ["chat", "why", "invoice"]
+    assert all(line.endswith(f"-n {scene.PROJECT}") for line in lines[4:])
 
 
 async def test_the_api_takes_what_the_demo_makes() -> None:

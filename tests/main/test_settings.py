@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,19 @@ def test_a_taken_port_is_refused_with_the_flag_that_helps(taken: socket.socket) 
     settings = Settings(api_port=0, portal_port=0, gateway_port=port)
     with pytest.raises(Invalid, match=rf"127\.0\.0\.1:{port} is in use by another program.*--gateway-port, or 0"):
         with_ports(settings, find_free=False)
+
+
+def test_a_port_that_another_installation_has_is_said_to_be_its(tmp_path: Path) -> None:
+    program = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    words = [sys.executable, "-c", program, "bessemer.main.part", "server", "--state", str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        settings = Settings(api_port=int(other.stdout.readline()), portal_port=0, gateway_port=0)
+        with pytest.raises(Invalid, match=rf"is in use by the Bessemer of {tmp_path}; choose another"):
+            with_ports(settings, find_free=False)
+        other.communicate("\n", 20)
 
 
 def test_at_the_first_start_a_taken_port_is_passed_over(taken: socket.socket) -> None:

@@ -67,4 +67,6 @@ def test_up_says_how_a_browser_and_a_client_come_to_trust_it(tmp_path: Path) -> 
     lines = said.getvalue().splitlines()
     assert f"  openai      export SSL_CERT_FILE='{paths.ca_certificate}'" in lines
     assert any("Firefox" in line and str(paths.ca_certificate) in line for line in lines)
+    assert f"  CLI         export BESSEMER_STATE='{paths.state}'" in lines
+    assert any("user add NAME --admin" in line and "user link NAME" in line for line in lines)
     assert any("certutil -A" in line and f"-i '{paths.ca_certificate}'" in line for line in lines)

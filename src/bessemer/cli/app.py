@@ -44,7 +44,8 @@ def build(verbs: Verbs) -> typer.Typer:
             bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
         ] = False,
     ) -> None:
-        context.obj = Target(kubeconfig or verbs.kubeconfig(state), token)
+        own = verbs.kubeconfig(state)
+        context.obj = Target(kubeconfig or own, token, None if kubeconfig else own.parent)
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +35,14 @@ class Target:
 
     kubeconfig: Path
     token: str
+    state: Path | None = None
+    """The directory of the installation, where that says which server."""
+
+    def away(self, url: str) -> str:
+        """What to say where nobody answers at ``url``."""
+        if self.state is None:
+            return f"{url} cannot be reached ({self.kubeconfig} names it); is it up?"
+        return f"{url} cannot be reached; is it up? `bessemer up --state {shlex.quote(str(self.state))}` starts it"
 
 
 def target(context: typer.Context) -> Target:
@@ -46,8 +55,8 @@ def target(context: typer.Context) -> Target:
 
 @asynccontextmanager
 async def connected(chosen: Target) -> AsyncIterator[Client]:
-    """A client of the chosen server. Raises Invalid where no server is known."""
-    from bessemer.client import from_kubeconfig
+    """A client of the chosen server. Raises Invalid where no server is known, or none answers."""
+    from bessemer.client import Unreachable, from_kubeconfig
 
     if not chosen.kubeconfig.exists():
         raise Invalid(
@@ -56,6 +65,8 @@ async def connected(chosen: Target) -> AsyncIterator[Client]:
     client = from_kubeconfig(chosen.kubeconfig, token=chosen.token)
     try:
         yield client
+    except Unreachable as error:
+        raise Invalid(chosen.away(error.url)) from error
     finally:
         await client.close()
 

@@ -45,7 +45,7 @@ def get(
     if watch:
         run(context, lambda client: work.watch(client, kind, keys=keys, scope=scope, output=output))
         return
-    bodies = run(context, lambda client: work.read(client, keys) if keys else work.list_all(client, scope))
+    bodies = run(context, lambda client: work.read(client, keys) if keys else work.list_known(client, scope))
     work.show(kind, bodies, output=output, scope=scope)
 
 
@@ -133,6 +133,8 @@ def why(
     """
     from bessemer.cli.work import reasons
 
+    if project and len(words) == 1 and "/" not in words[0]:
+        words = run(context, lambda client: reasons.called(client, words[0], project=project)) or words
     kind, keys = keys_of(words, project=project, verb="why")
     run(context, lambda client: reasons.why(client, kind, keys=keys, output=output))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Callable, Mapping
 
@@ -50,7 +51,7 @@ def refused(error: OSError) -> str:
 
 def explain(error: BessemerError) -> list[str]:
     """The lines that a person sees: what happened, field by field where it is known, and what to do."""
-    lines = [f"error: {error.message}"]
+    lines = [f"error: {_own_words(error.message)}"]
     if isinstance(error, Invalid):
         # A refusal for one reason has it in its own words already.
         causes = [cause for cause in error.causes if cause.message not in error.message]
@@ -59,13 +60,19 @@ def explain(error: BessemerError) -> list[str]:
     return [*lines, hint] if hint else lines
 
 
+def _own_words(message: str) -> str:
+    """What the api says to kubectl of a namespace, said of a project."""
+    return re.sub(r'^namespaces "(.+)" not found$', r"there is no project \1", message)
+
+
 def _hint(error: BessemerError) -> str:
     if isinstance(error, Unauthenticated):
         return "Sign in with `bessemer login`, or name a kubeconfig with --kubeconfig."
     if isinstance(error, TooMany | Unavailable):
         return f"Try again in {error.retry_after_seconds} s."
     if isinstance(error, NotFound):
-        return "`bessemer get KIND -A` lists what you may see."
+        what = "projects" if "no project" in _own_words(error.message) else "KIND -A"
+        return f"`bessemer get {what}` lists what you may see."
     if isinstance(error, Forbidden):
         return "`bessemer whoami` shows your roles."
     return ""

@@ -36,7 +36,9 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
         api_port: PortOption = None,
         portal_port: PortOption = None,
         gateway_port: PortOption = None,
-        detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is ready.")] = False,
+        detach: Annotated[
+            bool, typer.Option("--detach", "-d", help="Return when the parts answer; hosts and models may still come.")
+        ] = False,
     ) -> None:
         """Start a factory on this machine: control plane, gateway and an agent, over one directory.
 

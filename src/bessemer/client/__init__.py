@@ -13,7 +13,7 @@ from pathlib import Path
 from bessemer.client.calls import SOURCE_HEADER, Joined, Me, SignedIn
 from bessemer.client.kubeconfig import Connection, read_kubeconfig
 from bessemer.client.objects import Client, an_object, stored
-from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, tls_context
+from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, Unreachable, tls_context
 
 __all__ = [
     "SOURCE_HEADER",
@@ -26,6 +26,7 @@ __all__ = [
     "SignedIn",
     "Socket",
     "Transport",
+    "Unreachable",
     "an_object",
     "connect",
     "from_kubeconfig",

@@ -111,6 +111,14 @@ class _AioSocket:
         await self._inner.close()
 
 
+class Unreachable(Unavailable):
+    """No server was found at ``url``, or it was lost."""
+
+    def __init__(self, url: str, *, internal: str = "") -> None:
+        super().__init__("the server cannot be reached", internal=internal)
+        self.url = url
+
+
 class HttpTransport:
     """HTTPS with pooled connections. ``tls`` is of `tls_context`; ``token`` a bearer. Use on one loop."""
 
@@ -126,7 +134,7 @@ class HttpTransport:
             async with self._open(ask, timeout) as response:
                 body: bytes = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, url=self._url) from error
         if response.status >= 400:
             raise error_of(response.status, body, headers=response.headers)
         return body
@@ -140,7 +148,7 @@ class HttpTransport:
                     raise error_of(response.status, await response.read(), headers=response.headers)
                 yield response.content.iter_any()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, url=self._url) from error
 
     @asynccontextmanager
     async def socket(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Socket]:
@@ -159,7 +167,7 @@ class HttpTransport:
         except aiohttp.WSServerHandshakeError as error:
             raise error_of(error.status, b"", headers=error.headers or {}) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, url=self._url) from error
 
     async def close(self) -> None:
         if self._session is not None:
@@ -199,7 +207,7 @@ def tls_context(ca: bytes | None, cert: tuple[bytes, bytes] | None) -> ssl.SSLCo
     return context
 
 
-def _unreachable(error: BaseException) -> BessemerError:
+def _unreachable(error: BaseException, *, url: str) -> BessemerError:
     if isinstance(error, asyncio.TimeoutError):
         return Unavailable("the server did not answer in time", internal=repr(error))
-    return Unavailable("the server cannot be reached", internal=str(error))
+    return Unreachable(url, internal=str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bessemer.main import identities
@@ -19,7 +20,8 @@ def addresses(paths: Paths, settings: Settings) -> str:
         f"  Portal      {urls['portal']}",
         f"  OpenAI API  {urls['gateway']}",
         f"  kubectl     export KUBECONFIG={shlex.quote(str(paths.kubeconfig))}",
-        f"  CLI         {_program()} --state {shlex.quote(str(paths.state))} get hosts",
+        f"  CLI         {_export(paths)}",
+        f"  Sign in     {_program()} user add NAME --admin; {_program()} user link NAME   (with the line above)",
         "",
         "  Their certificates are of this installation's own authority. To trust it, once:",
         f"  Firefox     Settings > Privacy & Security > View Certificates > Authorities > Import {ca}",
@@ -28,6 +30,16 @@ def addresses(paths: Paths, settings: Settings) -> str:
         "",
     )
     return "\n".join(lines)
+
+
+def examples(paths: Paths, commands: Sequence[str]) -> str:
+    """Lines for a person: commands of ours to go on with, in a terminal that knows the installation."""
+    lines = ["", "In a second terminal:", "", f"  {_export(paths)}", *(f"  {_program()} {words}" for words in commands)]
+    return "\n".join(lines)
+
+
+def _export(paths: Paths) -> str:
+    return f"export BESSEMER_STATE={shlex.quote(str(paths.state))}"
 
 
 def _program() -> str:

@@ -6,6 +6,7 @@ over it, and flags of the CLI win over both. Nothing else in the house reads a s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -184,9 +185,21 @@ def with_ports(settings: Settings, *, find_free: bool) -> Settings:
         if port and not find_free:
             flag = name.replace("_", "-")
             place = f"{in_url(settings.listen)}:{port}"
-            raise Invalid(f"{place} is in use by another program; choose another with --{flag}, or 0")
+            raise Invalid(f"{place} is in use by {_holder(port)}; choose another with --{flag}, or 0")
         chosen[name] = _free_port(settings.listen, set(chosen.values()))
     return settings.model_copy(update=chosen)
+
+
+def _holder(port: int) -> str:
+    """Who listens there, as far as this machine tells us."""
+    import psutil  # for those alone who found it taken
+
+    with contextlib.suppress(psutil.Error, OSError):
+        on = [c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr[1:] == (port,)]
+        for words in (psutil.Process(pid).cmdline() for pid in on if pid):
+            if "bessemer.main.part" in words and "--state" in words[:-1]:
+                return f"the Bessemer of {words[words.index('--state') + 1]}"
+    return "another program"
 
 
 def free(listen: str, port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ AnyKind = Kind[Any, Any]
 
 SPARE = ("READY", "GUESTS", "CORES", "MEMORY", "WORKLOAD")
 """Columns that a table does without where the terminal is narrow: others say nearly as much. ``-o wide`` keeps them."""
+
+UNOWNED = "default"
+"""Where the events stand of what belongs to no project."""
 
 
 def scope_of(kind: AnyKind, project: str, *, selector: str = "", names: Collection[str] = ()) -> Scope:
@@ -53,6 +57,21 @@ async def read(client: Client, keys: Sequence[Key]) -> list[dict[str, Any]]:
 async def list_all(client: Client, scope: Scope) -> list[dict[str, Any]]:
     """The bodies of all objects of a scope."""
     return [orjson.loads(stored.body) for stored in (await client.list(scope)).items]
+
+
+async def list_known(client: Client, scope: Scope) -> list[dict[str, Any]]:
+    """As `list_all`. Raises NotFound, with the nearest name that one sees, where the project itself is not there."""
+    found = await list_all(client, scope)
+    if found or scope.namespace in (None, UNOWNED):
+        return found
+    try:
+        await client.get(Key("Project", "", scope.namespace))
+    except NotFound as error:
+        seen = [stored.key.name for stored in (await client.list(Scope(kind="Project"))).items]
+        near = difflib.get_close_matches(scope.namespace, seen, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise NotFound(f"there is no project {scope.namespace}{meant}") from error
+    return found
 
 
 def nothing(what: str, project: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ import orjson
 import typer
 
 from bessemer.cli import render
-from bessemer.cli.connection import key_of
+from bessemer.cli.connection import find_kind, key_of
 from bessemer.cli.output import DOCUMENTS, listed, shown
-from bessemer.cli.work.objects import AnyKind, list_all, nothing, scope_of
+from bessemer.cli.work.objects import UNOWNED, AnyKind, list_all, nothing, scope_of
 from bessemer.client import Client
+from bessemer.core.errors import Invalid, NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
@@ -46,7 +48,7 @@ async def events_of(client: Client, about: About) -> list[dict[str, Any]]:
     """The events, oldest first. Those of what belongs to no project stand in ``default``."""
     namespace = about.project or None
     if about.kind is not None and not about.kind.namespaced:
-        namespace = "default"
+        namespace = UNOWNED
     found = await list_all(client, Scope(kind="Event", namespace=namespace))
     return sorted(filter(about.holds, found), key=lambda event: str(event.get("lastTimestamp", "")))
 
@@ -81,6 +83,18 @@ async def why(client: Client, kind: AnyKind, *, keys: Sequence[Key], output: str
     found = [await _reason(client, kind, key=key) for key in keys]
     whole = found[0].document() if len(found) == 1 else listed([one.document() for one in found])
     typer.echo(shown(whole, output, text=lambda within: "\n\n".join(one.text(within=within) for one in found)))
+
+
+async def called(client: Client, name: str, *, project: str) -> list[str]:
+    """``["KIND/NAME"]`` of the workload of that name, [] where there is none. Raises Invalid where there are more."""
+    found: list[str] = []
+    for kind in map(find_kind, ("instance", "endpoint")):
+        with contextlib.suppress(NotFound):
+            await client.get(Key(kind.name, project, name))
+            found.append(f"{kind.singular}/{name}")
+    if len(found) > 1:
+        raise Invalid(f"say which: {' or '.join(f'`bessemer why {one} -n {project}`' for one in found)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

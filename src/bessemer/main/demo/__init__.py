@@ -17,6 +17,8 @@ from rich.markup import escape
 from bessemer.cli.outcome import refused
 from bessemer.cli.verbs import DemoOptions
 from bessemer.core.errors import BessemerError, DriverError
+from bessemer.main.addresses import examples
+from bessemer.main.demo import scene
 from bessemer.main.demo.road import Road
 from bessemer.main.doctor import lacking
 from bessemer.main.down import stop_all
@@ -103,6 +105,7 @@ async def _walk(factory: Factory, *, stay: bool, stop: asyncio.Event) -> bool:
     try:
         ok = await unless(stop, road.take())
         if ok and stay and not stop.is_set():
+            factory.steps.say(examples(factory.paths, scene.NEXT))
             factory.steps.say("\nIt stays up. Ctrl-C stops everything.")
             await unless(stop, factory.hold())
     except TimeoutError as error:

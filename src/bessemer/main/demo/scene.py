@@ -9,10 +9,16 @@ from bessemer.core.resource import Key
 from bessemer.kinds.fleet.host import FAKE_TAINT
 
 PROJECT, RIVAL, SHOW = "acme--research", "rival--lab", "acme--show"
-INSTANCE, ENDPOINT, FLEET_ENDPOINT = "vm", "smol", "llama-70b"
+INSTANCE, ENDPOINT, FLEET_ENDPOINT = "vm", "smol", "big-show"
 MODEL, IMAGE = "smollm2-135m", "micro-guest"
 PEOPLE = {"ada": "acme administrator", "alan": "acme member", "rosa": "rival administrator", "rune": "rival member"}
 EVERYBODY = {"root": "platform administrator", **PEOPLE}
+NEXT = (
+    f'chat {ENDPOINT} "What is a furnace?" -n {PROJECT}',
+    f"why instance {INSTANCE} -n {PROJECT}",
+    f"invoice -n {PROJECT}",
+)
+"""Commands to go on with, of what the demo left."""
 
 
 def people() -> list[dict[str, Any]]:
