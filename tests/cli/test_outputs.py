@@ -254,11 +254,6 @@ def test_a_project_that_is_not_there_is_said_to_be_none_to_everybody(cli: Cli, u
     assert said.err.startswith("error: there is no project acme--lap")
 
 
-def test_an_invoice_takes_its_project_as_a_word(cli: Cli) -> None:
-    window = ("--since", "2025-06-15", "--until", "2025-06-16", "-o", "json")
-    assert cli("invoice", PROJECT, *window).out == cli("invoice", *PLACE, *window).out != ""
-
-
 def test_a_log_is_of_one(cli: Cli) -> None:
     said = cli("logs", "instance", "vm", "other", *PLACE)
     assert (said.code, said.err) == (1, "error: a log is of one thing: `bessemer logs KIND NAME`")

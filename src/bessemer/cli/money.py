@@ -33,9 +33,8 @@ def add(app: typer.Typer) -> None:
 
 def invoice(
     context: typer.Context,
-    named: Annotated[str, typer.Argument(metavar="[PROJECT]", help="Instead of -n.", show_default=False)] = "",
-    *,
     project: ProjectOption = "",
+    *,
     since: TimeOption = "",
     until: TimeOption = "",
     output: OutputOption = "table",
@@ -47,7 +46,6 @@ def invoice(
 
     Example: `bessemer invoice -n acme--lab --export rows.json`
     """
-    project = named or project
     if not project:
         raise Invalid("say whose: -n TENANT--PROJECT")
     start, end = _window(since, until)

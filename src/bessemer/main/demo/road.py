@@ -49,7 +49,7 @@ class Road:
         await self._stage.factory.start()
         await self._fleet()
         await self._tenants()
-        await self._clear()
+        self._since = await self._stage.clear(_INSTANCE, _ENDPOINT, _FLEET_ENDPOINT)
         await self._content()
         await self._instance()
         await self._endpoint()
@@ -88,11 +88,6 @@ class Road:
                 await client.account.set_password(name, secrets.token_urlsafe(18))
             self._links = {name: (await client.account.sign_in_link(name))[0] for name in scene.EVERYBODY}
             step.note = "acme (ada, alan) and rival (rosa, rune)"
-
-    async def _clear(self) -> None:
-        for key in (_INSTANCE, _ENDPOINT, _FLEET_ENDPOINT):
-            await self._stage.clear(key)
-        self._since = int(time.time())
 
     async def _content(self) -> None:
         for kind, name, title in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import orjson
@@ -71,16 +71,20 @@ class Stage:
                     raise failed(f"{key}: {describe(body)}")
         raise failed(f"{key} cannot be followed")
 
-    async def clear(self, key: Key) -> None:
-        """Remove what an earlier demo left."""
-        try:
-            await self.client.delete(key)
-            async with asyncio.timeout(60):
-                while True:
-                    await self.client.get(key)
-                    await asyncio.sleep(0.2)
-        except NotFound:
-            return
+    async def clear(self, *keys: Key) -> int:
+        """Remove what an earlier demo left; the time, in whole seconds, at which nothing of it is there any more."""
+        for key in keys:
+            with suppress(NotFound):
+                await self.client.delete(key)
+                await self._gone(key)
+        return int(time.time())
+
+    async def _gone(self, key: Key) -> None:
+        """Until reading it raises NotFound."""
+        async with asyncio.timeout(60):
+            while True:
+                await self.client.get(key)
+                await asyncio.sleep(0.2)
 
 
 def is_ready(body: Body) -> bool:
