@@ -122,3 +122,18 @@ async def test_a_process_that_cannot_be_seen_is_no_group_of_ours(
         await drawn.kill(UID, timeout_seconds=0.02)
     assert caught.value.reason == "ProcessesLinger", "it is still there, though"
     assert set(asked) == {77777777}
+
+
+@pytest.mark.real
+async def test_a_parent_that_goes_while_it_is_looked_at_holds_nothing(
+    groups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups.create(UID, Limits())
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", _gone)
+        assert groups.uids() == frozenset()
+    assert groups.uids() == {UID}
+
+
+def _gone(path: Path) -> None:
+    raise FileNotFoundError(path)

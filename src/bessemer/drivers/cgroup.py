@@ -100,9 +100,8 @@ class Cgroups:
         """Every group below the parent, in whichever hierarchy it is left."""
         found: set[str] = set()
         for mount in self._mounts():
-            base = mount / self._parent
-            if base.is_dir():
-                found.update(entry.name for entry in base.iterdir() if entry.is_dir())
+            with suppress(FileNotFoundError):  # it goes with the last group in it, also while it is looked at
+                found.update(entry.name for entry in (mount / self._parent).iterdir() if entry.is_dir())
         return frozenset(found)
 
     def usage(self, uid: str) -> Usage | None:
