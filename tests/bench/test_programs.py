@@ -11,6 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
+SLOW = ("reconcile", "startup")
+"""They take most of their minute: `make test-long` runs them."""
+
 SECONDS_MAX = 240.0
 """Four times the minute that a program has on a quiet machine: CI is not quiet."""
 
@@ -21,7 +24,7 @@ def test_there_are_programs() -> None:
     assert {"control_plane", "gateway", "reconcile", "startup"} <= set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] if n in SLOW else []) for n in PROGRAMS])
 async def test_a_program_says_its_figures(name: str) -> None:
     argv = (sys.executable, str(ROOT / "bench" / f"{name}.py"), "--quick", "--json")
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
