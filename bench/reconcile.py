@@ -28,11 +28,10 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION
 from bessemer.drivers.fetch.real import HostContent
-from bessemer.kinds import KINDS
 from bessemer.main import identities
 from bessemer.main.parts import FAKE
 from bessemer.main.settings import Paths
-from bessemer.store import open_store, store_kinds
+from bessemer.main.storage import open_state
 
 PROJECT, FLAVOR, IMAGE = "bench--one", "tenth", "none"
 BEARS = [{"key": "bessemer.dev/fake"}]
@@ -226,12 +225,7 @@ async def _note_ready(server: Server, seen: dict[str, float], *, names: list[str
 
 async def _seed(paths: Paths) -> None:
     """A project without quotas, a flavor of which ten fill a tenth of a host, and an image whose content is here."""
-    store = open_store(
-        paths.store,
-        clock=SystemClock(),
-        kinds=store_kinds(KINDS),
-        seal_key=identities.key_of(paths, identities.SEAL_KEY),
-    )
+    store = open_state(paths, SystemClock())
     admin = Writer("user", "admin")
     try:
         for kind, name, spec in (

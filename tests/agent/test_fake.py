@@ -23,6 +23,16 @@ def reports(api: Api) -> list[dict[str, object]]:
     return [report for report in found if report]
 
 
+def fleet(api: Api, clock: FakeClock, directory: Path) -> FakeHosts:
+    return FakeHosts(
+        settings=FakeSettings(directory=directory),
+        connect=api.connect,
+        sides=HOST_SIDES,
+        clock=clock,
+        metrics=AgentMetrics(CollectorRegistry()),
+    )
+
+
 async def test_joins_them_all_places_them_and_runs_on_them(clock: FakeClock, tmp_path: Path) -> None:
     api = Api(clock)
     asked: list[str] = []
@@ -33,13 +43,7 @@ async def test_joins_them_all_places_them_and_runs_on_them(clock: FakeClock, tmp
         api.put(host_body(name))
         return f"token-{name}"
 
-    hosts = FakeHosts(
-        settings=FakeSettings(directory=tmp_path),
-        connect=api.connect,
-        sides=HOST_SIDES,
-        clock=clock,
-        metrics=AgentMetrics(CollectorRegistry()),
-    )
+    hosts = fleet(api, clock, tmp_path)
     running = asyncio.create_task(run_fake_hosts(NAMES, hosts, token_for=token_for))
     try:
         await clock.advance(20)
@@ -71,13 +75,7 @@ async def test_hosts_that_are_refused_keep_no_other_out(clock: FakeClock, tmp_pa
         api.put(host_body(name))
         return f"token-{name}"
 
-    hosts = FakeHosts(
-        settings=FakeSettings(directory=tmp_path),
-        connect=api.connect,
-        sides=HOST_SIDES,
-        clock=clock,
-        metrics=AgentMetrics(CollectorRegistry()),
-    )
+    hosts = fleet(api, clock, tmp_path)
     running = asyncio.create_task(run_fake_hosts(NAMES, hosts, token_for=token_for))
     await clock.advance(60)
     running.cancel()
@@ -94,13 +92,7 @@ async def test_an_idle_host_asks_for_nothing_but_its_lease(clock: FakeClock, tmp
         api.put(host_body(name))
         return f"token-{name}"
 
-    hosts = FakeHosts(
-        settings=FakeSettings(directory=tmp_path),
-        connect=api.connect,
-        sides=HOST_SIDES,
-        clock=clock,
-        metrics=AgentMetrics(CollectorRegistry()),
-    )
+    hosts = fleet(api, clock, tmp_path)
     running = asyncio.create_task(run_fake_hosts(NAMES[:2], hosts, token_for=token_for))
     await clock.advance(60)
     api.calls.clear()

@@ -158,7 +158,7 @@ async def test_an_import_is_under_no_fence_of_the_turn_that_asked_for_it(bench: 
 
     async def wheel(*_: object, **__: object) -> fetch.Imported:
         found.append(UNDER.get())
-        return bench.content.adopt([WEIGHTS])
+        return bench.content.adopt([WEIGHTS], digest=None)
 
     bench.index.wheel = wheel  # type: ignore[method-assign]
     under = UNDER.set(Fence("loop/Model", 1))

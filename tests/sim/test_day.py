@@ -77,6 +77,17 @@ async def test_days_of_rivals(seed: int, record_property: Count) -> None:
     count(record_property, day, "controller is held up", "controller loses leases")
 
 
+async def silence(cloud: Cloud, image: str, *, seconds: float) -> Invariants:
+    """An instance whose silence is no offence in half a minute, and the invariants so many seconds after that."""
+    invariants = Invariants(cloud)
+    spec = {"flavor": "small", "image": image, "tolerations": TOLERATE}
+    await cloud.create("Instance", "vm", spec, project="acme--lab")
+    await cloud.clock.pass_time(30)
+    await invariants.check()
+    await cloud.clock.pass_time(seconds)
+    return invariants
+
+
 async def test_who_waits_in_silence_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariants see something: a loop that never says Stuck does not get past them."""
 
@@ -85,12 +96,7 @@ async def test_who_waits_in_silence_is_found_out(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(work, "fold", mute)
     async with Cloud(1, hosts=2) as cloud:
-        invariants = Invariants(cloud)
-        spec = {"flavor": "small", "image": "none-of-this-name", "tolerations": TOLERATE}
-        await cloud.create("Instance", "vm", spec, project="acme--lab")
-        await cloud.clock.pass_time(30)
-        await invariants.check()
-        await cloud.clock.pass_time(700)
+        invariants = await silence(cloud, "none-of-this-name", seconds=700)
         with pytest.raises(AssertionError, match="waits in Pending and says nothing"):
             await invariants.check()
 
@@ -109,12 +115,7 @@ async def test_a_claim_that_waits_in_silence_on_a_host_that_is_heard_is_found_ou
 
     monkeypatch.setattr(work, "fold", mute)
     async with Cloud(1, hosts=2, side=Waits) as cloud:
-        invariants = Invariants(cloud)
-        spec = {"flavor": "small", "image": "micro", "tolerations": TOLERATE}
-        await cloud.create("Instance", "vm", spec, project="acme--lab")
-        await cloud.clock.pass_time(30)
-        await invariants.check()
-        await cloud.clock.pass_time(200)
+        invariants = await silence(cloud, "micro", seconds=200)
         with pytest.raises(AssertionError, match="Claim acme--lab/instance-vm-0 waits in Pending and says nothing"):
             await invariants.check()
 

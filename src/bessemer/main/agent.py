@@ -14,10 +14,10 @@ from bessemer.agent.identity import Identity
 from bessemer.agent.listener import serve_metrics
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.cli.verbs import AgentOptions
-from bessemer.client import Client, connect
+from bessemer.client import Client, an_object, connect
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, Invalid
-from bessemer.core.resource import API_VERSION
+from bessemer.core.resource import Key
 from bessemer.drivers.inspect.protocol import Inspect
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.kinds import HOST_SIDES
@@ -116,7 +116,7 @@ async def _fake(paths: Paths, settings: Settings) -> None:
     async def token_for(name: str) -> str:
         spec = {"site": settings.site, "taints": [{"key": FAKE_TAINT, "value": "true"}]}
         try:
-            await admin.create({"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": name}, "spec": spec})
+            await admin.create(an_object(Key("Host", "", name), spec))
         except AlreadyExists:
             _log.info("fake host joins again", host=name)
         return await admin.account.host_token(name)

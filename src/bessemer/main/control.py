@@ -29,7 +29,7 @@ from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
 from bessemer.main.importer import ControlImporter
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
-from bessemer.store import open_store, store_kinds
+from bessemer.main.storage import open_state
 from bessemer.store.compaction import History
 
 _log = structlog.get_logger("server")
@@ -76,13 +76,7 @@ class _Control:
         self._clock = SystemClock()
         self.registry = CollectorRegistry()
         self._content = HostContent(paths.content)
-        self.store = open_store(
-            paths.store,
-            clock=self._clock,
-            kinds=store_kinds(KINDS),
-            seal_key=identities.key_of(paths, identities.SEAL_KEY),
-            history=History(revisions=settings.keep_revisions),
-        )
+        self.store = open_state(paths, self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
         self.fleet = FleetFeed(self.store.objects, self._clock)
         self.importer = ControlImporter(

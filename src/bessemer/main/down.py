@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -22,7 +23,6 @@ from bessemer.core.ports import Scope
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
-from bessemer.main import identities
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.parts import FAKE, GRACE_SECONDS, ORDER, command
 from bessemer.main.settings import Paths, state_directory
@@ -81,23 +81,16 @@ async def _stop_workloads(paths: Paths) -> dict[str, str]:
 
 async def _tell_ledger(paths: Paths, claims: set[str], *, fakes: bool) -> list[str]:
     """That these run no more, nor with ``fakes`` what fake hosts only remember. Says where it cannot be told."""
-    from bessemer.kinds import KINDS  # read where something ran, which is seldom; `down` is quick elsewhere
-    from bessemer.store import open_store, store_kinds
+    from bessemer.main.storage import open_state  # read where something ran, which is seldom; `down` is quick elsewhere
 
     try:
-        seal_key = identities.key_of(paths, identities.SEAL_KEY)
-        store = open_store(paths.store, clock=SystemClock(), kinds=store_kinds(KINDS), seal_key=seal_key)
+        with closing(open_state(paths, SystemClock())) as store:
+            if fakes:
+                page = await store.objects.list(Scope(kind="Claim"))
+                claims |= {claim.uid for claim in page.items if orjson.loads(claim.body)["spec"].get("fake")}
+            await store.ledger.lose(claims)
     except (BessemerError, OSError) as error:
         return [f"the ledger does not know that these were stopped: {error}"]
-    try:
-        if fakes:
-            page = await store.objects.list(Scope(kind="Claim"))
-            claims |= {claim.uid for claim in page.items if orjson.loads(claim.body)["spec"].get("fake")}
-        await store.ledger.lose(claims)
-    except BessemerError as error:
-        return [f"the ledger does not know that these were stopped: {error}"]
-    finally:
-        store.close()
     return []
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, BessemerError, DriverError, NotFound, Unavailable
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import Key
 from bessemer.core.units import show_bytes
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main import identities
@@ -144,10 +144,10 @@ class Factory:
         return True
 
     async def _enrol(self) -> None:
+        from bessemer.client import an_object
+
         spec = {"site": self.settings.site, "overcommitMilli": self.settings.overcommit_milli}
-        made = await self.create(
-            {"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": self.host}, "spec": spec}
-        )
+        made = await self.create(an_object(Key("Host", "", self.host), spec))
         if made or not joined(self.paths):
             self.paths.agent.mkdir(parents=True, exist_ok=True, mode=0o700)
             token = await self.client.account.host_token(self.host)

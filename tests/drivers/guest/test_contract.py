@@ -57,6 +57,15 @@ async def test_a_package_that_does_not_exist_is_said_to_be(tmp_path: Path, monke
     assert caught.value.reason == "PackagesUnavailable"
 
 
+@pytest.mark.real
+async def test_a_package_that_lies_in_the_current_directory_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await packages.Packages(package_cache()).download("busybox-static")
+    monkeypatch.chdir(there.path.parent)
+    assert (await packages.Packages(tmp_path).download("busybox-static")).version == there.version
+
+
 def test_a_seed_reads_back() -> None:
     files = seed_files(instance_id="i-1", hostname="vm-one", nonce="abc")
     assert parse_meta(files["meta-data"]) == {"instance-id": "i-1", "local-hostname": "vm-one", "bessemer-nonce": "abc"}

@@ -37,6 +37,7 @@ class Packages:
     def __init__(self, cache: Path) -> None:
         self._debs = cache / "debs"
         self._own = cache / "apt"
+        self._nothing = cache / "apt" / "nothing"
         self._refreshed = False
 
     async def kernel(self, candidates: Sequence[str]) -> str:
@@ -68,7 +69,9 @@ class Packages:
         await self._run("dpkg-deb", "--extract", str(package.path), str(dest))
 
     async def _fetch(self, name: str) -> Package:
-        _, out = await self._run("apt-get", "download", "--print-uris", name)
+        # Asked where no file lies: apt names no source of a package that the current directory holds already.
+        _make(self._nothing)
+        _, out = await self._run("apt-get", "download", "--print-uris", name, cwd=self._nothing)
         found = _URI.search(out)
         if found is None:
             raise DriverError("PackagesUnavailable", f"the distribution offers no package {name}", internal=out[-500:])
