@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from bessemer.api import create_ca, listen, serve, server_tls
+from bessemer.api.listener import HELD_BYTES_MAX, Gathering
 from bessemer.core.errors import Unavailable
 
 
@@ -73,6 +74,52 @@ async def test_it_sleeps_while_nothing_happens_and_ends_at_once(monkeypatch: pyt
     stop.set()
     async with asyncio.timeout(0.6):
         await task
+
+
+class Sink(asyncio.Transport):
+    """What went out, call by call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+async def test_what_is_written_in_one_turn_goes_out_at_once() -> None:
+    sink = Sink()
+    gathering = Gathering(sink, asyncio.get_running_loop())
+    gathering.write(b"head ")
+    gathering.write(b"body")
+    assert sink.sent == []
+    await asyncio.sleep(0)
+    gathering.write(b"next")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert sink.sent == [b"head body", b"next"]
+    assert gathering.is_closing() is False
+
+
+async def test_much_goes_out_within_the_turn_and_everything_before_the_end() -> None:
+    sink = Sink()
+    gathering = Gathering(sink, asyncio.get_running_loop())
+    gathering.write(b"x" * HELD_BYTES_MAX)
+    gathering.write(b"y")
+    assert [len(part) for part in sink.sent] == [HELD_BYTES_MAX + 1]
+    gathering.write(b"last")
+    gathering.close()
+    assert sink.sent[1:] == [b"last"]
+    await asyncio.sleep(0)
+    assert gathering.is_closing()
 
 
 async def test_an_application_that_does_not_start_is_no_silent_end() -> None:

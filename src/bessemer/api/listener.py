@@ -31,7 +31,41 @@ HEADERS_SECONDS = 20.0
 HEADERS_BYTES_MAX = 64 << 10
 """Of headers, trailers and chunk extensions in a row; the parser itself would take any number."""
 
-SOCKET_MESSAGE_BYTES_MAX = 64 * 1024
+HELD_BYTES_MAX = 64 << 10
+SOCKET_MESSAGE_BYTES_MAX = 64 << 10
+
+
+class Gathering:
+    """A transport that sends what is written in one turn of the loop at once: uvicorn writes the head and the body of
+    an answer apart, and each would be a record of TLS and a call of the system by itself."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Hold it until the turn ends, or until much is held: who writes must hear that the reader is slow."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+        self._bytes += len(data)
+        if self._bytes > HELD_BYTES_MAX:
+            self._flush()
+
+    def close(self) -> None:
+        """What is held goes out before."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held, self._bytes = self._held, [], 0
+            self._transport.write(b"".join(held))
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -43,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _moved = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(True) if tls is not None else None
         self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}

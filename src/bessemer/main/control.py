@@ -39,7 +39,7 @@ async def run_control(
     paths: Paths, settings: Settings, *, parts: tuple[str, ...], stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
     """Run ``api``, ``controller`` or both until cancelled; ``ready`` is called once the api listens."""
-    # Store and loop share the interpreter with the event loop: short turns keep the writer's commits from waiting.
+    # The thread of commits shares the interpreter with the event loop: it is to go on once the disk has answered.
     sys.setswitchinterval(0.0005)
     control = _Control(paths, settings)
     try:

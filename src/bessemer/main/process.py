@@ -20,6 +20,7 @@ _LOOK_SECONDS = 1.0
 def set_up_logs() -> None:
     """JSON lines on standard output, with UTC times; also what libraries say from warnings on. With
     ``BESSEMER_LOG=debug`` also what is told at that level."""
+    import orjson
     import structlog
 
     level = logging.DEBUG if os.environ.get("BESSEMER_LOG") == "debug" else logging.INFO
@@ -29,10 +30,10 @@ def set_up_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format='{"event": "%(name)s: %(message)s"}')

@@ -19,7 +19,8 @@ from bessemer.core.resource import Key
 from bessemer.store import rules
 from bessemer.store.reader import Reader
 from bessemer.store.schema import audit
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import Committer
 
 _HEAD = select(audit.c.id, audit.c.digest).order_by(audit.c.id.desc()).limit(1)
 _APPEND = insert(audit)

@@ -26,7 +26,8 @@ from bessemer.store.quota import set_bounds
 from bessemer.store.reader import Reader
 from bessemer.store.rows import Row, find, load, save
 from bessemer.store.schema import objects, of
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import FEW, Committer
 
 _STANDING = (
     select(func.count()).select_from(objects).where(of(objects.c.kind), of(objects.c.host), objects.c.host != "")
@@ -78,7 +79,8 @@ class CapacityTable:
         rules.may_take(writer)
         wanted = [(key, spec, self._document(key, spec, metadata=metadata)) for key, spec, metadata in claims]
         return await self._committer.submit(
-            lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer) for claim in wanted]
+            lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer) for claim in wanted],
+            apart=len(wanted) > FEW,
         )
 
     async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer, *, uid: str = "") -> Stored:

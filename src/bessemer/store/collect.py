@@ -18,7 +18,7 @@ from bessemer.store import audit, documents, quota
 from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT, StoreKind
 from bessemer.store.rows import BY_UID, Row, exists, remove, save
 from bessemer.store.schema import dependents, objects, of
-from bessemer.store.writer import Tx
+from bessemer.store.transaction import Tx
 
 Kinds = Mapping[str, StoreKind]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, select
 
 from bessemer.store.schema import changes
-from bessemer.store.writer import COUNTER, SET_COUNTER, Tx
+from bessemer.store.transaction import COUNTER, SET_COUNTER, Tx
 
 _OLDEST = select(changes.c.revision, changes.c.at).order_by(changes.c.revision).limit(bindparam("count"))
 _DROP = delete(changes).where(changes.c.revision <= bindparam("floor"))

@@ -18,7 +18,8 @@ from bessemer.store.documents import Document, fresh
 from bessemer.store.kinds import EVENT, StoreKind
 from bessemer.store.rows import ROWS, Row, find, own, remove, save
 from bessemer.store.schema import dependents, objects, of
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import Committer
 
 SYSTEM = Writer("system", "store")
 PER_OBJECT_MAX = 50

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from bessemer.core.errors import Taken
 from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory
 from bessemer.store.schema import devices, hosts, numa, of
-from bessemer.store.writer import Tx
+from bessemer.store.transaction import Tx
 
 _HOST = select(hosts.c.schedulable).where(of(hosts.c.host))
 _ADD_HOST = insert(hosts)

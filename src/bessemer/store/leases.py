@@ -20,7 +20,8 @@ from bessemer.core.errors import Conflict
 from bessemer.core.ports import HEARTBEATS, UNDER, Lease
 from bessemer.store.reader import Reader
 from bessemer.store.schema import leases, of
-from bessemer.store.writer import Committer, Operation, Tx
+from bessemer.store.transaction import Operation, Tx
+from bessemer.store.writer import Committer
 
 T = TypeVar("T")
 
@@ -69,10 +70,12 @@ _CLAMP = (
 class FencedCommitter(Committer):
     """Refuses what is written under a lease that has been given to another since (`ports.UNDER`)."""
 
-    async def submit(self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0) -> T:
+    async def submit(
+        self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0, apart: bool = False
+    ) -> T:
         fence = UNDER.get()
         if fence is None:
-            return await super().submit(operation, dry_run=dry_run, patience=patience)
+            return await super().submit(operation, dry_run=dry_run, patience=patience, apart=apart)
 
         def fenced(tx: Tx) -> T:
             row = tx.one(_FENCE, of_name=fence.lease)
@@ -80,7 +83,7 @@ class FencedCommitter(Committer):
                 raise Conflict(f"{fence.lease} is another's by now")
             return operation(tx)
 
-        return await super().submit(fenced, dry_run=dry_run, patience=patience)
+        return await super().submit(fenced, dry_run=dry_run, patience=patience, apart=apart)
 
 
 class LeaseTable:

@@ -23,7 +23,8 @@ from bessemer.store.periods import Period, Periods
 from bessemer.store.reader import Reader
 from bessemer.store.rows import find
 from bessemer.store.schema import ledger, of, spools
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import FEW, Committer
 
 _FIELDS = tuple(column.name for column in ledger.c)
 _DEFAULTS: Mapping[str, Any] = {
@@ -61,7 +62,7 @@ class LedgerTable:
 
     async def settle(self, batch: UsageBatch) -> int:
         """Append what is new. Sequences count from 1; an unknown spool has settled 0. Raises Conflict, Invalid."""
-        return await self._committer.submit(lambda tx: _settle(tx, batch))
+        return await self._committer.submit(lambda tx: _settle(tx, batch), apart=len(batch.records) > FEW)
 
     async def window(self, *, start: int, end: int, project_uid: str) -> AsyncIterator[LedgerEntry]:
         """What is needed to account for ``[start, end)``; see `ports.Ledger.window`. Of nobody there is nothing."""
@@ -75,7 +76,7 @@ class LedgerTable:
 
     async def lose(self, claims: Collection[str]) -> int:
         """See `ports.Ledger.lose`."""
-        return await self._committer.submit(lambda tx: sum(_lose(tx, uid) for uid in claims))
+        return await self._committer.submit(lambda tx: sum(_lose(tx, uid) for uid in claims), apart=len(claims) > FEW)
 
     async def correct(self, row: int, quantities: Mapping[str, int], writer: Writer) -> LedgerEntry:
         """Append a correction that names the row. Raises NotFound, Forbidden, Invalid."""

@@ -1,6 +1,6 @@
 """What the store counts about itself, in the shape that Prometheus collects.
 
-Counts are plain integers: the writer's thread alone adds to its own, the loop's to the others.
+Counts are plain integers. The loop and the writer's thread have the writer's by turns, as they have its connection.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from bessemer.store.feed import Feed, Watcher
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import Committer
 
 
 class ObjectTable:

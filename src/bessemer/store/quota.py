@@ -14,7 +14,7 @@ from bessemer.core.errors import Invalid, QuotaExceeded
 from bessemer.core.resource import tenant_of
 from bessemer.core.values import Quota, Use
 from bessemer.store.schema import of, quota
-from bessemer.store.writer import Tx
+from bessemer.store.transaction import Tx
 
 _HERE = (of(quota.c.scope), of(quota.c.meter))
 _MORE = quota.c.used + bindparam("amount")

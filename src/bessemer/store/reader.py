@@ -29,7 +29,7 @@ from bessemer.store.metrics import Metrics
 from bessemer.store.rows import LOAD, Row, place
 from bessemer.store.schema import changes, of
 from bessemer.store.sqlite import Session, Statement
-from bessemer.store.writer import read_counter
+from bessemer.store.transaction import read_counter
 
 SLICE = 200
 WINDOW = 500

@@ -16,7 +16,7 @@ from bessemer.store.documents import Document, decode, encode, host_of, labels_o
 from bessemer.store.feed import CHANGE_TYPES, Entry
 from bessemer.store.kinds import EVENT
 from bessemer.store.schema import changes, dependents, labels, objects, of, sealed
-from bessemer.store.writer import Tx
+from bessemer.store.transaction import Tx
 
 _COLUMNS = (
     objects.c.kind,

@@ -17,7 +17,8 @@ from bessemer.core.errors import NotFound, Unavailable
 from bessemer.store.reader import Reader
 from bessemer.store.rows import exists
 from bessemer.store.schema import of, sealed
-from bessemer.store.writer import Committer, Tx
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import Committer
 
 _THIS = (of(sealed.c.uid), of(sealed.c.field))
 _READ = select(sealed.c.ciphertext).where(*_THIS)

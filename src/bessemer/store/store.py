@@ -34,7 +34,8 @@ from bessemer.store.reader import Reader
 from bessemer.store.schema_versions import prepare
 from bessemer.store.sealed import SealedTable, cipher
 from bessemer.store.sqlite import ReadSession, Session, Texts
-from bessemer.store.writer import Committer, Tx, read_counter
+from bessemer.store.transaction import Tx, read_counter
+from bessemer.store.writer import Committer
 
 TEND_SECONDS = 60.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -76,9 +77,9 @@ class Store:
 
     async def tidy(self) -> None:
         """One round of `tend`."""
-        while dropped := await self._committer.submit(lambda tx: compact(tx, self.history)):
+        while dropped := await self._committer.submit(lambda tx: compact(tx, self.history), apart=True):
             self.metrics.compacted += dropped
-        while await self._committer.submit(events.prune):
+        while await self._committer.submit(events.prune, apart=True):
             pass
         self._feed.mark()
         self._reader.trim()

@@ -5,7 +5,12 @@ the commit, so what was answered is on disk. Whoever has patience waits for the 
 revision counter moves in the committing transaction: the order of commits is the order of revisions, and a refused
 operation leaves no gap.
 
-It knows no table but the counter. It is not for reading: see `reader`.
+A group's operations run in the event loop, and its commit, which waits for the disk, in a thread of its own; meanwhile
+the next group gathers. The driver lets go of the interpreter's lock at every statement: a thread that ran them beside
+a busy loop would queue for it a dozen times per operation, which costs more than the statements do. What takes long
+runs apart, in the thread as a whole, so that the loop goes on.
+
+What a group does in its transaction is `transaction`'s. It is not for reading: see `reader`.
 """
 
 from __future__ import annotations
@@ -14,99 +19,30 @@ import asyncio
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-
-from sqlalchemy import bindparam, select, update
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Unavailable
+from bessemer.core.errors import Unavailable
 from bessemer.store.feed import Entry
 from bessemer.store.metrics import Metrics
-from bessemer.store.schema import counters, of
-from bessemer.store.sqlite import Session, Statement
+from bessemer.store.sqlite import Session
+from bessemer.store.transaction import Group, Item, Operation, Runner
 
 T = TypeVar("T")
 
 GROUP_MAX = 256
+GROUP_SECONDS = 0.005
+"""An operation more than this after its group's first goes into the next: the loop has others to serve."""
+FEW = 8
+"""As many claims or records an operation writes in the event loop; what writes more runs apart."""
 PENDING_MAX = 16_384
-
-COUNTER = select(counters.c.value).where(of(counters.c.name))
-SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
-_STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.name)).returning(counters.c.value)
-
-_MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
-"""What a wrong operation raises: it fails alone, its neighbours in the group do not."""
-
-
-class Tx:
-    """The open transaction, as an operation sees it."""
-
-    def __init__(self, session: Session, clock: Clock) -> None:
-        self._session = session
-        self._clock = clock
-        self.revision = 0
-        """The last one taken here; 0 before the first."""
-        self.entries: list[Entry] = []
-        self._counted = 0
-
-    @property
-    def now(self) -> float:
-        """The server's wall clock."""
-        return self._clock.now()
-
-    def run(self, statement: Statement, **values: Any) -> int:
-        """Write; answers how many rows it met."""
-        return self._session.execute(statement, values).rowcount
-
-    def one(self, statement: Statement, **values: Any) -> Any:
-        """The first row as a tuple, or None."""
-        return self._session.execute(statement, values).fetchone()
-
-    def all(self, statement: Statement, **values: Any) -> list[Any]:
-        """Every row."""
-        return self._session.execute(statement, values).fetchall()
-
-    def next_revision(self) -> int:
-        """The number of the change that the caller is about to write. The first of a group is taken from the counter,
-        which the group's end brings up to the last."""
-        if self.revision:
-            self.revision += 1
-        else:
-            self.revision = self._counted = self.one(_STEP, of_name="revision")[0]
-        return self.revision
-
-    def count(self) -> None:
-        """Bring the counter up to the revisions that were taken."""
-        if self.revision > self._counted:
-            self.run(SET_COUNTER, of_name="revision", value=self.revision)
-
-
-Operation = Callable[[Tx], T]
-
-
-@dataclass(slots=True)
-class _Item(Generic[T]):
-    operation: Operation[T]
-    future: asyncio.Future[T]
-    loop: asyncio.AbstractEventLoop
-    dry_run: bool
-    due: float
-    value: Any = None
-    error: Exception | None = None
-
-
-@dataclass(slots=True)
-class _Group:
-    items: list[_Item[Any]]
-    last: bool
-    entries: list[Entry] = field(default_factory=list)
-    revision: int = 0
 
 
 class Committer:
-    """Owns the writing connection and its thread.
+    """Owns the writing connection, which the event loop and the thread have by turns: while a group is in the thread,
+    the loop begins none.
 
     ``publish(entries, revision)`` is called in the event loop after each commit, before the writers hear of it.
     """
@@ -121,141 +57,115 @@ class Committer:
     ) -> None:
         self._session = session
         self._clock = clock
-        self._metrics = metrics
+        self._runner = Runner(session, clock, metrics=metrics)
         self._publish = publish
-        self._mistakes: tuple[type[Exception], ...] = (BessemerError, *session.refusals, *_MISTAKES)
-        self._queue: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
+        self._waiting: deque[Item[Any]] = deque()
+        self._due = math.inf
+        self._turn: asyncio.Handle | None = None
+        self._flying: Group | None = None
         self._closed = False
+        self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0) -> T:
+    async def submit(
+        self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0, apart: bool = False
+    ) -> T:
         """Run ``operation`` in the next group, which need not form for its sake within ``patience`` seconds.
-        ``dry_run`` answers its value and undoes it.
+        ``dry_run`` answers its value and undoes it. ``apart`` is for one that may take many milliseconds.
 
         Raises what the operation raises, and Unavailable where the database cannot take it: then nothing was written.
         """
         if self._closed:
             raise Unavailable("the store is closed")
-        if self._queue.qsize() >= PENDING_MAX:
+        if len(self._waiting) >= PENDING_MAX:
             raise Unavailable("more writes wait than the store takes on; try again")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Item(operation, future, loop, dry_run, self._clock.monotonic() + patience))
+        due = self._clock.monotonic() + patience
+        self._waiting.append(Item(operation, future, dry_run, apart))
+        if due < self._due:
+            self._due = due
+            self._plan(loop)
         return await future
 
     def close(self) -> None:
         """Finish what is queued, then end the thread and the connection."""
         if not self._closed:
             self._closed = True
+            if self._waiting:
+                self._queue.put(Group([*self._waiting], self._waiting[0].future.get_loop()))
+                self._waiting.clear()
             self._queue.put(None)
             self._thread.join()
             self._session.close()
 
-    # --- in the writer's thread ---------------------------------------------------------------------------------
+    # --- in the event loop --------------------------------------------------------------------------------------
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the next group begin once the first of it is due."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._waiting and self._flying is None:
+            wait = self._due - self._clock.monotonic()
+            self._turn = loop.call_later(wait, self._begin, loop) if wait > 0 else loop.call_soon(self._begin, loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take what waits, run it here unless it is long, and hand it to the thread where something is to be kept."""
+        self._turn = None
+        group = Group(self._gather(), loop)
+        if not group.items:
+            return  # the store was closed meanwhile
+        if not group.items[0].apart:
+            self._waiting.extendleft(reversed(self._runner.run(group, seconds=GROUP_SECONDS)))
+        self._due = -math.inf if self._waiting else math.inf
+        if group.ran and not group.stands:
+            self._deliver(group)
+            self._plan(loop)
+        else:
+            self._flying = group
+            self._queue.put(group)
+
+    def _gather(self) -> list[Item[Any]]:
+        """As many as a group takes; one that is long is a group by itself."""
+        items: list[Item[Any]] = []
+        while self._waiting and len(items) < GROUP_MAX:
+            if self._waiting[0].apart and items:
+                break
+            items.append(self._waiting.popleft())
+            if items[-1].apart:
+                break
+        return items
+
+    def _landed(self, group: Group) -> None:
+        self._flying = None
+        self._deliver(group)
+        self._plan(group.loop)
+
+    def _deliver(self, group: Group) -> None:
+        if group.entries:
+            self._publish(group.entries, group.revision)
+            # A turn later, so that who watches has sent the change before its writer takes up his answer.
+            group.loop.call_soon(_resolve, group.items)
+        else:
+            _resolve(group.items)
+
+    # --- in the thread ------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        last = False
-        while not last:
-            group = self._gather()
-            last = group.last
-            if group.items:
-                self._commit(group)
-                self._answer(group)
-
-    def _gather(self) -> _Group:
-        """What waits, once the first of it is due; waits for that, and for ever where nothing does."""
-        group, due = _Group([], last=False), math.inf
-        while len(group.items) < GROUP_MAX:
-            wait = max(0.0, due - self._clock.monotonic()) if group.items else None
+        while (group := self._queue.get()) is not None:
+            if not group.ran:
+                self._runner.run(group, seconds=math.inf)
+            if group.stands:
+                self._runner.commit(group)
             try:
-                item = self._queue.get(timeout=wait)
-            except queue.Empty:
-                break
-            if item is None:
-                group.last = True
-                break
-            group.items.append(item)
-            due = min(due, item.due)
-        return group
-
-    def _commit(self, group: _Group) -> None:
-        tx = Tx(self._session, self._clock)
-        started = self._clock.monotonic()
-        try:
-            self._session.begin()
-            if len(group.items) == 1:
-                stands = self._attempt(group.items[0], tx)  # the transaction is its savepoint
-            else:
-                standing = [self._within(item, tx) for item in group.items]
-                stands = any(standing)
-            if stands:
-                tx.count()
-                self._session.commit()
-                group.entries, group.revision = tx.entries, tx.revision
-            else:
-                self._session.rollback()
-        except self._session.faults as error:
-            self._abandon(group, error)
-            return
-        self._metrics.ended(len(group.items), len(group.entries), seconds=self._clock.monotonic() - started)
-
-    def _within(self, item: _Item[Any], tx: Tx) -> bool:
-        """`_attempt`, of which nothing is left where it is not to stand."""
-        revision, entries = tx.revision, len(tx.entries)
-        self._session.savepoint()
-        stands = self._attempt(item, tx)
-        if stands:
-            self._session.keep()
-        else:
-            self._session.undo()
-            tx.revision = revision
-            del tx.entries[entries:]
-        return stands
-
-    def _attempt(self, item: _Item[Any], tx: Tx) -> bool:
-        """Run one operation; whether what it wrote is to stand. Raises where the database is not well any more."""
-        try:
-            item.value = item.operation(tx)
-        except self._mistakes as error:
-            item.error = error
-        except self._session.faults as error:
-            if not self._session.alive:
-                raise
-            item.error = _unavailable(error)
-        return item.error is None and not item.dry_run
-
-    def _abandon(self, group: _Group, error: Exception) -> None:
-        """Nothing of the group was written: each of its writers hears so."""
-        try:
-            self._session.rollback()
-        except self._session.faults:
-            pass  # the transaction is gone already; the next BEGIN says whether the database is well
-        self._metrics.failed()
-        for item in group.items:
-            item.error = _unavailable(error)
-
-    def _answer(self, group: _Group) -> None:
-        loops: dict[asyncio.AbstractEventLoop, list[_Item[Any]]] = {}
-        for item in group.items:
-            loops.setdefault(item.loop, []).append(item)
-        for loop, items in loops.items():
-            try:
-                loop.call_soon_threadsafe(self._deliver, group, items)
+                group.loop.call_soon_threadsafe(self._landed, group)
             except RuntimeError:
-                continue  # that loop has ended; nobody listens there
-
-    def _deliver(self, group: _Group, items: list[_Item[Any]]) -> None:
-        entries, group.entries = group.entries, []
-        if entries:
-            self._publish(entries, group.revision)
-            # A turn later, so that who watches has sent the change before its writer takes up his answer.
-            items[0].loop.call_soon(_resolve, items)
-        else:
-            _resolve(items)
+                self._flying = None  # that loop has ended: nobody listens there
 
 
-def _resolve(items: list[_Item[Any]]) -> None:
+def _resolve(items: list[Item[Any]]) -> None:
     for item in items:
         if item.future.done():
             continue
@@ -263,14 +173,3 @@ def _resolve(items: list[_Item[Any]]) -> None:
             item.future.set_result(item.value)
         else:
             item.future.set_exception(item.error)
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    words = "the disk of the store is full" if "full" in str(error) else "the store cannot write now"
-    return Unavailable(f"{words}; nothing was changed", internal=f"{type(error).__name__}: {error}")
-
-
-def read_counter(session: Session, name: str, *, missing: int = 0) -> int:
-    """A counter through any connection."""
-    row: Mapping[int, int] | None = session.execute(COUNTER, {"of_name": name}).fetchone()
-    return row[0] if row is not None else missing

@@ -1,0 +1,202 @@
+"""One group of operations through one transaction: a savepoint each, and a revision that moves with the commit.
+
+A refused operation is undone alone and leaves no gap in the revisions; a database that is not well fails the group, and
+each of its writers hears so. It neither waits nor chooses what belongs to a group: see `writer`. It knows no table but
+the counter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import bindparam, select, update
+
+from bessemer.core.clock import Clock
+from bessemer.core.errors import Unavailable
+from bessemer.store.feed import Entry
+from bessemer.store.metrics import Metrics
+from bessemer.store.schema import counters, of
+from bessemer.store.sqlite import Session, Statement
+
+T = TypeVar("T")
+
+COUNTER = select(counters.c.value).where(of(counters.c.name))
+SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
+_STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.name)).returning(counters.c.value)
+
+
+class Tx:
+    """The open transaction, as an operation sees it."""
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+        self.revision = 0
+        """The last one taken here; 0 before the first."""
+        self.entries: list[Entry] = []
+        self._counted = 0
+
+    @property
+    def now(self) -> float:
+        """The server's wall clock."""
+        return self._clock.now()
+
+    def run(self, statement: Statement, **values: Any) -> int:
+        """Write; answers how many rows it met."""
+        return self._session.execute(statement, values).rowcount
+
+    def one(self, statement: Statement, **values: Any) -> Any:
+        """The first row as a tuple, or None."""
+        return self._session.execute(statement, values).fetchone()
+
+    def all(self, statement: Statement, **values: Any) -> list[Any]:
+        """Every row."""
+        return self._session.execute(statement, values).fetchall()
+
+    def next_revision(self) -> int:
+        """The number of the change that the caller is about to write. The first of a group is taken from the counter,
+        which the group's end brings up to the last."""
+        if self.revision:
+            self.revision += 1
+        else:
+            self.revision = self._counted = self.one(_STEP, of_name="revision")[0]
+        return self.revision
+
+    def count(self) -> None:
+        """Bring the counter up to the revisions that were taken."""
+        if self.revision > self._counted:
+            self.run(SET_COUNTER, of_name="revision", value=self.revision)
+
+
+Operation = Callable[[Tx], T]
+
+
+@dataclass(slots=True)
+class Item(Generic[T]):
+    """One operation, and who waits for what it answers or raises. ``apart``: see `writer.Committer.submit`."""
+
+    operation: Operation[T]
+    future: asyncio.Future[T]
+    dry_run: bool
+    apart: bool
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Group:
+    """Operations on their way through one transaction. ``stands``: there is something to commit."""
+
+    items: list[Item[Any]]
+    loop: asyncio.AbstractEventLoop
+    started: float = 0.0
+    ran: bool = False
+    stands: bool = False
+    entries: list[Entry] = field(default_factory=list)
+    revision: int = 0
+
+
+class Runner:
+    """Runs groups on the writing connection, of which there is one, and which one thread has at a time."""
+
+    def __init__(self, session: Session, clock: Clock, *, metrics: Metrics) -> None:
+        self._session = session
+        self._clock = clock
+        self._metrics = metrics
+
+    def run(self, group: Group, *, seconds: float) -> list[Item[Any]]:
+        """Run the group's operations in a transaction, which stays open where something stands. Answers those that it
+        gave up for want of time."""
+        tx, items = Tx(self._session, self._clock), group.items
+        group.ran, group.started = True, self._clock.monotonic()
+        try:
+            self._session.begin()
+            if len(items) == 1:
+                group.stands = self._attempt(items[0], tx)  # the transaction is its savepoint
+            else:
+                self._each(group, tx, until=group.started + seconds)
+            if group.stands:
+                tx.count()
+                group.entries, group.revision = tx.entries, tx.revision
+            else:
+                self._session.rollback()
+                self._ended(group)
+        except self._session.faults as error:
+            group.items = items
+            self._abandon(group, error)
+        return items[len(group.items) :]
+
+    def commit(self, group: Group) -> None:
+        """Make what stands durable; where that fails, nothing of it was written."""
+        try:
+            self._session.commit()
+        except self._session.faults as error:
+            self._abandon(group, error)
+            return
+        self._ended(group)
+
+    def _each(self, group: Group, tx: Tx, *, until: float) -> None:
+        """One after the other while there is time; the others leave the group."""
+        items, group.items = group.items, []
+        for item in items:
+            group.items.append(item)
+            group.stands |= self._within(item, tx)
+            if self._clock.monotonic() > until:
+                break
+
+    def _ended(self, group: Group) -> None:
+        took = self._clock.monotonic() - group.started
+        self._metrics.ended(len(group.items), len(group.entries), seconds=took)
+
+    def _within(self, item: Item[Any], tx: Tx) -> bool:
+        """`_attempt`, of which nothing is left where it is not to stand."""
+        revision, entries = tx.revision, len(tx.entries)
+        self._session.savepoint()
+        stands = self._attempt(item, tx)
+        if stands:
+            self._session.keep()
+        else:
+            self._session.undo()
+            tx.revision = revision
+            del tx.entries[entries:]
+        return stands
+
+    def _attempt(self, item: Item[Any], tx: Tx) -> bool:
+        """Run one operation; whether what it wrote is to stand. A wrong one fails alone, its neighbours in the group do
+        not. Raises where the database is not well any more."""
+        try:
+            item.value = item.operation(tx)
+        except self._session.refusals as error:
+            item.error = error
+        except self._session.faults as error:
+            if not self._session.alive:
+                raise
+            item.error = _unavailable(error)
+        except Exception as error:
+            item.error = error
+        return item.error is None and not item.dry_run
+
+    def _abandon(self, group: Group, error: Exception) -> None:
+        """Nothing of the group was written: each of its writers hears so."""
+        try:
+            self._session.rollback()
+        except self._session.faults:
+            pass  # the transaction is gone already; the next BEGIN says whether the database is well
+        self._metrics.failed()
+        group.stands, group.entries = False, []
+        for item in group.items:
+            item.error = _unavailable(error)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    words = "the disk of the store is full" if "full" in str(error) else "the store cannot write now"
+    return Unavailable(f"{words}; nothing was changed", internal=f"{type(error).__name__}: {error}")
+
+
+def read_counter(session: Session, name: str, *, missing: int = 0) -> int:
+    """A counter through any connection."""
+    row: Mapping[int, int] | None = session.execute(COUNTER, {"of_name": name}).fetchone()
+    return row[0] if row is not None else missing

@@ -1,0 +1,145 @@
+"""The one writer: where operations run, how groups form, and what one that goes wrong takes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Unavailable
+from bessemer.store.feed import Entry
+from bessemer.store.metrics import Metrics
+from bessemer.store.schema_versions import prepare
+from bessemer.store.sqlite import Session, Texts
+from bessemer.store.transaction import Tx
+from bessemer.store.writer import GROUP_MAX, GROUP_SECONDS, Committer
+
+
+class Slow(FakeClock):
+    """A clock that operations move."""
+
+    def work(self, seconds: float) -> None:
+        self._monotonic += seconds
+
+
+class Bench:
+    """A committer over a file of its own, whose commits wait while ``gate`` is shut."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Slow()
+        self.metrics = Metrics()
+        self.published: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.session = Session(folder / "s.db", texts=Texts())
+        prepare(self.session, folder / "s.db")
+        commit = self.session.commit
+        self.session.commit = lambda: (self.gate.wait(10), commit())[1]  # type: ignore[method-assign]
+        self.committer = Committer(self.session, clock=self.clock, metrics=self.metrics, publish=self._publish)
+
+    def _publish(self, entries: list[Entry], revision: int) -> None:
+        self.published.append(revision)
+
+    def ask(self, operation: Callable[[Tx], object], *, apart: bool = False) -> asyncio.Future[object]:
+        return asyncio.ensure_future(self.committer.submit(operation, apart=apart))
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.gate.set()
+    made.committer.close()
+
+
+def take(tx: Tx) -> int:
+    return tx.next_revision()
+
+
+def where(tx: Tx) -> int:
+    tx.next_revision()
+    return threading.get_ident()
+
+
+async def test_operations_run_in_the_loop_and_long_ones_apart(bench: Bench) -> None:
+    asked = [bench.ask(where), bench.ask(where, apart=True), bench.ask(where)]
+    first, long, last = await asyncio.gather(*asked)
+    assert first == last == threading.get_ident()
+    assert long != first
+    assert bench.metrics.groups == 3
+
+
+async def test_what_comes_during_a_commit_is_the_next_group_and_the_loop_goes_on(bench: Bench) -> None:
+    bench.gate.clear()
+    first = bench.ask(take)
+    await asyncio.sleep(0.01)
+    later = [bench.ask(take) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    bench.gate.set()
+    assert await first == 1
+    assert await asyncio.gather(*later) == [2, 3, 4, 5, 6]
+    assert bench.metrics.groups == 2
+
+
+async def test_an_operation_for_which_there_was_no_time_is_in_the_next_group(bench: Bench) -> None:
+    def slow(tx: Tx) -> int:
+        bench.clock.work(GROUP_SECONDS * 0.6)
+        return tx.next_revision()
+
+    assert await asyncio.gather(*(bench.ask(slow) for _ in range(5))) == [1, 2, 3, 4, 5]
+    assert bench.metrics.groups == 3
+
+
+async def test_a_group_takes_no_more_than_its_most(bench: Bench) -> None:
+    numbers = await asyncio.gather(*(bench.ask(take) for _ in range(GROUP_MAX + 1)))
+    assert numbers == list(range(1, GROUP_MAX + 2))
+    assert bench.metrics.groups == 2
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("error", [OSError("no such file"), KeyError("x"), RecursionError("deep")])
+async def test_an_operation_that_breaks_fails_alone(bench: Bench, error: Exception, apart: bool) -> None:
+    def breaks(tx: Tx) -> None:
+        tx.next_revision()
+        raise error
+
+    before, broken, after = bench.ask(take), bench.ask(breaks, apart=apart), bench.ask(take)
+    assert (await before, await after) == (1, 2)
+    with pytest.raises(type(error)):
+        await broken
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_where_the_database_does_not_begin_all_hear_so_and_the_next_is_tried(bench: Bench, apart: bool) -> None:
+    begin, broken = bench.session.begin, [True]
+
+    def refuse() -> None:
+        if broken and broken.pop():
+            raise bench.session.faults[0]("disk I/O error")
+        begin()
+
+    bench.session.begin = refuse  # type: ignore[method-assign]
+    asked = [bench.ask(take, apart=apart) for _ in range(2 - apart)]
+    for one in asked:
+        with pytest.raises(Unavailable, match="nothing was changed"):
+            await one
+    assert await bench.ask(take) == 1
+    assert (bench.metrics.failures, bench.metrics.groups) == (1, 1)
+
+
+async def test_the_closing_finishes_what_flies_and_what_waits(bench: Bench) -> None:
+    bench.gate.clear()
+    asked = [bench.ask(take)]
+    await asyncio.sleep(0.01)
+    asked += [bench.ask(take, apart=number % 2 == 0) for number in range(4)]
+    await asyncio.sleep(0)
+    threading.Timer(0.05, bench.gate.set).start()
+    bench.committer.close()
+    assert await asyncio.gather(*asked) == [1, 2, 3, 4, 5]
+    with pytest.raises(Unavailable, match="closed"):
+        await bench.committer.submit(take)
