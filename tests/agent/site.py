@@ -64,7 +64,7 @@ class Site:
 
     def joined(self, starts: int) -> bool:
         """Whether so many starts of the agent have found the api."""
-        return sum(b'"event": "joined"' in line for line in self.log.read_bytes().splitlines()) >= starts
+        return sum(b'"event":"joined"' in line for line in self.log.read_bytes().splitlines()) >= starts
 
     async def up(self) -> None:
         """Serve on the address as before."""

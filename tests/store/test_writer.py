@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
+from bessemer.core.resource import Change, Key
 from bessemer.store.feed import Entry
 from bessemer.store.metrics import Metrics
 from bessemer.store.schema_versions import prepare
 from bessemer.store.sqlite import Session, Texts
-from bessemer.store.transaction import Tx
-from bessemer.store.writer import GROUP_MAX, GROUP_SECONDS, Committer
+from bessemer.store.transaction import COUNTER, GROUP_SECONDS, OPERATION_SECONDS, SET_COUNTER, Tx, read_counter
+from bessemer.store.writer import GROUP_MAX, Committer
 
 
 class Slow(FakeClock):
@@ -33,6 +35,7 @@ class Bench:
         self.clock = Slow()
         self.metrics = Metrics()
         self.published: list[int] = []
+        self.deaf = False
         self.gate = threading.Event()
         self.gate.set()
         self.session = Session(folder / "s.db", texts=Texts())
@@ -43,9 +46,13 @@ class Bench:
 
     def _publish(self, entries: list[Entry], revision: int) -> None:
         self.published.append(revision)
+        if self.deaf:
+            raise RuntimeError("nobody can be told")
 
-    def ask(self, operation: Callable[[Tx], object], *, apart: bool = False) -> asyncio.Future[object]:
-        return asyncio.ensure_future(self.committer.submit(operation, apart=apart))
+    def ask(
+        self, operation: Callable[[Tx], object], *, apart: bool = False, patience: float = 0.0
+    ) -> asyncio.Future[object]:
+        return asyncio.ensure_future(self.committer.submit(operation, apart=apart, patience=patience))
 
 
 @pytest.fixture
@@ -101,8 +108,75 @@ async def test_a_group_takes_no_more_than_its_most(bench: Bench) -> None:
     assert bench.metrics.groups == 2
 
 
+async def test_an_operation_that_takes_long_is_undone_and_runs_apart(bench: Bench) -> None:
+    tries: list[tuple[int, int]] = []
+
+    def long(tx: Tx) -> int:
+        number = take(tx)
+        tries.append((threading.get_ident(), number))
+        bench.clock.work(OPERATION_SECONDS * 1.5)
+        return tx.next_revision() if tx.one(COUNTER, of_name="revision") else 0
+
+    asked = [bench.ask(take), bench.ask(long), bench.ask(take), bench.ask(take)]
+    assert await asyncio.gather(*asked) == [1, 3, 4, 5]
+    (here, first), (there, second) = tries
+    assert here == threading.get_ident() != there
+    assert first == second == 2
+
+
+async def test_one_alone_that_takes_long_leaves_nothing_of_its_first_try(bench: Bench) -> None:
+    def long(tx: Tx) -> int:
+        tx.run(SET_COUNTER, of_name="floor", value=1 + read_counter(bench.session, "floor"))
+        bench.clock.work(OPERATION_SECONDS * 1.5)
+        return int(tx.one(COUNTER, of_name="floor")[0])
+
+    assert await bench.ask(long) == 1
+
+
+async def test_a_database_that_another_has_holds_up_its_writers_and_not_the_loop(bench: Bench, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked = bench.ask(where)
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    assert not asked.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert await asked != threading.get_ident()
+    assert await bench.ask(where) == threading.get_ident()
+
+
+async def test_many_who_have_patience_are_a_group_without_it(bench: Bench) -> None:
+    asked = [bench.ask(take, patience=600) for _ in range(GROUP_MAX)]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*asked)
+    assert bench.metrics.groups == 1
+
+
+async def test_writing_goes_on_though_nobody_can_be_told(bench: Bench) -> None:
+    loop, failed = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _, context: failed.append(str(context["exception"])))
+
+    def tell(tx: Tx) -> int:
+        tx.entries.append(Entry(Change(take(tx), "ADDED", Key("Thing", "", "a"), "u", "", b"{}", None), ""))
+        return tx.revision
+
+    bench.deaf = True
+    assert await bench.ask(tell) == 1
+    assert await bench.ask(tell) == 2
+    assert (bench.published, failed) == ([1, 2], ["nobody can be told"] * 2)
+
+
+def test_a_second_loop_is_refused(tmp_path: Path) -> None:
+    made = Bench(tmp_path)
+    assert asyncio.run(made.committer.submit(take)) == 1
+    with pytest.raises(RuntimeError, match="one event loop"):
+        asyncio.run(made.committer.submit(take))
+    made.committer.close()
+
+
 @pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("error", [OSError("no such file"), KeyError("x"), RecursionError("deep")])
+@pytest.mark.parametrize("error", [OSError("no such file"), KeyError("x"), RecursionError("deep"), StopIteration()])
 async def test_an_operation_that_breaks_fails_alone(bench: Bench, error: Exception, apart: bool) -> None:
     def breaks(tx: Tx) -> None:
         tx.next_revision()
@@ -110,7 +184,7 @@ async def test_an_operation_that_breaks_fails_alone(bench: Bench, error: Excepti
 
     before, broken, after = bench.ask(take), bench.ask(breaks, apart=apart), bench.ask(take)
     assert (await before, await after) == (1, 2)
-    with pytest.raises(type(error)):
+    with pytest.raises(RuntimeError if isinstance(error, StopIteration) else type(error)):
         await broken
 
 
@@ -118,10 +192,10 @@ async def test_an_operation_that_breaks_fails_alone(bench: Bench, error: Excepti
 async def test_where_the_database_does_not_begin_all_hear_so_and_the_next_is_tried(bench: Bench, apart: bool) -> None:
     begin, broken = bench.session.begin, [True]
 
-    def refuse() -> None:
+    def refuse(*, wait: bool) -> bool:
         if broken and broken.pop():
             raise bench.session.faults[0]("disk I/O error")
-        begin()
+        return begin(wait=wait)
 
     bench.session.begin = refuse  # type: ignore[method-assign]
     asked = [bench.ask(take, apart=apart) for _ in range(2 - apart)]

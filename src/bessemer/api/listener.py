@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -39,6 +39,8 @@ class Gathering:
     """A transport that sends what is written in one turn of the loop at once: uvicorn writes the head and the body of
     an answer apart, and each would be a record of TLS and a call of the system by itself."""
 
+    __slots__ = ("_bytes", "_held", "_loop", "_transport")
+
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
@@ -53,6 +55,10 @@ class Gathering:
         self._bytes += len(data)
         if self._bytes > HELD_BYTES_MAX:
             self._flush()
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        """Write one after the other."""
+        self.write(b"".join(parts))
 
     def close(self) -> None:
         """What is held goes out before."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import select
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
+
+import orjson
 
 from bessemer.core.errors import BessemerError
 
@@ -20,7 +23,6 @@ _LOOK_SECONDS = 1.0
 def set_up_logs() -> None:
     """JSON lines on standard output, with UTC times; also what libraries say from warnings on. With
     ``BESSEMER_LOG=debug`` also what is told at that level."""
-    import orjson
     import structlog
 
     level = logging.DEBUG if os.environ.get("BESSEMER_LOG") == "debug" else logging.INFO
@@ -30,13 +32,21 @@ def set_up_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+            structlog.processors.JSONRenderer(serializer=_line),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format='{"event": "%(name)s: %(message)s"}')
+
+
+def _line(event: Mapping[str, object], *, default: Callable[[object], object]) -> bytes:
+    """A line of the log. What is no proper text, as names of files may be, is escaped by the slower encoder."""
+    try:
+        return orjson.dumps(event, default=default)
+    except orjson.JSONEncodeError:
+        return json.dumps(event, default=default).encode()
 
 
 def have_read() -> None:

@@ -1,7 +1,7 @@
 """The executor on SQLite: connections, pragmas, and Core statements compiled once.
 
-``synchronous=FULL`` and WAL: a commit that returned survives the loss of power. One connection writes, from one thread;
-others read, and between `look` and `rollback` one sees one revision however long that takes.
+``synchronous=FULL`` and WAL: a commit that returned survives the loss of power. One connection writes, from one thread
+at a time; others read, and between `look` and `rollback` one sees one revision however long that takes.
 
 Nothing outside this module knows that the database is SQLite, but for migrations.
 """
@@ -73,6 +73,7 @@ class Session:
         self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
         self._execute = self._connection.execute
         self._texts = texts
+        self._waits = True
         for pragma in (
             f"busy_timeout={_BUSY_MS}",
             f"page_size={_PAGE_BYTES}",
@@ -90,9 +91,18 @@ class Session:
         known = {**text.constants, **values} if text.constants else values
         return self._execute(text.sql, [known[name] for name in text.order])
 
-    def begin(self) -> None:
-        """Open the one writing transaction."""
-        self._execute("BEGIN IMMEDIATE")
+    def begin(self, *, wait: bool = True) -> bool:
+        """Open the one writing transaction. Without ``wait`` it answers False where another has the database."""
+        if wait is not self._waits:
+            self._execute(f"PRAGMA busy_timeout={_BUSY_MS if wait else 0}")
+            self._waits = wait
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if wait or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True
 
     def commit(self) -> None:
         self._execute("COMMIT")

@@ -8,6 +8,7 @@ the counter.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -23,9 +24,20 @@ from bessemer.store.sqlite import Session, Statement
 
 T = TypeVar("T")
 
+GROUP_SECONDS = 0.005
+"""An operation more than this after its group's first goes into the next: the loop has others to serve."""
+
 COUNTER = select(counters.c.value).where(of(counters.c.name))
 SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
 _STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.name)).returning(counters.c.value)
+
+
+OPERATION_SECONDS = 0.01
+"""What an operation may take in the event loop; where it takes longer, it is undone and runs apart."""
+
+
+class TooLong(Exception):
+    """An operation ran out of the time that it has in the event loop. No operation catches it."""
 
 
 class Tx:
@@ -34,6 +46,8 @@ class Tx:
     def __init__(self, session: Session, clock: Clock) -> None:
         self._session = session
         self._clock = clock
+        self.until = math.inf
+        """When the operation that runs has had its time."""
         self.revision = 0
         """The last one taken here; 0 before the first."""
         self.entries: list[Entry] = []
@@ -46,15 +60,17 @@ class Tx:
 
     def run(self, statement: Statement, **values: Any) -> int:
         """Write; answers how many rows it met."""
-        return self._session.execute(statement, values).rowcount
+        met: int = self._ask(statement, values).rowcount
+        return met
 
     def one(self, statement: Statement, **values: Any) -> Any:
         """The first row as a tuple, or None."""
-        return self._session.execute(statement, values).fetchone()
+        return self._ask(statement, values).fetchone()
 
     def all(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row."""
-        return self._session.execute(statement, values).fetchall()
+        rows: list[Any] = self._ask(statement, values).fetchall()
+        return rows
 
     def next_revision(self) -> int:
         """The number of the change that the caller is about to write. The first of a group is taken from the counter,
@@ -69,6 +85,11 @@ class Tx:
         """Bring the counter up to the revisions that were taken."""
         if self.revision > self._counted:
             self.run(SET_COUNTER, of_name="revision", value=self.revision)
+
+    def _ask(self, statement: Statement, values: Mapping[str, Any]) -> Any:
+        if self._clock.monotonic() > self.until:
+            raise TooLong
+        return self._session.execute(statement, values)
 
 
 Operation = Callable[[Tx], T]
@@ -91,7 +112,6 @@ class Group:
     """Operations on their way through one transaction. ``stands``: there is something to commit."""
 
     items: list[Item[Any]]
-    loop: asyncio.AbstractEventLoop
     started: float = 0.0
     ran: bool = False
     stands: bool = False
@@ -107,25 +127,25 @@ class Runner:
         self._clock = clock
         self._metrics = metrics
 
-    def run(self, group: Group, *, seconds: float) -> list[Item[Any]]:
-        """Run the group's operations in a transaction, which stays open where something stands. Answers those that it
-        gave up for want of time."""
+    def run(self, group: Group, *, apart: bool) -> list[Item[Any]]:
+        """Run the group's operations in a transaction, which stays open where something stands. Unless it runs apart
+        it has little time: answers those for which there was none. Where another has the database, none is run."""
         tx, items = Tx(self._session, self._clock), group.items
-        group.ran, group.started = True, self._clock.monotonic()
+        group.started = self._clock.monotonic()
         try:
-            self._session.begin()
-            if len(items) == 1:
-                group.stands = self._attempt(items[0], tx)  # the transaction is its savepoint
-            else:
-                self._each(group, tx, until=group.started + seconds)
+            if not self._session.begin(wait=apart):
+                return []
+            group.ran = True
+            self._each(group, tx, apart=apart)
             if group.stands:
+                tx.until = math.inf
                 tx.count()
                 group.entries, group.revision = tx.entries, tx.revision
             else:
                 self._session.rollback()
                 self._ended(group)
         except self._session.faults as error:
-            group.items = items
+            group.ran, group.items = True, items
             self._abandon(group, error)
         return items[len(group.items) :]
 
@@ -138,14 +158,21 @@ class Runner:
             return
         self._ended(group)
 
-    def _each(self, group: Group, tx: Tx, *, until: float) -> None:
-        """One after the other while there is time; the others leave the group."""
+    def _each(self, group: Group, tx: Tx, *, apart: bool) -> None:
+        """One after the other while there is time; the others leave the group, one that was too long as the first."""
         items, group.items = group.items, []
         for item in items:
-            group.items.append(item)
-            group.stands |= self._within(item, tx)
-            if self._clock.monotonic() > until:
+            now = self._clock.monotonic()
+            if not apart and now > group.started + GROUP_SECONDS:
                 break
+            tx.until = math.inf if apart else now + OPERATION_SECONDS
+            try:
+                # Of one alone the transaction is the savepoint.
+                group.stands |= self._attempt(item, tx) if len(items) == 1 else self._within(item, tx)
+            except TooLong:
+                item.apart = True
+                break
+            group.items.append(item)
 
     def _ended(self, group: Group) -> None:
         took = self._clock.monotonic() - group.started
@@ -153,28 +180,34 @@ class Runner:
 
     def _within(self, item: Item[Any], tx: Tx) -> bool:
         """`_attempt`, of which nothing is left where it is not to stand."""
-        revision, entries = tx.revision, len(tx.entries)
+        revision, entries, stands = tx.revision, len(tx.entries), False
         self._session.savepoint()
-        stands = self._attempt(item, tx)
-        if stands:
-            self._session.keep()
-        else:
-            self._session.undo()
-            tx.revision = revision
-            del tx.entries[entries:]
+        try:
+            stands = self._attempt(item, tx)
+        finally:
+            if stands:
+                self._session.keep()
+            elif self._session.alive:
+                self._session.undo()
+                tx.revision = revision
+                del tx.entries[entries:]
         return stands
 
     def _attempt(self, item: Item[Any], tx: Tx) -> bool:
         """Run one operation; whether what it wrote is to stand. A wrong one fails alone, its neighbours in the group do
-        not. Raises where the database is not well any more."""
+        not. Raises where the database is not well any more, and TooLong."""
         try:
             item.value = item.operation(tx)
+        except TooLong:
+            raise
         except self._session.refusals as error:
             item.error = error
         except self._session.faults as error:
             if not self._session.alive:
                 raise
             item.error = _unavailable(error)
+        except StopIteration as error:  # which no future takes
+            item.error = RuntimeError(f"an operation ended by {error!r}")
         except Exception as error:
             item.error = error
         return item.error is None and not item.dry_run

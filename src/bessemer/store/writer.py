@@ -21,6 +21,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from bessemer.core.clock import Clock
@@ -33,8 +34,6 @@ from bessemer.store.transaction import Group, Item, Operation, Runner
 T = TypeVar("T")
 
 GROUP_MAX = 256
-GROUP_SECONDS = 0.005
-"""An operation more than this after its group's first goes into the next: the loop has others to serve."""
 FEW = 8
 """As many claims or records an operation writes in the event loop; what writes more runs apart."""
 PENDING_MAX = 16_384
@@ -42,7 +41,7 @@ PENDING_MAX = 16_384
 
 class Committer:
     """Owns the writing connection, which the event loop and the thread have by turns: while a group is in the thread,
-    the loop begins none.
+    the loop begins none. The first event loop that writes has the store.
 
     ``publish(entries, revision)`` is called in the event loop after each commit, before the writers hear of it.
     """
@@ -62,6 +61,7 @@ class Committer:
         self._waiting: deque[Item[Any]] = deque()
         self._due = math.inf
         self._turn: asyncio.Handle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._flying: Group | None = None
         self._closed = False
         self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
@@ -81,9 +81,14 @@ class Committer:
         if len(self._waiting) >= PENDING_MAX:
             raise Unavailable("more writes wait than the store takes on; try again")
         loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif loop is not self._loop:
+            raise RuntimeError("a store is written to from one event loop")
         future: asyncio.Future[T] = loop.create_future()
-        due = self._clock.monotonic() + patience
         self._waiting.append(Item(operation, future, dry_run, apart))
+        whole = len(self._waiting) >= GROUP_MAX
+        due = -math.inf if whole else self._clock.monotonic() + patience
         if due < self._due:
             self._due = due
             self._plan(loop)
@@ -94,7 +99,7 @@ class Committer:
         if not self._closed:
             self._closed = True
             if self._waiting:
-                self._queue.put(Group([*self._waiting], self._waiting[0].future.get_loop()))
+                self._queue.put(Group([*self._waiting]))
                 self._waiting.clear()
             self._queue.put(None)
             self._thread.join()
@@ -114,15 +119,14 @@ class Committer:
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take what waits, run it here unless it is long, and hand it to the thread where something is to be kept."""
         self._turn = None
-        group = Group(self._gather(), loop)
+        group = Group(self._gather())
         if not group.items:
             return  # the store was closed meanwhile
         if not group.items[0].apart:
-            self._waiting.extendleft(reversed(self._runner.run(group, seconds=GROUP_SECONDS)))
+            self._waiting.extendleft(reversed(self._runner.run(group, apart=False)))
         self._due = -math.inf if self._waiting else math.inf
         if group.ran and not group.stands:
-            self._deliver(group)
-            self._plan(loop)
+            self._landed(group, loop)
         else:
             self._flying = group
             self._queue.put(group)
@@ -138,31 +142,28 @@ class Committer:
                 break
         return items
 
-    def _landed(self, group: Group) -> None:
+    def _landed(self, group: Group, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell those who watch, then those who wrote. Whatever comes of that, the next group begins."""
         self._flying = None
-        self._deliver(group)
-        self._plan(group.loop)
-
-    def _deliver(self, group: Group) -> None:
-        if group.entries:
-            self._publish(group.entries, group.revision)
+        try:
+            if group.entries:
+                self._publish(group.entries, group.revision)
+        finally:
             # A turn later, so that who watches has sent the change before its writer takes up his answer.
-            group.loop.call_soon(_resolve, group.items)
-        else:
-            _resolve(group.items)
+            loop.call_soon(_resolve, group.items)
+            self._plan(loop)
 
     # --- in the thread ------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (group := self._queue.get()) is not None:
             if not group.ran:
-                self._runner.run(group, seconds=math.inf)
+                self._runner.run(group, apart=True)
             if group.stands:
                 self._runner.commit(group)
-            try:
-                group.loop.call_soon_threadsafe(self._landed, group)
-            except RuntimeError:
-                self._flying = None  # that loop has ended: nobody listens there
+            loop = group.items[0].future.get_loop()
+            with suppress(RuntimeError):  # the loop has ended: nobody listens there
+                loop.call_soon_threadsafe(self._landed, group, loop)
 
 
 def _resolve(items: list[Item[Any]]) -> None:
