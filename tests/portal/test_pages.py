@@ -338,6 +338,32 @@ async def test_search_and_code_by_keyboard(t: Town, visitor: Visit) -> None:
         await expect(page).to_have_url(f"{t.url}/in/{LAB}/instances/{VM.name}")
 
 
+FIRST_IS_LATE = """() => {
+  const json = Response.prototype.json;
+  window.late = new Promise((told) => {
+    Response.prototype.json = async function () {
+      Response.prototype.json = json;
+      const said = await json.call(this);
+      await new Promise((resolve) => { window.go = resolve; });
+      setTimeout(told, 0);
+      return said;
+    };
+  });
+}"""
+
+
+async def test_an_answer_to_an_earlier_question_does_not_replace_a_later_one(t: Town, visitor: Visit) -> None:
+    async with visitor("root") as admin:
+        page = await admin.open("/fleet")
+        await page.evaluate(FIRST_IS_LATE)
+        await page.keyboard.press("Control+k")
+        await page.wait_for_function("() => window.go")
+        await page.keyboard.type("train-3")
+        await expect(page.get_by_role("option")).to_have_count(1)
+        await page.evaluate("() => { window.go(); return window.late; }")
+        await expect(page.get_by_role("option")).to_have_count(1)
+
+
 async def test_the_theme_is_kept(t: Town, visitor: Visit) -> None:
     async with visitor("ada", theme="light") as member:
         page = await member.open("/overview")

@@ -111,8 +111,9 @@
   const look = async () => {
     const mine = ++asked, words = $("search-words").value;
     const answer = await fetch(`/search?q=${encodeURIComponent(words)}`, { headers: { Accept: "application/json" } });
-    if (mine !== asked || !answer.ok) return;
+    if (!answer.ok) return;
     const { groups } = await answer.json();
+    if (mine !== asked) return;  // an answer that comes after that to a later question is of no use any more
     let number = 0;
     $("search-hits").replaceChildren(...groups.map((group) => {
       const box = document.createElement("div"), head = document.createElement("div");
