@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import orjson
 import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -13,9 +15,10 @@ from starlette.responses import StreamingResponse
 from bessemer.api import packing
 from bessemer.api.accept import takes_gzip
 from bessemer.api.openapi2 import OBJECT_META
+from bessemer.client.transport import Ask, HttpTransport, tls_context
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION
-from tests.api.world import BASE, Reply, World
+from tests.api.world import BASE, Reply, World, served
 
 GZIP = {"accept-encoding": "gzip"}
 COUNT = 60
@@ -150,6 +153,20 @@ async def test_documents_are_packed_once_and_have_a_tag_of_their_own(w: World) -
     made = w.api.state.discovery.openapi_v2()
     assert made.packed is w.api.state.discovery.openapi_v2().packed
     assert OBJECT_META.encode() in gzip.decompress(made.packed)
+
+
+async def test_our_own_client_opens_what_is_packed(many: World, tmp_path: Path) -> None:
+    async with served(many, tmp_path) as s:
+        tls = tls_context(many.ca.certificate, (s.admin.certificate, s.admin.key))
+        transport = HttpTransport(s.url, tls=tls)
+        try:
+            whole = await transport.request(Ask(method="GET", path=FLAVORS))
+            async with transport.stream(Ask(method="GET", path=FLAVORS)) as coming:
+                streamed = b"".join([part async for part in coming])
+        finally:
+            await transport.close()
+    assert len(orjson.loads(whole)["items"]) == COUNT
+    assert streamed == whole
 
 
 # --- the stream itself ------------------------------------------------------------------------------------------------

@@ -117,11 +117,11 @@ def _message(name: str, value: Mapping[str, Any]) -> bytes:
         else:
             number, kind = fields[key]
             each = inner if kind.startswith("*") else (inner,)
-            parts.extend(_field(number, kind.lstrip("*"), one) for one in each)
+            parts.extend(_field(number, one, kind=kind.lstrip("*")) for one in each)
     return b"".join(parts)
 
 
-def _field(number: int, kind: str, value: Any) -> bytes:
+def _field(number: int, value: Any, *, kind: str) -> bytes:
     if kind == "string":
         return _text(number, value)
     if kind in ("bool", "int64"):
