@@ -48,7 +48,7 @@ class Discovery:
 
     def group(self, name: str) -> Document:
         """APIGroup. Raises NotFound."""
-        value = {"kind": "APIGroup", "apiVersion": "v1", **_group(self._places, name)}
+        value = _group(self._places, name)
         return self._once(f"group {name}", lambda: of_value(value))
 
     def resources(self, group: str, version: str) -> Document:
@@ -135,7 +135,8 @@ def _group(places: Places, name: str) -> dict[str, Any]:
     ]
     if not versions:
         raise NotFound("the server could not find the requested resource")
-    return {"name": name, "versions": versions, "preferredVersion": versions[0]}
+    kind = {"kind": "APIGroup", "apiVersion": "v1"}
+    return {**kind, "name": name, "versions": versions, "preferredVersion": versions[0]}
 
 
 def _resource_list(shown: Sequence[Shown]) -> Document:
