@@ -6,6 +6,7 @@ is longer than any honest one says nothing. Reading takes time linear to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from bessemer.api.errors import Unacceptable
 HEADER_BYTES_MAX = 4096
 _SHAPE = ("g", "v", "as")
 _GZIP = frozenset({"gzip", "x-gzip"})
+_QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+"""As RFC 9110 writes it."""
 
 
 class Clause(NamedTuple):
@@ -68,21 +71,12 @@ def _clause(part: str) -> Clause | None:
 
 
 def _quality(text: str) -> float | None:
-    """0 to 1 with at most three decimals, as RFC 9110 writes it; None for anything else."""
-    whole, _, decimals = text.partition(".")
-    if (
-        whole not in ("0", "1")
-        or len(decimals) > 3
-        or not (decimals == "" or (decimals.isascii() and decimals.isdigit()))
-    ):
-        return None
-    value = float(text)
-    return value if value <= 1 else None
+    return float(text) if _QUALITY.fullmatch(text) else None
 
 
 def _fits(clause: Clause, offer: str) -> bool:
     media, *shape = offer.split(";")
-    wanted = {key: clause.parameters[key] for key in _SHAPE if key in clause.parameters}
+    wanted = {key: value for key, value in clause.parameters.items() if key in _SHAPE and "as" in clause.parameters}
     said = dict(piece.split("=", 1) for piece in shape)
     if clause.name in ("*", "*/*", f"{media.partition('/')[0]}/*"):
         return not said and not wanted

@@ -21,6 +21,7 @@ OPENAPI_V2_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 """What Go's clients ask for, by a name that is no media type; it is answered under the name above."""
 
 Places = Mapping[tuple[str, str], Sequence[Shown]]
+_NOT_THERE = "the server could not find the requested resource"
 _STATUS_VERBS = ("get", "patch", "update")
 
 
@@ -43,18 +44,17 @@ class Discovery:
 
     def groups(self) -> Document:
         """APIGroupList."""
-        groups = [_group(self._places, group) for group in dict.fromkeys(group for group, _ in self._places) if group]
-        return self._once("groups", lambda: of_value({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+        return self._once("groups", lambda: of_value(_group_list(self._places)))
 
     def group(self, name: str) -> Document:
         """APIGroup. Raises NotFound."""
-        value = _group(self._places, name)
-        return self._once(f"group {name}", lambda: of_value(value))
+        return self._once(f"group {name}", lambda: of_value(_group(self._places, name)))
 
     def resources(self, group: str, version: str) -> Document:
         """APIResourceList of a version. Raises NotFound."""
-        shown = self._shown(group, version)
-        return self._once(f"resources {group}/{version}", lambda: _resource_list(shown))
+        return self._once(
+            f"resources {group}/{version}", lambda: of_value(_resource_list(self._places, group, version=version))
+        )
 
     def openapi_index(self) -> Document:
         """Where each version's OpenAPI v3 document lies, named by its digest."""
@@ -96,7 +96,7 @@ class Discovery:
     def _shown(self, group: str, version: str) -> Sequence[Shown]:
         shown = self._places.get((group, version))
         if shown is None:
-            raise NotFound("the server could not find the requested resource")
+            raise NotFound(_NOT_THERE)
         return shown
 
     def _index(self) -> Document:
@@ -129,20 +129,27 @@ def _aggregated_list(places: Places, *, core: bool) -> Document:
     return of_value({**kind, "metadata": {}, "items": items}, AGGREGATED)
 
 
+def _group_list(places: Places) -> dict[str, Any]:
+    named = dict.fromkeys(group for group, _ in places if group)
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(places, group) for group in named]}
+
+
 def _group(places: Places, name: str) -> dict[str, Any]:
     versions = [
         {"groupVersion": f"{group}/{version}", "version": version} for group, version in places if group == name
     ]
     if not versions:
-        raise NotFound("the server could not find the requested resource")
+        raise NotFound(_NOT_THERE)
     kind = {"kind": "APIGroup", "apiVersion": "v1"}
     return {**kind, "name": name, "versions": versions, "preferredVersion": versions[0]}
 
 
-def _resource_list(shown: Sequence[Shown]) -> Document:
-    listed = [entry for one in shown for entry in _resource(one)]
-    kind = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": shown[0].api_version}
-    return of_value({**kind, "resources": listed})
+def _resource_list(places: Places, group: str, *, version: str) -> dict[str, Any]:
+    listed = [entry for one in places.get((group, version), ()) for entry in _resource(one)]
+    if not listed:
+        raise NotFound(_NOT_THERE)
+    where = f"{group}/{version}" if group else version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": where, "resources": listed}
 
 
 def _resource(shown: Shown) -> list[dict[str, Any]]:
