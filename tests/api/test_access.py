@@ -30,6 +30,7 @@ PUBLIC = {
     ("GET", "/api/{version}"),
     ("GET", "/apis/{group}"),
     ("GET", "/apis/{group}/{version}"),
+    ("GET", "/openapi/v2"),
     ("GET", "/openapi/v3"),
     ("GET", "/openapi/v3/api/{version}"),
     ("GET", "/openapi/v3/apis/{group}/{version}"),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from bessemer.api import openapi
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key, Kind
 from bessemer.kinds import KINDS
@@ -179,6 +181,50 @@ async def test_explain(stage: Stage) -> None:
     await stage.expect("explain", "explain", "instance")
     await stage.expect("explain-recursive", "explain", "instances", "--recursive")
     await stage.expect("explain-field", "explain", "tenant.spec.members.role")
+
+
+async def test_explain_from_the_protobuf_of_openapi_v2(stage: Stage) -> None:
+    """As clients do that do not know v3; a second time they are told that nothing has changed."""
+    explain = ("explain", "--output=plaintext-openapiv2")
+    for kind in (kind for kind in KINDS if kind.name in ("Instance", "Endpoint", "Event")):
+        lines = (await stage.k.run(*explain, kind.plural, "--recursive")).split("FIELDS:\n")[1].splitlines()
+        assert own_fields(kind) <= {line.split("\t<")[0].strip() for line in lines}
+    await stage.expect("explain-v2-field", *explain, "tenant.spec.members")
+    assert (await answered(stage, "/openapi/v2", 200), await answered(stage, "/openapi/v2", 304)) == (1, 3)
+
+
+async def test_apply_reads_the_protobuf_of_openapi_v2(stage: Stage) -> None:
+    await stage.apply()
+    assert await answered(stage, "/openapi/v2", 200) == 0
+    assert await stage.apply(running=False) == "instance.bessemer.dev/vm configured\n"
+    assert await answered(stage, "/openapi/v2", 200) == 1
+
+
+async def test_kubectl_validates_by_openapi_v2_where_the_server_does_not(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``fieldValidation`` in the documents kubectl judges by itself: with what it reads of the protobuf."""
+    monkeypatch.setattr(openapi, "document", partial(unvalidated, openapi.document))
+    typo = {**MANIFEST, "spec": {"flavour": "small", "image": 7, "running": "often", "tolerations": {}}}
+    await stage.expect("apply-v2-typo", "apply", "-f", "-", text=yaml.safe_dump(typo), code=1)
+    assert await answered(stage, "/openapi/v2", 200) == 1
+    assert await stage.apply(tolerations=None) == "instance.bessemer.dev/vm created\n"
+
+
+def unvalidated(document: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """A document of a server that does not offer to find unknown fields."""
+    made = document(*arguments)
+    for said in made["paths"].values():
+        for operation in (value for word, value in said.items() if word != "parameters"):
+            operation["parameters"] = [one for one in operation["parameters"] if one["name"] != "fieldValidation"]
+    return made
+
+
+async def answered(stage: Stage, route: str, code: int) -> int:
+    """How often a route was answered so."""
+    line = f'bessemer_api_requests_total{{code="{code}",route="{route}",verb="GET"}} '
+    told = (await stage.w.call("GET", "/metrics")).body.decode()
+    return sum(int(float(found.removeprefix(line))) for found in told.splitlines() if found.startswith(line))
 
 
 def own_fields(kind: Kind[Any, Any]) -> set[str]:
