@@ -20,7 +20,7 @@ from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
 from bessemer.api.media import Wanted, wanted
-from bessemer.api.names import plain
+from bessemer.api.names import plain, show
 from bessemer.api.query import WriteOptions, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
@@ -316,13 +316,14 @@ def _pinned(change: Any) -> bool:
 
 
 async def _delete_options(call: Call) -> dict[str, Any]:
-    raw = await bodies.read(call.request, call.state.context.limits)
+    limits = call.state.context.limits
+    raw = await bodies.read(call.request, limits)
     if not raw:
         return {}
-    media = bodies.media_type(call.request.headers.get("content-type", ""))
-    if media not in ("", "application/json"):
-        raise UnknownFormat("the body of a deletion is DeleteOptions as application/json")
-    options = bodies.as_object(bodies.parse_json(raw, call.state.context.limits.depth))
+    options = await bodies.parse_object(raw, call.request.headers.get("content-type", ""), limits)
+    kind = options.get("kind") or "DeleteOptions"
+    if kind != "DeleteOptions":
+        raise Malformed(f"the body of a deletion is DeleteOptions, not {show(kind)}")
     if not isinstance(options.get("preconditions") or {}, dict):
         raise Malformed("preconditions must be an object")
     return options
