@@ -56,8 +56,8 @@ _NOT_ONES_OWN = "the token is worth nothing here, or is not yours"
 
 
 class Reviews:
-    """The handlers of the reviews' routes. ``table`` gives all routes and what decides their requests; it is called when
-    something is asked, since the routes are not whole before these handlers stand among them."""
+    """The handlers of the reviews' routes. ``table`` gives all routes and what decides their requests; it is called at
+    each question, since the routes are not whole before these handlers stand among them."""
 
     def __init__(self, table: Callable[[], tuple[Sequence[Rule], Authorise]]) -> None:
         self._table = table
