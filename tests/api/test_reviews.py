@@ -299,7 +299,7 @@ async def test_a_token_is_told_to_whose_it_is_and_to_administrators(w: World) ->
     assert all(status == refused[0] for status in refused)
     assert refused[0] == {"authenticated": False, "error": "the token is worth nothing here, or is not yours"}
     rows = [row for row in await w.store.audit.rows() if not row.allowed]
-    assert {(row.writer, row.verb, row.key) for row in rows} == {("user:mia", "create", "TokenReview ")}
+    assert {(row.writer, row.verb, row.key) for row in rows} == {("user:mia", "create", "TokenReview -")}
     assert len(rows) == len(refused)
     agent = await w.host("h")
     assert not (await ask(w, TOKEN, {"token": mia}, peer=agent))["authenticated"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
+from bessemer.api import reviewed
 from bessemer.api.openapi import document
-from bessemer.api.questions import REVIEW_VERSION, REVIEWS, Review
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.errors import NotFound
 from bessemer.core.resource import Verb
@@ -33,9 +33,7 @@ class Discovery:
             {"metadata": {"name": group, "creationTimestamp": None}, "versions": [_version(version, shown)]}
             for (group, version), shown in self._resources.groups().items()
             if (group == "") == core
-        ]
-        if not core:
-            items += [_aggregated_reviews(group) for group in _review_groups()]
+        ] + ([] if core else reviewed.aggregated())
         body = orjson.dumps(
             {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
         )
@@ -43,19 +41,16 @@ class Discovery:
 
     def groups(self) -> dict[str, Any]:
         """APIGroupList."""
-        named = [self.group(group) for group, _ in self._resources.groups() if group]
-        named += [self.group(group) for group in _review_groups()]
+        named = [self.group(group) for group, _ in (*self._resources.groups(), *reviewed.PLACES) if group]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
 
     def group(self, name: str) -> dict[str, Any]:
         """APIGroup. Raises NotFound."""
         versions = [
             {"groupVersion": f"{group}/{version}", "version": version}
-            for group, version in self._resources.groups()
+            for group, version in (*self._resources.groups(), *reviewed.PLACES)
             if group == name and group
         ]
-        if name in _review_groups():
-            versions = [{"groupVersion": f"{name}/{REVIEW_VERSION}", "version": REVIEW_VERSION}]
         if not versions:
             raise NotFound("the server could not find the requested resource")
         return {
@@ -69,8 +64,7 @@ class Discovery:
     def resources(self, group: str, version: str) -> dict[str, Any]:
         """APIResourceList of a version. Raises NotFound."""
         listed = [entry for one in self._resources.groups().get((group, version), ()) for entry in _resource(one)]
-        if version == REVIEW_VERSION:
-            listed += [_review(review) for review in REVIEWS if review.group == group]
+        listed += [reviewed.resource(review) for review in reviewed.PLACES.get((group, version), ())]
         if not listed:
             raise NotFound("the server could not find the requested resource")
         where = f"{group}/{version}" if group else version
@@ -141,36 +135,6 @@ def _resource(shown: Shown) -> list[dict[str, Any]]:
         return [entry]
     status = {"name": f"{shown.plural}/status", "singularName": "", "namespaced": shown.namespaced}
     return [entry, {**status, "kind": shown.kind, "verbs": list(_STATUS_VERBS)}]
-
-
-def _review_groups() -> list[str]:
-    return list(dict.fromkeys(review.group for review in REVIEWS))
-
-
-def _review(review: Review) -> dict[str, Any]:
-    return {
-        "name": review.plural,
-        "singularName": review.kind.lower(),
-        "namespaced": review.namespaced,
-        "kind": review.kind,
-        "verbs": ["create"],
-    }
-
-
-def _aggregated_reviews(group: str) -> dict[str, Any]:
-    resources = [
-        {
-            "resource": review.plural,
-            "responseKind": {"group": group, "version": REVIEW_VERSION, "kind": review.kind},
-            "scope": "Namespaced" if review.namespaced else "Cluster",
-            "singularResource": review.kind.lower(),
-            "verbs": ["create"],
-        }
-        for review in REVIEWS
-        if review.group == group
-    ]
-    versions = [{"version": REVIEW_VERSION, "freshness": "Current", "resources": resources}]
-    return {"metadata": {"name": group, "creationTimestamp": None}, "versions": versions}
 
 
 def _version(version: str, shown: Sequence[Shown]) -> dict[str, Any]:

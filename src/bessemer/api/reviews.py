@@ -17,6 +17,7 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
+from bessemer.api.account import UNKNOWN
 from bessemer.api.authn import AGENT_PREFIX, MASTERS
 from bessemer.api.context import Credentials, Identity
 from bessemer.api.errors import invalid
@@ -108,7 +109,7 @@ class Reviews:
             return _told(call, body, {"authenticated": False, "error": words})
         holder = await _holder(call, token)
         if holder is None:
-            refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", ""), _NOT_ONES_OWN)
+            refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", UNKNOWN), _NOT_ONES_OWN)
             await call.state.refusals.known(refused)
             return _told(call, body, {"authenticated": False, "error": _NOT_ONES_OWN})
         status = {"authenticated": True, "user": await _user_info(call, holder), "audiences": [AUDIENCE]}
