@@ -20,7 +20,7 @@ from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
 from bessemer.api.media import Wanted, wanted
-from bessemer.api.names import plain, show
+from bessemer.api.names import plain
 from bessemer.api.query import WriteOptions, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
@@ -323,7 +323,7 @@ async def _delete_options(call: Call) -> dict[str, Any]:
     options = await bodies.parse_object(raw, call.request.headers.get("content-type", ""), limits)
     kind = options.get("kind") or "DeleteOptions"
     if kind != "DeleteOptions":
-        raise Malformed(f"the body of a deletion is DeleteOptions, not {show(kind)}")
+        raise Malformed(f"the body of a deletion is DeleteOptions, not {plain(str(kind), 80)}")
     if not isinstance(options.get("preconditions") or {}, dict):
         raise Malformed("preconditions must be an object")
     return options
