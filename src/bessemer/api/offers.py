@@ -112,12 +112,9 @@ class Offers:
     async def rules(self, who: Identity, namespace: str) -> dict[str, Any]:
         """All that somebody may do, in a project and upon what is in none, as SubjectRulesReviewStatus."""
         verbs: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
-        missing = {} if who.kind == "user" else {_SELDOM: None}
+        missing: dict[str, None] = {} if who.kind == "user" else {_SELDOM: None}
         for offer in self._acts:
-            names = list(islice(self._names(who, offer), NAMES_MAX + 1))
-            if len(names) > NAMES_MAX:
-                missing[_MANY] = None
-            upon = await self._upon(who, offer, namespace=namespace, names=names[:NAMES_MAX])
+            upon = await self._upon(who, offer, namespace, missing=missing)
             if upon is not None:
                 verbs.setdefault((offer.group, offer.resource, upon), []).append(offer.verb)
         alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
@@ -141,12 +138,15 @@ class Offers:
         return [{"verbs": may, "nonResourceURLs": paths} for may, paths in alike.items()]
 
     async def _upon(
-        self, who: Identity, offer: Offer, *, namespace: str, names: Sequence[str]
+        self, who: Identity, offer: Offer, namespace: str, *, missing: dict[str, None]
     ) -> tuple[str, ...] | None:
-        """Upon which names somebody may: () is all of them, None is none."""
+        """Upon which names somebody may: () is all of them, None is none. Adds to what is ``missing``."""
         if not await self._act(who, offer, namespace=namespace, name=""):
             return ()
-        found = [name for name in names if not await self._act(who, offer, namespace=namespace, name=name)]
+        names = list(islice(self._names(who, offer), NAMES_MAX + 1))
+        if len(names) > NAMES_MAX:
+            missing[_MANY] = None
+        found = [name for name in names[:NAMES_MAX] if not await self._act(who, offer, namespace=namespace, name=name)]
         return tuple(found) or None
 
     def _names(self, who: Identity, offer: Offer) -> Iterator[str]:

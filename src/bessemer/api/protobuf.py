@@ -155,18 +155,13 @@ def parse(raw: bytes) -> dict[str, Any]:
     said = envelope.get("typeMeta", {})
     version, kind = said.get("apiVersion", ""), said.get("kind", "")
     table = KINDS.get((version, kind)) or KINDS.get(("", kind))
-    plain_inside = "contentEncoding" not in envelope and envelope.get("contentType", MEDIA) == MEDIA
-    if table is None or not plain_inside:
+    packed = "contentEncoding" in envelope or envelope.get("contentType", MEDIA) != MEDIA
+    if table is None or packed:
         raise UnknownFormat(
-            f"{show_kind(version, kind)} is not read in this format - accepted media types include: application/json, "
-            "application/yaml"
+            f'kind "{plain(kind, 80)}" of version "{plain(version, 80)}" is not read as protobuf - accepted media '
+            "types include: application/json, application/yaml"
         )
     return {"apiVersion": version, "kind": kind, **reader.message(envelope.get("raw", memoryview(b"")), table, {})}
-
-
-def show_kind(version: str, kind: str) -> str:
-    """As an error names it."""
-    return f'kind "{plain(kind, 80)}" of version "{plain(version, 80)}"'
 
 
 def decode(raw: bytes, table: Message) -> dict[str, Any]:
