@@ -72,10 +72,10 @@ async def _collect(request: Request, most: int) -> bytes:
 async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
     """The body as an object, in the format of its content type. Raises Malformed, TooLarge, UnknownFormat."""
     raw = await read(request, limits)
-    return await parse_object(raw, request.headers.get("content-type", ""), limits)
+    return await parse_object(raw, limits, content_type=request.headers.get("content-type", ""))
 
 
-async def parse_object(raw: bytes, content_type: str, limits: Limits) -> dict[str, Any]:
+async def parse_object(raw: bytes, limits: Limits, *, content_type: str) -> dict[str, Any]:
     """An object in JSON, YAML or protobuf. Raises Malformed, TooLarge, UnknownFormat."""
     media = media_type(content_type)
     if media == protobuf.MEDIA:

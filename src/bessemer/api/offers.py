@@ -92,7 +92,7 @@ class Offer:
 class Offers:
     """Of one table, to be asked within one call; ``authorise`` is what decides the table's requests."""
 
-    def __init__(self, call: Call, rules: Sequence[Rule], authorise: Authorise) -> None:
+    def __init__(self, call: Call, rules: Sequence[Rule], *, authorise: Authorise) -> None:
         told = [rule for rule in rules if rule.permission != "vouched"]
         self._call = call
         self._authorise = authorise
@@ -103,7 +103,7 @@ class Offers:
         """Why somebody may not, or "" where they may; of what the server does not have, nobody may anything."""
         if isinstance(asked, Visit):
             rules = [r for r in self._visits if _fits(r.path, asked.path) and asked.verb in (ALL, r.method.lower())]
-            reasons = [await self._refused(who, rule, None) for rule in rules]
+            reasons = [await self._refused(who, rule) for rule in rules]
         else:
             offers = [offer for offer in self._acts if offer.meets(asked)]
             reasons = [await self._act(who, offer, namespace=asked.namespace, name=asked.name) for offer in offers]
@@ -114,7 +114,7 @@ class Offers:
         verbs: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
         missing: dict[str, None] = {} if who.kind == "user" else {_SELDOM: None}
         for offer in self._acts:
-            upon = await self._upon(who, offer, namespace, missing=missing)
+            upon = await self._upon(who, offer, namespace=namespace, missing=missing)
             if upon is not None:
                 verbs.setdefault((offer.group, offer.resource, upon), []).append(offer.verb)
         alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
@@ -130,7 +130,7 @@ class Offers:
     async def _paths(self, who: Identity) -> list[dict[str, Any]]:
         methods: dict[str, dict[str, None]] = {}
         for rule in self._visits:
-            if not await self._refused(who, rule, None):
+            if not await self._refused(who, rule):
                 methods.setdefault(_pattern(rule.path), {})[rule.method.lower()] = None
         alike: dict[tuple[str, ...], list[str]] = {}
         for path, may in methods.items():
@@ -138,7 +138,7 @@ class Offers:
         return [{"verbs": may, "nonResourceURLs": paths} for may, paths in alike.items()]
 
     async def _upon(
-        self, who: Identity, offer: Offer, namespace: str, *, missing: dict[str, None]
+        self, who: Identity, offer: Offer, *, namespace: str, missing: dict[str, None]
     ) -> tuple[str, ...] | None:
         """Upon which names somebody may: () is all of them, None is none. Adds to what is ``missing``."""
         if not await self._act(who, offer, namespace=namespace, name=""):
@@ -167,10 +167,10 @@ class Offers:
 
     async def _act(self, who: Identity, offer: Offer, *, namespace: str, name: str) -> str:
         if offer.shown is None:
-            return await self._refused(who, offer.rule, None)
+            return await self._refused(who, offer.rule)
         target = Target(offer.shown, namespace if offer.shown.namespaced else "", name)
         if offer.rule.permission != "kind":
-            return await self._refused(who, offer.rule, target)
+            return await self._refused(who, offer.rule, target=target)
         access = self._call.state.access
         try:
             if offer.verb in _COLLECTED:
@@ -191,7 +191,7 @@ class Offers:
         if not ours or not any(access.may(who, "create", on=replace(target, name=name)) for name in names):
             await access.require(who, "create", on=replace(target, name=""))
 
-    async def _refused(self, who: Identity, rule: Rule, target: Target | None) -> str:
+    async def _refused(self, who: Identity, rule: Rule, *, target: Target | None = None) -> str:
         try:
             await self._authorise(replace(self._call, identity=who, target=target), rule)
         except (Forbidden, NotFound, WrongMethod) as error:

@@ -151,7 +151,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not raw.startswith(MAGIC):
         raise Malformed(f"the body is no protobuf of Kubernetes: it does not begin with {MAGIC!r}")
     reader = _Reader()
-    envelope = reader.message(memoryview(raw)[len(MAGIC) :], _ENVELOPE, {})
+    envelope = reader.message(memoryview(raw)[len(MAGIC) :], _ENVELOPE, into={})
     said = envelope.get("typeMeta", {})
     version, kind = said.get("apiVersion", ""), said.get("kind", "")
     table = KINDS.get((version, kind)) or KINDS.get(("", kind))
@@ -161,12 +161,12 @@ def parse(raw: bytes) -> dict[str, Any]:
             f'kind "{plain(kind, 80)}" of version "{plain(version, 80)}" is not read as protobuf - accepted media '
             "types include: application/json, application/yaml"
         )
-    return {"apiVersion": version, "kind": kind, **reader.message(envelope.get("raw", memoryview(b"")), table, {})}
+    return {"apiVersion": version, "kind": kind, **reader.message(envelope.get("raw", memoryview(b"")), table, into={})}
 
 
 def decode(raw: bytes, table: Message) -> dict[str, Any]:
     """A message without an envelope, as JSON. Raises Malformed, TooLarge."""
-    return _Reader().message(memoryview(raw), table, {})
+    return _Reader().message(memoryview(raw), table, into={})
 
 
 class _Reader:
@@ -175,7 +175,7 @@ class _Reader:
     def __init__(self) -> None:
         self._left = FIELDS_MAX
 
-    def message(self, raw: memoryview, table: Message, into: dict[str, Any]) -> dict[str, Any]:
+    def message(self, raw: memoryview, table: Message, *, into: dict[str, Any]) -> dict[str, Any]:
         """Read a message into an object, which is given back."""
         for number, wire, value in self._fields(raw):
             field = table.get(number)
@@ -184,24 +184,24 @@ class _Reader:
             if wire != (_VARINT if field.type in ("bool", "int") else _LENGTH):
                 raise Malformed(f"the protobuf body has wire type {wire} at {field.name}")
             if field.many == "list":
-                into.setdefault(field.name, []).append(self._value(field, value, None))
+                into.setdefault(field.name, []).append(self._value(field, value))
             elif field.many == "map":
                 entry = self._entry(field, value)
                 into.setdefault(field.name, {})[entry[0]] = entry[1]
             else:
-                into[field.name] = self._value(field, value, into.get(field.name))
+                into[field.name] = self._value(field, value, before=into.get(field.name))
                 if into[field.name] == "":
                     del into[field.name]
         return into
 
     def _entry(self, field: Field, raw: Any) -> tuple[str, Any]:
         empty = "" if isinstance(field.type, str) else {}
-        read = self.message(raw, {1: Field("key"), 2: Field("value", field.type)}, {})
+        read = self.message(raw, {1: Field("key"), 2: Field("value", field.type)}, into={})
         return read.get("key", ""), read.get("value", empty)
 
-    def _value(self, field: Field, value: Any, before: Any) -> Any:
+    def _value(self, field: Field, value: Any, *, before: Any = None) -> Any:
         if not isinstance(field.type, str):
-            return self.message(value, field.type, before or {})
+            return self.message(value, field.type, into=before or {})
         match field.type:
             case "bool":
                 return value != 0

@@ -96,12 +96,14 @@ def question(review: Review, spec: Mapping[str, Any]) -> Act | Visit:
         raise invalid(review.subject, [Cause("spec.resourceAttributes", words)])
     if visit is not None:
         at = "spec.nonResourceAttributes"
-        return Visit(text(review, visit, "verb", at=at).lower(), text(review, visit, "path", at=at, longest=PATH_MAX))
+        return Visit(
+            text(review, visit, field="verb", at=at).lower(), text(review, visit, field="path", at=at, longest=PATH_MAX)
+        )
     fields = ("verb", "group", "version", "resource", "subresource", "namespace", "name")
-    return Act(*(text(review, act or {}, field, at="spec.resourceAttributes") for field in fields))
+    return Act(*(text(review, act or {}, field=field, at="spec.resourceAttributes") for field in fields))
 
 
-def text(review: Review, said: Mapping[str, Any], field: str, *, at: str, longest: int = NAME_MAX) -> str:
+def text(review: Review, said: Mapping[str, Any], *, field: str, at: str, longest: int = NAME_MAX) -> str:
     """A text of the body, "" where there is none. Raises Invalid for what is no text, or a longer one."""
     value = said.get(field)
     if value is not None and not isinstance(value, str):
@@ -112,7 +114,7 @@ def text(review: Review, said: Mapping[str, Any], field: str, *, at: str, longes
     return value or ""
 
 
-def texts(review: Review, said: Mapping[str, Any], field: str, *, at: str) -> tuple[str, ...]:
+def texts(review: Review, said: Mapping[str, Any], *, field: str, at: str) -> tuple[str, ...]:
     """A list of texts of the body. Raises Invalid."""
     value = said.get(field) or []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

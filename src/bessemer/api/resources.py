@@ -320,7 +320,7 @@ async def _delete_options(call: Call) -> dict[str, Any]:
     raw = await bodies.read(call.request, limits)
     if not raw:
         return {}
-    options = await bodies.parse_object(raw, call.request.headers.get("content-type", ""), limits)
+    options = await bodies.parse_object(raw, limits, content_type=call.request.headers.get("content-type", ""))
     kind = options.get("kind") or "DeleteOptions"
     if kind != "DeleteOptions":
         raise Malformed(f"the body of a deletion is DeleteOptions, not {plain(str(kind), 80)}")

@@ -66,12 +66,12 @@ class Reviews:
     async def own_access(self, call: Call) -> Response:
         """POST selfsubjectaccessreviews: may I?"""
         body, spec = await _said(call, SELF_ACCESS)
-        return _told(call, body, await self._allowed(call, call.who, question(SELF_ACCESS, spec)))
+        return _told(call, body, status=await self._allowed(call, question(SELF_ACCESS, spec), who=call.who))
 
     async def access(self, call: Call) -> Response:
         """POST subjectaccessreviews: may they?"""
         body, spec = await _said(call, ACCESS)
-        return _told(call, body, await self._judged(call, ACCESS, spec, question(ACCESS, spec)))
+        return _told(call, body, status=await self._judged(call, question(ACCESS, spec), review=ACCESS, spec=spec))
 
     async def local_access(self, call: Call) -> Response:
         """POST localsubjectaccessreviews: may they, in this project?"""
@@ -83,57 +83,58 @@ class Reviews:
         if (asked.namespace or namespace) != namespace:
             words = "Invalid value: must match the namespace on the URL"
             raise invalid(LOCAL_ACCESS.subject, [Cause("spec.resourceAttributes.namespace", words)])
-        return _told(call, body, await self._judged(call, LOCAL_ACCESS, spec, replace(asked, namespace=namespace)))
+        here = replace(asked, namespace=namespace)
+        return _told(call, body, status=await self._judged(call, here, review=LOCAL_ACCESS, spec=spec))
 
     async def own_rules(self, call: Call) -> Response:
         """POST selfsubjectrulesreviews: all that I may, in a project and in none."""
         body, spec = await _said(call, SELF_RULES)
-        namespace = text(SELF_RULES, spec, "namespace", at="spec")
+        namespace = text(SELF_RULES, spec, field="namespace", at="spec")
         if not namespace:
             raise Malformed("no namespace on request")
-        return _told(call, body, await self._offers(call).rules(call.who, namespace))
+        return _told(call, body, status=await self._offers(call).rules(call.who, namespace))
 
     async def oneself(self, call: Call) -> Response:
         """POST selfsubjectreviews: who am I?"""
         body, _ = await _said(call, SELF)
-        return _told(call, body, {"userInfo": await _user_info(call, call.who)})
+        return _told(call, body, status={"userInfo": await _user_info(call, call.who)})
 
     async def token(self, call: Call) -> Response:
         """POST tokenreviews: whose is this token?"""
         body, spec = await _said(call, TOKEN)
-        token = text(TOKEN, spec, "token", at="spec", longest=TOKEN_MAX)
-        audiences = texts(TOKEN, spec, "audiences", at="spec")
+        token = text(TOKEN, spec, field="token", at="spec", longest=TOKEN_MAX)
+        audiences = texts(TOKEN, spec, field="audiences", at="spec")
         body["spec"] = {"audiences": audiences} if audiences else {}
         if audiences and AUDIENCE not in audiences:
             words = f'the token is for "{AUDIENCE}", and not for the audiences that were named'
-            return _told(call, body, {"authenticated": False, "error": words})
+            return _told(call, body, status={"authenticated": False, "error": words})
         holder = await _holder(call, token)
         if holder is None:
             refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", UNKNOWN), _NOT_ONES_OWN)
             await call.state.refusals.known(refused)
-            return _told(call, body, {"authenticated": False, "error": _NOT_ONES_OWN})
+            return _told(call, body, status={"authenticated": False, "error": _NOT_ONES_OWN})
         status = {"authenticated": True, "user": await _user_info(call, holder), "audiences": [AUDIENCE]}
-        return _told(call, body, status)
+        return _told(call, body, status=status)
 
     def _offers(self, call: Call) -> Offers:
         rules, authorise = self._table()
-        return Offers(call, rules, authorise)
+        return Offers(call, rules, authorise=authorise)
 
-    async def _allowed(self, call: Call, who: Identity, asked: Act | Visit) -> dict[str, Any]:
+    async def _allowed(self, call: Call, asked: Act | Visit, *, who: Identity) -> dict[str, Any]:
         refusal = await self._offers(call).refusal(who, asked)
         return {"allowed": False, "reason": refusal} if refusal else {"allowed": True}
 
-    async def _judged(self, call: Call, review: Review, spec: dict[str, Any], asked: Act | Visit) -> dict[str, Any]:
+    async def _judged(self, call: Call, asked: Act | Visit, *, review: Review, spec: dict[str, Any]) -> dict[str, Any]:
         """About somebody else, as the spec names them."""
-        user, groups = text(review, spec, "user", at="spec"), texts(review, spec, "groups", at="spec")
+        user, groups = text(review, spec, field="user", at="spec"), texts(review, spec, field="groups", at="spec")
         if not user and not groups:
             words = "Invalid value: at least one of user or group must be specified"
             raise invalid(review.subject, [Cause("spec.user", words)])
         try:
-            who = await _named(call, user, groups)
+            who = await _named(call, user, groups=groups)
         except Unauthenticated as error:
             return {"allowed": False, "reason": error.message}
-        return await self._allowed(call, who, asked)
+        return await self._allowed(call, asked, who=who)
 
 
 async def _said(call: Call, review: Review) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -145,7 +146,7 @@ async def _said(call: Call, review: Review) -> tuple[dict[str, Any], dict[str, A
     return body, identify(review, body)
 
 
-def _told(call: Call, body: dict[str, Any], status: dict[str, Any]) -> Response:
+def _told(call: Call, body: dict[str, Any], *, status: dict[str, Any]) -> Response:
     """The review with its answer."""
     said = {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": {"creationTimestamp": None}}
     told = {**said, **({"spec": body["spec"]} if body.get("spec") else {}), "status": status}
@@ -166,7 +167,7 @@ async def _holder(call: Call, token: str) -> Identity | None:
     return holder if own or call.who.admin else None
 
 
-async def _named(call: Call, user: str, groups: Sequence[str]) -> Identity:
+async def _named(call: Call, user: str, *, groups: Sequence[str]) -> Identity:
     """Who would ask under that name. Raises Unauthenticated for who may not sign in."""
     if MASTERS in groups:
         return Identity("user", user, True, (MASTERS,))
