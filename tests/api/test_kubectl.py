@@ -257,3 +257,80 @@ async def test_a_person_sees_their_own(stage: Stage, tmp_path: Path) -> None:
         assert await mia.run("get", "ns", "-o", "name") == "namespace/acme--lab\n"
         compare("forbidden", await mia.run("get", "users", code=1))
         compare("other-tenant", await mia.run("get", "instances", "-n", "other--lab", code=1))
+
+
+async def test_what_one_may(stage: Stage, tmp_path: Path) -> None:
+    """kubectl asks in protobuf alone; the administrator, a member, and a stranger from another tenant."""
+
+    async def can(k: Kubectl, *act: str) -> str:
+        """yes, or why not."""
+        asked = await k.start("auth", "can-i", *act)
+        out, err = await asked.communicate()
+        said = out.decode().strip()
+        assert asked.returncode == (0 if said == "yes" else 1), err.decode()
+        return said
+
+    async with served(stage.w, tmp_path) as s:
+        root = kubectl(s)
+        for act in (
+            ("get", "instances", "-n", "acme--lab"),
+            ("get", "instances", "-A"),
+            ("delete", "instances/vm"),
+            ("get", "instances", "--subresource=log"),
+            ("create", "hosts", "--subresource=token"),
+            ("get", "/metrics"),
+        ):
+            assert await can(root, *act) == "yes", act
+        assert await can(root, "update", "claims") != "yes"
+        mia = kubectl(s, token=await stage.w.login("mia"))
+        assert await can(mia, "create", "vm") == "yes"
+        assert await can(mia, "list", "instances", "-A") == "yes"
+        assert await can(mia, "create", "instances", "-n", "other--lab") == 'no - namespaces "other--lab" not found'
+        assert await can(mia, "create", "instances", "-n", "other--no") == 'no - namespaces "other--no" not found'
+        assert (await can(mia, "delete", "hosts")).startswith('no - hosts.bessemer.dev is forbidden: User "mia" cannot')
+        assert await can(mia, "get", "/metrics") == 'no - User "mia" is no administrator'
+        eve = kubectl(s, token=await stage.w.login("eve"))
+        assert await can(eve, "get", "instances") == 'no - namespaces "acme--lab" not found'
+        assert await can(eve, "get", "instances", "-n", "other--lab") == "yes"
+
+
+def lines(text: str) -> set[str]:
+    """Of a table, with a space between columns."""
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
+async def test_all_that_one_may(stage: Stage, tmp_path: Path) -> None:
+    async with served(stage.w, tmp_path) as s:
+        all_verbs = "[list watch create get update patch delete]"
+        shown = lines(await kubectl(s).run("auth", "can-i", "--list"))
+        assert {f"instances.bessemer.dev [] [] {all_verbs}", f"hosts.bessemer.dev [] [] {all_verbs}"} <= shown
+        assert {"claims.bessemer.dev [] [] [list watch get]", "[/metrics] [] [get]"} <= shown
+        shown = lines(await kubectl(s, token=await stage.w.login("mia")).run("auth", "can-i", "--list"))
+        assert {
+            f"instances.bessemer.dev [] [] {all_verbs}",
+            "projects.bessemer.dev [] [acme--lab] [get]",
+            "tenants.bessemer.dev [] [] [list watch]",
+            "users.bessemer.dev/password [] [mia] [create]",
+        } <= shown
+        assert not any(line.startswith(("hosts.", "users.bessemer.dev []", "[/metrics]")) for line in shown)
+        shown = lines(await kubectl(s, token=await stage.w.login("eve")).run("auth", "can-i", "--list"))
+        assert not any(line.startswith(("instances", "apikeys", "claims", "events")) for line in shown)
+        assert not any("acme" in line for line in shown)
+        assert "projects.bessemer.dev [] [other--lab] [get update patch delete]" in shown
+
+
+async def test_who_one_is(stage: Stage, tmp_path: Path) -> None:
+    async with served(stage.w, tmp_path) as s:
+        assert await kubectl(s).run("auth", "whoami") == (
+            "ATTRIBUTE   VALUE\nUsername    admin\nGroups      [system:masters system:authenticated]\n"
+        )
+        uid = (await stage.w.store.objects.get(Key("User", "", "mia"))).uid
+        assert lines(await kubectl(s, token=await stage.w.login("mia")).run("auth", "whoami")) == {
+            "ATTRIBUTE VALUE",
+            "Username mia",
+            f"UID {uid}",
+            "Groups [system:authenticated]",
+            "Extra: bessemer.dev/tenants [acme=member]",
+        }
+        eve = kubectl(s, token=await stage.w.login("eve"))
+        assert await eve.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}") == "eve"

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from bessemer.api import gnostic, openapi, openapi2
+from bessemer.api import gnostic, openapi, openapi2, reviewed
 from bessemer.api.documents import Document, document, of_value
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.errors import NotFound
@@ -124,19 +124,21 @@ def _aggregated_list(places: Places, *, core: bool) -> Document:
             versions.setdefault(group, []).append(_version(version, shown))
     items = [
         {"metadata": {"name": group, "creationTimestamp": None}, "versions": found} for group, found in versions.items()
-    ]
+    ] + ([] if core else reviewed.aggregated())
     kind = {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2"}
     return of_value({**kind, "metadata": {}, "items": items}, AGGREGATED)
 
 
 def _group_list(places: Places) -> dict[str, Any]:
-    named = dict.fromkeys(group for group, _ in places if group)
+    named = dict.fromkeys(group for group, _ in (*places, *reviewed.PLACES) if group)
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(places, group) for group in named]}
 
 
 def _group(places: Places, name: str) -> dict[str, Any]:
     versions = [
-        {"groupVersion": f"{group}/{version}", "version": version} for group, version in places if group == name
+        {"groupVersion": f"{group}/{version}", "version": version}
+        for group, version in (*places, *reviewed.PLACES)
+        if group == name
     ]
     if not versions:
         raise NotFound(_NOT_THERE)
@@ -146,6 +148,7 @@ def _group(places: Places, name: str) -> dict[str, Any]:
 
 def _resource_list(places: Places, group: str, *, version: str) -> dict[str, Any]:
     listed = [entry for one in places.get((group, version), ()) for entry in _resource(one)]
+    listed += [reviewed.resource(review) for review in reviewed.PLACES.get((group, version), ())]
     if not listed:
         raise NotFound(_NOT_THERE)
     where = f"{group}/{version}" if group else version
