@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +279,9 @@ async def test_claims_that_came_after_the_window_are_not_read(store: Store, cloc
     asked: list[str] = []
 
     class Counting(Periods):
-        def _claim(self, uid: str, *, top: int, end: int) -> Iterator[Any]:
+        async def _claim(self, uid: str, *, top: int, end: int) -> list[Any]:
             asked.append(uid)
-            return super()._claim(uid, top=top, end=end)
+            return await super()._claim(uid, top=top, end=end)
 
     rows = [row async for row in Counting(store._reader).read(Period(project, at, at + 50))]
     assert (len(rows), asked) == (1, [old.uid])

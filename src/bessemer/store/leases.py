@@ -118,7 +118,7 @@ class LeaseTable:
 
     async def held(self, prefix: str) -> Sequence[Lease]:
         """Every lease under a prefix that has a holder, run out or not."""
-        return [self._lease(row) for row in self._reader.session.execute(_UNDER, _bounds(prefix)).fetchall()]
+        return [self._lease(row) for row in await self._reader.ask(_UNDER, **_bounds(prefix))]
 
     def _now(self) -> float:
         return self._start + self._clock.monotonic()

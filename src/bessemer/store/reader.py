@@ -1,6 +1,7 @@
-"""Reads in the event loop: one object at once, lists in slices of one snapshot, history for those who fell behind.
+"""Reads: one object at once, lists in slices of one snapshot, history for those who fell behind.
 
-A get is one statement on a connection that is always open. A list looks at one revision from its first row to its last,
+Of a file they run in the event loop; where each waits for a network, in threads (`apart`). A get is one statement on a
+connection that is open already. A list looks at one revision from its first row to its last,
 and lets others run between slices, so that a neighbour never waits for 10,000 rows. A list that is continued holds its
 snapshot until it ends, is left for a minute, or history has moved on too far; then it is Expired.
 """
@@ -11,25 +12,26 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, select
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import Expired, Malformed, NotFound
+from bessemer.core.errors import Expired, Malformed, NotFound, Unavailable
 from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Change, Key
+from bessemer.store.apart import Here, Turn
 from bessemer.store.documents import read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
 from bessemer.store.listing import Listing, Place
 from bessemer.store.metrics import Metrics
 from bessemer.store.rows import LOAD, Row, place
 from bessemer.store.schema import changes, of
-from bessemer.store.sqlite import Session, Statement
-from bessemer.store.transaction import read_counter
+from bessemer.store.session import ReadSession, Statement
+from bessemer.store.transaction import COUNTER, read_counter
 
 SLICE = 200
 WINDOW = 500
@@ -42,152 +44,218 @@ IDLE_MAX = 4
 
 SNAPSHOT_REVISIONS = 20_000
 
-_CHANGES = (
-    select(
-        changes.c.revision,
-        changes.c.type,
-        changes.c.kind,
-        changes.c.namespace,
-        changes.c.name,
-        changes.c.uid,
-        changes.c.host,
-        changes.c.body,
-        changes.c.labels_before,
-        changes.c.labels,
-    )
-    .where(
-        changes.c.revision > bindparam("since"),
-        changes.c.revision <= bindparam("until"),
-        of(changes.c.kind),
-    )
-    .order_by(changes.c.revision)
+_HISTORY = select(
+    changes.c.revision,
+    changes.c.type,
+    changes.c.kind,
+    changes.c.namespace,
+    changes.c.name,
+    changes.c.uid,
+    changes.c.host,
+    changes.c.body,
+    changes.c.labels_before,
+    changes.c.labels,
+).order_by(changes.c.revision)
+NEWER = _HISTORY.where(changes.c.revision > bindparam("since")).limit(bindparam("most"))
+"""Every change after one, of whatever kind: rows for `entry`."""
+_CHANGES = _HISTORY.where(
+    changes.c.revision > bindparam("since"),
+    changes.c.revision <= bindparam("until"),
+    of(changes.c.kind),
 )
 _CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), changes.c.host != "")
 
 
 @dataclass(slots=True)
-class _Snapshot:
+class View:
     """A reading transaction that stays open, and what it looks at."""
 
-    session: Session
+    session: ReadSession
     revision: int
+    turn: Turn
     until: float = 0.0
+
+    async def rows(self, statement: Statement, **values: Any) -> list[Any]:
+        """Every row, with a turn for others between `SLICE` of them."""
+        return [row async for rows in self.slices(statement, values) for row in rows]
+
+    async def slices(self, statement: Statement, values: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
+        """The rows, `SLICE` at a time."""
+        stream = await self.turn.do(lambda: self.session.stream(statement, values))
+        while rows := await self.turn.do(lambda: stream.fetchmany(SLICE)):
+            yield rows
+            if len(rows) < SLICE:
+                return
+            await asyncio.sleep(0)
 
 
 class Reader:
     """Owns the reading connections. ``connect`` makes another, and a lean one of many; ``flat`` names the kinds that
-    belong to no project. What cannot be read raises Unavailable."""
+    belong to no project; ``held`` bounds the snapshots of lists. What cannot be read raises Unavailable."""
 
     def __init__(
-        self, connect: Callable[[bool], Session], *, clock: Clock, metrics: Metrics, flat: frozenset[str] = frozenset()
+        self,
+        connect: Callable[[bool], ReadSession],
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        flat: frozenset[str] = frozenset(),
+        turn: Turn | None = None,
+        held: int = SNAPSHOTS_MAX,
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._metrics = metrics
+        self._turn = turn or Here()
+        self.remote = self._turn.remote
+        """Whether `ask` is the one way to read, and not `get`."""
         self.session = connect(False)
-        """The connection for single statements."""
+        """The connection for single statements in the event loop."""
         self._listing = Listing(flat)
-        self._idle: list[Session] = []
-        self._held: dict[str, _Snapshot] = {}
+        self._held_max = held
+        self._idle: list[ReadSession] = [self.session] if self.remote else []
+        self._held: dict[str, View] = {}
 
     def get(self, key: Key) -> Stored:
-        """One object. Raises NotFound."""
+        """One object, at once. Raises NotFound."""
         row = self.session.execute(LOAD, place(key)).fetchone()
         if row is None:
             raise NotFound(f"{key} does not exist")
         return Row.of(row).stored()
 
-    def revision(self) -> int:
-        """The last committed one."""
-        return read_counter(self.session, "revision")
+    async def fetch(self, key: Key) -> Stored:
+        """`get`, wherever the database is. Raises NotFound."""
+        for row in await self.ask(LOAD, **place(key)):
+            return Row.of(row).stored()
+        raise NotFound(f"{key} does not exist")
 
-    def floor(self) -> int:
+    async def ask(self, statement: Statement, **values: Any) -> list[Any]:
+        """Every row of a short read."""
+        if self.remote:
+            return await self._turn.do(lambda: self._briefly(statement, values))
+        return self.session.execute(statement, values).fetchall()
+
+    def _briefly(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        """In a thread: on whichever connection is idle. One that broke while it was idle says nothing of the next."""
+        while True:
+            session, fresh = self._take()
+            try:
+                return session.execute(statement, values).fetchall()
+            except Unavailable:
+                if fresh or session.sound:
+                    raise
+            finally:
+                self._give(session)
+
+    async def revision(self) -> int:
+        """The last committed one."""
+        return int((await self.ask(COUNTER, of_name="revision"))[0][0])
+
+    async def floor(self) -> int:
         """History holds every change after this one."""
-        return read_counter(self.session, "floor")
+        return int((await self.ask(COUNTER, of_name="floor"))[0][0])
 
     async def rows(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a longer read, of one revision, in slices."""
-        with self.view() as session:
-            return await sliced(session, statement, values=values)
+        async with self.view() as view:
+            return await view.rows(statement, **values)
 
-    @contextmanager
-    def view(self) -> Iterator[Session]:
-        """A connection that looks at one revision for as long as the block lasts, whoever else reads meanwhile."""
-        snapshot = self._open()
+    @asynccontextmanager
+    async def view(self) -> AsyncIterator[View]:
+        """A look at one revision for as long as the block lasts, whoever else reads meanwhile."""
+        view = await self._turn.do(self._open)
         try:
-            yield snapshot.session
+            yield view
         finally:
-            self._close(snapshot)
+            self._close(view)
 
     # --- lists --------------------------------------------------------------------------------------------------
 
     async def page(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
         """See `ports.Objects.list`."""
-        self.trim()
+        await self.trim()
         token, place_after = _read_token(after)
-        snapshot = self._resume(token) if token else self._open()
+        view = self._resume(token) if token else await self._turn.do(self._open)
         try:
-            items, more = await self._read(snapshot.session, scope, limit=limit, after=place_after)
-            remaining = _remaining(self._listing, snapshot.session, scope=scope, last=items[-1].key) if more else 0
+            items, more = await self._read(view, scope, limit=limit, after=place_after)
+            remaining = await self._remaining(view, scope, last=items[-1].key) if more else 0
         except BaseException:
-            self._close(snapshot)
+            self._close(view)
             raise
         if not more:
-            self._close(snapshot)
-            return Page(items, snapshot.revision)
+            self._close(view)
+            return Page(items, view.revision)
         token = token or secrets.token_hex(8)
-        snapshot.until = self._clock.monotonic() + SNAPSHOT_SECONDS
-        self._held[token] = snapshot
+        view.until = self._clock.monotonic() + SNAPSHOT_SECONDS
+        self._held[token] = view
         self._metrics.snapshots = len(self._held)
-        return Page(items, snapshot.revision, _write_token(token, items[-1].key), remaining)
+        return Page(items, view.revision, _write_token(token, items[-1].key), remaining)
 
-    async def _read(self, session: Session, scope: Scope, *, limit: int, after: Place) -> tuple[list[Stored], bool]:
+    async def _read(self, view: View, scope: Scope, *, limit: int, after: Place) -> tuple[list[Stored], bool]:
         items: list[Stored] = []
-        async for rows in self._slices(session, scope, after=after):
-            for row in rows:
-                if limit and len(items) == limit:
-                    return items, True
-                items.append(Row.of(row).stored())
+        reads = await self._turn.do(lambda: [*self._listing.reads(view.session, scope, after=after)])
+        for statement, values in reads:
+            async for rows in view.slices(statement, values):
+                for row in rows:
+                    if not _fits(scope, row):
+                        continue
+                    if limit and len(items) == limit:
+                        return items, True
+                    items.append(Row.of(row).stored())
         return items, False
 
-    async def _slices(self, session: Session, scope: Scope, *, after: Place) -> AsyncIterator[list[Any]]:
-        """The rows of the scope, some at a time, with a turn for others between."""
-        for statement, values in self._listing.reads(session, scope, after=after):
-            cursor = session.execute(statement, values)
-            while rows := cursor.fetchmany(SLICE):
-                yield [row for row in rows if _fits(scope, row)]
-                if len(rows) == SLICE:
-                    await asyncio.sleep(0)
+    async def _remaining(self, view: View, scope: Scope, *, last: Key) -> int:
+        """How many follow; 0 where a label selector would make the count dear."""
+        if scope.labels or scope.names is not None:
+            return 0
+        counts = self._listing.counts(scope, (last.namespace, last.name))
+        return await self._turn.do(lambda: sum(view.session.execute(*count).fetchone()[0] for count in counts))
 
     # --- snapshots ----------------------------------------------------------------------------------------------
 
-    def _open(self) -> _Snapshot:
-        session = self._idle.pop() if self._idle else self._connect(True)
-        try:
-            session.look()
-            return _Snapshot(session, read_counter(session, "revision"))
-        except BaseException:
-            session.close()
-            raise
+    def _open(self) -> View:
+        while True:
+            session, fresh = self._take()
+            try:
+                session.look()
+                return View(session, read_counter(session, "revision"), self._turn)
+            except BaseException as error:
+                again = isinstance(error, Unavailable) and not (fresh or session.sound)
+                session.close()
+                if not again:
+                    raise
 
-    def _resume(self, token: str) -> _Snapshot:
-        snapshot = self._held.pop(token, None)
-        if snapshot is None:
+    def _resume(self, token: str) -> View:
+        view = self._held.pop(token, None)
+        if view is None:
             raise Expired("the list that is continued is not held any more: list again from the start")
         self._metrics.snapshots = len(self._held)
-        return snapshot
+        return view
 
-    def _close(self, snapshot: _Snapshot) -> None:
-        snapshot.session.rollback()
-        if len(self._idle) < IDLE_MAX:
-            self._idle.append(snapshot.session)
+    def _close(self, view: View) -> None:
+        self._turn.later(lambda: self._end(view.session))
+
+    def _end(self, session: ReadSession) -> None:
+        session.leave()
+        self._give(session)
+
+    def _take(self) -> tuple[ReadSession, bool]:
+        """A connection, and whether it has just been made."""
+        try:
+            return self._idle.pop(), False
+        except IndexError:
+            return self._connect(True), True
+
+    def _give(self, session: ReadSession) -> None:
+        if session.sound and len(self._idle) < IDLE_MAX:
+            self._idle.append(session)
         else:
-            snapshot.session.close()
+            session.close()
 
-    def trim(self) -> None:
+    async def trim(self) -> None:
         """Let go of snapshots that nobody came back for, or that keep the log from being folded in."""
-        now, revision = self._clock.monotonic(), self.revision() if self._held else 0
-        surplus = len(self._held) - SNAPSHOTS_MAX
+        now, revision = self._clock.monotonic(), await self.revision() if self._held else 0
+        surplus = len(self._held) - self._held_max
         for index, (token, held) in enumerate(list(self._held.items())):
             if index < surplus or held.until <= now or revision - held.revision > SNAPSHOT_REVISIONS:
                 self._close(self._held.pop(token))
@@ -195,45 +263,29 @@ class Reader:
 
     def close(self) -> None:
         """Close every connection."""
-        for snapshot in self._held.values():
-            snapshot.session.close()
+        self._turn.close()
+        for view in self._held.values():
+            view.session.close()
         for session in (*self._idle, self.session):
             session.close()
 
     # --- history ------------------------------------------------------------------------------------------------
 
-    def history(self, scope: Scope, since: int, *, until: int) -> list[Change]:
+    async def history(self, scope: Scope, since: int, *, until: int) -> list[Change]:
         """What the scope saw after ``since``, up to ``until``. Raises Expired where that is gone."""
         values: dict[str, Any] = {"since": since, "until": until, "of_kind": scope.kind}
         if scope.host:
-            rows = self.session.execute(_CHANGES_ON_HOST, {**values, "of_host": scope.host}).fetchall()
+            rows = await self.ask(_CHANGES_ON_HOST, **values, of_host=scope.host)
         else:
-            rows = self.session.execute(_CHANGES, values).fetchall()
-        if since < self.floor():  # after the read: what was dropped meanwhile is noticed
+            rows = await self.ask(_CHANGES, **values)
+        if since < await self.floor():  # after the read: what was dropped meanwhile is noticed
             raise Expired("history does not reach back so far: list again")
-        found = (seen(scope, _entry(row)) for row in rows)
+        found = (seen(scope, entry(row)) for row in rows)
         return [change for change in found if change is not None]
 
 
-def _remaining(listing: Listing, session: Session, *, scope: Scope, last: Key) -> int:
-    """How many follow; 0 where a label selector would make the count dear."""
-    if scope.labels or scope.names is not None:
-        return 0
-    counts = listing.counts(scope, (last.namespace, last.name))
-    return sum(session.execute(statement, values).fetchone()[0] for statement, values in counts)
-
-
-async def sliced(session: Session, statement: Statement, *, values: Mapping[str, Any]) -> list[Any]:
-    """Every row of a longer read, with a turn for others between `SLICE` of them."""
-    found: list[Any] = []
-    cursor = session.execute(statement, values)
-    while rows := cursor.fetchmany(SLICE):
-        found.extend(rows)
-        await asyncio.sleep(0)
-    return found
-
-
-def _entry(row: Any) -> Entry:
+def entry(row: Any) -> Entry:
+    """From a row of `NEWER`."""
     kind = row[1]
     before = read_labels(row[8]) if kind else None
     change = Change(row[0], CHANGE_TYPES[kind], Key(row[2], row[3], row[4]), row[5], row[6], row[7], before)
