@@ -52,6 +52,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def file_store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
+    """For what is SQLite's alone."""
+    opened = open_store(tmp_path / "store.db", clock=clock, kinds=KINDS, seal_key=KEY)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def store(place: str, clock: FakeClock) -> Iterator[Store]:
     opened = open_store(place, clock=clock, kinds=KINDS, seal_key=KEY)
     yield opened

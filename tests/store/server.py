@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: started once, as a user without rights, reached through a socket in a folder."""
+"""A PostgreSQL server of the tests' own: started once, by a user without rights, reached through a socket."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "max_connections": 60}
+        settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "max_connections": 100}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [programs() / "postgres", "-D", self._folder / "data", *options],
+                # It ends with whoever started it, however that ends.
+                ["setpriv", "--pdeathsig", "INT", programs() / "postgres", "-D", self._folder / "data", *options],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,

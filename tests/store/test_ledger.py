@@ -254,7 +254,7 @@ async def test_a_claim_that_ends_while_the_window_is_read_is_in_it_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which claims stand is looked up in slices, and others write between two of them."""
-    monkeypatch.setattr("bessemer.store.reader.SLICE", 2)
+    monkeypatch.setattr("bessemer.store.pool.SLICE", 2)
     await store.capacity.declare("h1", inventory())
     _, project = await make_tenant(store)
     taken = [(await store.capacity.take([claim(f"c{number}")], CONTROLLER))[0] for number in range(5)]
@@ -287,7 +287,7 @@ async def test_claims_that_came_after_the_window_are_not_read(store: Store, cloc
     assert (len(rows), asked) == (1, [old.uid])
 
 
-def test_windows_are_found_by_index(store: Store, tmp_path: Path) -> None:
+def test_windows_are_found_by_index(file_store: Store, tmp_path: Path) -> None:
     """None of the reads of a window goes through the rows, or the claims, of others."""
     connection = sqlite3.connect(tmp_path / "store.db")
     statements = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import ClassVar, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +19,13 @@ class Turn(Protocol):
 
     @property
     def remote(self) -> bool: ...
+    @property
+    def idle(self) -> int:
+        """Connections kept for the next read that wants one."""
+
+    @property
+    def room(self) -> AbstractAsyncContextManager[object]:
+        """Entered for as long as a longer read has a connection."""
 
     async def do(self, call: Callable[[], T]) -> T:
         """What the call answers, or raises."""
@@ -30,9 +38,11 @@ class Turn(Protocol):
 
 
 class Here:
-    """In the event loop, at once."""
+    """In the event loop, at once. Each connection holds pages and files; opening one takes a millisecond."""
 
     remote: ClassVar[bool] = False
+    idle: ClassVar[int] = 4
+    room: ClassVar[AbstractAsyncContextManager[object]] = nullcontext()
 
     async def do(self, call: Callable[[], T]) -> T:
         return call()
@@ -45,11 +55,13 @@ class Here:
 
 
 class Apart:
-    """In one of a few threads."""
+    """In one of a few threads; of longer reads twice as many go on by turns. A server has few connections."""
 
     remote: ClassVar[bool] = True
 
     def __init__(self, threads: int) -> None:
+        self.idle = 2 * threads
+        self.room = asyncio.Semaphore(2 * threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store-reader")
 
     async def do(self, call: Callable[[], T]) -> T:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, Select, bindparam, exists, func, or_, select, text
 
 from bessemer.store.kinds import CLAIM
-from bessemer.store.reader import SLICE, Reader
+from bessemer.store.pool import SLICE
+from bessemer.store.reader import Reader
 from bessemer.store.schema import ledger, objects, of
 
 _OPENING = ledger.alias("opening")

@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bessemer.core.errors import Invalid, Unavailable
 from bessemer.store import sqlite
@@ -23,6 +23,9 @@ from bessemer.store.metrics import Metrics
 from bessemer.store.reader import SNAPSHOTS_MAX
 from bessemer.store.schema_versions import prepare, prepare_database
 from bessemer.store.session import ReadSession, Session
+
+if TYPE_CHECKING:
+    from bessemer.store import postgres
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _REMEDY = "bring it back from a copy, or move the whole state directory away to begin anew"
@@ -105,43 +108,47 @@ class File:
 
 
 class Server:
-    """A database of a server, which several processes may have open."""
+    """A database of a server, which several processes may have open. Its driver is an extra: whoever has a file neither
+    needs nor imports it."""
 
     held = _HELD_MAX
 
     def __init__(self, url: str) -> None:
         try:
-            from bessemer.store import postgres, tail  # their driver is an extra, and not paid for by files
+            from bessemer.store import postgres
         except ImportError as error:
             raise Invalid("a store on PostgreSQL needs the extra `postgresql`: bessemer[postgresql]") from error
         self._url = url
-        self._postgres, self._tail = postgres, tail
         self._texts = postgres.Texts()
         self._close: Callable[[], None] = lambda: None
 
-    def writing(self) -> Session:
-        postgres = self._postgres
+    def writing(self) -> postgres.Session:
+        from bessemer.store import postgres
+
+        session = None
         try:
             session = postgres.Session(self._url, texts=self._texts)
-        except postgres.Session.faults as error:
-            raise Unavailable("the database of the store cannot be reached", internal=str(error)) from error
-        try:
             prepare_database(session, self._url)
-        except BaseException:
-            session.close()
+        except BaseException as error:
+            if session is not None:
+                session.close()
+            if isinstance(error, postgres.Session.faults):
+                raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
             raise
         return session
 
-    def reading(self, lean: bool) -> ReadSession:
-        return self._postgres.ReadSession(self._url, texts=self._texts)
+    def reading(self, lean: bool) -> postgres.ReadSession:
+        from bessemer.store.postgres import ReadSession
+
+        return ReadSession(self._url, texts=self._texts)
 
     def turn(self) -> Apart:
         return Apart(_READERS)
 
     def feed(self, revision: int, metrics: Metrics) -> Feed:
-        feed = self._tail.SharedFeed(
-            revision, metrics, connect=lambda: self._postgres.ReadSession(self._url, texts=self._texts)
-        )
+        from bessemer.store.tail import SharedFeed
+
+        feed = SharedFeed(revision, metrics, connect=lambda: self.reading(True))
         self._close = feed.close
         return feed
 

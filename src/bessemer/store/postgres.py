@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ CHANNEL = "bessemer"
 
 _OLDEST_SERVER = 130_000
 _CONNECT_SECONDS = 5
-_SILENT_MS = 10_000
+_SILENT_MS = 5_000
 _LINE_MS = 30_000
 """How long a writer stands in line."""
 _LOOK_MS = 120_000
@@ -135,6 +136,7 @@ class Session:
         self._url = url
         self._texts = texts
         self._number = ""
+        self._kept = False
         self._link = self._connect()
 
     def _connect(self) -> _Link:
@@ -161,6 +163,7 @@ class Session:
                 raise
             self._link = self._connect()  # lost while nothing was under way
             begun = self._link.say(_BEGIN)
+        self._kept = False
         self._number = (begun.get_value(0, 0) or b"").decode()
         return True
 
@@ -169,8 +172,6 @@ class Session:
         try:
             status = self._link.say(b"COMMIT").command_status
         except psycopg.Error as error:
-            if self._link.well:
-                raise
             self._settle(error)
             return
         if status != b"COMMIT":
@@ -198,11 +199,12 @@ class Session:
             self._link.say(b"ROLLBACK")
 
     def savepoint(self) -> None:
-        self._link.say(b"SAVEPOINT op")
+        self._link.say(b"RELEASE op; SAVEPOINT op" if self._kept else b"SAVEPOINT op")
+        self._kept = False
 
     def keep(self) -> None:
-        """Let the savepoint's writes stand."""
-        self._link.say(b"RELEASE op")
+        """Let the savepoint's writes stand. The next savepoint, or the commit, takes the word along."""
+        self._kept = True
 
     def undo(self) -> None:
         """Take the savepoint's writes back."""
@@ -218,18 +220,19 @@ class Session:
 
     # --- tables -------------------------------------------------------------------------------------------------
 
-    def alone(self) -> None:
-        """Be the only one who makes or migrates tables, until `done`. Raises Invalid where the server will not do."""
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else makes or migrates tables within the block. Raises Invalid where the server will not do."""
         info = self._link.connection.info
         if info.server_version < _OLDEST_SERVER:
             raise Invalid(f"this PostgreSQL is older than {_OLDEST_SERVER // 10_000}")
         if info.parameter_status("server_encoding") != "UTF8":
             raise Invalid("the database's encoding is not UTF8")
         self._link.say(f"SELECT pg_advisory_lock({_SETUP_LOCK})".encode())
-
-    def done(self) -> None:
-        """Let others at the tables."""
-        self._link.say(f"SELECT pg_advisory_unlock({_SETUP_LOCK})".encode())
+        try:
+            yield
+        finally:
+            self._link.say(f"SELECT pg_advisory_unlock({_SETUP_LOCK})".encode())
 
     def script(self, sql: str) -> None:
         """Several statements of DDL."""

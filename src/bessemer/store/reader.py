@@ -8,40 +8,34 @@ snapshot until it ends, is left for a minute, or history has moved on too far; t
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, select
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import Expired, Malformed, NotFound, Unavailable
+from bessemer.core.errors import Expired, Malformed, NotFound
 from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Change, Key
-from bessemer.store.apart import Here, Turn
 from bessemer.store.documents import read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
 from bessemer.store.listing import Listing, Place
 from bessemer.store.metrics import Metrics
+from bessemer.store.pool import Pool, View
 from bessemer.store.rows import LOAD, Row, place
 from bessemer.store.schema import changes, of
-from bessemer.store.session import ReadSession, Statement
-from bessemer.store.transaction import COUNTER, read_counter
+from bessemer.store.session import Statement
+from bessemer.store.transaction import COUNTER
 
-SLICE = 200
 WINDOW = 500
 """Revisions of history read at once."""
 
 SNAPSHOT_SECONDS = 60.0
 SNAPSHOTS_MAX = 64
-IDLE_MAX = 4
-"""Connections kept for the next list. Each holds pages and files; opening one takes a millisecond."""
-
 SNAPSHOT_REVISIONS = 20_000
 
 _HISTORY = select(
@@ -66,59 +60,32 @@ _CHANGES = _HISTORY.where(
 _CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), changes.c.host != "")
 
 
-@dataclass(slots=True)
-class View:
-    """A reading transaction that stays open, and what it looks at."""
-
-    session: ReadSession
-    revision: int
-    turn: Turn
-    until: float = 0.0
-
-    async def rows(self, statement: Statement, **values: Any) -> list[Any]:
-        """Every row, with a turn for others between `SLICE` of them."""
-        return [row async for rows in self.slices(statement, values) for row in rows]
-
-    async def slices(self, statement: Statement, values: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
-        """The rows, `SLICE` at a time."""
-        stream = await self.turn.do(lambda: self.session.stream(statement, values))
-        while rows := await self.turn.do(lambda: stream.fetchmany(SLICE)):
-            yield rows
-            if len(rows) < SLICE:
-                return
-            await asyncio.sleep(0)
-
-
 class Reader:
-    """Owns the reading connections. ``connect`` makes another, and a lean one of many; ``flat`` names the kinds that
-    belong to no project; ``held`` bounds the snapshots of lists. What cannot be read raises Unavailable."""
+    """Reads through the connections of ``pool``; ``flat`` names the kinds that belong to no project; ``held`` bounds
+    the snapshots of lists. What cannot be read raises Unavailable."""
 
     def __init__(
         self,
-        connect: Callable[[bool], ReadSession],
+        pool: Pool,
         *,
         clock: Clock,
         metrics: Metrics,
         flat: frozenset[str] = frozenset(),
-        turn: Turn | None = None,
         held: int = SNAPSHOTS_MAX,
     ) -> None:
-        self._connect = connect
+        self.pool = pool
         self._clock = clock
         self._metrics = metrics
-        self._turn = turn or Here()
-        self.remote = self._turn.remote
-        """Whether `ask` is the one way to read, and not `get`."""
-        self.session = connect(False)
-        """The connection for single statements in the event loop."""
+        self._turn = pool.turn
+        self.remote = pool.turn.remote
+        """Whether one object is had by `fetch`, and not at once by `get`."""
         self._listing = Listing(flat)
         self._held_max = held
-        self._idle: list[ReadSession] = [self.session] if self.remote else []
         self._held: dict[str, View] = {}
 
     def get(self, key: Key) -> Stored:
         """One object, at once. Raises NotFound."""
-        row = self.session.execute(LOAD, place(key)).fetchone()
+        row = self.pool.session.execute(LOAD, place(key)).fetchone()
         if row is None:
             raise NotFound(f"{key} does not exist")
         return Row.of(row).stored()
@@ -131,29 +98,12 @@ class Reader:
 
     async def ask(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a short read."""
-        if self.remote:
-            return await self._turn.do(lambda: self._briefly(statement, values))
-        return self.session.execute(statement, values).fetchall()
-
-    def _briefly(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
-        """In a thread: on whichever connection is idle. One that broke while it was idle says nothing of the next."""
-        while True:
-            session, fresh = self._take()
-            try:
-                return session.execute(statement, values).fetchall()
-            except Unavailable:
-                if fresh or session.sound:
-                    raise
-            finally:
-                self._give(session)
+        return await self.pool.ask(statement, values)
 
     async def revision(self) -> int:
         """The last committed one."""
-        return int((await self.ask(COUNTER, of_name="revision"))[0][0])
-
-    async def floor(self) -> int:
-        """History holds every change after this one."""
-        return int((await self.ask(COUNTER, of_name="floor"))[0][0])
+        ((value,),) = await self.ask(COUNTER, of_name="revision")
+        return int(value)
 
     async def rows(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a longer read, of one revision, in slices."""
@@ -163,11 +113,12 @@ class Reader:
     @asynccontextmanager
     async def view(self) -> AsyncIterator[View]:
         """A look at one revision for as long as the block lasts, whoever else reads meanwhile."""
-        view = await self._turn.do(self._open)
-        try:
-            yield view
-        finally:
-            self._close(view)
+        async with self._turn.room:
+            view = await self.pool.open()
+            try:
+                yield view
+            finally:
+                self.pool.end(view)
 
     # --- lists --------------------------------------------------------------------------------------------------
 
@@ -175,16 +126,17 @@ class Reader:
         """See `ports.Objects.list`."""
         await self.trim()
         token, place_after = _read_token(after)
-        view = self._resume(token) if token else await self._turn.do(self._open)
-        try:
-            items, more = await self._read(view, scope, limit=limit, after=place_after)
-            remaining = await self._remaining(view, scope, last=items[-1].key) if more else 0
-        except BaseException:
-            self._close(view)
-            raise
-        if not more:
-            self._close(view)
-            return Page(items, view.revision)
+        async with self._turn.room:
+            view = self._resume(token) if token else await self.pool.open()
+            try:
+                items, more = await self._read(view, scope, limit=limit, after=place_after)
+                remaining = await self._remaining(view, scope, last=items[-1].key) if more else 0
+            except BaseException:
+                self.pool.end(view)
+                raise
+            if not more:
+                self.pool.end(view)
+                return Page(items, view.revision)
         token = token or secrets.token_hex(8)
         view.until = self._clock.monotonic() + SNAPSHOT_SECONDS
         self._held[token] = view
@@ -213,18 +165,6 @@ class Reader:
 
     # --- snapshots ----------------------------------------------------------------------------------------------
 
-    def _open(self) -> View:
-        while True:
-            session, fresh = self._take()
-            try:
-                session.look()
-                return View(session, read_counter(session, "revision"), self._turn)
-            except BaseException as error:
-                again = isinstance(error, Unavailable) and not (fresh or session.sound)
-                session.close()
-                if not again:
-                    raise
-
     def _resume(self, token: str) -> View:
         view = self._held.pop(token, None)
         if view is None:
@@ -232,42 +172,18 @@ class Reader:
         self._metrics.snapshots = len(self._held)
         return view
 
-    def _close(self, view: View) -> None:
-        self._turn.later(lambda: self._end(view.session))
-
-    def _end(self, session: ReadSession) -> None:
-        session.leave()
-        self._give(session)
-
-    def _take(self) -> tuple[ReadSession, bool]:
-        """A connection, and whether it has just been made."""
-        try:
-            return self._idle.pop(), False
-        except IndexError:
-            return self._connect(True), True
-
-    def _give(self, session: ReadSession) -> None:
-        if session.sound and len(self._idle) < IDLE_MAX:
-            self._idle.append(session)
-        else:
-            session.close()
-
     async def trim(self) -> None:
         """Let go of snapshots that nobody came back for, or that keep the log from being folded in."""
         now, revision = self._clock.monotonic(), await self.revision() if self._held else 0
         surplus = len(self._held) - self._held_max
         for index, (token, held) in enumerate(list(self._held.items())):
             if index < surplus or held.until <= now or revision - held.revision > SNAPSHOT_REVISIONS:
-                self._close(self._held.pop(token))
+                self.pool.end(self._held.pop(token))
         self._metrics.snapshots = len(self._held)
 
     def close(self) -> None:
         """Close every connection."""
-        self._turn.close()
-        for view in self._held.values():
-            view.session.close()
-        for session in (*self._idle, self.session):
-            session.close()
+        self.pool.close(view.session for view in self._held.values())
 
     # --- history ------------------------------------------------------------------------------------------------
 
@@ -278,7 +194,8 @@ class Reader:
             rows = await self.ask(_CHANGES_ON_HOST, **values, of_host=scope.host)
         else:
             rows = await self.ask(_CHANGES, **values)
-        if since < await self.floor():  # after the read: what was dropped meanwhile is noticed
+        ((floor,),) = await self.ask(COUNTER, of_name="floor")  # after the read: what was dropped meanwhile is noticed
+        if since < floor:
             raise Expired("history does not reach back so far: list again")
         found = (seen(scope, entry(row)) for row in rows)
         return [change for change in found if change is not None]

@@ -7,11 +7,11 @@ whose machinery is imported only then. A test proves that both ways end in the s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -52,10 +52,8 @@ class Makes(Protocol):
 class Server(Makes, Protocol):
     """What `prepare_database` asks of one."""
 
-    def alone(self) -> None:
-        """Keep others from the tables until `done`."""
-
-    def done(self) -> None: ...
+    def alone(self) -> AbstractContextManager[None]:
+        """Nobody else makes or migrates tables within the block."""
 
 
 def ddl() -> str:
@@ -71,6 +69,8 @@ def ddl() -> str:
 
 def ddl_of_database() -> str:
     """The present schema of a database, as a script."""
+    from sqlalchemy.dialects.postgresql.base import PGDialect  # not paid for by files
+
     dialect: Dialect = PGDialect()  # type: ignore[no-untyped-call]
     return _script([*_tables(dialect), *_POSTGRES_TRIGGERS])
 
@@ -106,8 +106,7 @@ def prepare(session: Makes, path: Path) -> None:
 
 def prepare_database(session: Server, url: str) -> None:
     """`prepare`, by whichever of several processes comes first. Raises Invalid where the server will not do."""
-    session.alone()
-    try:
+    with session.alone():
         version = session.version()
         if version is None:
             session.script(ddl_of_database())
@@ -116,5 +115,3 @@ def prepare_database(session: Server, url: str) -> None:
 
             if not upgrade_database(url, version):
                 raise Unavailable(_NEWER.format("the database", version, HEAD))
-    finally:
-        session.done()

@@ -25,6 +25,7 @@ from bessemer.store.ledger import LedgerTable
 from bessemer.store.metrics import Metrics
 from bessemer.store.objects import ObjectTable
 from bessemer.store.places import Place, place_of
+from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
 from bessemer.store.sealed import SealedTable, cipher
 from bessemer.store.transaction import Tx, read_counter
@@ -108,7 +109,8 @@ def open_store(
     metrics = Metrics()
     feed = place.feed(read_counter(session, "revision"), metrics)
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
-    reader = Reader(place.reading, clock=clock, metrics=metrics, flat=flat, turn=place.turn(), held=place.held)
+    pool = Pool(place.reading, turn=place.turn())
+    reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
     session.begin()
     leases.reopen(Tx(session, clock))
     session.commit()

@@ -229,7 +229,8 @@ def _unavailable(error: Exception) -> Unavailable:
         return Unavailable(
             "the database went away amid the commit: whether it was done is not known", internal=str(error)
         )
-    words = "the disk of the store is full" if "full" in str(error) else "the store cannot write now"
+    full = any(word in str(error) for word in ("full", "No space left"))
+    words = "the disk of the store is full" if full else "the store cannot write now"
     return Unavailable(f"{words}; nothing was changed", internal=f"{type(error).__name__}: {error}")
 
 
