@@ -13,6 +13,7 @@ import binascii
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, select
@@ -148,12 +149,11 @@ class Reader:
         reads = await self._turn.do(lambda: [*self._listing.reads(view.session, scope, after=after)])
         for statement, values in reads:
             async for rows in view.slices(statement, values):
-                for row in rows:
-                    if not _fits(scope, row):
-                        continue
-                    if limit and len(items) == limit:
-                        return items, True
-                    items.append(Row.of(row).stored())
+                fitting = (row for row in rows if _fits(scope, row))
+                room = limit - len(items) if limit else None
+                items += [Row.of(row).stored() for row in islice(fitting, room)]
+                if len(items) == limit and next(fitting, None) is not None:
+                    return items, True
         return items, False
 
     async def _remaining(self, view: View, scope: Scope, *, last: Key) -> int:
