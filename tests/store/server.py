@@ -102,7 +102,7 @@ def running() -> Iterator[Server]:
         server.database(NAME)
         yield server
     finally:
-        server.stop()
+        server.stop(signal.SIGQUIT)  # nothing of it is needed any more
         shutil.rmtree(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import Expired, Invalid, NotFound, Taken, Unavailable
 from bessemer.core.ports import CONTROLLER, Bookmark, Scope
 from bessemer.core.resource import Change, Key
-from bessemer.store import Store, hardware, ledger, open_store, periods, postgres, rows
+from bessemer.store import Store, hardware, ledger, migrations, open_store, periods, postgres, rows, schema_versions
 from bessemer.store.compaction import History
 from bessemer.store.reader import NEWER
 from bessemer.store.session import Unsettled
@@ -413,6 +414,37 @@ def test_two_who_open_an_empty_database_at_once_make_it_once(server: Server) -> 
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Unavailable, match="newer release"):
         opened(url)
+
+
+_NEXT = """
+from alembic import op
+revision = "0003"
+down_revision = "0002"
+def upgrade():
+    op.execute("ALTER TABLE hosts ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    op.execute("{}")
+"""
+
+
+def test_an_older_database_is_brought_up_or_left_as_it_was(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.database("older")
+    opened(url).close()
+    shutil.copytree(migrations.SCRIPTS / "versions", tmp_path / "versions")
+    monkeypatch.setattr(migrations, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(schema_versions, "HEAD", "0003")
+    notes = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'hosts' AND column_name = 'note'"
+    for last, version, columns in (("SELECT 1 / 0", "0002", 0), ("SELECT 1", "0003", 1)):
+        (tmp_path / "versions" / "v0003_next.py").write_text(_NEXT.format(last))
+        if columns:
+            opened(url).close()
+        else:
+            with pytest.raises(Exception, match="division by zero"):
+                opened(url)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (version,)
+            assert connection.execute(notes).fetchone() == (columns,)
 
 
 def test_a_database_of_another_encoding_is_refused(server: Server) -> None:

@@ -16,6 +16,8 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
+SCRIPTS = Path(__file__).parent
+
 
 def upgrade(path: Path, version: str | None) -> bool:
     """Bring the SQLite file at ``path`` from ``version`` (None: empty) to the newest. False where it is unknown."""
@@ -33,7 +35,7 @@ def upgrade_database(url: str, version: str) -> bool:
 
 
 def _upgrade(engine: Engine, version: str | None, *, first: str) -> bool:
-    scripts = ScriptDirectory(str(Path(__file__).parent))
+    scripts = ScriptDirectory(str(SCRIPTS))
     try:
         steps = list(scripts.iterate_revisions("head", version or "base"))
     except (CommandError, RevisionError):
