@@ -28,7 +28,7 @@ from bessemer.store.listing import Listing, Place
 from bessemer.store.metrics import Metrics
 from bessemer.store.pool import Pool, View
 from bessemer.store.rows import LOAD, Row, place
-from bessemer.store.schema import changes, of
+from bessemer.store.schema import changes, filled, of
 from bessemer.store.session import Statement
 from bessemer.store.transaction import COUNTER
 
@@ -58,7 +58,7 @@ _CHANGES = _HISTORY.where(
     changes.c.revision <= bindparam("until"),
     of(changes.c.kind),
 )
-_CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), changes.c.host != "")
+_CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), filled(changes.c.host))
 
 
 class Reader:
