@@ -1,9 +1,9 @@
 """Reads: one object at once, lists in slices of one snapshot, history for those who fell behind.
 
 Of a file they run in the event loop; where each waits for a network, in threads (`apart`). A get is one statement on a
-connection that is open already. A list looks at one revision from its first row to its last,
-and lets others run between slices, so that a neighbour never waits for 10,000 rows. A list that is continued holds its
-snapshot until it ends, is left for a minute, or history has moved on too far; then it is Expired.
+connection that is open already. A list looks at one revision from its first row to its last, and lets others run
+between slices, so that a neighbour never waits for 10,000 rows. A list that is continued holds its snapshot until it
+ends, is left for a minute, or history has moved on too far; then it is Expired.
 """
 
 from __future__ import annotations
