@@ -9,6 +9,7 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.store import Store, StoreKind, open_store
+from tests.store.server import Server, empty, running
 
 KINDS = {
     "Thing": StoreKind(namespaced=True),
@@ -27,8 +28,39 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server for the run of the tests."""
+    with running() as found:
+        yield found
+
+
+@pytest.fixture
+def database(server: Server) -> str:
+    """The URL of an empty database, or of one whose tables are empty."""
+    empty(server.url())
+    return server.url()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.real)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be kept: a file, or a database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    found: str = request.getfixturevalue("database")
+    return found
+
+
+@pytest.fixture
+def file_store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
+    """For what is SQLite's alone."""
     opened = open_store(tmp_path / "store.db", clock=clock, kinds=KINDS, seal_key=KEY)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(place: str, clock: FakeClock) -> Iterator[Store]:
+    opened = open_store(place, clock=clock, kinds=KINDS, seal_key=KEY)
     yield opened
     opened.close()

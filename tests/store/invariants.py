@@ -1,4 +1,4 @@
-"""What must hold of a store's file at any commit, read with nothing of ours: SQL and JSON."""
+"""What must hold of a store's file, or database, at any commit, read with nothing of ours: SQL and JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
+Connection = sqlite3.Connection | psycopg.Connection[tuple[Any, ...]]
 Rows = list[tuple[Any, ...]]
 
 
-def check(path: Path) -> None:
+def connect(path: Path | str) -> Connection:
+    if str(path).startswith("postgresql:"):
+        return psycopg.connect(str(path), autocommit=True)
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def check(path: Path | str) -> None:
     """Raise AssertionError where the file contradicts itself."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = connect(path)
     try:
-        connection.execute("BEGIN")  # all that is read is of one commit, whoever writes meanwhile
+        # All that is read is of one commit, whoever writes meanwhile.
+        connection.execute(
+            "BEGIN" if isinstance(connection, sqlite3.Connection) else "BEGIN ISOLATION LEVEL SERIALIZABLE"
+        )
         objects = {
             row[:3]: row[3:]
             for row in connection.execute("SELECT kind, namespace, name, uid, revision, body, labels FROM objects")
@@ -30,16 +42,16 @@ def check(path: Path) -> None:
         connection.close()
 
 
-def closed_hosts(path: Path) -> list[str]:
+def closed_hosts(path: Path | str) -> list[str]:
     """The hosts on which nothing may be taken."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = connect(path)
     try:
-        return [row[0] for row in connection.execute("SELECT host FROM hosts WHERE NOT schedulable ORDER BY host")]
+        return [row[0] for row in connection.execute("SELECT host FROM hosts WHERE schedulable = 0 ORDER BY host")]
     finally:
         connection.close()
 
 
-def _history(connection: sqlite3.Connection, objects: dict[Any, Any], documents: dict[Any, Any]) -> None:
+def _history(connection: Connection, objects: dict[Any, Any], documents: dict[Any, Any]) -> None:
     counters = dict(connection.execute("SELECT name, value FROM counters").fetchall())
     changes: Rows = connection.execute(
         "SELECT revision, type, kind, namespace, name, body FROM changes ORDER BY revision"
@@ -58,7 +70,7 @@ def _history(connection: sqlite3.Connection, objects: dict[Any, Any], documents:
             assert objects[key][1:3] == (change[0], change[5])
 
 
-def _indexes(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
+def _indexes(connection: Connection, documents: dict[Any, Any]) -> None:
     labels = {
         (*key[:1], label, value, *key[1:])
         for key, document in documents.items()
@@ -76,7 +88,7 @@ def _indexes(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
     assert {row[0] for row in connection.execute("SELECT uid FROM sealed")} <= living
 
 
-def _capacity(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
+def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
     claims = [document for key, document in documents.items() if key[0] == "Claim"]
     held = {(c["spec"]["host"], d): c["metadata"]["uid"] for c in claims for d in c["spec"].get("devices", ())}
     assert len(held) == sum(len(c["spec"].get("devices", ())) for c in claims)
@@ -111,7 +123,7 @@ def _capacity(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None
     assert not +nodes
 
 
-def _ledger(connection: sqlite3.Connection, documents: dict[Any, Any]) -> None:
+def _ledger(connection: Connection, documents: dict[Any, Any]) -> None:
     standing = {document["metadata"]["uid"] for key, document in documents.items() if key[0] == "Claim"}
     intervals: dict[str, Rows] = {}
     for uid, kind, at, state in connection.execute(

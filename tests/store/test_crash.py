@@ -88,20 +88,20 @@ async def every_row(store: Store) -> list[object]:
     return list(await store.audit.rows(limit=1_000_000))
 
 
-async def test_a_full_disk_refuses_and_recovers(store: Store, tmp_path: Path) -> None:
-    await store.capacity.declare("h1", inventory())
-    await store.objects.create(body("Thing", "kept"), ALICE)
-    session = store._committer._session
+async def test_a_full_disk_refuses_and_recovers(file_store: Store, tmp_path: Path) -> None:
+    await file_store.capacity.declare("h1", inventory())
+    await file_store.objects.create(body("Thing", "kept"), ALICE)
+    session = file_store._committer._session
     pages = session._connection.execute("PRAGMA page_count").fetchone()[0]
     session.script(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(Unavailable, match="the disk of the store is full; nothing was changed"):
-        await store.objects.create(body("Thing", "big", spec={"text": "x" * 500_000}), ALICE)
-    revision = store.revision
+        await file_store.objects.create(body("Thing", "big", spec={"text": "x" * 500_000}), ALICE)
+    revision = file_store.revision
     session.script("PRAGMA max_page_count = 1000000")
-    await store.capacity.take([claim("a", devices=("gpu-0",))], CONTROLLER)
-    assert store.revision == revision + 1
-    assert [item.key.name for item in (await store.objects.list(Scope(kind="Thing"))).items] == ["kept"]
-    assert await store.audit.verify() is None
+    await file_store.capacity.take([claim("a", devices=("gpu-0",))], CONTROLLER)
+    assert file_store.revision == revision + 1
+    assert [item.key.name for item in (await file_store.objects.list(Scope(kind="Thing"))).items] == ["kept"]
+    assert await file_store.audit.verify() is None
     check(tmp_path / "store.db")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +254,7 @@ async def test_a_claim_that_ends_while_the_window_is_read_is_in_it_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which claims stand is looked up in slices, and others write between two of them."""
-    monkeypatch.setattr("bessemer.store.reader.SLICE", 2)
+    monkeypatch.setattr("bessemer.store.pool.SLICE", 2)
     await store.capacity.declare("h1", inventory())
     _, project = await make_tenant(store)
     taken = [(await store.capacity.take([claim(f"c{number}")], CONTROLLER))[0] for number in range(5)]
@@ -280,15 +279,15 @@ async def test_claims_that_came_after_the_window_are_not_read(store: Store, cloc
     asked: list[str] = []
 
     class Counting(Periods):
-        def _claim(self, uid: str, *, top: int, end: int) -> Iterator[Any]:
+        async def _claim(self, uid: str, *, top: int, end: int) -> list[Any]:
             asked.append(uid)
-            return super()._claim(uid, top=top, end=end)
+            return await super()._claim(uid, top=top, end=end)
 
     rows = [row async for row in Counting(store._reader).read(Period(project, at, at + 50))]
     assert (len(rows), asked) == (1, [old.uid])
 
 
-def test_windows_are_found_by_index(store: Store, tmp_path: Path) -> None:
+def test_windows_are_found_by_index(file_store: Store, tmp_path: Path) -> None:
     """None of the reads of a window goes through the rows, or the claims, of others."""
     connection = sqlite3.connect(tmp_path / "store.db")
     statements = {

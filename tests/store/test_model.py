@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -36,6 +37,7 @@ from bessemer.store import open_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import check
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory, read
+from tests.store.server import Server, empty
 
 T = TypeVar("T")
 THREADS = 4
@@ -148,13 +150,18 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="bessemer-model-"))
+        self.place = self.choose()
         self.runner = asyncio.Runner()
         self.clock = FakeClock()
-        self.store = open_store(self.folder / "store.db", clock=self.clock, kinds=KINDS, seal_key=KEY)
+        self.store = open_store(self.place, clock=self.clock, kinds=KINDS, seal_key=KEY)
         self.model = Model()
         self.views: dict[str, dict[str, Change]] = {"all": {}, "some": {}}
         self.followers: list[asyncio.Task[None]] = []
         self.run(self.begin(None))
+
+    def choose(self) -> str:
+        """Where this one is kept: nothing is there yet."""
+        return str(self.folder / "store.db")
 
     async def begin(self, since: int | None) -> None:
         """Watch from there on."""
@@ -175,7 +182,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.run(self.end())
         self.runner.close()
-        check(self.folder / "store.db")
+        check(self.place)
         shutil.rmtree(self.folder)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -344,7 +351,7 @@ class StoreMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Everything but the watches goes on after a restart; those begin anew."""
         self.run(self.end())
-        self.store = open_store(self.folder / "store.db", clock=self.clock, kinds=KINDS, seal_key=KEY)
+        self.store = open_store(self.place, clock=self.clock, kinds=KINDS, seal_key=KEY)
         self.run(self.begin(self.model.revision))
 
     # --- what must hold -----------------------------------------------------------------------------------------
@@ -429,3 +436,27 @@ StoreMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestStore = StoreMachine.TestCase
+
+
+class DatabaseMachine(StoreMachine):
+    """The same on PostgreSQL."""
+
+    server: Server
+
+    def choose(self) -> str:
+        empty(self.server.url())
+        return self.server.url()
+
+
+@pytest.mark.real
+class TestStoreInADatabase(DatabaseMachine.TestCase):
+    settings = settings(StoreMachine.TestCase.settings, max_examples=2, stateful_step_count=40)
+
+    @pytest.fixture(autouse=True)
+    def at_a_server(self, server: Server) -> None:
+        DatabaseMachine.server = server
+
+
+@pytest.mark.long
+class TestStoreInADatabaseLong(TestStoreInADatabase):
+    settings = settings(StoreMachine.TestCase.settings, max_examples=100)

@@ -450,25 +450,25 @@ async def test_many_abandoned_lists_hold_few_snapshots(store: Store) -> None:
     assert (await store.objects.list(Scope(kind="Thing"), limit=9, after=pages[-1].next)).remaining == 0
 
 
-async def test_lists_of_a_moment_leave_few_connections_and_those_are_lean(store: Store) -> None:
+async def test_lists_of_a_moment_leave_few_connections_and_those_are_lean(file_store: Store) -> None:
     for i in range(3):
-        await make(store, "Thing", f"t{i}")
-    reader = store._reader
-    pages = [await store.objects.list(Scope(kind="Thing"), limit=1) for _ in range(20)]
+        await make(file_store, "Thing", f"t{i}")
+    reader = file_store._reader
+    pages = [await file_store.objects.list(Scope(kind="Thing"), limit=1) for _ in range(20)]
     held = [snapshot.session._connection for snapshot in reader._held.values()]
     assert len(held) == 20
     assert {one.execute("PRAGMA cache_size").fetchone()[0] for one in held} == {-1024}
     for page in pages:
-        await store.objects.list(Scope(kind="Thing"), after=page.next)
-    assert (len(reader._held), len(reader._idle)) == (0, 4)
+        await file_store.objects.list(Scope(kind="Thing"), after=page.next)
+    assert (len(reader._held), len(reader.pool.idle)) == (0, 4)
 
 
-async def test_what_cannot_be_read_is_unavailable_and_readable_afterwards(store: Store) -> None:
+async def test_what_cannot_be_read_is_unavailable_and_readable_afterwards(file_store: Store) -> None:
     """Whether it shows at the statement or at its rows; nothing of the database's own words is for users."""
-    key = (await make(store, "Thing", "a")).key
+    key = (await make(file_store, "Thing", "a")).key
     whole = Scope(kind="Thing")
-    await store.objects.list(whole)
-    sessions = [store._reader.session, *store._reader._idle]
+    await file_store.objects.list(whole)
+    sessions = [file_store._reader.pool.session, *file_store._reader.pool.idle]
 
     def break_after(steps: int) -> None:
         left = [steps]
@@ -481,9 +481,9 @@ async def test_what_cannot_be_read_is_unavailable_and_readable_afterwards(store:
             session._connection.set_progress_handler(count, 1)
 
     async def read() -> None:
-        await store.objects.get(key)
-        await store.leases.held("host/")
-        await store.objects.list(whole)
+        await file_store.objects.get(key)
+        await file_store.leases.held("host/")
+        await file_store.objects.list(whole)
 
     for steps in (0, 3, 10, 20):
         break_after(steps)
@@ -492,8 +492,8 @@ async def test_what_cannot_be_read_is_unavailable_and_readable_afterwards(store:
         assert "interrupted" in caught.value.internal
     for session in sessions:
         session._connection.set_progress_handler(None, 1)
-    assert (await store.objects.get(key)).key == key
-    assert len((await store.objects.list(whole)).items) == 1
+    assert (await file_store.objects.get(key)).key == key
+    assert len((await file_store.objects.list(whole)).items) == 1
 
 
 @pytest.mark.parametrize("after", ["x", "AAAA", "é", "YS9iL2MvZA=="])

@@ -1,7 +1,8 @@
 """The only package that speaks SQL: it implements ``core.ports`` over one database.
 
-Modules: `schema` (tables), `sqlite` (the executor), `writer` (groups of operations), `reader`, `feed`; over them a
-module per port: `objects`, `capacity` (with `hardware`, `quota`), `ledger`, `leases`, `audit`, `sealed`, `events`.
+Modules: `schema` (tables), `sqlite` and `postgres` (the executors), `places` (which of them), `writer` (groups of
+operations), `reader`, `feed` and `tail`; over them a module per port: `objects`, `capacity` (with `hardware`, `quota`),
+`ledger`, `leases`, `audit`, `sealed`, `events`.
 """
 
 from bessemer.store.kinds import StoreKind, store_kinds

@@ -45,8 +45,7 @@ class Trail:
 
     async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]:
         """Rows in order."""
-        values = {"after": after, "count": limit}
-        return [_row(row) for row in self._reader.session.execute(_ROWS, values).fetchall()]
+        return [_row(row) for row in await self._reader.ask(_ROWS, after=after, count=limit)]
 
     async def verify(self) -> int | None:
         """The id of the first row that does not fit its chain, or None."""

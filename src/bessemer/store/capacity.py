@@ -115,8 +115,7 @@ class CapacityTable:
 
     async def use(self, scope: str) -> Sequence[Use]:
         """Each meter of the scope."""
-        rows = self._reader.session.execute(quota.USE, {"of_scope": scope}).fetchall()
-        return [quota.read_use(row) for row in rows]
+        return [quota.read_use(row) for row in await self._reader.ask(quota.USE, of_scope=scope)]
 
     async def devices(self) -> Sequence[DeviceUse]:
         """Every device row."""

@@ -118,7 +118,7 @@ class LeaseTable:
 
     async def held(self, prefix: str) -> Sequence[Lease]:
         """Every lease under a prefix that has a holder, run out or not."""
-        return [self._lease(row) for row in self._reader.session.execute(_UNDER, _bounds(prefix)).fetchall()]
+        return [self._lease(row) for row in await self._reader.ask(_UNDER, **_bounds(prefix))]
 
     def _now(self) -> float:
         return self._start + self._clock.monotonic()
@@ -135,7 +135,7 @@ def reopen(tx: Tx) -> None:
     that still held then gets its whole time anew, however long ago that was (a short one stays short), and what had run
     out by then, silent hosts with it, stays run out. No other lease lasts beyond its own time from now on.
 
-    Where other processes write to the same database, as PostgreSQL will allow, it is their renewals that make ``last``
+    Where other processes write to the same database, as PostgreSQL allows, it is their renewals that make ``last``
     recent: a silence that they heard stays one, and a host that they hear is at most given time that its next beat
     would give it, so each may call this at its own start.
     """

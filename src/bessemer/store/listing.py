@@ -15,7 +15,7 @@ from sqlalchemy import and_, bindparam, func, select, tuple_
 from bessemer.core.ports import Scope
 from bessemer.store.rows import ROWS
 from bessemer.store.schema import filled, labels, objects, of
-from bessemer.store.sqlite import Session, Statement
+from bessemer.store.session import ReadSession, Statement
 
 Place = tuple[str, str]
 Read = tuple[Statement, Mapping[str, str]]
@@ -38,7 +38,7 @@ class Listing:
         few = select(labels.c.name).where(labelled).limit(_FEW).subquery()
         self._frequency = select(func.count()).select_from(few)
 
-    def reads(self, session: Session, scope: Scope, *, after: Place) -> Iterator[Read]:
+    def reads(self, session: ReadSession, scope: Scope, *, after: Place) -> Iterator[Read]:
         """What together reads the scope from ``after`` on; of labels, one is answered for."""
         statements, label = self._all, {}
         if scope.labels:
@@ -51,7 +51,7 @@ class Listing:
         for values in self._ranges(scope, after):
             yield self._count[_given(values)], values
 
-    def _rarest(self, session: Session, scope: Scope) -> dict[str, str]:
+    def _rarest(self, session: ReadSession, scope: Scope) -> dict[str, str]:
         choices = [{"of_label": label, "of_value": value} for label, value in scope.labels.items()]
         if len(choices) == 1:
             return choices[0]

@@ -36,7 +36,7 @@ class ObjectTable:
 
     async def get(self, key: Key) -> Stored:
         """Raises NotFound."""
-        return self._reader.get(key)
+        return await self._reader.fetch(key) if self._reader.remote else self._reader.get(key)
 
     async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
         """In order of namespace and name, all of one revision. Raises Expired, Malformed."""
@@ -88,7 +88,7 @@ class ObjectTable:
                 yield Bookmark(position)
             else:
                 position = since
-                if since > self._reader.revision():
+                if since > self._feed.revision and since > await self._reader.revision():
                     raise Expired("that revision has not been given yet: list again")
                 watcher.lagging = since < self._feed.revision
             async for event in self._follow(watcher, position):
@@ -122,7 +122,7 @@ class ObjectTable:
 
     async def _history(self, scope: Scope, since: int, *, until: int) -> AsyncIterator[Change]:
         for start in range(since, until, WINDOW):
-            for change in self._reader.history(scope, start, until=min(start + WINDOW, until)):
+            for change in await self._reader.history(scope, start, until=min(start + WINDOW, until)):
                 yield change
             await asyncio.sleep(0)
 

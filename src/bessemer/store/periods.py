@@ -8,13 +8,14 @@ that were alive in the time are those that stand, and those that were closed in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Select, bindparam, exists, func, or_, select, text
 
 from bessemer.store.kinds import CLAIM
-from bessemer.store.reader import SLICE, Reader, sliced
+from bessemer.store.pool import SLICE
+from bessemer.store.reader import Reader
 from bessemer.store.schema import ledger, objects, of
 
 _OPENING = ledger.alias("opening")
@@ -104,33 +105,31 @@ class Periods:
         for row in sorted(corrections, key=lambda row: int(row[0])):  # the clock may have jumped between two of them
             yield row
         for index, claim in enumerate(standing):
-            for row in self._claim(claim, top=top, end=period.end):
+            for row in await self._claim(claim, top=top, end=period.end):
                 yield row
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         async for _, _, claim, opened in self._pages(_CLOSES, bounds, start=period.start):
             if opened < period.end:
-                for row in self._claim(claim, top=top, end=period.end):
+                for row in await self._claim(claim, top=top, end=period.end):
                     yield row
         async for row in self._pages(_TOKENS, {**bounds, "end": period.end}, start=period.start):
             yield row
 
     async def _stood(self, period: Period) -> tuple[int, list[str]]:
         """The ledger's last row, and the uids of the project's claims that stood when it was that."""
-        with self._reader.view() as session:
-            top = int(session.execute(_LAST, {}).fetchone()[0])
-            named = session.execute(_NAME, {"uid": period.uid}).fetchone()
-            if named is None:
-                return top, []
-            place = {"of_kind": CLAIM, "of_namespace": named[0], "uid": period.uid, "end": period.end}
-            rows = await sliced(session, _STANDING, values=place)
-            return top, [row[0] for row in rows]
+        async with self._reader.view() as view:
+            ((top,),) = await view.rows(_LAST)
+            named = await view.rows(_NAME, uid=period.uid)
+            if not named:
+                return int(top), []
+            place = {"of_kind": CLAIM, "of_namespace": named[0][0], "uid": period.uid, "end": period.end}
+            return int(top), [row[0] for row in await view.rows(_STANDING, **place)]
 
     async def _pages(self, statement: Select[Any], bounds: dict[str, Any], *, start: int) -> AsyncIterator[Any]:
         at, number = start, 0
         while True:
-            values = {**bounds, "at": at, "id": number, "most": SLICE}
-            page = self._reader.session.execute(statement, values).fetchall()
+            page = await self._reader.ask(statement, **bounds, at=at, id=number, most=SLICE)
             for row in page:
                 yield row
             if len(page) < SLICE:
@@ -138,5 +137,5 @@ class Periods:
             number, at = page[-1][:2]
             await asyncio.sleep(0)
 
-    def _claim(self, uid: str, *, top: int, end: int) -> Iterator[Any]:
-        yield from self._reader.session.execute(_CLAIM_ROWS, {"of_claim_uid": uid, "top": top, "end": end}).fetchall()
+    async def _claim(self, uid: str, *, top: int, end: int) -> list[Any]:
+        return await self._reader.ask(_CLAIM_ROWS, of_claim_uid=uid, top=top, end=end)

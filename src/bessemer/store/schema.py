@@ -1,8 +1,8 @@
 """The tables. Two for objects and their history, one each for what two writers could both take, or what never changes.
 
 Invariants: ``changes.revision`` is dense and in order of commit; ``ledger`` and ``audit`` refuse UPDATE and DELETE by
-trigger; a device row names at most one claim; no counter is negative. Types are plain integers, texts and bytes, so
-that statements compiled from here run on a bare driver with no conversion.
+trigger; a device row names at most one claim; no counter is negative. Types are plain integers (of 64 bits), texts (in
+the order of their bytes) and bytes, so that statements compiled from here run on a bare driver with no conversion.
 
 This is not where statements live: each module keeps its own beside its operation.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -28,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 METADATA = MetaData()
+_INTEGER = Integer().with_variant(BigInteger(), "postgresql")
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 def of(column: Column[Any]) -> ColumnElement[bool]:
@@ -47,11 +50,16 @@ def is_kind(column: ColumnElement[str], kind: str) -> ColumnElement[bool]:
 
 
 def _text(name: str, **options: Any) -> Column[str]:
-    return Column(name, Text, nullable=False, **options)
+    return Column(name, _TEXT, nullable=False, **options)
 
 
 def _int(name: str, **options: Any) -> Column[int]:
-    return Column(name, Integer, nullable=False, **options)
+    return Column(name, _INTEGER, nullable=False, **options)
+
+
+def _some(name: str, *columns: str, where: str, **options: Any) -> Index:
+    """An index of some rows."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where), **options)
 
 
 counters = Table(
@@ -77,15 +85,8 @@ objects = Table(
     _text("labels"),
     Column("body", LargeBinary, nullable=False),
     Index("objects_uid", "uid", unique=True),
-    Index(
-        "objects_host",
-        "kind",
-        "host",
-        "namespace",
-        "name",
-        sqlite_where=text("host <> ''"),
-    ),
-    Index("objects_events", "updated", sqlite_where=text("kind = 'Event'")),
+    _some("objects_host", "kind", "host", "namespace", "name", where="host <> ''"),
+    _some("objects_events", "updated", where="kind = 'Event'"),
     sqlite_with_rowid=False,
 )
 
@@ -103,7 +104,7 @@ changes = Table(
     _text("labels"),
     _text("labels_before"),
     Column("body", LargeBinary, nullable=False),
-    Index("changes_host", "kind", "host", "revision", sqlite_where=text("host <> ''")),
+    _some("changes_host", "kind", "host", "revision", where="host <> ''"),
 )
 
 labels = Table(
@@ -160,7 +161,7 @@ devices = Table(
     _int("healthy"),
     _text("claim"),
     _int("lost"),
-    Index("devices_claim", "claim", sqlite_where=text("claim <> ''")),
+    _some("devices_claim", "claim", where="claim <> ''"),
     CheckConstraint("lost = 0 OR claim <> ''"),
     sqlite_with_rowid=False,
 )
@@ -171,7 +172,7 @@ quota = Table(
     _text("scope", primary_key=True),
     _text("meter", primary_key=True),
     _int("used"),
-    Column("bound", Integer),
+    Column("bound", _INTEGER),
     CheckConstraint("used >= 0"),
     sqlite_with_rowid=False,
 )
@@ -192,7 +193,7 @@ ledger = Table(
     _text("claim_uid"),
     _text("host"),
     _int("fake"),
-    Column("state", Text),
+    Column("state", _TEXT),
     _text("flavor"),
     _text("device_model"),
     _int("devices"),
@@ -204,17 +205,11 @@ ledger = Table(
     _int("input_tokens"),
     _int("cached_input_tokens"),
     _int("output_tokens"),
-    Column("corrects", Integer),
-    Index("ledger_claim", "claim_uid", "id", sqlite_where=text("claim_uid <> ''")),
+    Column("corrects", _INTEGER),
+    _some("ledger_claim", "claim_uid", "id", where="claim_uid <> ''"),
     Index("ledger_workload", "workload_uid", "id"),
     Index("ledger_project", "project_uid", "kind", "at"),
-    Index(
-        "ledger_once",
-        "claim_uid",
-        "kind",
-        unique=True,
-        sqlite_where=text("kind IN ('open', 'close')"),
-    ),
+    _some("ledger_once", "claim_uid", "kind", unique=True, where="kind IN ('open', 'close')"),
 )
 
 spools = Table(

@@ -1,48 +1,98 @@
-"""From an older file to the present schema.
+"""From an older file or database to the present schema.
 
-A new file gets the present schema at once and the name of its version; an older one is brought up by the migrations,
+A new one gets the present schema at once and the name of its version; an older one is brought up by the migrations,
 whose machinery is imported only then. A test proves that both ways end in the same tables.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from bessemer.core.errors import Unavailable
 from bessemer.store.schema import APPEND_ONLY, METADATA
-from bessemer.store.sqlite import Session
 
 HEAD = "0002"
 """The version of the present schema: the last module in ``migrations/versions``."""
 
+_NEWER = "{} was written by a newer release (schema {}, here {})"
+_POSTGRES_TRIGGERS = (
+    """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE EXCEPTION 'rows of % are final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+END $$""",
+    *(
+        f"CREATE TRIGGER {name}_final BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} EXECUTE FUNCTION refuse_change()"
+        for name in APPEND_ONLY
+    ),
+    # Whoever moves the counter says so at the commit, to every process that has watches.
+    """CREATE FUNCTION tell_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_notify('bessemer', '');
+    RETURN NULL;
+END $$""",
+    "CREATE TRIGGER counters_tell AFTER UPDATE ON counters EXECUTE FUNCTION tell_change()",
+)
+
+
+class Makes(Protocol):
+    """What `prepare` asks of a connection."""
+
+    def script(self, sql: str) -> None:
+        """Several statements of DDL."""
+
+    def version(self) -> str | None:
+        """The schema's version; None where there is none yet."""
+
+
+class Server(Makes, Protocol):
+    """What `prepare_database` asks of one."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Nobody else makes or migrates tables within the block."""
+
 
 def ddl() -> str:
-    """The present schema as a script."""
-    dialect = sqlite.dialect()
-    statements = []
+    """The present schema of a file, as a script."""
+    triggers = (
+        f"CREATE TRIGGER {name}_no_{act.lower()} BEFORE {act} ON {name} "
+        f"BEGIN SELECT RAISE(ABORT, 'rows of {name} are final'); END"
+        for name in APPEND_ONLY
+        for act in ("UPDATE", "DELETE")
+    )
+    return _script([*_tables(sqlite.dialect()), *triggers])
+
+
+def ddl_of_database() -> str:
+    """The present schema of a database, as a script."""
+    from sqlalchemy.dialects.postgresql.base import PGDialect  # not paid for by files
+
+    dialect: Dialect = PGDialect()  # type: ignore[no-untyped-call]
+    return _script([*_tables(dialect), *_POSTGRES_TRIGGERS])
+
+
+def _tables(dialect: Dialect) -> Iterator[str]:
     for table in METADATA.sorted_tables:
-        statements.append(str(CreateTable(table).compile(dialect=dialect)))
-        indexes = sorted(table.indexes, key=lambda index: str(index.name))
-        statements += [str(CreateIndex(index).compile(dialect=dialect)) for index in indexes]
-    for name in APPEND_ONLY:
-        statements += [
-            f"CREATE TRIGGER {name}_no_{act.lower()} BEFORE {act} ON {name} "
-            f"BEGIN SELECT RAISE(ABORT, 'rows of {name} are final'); END"
-            for act in ("UPDATE", "DELETE")
-        ]
-    statements += [
+        yield str(CreateTable(table).compile(dialect=dialect))
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            yield str(CreateIndex(index).compile(dialect=dialect))
+
+
+def _script(statements: list[str]) -> str:
+    rows = [
         "INSERT INTO counters VALUES ('revision', 0)",
         "INSERT INTO counters VALUES ('floor', 0)",
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         f"INSERT INTO alembic_version VALUES ('{HEAD}')",
     ]
-    return ";\n".join(["BEGIN", *statements, "COMMIT"]) + ";"
+    return ";\n".join(["BEGIN", *statements, *rows, "COMMIT"]) + ";"
 
 
-def prepare(session: Session, path: Path) -> None:
+def prepare(session: Makes, path: Path) -> None:
     """Make or migrate. Raises Unavailable for the file of a newer release."""
     version = session.version()
     if version is None:
@@ -51,4 +101,17 @@ def prepare(session: Session, path: Path) -> None:
         from bessemer.store.migrations import upgrade  # not paid for by those who need none
 
         if not upgrade(path, version):
-            raise Unavailable(f"{path} was written by a newer release (schema {version}, here {HEAD})")
+            raise Unavailable(_NEWER.format(path, version, HEAD))
+
+
+def prepare_database(session: Server, url: str) -> None:
+    """`prepare`, by whichever of several processes comes first. Raises Invalid where the server will not do."""
+    with session.alone():
+        version = session.version()
+        if version is None:
+            session.script(ddl_of_database())
+        elif version != HEAD:
+            from bessemer.store.migrations import upgrade_database
+
+            if not upgrade_database(url, version):
+                raise Unavailable(_NEWER.format("the database", version, HEAD))

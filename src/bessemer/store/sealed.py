@@ -57,10 +57,11 @@ class SealedTable:
 
     async def get(self, uid: str, field: str) -> bytes | None:
         """The secret, or None. Raises Unavailable where it cannot be opened with this key."""
-        row = self._reader.session.execute(_READ, {"of_uid": uid, "of_field": field}).fetchone()
-        if row is None:
+        rows = await self._reader.ask(_READ, of_uid=uid, of_field=field)
+        if not rows:
             return None
-        nonce, ciphertext = row[0][:_NONCE_BYTES], row[0][_NONCE_BYTES:]
+        ((kept,),) = rows
+        nonce, ciphertext = kept[:_NONCE_BYTES], kept[_NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, ciphertext, _bound(uid, field))
         except InvalidTag as error:

@@ -1,7 +1,7 @@
 """The executor on SQLite: connections, pragmas, and Core statements compiled once.
 
 ``synchronous=FULL`` and WAL: a commit that returned survives the loss of power. One connection writes, from one thread
-at a time; others read, and between `look` and `rollback` one sees one revision however long that takes.
+at a time; others read, and between `look` and `leave` one sees one revision however long that takes.
 
 Nothing outside this module knows that the database is SQLite, but for migrations.
 """
@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import Select
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.dml import UpdateBase
 
 from bessemer.core.errors import Unavailable
-
-Statement = Select[Any] | UpdateBase
+from bessemer.store.session import Statement
 
 _CHECKPOINT_PAGES = 5_000
 """A log of 40 MB: folding it in more often is what makes the slowest commits slow."""
@@ -59,6 +56,7 @@ class Texts(dict[Statement, _Text]):
 class Session:
     """One connection. The statement's parameters are passed by name; every one without a constant is required."""
 
+    remote: ClassVar[bool] = False
     refusals: ClassVar[tuple[type[Exception], ...]] = (
         sqlite3.IntegrityError,
         sqlite3.DataError,
@@ -129,8 +127,15 @@ class Session:
         return self._connection.in_transaction
 
     def look(self) -> None:
-        """Begin a reading transaction; `rollback` ends it."""
+        """Begin a reading transaction; `leave` ends it."""
         self._execute("BEGIN")
+
+    leave = rollback
+
+    @property
+    def sound(self) -> bool:
+        """Whether the connection can be used again: a file's always can."""
+        return True
 
     def script(self, sql: str) -> None:
         """Several statements of DDL."""
@@ -169,6 +174,9 @@ class ReadSession(Session):
             raise
         except sqlite3.Error as error:
             raise _unreadable(error) from error
+
+    stream = execute
+    """SQLite finds rows as they are fetched."""
 
 
 class _Cursor(sqlite3.Cursor):

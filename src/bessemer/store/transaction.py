@@ -20,7 +20,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.store.feed import Entry
 from bessemer.store.metrics import Metrics
 from bessemer.store.schema import counters, of
-from bessemer.store.sqlite import Session, Statement
+from bessemer.store.session import ReadSession, Session, Statement, Unsettled
 
 T = TypeVar("T")
 
@@ -225,11 +225,16 @@ class Runner:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    words = "the disk of the store is full" if "full" in str(error) else "the store cannot write now"
+    if isinstance(error, Unsettled):
+        return Unavailable(
+            "the database went away amid the commit: whether it was done is not known", internal=str(error)
+        )
+    full = any(word in str(error) for word in ("full", "No space left"))
+    words = "the disk of the store is full" if full else "the store cannot write now"
     return Unavailable(f"{words}; nothing was changed", internal=f"{type(error).__name__}: {error}")
 
 
-def read_counter(session: Session, name: str, *, missing: int = 0) -> int:
+def read_counter(session: ReadSession | Session, name: str, *, missing: int = 0) -> int:
     """A counter through any connection."""
     row: Mapping[int, int] | None = session.execute(COUNTER, {"of_name": name}).fetchone()
     return row[0] if row is not None else missing

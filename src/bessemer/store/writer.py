@@ -8,7 +8,8 @@ operation leaves no gap.
 A group's operations run in the event loop, and its commit, which waits for the disk, in a thread of its own; meanwhile
 the next group gathers. The driver lets go of the interpreter's lock at every statement: a thread that ran them beside
 a busy loop would queue for it a dozen times per operation, which costs more than the statements do. What takes long
-runs apart, in the thread as a whole, so that the loop goes on.
+runs apart, in the thread as a whole, so that the loop goes on; so does every group of a session that waits for a
+network at each statement.
 
 What a group does in its transaction is `transaction`'s. It is not for reading: see `reader`.
 """
@@ -28,7 +29,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.store.feed import Entry
 from bessemer.store.metrics import Metrics
-from bessemer.store.sqlite import Session
+from bessemer.store.session import Session
 from bessemer.store.transaction import Group, Item, Operation, Runner
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class Committer:
         group = Group(self._gather())
         if not group.items:
             return  # the store was closed meanwhile
-        if not group.items[0].apart:
+        if not (group.items[0].apart or self._session.remote):
             self._waiting.extendleft(reversed(self._runner.run(group, apart=False)))
         self._due = -math.inf if self._waiting else math.inf
         if group.ran and not group.stands:

@@ -13,23 +13,36 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
+
+SCRIPTS = Path(__file__).parent
 
 
 def upgrade(path: Path, version: str | None) -> bool:
     """Bring the SQLite file at ``path`` from ``version`` (None: empty) to the newest. False where it is unknown."""
-    scripts = ScriptDirectory(str(Path(__file__).parent))
+    # The driver begins a transaction before INSERT, UPDATE and DELETE alone: a CREATE or ALTER ahead of the first of
+    # them would stand by itself.
+    return _upgrade(create_engine(f"sqlite:///{path}", poolclass=NullPool), version, first="BEGIN IMMEDIATE")
+
+
+def upgrade_database(url: str, version: str) -> bool:
+    """The same for a database of PostgreSQL; the caller keeps others from it."""
+    import psycopg
+
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    return _upgrade(engine, version, first="SET LOCAL lock_timeout = '30s'")
+
+
+def _upgrade(engine: Engine, version: str | None, *, first: str) -> bool:
+    scripts = ScriptDirectory(str(SCRIPTS))
     try:
         steps = list(scripts.iterate_revisions("head", version or "base"))
     except (CommandError, RevisionError):
         return False
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            # The driver begins a transaction before INSERT, UPDATE and DELETE alone: a CREATE or ALTER ahead of the
-            # first of them would stand by itself.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql(first)
             _apply(MigrationContext.configure(connection), scripts, steps=steps[::-1])
     finally:
         engine.dispose()

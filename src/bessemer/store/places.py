@@ -1,0 +1,157 @@
+"""Where a store is kept: in a file that one process has open, or in a database of a PostgreSQL server.
+
+A place makes the connections and knows what goes with them. It is opened once, by `store.open_store`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bessemer.core.errors import Invalid, Unavailable
+from bessemer.store import sqlite
+from bessemer.store.apart import Apart, Here, Turn
+from bessemer.store.feed import Feed
+from bessemer.store.metrics import Metrics
+from bessemer.store.reader import SNAPSHOTS_MAX
+from bessemer.store.schema_versions import prepare, prepare_database
+from bessemer.store.session import ReadSession, Session
+
+if TYPE_CHECKING:
+    from bessemer.store import postgres
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_REMEDY = "bring it back from a copy, or move the whole state directory away to begin anew"
+_SCHEMES = ("postgresql://", "postgres://")
+_READERS = 8
+_HELD_MAX = 16
+"""Lists that hold a snapshot, and with it a connection: a server has few."""
+
+
+class Place(Protocol):
+    """What `store.open_store` asks of either."""
+
+    @property
+    def held(self) -> int:
+        """The snapshots of lists that it can afford."""
+
+    def writing(self) -> Session:
+        """The one connection that writes, to tables of the present schema. Raises what `open_store` does."""
+
+    def reading(self, lean: bool) -> ReadSession: ...
+    def turn(self) -> Turn: ...
+    def feed(self, revision: int, metrics: Metrics) -> Feed: ...
+    def close(self) -> None: ...
+
+
+def place_of(path: str | Path) -> Place:
+    """By what it is called. Raises Unavailable, Invalid."""
+    return Server(str(path)) if str(path).startswith(_SCHEMES) else File(path)
+
+
+class File:
+    """A file. ``:memory:`` is a file of its own, in memory where the machine has a place for that."""
+
+    held = SNAPSHOTS_MAX
+
+    def __init__(self, path: str | Path) -> None:
+        self.durable = str(path) != ":memory:"
+        self._texts = sqlite.Texts()
+        self._forget: Callable[[], object] = lambda: None
+        if not self.durable:
+            shared = "/dev/shm"
+            folder = tempfile.mkdtemp(prefix="bessemer-store-", dir=shared if os.access(shared, os.W_OK) else None)
+            self._forget = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            path = Path(folder) / "store.db"
+        self.path = Path(path)
+        self._lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise Unavailable(f"another process has {self.path} open") from error
+        # Made here, for its owner alone: SQLite gives its log the mode of the file.
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+    def writing(self) -> sqlite.Session:
+        try:
+            session = sqlite.Session(self.path, texts=self._texts, durable=self.durable)
+            prepare(session, self.path)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in _DAMAGED:
+                raise Invalid(f"{self.path} is damaged ({error}): {_REMEDY}") from error
+            raise
+        return session
+
+    def reading(self, lean: bool) -> sqlite.ReadSession:
+        return sqlite.ReadSession(self.path, texts=self._texts, lean=lean)
+
+    def turn(self) -> Here:
+        return Here()
+
+    def feed(self, revision: int, metrics: Metrics) -> Feed:
+        return Feed(revision, metrics)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self._forget()
+
+
+class Server:
+    """A database of a server, which several processes may have open. Its driver is an extra: whoever has a file neither
+    needs nor imports it."""
+
+    held = _HELD_MAX
+
+    def __init__(self, url: str) -> None:
+        try:
+            from bessemer.store import postgres
+        except ImportError as error:
+            raise Invalid("a store on PostgreSQL needs the extra `postgresql`: bessemer[postgresql]") from error
+        self._url = url
+        self._texts = postgres.Texts()
+        self._close: Callable[[], None] = lambda: None
+
+    def writing(self) -> postgres.Session:
+        from bessemer.store import postgres
+
+        session = None
+        try:
+            session = postgres.Session(self._url, texts=self._texts)
+            prepare_database(session, self._url)
+        except BaseException as error:
+            if session is not None:
+                session.close()
+            if isinstance(error, postgres.Session.faults):
+                raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
+            raise
+        return session
+
+    def reading(self, lean: bool) -> postgres.ReadSession:
+        from bessemer.store.postgres import ReadSession
+
+        return ReadSession(self._url, texts=self._texts)
+
+    def turn(self) -> Apart:
+        return Apart(_READERS)
+
+    def feed(self, revision: int, metrics: Metrics) -> Feed:
+        from bessemer.store.tail import SharedFeed
+
+        feed = SharedFeed(revision, metrics, connect=lambda: self.reading(True))
+        self._close = feed.close
+        return feed
+
+    def close(self) -> None:
+        """Hear of nobody any more."""
+        self._close()
