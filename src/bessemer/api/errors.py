@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,22 @@ class Unacceptable(BessemerError):
 
 class UnknownFormat(BessemerError):
     """The body is in no format that we read here."""
+
+
+class WrongOption(Invalid):
+    """A parameter of the query is wrong. ``kind`` is the options' (PatchOptions), of which the error is about."""
+
+    def __init__(self, kind: str, cause: Cause) -> None:
+        super().__init__(f'{kind}.meta.k8s.io "" is invalid: {cause.field}: {cause.message}', [cause])
+        self.kind = kind
+
+
+class FieldConflict(Conflict):
+    """Somebody applies other values to fields that others own. ``causes`` name them."""
+
+    def __init__(self, message: str, causes: Sequence[Cause]) -> None:
+        super().__init__(message)
+        self.causes = tuple(causes)
 
 
 class WrongMethod(BessemerError):
@@ -155,16 +171,18 @@ def _message(error: BessemerError, about: Subject) -> str:
         return _invalid_message(about, list(error.causes))
     if isinstance(error, AlreadyExists) and about.name:
         return f'{about.resource} "{about.name}" already exists'
-    if isinstance(error, Conflict) and about.name:
+    if isinstance(error, Conflict) and about.name and not isinstance(error, FieldConflict):
         return f'Operation cannot be fulfilled on {about.resource} "{about.name}": {error.message}'
     return error.message or "the server could not do this"
 
 
 def _details(error: BessemerError, about: Subject, *, row: Row) -> dict[str, Any]:
+    if isinstance(error, WrongOption):
+        about = Subject("meta.k8s.io", kind=error.kind)
     fields = isinstance(error, Invalid)
     kind = about.kind if fields and about.kind else about.plural
     details: dict[str, Any] = {k: v for k, v in (("name", about.name), ("group", about.group), ("kind", kind)) if v}
-    if isinstance(error, Malformed | UnknownFormat | Unacceptable | WrongMethod | Unauthenticated):
+    if isinstance(error, FieldConflict | Malformed | UnknownFormat | Unacceptable | WrongMethod | Unauthenticated):
         details = {}
     causes = [{"reason": c.reason, "message": c.message, "field": c.field} for c in getattr(error, "causes", ())]
     if row.cause:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from bessemer.api.errors import WrongOption
+from bessemer.api.managed import MANAGER_MAX
+from bessemer.api.names import plain
 from bessemer.core.errors import Cause, Invalid, Malformed
 
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
@@ -52,6 +55,7 @@ class WriteOptions:
 
     dry_run: bool = False
     validation: FieldValidation = "Strict"
+    manager: str = ""
 
 
 def write_options(query: Mapping[str, str], kind: str) -> WriteOptions:
@@ -63,7 +67,23 @@ def write_options(query: Mapping[str, str], kind: str) -> WriteOptions:
     validation = _VALIDATIONS.get(said)
     if validation is None:
         raise _unsupported(kind, "fieldValidation", value=f'"{said[:40]}"', supported='"", "Ignore", "Strict", "Warn"')
-    return WriteOptions(dry == "All", validation)
+    return WriteOptions(dry == "All", validation, _manager(query, kind))
+
+
+def _manager(query: Mapping[str, str], kind: str) -> str:
+    said = query.get("fieldManager", "")
+    if len(said.encode(errors="replace")) > MANAGER_MAX:
+        words, reason = f"Too long: may not be more than {MANAGER_MAX} bytes", "FieldValueTooLong"
+        raise option_cause(kind, "fieldManager", words, reason=reason)
+    if not said.isprintable():
+        words = f'Invalid value: "{plain(said)}": should only contain printable characters'
+        raise option_cause(kind, "fieldManager", words, reason="FieldValueInvalid")
+    return said
+
+
+def option_cause(kind: str, field: str, words: str, *, reason: str) -> Invalid:
+    """What is wrong with an option, in Kubernetes' words."""
+    return WrongOption(kind, Cause(field, words, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +131,9 @@ def list_options(query: Mapping[str, str]) -> ListOptions:
 
 
 def _options(field: str, words: str, *, reason: str) -> Invalid:
-    return Invalid(f'ListOptions.meta.k8s.io "" is invalid: {field}: {words}', [Cause(field, words, reason)])
+    return option_cause("ListOptions", field, words, reason=reason)
 
 
 def _unsupported(kind: str, field: str, *, value: str, supported: str) -> Invalid:
     words = f"Unsupported value: {value}: supported values: {supported}"
-    cause = Cause(field, words, "FieldValueNotSupported")
-    return Invalid(f'{kind}.meta.k8s.io "" is invalid: {field}: {words}', [cause])
+    return option_cause(kind, field, words, reason="FieldValueNotSupported")

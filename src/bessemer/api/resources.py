@@ -7,7 +7,7 @@ is computed on what is stored and written under its revision; a lost race is tri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -15,7 +15,7 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import jsonpatch, table
+from bessemer.api import jsonpatch, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
@@ -23,14 +23,17 @@ from bessemer.api.media import Wanted, wanted
 from bessemer.api.names import plain
 from bessemer.api.query import WriteOptions, write_options
 from bessemer.api.state import Call, answer
+from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
-_PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}"
+_PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
 _TENANTS = ("Tenant", "Project")
+Record = Callable[[dict[str, Any] | None, dict[str, Any]], managed.Entries | None]
+"""The entries of ``managedFields`` once an admitted body takes the old one's place; None leaves them as they are."""
 
 
 async def get(call: Call) -> Response:
@@ -43,19 +46,25 @@ async def create(call: Call) -> Response:
     """A new object; 201."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "CreateOptions")
-    about = call.about
     said = await bodies.read_object(call.request, call.state.context.limits)
     await call.still()
+    return await make(call, said, options=options, wants=wants, record=_updates(call, options))
+
+
+async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants: Wanted, record: Record) -> Response:
+    """A new object out of what was said of it, which nobody has judged yet; 201."""
+    about = call.about
     subject = identify(about.resource, said, namespace=about.namespace)
     target = call.target = Target(about.resource, about.namespace or _namespace(about, said), subject.name)
     if about.resource.stored in _TENANTS or target.namespace != about.namespace:
         # Whose it is stands in the body alone, so it is decided here and not with the route.
         await _require_create(call, target)
     else:
-        await call.state.access.require(call.who, "create", on=about)
+        await call.state.access.require(call.who, "create", on=Target(about.resource, about.namespace))
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
+    admitted.body["metadata"]["managedFields"] = record(None, admitted.body)
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
     call.uid = stored.uid
     if not options.dry_run:
@@ -76,21 +85,22 @@ async def replace(call: Call) -> Response:
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(subject, [cause])
     old = orjson.loads((await load(call, target)).body)
-    return await _write_main(call, said, old=old, options=options, wants=wants)
+    return await write_main(call, said, old=old, options=options, wants=wants, record=_updates(call, options))
 
 
 async def patch(call: Call) -> Response:
-    """Merge patch or JSON patch of metadata and spec."""
+    """Merge patch or JSON patch of metadata and spec. See `applying` for the third."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "PatchOptions")
     change = await _read_patch(call)
     await call.state.access.require(call.who, "patch", on=call.about)
+    record = _updates(call, options)
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         said = _patched(call, change, old=old)
         pinned = _pinned(change)
         try:
-            return await _write_main(call, said, old=old, options=options, wants=wants)
+            return await write_main(call, said, old=old, options=options, wants=wants, record=record)
         except Conflict:
             if pinned or attempt + 1 == PATCH_ATTEMPTS:
                 raise
@@ -129,7 +139,8 @@ async def replace_status(call: Call) -> Response:
     target = call.about
     await call.state.access.require(call.who, "get", on=target)
     identify(target.resource, said, namespace=target.namespace, name=target.name)
-    return await _write_status(call, said, options=options)
+    said["metadata"].pop("managedFields", None)
+    return await write_status(call, said, options=options)
 
 
 async def patch_status(call: Call) -> Response:
@@ -140,19 +151,28 @@ async def patch_status(call: Call) -> Response:
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         try:
-            return await _write_status(call, _patched(call, change, old=old), options=options)
+            said = _patched(call, change, old=old)
+            said["metadata"].pop("managedFields", None)
+            return await write_status(call, said, options=options)
         except Conflict:
             if _pinned(change) or attempt + 1 == PATCH_ATTEMPTS:
                 raise
     raise Conflict("the object changes too often to be patched now")
 
 
-async def _write_status(call: Call, said: dict[str, Any], *, options: WriteOptions) -> Response:
+async def write_status(
+    call: Call, said: dict[str, Any], *, options: WriteOptions, record: Record | None = None
+) -> Response:
+    """The status of what was said, which nobody has judged yet. Agents write it thousands of times an hour, and nobody
+    else: who set which field of it is kept only where one applies it."""
     target = call.about
     if not target.resource.has_status:
         raise not_found(target.subject)
     part: Part = "report" if call.who.kind == "agent" and target.resource.kind == "Host" else "status"
     admitted = admit_status(target.resource, said)
+    entries = record(None, admitted) if record else None
+    if entries is not None:
+        admitted = {**admitted, "metadata": {**admitted["metadata"], "managedFields": entries}}
     stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
     call.uid = stored.uid
     return answer(stored.body)
@@ -206,16 +226,32 @@ def _warning(texts: Iterable[str]) -> str:
     return whole
 
 
-async def _write_main(
-    call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted
+async def write_main(
+    call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted, record: Record
 ) -> Response:
+    """The metadata and spec of what was said, which nobody has judged yet, in place of ``old``."""
     target = call.about
     admitted = admit(target.resource, said, old=old, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=old)
+    if "managedFields" in said["metadata"]:
+        admitted.body["metadata"]["managedFields"] = said["metadata"]["managedFields"]
+    entries = record(old, admitted.body)
+    if entries is None:
+        admitted.body["metadata"].pop("managedFields", None)
+    else:
+        admitted.body["metadata"]["managedFields"] = entries
     stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
     if not options.dry_run:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, warnings=admitted.warnings)
+
+
+def _updates(call: Call, options: WriteOptions) -> Record:
+    """How a create, a replacement or a patch moves who set which field."""
+    name = managed.manager_name(options.manager, call.request.headers.get("user-agent", ""))
+    resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
+    by = managed.Manager(name, "Update", resource.api_version)
+    return lambda old, new: managed.updated(resource.shape, old, new, by=by, now=now)
 
 
 def _namespace(about: Target, said: dict[str, Any]) -> str:

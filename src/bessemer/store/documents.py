@@ -138,8 +138,7 @@ def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> D
             metadata[field] = said["metadata"][field]
         else:
             metadata.pop(field, None)
-    if "managedFields" in said["metadata"]:
-        metadata["managedFields"] = said["metadata"]["managedFields"]
+    _own(metadata, said)
     before = old["metadata"].get("finalizers", [])
     after = metadata.get("finalizers", [])
     if keep_finalizer in before and keep_finalizer not in after:
@@ -159,7 +158,7 @@ def merged_status(old: Document, said: Document, *, keep: Sequence[str] = ()) ->
     """``old`` with the status of ``said``; the fields in ``keep`` stay as they are."""
     status = {field: value for field, value in said.get("status", {}).items() if field not in keep}
     status |= {field: old["status"][field] for field in keep if field in old.get("status", {})}
-    return _with_status(old, status)
+    return _with_status(old, status, said)
 
 
 def merged_field(old: Document, said: Document, *, field: str) -> Document:
@@ -167,11 +166,23 @@ def merged_field(old: Document, said: Document, *, field: str) -> Document:
     status = dict(old.get("status", {}))
     if field in said.get("status", {}):
         status[field] = said["status"][field]
-    return _with_status(old, status)
+    return _with_status(old, status, said)
 
 
-def _with_status(old: Document, status: Document) -> Document:
-    return {**old, "status": status} if status != old.get("status", {}) else old
+def _with_status(old: Document, status: Document, said: Document) -> Document:
+    new = {**old, "status": status} if status != old.get("status", {}) else old
+    if "managedFields" in said["metadata"]:
+        new = {**new, "metadata": dict(new["metadata"])}
+        _own(new["metadata"], said)
+    return new
+
+
+def _own(metadata: Document, said: Document) -> None:
+    """Who set which field: what is said of it, where that is said. None is kept as nothing."""
+    if said["metadata"].get("managedFields"):
+        metadata["managedFields"] = said["metadata"]["managedFields"]
+    elif "managedFields" in said["metadata"]:
+        metadata.pop("managedFields", None)
 
 
 def doomed(old: Document, *, now: float) -> Document:
