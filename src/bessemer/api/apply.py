@@ -14,9 +14,9 @@ from typing import Any
 
 from bessemer.api.errors import FieldConflict
 from bessemer.api.fields import SELF, Fields, both, count, minus, paths, union
-from bessemer.api.managed import Entries, Held, Manager, Managers, changes, without, write
+from bessemer.api.managed import Entries, Held, Owner, Owners, untracked, without, write
 from bessemer.api.names import CAUSES_MAX, plain
-from bessemer.api.shape import Body, Shape, stated, tracked
+from bessemer.api.shape import Body, Shape, tracked
 from bessemer.core.errors import Cause
 
 BEFORE = "before-first-apply"
@@ -26,90 +26,90 @@ _GONE = object()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applying:
     """One configuration on its way into an object: ``merged`` is what the object would be. ``owners`` are those of the
-    object as it is."""
+    object as it is; ``said`` is what ``by`` owns then."""
 
     shape: Shape
     live: Body | None
     merged: Body
-    owners: Managers
-    by: Manager
+    owners: Owners
+    by: Owner
     said: Fields
 
 
-def applying(shape: Shape, live: Body | None, config: Body, *, owners: Managers, by: Manager) -> Applying:
+def applying(shape: Shape, live: Body | None, *, config: Body, owners: Owners, by: Owner) -> Applying:
     """Merge, and take away what ``by`` applies no more. Raises Malformed for lists that cannot be merged."""
     config = without_nulls(config)
+    said = tracked(config)
+    if not said["metadata"]:
+        del said["metadata"]
+    mine = shape.stated(said) or {}
     if live is None:
-        return Applying(shape=shape, live=None, merged=config, owners={}, by=by, said=_said(shape, config))
-    # What is there no more has no owner: the control side changes objects and keeps no entries.
-    there, _ = changes(shape, None, live)
-    owners = {manager: Held(both(held.fields, there), held.time) for manager, held in owners.items()}
-    if not owners:
-        owners = {Manager(BEFORE, "Update", by.version): Held(there, "")}
-    said = _said(shape, config)
-    before = owners.get(by, Held({}, "")).fields
-    kept = said
-    for manager, held in owners.items():
-        if manager != by:
+        return Applying(shape=shape, live=None, merged=config, owners={}, by=by, said=mine)
+    owners = _owners(shape, live, owners=owners, by=by)
+    kept = mine
+    for owner, held in owners.items():
+        if owner != by:
             kept = union(kept, held.fields)
-    merged = merge(shape, live, config)
-    gone = minus(before, kept)
-    left = prune(shape, merged, gone, kept) if gone else merged
-    return Applying(
-        shape=shape, live=live, merged=left if isinstance(left, dict) else {}, owners=owners, by=by, said=said
-    )
+    merged: Body = merge(shape, live, config=config)
+    gone = minus(owners[by].fields, kept) if by in owners else {}
+    if gone:
+        # Said once more, for what is left empty goes, and what is empty may be said.
+        merged = merge(shape, prune(shape, merged, gone=gone, kept=kept), config=config)
+    return Applying(shape=shape, live=live, merged=merged, owners=owners, by=by, said=mine)
+
+
+def _owners(shape: Shape, live: Body, *, owners: Owners, by: Owner) -> Owners:
+    """Who owns what is there. The control side changes objects and keeps no entries: what is there no more has no
+    owner, and of an object without entries whoever made it owns what is wanted."""
+    there, _ = shape.changes(None, live)
+    found = {owner: Held(both(held.fields, there), held.time) for owner, held in owners.items()}
+    if untracked(found) and not by.subresource:
+        wanted, _ = shape.changes(None, {part: live[part] for part in ("metadata", "spec") if part in live})
+        found[Owner(BEFORE, "Update", by.version)] = Held(wanted, "")
+    return found
 
 
 def conflict(one: Applying) -> FieldConflict | None:
     """Whose fields would get another value."""
     if one.live is None:
         return None
-    changed, _ = changes(one.shape, one.live, one.merged)
-    found = {m: both(held.fields, changed) for m, held in sorted(one.owners.items()) if m != one.by}
-    found = {manager: fields for manager, fields in found.items() if fields}
+    changed, _ = one.shape.changes(one.live, one.merged)
+    found = {owner: both(held.fields, changed) for owner, held in sorted(one.owners.items()) if owner != one.by}
+    found = {owner: fields for owner, fields in found.items() if fields}
     if not found:
         return None
     total = sum(map(count, found.values()))
     causes: list[Cause] = []
     lines: list[str] = []
-    for manager, fields in found.items():
+    for owner, fields in found.items():
         told = paths(fields, CAUSES_MAX - len(causes))
-        causes += [Cause(path, f"conflict with {_shown(manager)}", "FieldManagerConflict") for path in told]
-        lines += [f"conflicts with {_shown(manager)}:", *(f"- {path}" for path in told)]
+        causes += [Cause(path, f"conflict with {_shown(owner)}", "FieldManagerConflict") for path in told]
+        lines += [f"conflicts with {_shown(owner)}:", *(f"- {path}" for path in told)]
     if total == 1:
         return FieldConflict(f"Apply failed with 1 conflict: {causes[0].message}: {causes[0].field}", causes)
     return FieldConflict(f"Apply failed with {total} conflicts: " + "\n".join(lines), causes)
 
 
+def _shown(owner: Owner) -> str:
+    """As Kubernetes names one in a conflict."""
+    words = f'"{plain(owner.name)}"'
+    if owner.subresource:
+        words += f' with subresource "{plain(owner.subresource)}"'
+    return f"{words} using {plain(owner.version)}" if owner.operation == "Update" else words
+
+
 def settled(one: Applying, new: Body, *, now: str) -> Entries | None:
     """The entries once ``new`` is what becomes of the object: it may hold less than what was applied, and defaults.
     None leaves them as they are."""
-    there, _ = changes(one.shape, None, new)
+    there, _ = one.shape.changes(None, new)
     mine = both(one.said, there)
-    changed, gone = changes(one.shape, one.live, new)
-    managers = without(one.owners, union(changed, gone), but=one.by)
+    changed, gone = one.shape.changes(one.live, new)
+    owners = without(one.owners, union(changed, gone), but=one.by)
     had = one.owners.get(one.by)
-    same = had is not None and had.fields == mine and not changed and not gone
-    managers[one.by] = had if same and had is not None else Held(mine, now)
-    if same and managers == one.owners:
+    if had is not None and had.fields == mine and not changed and not gone:
         return None
-    managers = {m: held if held.time else Held(held.fields, now) for m, held in managers.items()}
-    return write(managers)
-
-
-def _said(shape: Shape, config: Body) -> Fields:
-    said = tracked(config)
-    if not said["metadata"]:
-        del said["metadata"]
-    return stated(shape, said) or {}
-
-
-def _shown(manager: Manager) -> str:
-    """As Kubernetes names one in a conflict."""
-    words = f'"{plain(manager.name)}"'
-    if manager.subresource:
-        words += f' with subresource "{plain(manager.subresource)}"'
-    return f"{words} using {plain(manager.version)}" if manager.operation == "Update" else words
+    owners[one.by] = Held(mine, now)
+    return write({owner: held if held.time else Held(held.fields, now) for owner, held in owners.items()})
 
 
 def without_nulls(value: Any) -> Any:
@@ -119,63 +119,64 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def merge(shape: Shape, live: Any, config: Any) -> Any:
+def merge(shape: Shape, live: Any, *, config: Any) -> Any:
     """``live`` with what ``config`` says. Raises Malformed where a list holds one item twice, or one without key."""
     if shape.by_field(live) and shape.by_field(config):
         merged = dict(live)
         for name, inner in config.items():
-            merged[name] = merge(shape.of(name), live[name], inner) if name in live else inner
+            merged[name] = merge(shape.of(name), live[name], config=inner) if name in live else inner
         return merged
     if shape.by_item(live) and shape.by_item(config):
-        return _merged_items(shape, {shape.step(item): item for item in live}, shape.index(config))
+        return _merged_items(shape, {shape.step(item): item for item in live}, config=shape.index(config))
     return config
 
 
-def _merged_items(shape: Shape, live: dict[str, Any], config: dict[str, Any]) -> list[Any]:
+def _merged_items(shape: Shape, live: dict[str, Any], *, config: dict[str, Any]) -> list[Any]:
     """Items in the order of ``config``, those of ``live`` alone where they stood between them."""
     order = list(live)
     shared = [step for step in config if step in live]
     merged: list[Any] = []
     done: set[str] = set()
-    at = upcoming = 0
+    at = 0
     for step, item in config.items():
         while at < len(order) and order[at] != step:
             other = order[at]
             if other not in config:
                 merged.append(live[other])
-            elif other not in done and upcoming < len(shared) and other == shared[upcoming]:
+            elif other not in done and other == shared[len(done)]:
                 break
             at += 1
-        merged.append(merge(shape.items, live[step], item) if step in live else item)
+        if step not in live:
+            merged.append(item)
+            continue
+        merged.append(merge(shape.items, live[step], config=item))
         done.add(step)
-        upcoming += step in live
         at += at < len(order) and order[at] == step
     return merged + [live[other] for other in order[at:] if other not in config]
 
 
-def prune(shape: Shape, value: Any, gone: Fields, kept: Fields | None, *, keys: Sequence[str] = ()) -> Any:
+def prune(shape: Shape, value: Any, *, gone: Fields, kept: Fields | None, keys: Sequence[str] = ()) -> Any:
     """``value`` without what is ``gone``, but with all that is ``kept``, which has what others own. An item or a name
     goes with all that nobody owns in it; what is left empty goes too. ``keys`` are those of an item that stays."""
     if (not gone or SELF in gone) and kept is None:
         return _GONE
+    kept_below = kept or {}
+
+    def left_of(inner: Any, step: str, *, below: Shape) -> Any:
+        if step not in gone:
+            return inner
+        return prune(below, inner, gone=gone[step], kept=kept_below.get(step), keys=shape.keys)
+
+    left: Any
     if shape.by_field(value):
-        left: Any = {}
-        for name, inner in value.items():
-            step = f"f:{name}"
-            after = inner
-            if step in gone and name not in keys:
-                after = prune(shape.of(name), inner, gone[step], kept.get(step) if kept else None)
-            if after is not _GONE:
-                left[name] = after
+        after = {
+            name: inner if name in keys else left_of(inner, f"f:{name}", below=shape.of(name))
+            for name, inner in value.items()
+        }
+        left = {name: inner for name, inner in after.items() if inner is not _GONE}
     elif shape.by_item(value):
-        left = []
-        for item in value:
-            step = shape.step(item)
-            after = item
-            if step in gone:
-                after = prune(shape.items, item, gone[step], kept.get(step) if kept else None, keys=shape.keys)
-            if after is not _GONE:
-                left.append(after)
+        items = (left_of(item, shape.step(item), below=shape.items) for item in value)
+        left = [item for item in items if item is not _GONE]
     else:
         return value
     return left if left or kept is not None or not value else _GONE

@@ -8,6 +8,7 @@ revision.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,13 @@ from starlette.responses import Response
 from bessemer.api import apply, managed, resources
 from bessemer.api import body as bodies
 from bessemer.api.admission import identify
-from bessemer.api.errors import FieldConflict
+from bessemer.api.errors import FieldConflict, WrongOption
 from bessemer.api.media import wanted
 from bessemer.api.names import plain
-from bessemer.api.query import WriteOptions, flag, option_cause, write_options
+from bessemer.api.query import WriteOptions, flag, write_options
 from bessemer.api.state import Call
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import AlreadyExists, Conflict, Malformed, NotFound, TooLarge
+from bessemer.core.errors import AlreadyExists, Cause, Conflict, Malformed, NotFound, TooLarge
 
 Body = dict[str, Any]
 
@@ -45,7 +46,7 @@ async def patch(call: Call) -> Response:
     wish = Wish(await _read(call), options, flag(call.query, "force"))
     wish.config.pop("status", None)
     await call.state.access.require(call.who, "patch", on=call.about)
-    return await _tried(call, wish, _apply)
+    return await _tried(call, wish, write=_apply)
 
 
 async def patch_status(call: Call) -> Response:
@@ -54,12 +55,12 @@ async def patch_status(call: Call) -> Response:
         return await resources.patch_status(call)
     options = _options(call)
     config = await _read(call)
-    of_status = {part: config[part] for part in ("apiVersion", "kind", "status") if part in config}
+    of_status: Body = {part: config[part] for part in ("apiVersion", "kind", "status") if part in config}
     await call.state.access.require(call.who, "get", on=call.about)
-    return await _tried(call, Wish(of_status, options, flag(call.query, "force")), _apply_status)
+    return await _tried(call, Wish(of_status, options, flag(call.query, "force")), write=_apply_status)
 
 
-async def _tried(call: Call, wish: Wish, write: Any) -> Response:
+async def _tried(call: Call, wish: Wish, *, write: Callable[[Call, Wish], Awaitable[Response]]) -> Response:
     metadata = wish.config.get("metadata", {})
     pinned = bool(metadata.get("resourceVersion") or metadata.get("uid"))
     for attempt in range(resources.PATCH_ATTEMPTS):
@@ -80,53 +81,47 @@ async def _apply(call: Call, wish: Wish) -> Response:
     except NotFound:
         old = None
     one = _applying(call, wish, old=old)
-    now = rfc3339(call.state.context.clock.now())
+    now, options = rfc3339(call.state.context.clock.now()), wish.options
+
+    def record(_: Body | None, new: Body) -> managed.Entries | None:
+        return apply.settled(one, new, now=now)
+
     if old is not None:
-        return await resources.write_main(
-            call, one.merged, old=old, options=wish.options, wants=wants, record=lambda _, new: _settled(one, new, now)
-        )
+        return await resources.write_main(call, one.merged, old=old, options=options, wants=wants, record=record)
     metadata = one.merged["metadata"]
     if metadata.get("resourceVersion") or metadata.get("uid"):
         raise Conflict("the object is not there: neither a uid nor a resourceVersion can be its own")
-    return await resources.make(
-        call, one.merged, options=wish.options, wants=wants, record=lambda _, new: _settled(one, new, now)
-    )
+    return await resources.make(call, one.merged, options=options, wants=wants, record=record)
 
 
 async def _apply_status(call: Call, wish: Wish) -> Response:
     old = orjson.loads((await resources.load(call, call.about)).body)
     one = _applying(call, wish, old=old, subresource="status")
     now = rfc3339(call.state.context.clock.now())
-    return await resources.write_status(
-        call, one.merged, options=wish.options, record=lambda _, new: _settled(one, _but_spec(new), now)
-    )
 
+    def record(_: Body | None, new: Body) -> managed.Entries | None:
+        return apply.settled(one, {"metadata": new["metadata"], "status": new["status"]}, now=now)
 
-def _but_spec(body: Body) -> Body:
-    return {"metadata": body["metadata"], "status": body["status"]}
+    return await resources.write_status(call, one.merged, options=wish.options, record=record)
 
 
 def _applying(call: Call, wish: Wish, *, old: Body | None, subresource: str = "") -> apply.Applying:
     """Raises FieldConflict."""
     resource = call.about.resource
-    by = managed.Manager(wish.options.manager, "Apply", resource.api_version, subresource)
+    by = managed.Owner(wish.options.manager, "Apply", resource.api_version, subresource)
     owners = managed.read(old["metadata"].get("managedFields")) if old else None
-    one = apply.applying(resource.shape, old, wish.config, owners=owners or {}, by=by)
+    one = apply.applying(resource.shape, old, config=wish.config, owners=owners or {}, by=by)
     conflict = None if wish.force else apply.conflict(one)
     if conflict is not None:
         raise conflict
     return one
 
 
-def _settled(one: apply.Applying, new: Body, now: str) -> managed.Entries | None:
-    return apply.settled(one, new, now=now)
-
-
 def _applies(call: Call) -> bool:
     media = bodies.media_type(call.request.headers.get("content-type", ""))
     if media != bodies.APPLY_PATCH and "force" in call.query:
         words = "Forbidden: may not be specified for non-apply patch"
-        raise option_cause("PatchOptions", "force", words, reason="FieldValueForbidden")
+        raise WrongOption("PatchOptions", Cause("force", words, "FieldValueForbidden"))
     return media == bodies.APPLY_PATCH
 
 
@@ -134,7 +129,7 @@ def _options(call: Call) -> WriteOptions:
     options = write_options(call.query, "PatchOptions")
     if not options.manager:
         words = "Required value: is required for apply patch"
-        raise option_cause("PatchOptions", "fieldManager", words, reason="FieldValueRequired")
+        raise WrongOption("PatchOptions", Cause("fieldManager", words, "FieldValueRequired"))
     return options
 
 

@@ -1,6 +1,6 @@
 """``metadata.managedFields``: who set which field, and how a write moves that. Pure.
 
-An entry is of one `Manager`, which is a name, an operation, a version and a subresource. Whoever updates owns what they
+An entry is of one `Owner`, which is a name, an operation, a version and a subresource. Whoever updates owns what they
 made or changed, and what they took away has no owner; whoever applies owns what they say (see `apply`). An object
 whose entries were cleared, or that the control side made, has none until somebody applies. Past ten updaters, the
 oldest become one. After Kubernetes' ``managedfields``.
@@ -8,12 +8,11 @@ oldest become one. After Kubernetes' ``managedfields``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from bessemer.api.fields import Fields, is_fields, minus, union
 from bessemer.api.names import opaque_text
-from bessemer.api.shape import Body, Shape, compared, tracked
+from bessemer.api.shape import Body, Shape
 
 Entries = list[dict[str, Any]]
 UPDATERS_MAX = 10
@@ -23,7 +22,7 @@ MANAGER_MAX = 128
 _TEXTS = ("apiVersion", "manager", "operation", "subresource", "time")
 
 
-class Manager(NamedTuple):
+class Owner(NamedTuple):
     """Who owns fields. ``subresource`` is "" for the object itself."""
 
     name: str
@@ -39,7 +38,7 @@ class Held(NamedTuple):
     time: str
 
 
-Managers = dict[Manager, Held]
+Owners = dict[Owner, Held]
 
 
 def manager_name(said: str, agent: str) -> str:
@@ -50,23 +49,25 @@ def manager_name(said: str, agent: str) -> str:
     return word.encode()[:MANAGER_MAX].decode(errors="ignore") or UNKNOWN
 
 
-def read(entries: Any) -> Managers | None:
+def read(entries: Any) -> Owners | None:
     """Entries as they stand in an object; None where they cannot be read."""
-    found: Managers = {}
+    found: Owners = {}
     for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name, ""), str) for name in _TEXTS):
             return None
         fields, operation = entry.get("fieldsV1"), entry.get("operation")
-        if operation not in ("Apply", "Update") or entry.get("fieldsType") != "FieldsV1" or not is_fields(fields):
+        if operation not in ("Apply", "Update") or entry.get("fieldsType") != "FieldsV1":
+            return None
+        if not isinstance(fields, dict) or not is_fields(fields):
             return None
         name, version = entry.get("manager") or UNKNOWN, entry.get("apiVersion", "")
-        manager = Manager(name, operation, version, entry.get("subresource", ""))
+        manager = Owner(name, operation, version, entry.get("subresource", ""))
         held = found.get(manager)
         found[manager] = Held(union(held.fields, fields) if held else fields, entry.get("time", ""))
     return found
 
 
-def write(managers: Managers) -> Entries:
+def write(managers: Owners) -> Entries:
     """The inverse of `read`, in Kubernetes' order; whoever owns nothing is left out."""
     held = [(manager, one) for manager, one in managers.items() if one.fields]
     held.sort(key=lambda pair: (pair[0].operation, pair[1].time, pair[0]))
@@ -84,15 +85,7 @@ def write(managers: Managers) -> Entries:
     ]
 
 
-def changes(shape: Shape, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> tuple[Fields, Fields]:
-    """What a write brings about and what it takes away; ``old`` None is a create. Only parts that are in ``new``."""
-    after = tracked(new)
-    before = {part: value for part, value in tracked(old or {}).items() if part in after}
-    changed, gone = compared(shape, before, after)
-    return changed or {}, gone or {}
-
-
-def without(managers: Managers, fields: Fields, *, but: Manager) -> Managers:
+def without(managers: Owners, fields: Fields, *, but: Owner) -> Owners:
     """Nobody ``but`` one owns the fields any more."""
     return {
         manager: one if manager == but else Held(minus(one.fields, fields), one.time)
@@ -100,7 +93,12 @@ def without(managers: Managers, fields: Fields, *, but: Manager) -> Managers:
     }
 
 
-def updated(shape: Shape, old: Body | None, new: Body, *, by: Manager, now: str) -> Entries | None:
+def untracked(managers: Owners) -> bool:
+    """Whether nobody owns anything of what is wanted: then updates leave it so, until somebody applies."""
+    return all(manager.subresource for manager in managers)
+
+
+def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str) -> Entries | None:
     """The entries after an update, of those that stand in ``new`` where they can be read and are some, else in ``old``:
     a client that knows nothing of them takes none away. None leaves them as they are. ``[]`` said clears them."""
     kept = old["metadata"].get("managedFields") if old else None
@@ -109,9 +107,9 @@ def updated(shape: Shape, old: Body | None, new: Body, *, by: Manager, now: str)
         return []
     told = read(said) if said != kept and not any(opaque_text(said, "metadata.managedFields")) else None
     managers = told or read(kept) or {}
-    if old is not None and not managers:
+    if old is not None and untracked(managers):
         return None
-    changed, gone = changes(shape, old, new)
+    changed, gone = shape.changes(old, new)
     if not changed and not gone and not told:
         return None
     had = managers.get(by, Held({}, ""))
@@ -121,21 +119,21 @@ def updated(shape: Shape, old: Body | None, new: Body, *, by: Manager, now: str)
     return write(capped(managers))
 
 
-def capped(managers: Managers) -> Managers:
+def capped(managers: Owners) -> Owners:
     """At most ten updaters: the oldest of a version become one."""
     updaters = sorted((m for m in managers if m.operation == "Update"), key=lambda m: (managers[m].time, m))
     spare = len([m for m in updaters if managers[m].fields]) - UPDATERS_MAX
     if spare <= 0:
         return managers
     found = dict(managers)
-    first: dict[str, Manager] = {}
+    first: dict[str, Owner] = {}
     for manager in updaters:
         if spare <= 0:
             break
         one = first.setdefault(manager.version, manager)
         if one == manager:
             continue
-        bucket = Manager(ANCIENT, "Update", manager.version)
+        bucket = Owner(ANCIENT, "Update", manager.version)
         last = found.pop(manager)
         fields = union(found.pop(one).fields, last.fields)
         if bucket in found:

@@ -74,16 +74,11 @@ def _manager(query: Mapping[str, str], kind: str) -> str:
     said = query.get("fieldManager", "")
     if len(said.encode(errors="replace")) > MANAGER_MAX:
         words, reason = f"Too long: may not be more than {MANAGER_MAX} bytes", "FieldValueTooLong"
-        raise option_cause(kind, "fieldManager", words, reason=reason)
+        raise WrongOption(kind, Cause("fieldManager", words, reason))
     if not said.isprintable():
         words = f'Invalid value: "{plain(said)}": should only contain printable characters'
-        raise option_cause(kind, "fieldManager", words, reason="FieldValueInvalid")
+        raise WrongOption(kind, Cause("fieldManager", words))
     return said
-
-
-def option_cause(kind: str, field: str, words: str, *, reason: str) -> Invalid:
-    """What is wrong with an option, in Kubernetes' words."""
-    return WrongOption(kind, Cause(field, words, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +126,9 @@ def list_options(query: Mapping[str, str]) -> ListOptions:
 
 
 def _options(field: str, words: str, *, reason: str) -> Invalid:
-    return option_cause("ListOptions", field, words, reason=reason)
+    return WrongOption("ListOptions", Cause(field, words, reason))
 
 
 def _unsupported(kind: str, field: str, *, value: str, supported: str) -> Invalid:
     words = f"Unsupported value: {value}: supported values: {supported}"
-    return option_cause(kind, field, words, reason="FieldValueNotSupported")
+    return WrongOption(kind, Cause(field, words, "FieldValueNotSupported"))

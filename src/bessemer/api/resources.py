@@ -250,8 +250,8 @@ def _updates(call: Call, options: WriteOptions) -> Record:
     """How a create, a replacement or a patch moves who set which field."""
     name = managed.manager_name(options.manager, call.request.headers.get("user-agent", ""))
     resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
-    by = managed.Manager(name, "Update", resource.api_version)
-    return lambda old, new: managed.updated(resource.shape, old, new, by=by, now=now)
+    by = managed.Owner(name, "Update", resource.api_version)
+    return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now)
 
 
 def _namespace(about: Target, said: dict[str, Any]) -> str:

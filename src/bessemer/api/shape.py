@@ -69,6 +69,65 @@ class Shape:
             found[step] = item
         return found
 
+    def whole(self, value: Any) -> Fields:
+        """The value and everything below it."""
+        if isinstance(value, dict):
+            if not value or not self.by_field(value):
+                return {}
+            found: Fields = {SELF: {}}
+            for name, inner in value.items():
+                found[f"f:{name}"] = self.of(name).whole(inner) if isinstance(inner, dict | list) else {}
+            return found
+        if not value or not self.by_item(value):
+            return {}
+        found = {SELF: {}}
+        for item in value:
+            found[self.step(item)] = self.items.whole(item)
+        return found
+
+    def stated(self, value: Any) -> Fields | None:
+        """What somebody owns who applies the value: its leaves, and the items and names that only they brought about;
+        None where that is nothing. Raises Malformed for lists that cannot be merged."""
+        found: Fields = {}
+        if self.by_field(value):
+            for name, inner in value.items():
+                empty = isinstance(inner, dict) and not inner
+                below = {} if empty else self.of(name).stated(inner)
+                if below is not None:
+                    found[f"f:{name}"] = {SELF: {}, **below} if below and name not in self.below else below
+            return found or None
+        if self.by_item(value):
+            for step, item in self.index(value).items():
+                below = self.items.stated(item)
+                found[step] = {SELF: {}, **below} if below else {}
+            return found or None
+        return {}
+
+    def compared(self, old: Any, new: Any) -> tuple[Fields | None, Fields | None]:
+        """What is new or has another value, and what is gone; None is nothing."""
+        if self.by_field(old) and self.by_field(new):
+            pairs = ((f"f:{name}", self.of(name), old.get(name), inner) for name, inner in new.items())
+            lost = ((f"f:{name}", self.of(name), old[name]) for name in old.keys() - new.keys())
+            return _compared(pairs, lost)
+        if self.by_item(old) and self.by_item(new):
+            before, after = ({self.step(item): item for item in items} for items in (old, new))
+            pairs = ((step, self.items, before.get(step), item) for step, item in after.items())
+            lost = ((step, self.items, before[step]) for step in before.keys() - after.keys())
+            return _compared(pairs, lost)
+        if old == new:
+            return None, None
+        if isinstance(old, dict | list) and type(old) is not type(new):
+            return self.whole(new), self.whole(old)
+        return self.whole(new), None
+
+    def changes(self, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> tuple[Fields, Fields]:
+        """What a write of an object brings about and what it takes away, in the parts that are in ``new``; ``old`` None
+        is a create."""
+        after = tracked(new)
+        before = {part: value for part, value in tracked(old or {}).items() if part in after}
+        changed, gone = self.compared(before, after)
+        return changed or {}, gone or {}
+
 
 FREE = Shape("free")
 WHOLE = Shape("whole")
@@ -100,70 +159,16 @@ def tracked(body: Mapping[str, Any]) -> Body:
     return found | {part: body[part] for part in ("spec", "status") if part in body}
 
 
-def whole(shape: Shape, value: Any) -> Fields:
-    """The value and everything below it."""
-    if isinstance(value, dict):
-        if not value or not shape.by_field(value):
-            return {}
-        found: Fields = {SELF: {}}
-        for name, inner in value.items():
-            found[f"f:{name}"] = whole(shape.of(name), inner) if isinstance(inner, dict | list) else {}
-        return found
-    if not value or not shape.by_item(value):
-        return {}
-    found = {SELF: {}}
-    for item in value:
-        found[shape.step(item)] = whole(shape.items, item)
-    return found
-
-
-def stated(shape: Shape, value: Any) -> Fields | None:
-    """What somebody owns who applies the value: its leaves, and the items and names that only they brought about; None
-    where that is nothing. Raises Malformed for lists that cannot be merged."""
-    found: Fields = {}
-    if shape.by_field(value):
-        for name, inner in value.items():
-            empty = isinstance(inner, dict) and not inner
-            below = {} if empty else stated(shape.of(name), inner)
-            if below is not None:
-                found[f"f:{name}"] = {SELF: {}, **below} if below and name not in shape.below else below
-        return found or None
-    if shape.by_item(value):
-        for step, item in shape.index(value).items():
-            below = stated(shape.items, item)
-            found[step] = {SELF: {}, **below} if below else {}
-        return found or None
-    return {}
-
-
-def compared(shape: Shape, old: Any, new: Any) -> tuple[Fields | None, Fields | None]:
-    """What is new or has another value, and what is gone; None is nothing."""
-    if shape.by_field(old) and shape.by_field(new):
-        pairs = ((f"f:{name}", shape.of(name), old.get(name), inner) for name, inner in new.items())
-        lost = ((f"f:{name}", shape.of(name), old[name]) for name in old.keys() - new.keys())
-        return _compared(pairs, lost)
-    if shape.by_item(old) and shape.by_item(new):
-        before, after = ({shape.step(item): item for item in items} for items in (old, new))
-        pairs = ((step, shape.items, before.get(step), item) for step, item in after.items())
-        lost = ((step, shape.items, before[step]) for step in before.keys() - after.keys())
-        return _compared(pairs, lost)
-    if old == new:
-        return None, None
-    if isinstance(old, dict | list) and type(old) is not type(new):
-        return whole(shape, new), whole(shape, old)
-    return whole(shape, new), None
-
-
 def _compared(
     pairs: Iterable[tuple[str, Shape, Any, Any]], lost: Iterable[tuple[str, Shape, Any]]
 ) -> tuple[Fields | None, Fields | None]:
     changed: Fields = {}
-    gone: Fields = {step: whole(shape, value) for step, shape, value in lost}
+    gone: Fields = {step: shape.whole(value) for step, shape, value in lost}
     for step, shape, before, after in pairs:
         if before is None:
-            changed[step] = whole(shape, after)
+            changed[step] = shape.whole(after)
             continue
-        new, old = compared(shape, before, after)
+        new, old = shape.compared(before, after)
         if new is not None:
             changed[step] = new
         if old is not None:

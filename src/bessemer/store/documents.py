@@ -158,7 +158,7 @@ def merged_status(old: Document, said: Document, *, keep: Sequence[str] = ()) ->
     """``old`` with the status of ``said``; the fields in ``keep`` stay as they are."""
     status = {field: value for field, value in said.get("status", {}).items() if field not in keep}
     status |= {field: old["status"][field] for field in keep if field in old.get("status", {})}
-    return _with_status(old, status, said)
+    return _with_status(old, status, said=said)
 
 
 def merged_field(old: Document, said: Document, *, field: str) -> Document:
@@ -166,10 +166,10 @@ def merged_field(old: Document, said: Document, *, field: str) -> Document:
     status = dict(old.get("status", {}))
     if field in said.get("status", {}):
         status[field] = said["status"][field]
-    return _with_status(old, status, said)
+    return _with_status(old, status, said=said)
 
 
-def _with_status(old: Document, status: Document, said: Document) -> Document:
+def _with_status(old: Document, status: Document, *, said: Document) -> Document:
     new = {**old, "status": status} if status != old.get("status", {}) else old
     if "managedFields" in said["metadata"]:
         new = {**new, "metadata": dict(new["metadata"])}
