@@ -101,13 +101,15 @@ def untracked(managers: Owners) -> bool:
 def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str) -> Entries | None:
     """The entries after an update, of those that stand in ``new`` where they can be read and are some, else in ``old``:
     a client that knows nothing of them takes none away. None leaves them as they are. ``[]`` said clears them."""
-    kept = old["metadata"].get("managedFields") if old else None
+    if old is None:
+        return write({by: Held(shape.changes(None, new)[0], now)})
+    kept = old["metadata"].get("managedFields")
     said = new["metadata"].get("managedFields")
-    if old is not None and said in ([], [{}]):
+    if said in ([], [{}]):
         return []
     told = read(said) if said != kept and not any(opaque_text(said, "metadata.managedFields")) else None
     managers = told or read(kept) or {}
-    if old is not None and untracked(managers):
+    if untracked(managers):
         return None
     changed, gone = shape.changes(old, new)
     if not changed and not gone and not told:

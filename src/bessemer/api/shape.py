@@ -17,6 +17,7 @@ from bessemer.api.fields import SELF, Fields, key_step, value_step
 from bessemer.core.errors import Malformed
 
 Body = dict[str, Any]
+_NESTED = (dict, list)
 _TRACKED = ("annotations", "finalizers", "generateName", "labels", "ownerReferences")
 """Of the metadata, what writers say; the rest is the server's."""
 
@@ -76,7 +77,7 @@ class Shape:
                 return {}
             found: Fields = {SELF: {}}
             for name, inner in value.items():
-                found[f"f:{name}"] = self.of(name).whole(inner) if isinstance(inner, dict | list) else {}
+                found["f:" + name] = self.of(name).whole(inner) if isinstance(inner, _NESTED) else {}
             return found
         if not value or not self.by_item(value):
             return {}
@@ -116,7 +117,7 @@ class Shape:
             return _compared(pairs, lost)
         if old == new:
             return None, None
-        if isinstance(old, dict | list) and type(old) is not type(new):
+        if isinstance(old, _NESTED) and type(old) is not type(new):
             return self.whole(new), self.whole(old)
         return self.whole(new), None
 
@@ -124,7 +125,12 @@ class Shape:
         """What a write of an object brings about and what it takes away, in the parts that are in ``new``; ``old`` None
         is a create."""
         after = tracked(new)
-        before = {part: value for part, value in tracked(old or {}).items() if part in after}
+        if old is None:
+            made = {"f:" + part: self.of(part).whole(value) for part, value in after.items() if part != "metadata"}
+            above = self.of("metadata")
+            said = {"f:" + name: above.of(name).whole(value) for name, value in after["metadata"].items()}
+            return ({"f:metadata": said, **made} if said else made), {}
+        before = {part: value for part, value in tracked(old).items() if part in after}
         changed, gone = self.compared(before, after)
         return changed or {}, gone or {}
 
