@@ -6,9 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from bessemer.api.schema import of_resource
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import API_VERSION, Key, Kind
+from bessemer.kinds import KINDS
+from tests.api.test_hostile import JSON_VALUES
 from tests.api.world import BASE, Reply, World, instance
 
 LAB = f"{BASE}/namespaces/acme--lab/instances"
@@ -311,3 +316,64 @@ async def test_a_status_is_applied_under_its_own_entry(w: World) -> None:
     put = await w.call("PUT", f"{place}/status", {**again.json, "status": {"phase": "Stopped"}}, peer=agent)
     assert (put.json["status"]["phase"], entries(put.json)) == ("Stopped", entries(again.json))
     assert (await apply(w, body, path=f"{place}/status")).code == 403
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([("a",), ("metadata",), ("spec",), ("status",), ("metadata", "labels"), ("spec", "tolerations")]),
+    JSON_VALUES,
+    st.sampled_from(["Strict", "Ignore"]),
+)
+async def test_any_configuration_gets_an_answer_that_is_ours(
+    w: World, at: tuple[str, ...], value: Any, how: str
+) -> None:
+    """Of what is there, and of what is not."""
+    body: dict[str, Any] = vm()
+    inner = body
+    for name in at[:-1]:
+        inner = inner[name]
+    inner[at[-1]] = value
+    await w.call("POST", LAB, instance("a"))
+    for name, status in (("a", 200), ("none", 201)):
+        if isinstance(body["metadata"], dict):
+            body["metadata"]["name"] = name
+        query = f"fieldManager=m&force=true&dryRun=All&fieldValidation={how}"
+        reply = await apply(w, body, query, path=f"{LAB}/{name}")
+        assert reply.code in (status, 400, 409, 422), (reply.code, reply.body)
+
+
+SENT = [{"manager": "m", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:running": {}}}}]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["manager", "operation", "fieldsV1", "time", "subresource", "apiVersion", ""]), JSON_VALUES)
+async def test_any_entries_get_an_answer_that_is_ours(w: World, field: str, value: Any) -> None:
+    """And whatever they are, what is stored can be read and applied to."""
+    sent = [{**SENT[0], field: value}] if field else value
+    await w.call("POST", LAB, instance("a"))
+    patch = {"spec": {"running": True}, "metadata": {"managedFields": sent}}
+    reply = await w.call("PATCH", f"{LAB}/a", patch, media=MERGE)
+    assert reply.code in (200, 400, 422), (reply.code, reply.body)
+    assert (await apply(w, vm(running=False), "fieldManager=m&force=true&dryRun=All")).code == 200
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+def test_what_tells_items_apart_is_required_of_them(kind: Kind[Any, Any]) -> None:
+    """Else an item without it could be stored, and nobody could own it."""
+    left = [of_resource(kind.resource, kind.group, version=kind.version, kind=kind.name)]
+    while left:
+        schema = left.pop()
+        left += [inner for inner in (schema.get("properties") or {}).values() if isinstance(inner, dict)]
+        left += [schema[name] for name in ("items", "additionalProperties") if isinstance(schema.get(name), dict)]
+        if schema.get("x-kubernetes-list-type") == "map":
+            assert set(schema["x-kubernetes-list-map-keys"]) <= set(schema["items"]["required"])
+
+
+async def test_the_schema_says_how_lists_are_merged(w: World) -> None:
+    document = (await w.call("GET", f"/openapi/v3/apis/{API_VERSION}")).json
+    tenant = document["components"]["schemas"]["dev.bessemer.v1alpha1.Tenant"]["properties"]
+    for field, keys in (("members", ["user"]), ("tolerations", ["key"])):
+        found = tenant["spec"]["properties"][field]
+        assert (found["x-kubernetes-list-type"], found["x-kubernetes-list-map-keys"]) == ("map", keys)
+    assert tenant["status"]["properties"]["conditions"]["x-kubernetes-list-map-keys"] == ["type"]
+    assert tenant["metadata"]["properties"]["finalizers"]["x-kubernetes-list-type"] == "set"
