@@ -46,7 +46,8 @@ SHAPE = shape_of(SCHEMA)
 ONE, TWO = Owner("one", "Apply", "v1"), Owner("two", "Apply", "v1")
 
 words = st.sampled_from(["a", "b", "c"])
-items = st.builds(lambda name, rest: {"name": name, **rest}, words, st.dictionaries(st.sampled_from(["a", "b"]), words))
+rests = st.dictionaries(st.sampled_from(["a", "b"]), words)
+items: st.SearchStrategy[dict[str, str]] = st.builds(lambda name, rest: {"name": name, **rest}, words, rests)
 specs = st.fixed_dictionaries(
     {},
     optional={
