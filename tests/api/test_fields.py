@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -57,7 +58,7 @@ specs = st.fixed_dictionaries(
         "atomic": st.dictionaries(st.just("a"), words, min_size=1),
         "set": st.lists(words, max_size=3, unique=True),
         "inner": st.dictionaries(st.sampled_from(["p", "q"]), words),
-        "map": st.lists(items, max_size=3, unique_by=lambda item: item["name"]),
+        "map": st.lists(items, max_size=3, unique_by=itemgetter("name")),
         "free": st.dictionaries(words, st.dictionaries(words, words, max_size=2), max_size=2),
     },
 )
