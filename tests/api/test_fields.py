@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -48,7 +47,7 @@ ONE, TWO = Owner("one", "Apply", "v1"), Owner("two", "Apply", "v1")
 
 words = st.sampled_from(["a", "b", "c"])
 rests = st.dictionaries(st.sampled_from(["a", "b"]), words)
-items: st.SearchStrategy[dict[str, str]] = st.builds(lambda name, rest: {"name": name, **rest}, words, rests)
+items = st.dictionaries(words, rests).map(lambda named: [{"name": name, **rest} for name, rest in named.items()])
 specs = st.fixed_dictionaries(
     {},
     optional={
@@ -58,7 +57,7 @@ specs = st.fixed_dictionaries(
         "atomic": st.dictionaries(st.just("a"), words, min_size=1),
         "set": st.lists(words, max_size=3, unique=True),
         "inner": st.dictionaries(st.sampled_from(["p", "q"]), words),
-        "map": st.lists(items, max_size=3, unique_by=itemgetter("name")),
+        "map": items,
         "free": st.dictionaries(words, st.dictionaries(words, words, max_size=2), max_size=2),
     },
 )
