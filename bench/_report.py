@@ -64,11 +64,10 @@ def _page(kept: dict[str, Any]) -> str:
     parts = [
         "# Performance",
         "",
-        "Written by `make performance`, in about 20 minutes on a quiet machine: every figure comes from a program in",
-        "`bench/`, none is written by hand. Each program says how often it runs what; what is run once has more",
-        "noise than a median. A peer marked *kept* was measured earlier on a machine of this size and did not run",
-        "beside ours; `tools/kube-peer DIR` builds it, and `make performance PEER=DIR` runs it beside. Read ratios",
-        "rather than absolutes, and the load before a run as its noise.",
+        "Written by `make performance` on a quiet machine: every figure comes from a program in `bench/`, none is",
+        "written by hand. What is run once has more noise than a median. A peer marked *kept* was measured earlier",
+        "on a machine of this size; `tools/kube-peer DIR` builds it, and `make performance PEER=DIR` runs it",
+        "beside ours. Read ratios rather than absolutes, and the load before a run as its noise.",
     ]
     for name in PROGRAMS:
         if name not in kept:

@@ -5,11 +5,10 @@ control plane (api, controller, portal) are two processes and share the machine'
 kube-apiserver and its etcd get the same requests in the same run, one after the other; else its kept figures are shown.
 
 Rates and CPU are medians: of five rounds of creates, three of one client, three of gets, seven lists. The watch is read
-in three rounds, by a third process over plain sockets, so that what is waited for is the server and not the client: the
-median of their medians, and the 99th percentile of all waits together, as for creates and gets. No event comes before
-its commit: what the disk takes for one at that pace is shown beside. After 20 ms without work a machine has put its
-cores to sleep and given their caches away; what the same way takes while it is awake, the rounds without a pause tell.
-Memory is read once, at the end.
+in three rounds, by a third process over plain sockets, so that what is waited for is the server: the median of their
+medians, and the 99th percentile of all waits together. No event comes before its commit: what the disk takes for one at
+that pace is shown beside. After 20 ms without work a machine has put its cores to sleep and given their caches away:
+what the same way takes while it is awake, the rounds without a pause tell. Memory is read once, at the end.
 """
 
 from __future__ import annotations

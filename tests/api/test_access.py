@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bessemer.api.ca import Peer
+from bessemer.api.questions import SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.routes import ROUTES, Rule
 from bessemer.api.shown import Resources
 from bessemer.core.ports import CONTROLLER, Scope
@@ -30,6 +31,7 @@ PUBLIC = {
     ("GET", "/api/{version}"),
     ("GET", "/apis/{group}"),
     ("GET", "/apis/{group}/{version}"),
+    ("GET", "/openapi/v2"),
     ("GET", "/openapi/v3"),
     ("GET", "/openapi/v3/api/{version}"),
     ("GET", "/openapi/v3/apis/{group}/{version}"),
@@ -37,7 +39,13 @@ PUBLIC = {
 }
 """The written list of what a stranger may ask. A route joins it here, in review, or not at all."""
 
-FOR_ALL_SIGNED_IN = {("GET", "/whoami"), ("DELETE", "/login")}
+FOR_ALL_SIGNED_IN = {
+    ("GET", "/whoami"),
+    ("DELETE", "/login"),
+    *(("POST", review.path) for review in (SELF, SELF_ACCESS, SELF_RULES, TOKEN)),
+}
+"""What tells its asker of themselves alone."""
+
 JOIN = f"{BASE}/hosts/{{name}}/join"
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from bessemer.api import openapi
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key, Kind
 from bessemer.kinds import KINDS
@@ -181,6 +183,50 @@ async def test_explain(stage: Stage) -> None:
     await stage.expect("explain-field", "explain", "tenant.spec.members.role")
 
 
+async def test_explain_from_the_protobuf_of_openapi_v2(stage: Stage) -> None:
+    """As clients do that do not know v3; a second time they are told that nothing has changed."""
+    explain = ("explain", "--output=plaintext-openapiv2")
+    for kind in (kind for kind in KINDS if kind.name in ("Instance", "Endpoint", "Event")):
+        lines = (await stage.k.run(*explain, kind.plural, "--recursive")).split("FIELDS:\n")[1].splitlines()
+        assert own_fields(kind) <= {line.split("\t<")[0].strip() for line in lines}
+    await stage.expect("explain-v2-field", *explain, "tenant.spec.members")
+    assert (await answered(stage, "/openapi/v2", 200), await answered(stage, "/openapi/v2", 304)) == (1, 3)
+
+
+async def test_apply_reads_the_protobuf_of_openapi_v2(stage: Stage) -> None:
+    await stage.apply()
+    assert await answered(stage, "/openapi/v2", 200) == 0
+    assert await stage.apply(running=False) == "instance.bessemer.dev/vm configured\n"
+    assert await answered(stage, "/openapi/v2", 200) == 1
+
+
+async def test_kubectl_validates_by_openapi_v2_where_the_server_does_not(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``fieldValidation`` in the documents kubectl judges by itself: with what it reads of the protobuf."""
+    monkeypatch.setattr(openapi, "document", partial(unvalidated, openapi.document))
+    typo = {**MANIFEST, "spec": {"flavour": "small", "image": 7, "running": "often", "tolerations": {}}}
+    await stage.expect("apply-v2-typo", "apply", "-f", "-", text=yaml.safe_dump(typo), code=1)
+    assert await answered(stage, "/openapi/v2", 200) == 1
+    assert await stage.apply(tolerations=None) == "instance.bessemer.dev/vm created\n"
+
+
+def unvalidated(document: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """A document of a server that does not offer to find unknown fields."""
+    made = document(*arguments)
+    for said in made["paths"].values():
+        for operation in (value for word, value in said.items() if word != "parameters"):
+            operation["parameters"] = [one for one in operation["parameters"] if one["name"] != "fieldValidation"]
+    return made
+
+
+async def answered(stage: Stage, route: str, code: int) -> int:
+    """How often a route was answered so."""
+    line = f'bessemer_api_requests_total{{code="{code}",route="{route}",verb="GET"}} '
+    told = (await stage.w.call("GET", "/metrics")).body.decode()
+    return sum(int(float(found.removeprefix(line))) for found in told.splitlines() if found.startswith(line))
+
+
 def own_fields(kind: Kind[Any, Any]) -> set[str]:
     """What the kind itself gives its objects: the fields of spec and status, of an Event those at the top."""
     fields = kind.resource.model_fields
@@ -211,3 +257,80 @@ async def test_a_person_sees_their_own(stage: Stage, tmp_path: Path) -> None:
         assert await mia.run("get", "ns", "-o", "name") == "namespace/acme--lab\n"
         compare("forbidden", await mia.run("get", "users", code=1))
         compare("other-tenant", await mia.run("get", "instances", "-n", "other--lab", code=1))
+
+
+async def test_what_one_may(stage: Stage, tmp_path: Path) -> None:
+    """kubectl asks in protobuf alone; the administrator, a member, and a stranger from another tenant."""
+
+    async def can(k: Kubectl, *act: str) -> str:
+        """yes, or why not."""
+        asked = await k.start("auth", "can-i", *act)
+        out, err = await asked.communicate()
+        said = out.decode().strip()
+        assert asked.returncode == (0 if said == "yes" else 1), err.decode()
+        return said
+
+    async with served(stage.w, tmp_path) as s:
+        root = kubectl(s)
+        for act in (
+            ("get", "instances", "-n", "acme--lab"),
+            ("get", "instances", "-A"),
+            ("delete", "instances/vm"),
+            ("get", "instances", "--subresource=log"),
+            ("create", "hosts", "--subresource=token"),
+            ("get", "/metrics"),
+        ):
+            assert await can(root, *act) == "yes", act
+        assert await can(root, "update", "claims") != "yes"
+        mia = kubectl(s, token=await stage.w.login("mia"))
+        assert await can(mia, "create", "vm") == "yes"
+        assert await can(mia, "list", "instances", "-A") == "yes"
+        assert await can(mia, "create", "instances", "-n", "other--lab") == 'no - namespaces "other--lab" not found'
+        assert await can(mia, "create", "instances", "-n", "other--no") == 'no - namespaces "other--no" not found'
+        assert (await can(mia, "delete", "hosts")).startswith('no - hosts.bessemer.dev is forbidden: User "mia" cannot')
+        assert await can(mia, "get", "/metrics") == 'no - User "mia" is no administrator'
+        eve = kubectl(s, token=await stage.w.login("eve"))
+        assert await can(eve, "get", "instances") == 'no - namespaces "acme--lab" not found'
+        assert await can(eve, "get", "instances", "-n", "other--lab") == "yes"
+
+
+def lines(text: str) -> set[str]:
+    """Of a table, with a space between columns."""
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
+async def test_all_that_one_may(stage: Stage, tmp_path: Path) -> None:
+    async with served(stage.w, tmp_path) as s:
+        all_verbs = "[list watch create get update patch delete]"
+        shown = lines(await kubectl(s).run("auth", "can-i", "--list"))
+        assert {f"instances.bessemer.dev [] [] {all_verbs}", f"hosts.bessemer.dev [] [] {all_verbs}"} <= shown
+        assert {"claims.bessemer.dev [] [] [list watch get]", "[/metrics] [] [get]"} <= shown
+        shown = lines(await kubectl(s, token=await stage.w.login("mia")).run("auth", "can-i", "--list"))
+        assert {
+            f"instances.bessemer.dev [] [] {all_verbs}",
+            "projects.bessemer.dev [] [acme--lab] [get]",
+            "tenants.bessemer.dev [] [] [list watch]",
+            "users.bessemer.dev/password [] [mia] [create]",
+        } <= shown
+        assert not any(line.startswith(("hosts.", "users.bessemer.dev []", "[/metrics]")) for line in shown)
+        shown = lines(await kubectl(s, token=await stage.w.login("eve")).run("auth", "can-i", "--list"))
+        assert not any(line.startswith(("instances", "apikeys", "claims", "events")) for line in shown)
+        assert not any("acme" in line for line in shown)
+        assert "projects.bessemer.dev [] [other--lab] [get update patch delete]" in shown
+
+
+async def test_who_one_is(stage: Stage, tmp_path: Path) -> None:
+    async with served(stage.w, tmp_path) as s:
+        assert await kubectl(s).run("auth", "whoami") == (
+            "ATTRIBUTE   VALUE\nUsername    admin\nGroups      [system:masters system:authenticated]\n"
+        )
+        uid = (await stage.w.store.objects.get(Key("User", "", "mia"))).uid
+        assert lines(await kubectl(s, token=await stage.w.login("mia")).run("auth", "whoami")) == {
+            "ATTRIBUTE VALUE",
+            "Username mia",
+            f"UID {uid}",
+            "Groups [system:authenticated]",
+            "Extra: bessemer.dev/tenants [acme=member]",
+        }
+        eve = kubectl(s, token=await stage.w.login("eve"))
+        assert await eve.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}") == "eve"

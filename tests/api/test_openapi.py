@@ -203,10 +203,13 @@ BODIES = st.one_of(
     JSON_VALUES.map(orjson.dumps),
     st.binary(max_size=64),
     st.dictionaries(
-        st.sampled_from(["user", "password", "link", "purpose", "csr", "token", "signature", "records", "spoolUid"]),
+        st.sampled_from(
+            ["user", "password", "link", "purpose", "csr", "token", "signature", "records", "spoolUid", "spec"]
+        ),
         JSON_VALUES,
     ).map(orjson.dumps),
 )
+MEDIAS = st.sampled_from(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "text/x", ""])
 NAMED = st.sampled_from([THERE, "none", "\x00", "\u202e", "a" * 300])
 
 
@@ -218,7 +221,7 @@ async def check_anybody(w: World, rule: Rule, data: st.DataObject, *, tenant: st
     name = data.draw(NAMED)
     parts = {"name": NAMES.get(rule.plural, name) if name == THERE else name, "namespace": LAB, "group": "bessemer.dev"}
     path = rule.path.format(**parts, version=VERSION, digest="sha256:" + "0" * 64)
-    body, media = data.draw(BODIES), data.draw(st.sampled_from(["application/json", "application/yaml", "text/x", ""]))
+    body, media = data.draw(BODIES), data.draw(MEDIAS)
     asked = f"{path}?{urlencode(data.draw(QUERIES), errors='replace')}"
     for peer, token in ((None, ""), (ADMIN, ""), (None, tenant), (GATEWAY, ""), (AGENT, "")):
         reply = await w.call(rule.method, asked, body, peer=peer, token=token, media=media)

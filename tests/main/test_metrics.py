@@ -30,11 +30,16 @@ def paths(state_dir: Path) -> Paths:
 
 
 async def asked(socket: Path) -> str:
-    """What is told at a unix socket."""
+    """What is told at a unix socket, once somebody listens there: it is seen a moment before."""
     session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)))
-    async with session, session.get("http://process/metrics") as answer:
-        assert answer.status == 200
-        return await answer.text()
+    async with session, asyncio.timeout(10):
+        while True:
+            try:
+                async with session.get("http://process/metrics") as answer:
+                    assert answer.status == 200
+                    return await answer.text()
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.02)
 
 
 async def asked_of_api(paths: Paths) -> str:

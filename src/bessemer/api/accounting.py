@@ -11,9 +11,10 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from bessemer.api import body as bodies
+from bessemer.api.packing import streamed
 from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
@@ -62,7 +63,7 @@ async def ledger(call: Call) -> Response:
     entries = call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid)
     if workload := call.query.get("workload", ""):
         entries = (entry async for entry in entries if entry.workload_uid == workload)
-    return StreamingResponse(_rows(head, entries), media_type="application/json")
+    return await streamed(call.request, _rows(head, entries))
 
 
 async def _rows(head: Mapping[str, Any], entries: AsyncIterator[LedgerEntry]) -> AsyncIterator[bytes]:

@@ -1,8 +1,8 @@
 """Bodies from outside: read within a bound of bytes and time, and parsed within a bound of depth.
 
 JSON is the default, also where no type is said; YAML without aliases and tags, in which timestamps, infinities and
-numbers in base 60 are text; protobuf is refused. What comes out is plain JSON values. Nothing recursive runs over a
-body before its depth is known, and nothing takes more than time linear to it.
+numbers in base 60 are text; protobuf of the kinds that `protobuf` lists. What comes out is plain JSON values. Nothing
+recursive runs over a body before its depth is known, and nothing takes more than time linear to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import orjson
 import yaml
 from starlette.requests import ClientDisconnect, Request
 
+from bessemer.api import protobuf
 from bessemer.api.context import Limits
 from bessemer.api.errors import UnknownFormat
 from bessemer.core.errors import Malformed, TooLarge
@@ -70,9 +71,16 @@ async def _collect(request: Request, most: int) -> bytes:
 
 
 async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
-    """The body as an object, in JSON or YAML by its content type. Raises Malformed, TooLarge, UnknownFormat."""
-    media = media_type(request.headers.get("content-type", ""))
+    """The body as an object, in the format of its content type. Raises Malformed, TooLarge, UnknownFormat."""
     raw = await read(request, limits)
+    return await parse_object(raw, limits, content_type=request.headers.get("content-type", ""))
+
+
+async def parse_object(raw: bytes, limits: Limits, *, content_type: str) -> dict[str, Any]:
+    """An object in JSON, YAML or protobuf. Raises Malformed, TooLarge, UnknownFormat."""
+    media = media_type(content_type)
+    if media == protobuf.MEDIA:
+        return protobuf.parse(raw)
     if media in _YAML:
         if len(raw) > limits.yaml_bytes:
             raise TooLarge(f"a YAML body has at most {limits.yaml_bytes} bytes")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from bessemer.api import table
 from bessemer.api.access import Target
 from bessemer.api.errors import FutureRevision
 from bessemer.api.media import Wanted, wanted
+from bessemer.api.packing import streamed
 from bessemer.api.query import ListOptions, list_options
 from bessemer.api.selectors import FieldTerm, LabelSelector, parse_fields, parse_labels
 from bessemer.api.state import Call
@@ -91,9 +92,8 @@ async def list_or_watch(call: Call) -> Response:
         raise FutureRevision(f"Timeout: Too large resource version: {options.revision}, current: {page.revision}")
     if call.query.get("resourceVersionMatch") == "Exact" and options.revision not in (0, page.revision):
         raise Expired("The resourceVersion for the provided list is too old.")
-    return StreamingResponse(
-        _stream(call, selection, options=options, wants=wants, page=page), media_type="application/json"
-    )
+    parts = _stream(call, selection, options=options, wants=wants, page=page)
+    return await streamed(call.request, parts, secret=call.about.resource.kind == "Secret")
 
 
 async def _stream(

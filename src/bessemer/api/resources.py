@@ -352,13 +352,14 @@ def _pinned(change: Any) -> bool:
 
 
 async def _delete_options(call: Call) -> dict[str, Any]:
-    raw = await bodies.read(call.request, call.state.context.limits)
+    limits = call.state.context.limits
+    raw = await bodies.read(call.request, limits)
     if not raw:
         return {}
-    media = bodies.media_type(call.request.headers.get("content-type", ""))
-    if media not in ("", "application/json"):
-        raise UnknownFormat("the body of a deletion is DeleteOptions as application/json")
-    options = bodies.as_object(bodies.parse_json(raw, call.state.context.limits.depth))
+    options = await bodies.parse_object(raw, limits, content_type=call.request.headers.get("content-type", ""))
+    kind = options.get("kind") or "DeleteOptions"
+    if kind != "DeleteOptions":
+        raise Malformed(f"the body of a deletion is DeleteOptions, not {plain(str(kind), 80)}")
     if not isinstance(options.get("preconditions") or {}, dict):
         raise Malformed("preconditions must be an object")
     return options

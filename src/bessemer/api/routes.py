@@ -16,6 +16,8 @@ from starlette.responses import Response
 from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
 from bessemer.api.access import Target, forbidden
 from bessemer.api.errors import WrongMethod, not_found
+from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
+from bessemer.api.reviews import Reviews
 from bessemer.api.state import Call
 from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.resource import GROUP, VERSION, Verb
@@ -71,11 +73,19 @@ def _object(path: str) -> list[Rule]:
     ]
 
 
+_REVIEWS = Reviews(lambda: (ROUTES, authorise))
+
 ROUTES: tuple[Rule, ...] = (
-    # First what is asked most: a path is looked for in this order.
+    # First what is asked most: a path is looked for in this order, and these would be objects by theirs.
+    Rule("POST", LOCAL_ACCESS.path, "admin", _REVIEWS.local_access),
     *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
     *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     Rule("POST", f"{OURS}/usage", "gateway", accounting.usage),
+    Rule("POST", SELF_ACCESS.path, "signed-in", _REVIEWS.own_access),
+    Rule("POST", SELF_RULES.path, "signed-in", _REVIEWS.own_rules),
+    Rule("POST", SELF.path, "signed-in", _REVIEWS.oneself),
+    Rule("POST", TOKEN.path, "signed-in", _REVIEWS.token),
+    Rule("POST", ACCESS.path, "admin", _REVIEWS.access),
     *_collection("/apis/{group}/{version}/{plural}"),
     *_object("/apis/{group}/{version}/{plural}/{name}"),
     Rule("GET", "/healthz", "public", system.healthy),
@@ -84,9 +94,10 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/version", "public", system.version),
     Rule("GET", "/api", "public", system.core_versions),
     Rule("GET", "/apis", "public", system.groups),
-    Rule("GET", "/api/{version}", "public", system.core_resources),
+    Rule("GET", "/api/{version}", "public", system.resources),
     Rule("GET", "/apis/{group}", "public", system.group),
     Rule("GET", "/apis/{group}/{version}", "public", system.resources),
+    Rule("GET", "/openapi/v2", "public", system.openapi_v2),
     Rule("GET", "/openapi/v3", "public", system.openapi_index),
     Rule("GET", "/openapi/v3/api/{version}", "public", system.openapi),
     Rule("GET", "/openapi/v3/apis/{group}/{version}", "public", system.openapi),

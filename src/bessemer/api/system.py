@@ -1,12 +1,21 @@
-"""The public routes: health, version, discovery, OpenAPI; and this process's figures for the administrator."""
+"""The public routes: health, version, discovery, OpenAPI; and this process's figures for the administrator.
+
+OpenAPI is made of the kinds in a thread: the first time it takes a moment that the loop has not.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import PlainTextResponse, Response
+import asyncio
+from functools import partial
 
-from bessemer.api.discovery import AGGREGATED, wants_aggregated
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from bessemer.api.discovery import AGGREGATED, OPENAPI_V2, OPENAPI_V2_ASKED, openapi_place
+from bessemer.api.documents import JSON, serve
 from bessemer.api.state import Call, answer
+
+_UNDER_ITS_HASH = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
 async def healthy(call: Call) -> Response:
@@ -29,57 +38,51 @@ async def version(call: Call) -> Response:
 
 async def core_versions(call: Call) -> Response:
     """GET /api."""
-    if wants_aggregated(call.request.headers.get("accept", "")):
-        return _aggregated(call, core=True)
-    return answer({"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+    known = call.state.discovery
+    return serve(call.request, {JSON: known.core_versions, AGGREGATED: partial(known.aggregated, core=True)})
 
 
 async def groups(call: Call) -> Response:
     """GET /apis."""
-    if wants_aggregated(call.request.headers.get("accept", "")):
-        return _aggregated(call, core=False)
-    return answer(call.state.discovery.groups())
+    known = call.state.discovery
+    return serve(call.request, {JSON: known.groups, AGGREGATED: partial(known.aggregated, core=False)})
 
 
 async def group(call: Call) -> Response:
     """GET /apis/GROUP."""
-    return answer(call.state.discovery.group(call.parameter("group")))
+    return serve(call.request, {JSON: partial(call.state.discovery.group, call.parameter("group"))})
 
 
 async def resources(call: Call) -> Response:
-    """GET /apis/GROUP/VERSION."""
-    return answer(call.state.discovery.resources(call.parameter("group"), call.parameter("version")))
-
-
-async def core_resources(call: Call) -> Response:
-    """GET /api/v1."""
-    return answer(call.state.discovery.resources("", call.parameter("version")))
+    """GET /apis/GROUP/VERSION, /api/VERSION."""
+    known = call.state.discovery
+    return serve(call.request, {JSON: partial(known.resources, call.parameter("group"), call.parameter("version"))})
 
 
 async def openapi_index(call: Call) -> Response:
     """GET /openapi/v3."""
-    return answer(call.state.discovery.openapi_index())
+    made = await asyncio.to_thread(call.state.discovery.openapi_index)
+    return serve(call.request, {JSON: lambda: made})
 
 
 async def openapi(call: Call) -> Response:
-    """GET /openapi/v3/…: a version's document, kept by clients under its hash."""
-    body, etag = call.state.discovery.openapi(call.parameter("group"), call.parameter("version"))
-    return _cached(call, body, etag=etag, headers={"Content-Type": "application/json"})
+    """GET /openapi/v3/…: a version's document, kept by clients for ever under its hash. Who knows it by another hash
+    is sent to the right one, for now: there may be a replica of another release."""
+    group, version, known = call.parameter("group"), call.parameter("version"), call.query.get("hash", "")
+    made = await asyncio.to_thread(call.state.discovery.openapi, group, version)
+    if known not in ("", made.digest):
+        return RedirectResponse(f"/openapi/v3/{openapi_place(group, version)}?hash={made.digest}", 307)
+    return serve(call.request, {JSON: lambda: made}, headers=_UNDER_ITS_HASH if known else None)
+
+
+async def openapi_v2(call: Call) -> Response:
+    """GET /openapi/v2: one document of all groups, in JSON or in the protobuf of Go's clients."""
+    known = call.state.discovery
+    made, protobuf = await asyncio.to_thread(known.openapi_v2), known.openapi_v2_protobuf
+    return serve(call.request, {JSON: lambda: made, OPENAPI_V2_ASKED: protobuf, OPENAPI_V2: protobuf})
 
 
 async def metrics(call: Call) -> Response:
     """GET /metrics, in Prometheus' text format."""
     others = b"".join(generate_latest(registry) for registry in call.state.context.registries)
     return Response(call.state.metrics.text() + others, media_type=CONTENT_TYPE_LATEST)
-
-
-def _aggregated(call: Call, *, core: bool) -> Response:
-    body, etag = call.state.discovery.aggregated(core=core)
-    return _cached(call, body, etag=etag, headers={"Content-Type": AGGREGATED, "Vary": "Accept"})
-
-
-def _cached(call: Call, body: bytes, *, etag: str, headers: dict[str, str]) -> Response:
-    headers = {**headers, "ETag": etag}
-    if call.request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers)

@@ -19,9 +19,10 @@ from bessemer.placement.sight import Sight
 _NOWHERE = int(np.iinfo(np.int64).max)
 
 
-def place(sight: Sight) -> Decision | None:
-    """The best place, or None where nothing fits."""
-    fits = fitting(sight)
+def place(sight: Sight, fits: Bools | None = None) -> Decision | None:
+    """The best place, or None where nothing fits. ``fits`` are the hosts that do, for who has sifted them already."""
+    if fits is None:
+        fits = fitting(sight)
     if not fits.any():
         return None
     row, score = best_row(sight, fits)

@@ -15,10 +15,9 @@ from bessemer.placement.sight import Sight
 def decide(fleet: FleetArrays, request: Request) -> Decision | Refusal:
     """Where ``request`` goes now. The decision holds only as long as nobody else takes the same."""
     sight = Sight.of(fleet, request)
-    placed = place(sight)
+    fits, reasons = sift(sight)
+    placed = place(sight, fits)
     if placed is not None:
-        reasons = sift(sight)
-        fitting = int(fleet.present[: sight.size].sum()) - sum(reason.hosts for reason in reasons)
-        return replace(placed, fitting=fitting, reasons=reasons)
+        return replace(placed, fitting=int(fits.sum()), reasons=reasons)
     change = cheapest(sight)
-    return Refusal(reasons=sift(sight), cheapest=change.text if change is not None else "")
+    return Refusal(reasons=reasons, cheapest=change.text if change is not None else "")

@@ -27,18 +27,19 @@ class Link:
     says: Says
 
 
-def sift(sight: Sight) -> tuple[Reason, ...]:
-    """A reason for each set of hosts that is set aside. Stops where nobody is left."""
+def sift(sight: Sight) -> tuple[Bools, tuple[Reason, ...]]:
+    """[hosts]: who passes every link; and a reason for each set of hosts that does not. Stops where nobody is left."""
     left = sight.fleet.present[: sight.size].copy()
     reasons: list[Reason] = []
     for link in LINKS:
         if not left.any():
             break
-        rejected = left & ~link.passes(sight)
+        passed = left & link.passes(sight)
+        rejected = left & ~passed
         if rejected.any():
             reasons += link.says(sight, rejected)
-            left &= ~rejected
-    return tuple(reasons)
+            left = passed
+    return left, tuple(reasons)
 
 
 def fitting(sight: Sight) -> Bools:
@@ -98,6 +99,8 @@ def _isolated(sight: Sight) -> Bools:
 
 
 def _has_devices(sight: Sight) -> Bools:
+    if not sight.request.device_count:
+        return sight.everyone
     enough: Bools = sight.wanted.sum(axis=1) >= sight.request.device_count
     return enough
 
@@ -137,6 +140,8 @@ def _says_memory(sight: Sight, rejected: Bools) -> Iterator[Reason]:
 
 
 def _has_free_devices(sight: Sight) -> Bools:
+    if not sight.request.device_count:
+        return sight.everyone
     enough: Bools = sight.usable_count >= sight.request.device_count
     return enough
 

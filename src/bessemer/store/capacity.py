@@ -25,12 +25,12 @@ from bessemer.store.objects import require_owners
 from bessemer.store.quota import set_bounds
 from bessemer.store.reader import Reader
 from bessemer.store.rows import Row, find, load, save
-from bessemer.store.schema import objects, of
+from bessemer.store.schema import filled, objects, of
 from bessemer.store.transaction import Tx
 from bessemer.store.writer import FEW, Committer
 
 _STANDING = (
-    select(func.count()).select_from(objects).where(of(objects.c.kind), of(objects.c.host), objects.c.host != "")
+    select(func.count()).select_from(objects).where(of(objects.c.kind), of(objects.c.host), filled(objects.c.host))
 )
 
 _BOUND = MappingProxyType({"tenant": TENANT, "project": PROJECT})

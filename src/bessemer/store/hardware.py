@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from bessemer.core.errors import Taken
 from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory
-from bessemer.store.schema import devices, hosts, numa, of
+from bessemer.store.schema import devices, filled, hosts, numa, of
 from bessemer.store.transaction import Tx
 
 _HOST = select(hosts.c.schedulable).where(of(hosts.c.host))
@@ -57,7 +57,7 @@ _SET_DEVICE = (
     .values({name: bindparam(name) for name in ("model", "kind", "healthy", "lost")})
     .where(*_THIS_DEVICE)
 )
-_LOSE_DEVICE = update(devices).values(lost=1).where(*_THIS_DEVICE, devices.c.claim != "")
+_LOSE_DEVICE = update(devices).values(lost=1).where(*_THIS_DEVICE, filled(devices.c.claim))
 _DROP_DEVICE = delete(devices).where(*_THIS_DEVICE, devices.c.claim == "")
 _USE_DEVICE = (
     update(devices)
@@ -66,9 +66,9 @@ _USE_DEVICE = (
     .returning(devices.c.model)
 )
 _LOOK_DEVICE = select(devices.c.claim, devices.c.healthy).where(*_THIS_DEVICE)
-_HELD = select(devices.c.model).where(of(devices.c.claim), devices.c.claim != "")
-_FORGET_LOST = delete(devices).where(of(devices.c.claim), devices.c.claim != "", devices.c.lost == 1)
-_FREE_DEVICES = update(devices).values(claim="").where(of(devices.c.claim), devices.c.claim != "")
+_HELD = select(devices.c.model).where(of(devices.c.claim), filled(devices.c.claim))
+_FORGET_LOST = delete(devices).where(of(devices.c.claim), filled(devices.c.claim), devices.c.lost == 1)
+_FREE_DEVICES = update(devices).values(claim="").where(of(devices.c.claim), filled(devices.c.claim))
 
 _DROP_HOST = (
     delete(devices).where(of(devices.c.host)),

@@ -22,7 +22,7 @@ from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
 from bessemer.store.reader import Reader
 from bessemer.store.rows import find
-from bessemer.store.schema import ledger, of, spools
+from bessemer.store.schema import filled, ledger, of, spools
 from bessemer.store.transaction import Tx
 from bessemer.store.writer import FEW, Committer
 
@@ -35,7 +35,7 @@ _ROWS = select(ledger)
 _ALL = _ROWS.order_by(ledger.c.id)
 _APPEND = insert(ledger).values({name: bindparam(name) for name in _FIELDS if name != "id"}).returning(ledger.c.id)
 _LAST = (
-    _ROWS.where(of(ledger.c.claim_uid), ledger.c.claim_uid != "", ledger.c.kind != "correction")
+    _ROWS.where(of(ledger.c.claim_uid), filled(ledger.c.claim_uid), ledger.c.kind != "correction")
     .order_by(ledger.c.id.desc())
     .limit(1)
 )

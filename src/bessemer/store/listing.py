@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, func, select, tuple_
 
 from bessemer.core.ports import Scope
 from bessemer.store.rows import ROWS
-from bessemer.store.schema import labels, objects, of
+from bessemer.store.schema import filled, labels, objects, of
 from bessemer.store.sqlite import Session, Statement
 
 Place = tuple[str, str]
@@ -87,7 +87,7 @@ def _variants(statement: Any, by: Any, *, start: Any, ordered: bool = True) -> d
             place = tuple_(by.c.namespace, by.c.name)
             conditions.append(place > tuple_(bindparam("after_namespace"), bindparam("after_name")))
         if host:
-            conditions += [of(objects.c.host), objects.c.host != ""]
+            conditions += [of(objects.c.host), filled(objects.c.host)]
         if name:
             conditions.append(of(by.c.name))
         one = statement.where(*conditions)

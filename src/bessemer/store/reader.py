@@ -27,7 +27,7 @@ from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
 from bessemer.store.listing import Listing, Place
 from bessemer.store.metrics import Metrics
 from bessemer.store.rows import LOAD, Row, place
-from bessemer.store.schema import changes, of
+from bessemer.store.schema import changes, filled, of
 from bessemer.store.sqlite import Session, Statement
 from bessemer.store.transaction import read_counter
 
@@ -62,7 +62,7 @@ _CHANGES = (
     )
     .order_by(changes.c.revision)
 )
-_CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), changes.c.host != "")
+_CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), filled(changes.c.host))
 
 
 @dataclass(slots=True)

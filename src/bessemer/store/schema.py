@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    literal_column,
     text,
 )
 from sqlalchemy.sql.elements import ColumnElement
@@ -32,6 +33,17 @@ METADATA = MetaData()
 def of(column: Column[Any]) -> ColumnElement[bool]:
     """``column = :of_NAME``: a condition whose parameter cannot be mistaken for a value to be set."""
     return column == bindparam(f"of_{column.name}")
+
+
+def filled(column: ColumnElement[str]) -> ColumnElement[bool]:
+    """``column <> ''`` and `is_kind` ``kind = 'KIND'``, as partial indices have them: written out, because a statement
+    whose parameter decides whether such an index may be used is compiled anew each time that it is bound."""
+    return column != literal_column("''")
+
+
+def is_kind(column: ColumnElement[str], kind: str) -> ColumnElement[bool]:
+    """See `filled`. ``kind`` is a word of ours."""
+    return column == literal_column(f"'{kind}'")
 
 
 def _text(name: str, **options: Any) -> Column[str]:

@@ -1,0 +1,129 @@
+"""Reviews: what is asked by POST, answered at once and never kept. Their places, and what their bodies ask.
+
+A question about access names a resource (`Act`) or a path (`Visit`), never both. Nothing here answers: see `reviews`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bessemer.api.errors import Subject, invalid
+from bessemer.api.names import NAME_MAX, show
+from bessemer.core.errors import Cause, Malformed
+
+AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
+REVIEW_VERSION = "v1"
+PATH_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A kind of question; ``namespaced`` ones are asked within a project."""
+
+    group: str
+    kind: str
+    namespaced: bool = False
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{REVIEW_VERSION}"
+
+    @property
+    def plural(self) -> str:
+        return f"{self.kind.lower()}s"
+
+    @property
+    def path(self) -> str:
+        """Of its route."""
+        project = "/namespaces/{namespace}" if self.namespaced else ""
+        return f"/apis/{self.api_version}{project}/{self.plural}"
+
+    @property
+    def subject(self) -> Subject:
+        """What an error about it names."""
+        return Subject(self.group, self.plural, self.kind)
+
+
+ACCESS = Review(AUTHORIZATION, "SubjectAccessReview")
+LOCAL_ACCESS = Review(AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True)
+SELF_ACCESS = Review(AUTHORIZATION, "SelfSubjectAccessReview")
+SELF_RULES = Review(AUTHORIZATION, "SelfSubjectRulesReview")
+SELF = Review(AUTHENTICATION, "SelfSubjectReview")
+TOKEN = Review(AUTHENTICATION, "TokenReview")
+REVIEWS = (SELF, TOKEN, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A verb upon a resource. ``namespace`` "" is all projects, or none; ``name`` "" is whatever name. ``*`` is each
+    verb, group, resource or subresource that there is."""
+
+    verb: str
+    group: str
+    version: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A method (in small letters, ``*`` is each) upon a path that names no resource."""
+
+    verb: str
+    path: str
+
+
+def identify(review: Review, body: dict[str, Any]) -> dict[str, Any]:
+    """The body's spec, once the body is that review; fills in what it leaves open. Raises Malformed."""
+    version, kind = body.setdefault("apiVersion", review.api_version), body.setdefault("kind", review.kind)
+    if (version, kind) != (review.api_version, review.kind):
+        raise Malformed(
+            f"the body is {show(kind)} in version {show(version)}, and a {review.kind} of {review.api_version} is "
+            "asked here"
+        )
+    return _part(body, "spec") or {}
+
+
+def question(review: Review, spec: Mapping[str, Any]) -> Act | Visit:
+    """What a review of access asks. Raises Malformed, Invalid."""
+    act, visit = _part(spec, "resourceAttributes"), _part(spec, "nonResourceAttributes")
+    if (act is None) == (visit is None):
+        words = "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        raise invalid(review.subject, [Cause("spec.resourceAttributes", words)])
+    if visit is not None:
+        at = "spec.nonResourceAttributes"
+        return Visit(
+            text(review, visit, field="verb", at=at).lower(), text(review, visit, field="path", at=at, longest=PATH_MAX)
+        )
+    fields = ("verb", "group", "version", "resource", "subresource", "namespace", "name")
+    return Act(*(text(review, act or {}, field=field, at="spec.resourceAttributes") for field in fields))
+
+
+def text(review: Review, said: Mapping[str, Any], *, field: str, at: str, longest: int = NAME_MAX) -> str:
+    """A text of the body, "" where there is none. Raises Invalid for what is no text, or a longer one."""
+    value = said.get(field)
+    if value is not None and not isinstance(value, str):
+        raise invalid(review.subject, [Cause(f"{at}.{field}", f"Invalid value: {show(value)}: must be text")])
+    if value and len(value) > longest:
+        words = f"Too long: may not be more than {longest} bytes"
+        raise invalid(review.subject, [Cause(f"{at}.{field}", words, "FieldValueTooLong")])
+    return value or ""
+
+
+def texts(review: Review, said: Mapping[str, Any], *, field: str, at: str) -> tuple[str, ...]:
+    """A list of texts of the body. Raises Invalid."""
+    value = said.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise invalid(review.subject, [Cause(f"{at}.{field}", "Invalid value: must be a list of texts")])
+    return tuple(value)
+
+
+def _part(said: Mapping[str, Any], field: str) -> dict[str, Any] | None:
+    value = said.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise Malformed(f"{field} must be an object")
+    return value

@@ -1,0 +1,194 @@
+"""Reviews, as Kubernetes has them: may I, what may I, who am I, whose is this token; and may they, for administrators.
+
+Whoever is signed in may ask about themselves; the answers are those that the asker's requests would get (`offers`), so
+that a question about another tenant's project is answered as one about a project that is not there. A TokenReview tells
+an administrator whose a token is, and everybody else whether it is their own: who asks about somebody else's token is
+answered as about one that is worth nothing, and both leave a row in the trail, since a token that was found or guessed
+could be tried here. Nothing is kept, and no token is repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from starlette.responses import Response
+
+from bessemer.api import body as bodies
+from bessemer.api.account import UNKNOWN
+from bessemer.api.authn import AGENT_PREFIX, MASTERS
+from bessemer.api.context import Credentials, Identity
+from bessemer.api.errors import invalid
+from bessemer.api.media import wanted
+from bessemer.api.offers import Authorise, Offers
+from bessemer.api.query import write_options
+from bessemer.api.questions import (
+    ACCESS,
+    LOCAL_ACCESS,
+    SELF,
+    SELF_ACCESS,
+    SELF_RULES,
+    TOKEN,
+    Act,
+    Review,
+    Visit,
+    identify,
+    question,
+    text,
+    texts,
+)
+from bessemer.api.refusals import Refusal
+from bessemer.api.state import Call, answer
+from bessemer.core.errors import Cause, Malformed, Unauthenticated
+from bessemer.core.resource import GROUP, Key
+
+if TYPE_CHECKING:
+    from bessemer.api.routes import Rule
+
+AUDIENCE = GROUP
+"""For whom our tokens are."""
+
+AUTHENTICATED = "system:authenticated"
+TENANTS = f"{GROUP}/tenants"
+TOKEN_MAX = 4096
+_NOT_ONES_OWN = "the token is worth nothing here, or is not yours"
+
+
+class Reviews:
+    """The handlers of the reviews' routes. ``table`` gives all routes and what decides their requests; it is called at
+    each question, since the routes are not whole before these handlers stand among them."""
+
+    def __init__(self, table: Callable[[], tuple[Sequence[Rule], Authorise]]) -> None:
+        self._table = table
+
+    async def own_access(self, call: Call) -> Response:
+        """POST selfsubjectaccessreviews: may I?"""
+        body, spec = await _said(call, SELF_ACCESS)
+        return _told(call, body, status=await self._allowed(call, question(SELF_ACCESS, spec), who=call.who))
+
+    async def access(self, call: Call) -> Response:
+        """POST subjectaccessreviews: may they?"""
+        body, spec = await _said(call, ACCESS)
+        return _told(call, body, status=await self._judged(call, question(ACCESS, spec), review=ACCESS, spec=spec))
+
+    async def local_access(self, call: Call) -> Response:
+        """POST localsubjectaccessreviews: may they, in this project?"""
+        body, spec = await _said(call, LOCAL_ACCESS)
+        asked, namespace = question(LOCAL_ACCESS, spec), call.parameter("namespace")
+        if isinstance(asked, Visit):
+            words = "Forbidden: a path is in no project"
+            raise invalid(LOCAL_ACCESS.subject, [Cause("spec.nonResourceAttributes", words, "FieldValueForbidden")])
+        if (asked.namespace or namespace) != namespace:
+            words = "Invalid value: must match the namespace on the URL"
+            raise invalid(LOCAL_ACCESS.subject, [Cause("spec.resourceAttributes.namespace", words)])
+        here = replace(asked, namespace=namespace)
+        return _told(call, body, status=await self._judged(call, here, review=LOCAL_ACCESS, spec=spec))
+
+    async def own_rules(self, call: Call) -> Response:
+        """POST selfsubjectrulesreviews: all that I may, in a project and in none."""
+        body, spec = await _said(call, SELF_RULES)
+        namespace = text(SELF_RULES, spec, field="namespace", at="spec")
+        if not namespace:
+            raise Malformed("no namespace on request")
+        return _told(call, body, status=await self._offers(call).rules(call.who, namespace))
+
+    async def oneself(self, call: Call) -> Response:
+        """POST selfsubjectreviews: who am I?"""
+        body, _ = await _said(call, SELF)
+        return _told(call, body, status={"userInfo": await _user_info(call, call.who)})
+
+    async def token(self, call: Call) -> Response:
+        """POST tokenreviews: whose is this token?"""
+        body, spec = await _said(call, TOKEN)
+        token = text(TOKEN, spec, field="token", at="spec", longest=TOKEN_MAX)
+        audiences = texts(TOKEN, spec, field="audiences", at="spec")
+        body["spec"] = {"audiences": audiences} if audiences else {}
+        if audiences and AUDIENCE not in audiences:
+            words = f'the token is for "{AUDIENCE}", and not for the audiences that were named'
+            return _told(call, body, status={"authenticated": False, "error": words})
+        holder = await _holder(call, token)
+        if holder is None:
+            refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", UNKNOWN), _NOT_ONES_OWN)
+            await call.state.refusals.known(refused)
+            return _told(call, body, status={"authenticated": False, "error": _NOT_ONES_OWN})
+        status = {"authenticated": True, "user": await _user_info(call, holder), "audiences": [AUDIENCE]}
+        return _told(call, body, status=status)
+
+    def _offers(self, call: Call) -> Offers:
+        rules, authorise = self._table()
+        return Offers(call, rules, authorise=authorise)
+
+    async def _allowed(self, call: Call, asked: Act | Visit, *, who: Identity) -> dict[str, Any]:
+        refusal = await self._offers(call).refusal(who, asked)
+        return {"allowed": False, "reason": refusal} if refusal else {"allowed": True}
+
+    async def _judged(self, call: Call, asked: Act | Visit, *, review: Review, spec: dict[str, Any]) -> dict[str, Any]:
+        """About somebody else, as the spec names them."""
+        user, groups = text(review, spec, field="user", at="spec"), texts(review, spec, field="groups", at="spec")
+        if not user and not groups:
+            words = "Invalid value: at least one of user or group must be specified"
+            raise invalid(review.subject, [Cause("spec.user", words)])
+        try:
+            who = await _named(call, user, groups=groups)
+        except Unauthenticated as error:
+            return {"allowed": False, "reason": error.message}
+        return await self._allowed(call, asked, who=who)
+
+
+async def _said(call: Call, review: Review) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body and its spec, of somebody who is still who they were."""
+    wanted(call.request.headers.get("accept", ""))
+    write_options(call.query, "CreateOptions")
+    body = await bodies.read_object(call.request, call.state.context.limits)
+    await call.still()
+    return body, identify(review, body)
+
+
+def _told(call: Call, body: dict[str, Any], *, status: dict[str, Any]) -> Response:
+    """The review with its answer."""
+    said = {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": {"creationTimestamp": None}}
+    told = {**said, **({"spec": body["spec"]} if body.get("spec") else {}), "status": status}
+    headers = {"Cache-Control": "no-store"}
+    if wanted(call.request.headers.get("accept", "")).yaml:
+        return Response(yaml.safe_dump(told), 201, headers=headers, media_type="application/yaml")
+    return answer(told, 201, headers=headers)
+
+
+async def _holder(call: Call, token: str) -> Identity | None:
+    """Who is signed in by a token, if the asker may know; None is nobody, too."""
+    bearer = Credentials(authorization=f"Bearer {token}", source=call.credentials.source)
+    try:
+        holder = await call.state.authenticator.authenticate(bearer)
+    except Unauthenticated:
+        return None
+    own = holder is not None and (holder.kind, holder.name) == (call.who.kind, call.who.name)
+    return holder if own or call.who.admin else None
+
+
+async def _named(call: Call, user: str, *, groups: Sequence[str]) -> Identity:
+    """Who would ask under that name. Raises Unauthenticated for who may not sign in."""
+    if MASTERS in groups:
+        return Identity("user", user, True, (MASTERS,))
+    if user.startswith(AGENT_PREFIX):
+        return Identity("agent", user.removeprefix(AGENT_PREFIX))
+    if user == "system:gateway":
+        return Identity("gateway", "gateway")
+    if user == "system:portal":
+        return Identity("portal", "portal")
+    return Identity("user", user, bool((await call.state.local.user(user))["spec"].get("admin")))
+
+
+async def _user_info(call: Call, who: Identity) -> dict[str, Any]:
+    """Kubernetes' UserInfo: the name as a certificate has it, the groups, and the roles in tenants."""
+    prefix = {"user": "", "agent": AGENT_PREFIX}.get(who.kind, "system:")
+    info: dict[str, Any] = {"username": f"{prefix}{who.name}", "groups": [*who.groups, AUTHENTICATED]}
+    if who.kind != "user":
+        return info
+    if who.session:
+        info["uid"] = (await call.state.local.user(who.name))["metadata"]["uid"]
+    tenants = sorted(call.state.directory.tenants(who.name).items())
+    if tenants:
+        info["extra"] = {TENANTS: [f"{tenant}={role}" for tenant, role in tenants]}
+    return info
