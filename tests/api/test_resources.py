@@ -255,7 +255,10 @@ async def test_delete_with_a_finalizer_begins(w: World) -> None:
 
 async def test_delete_under_preconditions(w: World) -> None:
     await w.create(LAB, instance("a"))
-    for conditions, words in (({"uid": "zzz"}, "is another object now"), ({"resourceVersion": "1"}, "changed since")):
+    for conditions, words in (
+        ({"uid": "zzz"}, "is another object now"),
+        ({"resourceVersion": "1"}, "has been modified"),
+    ):
         for dry in ({}, {"dryRun": ["All"]}):
             reply = await w.call("DELETE", f"{LAB}/a", {"preconditions": conditions, **dry})
             assert reply.code == 409

@@ -159,13 +159,13 @@ async def test_preconditions(store: Store) -> None:
     first = await make(store, "Thing", "a")
     stale = {**read(first), "spec": {"size": 3}}
     await store.objects.replace(body("Thing", "a", spec={"size": 2}), ALICE)
-    with pytest.raises(Conflict, match="changed since it was read"):
+    with pytest.raises(Conflict, match="has been modified"):
         await store.objects.replace(stale, ALICE)
     with pytest.raises(Conflict, match="another object"):
         await store.objects.replace(body("Thing", "a", uid="other"), ALICE)
     with pytest.raises(Conflict, match="another object"):
         await store.objects.delete(first.key, ALICE, uid="other")
-    with pytest.raises(Conflict, match="changed since it was read"):
+    with pytest.raises(Conflict, match="has been modified"):
         await store.objects.delete(first.key, ALICE, uid=first.uid, revision=str(first.revision))
     with pytest.raises(NotFound):
         await store.objects.replace(body("Thing", "b"), ALICE)

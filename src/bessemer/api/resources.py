@@ -7,7 +7,8 @@ is computed on what is stored and written under its revision; a lost race is tri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -18,10 +19,10 @@ from bessemer.api import body as bodies
 from bessemer.api import jsonpatch, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
-from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
+from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.media import Wanted, wanted
-from bessemer.api.names import plain
-from bessemer.api.query import WriteOptions, write_options
+from bessemer.api.names import plain, show
+from bessemer.api.query import WriteOptions, revision, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
@@ -30,12 +31,16 @@ from bessemer.core.resource import Key
 PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}"
+_PROPAGATION = ("Foreground", "Background", "Orphan")
 _TENANTS = ("Tenant", "Project")
 
 
 async def get(call: Call) -> Response:
     """One object, as stored, or as a table, metadata alone, or YAML."""
     wants = wanted(call.request.headers.get("accept", ""))
+    asked = revision(call.query.get("resourceVersion", ""))
+    if asked and asked > (current := await call.state.standing.present()):
+        raise FutureRevision(asked, current)
     return render(call, await load(call, call.about), wants=wants)
 
 
@@ -58,7 +63,9 @@ async def create(call: Call) -> Response:
     await _require_rights(call, target, body=admitted.body, old=None)
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
     call.uid = stored.uid
-    if not options.dry_run:
+    if options.dry_run:
+        stored = _unwritten(stored, "")
+    else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, code=201, warnings=admitted.warnings)
 
@@ -74,7 +81,7 @@ async def replace(call: Call) -> Response:
     subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
     if not said["metadata"].get("resourceVersion"):
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
-        raise invalid(subject, [cause])
+        raise invalid(dataclasses.replace(subject, kind=subject.plural), [cause])
     old = orjson.loads((await load(call, target)).body)
     return await _write_main(call, said, old=old, options=options, wants=wants)
 
@@ -103,12 +110,13 @@ async def delete(call: Call) -> Response:
     options = await _delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
+    _check_propagation(options, call.query)
     preconditions = options.get("preconditions") or {}
     dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
-    uid, revision = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
+    uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
     now = await load(call, target)
     left = await call.state.ports.objects.delete(
-        target.key, call.writer, uid=uid or now.uid, revision=revision, dry_run=dry
+        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry
     )
     if not dry:
         await call.state.directory.reach(target.resource.stored, left.revision)
@@ -213,9 +221,20 @@ async def _write_main(
     admitted = admit(target.resource, said, old=old, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=old)
     stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
-    if not options.dry_run:
+    if options.dry_run:
+        stored = _unwritten(stored, old["metadata"]["resourceVersion"])
+    else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, warnings=admitted.warnings)
+
+
+def _unwritten(stored: Stored, revision: str) -> Stored:
+    """What a dry run would have stored, with the revision that stands ("" where none does): its own is nobody's."""
+    body = orjson.loads(stored.body)
+    body["metadata"]["resourceVersion"] = revision
+    if not revision:
+        del body["metadata"]["resourceVersion"]
+    return dataclasses.replace(stored, body=orjson.dumps(body))
 
 
 def _namespace(about: Target, said: dict[str, Any]) -> str:
@@ -230,7 +249,7 @@ def _namespace(about: Target, said: dict[str, Any]) -> str:
 async def _require_create(call: Call, target: Target) -> None:
     if not call.state.access.may(call.who, "create", on=target):
         if target.namespace and not call.state.access.sees_project(call.who, target.namespace):
-            raise NotFound(f'namespaces "{target.namespace[:80]}" not found')
+            raise no_namespace(target.namespace)
         await call.state.access.require(call.who, "create", on=Target(target.resource, target.namespace))
 
 
@@ -241,7 +260,7 @@ async def _require_project(call: Call, target: Target) -> None:
     try:
         project = orjson.loads((await call.state.ports.objects.get(Key("Project", "", target.namespace))).body)
     except NotFound as error:
-        raise NotFound(f'namespaces "{target.namespace[:80]}" not found') from error
+        raise no_namespace(target.namespace) from error
     if "deletionTimestamp" in project["metadata"]:
         raise Forbidden(f'unable to create new content in namespace "{target.namespace}": it is being terminated')
 
@@ -326,6 +345,16 @@ async def _delete_options(call: Call) -> dict[str, Any]:
     if not isinstance(options.get("preconditions") or {}, dict):
         raise Malformed("preconditions must be an object")
     return options
+
+
+def _check_propagation(options: Mapping[str, Any], query: Mapping[str, str]) -> None:
+    """What an object owned goes with it, whichever policy is named; one that there is none of is refused."""
+    policy = options.get("propagationPolicy") or query.get("propagationPolicy", "")
+    if policy not in ("", *_PROPAGATION):
+        supported = ", ".join(f'"{one}"' for one in (*_PROPAGATION, "nil"))
+        words = f"Unsupported value: {show(policy)}: supported values: {supported}"
+        cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
+        raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])
 
 
 def flagged(dry_run: Any) -> bool:
