@@ -1,6 +1,5 @@
 """Watches that begin with what there is, and say where that ends: of one snapshot, in pages, then live.
 
-
 What clients ask since client-go 1.35: ``sendInitialEvents=true`` in place of a list and a watch.
 """
 
