@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from bessemer.api.errors import Subject, Unfit
 from bessemer.core.errors import Cause, Malformed
@@ -60,16 +60,23 @@ class WriteOptions:
 
 def write_options(query: Mapping[str, str], kind: str) -> WriteOptions:
     """``kind`` is CreateOptions, UpdateOptions or PatchOptions, for the message. Raises Invalid."""
-    about = Subject(_META, kind=kind)
     dry = query.get("dryRun", "")
-    if dry not in ("", "All"):
-        raise Unfit(about, [_unsupported("dryRun", f'[]string{{"{dry[:40]}"}}', supported='"All"')])
     said = query.get("fieldValidation", "") or "Strict"
     validation = _VALIDATIONS.get(said)
     if validation is None:
         supported = '"", "Ignore", "Strict", "Warn"'
-        raise Unfit(about, [_unsupported("fieldValidation", f'"{said[:40]}"', supported=supported)])
-    return WriteOptions(dry == "All", validation)
+        raise Unfit(Subject(_META, kind=kind), [_unsupported("fieldValidation", f'"{said[:40]}"', supported=supported)])
+    return WriteOptions(dry_run([dry] if dry else [], kind), validation)
+
+
+def dry_run(said: Any, kind: str) -> bool:
+    """``dryRun`` as options have it: a list with All, or nothing. Raises Invalid."""
+    if not said:
+        return False
+    if said == ["All"]:
+        return True
+    listed = ", ".join(f'"{str(one)[:40]}"' for one in (said if isinstance(said, list) else [said]))
+    raise Unfit(Subject(_META, kind=kind), [_unsupported("dryRun", f"[]string{{{listed}}}", supported='"All"')])
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,16 @@ from bessemer.api.admission import admit, admit_status, check_references, identi
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.names import plain, show
-from bessemer.api.query import WriteOptions, revision, write_options
+from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
-from bessemer.core.ports import Part, Stored
+from bessemer.core.ports import Part, Propagation, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}"
-_PROPAGATION = ("Foreground", "Background", "Orphan")
+_PROPAGATION: tuple[Propagation, ...] = ("Foreground", "Background", "Orphan")
 _TENANTS = ("Tenant", "Project")
 
 
@@ -110,19 +110,19 @@ async def delete(call: Call) -> Response:
     options = await _delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
-    _check_propagation(options, call.query)
+    propagation = _propagation(options, call.query)
     preconditions = options.get("preconditions") or {}
-    dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
+    dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
     uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
     now = await load(call, target)
     left = await call.state.ports.objects.delete(
-        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry
+        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry, propagation=propagation
     )
     if not dry:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
-        return answer(left.body)
+        return answer((_unwritten(left, str(now.revision)) if dry else left).body)
     return answer(success(target.subject, now.uid))
 
 
@@ -347,20 +347,13 @@ async def _delete_options(call: Call) -> dict[str, Any]:
     return options
 
 
-def _check_propagation(options: Mapping[str, Any], query: Mapping[str, str]) -> None:
-    """What an object owned goes with it, whichever policy is named; one that there is none of is refused."""
-    policy = options.get("propagationPolicy") or query.get("propagationPolicy", "")
-    if policy not in ("", *_PROPAGATION):
-        supported = ", ".join(f'"{one}"' for one in (*_PROPAGATION, "nil"))
-        words = f"Unsupported value: {show(policy)}: supported values: {supported}"
-        cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
-        raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])
-
-
-def flagged(dry_run: Any) -> bool:
-    """``dryRun`` of DeleteOptions: a list with All. Raises Malformed."""
-    if dry_run in (None, []):
-        return False
-    if dry_run != ["All"]:
-        raise Malformed('dryRun: supported values: "All"')
-    return True
+def _propagation(options: Mapping[str, Any], query: Mapping[str, str]) -> Propagation:
+    """What becomes of what the object owned, by the body or the query. Raises Invalid."""
+    said = options.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
+    for policy in _PROPAGATION:
+        if said == policy:
+            return policy
+    supported = ", ".join(f'"{policy}"' for policy in (*_PROPAGATION, "nil"))
+    words = f"Unsupported value: {show(said)}: supported values: {supported}"
+    cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
+    raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])
