@@ -18,7 +18,7 @@ from starlette.responses import Response
 from bessemer.api import apply, managed, resources
 from bessemer.api import body as bodies
 from bessemer.api.admission import identify
-from bessemer.api.errors import FieldConflict, WrongOption
+from bessemer.api.errors import FieldConflict, Subject, Unfit
 from bessemer.api.media import wanted
 from bessemer.api.names import plain
 from bessemer.api.query import WriteOptions, flag, write_options
@@ -27,6 +27,7 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import AlreadyExists, Cause, Conflict, Malformed, NotFound, TooLarge
 
 Body = dict[str, Any]
+_OPTIONS = Subject("meta.k8s.io", kind="PatchOptions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _applies(call: Call) -> bool:
     media = bodies.media_type(call.request.headers.get("content-type", ""))
     if media != bodies.APPLY_PATCH and "force" in call.query:
         words = "Forbidden: may not be specified for non-apply patch"
-        raise WrongOption("PatchOptions", Cause("force", words, "FieldValueForbidden"))
+        raise Unfit(_OPTIONS, [Cause("force", words, "FieldValueForbidden")])
     return media == bodies.APPLY_PATCH
 
 
@@ -129,7 +130,7 @@ def _options(call: Call) -> WriteOptions:
     options = write_options(call.query, "PatchOptions")
     if not options.manager:
         words = "Required value: is required for apply patch"
-        raise WrongOption("PatchOptions", Cause("fieldManager", words, "FieldValueRequired"))
+        raise Unfit(_OPTIONS, [Cause("fieldManager", words, "FieldValueRequired")])
     return options
 
 

@@ -29,6 +29,11 @@ _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _KEPT = ("annotations", "labels", "ownerReferences", "finalizers")
 """What a writer of the main part says anew each time: what is absent goes."""
 
+_MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+"""Word for word as Kubernetes says it: clients look for it."""
+
+_NO_FINALIZER = "no new finalizers can be added if the object is being deleted, found new finalizers"
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
@@ -124,7 +129,7 @@ def check(said: Mapping[str, Any], uid: str, *, revision: int, key: Key) -> None
     if said.get("uid") and said["uid"] != uid:
         raise Conflict(f"{key} is another object now: its uid is {uid}")
     if said.get("resourceVersion") and said["resourceVersion"] != str(revision):
-        raise Conflict(f"{key} changed since it was read; read it again and apply your change to the latest version")
+        raise Conflict(_MODIFIED)
 
 
 def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> Document:
@@ -143,15 +148,21 @@ def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> D
     after = metadata.get("finalizers", [])
     if keep_finalizer in before and keep_finalizer not in after:
         metadata["finalizers"] = [*after, keep_finalizer]
-    if deleting(old) and set(after) - set(before):
+    added = [name for name in after if name not in before]
+    if deleting(old) and added:
         raise Invalid(
             "the object is being deleted",
-            [Cause("metadata.finalizers", "no finalizer may be added while an object is being deleted")],
+            [Cause("metadata.finalizers", f"Forbidden: {_NO_FINALIZER} {_go(added)}", "FieldValueForbidden")],
         )
     spec = said.get("spec", {})
     if spec != old.get("spec", {}):
         metadata["generation"] = old["metadata"]["generation"] + 1
     return {**old, "metadata": metadata, "spec": spec}
+
+
+def _go(texts: Sequence[str]) -> str:
+    """Texts as Go prints them: clients know these words."""
+    return "[]string{" + ", ".join(f'"{text}"' for text in texts) + "}"
 
 
 def merged_status(old: Document, said: Document, *, keep: Sequence[str] = ()) -> Document:
