@@ -347,7 +347,7 @@ async def test_deletions_take_their_options_in_protobuf(w: World) -> None:
     code, said = await delete(preconditions={"uid": "zzz"})
     assert (code, said["reason"]) == (409, "Conflict")
     assert (await delete(preconditions={"resourceVersion": "1"}))[0] == 409
-    assert (await delete(dryRun=["Some"]))[0] == 400
+    assert (await delete(dryRun=["Some"]))[0] in (400, 422)
     assert (await delete(dryRun=["All"], preconditions={"uid": made["metadata"]["uid"]}))[0] == 200
     assert "deletionTimestamp" not in (await w.call("GET", f"{LAB}/a")).json["metadata"]
     code, said = await delete(propagationPolicy="Background", preconditions={"uid": made["metadata"]["uid"]})

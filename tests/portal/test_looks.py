@@ -40,7 +40,16 @@ PAGES = {
     "flavors": ("ada", "/flavors"),
     "models": ("ada", "/models"),
 }
-MODES = [(size, theme) for size in (WIDE, PHONE) for theme in ("light", "dark")]
+# Each width and each theme is seen in every run, all four together in the long one.
+MODES = [
+    pytest.param(size, theme, id=f"{size[0]}-{theme}", marks=marks)
+    for size, theme, marks in (
+        (WIDE, "light", ()),
+        (PHONE, "dark", ()),
+        (WIDE, "dark", pytest.mark.long),
+        (PHONE, "light", pytest.mark.long),
+    )
+]
 
 
 async def violations(page: Page) -> list[str]:
@@ -69,7 +78,7 @@ async def opened(page: Page, name: str) -> None:
         await page.locator("#plot canvas").wait_for()
 
 
-@pytest.mark.parametrize(("size", "theme"), MODES, ids=[f"{s[0]}-{theme}" for s, theme in MODES])
+@pytest.mark.parametrize(("size", "theme"), MODES)
 async def test_every_page(t: Town, visitor: Callable[..., Any], size: tuple[int, int], theme: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for user in ("", "root", "ada"):
