@@ -316,9 +316,21 @@ async def test_hostile_queries(w: World, query: str) -> None:
 
 
 async def test_what_lists_forbid_together(w: World) -> None:
-    for query in ("resourceVersionMatch=Exact", "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"):
+    for query in (
+        "resourceVersionMatch=Exact",
+        "resourceVersionMatch=Exact&resourceVersion=0",
+        "resourceVersionMatch=Maybe&resourceVersion=1",
+        "resourceVersionMatch=NotOlderThan&resourceVersion=1&continue=x",
+        "sendInitialEvents=false",
+        "watch=1&sendInitialEvents=true",
+        "watch=1&sendInitialEvents=true&resourceVersionMatch=Exact",
+        "watch=1&resourceVersionMatch=NotOlderThan",
+    ):
         reply = await w.call("GET", f"{LAB}?{query}")
         assert (reply.code, reply.json["reason"]) == (422, "Invalid")
+        assert reply.json["details"].items() >= {"group": "meta.k8s.io", "kind": "ListOptions"}.items()
+    assert (await w.call("GET", f"{LAB}?resourceVersion=1&continue=x")).code == 400
+    assert (await w.call("GET", f"{LAB}?includeObject=All")).code == 400
     reply = await w.call("GET", f"{LAB}?resourceVersion=999999999")
     assert (reply.code, reply.json["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
     assert reply.headers["retry-after"] == "1"

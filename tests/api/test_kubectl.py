@@ -162,6 +162,25 @@ async def test_wait_for_ready_then_delete(stage: Stage) -> None:
     assert await stage.k.run("delete", "instance", "vm", "--ignore-not-found") == ""
 
 
+async def test_wait_begins_with_what_there_is(stage: Stage) -> None:
+    """kubectl asks for it since 1.35: one that waits is told what there is, and that this was all, by one watch."""
+    await stage.apply()
+    for end, report in (
+        ("--for=condition=Ready", ("Running", "True")),
+        ("--for=jsonpath={.status.phase}=Booting", ("Booting", "False")),
+    ):
+        process = await stage.k.start("wait", end, "instance/vm", "--timeout=30s", "-v=6")
+        await asyncio.sleep(0.5)
+        await stage.report(*report)
+        async with asyncio.timeout(30):
+            out, err = await process.communicate()
+        assert (process.returncode, out) == (0, b"instance.bessemer.dev/vm condition met\n"), err
+        asked = [line for line in err.decode().splitlines() if "fieldSelector=metadata.name%3Dvm" in line]
+        assert len(asked) == 1, asked
+        assert "sendInitialEvents=true" in asked[0]
+        assert "200 OK" in asked[0]
+
+
 async def test_get_watch(stage: Stage) -> None:
     await stage.apply()
     process = await stage.k.start("get", "instances", "-w")

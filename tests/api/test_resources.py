@@ -219,7 +219,7 @@ async def test_json_patch(w: World) -> None:
 
 @pytest.mark.parametrize(
     "media",
-    ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/json", "text/x"],
+    ["application/strategic-merge-patch+json", "application/json", "text/x"],
 )
 async def test_other_patches_are_told_which_are_accepted(w: World, media: str) -> None:
     await w.create(LAB, instance("a"))
@@ -255,7 +255,10 @@ async def test_delete_with_a_finalizer_begins(w: World) -> None:
 
 async def test_delete_under_preconditions(w: World) -> None:
     await w.create(LAB, instance("a"))
-    for conditions, words in (({"uid": "zzz"}, "is another object now"), ({"resourceVersion": "1"}, "changed since")):
+    for conditions, words in (
+        ({"uid": "zzz"}, "is another object now"),
+        ({"resourceVersion": "1"}, "has been modified"),
+    ):
         for dry in ({}, {"dryRun": ["All"]}):
             reply = await w.call("DELETE", f"{LAB}/a", {"preconditions": conditions, **dry})
             assert reply.code == 409
@@ -265,6 +268,49 @@ async def test_delete_under_preconditions(w: World) -> None:
         400,
         415,
     )
+
+
+def with_owner(name: str, owner: dict[str, Any]) -> dict[str, Any]:
+    reference = {field: owner[field] for field in ("apiVersion", "kind")}
+    reference |= {field: owner["metadata"][field] for field in ("name", "uid")}
+    return {**instance(name), "metadata": {"name": name, "ownerReferences": [reference]}}
+
+
+async def test_what_becomes_of_what_it_owned_is_the_clients_choice(w: World) -> None:
+    for policy, in_query in (("Foreground", False), ("Orphan", True)):
+        owner = await w.create(LAB, instance(f"owner-{policy.lower()}"))
+        name = owner["metadata"]["name"]
+        await w.create(LAB, with_owner(f"of-{name}", owner))
+        path = f"{LAB}/{name}"
+        if in_query:
+            reply = await w.call("DELETE", f"{path}?propagationPolicy={policy}")
+        else:
+            reply = await w.call("DELETE", path, {"propagationPolicy": policy})
+        assert reply.code == 200, reply.body
+        held = "foregroundDeletion" in reply.json["metadata"]["finalizers"]
+        left = (await w.call("GET", f"{LAB}/of-{name}")).json["metadata"]
+        found = (held, "deletionTimestamp" in left, "ownerReferences" in left)
+        assert found == ((True, True, True) if policy == "Foreground" else (False, False, False))
+    reply = await w.call("DELETE", f"{LAB}/owner-orphan", {"propagationPolicy": "Sideways"})
+    assert (reply.code, reply.json["details"]["kind"]) == (422, "DeleteOptions")
+    assert reply.json["details"]["causes"][0]["message"].endswith('"Foreground", "Background", "Orphan", "nil"')
+
+
+async def test_a_revision_ahead_is_not_read(w: World) -> None:
+    made = await w.create(LAB, instance("a"))
+    for revision, code in ((made["metadata"]["resourceVersion"], 200), ("0", 200), ("999999999", 504), ("x", 400)):
+        assert (await w.call("GET", f"{LAB}/a?resourceVersion={revision}")).code == code
+
+
+async def test_a_dry_run_gives_no_revision(w: World) -> None:
+    tried = await w.call("POST", f"{LAB}?dryRun=All", instance("a"))
+    assert "resourceVersion" not in tried.json["metadata"]
+    made = await w.create(LAB, instance("a"))
+    change = {"spec": {"running": False}}
+    tried = await w.call("PATCH", f"{LAB}/a?dryRun=All", change, media=MERGE)
+    gone = await w.call("DELETE", f"{LAB}/a?dryRun=All")
+    revisions = {one["metadata"]["resourceVersion"] for one in (tried.json, gone.json, made)}
+    assert len(revisions) == 1
 
 
 async def test_a_change_between_the_look_and_the_deletion_is_seen(w: World, monkeypatch: pytest.MonkeyPatch) -> None:

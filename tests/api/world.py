@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from bessemer.api import Api, ApiContext, Limits, Pair, Ports, Terms, create_ca,
 from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.ports import CONTROLLER, Stored
-from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
+from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key, Kind
 from bessemer.core.values import Inventory
 from bessemer.kinds import KINDS
 from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
@@ -220,12 +220,17 @@ def usage_batch(records: list[dict[str, Any]], *, first: int = 1) -> dict[str, A
 
 @asynccontextmanager
 async def world(
-    clock: Clock | None = None, *, limits: Limits | None = None, people: bool = True, **terms: Any
+    clock: Clock | None = None,
+    *,
+    limits: Limits | None = None,
+    people: bool = True,
+    more: Sequence[Kind[Any, Any]] = (),
+    **terms: Any,
 ) -> AsyncIterator[World]:
     """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme; without
-    ``people`` none of them, as after the first start."""
+    ``people`` none of them, as after the first start. ``more`` kinds than the product has."""
     clock = clock or SystemClock()
-    store = open_store(":memory:", clock=clock, kinds=store_kinds(KINDS), seal_key=b"s" * 32)
+    store = open_store(":memory:", clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
     ca = create_ca("test")
     content: dict[str, Path] = {}
 
@@ -243,7 +248,7 @@ async def world(
     )
     context = ApiContext(
         ports=ports,
-        kinds={kind.name: kind for kind in KINDS},
+        kinds={kind.name: kind for kind in [*KINDS, *more]},
         clock=clock,
         ca=ca,
         gateway_key=GATEWAY_KEY,

@@ -90,6 +90,14 @@ def test_a_list_of_one_is_a_list(cli: Cli) -> None:
     assert [item["metadata"]["name"] for item in found["items"]] == ["vm"]
 
 
+def test_who_set_which_field_is_shown_where_asked_for(cli: Cli) -> None:
+    words = ("get", "tenants", "-o", "json")
+    bare, whole = (json.loads(cli(*words, *more).raw)["items"] for more in ((), ("--show-managed-fields",)))
+    entries = [item["metadata"].pop("managedFields") for item in whole]
+    assert all(entry["fieldsType"] == "FieldsV1" for held in entries for entry in held)
+    assert whole == bare
+
+
 def test_events_as_documents(cli: Cli) -> None:
     found = json.loads(cli("events", "instance", "vm", *PLACE, "-o", "json").raw)
     assert [(e["involvedObject"]["name"], e["message"]) for e in found["items"]] == [("vm", TOLD)]

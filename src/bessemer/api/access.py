@@ -16,7 +16,7 @@ import orjson
 
 from bessemer.api.context import Identity
 from bessemer.api.directory import Directory
-from bessemer.api.errors import Subject, not_found
+from bessemer.api.errors import Subject, no_namespace, not_found
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.ports import Objects, Scope
@@ -99,7 +99,7 @@ class Access:
         if on.name and not readable:
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
-            raise NotFound(f'namespaces "{on.namespace}" not found')
+            raise no_namespace(on.namespace)
         raise forbidden(who, verb, on=on)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
@@ -112,7 +112,7 @@ class Access:
         if namespace is not None:
             if not self.may(who, verb, on=on):
                 if not self.sees_project(who, on.namespace):
-                    raise NotFound(f'namespaces "{on.namespace}" not found')
+                    raise no_namespace(on.namespace)
                 raise forbidden(who, verb, on=on)
             return self._whole(who, Scope(kind=kind, namespace=namespace))
         if self.may(who, verb, on=on):

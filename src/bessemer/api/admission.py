@@ -7,7 +7,7 @@ fields as clients write them (``spec.ports[0].name``). Nothing here knows who as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bessemer.api.errors import Subject, invalid
-from bessemer.api.names import CAUSES_MAX, field_path, generate, metadata_causes, opaque_text, show
+from bessemer.api.names import CAUSES_MAX, field_path, generate, metadata_causes, opaque_text, plain, show
 from bessemer.api.query import FieldValidation
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Cause, Invalid, Malformed
@@ -48,7 +48,8 @@ def identify(resource: Shown, body: Body, *, namespace: str, name: str = "") -> 
             f"({resource.api_version})"
         )
     if kind != resource.kind:
-        raise invalid(subject, [Cause("kind", f"Invalid value: {show(kind)}: must be {resource.kind}")])
+        about = replace(subject, kind=plain(kind, 63)) if isinstance(kind, str) and kind else subject
+        raise invalid(about, [Cause("kind", f"Invalid value: {show(kind)}: must be {resource.kind}")])
     if not isinstance(metadata, dict):
         raise invalid(subject, [Cause("metadata", "Invalid value: must be an object")])
     prefix = metadata.get("generateName")

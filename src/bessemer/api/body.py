@@ -25,6 +25,7 @@ from bessemer.core.errors import Malformed, TooLarge
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """A string, closed or not: each quote begins a match, so that none is looked past twice, and the time is linear."""

@@ -89,8 +89,8 @@ async def list_or_watch(call: Call) -> Response:
         return watch(call, selection, options=options, wants=wants)
     page = await call.state.ports.objects.list(selection.scope, limit=options.limit, after=options.after)
     if options.revision is not None and options.revision > page.revision:
-        raise FutureRevision(f"Timeout: Too large resource version: {options.revision}, current: {page.revision}")
-    if call.query.get("resourceVersionMatch") == "Exact" and options.revision not in (0, page.revision):
+        raise FutureRevision(options.revision, page.revision)
+    if options.exact and options.revision != page.revision:
         raise Expired("The resourceVersion for the provided list is too old.")
     parts = _stream(call, selection, options=options, wants=wants, page=page)
     return await streamed(call.request, parts, secret=call.about.resource.kind == "Secret")
@@ -102,7 +102,7 @@ async def _stream(
     meta: dict[str, Any] = {"resourceVersion": str(page.revision)}
     if page.next:
         meta["continue"] = page.next
-        if page.remaining and selection.plain and not selection.scope.labels:
+        if page.remaining and not (options.labels or options.fields):
             meta["remainingItemCount"] = page.remaining
     start, write = _shape(call, options, wants=wants, meta=meta)
     yield start

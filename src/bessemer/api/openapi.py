@@ -13,6 +13,7 @@ from bessemer.api.shown import Shown
 
 _TEXT = {"type": "string"}
 _WRITE_QUERY = ("dryRun", "fieldManager", "fieldValidation")
+_PATCH_QUERY = (*_WRITE_QUERY, "force")
 _LIST_QUERY = ("continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "timeoutSeconds", "watch")
 _NAMESPACE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -93,7 +94,8 @@ def _paths(shown: Shown, name: str) -> dict[str, Any]:
     for verb, place, method in (("create", many, "post"), ("update", one, "put"), ("patch", one, "patch")):
         if verb in shown.verbs:
             action = {"create": "post", "update": "put", "patch": "patch"}[verb]
-            place[method] = _operation(shown, action, answers=name, query=_WRITE_QUERY, body=verb)
+            query = _PATCH_QUERY if verb == "patch" else _WRITE_QUERY
+            place[method] = _operation(shown, action, answers=name, query=query, body=verb)
     if "delete" in shown.verbs:
         one["delete"] = _operation(shown, "delete", answers=name, query=("dryRun", "propagationPolicy"))
     return {collection: many, f"{collection}/{{name}}": one}
@@ -111,7 +113,7 @@ def _operation(shown: Shown, action: str, *, answers: str, query: Sequence[str],
         "x-kubernetes-group-version-kind": _gvk(shown)[0],
     }
     if body == "patch":
-        medias = ("application/json-patch+json", "application/merge-patch+json")
+        medias = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
         operation["requestBody"] = {"content": {media: {"schema": {"type": "object"}} for media in medias}}
     elif body:
         operation["requestBody"] = {"content": {"application/json": {"schema": _reference(schema_name(shown))}}}

@@ -7,7 +7,8 @@ is computed on what is stored and written under its revision; a lost race is tri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -15,27 +16,34 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import jsonpatch, table
+from bessemer.api import jsonpatch, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
-from bessemer.api.errors import Subject, UnknownFormat, invalid, not_found, success
+from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.media import Wanted, wanted
-from bessemer.api.names import plain
-from bessemer.api.query import WriteOptions, write_options
+from bessemer.api.names import plain, show
+from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
+from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
-from bessemer.core.ports import Part, Stored
+from bessemer.core.ports import Part, Propagation, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
-_PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}"
+_PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
+_PROPAGATION: tuple[Propagation, ...] = ("Foreground", "Background", "Orphan")
 _TENANTS = ("Tenant", "Project")
+Record = Callable[[dict[str, Any] | None, dict[str, Any]], managed.Entries | None]
+"""The entries of ``managedFields`` once an admitted body takes the old one's place; None leaves them as they are."""
 
 
 async def get(call: Call) -> Response:
     """One object, as stored, or as a table, metadata alone, or YAML."""
     wants = wanted(call.request.headers.get("accept", ""))
+    asked = revision(call.query.get("resourceVersion", ""))
+    if asked and asked > (current := await call.state.standing.present()):
+        raise FutureRevision(asked, current)
     return render(call, await load(call, call.about), wants=wants)
 
 
@@ -43,22 +51,30 @@ async def create(call: Call) -> Response:
     """A new object; 201."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "CreateOptions")
-    about = call.about
     said = await bodies.read_object(call.request, call.state.context.limits)
     await call.still()
+    return await make(call, said, options=options, wants=wants, record=_updates(call, options))
+
+
+async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants: Wanted, record: Record) -> Response:
+    """A new object out of what was said of it, which nobody has judged yet; 201."""
+    about = call.about
     subject = identify(about.resource, said, namespace=about.namespace)
     target = call.target = Target(about.resource, about.namespace or _namespace(about, said), subject.name)
     if about.resource.stored in _TENANTS or target.namespace != about.namespace:
         # Whose it is stands in the body alone, so it is decided here and not with the route.
         await _require_create(call, target)
     else:
-        await call.state.access.require(call.who, "create", on=about)
+        await call.state.access.require(call.who, "create", on=Target(about.resource, about.namespace))
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
+    admitted.body["metadata"]["managedFields"] = record(None, admitted.body)
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
     call.uid = stored.uid
-    if not options.dry_run:
+    if options.dry_run:
+        stored = _unwritten(stored, "")
+    else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, code=201, warnings=admitted.warnings)
 
@@ -74,23 +90,24 @@ async def replace(call: Call) -> Response:
     subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
     if not said["metadata"].get("resourceVersion"):
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
-        raise invalid(subject, [cause])
+        raise invalid(dataclasses.replace(subject, kind=subject.plural), [cause])
     old = orjson.loads((await load(call, target)).body)
-    return await _write_main(call, said, old=old, options=options, wants=wants)
+    return await write_main(call, said, old=old, options=options, wants=wants, record=_updates(call, options))
 
 
 async def patch(call: Call) -> Response:
-    """Merge patch or JSON patch of metadata and spec."""
+    """Merge patch or JSON patch of metadata and spec. See `applying` for the third."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "PatchOptions")
     change = await _read_patch(call)
     await call.state.access.require(call.who, "patch", on=call.about)
+    record = _updates(call, options)
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         said = _patched(call, change, old=old)
         pinned = _pinned(change)
         try:
-            return await _write_main(call, said, old=old, options=options, wants=wants)
+            return await write_main(call, said, old=old, options=options, wants=wants, record=record)
         except Conflict:
             if pinned or attempt + 1 == PATCH_ATTEMPTS:
                 raise
@@ -103,18 +120,19 @@ async def delete(call: Call) -> Response:
     options = await _delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
+    propagation = _propagation(options, call.query)
     preconditions = options.get("preconditions") or {}
-    dry = flagged(options.get("dryRun")) or write_options(call.query, "DeleteOptions").dry_run
-    uid, revision = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
+    dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
+    uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
     now = await load(call, target)
     left = await call.state.ports.objects.delete(
-        target.key, call.writer, uid=uid or now.uid, revision=revision, dry_run=dry
+        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry, propagation=propagation
     )
     if not dry:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
-        return answer(left.body)
+        return answer((_unwritten(left, str(now.revision)) if dry else left).body)
     return answer(success(target.subject, now.uid))
 
 
@@ -129,7 +147,8 @@ async def replace_status(call: Call) -> Response:
     target = call.about
     await call.state.access.require(call.who, "get", on=target)
     identify(target.resource, said, namespace=target.namespace, name=target.name)
-    return await _write_status(call, said, options=options)
+    said["metadata"].pop("managedFields", None)
+    return await write_status(call, said, options=options)
 
 
 async def patch_status(call: Call) -> Response:
@@ -140,19 +159,28 @@ async def patch_status(call: Call) -> Response:
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         try:
-            return await _write_status(call, _patched(call, change, old=old), options=options)
+            said = _patched(call, change, old=old)
+            said["metadata"].pop("managedFields", None)
+            return await write_status(call, said, options=options)
         except Conflict:
             if _pinned(change) or attempt + 1 == PATCH_ATTEMPTS:
                 raise
     raise Conflict("the object changes too often to be patched now")
 
 
-async def _write_status(call: Call, said: dict[str, Any], *, options: WriteOptions) -> Response:
+async def write_status(
+    call: Call, said: dict[str, Any], *, options: WriteOptions, record: Record | None = None
+) -> Response:
+    """The status of what was said, which nobody has judged yet. Agents write it thousands of times an hour, and nobody
+    else: who set which field of it is kept only where one applies it."""
     target = call.about
     if not target.resource.has_status:
         raise not_found(target.subject)
     part: Part = "report" if call.who.kind == "agent" and target.resource.kind == "Host" else "status"
     admitted = admit_status(target.resource, said)
+    entries = record(None, admitted) if record else None
+    if entries is not None:
+        admitted = {**admitted, "metadata": {**admitted["metadata"], "managedFields": entries}}
     stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
     call.uid = stored.uid
     return answer(stored.body)
@@ -206,16 +234,43 @@ def _warning(texts: Iterable[str]) -> str:
     return whole
 
 
-async def _write_main(
-    call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted
+async def write_main(
+    call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted, record: Record
 ) -> Response:
+    """The metadata and spec of what was said, which nobody has judged yet, in place of ``old``."""
     target = call.about
     admitted = admit(target.resource, said, old=old, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=old)
+    if "managedFields" in said["metadata"]:
+        admitted.body["metadata"]["managedFields"] = said["metadata"]["managedFields"]
+    entries = record(old, admitted.body)
+    if entries is None:
+        admitted.body["metadata"].pop("managedFields", None)
+    else:
+        admitted.body["metadata"]["managedFields"] = entries
     stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
-    if not options.dry_run:
+    if options.dry_run:
+        stored = _unwritten(stored, old["metadata"]["resourceVersion"])
+    else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, warnings=admitted.warnings)
+
+
+def _updates(call: Call, options: WriteOptions) -> Record:
+    """How a create, a replacement or a patch moves who set which field."""
+    name = managed.manager_name(options.manager, call.request.headers.get("user-agent", ""))
+    resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
+    by = managed.Owner(name, "Update", resource.api_version)
+    return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now)
+
+
+def _unwritten(stored: Stored, revision: str) -> Stored:
+    """What a dry run would have stored, with the revision that stands ("" where none does): its own is nobody's."""
+    body = orjson.loads(stored.body)
+    body["metadata"]["resourceVersion"] = revision
+    if not revision:
+        del body["metadata"]["resourceVersion"]
+    return dataclasses.replace(stored, body=orjson.dumps(body))
 
 
 def _namespace(about: Target, said: dict[str, Any]) -> str:
@@ -230,7 +285,7 @@ def _namespace(about: Target, said: dict[str, Any]) -> str:
 async def _require_create(call: Call, target: Target) -> None:
     if not call.state.access.may(call.who, "create", on=target):
         if target.namespace and not call.state.access.sees_project(call.who, target.namespace):
-            raise NotFound(f'namespaces "{target.namespace[:80]}" not found')
+            raise no_namespace(target.namespace)
         await call.state.access.require(call.who, "create", on=Target(target.resource, target.namespace))
 
 
@@ -241,7 +296,7 @@ async def _require_project(call: Call, target: Target) -> None:
     try:
         project = orjson.loads((await call.state.ports.objects.get(Key("Project", "", target.namespace))).body)
     except NotFound as error:
-        raise NotFound(f'namespaces "{target.namespace[:80]}" not found') from error
+        raise no_namespace(target.namespace) from error
     if "deletionTimestamp" in project["metadata"]:
         raise Forbidden(f'unable to create new content in namespace "{target.namespace}": it is being terminated')
 
@@ -329,10 +384,13 @@ async def _delete_options(call: Call) -> dict[str, Any]:
     return options
 
 
-def flagged(dry_run: Any) -> bool:
-    """``dryRun`` of DeleteOptions: a list with All. Raises Malformed."""
-    if dry_run in (None, []):
-        return False
-    if dry_run != ["All"]:
-        raise Malformed('dryRun: supported values: "All"')
-    return True
+def _propagation(options: Mapping[str, Any], query: Mapping[str, str]) -> Propagation:
+    """What becomes of what the object owned, by the body or the query. Raises Invalid."""
+    said = options.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
+    for policy in _PROPAGATION:
+        if said == policy:
+            return policy
+    supported = ", ".join(f'"{policy}"' for policy in (*_PROPAGATION, "nil"))
+    words = f"Unsupported value: {show(said)}: supported values: {supported}"
+    cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
+    raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])

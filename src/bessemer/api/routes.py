@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, hosts, lists, resources, system, workloads
+from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
 from bessemer.api.access import Target, forbidden
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
@@ -65,11 +65,11 @@ def _object(path: str) -> list[Rule]:
     return [
         Rule("GET", path, "kind", resources.get),
         Rule("PUT", path, "kind", resources.replace, verb="update"),
-        Rule("PATCH", path, "kind", resources.patch, verb="patch"),
+        Rule("PATCH", path, "kind", applying.patch, verb="patch"),
         Rule("DELETE", path, "kind", resources.delete, verb="delete"),
         Rule("GET", f"{path}/status", "kind", resources.get),
         Rule("PUT", f"{path}/status", "status", resources.replace_status, verb="update"),
-        Rule("PATCH", f"{path}/status", "status", resources.patch_status, verb="patch"),
+        Rule("PATCH", f"{path}/status", "status", applying.patch_status, verb="patch"),
     ]
 
 

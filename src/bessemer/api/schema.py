@@ -33,6 +33,9 @@ _KEPT = (
     "pattern",
     "description",
     "multipleOf",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type",
 )
 _FREE: Mapping[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _PART_WORDS = {"spec": "What is wanted.", "status": "What is observed; the system writes it."}

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bessemer.api.errors import Subject
 from bessemer.api.names import plain
+from bessemer.api.schema import of_resource
+from bessemer.api.shape import Shape, shape_of
 from bessemer.core.resource import READ, Column, Kind, Verb
 
 Translate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -49,6 +52,11 @@ class Shown:
     def base(self) -> str:
         """The path of its group and version."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    @cached_property
+    def shape(self) -> Shape:
+        """How its values are owned and merged: read once from its schema."""
+        return shape_of(of_resource(self.source.resource, self.group, version=self.version, kind=self.kind))
 
     def subject(self, name: str = "") -> Subject:
         """What an error about it names."""

@@ -39,8 +39,9 @@ class Standing:
         return self._turns.setdefault(key, asyncio.Event())
 
     async def present(self) -> int:
-        """The revision from which on `run` misses nothing."""
-        return (await self._objects.list(Scope(kind=KINDS[0]), limit=1)).revision
+        """The revision of now: whoever goes on from it misses nothing."""
+        # No object has that name, so nothing is read, and no snapshot held for the rest of it.
+        return (await self._objects.list(Scope(kind=KINDS[0], namespace="", name=""))).revision
 
     async def run(self, since: int) -> None:
         """Follow until cancelled, whatever the store answers."""

@@ -26,6 +26,9 @@ from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.tasks import first_of
 
+OPENINGS_MAX = 32
+"""Each may hold a snapshot of the store and a page of it; the others wait for their turn."""
+
 
 @dataclass(kw_only=True)
 class State:
@@ -46,6 +49,8 @@ class State:
     relay: Relay
     metrics: Metrics
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS_MAX))
+    """The watches that are told what there is at once."""
 
     @property
     def ports(self) -> Ports:

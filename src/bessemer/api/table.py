@@ -89,3 +89,11 @@ def table_start(resource: Shown, metadata: Mapping[str, Any], *, head: bool = Tr
 def partial(body: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata alone."""
     return {"kind": "PartialObjectMetadata", **_META, "metadata": body["metadata"]}
+
+
+def bookmark(resource: Shown, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A bookmark in a watch of tables: a row that says nothing but how far the watch is."""
+    cells = ["", *(None for _ in resource.columns), None]
+    rows = [{"cells": cells, "object": partial({"metadata": metadata})}]
+    revision = {"resourceVersion": metadata["resourceVersion"]}
+    return {"kind": "Table", **_META, "metadata": revision, "columnDefinitions": definitions(resource), "rows": rows}

@@ -1,5 +1,7 @@
 """Watches: one JSON object per line, for as long as the client, the server and the asker's rights last.
 
+One that begins with what there is reads it from one snapshot, a page at a time, each given before the next is read, and
+goes on from the snapshot's revision: nothing is missed or doubled, and of a large kind no more than a page is held.
 A stream ends when the client goes, its time is up, the server stops, or who asks may see something else now (looked at
 whenever what that hangs on changes, and for people now and then). That, and history that is gone, is told inside the
 stream (ERROR, 410 Expired), as every client expects: it lists again.
@@ -18,18 +20,28 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from bessemer.api import table
-from bessemer.api.errors import status_of
+from bessemer.api.errors import FutureRevision, status_of
 from bessemer.api.media import Wanted
 from bessemer.api.query import ListOptions
 from bessemer.api.state import Call
 from bessemer.core.errors import BessemerError, Expired
-from bessemer.core.ports import Bookmark
+from bessemer.core.ports import Bookmark, Page
 from bessemer.core.resource import Change
 from bessemer.core.tasks import first_error, until_first
 
 if TYPE_CHECKING:
     from bessemer.api.lists import Selection
 
+OPENING_PAGE = 500
+"""Objects of a beginning that are held at once."""
+
+OPENING_SECONDS = 60.0
+"""For a beginning of several pages. Whoever takes longer to read them keeps others from theirs, and begins again."""
+
+_PART = 64
+"""Objects between two chances for others to run."""
+
+INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
 
 
@@ -47,7 +59,8 @@ class _Watch(Response):
         self._selection = selection
         self._options = options
         self._wants = wants
-        self._revision = options.revision or 0
+        self._revision = 0
+        """Everything up to it was told; 0 until what there is was."""
         self._told_at = call.state.context.clock.monotonic()
         self._head = True
 
@@ -73,18 +86,60 @@ class _Watch(Response):
             await send({"type": "http.response.body", "body": b""})
 
     async def _produce(self, send: Send) -> None:
-        since = self._options.revision or None
-        events = self._call.state.ports.objects.watch(self._selection.scope, since=since)
         try:
-            async for event in events:
-                line = self._line(event)
-                if line:
-                    self._told_at = self._call.state.context.clock.monotonic()
-                    await _send(send, line)
+            self._revision = since = await self._begin(send)
+            events = self._call.state.ports.objects.watch(self._selection.scope, since=since)
+            try:
+                async for event in events:
+                    self._revision = max(self._revision, event.revision)
+                    await self._tell(send, self._line(event))
+            finally:
+                await _close(events)
         except BessemerError as error:
             await _send(send, _error(error))
-        finally:
-            await _close(events)
+
+    async def _begin(self, send: Send) -> int:
+        """Tell what there is, where that is asked for, and that this was all; the revision to go on from."""
+        options = self._options
+        if options.revision and not options.initial:
+            return options.revision
+        if options.initial is False:
+            return await self._call.state.standing.present()
+        since = await self._open(send)
+        if options.bookmarks:
+            await self._tell(send, self._bookmark_line(since, ends=bool(options.initial)))
+        return since
+
+    async def _open(self, send: Send) -> int:
+        """What there is, as ADDED; the revision that it is of. Raises FutureRevision, and Expired where the client
+        takes too long."""
+        objects, scope = self._call.state.ports.objects, self._selection.scope
+        async with self._call.state.openings:
+            page = await objects.list(scope, limit=OPENING_PAGE)
+            if (self._options.revision or 0) > page.revision:
+                raise FutureRevision(self._options.revision or 0, page.revision)
+            try:
+                async with asyncio.timeout(OPENING_SECONDS):
+                    while page.next:
+                        await self._show(send, page)
+                        page = await objects.list(scope, limit=OPENING_PAGE, after=page.next)
+            except TimeoutError as error:
+                raise Expired("what there is was not read in time: list again") from error
+        await self._show(send, page)
+        return page.revision
+
+    async def _show(self, send: Send, page: Page) -> None:
+        """A page of what there is, in parts, with a turn for others between."""
+        for start in range(0, len(page.items), _PART):
+            part = page.items[start : start + _PART]
+            lines = [self._line(Change(i.revision, "ADDED", i.key, i.uid, i.host, i.body)) for i in part]
+            await self._tell(send, b"".join(lines))
+            await asyncio.sleep(0)
+
+    async def _tell(self, send: Send, lines: bytes) -> None:
+        if lines:
+            self._told_at = self._call.state.context.clock.monotonic()
+            await _send(send, lines)
 
     async def _bookmark(self, send: Send) -> None:
         """Tell the client how far it is where nothing else has told it anything for a while."""
@@ -94,7 +149,7 @@ class _Watch(Response):
             if clock.monotonic() < self._told_at + seconds:
                 continue
             self._told_at = clock.monotonic()
-            if self._options.bookmarks and self._wants.shape != "table" and self._revision:
+            if self._options.bookmarks and self._revision:
                 await _send(send, self._bookmark_line(self._revision))
 
     async def _lapsed(self) -> None:
@@ -117,10 +172,8 @@ class _Watch(Response):
         return (scope.namespaces, scope.names) == (ours.namespaces, ours.names)
 
     def _line(self, event: Change | Bookmark) -> bytes:
-        self._revision = max(self._revision, event.revision)
         if isinstance(event, Bookmark):
-            quiet = not self._options.bookmarks or self._wants.shape == "table"
-            return b"" if quiet else self._bookmark_line(event.revision)
+            return self._bookmark_line(event.revision) if self._options.bookmarks else b""
         resource = self._call.about.resource
         if self._selection.plain and resource.translate is None and self._wants.shape == "object":
             return b'{"type":"' + event.type.encode() + b'","object":' + event.body + b"}\n"
@@ -151,14 +204,19 @@ class _Watch(Response):
             return table.table(resource, [line], metadata={"resourceVersion": str(revision)}, head=head)
         return orjson.dumps(table.partial(body) if self._wants.shape == "partial" else body)
 
-    def _bookmark_line(self, revision: int) -> bytes:
+    def _bookmark_line(self, revision: int, *, ends: bool = False) -> bytes:
+        """``ends``: what there is was told with this, and changes follow."""
         resource = self._call.about.resource
         kind, version = resource.kind, resource.api_version
-        if self._wants.shape == "partial":
-            kind, version = "PartialObjectMetadata", "meta.k8s.io/v1"
-        metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
-        value = {"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": version, "metadata": metadata}}
-        return orjson.dumps(value) + b"\n"
+        metadata: dict[str, Any] = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if ends:
+            metadata["annotations"] = INITIAL_EVENTS_END
+        value: dict[str, Any] = {"kind": kind, "apiVersion": version, "metadata": metadata}
+        if self._wants.shape == "table":
+            value = table.bookmark(resource, metadata)
+        elif self._wants.shape == "partial":
+            value = table.partial(value)
+        return orjson.dumps({"type": "BOOKMARK", "object": value}) + b"\n"
 
 
 def _error(error: BessemerError) -> bytes:

@@ -32,6 +32,7 @@ def get(
     output: NamedOutputOption = "table",
     selector: Annotated[str, typer.Option("--selector", "-l", help="Labels, as key=value,key=value.")] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on printing what changes.")] = False,
+    managed: Annotated[bool, typer.Option("--show-managed-fields", help="As json or yaml, who set what too.")] = False,
 ) -> None:
     """List objects, or show some by name.
 
@@ -43,10 +44,10 @@ def get(
     keys = [key_of(kind, name, project=project) for name in names]
     scope = work.scope_of(kind, "" if everywhere else project, selector=selector, names=names)
     if watch:
-        run(context, lambda client: work.watch(client, kind, keys=keys, scope=scope, output=output))
+        run(context, lambda client: work.watch(client, kind, keys=keys, scope=scope, output=output, managed=managed))
         return
     bodies = run(context, lambda client: work.read(client, keys) if keys else work.list_known(client, scope))
-    work.show(kind, bodies, output=output, scope=scope)
+    work.show(kind, bodies, output=output, scope=scope, managed=managed)
 
 
 def describe(context: typer.Context, words: WordsArgument, *, project: ProjectOption = "") -> None:

@@ -125,7 +125,7 @@ class HttpTransport:
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, token: str = "") -> None:
         self._url = url.rstrip("/")
         self._ssl = tls
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"User-Agent": "bessemer", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._session: aiohttp.ClientSession | None = None
 
     async def request(self, ask: Ask) -> bytes:

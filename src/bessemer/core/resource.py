@@ -34,6 +34,16 @@ class ApiModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def keyed_by(*fields: str) -> dict[str, Any]:
+    """``json_schema_extra`` of a list of objects that those fields tell apart: who applies it owns their own items."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(fields)}
+
+
+def values_apart() -> dict[str, Any]:
+    """``json_schema_extra`` of a list of values in which none stands twice: who applies it owns their own."""
+    return {"x-kubernetes-list-type": "set"}
+
+
 class Key(NamedTuple):
     """The name that a reconcile gets. ``namespace`` is "" for what belongs to no project."""
 
@@ -89,8 +99,12 @@ class Metadata(ApiModel):
     deletion_grace_period_seconds: int | None = Field(None, description="Always 0.")
     labels: dict[str, str] = Field(default_factory=dict, description="Words to select objects by.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Words that tools keep with an object.")
-    owner_references: list[OwnerReference] = Field(default_factory=list, description="The objects that it goes with.")
-    finalizers: list[str] = Field(default_factory=list, description="Who must let go before it is gone.")
+    owner_references: list[OwnerReference] = Field(
+        default_factory=list, description="The objects that it goes with.", json_schema_extra=keyed_by("uid")
+    )
+    finalizers: list[str] = Field(
+        default_factory=list, description="Who must let go before it is gone.", json_schema_extra=values_apart()
+    )
     managed_fields: list[dict[str, Any]] | None = Field(None, description="Who set which field.")
 
 
@@ -122,7 +136,9 @@ class Status(ApiModel):
     history: list[PhaseMark] = Field(default_factory=list, description="The last phases, oldest first.")
     observed_generation: int = Field(0, description="The newest generation of the intent that was looked at.")
     conditions: list[Condition] = Field(
-        default_factory=list, description="What holds: Ready for every kind, Stuck once a deadline passed."
+        default_factory=list,
+        description="What holds: Ready for every kind, Stuck once a deadline passed.",
+        json_schema_extra=keyed_by("type"),
     )
 
     def condition(self, name: str) -> Condition | None:

@@ -29,6 +29,11 @@ _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _KEPT = ("annotations", "labels", "ownerReferences", "finalizers")
 """What a writer of the main part says anew each time: what is absent goes."""
 
+_MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+"""Word for word as Kubernetes says it: clients look for it."""
+
+_NO_FINALIZER = "no new finalizers can be added if the object is being deleted, found new finalizers"
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
@@ -124,7 +129,7 @@ def check(said: Mapping[str, Any], uid: str, *, revision: int, key: Key) -> None
     if said.get("uid") and said["uid"] != uid:
         raise Conflict(f"{key} is another object now: its uid is {uid}")
     if said.get("resourceVersion") and said["resourceVersion"] != str(revision):
-        raise Conflict(f"{key} changed since it was read; read it again and apply your change to the latest version")
+        raise Conflict(_MODIFIED)
 
 
 def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> Document:
@@ -138,16 +143,16 @@ def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> D
             metadata[field] = said["metadata"][field]
         else:
             metadata.pop(field, None)
-    if "managedFields" in said["metadata"]:
-        metadata["managedFields"] = said["metadata"]["managedFields"]
+    _own(metadata, said)
     before = old["metadata"].get("finalizers", [])
     after = metadata.get("finalizers", [])
     if keep_finalizer in before and keep_finalizer not in after:
         metadata["finalizers"] = [*after, keep_finalizer]
-    if deleting(old) and set(after) - set(before):
+    added = [name for name in after if name not in before]
+    if deleting(old) and added:
         raise Invalid(
             "the object is being deleted",
-            [Cause("metadata.finalizers", "no finalizer may be added while an object is being deleted")],
+            [Cause("metadata.finalizers", f"Forbidden: {_NO_FINALIZER} {_go(added)}", "FieldValueForbidden")],
         )
     spec = said.get("spec", {})
     if spec != old.get("spec", {}):
@@ -155,11 +160,16 @@ def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> D
     return {**old, "metadata": metadata, "spec": spec}
 
 
+def _go(texts: Sequence[str]) -> str:
+    """Texts as Go prints them: clients know these words."""
+    return "[]string{" + ", ".join(f'"{text}"' for text in texts) + "}"
+
+
 def merged_status(old: Document, said: Document, *, keep: Sequence[str] = ()) -> Document:
     """``old`` with the status of ``said``; the fields in ``keep`` stay as they are."""
     status = {field: value for field, value in said.get("status", {}).items() if field not in keep}
     status |= {field: old["status"][field] for field in keep if field in old.get("status", {})}
-    return _with_status(old, status)
+    return _with_status(old, status, said=said)
 
 
 def merged_field(old: Document, said: Document, *, field: str) -> Document:
@@ -167,11 +177,23 @@ def merged_field(old: Document, said: Document, *, field: str) -> Document:
     status = dict(old.get("status", {}))
     if field in said.get("status", {}):
         status[field] = said["status"][field]
-    return _with_status(old, status)
+    return _with_status(old, status, said=said)
 
 
-def _with_status(old: Document, status: Document) -> Document:
-    return {**old, "status": status} if status != old.get("status", {}) else old
+def _with_status(old: Document, status: Document, *, said: Document) -> Document:
+    new = {**old, "status": status} if status != old.get("status", {}) else old
+    if "managedFields" in said["metadata"]:
+        new = {**new, "metadata": dict(new["metadata"])}
+        _own(new["metadata"], said)
+    return new
+
+
+def _own(metadata: Document, said: Document) -> None:
+    """Who set which field: what is said of it, where that is said. None is kept as nothing."""
+    if said["metadata"].get("managedFields"):
+        metadata["managedFields"] = said["metadata"]["managedFields"]
+    elif "managedFields" in said["metadata"]:
+        metadata.pop("managedFields", None)
 
 
 def doomed(old: Document, *, now: float) -> Document:

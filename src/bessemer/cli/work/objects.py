@@ -79,17 +79,26 @@ def nothing(what: str, project: str | None) -> str:
     return f"No {what} found in {project}." if project else f"No {what} found."
 
 
-def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope: Scope) -> None:
-    """Print bodies as table, wide, json, yaml or name. A document is the object where one was named, else a List."""
+def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope: Scope, managed: bool = False) -> None:
+    """Print bodies as table, wide, json, yaml or name. A document is the object where one was named, else a List;
+    ``managed`` with who set which field."""
     if output == "name":
         for body in bodies:
             typer.echo(_name(kind, body))
     elif output not in DOCUMENTS and not bodies:
         typer.echo(nothing(kind.plural, scope.namespace), err=True)
     else:
-        whole = bodies[0] if scope.name is not None else listed(bodies)
+        told = [_document(body, managed=managed) for body in bodies]
+        whole = told[0] if scope.name is not None else listed(told)
         rows = _Rows.of(kind, scope, output=output)
         typer.echo(shown(whole, output, text=lambda within: rows.table(bodies, within=within)))
+
+
+def _document(body: dict[str, Any], *, managed: bool) -> dict[str, Any]:
+    """A body as people read it: who set which field is longer than all else."""
+    if managed or "managedFields" not in body["metadata"]:
+        return body
+    return {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "managedFields"}}
 
 
 def _name(kind: AnyKind, body: Mapping[str, Any]) -> str:
@@ -130,15 +139,21 @@ class _Rows:
         return render.line(cells, self.widths) + (f"{render.GAP}(deleted)" if gone else "")
 
 
-async def watch(client: Client, kind: AnyKind, *, keys: Sequence[Key], scope: Scope, output: str) -> None:
+async def watch(
+    client: Client, kind: AnyKind, *, keys: Sequence[Key], scope: Scope, output: str, managed: bool = False
+) -> None:
     """Print each object and each change, for ever. Raises NotFound where one that is named is not there."""
     await read(client, keys)
     rows = _Rows.of(kind, scope, output=output)
     if output in ("table", "wide"):
         typer.echo(rows.head())
+
+    def tell(change: Change) -> None:
+        typer.echo(_told(rows, change, output=output, managed=managed))
+
     while True:
         with contextlib.suppress(Expired):  # then the list is printed anew
-            await _follow(client, scope, tell=lambda change: typer.echo(_told(rows, change, output=output)))
+            await _follow(client, scope, tell=tell)
 
 
 async def _follow(client: Client, scope: Scope, *, tell: Callable[[Change], None]) -> None:
@@ -148,12 +163,12 @@ async def _follow(client: Client, scope: Scope, *, tell: Callable[[Change], None
                 tell(change)
 
 
-def _told(rows: _Rows, change: Change, *, output: str) -> str:
+def _told(rows: _Rows, change: Change, *, output: str, managed: bool) -> str:
     body = orjson.loads(change.body)
     if output == "name":
         return _name(rows.kind, body)
     if output in DOCUMENTS:
-        return "---\n" * (output == "yaml") + document(body, output)
+        return "---\n" * (output == "yaml") + document(_document(body, managed=managed), output)
     return rows.next(body, gone=change.type == "DELETED")
 
 

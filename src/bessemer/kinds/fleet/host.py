@@ -30,6 +30,7 @@ from bessemer.core.resource import (
     Resource,
     Status,
     Wait,
+    keyed_by,
     set_condition,
 )
 from bessemer.core.units import show_bytes
@@ -59,7 +60,10 @@ HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Fencing", "Unreachable", 
 class HostSpec(ApiModel):
     site: Label = Field("local", description="Where it stands.")
     taints: list[Taint] = Field(
-        default_factory=list, max_length=64, description="Nothing lands here unless it tolerates all of them."
+        default_factory=list,
+        max_length=64,
+        description="Nothing lands here unless it tolerates all of them.",
+        json_schema_extra=keyed_by("key"),
     )
     unschedulable: bool = Field(False, description="Cordoned: what runs goes on, nothing new lands here.")
     overcommit_milli: int = Field(

@@ -28,6 +28,7 @@ from bessemer.core.resource import (
     Resource,
     Status,
     Wait,
+    keyed_by,
     tenant_of,
 )
 from bessemer.core.values import Quota, Toleration
@@ -57,12 +58,18 @@ class Member(ApiModel):
 class TenantSpec(ApiModel):
     display_name: ShortText = Field("", description="What people call it; free text.")
     quota: Quota = Field(default_factory=Quota, description="Upper bounds over all projects of the tenant.")
-    members: list[Member] = Field(default_factory=list, max_length=10_000, description="Who belongs to it.")
+    members: list[Member] = Field(
+        default_factory=list,
+        max_length=10_000,
+        description="Who belongs to it.",
+        json_schema_extra=keyed_by("user"),
+    )
     price_plan: Name = Field("standard", description="Name of the PricePlan by which it is billed.")
     tolerations: list[Toleration] = Field(
         default_factory=list,
         max_length=64,
         description="Taints of hosts that its workloads may bear; on hosts with any other nothing of it lands.",
+        json_schema_extra=keyed_by("key"),
     )
 
 

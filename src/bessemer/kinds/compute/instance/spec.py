@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ApiModel, Resource, Status
+from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
 from bessemer.core.values import ReasonView, Toleration
 from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
@@ -25,7 +25,10 @@ class InstanceSpec(ApiModel):
         "Always", description="What follows when the guest dies by itself."
     )
     tolerations: list[Toleration] = Field(
-        default_factory=list, max_length=64, description="Taints of hosts that it bears."
+        default_factory=list,
+        max_length=64,
+        description="Taints of hosts that it bears.",
+        json_schema_extra=keyed_by("key"),
     )
 
 

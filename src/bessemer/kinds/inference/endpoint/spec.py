@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ApiModel, Resource, Status
+from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
 from bessemer.core.values import ReasonView, Toleration
 from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
 
@@ -24,7 +24,10 @@ class EndpointSpec(ApiModel):
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
     tolerations: list[Toleration] = Field(
-        default_factory=list, max_length=64, description="Taints of hosts that its replicas bear."
+        default_factory=list,
+        max_length=64,
+        description="Taints of hosts that its replicas bear.",
+        json_schema_extra=keyed_by("key"),
     )
 
 
@@ -54,7 +57,9 @@ EndpointPhase = Literal[
 
 class EndpointStatus(Status):
     phase: EndpointPhase = Field("Pending", description="Where it is in its life, in one word.")
-    replicas: list[ReplicaStatus] = Field(default_factory=list, description="Its replicas, by number.")
+    replicas: list[ReplicaStatus] = Field(
+        default_factory=list, description="Its replicas, by number.", json_schema_extra=keyed_by("replica")
+    )
     ready_replicas: int = Field(0, description="Replicas that answer.")
     wanted_replicas: int = Field(0, description="Replicas that are wanted.")
     fake: bool = Field(False, description="Whether a replica is on a fake host.")

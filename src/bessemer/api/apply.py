@@ -1,0 +1,182 @@
+"""Server-side apply: what becomes of an object when somebody applies a configuration to it. Pure.
+
+What is applied replaces what the object has, field by field as its `Shape` says; what the same manager applied before
+and applies no more goes, where nobody else owns it; a field of somebody else's that would get another value is a
+conflict, unless it is taken by force. Who else applies the same value owns it too. Applied twice, nothing changes.
+After the Kubernetes docs, "Server-Side Apply", and structured-merge-diff's ``merge``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bessemer.api.errors import FieldConflict
+from bessemer.api.fields import SELF, Fields, both, count, minus, paths, union
+from bessemer.api.managed import Entries, Held, Owner, Owners, untracked, without, write
+from bessemer.api.names import CAUSES_MAX, plain
+from bessemer.api.shape import Body, Shape, tracked
+from bessemer.core.errors import Cause
+
+BEFORE = "before-first-apply"
+_GONE = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applying:
+    """One configuration on its way into an object: ``merged`` is what the object would be. ``owners`` are those of the
+    object as it is; ``said`` is what ``by`` owns then."""
+
+    shape: Shape
+    live: Body | None
+    merged: Body
+    owners: Owners
+    by: Owner
+    said: Fields
+
+
+def applying(shape: Shape, live: Body | None, *, config: Body, owners: Owners, by: Owner) -> Applying:
+    """Merge, and take away what ``by`` applies no more. Raises Malformed for lists that cannot be merged."""
+    config = without_nulls(config)
+    said = tracked(config)
+    if not said["metadata"]:
+        del said["metadata"]
+    mine = shape.stated(said) or {}
+    if live is None:
+        return Applying(shape=shape, live=None, merged=config, owners={}, by=by, said=mine)
+    owners = _owners(shape, live, owners=owners, by=by)
+    kept = mine
+    for owner, held in owners.items():
+        if owner != by:
+            kept = union(kept, held.fields)
+    merged: Body = merge(shape, live, config=config)
+    gone = minus(owners[by].fields, kept) if by in owners else {}
+    if gone:
+        # Said once more, for what is left empty goes, and what is empty may be said.
+        merged = merge(shape, prune(shape, merged, gone=gone, kept=kept), config=config)
+    return Applying(shape=shape, live=live, merged=merged, owners=owners, by=by, said=mine)
+
+
+def _owners(shape: Shape, live: Body, *, owners: Owners, by: Owner) -> Owners:
+    """Who owns what is there. The control side changes objects and keeps no entries: what is there no more has no
+    owner, and of an object without entries whoever made it owns what is wanted."""
+    there, _ = shape.changes(None, live)
+    found = {owner: Held(both(held.fields, there), held.time) for owner, held in owners.items()}
+    if untracked(found) and not by.subresource:
+        wanted, _ = shape.changes(None, {part: live[part] for part in ("metadata", "spec") if part in live})
+        found[Owner(BEFORE, "Update", by.version)] = Held(wanted, "")
+    return found
+
+
+def conflict(one: Applying) -> FieldConflict | None:
+    """Whose fields would get another value."""
+    if one.live is None:
+        return None
+    changed, _ = one.shape.changes(one.live, one.merged)
+    found = {owner: both(held.fields, changed) for owner, held in sorted(one.owners.items()) if owner != one.by}
+    found = {owner: fields for owner, fields in found.items() if fields}
+    if not found:
+        return None
+    total = sum(map(count, found.values()))
+    causes: list[Cause] = []
+    lines: list[str] = []
+    for owner, fields in found.items():
+        told = paths(fields, CAUSES_MAX - len(causes))
+        causes += [Cause(path, f"conflict with {_shown(owner)}", "FieldManagerConflict") for path in told]
+        lines += [f"conflicts with {_shown(owner)}:", *(f"- {path}" for path in told)]
+    if total == 1:
+        return FieldConflict(f"Apply failed with 1 conflict: {causes[0].message}: {causes[0].field}", causes)
+    return FieldConflict(f"Apply failed with {total} conflicts: " + "\n".join(lines), causes)
+
+
+def _shown(owner: Owner) -> str:
+    """As Kubernetes names one in a conflict."""
+    words = f'"{plain(owner.name)}"'
+    if owner.subresource:
+        words += f' with subresource "{plain(owner.subresource)}"'
+    return f"{words} using {plain(owner.version)}" if owner.operation == "Update" else words
+
+
+def settled(one: Applying, new: Body, *, now: str) -> Entries | None:
+    """The entries once ``new`` is what becomes of the object: it may hold less than what was applied, and defaults.
+    None leaves them as they are."""
+    there, _ = one.shape.changes(None, new)
+    mine = both(one.said, there)
+    changed, gone = one.shape.changes(one.live, new)
+    owners = without(one.owners, union(changed, gone), but=one.by)
+    had = one.owners.get(one.by)
+    if had is not None and had.fields == mine and not changed and not gone:
+        return None
+    owners[one.by] = Held(mine, now)
+    return write({owner: held if held.time else Held(held.fields, now) for owner, held in owners.items()})
+
+
+def without_nulls(value: Any) -> Any:
+    """``value`` without the fields that are null: to apply null is to say nothing."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def merge(shape: Shape, live: Any, *, config: Any) -> Any:
+    """``live`` with what ``config`` says. Raises Malformed where a list holds one item twice, or one without key."""
+    if shape.by_field(live) and shape.by_field(config):
+        merged = dict(live)
+        for name, inner in config.items():
+            merged[name] = merge(shape.of(name), live[name], config=inner) if name in live else inner
+        return merged
+    if shape.by_item(live) and shape.by_item(config):
+        return _merged_items(shape, {shape.step(item): item for item in live}, config=shape.index(config))
+    return config
+
+
+def _merged_items(shape: Shape, live: dict[str, Any], *, config: dict[str, Any]) -> list[Any]:
+    """Items in the order of ``config``, those of ``live`` alone where they stood between them."""
+    order = list(live)
+    shared = [step for step in config if step in live]
+    merged: list[Any] = []
+    done: set[str] = set()
+    at = 0
+    for step, item in config.items():
+        while at < len(order) and order[at] != step:
+            other = order[at]
+            if other not in config:
+                merged.append(live[other])
+            elif other not in done and other == shared[len(done)]:
+                break
+            at += 1
+        if step not in live:
+            merged.append(item)
+            continue
+        merged.append(merge(shape.items, live[step], config=item))
+        done.add(step)
+        at += at < len(order) and order[at] == step
+    return merged + [live[other] for other in order[at:] if other not in config]
+
+
+def prune(shape: Shape, value: Any, *, gone: Fields, kept: Fields | None, keys: Sequence[str] = ()) -> Any:
+    """``value`` without what is ``gone``, but with all that is ``kept``, which has what others own. An item or a name
+    goes with all that nobody owns in it; what is left empty goes too. ``keys`` are those of an item that stays."""
+    if (not gone or SELF in gone) and kept is None:
+        return _GONE
+    kept_below = kept or {}
+
+    def left_of(inner: Any, step: str, *, below: Shape) -> Any:
+        if step not in gone:
+            return inner
+        return prune(below, inner, gone=gone[step], kept=kept_below.get(step), keys=shape.keys)
+
+    left: Any
+    if shape.by_field(value):
+        after = {
+            name: inner if name in keys else left_of(inner, f"f:{name}", below=shape.of(name))
+            for name, inner in value.items()
+        }
+        left = {name: inner for name, inner in after.items() if inner is not _GONE}
+    elif shape.by_item(value):
+        items = (left_of(item, shape.step(item), below=shape.items) for item in value)
+        left = [item for item in items if item is not _GONE]
+    else:
+        return value
+    return left if left or kept is not None or not value else _GONE
