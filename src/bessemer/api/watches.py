@@ -120,13 +120,18 @@ class _Watch(Response):
                 raise FutureRevision(self._options.revision or 0, page.revision)
             try:
                 async with asyncio.timeout(OPENING_SECONDS):
-                    while page.next:
-                        await self._show(send, page)
-                        page = await objects.list(scope, limit=OPENING_PAGE, after=page.next)
+                    page = await self._up_to_last(send, page)
             except TimeoutError as error:
                 raise Expired("what there is was not read in time: list again") from error
         await self._show(send, page)
         return page.revision
+
+    async def _up_to_last(self, send: Send, page: Page) -> Page:
+        """Show all pages but the last, which is answered."""
+        while page.next:
+            await self._show(send, page)
+            page = await self._call.state.ports.objects.list(self._selection.scope, limit=OPENING_PAGE, after=page.next)
+        return page
 
     async def _show(self, send: Send, page: Page) -> None:
         """A page of what there is, in parts, with a turn for others between."""
