@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bessemer.api import managed
 from bessemer.api.schema import of_resource
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key, Kind
@@ -316,6 +317,9 @@ async def test_a_status_is_applied_under_its_own_entry(w: World) -> None:
     put = await w.call("PUT", f"{place}/status", {**again.json, "status": {"phase": "Stopped"}}, peer=agent)
     assert (put.json["status"]["phase"], entries(put.json)) == ("Stopped", entries(again.json))
     assert (await apply(w, body, path=f"{place}/status")).code == 403
+    for stale in ({"resourceVersion": "1"}, {"uid": "of-another"}):
+        pinned = {**body, "metadata": {**body["metadata"], **stale}}
+        assert (await apply(w, pinned, path=f"{place}/status", peer=agent)).code == 409
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -367,6 +371,29 @@ def test_what_tells_items_apart_is_required_of_them(kind: Kind[Any, Any]) -> Non
         left += [schema[name] for name in ("items", "additionalProperties") if isinstance(schema.get(name), dict)]
         if schema.get("x-kubernetes-list-type") == "map":
             assert set(schema["x-kubernetes-list-map-keys"]) <= set(schema["items"]["required"])
+
+
+MANY = {f"annotation-{number:05}": "" for number in range(6_000)}
+
+
+async def test_entries_that_would_not_fit_are_refused_to_who_applies(w: World) -> None:
+    await w.create(LAB, instance("a"))
+    reply = await apply(w, {**vm(), "metadata": {"name": "a", "annotations": MANY}}, "fieldManager=m2&force=true")
+    assert (reply.code, reply.json["reason"]) == (413, "RequestEntityTooLarge")
+    assert "managedFields" in reply.json["message"]
+    for number in range(managed.ENTRIES_MAX + 5):
+        reply = await apply(w, {**config(), "metadata": {"name": "a", "labels": {"x": "y"}}}, f"fieldManager=a{number}")
+    assert reply.code == 413
+    body = (await w.call("GET", f"{LAB}/a")).json
+    assert len(body["metadata"]["managedFields"]) == managed.ENTRIES_MAX
+    assert (await w.call("DELETE", f"{LAB}/a")).code == 200
+
+
+async def test_who_updates_is_not_refused_for_entries_that_would_not_fit(w: World) -> None:
+    made = await w.create(LAB, {**instance("a"), "metadata": {"name": "a", "annotations": MANY}})
+    assert "managedFields" not in made["metadata"]
+    reply = await w.call("PATCH", f"{LAB}/a", {"metadata": {"labels": {"x": "y"}}}, media=MERGE)
+    assert reply.code == 200
 
 
 async def test_the_schema_says_how_lists_are_merged(w: World) -> None:

@@ -270,30 +270,23 @@ async def test_delete_under_preconditions(w: World) -> None:
     )
 
 
-def with_owner(name: str, owner: dict[str, Any]) -> dict[str, Any]:
-    reference = {field: owner[field] for field in ("apiVersion", "kind")}
-    reference |= {field: owner["metadata"][field] for field in ("name", "uid")}
-    return {**instance(name), "metadata": {"name": name, "ownerReferences": [reference]}}
-
-
-async def test_what_becomes_of_what_it_owned_is_the_clients_choice(w: World) -> None:
-    for policy, in_query in (("Foreground", False), ("Orphan", True)):
-        owner = await w.create(LAB, instance(f"owner-{policy.lower()}"))
-        name = owner["metadata"]["name"]
-        await w.create(LAB, with_owner(f"of-{name}", owner))
-        path = f"{LAB}/{name}"
-        if in_query:
-            reply = await w.call("DELETE", f"{path}?propagationPolicy={policy}")
-        else:
-            reply = await w.call("DELETE", path, {"propagationPolicy": policy})
-        assert reply.code == 200, reply.body
-        held = "foregroundDeletion" in reply.json["metadata"]["finalizers"]
-        left = (await w.call("GET", f"{LAB}/of-{name}")).json["metadata"]
-        found = (held, "deletionTimestamp" in left, "ownerReferences" in left)
-        assert found == ((True, True, True) if policy == "Foreground" else (False, False, False))
-    reply = await w.call("DELETE", f"{LAB}/owner-orphan", {"propagationPolicy": "Sideways"})
-    assert (reply.code, reply.json["details"]["kind"]) == (422, "DeleteOptions")
-    assert reply.json["details"]["causes"][0]["message"].endswith('"Foreground", "Background", "Orphan", "nil"')
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"propagationPolicy": "Foreground"}, 200),
+        ({"propagationPolicy": "Orphan"}, 422),
+        ({"orphanDependents": True}, 422),
+        ({"propagationPolicy": "Sideways"}, 422),
+    ],
+)
+async def test_what_an_object_owned_goes_with_it(w: World, said: dict[str, Any], code: int) -> None:
+    await w.create(LAB, instance("a"))
+    reply = await w.call("DELETE", f"{LAB}/a", said)
+    assert reply.code == code, reply.body
+    if code == 422:
+        assert reply.json["details"]["kind"] == "DeleteOptions"
+        assert reply.json["details"]["causes"][0]["message"].endswith('"Background", "Foreground", "nil"')
+        assert "deletionTimestamp" not in (await w.call("GET", f"{LAB}/a")).json["metadata"]
 
 
 async def test_a_revision_ahead_is_not_read(w: World) -> None:

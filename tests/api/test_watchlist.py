@@ -15,6 +15,7 @@ import pytest
 
 from bessemer.api import watches
 from bessemer.api.context import Limits
+from bessemer.api.state import OPENINGS_EACH, OPENINGS_MAX, Openings
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.ports import Page, Scope
 from tests.api.test_lists import LAB, MERGE, TABLE, labelled
@@ -240,7 +241,7 @@ async def test_who_does_not_read_what_there_is_begins_again(w: World, monkeypatc
         await asyncio.sleep(0.1)
         await reader.take(2)
         assert (reader.lines[-1]["type"], reader.lines[-1]["object"]["reason"]) == ("ERROR", "Expired")
-    assert not w.api.state.openings.locked()
+    assert w.api.state.openings.free()
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -291,3 +292,23 @@ async def slow(w: World) -> AsyncIterator[Slow]:
         reader.gone.set()
         await reader.take(100)
         await task
+
+
+async def test_one_asker_has_a_few_places_and_keeps_nobody_else_waiting() -> None:
+    openings = Openings()
+    entered = list[str]()
+
+    async def hold(asker: str) -> None:
+        async with openings.place(asker):
+            entered.append(asker)
+            await asyncio.Event().wait()
+
+    held = [asyncio.ensure_future(hold("greedy")) for _ in range(OPENINGS_MAX + 1)]
+    await settle()
+    held.append(asyncio.ensure_future(hold("other")))
+    await settle()
+    assert entered == ["greedy"] * OPENINGS_EACH + ["other"]
+    for one in held:
+        one.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    assert openings.free()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from bessemer.core.errors import (
     Unavailable,
 )
 from bessemer.core.ports import CONTROLLER, Scope, Stored, Writer
-from bessemer.core.resource import Change, Key
+from bessemer.core.resource import Key
 from bessemer.store import Store
 from tests.store.make import ALICE, PROJECT, SYSTEM, agent, body, claim, inventory, read
 
@@ -291,69 +290,6 @@ async def test_a_dependent_stays_while_another_owner_lives(store: Store) -> None
     await store.objects.delete(two.key, ALICE)
     with pytest.raises(NotFound):
         await store.objects.get(both.key)
-
-
-async def test_in_the_foreground_the_owner_goes_last(store: Store) -> None:
-    root = await make(store, "Thing", "root")
-    child = await make(store, "Thing", "child", ownerReferences=owned(root))
-    held = await make(store, "Guarded", "held", ownerReferences=owned(child))
-    await make(store, "Thing", "other", ownerReferences=owned(root))
-    since = store.revision
-    marked = read(await store.objects.delete(root.key, ALICE, propagation="Foreground"))
-    assert marked["metadata"]["deletionTimestamp"]
-    assert marked["metadata"]["finalizers"] == ["foregroundDeletion"]
-    assert await standing(store, "Thing") == ["child", "root"]
-    again = await store.objects.delete(root.key, ALICE, propagation="Foreground")
-    assert read(again) == read(await store.objects.get(root.key))
-    guarded = read(await store.objects.get(held.key))
-    await store.objects.replace({**guarded, "metadata": {**guarded["metadata"], "finalizers": []}}, CONTROLLER)
-    assert (await standing(store, "Thing"), await standing(store, "Guarded")) == ([], [])
-    gone = []
-    async with aclosing(store.objects.watch(Scope(kind="Thing"), since=since)) as events:
-        while len(gone) < 3:
-            event = await anext(events)
-            if isinstance(event, Change) and event.type == "DELETED":
-                gone.append(event.key.name)
-    assert gone == ["other", "child", "root"]
-
-
-async def test_in_the_foreground_what_owns_nothing_is_gone_at_once(store: Store) -> None:
-    one, two = await make(store, "Thing", "one"), await make(store, "Thing", "two")
-    both = await make(store, "Thing", "both", ownerReferences=owned(one, two))
-    await store.objects.delete(one.key, ALICE, propagation="Foreground")
-    assert await standing(store, "Thing") == ["both", "two"]
-    assert read(await store.objects.get(both.key))["metadata"]["ownerReferences"] == owned(two)
-
-
-async def test_an_owner_that_waits_is_let_go_by_a_dependent_that_leaves_it(store: Store) -> None:
-    root = await make(store, "Thing", "root", finalizers=["x.dev/mine"])
-    held = await make(store, "Guarded", "held", ownerReferences=owned(root))
-    await store.objects.delete(root.key, ALICE, propagation="Foreground")
-    body = read(await store.objects.get(held.key))
-    await store.objects.replace({**body, "metadata": {**body["metadata"], "ownerReferences": []}}, ALICE)
-    assert read(await store.objects.get(root.key))["metadata"]["finalizers"] == ["x.dev/mine"]
-
-
-async def test_orphans_stay_but_for_claims(store: Store) -> None:
-    await store.capacity.declare("h1", inventory())
-    root = await make(store, "Thing", "root")
-    child = await make(store, "Thing", "child", ownerReferences=owned(root))
-    (taken,) = await store.capacity.take([claim("a", devices=("gpu-0",), ownerReferences=owned(root))], CONTROLLER)
-    await store.objects.delete(root.key, ALICE, propagation="Orphan")
-    assert await standing(store, "Thing") == ["child"]
-    assert "ownerReferences" not in read(await store.objects.get(child.key))["metadata"]
-    assert read(await store.objects.get(taken.key))["metadata"]["deletionTimestamp"]
-
-
-async def test_in_the_foreground_an_owner_waits_for_its_claims(store: Store) -> None:
-    await store.capacity.declare("h1", inventory())
-    root = await make(store, "Thing", "root")
-    (taken,) = await store.capacity.take([claim("a", devices=("gpu-0",), ownerReferences=owned(root))], CONTROLLER)
-    await store.objects.delete(root.key, ALICE, propagation="Foreground")
-    assert read(await store.objects.get(taken.key))["metadata"]["deletionTimestamp"]
-    assert await standing(store, "Thing") == ["root"]
-    await store.capacity.release(taken.key, CONTROLLER, fenced=True)
-    assert await standing(store, "Thing") == []
 
 
 async def test_owned_claims_are_retired_never_dropped(store: Store) -> None:

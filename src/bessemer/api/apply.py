@@ -14,10 +14,10 @@ from typing import Any
 
 from bessemer.api.errors import FieldConflict
 from bessemer.api.fields import SELF, Fields, both, count, minus, paths, union
-from bessemer.api.managed import Entries, Held, Owner, Owners, untracked, without, write
+from bessemer.api.managed import Entries, Held, Owner, Owners, fits, untracked, without, write
 from bessemer.api.names import CAUSES_MAX, plain
 from bessemer.api.shape import Body, Shape, tracked
-from bessemer.core.errors import Cause
+from bessemer.core.errors import Cause, TooLarge
 
 BEFORE = "before-first-apply"
 _GONE = object()
@@ -100,7 +100,7 @@ def _shown(owner: Owner) -> str:
 
 def settled(one: Applying, new: Body, *, now: str) -> Entries | None:
     """The entries once ``new`` is what becomes of the object: it may hold less than what was applied, and defaults.
-    None leaves them as they are."""
+    None leaves them as they are. Raises TooLarge where they would not fit."""
     there, _ = one.shape.changes(None, new)
     mine = both(one.said, there)
     changed, gone = one.shape.changes(one.live, new)
@@ -109,7 +109,12 @@ def settled(one: Applying, new: Body, *, now: str) -> Entries | None:
     if had is not None and had.fields == mine and not changed and not gone:
         return None
     owners[one.by] = Held(mine, now)
-    return write({owner: held if held.time else Held(held.fields, now) for owner, held in owners.items()})
+    entries = write({owner: held if held.time else Held(held.fields, now) for owner, held in owners.items()})
+    if not fits(entries):
+        raise TooLarge(
+            "metadata.managedFields would have too many entries or bytes: apply fewer fields, or set it to [] first"
+        )
+    return entries
 
 
 def without_nulls(value: Any) -> Any:

@@ -57,6 +57,8 @@ async def patch_status(call: Call) -> Response:
     options = _options(call)
     config = await _read(call)
     of_status: Body = {part: config[part] for part in ("apiVersion", "kind", "status") if part in config}
+    pinned = {name: said for name, said in (config.get("metadata") or {}).items() if name in ("uid", "resourceVersion")}
+    of_status |= {"metadata": pinned} if pinned else {}
     await call.state.access.require(call.who, "get", on=call.about)
     return await _tried(call, Wish(of_status, options, flag(call.query, "force")), write=_apply_status)
 

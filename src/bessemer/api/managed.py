@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import orjson
+
 from bessemer.api.fields import Fields, is_fields, minus, union
 from bessemer.api.names import opaque_text
 from bessemer.api.shape import Body, Shape
@@ -19,6 +21,8 @@ UPDATERS_MAX = 10
 ANCIENT = "ancient-changes"
 UNKNOWN = "unknown"
 MANAGER_MAX = 128
+ENTRIES_MAX, BYTES_MAX = 64, 128 << 10
+"""Of all entries of an object: what nobody bounds would fill it, until not even its deletion can be written."""
 _TEXTS = ("apiVersion", "manager", "operation", "subresource", "time")
 
 
@@ -49,8 +53,15 @@ def manager_name(said: str, agent: str) -> str:
     return word.encode()[:MANAGER_MAX].decode(errors="ignore") or UNKNOWN
 
 
+def fits(entries: Any) -> bool:
+    """Whether they are within `ENTRIES_MAX` and `BYTES_MAX`."""
+    return not isinstance(entries, list) or (len(entries) <= ENTRIES_MAX and len(orjson.dumps(entries)) <= BYTES_MAX)
+
+
 def read(entries: Any) -> Owners | None:
-    """Entries as they stand in an object; None where they cannot be read."""
+    """Entries as they stand in an object; None where they cannot be read, or are too many."""
+    if not fits(entries):
+        return None
     found: Owners = {}
     for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name, ""), str) for name in _TEXTS):
@@ -100,9 +111,10 @@ def untracked(managers: Owners) -> bool:
 
 def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str) -> Entries | None:
     """The entries after an update, of those that stand in ``new`` where they can be read and are some, else in ``old``:
-    a client that knows nothing of them takes none away. None leaves them as they are. ``[]`` said clears them."""
+    a client that knows nothing of them takes none away. None leaves them as they are. ``[]`` said clears them, and so
+    does what would not fit: who updates is not refused for what others noted."""
     if old is None:
-        return write({by: Held(shape.changes(None, new)[0], now)})
+        return _kept(write({by: Held(shape.changes(None, new)[0], now)}))
     kept = old["metadata"].get("managedFields")
     said = new["metadata"].get("managedFields")
     if said in ([], [{}]):
@@ -118,7 +130,11 @@ def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str) -
     managers = without(managers, union(changed, gone), but=by)
     mine = union(minus(had.fields, gone), changed)
     managers[by] = had if mine == had.fields else Held(mine, now)
-    return write(capped(managers))
+    return _kept(write(capped(managers)))
+
+
+def _kept(entries: Entries) -> Entries:
+    return entries if fits(entries) else []
 
 
 def capped(managers: Owners) -> Owners:

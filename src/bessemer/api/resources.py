@@ -26,13 +26,13 @@ from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
-from bessemer.core.ports import Part, Propagation, Stored
+from bessemer.core.ports import Part, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
-_PROPAGATION: tuple[Propagation, ...] = ("Foreground", "Background", "Orphan")
+_POLICIES = ("Background", "Foreground")
 _TENANTS = ("Tenant", "Project")
 Record = Callable[[dict[str, Any] | None, dict[str, Any]], managed.Entries | None]
 """The entries of ``managedFields`` once an admitted body takes the old one's place; None leaves them as they are."""
@@ -120,13 +120,13 @@ async def delete(call: Call) -> Response:
     options = await _delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
-    propagation = _propagation(options, call.query)
+    _require_policy(options, call.query)
     preconditions = options.get("preconditions") or {}
     dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
     uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
     now = await load(call, target)
     left = await call.state.ports.objects.delete(
-        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry, propagation=propagation
+        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry
     )
     if not dry:
         await call.state.directory.reach(target.resource.stored, left.revision)
@@ -384,13 +384,14 @@ async def _delete_options(call: Call) -> dict[str, Any]:
     return options
 
 
-def _propagation(options: Mapping[str, Any], query: Mapping[str, str]) -> Propagation:
-    """What becomes of what the object owned, by the body or the query. Raises Invalid."""
-    said = options.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
-    for policy in _PROPAGATION:
-        if said == policy:
-            return policy
-    supported = ", ".join(f'"{policy}"' for policy in (*_PROPAGATION, "nil"))
-    words = f"Unsupported value: {show(said)}: supported values: {supported}"
-    cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
-    raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])
+def _require_policy(options: Mapping[str, Any], query: Mapping[str, str]) -> None:
+    """What an object owned goes with it, at once where nothing holds it: in the foreground or not makes no difference
+    that lasts. That it stays is not offered. Raises Invalid."""
+    said = options.get("propagationPolicy") or query.get("propagationPolicy") or _POLICIES[0]
+    if options.get("orphanDependents"):
+        said = "Orphan"
+    if said not in _POLICIES:
+        supported = ", ".join(f'"{policy}"' for policy in (*_POLICIES, "nil"))
+        words = f"Unsupported value: {show(said)}: supported values: {supported}"
+        cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
+        raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +28,35 @@ from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.tasks import first_of
 
-OPENINGS_MAX = 32
-"""Each may hold a snapshot of the store and a page of it; the others wait for their turn."""
+OPENINGS_MAX, OPENINGS_EACH = 32, 4
+"""Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
+whoever reads none of them keeps nobody else waiting."""
+
+
+class Openings:
+    """Places for watches that are told what there is."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(OPENINGS_MAX)
+        self._each: dict[str, asyncio.Semaphore] = {}
+        self._askers: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def place(self, asker: str) -> AsyncIterator[None]:
+        """One, once it is free."""
+        mine = self._each.setdefault(asker, asyncio.Semaphore(OPENINGS_EACH))
+        self._askers[asker] += 1
+        try:
+            async with mine, self._all:
+                yield
+        finally:
+            self._askers[asker] -= 1
+            if not self._askers[asker]:
+                del self._askers[asker], self._each[asker]
+
+    def free(self) -> bool:
+        """Whether nobody has one, or waits for one."""
+        return not self._askers
 
 
 @dataclass(kw_only=True)
@@ -49,7 +78,7 @@ class State:
     relay: Relay
     metrics: Metrics
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    openings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENINGS_MAX))
+    openings: Openings = field(default_factory=Openings)
     """The watches that are told what there is at once."""
 
     @property

@@ -114,24 +114,24 @@ class _Watch(Response):
         """What there is, as ADDED; the revision that it is of. Raises FutureRevision, and Expired where the client
         takes too long."""
         objects, scope = self._call.state.ports.objects, self._selection.scope
-        async with self._call.state.openings:
+        who = self._call.who
+        async with self._call.state.openings.place(f"{who.kind}:{who.name}"):
             page = await objects.list(scope, limit=OPENING_PAGE)
             if (self._options.revision or 0) > page.revision:
                 raise FutureRevision(self._options.revision or 0, page.revision)
             try:
                 async with asyncio.timeout(OPENING_SECONDS):
-                    page = await self._up_to_last(send, page)
+                    await self._all(send, page)
             except TimeoutError as error:
                 raise Expired("what there is was not read in time: list again") from error
-        await self._show(send, page)
         return page.revision
 
-    async def _up_to_last(self, send: Send, page: Page) -> Page:
-        """Show all pages but the last, which is answered."""
+    async def _all(self, send: Send, page: Page) -> None:
+        """Show this page and those after it, which are of its revision."""
         while page.next:
             await self._show(send, page)
             page = await self._call.state.ports.objects.list(self._selection.scope, limit=OPENING_PAGE, after=page.next)
-        return page
+        await self._show(send, page)
 
     async def _show(self, send: Send, page: Page) -> None:
         """A page of what there is, in parts, with a turn for others between."""

@@ -20,7 +20,7 @@ from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed, TooMany, Unavailable
-from bessemer.core.ports import Bookmark, Page, Part, Propagation, Scope, Stored, Writer
+from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
 
 PatchType = Literal["merge", "json"]
@@ -92,18 +92,11 @@ class Client:
         return await self._write("PATCH", path, body=patch, dry_run=dry_run, media=_MEDIA[kind])
 
     async def delete(
-        self,
-        key: Key,
-        writer: Writer | None = None,
-        *,
-        uid: str = "",
-        revision: str = "",
-        dry_run: bool = False,
-        propagation: Propagation = "Background",
+        self, key: Key, writer: Writer | None = None, *, uid: str = "", revision: str = "", dry_run: bool = False
     ) -> Stored:
         """Delete, or ask for it where finalizers stand; the object as it was. Raises NotFound, Conflict."""
         last = await self.get(key)
-        options: dict[str, Any] = {"propagationPolicy": propagation}
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid or revision:
             said = {"uid": uid, "resourceVersion": revision}
             options["preconditions"] = {name: value for name, value in said.items() if value}

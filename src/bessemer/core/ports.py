@@ -78,10 +78,6 @@ Part = Literal["main", "status", "report"]
 """``main``: metadata and spec (status in the body is ignored). ``status``: the control side's fields of status, all of
 status for a Claim's agent. ``report``: ``status.report`` of a Host, its agent's."""
 
-Propagation = Literal["Background", "Foreground", "Orphan"]
-"""What becomes of what a deleted object owned. ``Background``: it follows. ``Foreground``: it goes first, and the
-object, which is marked, with the last of it. ``Orphan``: it stays and has that owner no more, Claims apart."""
-
 
 class Objects(Protocol):
     """Objects by key. Every method raises errors of ``core.errors``."""
@@ -107,17 +103,10 @@ class Objects(Protocol):
         ...
 
     async def delete(
-        self,
-        key: Key,
-        writer: Writer,
-        *,
-        uid: str = "",
-        revision: str = "",
-        dry_run: bool = False,
-        propagation: Propagation = "Background",
+        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
     ) -> Stored:
-        """Delete, or set deletionTimestamp while finalizers stand. A ``uid`` or ``revision`` must be the object's.
-        Raises NotFound, Conflict."""
+        """Delete, or set deletionTimestamp while finalizers stand. Owned objects follow. A ``uid`` or ``revision`` must
+        be the object's. Raises NotFound, Conflict."""
         ...
 
     def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from bessemer.core.errors import AlreadyExists, Conflict, Expired, Forbidden, Invalid
-from bessemer.core.ports import Bookmark, Page, Part, Propagation, Scope, Stored, Writer
+from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key, tenant_of
 from bessemer.store import audit, documents, ledger, quota, rules
-from bessemer.store.collect import begin_deletion, finish_deletion, released
+from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
@@ -67,20 +67,13 @@ class ObjectTable:
         )
 
     async def delete(
-        self,
-        key: Key,
-        writer: Writer,
-        *,
-        uid: str = "",
-        revision: str = "",
-        dry_run: bool = False,
-        propagation: Propagation = "Background",
+        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
     ) -> Stored:
         """Delete, or set deletionTimestamp while finalizers stand. Raises NotFound, Conflict, Forbidden."""
         rules.may_write_main(key, writer)
         said = {"uid": uid, "resourceVersion": revision}
         return await self._committer.submit(
-            lambda tx: _delete(tx, said, key=key, kinds=self._kinds, writer=writer, propagation=propagation),
+            lambda tx: _delete(tx, said, key=key, kinds=self._kinds, writer=writer),
             dry_run=dry_run,
         )
 
@@ -180,13 +173,10 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
         return row.stored()
     if documents.deleting(old) and not documents.finalizers(document):
         return finish_deletion(tx, row._replace(body=documents.encode(document)), writer=writer, kinds=kinds).stored()
-    before = set(documents.owners_of(old))
     if documents.owners_of(document) != documents.owners_of(old):
         require_owners(tx, document)
     saved = save(tx, document, before=row)
     audit.append(tx, writer, verb="update", key=key, uid=row.uid)
-    for owner in released(tx, before.difference(documents.owners_of(document))):
-        finish_deletion(tx, owner, writer=writer, kinds=kinds)
     return saved.stored()
 
 
@@ -216,9 +206,7 @@ def _phase(document: Document) -> str:
     return phase
 
 
-def _delete(
-    tx: Tx, said: Mapping[str, str], *, key: Key, kinds: Kinds, writer: Writer, propagation: Propagation
-) -> Stored:
+def _delete(tx: Tx, said: Mapping[str, str], *, key: Key, kinds: Kinds, writer: Writer) -> Stored:
     row = load(tx, key)
     documents.check(said, row.uid, revision=row.revision, key=key)
-    return begin_deletion(tx, row, writer=writer, kinds=kinds, propagation=propagation).stored()
+    return begin_deletion(tx, row, writer=writer, kinds=kinds).stored()
