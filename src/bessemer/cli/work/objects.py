@@ -18,7 +18,7 @@ from bessemer.cli.connection import find_kind, key_of
 from bessemer.cli.output import DOCUMENTS, document, listed, shown
 from bessemer.client import Client
 from bessemer.core.errors import Expired, Invalid, NotFound
-from bessemer.core.ports import Bookmark, Scope
+from bessemer.core.ports import Bookmark, Scope, Stored
 from bessemer.core.resource import Change, Key, Kind
 from bessemer.core.tasks import first_error
 
@@ -199,7 +199,14 @@ async def apply_one(client: Client, body: dict[str, Any], *, project: str, dry_r
             metadata[part] = merged
     metadata.update({k: kept[k] for k in ("finalizers", "ownerReferences", "resourceVersion") if k in kept})
     new = await client.replace(wanted, dry_run=dry_run)
-    return f"{kind.singular}/{key.name} {'unchanged' if new.revision == old.revision else 'configured'}{note}"
+    return f"{kind.singular}/{key.name} {'unchanged' if _said(new) == _said(old) else 'configured'}{note}"
+
+
+def _said(stored: Stored) -> dict[str, Any]:
+    """What an object says, without what each write moves: a dry run's answer has the revision that stands."""
+    body: dict[str, Any] = orjson.loads(stored.body)
+    metadata = {k: v for k, v in body["metadata"].items() if k not in ("resourceVersion", "managedFields")}
+    return {**body, "metadata": metadata}
 
 
 async def delete_all(client: Client, keys: Sequence[Key], *, timeout: float) -> None:
