@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bessemer.api.accept import HEADER_BYTES_MAX
 from bessemer.api.errors import Unacceptable
 
 Shape = Literal["object", "table", "partial"]
-ACCEPT_BYTES_MAX = 4096
 _SPOKEN = "application/json, application/yaml"
 
 
@@ -23,7 +23,7 @@ class Wanted:
 def wanted(accept: str) -> Wanted:
     """Read an Accept header. Protobuf is passed over, as every client that sends it names JSON too.
     Raises Unacceptable where nothing of it is spoken here."""
-    if not accept or len(accept) > ACCEPT_BYTES_MAX:
+    if not accept or len(accept) > HEADER_BYTES_MAX:
         return Wanted()
     for clause in accept.split(","):
         media, *rest = (part.strip() for part in clause.split(";"))

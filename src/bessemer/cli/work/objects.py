@@ -18,7 +18,7 @@ from bessemer.cli.connection import find_kind, key_of
 from bessemer.cli.output import DOCUMENTS, document, listed, shown
 from bessemer.client import Client
 from bessemer.core.errors import Expired, Invalid, NotFound
-from bessemer.core.ports import Bookmark, Scope, Stored
+from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change, Key, Kind
 from bessemer.core.tasks import first_error
 
@@ -26,6 +26,9 @@ AnyKind = Kind[Any, Any]
 
 SPARE = ("READY", "GUESTS", "CORES", "MEMORY", "WORKLOAD")
 """Columns that a table does without where the terminal is narrow: others say nearly as much. ``-o wide`` keeps them."""
+
+_MOVED = ("resourceVersion", "managedFields")
+"""What a write moves of an object's metadata beside what it says."""
 
 UNOWNED = "default"
 """Where the events stand of what belongs to no project."""
@@ -96,9 +99,12 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope:
 
 def _document(body: dict[str, Any], *, managed: bool) -> dict[str, Any]:
     """A body as people read it: who set which field is longer than all else."""
-    if managed or "managedFields" not in body["metadata"]:
-        return body
-    return {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "managedFields"}}
+    return body if managed else _without(body, "managedFields")
+
+
+def _without(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A body without these fields of its metadata."""
+    return {**body, "metadata": {name: value for name, value in body["metadata"].items() if name not in names}}
 
 
 def _name(kind: AnyKind, body: Mapping[str, Any]) -> str:
@@ -192,21 +198,17 @@ async def apply_one(client: Client, body: dict[str, Any], *, project: str, dry_r
     except NotFound:
         await client.create(wanted, dry_run=dry_run)
         return f"{kind.singular}/{key.name} created{note}"
-    kept = orjson.loads(old.body)["metadata"]
+    before = orjson.loads(old.body)
+    kept = before["metadata"]
     for part in ("labels", "annotations"):
         merged = {**kept.get(part, {}), **(metadata.get(part) or {})}
         if merged:
             metadata[part] = merged
     metadata.update({k: kept[k] for k in ("finalizers", "ownerReferences", "resourceVersion") if k in kept})
-    new = await client.replace(wanted, dry_run=dry_run)
-    return f"{kind.singular}/{key.name} {'unchanged' if _said(new) == _said(old) else 'configured'}{note}"
-
-
-def _said(stored: Stored) -> dict[str, Any]:
-    """What an object says, without what each write moves: a dry run's answer has the revision that stands."""
-    body: dict[str, Any] = orjson.loads(stored.body)
-    metadata = {k: v for k, v in body["metadata"].items() if k not in ("resourceVersion", "managedFields")}
-    return {**body, "metadata": metadata}
+    after = orjson.loads((await client.replace(wanted, dry_run=dry_run)).body)
+    # What they say is compared, for a dry run's answer has the revision that stands.
+    same = _without(after, *_MOVED) == _without(before, *_MOVED)
+    return f"{kind.singular}/{key.name} {'unchanged' if same else 'configured'}{note}"
 
 
 async def delete_all(client: Client, keys: Sequence[Key], *, timeout: float) -> None:
