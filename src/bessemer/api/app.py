@@ -135,6 +135,8 @@ class _Endpoint:
         try:
             await self._run(call, method, receive=receive, send=watched)
         finally:
+            if call.turn is not None:
+                call.turn.leave()
             route, code, took = self._path, watched.code, clock.monotonic() - began
             self._state.metrics.requests.labels(route, method, code).inc()
             if not watched.streamed:
@@ -158,6 +160,8 @@ class _Endpoint:
         call.target = target_of(call, rule or next(iter(self._rules.values())))
         if rule is None:
             raise WrongMethod("the server does not allow this method on the requested resource")
+        tenant = call.target.tenant if call.target else ""
+        call.turn = await self._state.flows.enter(call.identity, tenant=tenant, source=call.credentials.source)
         await authorise(call, rule)
         return await rule.handler(call)
 

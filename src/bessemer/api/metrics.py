@@ -26,6 +26,9 @@ class Metrics:
         )
         self.watches = Gauge("bessemer_api_watches", "Open watches by resource.", ["resource"], registry=registry)
         self.streams = Gauge("bessemer_api_agent_streams", "Agents' sockets held by this process.", registry=registry)
+        self.shed = Counter(
+            "bessemer_api_shed", "Requests refused since their flow had too many, by lane.", ["lane"], registry=registry
+        )
         self.denied = Counter("bessemer_api_denied", "Requests refused to somebody known.", registry=registry)
 
     def text(self) -> bytes:

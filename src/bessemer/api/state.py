@@ -18,6 +18,7 @@ from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
 from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Ports
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
+from bessemer.api.flow import Flows, Turn
 from bessemer.api.limit import SignIns
 from bessemer.api.metrics import Metrics
 from bessemer.api.refusals import Refusals
@@ -77,6 +78,7 @@ class State:
     refusals: Refusals
     relay: Relay
     metrics: Metrics
+    flows: Flows
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     openings: Openings = field(default_factory=Openings)
     """The watches that are told what there is at once."""
@@ -93,6 +95,7 @@ def build(context: ApiContext) -> State:
     directory = Directory(objects, context.clock)
     local = LocalAuthenticator(objects, context.clock)
     limits = context.limits
+    metrics = Metrics()
     return State(
         context=context,
         resources=resources,
@@ -107,7 +110,8 @@ def build(context: ApiContext) -> State:
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
-        metrics=Metrics(),
+        metrics=metrics,
+        flows=Flows(context.clock, directory, shed=lambda lane: metrics.shed.labels(lane).inc()),
     )
 
 
@@ -121,6 +125,8 @@ class Call:
     credentials: Credentials
     identity: Identity | None = None
     target: Target | None = None
+    turn: Turn | None = None
+    """Its turn, where it needed one; whoever answers the request leaves it."""
     uid: str = ""
     """Of the object that was read or written, once it is known: for the log."""
 

@@ -1,0 +1,265 @@
+"""Turns: whose request runs next when more is asked than one process can do, so that one tenant's storm is its own.
+
+A request belongs to a flow: the tenant that it is about, where its asker is of that tenant, else the asker's own. Flows
+of one lane share its seats by start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996): the next free seat goes to
+the flow that was served least, by the time its requests took. A flow that is alone has all seats, for batches are
+cheaper; while several ask, few are open, so that a newcomer finds little before it on the one processor that all share.
+
+A seat paces the beginning of work. Whoever holds it for long (a watch, a log, a slow reader of a list) has to give it
+back where others wait, and is counted as lingering. These, and those that wait, are bounded for each flow: past that a
+request is refused with 429 and the seconds to wait. It decides nothing about rights, nor about sign-ins (`api.limit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bessemer.api.context import Identity
+from bessemer.api.directory import Directory
+from bessemer.api.limit import network
+from bessemer.core.clock import Clock
+from bessemer.core.errors import TooMany
+
+SEAT_SECONDS = 0.25
+"""How long a request may hold its seat."""
+
+WAIT_SECONDS = 15.0
+CROWD_SECONDS = 10.0
+"""For how long a flow that asked counts as one that asks."""
+
+FLOWS_MAX = 10_000
+RETRY_SECONDS_MAX = 30
+_WEIGHT = 0.125
+"""Of the last request in what the next one of its flow is expected to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a lane. ``alone`` and ``shared`` are seats; ``waiting`` and ``lingering`` are requests of one flow."""
+
+    alone: int
+    shared: int
+    waiting: int
+    lingering: int
+
+
+@dataclass(slots=True, eq=False)
+class _Flow:
+    name: str
+    tag: float = 0.0
+    """Seconds that it was served, on the lane's virtual clock."""
+    expected: float = 0.001
+    """Seconds that a request of it takes."""
+    queue: deque[_Waiter] = field(default_factory=deque)
+    lined: bool = False
+    """Whether it stands in the lane's line."""
+    holding: int = 0
+    lingering: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.queue or self.holding or self.lingering)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    turn: asyncio.Future[Turn]
+    since: float
+
+
+class Turn:
+    """One request's. Call `leave` once it is answered."""
+
+    __slots__ = ("_lane", "began", "charged", "flow", "seated")
+
+    def __init__(self, lane: Lane, flow: _Flow, began: float) -> None:
+        self._lane = lane
+        self.flow = flow
+        self.began = began
+        self.charged = flow.expected
+        self.seated = True
+
+    def leave(self) -> None:
+        """The request is over."""
+        self._lane.ended(self)
+
+
+class Lane:
+    """Requests of one sort. ``shed`` is called for each that is refused."""
+
+    def __init__(self, clock: Clock, bounds: Bounds, *, shed: Callable[[], None] = lambda: None) -> None:
+        self._clock = clock
+        self._bounds = bounds
+        self._shed = shed
+        self._flows: dict[str, _Flow] = {}
+        self._line: list[tuple[float, int, _Flow]] = []
+        self._pushed = 0
+        self._waiting = 0
+        self._virtual = 0.0
+        self._held: dict[Turn, None] = {}
+        self._last = ""
+        self._crowded_until = -math.inf
+        self._sweep: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no turn yet."""
+        return self._waiting
+
+    async def enter(self, name: str) -> Turn:
+        """Wait for a turn of the flow. Raises TooMany where it has too many already, or none comes in time."""
+        now = self._clock.monotonic()
+        if name != self._last:
+            self._crowded_until = now + CROWD_SECONDS if self._last else -math.inf
+            self._last = name
+        flow = self._flows.get(name)
+        if flow is None:
+            flow = self._new(name)
+        if flow.lingering >= self._bounds.lingering:
+            raise self._refused(flow, "too many streams and slow requests are open at once: close some")
+        if not self._waiting and len(self._held) < self._seats(now):
+            return self._seat(flow, now)
+        if len(flow.queue) >= self._bounds.waiting:
+            raise self._refused(flow, "too many requests at once: wait a little")
+        return await self._wait(flow, now)
+
+    def ended(self, turn: Turn) -> None:
+        """Charge what the request took, and let the next begin."""
+        flow, took = turn.flow, self._clock.monotonic() - turn.began
+        if turn.seated:
+            self._unseat(turn, took)
+            self._dispatch()
+        else:
+            flow.lingering -= 1
+        if flow.idle and flow.tag <= self._virtual:
+            self._flows.pop(flow.name, None)
+
+    def _new(self, name: str) -> _Flow:
+        if len(self._flows) >= FLOWS_MAX:
+            self._flows = {n: flow for n, flow in self._flows.items() if not flow.idle}
+        flow = self._flows[name] = _Flow(name)
+        return flow
+
+    def _seats(self, now: float) -> int:
+        return self._bounds.shared if now < self._crowded_until else self._bounds.alone
+
+    def _seat(self, flow: _Flow, now: float) -> Turn:
+        self._virtual = max(self._virtual, flow.tag)
+        flow.tag = self._virtual + flow.expected
+        flow.holding += 1
+        turn = Turn(self, flow, now)
+        self._held[turn] = None
+        return turn
+
+    def _unseat(self, turn: Turn, took: float) -> None:
+        flow = turn.flow
+        turn.seated = False
+        del self._held[turn]
+        flow.holding -= 1
+        flow.tag += took - turn.charged
+        flow.expected += (took - flow.expected) * _WEIGHT
+
+    async def _wait(self, flow: _Flow, now: float) -> Turn:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), now)
+        flow.queue.append(waiter)
+        self._waiting += 1
+        self._stand(flow)
+        if self._sweep is None:
+            self._sweep = asyncio.ensure_future(self._sweeps())
+        try:
+            return await waiter.turn
+        except asyncio.CancelledError:  # the client went
+            if waiter in flow.queue:
+                flow.queue.remove(waiter)
+                self._waiting -= 1
+            elif waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
+                waiter.turn.result().leave()
+            raise
+
+    def _stand(self, flow: _Flow) -> None:
+        """In line, by what it was served."""
+        if flow.queue and not flow.lined:
+            flow.lined = True
+            self._pushed += 1
+            heapq.heappush(self._line, (flow.tag, self._pushed, flow))
+
+    def _dispatch(self) -> None:
+        now = self._clock.monotonic()
+        while self._line and len(self._held) < self._seats(now):
+            tag, _, flow = heapq.heappop(self._line)
+            flow.lined = False
+            if flow.queue and tag == flow.tag:  # else it was charged since it stood in line
+                waiter = flow.queue.popleft()
+                self._waiting -= 1
+                if not waiter.turn.done():  # else its client went in this very turn of the loop
+                    waiter.turn.set_result(self._seat(flow, now))
+            self._stand(flow)
+
+    async def _sweeps(self) -> None:
+        """While anybody waits: take seats back from those that hold them for long, and tell who waits in vain."""
+        try:
+            while self._waiting:
+                await self._clock.sleep(SEAT_SECONDS / 2)
+                now = self._clock.monotonic()
+                for turn in [t for t in self._held if now - t.began >= SEAT_SECONDS]:
+                    turn.flow.lingering += 1
+                    self._unseat(turn, now - turn.began)
+                self._give_up(now)
+                self._dispatch()
+        finally:
+            self._sweep = None
+
+    def _give_up(self, now: float) -> None:
+        for flow in self._flows.values():
+            while flow.queue and now - flow.queue[0].since >= WAIT_SECONDS:
+                waiter = flow.queue.popleft()
+                self._waiting -= 1
+                if not waiter.turn.done():
+                    waiter.turn.set_exception(self._refused(flow, "the server is busy with other requests of yours"))
+
+    def _refused(self, flow: _Flow, why: str) -> TooMany:
+        self._shed()
+        wait = math.ceil(len(flow.queue) * flow.expected)
+        return TooMany(why, retry_after_seconds=min(max(wait, 1), RETRY_SECONDS_MAX))
+
+
+TENANTS = Bounds(alone=64, shared=4, waiting=256, lingering=2048)
+AGENTS = Bounds(alone=32, shared=16, waiting=32, lingering=32)
+STRANGERS = Bounds(alone=8, shared=4, waiting=1024, lingering=64)
+
+
+class Flows:
+    """The lanes of one api: people by tenant, agents by host, and strangers by network. The gateway and the portal are
+    ours and wait for nobody; what the portal asks in a person's name is that person's."""
+
+    def __init__(self, clock: Clock, directory: Directory, *, shed: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._people = Lane(clock, TENANTS, shed=lambda: shed("people"))
+        self._agents = Lane(clock, AGENTS, shed=lambda: shed("agents"))
+        self._strangers = Lane(clock, STRANGERS, shed=lambda: shed("strangers"))
+
+    async def enter(self, who: Identity | None, *, tenant: str, source: str) -> Turn | None:
+        """A turn for a request about what a tenant owns ("" is nobody's); None for who needs none. Raises TooMany."""
+        if who is None:
+            return await self._strangers.enter(network(source))
+        if who.kind == "user":
+            return await self._people.enter(self._flow(who, tenant))
+        return await self._agents.enter(who.name) if who.kind == "agent" else None
+
+    def waiting(self) -> Mapping[str, int]:
+        """Lane → requests that have no turn yet."""
+        lanes = {"people": self._people, "agents": self._agents, "strangers": self._strangers}
+        return {name: lane.waiting for name, lane in lanes.items()}
+
+    def _flow(self, who: Identity, tenant: str) -> str:
+        """A tenant cannot be named as a user or the platform is: no tenant's name has a colon."""
+        if who.admin:
+            return "platform:"
+        if tenant and self._directory.role(who.name, tenant):
+            return tenant
+        return min(self._directory.tenants(who.name), default=f"user:{who.name}")

@@ -1,0 +1,173 @@
+"""Turns: fair between flows, bounded for each, given back by who is slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bessemer.api.flow import CROWD_SECONDS, SEAT_SECONDS, TENANTS, WAIT_SECONDS, Bounds, Lane, Turn
+from bessemer.core.clock import FakeClock, settle
+from bessemer.core.errors import TooMany
+from tests.api.world import BASE, World
+
+SMALL = Bounds(alone=4, shared=2, waiting=8, lingering=3)
+
+
+async def entered(lane: Lane, flow: str, count: int) -> list[asyncio.Task[Turn]]:
+    """Requests of the flow that ask for a turn, in order."""
+    tasks = [asyncio.ensure_future(lane.enter(flow)) for _ in range(count)]
+    await settle()
+    return tasks
+
+
+def seated(tasks: list[asyncio.Task[Turn]]) -> int:
+    return sum(task.done() for task in tasks)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+async def test_alone_it_has_all_seats_and_one_of_several_few(clock: FakeClock) -> None:
+    """A batch is cheaper; a newcomer finds little before it, from the moment that it has asked."""
+    lane = Lane(clock, SMALL)
+    storm = await entered(lane, "a", 6)
+    assert seated(storm) == 4
+    (calm,) = await entered(lane, "b", 1)
+    assert not calm.done()
+    for task in storm[:3]:
+        task.result().leave()
+    await settle()
+    assert calm.done(), "the first seat that is free under the few is the newcomer's"
+    assert seated(storm) == 4
+    calm.result().leave()
+    storm[3].result().leave()
+    await settle()
+    assert seated(storm) == 6
+    for task in storm[4:]:
+        task.result().leave()
+    await clock.advance(CROWD_SECONDS + 1)
+    again = await entered(lane, "a", 4)
+    assert seated(again) == 2, "who was last to ask was another"
+    await clock.advance(CROWD_SECONDS + 1)
+    assert seated(again) == 4
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
+async def test_each_flow_is_served_alike_however_much_it_asks(costs: list[int]) -> None:
+    """Over any while in which all of them wait, what two flows were served differs by a few requests of theirs."""
+    clock = FakeClock()
+    lane = Lane(clock, Bounds(alone=1, shared=1, waiting=1000, lingering=1000))
+    waiting = {n: await entered(lane, f"flow {n}", 60) for n in range(len(costs))}
+    served: Counter[int] = Counter()
+    for _ in range(200):
+        who = next((n for n, tasks in waiting.items() if any(t.done() and t.result().seated for t in tasks)), None)
+        assert who is not None
+        turn = next(t for t in waiting[who] if t.done() and t.result().seated).result()
+        cost = costs[who] / 1000
+        await clock.advance(cost)
+        served[who] += costs[who]
+        turn.leave()
+        await settle()
+        waiting[who] += await entered(lane, f"flow {who}", 1)
+    assert max(served[n] for n in waiting) - min(served[n] for n in waiting) <= 4 * max(costs)
+    for tasks in waiting.values():
+        for task in tasks:
+            task.cancel()
+    await settle()
+
+
+async def test_past_its_bound_a_flow_is_refused_and_no_other(clock: FakeClock) -> None:
+    shed: list[int] = []
+    lane = Lane(clock, SMALL, shed=lambda: shed.append(1))
+    tasks = await entered(lane, "a", 4 + SMALL.waiting)
+    with pytest.raises(TooMany) as refused:
+        await lane.enter("a")
+    assert refused.value.retry_after_seconds >= 1
+    assert shed == [1]
+    (other,) = await entered(lane, "b", 1)
+    tasks[0].result().leave()
+    tasks[1].result().leave()
+    tasks[2].result().leave()
+    await settle()
+    assert other.done()
+    for task in tasks:
+        task.cancel()
+
+
+async def test_whoever_is_slow_gives_the_seat_back_and_is_counted(clock: FakeClock) -> None:
+    """A body that never comes, a stream, a reader of nothing: none keeps others from their turn."""
+    lane = Lane(clock, SMALL)
+    slow = await entered(lane, "a", 4)
+    (other,) = await entered(lane, "b", 1)
+    await clock.advance(2 * SEAT_SECONDS)
+    assert other.done()
+    with pytest.raises(TooMany, match="open at once"):
+        await lane.enter("a")
+    slow[0].result().leave()
+    slow[1].result().leave()
+    assert (await lane.enter("a")).seated
+
+
+async def test_who_waits_in_vain_is_told(clock: FakeClock) -> None:
+    lane = Lane(clock, Bounds(alone=1, shared=1, waiting=100, lingering=100))
+    slow = await entered(lane, "a", 100)
+    await clock.advance(WAIT_SECONDS + 1)
+    assert all(task.done() for task in slow)
+    failed = [task for task in slow if isinstance(task.exception(), TooMany)]
+    assert 0 < len(failed) < 100 - int(WAIT_SECONDS / SEAT_SECONDS / 2)
+    assert lane.waiting == 0
+
+
+async def test_a_client_that_goes_leaves_nothing(clock: FakeClock) -> None:
+    lane = Lane(clock, SMALL)
+    held = await entered(lane, "a", 4)
+    gone = await entered(lane, "a", 3)
+    gone[1].cancel()
+    await settle()
+    assert lane.waiting == 2
+    held[0].result().leave()  # whose seat is given at once to one that goes in the same turn of the loop
+    gone[0].cancel()
+    await settle()
+    held[1].result().leave()
+    await settle()
+    assert gone[2].done()
+    gone[2].result().leave()
+    for task in held[2:]:
+        task.result().leave()
+    again = await entered(lane, "a", 4)
+    assert seated(again) == 4, "no seat was lost"
+
+
+async def test_one_tenants_storm_is_told_429_and_its_neighbour_is_served(w: World) -> None:
+    """Over the api: seats full of requests whose bodies never come; the neighbour's are answered."""
+    ann, eve = await w.login("ann"), await w.login("eve")
+    never = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    path = f"{BASE}/namespaces/acme--lab/apikeys"
+    async with AsyncExitStack() as stack:
+        storm = [
+            asyncio.ensure_future(w.call("POST", path, body(), token=ann))
+            for _ in range(TENANTS.alone + TENANTS.waiting + 1)
+        ]
+        stack.callback(lambda: [task.cancel() for task in storm])
+        done, _ = await asyncio.wait(storm, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        replies = [task.result() for task in done]
+        assert {reply.code for reply in replies} == {429}, replies
+        refused = replies[0]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json["reason"] == "TooManyRequests"
+        reply = await w.call("GET", f"{BASE}/namespaces/other--lab/apikeys", token=eve)
+        assert reply.code == 200
+        assert b'bessemer_api_shed_total{lane="people"}' in (await w.call("GET", "/metrics")).body
