@@ -22,7 +22,7 @@ from _page import machine
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-PROGRAMS = ("control_plane", "reconcile", "startup", "gateway")
+PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway")
 
 
 def main() -> None:

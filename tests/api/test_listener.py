@@ -4,14 +4,20 @@ start."""
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import uvicorn
 
-from bessemer.api import create_ca, listen, serve, server_tls
+from bessemer.api import create_ca, listen, listener, serve, server_tls
 from bessemer.api.listener import HELD_BYTES_MAX, Gathering
 from bessemer.core.errors import Unavailable
+from bessemer.core.tls import show
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Application:
@@ -128,3 +134,104 @@ async def test_an_application_that_does_not_start_is_no_silent_end() -> None:
         async with asyncio.timeout(10):
             await serving(app, asyncio.Event(), ready)
     assert not ready.is_set()
+
+
+class Answering(Application):
+    """Answers each request with ``size`` bytes in parts, and says how that ended."""
+
+    def __init__(self, size: int = 0) -> None:
+        super().__init__()
+        self.size = size
+        self.over = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"keep-alive")]})
+        part = b"x" * (64 << 10)
+        for _ in range(self.size // len(part)):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        self.over.set()
+
+
+@asynccontextmanager
+async def answering(app: Answering) -> AsyncIterator[Callable[[bool], Awaitable[Stream]]]:
+    """The application on a free port; call it for a connection, with a client's certificate or without."""
+    ca = create_ca("test")
+    on, stop, ready = listen("127.0.0.1", 0), asyncio.Event(), asyncio.Event()
+    port = on.getsockname()[1]
+    tls = server_tls(ca.issue("server", sans=["127.0.0.1"]), ca.certificate)
+    task = asyncio.ensure_future(serve(app, on=on, tls=tls, stop=stop, ready=ready.set, close=app.end))
+    open_: list[asyncio.StreamWriter] = []
+
+    async def connect(known: bool) -> Stream:
+        context = ssl.create_default_context(cadata=ca.certificate.decode())
+        if known:
+            issued = ca.issue("client")
+            show(context, (issued.certificate, issued.key))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=1 << 10)
+        open_.append(writer)
+        return reader, writer
+
+    async with asyncio.timeout(20):
+        await ready.wait()
+        try:
+            yield connect
+        finally:
+            for writer in open_:
+                writer.transport.abort()
+            stop.set()
+            await task
+
+
+async def _asked(stream: Stream) -> bytes:
+    """The first line of an answer; nothing where the connection was ended."""
+    reader, writer = stream
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    try:
+        return await reader.readline()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return b""
+
+
+async def test_whoever_does_not_read_is_shed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer is more than the sockets hold, and it takes none of it."""
+    monkeypatch.setattr(listener, "READ_SECONDS", 0.2)
+    app = Answering(size=64 << 20)
+    async with answering(app) as connect:
+        reader, writer = await connect(False)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(10):
+            await app.over.wait()  # uvicorn lets an answer to nobody run out
+        assert len(await reader.read()) < app.size
+
+
+async def test_a_stranger_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four places one address has two; who shows a certificate needs none; a place is free once it is left."""
+    monkeypatch.setattr(listener.Doors, "of_process", classmethod(lambda cls: cls(4)))
+    async with answering(Answering()) as connect:
+        first, second, third = [await connect(False) for _ in range(3)]
+        assert await _asked(first)
+        assert await _asked(second)
+        assert not await _asked(third)
+        assert await _asked(await connect(True))
+        first[1].transport.abort()
+        while not await _asked(await connect(False)):  # once the server has heard of it
+            pass
+
+
+def test_places_are_bounded_in_all_and_for_each() -> None:
+    doors = listener.Doors(4)
+    assert [doors.enter(address) for address in ("a", "a", "a", "b", "b", "c")] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    doors.leave("a")
+    assert doors.enter("c")
+    assert not doors.enter("a")

@@ -77,7 +77,7 @@ class Turn:
 
     __slots__ = ("_lane", "began", "charged", "flow", "seated")
 
-    def __init__(self, lane: Lane, flow: _Flow, began: float) -> None:
+    def __init__(self, lane: Lane, flow: _Flow, *, began: float) -> None:
         self._lane = lane
         self.flow = flow
         self.began = began
@@ -152,7 +152,7 @@ class Lane:
         self._virtual = max(self._virtual, flow.tag)
         flow.tag = self._virtual + flow.expected
         flow.holding += 1
-        turn = Turn(self, flow, now)
+        turn = Turn(self, flow, began=now)
         self._held[turn] = None
         return turn
 

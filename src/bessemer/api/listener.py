@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bessemer.api.ca import Pair, peer_of
+from bessemer.api.limit import network
 from bessemer.core.errors import Unavailable
 from bessemer.core.tls import show
 
@@ -30,6 +34,12 @@ KEEP_ALIVE_SECONDS = 75
 HEADERS_SECONDS = 20.0
 HEADERS_BYTES_MAX = 64 << 10
 """Of headers, trailers and chunk extensions in a row; the parser itself would take any number."""
+
+READ_SECONDS = 60.0
+"""A reader that has not taken what the sockets hold (some hundred KiB) in that time is gone, whatever its TCP says."""
+
+FILES_SHARE = 0.8
+"""Of the files that the process may have open, for strangers' connections."""
 
 HELD_BYTES_MAX = 64 << 10
 SOCKET_MESSAGE_BYTES_MAX = 64 << 10
@@ -74,13 +84,50 @@ class Gathering:
             self._transport.write(b"".join(held))
 
 
+class Doors:
+    """How many connections of those who show no certificate are open: ``most`` in all, of which one address has no more
+    than half, so that no stranger keeps everybody else out, and none of them an agent."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+        self._all = 0
+
+    @classmethod
+    def of_process(cls) -> Doors:
+        """By the files that this process may have open."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return cls(int((soft if soft > 0 else 1 << 20) * FILES_SHARE))
+
+    def enter(self, address: str) -> bool:
+        """Whether there is room for one more; then `leave` it once."""
+        if self._all >= self._most or self._open[address] >= self._most // 2:
+            return False
+        self._open[address] += 1
+        self._all += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A connection has ended."""
+        self._all -= 1
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
+
+
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP with a bound on how long a request's headers may take, and how long they may be; ``state["peer"]`` is who
-    showed a certificate."""
+    """HTTP with a bound on how long a request's headers may take, how long they may be, how slowly answers may be read,
+    and how many a stranger opens; ``state["peer"]`` is who showed a certificate."""
 
     _slow: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _framing = 0
     _moved = False
+    _entered = ""
+
+    def __init__(self, *given: Any, doors: Doors, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._doors = doors
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
@@ -88,6 +135,20 @@ class BoundedProtocol(HttpToolsProtocol):
         certificate = tls.getpeercert(True) if tls is not None else None
         self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
         self._expect_headers()
+        if certificate is None:
+            address = network(self.client[0]) if self.client else "local"
+            if self._doors.enter(address):
+                self._entered = address
+            else:
+                transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self._stalled or self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
         self._moved = False
@@ -106,12 +167,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._forget()
         super().on_headers_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Another protocol has the connection from here, and bounds it."""
+        self._forget()
+        self._go_on()
+        self._leave()
+        super().handle_websocket_upgrade()
+
     def on_body(self, body: bytes) -> None:
         self._moved = True
         super().on_body(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._go_on()
+        self._leave()
         super().connection_lost(exc)
 
     def _expect_headers(self) -> None:
@@ -122,6 +192,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
+
+    def _go_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _leave(self) -> None:
+        entered, self._entered = self._entered, ""
+        if entered:
+            self._doors.leave(entered)
 
 
 class _Quiet(uvicorn.Server):
@@ -214,7 +294,7 @@ async def serve(
 
 def _options(tls: ssl.SSLContext) -> dict[str, Any]:
     return {
-        "http": BoundedProtocol,
+        "http": partial(BoundedProtocol, doors=Doors.of_process()),
         "ws": "websockets-sansio",
         "ws_max_size": SOCKET_MESSAGE_BYTES_MAX,
         "ws_per_message_deflate": False,

@@ -2,7 +2,8 @@
 
 Invariants: a name stands here once; while it is worked on, a signal only marks it, and `finish` puts it back unless the
 work has already seen what the signal was about. Taking a name clears its timer: the work sets the next one. Kinds take
-turns, so that ten thousand new names of one keep no name of another waiting. It keeps no reasons and no objects.
+turns, and within a kind the tenants, so that ten thousand new names of one keep no name of another waiting. It keeps no
+reasons and no objects.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from bessemer.core.clock import Clock
-from bessemer.core.resource import Key
+from bessemer.core.resource import Key, tenant_of
 from bessemer.loop.metrics import KindMetrics
 
 ALWAYS = sys.maxsize
@@ -31,13 +32,12 @@ _TOLERANCE_SECONDS = 0.001
 
 
 class Queue:
-    """FIFO by first signal within a kind, kind after kind; with a timer per name on the injected clock."""
+    """FIFO by first signal within a tenant's of a kind; with a timer per name on the injected clock."""
 
     def __init__(self, clock: Clock, metrics: Mapping[str, KindMetrics]) -> None:
         self._clock = clock
         self._metrics = metrics
-        self._lanes: dict[str, deque[Key]] = {}
-        self._kinds: deque[str] = deque()
+        self._names = _Turns()
         self._ready = asyncio.Semaphore(0)
         self._since: dict[Key, float] = {}
         self._active: dict[Key, int] = {}
@@ -59,10 +59,7 @@ class Queue:
             self._since[key] = self._clock.monotonic()
             self._metrics[key.kind].depth.inc()
             self._quiet.clear()
-            lane = self._lanes.setdefault(key.kind, deque())
-            if not lane:
-                self._kinds.append(key.kind)
-            lane.append(key)
+            self._names.add(key)
             self._ready.release()
 
     def later(self, key: Key, seconds: float, *, cause: Cause) -> None:
@@ -76,10 +73,7 @@ class Queue:
     async def take(self) -> tuple[Key, float]:
         """The next name, and the seconds that it waited. Its taker calls `finish`."""
         await self._ready.acquire()
-        kind = self._kinds.popleft()
-        key = self._lanes[kind].popleft()
-        if self._lanes[kind]:
-            self._kinds.append(kind)
+        key = self._names.take()
         now = self._clock.monotonic()
         waited = now - self._since.pop(key)
         self._active[key] = 0
@@ -152,6 +146,40 @@ class Queue:
     def _is_current(self, key: Key, due: float) -> bool:
         timer = self._timers.get(key)
         return timer is not None and timer[0] == due
+
+
+class _Turns:
+    """Names by kind and tenant, as their turns come."""
+
+    def __init__(self) -> None:
+        self._kinds: deque[str] = deque()
+        self._tenants: dict[str, deque[str]] = {}
+        self._names: dict[tuple[str, str], deque[Key]] = {}
+
+    def add(self, key: Key) -> None:
+        kind, tenant = key.kind, tenant_of(key.namespace)
+        names = self._names.get((kind, tenant))
+        if names is None:
+            names = self._names[kind, tenant] = deque()
+            tenants = self._tenants.setdefault(kind, deque())
+            if not tenants:
+                self._kinds.append(kind)
+            tenants.append(tenant)
+        names.append(key)
+
+    def take(self) -> Key:
+        kind = self._kinds.popleft()
+        tenants = self._tenants[kind]
+        tenant = tenants.popleft()
+        names = self._names[kind, tenant]
+        key = names.popleft()
+        if names:
+            tenants.append(tenant)
+        else:
+            del self._names[kind, tenant]
+        if tenants:
+            self._kinds.append(kind)
+        return key
 
 
 @dataclass(eq=False)
