@@ -32,6 +32,8 @@ from bessemer.store.transaction import Tx, read_counter
 from bessemer.store.writer import Committer
 
 TEND_SECONDS = 60.0
+SOON_SECONDS = 5.0
+"""From the start to the first round, for a process that is restarted all the time has history, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +62,13 @@ class Store:
 
     async def tend(self) -> None:
         """For ever: drop old history and old events, bookmark quiet watches. ``main`` runs it as a task."""
+        await self._clock.sleep(SOON_SECONDS)
         while True:
-            await self._clock.sleep(TEND_SECONDS)
             try:
                 await self.tidy()
             except Unavailable:
-                continue  # a full disk: the writers hear of it; the next round tries again
+                pass  # a full disk: the writers hear of it; the next round tries again
+            await self._clock.sleep(TEND_SECONDS)
 
     async def tidy(self) -> None:
         """One round of `tend`."""

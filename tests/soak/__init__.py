@@ -1,0 +1,1 @@
+"""Long runs in which everything that can be restarted is."""
