@@ -225,11 +225,10 @@ async def _there(session: aiohttp.ClientSession, url: str) -> dict[str, int]:
             async with session.get(url) as answer:
                 answer.raise_for_status()
                 body = orjson.loads(await answer.read())
-                break
+                return {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in body["items"]}
         except (aiohttp.ClientError, OSError):
             assert time.monotonic() < until
             await asyncio.sleep(0.2)
-    return {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in body["items"]}
 
 
 async def _reached(informers: list[Informer], at: int) -> None:
