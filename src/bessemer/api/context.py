@@ -28,7 +28,8 @@ class Credentials:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks. ``name`` is a user's name, or the host's for an agent; ``session`` names the Session that says so;
-    ``bounds`` is what a credential may do at most, None where it may all that its owner may."""
+    ``credential`` the ApplicationCredential that does, and ``bounds`` what that may at most (None: all that its owner
+    may)."""
 
     kind: Literal["user", "agent", "gateway", "portal"]
     name: str
@@ -36,6 +37,7 @@ class Identity:
     groups: tuple[str, ...] = ()
     session: str = ""
     bounds: Bounds | None = None
+    credential: str = ""
 
     def writer(self, request_id: str = "", source: str = "") -> Writer:
         """How the ports name this identity."""
