@@ -91,7 +91,7 @@ def build(context: ApiContext) -> State:
     """The parts of one api."""
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
-    directory = Directory(objects, context.clock, Rulebook(context.kinds.values()))
+    directory = Directory(objects, context.clock, book=Rulebook(context.kinds.values()))
     local = LocalAuthenticator(objects, context.clock)
     limits = context.limits
     return State(
