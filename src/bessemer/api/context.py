@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
+from bessemer.api.bounds import Bounds
 from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
@@ -26,13 +27,17 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks. ``name`` is a user's name, or the host's for an agent; ``session`` names the Session that says so."""
+    """Who asks. ``name`` is a user's name, or the host's for an agent; ``session`` names the Session that says so;
+    ``credential`` the ApplicationCredential that does, and ``bounds`` what that may at most (None: all that its owner
+    may)."""
 
     kind: Literal["user", "agent", "gateway", "portal"]
     name: str
     admin: bool = False
     groups: tuple[str, ...] = ()
     session: str = ""
+    bounds: Bounds | None = None
+    credential: str = ""
 
     def writer(self, request_id: str = "", source: str = "") -> Writer:
         """How the ports name this identity."""
