@@ -19,8 +19,9 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
+from bessemer.core.quota import Use
 from bessemer.core.resource import Key, tenant_of
-from bessemer.core.values import LedgerEntry, UsageBatch, Use
+from bessemer.core.values import LedgerEntry, UsageBatch
 from bessemer.metering.invoice import Account, terms
 from bessemer.metering.plan import Plan
 

@@ -372,27 +372,3 @@ class UsageBatch(ApiModel):
     spool_uid: str
     first_sequence: int
     records: list[UsageRecord]
-
-
-# --- quota ------------------------------------------------------------------------------------------------------
-
-
-class Quota(ApiModel):
-    """Upper bounds; None is no bound. ``devices`` is by model, with ``*`` for the sum of all."""
-
-    milli_cores: int | None = Field(None, description="Thousandths of cores that may be held.")
-    memory_bytes: int | None = Field(None, description="Memory that may be held.")
-    devices: dict[str, int] = Field(default_factory=dict, description="Devices by model; * is the sum of all.")
-    instances: int | None = Field(None, description="Instances that may exist.")
-    endpoints: int | None = Field(None, description="Endpoints that may exist.")
-    claims: int | None = Field(None, description="Claims that may stand.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """One meter of a scope (``tenant/NAME`` or ``project/NAME``): what is used of what bound."""
-
-    scope: str
-    meter: str
-    used: int
-    limit: int | None

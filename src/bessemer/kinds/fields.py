@@ -10,8 +10,8 @@ from pydantic import AfterValidator, StringConstraints
 
 from bessemer.core.clock import epoch
 from bessemer.core.errors import Cause
+from bessemer.core.quota import Quota
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Quota
 
 Name = Annotated[
     str,

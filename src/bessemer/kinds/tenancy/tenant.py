@@ -15,6 +15,7 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.ports import Scope
+from bessemer.core.quota import Quota
 from bessemer.core.resource import (
     ALL,
     READ,
@@ -31,7 +32,7 @@ from bessemer.core.resource import (
     keyed_by,
     tenant_of,
 )
-from bessemer.core.values import Quota, Toleration
+from bessemer.core.values import Toleration
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, ShortText, at, duplicates, label_problems, quota_problems, taint_problems
 from bessemer.kinds.parts import made_of
