@@ -19,7 +19,7 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
-from bessemer.core.quota import Use
+from bessemer.core.quota import Use, title_of, unit_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import LedgerEntry, UsageBatch
 from bessemer.metering.invoice import Account, terms
@@ -81,16 +81,24 @@ async def _rows(head: Mapping[str, Any], entries: AsyncIterator[LedgerEntry]) ->
 
 
 async def use(call: Call) -> Response:
-    """GET projects/NAME/use: each meter of the project and of its tenant."""
+    """GET projects/NAME/use: each meter of the project and of its tenant; GET tenants/NAME/use: of the tenant."""
     await load(call, call.about)
-    project = call.about.name
-    scopes = (f"project/{project}", f"tenant/{tenant_of(project)}")
+    name = call.about.name
+    of_tenant = call.about.resource.stored == "Tenant"
+    scopes = [f"tenant/{name}"] if of_tenant else [f"project/{name}", f"tenant/{tenant_of(name)}"]
     meters = [_meter(one) for scope in scopes for one in await call.state.ports.capacity.use(scope)]
     return answer({"meters": meters})
 
 
 def _meter(one: Use) -> dict[str, Any]:
-    return {"scope": one.scope, "meter": one.meter, "used": one.used, "limit": one.limit}
+    return {
+        "scope": one.scope,
+        "meter": one.meter,
+        "title": title_of(one.meter),
+        "unit": unit_of(one.meter),
+        "used": one.used,
+        "limit": one.limit,
+    }
 
 
 def _window(call: Call) -> tuple[int, int]:

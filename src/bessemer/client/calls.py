@@ -170,8 +170,12 @@ class Projects(_Area):
         return await self._ask("GET", self._path(project, "ledger"), query=_window(since, until))
 
     async def use(self, project: str) -> list[dict[str, Any]]:
-        """Each meter of the project and of its tenant: ``{"scope", "meter", "used", "limit"}``."""
+        """Each meter of the project and of its tenant: ``{"scope", "meter", "title", "unit", "used", "limit"}``."""
         return list((await self._ask("GET", self._path(project, "use")))["meters"])
+
+    async def tenant_use(self, tenant: str) -> list[dict[str, Any]]:
+        """Each meter of the tenant."""
+        return list((await self._ask("GET", self._paths.of(Key("Tenant", "", tenant), "use")))["meters"])
 
     def _path(self, project: str, sub: str) -> str:
         return self._paths.of(Key("Project", "", project), sub)
