@@ -277,6 +277,7 @@ class World:
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),
+            ledger=store.ledger,
             leases=leases,
             fleet=fleet,
             importer=self.importer,

@@ -100,7 +100,8 @@ class Access:
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
             raise no_namespace(on.namespace)
-        raise forbidden(who, verb, on=on)
+        why = "" if who.admin else self._directory.why_not(on.tenant)
+        raise forbidden(who, verb, on=on, why=why)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
         """What a list or a watch may show. Raises NotFound for a project that may not be known, Forbidden for a kind
@@ -179,14 +180,14 @@ class Access:
         return bool(orjson.loads(found.body)["spec"]["workload"]["kind"] == _SERVED)
 
 
-def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:
+def forbidden(who: Identity, verb: str, *, on: Target, why: str = "") -> Forbidden:
     """The words of Kubernetes for a refusal."""
     resource = on.resource
     place = f' in the namespace "{on.namespace}"' if on.namespace else ""
     name = f' "{on.name}"' if on.name else ""
     return Forbidden(
         f'{resource.plural}.{resource.group or "core"}{name} is forbidden: User "{who.name}" cannot {verb} resource '
-        f'"{resource.plural}" in API group "{resource.group}"{place}'
+        f'"{resource.plural}" in API group "{resource.group}"{place}{f": {why}" if why else ""}'
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import Change, tenant_of
-from bessemer.kinds.tenancy.tenant import bearable
+from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +29,14 @@ REACH_SECONDS_MAX = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TenantTerms:
-    """Of a tenant: roles by user, its price plan's name, and the keys of the taints that its workloads may bear."""
+    """Of a tenant: roles by user, its price plan's name, the keys of the taints that its workloads may bear, its state,
+    and of flavors, images and models (by the field of a workload's spec) those that it may use."""
 
     members: Mapping[str, str]
     plan: str
     bearable: frozenset[str]
+    state: str = "Active"
+    allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
 
 
 NO_TERMS = TenantTerms(MappingProxyType({}), "", frozenset())
@@ -67,15 +70,23 @@ class Directory:
 
     def tenants(self, user: str) -> Mapping[str, str]:
         """Tenant → role of everywhere that the user is a member."""
-        return {name: tenant.members[user] for name, tenant in self._tenants.items() if user in tenant.members}
+        return {name: self.role(user, name) for name, tenant in self._tenants.items() if user in tenant.members}
 
     def role(self, user: str, tenant: str) -> str:
-        """The user's role in the tenant, or ""."""
-        return self.terms(tenant).members.get(user, "")
+        """The user's role in the tenant, or "". In one that is not active everybody reads, and no more."""
+        terms = self.terms(tenant)
+        role = terms.members.get(user, "")
+        return role if terms.state == "Active" or not role else "reader"
 
     def terms(self, tenant: str) -> TenantTerms:
         """What a tenant pays by and may; of one that is not there, nothing."""
         return self._tenants.get(tenant, NO_TERMS)
+
+    def why_not(self, tenant: str) -> str:
+        """Why its people write nothing now, in words; "" where they may."""
+        state = self.terms(tenant).state
+        words = {"Suspended": "suspended: its people read, and write once an administrator of the platform resumes it"}
+        return "" if state == "Active" else f"tenant {tenant} is {words.get(state, 'closed')}"
 
     def projects(self, tenant: str) -> frozenset[str]:
         """The names of the tenant's projects."""
@@ -148,4 +159,6 @@ def _read(tenant: Mapping[str, Any]) -> TenantTerms:
         members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
         plan=spec.get("pricePlan", "standard"),
         bearable=bearable(tenant),
+        state=spec.get("state", "Active"),
+        allowed=allowed(tenant),
     )

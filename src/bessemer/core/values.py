@@ -149,7 +149,8 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 class Request:
     """What one replica wants of one host. ``device_model`` "" is any model; ``device_count`` 0 wants none. ``bearable``
     are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization`` is for guests,
-    ``isolation`` for engines: a host that has none of either kind runs none of them."""
+    ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where its tenant may
+    be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
 
     tenant: str
     milli_cores: int
@@ -161,6 +162,8 @@ class Request:
     same_nvlink: bool = False
     tolerations: tuple[str, ...] = ()
     bearable: frozenset[str] | None = None
+    sites: frozenset[str] = frozenset()
+    own_hosts: bool = False
     virtualization: bool = False
     isolation: bool = False
 

@@ -186,6 +186,7 @@ def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Write
         return row.stored()
     if key.kind == CLAIM:
         ledger.follow(tx, row.uid, phase=_phase(document))
+    walls.follow(tx, document)
     saved = save(tx, document, before=row)
     if writer.kind in ("user", "system"):
         audit.append(tx, writer, verb=f"update {part}", key=key, uid=row.uid)

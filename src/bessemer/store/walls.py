@@ -8,7 +8,6 @@ the transaction of its write. What was made before a wall stood stays: it is not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, insert, or_, select
 
@@ -72,7 +71,7 @@ def follow(tx: Tx, document: Document) -> None:
     if document["kind"] != TENANT:
         return
     name = document["metadata"]["name"]
-    wanted = set(_dedicated(document.get("spec", {})))
+    wanted = set(_dedicated(document))
     current = {(what, value) for what, value in tx.all(_MINE, of_tenant=name)}
     if wanted == current:
         return
@@ -86,8 +85,11 @@ def forget(tx: Tx, tenant: str) -> None:
     tx.run(_FORGET, of_tenant=tenant)
 
 
-def _dedicated(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    hosts = spec.get("hosts") or {}
+def _dedicated(tenant: Document) -> Iterator[tuple[str, str]]:
+    """Until everything of a closed tenant is gone from them, they stay its own."""
+    if tenant.get("status", {}).get("phase") == "Closed":
+        return
+    hosts = tenant.get("spec", {}).get("hosts") or {}
     for name in hosts.get("names", ()):
         yield "host", name
     if labels := hosts.get("matchLabels"):
