@@ -233,7 +233,7 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
 
 async def _close(ctx: Context, tenant: Tenant, *, status: TenantStatus) -> Outcome:
     """One step of its closing; Done once nothing is left, and from then on."""
-    receipt, waits = status.receipt or Receipt(), ""
+    receipt, waits, again = status.receipt or Receipt(), "", 0.0
     if not receipt.digest:
         receipt, waits, again = await close(
             ctx, tenant=tenant.metadata.name, plan=tenant.spec.price_plan, receipt=receipt
