@@ -10,7 +10,7 @@ import pytest
 from bessemer.core.resource import Kind
 from bessemer.kinds import KINDS
 from bessemer.kinds.fields import LabelKey, LabelValue, Name, named, references
-from tests.api.world import BASE, Reply, World, world
+from tests.api.world import BASE, GATEWAY, Reply, World, world
 from tests.api.world import named as body_named
 
 MERGE = "application/merge-patch+json"
@@ -255,6 +255,24 @@ async def test_the_use_of_a_tenant_is_its_peoples_to_see(w: World) -> None:
     hidden = [(await w.call("GET", f"{BASE}/tenants/{name}/use", token=eve)) for name in ("acme", "none")]
     assert hidden[0].code == hidden[1].code == 404
     assert hidden[0].body.replace(b"acme", b"none") == hidden[1].body
+
+
+async def test_a_share_of_a_minute_is_a_gateways_to_ask_for(w: World) -> None:
+    where = f"{BASE}/projects/acme--lab/shares"
+    await patch_tenant(w, quota={"tokensPerMinute": 100})
+    for amount, found in ((60, (60, 40)), (60, (0, 0)), (40, (40, 0))):
+        reply = await w.call("POST", where, {"meter": "tokens_per_minute", "amount": amount}, peer=GATEWAY)
+        assert reply.code == 200
+        assert (reply.json["amount"], reply.json["left"]) == found
+        assert 0 < reply.json["seconds"] <= 60
+        assert bool(reply.json["words"]) == (found[0] == 0)
+    for body in ({"meter": "tokens_per_minute", "amount": -1}, {"meter": "instances"}, []):
+        assert (await w.call("POST", where, body, peer=GATEWAY)).code == 400
+    assert (await w.call("POST", where, {"meter": "instances", "amount": 1}, peer=GATEWAY)).code == 422
+    mia = await w.login("mia")
+    assert (await w.call("POST", where, {"meter": "tokens_per_minute", "amount": 1}, token=mia)).code == 403
+    use = (await w.call("GET", f"{BASE}/tenants/acme/use", token=mia)).json["meters"]
+    assert [(one["used"], one["limit"]) for one in use if one["meter"] == "tokens_per_minute"] == [(100, 100)]
 
 
 MODEL = {

@@ -111,6 +111,11 @@ def unit_of(meter: str) -> Unit:
     return next((one.unit for one in METERS if one.name == meter), "")
 
 
+def window_of(meter: str) -> int:
+    """Seconds of the window within which a meter is counted; 0 of one that is not."""
+    return next((one.window_seconds for one in METERS if one.name == meter), 0)
+
+
 def show_amount(meter: str, value: int) -> str:
     """``16``, ``1.5 GiB``, ``3``: beside the meter's title."""
     unit = unit_of(meter)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
-from bessemer.core.quota import METERS, Meter, Quota, Share, Use, bounds_of, said, show_amount
+from bessemer.core.quota import METERS, Meter, Quota, Share, Use, bounds_of, said, show_amount, window_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
 from bessemer.store.documents import Document, decode
@@ -188,7 +188,7 @@ def _hold(tx: Tx, scope: str, *, meter: str, amount: int, bound: int, start: int
 
 def within_window(use: Use, given: tuple[int, int] | None, *, now: float) -> Use:
     """The use, where its meter is counted within a window: what was ``given`` (start, amount) out of the present."""
-    seconds = next((meter.window_seconds for meter in METERS if meter.name == use.meter), 0)
+    seconds = window_of(use.meter)
     if not seconds or given is None or given[0] + seconds <= now:
         return use
     return replace(use, used=given[1])
