@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.ports import CONTROLLER, Writer
+from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
 from bessemer.core.values import (
     Allocation,
@@ -19,7 +20,6 @@ from bessemer.core.values import (
     Device,
     Inventory,
     NumaNode,
-    Quota,
     UsageBatch,
     UsageRecord,
     WorkloadRef,
@@ -146,7 +146,9 @@ def test_hosts(tell: Story) -> None:
 def test_money(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cli.do(_spend)
-    tell("quota", "-n", SPENDER)
+    tell("quota", SPENDER)
+    tell("quota", "other")
+    tell("quota")
     window = ("-n", SPENDER, "--since", "2025-06-15", "--until", "2025-06-16")
     tell("invoice", *window)
     tell("invoice", *window, "--export", "rows.json")
@@ -181,7 +183,7 @@ def test_refusals(tell: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tell("wait", "project", PROJECT, "--for", "sunshine")
     tell("wait", "project", PROJECT, "--timeout", "0.2")
     tell("key", "create", "app")
-    tell("quota")
+    tell("quota", "nobody")
     tell("invoice")
     tell("invoice", *place, "--since", "yesterday")
     tell("invoice", *place, "--since", "2025-06-16", "--until", "2025-06-15")

@@ -61,6 +61,7 @@ class Rig:
     spool: Spool
     engine: FakeEngine
     ready: asyncio.Event
+    gateway: Gateway
 
     async def replica(self, name: str, *, of: str) -> str:
         """Start a fake engine and make it a replica; its claim's uid."""
@@ -97,8 +98,9 @@ async def rig(*, patience: Patience | None = None, doors: Path | None = None) ->
     facts = GatewayFacts(
         tables, spool, clock, GatewayMetrics(CollectorRegistry()), SECRET, patience=patience or Patience()
     )
+    gateway = Gateway(facts, ready)
     config = uvicorn.Config(
-        Gateway(facts, ready), host="127.0.0.1", port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        gateway, host="127.0.0.1", port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
@@ -110,7 +112,7 @@ async def rig(*, patience: Patience | None = None, doors: Path | None = None) ->
         tables.apply(api_key("good", "bsk_good"))
         tables.apply(endpoint("words"))
         ready.set()
-        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready)
+        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready, gateway)
     finally:
         server.should_exit = True
         await task

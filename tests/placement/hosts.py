@@ -28,7 +28,7 @@ def inventory(*, nodes: int = 2, threads: int = 8, memory: int = 32 * GIB, gpus:
 
 
 def host(name: str, *, taints: tuple[str, ...] = (), **more: Any) -> HostFacts:
-    own = {key: more.pop(key) for key in ("schedulable", "reachable", "overcommit_milli") if key in more}
+    own = {key: more.pop(key) for key in ("schedulable", "reachable", "overcommit_milli", "wall") if key in more}
     return HostFacts(name=name, inventory=inventory(**more), taints=taints, **own)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bessemer.core.units import GIB
 from bessemer.core.values import Allocation, Decision, Refusal
-from bessemer.placement import FleetArrays, Hold, decide
+from bessemer.placement import FleetArrays, Hold, Wall, decide, set_wall
 from tests.placement.hosts import ask, fleet, host
 
 
@@ -204,3 +204,47 @@ def test_hardware_that_vanished_under_a_claim_gives_nothing_back():
     arrays.set_host(host("a", nodes=1, gpus=1, threads=2))
     arrays.drop("x")
     assert str(refused(arrays, cores=3)) == "1 host: short of 3 cores (2 free)"
+
+
+# --- walls ------------------------------------------------------------------------------------------------------
+
+OURS, THEIRS, BOTH = (frozenset(names) for names in (["acme"], ["rival"], ["acme", "rival"]))
+
+
+def test_a_dedicated_host_takes_its_own_tenants_alone():
+    arrays = fleet(host("a", wall=Wall("x", THEIRS)), host("b", wall=Wall("x", BOTH)), host("c"))
+    arrays.hold("x", Hold("a", (), (Allocation(numa_node=0, milli_cores=1000, memory_bytes=GIB),)))
+    decision = placed(arrays)
+    assert decision.host in "bc"
+    assert [(r.code, r.hosts, r.text) for r in decision.reasons] == [("Dedicated", 1, "dedicated to other tenants")]
+    assert "rival" not in str(decision)
+
+
+def test_a_tenant_is_kept_to_its_sites_and_its_own_hosts():
+    arrays = fleet(host("a", wall=Wall("x", OURS)), host("b", wall=Wall("x")), host("c", wall=Wall("y")))
+    assert placed(arrays, own_hosts=True).host == "a"
+    assert placed(arrays, sites=frozenset(["y"])).host == "c"
+    refusal = refused(arrays, own_hosts=True, sites=frozenset(["y"]))
+    assert str(refusal) == (
+        "2 hosts: not dedicated to tenant acme, which is kept to its own; 1 host: at another site than y"
+    )
+    assert refusal.cheapest == "an administrator can open more sites to tenant acme"
+    assert (
+        refused(fleet(host("b")), own_hosts=True).cheapest == "an administrator can dedicate more hosts to tenant acme"
+    )
+
+
+def test_a_wall_that_moves_is_a_walls_alone():
+    arrays = fleet(host("a"), host("b"))
+    arrays.hold("x", Hold("a", (), (Allocation(numa_node=0, milli_cores=1000, memory_bytes=GIB),)))
+    before, free = arrays.version, arrays.cores_free.copy()
+    set_wall(arrays, "a", wall=Wall("", THEIRS))
+    assert placed(arrays).host == "b"
+    assert arrays.version == before + 1
+    assert (arrays.cores_free == free).all()
+    set_wall(arrays, "a", wall=Wall())
+    set_wall(arrays, "nowhere", wall=Wall("", THEIRS))
+    assert placed(arrays).host == "a"
+    arrays.remove_host("a")
+    arrays.set_host(host("c"))
+    assert placed(arrays).host in "bc", "the row of a host that went has nobody's wall"

@@ -139,6 +139,7 @@ class Controller:
         ctx = Context(
             objects=objects,
             capacity=reached(store.capacity),
+            ledger=reached(store.ledger),
             leases=reached(store.leases),
             fleet=self._fleet,
             importer=WorldImporter(),

@@ -18,7 +18,7 @@ KINDS = {
     "Claim": StoreKind(namespaced=True),
     "Host": StoreKind(namespaced=False),
     "Tenant": StoreKind(namespaced=False, finalizer="bessemer.dev/tenant"),
-    "Project": StoreKind(namespaced=False, finalizer="bessemer.dev/project"),
+    "Project": StoreKind(namespaced=False, finalizer="bessemer.dev/project", meter="projects"),
 }
 KEY = bytes(range(32))
 

@@ -111,9 +111,11 @@ def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
             used[scope, "milli_cores"] += sum(part["milliCores"] for part in spec["allocations"])
             used[scope, "memory_bytes"] += sum(part["memoryBytes"] for part in spec["allocations"])
     for key in documents:
-        if meter := {"Instance": "instances", "Endpoint": "endpoints"}.get(key[0]):
+        if meter := {"Instance": "instances", "Endpoint": "endpoints", "ApiKey": "api_keys"}.get(key[0]):
             used[f"project/{key[1]}", meter] += 1
             used[f"tenant/{key[1].partition('--')[0]}", meter] += 1
+        elif key[0] == "Project" and "--" in key[2]:
+            used[f"tenant/{key[2].partition('--')[0]}", "projects"] += 1
     kept = {row[:2]: row[2] for row in connection.execute("SELECT scope, meter, used FROM quota") if row[2]}
     assert kept == {key: value for key, value in used.items() if value}
     for host, node, cores, memory in connection.execute(

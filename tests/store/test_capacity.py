@@ -9,8 +9,9 @@ import pytest
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded, Taken
 from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
-from bessemer.core.values import Device, Inventory, NumaNode, Quota, WorkloadRef
+from bessemer.core.values import Device, Inventory, NumaNode, WorkloadRef
 from bessemer.store import Store
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory, read
 
@@ -139,7 +140,7 @@ async def test_quota_says_what_is_left_and_who_may_raise_it(store: Store) -> Non
     await store.capacity.take([claim("a", devices=("gpu-0", "gpu-1"))], CONTROLLER)
     with pytest.raises(QuotaExceeded) as caught:
         await store.capacity.take([claim("b", devices=("gpu-2", "gpu-3"))], CONTROLLER)
-    words = "tenant/acme: 2 of devices/H100 asked, 1 of 3 left; an administrator of the platform may raise the quota"
+    words = "tenant acme: 2 H100 asked, 1 of 3 left; an administrator of the platform may raise the quota"
     assert str(caught.value) == words
     assert (await used(store))["devices/*"] == 2
 
@@ -162,7 +163,7 @@ async def test_a_quota_below_use_is_stated_and_touches_nothing(store: Store) -> 
 async def test_counted_kinds_meet_quota_at_creation_and_give_back_when_gone(store: Store) -> None:
     await store.capacity.set_quota("tenant/acme", Quota(instances=1))
     first = await store.objects.create(body("Instance", "a"), ALICE)
-    with pytest.raises(QuotaExceeded, match="1 of instances asked, 0 of 1 left"):
+    with pytest.raises(QuotaExceeded, match="1 instances asked, 0 of 1 left"):
         await store.objects.create(body("Instance", "b"), ALICE)
     await store.objects.delete(first.key, ALICE)
     assert (await used(store)) == {"instances": 1}

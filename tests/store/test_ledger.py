@@ -13,8 +13,9 @@ from sqlalchemy.dialects import sqlite
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import CONTROLLER, Stored, Writer
+from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
-from bessemer.core.values import LedgerEntry, Quota, UsageBatch, UsageRecord
+from bessemer.core.values import LedgerEntry, UsageBatch, UsageRecord
 from bessemer.store import Store, periods
 from bessemer.store.periods import Period, Periods
 from tests.store.make import ALICE, PROJECT, body, claim, inventory, read
@@ -172,7 +173,8 @@ async def test_a_tenant_of_the_same_name_inherits_nothing(store: Store, clock: F
 
     again, lab = await make_tenant(store)
     assert again != tenant
-    assert await store.capacity.use("tenant/acme") == []
+    uses = [(use.meter, use.used, use.limit) for use in await store.capacity.use("tenant/acme")]
+    assert uses == [("projects", 1, None)], "the project that was made just now, and no bound"
     assert await store.capacity.use(f"project/{PROJECT}") == []
     everything = {"start": 0, "end": 1 << 40}
     assert await window(store, **everything, project_uid=lab) == []

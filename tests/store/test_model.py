@@ -31,8 +31,9 @@ from bessemer.core.errors import (
     Taken,
 )
 from bessemer.core.ports import CONTROLLER, Bookmark, Scope
+from bessemer.core.quota import Quota
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import BILLING, Quota
+from bessemer.core.values import BILLING
 from bessemer.store import open_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import check

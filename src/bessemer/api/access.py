@@ -101,7 +101,8 @@ class Access(Grants):
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
             raise no_namespace(on.namespace)
-        raise forbidden(who, verb, on=replace(on, name="") if creates else on)
+        why = "" if self.administers(who) else self._directory.why_not(on.tenant)
+        raise forbidden(who, verb, on=replace(on, name="") if creates else on, why=why)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
         """What a list or a watch may show. Raises NotFound for a project that may not be known, Forbidden for a kind
@@ -201,7 +202,7 @@ class Access(Grants):
         return bool(orjson.loads(found.body)["spec"]["workload"]["kind"] == _SERVED)
 
 
-def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:
+def forbidden(who: Identity, verb: str, *, on: Target, why: str = "") -> Forbidden:
     """The words of Kubernetes for a refusal."""
     resource = on.resource
     place = f' in the namespace "{on.namespace}"' if on.namespace else ""
@@ -209,7 +210,7 @@ def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:
     what = f"{resource.plural}/{on.subresource}" if on.subresource else resource.plural
     return Forbidden(
         f'{resource.plural}.{resource.group or "core"}{name} is forbidden: User "{who.name}" cannot {verb} resource '
-        f'"{what}" in API group "{resource.group}"{place}'
+        f'"{what}" in API group "{resource.group}"{place}{f": {why}" if why else ""}'
     )
 
 

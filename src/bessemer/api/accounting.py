@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
@@ -18,9 +18,10 @@ from bessemer.api.packing import streamed
 from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
-from bessemer.core.errors import Cause, Invalid, Malformed, NotFound
-from bessemer.core.resource import Key, tenant_of
-from bessemer.core.values import LedgerEntry, UsageBatch, Use
+from bessemer.core.errors import Cause, Invalid, Malformed, NotFound, QuotaExceeded
+from bessemer.core.quota import Use, title_of, unit_of, window_of
+from bessemer.core.resource import ApiModel, Key, tenant_of
+from bessemer.core.values import LedgerEntry, UsageBatch
 from bessemer.metering.invoice import Account, terms
 from bessemer.metering.plan import Plan
 
@@ -80,16 +81,47 @@ async def _rows(head: Mapping[str, Any], entries: AsyncIterator[LedgerEntry]) ->
 
 
 async def use(call: Call) -> Response:
-    """GET projects/NAME/use: each meter of the project and of its tenant."""
+    """GET projects/NAME/use: each meter of the project and of its tenant; GET tenants/NAME/use: of the tenant."""
     await load(call, call.about)
-    project = call.about.name
-    scopes = (f"project/{project}", f"tenant/{tenant_of(project)}")
+    name = call.about.name
+    of_tenant = call.about.resource.stored == "Tenant"
+    scopes = [f"tenant/{name}"] if of_tenant else [f"project/{name}", f"tenant/{tenant_of(name)}"]
     meters = [_meter(one) for scope in scopes for one in await call.state.ports.capacity.use(scope)]
     return answer({"meters": meters})
 
 
+async def share(call: Call) -> Response:
+    """POST projects/NAME/shares: a gateway holds a part of what a project may within the present window."""
+    raw = await bodies.read(call.request, call.state.context.limits)
+    await call.still()
+    try:
+        wanted = _Wanted.model_validate_json(raw)
+    except ValidationError as error:
+        raise Malformed("a share is of a meter, and of an amount") from error
+    now = call.state.context.clock.now()
+    try:
+        given = await call.state.ports.capacity.hold(call.about.name, wanted.meter, wanted.amount)
+    except QuotaExceeded as error:
+        # An answer and no error: the gateway tells its client, in the words of its own trade.
+        window = window_of(wanted.meter)
+        return answer({"amount": 0, "seconds": window - now % window, "left": 0, "words": error.message})
+    return answer({"amount": given.amount, "seconds": given.until - now, "left": given.left, "words": ""})
+
+
+class _Wanted(ApiModel):
+    meter: str
+    amount: int = Field(ge=0, le=1 << 53)
+
+
 def _meter(one: Use) -> dict[str, Any]:
-    return {"scope": one.scope, "meter": one.meter, "used": one.used, "limit": one.limit}
+    return {
+        "scope": one.scope,
+        "meter": one.meter,
+        "title": title_of(one.meter),
+        "unit": unit_of(one.meter),
+        "used": one.used,
+        "limit": one.limit,
+    }
 
 
 def _window(call: Call) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from bessemer.api.names import CAUSES_MAX, field_path, generate, metadata_causes
 from bessemer.api.query import FieldValidation
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Cause, Invalid, Malformed
-from bessemer.core.resource import ApiModel
+from bessemer.core.resource import ApiModel, Metadata
 
 Body = dict[str, Any]
 _TOP = frozenset(["apiVersion", "kind", "metadata", "spec", "status"])
@@ -72,6 +72,7 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
     the schema does not have."""
     subject = resource.subject(str(body["metadata"].get("name") or ""))
     causes = metadata_causes(body["metadata"], namespaced=resource.namespaced)
+    warnings = () if causes else _owners_once(body["metadata"])
     shown = {k: v for k, v in body.items() if k not in ("metadata", "status")}
     causes += islice(opaque_text(shown, ""), CAUSES_MAX)
     if causes:
@@ -81,13 +82,16 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
     problems = list(
         resource.source.validate(model, None if old is None else resource.source.resource.model_validate(_loaded(old)))
     )
+    problems += _owner_problems(model.metadata, old)
     if problems:
         raise invalid(subject, problems[:CAUSES_MAX])
     metadata = {k: v for k, v in body["metadata"].items() if k in _KEPT and v is not None}
     if body["metadata"].get("ownerReferences"):
         metadata["ownerReferences"] = [o.dump() for o in model.metadata.owner_references]
     admitted = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
-    return Admitted({**admitted, "spec": model.spec.dump()}, tuple(f'unknown field "{path}"' for path in dropped))
+    return Admitted(
+        {**admitted, "spec": model.spec.dump()}, (*warnings, *(f'unknown field "{path}"' for path in dropped))
+    )
 
 
 def admit_status(resource: Shown, body: Body) -> Body:
@@ -192,6 +196,38 @@ def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: fr
         for index, one in enumerate(body["spec"].get("tolerations", ()))
         if one["key"] not in kept
     ]
+
+
+def _owners_once(metadata: Body) -> tuple[str, ...]:
+    """Take out owners that stand there a second time, by uid, as Kubernetes does; what to warn of."""
+    seen: set[str] = set()
+    once, twice = [], []
+    for owner in metadata.get("ownerReferences") or ():
+        uid = owner.get("uid") if isinstance(owner, dict) else None
+        if isinstance(uid, str) and uid in seen:
+            twice.append(plain(uid, 80))
+            continue
+        if isinstance(uid, str):
+            seen.add(uid)
+        once.append(owner)
+    if not twice:
+        return ()
+    metadata["ownerReferences"] = once
+    return (f"metadata.ownerReferences contains duplicate entries; duplicate UID(s) observed: {', '.join(twice)}",)
+
+
+def _owner_problems(metadata: Metadata, old: Body | None) -> list[Cause]:
+    """Who has several controllers, or goes with itself."""
+    field, owners = "metadata.ownerReferences", metadata.owner_references
+    controllers = [f"{owner.kind}/{owner.name}" for owner in owners if owner.controller]
+    causes = []
+    if len(controllers) > 1:
+        words = "Only one reference can have Controller set to true. Found"
+        causes.append(Cause(field, f'Invalid value: {words} "true" in references for {show(", ".join(controllers))}'))
+    mine = old["metadata"]["uid"] if old is not None else ""
+    if mine and any(owner.uid == mine for owner in owners):
+        causes.append(Cause(field, f"Invalid value: {show(mine)}: an object cannot own itself"))
+    return causes
 
 
 def check_references(body: Body, old: Body | None) -> list[dict[str, Any]]:

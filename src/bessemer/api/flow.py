@@ -16,11 +16,10 @@ import asyncio
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from bessemer.api.context import Identity
-from bessemer.api.directory import Directory
 from bessemer.api.limit import network
 from bessemer.core.clock import Clock
 from bessemer.core.errors import TooMany
@@ -235,10 +234,13 @@ STRANGERS = Bounds(alone=8, shared=4, waiting=1024, lingering=64)
 
 class Flows:
     """The lanes of one api: people by tenant, agents by host, and strangers by network. The gateway and the portal are
-    ours and wait for nobody; what the portal asks in a person's name is that person's."""
+    ours and wait for nobody; what the portal asks in a person's name is that person's. ``tenants``: those in which
+    somebody holds anything."""
 
-    def __init__(self, clock: Clock, directory: Directory, *, shed: Callable[[str], None]) -> None:
-        self._directory = directory
+    def __init__(
+        self, clock: Clock, tenants: Callable[[Identity], Collection[str]], *, shed: Callable[[str], None]
+    ) -> None:
+        self._tenants = tenants
         self._people = Lane(clock, TENANTS, shed=lambda: shed("people"))
         self._agents = Lane(clock, AGENTS, shed=lambda: shed("agents"))
         self._strangers = Lane(clock, STRANGERS, shed=lambda: shed("strangers"))
@@ -260,6 +262,5 @@ class Flows:
         """A tenant cannot be named as a user or the platform is: no tenant's name has a colon."""
         if who.admin:
             return "platform:"
-        if tenant and self._directory.role(who.name, tenant):
-            return tenant
-        return min(self._directory.tenants(who.name), default=f"user:{who.name}")
+        tenants = self._tenants(who)
+        return tenant if tenant in tenants else min(tenants, default=f"user:{who.name}")

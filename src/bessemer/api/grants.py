@@ -12,6 +12,7 @@ from bessemer.api.bounds import Bounds
 from bessemer.api.context import Identity
 from bessemer.api.directory import Directory
 from bessemer.api.holdings import Subject
+from bessemer.core.resource import READ
 from bessemer.kinds.tenancy.rights import (
     ADMINISTER,
     EVERYWHERE,
@@ -46,7 +47,7 @@ class Grants:
             return [self._system[who.kind]]
         if who.bounds is not None:
             return self._within_bounds(who, who.bounds)
-        mine = [self._system["anyone"], *self._directory.grants(holders(who))]
+        mine = [self._system["anyone"], *map(self._standing, self._directory.grants(holders(who)))]
         return [self._admin, *mine] if who.admin else mine
 
     def sees_project(self, who: Identity, project: str) -> bool:
@@ -67,6 +68,13 @@ class Grants:
     def tenants(self, who: Identity) -> frozenset[str]:
         """The tenants in which somebody holds anything."""
         return frozenset(grant.place.tenant for grant in self.grants(who) if grant.place.tenant)
+
+    def _standing(self, grant: Grant) -> Grant:
+        """What it gives now: in a tenant that is not active everybody reads, and no more."""
+        tenant, book = grant.place.tenant, self._directory.book
+        if not tenant or self._directory.terms(tenant).state == "Active":
+            return grant
+        return book.grant({cell: names for cell, names in grant.rights.items() if cell.verb in READ}, grant.place)
 
     def _within_bounds(self, who: Identity, bounds: Bounds) -> Sequence[Grant]:
         """A credential's grants, as its bounds leave them; made once for each version of the directory."""

@@ -15,7 +15,7 @@ from typing import Any
 from bessemer.core.resource import tenant_of
 from bessemer.kinds.tenancy.rights import EVERYWHERE, NOTHING, Grant, Place, Rights, Rulebook
 from bessemer.kinds.tenancy.rolebinding import place_bound
-from bessemer.kinds.tenancy.tenant import bearable
+from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable
 
 KINDS = ("Tenant", "Project", "Role", "RoleBinding")
 """What it is made of."""
@@ -26,11 +26,14 @@ Subject = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class TenantTerms:
-    """Of a tenant: roles by user, its price plan's name, and the keys of the taints that its workloads may bear."""
+    """Of a tenant: roles by user, its price plan's name, the keys of the taints that its workloads may bear, its state,
+    and of flavors, images and models (by the field of a workload's spec) those that it may use."""
 
     members: Mapping[str, str]
     plan: str
     bearable: frozenset[str]
+    state: str = "Active"
+    allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,12 @@ class Holdings:
         """What a tenant pays by and may; of one that is not there, nothing."""
         return self._tenants.get(tenant, NO_TERMS)
 
+    def why_not(self, tenant: str) -> str:
+        """Why its people write nothing now, in words; "" where they may."""
+        state = self.terms(tenant).state
+        words = {"Suspended": "suspended: its people read, and write once an administrator of the platform resumes it"}
+        return "" if state == "Active" else f"tenant {tenant} is {words.get(state, 'closed')}"
+
     def projects(self, place: Place = EVERYWHERE) -> frozenset[str]:
         """The names of the projects that are there; of a project itself, that, whether it is there or not."""
         if place.project:
@@ -183,6 +192,8 @@ def _terms(tenant: Mapping[str, Any]) -> TenantTerms:
         members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
         plan=spec.get("pricePlan", "standard"),
         bearable=bearable(tenant),
+        state=spec.get("state", "Active"),
+        allowed=allowed(tenant),
     )
 
 

@@ -18,13 +18,14 @@ from starlette.responses import Response
 from bessemer.api import body as bodies
 from bessemer.api import jsonpatch, managed, table
 from bessemer.api.access import Target
-from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
+from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.granting import grant
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.names import plain, show
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
+from bessemer.api.terms import require_terms
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
@@ -294,10 +295,7 @@ async def _require_project(call: Call, target: Target) -> None:
 async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
     """What a body names anew must be its project's to name: taints that are borne, objects that it goes with."""
     if target.resource.namespaced:
-        bearable = call.state.directory.terms(target.tenant).bearable
-        causes = toleration_causes(body, old, tenant=f"tenant {target.tenant}", bearable=bearable)
-        if causes:
-            raise invalid(target.subject, causes)
+        await require_terms(call, target, body=body, old=old)
     await _require_owners(call, target, body=body, old=old)
     await grant(call, target, body=body, old=old)
 

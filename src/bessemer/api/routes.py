@@ -113,6 +113,8 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
+    Rule("POST", f"{OURS}/projects/{{name}}/shares", "gateway", accounting.share, plural="projects"),
+    Rule("GET", f"{OURS}/tenants/{{name}}/use", "kind", accounting.use, plural="tenants"),
     Rule("GET", f"{IN_PROJECT}/claims/{{name}}/secrets", "own-claim", hosts.claim_secrets, plural="claims"),
     Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="create"),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),

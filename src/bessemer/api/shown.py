@@ -16,6 +16,7 @@ from bessemer.api.names import plain
 from bessemer.api.schema import of_resource
 from bessemer.api.shape import Shape, shape_of
 from bessemer.core.resource import READ, Column, Kind, Verb
+from bessemer.kinds.fields import References, references
 
 Translate = Callable[[dict[str, Any]], dict[str, Any]]
 _EVENT_FIELDS = ("name", "namespace", "kind", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -52,6 +53,11 @@ class Shown:
     def base(self) -> str:
         """The path of its group and version."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    @cached_property
+    def references(self) -> References:
+        """The fields that name other objects."""
+        return references(self.source.resource)
 
     @cached_property
     def shape(self) -> Shape:

@@ -96,14 +96,14 @@ def build(context: ApiContext) -> State:
     directory = Directory(objects, context.clock, book=Rulebook(context.kinds.values()))
     local = LocalAuthenticator(objects, context.clock)
     limits = context.limits
-    metrics = Metrics()
+    metrics, access = Metrics(), Access(directory, objects)
     return State(
         context=context,
         resources=resources,
         discovery=Discovery(resources, context.version),
         directory=directory,
         standing=Standing(objects, context.clock),
-        access=Access(directory, objects),
+        access=access,
         local=local,
         authenticator=context.authenticator or local,
         passwords=Passwords(context.ports.sealed),
@@ -112,7 +112,7 @@ def build(context: ApiContext) -> State:
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
         metrics=metrics,
-        flows=Flows(context.clock, directory, shed=lambda lane: metrics.shed.labels(lane).inc()),
+        flows=Flows(context.clock, access.tenants, shed=lambda lane: metrics.shed.labels(lane).inc()),
     )
 
 

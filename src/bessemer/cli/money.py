@@ -1,4 +1,4 @@
-"""invoice, ledger, quota: what it cost, why that much, and what is left."""
+"""invoice: what it cost, and why that much."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import typer
 
 from bessemer.cli import render
 from bessemer.cli.connection import ProjectOption, run
-from bessemer.cli.output import DOCUMENTS, OutputOption, shown
+from bessemer.cli.output import OutputOption, shown
 from bessemer.core.errors import Invalid
-from bessemer.core.units import show_bytes, show_money
+from bessemer.core.units import show_money
 
 if TYPE_CHECKING:
     from bessemer.client import Client
@@ -28,7 +28,6 @@ TimeOption = Annotated[
 def add(app: typer.Typer) -> None:
     """Put the commands into the tree."""
     app.command("invoice")(invoice)
-    app.command("quota")(quota)
 
 
 def invoice(
@@ -127,44 +126,3 @@ def _time(text: str) -> int:
         return int(epoch(text if "T" in text else f"{text}T00:00:00Z"))
     except ValueError as error:
         raise Invalid(f"not a time: {text!r}; write 2026-01-31 or 2026-01-31T08:00:00Z") from error
-
-
-def quota(context: typer.Context, project: ProjectOption = "", *, output: OutputOption = "table") -> None:
-    """What a project and its tenant use of what they may.
-
-    Example: `bessemer quota -n acme--lab`
-    """
-    if not project:
-        raise Invalid("say whose: -n TENANT--PROJECT")
-    meters = run(context, lambda client: client.projects.use(project))
-    if output not in DOCUMENTS and not any(map(_tells, meters)):
-        typer.echo("Nothing is used.", err=True)
-        return
-    typer.echo(shown({"meters": meters}, output, text=lambda within: _quota_text(meters, within=within)))
-
-
-def _tells(meter: Mapping[str, Any]) -> bool:
-    return bool(meter["used"]) or meter["limit"] is not None
-
-
-def _quota_text(meters: Sequence[Mapping[str, Any]], *, within: int) -> str:
-    rows = [
-        [m["scope"], m["meter"], _amount(m["meter"], m["used"]), _amount(m["meter"], m["limit"]), _bar(m)]
-        for m in filter(_tells, meters)
-    ]
-    return render.columns(["SCOPE", "METER", "USED", "LIMIT", ""], rows, within=within, spare=[""])
-
-
-def _amount(meter: str, value: int | None) -> str:
-    if value is None:
-        return "-"
-    if meter == "memory_bytes":
-        return show_bytes(value)
-    return f"{value / 1000:g} cores" if meter == "milli_cores" else str(value)
-
-
-def _bar(meter: Mapping[str, Any], width: int = 10) -> str:
-    if not meter["limit"]:
-        return ""
-    full = min(width, round(width * int(meter["used"]) / int(meter["limit"])))
-    return "█" * full + "░" * (width - full)

@@ -154,6 +154,12 @@ class Agents(_Area):
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
         return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
 
+    async def share(self, project: str, meter: str, amount: int) -> dict[str, Any]:
+        """A gateway: a share of the project's present window: ``{"amount", "seconds", "left", "words"}``; an amount of
+        0 with ``words`` is a refusal."""
+        body = {"meter": meter, "amount": amount}
+        return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body=body)
+
     def _host(self, host: str, sub: str) -> str:
         return self._paths.of(Key("Host", "", host), sub)
 
@@ -170,8 +176,12 @@ class Projects(_Area):
         return await self._ask("GET", self._path(project, "ledger"), query=_window(since, until))
 
     async def use(self, project: str) -> list[dict[str, Any]]:
-        """Each meter of the project and of its tenant: ``{"scope", "meter", "used", "limit"}``."""
+        """Each meter of the project and of its tenant: ``{"scope", "meter", "title", "unit", "used", "limit"}``."""
         return list((await self._ask("GET", self._path(project, "use")))["meters"])
+
+    async def tenant_use(self, tenant: str) -> list[dict[str, Any]]:
+        """Each meter of the tenant."""
+        return list((await self._ask("GET", self._paths.of(Key("Tenant", "", tenant), "use")))["meters"])
 
     def _path(self, project: str, sub: str) -> str:
         return self._paths.of(Key("Project", "", project), sub)

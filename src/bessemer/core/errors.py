@@ -6,7 +6,8 @@
      ├─ TooLarge           a body, a depth or a count past its bound
      ├─ Unauthenticated    nobody we know
      ├─ Forbidden          somebody we know who may not
-     │   └─ QuotaExceeded  who might, if less were used or more were granted
+     │   ├─ QuotaExceeded  who might, if less were used or more were granted
+ │   └─ Walled         whose tenant may not, as things stand
      ├─ NotFound           it is not there, or you may not know that it is
      ├─ AlreadyExists
      ├─ Conflict           somebody else wrote first; read again and decide again
@@ -69,6 +70,10 @@ class Forbidden(BessemerError):
 
 class QuotaExceeded(Forbidden):
     """The act would pass a quota; the message says what is left and who may raise it."""
+
+
+class Walled(Forbidden):
+    """The tenant's terms keep it out: it is suspended, or the place is none of its own."""
 
 
 class NotFound(BessemerError):

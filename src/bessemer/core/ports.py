@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
+from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, Quota, UsageBatch, Use
+from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, UsageBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +142,11 @@ class Capacity(Protocol):
         ...
 
     async def take(
-        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer
+        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer, *, terms: str = ""
     ) -> Sequence[Stored]:
         """All of them or none. Each is (Claim key, spec, metadata: labels and ownerReferences). A claim that exists
-        with the same workload, replica and host is returned as it is, so that a second call is harmless. Raises
-        QuotaExceeded, Taken."""
+        with the same workload, replica and host is returned as it is, so that a second call is harmless. ``terms`` is
+        the revision of the Tenant by which it was decided. Raises QuotaExceeded, Walled, Taken."""
         ...
 
     # ``uid`` is the Claim's whose body was read: names come again, and a call that was held up on its way must not
@@ -173,7 +174,12 @@ class Capacity(Protocol):
         ...
 
     async def use(self, scope: str) -> Sequence[Use]:
-        """Each meter of the scope."""
+        """Each meter of the scope; of one that is counted within a window, what was given out of the present one."""
+        ...
+
+    async def hold(self, project: str, meter: str, amount: int) -> Share:
+        """Give out ``amount`` of what project and tenant may within the present window, whole or not at all. A call
+        whose answer is lost gives out twice: less is used than may be, never more. Raises QuotaExceeded, Invalid."""
         ...
 
     async def devices(self) -> Sequence[DeviceUse]:

@@ -149,7 +149,8 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 class Request:
     """What one replica wants of one host. ``device_model`` "" is any model; ``device_count`` 0 wants none. ``bearable``
     are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization`` is for guests,
-    ``isolation`` for engines: a host that has none of either kind runs none of them."""
+    ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where its tenant may
+    be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
 
     tenant: str
     milli_cores: int
@@ -161,6 +162,8 @@ class Request:
     same_nvlink: bool = False
     tolerations: tuple[str, ...] = ()
     bearable: frozenset[str] | None = None
+    sites: frozenset[str] = frozenset()
+    own_hosts: bool = False
     virtualization: bool = False
     isolation: bool = False
 
@@ -372,27 +375,3 @@ class UsageBatch(ApiModel):
     spool_uid: str
     first_sequence: int
     records: list[UsageRecord]
-
-
-# --- quota ------------------------------------------------------------------------------------------------------
-
-
-class Quota(ApiModel):
-    """Upper bounds; None is no bound. ``devices`` is by model, with ``*`` for the sum of all."""
-
-    milli_cores: int | None = Field(None, description="Thousandths of cores that may be held.")
-    memory_bytes: int | None = Field(None, description="Memory that may be held.")
-    devices: dict[str, int] = Field(default_factory=dict, description="Devices by model; * is the sum of all.")
-    instances: int | None = Field(None, description="Instances that may exist.")
-    endpoints: int | None = Field(None, description="Endpoints that may exist.")
-    claims: int | None = Field(None, description="Claims that may stand.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """One meter of a scope (``tenant/NAME`` or ``project/NAME``): what is used of what bound."""
-
-    scope: str
-    meter: str
-    used: int
-    limit: int | None

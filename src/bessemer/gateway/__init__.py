@@ -1,7 +1,8 @@
 """The OpenAI data plane: keys, limits, endpoints and replicas in memory, bodies streamed, usage to a spool.
 
-On a request's path there is no SQL, no call to the api and no buffering of an answer. What it knows comes from watches
-of ApiKey, Endpoint and Claim; while the api is away it serves from what it holds. It decides nothing about replicas.
+On a request's path there is no SQL and no buffering of an answer, and no call to the api but for a share of a minute
+that is bounded. What it knows comes from watches of ApiKey, Endpoint and Claim; while the api is away it serves from
+what it holds. It decides nothing about replicas.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from bessemer.gateway.app import Gateway, GatewayFacts, Patience
 from bessemer.gateway.follow import Follower
 from bessemer.gateway.settle import Settler
+from bessemer.gateway.shares import Given, Shares
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import Tables
 
-__all__ = ["Follower", "Gateway", "GatewayFacts", "Patience", "Settler", "Spool", "Tables"]
+__all__ = ["Follower", "Gateway", "GatewayFacts", "Given", "Patience", "Settler", "Shares", "Spool", "Tables"]

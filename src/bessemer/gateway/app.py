@@ -26,6 +26,7 @@ from bessemer.gateway.asgi import Receive, Scope, Send
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts, EventStream
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.shares import Shares, most_tokens
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica, Tables
 
@@ -57,6 +58,7 @@ class GatewayFacts:
     secret: bytes
     tls: ssl.SSLContext | None = None
     patience: Patience = Patience()
+    shares: Shares = field(default_factory=Shares)
 
 
 @dataclass(slots=True)
@@ -152,8 +154,12 @@ class Gateway:
             raise errors.no_room_for_usage() from error
         try:
             work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
-            with self._facts.metrics.busy.track_inprogress():
-                await self._serve(work, receive, send=send)
+            held = await self._facts.shares.hold(endpoint.project, most_tokens(wanted, endpoint.context_tokens))
+            try:
+                with self._facts.metrics.busy.track_inprogress():
+                    await self._serve(work, receive, send=send)
+            finally:
+                self._facts.shares.settle(held, work.counts.input_tokens + work.counts.output_tokens)
         finally:
             self._facts.spool.release()
 

@@ -91,6 +91,17 @@ def replica_silent(name: str, seconds: float) -> Refused:
     return Refused(504, Words(text, "server_error", "replica_timeout", None, 5))
 
 
+def rate_limited(words: str, *, retry_after_seconds: int) -> Refused:
+    """``words`` say whose bound it is, and what is left of it."""
+    text = f"Rate limit reached: {words}. Try again once the minute ends, or let `max_tokens` be less."
+    return Refused(429, Words(text, "tokens", "rate_limit_exceeded", None, retry_after_seconds))
+
+
+def limit_unknown() -> Refused:
+    text = "Whether your project may use more tokens now cannot be found out at present. Try again in a second."
+    return Refused(503, Words(text, "server_error", "limit_unknown", None, 1))
+
+
 def no_room_for_usage() -> Refused:
     text = "The gateway cannot record usage at present (its disk is full) and so serves nothing. Try again later."
     return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))

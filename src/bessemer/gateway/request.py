@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,16 @@ _MODEL_CHARACTERS_MAX = 253
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request's model and body as it goes on. ``show_usage``, ``show_timings``: the client itself asked for them."""
+    """A request's model and body as it goes on. ``show_usage``, ``show_timings``: the client itself asked for them.
+    ``writes`` is the most that each of its ``sequences`` may write, None where it does not say."""
 
     model: str
     stream: bool
     show_usage: bool
     show_timings: bool
     body: bytes
+    writes: int | None = None
+    sequences: int = 1
 
 
 def bearer(headers: list[tuple[bytes, bytes]]) -> str:
@@ -56,7 +60,25 @@ def read(raw: bytes, *, streams: bool) -> Wanted:
         onward = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise malformed("The body of your request is nested too deep.") from error
-    return Wanted(model[:_MODEL_CHARACTERS_MAX], stream, shown, timings, onward)
+    name, writes, sequences = model[:_MODEL_CHARACTERS_MAX], _writes(body, streams=streams), _sequences(body)
+    return Wanted(name, stream, shown, timings, onward, writes, sequences)
+
+
+def _writes(body: Mapping[str, Any], *, streams: bool) -> int | None:
+    """What of an answer the client bounds itself; embeddings write nothing."""
+    said = [body[name] for name in ("max_completion_tokens", "max_tokens", "n_predict") if _whole(body.get(name))]
+    return max(said, default=None) if streams else 0
+
+
+def _sequences(body: Mapping[str, Any]) -> int:
+    """How many answers to how many inputs; numbers that are none are the engine's to refuse."""
+    texts = next((body[name] for name in ("prompt", "input") if isinstance(body.get(name), list)), [0])
+    inputs = len(texts) if texts and not _whole(texts[0]) else 1
+    return max(1, inputs) * max([1, *(body[name] for name in ("n", "best_of", "n_cmpl") if _whole(body.get(name)))])
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def over(length: bytes | None) -> bool:

@@ -19,6 +19,9 @@ from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
 
+CONTEXT_TOKENS = 2048
+"""Of a slot, where the Endpoint does not say: the default of its kind."""
+
 _log = structlog.get_logger("gateway.tables")
 
 
@@ -62,6 +65,7 @@ class EndpointEntry:
     name: str
     model: str
     created: int
+    context_tokens: int = CONTEXT_TOKENS
     replicas: dict[str, Replica] = field(default_factory=dict)
 
     def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
@@ -141,7 +145,9 @@ class Tables:
         known = self.endpoints.get(place)
         replicas = known.replicas if known is not None else self._homeless.pop(place, {})
         created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
-        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], body["spec"]["model"], created, replicas)
+        spec = body["spec"]
+        context = spec.get("contextTokens", CONTEXT_TOKENS)
+        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], spec["model"], created, context, replicas)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bessemer.core.clock import Clock
-from bessemer.core.ports import Capacity, Leases, Objects
+from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.llamacpp.protocol import Engine
@@ -90,6 +90,7 @@ class Context:
 
     objects: Objects
     capacity: Capacity
+    ledger: Ledger
     leases: Leases
     fleet: Fleet
     importer: Importer

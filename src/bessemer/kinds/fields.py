@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from bessemer.core.clock import epoch
 from bessemer.core.errors import Cause
+from bessemer.core.quota import Quota
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Quota
 
 Name = Annotated[
     str,
@@ -19,11 +20,34 @@ Name = Annotated[
 ]
 """A reference to an object by its name (RFC 1123 subdomain)."""
 
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """On the type of a field: what it says is the name of a ``kind``, in the same project where that lives in one."""
+
+    kind: str
+
+
 Label = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63),
 ]
 """A name of at most 63 characters (RFC 1123 label)."""
+
+
+LabelKey = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+        max_length=317,
+    ),
+]
+"""Left of a label: ``name`` or ``prefix/name``."""
+
+LabelValue = Annotated[
+    str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", max_length=63)
+]
+"""Right of a label; may be empty."""
 
 
 def _bytes(text: str) -> str:
@@ -108,3 +132,46 @@ def unchangeable(path: str, *, new: Any, old: Any, why: str) -> Iterator[Cause]:
     """A field that keeps its first value."""
     if new != old:
         yield Cause(path, f"cannot change from {str(old)[:63]!r}: {why}")
+
+
+# --- references -------------------------------------------------------------------------------------------------
+
+
+References = Mapping[tuple[str, ...], str]
+
+
+def references(resource: type[BaseModel]) -> References:
+    """The fields of a kind's spec that name other objects: path as JSON has it → kind. Lists are ``*`` on the path."""
+    spec = resource.model_fields.get("spec")
+    return dict(_references(spec.annotation, ("spec",))) if spec is not None else {}
+
+
+def _references(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    for part in get_args(annotation):
+        if isinstance(part, Names):
+            yield path, part.kind
+        elif part is not type(None):
+            yield from _references(part, (*path, "*") if get_origin(annotation) is list else path)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for field in annotation.model_fields.values():
+            below = (*path, field.alias or "")
+            yield from ((below, one.kind) for one in field.metadata if isinstance(one, Names))
+            yield from _references(field.annotation, below)
+
+
+def named(fields: References, body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The objects that a body names: (path as ``spec.endpoints[0]``, kind, name)."""
+    for path, kind in fields.items():
+        for place, name in _values(body, path, ""):
+            yield place, kind, name
+
+
+def _values(value: Any, path: tuple[str, ...], place: str) -> Iterator[tuple[str, str]]:
+    if not path:
+        if isinstance(value, str):
+            yield place, value
+    elif path[0] == "*" and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _values(item, path[1:], f"{place}[{index}]")
+    elif isinstance(value, Mapping) and path[0] in value:
+        yield from _values(value[path[0]], path[1:], f"{place}.{path[0]}" if place else path[0])

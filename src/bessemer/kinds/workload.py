@@ -8,7 +8,8 @@ phases mean to the workload, is the kind's.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import orjson
@@ -22,7 +23,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
-from bessemer.kinds.tenancy.tenant import bearable
+from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 
@@ -37,6 +38,35 @@ class HostView:
     reachable: bool = True
     fenced: bool = False
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a tenant may, as its object said at ``revision``: "" where there is no such tenant."""
+
+    tenant: str
+    revision: str = ""
+    bearable: frozenset[str] = frozenset()
+    sites: frozenset[str] = frozenset()
+    own_hosts: bool = False
+    allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
+
+    def refuses(self, *parts: Resource[Any, Any]) -> str:
+        """What to say where the tenant may not use one of these; "" where it may use all."""
+        for part in parts:
+            among = self.allowed.get(part.KIND.lower())
+            if among is not None and not among.admits(part.metadata.name, part.metadata.labels):
+                return f"tenant {self.tenant} may not use {part.KIND} {part.metadata.name}, but {among}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """What each replica of a workload is made of."""
+
+    flavor: Flavor
+    intent: Mapping[str, Any]
+    terms: Terms
 
 
 async def read(ctx: Context, resource: type[R], *, name: str, namespace: str = "") -> R | None:
@@ -77,12 +107,11 @@ async def take(
     workload: Resource[Any, Any],
     *,
     decision: Decision,
-    flavor: Flavor,
-    intent: Mapping[str, Any],
+    make: Make,
     replica: int = 0,
 ) -> None:
-    """Take what was decided for one replica. Raises QuotaExceeded, Taken."""
-    meta = workload.metadata
+    """Take what was decided for one replica. Raises QuotaExceeded, Walled, Taken."""
+    meta, flavor = workload.metadata, make.flavor
     spec = ClaimSpec(
         host=decision.host,
         tenant=tenant_of(meta.namespace or ""),
@@ -93,7 +122,7 @@ async def take(
         flavor=flavor.metadata.name,
         fake=decision.fake,
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
-        intent=dict(intent),
+        intent=dict(make.intent),
     )
     metadata = {
         "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
@@ -103,7 +132,8 @@ async def take(
     held = f"{workload.uid}/{replica}"
     ctx.fleet.assume(decision, held)
     try:
-        await ctx.capacity.take([(claim_key(workload, replica), spec, metadata)], CONTROLLER)
+        claim = (claim_key(workload, replica), spec, metadata)
+        await ctx.capacity.take([claim], CONTROLLER, terms=make.terms.revision)
     except BessemerError:
         ctx.fleet.forget(held)
         raise
@@ -157,18 +187,31 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 # --- placement --------------------------------------------------------------------------------------------------
 
 
-async def request_of(
-    ctx: Context, flavor: FlavorSpec, *, project: str, tolerations: Sequence[Toleration], **wishes: Any
-) -> Request:
-    """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
+async def terms_of(ctx: Context, project: str) -> Terms:
+    """The terms of the project's tenant."""
     tenant = tenant_of(project)
     try:
-        may_bear = bearable(orjson.loads((await ctx.objects.get(Key("Tenant", "", tenant))).body))
+        stored = await ctx.objects.get(Key("Tenant", "", tenant))
     except NotFound:
-        may_bear = frozenset()
-    return Request(
+        return Terms(tenant=tenant)
+    body = orjson.loads(stored.body)
+    return Terms(
         tenant=tenant,
-        bearable=may_bear,
+        revision=str(stored.revision),
+        bearable=bearable(body),
+        sites=frozenset(body.get("spec", {}).get("sites", ())),
+        own_hosts=own_hosts(body).only,
+        allowed=allowed(body),
+    )
+
+
+def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Toleration], **wishes: Any) -> Request:
+    """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
+    return Request(
+        tenant=terms.tenant,
+        bearable=terms.bearable,
+        sites=terms.sites,
+        own_hosts=terms.own_hosts,
         milli_cores=flavor.cpus * 1000,
         memory_bytes=parse_bytes(flavor.memory),
         device_count=flavor.gpus,

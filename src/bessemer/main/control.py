@@ -89,6 +89,7 @@ class _Control:
         context = Context(
             objects=store.objects,
             capacity=store.capacity,
+            ledger=store.ledger,
             leases=store.leases,
             fleet=self.fleet,
             importer=self.importer,

@@ -14,7 +14,7 @@ from bessemer.api import listen, serve, server_tls
 from bessemer.client import connect
 from bessemer.core.clock import SystemClock
 from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.gateway import Follower, Gateway, GatewayFacts, Patience, Settler, Spool, Tables
+from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
@@ -30,6 +30,10 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     certificate, key = paths.certificate(identities.GATEWAY)
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
     follower = Follower(client, tables, clock=clock)
+
+    async def share(project: str, tokens: int) -> Given:
+        return Given(**await client.agents.share(project, "tokens_per_minute", tokens))
+
     facts = GatewayFacts(
         tables=tables,
         spool=spool,
@@ -38,6 +42,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
+        shares=Shares(share, clock=clock),
     )
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths))
     app = Gateway(facts, follower.ready)

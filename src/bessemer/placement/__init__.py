@@ -8,6 +8,6 @@ It waits for nothing, looks nowhere and keeps nothing but the arrays; whoever fe
 """
 
 from bessemer.placement.decide import decide
-from bessemer.placement.fleet import FleetArrays, Hold, HostFacts
+from bessemer.placement.fleet import FleetArrays, Hold, HostFacts, Wall, set_wall
 
-__all__ = ["FleetArrays", "Hold", "HostFacts", "decide"]
+__all__ = ["FleetArrays", "Hold", "HostFacts", "Wall", "decide", "set_wall"]

@@ -31,7 +31,17 @@ class Change:
 
 def cheapest(sight: Sight) -> Change | None:
     """The first change after which something fits, or None."""
-    for propose in (_nearness, _real_taints, _other_model, _less, _fake_taints, _time, _administration, _rights):
+    for propose in (
+        _nearness,
+        _real_taints,
+        _other_model,
+        _less,
+        _fake_taints,
+        _time,
+        _administration,
+        _rights,
+        _walls,
+    ):
         for change in propose(sight):
             if fitting(change.sight).any():
                 return change
@@ -82,6 +92,19 @@ def _rights(sight: Sight) -> Iterator[Change]:
                 text = f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
                 more = {"tolerations": (*request.tolerations, *sorted(keys)), "bearable": request.bearable | keys}
                 yield Change(text, asking(sight, **more))
+
+
+def _walls(sight: Sight) -> Iterator[Change]:
+    """What an administrator may open to the tenant, and what it may be let out of."""
+    request = sight.request
+    if request.sites:
+        yield Change(
+            f"an administrator can open more sites to tenant {request.tenant}", asking(sight, sites=frozenset())
+        )
+    if request.own_hosts:
+        yield Change(
+            f"an administrator can dedicate more hosts to tenant {request.tenant}", asking(sight, own_hosts=False)
+        )
 
 
 def _missing(sight: Sight, *, fake: bool) -> Sequence[frozenset[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Reason, Request
-from bessemer.placement.fleet import Bools
+from bessemer.placement.fleet import Bools, Wall
 from bessemer.placement.sight import Sight
 
 Passes = Callable[[Sight], Bools]
@@ -88,6 +88,34 @@ def _says_taints(sight: Sight, rejected: Bools) -> Iterator[Reason]:
         by_text[text] = by_text.get(text, 0) + int(count)
     for text, count in sorted(by_text.items()):
         yield Reason("Tainted", count, f"tainted {text}")
+
+
+def kept_out(request: Request, wall: Wall) -> tuple[str, str]:
+    """Why the tenant may not be behind the wall, as code and phrase; "" where it may. Other tenants are not named."""
+    if wall.owners and request.tenant not in wall.owners:
+        return "Dedicated", "dedicated to other tenants"
+    if request.own_hosts and request.tenant not in wall.owners:
+        return "NotOwn", f"not dedicated to tenant {request.tenant}, which is kept to its own"
+    if request.sites and wall.site not in request.sites:
+        return "OtherSite", f"at another site than {', '.join(sorted(request.sites))}"
+    return "", ""
+
+
+def _within_walls(sight: Sight) -> Bools:
+    # As with taints: a fleet has few different walls.
+    verdicts = np.array([not kept_out(sight.request, wall)[0] for wall in sight.fleet.walls.all], dtype=np.bool_)
+    chosen: Bools = verdicts[sight.fleet.wall[: sight.size]]
+    return chosen
+
+
+def _says_walls(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    indices, counts = np.unique(sight.fleet.wall[: sight.size][rejected], return_counts=True)
+    found: dict[tuple[str, str], int] = {}
+    for index, count in zip(indices, counts, strict=True):
+        why = kept_out(sight.request, sight.fleet.walls.all[index])
+        found[why] = found.get(why, 0) + int(count)
+    for (code, text), hosts in sorted(found.items()):
+        yield Reason(code, hosts, text)
 
 
 def _virtual(sight: Sight) -> Bools:
@@ -196,6 +224,8 @@ LINKS: Sequence[Link] = (
     Link(_reachable, _plainly("Unreachable", "not reachable")),
     # An administrator lets nothing new land there.
     Link(_schedulable, _plainly("Cordoned", "cordoned")),
+    # Kept for other tenants, or none of those that this one is kept to.
+    Link(_within_walls, _says_walls),
     # Set apart, for those who say that they bear it.
     Link(_untainted, _says_taints),
     # No hypervisor runs there.

@@ -27,6 +27,14 @@ NONE = -1
 """In an array of indices: there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """Where a host stands, and the tenants that it is dedicated to: to none it is anybody's."""
+
+    site: str = ""
+    owners: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """What placement must know of one host. ``taints`` are keys; ``overcommit_milli`` 4000 sells a thread 4 times."""
@@ -35,6 +43,7 @@ class HostFacts:
     inventory: Inventory
     overcommit_milli: int = 1000
     taints: tuple[str, ...] = ()
+    wall: Wall = Wall()
     schedulable: bool = True
     reachable: bool = True
 
@@ -97,6 +106,7 @@ class _Columns:
         self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
+        self.wall: Ints = np.zeros(rows, dtype=np.int64)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
@@ -131,6 +141,7 @@ class FleetArrays(_Columns):
         self.version = 0
         self.names: list[str] = []
         self.models: Numbers[str] = Numbers()
+        self.walls: Numbers[Wall] = Numbers()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
         self._rows: dict[str, int] = {}
         self._vacant: list[int] = []
@@ -142,6 +153,7 @@ class FleetArrays(_Columns):
         self._allocate(rows=16, nodes=2, devices=8)
         # Rows that are nobody's point to the first set of taints: there always is one.
         self._taint_sets.take(frozenset())
+        self.walls.take(Wall())
 
     @property
     def taint_sets(self) -> Sequence[frozenset[str]]:
@@ -238,6 +250,7 @@ class FleetArrays(_Columns):
     def _fill_host(self, row: int, facts: HostFacts) -> None:
         found = facts.inventory
         self.taints[row] = self._taint_sets.take(frozenset(facts.taints))
+        self.wall[row] = self.walls.take(facts.wall)
         self.present[row] = True
         self.schedulable[row] = facts.schedulable
         self.reachable[row] = facts.reachable
@@ -271,7 +284,8 @@ class FleetArrays(_Columns):
         if not self.present[row]:
             return
         self._taint_sets.give_back(int(self.taints[row]))
-        self.taints[row] = 0
+        self.walls.give_back(int(self.wall[row]))
+        self.taints[row] = self.wall[row] = 0
         models = self.device_model[row]
         for number in models[models != NONE]:
             self.models.give_back(int(number))
@@ -287,6 +301,16 @@ class FleetArrays(_Columns):
         for device in hold.devices:
             if device in devices:
                 self.device_free[row, devices[device]] = sign > 0
+
+
+def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
+    """What became of a host's wall alone, where the host is known."""
+    row = fleet.row(host)
+    if row is None or fleet.walls.all[int(fleet.wall[row])] == wall:
+        return
+    fleet.walls.give_back(int(fleet.wall[row]))
+    fleet.wall[row] = fleet.walls.take(wall)
+    fleet.version += 1
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:

@@ -6,18 +6,19 @@ open; for none that does not. Placement proposes what is taken here; the rows di
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import func, select
 
+from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
 from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
+from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
-from bessemer.core.values import ClaimSpec, Inventory, Quota, Use
-from bessemer.store import audit, documents, hardware, leases, ledger, quota, rules
+from bessemer.core.values import ClaimSpec, Inventory
+from bessemer.store import audit, documents, hardware, leases, ledger, quota, rules, walls
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
@@ -41,10 +42,11 @@ Wanted = tuple[Key, ClaimSpec, Document]
 class CapacityTable:
     """Implements `ports.Capacity`."""
 
-    def __init__(self, committer: Committer, reader: Reader, *, kinds: Mapping[str, StoreKind]) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, kinds: Mapping[str, StoreKind], clock: Clock) -> None:
         self._committer = committer
         self._reader = reader
         self._kinds = kinds
+        self._clock = clock
 
     async def declare(
         self,
@@ -73,13 +75,14 @@ class CapacityTable:
         await self._committer.submit(drop)
 
     async def take(
-        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer
+        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer, *, terms: str = ""
     ) -> Sequence[Stored]:
-        """All of them or none. Raises QuotaExceeded, Taken, Forbidden, Invalid, and Conflict where a name is in use."""
+        """All of them or none. Raises QuotaExceeded, Walled, Taken, Forbidden, Invalid, and Conflict where a name is in
+        use."""
         rules.may_take(writer)
         wanted = [(key, spec, self._document(key, spec, metadata=metadata)) for key, spec, metadata in claims]
         return await self._committer.submit(
-            lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer) for claim in wanted],
+            lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer, terms=terms) for claim in wanted],
             apart=len(wanted) > FEW,
         )
 
@@ -115,7 +118,16 @@ class CapacityTable:
 
     async def use(self, scope: str) -> Sequence[Use]:
         """Each meter of the scope."""
-        return [quota.read_use(row) for row in await self._reader.ask(quota.USE, of_scope=scope)]
+        uses = [quota.read_use(row) for row in await self._reader.ask(quota.USE, of_scope=scope)]
+        given = {meter: (start, used) for meter, start, used in await self._reader.ask(quota.WINDOWS, of_scope=scope)}
+        return [quota.within_window(use, given.get(use.meter), now=self._clock.now()) for use in uses]
+
+    async def hold(self, project: str, meter: str, amount: int) -> Share:
+        """Give out a part of what may be had within the present window. Raises QuotaExceeded, Invalid."""
+        if amount < 0:
+            raise Invalid("nobody holds less than nothing")
+        counted = quota.window_meter(meter)
+        return await self._committer.submit(lambda tx: quota.hold(tx, project, meter=counted, amount=amount))
 
     async def devices(self) -> Sequence[DeviceUse]:
         """Every device row."""
@@ -170,7 +182,7 @@ def _withdraw(tx: Tx, host: str) -> None:
     leases.forget(tx, HEARTBEATS + host)
 
 
-def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writer) -> Stored:
+def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writer, terms: str) -> Stored:
     key, spec, said = claim
     row = find(tx, _claim(key))
     if row is not None:
@@ -181,19 +193,14 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
     document = documents.fresh(said, _claim(key), facts=kinds[CLAIM], now=tx.now)
     document["status"] = {"phase": "Pending"}
     require_owners(tx, document)
+    walls.admit(tx, spec, terms=terms)
     uid = document["metadata"]["uid"]
     models = hardware.take(tx, spec, uid=uid)
-    quota.take(tx, key.namespace, tenant=spec.tenant, amounts=_amounts(spec, models))
+    quota.take(tx, key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     saved = save(tx, document, before=None)
     ledger.open_interval(tx, spec, project=key.namespace, claim_uid=uid)
     audit.append(tx, writer, verb="take", key=saved.key, uid=uid)
     return saved.stored()
-
-
-def _amounts(spec: ClaimSpec, models: Counter[str]) -> dict[str, int]:
-    amounts = {"claims": 1, "milli_cores": spec.milli_cores, "memory_bytes": spec.memory_bytes}
-    amounts |= {f"devices/{model}": number for model, number in models.items()}
-    return amounts | {"devices/*": models.total()}
 
 
 def _amend(tx: Tx, row: Row, *, intent: Document, writer: Writer) -> Stored:
@@ -214,6 +221,6 @@ def _release(tx: Tx, row: Row | None, *, kinds: Mapping[str, StoreKind], writer:
         raise Conflict(f"{row.key} is not gone from host {row.host}: its agent has not said so")
     spec = ClaimSpec.model_validate(document["spec"])
     models = hardware.free(tx, spec, uid=row.uid)
-    quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=_amounts(spec, models))
+    quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     ledger.close_interval(tx, row.uid)
     finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")

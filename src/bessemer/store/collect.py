@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, select
 
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import Writer
-from bessemer.store import audit, documents, quota
+from bessemer.store import audit, documents, quota, walls
 from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT, StoreKind
 from bessemer.store.rows import BY_UID, Row, exists, remove, save
 from bessemer.store.schema import dependents, objects, of
@@ -69,6 +69,7 @@ def finish_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str
     elif row.key.kind == TENANT:
         _require_no_project(tx, name)
         quota.forget(tx, f"tenant/{name}")
+        walls.forget(tx, name)
     first = _drop(tx, row, writer=writer, kinds=kinds, verb=verb)
     orphaned = deque(_orphans(tx, row.uid))
     while orphaned:
@@ -84,7 +85,7 @@ def finish_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str
 def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
     facts = kinds.get(row.key.kind)
     if facts is not None and facts.meter:
-        quota.count(tx, row.key.namespace, meter=facts.meter, by=-1)
+        quota.count(tx, row.key, meter=facts.meter, by=-1)
     audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid)
     return remove(tx, row)
 

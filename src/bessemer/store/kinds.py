@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bessemer.core.quota import meter_of_kind
 from bessemer.core.resource import API_VERSION, Kind
-from bessemer.core.values import Quota
 
 CLAIM = "Claim"
 HOST = "Host"
@@ -27,12 +27,12 @@ class StoreKind:
 
 
 def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
-    """The facts of `Kind` values. A kind counts on the field of `Quota` that has its plural; Claims count in `take`."""
+    """The facts of `Kind` values. A kind counts on the meter that the register has for it."""
     return {
         kind.name: StoreKind(
             namespaced=kind.namespaced,
             finalizer=kind.finalizer if kind.finalize is not None else "",
-            meter=kind.plural if kind.plural in Quota.model_fields and kind.name != CLAIM else "",
+            meter=meter_of_kind(kind.name),
             api_version=kind.api_version,
         )
         for kind in kinds

@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from bessemer.core.errors import AlreadyExists, Conflict, Expired, Forbidden, Invalid
+from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
-from bessemer.core.resource import Change, Key, tenant_of
-from bessemer.store import audit, documents, ledger, quota, rules
+from bessemer.core.resource import Change, Key
+from bessemer.store import audit, documents, ledger, quota, rules, walls
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
-from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
+from bessemer.store.kinds import CLAIM, HOST, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
 from bessemer.store.transaction import Tx
@@ -136,24 +136,15 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     if find(tx, key) is not None:
         raise AlreadyExists(f"{key} exists already")
     document = documents.fresh(said, key, facts=facts, now=tx.now)
-    _require_open(tx, key)
+    walls.require_open(tx, key)
     require_owners(tx, document)
     if facts.meter:
-        quota.count(tx, key.namespace, meter=facts.meter, by=1)
+        quota.count(tx, key, meter=facts.meter, by=1)
+    walls.follow(tx, document)
+    quota.follow(tx, document)
     row = save(tx, document, before=None)
     audit.append(tx, writer, verb="create", key=key, uid=row.uid)
     return row.stored()
-
-
-def _require_open(tx: Tx, key: Key) -> None:
-    """Nothing is made in a project that is going away, and no project of such a tenant: what holds it might go before
-    it is seen, and the next of that name would find it. Raises Forbidden."""
-    above = Key(PROJECT, "", key.namespace)
-    if key.kind == PROJECT:
-        above = Key(TENANT, "", tenant_of(key.name))
-    holder = find(tx, above) if above.name else None
-    if holder is not None and documents.deleting(holder.document()):
-        raise Forbidden(f"{above.kind.lower()} {above.name} is being deleted: nothing new is made there")
 
 
 def require_owners(tx: Tx, document: Document) -> None:
@@ -175,6 +166,8 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
         return finish_deletion(tx, row._replace(body=documents.encode(document)), writer=writer, kinds=kinds).stored()
     if documents.owners_of(document) != documents.owners_of(old):
         require_owners(tx, document)
+    walls.follow(tx, document)
+    quota.follow(tx, document)
     saved = save(tx, document, before=row)
     audit.append(tx, writer, verb="update", key=key, uid=row.uid)
     return saved.stored()
@@ -193,6 +186,7 @@ def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Write
         return row.stored()
     if key.kind == CLAIM:
         ledger.follow(tx, row.uid, phase=_phase(document))
+    walls.follow(tx, document)
     saved = save(tx, document, before=row)
     if writer.kind in ("user", "system"):
         audit.append(tx, writer, verb=f"update {part}", key=key, uid=row.uid)

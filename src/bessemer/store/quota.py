@@ -1,31 +1,54 @@
 """Quota: what each scope uses of what it may, moved by conditional updates only.
 
-A scope is ``project/NAME`` or ``tenant/NAME``; a meter is a field of `Quota`, or ``devices/MODEL`` and ``devices/*``.
-Invariant: ``used`` is the sum over what stands; a bound that is lowered below it stops new use and touches nothing.
+A scope is ``project/NAME`` or ``tenant/NAME``; a meter is one of the register in ``core.quota``. Invariants: ``used``
+is the sum over what stands; bounds follow their Tenant or Project in the transaction that stores it; one that is
+lowered below what is used stops new use and touches nothing. What is given out of a window never passes its bound.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from pydantic import ValidationError
 from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
-from bessemer.core.resource import tenant_of
-from bessemer.core.values import Quota, Use
-from bessemer.store.schema import of, quota
+from bessemer.core.quota import METERS, Meter, Quota, Share, Use, bounds_of, said, show_amount, window_of
+from bessemer.core.resource import Key, tenant_of
+from bessemer.core.values import ClaimSpec
+from bessemer.store.documents import Document, decode
+from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
+from bessemer.store.schema import counters, objects, of, quota, windows
 from bessemer.store.transaction import Tx
 
 _HERE = (of(quota.c.scope), of(quota.c.meter))
 _MORE = quota.c.used + bindparam("amount")
 _TAKE = update(quota).values(used=_MORE).where(*_HERE, or_(quota.c.bound.is_(None), quota.c.bound >= _MORE))
 _GIVE = update(quota).values(used=quota.c.used - bindparam("amount")).where(*_HERE)
+_SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 _LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
 _INSERT = insert(quota)
 _BOUND = update(quota).values(bound=bindparam("bound")).where(*_HERE)
 _FORGET = delete(quota).where(of(quota.c.scope))
 _UNBOUND = update(quota).values(bound=null()).where(of(quota.c.scope), quota.c.bound.is_not(None))
 USE = select(quota.c.scope, quota.c.meter, quota.c.used, quota.c.bound).where(of(quota.c.scope)).order_by(quota.c.meter)
+
+_WINDOW = (of(windows.c.scope), of(windows.c.meter))
+_GIVEN = windows.c.used + bindparam("amount")
+_HOLD = update(windows).values(used=_GIVEN).where(*_WINDOW, bindparam("bound") >= _GIVEN)
+_OPEN = update(windows).values(start=bindparam("begins"), used=0).where(*_WINDOW, windows.c.start < bindparam("begins"))
+_LOOK_WINDOW = select(windows.c.start, windows.c.used).where(*_WINDOW)
+_INSERT_WINDOW = insert(windows)
+_FORGET_WINDOWS = delete(windows).where(of(windows.c.scope))
+WINDOWS = select(windows.c.meter, windows.c.start, windows.c.used).where(of(windows.c.scope))
+
+_NAMES = select(objects.c.namespace, objects.c.name).where(of(objects.c.kind))
+_BODIES = select(objects.c.namespace, objects.c.body).where(of(objects.c.kind))
+_MARKED = select(counters.c.value).where(of(counters.c.name))
+_MARK = insert(counters)
+_USED = select(quota.c.scope, quota.c.used).where(of(quota.c.meter))
 
 _WHO = {"tenant": "an administrator of the platform", "project": "an administrator of the tenant"}
 
@@ -54,10 +77,14 @@ def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
                 tx.run(_GIVE, of_scope=scope, of_meter=meter, amount=amount)
 
 
-def count(tx: Tx, project: str, *, meter: str, by: int) -> None:
-    """One object of a counted kind more, or less. Raises QuotaExceeded."""
+def count(tx: Tx, key: Key, *, meter: str, by: int) -> None:
+    """One object of a counted kind more, or less; a project counts on its tenant. Raises QuotaExceeded."""
     move = take if by > 0 else give
-    move(tx, project, tenant=tenant_of(project), amounts={meter: abs(by)})
+    move(tx, key.namespace, tenant=_tenant_of(key), amounts={meter: abs(by)})
+
+
+def _tenant_of(key: Key) -> str:
+    return tenant_of(key.name if key.kind == PROJECT else key.namespace)
 
 
 def _first_use(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
@@ -66,20 +93,31 @@ def _first_use(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
         tx.run(_INSERT, scope=scope, meter=meter, used=amount, bound=None)
         return
     used, bound = row
-    raise QuotaExceeded(
-        f"{scope}: {amount} of {meter} asked, {max(bound - used, 0)} of {bound} left; "
-        f"{_WHO[scope.partition('/')[0]]} may raise the quota"
+    raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
+
+
+def exceeded(scope: str, meter: str, *, amount: int, left: int, bound: int) -> QuotaExceeded:
+    """Says how much is left, and who may raise it."""
+    kind, _, name = scope.partition("/")
+    return QuotaExceeded(
+        f"{kind} {name}: {said(meter, amount)} asked, {show_amount(meter, max(left, 0))} of "
+        f"{show_amount(meter, bound)} left; {_WHO[kind]} may raise the quota"
     )
 
 
-def bounds(wanted: Quota) -> dict[str, int]:
-    """Meter → bound."""
-    found = {f"devices/{model}": bound for model, bound in wanted.devices.items()}
-    for meter in ("milli_cores", "memory_bytes", "instances", "endpoints", "claims"):
-        value = getattr(wanted, meter)
-        if value is not None:
-            found[meter] = value
-    return found
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+def follow(tx: Tx, document: Document) -> None:
+    """The bounds of a Tenant or Project that is being stored hold from this transaction on. Raises Invalid."""
+    kind, name = document["kind"], document["metadata"]["name"]
+    if kind not in (TENANT, PROJECT):
+        return
+    try:
+        wanted = Quota.model_validate(document.get("spec", {}).get("quota") or {})
+    except ValidationError as error:
+        raise Invalid(f"the quota of {kind} {name} cannot be read") from error
+    set_bounds(tx, f"{kind.lower()}/{name}", wanted=wanted)
 
 
 def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
@@ -88,7 +126,7 @@ def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
     if kind not in _WHO or not name:
         raise Invalid(f"{scope!r} is no scope: write tenant/NAME or project/NAME")
     current = {meter: bound for _, meter, _, bound in tx.all(USE, of_scope=scope)}
-    target = bounds(wanted)
+    target = bounds_of(wanted)
     if {meter: bound for meter, bound in current.items() if bound is not None} == target:
         return
     tx.run(_UNBOUND, of_scope=scope)
@@ -102,8 +140,90 @@ def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
 def forget(tx: Tx, scope: str) -> None:
     """Its owner is gone, with all that used it: whoever gets the name begins anew."""
     tx.run(_FORGET, of_scope=scope)
+    tx.run(_FORGET_WINDOWS, of_scope=scope)
 
 
 def read_use(row: tuple[str, str, int, int | None]) -> Use:
     """From the columns of `USE`."""
     return Use(scope=row[0], meter=row[1], used=row[2], limit=row[3])
+
+
+# --- windows ----------------------------------------------------------------------------------------------------
+
+
+def window_meter(name: str) -> Meter:
+    """The meter of that name. Raises Invalid where none is counted within a window by it."""
+    found = next((meter for meter in METERS if meter.name == name and meter.window_seconds), None)
+    if found is None:
+        raise Invalid(f"{name[:63]!r} is not counted within a window")
+    return found
+
+
+def hold(tx: Tx, project: str, *, meter: Meter, amount: int) -> Share:
+    """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all.
+    Raises QuotaExceeded."""
+    start = int(tx.now) // meter.window_seconds * meter.window_seconds
+    left = []
+    for scope in scopes(project, tenant_of(project)):
+        row = tx.one(_LOOK, of_scope=scope, of_meter=meter.name)
+        if row is not None and row[1] is not None:
+            left.append(row[1] - _hold(tx, scope, meter=meter.name, amount=amount, bound=row[1], start=start))
+    return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None))
+
+
+def _hold(tx: Tx, scope: str, *, meter: str, amount: int, bound: int, start: int) -> int:
+    """Answers what is given out by now."""
+    place = {"of_scope": scope, "of_meter": meter}
+    tx.run(_OPEN, **place, begins=start)
+    if not tx.run(_HOLD, **place, amount=amount, bound=bound):
+        row = tx.one(_LOOK_WINDOW, **place)
+        given: int = row[1] if row is not None else 0
+        if row is not None or amount > bound:
+            raise exceeded(scope, meter, amount=amount, left=bound - given, bound=bound)
+        tx.run(_INSERT_WINDOW, scope=scope, meter=meter, start=start, used=amount)
+        return amount
+    used: int = tx.one(_LOOK_WINDOW, **place)[1]
+    return used
+
+
+def within_window(use: Use, given: tuple[int, int] | None, *, now: float) -> Use:
+    """The use, where its meter is counted within a window: what was ``given`` (start, amount) out of the present."""
+    seconds = window_of(use.meter)
+    if not seconds or given is None or given[0] + seconds <= now:
+        return use
+    return replace(use, used=given[1])
+
+
+# --- what stood before its meter did ----------------------------------------------------------------------------
+
+
+def begin_counting(tx: Tx, kinds: Mapping[str, StoreKind]) -> None:
+    """Count, once, what stands of each meter that this store has not met before: later it is counted as it moves."""
+    for meter in METERS:
+        name, facts = f"meter/{meter.name}", kinds.get(meter.kind)
+        of_objects = facts is not None and facts.meter == meter.name
+        if not (of_objects or meter.per_claim) or tx.one(_MARKED, of_name=name) is not None:
+            continue
+        tx.run(_MARK, name=name, value=1)
+        standing = _standing(tx, meter)
+        known: dict[str, int] = dict(tx.all(_USED, of_meter=meter.name))
+        for scope in standing.keys() | known.keys():
+            if scope not in known:
+                tx.run(_INSERT, scope=scope, meter=meter.name, used=standing[scope], bound=None)
+            elif known[scope] != standing[scope]:
+                tx.run(_SET, of_scope=scope, of_meter=meter.name, used=standing[scope])
+
+
+def _standing(tx: Tx, meter: Meter) -> Counter[str]:
+    """Scope → what it uses of the meter, from the objects themselves."""
+    found: Counter[str] = Counter()
+    if meter.per_claim is None:
+        for namespace, name in tx.all(_NAMES, of_kind=meter.kind):
+            for scope in scopes(namespace, _tenant_of(Key(meter.kind, namespace, name))):
+                found[scope] += 1
+        return found
+    for namespace, body in tx.all(_BODIES, of_kind=CLAIM):
+        spec = ClaimSpec.model_validate(decode(body)["spec"])
+        for scope in scopes(namespace, spec.tenant):
+            found[scope] += meter.per_claim(spec)
+    return found

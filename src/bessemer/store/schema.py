@@ -177,6 +177,29 @@ quota = Table(
     sqlite_with_rowid=False,
 )
 
+windows = Table(
+    "windows",
+    METADATA,
+    _text("scope", primary_key=True),
+    _text("meter", primary_key=True),
+    _int("start"),
+    _int("used"),
+    CheckConstraint("used >= 0"),
+    sqlite_with_rowid=False,
+)
+"""What was given out of a meter that is counted within a window, in the window that began at ``start`` (epoch)."""
+
+dedications = Table(
+    "dedications",
+    METADATA,
+    _text("what", primary_key=True),
+    _text("value", primary_key=True),
+    _text("tenant", primary_key=True),
+    Index("dedications_tenant", "tenant"),
+    sqlite_with_rowid=False,
+)
+"""The hosts that tenants have to themselves, by name (``what`` host) or by labels (``what`` labels, ``a=b,c=d``)."""
+
 ledger = Table(
     "ledger",
     METADATA,

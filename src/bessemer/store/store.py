@@ -13,7 +13,7 @@ from pathlib import Path
 from bessemer.core import ports
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
-from bessemer.store import events, leases
+from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.capacity import CapacityTable
 from bessemer.store.compaction import History, compact
@@ -116,11 +116,12 @@ def open_store(
     reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
     session.begin()
     leases.reopen(Tx(session, clock))
+    quota.begin_counting(Tx(session, clock), facts)
     session.commit()
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
         objects=ObjectTable(committer, reader, feed=feed, kinds=facts),
-        capacity=CapacityTable(committer, reader, kinds=facts),
+        capacity=CapacityTable(committer, reader, kinds=facts, clock=clock),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock),
         audit=Trail(committer, reader),

@@ -120,7 +120,7 @@ class Script:
         self.since: list[int | None] = []
 
     async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
-        if scope.kind == "Claim":
+        if scope.kind != "Host":
             yield Bookmark(1)
             await asyncio.Event().wait()
         self.since.append(since)

@@ -108,6 +108,7 @@ class Yard:
         ctx = Context(
             objects=objects,
             capacity=tapped(self.store.capacity, "capacity", "driver", CALLS),
+            ledger=self.store.ledger,
             leases=tapped(self.store.leases, "leases", "driver", CALLS),
             fleet=self.fleet,
             importer=tapped(self.importer, "importer", "driver", CALLS),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bessemer.core.errors import QuotaExceeded
+from bessemer.core.quota import Quota
 from bessemer.core.resource import Metadata
 from bessemer.core.units import GIB
-from bessemer.core.values import Quota
 from bessemer.kinds.tenancy.tenant import Member, Tenant, TenantSpec, TenantStatus, bearable, colour_for, validate
 from tests.kinds.five import (
     Case,

@@ -1,4 +1,4 @@
-"""`FleetFeed`: placement's arrays, kept current from the changes of Host and Claim.
+"""`FleetFeed`: placement's arrays, kept current from the changes of Host and Claim, and of Tenant for whose hosts are.
 
 main starts one in each process with a controller, or an api for dry runs. Invariants: it reads everything once and then
 only changes, unless history ran out; a change costs what its one host costs; a Claim's status is never parsed, for what
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -21,11 +21,13 @@ from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
 from bessemer.core.values import Allocation, Decision, Inventory, Refusal, Request
 from bessemer.kinds.fleet.host import Host
-from bessemer.placement import FleetArrays, Hold, HostFacts, decide
+from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
+from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _REFUSALS_MAX = 1_000
+_KINDS = ("Tenant", "Host", "Claim")
 
 log = structlog.get_logger(__name__)
 
@@ -49,17 +51,20 @@ class FleetFeed:
         self._clock = clock
         self._arrays = FleetArrays()
         self._assumed: deque[tuple[float, str]] = deque()
-        self._known: dict[str, set[str]] = {"Host": set(), "Claim": set()}
-        self._since: dict[str, int | None] = {"Host": None, "Claim": None}
-        self._unread = {"Host", "Claim"}
+        self._known: dict[str, set[str]] = {kind: set() for kind in _KINDS}
+        self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
+        self._unread = set(_KINDS)
+        self._places: dict[str, tuple[str, Mapping[str, str]]] = {}
+        self._dedicated: dict[str, OwnHosts] = {}
         self._read = False
         self._refusals: dict[Request, Refusal] = {}
         self._refusals_version = -1
 
     async def run(self) -> None:
-        """Follow both kinds, for ever."""
+        """Follow the kinds, for ever."""
         sources = (
-            _Source("Host", lambda change: change.key.name, self._host_changed, self._arrays.remove_host),
+            _Source("Tenant", lambda change: change.key.name, self._tenant_changed, self._tenant_gone),
+            _Source("Host", lambda change: change.key.name, self._host_changed, self._host_gone),
             _Source("Claim", lambda change: change.uid, self._claim_changed, self._claim_gone),
         )
         async with asyncio.TaskGroup() as group:
@@ -67,7 +72,7 @@ class FleetFeed:
                 group.create_task(self._follow(source))
 
     def ready(self) -> bool:
-        """Whether both kinds have been read once."""
+        """Whether each kind has been read once."""
         return self._read
 
     def decide(self, request: Request) -> Decision | Refusal:
@@ -146,19 +151,50 @@ class FleetFeed:
         name = change.key.name
         if change.type == "DELETED":
             self._known["Host"].discard(name)
-            self._arrays.remove_host(name)
+            self._host_gone(name)
             return
         self._known["Host"].add(name)
         host = Host.load(change.body)
+        self._places[name] = (host.spec.site, host.metadata.labels)
         facts = HostFacts(
             name=name,
             inventory=host.status.report or Inventory(),
             overcommit_milli=host.spec.overcommit_milli,
             taints=tuple(host.taint_keys),
+            wall=self._wall(name),
             schedulable=host.open,
             reachable=host.reachable,
         )
         self._arrays.set_host(facts)
+
+    def _host_gone(self, name: str) -> None:
+        self._places.pop(name, None)
+        self._arrays.remove_host(name)
+
+    def _tenant_changed(self, change: Change) -> None:
+        name = change.key.name
+        if change.type == "DELETED":
+            self._known["Tenant"].discard(name)
+            self._tenant_gone(name)
+            return
+        self._known["Tenant"].add(name)
+        self._dedicate(name, own_hosts(orjson.loads(change.body)))
+
+    def _tenant_gone(self, name: str) -> None:
+        self._dedicate(name, OwnHosts())
+
+    def _dedicate(self, tenant: str, hosts: OwnHosts) -> None:
+        """Few tenants have hosts of their own, and they change seldom: then every host is looked at."""
+        before = self._dedicated.pop(tenant, OwnHosts())
+        if hosts.names or hosts.match_labels:
+            self._dedicated[tenant] = hosts
+        if before != hosts:
+            for host in self._places:
+                set_wall(self._arrays, host, wall=self._wall(host))
+
+    def _wall(self, host: str) -> Wall:
+        site, labels = self._places[host]
+        return Wall(site, frozenset(name for name, hosts in self._dedicated.items() if hosts.holds(host, labels)))
 
     def _claim_changed(self, change: Change) -> None:
         if change.type == "DELETED":

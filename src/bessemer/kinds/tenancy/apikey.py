@@ -8,7 +8,7 @@ key revokes it. The phase here is what people see, not what the gateway goes by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from bessemer.core.clock import epoch
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Name, ShortText, at, duplicates, time_problems
+from bessemer.kinds.fields import Name, Names, ShortText, at, duplicates, time_problems
 
 DEADLINES: Mapping[str, float] = {"Pending": 1800.0}
 """Its secret is a person's to ask for, who may take their time."""
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 300.0
 
 class ApiKeySpec(ApiModel):
     description: ShortText = Field("", description="What it is for.")
-    endpoints: list[Name] = Field(
+    endpoints: list[Annotated[Name, Names("Endpoint")]] = Field(
         default_factory=list, description="Endpoints it may use; all of the project when empty.", max_length=1000
     )
     disabled: bool = Field(False, description="Revoked until it is enabled again.")

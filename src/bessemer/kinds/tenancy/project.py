@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import Scope
+from bessemer.core.quota import Quota
 from bessemer.core.resource import (
     ALL,
     READ,
@@ -30,7 +31,6 @@ from bessemer.core.resource import (
     Wait,
     tenant_of,
 )
-from bessemer.core.values import Quota
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, label_problems, quota_problems
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound

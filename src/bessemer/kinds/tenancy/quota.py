@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bessemer.core.units import show_bytes
-from bessemer.core.values import Quota, Use
+from bessemer.core.quota import Quota, Use, said, show_amount
 from bessemer.kinds.context import Context
 
 LOOK_SECONDS = 30.0
@@ -21,9 +20,4 @@ async def bound(ctx: Context, scope: str, *, quota: Quota, revision: str) -> str
 
 
 def _words(use: Use) -> str:
-    limit = use.limit or 0
-    if use.meter == "milli_cores":
-        return f"{use.used / 1000:g} of {limit / 1000:g} cores"
-    if use.meter == "memory_bytes":
-        return f"{show_bytes(use.used)} of {show_bytes(limit)} of memory"
-    return f"{use.used} of {limit} {use.meter.removeprefix('devices/').replace('*', 'devices')}"
+    return f"{show_amount(use.meter, use.used)} of {said(use.meter, use.limit or 0)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Name, at, time_problems
+from bessemer.kinds.fields import Name, Names, at, time_problems
 
 LABEL_USER = "bessemer.dev/user"
 
@@ -33,7 +33,7 @@ def session_labels(user: str) -> Mapping[str, str]:
 
 
 class SessionSpec(ApiModel):
-    user: Name = Field(description="Who is signed in.")
+    user: Annotated[Name, Names("User")] = Field(description="Who is signed in.")
     user_uid: str = Field("", description="Which User of that name; a session that does not say is worth nothing.")
     purpose: Literal["portal", "cli", "link"] = Field(
         description="portal or cli; link is good for one exchange into a session."

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from bessemer.core.errors import QuotaExceeded, Taken
+from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
@@ -136,18 +136,22 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     if parse_bytes(flavor.spec.memory) < parse_bytes(image.spec.min_memory):
         message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
         return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
-    project, tolerations = instance.metadata.namespace or "", instance.spec.tolerations
-    request = await workload.request_of(ctx, flavor.spec, project=project, tolerations=tolerations, virtualization=True)
+    terms = await workload.terms_of(ctx, instance.metadata.namespace or "")
+    if words := terms.refuses(flavor, image):
+        return _walled(instance, words)
+    request = workload.request_of(terms, flavor.spec, tolerations=instance.spec.tolerations, virtualization=True)
     decision = ctx.fleet.decide(request)
     if isinstance(decision, Refusal):
         return _unschedulable(instance, decision)
     try:
-        intent = intent_of(instance, flavor=flavor, image=image).dump()
-        await workload.take(ctx, instance, decision=decision, flavor=flavor, intent=intent)
+        make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms)
+        await workload.take(ctx, instance, decision=decision, make=make)
     except QuotaExceeded as error:
         remedy = "Delete something, or ask for a higher quota."
         status = _pending(instance, error.message)
         return Wait(reason="QuotaExceeded", message=error.message, status=status, again=30.0, remedy=remedy)
+    except Walled as error:
+        return _walled(instance, error.message)
     except Taken as error:
         status = _pending(instance, error.message)
         return Wait(reason="Taken", message=error.message, status=status, again=0.2, remedy="Take a smaller flavor.")
@@ -250,6 +254,11 @@ def _pending(instance: Instance, message: str, *, claim: str = "") -> InstanceSt
         "remedy": "",
     }
     return instance.status.model_copy(update=update)
+
+
+def _walled(instance: Instance, message: str) -> Outcome:
+    remedy = "Ask an administrator of the platform, or make another instance."
+    return Wait(reason="TenantWalled", message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
 
 
 def _missing(instance: Instance, reason: str, *, message: str) -> Outcome:

@@ -14,12 +14,12 @@ from pydantic import ConfigDict, Field, StringConstraints
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
 from bessemer.core.values import ReasonView, Toleration
-from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
+from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 
 
 class InstanceSpec(ApiModel):
-    flavor: Name = Field(description="Name of the Flavor: its size.")
-    image: Name = Field(description="Name of the Image that it boots.")
+    flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: its size.")
+    image: Annotated[Name, Names("Image")] = Field(description="Name of the Image that it boots.")
     running: bool = Field(True, description="False stops the guest; its disk and its place stay.")
     restart_policy: Literal["Always", "Never"] = Field(
         "Always", description="What follows when the guest dies by itself."

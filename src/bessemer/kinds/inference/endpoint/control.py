@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bessemer.core.errors import QuotaExceeded, Taken
+from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.resource import Done, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ReasonView, Refusal
@@ -41,6 +41,9 @@ REMEDIES: Mapping[str, str] = {
     "Unknown": "Bring the hosts' agents back, or fence the hosts to have the replicas placed anew.",
     "Terminating": "Bring the hosts' agents back, or fence the hosts to give their devices away.",
 }
+
+
+_ASK = "Ask an administrator of the platform, or make another endpoint."
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +125,22 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
         return Hold("ModelNotReady", f"Model {endpoint.spec.model} is not imported yet", 5.0)
     if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
         return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
-    intent = intent_of(endpoint, flavor=flavor, model=model).dump()
-    project, tolerations = endpoint.metadata.namespace or "", endpoint.spec.tolerations
-    request = await workload.request_of(ctx, flavor.spec, project=project, tolerations=tolerations, isolation=True)
+    terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
+    if words := terms.refuses(flavor, model):
+        return Hold("TenantWalled", words, 30.0, remedy=_ASK)
+    make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms)
+    request = workload.request_of(terms, flavor.spec, tolerations=endpoint.spec.tolerations, isolation=True)
     for number in missing[:GROUP]:
         decision = ctx.fleet.decide(request)
         if isinstance(decision, Refusal):
             reasons = tuple(workload.shown(decision.reasons))
             return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
         try:
-            await workload.take(ctx, endpoint, decision=decision, flavor=flavor, intent=intent, replica=number)
+            await workload.take(ctx, endpoint, decision=decision, make=make, replica=number)
         except QuotaExceeded as error:
             return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
+        except Walled as error:
+            return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
             return Hold("Taken", error.message, 0.2)
     rest = len(missing) - GROUP

@@ -7,19 +7,19 @@ completion; losing replicas makes it Degraded while one is left; it is not the g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
 from bessemer.core.values import ReasonView, Toleration
-from bessemer.kinds.fields import Name, duplicates, label_problems, unchangeable
+from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 
 
 class EndpointSpec(ApiModel):
-    model: Name = Field(description="Name of the Model that is served.")
-    flavor: Name = Field(description="Name of the Flavor: the size of one replica.")
+    model: Annotated[Name, Names("Model")] = Field(description="Name of the Model that is served.")
+    flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one replica.")
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")

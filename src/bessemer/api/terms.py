@@ -1,0 +1,54 @@
+"""What a tenant's terms say of a write in one of its projects: the taints that are borne, the flavors, images and
+models that are named. What a body says anew is refused by its field, with what would be accepted.
+
+Whether something is named that the tenant may not use, that is another's, or that is nowhere, is one answer: so nobody
+learns by asking what there is. It decides nothing that a race could undo: placement and the store look again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from bessemer.api.access import Target
+from bessemer.api.admission import Body, toleration_causes
+from bessemer.api.errors import invalid
+from bessemer.api.names import show
+from bessemer.api.state import Call
+from bessemer.core.errors import Cause, NotFound
+from bessemer.core.resource import Key
+from bessemer.kinds.fields import named
+from bessemer.kinds.tenancy.tenant import Allowed
+
+
+async def require_terms(call: Call, target: Target, *, body: Body, old: Body | None) -> None:
+    """Of a namespaced object. Raises Invalid."""
+    terms, tenant = call.state.directory.terms(target.tenant), f"tenant {target.tenant}"
+    causes = toleration_causes(body, old, tenant=tenant, bearable=terms.bearable)
+    before = {(path, name) for path, _, name in _named(target, old)}
+    for path, kind, name in _named(target, body):
+        among = terms.allowed.get(kind.lower())
+        if among is not None and (path, name) not in before and not await _admitted(call, among, Key(kind, "", name)):
+            words = f"Forbidden: {show(name)}: {tenant} may use {among}"
+            causes.append(Cause(path, words, "FieldValueForbidden"))
+    if causes:
+        raise invalid(target.subject, causes)
+
+
+def _named(target: Target, body: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    return list(named(target.resource.references, body)) if body is not None else []
+
+
+async def _admitted(call: Call, among: Allowed, key: Key) -> bool:
+    """By name alone where there are no labels to ask for."""
+    if among.admits(key.name, {}):
+        return True
+    if not among.match_labels:
+        return False
+    try:
+        found = orjson.loads((await call.state.ports.objects.get(key)).body)
+    except NotFound:
+        return False
+    return among.admits(key.name, found["metadata"].get("labels", {}))

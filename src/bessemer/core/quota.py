@@ -1,0 +1,156 @@
+"""Quota: what may be held at the same time, and the register of its meters.
+
+A field of `Quota` is a meter, and its annotation says in which unit and how it is counted. To add a meter is to add one
+line there: bounds, counting, API, CLI and portal follow. What is counted is said here and done by ``store``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field
+
+from bessemer.core.resource import ApiModel
+from bessemer.core.units import show_bytes
+
+Unit = Literal["", "cores", "bytes", "tokens"]
+"""What a meter's number is of: things, thousandths of a core, bytes, or tokens."""
+
+ALL_DEVICES = "devices/*"
+
+
+class Taken(Protocol):
+    """What of a Claim is counted."""
+
+    @property
+    def milli_cores(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """One of the four ways to count: each object of ``kind``, in the write that makes it; what ``per_claim`` says, in
+    the transaction that takes; devices ``by_model``, there too; what gateways hold within ``window_seconds``.
+
+    ``name`` is the field's.
+    """
+
+    unit: Unit = ""
+    kind: str = ""
+    per_claim: Callable[[Taken], int] | None = None
+    by_model: bool = False
+    window_seconds: int = 0
+    name: str = ""
+
+
+class Quota(ApiModel):
+    """Upper bounds; None is no bound. ``devices`` is by model, with ``*`` for the sum of all."""
+
+    milli_cores: Annotated[int | None, Meter(unit="cores", per_claim=lambda claim: claim.milli_cores)] = Field(
+        None, description="Thousandths of cores that may be held."
+    )
+    memory_bytes: Annotated[int | None, Meter(unit="bytes", per_claim=lambda claim: claim.memory_bytes)] = Field(
+        None, description="Memory that may be held."
+    )
+    devices: Annotated[dict[str, int], Meter(by_model=True)] = Field(
+        default_factory=dict, description="Devices by model; * is the sum of all."
+    )
+    instances: Annotated[int | None, Meter(kind="Instance")] = Field(None, description="Instances that may exist.")
+    endpoints: Annotated[int | None, Meter(kind="Endpoint")] = Field(None, description="Endpoints that may exist.")
+    claims: Annotated[int | None, Meter(per_claim=lambda _: 1)] = Field(None, description="Claims that may stand.")
+    api_keys: Annotated[int | None, Meter(kind="ApiKey")] = Field(None, description="Keys that may exist.")
+    projects: Annotated[int | None, Meter(kind="Project")] = Field(
+        None, description="Projects that may exist; of a tenant."
+    )
+    tokens_per_minute: Annotated[int | None, Meter(unit="tokens", window_seconds=60)] = Field(
+        None, description="Tokens of models, read and written, in each minute of the clock."
+    )
+
+
+def _register() -> tuple[Meter, ...]:
+    found = []
+    for name, field in Quota.model_fields.items():
+        (meter,) = (one for one in field.metadata if isinstance(one, Meter))
+        found.append(replace(meter, name=name))
+    return tuple(found)
+
+
+METERS: tuple[Meter, ...] = _register()
+"""The register, in the order in which it is shown."""
+
+
+def meter_of_kind(kind: str) -> str:
+    """The meter that counts objects of the kind, or ""."""
+    return next((meter.name for meter in METERS if meter.kind == kind), "")
+
+
+def amounts_of(claim: Taken, models: Mapping[str, int]) -> dict[str, int]:
+    """Meter → what a claim with devices of these ``models`` (model → number) takes of it."""
+    found = {meter.name: meter.per_claim(claim) for meter in METERS if meter.per_claim is not None}
+    found |= {f"devices/{model}": number for model, number in models.items()}
+    return found | {ALL_DEVICES: sum(models.values())}
+
+
+def bounds_of(wanted: Quota) -> dict[str, int]:
+    """Meter → bound, of those that have one. Devices are ``devices/MODEL``."""
+    found: dict[str, int] = {}
+    for meter in METERS:
+        value = getattr(wanted, meter.name)
+        if meter.by_model:
+            found |= {f"{meter.name}/{model}": bound for model, bound in value.items()}
+        elif value is not None:
+            found[meter.name] = value
+    return found
+
+
+def unit_of(meter: str) -> Unit:
+    """The unit of a meter by its name; of one that is not known, things."""
+    return next((one.unit for one in METERS if one.name == meter), "")
+
+
+def window_of(meter: str) -> int:
+    """Seconds of the window within which a meter is counted; 0 of one that is not."""
+    return next((one.window_seconds for one in METERS if one.name == meter), 0)
+
+
+def show_amount(meter: str, value: int) -> str:
+    """``16``, ``1.5 GiB``, ``3``: beside the meter's title."""
+    unit = unit_of(meter)
+    if unit == "bytes":
+        return show_bytes(value)
+    return f"{value / 1000:g}" if unit == "cores" else str(value)
+
+
+def title_of(meter: str) -> str:
+    """What people call it: ``memory``, ``api keys``, ``H100``, ``devices``."""
+    if meter.startswith("devices/"):
+        return meter.removeprefix("devices/").replace("*", "devices")
+    return {"cores": "cores", "bytes": "memory"}.get(unit_of(meter), meter.replace("_", " "))
+
+
+def said(meter: str, value: int) -> str:
+    """``16 cores``, ``1.5 GiB of memory``, ``3 H100``: within a sentence."""
+    return f"{show_amount(meter, value)} {'of ' if unit_of(meter) == 'bytes' else ''}{title_of(meter)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One meter of a scope (``tenant/NAME`` or ``project/NAME``): what is used of what bound."""
+
+    scope: str
+    meter: str
+    used: int
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What somebody may use of a meter before ``until`` (epoch seconds, when its window ends). ``left`` is what nobody
+    has yet; None where there is no bound, and no need to ask before then."""
+
+    amount: int
+    until: int
+    left: int | None

@@ -1,0 +1,31 @@
+"""Whom a host is dedicated to, and what gateways hold within a window."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    lite = op.get_bind().dialect.name == "sqlite"
+    text, whole = ("TEXT", "INTEGER") if lite else ('TEXT COLLATE "C"', "BIGINT")
+    end = "\n WITHOUT ROWID" if lite else ""
+    op.execute(f"""CREATE TABLE dedications (
+    what {text} NOT NULL,
+    value {text} NOT NULL,
+    tenant {text} NOT NULL,
+    PRIMARY KEY (what, value, tenant)
+)
+{end}
+""")
+    op.execute("CREATE INDEX dedications_tenant ON dedications (tenant)")
+    op.execute(f"""CREATE TABLE windows (
+    scope {text} NOT NULL,
+    meter {text} NOT NULL,
+    start {whole} NOT NULL,
+    used {whole} NOT NULL,
+    PRIMARY KEY (scope, meter),
+    CHECK (used >= 0)
+)
+{end}
+""")

@@ -1,0 +1,188 @@
+"""Tokens per minute: never passed, by however many gateways; what is not used is the next one's; nobody else waits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import openai
+import orjson
+import pytest
+
+from bessemer.core.clock import FakeClock, SystemClock
+from bessemer.core.errors import QuotaExceeded, Unavailable
+from bessemer.core.quota import Quota
+from bessemer.gateway import Given, Shares, request
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.request import Wanted
+from bessemer.gateway.shares import TEMPLATE_TOKENS, Ask, most_tokens
+from bessemer.store import Store, open_store
+from tests.gateway.harness import PROJECT, rig
+from tests.store.conftest import KEY, KINDS
+
+METER = "tokens_per_minute"
+
+
+@pytest.fixture
+async def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(clock: FakeClock) -> AsyncIterator[Store]:
+    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=KEY)
+    yield opened
+    opened.close()
+
+
+def asks(store: Store, clock: FakeClock) -> Ask:
+    """What the api does with a gateway's call."""
+
+    async def ask(project: str, tokens: int) -> Given:
+        now = clock.now()
+        try:
+            given = await store.capacity.hold(project, METER, tokens)
+        except QuotaExceeded as error:
+            return Given(0, 60 - now % 60, 0, error.message)
+        return Given(given.amount, given.until - now, given.left)
+
+    return ask
+
+
+async def test_several_gateways_never_pass_the_minute_and_use_nearly_all_of_it(store: Store, clock: FakeClock) -> None:
+    await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=10_000))
+    gateways = [Shares(asks(store, clock), clock=clock) for _ in range(4)]
+    dice, used = random.Random(3), 0
+
+    async def one(shares: Shares) -> None:
+        nonlocal used
+        most = dice.randrange(50, 400)
+        try:
+            held = await shares.hold(PROJECT, most)
+        except Refused:
+            return
+        await asyncio.sleep(0)
+        spent = dice.randrange(0, most + 1)
+        used += spent
+        shares.settle(held, spent)
+
+    for minute in range(3):
+        used = 0
+        for _ in range(40):
+            await asyncio.gather(*(one(dice.choice(gateways)) for _ in range(8)))
+        assert used <= 10_000, f"minute {minute}"
+        assert used > 8_000, "what is refused is little"
+        (use,) = await store.capacity.use("tenant/acme")
+        assert use.used <= 10_000
+        await clock.advance(60)
+
+
+async def test_a_refusal_says_whose_bound_and_until_when(store: Store, clock: FakeClock) -> None:
+    await store.capacity.set_quota(f"project/{PROJECT}", Quota(tokens_per_minute=100))
+    shares = Shares(asks(store, clock), clock=clock)
+    held = await shares.hold(PROJECT, 80)
+    with pytest.raises(Refused) as caught:
+        await shares.hold(PROJECT, 30)
+    assert (caught.value.status, caught.value.words.code) == (429, "rate_limit_exceeded")
+    assert f"project {PROJECT}: 30 tokens per minute asked, 20 of 100 left" in caught.value.words.message
+    assert 1 <= caught.value.retry_after_seconds <= 61
+    shares.settle(held, 10)
+    assert (await shares.hold(PROJECT, 70)).amount == 70, "what was not used"
+    await clock.advance(60)
+    old = await shares.hold(PROJECT, 100)
+    await clock.advance(60)
+    shares.settle(old, 0)
+    again = await shares.hold(PROJECT, 100)
+    with pytest.raises(Refused):
+        await shares.hold(PROJECT, 1)  # what was held in the minute before is not this one's
+    shares.settle(again, 0)
+
+
+async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(clock: FakeClock) -> None:
+    calls: list[int] = []
+    away = False
+
+    async def ask(_project: str, tokens: int) -> Given:
+        calls.append(tokens)
+        if away:
+            raise Unavailable("the api is away")
+        return Given(tokens, 60.0, None)
+
+    shares = Shares(ask, clock=clock)
+    for _ in range(100):
+        await shares.hold(PROJECT, 5)
+    assert calls == [5]
+    await clock.advance(61)
+    away = True
+    for _ in range(10):
+        await shares.hold(PROJECT, 5)
+        await asyncio.sleep(0)
+    assert calls == [5, 0], "beside the requests, which go on though the api is away"
+    with pytest.raises(Refused) as caught:
+        await shares.hold("acme--new", 5)
+    assert caught.value.status == 503
+
+
+async def test_a_bounded_project_is_served_from_its_share_while_the_api_is_away(clock: FakeClock) -> None:
+    away = False
+
+    async def ask(_project: str, tokens: int) -> Given:
+        if away:
+            raise Unavailable("the api is away")
+        return Given(tokens, 60.0, 800)
+
+    shares = Shares(ask, clock=clock)
+    await shares.hold(PROJECT, 10)
+    await shares.hold(PROJECT, 10)  # and a part of what is left with it
+    away = True
+    await shares.hold(PROJECT, 50)
+    with pytest.raises(Refused) as caught:
+        await shares.hold(PROJECT, 100)
+    assert (caught.value.status, caught.value.words.code) == (503, "limit_unknown")
+
+
+async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -> None:
+    asked: list[int] = []
+
+    async def ask(_project: str, tokens: int) -> Given:
+        asked.append(tokens)
+        amount = tokens if sum(asked) <= 1000 else 0
+        return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")
+
+    async with rig() as to:
+        to.gateway._facts = replace(to.gateway._facts, shares=Shares(ask, clock=SystemClock()))
+        await to.replica("r0", of="words")
+        async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_good", max_retries=0) as ai:
+            said = [{"role": "user", "content": "What is a converter?"}]
+            for _ in range(3):
+                await ai.chat.completions.create(model="words", messages=said, max_tokens=5)  # type: ignore[arg-type]
+            assert asked[0] > 10 * max(asked[1:]), "what an answer leaves is the next one's"
+            with pytest.raises(openai.RateLimitError) as refused:
+                await ai.chat.completions.create(model="words", messages=said)  # type: ignore[arg-type]
+        assert refused.value.code == "rate_limit_exceeded"
+        assert "project acme--lab: no tokens left" in str(refused.value)
+        assert int(refused.value.response.headers["retry-after"]) == 31
+
+
+def wanted(streams: bool = True, **body: object) -> Wanted:
+    return request.read(orjson.dumps({"model": "m", **body}), streams=streams)
+
+
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [
+        (wanted(messages=[]), 2048),
+        (wanted(messages=[], max_tokens=-1), 2048),
+        (wanted(messages=[], max_tokens=True), 2048),
+        (wanted(messages=[], max_tokens=8, n=3), 3 * (len(wanted(messages=[], max_tokens=8, n=3).body) + 8 + 256)),
+        (wanted(prompt=["a", "b"]), 4096),
+        (wanted(prompt=[1, 2, 3]), 2048),
+        (wanted(messages=[], max_tokens=1, max_completion_tokens=9999), 2048),
+        (wanted(streams=False, input=["a"] * 2), 2 * (len(wanted(input=["a"] * 2).body) + 256)),
+    ],
+)
+def test_the_most_that_a_request_may_amount_to(said: Wanted, most: int) -> None:
+    assert TEMPLATE_TOKENS == 256
+    assert most_tokens(said, 2048) == most

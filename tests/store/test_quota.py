@@ -1,0 +1,282 @@
+"""Counters under load: of 64 who fight for the last units as many win as there are, never one more, never one lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.clock import FakeClock, SystemClock
+from bessemer.core.errors import Invalid, QuotaExceeded, Taken, Unavailable
+from bessemer.core.ports import CONTROLLER, Scope, Stored
+from bessemer.core.quota import METERS, Meter, Quota, amounts_of, bounds_of, meter_of_kind, said
+from bessemer.core.resource import Key
+from bessemer.store import Store, open_store, quota
+from tests.store.conftest import KEY, KINDS
+from tests.store.invariants import check
+from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
+
+CLIENTS = 64
+
+
+def opened(place: str) -> Store:
+    return open_store(place, clock=SystemClock(), kinds=KINDS, seal_key=KEY)
+
+
+@pytest.fixture
+def processes(place: str) -> Iterator[list[Store]]:
+    """The stores of one database that several processes have open, a writer's thread each; of a file there is one."""
+    stores = [opened(place) for _ in range(4 if place.startswith("postgresql:") else 1)]
+    yield stores
+    for store in stores:
+        store.close()
+
+
+async def used(store: Store, scope: str = "tenant/acme") -> dict[str, int]:
+    return {use.meter: use.used for use in await store.capacity.use(scope) if use.used}
+
+
+async def outcomes(calls: list[object]) -> tuple[list[Stored], list[BaseException]]:
+    found = await asyncio.gather(*calls, return_exceptions=True)  # type: ignore[call-overload]
+    return [one for one in found if not isinstance(one, BaseException)], [
+        one for one in found if isinstance(one, BaseException)
+    ]
+
+
+# --- who comes first --------------------------------------------------------------------------------------------
+
+
+async def test_of_64_clients_for_the_last_units_as_many_win_as_there_are(processes: list[Store], place: str) -> None:
+    await processes[0].objects.create(
+        body("Tenant", "acme", spec={"quota": {"instances": 7}}, namespace=""), CONTROLLER
+    )
+    for round_ in range(3):
+        calls = [
+            processes[n % len(processes)].objects.create(body("Instance", f"r{round_}-{n}"), ALICE)
+            for n in range(CLIENTS)
+        ]
+        made, refused = await outcomes(calls)
+        assert (len(made), len(refused)) == (7, CLIENTS - 7)
+        assert {str(error) for error in refused} == {
+            "tenant acme: 1 instances asked, 0 of 7 left; an administrator of the platform may raise the quota"
+        }
+        assert (await used(processes[-1]))["instances"] == 7
+        await asyncio.gather(*(processes[0].objects.delete(one.key, ALICE) for one in made))
+        instances = [body("Instance", one.key.name) for one in made]
+        await asyncio.gather(*(processes[-1].objects.replace(one, CONTROLLER) for one in instances))
+        assert "instances" not in await used(processes[0]), "each that went gave its unit back"
+    check(place)
+
+
+async def test_of_64_clients_for_the_last_device_one_wins_and_gives_it_back(processes: list[Store], place: str) -> None:
+    for n in range(8):
+        await processes[0].capacity.declare(f"h{n}", inventory(gpus=1, threads=256))
+    await processes[0].capacity.set_quota("tenant/acme", Quota(devices={"H100": 1}))
+    for round_ in range(3):
+        calls = [
+            processes[n % len(processes)].capacity.take(
+                [claim(f"w{round_}-{n}", host=f"h{n % 8}", devices=("gpu-0",))], CONTROLLER
+            )
+            for n in range(CLIENTS)
+        ]
+        made, refused = await outcomes(calls)
+        assert len(made) == 1, "the bound is the tenant's, on whichever of eight hosts"
+        assert {type(error) for error in refused} <= {QuotaExceeded, Taken}
+        ((taken,),) = made
+        assert (await used(processes[-1]))["devices/H100"] == 1
+        said_gone = {"kind": "Claim", "metadata": {"name": taken.key.name, "namespace": PROJECT}}
+        await processes[0].objects.replace({**said_gone, "status": {"phase": "Gone"}}, agent(taken.host), part="status")
+        await asyncio.gather(*(store.capacity.release(taken.key, CONTROLLER, uid=taken.uid) for store in processes))
+        assert await used(processes[-1]) == {}, "released by several at once, given back once"
+    check(place)
+
+
+async def test_a_bound_that_moves_meanwhile_is_held_at_each_moment(processes: list[Store], place: str) -> None:
+    first = processes[0]
+    tenant = await first.objects.create(body("Tenant", "acme", spec={"quota": {"instances": 2}}, namespace=""), ALICE)
+
+    async def raise_it() -> None:
+        for bound in range(3, 9):
+            await first.objects.replace(
+                body("Tenant", "acme", spec={"quota": {"instances": bound}}, namespace="", uid=tenant.uid), ALICE
+            )
+
+    creates = [processes[n % len(processes)].objects.create(body("Instance", f"i{n}"), ALICE) for n in range(CLIENTS)]
+    (made, refused), _ = await asyncio.gather(outcomes(creates), raise_it())
+    assert 2 <= len(made) <= 8
+    assert len(made) + len(refused) == CLIENTS
+    assert (await used(first))["instances"] == len(made)
+    await first.objects.replace(body("Tenant", "acme", spec={"quota": {"instances": 1}}, namespace=""), ALICE)
+    with pytest.raises(QuotaExceeded, match="0 of 1 left"):
+        await processes[-1].objects.create(body("Instance", "late"), ALICE)
+    check(place)
+
+
+async def test_a_quota_holds_from_the_write_that_states_it(store: Store) -> None:
+    await store.objects.create(body("Tenant", "acme", spec={"quota": {"projects": 1}}, namespace=""), ALICE)
+    project = body("Project", PROJECT, spec={"quota": {"instances": 0}}, namespace="")
+    await store.objects.create(project, ALICE)
+    with pytest.raises(QuotaExceeded, match=f"project {PROJECT}: 1 instances asked, 0 of 0 left; an administrator of"):
+        await store.objects.create(body("Instance", "a"), ALICE)
+    with pytest.raises(QuotaExceeded, match="tenant acme: 1 projects asked, 0 of 1 left"):
+        await store.objects.create(body("Project", "acme--more", namespace=""), ALICE)
+    await store.objects.replace({**project, "spec": {"quota": {}}}, ALICE)
+    await store.objects.create(body("Instance", "a"), ALICE)
+    with pytest.raises(Invalid, match="the quota of Project"):
+        await store.objects.replace({**project, "spec": {"quota": {"moons": 1}}}, ALICE)
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------
+
+
+async def life(store: Store) -> None:
+    """A life that counts at each step, each harmless when it is repeated."""
+    await store.capacity.declare("h1", inventory())
+    made = {item.key.name for item in (await store.objects.list(Scope(kind="Instance"))).items}
+    if "a" not in made:
+        await store.objects.create(body("Instance", "a"), ALICE)
+    (taken,) = await store.capacity.take([claim("a", devices=("gpu-0", "gpu-1"))], CONTROLLER)
+    await store.capacity.release(taken.key, CONTROLLER, fenced=True, uid=taken.uid)
+    for item in (await store.objects.list(Scope(kind="Instance"))).items:
+        await store.objects.delete(item.key, ALICE)
+        await store.objects.replace(body("Instance", item.key.name), CONTROLLER)
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_what_is_used_is_what_stands_after_a_crash_at_every_commit(place: str, before: bool) -> None:
+    store = opened(place)
+    commits = 0
+    session = store._committer._session  # type: ignore[attr-defined]
+    commit = session.commit
+
+    def counted() -> None:
+        nonlocal commits
+        commits += 1
+        commit()
+
+    session.commit = counted
+    await life(store)
+    store.close()
+    assert commits >= 6
+    for stop in range(commits):
+        store, left = opened(place), iter(range(stop))
+        session = store._committer._session  # type: ignore[attr-defined]
+
+        def crash(commit=session.commit, session=session, left=left) -> None:  # type: ignore[no-untyped-def]
+            if next(left, None) is not None:
+                commit()
+                return
+            if not before:
+                commit()
+            raise session.faults[0]("the process is gone")
+
+        session.commit = crash
+        with pytest.raises(Unavailable):
+            await life(store)
+        store.close()
+        check(place)
+        store = opened(place)
+        await life(store)
+        assert await used(store) == {}
+        store.close()
+        check(place)
+
+
+# --- the register -----------------------------------------------------------------------------------------------
+
+
+def test_the_register_says_of_each_meter_how_it_is_counted() -> None:
+    for meter in METERS:
+        ways = (bool(meter.kind), meter.per_claim is not None, meter.by_model, bool(meter.window_seconds))
+        assert sum(ways) == 1, f"{meter.name} is counted in {sum(ways)} ways"
+        assert Quota.model_fields[meter.name].description
+    assert meter_of_kind("Instance") == "instances"
+    assert meter_of_kind("Claim") == "", "which are counted where they are taken"
+    _, spec, _ = claim("a", devices=("gpu-0",))
+    assert amounts_of(spec, {"H100": 2}) == {
+        "milli_cores": 1000,
+        "memory_bytes": 1 << 30,
+        "claims": 1,
+        "devices/H100": 2,
+        "devices/*": 2,
+    }
+    assert bounds_of(Quota(instances=3, devices={"*": 2})) == {"devices/*": 2, "instances": 3}
+    assert [said(meter, 2000) for meter in ("milli_cores", "memory_bytes", "devices/H100", "api_keys")] == [
+        "2 cores",
+        "2.0 KiB of memory",
+        "2000 H100",
+        "2000 api keys",
+    ]
+
+
+async def test_a_meter_that_joins_counts_what_stands_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    path = tmp_path / "store.db"
+    store = open_store(path, clock=clock, kinds=KINDS, seal_key=KEY)
+    await store.capacity.declare("h1", inventory())
+    for name in ("a", "b"):
+        await store.objects.create(body("Thing", name), ALICE)
+    await store.capacity.take([claim("w", cores=3000)], CONTROLLER)
+    store.close()
+    # One line each, and no more: things are counted, and so are halves of cores.
+    new = (Meter(name="things", kind="Thing"), Meter(name="halves", per_claim=lambda c: c.milli_cores // 500))
+    monkeypatch.setattr(quota, "METERS", (*METERS, *new))
+    kinds = {**KINDS, "Thing": KINDS["Instance"].__class__(namespaced=True, meter="things")}
+    for _ in range(2):
+        store = open_store(path, clock=clock, kinds=kinds, seal_key=KEY)
+        found = await used(store)
+        assert (found["things"], found["halves"], found["milli_cores"]) == (2, 6, 3000)
+        store.close()
+    store = open_store(path, clock=clock, kinds=kinds, seal_key=KEY)
+    await store.objects.delete(Key("Thing", PROJECT, "a"), ALICE)
+    assert (await used(store, f"project/{PROJECT}"))["things"] == 1
+    store.close()
+
+
+# --- windows ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_given_out_of_a_minute_never_passes_the_bound(processes: list[Store]) -> None:
+    first = processes[0]
+    await first.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=100))
+    for _ in range(20):  # so that no minute ends amid the calls
+        if SystemClock().now() % 60 < 50:
+            break
+        await asyncio.sleep(1)
+    calls = [processes[n % len(processes)].capacity.hold(PROJECT, "tokens_per_minute", 9) for n in range(CLIENTS)]
+    given, refused = await outcomes(calls)
+    assert (len(given), len(refused)) == (11, CLIENTS - 11)
+    assert sorted(share.left for share in given) == [100 - 9 * n for n in range(11, 0, -1)]
+    assert "9 tokens per minute asked, 1 of 100 left" in str(refused[0])
+    (use,) = await first.capacity.use("tenant/acme")
+    assert (use.used, use.limit) == (99, 100)
+
+
+async def test_a_minute_ends_and_the_next_begins_whole(store: Store, clock: FakeClock) -> None:
+    await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=100))
+    await store.capacity.set_quota(f"project/{PROJECT}", Quota(tokens_per_minute=60))
+    share = await store.capacity.hold(PROJECT, "tokens_per_minute", 60)
+    assert (share.amount, share.left) == (60, 0)
+    assert 0 < share.until - clock.now() <= 60
+    with pytest.raises(QuotaExceeded, match=f"project {PROJECT}: 1 tokens per minute asked, 0 of 60 left"):
+        await store.capacity.hold(PROJECT, "tokens_per_minute", 1)
+    assert (await store.capacity.hold("acme--other", "tokens_per_minute", 40)).left == 0
+    with pytest.raises(QuotaExceeded, match="tenant acme"):
+        await store.capacity.hold("acme--other", "tokens_per_minute", 1)
+    await clock.advance(60)
+    assert await used(store) == {}
+    assert (await store.capacity.hold(PROJECT, "tokens_per_minute", 60)).left == 0
+    with pytest.raises(QuotaExceeded, match="61 tokens per minute asked"):
+        await store.capacity.hold(PROJECT, "tokens_per_minute", 61)
+
+
+async def test_without_a_bound_everything_is_given_and_nobody_counts(store: Store) -> None:
+    share = await store.capacity.hold(PROJECT, "tokens_per_minute", 1 << 30)
+    assert share.left is None
+    with pytest.raises(Invalid, match="not counted within a window"):
+        await store.capacity.hold(PROJECT, "instances", 1)
+    with pytest.raises(Invalid):
+        await store.capacity.hold(PROJECT, "tokens_per_minute", -1)
