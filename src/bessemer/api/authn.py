@@ -1,4 +1,4 @@
-"""Who asks: client certificates of the local authority, bearer sessions, and passwords behind them.
+"""Who asks: client certificates of the local authority, bearer sessions, passwords behind them, and credentials.
 
 A certificate is worth what its name is worth now: an agent's counts only while its Host exists, is not revoked and has
 joined with that very key. A session counts until it ends, is deleted, or the very User that it is of is disabled or
@@ -20,7 +20,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from bessemer.api.ca import Peer
-from bessemer.api.context import Credentials, Identity
+from bessemer.api.context import MASTERS, Credentials, Identity
+from bessemer.api.credentials import PREFIX, ApplicationCredentials
 from bessemer.api.names import is_subdomain
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, Unauthenticated
@@ -30,7 +31,6 @@ from bessemer.core.tokens import PASSWORD_LENGTH_MAX, judged_password, token_dig
 from bessemer.kinds.tenancy.session import session_labels
 
 AGENT_PREFIX = "system:agent:"
-MASTERS = "system:masters"
 SESSION_PREFIX = "bss_"
 PASSWORD = "password"
 NOBODY = "nobody"
@@ -48,6 +48,7 @@ class LocalAuthenticator:
         # Host → revision and the key's fingerprint then ("" where revoked): an agent asks all day, and its Host's body
         # lists every device.
         self._agents: dict[str, tuple[int, str]] = {}
+        self._programs = ApplicationCredentials(objects, clock, owner=self.user)
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """A bearer counts before a certificate. Raises Unauthenticated for one that is worth nothing."""
@@ -55,7 +56,10 @@ class LocalAuthenticator:
             scheme, _, token = credentials.authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthenticated("only bearer tokens are accepted")
-            return await self._bearer(token.strip())
+            token = token.strip()
+            if token.startswith(PREFIX):
+                return await self._programs.identity(token, credentials.source)
+            return await self._bearer(token)
         return await self._certificate(credentials.peer) if credentials.peer else None
 
     async def session(self, token: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
 
+MASTERS = "system:masters"
+"""The group of the platform's administrators."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -28,7 +31,8 @@ class Credentials:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks. ``name`` is a user's name, or the host's for an agent; ``session`` names the Session that says so;
-    ``bounds`` is what a credential may do at most, None where it may all that its owner may."""
+    ``bounds`` is what a credential may do at most, None where it may all that its owner may; ``credential`` names it as
+    ``PROJECT/NAME``."""
 
     kind: Literal["user", "agent", "gateway", "portal"]
     name: str
@@ -36,11 +40,13 @@ class Identity:
     groups: tuple[str, ...] = ()
     session: str = ""
     bounds: Bounds | None = None
+    credential: str = ""
 
     def writer(self, request_id: str = "", source: str = "") -> Writer:
         """How the ports name this identity."""
         kind: Literal["user", "agent", "gateway"] = "user" if self.kind == "portal" else self.kind
-        return Writer(kind, self.name, request_id=request_id, source=source)
+        name = f"{self.name}/{self.credential}" if self.credential else self.name
+        return Writer(kind, name, request_id=request_id, source=source)
 
 
 class Authenticator(Protocol):

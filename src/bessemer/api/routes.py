@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
 from bessemer.api.access import Target, forbidden
+from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
@@ -117,6 +118,14 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
     Rule("GET", f"{IN_PROJECT}/claims/{{name}}/secrets", "own-claim", hosts.claim_secrets, plural="claims"),
     Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="update"),
+    Rule(
+        "POST",
+        f"{IN_PROJECT}/applicationcredentials/{{name}}/token",
+        "kind",
+        account.credential_token,
+        plural="applicationcredentials",
+        verb="update",
+    ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "reader", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "reader", workloads.log, plural="endpoints"),
     Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "member", workloads.console, plural="instances"),
@@ -145,6 +154,7 @@ def target_of(call: Call, rule: Rule) -> Target | None:
 
 async def authorise(call: Call, rule: Rule) -> None:
     """Raises Unauthenticated, NotFound, Forbidden."""
+    require_within(call, rule)
     check = PERMISSIONS[rule.permission]
     if check is not None:
         await check(call, rule)

@@ -1,8 +1,9 @@
 """Whether somebody may stand otherwise than before: told to what was opened on a credential's strength and is open yet.
 
-It follows the objects that credentials hang on, the Host of an agent, the User and the Sessions of a person, and says
-no more than whom a change concerns; what they are worth now is asked of the authenticator. Invariant: whoever takes a
-`turn`, and then asks, misses no change. What ends by the clock alone (a session's time) is not told here.
+It follows the objects that credentials hang on, the Host of an agent, the User, the Sessions and the programs'
+credentials of a person, and says no more than whom a change concerns; what they are worth now is asked of the
+authenticator. Invariant: whoever takes a `turn`, and then asks, misses no change. What ends by the clock alone (a
+session's time) is not told here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bessemer.core.resource import Change
 
 log = structlog.get_logger(__name__)
 
-KINDS = ("Host", "User", "Session")
+KINDS = ("Host", "User", "Session", "ApplicationCredential")
 RETRY_SECONDS = 1.0
 
 
@@ -81,6 +82,6 @@ class Standing:
 
 
 def _concerned(change: Change) -> tuple[str, str]:
-    if change.key.kind == "Session":
+    if change.key.kind in ("Session", "ApplicationCredential"):
         return "User", orjson.loads(change.body)["spec"]["user"]
     return change.key.kind, change.key.name

@@ -16,7 +16,7 @@ from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
-from bessemer.kinds.tenancy import apikey, project, session, tenant, user
+from bessemer.kinds.tenancy import apikey, credential, project, session, tenant, user
 
 KINDS: tuple[Kind[Any, Any], ...] = (
     tenant.KIND,
@@ -24,6 +24,7 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     user.KIND,
     session.KIND,
     apikey.KIND,
+    credential.KIND,
     host.KIND,
     claim.KIND,
     flavor.KIND,
