@@ -23,9 +23,6 @@ def test_a_bound_that_says_nothing_takes_nothing_away() -> None:
         (Bounds(names=frozenset(["vm"])), "get", "other", False),
         (Bounds(names=frozenset(["vm"])), "list", "", True),
         (Bounds(names=frozenset(["vm"])), "create", "", False),
-        (Bounds(places=frozenset(["acme--lab"])), "get", "vm", True),
-        (Bounds(places=frozenset(["acme"])), "get", "vm", True),
-        (Bounds(places=frozenset(["other"])), "get", "vm", False),
         (Bounds(kinds=frozenset()), "get", "vm", False),
     ],
 )

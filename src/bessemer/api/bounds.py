@@ -1,15 +1,13 @@
-"""What a credential may do at most, whatever its owner may: asked before every decision of `access`.
+"""What a credential may do at most, whatever its owner may: `access` holds every decision within it.
 
 A bound takes away and never gives. A part that is None takes nothing away. Roles are names of built-in or custom Roles:
-what none of them allows is not allowed, and so a tenant-admin's credential of the role ``reader`` reads, in every tenant
-of its owner's. Whose credential it is, and whether it still counts, is said by who authenticates.
+what none of them gives is not allowed, and so a tenant-admin's credential of the role ``reader`` reads, wherever its
+owner may. Whose credential it is, and whether it still counts, is said by who authenticates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from bessemer.core.resource import tenant_of
 
 COLLECTED = frozenset(["list", "watch"])
 
@@ -17,21 +15,19 @@ COLLECTED = frozenset(["list", "watch"])
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """``roles``: names of Roles. ``verbs``: get, list, create … ``kinds``: as ``Instance``, each with its subresources.
-    ``names``: of objects. ``places``: tenants (``acme``) and projects (``acme--lab``)."""
+    ``names``: of objects."""
 
     roles: frozenset[str] | None = None
     verbs: frozenset[str] | None = None
     kinds: frozenset[str] | None = None
     names: frozenset[str] | None = None
-    places: frozenset[str] | None = None
 
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         """All but the roles, which need a directory. ``name`` "" is a collection: a list is narrowed to `names` by who
-        makes it, and nothing is created there whose name is not said."""
-        del subresource  # It goes with its kind.
-        parts = ((self.verbs, verb), (self.kinds, kind))
-        if any(bound is not None and said not in bound for bound, said in parts):
+        makes it, and nothing is created there, since what is not there yet has no name."""
+        del namespace, subresource  # A kind is bounded with its subresources, and in all projects alike.
+        if self.verbs is not None and verb not in self.verbs:
             return False
-        if self.names is not None and name not in self.names and (name or verb not in COLLECTED):
+        if self.kinds is not None and kind not in self.kinds:
             return False
-        return self.places is None or not namespace or not self.places.isdisjoint((namespace, tenant_of(namespace)))
+        return self.names is None or (name in self.names if name else verb in COLLECTED)

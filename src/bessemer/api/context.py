@@ -31,8 +31,8 @@ class Credentials:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks. ``name`` is a user's name, or the host's for an agent; ``session`` names the Session that says so;
-    ``bounds`` is what a credential may do at most, None where it may all that its owner may; ``credential`` names it as
-    ``PROJECT/NAME``."""
+    ``credential`` the ApplicationCredential that does, and ``bounds`` what that may at most (None: all that its owner
+    may)."""
 
     kind: Literal["user", "agent", "gateway", "portal"]
     name: str

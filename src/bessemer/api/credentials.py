@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,7 +22,7 @@ from bessemer.api.errors import invalid
 from bessemer.api.names import is_subdomain, show
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import BessemerError, Cause, Forbidden, NotFound, Unauthenticated
-from bessemer.core.ports import CONTROLLER, Objects, Stored
+from bessemer.core.ports import CONTROLLER, Objects, Scope, Stored
 from bessemer.core.resource import READ, SEPARATOR, Key, OwnerReference, tenant_of
 from bessemer.core.tokens import token_digest
 from bessemer.kinds.tenancy.session import session_labels
@@ -54,20 +54,21 @@ Owner = Callable[[str], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restricted(Bounds):
-    """`Bounds` of a credential. Unless ``whole`` it writes nothing that lets people in; with ``places`` it writes, of
-    what is in no project, those very places alone."""
+    """`Bounds` of a credential. Unless ``whole`` it writes nothing that lets people in. ``places`` are a tenant
+    (``acme``) or a project (``acme--lab``): of what is in no project it writes those very places alone."""
 
     whole: bool = False
+    places: frozenset[str] | None = None
 
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         reads = verb in READ
         if not self.whole and (subresource in SECRETS or (kind in GRANTING and not reads)):
             return False
-        if self.places is not None and not namespace:
-            if kind in ("Project", "Tenant"):
-                if name and self.places.isdisjoint((name, tenant_of(name))):
-                    return False
-            elif not reads:
+        if self.places is not None:
+            about = namespace or (name if kind in ("Project", "Tenant") else "")
+            if about and self.places.isdisjoint((about, tenant_of(about))):
+                return False
+            if not about and not reads:
                 return False
         return Bounds.allows(self, verb, kind, namespace=namespace, name=name, subresource=subresource)
 
@@ -235,6 +236,28 @@ def require_within(call: Call, rule: Rule) -> None:
     if not who.bounds.allows(verb, kind, namespace=target.namespace, name=target.name, subresource=subresource):
         about = f"{target.resource.plural}{f'/{subresource}' if subresource else ''}"
         raise Forbidden(f'{about} is forbidden: credential "{who.credential}" does not reach so far: {verb}')
+
+
+def narrowed(call: Call, who: Identity, scope: Scope) -> Scope:
+    """What a list or a watch may show of what its asker may see."""
+    bounds = who.bounds
+    if bounds is not None and bounds.names is not None:
+        scope = replace(scope, names=_both(scope.names, bounds.names))
+    if not isinstance(bounds, Restricted) or bounds.places is None:
+        return scope
+    places = bounds.places
+    projects = frozenset(project for place in places for project in call.state.directory.projects(place)) | places
+    if scope.kind == "Tenant":
+        return replace(scope, names=_both(scope.names, frozenset(tenant_of(place) or place for place in places)))
+    if scope.kind == "Project":
+        return replace(scope, names=_both(scope.names, projects))
+    if call.about.resource.namespaced and not scope.namespace:
+        return replace(scope, namespaces=_both(scope.namespaces, projects))
+    return scope
+
+
+def _both(these: frozenset[str] | None, those: frozenset[str]) -> frozenset[str]:
+    return those if these is None else these & those
 
 
 # --- who writes one ---------------------------------------------------------------------------------------------------
