@@ -122,8 +122,8 @@ async def credential_token(call: Call) -> Response:
     target, now = call.about, call.state.context.clock.now()
     stored = await load(call, target)
     spec = orjson.loads(stored.body)["spec"]
-    if call.who.name != spec["user"]:
-        raise Forbidden(f"only {spec['user']}, whose credential it is, may make its secret")
+    if call.who.name != spec.get("user"):
+        raise Forbidden(f"only {spec.get('user')}, whose credential it is, may make its secret")
     overlap = said.get("overlapSeconds", spec["overlapSeconds"])
     if type(overlap) is not int or not 0 <= overlap <= OVERLAP_SECONDS_MAX:
         raise Malformed(f"overlapSeconds is a number from 0 to {OVERLAP_SECONDS_MAX}")

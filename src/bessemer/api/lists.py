@@ -54,7 +54,7 @@ def select(call: Call, options: ListOptions) -> Selection:
     """From who asks, the path, and the selectors. Raises Malformed, Forbidden, NotFound."""
     target = call.about
     scope = call.state.access.scope(call.who, "watch" if options.watch else "list", on=target)
-    scope = credentials.narrowed(call, call.who, scope)
+    scope = credentials.narrowed(call, call.who, scope=scope)
     labels = parse_labels(options.labels)
     equal = labels.equalities()
     # Labels that bound who asks stay; whoever asks for others is shown nothing.

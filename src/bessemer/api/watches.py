@@ -171,7 +171,7 @@ class _Watch(Response):
         if who is None:
             return False
         try:
-            scope = narrowed(self._call, who, self._call.state.access.scope(who, "watch", on=self._call.about))
+            scope = narrowed(self._call, who, scope=self._call.state.access.scope(who, "watch", on=self._call.about))
         except BessemerError:
             return False
         ours = self._selection.scope

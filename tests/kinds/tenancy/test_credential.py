@@ -100,6 +100,12 @@ async def test_it_says_that_its_owner_is_barred_and_is_back() -> None:
         await world.until_reason("ApplicationCredential", "ci", "OwnerBarred")
         await world.patch("User", "zoe", namespace="", disabled=False)
         await world.until_ready("ApplicationCredential", "ci", seconds=5)
+        assert await phase(world) == "Active"
+
+
+async def phase(world: World) -> str:
+    found = await world.object("ApplicationCredential", "ci")
+    return str(found["status"]["phase"]) if found else ""
 
 
 async def test_it_expires_and_can_be_disabled() -> None:
@@ -111,6 +117,7 @@ async def test_it_expires_and_can_be_disabled() -> None:
         await give_secrets(world, None)
         await world.until_ready("ApplicationCredential", "ci", seconds=5)
         await world.until_reason("ApplicationCredential", "ci", "Expired")
+        assert await phase(world) == "Expired"
         await world.patch("ApplicationCredential", "ci", disabled=True)
         await world.until_reason("ApplicationCredential", "ci", "Disabled")
 
