@@ -54,7 +54,7 @@ async def login(call: Call) -> Response:
     good = await call.state.passwords.good(uid, password)
     if good is None:
         # A name that is nobody's is not kept: it may be a password that was typed into the wrong field.
-        raise await _refused(call, user if uid else UNKNOWN, words=_WRONG)
+        raise await _refused(call, user if uid else UNKNOWN, words=_WRONG, account=user)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
     return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds, by=good)
@@ -187,14 +187,15 @@ async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: fl
         # A new one was set meanwhile, which ends what the old one began: this began too late to be seen.
         await call.state.sessions.end(made.name, writer=call.acting)
         raise await _refused(call, user.name, words=_WRONG)
+    call.state.sign_ins.succeeded(call.credentials.source, user.name)
     await _note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
     return answer(said, 201, headers=_SECRET)
 
 
-async def _refused(call: Call, user: str, *, words: str) -> Unauthenticated:
+async def _refused(call: Call, user: str, *, words: str, account: str = "") -> Unauthenticated:
     """The error of a sign-in that failed, once it is noted."""
-    call.state.sign_ins.failed()
+    call.state.sign_ins.failed(account)
     await call.state.refusals.stranger(Refusal(call.acting, LOGIN, Key("User", "", user), words))
     return Unauthenticated(words)
 

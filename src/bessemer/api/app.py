@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from bessemer.api.context import ApiContext, Credentials
+from bessemer.api.credentials import SECRETS
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
 from bessemer.api.refusals import Refusal
 from bessemer.api.requestlog import RequestLog
@@ -159,6 +160,8 @@ class _Endpoint:
         if rule is None:
             raise WrongMethod("the server does not allow this method on the requested resource")
         await authorise(call, rule)
+        if rule.path.rpartition("/")[2] in SECRETS:
+            self._state.makings.take(f"{call.who.kind}:{call.who.name}")
         return await rule.handler(call)
 
     async def _identify(self, call: Call, method: str) -> None:

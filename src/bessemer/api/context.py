@@ -93,6 +93,8 @@ class Limits:
     depth: int = 64
     login_burst: int = 10
     login_seconds: float = 6.0
+    secrets_burst: int = 30
+    secrets_seconds: float = 2.0
     bookmark_seconds: float = 60.0
     recheck_seconds: float = 10.0
 

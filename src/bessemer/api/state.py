@@ -18,7 +18,7 @@ from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
 from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Ports
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
-from bessemer.api.limit import SignIns
+from bessemer.api.limit import Limiter, SignIns
 from bessemer.api.metrics import Metrics
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
@@ -74,6 +74,9 @@ class State:
     passwords: Passwords
     sessions: Sessions
     sign_ins: SignIns
+    makings: Limiter
+    """Of secrets, by who makes them."""
+
     refusals: Refusals
     relay: Relay
     metrics: Metrics
@@ -105,6 +108,7 @@ def build(context: ApiContext) -> State:
         passwords=Passwords(context.ports.sealed),
         sessions=Sessions(objects, context.clock),
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        makings=Limiter(context.clock, burst=limits.secrets_burst, seconds=limits.secrets_seconds),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
         metrics=Metrics(),
