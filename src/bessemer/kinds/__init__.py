@@ -16,13 +16,14 @@ from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
-from bessemer.kinds.tenancy import apikey, credential, project, session, tenant, user
+from bessemer.kinds.tenancy import apikey, credential, identityprovider, project, session, tenant, user
 
 KINDS: tuple[Kind[Any, Any], ...] = (
     tenant.KIND,
     project.KIND,
     user.KIND,
     session.KIND,
+    identityprovider.KIND,
     apikey.KIND,
     credential.KIND,
     host.KIND,
