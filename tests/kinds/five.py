@@ -179,7 +179,8 @@ async def check_is_denied_to_another_tenant(case: Case, *, make: Make | None = N
     path = f"{BASE}{f'/namespaces/{THEIRS}' if facts.namespaced else ''}/{facts.plural}"
     readable = "anyone" in facts.rights
     async with api_world() as w:
-        made = {"metadata": {"name": "acme--theirs" if case.kind == "Project" else "theirs"}, "spec": dict(case.spec)}
+        named = "acme--theirs" if case.kind == "Project" or case.name.startswith("acme--") else "theirs"
+        made = {"metadata": {"name": named}, "spec": dict(case.spec)}
         name = await make(w) if make is not None else (await w.create(path, made))["metadata"]["name"]
         before = (await w.call("GET", f"{path}/{name}")).json
         eve = await w.login("eve")

@@ -1,48 +1,65 @@
-"""Who may do what: deny by default, by a kind's row of rights and the asker's role in the tenant that owns the object.
+"""Who may do what: deny by default, by the asker's grants where the object is, cut by the bounds of their credential.
 
-Roles build on one another (a tenant-admin may what a member may, who may what a reader may). What an asker may not even
-read is not found; what is readable and not writable is forbidden. An agent sees its Host and its host's Claims, nothing
-else; the gateway of the Claims those of Endpoints. A PricePlan is there for the tenants that are billed by it. A list
-over all projects shows those that the asker may read, and says nothing of the rest.
+What an asker may not even read is not found; what is readable and not writable is forbidden. An agent sees its Host and
+its host's Claims, nothing else; the gateway of the Claims those of Endpoints. A PricePlan is there for the tenants that
+are billed by it. A list shows those that the asker may read, and says nothing of the rest. Every decision is made of
+`grants` alone, and reads no store; whether rights may be given on is `granting`'s to ask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import orjson
 
+from bessemer.api.bounds import Bounds
 from bessemer.api.context import Identity
 from bessemer.api.directory import Directory
 from bessemer.api.errors import Subject, no_namespace, not_found
+from bessemer.api.holdings import Subject as Holder
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.ports import Objects, Scope
-from bessemer.core.resource import Key, Role, Verb, tenant_of
+from bessemer.core.resource import READ, Key, Verb
+from bessemer.kinds.tenancy.rights import (
+    EVERYWHERE,
+    NO_NAMES,
+    OF_TENANT,
+    Cell,
+    Grant,
+    Names,
+    Place,
+    Rights,
+    joined,
+    named,
+    place_of,
+    place_of_project,
+    shared,
+    united,
+)
 from bessemer.kinds.workload import LABEL_KIND
 
-_BELOW: Mapping[str, frozenset[Role]] = MappingProxyType(
-    {
-        "reader": frozenset[Role](["reader"]),
-        "member": frozenset[Role](["reader", "member"]),
-        "tenant-admin": frozenset[Role](["reader", "member", "tenant-admin"]),
-    }
-)
-_ADMIN = frozenset[Role](["admin", "tenant-admin", "member", "reader", "anyone"])
-_TENANT_WIDE = frozenset(["Tenant", "Project", "PricePlan"])
+TENANTS_OWN = frozenset(["Tenant", *OF_TENANT])
+"""Kinds in no project whose names say whose they are."""
+
+_OWNED = TENANTS_OWN | {"PricePlan"}
 _SERVED = "Endpoint"
 """Whose Claims the gateway reads."""
+
+_CUT_MAX = 1024
+"""Askers whose grants are kept as their bounds leave them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is about. ``name`` "" is the collection, ``namespace`` "" all projects (or none)."""
+    """What a request is about. ``name`` "" is the collection, ``namespace`` "" all projects (or none). ``subresource``
+    is one that has rights of its own."""
 
     resource: Shown
     namespace: str = ""
     name: str = ""
+    subresource: str = ""
 
     @property
     def subject(self) -> Subject:
@@ -53,13 +70,18 @@ class Target:
         return Key(self.resource.stored, self.namespace, self.name)
 
     @property
+    def place(self) -> Place:
+        """Where it is."""
+        return place_of(self.resource.stored, self.namespace, name=self.name)
+
+    @property
     def tenant(self) -> str:
         """The tenant that owns it, or ""."""
-        if self.resource.namespaced:
-            return tenant_of(self.namespace)
-        if self.resource.stored == "Project":
-            return tenant_of(self.name)
-        return self.name if self.resource.stored == "Tenant" else ""
+        return self.place.tenant
+
+    def cell(self, verb: Verb) -> Cell:
+        """The right that is asked for."""
+        return Cell(self.resource.stored, self.subresource, verb)
 
 
 class Access:
@@ -68,88 +90,152 @@ class Access:
     def __init__(self, directory: Directory, objects: Objects) -> None:
         self._directory = directory
         self._objects = objects
+        book = directory.book
+        self._system = {role: book.grant(rights) for role, rights in book.system.items()}
+        self._admin = book.grant(book.built_in["admin"])
+        self._cut: dict[Identity, Sequence[Grant]] = {}
+        self._cut_at = 0
 
-    def roles(self, who: Identity, tenant: str) -> Set[Role]:
-        """The roles of somebody towards what the tenant owns ("" is nobody's)."""
-        if who.kind == "agent":
-            return frozenset[Role](["agent"])
-        if who.kind == "gateway":
-            return frozenset[Role](["gateway"])
-        if who.kind == "portal":
-            return frozenset[Role](["portal"])
-        if who.admin:
-            return _ADMIN
-        role = self._directory.role(who.name, tenant) if tenant else ""
-        return _BELOW.get(role, frozenset[Role]()) | {"anyone"}
+    def grants(self, who: Identity) -> Sequence[Grant]:
+        """All that somebody holds, within their bounds."""
+        if who.kind != "user":
+            return [self._system[who.kind]]
+        if who.bounds is not None:
+            return self._within_bounds(who, who.bounds)
+        mine = [self._system["anyone"], *self._directory.grants(holders(who))]
+        return [self._admin, *mine] if who.admin else mine
 
     def may(self, who: Identity, verb: Verb, *, on: Target) -> bool:
-        """By the kind's row of rights alone; see `require` for what an agent's objects are, and the gateway's."""
-        if verb not in on.resource.verbs:
+        """By grants alone; see `require` for what an agent's objects are, and the gateway's."""
+        if not on.subresource and verb not in on.resource.verbs:
             return False
-        if on.resource.stored == "PricePlan" and on.name and who.kind == "user":
-            tenants = [t for t in self._directory.tenants(who.name) if self._directory.terms(t).plan == on.name]
-            return any(self._may_in(who, verb, on=on, tenant=tenant) for tenant in (*tenants, ""))
-        return self._may_in(who, verb, on=on, tenant=on.tenant)
+        names = self._names(who, verb, on=on)
+        return names is None or on.name in names
 
     async def require(self, who: Identity, verb: Verb, *, on: Target) -> None:
-        """One object, or a collection's create. Raises NotFound where it may not be read, Forbidden else."""
-        readable = self.may(who, "get", on=on) and await self._within(who, on)
-        if readable and self.may(who, verb, on=on):
+        """One object, or a create of one. Raises NotFound where it may not be read, Forbidden else."""
+        creates = verb == "create" and not on.subresource
+        own = await self._own(who, on)
+        readable = own and self.may(who, "get", on=replace(on, subresource=""))
+        if own and (readable or creates or on.subresource) and self.may(who, verb, on=on):
             return
-        if on.name and not readable:
+        if on.name and not readable and not creates:
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
             raise no_namespace(on.namespace)
-        raise forbidden(who, verb, on=on)
+        raise forbidden(who, verb, on=replace(on, name="") if creates else on)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
         """What a list or a watch may show. Raises NotFound for a project that may not be known, Forbidden for a kind
         that nobody like the asker may list."""
-        resource, namespace = on.resource, on.namespace or None
-        kind = resource.stored
+        resource, kind = on.resource, on.resource.stored
         if who.kind == "agent":
             return self._agents(who, verb, on=on)
-        if namespace is not None:
-            if not self.may(who, verb, on=on):
-                if not self.sees_project(who, on.namespace):
-                    raise no_namespace(on.namespace)
-                raise forbidden(who, verb, on=on)
-            return self._whole(who, Scope(kind=kind, namespace=namespace))
-        if self.may(who, verb, on=on):
-            return self._whole(who, Scope(kind=kind))
-        mine = self._directory.tenants(who.name) if who.kind == "user" else ()
-        tenants = [t for t in mine if self._may_in(who, verb, on=on, tenant=t)]
-        if not tenants and not (who.kind == "user" and self._any_tenant(verb, resource)):
+        names = self._names(who, verb, on=on) if verb in resource.verbs else NO_NAMES
+        if names is None:
+            return self._whole(who, Scope(kind=kind, namespace=on.namespace or None))
+        if on.namespace:
+            if names:
+                return Scope(kind=kind, namespace=on.namespace, names=names)
+            if not self.sees_project(who, on.namespace):
+                raise no_namespace(on.namespace)
             raise forbidden(who, verb, on=on)
-        if kind == "Tenant":
-            return Scope(kind=kind, names=frozenset(tenants))
-        if kind == "PricePlan":
-            return Scope(kind=kind, names=frozenset(self._directory.terms(t).plan for t in tenants))
-        projects = frozenset(p for t in tenants for p in self._directory.projects(t))
-        return Scope(kind=kind, names=projects) if kind == "Project" else Scope(kind=kind, namespaces=projects)
+        seen = self.seen(who, verb, on=on)
+        if not seen and not self._for_tenants(who, verb, resource=resource):
+            raise forbidden(who, verb, on=on)
+        if not resource.namespaced:
+            return Scope(kind=kind, names=seen.get("", NO_NAMES))
+        if all(names is None for names in seen.values()):
+            return Scope(kind=kind, namespaces=frozenset(seen))
+        return Scope(kind=kind, places=seen)
+
+    def seen(self, who: Identity, verb: Verb, *, on: Target) -> Mapping[str, Names]:
+        """Upon what of that which is there somebody has the right: names by project, "" for what is in none."""
+        found: dict[str, Names] = {}
+        resource, cell = on.resource, on.cell(verb)
+        for grant in self.grants(who):
+            names = grant.rights.get(cell, NO_NAMES)
+            if names is not None and not names:
+                continue
+            if resource.namespaced:
+                parts = dict.fromkeys(self._directory.projects(grant.place), names)
+            elif grant.place == EVERYWHERE:
+                parts = {"": names}
+            else:
+                parts = {"": shared(self._directory.there(resource.stored, grant.place), names)}
+            for place, more in parts.items():
+                found[place] = joined(found.get(place, NO_NAMES), more)
+        return {place: names for place, names in found.items() if names != NO_NAMES}
 
     def sees_project(self, who: Identity, project: str) -> bool:
         """Whether the asker may know that a project is there, or would be."""
-        return who.admin or (who.kind == "user" and bool(self._directory.role(who.name, tenant_of(project))))
+        place = place_of_project(project)
+        return who.kind == "user" and any(grant.inside and grant.place.holds(place) for grant in self.grants(who))
 
-    def has_role(self, who: Identity, project: str, *, role: Role) -> bool:
-        """Whether the asker has at least that role in the project's tenant."""
-        return role in self.roles(who, tenant_of(project))
+    def administers(self, who: Identity) -> bool:
+        """Whether somebody is an administrator of the platform, by themselves or by a binding; no credential is."""
+        if who.kind != "user" or who.bounds is not None:
+            return False
+        everything = self._admin.rights
+        held = (grant for grant in self.grants(who) if grant.place == EVERYWHERE)
+        return who.admin or any(grant.rights is everything for grant in held)
 
-    def _may_in(self, who: Identity, verb: Verb, *, on: Target, tenant: str) -> bool:
-        rights = on.resource.source.rights
-        return any(verb in rights.get(role, ()) for role in self.roles(who, tenant))
+    def projects(self, who: Identity) -> frozenset[str]:
+        """The projects that are there for somebody."""
+        directory = self._directory
+        seen = frozenset[str]().union(*(directory.projects(grant.place) for grant in self.grants(who) if grant.inside))
+        return directory.projects() & seen
+
+    def tenants(self, who: Identity) -> frozenset[str]:
+        """The tenants in which somebody holds anything."""
+        return frozenset(grant.place.tenant for grant in self.grants(who) if grant.place.tenant)
+
+    def _names(self, who: Identity, verb: Verb, *, on: Target) -> Names:
+        """Of what names somebody has the right where the target is."""
+        cell, place = on.cell(verb), on.place
+        found: Names = NO_NAMES
+        for grant in self.grants(who):
+            at = grant.place if self._billed(grant, verb, on=on) else place
+            found = joined(found, grant.upon(cell, at))
+            if found is None:
+                break
+        return found
+
+    def _billed(self, grant: Grant, verb: Verb, *, on: Target) -> bool:
+        """Whether the target is the price plan by which the grant's tenant pays."""
+        if on.resource.stored != "PricePlan" or not on.name or not grant.place.tenant:
+            return False
+        return verb in READ and self._directory.terms(grant.place.tenant).plan == on.name
+
+    def _within_bounds(self, who: Identity, bounds: Bounds) -> Sequence[Grant]:
+        """A credential's grants, as its bounds leave them; made once for each version of the directory."""
+        if self._cut_at != self._directory.version or len(self._cut) >= _CUT_MAX:
+            self._cut, self._cut_at = {}, self._directory.version
+        found = self._cut.get(who)
+        if found is None:
+            book = self._directory.book
+            whole = self.grants(replace(who, bounds=None))
+            found = [book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole]
+            self._cut[who] = found
+        return found
+
+    def _bounded(self, rights: Rights, bounds: Bounds) -> Rights:
+        kept = {cell: names for cell, names in rights.items() if bounds.covers(cell.verb, cell.kind)}
+        if bounds.roles is not None:
+            most = united(self._directory.rights(role) or {} for role in bounds.roles)
+            kept = {cell: shared(names, most.get(cell, NO_NAMES)) for cell, names in kept.items()}
+        return named(kept, bounds.names)
 
     def _whole(self, who: Identity, scope: Scope) -> Scope:
         """What is a whole collection to who asks."""
         served = who.kind == "gateway" and scope.kind == "Claim"
         return replace(scope, labels={LABEL_KIND: _SERVED}) if served else scope
 
-    def _any_tenant(self, verb: Verb, resource: Shown) -> bool:
-        """Whether the kind is one that members list: then somebody without a tenant sees an empty list."""
-        rights = resource.source.rights
-        owned = resource.namespaced or resource.stored in _TENANT_WIDE
-        return owned and any(verb in rights.get(role, ()) for role in _BELOW["tenant-admin"])
+    def _for_tenants(self, who: Identity, verb: Verb, *, resource: Shown) -> bool:
+        """Whether the kind is one that tenants list: then somebody without a tenant sees an empty list."""
+        if who.kind != "user" or who.bounds is not None or not (resource.namespaced or resource.stored in _OWNED):
+            return False
+        return Cell(resource.stored, "", verb) in self._directory.book.built_in["tenant-admin"]
 
     def _agents(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
         kind = on.resource.stored
@@ -161,7 +247,7 @@ class Access:
             return Scope(kind=kind, namespace=on.namespace or None, host=who.name)
         raise forbidden(who, verb, on=on)
 
-    async def _within(self, who: Identity, on: Target) -> bool:
+    async def _own(self, who: Identity, on: Target) -> bool:
         """Whether a named object is an agent's own, or one that the gateway serves from. Nobody else is asked."""
         claim = on.resource.kind == "Claim" and bool(on.name)
         if who.kind not in ("agent", "gateway") or (who.kind == "gateway" and not claim):
@@ -179,14 +265,22 @@ class Access:
         return bool(orjson.loads(found.body)["spec"]["workload"]["kind"] == _SERVED)
 
 
+def holders(who: Identity) -> Sequence[Holder]:
+    """As whom somebody may hold something."""
+    groups: list[Holder] = [("Group", group) for group in who.groups]
+    program: list[Holder] = [("ApplicationCredential", who.credential)] if who.credential else []
+    return [("User", who.name), *groups, *program]
+
+
 def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:
     """The words of Kubernetes for a refusal."""
     resource = on.resource
     place = f' in the namespace "{on.namespace}"' if on.namespace else ""
     name = f' "{on.name}"' if on.name else ""
+    what = f"{resource.plural}/{on.subresource}" if on.subresource else resource.plural
     return Forbidden(
         f'{resource.plural}.{resource.group or "core"}{name} is forbidden: User "{who.name}" cannot {verb} resource '
-        f'"{resource.plural}" in API group "{resource.group}"{place}'
+        f'"{what}" in API group "{resource.group}"{place}'
     )
 
 

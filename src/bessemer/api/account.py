@@ -70,13 +70,10 @@ async def logout(call: Call) -> Response:
 
 async def whoami(call: Call) -> Response:
     """GET /whoami."""
-    who, directory = call.who, call.state.directory
+    who, directory, access = call.who, call.state.directory, call.state.access
     tenants = dict(sorted(directory.tenants(who.name).items())) if who.kind == "user" else {}
-    if who.admin:
-        projects = directory.all_projects()
-    else:
-        projects = sorted(p for tenant in tenants for p in directory.projects(tenant))
-    return answer({"name": who.name, "admin": who.admin, "tenants": tenants, "projects": projects})
+    projects = sorted(access.projects(who)) if who.kind == "user" else []
+    return answer({"name": who.name, "admin": access.administers(who), "tenants": tenants, "projects": projects})
 
 
 async def set_password(call: Call) -> Response:

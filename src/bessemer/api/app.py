@@ -181,7 +181,7 @@ class _Endpoint:
             log.warning("refused", request_id=call.request_id, error=error.message, internal=error.internal)
         if call.identity is None or not isinstance(error, Forbidden | NotFound):
             return
-        if isinstance(error, NotFound) and call.identity.admin:
+        if isinstance(error, NotFound) and self._state.access.administers(call.identity):
             return  # an administrator may know everything: it is not there
         self._state.metrics.denied.inc()
         key = call.target.key if call.target else _place(call)

@@ -22,12 +22,13 @@ class Bounds:
     kinds: frozenset[str] | None = None
     names: frozenset[str] | None = None
 
+    def covers(self, verb: str, kind: str) -> bool:
+        """Whether that verb upon that kind, or upon a part of it, is left to it at all."""
+        return (self.verbs is None or verb in self.verbs) and (self.kinds is None or kind in self.kinds)
+
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         """All but the roles, which need a directory. ``name`` "" is a collection: a list is narrowed to `names` by who
         makes it, and nothing is created there, since what is not there yet has no name."""
         del namespace, subresource  # A kind is bounded with its subresources, and in all projects alike.
-        if self.verbs is not None and verb not in self.verbs:
-            return False
-        if self.kinds is not None and kind not in self.kinds:
-            return False
-        return self.names is None or (name in self.names if name else verb in COLLECTED)
+        named = self.names is None or (name in self.names if name else verb in COLLECTED)
+        return named and self.covers(verb, kind)

@@ -26,6 +26,7 @@ from bessemer.core.ports import CONTROLLER, Objects, Scope, Stored
 from bessemer.core.resource import READ, SEPARATOR, Key, OwnerReference, tenant_of
 from bessemer.core.tokens import token_digest
 from bessemer.kinds.tenancy.credential import CredentialSpec
+from bessemer.kinds.tenancy.rights import Place, place_of_project
 from bessemer.kinds.tenancy.session import session_labels
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Restricted(Bounds):
     whole: bool = False
     places: frozenset[str] | None = None
 
+    def covers(self, verb: str, kind: str) -> bool:
+        """Also its own project: every client looks whether there is one before it acts in it."""
+        return Bounds.covers(self, verb, kind) or (verb == "get" and kind == "Project" and self.places is not None)
+
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         reads = verb in READ
         if not self.whole and (subresource in SECRETS or (kind in GRANTING and not reads)):
@@ -71,8 +76,6 @@ class Restricted(Bounds):
                 return False
             if not about and not reads:
                 return False
-            if kind == "Project" and verb == "get" and name in self.places:
-                return True  # every client looks whether there is a project before it acts in it
         return Bounds.allows(self, verb, kind, namespace=namespace, name=name, subresource=subresource)
 
 
@@ -236,9 +239,15 @@ def require_within(call: Call, rule: Rule) -> None:
     kind = target.resource.stored
     if verb == "create" and not target.namespace and (target.resource.namespaced or kind == "Project"):
         return  # whose it will be stands in the body: the handler asks
-    if not who.bounds.allows(verb, kind, namespace=target.namespace, name=target.name, subresource=subresource):
-        about = f"{target.resource.plural}{f'/{subresource}' if subresource else ''}"
-        raise Forbidden(f'{about} is forbidden: credential "{who.credential}" does not reach so far: {verb}')
+    _require(who, verb, on=target, subresource=subresource)
+
+
+def _require(who: Identity, verb: str, *, on: Target, subresource: str = "") -> None:
+    kind, bounds = on.resource.stored, who.bounds
+    if bounds is None or bounds.allows(verb, kind, namespace=on.namespace, name=on.name, subresource=subresource):
+        return
+    about = f"{on.resource.plural}{f'/{subresource}' if subresource else ''}"
+    raise Forbidden(f'{about} is forbidden: credential "{who.credential}" does not reach so far: {verb}')
 
 
 def narrowed(call: Call, who: Identity, *, scope: Scope) -> Scope:
@@ -249,14 +258,21 @@ def narrowed(call: Call, who: Identity, *, scope: Scope) -> Scope:
     if not isinstance(bounds, Restricted) or bounds.places is None:
         return scope
     places = bounds.places
-    projects = frozenset(project for place in places for project in call.state.directory.projects(place)) | places
+    projects = places.union(*(call.state.directory.projects(_place(place)) for place in places))
     if scope.kind == "Tenant":
         return replace(scope, names=_both(scope.names, frozenset(tenant_of(place) or place for place in places)))
     if scope.kind == "Project":
         return replace(scope, names=_both(scope.names, projects))
-    if call.about.resource.namespaced and not scope.namespace:
-        return replace(scope, namespaces=_both(scope.namespaces, projects))
-    return scope
+    if not call.about.resource.namespaced or scope.namespace:
+        return scope
+    if scope.places is not None:
+        return replace(scope, places={place: scope.places[place] for place in scope.places.keys() & projects})
+    return replace(scope, namespaces=_both(scope.namespaces, projects))
+
+
+def _place(name: str) -> Place:
+    """Of a tenant or a project."""
+    return place_of_project(name) if tenant_of(name) else Place(name)
 
 
 def _both(these: frozenset[str] | None, those: frozenset[str]) -> frozenset[str]:
@@ -267,8 +283,10 @@ def _both(these: frozenset[str] | None, those: frozenset[str]) -> frozenset[str]
 
 
 async def judge(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
-    """Make a credential its maker's, and let nobody else change what it may: they may disable it. Raises Forbidden,
-    Invalid."""
+    """Hold what a body says within the bounds of who sends it. Make a credential its maker's, and let nobody else
+    change what it may: they may disable it. Raises Forbidden, Invalid."""
+    if old is None:
+        _require(call.who, "create", on=target)
     if target.resource.stored != KIND:
         return
     who, spec = call.who, body["spec"]

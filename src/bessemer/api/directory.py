@@ -1,59 +1,45 @@
-"""Who belongs to which tenant, what a tenant may and pays by, and which projects there are: in memory, by two watches.
+"""Holdings that follow the store, by four watches.
 
 A write through this process waits until the directory has seen it (`reach`), so that whoever made a tenant may use it
-at once; another replica's write arrives with its watch. It decides nothing: see `api.access`.
+at once, and whoever lost something has lost it when the answer comes; another replica's write arrives with its watch.
+It decides nothing: see `api.access`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable
 
 import orjson
 import structlog
 
+from bessemer.api.holdings import KINDS, Holdings
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Bookmark, Objects, Scope
-from bessemer.core.resource import Change, tenant_of
-from bessemer.kinds.tenancy.tenant import bearable
+from bessemer.core.resource import Change
+from bessemer.kinds.tenancy.rights import Rulebook
 
 log = structlog.get_logger(__name__)
 
-KINDS = ("Tenant", "Project")
 REACH_SECONDS_MAX = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class TenantTerms:
-    """Of a tenant: roles by user, its price plan's name, and the keys of the taints that its workloads may bear."""
+class Directory(Holdings):
+    """Run it with `run`; read it after `ready`. ``version`` counts what may change a decision."""
 
-    members: Mapping[str, str]
-    plan: str
-    bearable: frozenset[str]
-
-
-NO_TERMS = TenantTerms(MappingProxyType({}), "", frozenset())
-
-
-class Directory:
-    """Run it with `run`; read it after `ready`."""
-
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, book: Rulebook) -> None:
+        super().__init__(book)
+        self.version = 0
         self._objects = objects
         self._clock = clock
-        self._tenants: dict[str, TenantTerms] = {}
-        self._projects: dict[str, set[str]] = {}
         self._revisions = dict.fromkeys(KINDS, 0)
         self._moved = asyncio.Event()
         self._turn = asyncio.Event()
         self._full: set[str] = set()
 
     async def run(self) -> None:
-        """Follow tenants and projects until cancelled."""
+        """Follow what it is made of until cancelled."""
         await asyncio.gather(*(self._follow(kind) for kind in KINDS))
 
     async def ready(self) -> None:
@@ -65,29 +51,9 @@ class Directory:
         if kind in self._revisions:
             await self._until(lambda: self._revisions[kind] >= revision)
 
-    def tenants(self, user: str) -> Mapping[str, str]:
-        """Tenant → role of everywhere that the user is a member."""
-        return {name: tenant.members[user] for name, tenant in self._tenants.items() if user in tenant.members}
-
-    def role(self, user: str, tenant: str) -> str:
-        """The user's role in the tenant, or ""."""
-        return self.terms(tenant).members.get(user, "")
-
-    def terms(self, tenant: str) -> TenantTerms:
-        """What a tenant pays by and may; of one that is not there, nothing."""
-        return self._tenants.get(tenant, NO_TERMS)
-
-    def projects(self, tenant: str) -> frozenset[str]:
-        """The names of the tenant's projects."""
-        return frozenset(self._projects.get(tenant, ()))
-
-    def all_projects(self) -> list[str]:
-        """Every project's name, in order."""
-        return sorted(name for names in self._projects.values() for name in names)
-
     @property
     def turn(self) -> asyncio.Event:
-        """Is set when the members or the plan of a tenant change next."""
+        """Is set when what somebody may, or the plan of a tenant, changes next."""
         return self._turn
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -109,7 +75,8 @@ class Directory:
             except Expired:
                 since = None  # and a new list, which does not tell what was deleted meanwhile
                 self._full.discard(kind)
-                (self._tenants if kind == "Tenant" else self._projects).clear()
+                self.forget(kind)
+                self._changed()
             except BessemerError as error:
                 log.warning("directory watch failed", kind=kind, error=error.message, internal=error.internal)
                 await self._clock.sleep(1.0)
@@ -117,35 +84,15 @@ class Directory:
     def _apply(self, kind: str, event: Change | Bookmark) -> None:
         if isinstance(event, Bookmark):
             self._full.add(kind)
-        elif kind == "Tenant":
-            self._tenant(event)
         else:
-            self._project(event)
+            body = None if event.type == "DELETED" else orjson.loads(event.body)
+            if self.tell(kind, event.key.name, body=body):
+                self._changed()
         if isinstance(event, Bookmark) or kind in self._full:
             self._revisions[kind] = max(self._revisions[kind], event.revision)
         self._moved.set()
 
-    def _tenant(self, change: Change) -> None:
-        name = change.key.name
-        before = self._tenants.pop(name, None)
-        if change.type != "DELETED":
-            self._tenants[name] = _read(orjson.loads(change.body))
-        if before != self._tenants.get(name):
-            turn, self._turn = self._turn, asyncio.Event()
-            turn.set()
-
-    def _project(self, change: Change) -> None:
-        names = self._projects.setdefault(tenant_of(change.key.name), set())
-        if change.type == "DELETED":
-            names.discard(change.key.name)
-        else:
-            names.add(change.key.name)
-
-
-def _read(tenant: Mapping[str, Any]) -> TenantTerms:
-    spec = tenant.get("spec", {})
-    return TenantTerms(
-        members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
-        plan=spec.get("pricePlan", "standard"),
-        bearable=bearable(tenant),
-    )
+    def _changed(self) -> None:
+        self.version += 1
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()

@@ -22,6 +22,7 @@ from bessemer.api.shown import Resources, Shown
 from bessemer.api.state import Call
 from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.resource import SEPARATOR, Verb
+from bessemer.kinds.tenancy.rights import OF_TENANT
 
 if TYPE_CHECKING:
     from bessemer.api.routes import Rule
@@ -143,32 +144,26 @@ class Offers:
         """Upon which names somebody may: () is all of them, None is none. Adds to what is ``missing``."""
         if not await self._act(who, offer, namespace=namespace, name=""):
             return ()
-        names = list(islice(self._names(who, offer), NAMES_MAX + 1))
+        names = list(islice(self._names(who, offer, namespace=namespace), NAMES_MAX + 1))
         if len(names) > NAMES_MAX:
             missing[_MANY] = None
         found = [name for name in names[:NAMES_MAX] if not await self._act(who, offer, namespace=namespace, name=name)]
         return tuple(found) or None
 
-    def _names(self, who: Identity, offer: Offer) -> Iterator[str]:
-        """Of what is in no project, that which somebody may have a right to by its name."""
-        stored = offer.shown.stored if offer.shown else ""
-        directory = self._call.state.directory
-        if offer.verb in _COLLECTED or (offer.verb == "create" and not offer.subresource):
+    def _names(self, who: Identity, offer: Offer, *, namespace: str) -> Iterator[str]:
+        """That which somebody may have a right to by its name."""
+        if offer.shown is None or offer.verb in _COLLECTED or (offer.verb == "create" and not offer.subresource):
             return
-        if (who.kind, stored) in (("agent", "Host"), ("user", "User")):
+        if (who.kind, offer.shown.stored) in (("agent", "Host"), ("user", "User")):
             yield who.name
-        tenants = sorted(directory.tenants(who.name)) if who.kind == "user" else []
-        if stored == "Tenant":
-            yield from tenants
-        elif stored == "Project":
-            yield from (project for tenant in tenants for project in sorted(directory.projects(tenant)))
-        elif stored == "PricePlan":
-            yield from sorted({directory.terms(tenant).plan for tenant in tenants})
+        target = _target(offer, offer.shown, namespace=namespace)
+        seen = self._call.state.access.seen(who, offer.rule.verb, on=target).get(target.namespace)
+        yield from sorted(seen or ())
 
     async def _act(self, who: Identity, offer: Offer, *, namespace: str, name: str) -> str:
         if offer.shown is None:
             return await self._refused(who, offer.rule)
-        target = Target(offer.shown, namespace if offer.shown.namespaced else "", name)
+        target = replace(_target(offer, offer.shown, namespace=namespace), name=name)
         if offer.rule.permission != "kind":
             return await self._refused(who, offer.rule, target=target)
         access = self._call.state.access
@@ -185,11 +180,11 @@ class Offers:
 
     async def _create(self, who: Identity, target: Target) -> None:
         """As a request to create is decided: whose a new Project is stands in its name."""
-        access, directory = self._call.state.access, self._call.state.directory
-        names = [target.name] if target.name else [f"{tenant}{SEPARATOR}x" for tenant in directory.tenants(who.name)]
-        ours = who.kind == "user" and target.resource.stored == "Project"
-        if not ours or not any(access.may(who, "create", on=replace(target, name=name)) for name in names):
-            await access.require(who, "create", on=replace(target, name=""))
+        access = self._call.state.access
+        if not target.name and target.resource.stored in OF_TENANT:
+            tried = (replace(target, name=f"{tenant}{SEPARATOR}x") for tenant in sorted(access.tenants(who)))
+            target = next((one for one in tried if access.may(who, "create", on=one)), target)
+        await access.require(who, "create", on=target)
 
     async def _refused(self, who: Identity, rule: Rule, *, target: Target | None = None) -> str:
         try:
@@ -197,6 +192,11 @@ class Offers:
         except (Forbidden, NotFound, WrongMethod) as error:
             return error.message
         return ""
+
+
+def _target(offer: Offer, shown: Shown, *, namespace: str) -> Target:
+    part = offer.subresource if offer.subresource in shown.source.below else ""
+    return Target(shown, namespace if shown.namespaced else "", subresource=part)
 
 
 def _offers(rule: Rule, resources: Resources) -> Iterator[Offer]:

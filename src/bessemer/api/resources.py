@@ -20,6 +20,7 @@ from bessemer.api import credentials, jsonpatch, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
+from bessemer.api.granting import grant
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.names import plain, show
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
@@ -33,7 +34,6 @@ PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
 _POLICIES = ("Background", "Foreground")
-_TENANTS = ("Tenant", "Project")
 Record = Callable[[dict[str, Any] | None, dict[str, Any]], managed.Entries | None]
 """The entries of ``managedFields`` once an admitted body takes the old one's place; None leaves them as they are."""
 
@@ -61,11 +61,8 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     about = call.about
     subject = identify(about.resource, said, namespace=about.namespace)
     target = call.target = Target(about.resource, about.namespace or _namespace(about, said), subject.name)
-    if about.resource.stored in _TENANTS or target.namespace != about.namespace:
-        # Whose it is stands in the body alone, so it is decided here and not with the route.
-        await _require_create(call, target)
-    else:
-        await call.state.access.require(call.who, "create", on=Target(about.resource, about.namespace))
+    # Whose it is may stand in the body alone, so it is decided here, and not only with the route.
+    await call.state.access.require(call.who, "create", on=target)
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
@@ -282,13 +279,6 @@ def _namespace(about: Target, said: dict[str, Any]) -> str:
     return namespace
 
 
-async def _require_create(call: Call, target: Target) -> None:
-    if not call.state.access.may(call.who, "create", on=target):
-        if target.namespace and not call.state.access.sees_project(call.who, target.namespace):
-            raise no_namespace(target.namespace)
-        await call.state.access.require(call.who, "create", on=Target(target.resource, target.namespace))
-
-
 async def _require_project(call: Call, target: Target) -> None:
     """A namespaced object needs its project, one that is not going away."""
     if not target.resource.namespaced:
@@ -308,6 +298,7 @@ async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], o
         causes = toleration_causes(body, old, tenant=f"tenant {target.tenant}", bearable=bearable)
         if causes:
             raise invalid(target.subject, causes)
+    await grant(call, target, body=body, old=old)
     await _require_owners(call, target, body=body, old=old)
     await credentials.judge(call, target, body=body, old=old)
 

@@ -165,7 +165,7 @@ async def _holder(call: Call, token: str) -> Identity | None:
     except Unauthenticated:
         return None
     own = holder is not None and (holder.kind, holder.name) == (call.who.kind, call.who.name)
-    return holder if own or call.who.admin else None
+    return holder if own or call.state.access.administers(call.who) else None
 
 
 async def _named(call: Call, user: str, *, groups: Sequence[str]) -> Identity:
@@ -178,7 +178,8 @@ async def _named(call: Call, user: str, *, groups: Sequence[str]) -> Identity:
         return Identity("gateway", "gateway")
     if user == "system:portal":
         return Identity("portal", "portal")
-    return Identity("user", user, bool((await call.state.local.user(user))["spec"].get("admin")))
+    admin = bool(user) and bool((await call.state.local.user(user))["spec"].get("admin"))
+    return Identity("user", user, admin, tuple(groups))
 
 
 async def _user_info(call: Call, who: Identity) -> dict[str, Any]:

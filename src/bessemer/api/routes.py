@@ -14,7 +14,7 @@ from typing import Any, Literal
 from starlette.responses import Response
 
 from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
-from bessemer.api.access import Target, forbidden
+from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
@@ -33,8 +33,6 @@ Permission = Literal[
     "own-host",
     "own-claim",
     "gateway",
-    "reader",
-    "member",
     "oneself",
     "content",
 ]
@@ -107,7 +105,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/whoami", "signed-in", account.whoami),
     Rule("GET", "/metrics", "admin", system.metrics),
     Rule("GET", "/content/{digest}", "content", workloads.content),
-    Rule("POST", f"{OURS}/hosts/{{name}}/token", "admin", hosts.token, plural="hosts"),
+    Rule("POST", f"{OURS}/hosts/{{name}}/token", "kind", hosts.token, plural="hosts", verb="create"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),
     Rule("POST", f"{OURS}/hosts/{{name}}/heartbeat", "own-host", hosts.heartbeat, plural="hosts"),
     Rule("WS", f"{OURS}/hosts/{{name}}/stream", "own-host", hosts.stream, plural="hosts"),
@@ -117,18 +115,18 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
     Rule("GET", f"{IN_PROJECT}/claims/{{name}}/secrets", "own-claim", hosts.claim_secrets, plural="claims"),
-    Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="update"),
+    Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="create"),
     Rule(
         "POST",
         f"{IN_PROJECT}/applicationcredentials/{{name}}/token",
         "kind",
         account.credential_token,
         plural="applicationcredentials",
-        verb="update",
+        verb="create",
     ),
-    Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "reader", workloads.log, plural="instances"),
-    Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "reader", workloads.log, plural="endpoints"),
-    Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "member", workloads.console, plural="instances"),
+    Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
+    Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),
+    Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "kind", workloads.console, plural="instances"),
     *_collection("/api/{version}/namespaces/{namespace}/{plural}"),
     *_object("/api/{version}/namespaces/{namespace}/{plural}/{name}"),
     *_collection("/api/{version}/{plural}"),
@@ -149,7 +147,8 @@ def target_of(call: Call, rule: Rule) -> Target | None:
     # A namespaced object has its project in the path; a collection may do without, and then is of all projects.
     if shown is None or (namespace and not shown.namespaced) or (name and shown.namespaced and not namespace):
         raise NotFound("the server could not find the requested resource")
-    return Target(shown, namespace, name)
+    part = rule.path.rpartition("/")[2] if name else ""
+    return Target(shown, namespace, name, part if part in shown.source.below else "")
 
 
 async def authorise(call: Call, rule: Rule) -> None:
@@ -168,7 +167,7 @@ async def _signed_in(call: Call, rule: Rule) -> None:
 async def _kind(call: Call, rule: Rule) -> None:
     who, target = call.who, call.about
     if target.name:
-        offered = rule.verb in target.resource.verbs
+        offered = bool(target.subresource) or rule.verb in target.resource.verbs
         await call.state.access.require(who, rule.verb if offered else "get", on=target)
         if not offered:
             raise WrongMethod("the server does not allow this method on the requested resource")
@@ -178,9 +177,9 @@ async def _kind(call: Call, rule: Rule) -> None:
 
 
 async def _create(call: Call, target: Target) -> None:
-    """Whose a person's new Tenant or Project is, and the project of an object sent without one, stands in the body:
-    there the handler asks again."""
-    in_body = not target.namespace and (target.resource.namespaced or target.resource.stored in ("Tenant", "Project"))
+    """Whose a person's new Tenant, Project or Role is, and the project of an object sent without one, stands in the
+    body: there the handler asks again."""
+    in_body = not target.namespace and (target.resource.namespaced or target.resource.stored in TENANTS_OWN)
     if call.who.kind != "user" or not in_body:
         await call.state.access.require(call.who, "create", on=target)
     elif "create" not in target.resource.verbs:
@@ -197,7 +196,7 @@ async def _status(call: Call, rule: Rule) -> None:
 
 async def _admin(call: Call, rule: Rule) -> None:
     who = call.who
-    if who.admin:
+    if call.state.access.administers(who):
         return
     if call.target is not None and call.target.name:
         await call.state.access.require(who, "get", on=call.target)
@@ -223,28 +222,18 @@ async def _gateway(call: Call, rule: Rule) -> None:
         raise Forbidden("only a gateway may do this")
 
 
-async def _reader(call: Call, rule: Rule) -> None:
-    await call.state.access.require(call.who, "get", on=call.about)
-    if not call.state.access.has_role(call.who, call.about.namespace, role="reader"):
-        raise not_found(call.about.subject)
-
-
-async def _member(call: Call, rule: Rule) -> None:
-    await _reader(call, rule)
-    if not call.state.access.has_role(call.who, call.about.namespace, role="member"):
-        raise forbidden(call.who, "attach to", on=call.about)
-
-
 async def _oneself(call: Call, rule: Rule) -> None:
     who = call.who
-    if who.kind == "user" and (who.admin or who.name == call.about.name):
+    if call.state.access.administers(who) or (
+        who.kind == "user" and who.bounds is None and who.name == call.about.name
+    ):
         return
     raise not_found(call.about.subject)
 
 
 async def _content(call: Call, rule: Rule) -> None:
     """Which content an agent may have is looked at where its claims are: `workloads.content`."""
-    if not call.who.admin and call.who.kind != "agent":
+    if call.who.kind != "agent" and not call.state.access.administers(call.who):
         raise NotFound("there is no such content")
 
 
@@ -260,8 +249,6 @@ PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
         "own-host": _own_host,
         "own-claim": _own_claim,
         "gateway": _gateway,
-        "reader": _reader,
-        "member": _member,
         "oneself": _oneself,
         "content": _content,
     }

@@ -27,6 +27,7 @@ from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.tasks import first_of
+from bessemer.kinds.tenancy.rights import Rulebook
 
 OPENINGS_MAX, OPENINGS_EACH = 32, 4
 """Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
@@ -93,7 +94,7 @@ def build(context: ApiContext) -> State:
     """The parts of one api."""
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
-    directory = Directory(objects, context.clock)
+    directory = Directory(objects, context.clock, Rulebook(context.kinds.values()))
     local = LocalAuthenticator(objects, context.clock)
     limits = context.limits
     return State(

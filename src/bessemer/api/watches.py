@@ -175,7 +175,7 @@ class _Watch(Response):
         except BessemerError:
             return False
         ours = self._selection.scope
-        return (scope.namespaces, scope.names) == (ours.namespaces, ours.names)
+        return (scope.namespaces, scope.names, scope.places) == (ours.namespaces, ours.names, ours.places)
 
     def _line(self, event: Change | Bookmark) -> bytes:
         if isinstance(event, Bookmark):

@@ -80,9 +80,9 @@ class _Log(StreamingResponse):
 async def _converse(call: Call, socket: WebSocket, *, stream: Stream) -> None:
     """Bytes both ways until one side ends it. Raises what who is still there is to be told: Unavailable where the host
     gives a reason or the server stops, Forbidden where who types may not any more."""
-    access, project = call.state.access, call.about.namespace
+    access, here = call.state.access, call.about
     typed, shown = asyncio.ensure_future(_typed(socket, stream)), asyncio.ensure_future(_shown(socket, stream))
-    lapsed = asyncio.ensure_future(call.lapsed(lambda who: access.has_role(who, project, role="member")))
+    lapsed = asyncio.ensure_future(call.lapsed(lambda who: access.may(who, "get", on=here)))
     closing: asyncio.Future[Any] = asyncio.ensure_future(call.state.closing.wait())
     done = await until_first([typed, shown, lapsed, closing])
     if typed in done:  # who has left is told nothing
@@ -129,10 +129,10 @@ async def _open(call: Call, claim: Stored, *, request: dict[str, Any]) -> Stream
 
 async def _text(call: Call, stream: Stream, *, reading: asyncio.Future[bytes]) -> AsyncIterator[bytes]:
     """What the stream gives, from the read that is under way on."""
-    access, project = call.state.access, call.about.namespace
+    access, here = call.state.access, call.about
     ends: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(call.state.closing.wait()),
-        asyncio.ensure_future(call.lapsed(lambda who: access.has_role(who, project, role="reader"))),
+        asyncio.ensure_future(call.lapsed(lambda who: access.may(who, "get", on=here))),
     ]
     try:
         while True:

@@ -218,6 +218,9 @@ def _query(scope: Scope) -> dict[str, str]:
 def _within(item: Stored | Change, scope: Scope) -> bool:
     if scope.namespaces is not None and item.key.namespace not in scope.namespaces:
         return False
+    seen = scope.names if scope.places is None else scope.places.get(item.key.namespace, frozenset())
+    if seen is not None and item.key.name not in seen:
+        return False
     return scope.names is None or item.key.name in scope.names
 
 

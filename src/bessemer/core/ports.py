@@ -55,7 +55,8 @@ class Page:
 class Scope:
     """Which objects of a kind. None is any; ``labels`` must all be equal; ``host`` is Claim ``spec.host``.
 
-    ``namespaces`` bounds the view of somebody who may see some projects only; ``names`` likewise for kinds without.
+    ``namespaces`` bounds the view of somebody who may see some projects only; ``names`` likewise for kinds without;
+    ``places`` of somebody who may see some objects only: names by namespace, None for all there.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Scope:
     host: str | None = None
     namespaces: frozenset[str] | None = None
     names: frozenset[str] | None = None
+    places: Mapping[str, frozenset[str] | None] | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -247,10 +247,23 @@ READ: tuple[Verb, ...] = ("get", "list", "watch")
 WRITE: tuple[Verb, ...] = ("create", "update", "patch", "delete")
 ALL: tuple[Verb, ...] = READ + WRITE
 
-Role = Literal["admin", "tenant-admin", "member", "reader", "anyone", "agent", "gateway", "portal"]
-"""``admin``: the platform's administrator. ``tenant-admin``, ``member``, ``reader``: in the tenant that owns the
-object. ``anyone``: each signed-in user. ``agent``: a host's agent, for what is on that host. ``gateway``, ``portal``:
-our processes."""
+Role = Literal[
+    "admin",
+    "operator",
+    "auditor",
+    "tenant-admin",
+    "member",
+    "reader",
+    "billing-reader",
+    "anyone",
+    "agent",
+    "gateway",
+    "portal",
+]
+"""``admin``: the platform's administrator. ``operator``: of hosts and what they offer. ``auditor``: reads what there
+is, bytes of workloads apart. ``tenant-admin``, ``member``, ``reader``: in the tenant that owns the object; each may
+what the next may. ``billing-reader``: what it costs. ``anyone``: each signed-in user. ``agent``: a host's agent, for
+what is on that host. ``gateway``, ``portal``: our processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,13 +307,15 @@ class Kind(Generic[C, R]):
     ``validate(new, old)`` gives what is wrong beyond the schema (``old`` is None at creation). ``reconcile`` and
     ``finalize`` are the control side; ``finalize`` runs while the object is being deleted and its `Done` lets it go
     (a kind that has one gets its finalizer at creation). ``deadlines`` maps a phase to the seconds after which an
-    object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing.
+    object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing. ``below``
+    maps a subresource to such a row of its own; one without goes by the verb of its route upon the object.
     """
 
     resource: type[R]
     plural: str
     namespaced: bool
     rights: Mapping[Role, Sequence[Verb]]
+    below: Mapping[str, Mapping[Role, Sequence[Verb]]] = field(default_factory=lambda: MappingProxyType({}))
     columns: Sequence[Column] = ()
     short_names: Sequence[str] = ()
     categories: Sequence[str] = ("bessemer",)

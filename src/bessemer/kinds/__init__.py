@@ -16,12 +16,24 @@ from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
-from bessemer.kinds.tenancy import apikey, credential, identityprovider, project, session, tenant, user
+from bessemer.kinds.tenancy import (
+    apikey,
+    credential,
+    identityprovider,
+    project,
+    role,
+    rolebinding,
+    session,
+    tenant,
+    user,
+)
 
 KINDS: tuple[Kind[Any, Any], ...] = (
     tenant.KIND,
     project.KIND,
     user.KIND,
+    role.KIND,
+    rolebinding.KIND,
     session.KIND,
     identityprovider.KIND,
     apikey.KIND,

@@ -82,7 +82,7 @@ KIND: Kind[Context, Event] = Kind(
     group="",
     version="v1",
     readonly=True,
-    rights={"admin": READ, "tenant-admin": READ, "member": READ, "reader": READ},
+    rights={"admin": READ, "auditor": READ, "tenant-admin": READ, "member": READ, "reader": READ},
     columns=(
         Column(name="Last seen", value=at("lastTimestamp"), type="date"),
         Column(name="Type", value=at("type")),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bessemer.core.ports import Scope
-from bessemer.core.resource import Change
+from bessemer.core.resource import Change, Key
 from bessemer.store.documents import read_labels
 from bessemer.store.metrics import Metrics
 
@@ -46,6 +46,7 @@ def seen(scope: Scope, entry: Entry) -> Change | None:
         or (scope.host is not None and change.host != scope.host)
         or (scope.namespaces is not None and key.namespace not in scope.namespaces)
         or (scope.names is not None and key.name not in scope.names)
+        or (scope.places is not None and not _among(scope.places, key))
     ):
         return None
     if not scope.labels:
@@ -55,6 +56,11 @@ def seen(scope: Scope, entry: Entry) -> Change | None:
     if change.type != "MODIFIED" or before == after:
         return change if after else None
     return replace(change, type="ADDED" if after else "DELETED")
+
+
+def _among(places: Mapping[str, frozenset[str] | None], key: Key) -> bool:
+    names = places.get(key.namespace, frozenset())
+    return names is None or key.name in names
 
 
 def selects(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:

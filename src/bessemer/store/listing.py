@@ -1,7 +1,8 @@
 """Which statements read a scope, in order of namespace and name.
 
-Sets of namespaces, and of names in one, are walked one by one, each by its index. A label selector goes by the index of
-the label that selects least; the reader checks the others. Built once per reader; it holds no state but statements.
+Sets of namespaces, and of names in one (the same in each, or its own), are walked one by one, each by its index. A
+label selector goes by the index of the label that selects least; the reader checks the others. Built once per reader;
+it holds no state but statements.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Listing:
 
     def _ranges(self, scope: Scope, after: Place) -> Iterator[dict[str, str]]:
         base = {"of_kind": scope.kind} | ({"of_host": scope.host} if scope.host is not None else {})
-        namespaces = _within(scope.namespace, scope.namespaces)
+        places = scope.places
+        namespaces = _within(scope.namespace, _both(scope.namespaces, None if places is None else frozenset(places)))
         if namespaces == (None,) and scope.kind in self._flat:
             namespaces = ("",)
         for namespace in namespaces:
@@ -71,7 +73,8 @@ class Listing:
             else:
                 place = {"of_namespace": namespace, "after_name": after[1] if namespace == after[0] else ""}
             # Over all namespaces a set of names has no order of its own: the reader sieves instead.
-            names = (scope.name,) if namespace is None else _within(scope.name, scope.names)
+            known = scope.names if places is None or namespace is None else _both(scope.names, places[namespace])
+            names = (scope.name,) if namespace is None else _within(scope.name, known)
             for name in names:
                 yield base | place | ({} if name is None else {"of_name": name})
 
@@ -93,6 +96,11 @@ def _variants(statement: Any, by: Any, *, start: Any, ordered: bool = True) -> d
         one = statement.where(*conditions)
         found[namespace, host, name] = one.order_by(by.c.namespace, by.c.name) if ordered else one
     return found
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """What is in both; None is everything."""
+    return one if other is None else other if one is None else one & other
 
 
 def _given(values: Mapping[str, str]) -> tuple[bool, bool, bool]:

@@ -98,3 +98,19 @@ def test_what_is_wrong_is_said_by_field() -> None:
     for email in ("zoe", "@x", "zoe@", "z oe@x.org"):
         assert [c.field for c in validate(user(email=email), None)] == ["spec.email"], email
     assert validate(user(email="zoe@example.org"), None) == []
+
+
+async def test_a_user_who_goes_leaves_every_binding() -> None:
+    """Else the next of that name would hold what this one held."""
+    spec = {"role": "reader", "subjects": [{"kind": "User", "name": name} for name in ("zoe", "rob")]}
+    async with World() as world:
+        await world.create("User", "zoe", {}, namespace="")
+        await world.create("RoleBinding", "some", spec, namespace="")
+        await world.create("RoleBinding", "group", {"role": "reader", "subjects": [GROUP]}, namespace="")
+        await world.delete("User", "zoe", namespace="")
+        await world.until_gone("User", "zoe", namespace="")
+        left = [body["spec"]["subjects"] for body in await world.bodies("RoleBinding")]
+        assert left == [[GROUP], [{"kind": "User", "name": "rob"}]]
+
+
+GROUP = {"kind": "Group", "name": "zoe"}

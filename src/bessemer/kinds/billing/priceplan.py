@@ -84,7 +84,14 @@ KIND: Kind[Context, PricePlan] = Kind(
     plural="priceplans",
     namespaced=False,
     short_names=("pp",),
-    rights={"admin": ALL, "tenant-admin": READ, "member": READ, "reader": READ},
+    rights={
+        "admin": ALL,
+        "auditor": READ,
+        "tenant-admin": READ,
+        "member": READ,
+        "reader": READ,
+        "billing-reader": READ,
+    },
     columns=(
         Column(name="Currency", value=at("spec", "currency", default="EUR")),
         Column(name="Core-hour", value=at("spec", "rates", "coreHour", default=0), type="integer"),

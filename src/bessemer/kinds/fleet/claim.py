@@ -59,6 +59,7 @@ KIND: Kind[Context, Claim] = Kind(
     readonly=True,
     rights={
         "admin": READ,
+        "auditor": READ,
         "tenant-admin": READ,
         "member": READ,
         "reader": READ,

@@ -68,7 +68,7 @@ KIND: Kind[Context, Flavor] = Kind(
     plural="flavors",
     namespaced=False,
     short_names=("flv",),
-    rights={"admin": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
+    rights={"admin": ALL, "operator": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
     validate=validate,
     columns=(
         Column(name="CPUs", value=at("spec", "cpus"), type="integer"),

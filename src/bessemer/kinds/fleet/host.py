@@ -274,7 +274,8 @@ KIND: Kind[Context, Host] = Kind(
     plural="hosts",
     namespaced=False,
     # Tenants may not know the hosts; an agent sees its own, and writes its report.
-    rights={"admin": ALL, "agent": (*READ, "update")},
+    rights={"admin": ALL, "operator": ALL, "auditor": READ, "agent": (*READ, "update")},
+    below={"token": {"admin": ("create",), "operator": ("create",)}},
     validate=validate,
     reconcile=reconcile,
     finalize=finalize,

@@ -84,7 +84,7 @@ KIND: Kind[Context, Model] = Kind(
     plural="models",
     namespaced=False,
     short_names=("mdl",),
-    rights={"admin": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
+    rights={"admin": ALL, "operator": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Ready", value=ready),

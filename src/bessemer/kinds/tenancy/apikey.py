@@ -85,7 +85,8 @@ KIND: Kind[Context, ApiKey] = Kind(
     plural="apikeys",
     namespaced=True,
     short_names=("key",),
-    rights={"admin": ALL, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
+    rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
+    below={"token": {"admin": ("create",), "tenant-admin": ("create",), "member": ("create",)}},
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Hint", value=at("status", "hint")),

@@ -202,7 +202,8 @@ KIND: Kind[Context, ApplicationCredential] = Kind(
     plural="applicationcredentials",
     namespaced=True,
     short_names=("appcred",),
-    rights={"admin": ALL, "tenant-admin": ALL, "member": ALL, "reader": READ},
+    rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ},
+    below={"token": {"admin": ("create",), "tenant-admin": ("create",), "member": ("create",)}},
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Owner", value=at("spec", "user")),

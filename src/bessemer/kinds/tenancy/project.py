@@ -25,6 +25,7 @@ from bessemer.core.resource import (
     Kind,
     Outcome,
     Resource,
+    Role,
     Status,
     Wait,
     tenant_of,
@@ -38,6 +39,8 @@ DEADLINES: Mapping[str, float] = {"Pending": 600.0, "Terminating": 600.0}
 
 _SHOWN = 5
 """Names of one kind that a message spells out."""
+
+_READERS: Sequence[Role] = ("admin", "auditor", "tenant-admin", "member", "reader", "billing-reader")
 
 _EMPTY_IT = "Delete what is left in it: a project takes nothing with it."
 
@@ -135,7 +138,15 @@ KIND: Kind[Context, Project] = Kind(
     plural="projects",
     namespaced=False,
     short_names=("proj",),
-    rights={"admin": ALL, "tenant-admin": ALL, "member": READ, "reader": READ},
+    rights={
+        "admin": ALL,
+        "auditor": READ,
+        "tenant-admin": ALL,
+        "member": READ,
+        "reader": READ,
+        "billing-reader": READ,
+    },
+    below={part: dict.fromkeys(_READERS, ("get",)) for part in ("invoice", "ledger", "use")},
     columns=(
         Column(name="Tenant", value=lambda body: tenant_of(str(at("metadata", "name", default="")(body)))),
         Column(name="Phase", value=at("status", "phase")),

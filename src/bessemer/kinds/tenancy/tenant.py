@@ -161,7 +161,14 @@ KIND: Kind[Context, Tenant] = Kind(
     plural="tenants",
     namespaced=False,
     short_names=("tn",),
-    rights={"admin": ALL, "tenant-admin": READ, "member": READ, "reader": READ},
+    rights={
+        "admin": ALL,
+        "auditor": READ,
+        "tenant-admin": READ,
+        "member": READ,
+        "reader": READ,
+        "billing-reader": READ,
+    },
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Members", value=lambda body: len(at("spec", "members", default=())(body)), type="integer"),

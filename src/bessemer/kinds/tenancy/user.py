@@ -1,8 +1,8 @@
 """User: a person who signs in. The password's argon2id hash is sealed, never part of the object.
 
 Invariants: a disabled user's sessions and links are worth nothing from that moment (the api looks at each request); the
-sessions of one who is disabled or gone are swept up here. A user leaves every tenant before the name is free again, so
-that the next of that name is a member of nothing.
+sessions of one who is disabled or gone are swept up here. A user leaves every tenant and every RoleBinding before the
+name is free again, so that the next of that name is a member of nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import ALL, ApiModel, Column, Done, Kind, Outcome, Resource, Status
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at
+from bessemer.kinds.tenancy.rolebinding import leave_bindings
 from bessemer.kinds.tenancy.session import Session, session_labels
 
 DEADLINES: Mapping[str, float] = {"Pending": 120.0}
@@ -65,9 +66,10 @@ async def reconcile(ctx: Context, user: User) -> Outcome:
 
 
 async def finalize(ctx: Context, user: User) -> Outcome:
-    """Sessions and memberships go with their user."""
+    """Sessions, memberships and what they were bound to go with their user."""
     await end_sessions(ctx, user.metadata.name)
     await leave_tenants(ctx, user.metadata.name)
+    await leave_bindings(ctx, "User", name=user.metadata.name)
     return Done()
 
 
@@ -100,7 +102,7 @@ KIND: Kind[Context, User] = Kind(
     resource=User,
     plural="users",
     namespaced=False,
-    rights={"admin": ALL},
+    rights={"admin": ALL, "auditor": READ},
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Admin", value=at("spec", "admin", default=False), type="boolean"),

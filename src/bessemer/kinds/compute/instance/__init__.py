@@ -17,7 +17,11 @@ KIND: Kind[Context, Instance] = Kind(
     plural="instances",
     namespaced=True,
     short_names=("vm", "inst"),
-    rights={"admin": ALL, "tenant-admin": ALL, "member": ALL, "reader": READ},
+    rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ},
+    below={
+        "log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)},
+        "console": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",)},
+    },
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Ready", value=ready),

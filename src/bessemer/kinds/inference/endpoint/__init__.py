@@ -25,7 +25,8 @@ KIND: Kind[Context, Endpoint] = Kind(
     plural="endpoints",
     namespaced=True,
     short_names=("ept",),
-    rights={"admin": ALL, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
+    rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
+    below={"log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)}},
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Ready", value=ready),
