@@ -102,7 +102,7 @@ class World:
             given["authorization"] = f"Bearer {token}"
         return await _ask(self.api, _scope(method, path, given, None if token else peer), raw)
 
-    async def dial(self, path: str, *, peer: Peer | None = ADMIN) -> Reply:
+    async def dial(self, path: str, *, peer: Peer | None = ADMIN, token: str = "") -> Reply:
         """Ask for a socket in process: what refuses it, or 101 where it was accepted; then we hang up."""
         socket = {
             "type": "websocket",
@@ -125,7 +125,8 @@ class World:
             elif message["type"] == "websocket.http.response.body":
                 parts.append(message.get("body", b""))
 
-        await self.api({**_scope("GET", path, {}, peer), **socket}, receive, send)
+        shown = {"authorization": f"Bearer {token}"} if token else {}
+        await self.api({**_scope("GET", path, shown, None if token else peer), **socket}, receive, send)
         return Reply(code, headers, b"".join(parts))
 
     @asynccontextmanager

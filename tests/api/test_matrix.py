@@ -1,0 +1,53 @@
+"""The page of the matrix is what the api answers, and what must hold of any matrix holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.matrix import PAGE, TABLES, Found, answers, filled
+
+READS = {"", "r"}
+WITHOUT_A_TENANTS_THINGS = ("operator", "new")
+WRITE_NOTHING = ("auditor", "billing", "t.reader", "t.auditor", "t.billing", "p.reader", "new")
+
+
+async def test_the_page_is_what_is_answered() -> None:
+    found = await answers()
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == filled(text, found), "python -m tests.api.matrix writes it anew; read what has changed"
+    held_apart(found)
+    written_by_whom_it_should(found)
+
+
+def held_apart(found: Found) -> None:
+    """Nobody has anything in another tenant, or in another project, by a role that they hold in theirs."""
+    for (row, place, asker), letters in found.cells.items():
+        inside = asker.startswith(("t.", "p.")) or asker in WITHOUT_A_TENANTS_THINGS
+        if place == "other" and inside:
+            assert letters == "", (row, place, asker)
+        if place == "beside" and asker.startswith("p."):
+            assert letters == "", (row, place, asker)
+        if place == "own" and asker in WITHOUT_A_TENANTS_THINGS:
+            assert letters == "", (row, place, asker)
+
+
+def written_by_whom_it_should(found: Found) -> None:
+    """Who only looks writes nothing, nobody writes a status, and administrators may what anybody may."""
+    for (row, place, asker), letters in found.cells.items():
+        assert "s" not in letters, (row, place, asker)
+        if asker in WRITE_NOTHING and "/" not in row:
+            assert letters in READS, (row, place, asker)
+        if place != "beside":
+            assert set(letters) <= set(found.cells[row, place, "admin"]), (row, place, asker)
+    own = {row: found.cells[row, "own", "t.reader"] for row in found.rows("own")}
+    parts = {row for row, letters in own.items() if letters == "x"}
+    assert parts == {"Project/invoice", "Project/ledger", "Project/use", "Instance/log", "Endpoint/log"}
+
+
+@pytest.mark.parametrize("place", TABLES)
+def test_the_page_says_it_of_every_kind(place: str) -> None:
+    from bessemer.kinds import KINDS
+
+    text = PAGE.read_text(encoding="utf-8")
+    assert f"<!-- {place}:" in text
+    assert [kind.name for kind in KINDS if f"| {kind.name} |" not in text] == []
