@@ -13,6 +13,8 @@ from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
+from bessemer.drivers.oidc.protocol import Issuers
+from bessemer.drivers.oidc.real import HttpIssuers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Identity:
     admin: bool = False
     groups: tuple[str, ...] = ()
     session: str = ""
+    provider: str = ""
+    """The IdentityProvider that vouches for them, where one does."""
 
     def writer(self, request_id: str = "", source: str = "") -> Writer:
         """How the ports name this identity."""
@@ -114,6 +118,7 @@ class ApiContext:
     ca: CertificateAuthority
     gateway_key: bytes
     content: Find
+    issuers: Issuers = field(default_factory=HttpIssuers)
     authenticator: Authenticator | None = None
     replica: str = "api"
     version: str = "0.1.0"

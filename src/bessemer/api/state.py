@@ -18,8 +18,9 @@ from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
 from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Ports
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
-from bessemer.api.limit import SignIns
+from bessemer.api.limit import Limiter, SignIns
 from bessemer.api.metrics import Metrics
+from bessemer.api.oidc import Federation
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
@@ -31,6 +32,9 @@ from bessemer.core.tasks import first_of
 OPENINGS_MAX, OPENINGS_EACH = 32, 4
 """Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
 whoever reads none of them keeps nobody else waiting."""
+
+BACKCHANNEL_BURST = 200
+"""Sign-outs that an issuer tells of at once; from then on ten a second."""
 
 
 class Openings:
@@ -69,11 +73,13 @@ class State:
     directory: Directory
     standing: Standing
     access: Access
+    federation: Federation
     local: LocalAuthenticator
     authenticator: Authenticator
     passwords: Passwords
     sessions: Sessions
     sign_ins: SignIns
+    backchannel: Limiter
     refusals: Refusals
     relay: Relay
     metrics: Metrics
@@ -91,7 +97,8 @@ def build(context: ApiContext) -> State:
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
     directory = Directory(objects, context.clock)
-    local = LocalAuthenticator(objects, context.clock)
+    federation = Federation(objects, context.clock, context.issuers)
+    local = LocalAuthenticator(objects, context.clock, federation)
     limits = context.limits
     return State(
         context=context,
@@ -100,11 +107,13 @@ def build(context: ApiContext) -> State:
         directory=directory,
         standing=Standing(objects, context.clock),
         access=Access(directory, objects),
+        federation=federation,
         local=local,
         authenticator=context.authenticator or local,
         passwords=Passwords(context.ports.sealed),
         sessions=Sessions(objects, context.clock),
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        backchannel=Limiter(context.clock, burst=BACKCHANNEL_BURST, seconds=0.1),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
         metrics=Metrics(),
