@@ -185,7 +185,7 @@ async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: fl
         await call.state.sessions.end(made.name, writer=call.acting)
         raise await _refused(call, user.name, words=_WRONG)
     call.state.sign_ins.succeeded(call.credentials.source, user.name)
-    await _note_sign_in(call, user)
+    await note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
     return answer(said, 201, headers=_SECRET)
 
@@ -197,7 +197,7 @@ async def _refused(call: Call, user: str, *, words: str, account: str = "") -> U
     return Unauthenticated(words)
 
 
-async def _note_sign_in(call: Call, user: Key) -> None:
+async def note_sign_in(call: Call, user: Key) -> None:
     """``User.status.lastSignIn``: worth showing, and not worth failing for where somebody else writes at once."""
     with suppress(NotFound, Conflict):
         body = orjson.loads((await call.state.ports.objects.get(user)).body)

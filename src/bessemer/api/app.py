@@ -58,7 +58,7 @@ class Api:
         """What the lifespan does, for those who call the application in process."""
         directory, standing = self.state.directory, self.state.standing
         since = await standing.present()
-        works = (directory.run(), standing.run(since), self.state.refusals.run())
+        works = (directory.run(), standing.run(since), self.state.federation.run(), self.state.refusals.run())
         tasks = [asyncio.ensure_future(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._ended)

@@ -1,4 +1,5 @@
-"""Who asks: client certificates of the local authority, bearer sessions, passwords behind them, and credentials.
+"""Who asks: client certificates of the local authority, bearer sessions, passwords behind them, programs' credentials,
+and outside issuers.
 
 A certificate is worth what its name is worth now: an agent's counts only while its Host exists, is not revoked and has
 joined with that very key. A session counts until it ends, is deleted, or the very User that it is of is disabled or
@@ -23,12 +24,14 @@ from bessemer.api.ca import Peer
 from bessemer.api.context import MASTERS, Credentials, Identity
 from bessemer.api.credentials import PREFIX, ApplicationCredentials
 from bessemer.api.names import is_subdomain
+from bessemer.api.oidc import Federation
+from bessemer.api.oidcpeople import Vouched
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Scope, Sealed, Writer
 from bessemer.core.resource import API_VERSION, Key, OwnerReference
 from bessemer.core.tokens import PASSWORD_LENGTH_MAX, judged_password, token_digest
-from bessemer.kinds.tenancy.session import session_labels
+from bessemer.kinds.tenancy.session import session_labels, vouched_labels
 
 AGENT_PREFIX = "system:agent:"
 SESSION_PREFIX = "bss_"
@@ -42,9 +45,10 @@ SYSTEM = Writer("system", "api")
 class LocalAuthenticator:
     """Implements `context.Authenticator` with what the store holds."""
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, federation: Federation) -> None:
         self._objects = objects
         self._clock = clock
+        self._federation = federation
         # Host → revision and the key's fingerprint then ("" where revoked): an agent asks all day, and its Host's body
         # lists every device.
         self._agents: dict[str, tuple[int, str]] = {}
@@ -89,13 +93,18 @@ class LocalAuthenticator:
         return body
 
     async def _bearer(self, token: str) -> Identity:
+        if token.count(".") == 2:  # signed by an issuer; ours have no more than one
+            return await self._federation.bearer(token)
         session = await self.session(token)
         if session["spec"]["purpose"] not in ("portal", "cli"):
             raise Unauthenticated("a sign-in link is exchanged at /login")
         user = await self.holder(session)
         admin = bool(user["spec"].get("admin"))
-        groups = (MASTERS,) if admin else ()
-        return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"])
+        groups: tuple[str, ...] = (MASTERS,) if admin else ()
+        provider = session["spec"].get("provider", "")
+        if provider:
+            groups += await self._federation.vouches(session["spec"])
+        return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"], provider)
 
     async def _certificate(self, peer: Peer) -> Identity:
         if MASTERS in peer.groups:
@@ -188,6 +197,7 @@ class NewSession:
     token: str
     user: str
     expires_at: str
+    uid: str = ""
 
 
 class Sessions:
@@ -197,9 +207,18 @@ class Sessions:
         self._objects = objects
         self._clock = clock
 
-    async def make(self, user: Key, uid: str, *, purpose: str, seconds: float, writer: Writer = SYSTEM) -> NewSession:
-        """For that very User, with whom it goes; ``purpose`` is portal, cli or link. Raises Conflict where they are
-        gone."""
+    async def make(
+        self,
+        user: Key,
+        uid: str,
+        *,
+        purpose: str,
+        seconds: float,
+        writer: Writer = SYSTEM,
+        vouched: Vouched | None = None,
+    ) -> NewSession:
+        """For that very User, with whom it goes; ``purpose`` is portal, cli or link; ``vouched`` is what a provider
+        said of them. Raises Conflict where they are gone."""
         secret = secrets.token_urlsafe(32)
         name = secrets.token_hex(8)
         expires = rfc3339(self._clock.now() + seconds)
@@ -208,7 +227,7 @@ class Sessions:
             "kind": "Session",
             "metadata": {
                 "name": name,
-                "labels": dict(session_labels(user.name)),
+                "labels": {**session_labels(user.name), **_labels(vouched)},
                 "ownerReferences": [OwnerReference(kind=user.kind, name=user.name, uid=uid).dump()],
             },
             "spec": {
@@ -217,10 +236,11 @@ class Sessions:
                 "purpose": purpose,
                 "digest": token_digest(secret),
                 "expiresAt": expires,
+                **_said_of(vouched),
             },
         }
-        await self._objects.create(body, writer)
-        return NewSession(name, f"{SESSION_PREFIX}{name}.{secret}", user.name, expires)
+        stored = await self._objects.create(body, writer)
+        return NewSession(name, f"{SESSION_PREFIX}{name}.{secret}", user.name, expires, stored.uid)
 
     async def end(self, name: str, uid: str = "", *, writer: Writer = SYSTEM) -> bool:
         """Whether it was there: of two who end one session, one is told so."""
@@ -236,3 +256,13 @@ class Sessions:
         for stored in page.items:
             if stored.key.name != keep and orjson.loads(stored.body)["spec"]["purpose"] != "link":
                 await self.end(stored.key.name, stored.uid, writer=writer)
+
+
+def _labels(vouched: Vouched | None) -> Mapping[str, str]:
+    return vouched_labels(vouched.provider, vouched.provider_uid, sid=vouched.sid) if vouched else {}
+
+
+def _said_of(vouched: Vouched | None) -> Mapping[str, Any]:
+    if vouched is None:
+        return {}
+    return {"provider": vouched.provider, "providerUid": vouched.provider_uid, "groups": list(vouched.groups)}

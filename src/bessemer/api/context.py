@@ -14,6 +14,8 @@ from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
+from bessemer.drivers.oidc.protocol import Issuers
+from bessemer.drivers.oidc.real import HttpIssuers
 
 MASTERS = "system:masters"
 """The group of the platform's administrators."""
@@ -39,6 +41,9 @@ class Identity:
     admin: bool = False
     groups: tuple[str, ...] = ()
     session: str = ""
+    provider: str = ""
+    """The IdentityProvider that vouches for them, where one does."""
+
     bounds: Bounds | None = None
     credential: str = ""
 
@@ -125,6 +130,7 @@ class ApiContext:
     ca: CertificateAuthority
     gateway_key: bytes
     content: Find
+    issuers: Issuers = field(default_factory=HttpIssuers)
     authenticator: Authenticator | None = None
     replica: str = "api"
     version: str = "0.1.0"

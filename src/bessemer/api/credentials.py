@@ -44,7 +44,7 @@ GRANTING = frozenset(
 )
 """Kinds of which one that is written lets somebody in, or gives somebody rights (a Tenant by its members)."""
 
-SECRETS = frozenset(["password", "signinlink", "token"])
+SECRETS = frozenset(["clientsecret", "password", "signinlink", "token"])
 """Subresources that make a secret."""
 
 _STRANGE = "the token is not one of ours"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
+from bessemer.api import account, accounting, applying, hosts, lists, oidcdoor, resources, system, workloads
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
@@ -101,7 +101,11 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/openapi/v3/api/{version}", "public", system.openapi),
     Rule("GET", "/openapi/v3/apis/{group}/{version}", "public", system.openapi),
     Rule("POST", "/login", "public", account.login),
-    Rule("DELETE", "/login", "signed-in", account.logout),
+    Rule("DELETE", "/login", "signed-in", oidcdoor.leave),
+    Rule("GET", "/login/providers", "public", oidcdoor.providers),
+    Rule("POST", "/login/providers/{provider}", "public", oidcdoor.enter),
+    Rule("POST", "/login/providers/{provider}/attempt", "public", oidcdoor.begin),
+    Rule("POST", "/login/providers/{provider}/logout", "public", oidcdoor.logged_out),
     Rule("GET", "/whoami", "signed-in", account.whoami),
     Rule("GET", "/metrics", "admin", system.metrics),
     Rule("GET", "/content/{digest}", "content", workloads.content),
@@ -110,6 +114,13 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", f"{OURS}/hosts/{{name}}/heartbeat", "own-host", hosts.heartbeat, plural="hosts"),
     Rule("WS", f"{OURS}/hosts/{{name}}/stream", "own-host", hosts.stream, plural="hosts"),
     Rule("POST", f"{OURS}/users/{{name}}/password", "oneself", account.set_password, plural="users"),
+    Rule(
+        "POST",
+        f"{OURS}/identityproviders/{{name}}/clientsecret",
+        "admin",
+        oidcdoor.client_secret,
+        plural="identityproviders",
+    ),
     Rule("POST", f"{OURS}/users/{{name}}/signinlink", "admin", account.sign_in_link, plural="users"),
     Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),

@@ -20,6 +20,7 @@ from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.limit import Limiter, SignIns
 from bessemer.api.metrics import Metrics
+from bessemer.api.oidc import Federation
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
@@ -32,6 +33,9 @@ from bessemer.kinds.tenancy.rights import Rulebook
 OPENINGS_MAX, OPENINGS_EACH = 32, 4
 """Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
 whoever reads none of them keeps nobody else waiting."""
+
+BACKCHANNEL_BURST = 200
+"""Sign-outs that an issuer tells of at once; from then on ten a second."""
 
 
 class Openings:
@@ -70,6 +74,7 @@ class State:
     directory: Directory
     standing: Standing
     access: Access
+    federation: Federation
     local: LocalAuthenticator
     authenticator: Authenticator
     passwords: Passwords
@@ -78,6 +83,7 @@ class State:
     makings: Limiter
     """Of secrets, by who makes them."""
 
+    backchannel: Limiter
     refusals: Refusals
     relay: Relay
     metrics: Metrics
@@ -95,7 +101,8 @@ def build(context: ApiContext) -> State:
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
     directory = Directory(objects, context.clock, Rulebook(context.kinds.values()))
-    local = LocalAuthenticator(objects, context.clock)
+    federation = Federation(objects, context.clock, context.issuers)
+    local = LocalAuthenticator(objects, context.clock, federation)
     limits = context.limits
     return State(
         context=context,
@@ -104,12 +111,14 @@ def build(context: ApiContext) -> State:
         directory=directory,
         standing=Standing(objects, context.clock),
         access=Access(directory, objects),
+        federation=federation,
         local=local,
         authenticator=context.authenticator or local,
         passwords=Passwords(context.ports.sealed),
         sessions=Sessions(objects, context.clock),
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
         makings=Limiter(context.clock, burst=limits.secrets_burst, seconds=limits.secrets_seconds),
+        backchannel=Limiter(context.clock, burst=BACKCHANNEL_BURST, seconds=0.1),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
         metrics=Metrics(),

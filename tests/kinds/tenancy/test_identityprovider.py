@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import Metadata
+from bessemer.core.resource import Key, Metadata
 from bessemer.kinds.tenancy.identityprovider import (
     KIND,
     IdentityProvider,
     IdentityProviderSpec,
     validate,
 )
+from bessemer.kinds.tenancy.session import LABEL_PROVIDER
 from tests.api.world import World as ApiWorld
 from tests.kinds.five import (
     Case,
@@ -23,15 +24,18 @@ from tests.kinds.five import (
     check_deletes_cleanly,
     check_is_denied_to_another_tenant,
 )
-from tests.kinds.world import body
+from tests.kinds.world import ISSUER, World, body
 
-OIDC = {"issuer": "https://id.example.org/realm", "clientId": "bessemer"}
+OIDC = {"issuer": ISSUER, "clientId": "bessemer"}
+SESSION = {"user": "zoe", "purpose": "portal", "digest": "ab" * 32, "expiresAt": "2030-01-01T00:00:00Z"}
 CASE = Case("IdentityProvider", "corp", {"oidc": OIDC}, namespace="")
 
 
 async def test_converges() -> None:
     found = await check_converges(CASE)
-    assert found["status"]["phase"] == "Active"
+    status = found["status"]
+    assert (status["phase"], status["keys"], status["algorithms"]) == ("Active", 1, ["RS256", "ES256"])
+    assert (status["deviceFlow"], status["singleLogout"], status["lastError"]) == (True, True, "")
 
 
 async def test_converges_when_run_twice() -> None:
@@ -113,3 +117,44 @@ def test_scopes_and_how_it_vouches() -> None:
     assert wrong(provider(caBundle="none")) == ["spec.oidc.caBundle"]
     bare = IdentityProvider(metadata=Metadata(name="corp"), spec=IdentityProviderSpec())
     assert wrong(bare) == ["spec.oidc"]
+
+
+async def test_an_issuer_that_is_silent_is_told_in_words_and_asked_again() -> None:
+    async with World() as world:
+        world.issuer.down = True
+        await world.create("IdentityProvider", "corp", CASE.spec, namespace="")
+        told = await world.until_reason("IdentityProvider", "corp", "IssuerFailed", namespace="")
+        assert told["message"] == f"{ISSUER} cannot be reached"
+        world.issuer.down = False
+        await world.until_ready("IdentityProvider", "corp", namespace="")
+
+
+async def test_of_two_with_one_prefix_or_issuer_the_older_counts() -> None:
+    async with World() as world:
+        await world.create("IdentityProvider", "corp", CASE.spec, namespace="")
+        world.clock.jump(5)
+        await world.create("IdentityProvider", "other", CASE.spec, namespace="")
+        third = {"prefix": "corp", "oidc": {**OIDC, "issuer": f"{ISSUER}/x"}}
+        await world.create("IdentityProvider", "third", third, namespace="")
+        await world.until_ready("IdentityProvider", "corp", namespace="")
+        await world.until_reason("IdentityProvider", "other", "IssuerTaken", namespace="")
+        await world.until_reason("IdentityProvider", "third", "PrefixTaken", namespace="")
+
+
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+async def test_its_sessions_end_when_it_does(how: str) -> None:
+    async with World() as world:
+        await world.create("IdentityProvider", "corp", CASE.spec, namespace="")
+        key = Key("IdentityProvider", "", "corp")
+        uid = (await world.store.objects.get(key)).uid
+        for name, whose in (("theirs", uid), ("anothers", "of-another")):
+            spec = {**SESSION, "provider": "corp", "providerUid": whose}
+            session = body("Session", name, namespace="", spec=spec)
+            session["metadata"]["labels"] = {LABEL_PROVIDER: "corp"}
+            await world.store.objects.create(session, CONTROLLER)
+        if how == "disabled":
+            await world.patch("IdentityProvider", "corp", namespace="", disabled=True)
+        else:
+            await world.store.objects.delete(key, CONTROLLER)
+        await world.until_gone("Session", "theirs", namespace="")
+        assert await world.object("Session", "anothers", namespace="") is not None

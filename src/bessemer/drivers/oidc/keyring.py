@@ -84,8 +84,8 @@ class Keyring:
     def _next(self, metadata: Metadata, keys: tuple[IssuerKey, ...]) -> int:
         if self._known is None:
             return 1
-        there = {one.key.thumbprint() for one in keys}
-        gone = any(one.key.thumbprint() not in there for one in self._known.keys)
+        there = {one.thumbprint for one in keys}
+        gone = any(one.thumbprint not in there for one in self._known.keys)
         fewer = not set(self._known.metadata.algorithms) <= set(metadata.algorithms)
         return self._known.epoch + (gone or fewer)
 

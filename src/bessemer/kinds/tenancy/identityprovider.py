@@ -10,19 +10,36 @@ part of the object. A provider that is disabled or gone vouches for nobody from 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints
 
-from bessemer.core.errors import Cause
-from bessemer.core.resource import ALL, ApiModel, Column, Done, Kind, Outcome, Resource, Status, keyed_by, values_apart
+from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.errors import Cause, DriverError, NotFound
+from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.resource import (
+    ALL,
+    ApiModel,
+    Column,
+    Done,
+    Kind,
+    Outcome,
+    Resource,
+    Status,
+    Wait,
+    keyed_by,
+    values_apart,
+)
+from bessemer.drivers.oidc.protocol import Reach, failed
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, duplicates, label_problems, unchangeable
+from bessemer.kinds.tenancy.session import LABEL_PROVIDER, Session
 
 NAME_LENGTH_MAX = 32
 URL_LENGTH_MAX = 512
+READ_SECONDS = 3600.0
 
 DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Failing": 600.0}
 """An issuer that does not answer is asked again; for longer than this somebody should look at it."""
@@ -98,7 +115,7 @@ class IdentityProviderStatus(Status):
         "Pending", description="Where it is in its life, in one word."
     )
     read_at: str | None = Field(None, description="When what it says of itself was last read.")
-    keys: int = Field(0, description="How many keys it signs with, as far as we take them.")
+    keys: int = Field(0, description="How many keys it lists.")
     algorithms: list[str] = Field(
         default_factory=list, description="The algorithms that are taken from it.", json_schema_extra=values_apart()
     )
@@ -169,12 +186,100 @@ def _loopback(host: str) -> bool:
         return False
 
 
+def reach_of(spec: OidcSpec) -> Reach:
+    """How the issuer may be reached."""
+    return Reach(
+        issuer=spec.issuer,
+        authorities=spec.ca_bundle,
+        private=spec.allow_private_address,
+        plain=spec.allow_loopback_http,
+    )
+
+
+def older_first(providers: Iterable[IdentityProvider]) -> list[IdentityProvider]:
+    """Those that count, in order: of two with one prefix or one issuer the older alone, disabled or not, so that
+    nobody comes into another's names by the other's being away."""
+    prefixes, issuers, found = set(), set(), []
+    for one in sorted(providers, key=lambda one: (one.metadata.creation_timestamp or "", one.uid)):
+        issuer = one.spec.oidc.issuer if one.spec.oidc else f"uid:{one.uid}"
+        if one.prefix not in prefixes and issuer not in issuers:
+            found.append(one)
+        prefixes.add(one.prefix)
+        issuers.add(issuer)
+    return found
+
+
 async def reconcile(ctx: Context, provider: IdentityProvider) -> Outcome:
-    """A disabled one vouches for nobody."""
+    """Read what the issuer says of itself, and say how that went. A disabled one keeps no session."""
     if provider.spec.disabled:
+        await end_sessions(ctx, provider)
         status = provider.status.model_copy(update={"phase": "Disabled"})
         return Done(status=status, ready=False, reason="Disabled", message="vouches for nobody")
-    return Done(status=provider.status.model_copy(update={"phase": "Active"}))
+    if (taken := await _taken(ctx, provider)) is not None:
+        return taken
+    if provider.spec.oidc is None:
+        return Done(status=provider.status.model_copy(update={"phase": "Active"}))
+    return await _look(ctx, provider, provider.spec.oidc)
+
+
+async def _taken(ctx: Context, provider: IdentityProvider) -> Wait | None:
+    page = await ctx.objects.list(Scope(kind="IdentityProvider"))
+    others = [IdentityProvider.load(stored.body) for stored in page.items]
+    if any(one.uid == provider.uid for one in older_first(others)):
+        return None
+    same = any(one.prefix == provider.prefix and one.uid != provider.uid for one in others)
+    message = f"an older provider has this {'prefix' if same else 'issuer'}, and counts alone"
+    status = provider.status.model_copy(update={"phase": "Failing", "last_error": message})
+    remedy = "Delete one of the two."
+    if same:
+        return Wait(reason="PrefixTaken", message=message, status=status, again=60.0, remedy=remedy)
+    return Wait(reason="IssuerTaken", message=message, status=status, again=60.0, remedy=remedy)
+
+
+async def _look(ctx: Context, provider: IdentityProvider, spec: OidcSpec) -> Outcome:
+    reach = reach_of(spec)
+    try:
+        metadata = await ctx.issuers.metadata(reach)
+        keys = await ctx.issuers.keys(reach, metadata)
+        if not keys:
+            raise failed("the issuer has no key")
+    except DriverError as error:
+        status = provider.status.model_copy(update={"phase": "Failing", "last_error": error.message})
+        remedy = "Compare spec.oidc with what the issuer's own administrator says."
+        return Wait(reason="IssuerFailed", message=error.message, status=status, again=60.0, remedy=remedy)
+    told: dict[str, Any] = {
+        "phase": "Active",
+        "last_error": "",
+        "keys": len(keys),
+        "algorithms": list(metadata.algorithms),
+        "device_flow": bool(metadata.device),
+        "single_logout": bool(metadata.end_session),
+    }
+    if any(getattr(provider.status, name) != value for name, value in told.items()) or _old(ctx, provider):
+        told["read_at"] = rfc3339(ctx.clock.now())
+    return Done(status=provider.status.model_copy(update=told), again=READ_SECONDS)
+
+
+def _old(ctx: Context, provider: IdentityProvider) -> bool:
+    at_last = provider.status.read_at
+    return at_last is None or epoch(at_last) <= ctx.clock.now() - READ_SECONDS / 2
+
+
+async def finalize(ctx: Context, provider: IdentityProvider) -> Outcome:
+    """Its sessions go with it; Users stay, and nobody vouches for them."""
+    await end_sessions(ctx, provider)
+    return Done()
+
+
+async def end_sessions(ctx: Context, provider: IdentityProvider) -> None:
+    """Delete every session that the provider vouched for."""
+    page = await ctx.objects.list(Scope(kind="Session", labels={LABEL_PROVIDER: provider.metadata.name}))
+    for stored in page.items:
+        if Session.load(stored.body).spec.provider_uid == provider.uid:
+            try:
+                await ctx.objects.delete(stored.key, CONTROLLER, uid=stored.uid)
+            except NotFound:
+                continue
 
 
 KIND: Kind[Context, IdentityProvider] = Kind(
@@ -192,5 +297,6 @@ KIND: Kind[Context, IdentityProvider] = Kind(
     ),
     validate=validate,
     reconcile=reconcile,
+    finalize=finalize,
     deadlines=DEADLINES,
 )
