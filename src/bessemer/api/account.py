@@ -50,6 +50,7 @@ async def login(call: Call) -> Response:
     if purpose not in ("cli", "portal"):
         raise Malformed("purpose is cli or portal")
     await call.state.sign_ins.admit(call.credentials.source, user)
+    await call.state.door.require()
     uid = await _uid(call, user)
     good = await call.state.passwords.good(uid, password)
     if good is None:
@@ -160,6 +161,7 @@ async def _keep(call: Call, change: Callable[[dict[str, Any]], dict[str, Any]]) 
 
 async def _by_link(call: Call, secret: str) -> Response:
     await call.state.sign_ins.admit(call.credentials.source)
+    await call.state.door.require()
     try:
         session = await call.state.local.session(secret)
         user = (await call.state.local.holder(session))["metadata"]

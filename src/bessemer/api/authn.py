@@ -26,6 +26,7 @@ from bessemer.api.credentials import PREFIX, ApplicationCredentials
 from bessemer.api.names import is_subdomain
 from bessemer.api.oidc import Federation
 from bessemer.api.oidcpeople import Vouched
+from bessemer.api.signin import BREAK_GLASS, OwnDoor
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Scope, Sealed, Writer
@@ -45,14 +46,15 @@ SYSTEM = Writer("system", "api")
 class LocalAuthenticator:
     """Implements `context.Authenticator` with what the store holds."""
 
-    def __init__(self, objects: Objects, clock: Clock, federation: Federation) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, federation: Federation, door: OwnDoor) -> None:
         self._objects = objects
         self._clock = clock
         self._federation = federation
+        self._door = door
         # Host → revision and the key's fingerprint then ("" where revoked): an agent asks all day, and its Host's body
         # lists every device.
         self._agents: dict[str, tuple[int, str]] = {}
-        self._programs = ApplicationCredentials(objects, clock, owner=self.user)
+        self._programs = ApplicationCredentials(objects, clock, owner=self.owner)
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """A bearer counts before a certificate. Raises Unauthenticated for one that is worth nothing."""
@@ -92,6 +94,14 @@ class LocalAuthenticator:
             raise Unauthenticated("the session has ended: sign in again")
         return body
 
+    async def owner(self, name: str) -> dict[str, Any]:
+        """The User (as JSON) for whom a program may act: one who has a way in. Raises Unauthenticated."""
+        body = await self.user(name)
+        identity = body["spec"].get("identity")
+        if not (await self._federation.stands(identity["issuer"]) if identity else await self._door.opens()):
+            raise Unauthenticated("nobody vouches for the user any more")
+        return body
+
     async def _bearer(self, token: str) -> Identity:
         if token.count(".") == 2:  # signed by an issuer; ours have no more than one
             return await self._federation.bearer(token)
@@ -104,11 +114,14 @@ class LocalAuthenticator:
         provider = session["spec"].get("provider", "")
         if provider:
             groups += await self._federation.vouches(session["spec"])
+        elif not await self._door.opens():
+            raise Unauthenticated("local users are switched off: sign in by your provider")
         return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"], provider)
 
     async def _certificate(self, peer: Peer) -> Identity:
         if MASTERS in peer.groups:
-            return Identity("user", peer.name, True, peer.groups)
+            last = "" if await self._door.opens() else BREAK_GLASS
+            return Identity("user", peer.name, True, peer.groups, credential=last)
         if peer.name == "system:gateway":
             return Identity("gateway", "gateway", groups=peer.groups)
         if peer.name == "system:portal":

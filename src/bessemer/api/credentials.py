@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from bessemer.api import signin
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import MASTERS, Identity
 from bessemer.api.errors import invalid
@@ -287,6 +288,7 @@ async def judge(call: Call, target: Target, *, body: dict[str, Any], old: dict[s
     change what it may: they may disable it. Raises Forbidden, Invalid."""
     if old is None:
         _require(call.who, "create", on=target)
+    signin.judge(call, target, body=body, old=old)
     if target.resource.stored != KIND:
         return
     who, spec = call.who, body["spec"]

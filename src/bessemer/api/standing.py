@@ -22,7 +22,7 @@ from bessemer.core.resource import Change
 
 log = structlog.get_logger(__name__)
 
-KINDS = ("Host", "User", "Session", "ApplicationCredential", "IdentityProvider")
+KINDS = ("Host", "User", "Session", "ApplicationCredential", "IdentityProvider", "SignInPolicy")
 RETRY_SECONDS = 1.0
 
 
@@ -71,10 +71,10 @@ class Standing:
         return since
 
     def _hear(self, event: Change | Bookmark) -> None:
-        if isinstance(event, Bookmark) or event.type == "ADDED":
+        if isinstance(event, Bookmark) or (event.type == "ADDED" and event.key.kind != "SignInPolicy"):
             return
-        if event.key.kind == "IdentityProvider":
-            self._tell_all()  # whoever it vouches for
+        if event.key.kind in ("IdentityProvider", "SignInPolicy"):
+            self._tell_all()  # whoever it vouches for, or keeps out
         else:
             self._tell(_concerned(event))
 

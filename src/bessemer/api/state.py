@@ -24,6 +24,7 @@ from bessemer.api.oidc import Federation
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
+from bessemer.api.signin import OwnDoor
 from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
@@ -75,6 +76,7 @@ class State:
     standing: Standing
     access: Access
     federation: Federation
+    door: OwnDoor
     local: LocalAuthenticator
     authenticator: Authenticator
     passwords: Passwords
@@ -102,7 +104,8 @@ def build(context: ApiContext) -> State:
     resources = Resources(context.kinds.values())
     directory = Directory(objects, context.clock, Rulebook(context.kinds.values()))
     federation = Federation(objects, context.clock, context.issuers)
-    local = LocalAuthenticator(objects, context.clock, federation)
+    door = OwnDoor(objects, context.ports.audit, clock=context.clock)
+    local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)
     limits = context.limits
     return State(
         context=context,
@@ -112,6 +115,7 @@ def build(context: ApiContext) -> State:
         standing=Standing(objects, context.clock),
         access=Access(directory, objects),
         federation=federation,
+        door=door,
         local=local,
         authenticator=context.authenticator or local,
         passwords=Passwords(context.ports.sealed),

@@ -24,6 +24,7 @@ from bessemer.kinds.tenancy import (
     role,
     rolebinding,
     session,
+    signinpolicy,
     tenant,
     user,
 )
@@ -36,6 +37,7 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     rolebinding.KIND,
     session.KIND,
     identityprovider.KIND,
+    signinpolicy.KIND,
     apikey.KIND,
     credential.KIND,
     host.KIND,
