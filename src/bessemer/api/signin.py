@@ -2,7 +2,7 @@
 
 Where they are switched off, sign-ins by them, sessions that they began and credentials of who has no other way in are
 worth nothing from that moment. Who switches them off has come in another way as an administrator, that very time. The
-certificate of the state directory opens always; while it is the last way in, whatever it does is signed ``break-glass``.
+certificate of the state directory opens always; while it is the last way in, what it does is signed ``break-glass``.
 """
 
 from __future__ import annotations
