@@ -44,7 +44,7 @@ SYSTEM = Writer("system", "api")
 class LocalAuthenticator:
     """Implements `context.Authenticator` with what the store holds."""
 
-    def __init__(self, objects: Objects, clock: Clock, federation: Federation) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, federation: Federation) -> None:
         self._objects = objects
         self._clock = clock
         self._federation = federation

@@ -97,8 +97,8 @@ def build(context: ApiContext) -> State:
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
     directory = Directory(objects, context.clock)
-    federation = Federation(objects, context.clock, context.issuers)
-    local = LocalAuthenticator(objects, context.clock, federation)
+    federation = Federation(objects, context.clock, issuers=context.issuers)
+    local = LocalAuthenticator(objects, context.clock, federation=federation)
     limits = context.limits
     return State(
         context=context,
