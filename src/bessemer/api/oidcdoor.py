@@ -8,7 +8,6 @@ says where the issuer's own session is ended. An issuer that says so itself (`lo
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -20,8 +19,8 @@ from bessemer.api import body as bodies
 from bessemer.api.account import LOGIN, UNKNOWN, note_sign_in
 from bessemer.api.authn import NewSession
 from bessemer.api.context import Identity
-from bessemer.api.oidc import Provider
 from bessemer.api.oidcpeople import Vouched
+from bessemer.api.oidcproviders import Provider
 from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
@@ -45,7 +44,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 async def providers(call: Call) -> Response:
     """GET /login/providers: by whom people may sign in, and what a command line needs to ask them itself."""
-    offered = await call.state.federation.offered()
+    offered = await call.state.federation.providers.all()
     return answer({"providers": [_shown(one) for one in offered]}, headers=_NO_STORE)
 
 
@@ -66,7 +65,7 @@ def _shown(provider: Provider) -> dict[str, Any]:
 async def begin(call: Call) -> Response:
     """POST /login/providers/NAME/attempt: where a browser goes, and what whoever sends it there keeps."""
     await call.state.sign_ins.admit(call.credentials.source)
-    provider = await call.state.federation.provider(call.parameter("provider"))
+    provider = await call.state.federation.providers.named(call.parameter("provider"))
     known = await _known(provider)
     made, spec = attempt(), provider.spec
     url = authorization_url(
@@ -83,8 +82,8 @@ async def enter(call: Call) -> Response:
     await call.state.sign_ins.admit(call.credentials.source)
     federation = call.state.federation
     try:
-        provider = await federation.provider(call.parameter("provider"))
-        tokens = await _exchange(call, provider, code, verifier=verifier)
+        provider = await federation.providers.named(call.parameter("provider"))
+        tokens = await _exchange(call, provider, code=code, verifier=verifier)
         claims = await federation.claims(provider, tokens.id_token)
         if claims.get("nonce") != nonce or provider.spec.client_id not in _listed(claims["aud"]):
             raise Unauthenticated("the token is refused: it answers another sign-in")
@@ -100,7 +99,7 @@ async def enter(call: Call) -> Response:
     return answer({"token": made.token, "user": made.user, "expiresAt": made.expires_at}, 201, headers=_NO_STORE)
 
 
-async def _exchange(call: Call, provider: Provider, code: str, *, verifier: str) -> Tokens:
+async def _exchange(call: Call, provider: Provider, *, code: str, verifier: str) -> Tokens:
     secret = await call.state.ports.sealed.get(provider.body.uid, CLIENT_SECRET)
     party = Party(client_id=provider.spec.client_id, secret=secret.decode() if secret else "")
     form = {
@@ -179,20 +178,20 @@ async def logged_out(call: Call) -> Response:
     form = dict(parse_qsl(raw.decode("ascii", "replace"), max_num_fields=8))
     federation = call.state.federation
     try:
-        provider = await federation.provider(call.parameter("provider"))
+        provider = await federation.providers.named(call.parameter("provider"))
         claims = await federation.claims(provider, form.get("logout_token", ""), leaving=True)
     except Unauthenticated as error:
         await call.state.refusals.stranger(Refusal(call.acting, "logout", Key("User", "", UNKNOWN), error.message))
         raise Malformed(error.message) from error
     names = {federation.people.name_of(provider.spec.issuer, claims["sub"])} if "sub" in claims else set()
     if "sid" in claims:
-        names |= await _of_sid(call, provider, claims["sid"])
+        names |= await _of_sid(call, provider, sid=claims["sid"])
     for name in sorted(names - {""}):
         await _sign_out(call, name, provider=provider.name)
     return Response(status_code=200, headers=_NO_STORE)
 
 
-async def _of_sid(call: Call, provider: Provider, sid: str) -> set[str]:
+async def _of_sid(call: Call, provider: Provider, *, sid: str) -> set[str]:
     """Who is signed in by a session of the issuer's."""
     labels = vouched_labels(provider.name, provider.body.uid, sid=sid)
     page = await call.state.ports.objects.list(Scope(kind="Session", labels=labels))
@@ -211,24 +210,26 @@ async def _sign_out(call: Call, name: str, *, provider: str) -> None:
 
 async def _mark_left(call: Call, user: Key) -> None:
     """``User.status.signedOutAt``. Raises Conflict where others write without end: then nobody has signed out."""
-    objects = call.state.ports.objects
-    for attempt_ in range(ATTEMPTS):
-        with suppress(NotFound):
+    objects, attempts = call.state.ports.objects, 0
+    while True:
+        try:
             body = orjson.loads((await objects.get(user)).body)
             body["status"] = {**body.get("status", {}), "signedOutAt": rfc3339(call.state.context.clock.now())}
-            try:
-                call.state.federation.people.learn(await objects.replace(body, call.acting, part="status"))
-            except Conflict:
-                if attempt_ + 1 == ATTEMPTS:
-                    raise
-                continue
-        return
+            call.state.federation.people.learn(await objects.replace(body, call.acting, part="status"))
+        except NotFound:
+            return
+        except Conflict:
+            attempts += 1
+            if attempts == ATTEMPTS:
+                raise
+        else:
+            return
 
 
 async def _end_session_url(call: Call, who: Identity) -> str:
     """Where a browser ends the issuer's session, or "" where the issuer has no such place or is silent."""
     try:
-        provider = await call.state.federation.provider(who.provider)
+        provider = await call.state.federation.providers.named(who.provider)
         metadata = (await provider.keyring.known()).metadata
     except (Unauthenticated, DriverError):
         return ""

@@ -78,7 +78,7 @@ class People:
             return
         self._forget(name)
         if change.type != "DELETED":
-            self._know(name, _person(change.revision, change.uid, change.body))
+            self._know(name, _person(change.body, revision=change.revision, uid=change.uid))
 
     def clear(self) -> None:
         """What is known is not whole any more."""
@@ -128,7 +128,7 @@ class People:
         if known is not None and known.revision >= stored.revision:
             return known
         self._forget(name)
-        return self._know(name, _person(stored.revision, stored.uid, stored.body))
+        return self._know(name, _person(stored.body, revision=stored.revision, uid=stored.uid))
 
     def _know(self, name: str, person: Person) -> Person:
         self._people[name] = person
@@ -142,7 +142,7 @@ class People:
             del self._names[before.issuer, before.subject]
 
 
-def _person(revision: int, uid: str, body: bytes) -> Person:
+def _person(body: bytes, *, revision: int, uid: str) -> Person:
     user = orjson.loads(body)
     spec, status = user["spec"], user.get("status", {})
     identity = spec.get("identity") or {}

@@ -103,7 +103,7 @@ def build(context: ApiContext) -> State:
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
     directory = Directory(objects, context.clock, Rulebook(context.kinds.values()))
-    federation = Federation(objects, context.clock, context.issuers)
+    federation = Federation(objects, context.clock, issuers=context.issuers)
     door = OwnDoor(objects, context.ports.audit, clock=context.clock)
     local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)
     limits = context.limits

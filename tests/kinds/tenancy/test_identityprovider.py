@@ -137,7 +137,8 @@ async def test_of_two_with_one_prefix_or_issuer_the_older_counts() -> None:
         third = {"prefix": "corp", "oidc": {**OIDC, "issuer": f"{ISSUER}/x"}}
         await world.create("IdentityProvider", "third", third, namespace="")
         await world.until_ready("IdentityProvider", "corp", namespace="")
-        await world.until_reason("IdentityProvider", "other", "IssuerTaken", namespace="")
+        other = await world.until_reason("IdentityProvider", "other", "IssuerTaken", namespace="")
+        assert "issuer" in other["message"]
         await world.until_reason("IdentityProvider", "third", "PrefixTaken", namespace="")
 
 

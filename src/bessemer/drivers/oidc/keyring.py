@@ -33,7 +33,7 @@ class Known:
 class Keyring:
     """The keys of one issuer. ``read_at`` and the bounds are on the monotonic clock."""
 
-    def __init__(self, issuers: Issuers, reach: Reach, clock: Clock) -> None:
+    def __init__(self, issuers: Issuers, reach: Reach, *, clock: Clock) -> None:
         self.reach = reach
         self._issuers = issuers
         self._clock = clock

@@ -133,15 +133,15 @@ def _metadata(reach: Reach, said: Mapping[str, Any]) -> Metadata:
         authorization=judged_url(reach, _text(said, "authorization_endpoint"), what="authorization_endpoint"),
         token=judged_url(reach, _text(said, "token_endpoint"), what="token_endpoint"),
         jwks=judged_url(reach, _text(said, "jwks_uri"), what="jwks_uri"),
-        device=_endpoint(reach, said, "device_authorization_endpoint"),
-        end_session=_endpoint(reach, said, "end_session_endpoint"),
+        device=_endpoint(reach, said, name="device_authorization_endpoint"),
+        end_session=_endpoint(reach, said, name="end_session_endpoint"),
         algorithms=algorithms,
         says_issuer=said.get("authorization_response_iss_parameter_supported") is True,
         secret_in_body=isinstance(ways, list) and "client_secret_basic" not in ways and "client_secret_post" in ways,
     )
 
 
-def _endpoint(reach: Reach, said: Mapping[str, Any], name: str) -> str:
+def _endpoint(reach: Reach, said: Mapping[str, Any], *, name: str) -> str:
     found = _text(said, name)
     return judged_url(reach, found, what=name) if found else ""
 

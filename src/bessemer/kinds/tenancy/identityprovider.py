@@ -219,7 +219,7 @@ async def reconcile(ctx: Context, provider: IdentityProvider) -> Outcome:
         return taken
     if provider.spec.oidc is None:
         return Done(status=provider.status.model_copy(update={"phase": "Active"}))
-    return await _look(ctx, provider, provider.spec.oidc)
+    return await _look(ctx, provider, spec=provider.spec.oidc)
 
 
 async def _taken(ctx: Context, provider: IdentityProvider) -> Wait | None:
@@ -236,7 +236,7 @@ async def _taken(ctx: Context, provider: IdentityProvider) -> Wait | None:
     return Wait(reason="IssuerTaken", message=message, status=status, again=60.0, remedy=remedy)
 
 
-async def _look(ctx: Context, provider: IdentityProvider, spec: OidcSpec) -> Outcome:
+async def _look(ctx: Context, provider: IdentityProvider, *, spec: OidcSpec) -> Outcome:
     reach = reach_of(spec)
     try:
         metadata = await ctx.issuers.metadata(reach)
