@@ -8,16 +8,15 @@ are billed by it. A list shows those that the asker may read, and says nothing o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import orjson
 
-from bessemer.api.bounds import Bounds
 from bessemer.api.context import Identity
 from bessemer.api.directory import Directory
 from bessemer.api.errors import Subject, no_namespace, not_found
-from bessemer.api.holdings import Subject as Holder
+from bessemer.api.grants import Grants
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Forbidden, NotFound
 from bessemer.core.ports import Objects, Scope
@@ -30,13 +29,9 @@ from bessemer.kinds.tenancy.rights import (
     Grant,
     Names,
     Place,
-    Rights,
     joined,
-    named,
     place_of,
-    place_of_project,
     shared,
-    united,
 )
 from bessemer.kinds.workload import LABEL_KIND
 
@@ -46,9 +41,6 @@ TENANTS_OWN = frozenset(["Tenant", *OF_TENANT])
 _OWNED = TENANTS_OWN | {"PricePlan"}
 _SERVED = "Endpoint"
 """Whose Claims the gateway reads."""
-
-_CUT_MAX = 1024
-"""Askers whose grants are kept as their bounds leave them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +76,12 @@ class Target:
         return Cell(self.resource.stored, self.subresource, verb)
 
 
-class Access:
+class Access(Grants):
     """Decides with the directory in memory; an agent's Claims are looked up."""
 
     def __init__(self, directory: Directory, objects: Objects) -> None:
-        self._directory = directory
+        super().__init__(directory)
         self._objects = objects
-        book = directory.book
-        self._system = {role: book.grant(rights) for role, rights in book.system.items()}
-        self._admin = book.grant(book.built_in["admin"])
-        self._cut: dict[Identity, Sequence[Grant]] = {}
-        self._cut_at = 0
-
-    def grants(self, who: Identity) -> Sequence[Grant]:
-        """All that somebody holds, within their bounds."""
-        if who.kind != "user":
-            return [self._system[who.kind]]
-        if who.bounds is not None:
-            return self._within_bounds(who, who.bounds)
-        mine = [self._system["anyone"], *self._directory.grants(holders(who))]
-        return [self._admin, *mine] if who.admin else mine
 
     def may(self, who: Identity, verb: Verb, *, on: Target) -> bool:
         """By grants alone; see `require` for what an agent's objects are, and the gateway's."""
@@ -167,29 +145,6 @@ class Access:
                 found[place] = joined(found.get(place, NO_NAMES), more)
         return {place: names for place, names in found.items() if names != NO_NAMES}
 
-    def sees_project(self, who: Identity, project: str) -> bool:
-        """Whether the asker may know that a project is there, or would be."""
-        place = place_of_project(project)
-        return who.kind == "user" and any(grant.inside and grant.place.holds(place) for grant in self.grants(who))
-
-    def administers(self, who: Identity) -> bool:
-        """Whether somebody is an administrator of the platform, by themselves or by a binding; no credential is."""
-        if who.kind != "user" or who.bounds is not None:
-            return False
-        everything = self._admin.rights
-        held = (grant for grant in self.grants(who) if grant.place == EVERYWHERE)
-        return who.admin or any(grant.rights is everything for grant in held)
-
-    def projects(self, who: Identity) -> frozenset[str]:
-        """The projects that are there for somebody."""
-        directory = self._directory
-        seen = frozenset[str]().union(*(directory.projects(grant.place) for grant in self.grants(who) if grant.inside))
-        return directory.projects() & seen
-
-    def tenants(self, who: Identity) -> frozenset[str]:
-        """The tenants in which somebody holds anything."""
-        return frozenset(grant.place.tenant for grant in self.grants(who) if grant.place.tenant)
-
     def _names(self, who: Identity, verb: Verb, *, on: Target) -> Names:
         """Of what names somebody has the right where the target is."""
         cell, place = on.cell(verb), on.place
@@ -206,25 +161,6 @@ class Access:
         if on.resource.stored != "PricePlan" or not on.name or not grant.place.tenant:
             return False
         return verb in READ and self._directory.terms(grant.place.tenant).plan == on.name
-
-    def _within_bounds(self, who: Identity, bounds: Bounds) -> Sequence[Grant]:
-        """A credential's grants, as its bounds leave them; made once for each version of the directory."""
-        if self._cut_at != self._directory.version or len(self._cut) >= _CUT_MAX:
-            self._cut, self._cut_at = {}, self._directory.version
-        found = self._cut.get(who)
-        if found is None:
-            book = self._directory.book
-            whole = self.grants(replace(who, bounds=None))
-            found = [book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole]
-            self._cut[who] = found
-        return found
-
-    def _bounded(self, rights: Rights, bounds: Bounds) -> Rights:
-        kept = {cell: names for cell, names in rights.items() if bounds.covers(cell.verb, cell.kind)}
-        if bounds.roles is not None:
-            most = united(self._directory.rights(role) or {} for role in bounds.roles)
-            kept = {cell: shared(names, most.get(cell, NO_NAMES)) for cell, names in kept.items()}
-        return named(kept, bounds.names)
 
     def _whole(self, who: Identity, scope: Scope) -> Scope:
         """What is a whole collection to who asks."""
@@ -263,13 +199,6 @@ class Access:
         if who.kind == "agent":
             return found.host == who.name
         return bool(orjson.loads(found.body)["spec"]["workload"]["kind"] == _SERVED)
-
-
-def holders(who: Identity) -> Sequence[Holder]:
-    """As whom somebody may hold something."""
-    groups: list[Holder] = [("Group", group) for group in who.groups]
-    program: list[Holder] = [("ApplicationCredential", who.credential)] if who.credential else []
-    return [("User", who.name), *groups, *program]
 
 
 def forbidden(who: Identity, verb: str, *, on: Target) -> Forbidden:

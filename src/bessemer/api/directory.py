@@ -28,7 +28,7 @@ REACH_SECONDS_MAX = 2.0
 class Directory(Holdings):
     """Run it with `run`; read it after `ready`. ``version`` counts what may change a decision."""
 
-    def __init__(self, objects: Objects, clock: Clock, book: Rulebook) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, book: Rulebook) -> None:
         super().__init__(book)
         self.version = 0
         self._objects = objects

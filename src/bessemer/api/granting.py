@@ -24,8 +24,8 @@ from bessemer.kinds.tenancy.rolebinding import place_bound
 
 Body = dict[str, Any]
 KINDS = frozenset(["Role", "RoleBinding", "Tenant", "User"])
-_TOLD = 5
-"""Rights that a refusal names."""
+_TOLD = 8
+"""Kinds, and parts of them, that a refusal names."""
 
 
 async def grant(call: Call, target: Target, *, body: Body, old: Body | None) -> None:
@@ -37,15 +37,17 @@ async def grant(call: Call, target: Target, *, body: Body, old: Body | None) -> 
     if old is not None and not body["metadata"].get("resourceVersion"):
         body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
     if kind in ("Role", "RoleBinding"):
-        await _own(call, target, body=body)
+        await _own(call, target, body=body, old=old)
     access, book = call.state.access, call.state.directory.book
     held = access.grants(call.who)
-    lacking = sorted({cell for one in _granted(call, target, body, old=old) for cell in missing(one, held, book=book)})
+    lacking = sorted(
+        {cell for one in _granted(call, target, body=body, old=old) for cell in missing(one, held, book=book)}
+    )
     if lacking:
-        raise _refused(call, target, lacking)
+        raise _refused(call, target, lacking=lacking)
 
 
-def _granted(call: Call, target: Target, body: Body, *, old: Body | None) -> Iterator[Grant]:
+def _granted(call: Call, target: Target, *, body: Body, old: Body | None) -> Iterator[Grant]:
     """What is granted that was not."""
     kind, directory = target.resource.stored, call.state.directory
     spec, before = body["spec"], old["spec"] if old is not None else {}
@@ -61,14 +63,14 @@ def _granted(call: Call, target: Target, body: Body, *, old: Body | None) -> Ite
             yield Grant(directory.book.built_in["admin"])
     elif _anew(spec, before):
         yield directory.book.grant(
-            _rights(call, target, spec), place_bound(target.name, _scope(spec)), about=_about(spec)
+            _rights(call, target, spec=spec), place_bound(target.name, _scope(spec)), about=_about(spec)
         )
 
 
-def _rights(call: Call, target: Target, spec: Mapping[str, Any]) -> Rights:
+def _rights(call: Call, target: Target, *, spec: Mapping[str, Any]) -> Rights:
     rights = call.state.directory.rights(spec["role"])
     if rights is None:
-        raise _not_there(target, "spec.role", f"Role {spec['role']}")
+        raise _not_there(target, "spec.role", what=f"Role {spec['role']}")
     return rights
 
 
@@ -100,11 +102,12 @@ def _about(spec: Mapping[str, Any]) -> tuple[str, str] | None:
     return (about["kind"], about["name"]) if about else None
 
 
-async def _own(call: Call, target: Target, *, body: Body) -> None:
+async def _own(call: Call, target: Target, *, body: Body, old: Body | None) -> None:
     """Let it go with what it is about. Raises Invalid where that is not there, or where another owner is named."""
-    owner = await _owner(call, target, body["spec"])
+    owner = await _owner(call, target, spec=body["spec"])
+    was = old["metadata"].get("ownerReferences", []) if old is not None else []
     said = body["metadata"].get("ownerReferences", [])
-    if any(reference != owner for reference in said):
+    if any(reference not in [owner, *was] for reference in said):
         words = "Forbidden: what it is about owns it, and nothing else does"
         raise invalid(target.subject, [Cause("metadata.ownerReferences", words, "FieldValueForbidden")])
     if owner is None:
@@ -113,7 +116,7 @@ async def _own(call: Call, target: Target, *, body: Body) -> None:
         body["metadata"]["ownerReferences"] = [owner]
 
 
-async def _owner(call: Call, target: Target, spec: Mapping[str, Any]) -> dict[str, Any] | None:
+async def _owner(call: Call, target: Target, *, spec: Mapping[str, Any]) -> dict[str, Any] | None:
     """The object, the project or the tenant; None for what holds everywhere."""
     of_role = target.resource.stored == "Role"
     place = place_of("Role", "", name=target.name) if of_role else place_bound(target.name, _scope(spec))
@@ -129,24 +132,27 @@ async def _owner(call: Call, target: Target, spec: Mapping[str, Any]) -> dict[st
         return None
     shown = resources.of_kind(kind)
     if shown is None:
-        raise _not_there(target, path, f"{kind} {name}")
+        raise _not_there(target, path, what=f"{kind} {name}")
     owner = Target(shown, place.project if shown.namespaced else "", name)
     try:
         await call.state.access.require(call.who, "get", on=owner)
         found = await call.state.ports.objects.get(owner.key)
     except (NotFound, Forbidden) as error:
-        raise _not_there(target, path, f"{kind} {name}") from error
+        raise _not_there(target, path, what=f"{kind} {name}") from error
     api_version = orjson.loads(found.body)["apiVersion"]
     return OwnerReference(api_version=api_version, kind=kind, name=name, uid=found.uid).dump()
 
 
-def _not_there(target: Target, path: str, what: str) -> Invalid:
+def _not_there(target: Target, path: str, *, what: str) -> Invalid:
     return invalid(target.subject, [Cause(path, f"Invalid value: {show(what)}: not found")])
 
 
-def _refused(call: Call, target: Target, lacking: list[Cell]) -> Forbidden:
-    told = ", ".join(str(cell) for cell in lacking[:_TOLD])
-    more = f" and {len(lacking) - _TOLD} more" if len(lacking) > _TOLD else ""
+def _refused(call: Call, target: Target, *, lacking: list[Cell]) -> Forbidden:
+    verbs: dict[str, list[str]] = {}
+    for cell in lacking:
+        verbs.setdefault(cell.about, []).append(cell.verb)
+    told = "; ".join(f"{', '.join(verbs[about])} {about}" for about in list(verbs)[:_TOLD])
+    more = f" and upon {len(verbs) - _TOLD} more" if len(verbs) > _TOLD else ""
     resource = target.resource
     return Forbidden(
         f'{resource.plural}.{resource.group} "{target.name}" is forbidden: User "{call.who.name}" may not grant rights '

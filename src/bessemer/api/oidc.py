@@ -84,8 +84,7 @@ class Federation:
 
     async def stands(self, issuer: str) -> bool:
         """Whether somebody vouches for that issuer's people now."""
-        await self._full.wait()
-        return issuer in self._by_issuer
+        return await self.providers.vouch_for(issuer)
 
     async def claims(self, provider: Provider, token: str, *, leaving: bool = False) -> Mapping[str, Any]:
         """What a token of this provider says, with ``leaving`` a logout token. Raises Unauthenticated."""

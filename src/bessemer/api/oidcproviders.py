@@ -91,6 +91,11 @@ class Providers:
             raise Unauthenticated("the token is of no issuer that is known here")
         return found
 
+    async def vouch_for(self, issuer: str) -> bool:
+        """Whether one does for that issuer's people."""
+        await self._full.wait()
+        return issuer in self._by_issuer
+
     def holds(self, provider: Provider) -> bool:
         """Whether it vouches for people yet, by the same intent."""
         return self._by_name.get(provider.name) is provider

@@ -298,9 +298,9 @@ async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], o
         causes = toleration_causes(body, old, tenant=f"tenant {target.tenant}", bearable=bearable)
         if causes:
             raise invalid(target.subject, causes)
-    await grant(call, target, body=body, old=old)
     await _require_owners(call, target, body=body, old=old)
     await credentials.judge(call, target, body=body, old=old)
+    await grant(call, target, body=body, old=old)
 
 
 async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:

@@ -102,7 +102,7 @@ def build(context: ApiContext) -> State:
     """The parts of one api."""
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
-    directory = Directory(objects, context.clock, Rulebook(context.kinds.values()))
+    directory = Directory(objects, context.clock, book=Rulebook(context.kinds.values()))
     federation = Federation(objects, context.clock, issuers=context.issuers)
     door = OwnDoor(objects, context.ports.audit, clock=context.clock)
     local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)

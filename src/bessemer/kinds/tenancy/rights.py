@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from bessemer.core.resource import READ, Kind, Role, tenant_of
+from bessemer.core.resource import READ, SEPARATOR, Kind, Role, tenant_of
 
 ALL = "*"
 Names = frozenset[str] | None
@@ -54,9 +54,15 @@ class Cell(NamedTuple):
         """Whether it is about what is not there yet."""
         return self.verb == "create" and not self.subresource
 
-    def __str__(self) -> str:
-        return f"{self.verb} {self.kind}{'/' if self.subresource else ''}{self.subresource}"
+    @property
+    def about(self) -> str:
+        """``Instance/log``."""
+        return f"{self.kind}/{self.subresource}" if self.subresource else self.kind or "the platform"
 
+
+ADMINISTER = Cell("", "", "administer")
+"""What goes by no kind: others' passwords and links, questions about others, the server's own figures. It is of the
+role ``admin`` alone, and no wildcard means it."""
 
 Rights = Mapping[Cell, Names]
 NOTHING: Rights = MappingProxyType({})
@@ -139,10 +145,11 @@ class Rulebook:
 
     def __init__(self, kinds: Iterable[Kind[Any, Any]]) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
-        self.built_in: Mapping[str, Rights] = {role: self._rows(rows) for role, rows in BUILT_IN.items()}
+        rows: dict[str, Rights] = {role: self._rows(rows) for role, rows in BUILT_IN.items()}
+        self.cells = frozenset(united(rows.values()))
+        """All that people may have of kinds."""
+        self.built_in: Mapping[str, Rights] = {**rows, "admin": {**rows["admin"], ADMINISTER: None}}
         self.system: Mapping[str, Rights] = {role: self._rows([role]) for role in SYSTEM}
-        self.cells = frozenset(united(self.built_in.values()))
-        """All that people may have at all."""
 
     def rights(self, spec: Mapping[str, Any]) -> Rights:
         """Of a custom Role, by its spec as JSON."""
@@ -168,7 +175,7 @@ class Rulebook:
                 if cell.verb in READ:
                     yield cell, place, names
             else:
-                yield from _by_name(cell, place, names)
+                yield from _by_name(cell, place, names=names)
 
     def _inside(self, cell: Cell) -> bool:
         kind = self._kinds.get(cell.kind)
@@ -220,7 +227,7 @@ def _says(values: Sequence[str], value: str) -> bool:
     return value in values or ALL in values
 
 
-def _by_name(cell: Cell, place: Place, names: Names) -> Iterator[tuple[Cell, Place, Names]]:
+def _by_name(cell: Cell, place: Place, *, names: Names) -> Iterator[tuple[Cell, Place, Names]]:
     """Of a kind outside projects, what lies within a place."""
     if names is None:
         # A tenant has one Tenant, a project one Project; of Roles and Projects a tenant may come to have any.
@@ -232,5 +239,12 @@ def _by_name(cell: Cell, place: Place, names: Names) -> Iterator[tuple[Cell, Pla
         return
     for name in sorted(names):
         at = place_of(cell.kind, "", name=name)
-        if place.holds(at):
+        if place.holds(at) and _possible(cell.kind, name):
             yield cell, at, frozenset([name])
+
+
+def _possible(kind: str, name: str) -> bool:
+    """Whether something of a kind can have that name."""
+    if kind == "Tenant":
+        return SEPARATOR not in name
+    return kind != "Project" or bool(tenant_of(name))

@@ -1,0 +1,96 @@
+"""What somebody holds: by themselves, by what they are bound to, and cut by the bounds of the credential that asks.
+
+A credential never gets more than its owner, nor than its bounds. Decisions are `access`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bessemer.api.bounds import Bounds
+from bessemer.api.context import Identity
+from bessemer.api.directory import Directory
+from bessemer.api.holdings import Subject
+from bessemer.kinds.tenancy.rights import (
+    ADMINISTER,
+    EVERYWHERE,
+    NO_NAMES,
+    NOTHING,
+    Grant,
+    Rights,
+    named,
+    place_of_project,
+    shared,
+    united,
+)
+
+_CUT_MAX = 1024
+"""Askers whose grants are kept as their bounds leave them."""
+
+
+class Grants:
+    """Of one directory, which it reads at each call."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        book = directory.book
+        self._system = {role: book.grant(rights) for role, rights in book.system.items()}
+        self._admin = book.grant(book.built_in["admin"])
+        self._cut: dict[Identity, Sequence[Grant]] = {}
+        self._cut_at = 0
+
+    def grants(self, who: Identity) -> Sequence[Grant]:
+        """All that somebody holds, within their bounds."""
+        if who.kind != "user":
+            return [self._system[who.kind]]
+        if who.bounds is not None:
+            return self._within_bounds(who, who.bounds)
+        mine = [self._system["anyone"], *self._directory.grants(holders(who))]
+        return [self._admin, *mine] if who.admin else mine
+
+    def sees_project(self, who: Identity, project: str) -> bool:
+        """Whether the asker may know that a project is there, or would be."""
+        place = place_of_project(project)
+        return who.kind == "user" and any(grant.inside and grant.place.holds(place) for grant in self.grants(who))
+
+    def administers(self, who: Identity) -> bool:
+        """Whether somebody is an administrator of the platform, by themselves or by a binding; no credential is."""
+        return any(grant.upon(ADMINISTER, EVERYWHERE) is None for grant in self.grants(who))
+
+    def projects(self, who: Identity) -> frozenset[str]:
+        """The projects that are there for somebody."""
+        directory = self._directory
+        seen = frozenset[str]().union(*(directory.projects(grant.place) for grant in self.grants(who) if grant.inside))
+        return directory.projects() & seen
+
+    def tenants(self, who: Identity) -> frozenset[str]:
+        """The tenants in which somebody holds anything."""
+        return frozenset(grant.place.tenant for grant in self.grants(who) if grant.place.tenant)
+
+    def _within_bounds(self, who: Identity, bounds: Bounds) -> Sequence[Grant]:
+        """A credential's grants, as its bounds leave them; made once for each version of the directory."""
+        if self._cut_at != self._directory.version or len(self._cut) >= _CUT_MAX:
+            self._cut, self._cut_at = {}, self._directory.version
+        found = self._cut.get(who)
+        if found is None:
+            book = self._directory.book
+            whole = self.grants(replace(who, bounds=None))
+            found = [book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole]
+            self._cut[who] = found
+        return found
+
+    def _bounded(self, rights: Rights, bounds: Bounds) -> Rights:
+        mine = ((cell, names) for cell, names in rights.items() if cell != ADMINISTER)
+        kept = {cell: names for cell, names in mine if bounds.covers(cell.verb, cell.kind)}
+        if bounds.roles is not None:
+            most = united(self._directory.rights(role) or NOTHING for role in bounds.roles)
+            kept = {cell: shared(names, most.get(cell, NO_NAMES)) for cell, names in kept.items()}
+        return named(kept, bounds.names)
+
+
+def holders(who: Identity) -> Sequence[Subject]:
+    """As whom somebody may hold something."""
+    groups: list[Subject] = [("Group", group) for group in who.groups]
+    program: list[Subject] = [("ApplicationCredential", who.credential)] if who.credential else []
+    return [("User", who.name), *groups, *program]
