@@ -29,10 +29,12 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "core/ports.py::Audit.deny"): PORT,
     ("few_parameters", "core/ports.py::Sealed.put"): PORT,
     ("few_parameters", "core/ports.py::Events.emit"): PORT,
+    ("few_parameters", "drivers/oidc/asking.py::_Judged.resolve"): "the resolver's signature is aiohttp's",
     ("few_parameters", "core/resource.py::set_condition"): "conditions, name, value: as one says it",
     ("few_parameters", "client/calls.py::Projects.invoice"): "whose, from, to: as one says it",
     ("few_parameters", "client/calls.py::Projects.ledger"): "whose, from, to: as one says it",
     ("few_parameters", "cli/objects.py::get"): "a command's options are its signature, as typer reads them",
+    ("few_parameters", "cli/credentials.py::create"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/system.py::_parts.agent"): "a command's options are its signature, as typer reads them",
     (
         "narrow_excepts",

@@ -49,6 +49,15 @@ async def test_wrong_user_and_wrong_password_are_one_answer(w: World, user: str)
     assert (reply.code, reply.json["message"]) == (401, "wrong user or password")
 
 
+async def test_a_wrong_user_and_a_wrong_password_differ_in_no_header(w: World) -> None:
+    said = {}
+    for user in ("ann", "nobody", "Not A Name"):
+        reply = await w.call("POST", "/login", {"user": user, "password": "wrong wrong wrong"}, peer=None)
+        headers = {name: value for name, value in reply.headers.items() if name != "x-request-id"}
+        said[user] = (reply.code, headers, reply.body)
+    assert said["ann"] == said["nobody"] == said["Not A Name"]
+
+
 @pytest.mark.parametrize("user", ["nobody", "off", "bare"])
 async def test_a_wrong_user_costs_what_a_wrong_password_does(
     w: World, user: str, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,8 @@ from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key, Kind
 from bessemer.core.values import Inventory
+from bessemer.drivers.oidc.fake import FakeIssuers
+from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.kinds import KINDS
 from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
 from bessemer.store import Store, open_store, store_kinds
@@ -226,10 +228,12 @@ async def world(
     limits: Limits | None = None,
     people: bool = True,
     more: Sequence[Kind[Any, Any]] = (),
+    issuers: Issuers | None = None,
     **terms: Any,
 ) -> AsyncIterator[World]:
     """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme; without
-    ``people`` none of them, as after the first start. ``more`` kinds than the product has."""
+    ``people`` none of them, as after the first start. ``more`` kinds than the product has. ``issuers`` are those that
+    can be asked."""
     clock = clock or SystemClock()
     store = open_store(":memory:", clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
     ca = create_ca("test")
@@ -256,6 +260,7 @@ async def world(
         content=find,
         limits=limits or Limits(login_burst=50),
         terms=Terms(**terms),
+        issuers=issuers or FakeIssuers(),
     )
     try:
         async with make_app(context).running() as api:

@@ -29,6 +29,7 @@ from bessemer.core.values import Device, Inventory, LedgerEntry, NumaNode
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
@@ -46,6 +47,8 @@ PROJECT = "acme--research"
 USER = Writer("user", "alice")
 MODEL_SHA = "cd" * 32
 HEARTBEAT_SECONDS = 60.0
+
+ISSUER = "https://id.example.org/realm"
 
 
 class CountedEngine(FakeEngine):
@@ -217,6 +220,7 @@ class World:
         self._stop = stop
         self._victims = victims
         self.importer = WorldImporter()
+        self.issuer = FakeIssuer(ISSUER, self.clock)
         self.crashes = 0
         devices = [Device(id=f"gpu-{i}", kind="gpu", model="H100") for i in range(gpus)]
         numa = [NumaNode(id=0, cores=8, threads=16, memory_bytes=64 * GIB)]
@@ -281,6 +285,7 @@ class World:
             leases=leases,
             fleet=fleet,
             importer=self.importer,
+            issuers=FakeIssuers(self.issuer),
             clock=self.clock,
         )
         events = self.tapped(store.events, "events", "control")

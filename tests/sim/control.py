@@ -14,6 +14,7 @@ from typing import Any
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import CONTROLLER, Lease
+from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
@@ -143,6 +144,7 @@ class Controller:
             leases=reached(store.leases),
             fleet=self._fleet,
             importer=WorldImporter(),
+            issuers=FakeIssuers(),
             clock=own,
         )
         self._loop: Loop[Any] = Loop(

@@ -8,6 +8,7 @@ a row in the trail before it is made, and each that is refused another.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -16,18 +17,20 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
+from bessemer.api.credentials import PREFIX as CREDENTIAL_PREFIX
 from bessemer.api.names import is_subdomain
 from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
-from bessemer.core.clock import rfc3339
+from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
 from bessemer.core.tokens import token_digest
+from bessemer.kinds.tenancy.credential import OVERLAP_SECONDS_MAX, SECRETS_MAX
 
 KEY_PREFIX = "bsk_"
-HINT_LENGTH = 12
+HINT_LENGTH, SECRET_HINT_LENGTH = 12, 6
 ATTEMPTS = 8
 UNKNOWN = "-"
 """Of whom the trail does not say more."""
@@ -47,11 +50,12 @@ async def login(call: Call) -> Response:
     if purpose not in ("cli", "portal"):
         raise Malformed("purpose is cli or portal")
     await call.state.sign_ins.admit(call.credentials.source, user)
+    await call.state.door.require()
     uid = await _uid(call, user)
     good = await call.state.passwords.good(uid, password)
     if good is None:
         # A name that is nobody's is not kept: it may be a password that was typed into the wrong field.
-        raise await _refused(call, user if uid else UNKNOWN, words=_WRONG)
+        raise await _refused(call, user if uid else UNKNOWN, words=_WRONG, account=user)
     terms = call.state.context.terms
     seconds = terms.portal_session if purpose == "portal" else terms.cli_session
     return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds, by=good)
@@ -104,20 +108,60 @@ async def key_token(call: Call) -> Response:
     created = rfc3339(call.state.context.clock.now())
     change = {"digest": digest, "hint": token[:HINT_LENGTH], "tokenCreated": created}
     await call.note(await load(call, target))
+    await _keep(call, lambda _: change)
+    return answer({"token": token}, 201, headers=_SECRET)
+
+
+async def credential_token(call: Call) -> Response:
+    """POST applicationcredentials/NAME/token: a new secret for its owner alone. The newest before it is good for as
+    long as the credential's ``overlapSeconds``, or the body's, says; any other goes at once."""
+    said = await _said(call, empty=True)
+    await call.still()
+    target, now = call.about, call.state.context.clock.now()
+    stored = await load(call, target)
+    spec = orjson.loads(stored.body)["spec"]
+    if call.who.name != spec.get("user"):
+        raise Forbidden(f"only {spec.get('user')}, whose credential it is, may make its secret")
+    overlap = said.get("overlapSeconds", spec["overlapSeconds"])
+    if type(overlap) is not int or not 0 <= overlap <= OVERLAP_SECONDS_MAX:
+        raise Malformed(f"overlapSeconds is a number from 0 to {OVERLAP_SECONDS_MAX}")
+    secret = secrets.token_urlsafe(32)
+    new = {"digest": token_digest(secret), "hint": secret[:SECRET_HINT_LENGTH], "created": rfc3339(now)}
+
+    def rotated(status: dict[str, Any]) -> dict[str, Any]:
+        kept = [with_end(one, now + overlap) for one in status.get("secrets", ())[: SECRETS_MAX - 1]]
+        return {"secrets": [new, *(one for one in kept if epoch(one["until"]) > now)]}
+
+    await call.note(stored)
+    await _keep(call, rotated)
+    token = f"{CREDENTIAL_PREFIX}{target.namespace}/{target.name}.{secret}"
+    return answer({"token": token, "expiresAt": spec["expiresAt"]}, 201, headers=_SECRET)
+
+
+def with_end(secret: dict[str, Any], end: float) -> dict[str, Any]:
+    """A secret that ends then, or when it did before."""
+    until = secret.get("until")
+    return {**secret, "until": rfc3339(min(end, epoch(until)) if until else end)}
+
+
+async def _keep(call: Call, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Put what ``change`` makes of the target's status into it. Raises Conflict where it never holds still."""
     for attempt in range(ATTEMPTS):
-        body = orjson.loads((await load(call, target)).body)
-        body["status"] = {**body.get("status", {}), **change}
+        body = orjson.loads((await load(call, call.about)).body)
+        status = body.get("status", {})
         try:
-            await call.state.ports.objects.replace(body, call.acting, part="status")
-            break
+            await call.state.ports.objects.replace(
+                {**body, "status": {**status, **change(status)}}, call.acting, part="status"
+            )
+            return
         except Conflict:
             if attempt + 1 == ATTEMPTS:
                 raise
-    return answer({"token": token}, 201, headers=_SECRET)
 
 
 async def _by_link(call: Call, secret: str) -> Response:
     await call.state.sign_ins.admit(call.credentials.source)
+    await call.state.door.require()
     try:
         session = await call.state.local.session(secret)
         user = (await call.state.local.holder(session))["metadata"]
@@ -142,19 +186,20 @@ async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: fl
         # A new one was set meanwhile, which ends what the old one began: this began too late to be seen.
         await call.state.sessions.end(made.name, writer=call.acting)
         raise await _refused(call, user.name, words=_WRONG)
-    await _note_sign_in(call, user)
+    call.state.sign_ins.succeeded(call.credentials.source, user.name)
+    await note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
     return answer(said, 201, headers=_SECRET)
 
 
-async def _refused(call: Call, user: str, *, words: str) -> Unauthenticated:
+async def _refused(call: Call, user: str, *, words: str, account: str = "") -> Unauthenticated:
     """The error of a sign-in that failed, once it is noted."""
-    call.state.sign_ins.failed()
+    call.state.sign_ins.failed(account)
     await call.state.refusals.stranger(Refusal(call.acting, LOGIN, Key("User", "", user), words))
     return Unauthenticated(words)
 
 
-async def _note_sign_in(call: Call, user: Key) -> None:
+async def note_sign_in(call: Call, user: Key) -> None:
     """``User.status.lastSignIn``: worth showing, and not worth failing for where somebody else writes at once."""
     with suppress(NotFound, Conflict):
         body = orjson.loads((await call.state.ports.objects.get(user)).body)
@@ -171,9 +216,10 @@ async def _uid(call: Call, user: str) -> str:
     return str(body["metadata"]["uid"]) if body else ""
 
 
-async def _said(call: Call) -> dict[str, Any]:
+async def _said(call: Call, *, empty: bool = False) -> dict[str, Any]:
     limits = call.state.context.limits
-    return bodies.as_object(bodies.parse_json(await bodies.read(call.request, limits), limits.depth))
+    raw = await bodies.read(call.request, limits)
+    return bodies.as_object(bodies.parse_json(raw or b"{}" if empty else raw, limits.depth))
 
 
 def _text(said: dict[str, Any], field: str) -> str:

@@ -18,10 +18,12 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from bessemer.api.context import ApiContext, Credentials
+from bessemer.api.credentials import SECRETS
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
 from bessemer.api.refusals import Refusal
 from bessemer.api.requestlog import RequestLog
 from bessemer.api.routes import ROUTES, Rule, authorise, target_of
+from bessemer.api.signin import BREAK_GLASS
 from bessemer.api.state import Call, State, answer, build
 from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
 from bessemer.core.resource import Key
@@ -57,7 +59,8 @@ class Api:
         """What the lifespan does, for those who call the application in process."""
         directory, standing = self.state.directory, self.state.standing
         since = await standing.present()
-        works = (directory.run(), standing.run(since), self.state.refusals.run())
+        people = (self.state.federation.run(), self.state.door.run())
+        works = (directory.run(), standing.run(since), *people, self.state.refusals.run())
         tasks = [asyncio.ensure_future(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -163,6 +166,8 @@ class _Endpoint:
         tenant = call.target.tenant if call.target else ""
         call.turn = await self._state.flows.enter(call.identity, tenant=tenant, source=call.credentials.source)
         await authorise(call, rule)
+        if rule.path.rpartition("/")[2] in SECRETS:
+            self._state.makings.take(f"{call.who.kind}:{call.who.name}")
         return await rule.handler(call)
 
     async def _identify(self, call: Call, method: str) -> None:
@@ -173,7 +178,8 @@ class _Endpoint:
             refused = Refusal(call.acting, method.lower(), _place(call), error.message)
             await self._state.refusals.stranger(refused)
             raise
-        _ = call.who
+        if call.who.credential == BREAK_GLASS:
+            await self._state.door.broken(call.writer)
 
     async def _refuse(self, call: Call, method: str, *, error: BessemerError) -> None:
         """What is refused to somebody known is told to the trail; of strangers, what concerns a credential, where that

@@ -1,4 +1,5 @@
-"""Who asks: client certificates of the local authority, bearer sessions, and passwords behind them.
+"""Who asks: client certificates of the local authority, bearer sessions, passwords behind them, programs' credentials,
+and outside issuers.
 
 A certificate is worth what its name is worth now: an agent's counts only while its Host exists, is not revoked and has
 joined with that very key. A session counts until it ends, is deleted, or the very User that it is of is disabled or
@@ -20,17 +21,20 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from bessemer.api.ca import Peer
-from bessemer.api.context import Credentials, Identity
+from bessemer.api.context import MASTERS, Credentials, Identity
+from bessemer.api.credentials import PREFIX, ApplicationCredentials
 from bessemer.api.names import is_subdomain
+from bessemer.api.oidc import Federation
+from bessemer.api.oidcpeople import Vouched
+from bessemer.api.signin import BREAK_GLASS, OwnDoor
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, Unauthenticated
 from bessemer.core.ports import Objects, Scope, Sealed, Writer
 from bessemer.core.resource import API_VERSION, Key, OwnerReference
 from bessemer.core.tokens import PASSWORD_LENGTH_MAX, judged_password, token_digest
-from bessemer.kinds.tenancy.session import session_labels
+from bessemer.kinds.tenancy.session import session_labels, vouched_labels
 
 AGENT_PREFIX = "system:agent:"
-MASTERS = "system:masters"
 SESSION_PREFIX = "bss_"
 PASSWORD = "password"
 NOBODY = "nobody"
@@ -42,12 +46,15 @@ SYSTEM = Writer("system", "api")
 class LocalAuthenticator:
     """Implements `context.Authenticator` with what the store holds."""
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, federation: Federation, door: OwnDoor) -> None:
         self._objects = objects
         self._clock = clock
+        self._federation = federation
+        self._door = door
         # Host → revision and the key's fingerprint then ("" where revoked): an agent asks all day, and its Host's body
         # lists every device.
         self._agents: dict[str, tuple[int, str]] = {}
+        self._programs = ApplicationCredentials(objects, clock, owner=self.owner)
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """A bearer counts before a certificate. Raises Unauthenticated for one that is worth nothing."""
@@ -55,7 +62,10 @@ class LocalAuthenticator:
             scheme, _, token = credentials.authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthenticated("only bearer tokens are accepted")
-            return await self._bearer(token.strip())
+            token = token.strip()
+            if token.startswith(PREFIX):
+                return await self._programs.identity(token, credentials.source)
+            return await self._bearer(token)
         return await self._certificate(credentials.peer) if credentials.peer else None
 
     async def session(self, token: str) -> dict[str, Any]:
@@ -84,18 +94,34 @@ class LocalAuthenticator:
             raise Unauthenticated("the session has ended: sign in again")
         return body
 
+    async def owner(self, name: str) -> dict[str, Any]:
+        """The User (as JSON) for whom a program may act: one who has a way in. Raises Unauthenticated."""
+        body = await self.user(name)
+        identity = body["spec"].get("identity")
+        if not (await self._federation.stands(identity["issuer"]) if identity else await self._door.opens()):
+            raise Unauthenticated("nobody vouches for the user any more")
+        return body
+
     async def _bearer(self, token: str) -> Identity:
+        if token.count(".") == 2:  # signed by an issuer; ours have no more than one
+            return await self._federation.bearer(token)
         session = await self.session(token)
         if session["spec"]["purpose"] not in ("portal", "cli"):
             raise Unauthenticated("a sign-in link is exchanged at /login")
         user = await self.holder(session)
         admin = bool(user["spec"].get("admin"))
-        groups = (MASTERS,) if admin else ()
-        return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"])
+        groups: tuple[str, ...] = (MASTERS,) if admin else ()
+        provider = session["spec"].get("provider", "")
+        if provider:
+            groups += await self._federation.vouches(session["spec"])
+        elif not await self._door.opens():
+            raise Unauthenticated("local users are switched off: sign in by your provider")
+        return Identity("user", user["metadata"]["name"], admin, groups, session["metadata"]["name"], provider)
 
     async def _certificate(self, peer: Peer) -> Identity:
         if MASTERS in peer.groups:
-            return Identity("user", peer.name, True, peer.groups)
+            last = "" if await self._door.opens() else BREAK_GLASS
+            return Identity("user", peer.name, True, peer.groups, credential=last)
         if peer.name == "system:gateway":
             return Identity("gateway", "gateway", groups=peer.groups)
         if peer.name == "system:portal":
@@ -184,6 +210,7 @@ class NewSession:
     token: str
     user: str
     expires_at: str
+    uid: str = ""
 
 
 class Sessions:
@@ -193,9 +220,18 @@ class Sessions:
         self._objects = objects
         self._clock = clock
 
-    async def make(self, user: Key, uid: str, *, purpose: str, seconds: float, writer: Writer = SYSTEM) -> NewSession:
-        """For that very User, with whom it goes; ``purpose`` is portal, cli or link. Raises Conflict where they are
-        gone."""
+    async def make(
+        self,
+        user: Key,
+        uid: str,
+        *,
+        purpose: str,
+        seconds: float,
+        writer: Writer = SYSTEM,
+        vouched: Vouched | None = None,
+    ) -> NewSession:
+        """For that very User, with whom it goes; ``purpose`` is portal, cli or link; ``vouched`` is what a provider
+        said of them. Raises Conflict where they are gone."""
         secret = secrets.token_urlsafe(32)
         name = secrets.token_hex(8)
         expires = rfc3339(self._clock.now() + seconds)
@@ -204,7 +240,7 @@ class Sessions:
             "kind": "Session",
             "metadata": {
                 "name": name,
-                "labels": dict(session_labels(user.name)),
+                "labels": {**session_labels(user.name), **_labels(vouched)},
                 "ownerReferences": [OwnerReference(kind=user.kind, name=user.name, uid=uid).dump()],
             },
             "spec": {
@@ -213,10 +249,11 @@ class Sessions:
                 "purpose": purpose,
                 "digest": token_digest(secret),
                 "expiresAt": expires,
+                **_said_of(vouched),
             },
         }
-        await self._objects.create(body, writer)
-        return NewSession(name, f"{SESSION_PREFIX}{name}.{secret}", user.name, expires)
+        stored = await self._objects.create(body, writer)
+        return NewSession(name, f"{SESSION_PREFIX}{name}.{secret}", user.name, expires, stored.uid)
 
     async def end(self, name: str, uid: str = "", *, writer: Writer = SYSTEM) -> bool:
         """Whether it was there: of two who end one session, one is told so."""
@@ -232,3 +269,13 @@ class Sessions:
         for stored in page.items:
             if stored.key.name != keep and orjson.loads(stored.body)["spec"]["purpose"] != "link":
                 await self.end(stored.key.name, stored.uid, writer=writer)
+
+
+def _labels(vouched: Vouched | None) -> Mapping[str, str]:
+    return vouched_labels(vouched.provider, vouched.provider_uid, sid=vouched.sid) if vouched else {}
+
+
+def _said_of(vouched: Vouched | None) -> Mapping[str, Any]:
+    if vouched is None:
+        return {}
+    return {"provider": vouched.provider, "providerUid": vouched.provider_uid, "groups": list(vouched.groups)}

@@ -14,6 +14,11 @@ from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
+from bessemer.drivers.oidc.protocol import Issuers
+from bessemer.drivers.oidc.real import HttpIssuers
+
+MASTERS = "system:masters"
+"""The group of the platform's administrators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,17 @@ class Identity:
     admin: bool = False
     groups: tuple[str, ...] = ()
     session: str = ""
+    provider: str = ""
+    """The IdentityProvider that vouches for them, where one does."""
+
     bounds: Bounds | None = None
     credential: str = ""
 
     def writer(self, request_id: str = "", source: str = "") -> Writer:
         """How the ports name this identity."""
         kind: Literal["user", "agent", "gateway"] = "user" if self.kind == "portal" else self.kind
-        return Writer(kind, self.name, request_id=request_id, source=source)
+        name = f"{self.name}/{self.credential}" if self.credential else self.name
+        return Writer(kind, name, request_id=request_id, source=source)
 
 
 class Authenticator(Protocol):
@@ -89,6 +98,8 @@ class Limits:
     depth: int = 64
     login_burst: int = 10
     login_seconds: float = 6.0
+    secrets_burst: int = 30
+    secrets_seconds: float = 2.0
     bookmark_seconds: float = 60.0
     recheck_seconds: float = 10.0
 
@@ -119,6 +130,7 @@ class ApiContext:
     ca: CertificateAuthority
     gateway_key: bytes
     content: Find
+    issuers: Issuers = field(default_factory=HttpIssuers)
     authenticator: Authenticator | None = None
     replica: str = "api"
     version: str = "0.1.0"

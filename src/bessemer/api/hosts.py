@@ -73,9 +73,12 @@ async def token(call: Call) -> Response:
 
 async def join(call: Call) -> Response:
     """POST hosts/NAME/join: a certificate for the key of the request."""
+    tries, source, name = call.state.sign_ins, call.credentials.source, call.about.subject.name
+    tries.may_prove(source, name)
     try:
         return await _join(call)
     except (Unauthenticated, Forbidden, Conflict) as error:
+        tries.disproved(source, name)
         host = Key("Host", "", call.about.subject.name)
         await call.state.refusals.stranger(Refusal(call.acting, JOIN, host, error.message))
         raise

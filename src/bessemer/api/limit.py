@@ -1,7 +1,10 @@
 """How often somebody may try: a bucket of attempts per key, refilled over time, in bounded memory; and sign-ins by it.
 
 An account is never closed to everybody, for else a stranger could lock its owner out: attempts are bounded for an
-address, and for an address at an account. Where many fail, whoever from, all wait a little longer.
+address, and for an address at an account. Where many fail at one account, whoever from, each attempt at it waits the
+longer, but from where it was signed in to before: nobody else's failures concern that. Where many fail at all, all wait
+a little. Nothing is shared with other replicas: behind a balancer that spreads one address over N of them, it has N
+times the attempts.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import hashlib
 import ipaddress
 import math
 from collections import OrderedDict
+from contextlib import suppress
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import TooMany
@@ -20,6 +24,11 @@ ACCOUNTS_OF_SOURCE = 4
 FAILURES_FREE = 50.0
 SLOWER_SECONDS = 0.02
 SLOWEST_SECONDS = 2.0
+ACCOUNT_FAILURES_FREE = 40.0
+"""At one account, from wherever; one is forgotten in the time in which an address may try once more."""
+
+ACCOUNT_SLOWER_SECONDS = 0.1
+ACCOUNT_SLOWEST_SECONDS = 5.0
 _NETWORK_BITS = 64
 
 
@@ -34,15 +43,40 @@ class Limiter:
 
     def take(self, key: str) -> None:
         """Count one attempt. Raises TooMany with the seconds to wait."""
+        self._full_at[key] = self.check(key)
+        self._full_at.move_to_end(key)
+        while len(self._full_at) > KEYS_MAX:
+            self._full_at.popitem(last=False)
+
+    def check(self, key: str) -> float:
+        """When the bucket would be full again after one attempt more, which is not counted. Raises TooMany."""
         now = self._clock.monotonic()
         full_at = max(now, self._full_at.get(key, now)) + self._seconds
         wait = full_at - now - self._burst * self._seconds
         if wait > 0:
             raise TooMany("too many attempts: wait a little", retry_after_seconds=math.ceil(wait))
-        self._full_at[key] = full_at
-        self._full_at.move_to_end(key)
-        while len(self._full_at) > KEYS_MAX:
-            self._full_at.popitem(last=False)
+        return full_at
+
+
+class Failures:
+    """How many there were, of which one is forgotten in each ``seconds``; per key, the least lately seen go first."""
+
+    def __init__(self, clock: Clock, *, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def add(self, key: str) -> None:
+        """One more."""
+        self._levels[key] = (self.level(key) + 1.0, self._clock.monotonic())
+        self._levels.move_to_end(key)
+        while len(self._levels) > KEYS_MAX:
+            self._levels.popitem(last=False)
+
+    def level(self, key: str) -> float:
+        """Those that are not forgotten yet."""
+        failures, at = self._levels.get(key, (0.0, 0.0))
+        return max(0.0, failures - (self._clock.monotonic() - at) / self._seconds)
 
 
 class SignIns:
@@ -52,31 +86,64 @@ class SignIns:
         self._clock = clock
         self._sources = Limiter(clock, burst=burst * ACCOUNTS_OF_SOURCE, seconds=seconds / 2)
         self._pairs = Limiter(clock, burst=burst, seconds=seconds)
-        self._failures = 0.0
-        self._failed_at = 0.0
+        self._proofs = Limiter(clock, burst=burst, seconds=seconds)
+        self._all = Failures(clock, seconds=1.0)
+        self._accounts = Failures(clock, seconds=seconds)
+        # Addresses at accounts, by whose sign-ins others' failures there are no business of theirs.
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     async def admit(self, source: str, account: str = "") -> None:
-        """Count an attempt, and wait as long as everybody must. Raises TooMany. Whether there is such an account is not
+        """Count an attempt, and wait as long as one must. Raises TooMany. Whether there is such an account is not
         looked at, so that nobody learns it here."""
-        place = network(source)
-        self._sources.take(place)
+        self._sources.take(network(source))
         if account:
-            self._pairs.take(f"{place} {hashlib.sha256(account.encode()).hexdigest()}")
-        await self._clock.sleep(self.delay)
+            self._pairs.take(_pair(source, account))
+        await self._clock.sleep(max(self.delay, self.delay_at(source, account)))
 
-    def failed(self) -> None:
+    def failed(self, account: str = "") -> None:
         """Somebody, somewhere, was wrong."""
-        self._failures = self._level() + 1.0
-        self._failed_at = self._clock.monotonic()
+        self._all.add("")
+        if account:
+            self._accounts.add(_digest(account))
+
+    def succeeded(self, source: str, account: str) -> None:
+        """Somebody has shown that they are who they say."""
+        pair = _pair(source, account)
+        self._known[pair] = None
+        self._known.move_to_end(pair)
+        while len(self._known) > KEYS_MAX:
+            self._known.popitem(last=False)
+
+    def may_prove(self, source: str, subject: str) -> None:
+        """Something that is no password is shown for a subject. Only what was wrong counts (`disproved`): thousands of
+        hosts may join from one address. Raises TooMany."""
+        self._proofs.check(_pair(source, subject))
+
+    def disproved(self, source: str, subject: str) -> None:
+        """It was wrong."""
+        with suppress(TooMany):  # of some at once that were let in
+            self._proofs.take(_pair(source, subject))
 
     @property
     def delay(self) -> float:
         """The seconds that each attempt waits now, right or wrong."""
-        return min(max(0.0, self._level() - FAILURES_FREE) * SLOWER_SECONDS, SLOWEST_SECONDS)
+        return min(max(0.0, self._all.level("") - FAILURES_FREE) * SLOWER_SECONDS, SLOWEST_SECONDS)
 
-    def _level(self) -> float:
-        """Failures that are not forgotten yet: one is in each second."""
-        return max(0.0, self._failures - (self._clock.monotonic() - self._failed_at))
+    def delay_at(self, source: str, account: str) -> float:
+        """The seconds that an attempt at an account waits now, from there."""
+        if not account or _pair(source, account) in self._known:
+            return 0.0
+        over = max(0.0, self._accounts.level(_digest(account)) - ACCOUNT_FAILURES_FREE)
+        return min(over * ACCOUNT_SLOWER_SECONDS, ACCOUNT_SLOWEST_SECONDS)
+
+
+def _digest(account: str) -> str:
+    """A key of bounded length; names may be passwords that were typed into the wrong field."""
+    return hashlib.sha256(account.encode(errors="replace")).hexdigest()
+
+
+def _pair(source: str, account: str) -> str:
+    return f"{network(source)} {_digest(account)}"
 
 
 def network(source: str) -> str:

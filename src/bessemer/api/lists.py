@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from bessemer.api import table
+from bessemer.api import credentials, table
 from bessemer.api.access import Target
 from bessemer.api.errors import FutureRevision
 from bessemer.api.media import Wanted, wanted
@@ -54,6 +54,7 @@ def select(call: Call, options: ListOptions) -> Selection:
     """From who asks, the path, and the selectors. Raises Malformed, Forbidden, NotFound."""
     target = call.about
     scope = call.state.access.scope(call.who, "watch" if options.watch else "list", on=target)
+    scope = credentials.narrowed(call, call.who, scope=scope)
     labels = parse_labels(options.labels)
     equal = labels.equalities()
     # Labels that bound who asks stay; whoever asks for others is shown nothing.

@@ -16,7 +16,7 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import jsonpatch, managed, table
+from bessemer.api import credentials, jsonpatch, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
@@ -297,6 +297,7 @@ async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], o
     if target.resource.namespaced:
         await require_terms(call, target, body=body, old=old)
     await _require_owners(call, target, body=body, old=old)
+    await credentials.judge(call, target, body=body, old=old)
     await grant(call, target, body=body, old=old)
 
 

@@ -18,8 +18,8 @@ from starlette.responses import Response
 
 from bessemer.api import body as bodies
 from bessemer.api.account import UNKNOWN
-from bessemer.api.authn import AGENT_PREFIX, MASTERS
-from bessemer.api.context import Credentials, Identity
+from bessemer.api.authn import AGENT_PREFIX
+from bessemer.api.context import MASTERS, Credentials, Identity
 from bessemer.api.errors import invalid
 from bessemer.api.media import wanted
 from bessemer.api.offers import Authorise, Offers
@@ -52,6 +52,7 @@ AUDIENCE = GROUP
 
 AUTHENTICATED = "system:authenticated"
 TENANTS = f"{GROUP}/tenants"
+CREDENTIAL = f"{GROUP}/credential"
 TOKEN_MAX = 4096
 _NOT_ONES_OWN = "the token is worth nothing here, or is not yours"
 
@@ -190,6 +191,9 @@ async def _user_info(call: Call, who: Identity) -> dict[str, Any]:
     if who.session:
         info["uid"] = (await call.state.local.user(who.name))["metadata"]["uid"]
     tenants = sorted(call.state.directory.tenants(who.name).items())
-    if tenants:
-        info["extra"] = {TENANTS: [f"{tenant}={role}" for tenant, role in tenants]}
+    extra = {TENANTS: [f"{tenant}={role}" for tenant, role in tenants]} if tenants else {}
+    if who.credential:
+        extra[CREDENTIAL] = [who.credential]
+    if extra:
+        info["extra"] = extra
     return info

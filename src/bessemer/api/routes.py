@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
+from bessemer.api import account, accounting, applying, hosts, lists, oidcdoor, resources, system, workloads
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
+from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
@@ -100,7 +101,11 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/openapi/v3/api/{version}", "public", system.openapi),
     Rule("GET", "/openapi/v3/apis/{group}/{version}", "public", system.openapi),
     Rule("POST", "/login", "public", account.login),
-    Rule("DELETE", "/login", "signed-in", account.logout),
+    Rule("DELETE", "/login", "signed-in", oidcdoor.leave),
+    Rule("GET", "/login/providers", "public", oidcdoor.providers),
+    Rule("POST", "/login/providers/{provider}", "public", oidcdoor.enter),
+    Rule("POST", "/login/providers/{provider}/attempt", "public", oidcdoor.begin),
+    Rule("POST", "/login/providers/{provider}/logout", "public", oidcdoor.logged_out),
     Rule("GET", "/whoami", "signed-in", account.whoami),
     Rule("GET", "/metrics", "admin", system.metrics),
     Rule("GET", "/content/{digest}", "content", workloads.content),
@@ -109,6 +114,13 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", f"{OURS}/hosts/{{name}}/heartbeat", "own-host", hosts.heartbeat, plural="hosts"),
     Rule("WS", f"{OURS}/hosts/{{name}}/stream", "own-host", hosts.stream, plural="hosts"),
     Rule("POST", f"{OURS}/users/{{name}}/password", "oneself", account.set_password, plural="users"),
+    Rule(
+        "POST",
+        f"{OURS}/identityproviders/{{name}}/clientsecret",
+        "admin",
+        oidcdoor.client_secret,
+        plural="identityproviders",
+    ),
     Rule("POST", f"{OURS}/users/{{name}}/signinlink", "admin", account.sign_in_link, plural="users"),
     Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
@@ -117,6 +129,14 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", f"{OURS}/tenants/{{name}}/use", "kind", accounting.use, plural="tenants"),
     Rule("GET", f"{IN_PROJECT}/claims/{{name}}/secrets", "own-claim", hosts.claim_secrets, plural="claims"),
     Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="create"),
+    Rule(
+        "POST",
+        f"{IN_PROJECT}/applicationcredentials/{{name}}/token",
+        "kind",
+        account.credential_token,
+        plural="applicationcredentials",
+        verb="create",
+    ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),
     Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "kind", workloads.console, plural="instances"),
@@ -146,6 +166,7 @@ def target_of(call: Call, rule: Rule) -> Target | None:
 
 async def authorise(call: Call, rule: Rule) -> None:
     """Raises Unauthenticated, NotFound, Forbidden."""
+    require_within(call, rule)
     check = PERMISSIONS[rule.permission]
     if check is not None:
         await check(call, rule)

@@ -1,8 +1,9 @@
 """Whether somebody may stand otherwise than before: told to what was opened on a credential's strength and is open yet.
 
-It follows the objects that credentials hang on, the Host of an agent, the User and the Sessions of a person, and says
-no more than whom a change concerns; what they are worth now is asked of the authenticator. Invariant: whoever takes a
-`turn`, and then asks, misses no change. What ends by the clock alone (a session's time) is not told here.
+It follows the objects that credentials hang on, the Host of an agent, the User, the Sessions and the programs'
+credentials of a person, and the providers that vouch for people, and says no more than whom a change concerns; what
+they are worth now is asked of the authenticator. Invariant: whoever takes a `turn`, and then asks, misses no change.
+What ends by the clock alone (a session's time) is not told here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bessemer.core.resource import Change
 
 log = structlog.get_logger(__name__)
 
-KINDS = ("Host", "User", "Session")
+KINDS = ("Host", "User", "Session", "ApplicationCredential", "IdentityProvider", "SignInPolicy")
 RETRY_SECONDS = 1.0
 
 
@@ -66,13 +67,20 @@ class Standing:
 
     async def _anew(self) -> int:
         since = await self.present()
-        for key in list(self._turns):
-            self._tell(key)
+        self._tell_all()
         return since
 
     def _hear(self, event: Change | Bookmark) -> None:
-        if isinstance(event, Change) and event.type != "ADDED":
+        if isinstance(event, Bookmark) or (event.type == "ADDED" and event.key.kind != "SignInPolicy"):
+            return
+        if event.key.kind in ("IdentityProvider", "SignInPolicy"):
+            self._tell_all()  # whoever it vouches for, or keeps out
+        else:
             self._tell(_concerned(event))
+
+    def _tell_all(self) -> None:
+        for key in list(self._turns):
+            self._tell(key)
 
     def _tell(self, key: tuple[str, str]) -> None:
         turn = self._turns.pop(key, None)
@@ -81,6 +89,6 @@ class Standing:
 
 
 def _concerned(change: Change) -> tuple[str, str]:
-    if change.key.kind == "Session":
+    if change.key.kind in ("Session", "ApplicationCredential"):
         return "User", orjson.loads(change.body)["spec"]["user"]
     return change.key.kind, change.key.name

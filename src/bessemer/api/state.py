@@ -19,11 +19,13 @@ from bessemer.api.context import ApiContext, Authenticator, Credentials, Identit
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.flow import Flows, Turn
-from bessemer.api.limit import SignIns
+from bessemer.api.limit import Limiter, SignIns
 from bessemer.api.metrics import Metrics
+from bessemer.api.oidc import Federation
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
+from bessemer.api.signin import OwnDoor
 from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
@@ -33,6 +35,9 @@ from bessemer.kinds.tenancy.rights import Rulebook
 OPENINGS_MAX, OPENINGS_EACH = 32, 4
 """Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
 whoever reads none of them keeps nobody else waiting."""
+
+BACKCHANNEL_BURST = 200
+"""Sign-outs that an issuer tells of at once; from then on ten a second."""
 
 
 class Openings:
@@ -71,11 +76,17 @@ class State:
     directory: Directory
     standing: Standing
     access: Access
+    federation: Federation
+    door: OwnDoor
     local: LocalAuthenticator
     authenticator: Authenticator
     passwords: Passwords
     sessions: Sessions
     sign_ins: SignIns
+    makings: Limiter
+    """Of secrets, by who makes them."""
+
+    backchannel: Limiter
     refusals: Refusals
     relay: Relay
     metrics: Metrics
@@ -94,7 +105,9 @@ def build(context: ApiContext) -> State:
     objects = context.ports.objects
     resources = Resources(context.kinds.values())
     directory = Directory(objects, context.clock, book=Rulebook(context.kinds.values()))
-    local = LocalAuthenticator(objects, context.clock)
+    federation = Federation(objects, context.clock, issuers=context.issuers)
+    door = OwnDoor(objects, context.ports.audit, clock=context.clock)
+    local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)
     limits = context.limits
     metrics, access = Metrics(), Access(directory, objects)
     return State(
@@ -104,11 +117,15 @@ def build(context: ApiContext) -> State:
         directory=directory,
         standing=Standing(objects, context.clock),
         access=access,
+        federation=federation,
+        door=door,
         local=local,
         authenticator=context.authenticator or local,
         passwords=Passwords(context.ports.sealed),
         sessions=Sessions(objects, context.clock),
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        makings=Limiter(context.clock, burst=limits.secrets_burst, seconds=limits.secrets_seconds),
+        backchannel=Limiter(context.clock, burst=BACKCHANNEL_BURST, seconds=0.1),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
         metrics=metrics,

@@ -20,6 +20,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from bessemer.api import table
+from bessemer.api.credentials import narrowed
 from bessemer.api.errors import FutureRevision, status_of
 from bessemer.api.media import Wanted
 from bessemer.api.query import ListOptions
@@ -170,7 +171,7 @@ class _Watch(Response):
         if who is None:
             return False
         try:
-            scope = self._call.state.access.scope(who, "watch", on=self._call.about)
+            scope = narrowed(self._call, who, scope=self._call.state.access.scope(who, "watch", on=self._call.about))
         except BessemerError:
             return False
         ours = self._selection.scope

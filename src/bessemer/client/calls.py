@@ -104,6 +104,16 @@ class Account(_Area):
         answer = await self._ask("POST", self._paths.of(Key("ApiKey", namespace, name), "token"), body={})
         return str(answer["token"])
 
+    async def credential_token(self, namespace: str, name: str, *, overlap: int | None = None) -> str:
+        """A new secret for one's ApplicationCredential, shown once; the newest before it is good for ``overlap``
+        seconds more (None: as the credential says)."""
+        key, body = (
+            Key("ApplicationCredential", namespace, name),
+            {} if overlap is None else {"overlapSeconds": overlap},
+        )
+        answer = await self._ask("POST", self._paths.of(key, "token"), body=body)
+        return str(answer["token"])
+
     async def host_token(self, host: str) -> str:
         """A one-time join token for a Host; administrators only."""
         answer = await self._ask("POST", self._paths.of(Key("Host", "", host), "token"), body={})

@@ -55,3 +55,18 @@ def _pem(config: Path, values: dict[str, Any], *, field: str) -> bytes | None:
         return (config.parent / str(values[field])).read_bytes()
     data = values.get(f"{field}-data")
     return base64.b64decode(data) if data else None
+
+
+def kubeconfig_of(url: str, ca: bytes | None, *, token: str, namespace: str, user: str) -> str:
+    """The text of a kubeconfig that needs no other file: kubectl's, Helm's, and ours."""
+    cluster = {"server": url, **({"certificate-authority-data": base64.b64encode(ca).decode()} if ca else {})}
+    context = {"cluster": "bessemer", "user": user, "namespace": namespace}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "bessemer", "cluster": cluster}],
+        "users": [{"name": user, "user": {"token": token}}],
+        "contexts": [{"name": "bessemer", "context": context}],
+        "current-context": "bessemer",
+    }
+    return yaml.safe_dump(config, sort_keys=False)

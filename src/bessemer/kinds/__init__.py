@@ -16,7 +16,18 @@ from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
-from bessemer.kinds.tenancy import apikey, project, role, rolebinding, session, tenant, user
+from bessemer.kinds.tenancy import (
+    apikey,
+    credential,
+    identityprovider,
+    project,
+    role,
+    rolebinding,
+    session,
+    signinpolicy,
+    tenant,
+    user,
+)
 
 KINDS: tuple[Kind[Any, Any], ...] = (
     tenant.KIND,
@@ -25,7 +36,10 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     role.KIND,
     rolebinding.KIND,
     session.KIND,
+    identityprovider.KIND,
+    signinpolicy.KIND,
     apikey.KIND,
+    credential.KIND,
     host.KIND,
     claim.KIND,
     flavor.KIND,

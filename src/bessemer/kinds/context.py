@@ -15,6 +15,7 @@ from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.llamacpp.protocol import Engine
+from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.qemu.protocol import Qemu
 from bessemer.kinds.parts import Parts
 
@@ -94,6 +95,7 @@ class Context:
     leases: Leases
     fleet: Fleet
     importer: Importer
+    issuers: Issuers
     clock: Clock
     parts: Parts = field(default_factory=Parts)
 

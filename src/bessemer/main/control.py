@@ -20,6 +20,7 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.drivers.fetch.pip import PipImporter
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.real import DebianGuest
+from bessemer.drivers.oidc.real import HttpIssuers
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
@@ -93,6 +94,7 @@ class _Control:
             leases=store.leases,
             fleet=self.fleet,
             importer=self.importer,
+            issuers=HttpIssuers(),
             clock=self._clock,
         )
         return Loop(

@@ -19,6 +19,7 @@ from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Scope, Writer
 from bessemer.core.resource import API_VERSION, Key, Kind
 from bessemer.core.values import Allocation, ClaimSpec, Inventory, WorkloadRef
+from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.kinds.context import Context, Imported, Progress
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.fleet.heartbeats import Heartbeats
@@ -112,6 +113,7 @@ class Yard:
             leases=tapped(self.store.leases, "leases", "driver", CALLS),
             fleet=self.fleet,
             importer=tapped(self.importer, "importer", "driver", CALLS),
+            issuers=FakeIssuers(),
             clock=self.clock,
         )
         self.loop: Loop[Any] = Loop(

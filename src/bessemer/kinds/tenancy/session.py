@@ -22,6 +22,8 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, Names, at, time_problems
 
 LABEL_USER = "bessemer.dev/user"
+LABEL_PROVIDER = "bessemer.dev/provider"
+LABEL_SID = "bessemer.dev/issuer-session"
 
 DEADLINES: Mapping[str, float] = {"Pending": 120.0}
 """It waits for nothing but its first look."""
@@ -32,6 +34,14 @@ def session_labels(user: str) -> Mapping[str, str]:
     return {LABEL_USER: user if len(user) <= 63 else hashlib.sha256(user.encode()).hexdigest()[:63]}
 
 
+def vouched_labels(provider: str, provider_uid: str, *, sid: str = "") -> Mapping[str, str]:
+    """The labels of a session that a provider vouched for, and of those that belong to one of the issuer's own."""
+    labels = {LABEL_PROVIDER: provider}
+    if sid:
+        labels[LABEL_SID] = hashlib.sha256(f"{provider_uid} {sid}".encode()).hexdigest()[:63]
+    return labels
+
+
 class SessionSpec(ApiModel):
     user: Annotated[Name, Names("User")] = Field(description="Who is signed in.")
     user_uid: str = Field("", description="Which User of that name; a session that does not say is worth nothing.")
@@ -40,6 +50,9 @@ class SessionSpec(ApiModel):
     )
     digest: str = Field(description="SHA-256 of the secret, hexadecimal.", pattern="^[0-9a-f]{64}$")
     expires_at: str = Field(description="From then on it is worth nothing.")
+    provider: str = Field("", description="The IdentityProvider that vouched for them; none for a password or a link.")
+    provider_uid: str = Field("", description="Which IdentityProvider of that name.")
+    groups: list[str] = Field(default_factory=list, description="Their groups, as the provider said at sign-in.")
 
 
 class SessionStatus(Status):

@@ -17,7 +17,7 @@ from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import ShortText, at
+from bessemer.kinds.fields import ShortText, at, unchangeable
 from bessemer.kinds.tenancy.rolebinding import leave_bindings
 from bessemer.kinds.tenancy.session import Session, session_labels
 
@@ -25,11 +25,19 @@ DEADLINES: Mapping[str, float] = {"Pending": 120.0}
 """It waits for nothing but its first look; what refuses one is an error, with its own words."""
 
 
+class UserIdentity(ApiModel):
+    issuer: str = Field(description="The issuer that vouches for this person.", min_length=1, max_length=512)
+    subject: str = Field(description="Who they are to it, for good.", min_length=1, max_length=255)
+
+
 class UserSpec(ApiModel):
     display_name: ShortText = Field("", description="What people call them; free text.")
     email: ShortText = Field("", description="An address for people; nothing is sent to it.")
     admin: bool = Field(False, description="Administrator of the whole platform.")
     disabled: bool = Field(False, description="May not sign in; sessions end at once.")
+    identity: UserIdentity | None = Field(
+        None, description="Who they are to an outside issuer; nobody else comes in by this name."
+    )
 
 
 class UserStatus(Status):
@@ -37,6 +45,9 @@ class UserStatus(Status):
         "Pending", description="Where it is in its life, in one word."
     )
     last_sign_in: str | None = Field(None, description="When they last signed in.")
+    signed_out_at: str | None = Field(
+        None, description="When they signed out of their issuer: bearers that it made until then are worth nothing."
+    )
 
 
 class User(Resource[UserSpec, UserStatus]):
@@ -53,6 +64,9 @@ def validate(new: User, old: User | None) -> Sequence[Cause]:
         causes.append(Cause("spec.email", "must read NAME@DOMAIN"))
     if old is None and new.metadata.name.startswith("system"):
         causes.append(Cause("metadata.name", "must not begin with system: those names are the platform's"))
+    if old is not None and old.spec.identity is not None:
+        why = "the name is theirs; make another User"
+        causes += unchangeable("spec.identity", new=new.spec.identity, old=old.spec.identity, why=why)
     return causes
 
 

@@ -1,0 +1,129 @@
+"""Limits: what one may try, what one's neighbours may do about it, and that nobody is locked out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from bessemer.api.context import Limits
+from bessemer.api.limit import ACCOUNT_SLOWEST_SECONDS, KEYS_MAX, Failures, Limiter, SignIns
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import TooMany
+from tests.api.world import ADMIN, BASE, World, named, world
+
+
+@functools.cache
+def csr() -> str:
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    signed = request.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_a_look_counts_nothing() -> None:
+    limiter = Limiter(FakeClock(), burst=2, seconds=10)
+    for _ in range(9):
+        limiter.check("a")
+    for _ in range(2):
+        limiter.take("a")
+    with pytest.raises(TooMany) as caught:
+        limiter.check("a")
+    assert caught.value.retry_after_seconds == 10
+    limiter.take("b")
+
+
+def test_memory_is_bounded() -> None:
+    clock = FakeClock()
+    limiter, failures, tries = (
+        Limiter(clock, burst=1, seconds=1),
+        Failures(clock, seconds=1),
+        SignIns(clock, burst=1, seconds=1),
+    )
+    for number in range(KEYS_MAX + 50):
+        limiter.take(f"{number}")
+        failures.add(f"{number}")
+        tries.succeeded("192.0.2.1", f"{number}")
+    assert len(limiter._full_at) == len(failures._levels) == len(tries._known) == KEYS_MAX
+    assert failures.level("0") == 0.0
+    assert failures.level(f"{KEYS_MAX}") == 1.0
+
+
+async def test_failures_are_forgotten() -> None:
+    clock = FakeClock()
+    failures = Failures(clock, seconds=6.0)
+    for _ in range(4):
+        failures.add("ann")
+    await clock.advance(12)
+    assert failures.level("ann") == 2.0
+    await clock.advance(60)
+    assert failures.level("ann") == 0.0
+
+
+async def test_many_failures_at_one_account_slow_that_account_alone_and_not_where_it_is_known() -> None:
+    clock = FakeClock()
+    tries = SignIns(clock, burst=10, seconds=6.0)
+    tries.succeeded("198.51.100.7", "ann")
+    tries.succeeded("2001:db8::7", "ann")
+    for _ in range(200):
+        tries.failed("ann")
+    await clock.advance(200)  # what slows everybody is over by then
+    for _ in range(60):
+        tries.failed("ann")
+    assert tries.delay_at("203.0.113.5", "ann") == ACCOUNT_SLOWEST_SECONDS
+    assert tries.delay_at("198.51.100.7", "ann") == tries.delay_at("2001:db8::8", "ann") == 0.0
+    assert tries.delay_at("203.0.113.5", "mia") == tries.delay_at("203.0.113.5", "") == 0.0
+    waiting = asyncio.ensure_future(tries.admit("203.0.113.5", "ann"))
+    await clock.advance(ACCOUNT_SLOWEST_SECONDS - 0.1)
+    assert not waiting.done()
+    await clock.advance(0.2)
+    assert waiting.done()
+
+
+async def test_wrong_joins_are_limited_for_an_address_at_a_host_and_good_ones_never() -> None:
+    async with world(FakeClock(), limits=Limits(login_burst=3, login_seconds=10.0)) as w:
+        for name in ("h", "i"):
+            await w.create(f"{BASE}/hosts", named(name))
+        wrong = {"csr": csr(), "token": "bsj_wrong"}
+        codes = [(await w.call("POST", f"{BASE}/hosts/h/join", wrong, peer=None)).code for _ in range(5)]
+        assert codes == [401, 401, 401, 429, 429]
+        assert (await w.call("POST", f"{BASE}/hosts/i/join", wrong, peer=None)).code == 401
+        for name in ("i", "i", "i"):
+            token = (await w.call("POST", f"{BASE}/hosts/{name}/token", {})).json["token"]
+            good = {"csr": csr(), "token": token}
+            assert (await w.call("POST", f"{BASE}/hosts/{name}/join", good, peer=None)).code == 201
+        reply = await w.call("POST", f"{BASE}/hosts/h/join", wrong, peer=None)
+        assert int(reply.headers["retry-after"]) <= 10
+
+
+async def test_who_makes_secrets_makes_so_many() -> None:
+    clock = FakeClock()
+    async with world(clock, limits=Limits(secrets_burst=3, secrets_seconds=10.0)) as w:
+        await w.create(f"{BASE}/hosts", named("h"))
+
+        async def codes(path: str) -> list[int]:
+            return [(await w.call("POST", path, {}, peer=ADMIN)).code for _ in range(2)]
+
+        assert await codes(f"{BASE}/hosts/h/token") == [201, 201]
+        reply = [await w.call("POST", f"{BASE}/users/ann/signinlink", {}) for _ in range(2)]
+        assert [one.code for one in reply] == [201, 429]
+        assert int(reply[1].headers["retry-after"]) == 10
+        mine = await w.login("mia")
+        assert (await w.call("POST", f"{BASE}/users/mia/password", {"password": "x"}, token=mine)).code == 422
+
+
+async def test_a_link_is_limited_by_its_address() -> None:
+    async with world(FakeClock(), limits=Limits(login_burst=1, login_seconds=10.0)) as w:
+        codes = [(await w.call("POST", "/login", {"link": "bss_a.b"}, peer=None)).code for _ in range(6)]
+    assert codes == [401] * 4 + [429] * 2
+
+
+async def test_a_secret_that_is_refused_is_no_making(w: World) -> None:
+    """Whoever may not make it spends nothing of their own, and learns nothing by a 429."""
+    rob = await w.login("rob")
+    await w.create(f"{BASE}/namespaces/acme--lab/apikeys", named("k"))
+    path = f"{BASE}/namespaces/acme--lab/apikeys/k/token"
+    assert {(await w.call("POST", path, {}, token=rob)).code for _ in range(40)} == {403}
