@@ -42,7 +42,7 @@ class Hands:
                 assert answer.status == 200, text
                 return ""
             given = {name: html.unescape(value) for name, value in _FIELD.findall(found[2])}
-            given |= {"login": self._name, "password": "any", "user_code": user_code}
+            given |= {"login": self._name, "password": "any", "user_code": user_code, "logout": "yes"}
             action = urljoin(str(answer.url), html.unescape(found[1]))
             answer = await self._session.post(action, data=given, allow_redirects=False)
         raise AssertionError(f"the issuer's pages do not end: {answer.url}")

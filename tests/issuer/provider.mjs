@@ -24,6 +24,8 @@ const provider = new Provider(issuer, {
   claims: { openid: ['sub', 'sid'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'], groups: ['groups'] },
   scopes: ['openid', 'offline_access', 'groups', 'profile', 'email'],
   conformIdTokenClaims: false,
+  // Its own dispatcher refuses loopback, where the tests' api listens.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   pkce: { required: () => true },
   ttl: { IdToken: settings.seconds, AccessToken: 600, Grant: 3600, Session: 3600, Interaction: 600, DeviceCode: 600, RefreshToken: 3600 },
   issueRefreshToken: async (ctx, client, code) => client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
@@ -31,5 +33,7 @@ const provider = new Provider(issuer, {
     return { accountId: id, claims: async () => ({ sub: id, preferred_username: id, ...settings.people[id] }) };
   },
 });
+provider.on('backchannel.error', (ctx, error) => console.error('back channel:', error));
+provider.on('server_error', (ctx, error) => console.error(error));
 // It refuses to speak http beyond loopback; the tests stay there.
 provider.listen(settings.port, '127.0.0.1', () => console.log('up'));
