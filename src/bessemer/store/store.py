@@ -27,8 +27,9 @@ from bessemer.store.objects import ObjectTable
 from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
-from bessemer.store.sealed import SealedTable, cipher
+from bessemer.store.sealed import SealedTable
 from bessemer.store.transaction import Tx, read_counter
+from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
 
 TEND_SECONDS = 60.0
@@ -98,7 +99,7 @@ def open_store(
     Raises Unavailable where another process has the file open, a newer release wrote it, or no server answers; Invalid
     where it is damaged, or the server is none that will do.
     """
-    seal = cipher(seal_key)
+    vault = Vault(seal_key)
     place = place_of(path)
     try:
         session = place.writing()
@@ -121,7 +122,7 @@ def open_store(
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock),
         audit=Trail(committer, reader),
-        sealed=SealedTable(committer, reader, cipher=seal),
+        sealed=SealedTable(committer, reader, vault=vault),
         events=EventTable(committer),
         metrics=metrics,
         history=history or History(),
