@@ -12,7 +12,7 @@ Pure: it reads no store and no file. What it checks it takes to be hostile.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -77,13 +77,15 @@ class Signer:
 
 
 def digest(before: str, row: AuditRow) -> str:
-    """Of a row after the one that has the digest ``before`` ("" for the first). Rows of the first release say nothing
-    of what was changed."""
-    said = [before, row.id, row.at, row.writer, row.verb, row.key, row.uid, row.allowed, row.reason]
-    said += [row.request_id, row.source]
-    if row.change:
-        said.append(row.change)
-    return hashlib.sha256(orjson.dumps(said)).hexdigest()
+    """Of a row after the one that has the digest ``before`` ("" for the first)."""
+    said = [row.id, row.at, row.writer, row.verb, row.key, row.uid, row.allowed, row.reason, row.request_id, row.source]
+    return digest_of(before, said, change=row.change)
+
+
+def digest_of(before: str, said: Sequence[Any], *, change: str) -> str:
+    """The same of a row's first ten fields, in order. Rows of older releases say nothing of what was changed."""
+    whole = [before, *said, change] if change else [before, *said]
+    return hashlib.sha256(orjson.dumps(whole)).hexdigest()
 
 
 def read_key(text: str) -> Key:
@@ -95,10 +97,11 @@ def read_key(text: str) -> Key:
 
 def tenant_of_key(text: str) -> str:
     """Whose the object is that a row names, or ""."""
-    key = read_key(text)
-    if key.kind == "Tenant":
-        return key.name
-    return tenant_of(key.name if key.kind == "Project" else key.namespace)
+    kind, _, place = text.partition(" ")
+    namespace, slash, _ = place.partition("/")
+    if slash:
+        return tenant_of(namespace)
+    return place if kind == "Tenant" else tenant_of(place) if kind == "Project" else ""
 
 
 class Verifier:

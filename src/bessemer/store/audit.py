@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import structlog
@@ -208,12 +208,12 @@ class Trail:
 
 def append(tx: Tx, writer: Writer, *, verb: str, key: Key, uid: str, change: str = NOTHING) -> None:
     """One row in the transaction of the act itself. ``change`` is of `difference`."""
-    _write(tx, _act(tx, writer, verb=verb, key=key, change=change), uid=uid)
+    _write(tx, writer, [verb, str(key), uid, True, ""], change=change)
 
 
 def refuse(tx: Tx, writer: Writer, *, verb: str, key: Key, reason: str) -> None:
     """One row of what was not done."""
-    _write(tx, replace(_act(tx, writer, verb=verb, key=key, change=NOTHING), allowed=False, reason=reason), uid="")
+    _write(tx, writer, [verb, str(key), "", False, reason], change=NOTHING)
 
 
 def fits(wanted: AuditFilter, row: AuditRow) -> bool:
@@ -233,31 +233,15 @@ def fits(wanted: AuditFilter, row: AuditRow) -> bool:
     )
 
 
-def _act(tx: Tx, writer: Writer, *, verb: str, key: Key, change: str) -> AuditRow:
-    """Without its place in the chain."""
-    return AuditRow(
-        id=0,
-        at=tx.now,
-        writer=rules.name(writer),
-        verb=verb,
-        key=str(key),
-        uid="",
-        allowed=True,
-        reason="",
-        request_id=writer.request_id,
-        source=writer.source,
-        digest="",
-        tenant=trail.tenant_of_key(str(key)),
-        change=change,
-    )
-
-
-def _write(tx: Tx, act: AuditRow, *, uid: str) -> None:
+def _write(tx: Tx, writer: Writer, act: list[str | bool], *, change: str) -> None:
+    """Every write comes by here: it makes no value but what is hashed and kept."""
     last, before = tx.trail or tx.one(_HEAD) or (0, "")
-    row = replace(act, id=last + 1, uid=uid)
-    digest = trail.digest(before, row)
-    tx.run(_APPEND, **{name: getattr(row, name) for name in _NAMES} | {"allowed": int(row.allowed), "digest": digest})
-    tx.trail = (row.id, digest)
+    said = [last + 1, tx.now, rules.name(writer), *act, writer.request_id, writer.source]
+    digest = trail.digest_of(before, said, change=change)
+    values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(str(act[1])), change), strict=True))
+    values["allowed"] = int(act[3])
+    tx.run(_APPEND, **values)
+    tx.trail = (last + 1, digest)
 
 
 def _drop_some(tx: Tx) -> int:

@@ -69,8 +69,8 @@ counters = Table(
     _int("value"),
     sqlite_with_rowid=False,
 )
-"""``revision``: the last one given. ``floor``: history reaches back to the changes after it. ``audit_base``: the trail is
-archived up to that row."""
+"""``revision``: the last one given. ``floor``: history reaches back to the changes after it. ``audit_base``: the last
+row of the trail that is archived."""
 
 objects = Table(
     "objects",
