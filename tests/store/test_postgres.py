@@ -404,8 +404,10 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 # --- tables and plans -------------------------------------------------------------------------------------------
 
 
-def test_rows_of_ledger_and_audit_are_final(database: str) -> None:
-    opened(database).close()
+async def test_rows_of_ledger_and_audit_are_final(database: str) -> None:
+    store = opened(database)
+    await store.objects.create(body("Thing", "a"), ALICE)
+    store.close()
     with psycopg.connect(database, autocommit=True) as connection:
         for table in ("ledger", "audit"):
             for statement in (f"UPDATE {table} SET at = 2", f"DELETE FROM {table}", f"TRUNCATE {table}"):
@@ -422,7 +424,7 @@ def test_two_who_open_an_empty_database_at_once_make_it_once(server: Server) -> 
 
     asyncio.run(both())
     with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT count(*) FROM counters").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM counters").fetchone() == (3,)
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Unavailable, match="newer release"):
         opened(url)

@@ -289,9 +289,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which rows. "" and None are any. ``who`` is a name or ``user:NAME``; times are seconds, ``until`` is not within.
-
-    ``members``: denials of others than these names do not show, since whoever was refused may be another tenant's."""
+    """Which rows; "" and None are any. ``who`` is a name or ``user:NAME``. Times are seconds, ``until`` is outside."""
 
     who: str = ""
     verb: str = ""
@@ -302,7 +300,6 @@ class AuditFilter:
     allowed: bool | None = None
     since: float = 0.0
     until: float | None = None
-    members: frozenset[str] | None = None
 
 
 class Audit(Protocol):
@@ -336,6 +333,10 @@ class Audit(Protocol):
     async def trim(self, through: int, digest: str, writer: Writer) -> int:
         """Drop the rows up to ``through``, which somebody has archived; its digest must be this. Answers how many went.
         Raises Conflict where it is another, or the trail up to there does not fit."""
+        ...
+
+    async def tidy(self) -> None:
+        """Go on with a trim that was stopped."""
         ...
 
 

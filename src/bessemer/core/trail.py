@@ -173,10 +173,15 @@ class FileVerifier:
     """Checks a file of the trail line by line. Without ``trusted`` it takes the key that the file names: then the
     file is whole as far as whoever made it is honest, which `key` lets others judge."""
 
-    def __init__(self, trusted: Iterable[str] = (), *, heads: Iterable[Head] = ()) -> None:
+    def __init__(self, trusted: Iterable[str] = (), *, heads: Iterable[Head] = (), joint: int = 0) -> None:
         self._given = frozenset(trusted)
-        self._known = sorted((head for head in heads), key=lambda head: head.id)
+        self._known = sorted(heads, key=lambda head: head.id)
         self._checks: Verifier | None = None
+        self._joint = joint
+        self.joined = ""
+        """The digest of row ``joint``, where the next file begins; "" until it was seen."""
+        self.begins: tuple[int, str] = (0, "")
+        """The row before the file's first, and its digest."""
         self.key = ""
 
     @property
@@ -204,8 +209,10 @@ class FileVerifier:
         if said["trail"] != FORMAT:
             raise Malformed(f"this is no trail of format {FORMAT}")
         self.key = str(said["key"])
-        after = int(said["after"])
-        self._checks = Verifier(self._given or {self.key}, after=after, digest=str(said["digest"]))
+        after, digest = int(said["after"]), str(said["digest"])
+        self.begins = (after, digest)
+        self._join(after, digest)
+        self._checks = Verifier(self._given or {self.key}, after=after, digest=digest)
         self._known = [head for head in self._known if head.id > after]
         return None
 
@@ -213,7 +220,12 @@ class FileVerifier:
         if "head" in said:
             return self.checks.head(head_of(said["head"]))
         row = row_of(said)
+        self._join(row.id, row.digest)
         return self._vouch(row.id) or self.checks.row(row)
+
+    def _join(self, number: int, digest: str) -> None:
+        if number == self._joint:
+            self.joined = digest
 
     def _vouch(self, before: int | None) -> Fault | None:
         """Heads that the caller knows, of rows before this one."""
