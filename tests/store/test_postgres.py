@@ -404,8 +404,10 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 # --- tables and plans -------------------------------------------------------------------------------------------
 
 
-def test_rows_of_ledger_and_audit_are_final(database: str) -> None:
-    opened(database).close()
+async def test_rows_of_ledger_and_audit_are_final(database: str) -> None:
+    store = opened(database)
+    await store.objects.create(body("Thing", "a"), ALICE)
+    store.close()
     with psycopg.connect(database, autocommit=True) as connection:
         for table in ("ledger", "audit"):
             for statement in (f"UPDATE {table} SET at = 2", f"DELETE FROM {table}", f"TRUNCATE {table}"):

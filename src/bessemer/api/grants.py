@@ -15,10 +15,12 @@ from bessemer.api.holdings import Subject
 from bessemer.core.resource import READ
 from bessemer.kinds.tenancy.rights import (
     ADMINISTER,
+    AUDIT,
     EVERYWHERE,
     NO_NAMES,
     NOTHING,
     Grant,
+    Place,
     Rights,
     named,
     place_of_project,
@@ -58,6 +60,10 @@ class Grants:
     def administers(self, who: Identity) -> bool:
         """Whether somebody is an administrator of the platform, by themselves or by a binding; no credential is."""
         return any(grant.upon(ADMINISTER, EVERYWHERE) is None for grant in self.grants(who))
+
+    def audits(self, who: Identity, place: Place) -> bool:
+        """Whether somebody may read the trail of what is there."""
+        return any(grant.upon(AUDIT, place) is None for grant in self.grants(who))
 
     def projects(self, who: Identity) -> frozenset[str]:
         """The projects that are there for somebody."""

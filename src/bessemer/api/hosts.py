@@ -132,6 +132,7 @@ async def heartbeat(call: Call) -> Response:
 async def claim_secrets(call: Call) -> Response:
     """GET claims/NAME/secrets: what the claim's host needs and no list shows."""
     claim = await load(call, call.about)
+    await call.note(claim)
     workload = orjson.loads(claim.body)["spec"]["workload"]["kind"]
     held = {REPLICA_SECRET: replica_secret(call.state.context.gateway_key, claim.uid)} if workload == "Endpoint" else {}
     return answer({"secrets": held}, headers={"Cache-Control": "no-store"})

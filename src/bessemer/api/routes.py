@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, applying, hosts, lists, oidcdoor, resources, system, workloads
+from bessemer.api import account, accounting, applying, audit, hosts, lists, oidcdoor, resources, system, workloads
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
@@ -30,6 +30,7 @@ Permission = Literal[
     "kind",
     "status",
     "admin",
+    "auditor",
     "own-host",
     "own-claim",
     "gateway",
@@ -108,6 +109,9 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", "/login/providers/{provider}/logout", "public", oidcdoor.logged_out),
     Rule("GET", "/whoami", "signed-in", account.whoami),
     Rule("GET", "/metrics", "admin", system.metrics),
+    Rule("GET", "/audit", "signed-in", audit.find),
+    Rule("GET", "/audit/export", "auditor", audit.export),
+    Rule("POST", "/audit/trim", "admin", audit.trim),
     Rule("GET", "/content/{digest}", "content", workloads.content),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "kind", hosts.token, plural="hosts", verb="create"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),
@@ -217,6 +221,11 @@ async def _admin(call: Call, rule: Rule) -> None:
     raise Forbidden(f'User "{who.name}" is no administrator')
 
 
+async def _auditor(call: Call, rule: Rule) -> None:
+    if not audit.may_audit(call):
+        raise Forbidden(f'User "{call.who.name}" is no auditor')
+
+
 async def _own_host(call: Call, rule: Rule) -> None:
     who, target = call.who, call.about
     if who.kind != "agent" or who.name != target.name:
@@ -259,6 +268,7 @@ PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
         "kind": _kind,
         "status": _status,
         "admin": _admin,
+        "auditor": _auditor,
         "own-host": _own_host,
         "own-claim": _own_claim,
         "gateway": _gateway,

@@ -186,7 +186,7 @@ class Call:
         return Writer("system", name, request_id=self.request_id, source=self.credentials.source)
 
     async def note(self, about: Stored) -> None:
-        """Tell the trail who makes a credential for what; the verb is the subresource."""
+        """Tell the trail who makes or reads a secret of what, or opens its bytes; the verb is the subresource."""
         verb = self.connection.scope["path"].rpartition("/")[2]
         await self.state.ports.audit.note(self.writer, verb, key=about.key, uid=about.uid)
 

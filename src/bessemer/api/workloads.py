@@ -38,8 +38,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 async def log(call: Call) -> Response:
     """GET …/NAME/log?follow=&replica=: text, as it comes."""
     follow, replica = flag(call.query, "follow"), number(call.query, "replica")
-    await load(call, call.about)
+    about = await load(call, call.about)
     claim = await _claim(call, replica)
+    await call.note(about)
     async with AsyncExitStack() as leaving:
         stream = await _open(call, claim, request={"verb": "log", "follow": follow})
         leaving.push_async_callback(stream.close)
@@ -56,8 +57,10 @@ async def console(call: Call) -> None:
     socket = call.connection
     if not isinstance(socket, WebSocket):
         raise not_found(call.about.subject)
-    await load(call, call.about)
-    stream = await _open(call, await _claim(call, 0), request={"verb": "console"})
+    about = await load(call, call.about)
+    claim = await _claim(call, 0)
+    await call.note(about)
+    stream = await _open(call, claim, request={"verb": "console"})
     try:
         await socket.accept()  # fails where the client has left already
         await _converse(call, socket, stream=stream)

@@ -268,6 +268,28 @@ class Workloads(_Area):
         return self._transport.socket(self._paths.of(key, "console"), {})
 
 
+class Audit(_Area):
+    """The audit trail, as far as the asker may read it."""
+
+    async def find(self, query: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
+        """Rows, the newest first, and what to give as ``continue`` for the next ("" at the end): a page may be empty
+        before the end. ``query`` is of the route: who, verb, kind, namespace, name, tenant, allowed, since, until,
+        limit. Raises Forbidden."""
+        answer = await self._ask("GET", "/audit", query=query)
+        return list(answer["rows"]), str(answer["continue"])
+
+    @asynccontextmanager
+    async def export(self, *, after: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The trail's file (`core.trail`) in parts. Raises Forbidden."""
+        ask = Ask(method="GET", path="/audit/export", query={"after": str(after)})
+        async with self._transport.stream(ask) as parts:
+            yield parts
+
+    async def trim(self, through: int, digest: str) -> int:
+        """Drop the rows up to ``through``, once they are archived; how many went. Raises Conflict, Forbidden."""
+        return int((await self._ask("POST", "/audit/trim", body={"through": through, "digest": digest}))["dropped"])
+
+
 def _signed_in(answer: Mapping[str, Any]) -> SignedIn:
     return SignedIn(answer["token"], answer["user"], answer["expiresAt"])
 

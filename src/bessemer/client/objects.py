@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
-from bessemer.client.calls import Account, Agents, Projects, Workloads
+from bessemer.client.calls import Account, Agents, Audit, Projects, Workloads
 from bessemer.client.paths import Paths
 from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
@@ -29,13 +29,15 @@ _BACKOFF_SECONDS_MAX = 20.0
 
 
 class Client:
-    """Objects by key, and the rest of the api by area: ``account``, ``agents``, ``projects``, ``workloads``."""
+    """Objects by key, and the rest of the api by area: ``account``, ``agents``, ``audit``, ``projects``,
+    ``workloads``."""
 
     def __init__(self, transport: Transport, *, plurals: Mapping[str, str] | None, clock: Clock | None = None) -> None:
         self.transport = transport
         self.paths = Paths(plurals)
         self.account = Account(transport, self.paths)
         self.agents = Agents(transport, self.paths)
+        self.audit = Audit(transport, self.paths)
         self.projects = Projects(transport, self.paths)
         self.workloads = Workloads(transport, self.paths)
         self._clock = clock or SystemClock()

@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, UsageBatch
+
+if TYPE_CHECKING:
+    from bessemer.core.trail import Fault  # it reads the library of signatures, which few need
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +277,8 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """One act, chained to the one before it: ``digest`` is SHA-256 over the row and the previous digest."""
+    """One act, chained to the one before it: ``digest`` is SHA-256 over the row and the previous digest (`core.trail`).
+    ``change`` is JSON that says what it changed, "" in rows of older releases; ``tenant`` is whose the object is."""
 
     id: int
     at: float
@@ -287,6 +291,23 @@ class AuditRow:
     request_id: str
     source: str
     digest: str
+    tenant: str = ""
+    change: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which rows; "" and None are any. ``who`` is a name or ``user:NAME``. Times are seconds, ``until`` is outside."""
+
+    who: str = ""
+    verb: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    tenant: str = ""
+    allowed: bool | None = None
+    since: float = 0.0
+    until: float | None = None
 
 
 class Audit(Protocol):
@@ -295,13 +316,35 @@ class Audit(Protocol):
     async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None: ...
 
     async def note(self, writer: Writer, verb: str, *, key: Key, uid: str = "") -> None:
-        """An act that writes no object of its own: a secret that is made, somebody who signs in."""
+        """An act that writes no object of its own: a secret that is made or read, somebody who signs in."""
         ...
 
     async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]: ...
 
-    async def verify(self) -> int | None:
-        """The id of the first row that does not fit its chain, or None."""
+    async def find(self, wanted: AuditFilter, *, before: int = 0, limit: int = 100) -> tuple[Sequence[AuditRow], int]:
+        """The newest rows first, of those with a smaller id than ``before`` (0: of all); and what to give as
+        ``before`` for the next, 0 at the end. Looks at a bounded number of rows, so it may find none and go on."""
+        ...
+
+    async def verify(self) -> Fault | None:
+        """The first place where the trail is not what it was, or None."""
+        ...
+
+    async def sign(self) -> None:
+        """Sign the last row now, where it is not signed yet, and tell it outside the database."""
+        ...
+
+    def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
+        """The trail as the lines of a file (`core.trail`), some at a time, up to the last row that is signed."""
+        ...
+
+    async def trim(self, through: int, digest: str, writer: Writer) -> int:
+        """Drop the rows up to ``through``, which somebody has archived; its digest must be this. Answers how many went.
+        Raises Conflict where it is another, or the trail up to there does not fit."""
+        ...
+
+    async def tidy(self) -> None:
+        """Go on with a trim that was stopped."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from bessemer import __version__
 from bessemer.api import ApiContext, Ports, Terms, listen, make_app, serve, server_tls
 from bessemer.core.clock import SystemClock
+from bessemer.core.errors import BessemerError
 from bessemer.core.ports import CONTROLLER
 from bessemer.drivers.fetch.pip import PipImporter
 from bessemer.drivers.fetch.real import HostContent
@@ -65,6 +67,8 @@ async def run_control(
             await asyncio.Event().wait()
     finally:
         await control.importer.close()
+        with suppress(BessemerError, OSError):  # the next process signs what this one could not
+            await control.store.audit.sign()
         control.store.close()
 
 

@@ -23,10 +23,11 @@ from cryptography.hazmat.primitives import serialization
 
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
 from bessemer.core.errors import Invalid
+from bessemer.core.trail import Signer
 from bessemer.main.settings import Paths, Settings, in_url
 
 ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
-SEAL_KEY, GATEWAY_KEY, LOCK = "seal.key", "gateway.key", "lock"
+SEAL_KEY, GATEWAY_KEY, AUDIT_KEY, LOCK = "seal.key", "gateway.key", "audit.key", "lock"
 _EVERYWHERE = ("0.0.0.0", "::")
 _BACK = "bring it back from a copy, or move the whole state directory away to begin anew"
 _YEAR_SECONDS = 365 * 86_400.0
@@ -55,9 +56,11 @@ def _alone(lock: Path) -> Iterator[None]:
 def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
     if paths.store.exists() and not (paths.keys / SEAL_KEY).exists():
         raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
-    for name in (SEAL_KEY, GATEWAY_KEY):
+    for name in (SEAL_KEY, GATEWAY_KEY, AUDIT_KEY):
         if not (paths.keys / name).exists():
             write_private(paths.keys / name, secrets.token_bytes(32))
+    paths.audit_public.parent.mkdir(exist_ok=True, mode=0o700)
+    paths.audit_public.write_text(Signer(key_of(paths, AUDIT_KEY)).public + "\n")
     authority = _authority(paths)
     names = server_names(settings)
     _identity(paths, authority, file=ADMIN, name="admin", groups=("system:masters",))

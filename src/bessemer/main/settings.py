@@ -84,6 +84,16 @@ class Paths:
         return self.state / "keys"
 
     @property
+    def heads(self) -> Path:
+        """Signed heads of the audit trail, outside the database."""
+        return self.state / "audit" / "heads.jsonl"
+
+    @property
+    def audit_public(self) -> Path:
+        """The public key that they are signed by, hexadecimal."""
+        return self.state / "audit" / "audit.pub"
+
+    @property
     def certs(self) -> Path:
         return self.state / "certs"
 

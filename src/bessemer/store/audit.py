@@ -1,43 +1,70 @@
-"""`ports.Audit`: who did what, each row chained to the one before by SHA-256.
+"""`ports.Audit`: who did what and what it changed, each row chained to the one before by SHA-256.
 
 Rows of allowed writes stand in the write's own transaction. Status written by agents and controllers is observation,
-not an act, and has no row. `Trail.verify` finds the first row that was changed, inserted or taken out.
+not an act, and has no row. The last row of a group is handed on with its transaction, so that the chain costs no read.
+`Trail.sign` signs the last row and tells that outside (`heads`); `Trail.verify` finds what was changed, inserted, taken
+out, cut off or computed anew, and says where.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
-import orjson
-from sqlalchemy import bindparam, insert, select
+import structlog
+from sqlalchemy import bindparam, delete, insert, select
 
-from bessemer.core.ports import AuditRow, Writer
+from bessemer.core import trail
+from bessemer.core.clock import Clock
+from bessemer.core.errors import Conflict
+from bessemer.core.ports import AuditFilter, AuditRow, Writer
 from bessemer.core.resource import Key
-from bessemer.store import rules
+from bessemer.core.trail import Fault, Head, Verifier
+from bessemer.store import heads, rules
+from bessemer.store.difference import NOTHING
+from bessemer.store.heads import HeadTable, Signing
 from bessemer.store.reader import Reader
-from bessemer.store.schema import audit
-from bessemer.store.transaction import Tx
+from bessemer.store.schema import audit, filled, of
+from bessemer.store.transaction import COUNTER, SET_COUNTER, Tx
 from bessemer.store.writer import Committer
 
+log = structlog.get_logger(__name__)
+
+_NAMES = tuple(field.name for field in fields(AuditRow))
+_COLUMNS = tuple(audit.c[name] for name in _NAMES)
 _HEAD = select(audit.c.id, audit.c.digest).order_by(audit.c.id.desc()).limit(1)
+_ONE = select(audit.c.digest).where(of(audit.c.id))
 _APPEND = insert(audit)
-_ROWS = select(audit).where(audit.c.id > bindparam("after")).order_by(audit.c.id).limit(bindparam("count"))
+_ROWS = select(*_COLUMNS).where(audit.c.id > bindparam("after")).order_by(audit.c.id).limit(bindparam("count"))
+_NEWEST = (
+    select(*_COLUMNS).where(audit.c.id < bindparam("before")).order_by(audit.c.id.desc()).limit(bindparam("count"))
+)
+_NEWEST_OF = _NEWEST.where(of(audit.c.tenant), filled(audit.c.tenant))
+_OLDEST = select(audit.c.id).order_by(audit.c.id).limit(1)
+_DROP = delete(audit).where(audit.c.id <= bindparam("until"))
 _SLICE = 500
+_DROP_AT_ONCE = 1000
+_LOOKED_AT_MAX = 20_000
+_LAST_ID = 1 << 62
+BASE = "audit_base"
+"""The counter up to which rows may be dropped: the triggers of `schema_versions` look at it."""
 
 
 class Trail:
     """Implements `ports.Audit`."""
 
-    def __init__(self, committer: Committer, reader: Reader) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, clock: Clock, signing: Signing) -> None:
         self._committer = committer
         self._reader = reader
+        self._clock = clock
+        self._heads = HeadTable(reader, signing)
+        self._signed: Head | None = None
 
     async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None:
         """Note an act that was refused."""
-        await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid="", refused=reason))
+        await self._committer.submit(lambda tx: refuse(tx, writer, verb=verb, key=key, reason=reason))
 
     async def note(self, writer: Writer, verb: str, *, key: Key, uid: str = "") -> None:
         """Note an act that writes no object of its own."""
@@ -47,48 +74,199 @@ class Trail:
         """Rows in order."""
         return [_row(row) for row in await self._reader.ask(_ROWS, after=after, count=limit)]
 
-    async def verify(self) -> int | None:
-        """The id of the first row that does not fit its chain, or None."""
-        last, digest = 0, ""
-        while rows := await self.rows(after=last, limit=_SLICE):
-            for row in rows:
-                if row.id != last + 1 or row.digest != _digest(digest, row):
-                    return row.id
-                last, digest = row.id, row.digest
+    async def find(self, wanted: AuditFilter, *, before: int = 0, limit: int = 100) -> tuple[Sequence[AuditRow], int]:
+        """See `ports.Audit.find`."""
+        found: list[AuditRow] = []
+        place, looked = before or _LAST_ID, 0
+        statement, values = (_NEWEST_OF, {"of_tenant": wanted.tenant}) if wanted.tenant else (_NEWEST, {})
+        while looked < _LOOKED_AT_MAX:
+            rows = await self._reader.ask(statement, before=place, count=_SLICE, **values)
+            for row in map(_row, rows):
+                place = row.id
+                if fits(wanted, row):
+                    found.append(row)
+                    if len(found) == limit:
+                        return found, place
+            if len(rows) < _SLICE:
+                return found, 0
+            looked += len(rows)
             await asyncio.sleep(0)
-        return None
+        return found, place
+
+    async def verify(self) -> Fault | None:
+        """The first place where the trail is not what it was, or None."""
+        check, _ = await self._begun()
+        oldest = await self._reader.ask(_OLDEST)
+        if oldest and oldest[0][0] <= check.last:
+            words = (
+                f"row {oldest[0][0]} stands before the first, {check.last + 1}: inserted, or left where a trim stopped"
+            )
+            return Fault(oldest[0][0], words)
+        async for said in self._sayings(check.last, _LAST_ID):
+            if fault := _checked(check, said):
+                return fault
+        return check.end()
+
+    async def sign(self) -> None:
+        """Sign the last row where it is not signed yet. Raises Unavailable, OSError."""
+        rows = await self._reader.ask(_HEAD)
+        number, digest = rows[0] if rows else (0, "")
+        last = self._signed or await self._heads.last()
+        if last is not None and (number < last.id or await self._digest(last.id) not in ("", last.digest)):
+            log.error("the trail is not what was signed of it: run bessemer audit verify", row=last.id)
+        if number <= (last.id if last is not None else 0):
+            return
+        head = self._heads.signer.sign(Head(id=number, digest=digest, at=self._clock.now()))
+        await self._committer.submit(lambda tx: heads.keep(tx, head))
+        await asyncio.to_thread(self._heads.tell, head)
+        self._signed = head
+
+    async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
+        """See `ports.Audit.export`. Raises Conflict for a row that is not there."""
+        await self.sign()
+        last = await self._heads.last()
+        check, base = await self._begun()
+        if after > check.last:
+            digest = await self._digest(after)
+            if not digest:
+                raise Conflict(f"the trail has no row {after}")
+        else:
+            after, digest = check.last, base
+        yield trail.opening(self._heads.signer.public, after=after, digest=digest)
+        parts: list[bytes] = []
+        async for said in self._sayings(after, last.id if last else 0):
+            parts.append(trail.line(said))
+            if len(parts) == _SLICE:
+                yield b"".join(parts)
+                parts.clear()
+        yield b"".join(parts)
+
+    async def trim(self, through: int, digest: str, writer: Writer) -> int:
+        """See `ports.Audit.trim`."""
+        check, _ = await self._begun()
+        begun = check.last
+        if through <= begun:
+            return 0
+        async for said in self._sayings(begun, through):
+            if fault := _checked(check, said):
+                raise Conflict(f"nothing is dropped: {fault.words}")
+        if check.last != through or await self._digest(through) != digest:
+            raise Conflict(f"nothing is dropped: row {through} is not there, or has another digest")
+        base = self._heads.signer.sign(Head(id=through, digest=digest, at=self._clock.now(), kind="base"))
+
+        def write(tx: Tx) -> None:
+            heads.keep(tx, base)
+            tx.run(SET_COUNTER, of_name=BASE, value=through)
+            append(tx, writer, verb="trim", key=Key("Trail", "", str(through)), uid="")
+
+        await self._committer.submit(write)
+        await asyncio.to_thread(self._heads.tell, base)
+        await self.tidy()
+        return through - begun
+
+    async def tidy(self) -> None:
+        """Drop what was archived, some at a time; also what an earlier process left."""
+        while await self._committer.submit(_drop_some, apart=True):
+            pass
+        base = await self._heads.base()
+        if base is not None:
+            await asyncio.to_thread(self._heads.forget, base.id)
+
+    async def _begun(self) -> tuple[Verifier, str]:
+        """Who checks the trail from where it begins now, and the digest of the row before that."""
+        base = await self._heads.base()
+        after, digest = (base.id, base.digest) if base is not None else (0, "")
+        return Verifier(self._heads.trusted, after=after, digest=digest), digest
+
+    async def _sayings(self, after: int, until: int) -> AsyncIterator[AuditRow | Head]:
+        """Rows after one and up to another, each followed by its heads; last the heads of rows that are not there."""
+        told = (head for head in self._heads.told() if head.id > after)
+        held: Head | None = next(told, None)
+
+        def passed(limit: int) -> Iterator[Head]:
+            nonlocal held
+            while held is not None and held.id <= limit:
+                yield held
+                held = next(told, None)
+
+        place = after
+        while place < until:
+            rows = [_row(row) for row in await self._reader.ask(_ROWS, after=place, count=_SLICE)]
+            rows = [row for row in rows if row.id <= until]
+            end = rows[-1].id if len(rows) == _SLICE else until
+            signed = [*heads.merged(iter(await self._heads.within(place, end)), passed(end))]
+            for said in _in_order(rows, signed):
+                yield said
+            place = end
+            await asyncio.sleep(0)
+
+    async def _digest(self, number: int) -> str:
+        """Of a row, or ""."""
+        rows = await self._reader.ask(_ONE, of_id=number)
+        return str(rows[0][0]) if rows else ""
 
 
-def append(tx: Tx, writer: Writer, *, verb: str, key: Key, uid: str, refused: str | None = None) -> None:
-    """One row in the transaction of the act itself."""
-    head = tx.one(_HEAD)
-    last, digest = head if head is not None else (0, "")
-    row = AuditRow(
-        id=last + 1,
-        at=tx.now,
-        writer=rules.name(writer),
-        verb=verb,
-        key=str(key),
-        uid=uid,
-        allowed=refused is None,
-        reason=refused or "",
-        request_id=writer.request_id,
-        source=writer.source,
-        digest="",
+def append(tx: Tx, writer: Writer, *, verb: str, key: Key, uid: str, change: str = NOTHING) -> None:
+    """One row in the transaction of the act itself. ``change`` is of `difference`."""
+    _write(tx, writer, [verb, str(key), uid, True, ""], change=change)
+
+
+def refuse(tx: Tx, writer: Writer, *, verb: str, key: Key, reason: str) -> None:
+    """One row of what was not done."""
+    _write(tx, writer, [verb, str(key), "", False, reason], change=NOTHING)
+
+
+def fits(wanted: AuditFilter, row: AuditRow) -> bool:
+    """Whether a row is one of those."""
+    kind, namespace, name = trail.read_key(row.key)
+    who = row.writer.partition(":")[2]
+    return not (
+        (wanted.who and wanted.who not in (row.writer, who))
+        or (wanted.verb and wanted.verb != row.verb)
+        or (wanted.kind and wanted.kind != kind)
+        or (wanted.namespace and wanted.namespace != namespace)
+        or (wanted.name and wanted.name != name)
+        or (wanted.allowed is not None and wanted.allowed != row.allowed)
+        or row.at < wanted.since
+        or (wanted.until is not None and row.at >= wanted.until)
     )
-    tx.run(_APPEND, **{**_values(row), "allowed": int(row.allowed), "digest": _digest(digest, row)})
 
 
-def _values(row: AuditRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in AuditRow.__dataclass_fields__}
+def _write(tx: Tx, writer: Writer, act: list[str | bool], *, change: str) -> None:
+    """Every write comes by here: it makes no value but what is hashed and kept."""
+    last, before = tx.trail or tx.one(_HEAD) or (0, "")
+    said = [last + 1, tx.now, rules.name(writer), *act, writer.request_id, writer.source]
+    digest = trail.digest_of(before, said, change=change)
+    values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(str(act[1])), change), strict=True))
+    values["allowed"] = int(act[3])
+    tx.run(_APPEND, **values)
+    tx.trail = (last + 1, digest)
 
 
-def _digest(before: str, row: AuditRow) -> str:
-    fields = [value for name, value in _values(row).items() if name != "digest"]
-    return hashlib.sha256(orjson.dumps([before, *fields])).hexdigest()
+def _drop_some(tx: Tx) -> int:
+    base, oldest = tx.one(COUNTER, of_name=BASE), tx.one(_OLDEST)
+    if base is None or oldest is None or oldest[0] > base[0]:
+        return 0
+    heads.drop(tx, before=base[0])
+    return tx.run(_DROP, until=min(base[0], oldest[0] + _DROP_AT_ONCE - 1))
+
+
+def _checked(check: Verifier, said: AuditRow | Head) -> Fault | None:
+    return check.head(said) if isinstance(said, Head) else check.row(said)
+
+
+def _in_order(rows: list[AuditRow], signed: list[Head]) -> Iterator[AuditRow | Head]:
+    """Heads after their rows."""
+    place = 0
+    for row in rows:
+        while place < len(signed) and signed[place].id < row.id:
+            yield signed[place]
+            place += 1
+        yield row
+    yield from signed[place:]
 
 
 def _row(row: Any) -> AuditRow:
-    values = dict(zip(AuditRow.__dataclass_fields__, row, strict=True))
+    values = dict(zip(_NAMES, row, strict=True))
     values["allowed"] = bool(values["allowed"])
     return AuditRow(**values)

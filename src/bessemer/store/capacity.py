@@ -18,7 +18,7 @@ from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec, Inventory
-from bessemer.store import audit, documents, hardware, leases, ledger, quota, rules, walls
+from bessemer.store import audit, difference, documents, hardware, leases, ledger, quota, rules, walls
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
@@ -199,7 +199,7 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
     quota.take(tx, key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     saved = save(tx, document, before=None)
     ledger.open_interval(tx, spec, project=key.namespace, claim_uid=uid)
-    audit.append(tx, writer, verb="take", key=saved.key, uid=uid)
+    audit.append(tx, writer, verb="take", key=saved.key, uid=uid, change=difference.made(document))
     return saved.stored()
 
 
@@ -209,7 +209,8 @@ def _amend(tx: Tx, row: Row, *, intent: Document, writer: Writer) -> Stored:
         return row.stored()
     document["spec"] = {**document["spec"], "intent": intent}
     document["metadata"]["generation"] += 1
-    audit.append(tx, writer, verb="amend", key=row.key, uid=row.uid)
+    change = difference.between(row.document(), document)
+    audit.append(tx, writer, verb="amend", key=row.key, uid=row.uid, change=change)
     return save(tx, document, before=row).stored()
 
 

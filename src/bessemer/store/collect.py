@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, select
 
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import Writer
-from bessemer.store import audit, documents, quota, walls
+from bessemer.store import audit, difference, documents, quota, walls
 from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT, StoreKind
 from bessemer.store.rows import BY_UID, Row, exists, remove, save
 from bessemer.store.schema import dependents, objects, of
@@ -86,7 +86,7 @@ def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
     facts = kinds.get(row.key.kind)
     if facts is not None and facts.meter:
         quota.count(tx, row.key, meter=facts.meter, by=-1)
-    audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid)
+    audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid, change=difference.gone(row.document()))
     return remove(tx, row)
 
 

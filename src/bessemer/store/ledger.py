@@ -17,7 +17,7 @@ from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import BILLING, QUANTITIES, BillingState, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
-from bessemer.store import audit
+from bessemer.store import audit, difference
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
 from bessemer.store.reader import Reader
@@ -230,5 +230,6 @@ def _correct(tx: Tx, number: int, *, quantities: Mapping[str, int], writer: Writ
         raise NotFound(f"there is no ledger row {number}")
     old = dict(zip(_FIELDS[1:], row[1:], strict=True))
     entry = _append(tx, **{**old, **quantities, "kind": "correction", "corrects": number, "at": int(tx.now)})
-    audit.append(tx, writer, verb="correct", key=Key("LedgerEntry", "", str(number)), uid="")
+    change = difference.of_fields({name: old[name] for name in quantities}, dict(quantities))
+    audit.append(tx, writer, verb="correct", key=Key("LedgerEntry", "", str(number)), uid="", change=change)
     return entry

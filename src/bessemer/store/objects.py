@@ -14,7 +14,7 @@ from typing import Any
 from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
-from bessemer.store import audit, documents, ledger, quota, rules, walls
+from bessemer.store import audit, difference, documents, ledger, quota, rules, walls
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
@@ -143,7 +143,7 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     walls.follow(tx, document)
     quota.follow(tx, document)
     row = save(tx, document, before=None)
-    audit.append(tx, writer, verb="create", key=key, uid=row.uid)
+    audit.append(tx, writer, verb="create", key=key, uid=row.uid, change=difference.made(document))
     return row.stored()
 
 
@@ -169,7 +169,7 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
     walls.follow(tx, document)
     quota.follow(tx, document)
     saved = save(tx, document, before=row)
-    audit.append(tx, writer, verb="update", key=key, uid=row.uid)
+    audit.append(tx, writer, verb="update", key=key, uid=row.uid, change=difference.between(old, document))
     return saved.stored()
 
 
@@ -189,7 +189,8 @@ def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Write
     walls.follow(tx, document)
     saved = save(tx, document, before=row)
     if writer.kind in ("user", "system"):
-        audit.append(tx, writer, verb=f"update {part}", key=key, uid=row.uid)
+        change = difference.of_fields({"status": old.get("status", {})}, {"status": document.get("status", {})})
+        audit.append(tx, writer, verb=f"update {part}", key=key, uid=row.uid, change=change)
     return saved.stored()
 
 

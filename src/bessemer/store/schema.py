@@ -69,7 +69,8 @@ counters = Table(
     _int("value"),
     sqlite_with_rowid=False,
 )
-"""``revision``: the last one given. ``floor``: history reaches back to the changes after it."""
+"""``revision``: the last one given. ``floor``: history reaches back to the changes after it. ``audit_base``: the last
+row of the trail that is archived."""
 
 objects = Table(
     "objects",
@@ -271,7 +272,24 @@ audit = Table(
     _text("request_id"),
     _text("source"),
     _text("digest"),
+    # An older release that still writes says nothing of these.
+    _text("tenant", server_default=""),
+    _text("change", server_default=""),
+    _some("audit_tenant", "tenant", "id", where="tenant <> ''"),
 )
+
+audit_heads = Table(
+    "audit_heads",
+    METADATA,
+    _text("kind", primary_key=True),
+    _int("id", primary_key=True, autoincrement=False),
+    _text("digest"),
+    Column("at", Float, nullable=False),
+    _text("key"),
+    _text("signature"),
+    sqlite_with_rowid=False,
+)
+"""Signed: which row of ``audit`` had which digest. They are kept outside, too."""
 
 sealed = Table(
     "sealed",
@@ -282,5 +300,17 @@ sealed = Table(
     sqlite_with_rowid=False,
 )
 
+data_keys = Table(
+    "data_keys",
+    METADATA,
+    _text("id", primary_key=True),
+    _text("kek"),
+    Column("wrapped", LargeBinary, nullable=False),
+    _int("made"),
+    sqlite_with_rowid=False,
+)
+"""The keys under which values are sealed, each wrapped by the key-encryption key that ``kek`` names."""
+
 APPEND_ONLY = ("ledger", "audit")
-"""Tables whose rows are final; triggers say so to whoever writes SQL by hand."""
+"""Tables whose rows are final; triggers say so to whoever writes SQL by hand. Rows of ``audit`` may go once they were
+archived: up to the counter ``audit_base``."""

@@ -22,14 +22,21 @@ HEAD = "0004"
 """The version of the present schema: the last module in ``migrations/versions``."""
 
 _NEWER = "{} was written by a newer release (schema {}, here {})"
+_MAY_GO = ("audit", "DELETE")
+_ARCHIVED = "WHEN old.id > coalesce((SELECT value FROM counters WHERE name = 'audit_base'), 0) "
 _POSTGRES_TRIGGERS = (
     """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RAISE EXCEPTION 'rows of % are final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END $$""",
-    *(
-        f"CREATE TRIGGER {name}_final BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} EXECUTE FUNCTION refuse_change()"
-        for name in APPEND_ONLY
-    ),
+    "CREATE TRIGGER ledger_final BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger EXECUTE FUNCTION refuse_change()",
+    "CREATE TRIGGER audit_final BEFORE UPDATE OR TRUNCATE ON audit EXECUTE FUNCTION refuse_change()",
+    """CREATE FUNCTION refuse_forgetting() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF OLD.id > coalesce((SELECT value FROM counters WHERE name = 'audit_base'), 0) THEN
+        RAISE EXCEPTION 'rows of % are final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN OLD;
+END $$""",
+    "CREATE TRIGGER audit_kept BEFORE DELETE ON audit FOR EACH ROW EXECUTE FUNCTION refuse_forgetting()",
     # Whoever moves the counter says so at the commit, to every process that has watches.
     """CREATE FUNCTION tell_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     PERFORM pg_notify('bessemer', '');
@@ -59,7 +66,7 @@ class Server(Makes, Protocol):
 def ddl() -> str:
     """The present schema of a file, as a script."""
     triggers = (
-        f"CREATE TRIGGER {name}_no_{act.lower()} BEFORE {act} ON {name} "
+        f"CREATE TRIGGER {name}_no_{act.lower()} BEFORE {act} ON {name} {_ARCHIVED if (name, act) == _MAY_GO else ''}"
         f"BEGIN SELECT RAISE(ABORT, 'rows of {name} are final'); END"
         for name in APPEND_ONLY
         for act in ("UPDATE", "DELETE")
@@ -86,6 +93,7 @@ def _script(statements: list[str]) -> str:
     rows = [
         "INSERT INTO counters VALUES ('revision', 0)",
         "INSERT INTO counters VALUES ('floor', 0)",
+        "INSERT INTO counters VALUES ('audit_base', 0)",
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         f"INSERT INTO alembic_version VALUES ('{HEAD}')",
     ]

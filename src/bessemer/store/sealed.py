@@ -1,72 +1,50 @@
-"""`ports.Sealed`: secrets by object and field, ChaCha20-Poly1305 under the key that was handed in.
+"""`ports.Sealed`: secrets by object and field, sealed by the vault that was handed in.
 
-Invariants: a secret stands in no body and no change; its row goes with its object; a ciphertext cannot be moved to
-another object or field, since both are bound into it.
+Invariants: a secret stands in no body and no change; its row goes with its object. Whoever writes an object and its
+secret at once calls `keep` in the object's own transaction, after `Vault.ready`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from sqlalchemy import bindparam, insert, select, update
 
-from bessemer.core.errors import NotFound, Unavailable
+from bessemer.core.errors import NotFound
 from bessemer.store.reader import Reader
 from bessemer.store.rows import exists
 from bessemer.store.schema import of, sealed
 from bessemer.store.transaction import Tx
+from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
 
 _THIS = (of(sealed.c.uid), of(sealed.c.field))
 _READ = select(sealed.c.ciphertext).where(*_THIS)
 _INSERT = insert(sealed)
 _UPDATE = update(sealed).values(ciphertext=bindparam("ciphertext")).where(*_THIS)
-_NONCE_BYTES = 12
-
-
-def cipher(key: bytes) -> ChaCha20Poly1305:
-    """What seals under ``key``. Raises ValueError below 32 bytes."""
-    if len(key) < 32:
-        raise ValueError("the key that seals has at least 32 bytes")
-    return ChaCha20Poly1305(hashlib.sha256(b"bessemer seal v1" + key).digest())
 
 
 class SealedTable:
     """Implements `ports.Sealed`."""
 
-    def __init__(self, committer: Committer, reader: Reader, *, cipher: ChaCha20Poly1305) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, vault: Vault) -> None:
         self._committer = committer
         self._reader = reader
-        self._cipher = cipher
+        self._vault = vault
 
     async def put(self, uid: str, field: str, secret: bytes) -> None:
-        """Keep a secret for an object that exists. Raises NotFound."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        ciphertext = nonce + self._cipher.encrypt(nonce, secret, _bound(uid, field))
-
-        def write(tx: Tx) -> None:
-            if not exists(tx, uid):
-                raise NotFound("the object that the secret is for does not exist")
-            if not tx.run(_UPDATE, of_uid=uid, of_field=field, ciphertext=ciphertext):
-                tx.run(_INSERT, uid=uid, field=field, ciphertext=ciphertext)
-
-        await self._committer.submit(write)
+        """Keep a secret for an object that exists. Raises NotFound, Unavailable."""
+        await self._vault.ready()
+        await self._committer.submit(lambda tx: keep(tx, self._vault, uid=uid, field=field, secret=secret))
 
     async def get(self, uid: str, field: str) -> bytes | None:
-        """The secret, or None. Raises Unavailable where it cannot be opened with this key."""
+        """The secret, or None. Raises Unavailable where it cannot be opened."""
         rows = await self._reader.ask(_READ, of_uid=uid, of_field=field)
-        if not rows:
-            return None
-        ((kept,),) = rows
-        nonce, ciphertext = kept[:_NONCE_BYTES], kept[_NONCE_BYTES:]
-        try:
-            return self._cipher.decrypt(nonce, ciphertext, _bound(uid, field))
-        except InvalidTag as error:
-            raise Unavailable("a sealed value cannot be opened", internal=f"{field} of {uid}") from error
+        return await self._vault.open(rows[0][0], uid=uid, field=field) if rows else None
 
 
-def _bound(uid: str, field: str) -> bytes:
-    return f"{uid}\0{field}".encode()
+def keep(tx: Tx, vault: Vault, *, uid: str, field: str, secret: bytes) -> None:
+    """Keep a secret for an object that exists, in place of the one before. Raises NotFound."""
+    if not exists(tx, uid):
+        raise NotFound("the object that the secret is for does not exist")
+    ciphertext = vault.seal(secret, uid=uid, field=field)
+    if not tx.run(_UPDATE, of_uid=uid, of_field=field, ciphertext=ciphertext):
+        tx.run(_INSERT, uid=uid, field=field, ciphertext=ciphertext)

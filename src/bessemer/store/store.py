@@ -19,6 +19,7 @@ from bessemer.store.capacity import CapacityTable
 from bessemer.store.compaction import History, compact
 from bessemer.store.events import EventTable
 from bessemer.store.feed import Feed
+from bessemer.store.heads import Signing, derived
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
 from bessemer.store.leases import FencedCommitter, LeaseTable
 from bessemer.store.ledger import LedgerTable
@@ -27,8 +28,9 @@ from bessemer.store.objects import ObjectTable
 from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
-from bessemer.store.sealed import SealedTable, cipher
+from bessemer.store.sealed import SealedTable
 from bessemer.store.transaction import Tx, read_counter
+from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
 
 TEND_SECONDS = 60.0
@@ -78,6 +80,8 @@ class Store:
             pass
         self._feed.mark()
         await self._reader.trim()
+        await self.audit.sign()
+        await self.audit.tidy()
 
     def close(self) -> None:
         """Finish what was submitted and close every connection."""
@@ -92,16 +96,18 @@ def open_store(
     clock: Clock,
     kinds: Mapping[str, StoreKind],
     seal_key: bytes,
+    signing: Signing | None = None,
     history: History | None = None,
 ) -> Store:
     """Open or make the store at ``path``: a file (``:memory:`` is private and gone with `Store.close`), or the URL of a
     PostgreSQL database, ``postgresql://…``.
 
-    ``kinds`` says by name what the store must know of each (see `store_kinds`); ``seal_key`` has 32 bytes or more.
+    ``kinds`` says by name what the store must know of each (see `store_kinds`); ``seal_key`` has 32 bytes or more;
+    ``signing`` says how the trail's heads are signed, by default with a key that follows from ``seal_key``.
     Raises Unavailable where another process has the file open, a newer release wrote it, or no server answers; Invalid
     where it is damaged, or the server is none that will do.
     """
-    seal = cipher(seal_key)
+    vault = Vault(seal_key)
     place = place_of(path)
     try:
         session = place.writing()
@@ -124,8 +130,8 @@ def open_store(
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock),
-        audit=Trail(committer, reader),
-        sealed=SealedTable(committer, reader, cipher=seal),
+        audit=Trail(committer, reader, clock=clock, signing=signing or Signing(derived(seal_key))),
+        sealed=SealedTable(committer, reader, vault=vault),
         events=EventTable(committer),
         metrics=metrics,
         history=history or History(),

@@ -51,6 +51,8 @@ class Tx:
         self.revision = 0
         """The last one taken here; 0 before the first."""
         self.entries: list[Entry] = []
+        self.trail: tuple[int, str] | None = None
+        """Number and digest of the last row of the audit trail, once it is known here."""
         self._counted = 0
 
     @property
@@ -180,7 +182,7 @@ class Runner:
 
     def _within(self, item: Item[Any], tx: Tx) -> bool:
         """`_attempt`, of which nothing is left where it is not to stand."""
-        revision, entries, stands = tx.revision, len(tx.entries), False
+        revision, entries, trail, stands = tx.revision, len(tx.entries), tx.trail, False
         self._session.savepoint()
         try:
             stands = self._attempt(item, tx)
@@ -189,7 +191,7 @@ class Runner:
                 self._session.keep()
             elif self._session.alive:
                 self._session.undo()
-                tx.revision = revision
+                tx.revision, tx.trail = revision, trail
                 del tx.entries[entries:]
         return stands
 

@@ -64,6 +64,11 @@ ADMINISTER = Cell("", "", "administer")
 """What goes by no kind: others' passwords and links, questions about others, the server's own figures. It is of the
 role ``admin`` alone, and no wildcard means it."""
 
+AUDIT = Cell("", "", "audit")
+"""To read the trail: all of it everywhere, a tenant's rows there. No wildcard means it."""
+
+_AUDITORS = ("admin", "auditor", "tenant-admin")
+
 Rights = Mapping[Cell, Names]
 NOTHING: Rights = MappingProxyType({})
 
@@ -148,6 +153,7 @@ class Rulebook:
         rows: dict[str, Rights] = {role: self._rows(rows) for role, rows in BUILT_IN.items()}
         self.cells = frozenset(united(rows.values()))
         """All that people may have of kinds."""
+        rows |= {role: {**rows[role], AUDIT: None} for role in _AUDITORS}
         self.built_in: Mapping[str, Rights] = {**rows, "admin": {**rows["admin"], ADMINISTER: None}}
         self.system: Mapping[str, Rights] = {role: self._rows([role]) for role in SYSTEM}
 
