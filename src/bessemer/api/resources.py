@@ -16,12 +16,13 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import jsonpatch, managed, table
+from bessemer.api import keeping, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.names import plain, show
+from bessemer.api.patches import STRATEGIC, Strategic, patched
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
@@ -51,7 +52,7 @@ async def create(call: Call) -> Response:
     """A new object; 201."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "CreateOptions")
-    said = await bodies.read_object(call.request, call.state.context.limits)
+    said = await bodies.read_object(call.request, call.limits)
     await call.still()
     return await make(call, said, options=options, wants=wants, record=_updates(call, options))
 
@@ -70,7 +71,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
     admitted.body["metadata"]["managedFields"] = record(None, admitted.body)
-    stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
+    stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
         stored = _unwritten(stored, "")
@@ -83,7 +84,7 @@ async def replace(call: Call) -> Response:
     """The whole object, under its resourceVersion."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "UpdateOptions")
-    said = await bodies.read_object(call.request, call.state.context.limits)
+    said = await bodies.read_object(call.request, call.limits)
     await call.still()
     target = call.about
     await call.state.access.require(call.who, "update", on=target)
@@ -124,7 +125,7 @@ async def delete(call: Call) -> Response:
     preconditions = options.get("preconditions") or {}
     dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
     uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
-    now = await load(call, target)
+    now = await load(call, target, whole=False)
     left = await call.state.ports.objects.delete(
         target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry
     )
@@ -132,7 +133,7 @@ async def delete(call: Call) -> Response:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
-        return answer((_unwritten(left, str(now.revision)) if dry else left).body)
+        return answer(keeping.bare(target.resource, _unwritten(left, str(now.revision)) if dry else left).body)
     return answer(success(target.subject, now.uid))
 
 
@@ -189,10 +190,10 @@ async def write_status(
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
-async def load(call: Call, target: Target) -> Stored:
+async def load(call: Call, target: Target, *, whole: bool = True) -> Stored:
     """The object as stored. Raises NotFound in Kubernetes' words."""
     try:
-        stored = await call.state.ports.objects.get(target.key)
+        stored = await keeping.load(call, target, whole=whole)
     except NotFound as error:
         raise not_found(target.subject) from error
     call.uid = stored.uid
@@ -203,11 +204,9 @@ def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnin
     """An object in the shape that was asked for."""
     resource = call.about.resource
     headers = {"Warning": told} if (told := _warning(warnings)) else {}
-    if wants.shape == "object" and not wants.yaml and resource.translate is None:
+    if wants.shape == "object" and not wants.yaml:
         return answer(stored.body, code, headers=headers)
     value = orjson.loads(stored.body)
-    if resource.translate is not None:
-        value = resource.translate(value)
     if wants.shape == "table":
         include = call.query.get("includeObject", "") or "Metadata"
         line = table.row(resource, value, include=include, now=call.state.context.clock.now())
@@ -248,7 +247,7 @@ async def write_main(
         admitted.body["metadata"].pop("managedFields", None)
     else:
         admitted.body["metadata"]["managedFields"] = entries
-    stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
+    stored = await keeping.replace(call, admitted.body, old=old, dry_run=options.dry_run)
     if options.dry_run:
         stored = _unwritten(stored, old["metadata"]["resourceVersion"])
     else:
@@ -330,24 +329,24 @@ async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], o
 async def _read_patch(call: Call) -> Any:
     """A merge patch (an object) or a JSON patch (a list), of somebody who is still who they were."""
     media = bodies.media_type(call.request.headers.get("content-type", ""))
-    if media not in (bodies.MERGE_PATCH, bodies.JSON_PATCH):
-        raise UnknownFormat(
-            f"the body of the request was in an unknown format - accepted media types include: {_PATCHES}"
-        )
-    limits = call.state.context.limits
+    strategic = media == STRATEGIC and call.about.resource.native
+    if media not in (bodies.MERGE_PATCH, bodies.JSON_PATCH) and not strategic:
+        words = f"the body of the request was in an unknown format - accepted media types include: {_PATCHES}"
+        raise UnknownFormat(f"{words}, {STRATEGIC}" if call.about.resource.native else words)
+    limits = call.limits
     change = bodies.parse_json(await bodies.read(call.request, limits), limits.depth)
     await call.still()
     if media == bodies.JSON_PATCH and not isinstance(change, list):
         raise Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
-    if media == bodies.MERGE_PATCH and not isinstance(change, dict):
+    if media != bodies.JSON_PATCH and not isinstance(change, dict):
         words = "Invalid value: a merge patch is an object"
         raise invalid(Subject(), [Cause("patch", words)])
-    return change
+    return Strategic(change) if strategic else change
 
 
 def _patched(call: Call, change: Any, *, old: dict[str, Any]) -> dict[str, Any]:
-    limits = call.state.context.limits
-    said = jsonpatch.apply(old, change) if isinstance(change, list) else bodies.merge(old, change)
+    limits = call.limits
+    said = patched(call.about.resource.shape, old, change=change)
     if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
         raise Malformed("the patch leaves no object")
     try:

@@ -294,7 +294,8 @@ class Kind(Generic[C, R]):
     ``validate(new, old)`` gives what is wrong beyond the schema (``old`` is None at creation). ``reconcile`` and
     ``finalize`` are the control side; ``finalize`` runs while the object is being deleted and its `Done` lets it go
     (a kind that has one gets its finalizer at creation). ``deadlines`` maps a phase to the seconds after which an
-    object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing.
+    object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing. ``parts``
+    are what stands in a stored body beside metadata and status; ``most`` is how many a project may hold (0: any).
     """
 
     resource: type[R]
@@ -313,6 +314,8 @@ class Kind(Generic[C, R]):
     deadlines: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     resync_seconds: float = 300.0
     readonly: bool = False
+    parts: Sequence[str] = ("spec",)
+    most: int = 0
 
     @property
     def name(self) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.store.reader import Reader
@@ -24,7 +26,11 @@ _THIS = (of(sealed.c.uid), of(sealed.c.field))
 _READ = select(sealed.c.ciphertext).where(*_THIS)
 _INSERT = insert(sealed)
 _UPDATE = update(sealed).values(ciphertext=bindparam("ciphertext")).where(*_THIS)
+_CLEAR = delete(sealed).where(_THIS[0])
 _NONCE_BYTES = 12
+
+Seal: TypeAlias = Callable[[str, str, bytes], bytes]
+"""Uid, field and secret → ciphertext."""
 
 
 def cipher(key: bytes) -> ChaCha20Poly1305:
@@ -32,6 +38,23 @@ def cipher(key: bytes) -> ChaCha20Poly1305:
     if len(key) < 32:
         raise ValueError("the key that seals has at least 32 bytes")
     return ChaCha20Poly1305(hashlib.sha256(b"bessemer seal v1" + key).digest())
+
+
+def sealing(cipher: ChaCha20Poly1305) -> Seal:
+    """What makes ciphertexts that `SealedTable` opens."""
+
+    def seal(uid: str, field: str, secret: bytes) -> bytes:
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + cipher.encrypt(nonce, secret, _bound(uid, field))
+
+    return seal
+
+
+def reseal(tx: Tx, uid: str, values: Mapping[str, bytes], *, seal: Seal) -> None:
+    """Let these be the object's sealed values, and no others, in the transaction that writes the object."""
+    tx.run(_CLEAR, of_uid=uid)
+    for field, secret in values.items():
+        tx.run(_INSERT, uid=uid, field=field, ciphertext=seal(uid, field, secret))
 
 
 class SealedTable:
@@ -44,8 +67,7 @@ class SealedTable:
 
     async def put(self, uid: str, field: str, secret: bytes) -> None:
         """Keep a secret for an object that exists. Raises NotFound."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        ciphertext = nonce + self._cipher.encrypt(nonce, secret, _bound(uid, field))
+        ciphertext = sealing(self._cipher)(uid, field, secret)
 
         def write(tx: Tx) -> None:
             if not exists(tx, uid):

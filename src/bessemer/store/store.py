@@ -27,7 +27,7 @@ from bessemer.store.objects import ObjectTable
 from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
-from bessemer.store.sealed import SealedTable, cipher
+from bessemer.store.sealed import SealedTable, cipher, sealing
 from bessemer.store.transaction import Tx, read_counter
 from bessemer.store.writer import Committer
 
@@ -105,7 +105,7 @@ def open_store(
     except BaseException:
         place.close()
         raise
-    facts = {CLAIM: StoreKind(namespaced=True), **kinds, EVENT: events.FACTS}
+    facts = {CLAIM: StoreKind(namespaced=True), EVENT: events.FACTS, **kinds}
     metrics = Metrics()
     feed = place.feed(read_counter(session, "revision"), metrics)
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
@@ -116,7 +116,7 @@ def open_store(
     session.commit()
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
-        objects=ObjectTable(committer, reader, feed=feed, kinds=facts),
+        objects=ObjectTable(committer, reader, feed=feed, kinds=facts, seal=sealing(seal)),
         capacity=CapacityTable(committer, reader, kinds=facts),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock),
