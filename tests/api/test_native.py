@@ -6,13 +6,11 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 import pytest
 
 from bessemer.api.protobuf import KINDS as TABLES
 from bessemer.api.protobuf import MEDIA
 from bessemer.core.clock import FakeClock
-from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import GROUP, Key
 from bessemer.kinds import KINDS
 from bessemer.kinds.kubernetes.files import BYTES_MAX

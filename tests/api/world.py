@@ -225,12 +225,13 @@ async def world(
     limits: Limits | None = None,
     people: bool = True,
     more: Sequence[Kind[Any, Any]] = (),
+    place: str = ":memory:",
     **terms: Any,
 ) -> AsyncIterator[World]:
     """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme; without
-    ``people`` none of them, as after the first start. ``more`` kinds than the product has."""
+    ``people`` none of them, as after the first start. ``more`` kinds than the product has. ``place`` is the store's."""
     clock = clock or SystemClock()
-    store = open_store(":memory:", clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
+    store = open_store(place, clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
     ca = create_ca("test")
     content: dict[str, Path] = {}
 

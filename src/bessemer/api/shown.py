@@ -18,7 +18,7 @@ from bessemer.api.schema import of_resource
 from bessemer.api.shape import Shape, shape_of
 from bessemer.core.resource import READ, Column, Kind, Verb
 from bessemer.kinds import VIEWS
-from bessemer.kinds.kubernetes import configmap, definition, secret
+from bessemer.kinds.kubernetes import configmap, definition, lease, secret
 from bessemer.kinds.kubernetes.view import View
 
 _EVENT_FIELDS = ("name", "namespace", "kind", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -61,6 +61,11 @@ class Shown:
     def files(self) -> bool:
         """Whether it holds what is as large as a file."""
         return self.stored in (configmap.ConfigMap.KIND, secret.NAME)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it may be replaced without saying which revision: as in Kubernetes, whose Leases may not."""
+        return self.native and self.kind != lease.Lease.KIND
 
     @property
     def native(self) -> bool:
