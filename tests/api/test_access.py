@@ -16,7 +16,7 @@ from bessemer.api.questions import SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.routes import ROUTES, Rule
 from bessemer.api.shown import Resources
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
+from bessemer.core.resource import GROUP, VERSION, Key
 from bessemer.kinds import KINDS
 from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named, tenant
 from tests.kinds import pages
@@ -100,17 +100,18 @@ async def furnished(w: World, folder: Path) -> Theirs:
     await w.claim("theirs", "rack-b", lab, image={"digest": digest})
     await w.store.events.emit(Key("Instance", lab, "theirs"), made["metadata"]["uid"], "Booting", "the guest boots")
     await w.login("eve")
-    specs, names = pages.specs(), dict[str, str]()
+    specs, names = pages.contents(), dict[str, str]()
     for kind in KINDS:
         place = {"namespace": lab} if kind.namespaced else {}
         page = await w.store.objects.list(Scope(kind=kind.name, namespace=lab if kind.namespaced else None))
         found = [s.key.name for s in page.items if s.key.name != "rack-a" and not s.key.name.startswith("acme")]
         if not found:
             assert kind.name in specs, f"the page of {kind.name} shows none, and `furnished` makes none"
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "spec": specs[kind.name]}
+            body = {"kind": kind.name, **specs[kind.name]}
             await w.store.objects.create({**body, "metadata": {"name": "theirs", **place}}, CONTROLLER)
         names[kind.plural] = found[-1] if found else "theirs"
-    return Theirs(a, b, {**names, "namespaces": names["projects"]}, digest)
+    views = {"namespaces": names["projects"], "customresourcedefinitions": f"instances.{GROUP}"}
+    return Theirs(a, b, {**names, **views}, digest)
 
 
 def cases(theirs: Theirs) -> list[Case]:
@@ -121,20 +122,19 @@ def cases(theirs: Theirs) -> list[Case]:
         if (rule.method, rule.path) in PUBLIC | FOR_ALL_SIGNED_IN:
             continue
         if "{plural}" not in rule.path:
-            found.add(case_of(rule, theirs, plural=rule.plural))
+            found.add(case_of(rule, theirs, plural=rule.plural, group=GROUP, version=VERSION))
             continue
         for shown in resources:
             core = rule.path.startswith("/api/")
             fits = shown.namespaced == ("{namespace}" in rule.path) or (shown.namespaced and "{name}" not in rule.path)
             if core == (shown.group == "") and fits:
-                found.add(case_of(rule, theirs, plural=shown.plural))
+                found.add(case_of(rule, theirs, plural=shown.plural, group=shown.group, version=shown.version))
     return sorted(found)
 
 
-def case_of(rule: Rule, theirs: Theirs, *, plural: str) -> Case:
-    version = "v1" if rule.path.startswith("/api/") else VERSION
+def case_of(rule: Rule, theirs: Theirs, *, plural: str, group: str, version: str) -> Case:
     name = theirs.names[plural] if "{name}" in rule.path else ""
-    values = {"group": GROUP, "version": version, "namespace": "other--lab", "plural": plural, "digest": theirs.digest}
+    values = {"group": group, "version": version, "namespace": "other--lab", "plural": plural, "digest": theirs.digest}
     nowhere = {**values, "name": NOBODYS, "digest": f"sha256:{'0' * 64}"}
     there = rule.path.format(**{**values, "name": name})
     elsewhere = rule.path.format(**nowhere)

@@ -15,7 +15,7 @@ from bessemer.api.protobuf import MEDIA
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, REVIEWS, SELF, SELF_ACCESS, SELF_RULES, TOKEN, Review
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import API_VERSION, GROUP
+from bessemer.core.resource import GROUP
 from bessemer.kinds import KINDS
 from tests.api.test_protobuf import encoded, enveloped
 from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named
@@ -58,16 +58,22 @@ async def tokens(w: World) -> dict[str, dict[str, Any]]:
 
 async def furnish(w: World) -> None:
     """An object of each kind that people make, in the project of acme."""
-    specs = pages.specs()
+    specs = pages.contents()
     for kind in KINDS:
         if kind.name in specs.keys() - {"Tenant", "Project", "User"}:
             metadata = {"name": "there", **({"namespace": LAB} if kind.namespaced else {})}
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": specs[kind.name]}
+            body = {"kind": kind.name, "metadata": metadata, **specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
 
 
-NAMES: Mapping[str, str] = {"namespaces": LAB, "projects": LAB, "tenants": "acme", "users": "mia"}
-MADE: Mapping[str, str] = {"projects": "acme--made"}
+NAMES: Mapping[str, str] = {
+    "customresourcedefinitions": "instances.bessemer.dev",
+    "namespaces": LAB,
+    "projects": LAB,
+    "tenants": "acme",
+    "users": "mia",
+}
+MADE: Mapping[str, str] = {"projects": "acme--made", "namespaces": "acme--made"}
 MAY_SEE: Mapping[str, tuple[str, ...]] = {
     LAB: ("admin", "ann", "mia", "rob"),
     THEIRS: ("admin", "eve"),

@@ -229,13 +229,14 @@ async def world(
     people: bool = True,
     more: Sequence[Kind[Any, Any]] = (),
     issuers: Issuers | None = None,
+    place: str = ":memory:",
     **terms: Any,
 ) -> AsyncIterator[World]:
     """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme; without
     ``people`` none of them, as after the first start. ``more`` kinds than the product has. ``issuers`` are those that
-    can be asked."""
+    can be asked. ``place`` is the store's."""
     clock = clock or SystemClock()
-    store = open_store(":memory:", clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
+    store = open_store(place, clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
     ca = create_ca("test")
     content: dict[str, Path] = {}
 

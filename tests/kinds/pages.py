@@ -84,6 +84,16 @@ def specs() -> dict[str, dict[str, Any]]:
     return found
 
 
+def contents() -> dict[str, dict[str, Any]]:
+    """The same, with all that stands in its body beside head and metadata: not every kind has a spec."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted({area(kind) for kind in KINDS} - {""}):
+        for body in examples(name):
+            parts = {part: value for part, value in body.items() if part not in ("kind", "metadata")}
+            found.setdefault(body["kind"], parts)
+    return found
+
+
 def rows(name: str) -> Iterator[list[str]]:
     """The cells of a page's table of phases, the kind first where the page has several."""
     for line in page(name).splitlines():

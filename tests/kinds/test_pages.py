@@ -55,6 +55,8 @@ def test_every_phase_is_explained_and_no_other(area: str) -> None:
         told[name] |= set(pages.ticked(phase))
     text = pages.page(area)
     for kind in kinds:
+        if "status" not in kind.resource.model_fields:
+            continue
         if phases := set(get_args(kind.resource.model_fields["status"].annotation.model_fields["phase"].annotation)):  # type: ignore[union-attr]
             unexplained = phases - told[kind.name] - {"Pending"}
             assert unexplained == set(), kind.name

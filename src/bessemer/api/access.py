@@ -176,7 +176,7 @@ class Access(Grants):
 
     def _agents(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
         kind = on.resource.stored
-        if not self.may(who, verb, on=on) or on.resource.translate is not None:
+        if not self.may(who, verb, on=on) or on.resource.view is not None:
             raise forbidden(who, verb, on=on)
         if kind == "Host":
             return Scope(kind=kind, names=frozenset([who.name]))

@@ -19,10 +19,13 @@ from bessemer.api.names import CAUSES_MAX, field_path, generate, metadata_causes
 from bessemer.api.query import FieldValidation
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Cause, Invalid, Malformed
-from bessemer.core.resource import ApiModel, Metadata
+from bessemer.core.resource import ApiModel, Kind, Metadata
+from bessemer.kinds.kubernetes import secret
 
 Body = dict[str, Any]
-_TOP = frozenset(["apiVersion", "kind", "metadata", "spec", "status"])
+_HEAD = ("apiVersion", "kind", "metadata", "status")
+_TEXT = ("metadata", "status", "data", "stringData")
+"""What is not looked through for text that does not show what it is: what a file holds is anything."""
 _KEPT = ("name", "generateName", "namespace", "uid", "resourceVersion", "labels", "annotations", "finalizers")
 ERRORS_MAX = 1000
 """Of one body. Each costs a kilobyte before it is put into words, and a body has room for a few 100,000."""
@@ -38,6 +41,8 @@ class Admitted:
 
 def identify(resource: Shown, body: Body, *, namespace: str, name: str = "") -> Subject:
     """Whether the body is about what the URL says; fills in what it leaves open. Raises Malformed, Invalid."""
+    if resource.sealed:
+        secret.fold(body)
     metadata = body.setdefault("metadata", {})
     said = metadata.get("name") if isinstance(metadata, dict) else ""
     subject = resource.subject(name or (said if isinstance(said, str) else ""))
@@ -73,14 +78,15 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
     subject = resource.subject(str(body["metadata"].get("name") or ""))
     causes = metadata_causes(body["metadata"], namespaced=resource.namespaced)
     warnings = () if causes else _owners_once(body["metadata"])
-    shown = {k: v for k, v in body.items() if k not in ("metadata", "status")}
+    shown = {k: v for k, v in body.items() if k not in _TEXT}
     causes += islice(opaque_text(shown, ""), CAUSES_MAX)
     if causes:
         raise invalid(subject, causes[:CAUSES_MAX])
-    said = {**body, "status": {}}
+    source = resource.source
+    said = {**body, "status": {}} if "status" in source.resource.model_fields else {**body}
     model, dropped = _shaped(resource, said, subject=subject, validation=validation)
     problems = list(
-        resource.source.validate(model, None if old is None else resource.source.resource.model_validate(_loaded(old)))
+        source.validate(model, None if old is None else source.resource.model_validate(_loaded(old, source)))
     )
     problems += _owner_problems(model.metadata, old)
     if problems:
@@ -89,9 +95,7 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
     if body["metadata"].get("ownerReferences"):
         metadata["ownerReferences"] = [o.dump() for o in model.metadata.owner_references]
     admitted = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
-    return Admitted(
-        {**admitted, "spec": model.spec.dump()}, (*warnings, *(f'unknown field "{path}"' for path in dropped))
-    )
+    return Admitted({**admitted, **_content(model)}, (*warnings, *(f'unknown field "{path}"' for path in dropped)))
 
 
 def admit_status(resource: Shown, body: Body) -> Body:
@@ -110,8 +114,16 @@ def admit_status(resource: Shown, body: Body) -> Body:
     return {**body, "status": status.dump()}
 
 
-def _loaded(old: Body) -> Body:
-    return {key: value for key, value in old.items() if key in _TOP}
+def _content(model: Any) -> Body:
+    """What a body has beside head, metadata and status."""
+    if "spec" in type(model).model_fields:
+        return {"spec": model.spec.dump()}
+    return {part: value for part, value in model.dump().items() if part not in _HEAD}
+
+
+def _loaded(old: Body, kind: Kind[Any, Any]) -> Body:
+    known = {"metadata", *(field.alias or name for name, field in kind.resource.model_fields.items())}
+    return {part: value for part, value in old.items() if part in known}
 
 
 def _shaped(resource: Shown, said: Body, *, subject: Subject, validation: FieldValidation) -> tuple[Any, list[str]]:
@@ -193,7 +205,7 @@ def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: fr
     may = f"may tolerate {', '.join(sorted(bearable))}" if bearable else "may tolerate no taint"
     return [
         Cause(f"spec.tolerations[{index}].key", f"Forbidden: {show(one['key'])}: {tenant} {may}", "FieldValueForbidden")
-        for index, one in enumerate(body["spec"].get("tolerations", ()))
+        for index, one in enumerate(body.get("spec", {}).get("tolerations", ()))
         if one["key"] not in kept
     ]
 

@@ -64,7 +64,7 @@ def _owners(shape: Shape, live: Body, *, owners: Owners, by: Owner) -> Owners:
     there, _ = shape.changes(None, live)
     found = {owner: Held(both(held.fields, there), held.time) for owner, held in owners.items()}
     if untracked(found) and not by.subresource:
-        wanted, _ = shape.changes(None, {part: live[part] for part in ("metadata", "spec") if part in live})
+        wanted, _ = shape.changes(None, {part: value for part, value in live.items() if part != "status"})
         found[Owner(BEFORE, "Update", by.version)] = Held(wanted, "")
     return found
 

@@ -138,7 +138,7 @@ def _options(call: Call) -> WriteOptions:
 
 async def _read(call: Call) -> Body:
     """The configuration, about what the path names, of somebody who is still who they were. Raises Malformed."""
-    limits, target = call.state.context.limits, call.about
+    limits, target = call.limits, call.about
     raw = await bodies.read(call.request, limits)
     if raw.lstrip()[:1] == b"{":
         config = bodies.as_object(bodies.parse_json(raw, limits.depth))

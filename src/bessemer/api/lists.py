@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from bessemer.api import credentials, table
+from bessemer.api import credentials, keeping, table
 from bessemer.api.access import Target
 from bessemer.api.errors import FutureRevision
 from bessemer.api.media import Wanted, wanted
@@ -106,10 +106,11 @@ async def _stream(
         if page.remaining and not (options.labels or options.fields):
             meta["remainingItemCount"] = page.remaining
     start, write = _shape(call, options, wants=wants, meta=meta)
+    whole = wants.shape == "object" or options.include == "Object"
     yield start
     first = True
     for index in range(0, len(page.items), PART):
-        part = _selected(selection, page.items[index : index + PART])
+        part = _selected(selection, await keeping.shown(call, page.items[index : index + PART], whole=whole))
         written = b",".join(write(item) for item in part)
         if written:
             yield written if first else b"," + written
@@ -128,21 +129,14 @@ def _shape(call: Call, options: ListOptions, *, wants: Wanted, meta: dict[str, A
     """What a list begins with, and how one item is written; ``]}`` ends it."""
     resource = call.about.resource
     now = call.state.context.clock.now()
-    value = resource.translate or _same
     if wants.shape == "table":
         start = table.table_start(resource, meta)
-        return start, lambda item: table.row(resource, value(orjson.loads(item.body)), include=options.include, now=now)
+        return start, lambda item: table.row(resource, orjson.loads(item.body), include=options.include, now=now)
     if wants.shape == "partial":
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-        return _open(head), lambda item: orjson.dumps(table.partial(value(orjson.loads(item.body))))
+        return _open(head), lambda item: orjson.dumps(table.partial(orjson.loads(item.body)))
     head = {"apiVersion": resource.api_version, "kind": f"{resource.kind}List", "metadata": meta}
-    if resource.translate is None:
-        return _open(head), lambda item: item.body
-    return _open(head), lambda item: orjson.dumps(value(orjson.loads(item.body)))
-
-
-def _same(body: dict[str, Any]) -> dict[str, Any]:
-    return body
+    return _open(head), lambda item: item.body
 
 
 def _open(head: Mapping[str, Any]) -> bytes:

@@ -5,34 +5,18 @@ Each kind's PATCH names ``fieldValidation``, by which kubectl knows that the ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bessemer.api import schema
+from bessemer.api.patches import STRATEGIC
 from bessemer.api.shown import Shown
 
 _TEXT = {"type": "string"}
+_PATCHES = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
 _WRITE_QUERY = ("dryRun", "fieldManager", "fieldValidation")
 _PATCH_QUERY = (*_WRITE_QUERY, "force")
 _LIST_QUERY = ("continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "timeoutSeconds", "watch")
-_NAMESPACE_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "description": "A project, as core/v1 has it. It is read-only here: see projects.bessemer.dev.",
-    "properties": {
-        "spec": {
-            "type": "object",
-            "description": "What a namespace has here.",
-            "properties": {
-                "finalizers": {"type": "array", "items": _TEXT, "description": "Always kubernetes."},
-            },
-        },
-        "status": {
-            "type": "object",
-            "description": "What is observed.",
-            "properties": {"phase": {**_TEXT, "description": "Active, or Terminating while its project goes."}},
-        },
-    },
-}
 
 
 def document(resources: Sequence[Shown], version: str) -> dict[str, Any]:
@@ -59,15 +43,7 @@ def schema_name(shown: Shown) -> str:
 
 
 def _schema(shown: Shown) -> dict[str, Any]:
-    if shown.translate is None:
-        return schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
-    properties = {
-        "apiVersion": {**_TEXT, "description": schema.API_VERSION_WORDS},
-        "kind": {**_TEXT, "description": schema.KIND_WORDS},
-        "metadata": schema.metadata(),
-        **_NAMESPACE_SCHEMA["properties"],
-    }
-    return {**_NAMESPACE_SCHEMA, "properties": properties, "x-kubernetes-group-version-kind": _gvk(shown)}
+    return schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
 
 
 def _list_schema(shown: Shown, name: str) -> dict[str, Any]:
@@ -113,7 +89,7 @@ def _operation(shown: Shown, action: str, *, answers: str, query: Sequence[str],
         "x-kubernetes-group-version-kind": _gvk(shown)[0],
     }
     if body == "patch":
-        medias = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+        medias = (*_PATCHES, STRATEGIC) if shown.native else _PATCHES
         operation["requestBody"] = {"content": {media: {"schema": {"type": "object"}} for media in medias}}
     elif body:
         operation["requestBody"] = {"content": {"application/json": {"schema": _reference(schema_name(shown))}}}

@@ -6,7 +6,8 @@ at most `FIELDS_MAX` fields. Fields that no table names are passed over, of one 
 of a message are joined), and empty text is left out, all as Go reads it. This reads only: what goes out is JSON.
 
 Numbers are those of Kubernetes' ``generated.proto`` files: ``k8s.io/apimachinery`` (``pkg/runtime``,
-``pkg/apis/meta/v1``) and ``k8s.io/api`` (``authentication/v1``, ``authorization/v1``).
+``pkg/apis/meta/v1``) and ``k8s.io/api`` (``authentication/v1``, ``authorization/v1``, ``coordination/v1``, ``core/v1``,
+``events/v1``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -26,8 +28,9 @@ MAGIC = b"k8s\0"
 FIELDS_MAX = 20_000
 """Of one body, at all levels together: a few milliseconds' work. A large Secret has a few dozen."""
 
-Scalar = Literal["text", "bool", "int", "bytes", "part"]
-"""``bytes`` become base64, as in JSON; a ``part`` stays as it is, to be read by another table."""
+Scalar = Literal["text", "bool", "int", "bytes", "part", "time"]
+"""``bytes`` become base64, as in JSON; a ``part`` stays as it is, to be read by another table; a ``time`` is RFC 3339,
+with microseconds where it has any."""
 
 Message: TypeAlias = "Mapping[int, Field]"
 _VARINT, _LENGTH = 0, 2
@@ -105,6 +108,69 @@ _DELETE_OPTIONS = _message(
     }
 )
 _META = Field("metadata", OBJECT_META)
+_TIME = _message({1: Field("seconds", "int"), 2: Field("nanos", "int")})
+_LEASE = _message(
+    {
+        1: Field("holderIdentity"),
+        2: Field("leaseDurationSeconds", "int"),
+        3: Field("acquireTime", "time"),
+        4: Field("renewTime", "time"),
+        5: Field("leaseTransitions", "int"),
+        6: Field("strategy"),
+        7: Field("preferredHolder"),
+    }
+)
+_REFERENCE = _message(
+    {
+        1: Field("kind"),
+        2: Field("namespace"),
+        3: Field("name"),
+        4: Field("uid"),
+        5: Field("apiVersion"),
+        6: Field("resourceVersion"),
+        7: Field("fieldPath"),
+    }
+)
+_SOURCE = _message({1: Field("component"), 2: Field("host")})
+_SERIES = _message({1: Field("count", "int"), 2: Field("lastObservedTime", "time")})
+_EVENT = _message(
+    {
+        1: _META,
+        2: Field("involvedObject", _REFERENCE),
+        3: Field("reason"),
+        4: Field("message"),
+        5: Field("source", _SOURCE),
+        6: Field("firstTimestamp", "time"),
+        7: Field("lastTimestamp", "time"),
+        8: Field("count", "int"),
+        9: Field("type"),
+        10: Field("eventTime", "time"),
+        11: Field("series", _SERIES),
+        12: Field("action"),
+        13: Field("related", _REFERENCE),
+        14: Field("reportingComponent"),
+        15: Field("reportingInstance"),
+    }
+)
+_NEW_EVENT = _message(
+    {
+        1: _META,
+        2: Field("eventTime", "time"),
+        3: Field("series", _SERIES),
+        4: Field("reportingController"),
+        5: Field("reportingInstance"),
+        6: Field("action"),
+        7: Field("reason"),
+        8: Field("regarding", _REFERENCE),
+        9: Field("related", _REFERENCE),
+        10: Field("note"),
+        11: Field("type"),
+        12: Field("deprecatedSource", _SOURCE),
+        13: Field("deprecatedFirstTimestamp", "time"),
+        14: Field("deprecatedLastTimestamp", "time"),
+        15: Field("deprecatedCount", "int"),
+    }
+)
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
 
 KINDS: Mapping[tuple[str, str], Message] = MappingProxyType(
@@ -120,17 +186,31 @@ KINDS: Mapping[tuple[str, str], Message] = MappingProxyType(
         ),
         (_AUTHORIZATION, "SubjectAccessReview"): _message({1: _META, 2: Field("spec", _ACCESS)}),
         (_AUTHORIZATION, "LocalSubjectAccessReview"): _message({1: _META, 2: Field("spec", _ACCESS)}),
+        ("v1", "Namespace"): _message({1: _META, 2: Field("spec", _message({1: Field("finalizers", many="list")}))}),
+        ("v1", "ConfigMap"): _message(
+            {
+                1: _META,
+                2: Field("data", many="map"),
+                3: Field("binaryData", "bytes", "map"),
+                4: Field("immutable", "bool"),
+            }
+        ),
+        ("v1", "Secret"): _message(
+            {
+                1: _META,
+                2: Field("data", "bytes", "map"),
+                3: Field("type"),
+                4: Field("stringData", many="map"),
+                5: Field("immutable", "bool"),
+            }
+        ),
+        ("v1", "Event"): _EVENT,
+        ("events.k8s.io/v1", "Event"): _NEW_EVENT,
+        ("coordination.k8s.io/v1", "Lease"): _message({1: _META, 2: Field("spec", _LEASE)}),
     }
 )
 """By apiVersion and kind; "" is any, as each group has its DeleteOptions. What clients are answered is not read back,
-so that no table has a status. A kind of core/v1 joins by its line, as ``k8s.io/api/core/v1`` numbers it::
-
-    ("v1", "Namespace"): _message({1: _META}),
-    ("v1", "ConfigMap"): _message({1: _META, 2: Field("data", many="map"), 3: Field("binaryData", "bytes", "map"),
-                                   4: Field("immutable", "bool")}),
-    ("v1", "Secret"): _message({1: _META, 2: Field("data", "bytes", "map"), 3: Field("type"),
-                                4: Field("stringData", many="map"), 5: Field("immutable", "bool")}),
-"""
+so that no table has a status."""
 
 _ENVELOPE = _message(
     {
@@ -211,6 +291,8 @@ class _Reader:
                 return base64.b64encode(value).decode()
             case "part":
                 return value
+            case "time":
+                return _moment(self.message(value, _TIME, into={}))
         try:
             return str(value, "utf-8")
         except UnicodeDecodeError as error:
@@ -240,6 +322,19 @@ class _Reader:
                 raise Malformed("the protobuf body ends within a field")
             yield number, wire, raw[at : at + size]
             at += size
+
+
+def _moment(time: Mapping[str, int]) -> str:
+    """RFC 3339 of seconds and nanoseconds; "" for Go's time that is none. Raises Malformed."""
+    seconds, nanos = time.get("seconds", 0), time.get("nanos", 0)
+    if not seconds and not nanos:
+        return ""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=nanos // 1000)
+    except (ValueError, OverflowError, OSError) as error:
+        raise Malformed("the protobuf body has a time that is none") from error
+    text = moment.isoformat(timespec="microseconds" if nanos else "seconds")
+    return f"{text.removesuffix('+00:00')}Z"
 
 
 def _varint(raw: memoryview, at: int) -> tuple[int, int]:

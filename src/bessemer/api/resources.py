@@ -8,7 +8,8 @@ is computed on what is stored and written under its revision; a lost race is tri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -16,13 +17,15 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import credentials, jsonpatch, managed, table
+from bessemer.api import credentials, keeping, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner
+from bessemer.api.deletion import delete_options, require_policy
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.granting import grant
 from bessemer.api.media import Wanted, wanted
-from bessemer.api.names import plain, show
+from bessemer.api.names import plain
+from bessemer.api.patches import STRATEGIC, Strategic, patched
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
 from bessemer.api.terms import require_terms
@@ -34,7 +37,9 @@ from bessemer.core.resource import Key
 PATCH_ATTEMPTS = 8
 WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
-_POLICIES = ("Background", "Foreground")
+Wish = Callable[[dict[str, Any]], dict[str, Any]]
+"""What an object should be, in view of what it is."""
+
 Record = Callable[[dict[str, Any] | None, dict[str, Any]], managed.Entries | None]
 """The entries of ``managedFields`` once an admitted body takes the old one's place; None leaves them as they are."""
 
@@ -52,7 +57,7 @@ async def create(call: Call) -> Response:
     """A new object; 201."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "CreateOptions")
-    said = await bodies.read_object(call.request, call.state.context.limits)
+    said = await bodies.read_object(call.request, call.limits)
     await call.still()
     return await make(call, said, options=options, wants=wants, record=_updates(call, options))
 
@@ -68,7 +73,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
     admitted.body["metadata"]["managedFields"] = record(None, admitted.body)
-    stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
+    stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
         stored = _unwritten(stored, "")
@@ -78,19 +83,23 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
 
 
 async def replace(call: Call) -> Response:
-    """The whole object, under its resourceVersion."""
+    """The whole object, under its resourceVersion; of some of Kubernetes' own kinds also without."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "UpdateOptions")
-    said = await bodies.read_object(call.request, call.state.context.limits)
+    said = await bodies.read_object(call.request, call.limits)
     await call.still()
     target = call.about
     await call.state.access.require(call.who, "update", on=target)
     subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
-    if not said["metadata"].get("resourceVersion"):
+    pinned = bool(said["metadata"].get("resourceVersion"))
+    if not pinned and not target.resource.unconditional:
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(dataclasses.replace(subject, kind=subject.plural), [cause])
-    old = orjson.loads((await load(call, target)).body)
-    return await write_main(call, said, old=old, options=options, wants=wants, record=_updates(call, options))
+
+    def wish(old: dict[str, Any]) -> dict[str, Any]:
+        return {**said, "metadata": {"resourceVersion": old["metadata"]["resourceVersion"], **said["metadata"]}}
+
+    return await _rewrite(call, wish, pinned=pinned, options=options, wants=wants)
 
 
 async def patch(call: Call) -> Response:
@@ -99,30 +108,34 @@ async def patch(call: Call) -> Response:
     options = write_options(call.query, "PatchOptions")
     change = await _read_patch(call)
     await call.state.access.require(call.who, "patch", on=call.about)
+    wish = partial(_patched, call, change)
+    return await _rewrite(call, wish, pinned=_pinned(change), options=options, wants=wants)
+
+
+async def _rewrite(call: Call, wish: Wish, *, pinned: bool, options: WriteOptions, wants: Wanted) -> Response:
+    """Write what is wished for in view of what there is; a lost race is tried again, unless the client ``pinned``."""
     record = _updates(call, options)
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
-        said = _patched(call, change, old=old)
-        pinned = _pinned(change)
         try:
-            return await write_main(call, said, old=old, options=options, wants=wants, record=record)
+            return await write_main(call, wish(old), old=old, options=options, wants=wants, record=record)
         except Conflict:
             if pinned or attempt + 1 == PATCH_ATTEMPTS:
                 raise
-    raise Conflict("the object changes too often to be patched now")
+    raise Conflict("the object changes too often to be written now")
 
 
 async def delete(call: Call) -> Response:
     """Delete, or begin to where finalizers stand: then the object is answered, else a Status."""
     target = call.about
-    options = await _delete_options(call)
+    options = await delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
-    _require_policy(options, call.query)
+    require_policy(options, call.query)
     preconditions = options.get("preconditions") or {}
     dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
     uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
-    now = await load(call, target)
+    now = await load(call, target, whole=False)
     left = await call.state.ports.objects.delete(
         target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry
     )
@@ -130,7 +143,7 @@ async def delete(call: Call) -> Response:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
-        return answer((_unwritten(left, str(now.revision)) if dry else left).body)
+        return answer(keeping.bare(target.resource, _unwritten(left, str(now.revision)) if dry else left).body)
     return answer(success(target.subject, now.uid))
 
 
@@ -157,7 +170,7 @@ async def patch_status(call: Call) -> Response:
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         try:
-            said = _patched(call, change, old=old)
+            said = _patched(call, change, old)
             said["metadata"].pop("managedFields", None)
             return await write_status(call, said, options=options)
         except Conflict:
@@ -187,10 +200,10 @@ async def write_status(
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
-async def load(call: Call, target: Target) -> Stored:
+async def load(call: Call, target: Target, *, whole: bool = True) -> Stored:
     """The object as stored. Raises NotFound in Kubernetes' words."""
     try:
-        stored = await call.state.ports.objects.get(target.key)
+        stored = await keeping.load(call, target, whole=whole)
     except NotFound as error:
         raise not_found(target.subject) from error
     call.uid = stored.uid
@@ -201,11 +214,9 @@ def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnin
     """An object in the shape that was asked for."""
     resource = call.about.resource
     headers = {"Warning": told} if (told := _warning(warnings)) else {}
-    if wants.shape == "object" and not wants.yaml and resource.translate is None:
+    if wants.shape == "object" and not wants.yaml:
         return answer(stored.body, code, headers=headers)
     value = orjson.loads(stored.body)
-    if resource.translate is not None:
-        value = resource.translate(value)
     if wants.shape == "table":
         include = call.query.get("includeObject", "") or "Metadata"
         line = table.row(resource, value, include=include, now=call.state.context.clock.now())
@@ -246,7 +257,7 @@ async def write_main(
         admitted.body["metadata"].pop("managedFields", None)
     else:
         admitted.body["metadata"]["managedFields"] = entries
-    stored = await call.state.ports.objects.replace(admitted.body, call.writer, dry_run=options.dry_run)
+    stored = await keeping.replace(call, admitted.body, old=old, dry_run=options.dry_run)
     if options.dry_run:
         stored = _unwritten(stored, old["metadata"]["resourceVersion"])
     else:
@@ -320,24 +331,24 @@ async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], o
 async def _read_patch(call: Call) -> Any:
     """A merge patch (an object) or a JSON patch (a list), of somebody who is still who they were."""
     media = bodies.media_type(call.request.headers.get("content-type", ""))
-    if media not in (bodies.MERGE_PATCH, bodies.JSON_PATCH):
-        raise UnknownFormat(
-            f"the body of the request was in an unknown format - accepted media types include: {_PATCHES}"
-        )
-    limits = call.state.context.limits
+    strategic = media == STRATEGIC and call.about.resource.native
+    if media not in (bodies.MERGE_PATCH, bodies.JSON_PATCH) and not strategic:
+        words = f"the body of the request was in an unknown format - accepted media types include: {_PATCHES}"
+        raise UnknownFormat(f"{words}, {STRATEGIC}" if call.about.resource.native else words)
+    limits = call.limits
     change = bodies.parse_json(await bodies.read(call.request, limits), limits.depth)
     await call.still()
     if media == bodies.JSON_PATCH and not isinstance(change, list):
         raise Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
-    if media == bodies.MERGE_PATCH and not isinstance(change, dict):
+    if media != bodies.JSON_PATCH and not isinstance(change, dict):
         words = "Invalid value: a merge patch is an object"
         raise invalid(Subject(), [Cause("patch", words)])
-    return change
+    return Strategic(change) if strategic else change
 
 
-def _patched(call: Call, change: Any, *, old: dict[str, Any]) -> dict[str, Any]:
-    limits = call.state.context.limits
-    said = jsonpatch.apply(old, change) if isinstance(change, list) else bodies.merge(old, change)
+def _patched(call: Call, change: Any, /, old: dict[str, Any]) -> dict[str, Any]:
+    limits = call.limits
+    said = patched(call.about.resource.shape, old, change=change)
     if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
         raise Malformed("the patch leaves no object")
     try:
@@ -358,30 +369,3 @@ def _pinned(change: Any) -> bool:
         return any(str(o.get("path", "")).startswith("/metadata/resourceVersion") for o in change)
     metadata = change.get("metadata")
     return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
-
-
-async def _delete_options(call: Call) -> dict[str, Any]:
-    limits = call.state.context.limits
-    raw = await bodies.read(call.request, limits)
-    if not raw:
-        return {}
-    options = await bodies.parse_object(raw, limits, content_type=call.request.headers.get("content-type", ""))
-    kind = options.get("kind") or "DeleteOptions"
-    if kind != "DeleteOptions":
-        raise Malformed(f"the body of a deletion is DeleteOptions, not {plain(str(kind), 80)}")
-    if not isinstance(options.get("preconditions") or {}, dict):
-        raise Malformed("preconditions must be an object")
-    return options
-
-
-def _require_policy(options: Mapping[str, Any], query: Mapping[str, str]) -> None:
-    """What an object owned goes with it, at once where nothing holds it: in the foreground or not makes no difference
-    that lasts. That it stays is not offered. Raises Invalid."""
-    said = options.get("propagationPolicy") or query.get("propagationPolicy") or _POLICIES[0]
-    if options.get("orphanDependents"):
-        said = "Orphan"
-    if said not in _POLICIES:
-        supported = ", ".join(f'"{policy}"' for policy in (*_POLICIES, "nil"))
-        words = f"Unsupported value: {show(said)}: supported values: {supported}"
-        cause = Cause("propagationPolicy", words, "FieldValueNotSupported")
-        raise invalid(Subject("meta.k8s.io", kind="DeleteOptions"), [cause])

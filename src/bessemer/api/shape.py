@@ -21,6 +21,8 @@ _NESTED = (dict, list)
 _TRACKED = ("annotations", "finalizers", "generateName", "labels", "ownerReferences")
 """Of the metadata, what writers say; the rest is the server's."""
 
+_HEAD = ("apiVersion", "kind", "metadata")
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -162,7 +164,7 @@ def tracked(body: Mapping[str, Any]) -> Body:
     """What of an object has owners. Its metadata is always there, so that nobody owns it as such."""
     metadata = body.get("metadata") or {}
     found: Body = {"metadata": {name: metadata[name] for name in _TRACKED if metadata.get(name)}}
-    return found | {part: body[part] for part in ("spec", "status") if part in body}
+    return found | {part: value for part, value in body.items() if part not in _HEAD}
 
 
 def _compared(

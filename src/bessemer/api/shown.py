@@ -1,12 +1,13 @@
-"""Resources as the api serves them: the kinds of the product, and core/v1 namespaces, which are Projects to kubectl.
+"""Resources as the api serves them: the kinds of the product, the views of them that Kubernetes' clients know, and what
+says of kinds that they are there.
 
-A `Shown` says where a resource lies in the URL and which stored kind stands behind it. ``translate`` is None where the
-stored bytes are served as they are.
+A `Shown` says where a resource lies in the URL and which stored kind stands behind it. One that is ``plain`` is served
+as the bytes that are stored; what is none goes through `keeping`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,15 +17,17 @@ from bessemer.api.names import plain
 from bessemer.api.schema import of_resource
 from bessemer.api.shape import Shape, shape_of
 from bessemer.core.resource import READ, Column, Kind, Verb
+from bessemer.kinds import VIEWS
 from bessemer.kinds.fields import References, references
+from bessemer.kinds.kubernetes import configmap, definition, lease, secret
+from bessemer.kinds.kubernetes.view import View
 
-Translate = Callable[[dict[str, Any]], dict[str, Any]]
 _EVENT_FIELDS = ("name", "namespace", "kind", "uid", "apiVersion", "resourceVersion", "fieldPath")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One resource. ``stored`` is the kind in the store; ``source`` the product's kind behind it."""
+    """One resource. ``stored`` is the kind in the store; ``source`` is its own kind, a view's where it is one."""
 
     source: Kind[Any, Any]
     kind: str
@@ -39,11 +42,36 @@ class Shown:
     categories: Sequence[str] = ()
     fields: Sequence[str] = ("metadata.name", "metadata.namespace")
     has_status: bool = True
-    translate: Translate | None = None
+    view: View | None = None
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def sealed(self) -> bool:
+        """Whether its data stands beside its body."""
+        return self.stored == secret.NAME
+
+    @property
+    def plain(self) -> bool:
+        """Whether the stored bytes are what is served."""
+        return self.view is None and not self.sealed
+
+    @property
+    def files(self) -> bool:
+        """Whether it holds what is as large as a file."""
+        return self.stored in (configmap.ConfigMap.KIND, secret.NAME)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it may be replaced without saying which revision: as in Kubernetes, whose Leases may not."""
+        return self.native and self.kind != lease.Lease.KIND
+
+    @property
+    def native(self) -> bool:
+        """Whether it is Kubernetes' own: then strategic merge patches are taken, as there."""
+        return _native(self.group)
 
     @property
     def singular(self) -> str:
@@ -73,11 +101,12 @@ class Resources:
     """Every resource, found by group, version and plural."""
 
     def __init__(self, kinds: Iterable[Kind[Any, Any]]) -> None:
-        shown = [_of_kind(kind) for kind in kinds]
-        shown.extend(_namespaces(kind) for kind in list(kinds) if kind.name == "Project")
-        self.all: Sequence[Shown] = tuple(shown)
-        self._by_place = {(s.group, s.version, s.plural): s for s in shown}
-        self._by_kind = {s.kind: s for s in shown}
+        own = [_of_kind(kind) for kind in kinds]
+        stored = {shown.stored for shown in own}
+        views = [_of_kind(view.kind, view) for view in VIEWS if view.of in stored]
+        self.all: Sequence[Shown] = (*own, *views, _of_kind(definition.KIND))
+        self._by_place = {(s.group, s.version, s.plural): s for s in self.all}
+        self._by_kind = {s.kind: s for s in (*views, *own)}
 
     def find(self, group: str, version: str, *, plural: str) -> Shown | None:
         """The resource at a place in the URL, or None."""
@@ -95,14 +124,17 @@ class Resources:
         return found
 
 
-def _of_kind(kind: Kind[Any, Any]) -> Shown:
+def _of_kind(kind: Kind[Any, Any], view: View | None = None) -> Shown:
     given = {verb for verbs in kind.rights.values() for verb in verbs} if not kind.readonly else set(READ)
     order: tuple[Verb, ...] = ("delete", "get", "list", "patch", "create", "update", "watch")
     fields = ["metadata.name", "metadata.namespace"]
     if kind.name == "Claim":
         fields.append("spec.host")
     if kind.name == "Event":
-        fields += [*(f"involvedObject.{f}" for f in _EVENT_FIELDS), "reason", "type"]
+        about = "regarding" if view else "involvedObject"
+        fields += [*(f"{about}.{f}" for f in _EVENT_FIELDS), "reason", "type"]
+    if kind.name == secret.NAME:
+        fields.append("type")
     return Shown(
         source=kind,
         kind=kind.name,
@@ -110,40 +142,16 @@ def _of_kind(kind: Kind[Any, Any]) -> Shown:
         group=kind.group,
         version=kind.version,
         namespaced=kind.namespaced,
-        stored=kind.name,
+        stored=view.of if view else kind.name,
         verbs=tuple(v for v in order if v in given or v in READ),
         columns=kind.columns,
         short_names=kind.short_names,
         categories=kind.categories,
         fields=tuple(fields),
-        has_status=bool(kind.group),
+        has_status=not _native(kind.group),
+        view=view,
     )
 
 
-def _namespaces(project: Kind[Any, Any]) -> Shown:
-    return Shown(
-        source=project,
-        kind="Namespace",
-        plural="namespaces",
-        group="",
-        version="v1",
-        namespaced=False,
-        stored=project.name,
-        verbs=("get", "list", "watch"),
-        columns=(Column(name="Status", value=lambda body: body["status"]["phase"]),),
-        short_names=("ns",),
-        has_status=False,
-        translate=_namespace,
-    )
-
-
-def _namespace(project: dict[str, Any]) -> dict[str, Any]:
-    meta = project["metadata"]
-    kept = ("name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels", "annotations")
-    return {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {field: meta[field] for field in kept if field in meta},
-        "spec": {"finalizers": ["kubernetes"]},
-        "status": {"phase": "Terminating" if "deletionTimestamp" in meta else "Active"},
-    }
+def _native(group: str) -> bool:
+    return not group or group.endswith(".k8s.io")

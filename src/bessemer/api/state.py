@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from bessemer.api.access import Access, Target
 from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
-from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Ports
+from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Limits, Ports
+from bessemer.api.definitions import WithDefinitions
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.flow import Flows, Turn
@@ -31,6 +32,9 @@ from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.tasks import first_of
 from bessemer.kinds.tenancy.rights import Rulebook
+
+FILES_BYTES = 3 << 19
+"""A MiB in base64, and what is said around it."""
 
 OPENINGS_MAX, OPENINGS_EACH = 32, 4
 """Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
@@ -102,8 +106,9 @@ class State:
 
 def build(context: ApiContext) -> State:
     """The parts of one api."""
-    objects = context.ports.objects
     resources = Resources(context.kinds.values())
+    objects = WithDefinitions(context.ports.objects, resources, since=context.clock.now())
+    context = replace(context, ports=replace(context.ports, objects=objects))
     directory = Directory(objects, context.clock, book=Rulebook(context.kinds.values()))
     federation = Federation(objects, context.clock, issuers=context.issuers)
     door = OwnDoor(objects, context.ports.audit, clock=context.clock)
@@ -227,6 +232,13 @@ class Call:
             await first_of(self.state.context.clock.sleep(seconds), *(turn.wait() for turn in turns))
         else:
             await turns[0].wait()
+
+    @property
+    def limits(self) -> Limits:
+        """Of this request: what holds files may be larger than everything else."""
+        limits = self.state.context.limits
+        wide = self.target is not None and self.target.resource.files
+        return replace(limits, body_bytes=max(limits.body_bytes, FILES_BYTES)) if wide else limits
 
     def parameter(self, name: str) -> str:
         """A part of the path."""

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from bessemer.api import table
+from bessemer.api import keeping, table
 from bessemer.api.credentials import narrowed
 from bessemer.api.errors import FutureRevision, status_of
 from bessemer.api.media import Wanted
@@ -29,6 +29,7 @@ from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Bookmark, Page
 from bessemer.core.resource import Change
 from bessemer.core.tasks import first_error, until_first
+from bessemer.kinds.kubernetes.secret import SEALED
 
 if TYPE_CHECKING:
     from bessemer.api.lists import Selection
@@ -93,7 +94,7 @@ class _Watch(Response):
             try:
                 async for event in events:
                     self._revision = max(self._revision, event.revision)
-                    await self._tell(send, self._line(event))
+                    await self._tell(send, self._line(await self._shown(event)))
             finally:
                 await _close(events)
         except BessemerError as error:
@@ -137,7 +138,7 @@ class _Watch(Response):
     async def _show(self, send: Send, page: Page) -> None:
         """A page of what there is, in parts, with a turn for others between."""
         for start in range(0, len(page.items), _PART):
-            part = page.items[start : start + _PART]
+            part = await keeping.shown(self._call, page.items[start : start + _PART], whole=self._whole)
             lines = [self._line(Change(i.revision, "ADDED", i.key, i.uid, i.host, i.body)) for i in part]
             await self._tell(send, b"".join(lines))
             await asyncio.sleep(0)
@@ -177,18 +178,28 @@ class _Watch(Response):
         ours = self._selection.scope
         return (scope.namespaces, scope.names, scope.places) == (ours.namespaces, ours.names, ours.places)
 
+    @property
+    def _whole(self) -> bool:
+        return self._wants.shape == "object" or self._options.include == "Object"
+
+    async def _shown(self, event: Change | Bookmark) -> Change | Bookmark:
+        if isinstance(event, Bookmark):
+            return event
+        (found,) = await keeping.shown(self._call, (event,), whole=self._whole)
+        return found
+
     def _line(self, event: Change | Bookmark) -> bytes:
         if isinstance(event, Bookmark):
             return self._bookmark_line(event.revision) if self._options.bookmarks else b""
         resource = self._call.about.resource
-        if self._selection.plain and resource.translate is None and self._wants.shape == "object":
+        if self._selection.plain and not resource.sealed and self._wants.shape == "object":
             return b'{"type":"' + event.type.encode() + b'","object":' + event.body + b"}\n"
         body = orjson.loads(event.body)
         kind = event.type if self._selection.plain else self._seen(event, body)
         if kind is None:
             return b""
-        if resource.translate is not None:
-            body = resource.translate(body)
+        if self._whole and resource.sealed and body.pop(SEALED, None) and kind != "DELETED":
+            return b""  # its data is gone: what is there now comes with a later change
         return b'{"type":"' + kind.encode() + b'","object":' + self._shaped(body, event.revision) + b"}\n"
 
     def _seen(self, event: Change, body: dict[str, Any]) -> str | None:

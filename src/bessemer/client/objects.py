@@ -61,17 +61,32 @@ class Client:
             items, int(meta["resourceVersion"]), meta.get("continue") or "", meta.get("remainingItemCount") or 0
         )
 
-    async def create(self, body: Mapping[str, Any], writer: Writer | None = None, *, dry_run: bool = False) -> Stored:
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        writer: Writer | None = None,
+        *,
+        dry_run: bool = False,
+        sealed: Mapping[str, bytes] | None = None,
+    ) -> Stored:
         """Raises AlreadyExists, Invalid, Forbidden, QuotaExceeded."""
+        _require_open(sealed)
         key = _key(body)
         path = self.paths.collection(key.kind, key.namespace or None)
         return await self._write("POST", path, body=body, dry_run=dry_run)
 
     async def replace(
-        self, body: Mapping[str, Any], writer: Writer | None = None, *, part: Part = "main", dry_run: bool = False
+        self,
+        body: Mapping[str, Any],
+        writer: Writer | None = None,
+        *,
+        part: Part = "main",
+        dry_run: bool = False,
+        sealed: Mapping[str, bytes] | None = None,
     ) -> Stored:
         """Replace one part. Without a ``metadata.resourceVersion``, whatever stands there now is replaced.
         Raises NotFound, Conflict, Invalid."""
+        _require_open(sealed)
         key = _key(body)
         path = self.paths.of(key, "" if part == "main" else "status")
         metadata = body.get("metadata", {})
@@ -157,6 +172,12 @@ class Client:
         query = {"dryRun": "All"} if dry_run else {}
         ask = Ask(method=method, path=path, query=query, body=orjson.dumps(body), content_type=media)
         return stored(await self.transport.request(ask))
+
+
+def _require_open(sealed: Mapping[str, bytes] | None) -> None:
+    """Over HTTPS the server seals: what is secret stands in the body. Raises Malformed."""
+    if sealed is not None:
+        raise Malformed("sealed values are written where the store is")
 
 
 def an_object(key: Key, spec: Mapping[str, Any]) -> dict[str, Any]:

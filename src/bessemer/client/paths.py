@@ -10,7 +10,9 @@ from bessemer.core.resource import GROUP, VERSION, Key
 
 BASE = f"/apis/{GROUP}/{VERSION}"
 CORE = "/api/v1"
-_CORE_PLURALS = {"Event": "events", "Namespace": "namespaces"}
+_CORE_PLURALS = {"Event": "events", "Namespace": "namespaces", "ConfigMap": "configmaps", "Secret": "secrets"}
+_OTHERS = {"Lease": "/apis/coordination.k8s.io/v1"}
+"""Of groups that are neither ours nor core's."""
 
 
 def regular_plural(kind: str) -> str:
@@ -36,7 +38,7 @@ class Paths:
         plural = regular_plural(kind) if self._plurals is None else self._plurals.get(kind)
         if plural is None:
             raise Malformed(f"there is no kind {kind!r}")
-        return f"{BASE}{place}/{plural}"
+        return f"{_OTHERS.get(kind, BASE)}{place}/{plural}"
 
     def of(self, key: Key, sub: str = "") -> str:
         """One object, or its subresource."""

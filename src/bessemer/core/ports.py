@@ -96,13 +96,29 @@ class Objects(Protocol):
         """In order of namespace and name. ``limit`` 0 is all. Raises Expired where ``after`` is of a lost snapshot."""
         ...
 
-    async def create(self, body: Mapping[str, Any], writer: Writer, *, dry_run: bool = False) -> Stored:
+    # ``sealed`` is what the object's sealed values are from this write on, by field, in its transaction; None leaves
+    # them as they are.
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        writer: Writer,
+        *,
+        dry_run: bool = False,
+        sealed: Mapping[str, bytes] | None = None,
+    ) -> Stored:
         """``body`` holds apiVersion, kind, metadata.name (and namespace), spec. Raises AlreadyExists, Forbidden,
         QuotaExceeded."""
         ...
 
     async def replace(
-        self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
+        self,
+        body: Mapping[str, Any],
+        writer: Writer,
+        *,
+        part: Part = "main",
+        dry_run: bool = False,
+        sealed: Mapping[str, bytes] | None = None,
     ) -> Stored:
         """Replace one part. A ``metadata.resourceVersion`` or ``uid`` in the body must match. A write that changes
         nothing keeps the revision. Raises NotFound, Conflict, Forbidden."""

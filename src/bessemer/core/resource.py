@@ -308,7 +308,8 @@ class Kind(Generic[C, R]):
     ``finalize`` are the control side; ``finalize`` runs while the object is being deleted and its `Done` lets it go
     (a kind that has one gets its finalizer at creation). ``deadlines`` maps a phase to the seconds after which an
     object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing. ``below``
-    maps a subresource to such a row of its own; one without goes by the verb of its route upon the object.
+    maps a subresource to such a row of its own; one without goes by the verb of its route upon the object. ``parts``
+    are what stands in a stored body beside metadata and status; ``most`` is how many a project may hold (0: any).
     """
 
     resource: type[R]
@@ -328,6 +329,8 @@ class Kind(Generic[C, R]):
     deadlines: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     resync_seconds: float = 300.0
     readonly: bool = False
+    parts: Sequence[str] = ("spec",)
+    most: int = 0
 
     @property
     def name(self) -> str:

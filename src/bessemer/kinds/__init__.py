@@ -16,6 +16,8 @@ from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
+from bessemer.kinds.kubernetes import configmap, lease, namespace, newevent, secret
+from bessemer.kinds.kubernetes.view import View
 from bessemer.kinds.tenancy import (
     apikey,
     credential,
@@ -49,7 +51,13 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     endpoint.KIND,
     priceplan.KIND,
     event.KIND,
+    configmap.KIND,
+    secret.KIND,
+    lease.KIND,
 )
+
+VIEWS: tuple[View, ...] = (namespace.VIEW, newevent.VIEW)
+"""What is served of kinds under other names, for clients of Kubernetes."""
 
 HOST_SIDES: Mapping[str, HostSide] = MappingProxyType(
     {"Instance": instance.InstanceHost(), "Endpoint": endpoint.EndpointHost()}

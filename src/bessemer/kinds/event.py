@@ -1,19 +1,26 @@
 """Event: what happened to an object, in words, as core/v1 has it, so that every Kubernetes client shows it.
 
-Read-only: the store's ``Events`` port writes the body, counts repetitions and lets old ones go. An event is told, never
-acted upon: no reconcile reads one.
+The store's ``Events`` port tells what the platform does, counts repetitions and lets old ones go; members' programs
+tell of theirs beside it, and never in the platform's name. An event is told, never acted upon: no reconcile reads one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from bessemer.core.resource import READ, ApiModel, Column, Kind, Resource
+from bessemer.core.errors import Cause
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Kind, Resource
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at
+
+PLATFORM = "bessemer"
+"""Who tells what the platform does. Nobody else is called so."""
+
+_MOST = 2_000
+_MESSAGE_BYTES_MAX = 8_192
 
 
 class ObjectReference(ApiModel):
@@ -73,6 +80,36 @@ def _object(body: Mapping[str, Any]) -> str:
     return f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
 
 
+def _seen(body: Mapping[str, Any]) -> Any:
+    """When it last happened, wherever its teller says so."""
+    times = (at("series", "lastObservedTime")(body), body.get("lastTimestamp"), body.get("deprecatedLastTimestamp"))
+    return next(filter(None, (*times, body.get("eventTime"))), None)
+
+
+def told_problems(namespace: str, *, about: tuple[str, ObjectReference], teller: tuple[str, str]) -> list[Cause]:
+    """What nobody may tell: of another project, or in the platform's name. Each is a field and what it says."""
+    field, reference = about
+    causes = []
+    if (reference.namespace or namespace) != namespace:
+        words = f'Invalid value: "{reference.namespace[:80]}": does not match event.namespace'
+        causes.append(Cause(f"{field}.namespace", words))
+    if teller[1] == PLATFORM:
+        words = f"Forbidden: what {PLATFORM} tells, it tells itself"
+        causes.append(Cause(teller[0], words, "FieldValueForbidden"))
+    return causes
+
+
+def validate(new: Event, old: Event | None) -> Sequence[Cause]:
+    """Whose it is, who tells it, and that it can be read."""
+    namespace, about = new.metadata.namespace or "", ("involvedObject", new.involved_object)
+    causes = told_problems(namespace, about=about, teller=("reportingComponent", new.reporting_component))
+    causes += told_problems(namespace, about=("", ObjectReference()), teller=("source.component", new.source.component))
+    if len(new.message.encode()) > _MESSAGE_BYTES_MAX:
+        words = f"Too long: may not be more than {_MESSAGE_BYTES_MAX} bytes"
+        causes.append(Cause("message", words, "FieldValueTooLong"))
+    return causes
+
+
 KIND: Kind[Context, Event] = Kind(
     resource=Event,
     plural="events",
@@ -81,10 +118,16 @@ KIND: Kind[Context, Event] = Kind(
     categories=(),
     group="",
     version="v1",
-    readonly=True,
-    rights={"admin": READ, "auditor": READ, "tenant-admin": READ, "member": READ, "reader": READ},
+    parts=tuple(
+        field.alias or name
+        for name, field in Event.model_fields.items()
+        if name not in ("api_version", "kind", "metadata")
+    ),
+    most=_MOST,
+    rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ},
+    validate=validate,
     columns=(
-        Column(name="Last seen", value=at("lastTimestamp"), type="date"),
+        Column(name="Last seen", value=_seen, type="date"),
         Column(name="Type", value=at("type")),
         Column(name="Reason", value=at("reason")),
         Column(name="Object", value=_object),

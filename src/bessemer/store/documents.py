@@ -70,7 +70,7 @@ def settled(body: Mapping[str, Any]) -> Document:
         ]
         raise Invalid("the metadata is not valid", causes) from error
     for field in ("spec", "status"):
-        if not isinstance(document.setdefault(field, {}), dict):
+        if not isinstance(document.get(field, {}), dict):
             raise Invalid(f"{field} is not an object", [Cause(field, "must be an object")])
     return document
 
@@ -116,12 +116,13 @@ def fresh(document: Document, key: Key, *, facts: StoreKind, now: float) -> Docu
         metadata["finalizers"] = finalizers
     if said.get("managedFields"):
         metadata["managedFields"] = said["managedFields"]
-    return {
-        "apiVersion": document.get("apiVersion") or facts.api_version,
-        "kind": key.kind,
-        "metadata": metadata,
-        "spec": document.get("spec", {}),
-    }
+    head = {"apiVersion": document.get("apiVersion") or facts.api_version, "kind": key.kind, "metadata": metadata}
+    return {**head, **_wanted(document, facts.parts)}
+
+
+def _wanted(said: Document, parts: Sequence[str]) -> Document:
+    """What a writer of the main part says; whoever has a spec always has one."""
+    return {part: said.get(part, {}) for part in parts if part in said or part == "spec"}
 
 
 def check(said: Mapping[str, Any], uid: str, *, revision: int, key: Key) -> None:
@@ -132,8 +133,10 @@ def check(said: Mapping[str, Any], uid: str, *, revision: int, key: Key) -> None
         raise Conflict(_MODIFIED)
 
 
-def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> Document:
-    """``old`` with the metadata and spec of ``said``. ``keep_finalizer`` stays where it stands.
+def merged_main(
+    old: Document, said: Document, *, parts: Sequence[str] = ("spec",), keep_finalizer: str = ""
+) -> Document:
+    """``old`` with the metadata and the parts of ``said``. ``keep_finalizer`` stays where it stands.
 
     Raises Invalid where a finalizer would be added to what is being deleted.
     """
@@ -154,10 +157,11 @@ def merged_main(old: Document, said: Document, *, keep_finalizer: str = "") -> D
             "the object is being deleted",
             [Cause("metadata.finalizers", f"Forbidden: {_NO_FINALIZER} {_go(added)}", "FieldValueForbidden")],
         )
-    spec = said.get("spec", {})
-    if spec != old.get("spec", {}):
+    wanted = _wanted(said, parts)
+    if wanted != _wanted(old, parts):
         metadata["generation"] = old["metadata"]["generation"] + 1
-    return {**old, "metadata": metadata, "spec": spec}
+    rest = {part: value for part, value in old.items() if part not in parts}
+    return {**rest, "metadata": metadata, **wanted}
 
 
 def _go(texts: Sequence[str]) -> str:

@@ -22,13 +22,14 @@ from bessemer.store.transaction import Tx
 from bessemer.store.writer import Committer
 
 SYSTEM = Writer("system", "store")
+TELLER = "bessemer"
 PER_OBJECT_MAX = 50
 AGE_SECONDS = 86_400
 _PRUNED_AT_ONCE = 200
 _NAME_MAX = 253 - 17
 _MESSAGE_MAX = 1_024
 
-FACTS = StoreKind(namespaced=True, api_version="v1")
+FACTS = StoreKind(namespaced=True, api_version="v1", parts=())
 
 _ABOUT = objects.join(dependents, dependents.c.uid == objects.c.uid)
 # An expression, so that what leads is the owner's index and not that of all events.
@@ -60,7 +61,9 @@ def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:
     key = Key(EVENT, about.namespace or "default", f"{about.name[:_NAME_MAX]}.{digest}")
     now = rfc3339(tx.now)
     row = find(tx, key)
-    if row is not None:
+    if row is not None and row.document().get("reportingComponent") != TELLER:
+        remove(tx, row)  # somebody's own, under a name that is ours
+    elif row is not None:
         document = row.document()
         document["count"] += 1
         document["lastTimestamp"] = now
@@ -79,7 +82,6 @@ def _new(key: Key, about: Key, *, uid: str, words: tuple[str, str, str], at: flo
     if about.namespace:
         involved["namespace"] = about.namespace
     document = fresh({"metadata": {}}, key, facts=FACTS, now=at)
-    del document["spec"]
     return document | {
         "involvedObject": involved,
         "type": words[0],
@@ -88,8 +90,8 @@ def _new(key: Key, about: Key, *, uid: str, words: tuple[str, str, str], at: flo
         "count": 1,
         "firstTimestamp": rfc3339(at),
         "lastTimestamp": rfc3339(at),
-        "source": {"component": "bessemer"},
-        "reportingComponent": "bessemer",
+        "source": {"component": TELLER},
+        "reportingComponent": TELLER,
         "reportingInstance": "",
     }
 

@@ -1,8 +1,8 @@
-"""What the store has to know of each kind, as values. By itself it knows Claim, Host, Tenant, Project and Event."""
+"""What the store has to know of each kind, as values. By itself it knows those named here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,20 @@ HOST = "Host"
 TENANT = "Tenant"
 PROJECT = "Project"
 EVENT = "Event"
+LEASE = "Lease"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
-    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on."""
+    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on;
+    ``parts`` and ``most`` are those of `Kind`."""
 
     namespaced: bool
     finalizer: str = ""
     meter: str = ""
     api_version: str = API_VERSION
+    parts: Sequence[str] = ("spec",)
+    most: int = 0
 
 
 def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
@@ -34,6 +38,8 @@ def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
             finalizer=kind.finalizer if kind.finalize is not None else "",
             meter=meter_of_kind(kind.name),
             api_version=kind.api_version,
+            parts=kind.parts,
+            most=kind.most,
         )
         for kind in kinds
     }

@@ -14,22 +14,27 @@ from typing import Any
 from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
-from bessemer.store import audit, difference, documents, ledger, quota, rules, walls
+from bessemer.store import audit, crowd, difference, documents, ledger, quota, rules, walls
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
-from bessemer.store.kinds import CLAIM, HOST, StoreKind
+from bessemer.store.kinds import CLAIM, EVENT, HOST, LEASE, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
+from bessemer.store.sealed import reseal
 from bessemer.store.transaction import Tx
+from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
 
 
 class ObjectTable:
     """Implements `ports.Objects`."""
 
-    def __init__(self, committer: Committer, reader: Reader, *, feed: Feed, kinds: Mapping[str, StoreKind]) -> None:
+    def __init__(
+        self, committer: Committer, reader: Reader, *, feed: Feed, kinds: Mapping[str, StoreKind], vault: Vault
+    ) -> None:
         self._committer = committer
+        self._vault = vault
         self._reader = reader
         self._feed = feed
         self._kinds = kinds
@@ -42,29 +47,58 @@ class ObjectTable:
         """In order of namespace and name, all of one revision. Raises Expired, Malformed."""
         return await self._reader.page(scope, limit=limit, after=after)
 
-    async def create(self, body: Mapping[str, Any], writer: Writer, *, dry_run: bool = False) -> Stored:
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        writer: Writer,
+        *,
+        dry_run: bool = False,
+        sealed: Mapping[str, bytes] | None = None,
+    ) -> Stored:
         """Raises AlreadyExists, Forbidden, QuotaExceeded, Invalid, and Conflict where an owner is gone."""
         said = documents.settled(body)
         key = documents.key_of(said, self._kinds)
         rules.may_write_main(key, writer)
-        return await self._committer.submit(
-            lambda tx: _create(tx, said, key=key, kinds=self._kinds, writer=writer), dry_run=dry_run
-        )
+        await self._ready(sealed)
+
+        def write(tx: Tx) -> Stored:
+            return self._sealed(tx, _create(tx, said, key=key, kinds=self._kinds, writer=writer), sealed)
+
+        return await self._committer.submit(write, dry_run=dry_run)
 
     async def replace(
-        self, body: Mapping[str, Any], writer: Writer, *, part: Part = "main", dry_run: bool = False
+        self,
+        body: Mapping[str, Any],
+        writer: Writer,
+        *,
+        part: Part = "main",
+        dry_run: bool = False,
+        sealed: Mapping[str, bytes] | None = None,
     ) -> Stored:
         """Replace one part. Raises NotFound, Conflict, Forbidden, Invalid."""
         said = documents.settled(body)
         key = documents.key_of(said, self._kinds)
         if part == "main":
             rules.may_write_main(key, writer)
-            return await self._committer.submit(
-                lambda tx: _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), dry_run=dry_run
-            )
+            await self._ready(sealed)
+
+            def write(tx: Tx) -> Stored:
+                return self._sealed(tx, _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), sealed)
+
+            return await self._committer.submit(write, dry_run=dry_run)
         return await self._committer.submit(
             lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer), dry_run=dry_run
         )
+
+    async def _ready(self, sealed: Mapping[str, bytes] | None) -> None:
+        if sealed:
+            await self._vault.ready()
+
+    def _sealed(self, tx: Tx, stored: Stored, values: Mapping[str, bytes] | None) -> Stored:
+        """The object, with the sealed values that it was written with."""
+        if values is not None and exists(tx, stored.uid):
+            reseal(tx, self._vault, uid=stored.uid, values=values)
+        return stored
 
     async def delete(
         self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
@@ -140,10 +174,13 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     require_owners(tx, document)
     if facts.meter:
         quota.count(tx, key, meter=facts.meter, by=1)
+    if facts.most:
+        crowd.make_room(tx, key, most=facts.most)
     walls.follow(tx, document)
     quota.follow(tx, document)
     row = save(tx, document, before=None)
-    audit.append(tx, writer, verb="create", key=key, uid=row.uid, change=difference.made(document))
+    if key.kind != EVENT:
+        audit.append(tx, writer, verb="create", key=key, uid=row.uid, change=difference.made(document))
     return row.stored()
 
 
@@ -158,8 +195,9 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
     row = load(tx, key)
     old = row.document()
     documents.check(said["metadata"], row.uid, revision=row.revision, key=key)
-    keep = kinds[key.kind].finalizer if writer.kind == "user" else ""
-    document = documents.merged_main(old, said, keep_finalizer=keep)
+    facts = kinds[key.kind]
+    keep = facts.finalizer if writer.kind == "user" else ""
+    document = documents.merged_main(old, said, parts=facts.parts, keep_finalizer=keep)
     if document == old:
         return row.stored()
     if documents.deleting(old) and not documents.finalizers(document):
@@ -169,8 +207,17 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
     walls.follow(tx, document)
     quota.follow(tx, document)
     saved = save(tx, document, before=row)
-    audit.append(tx, writer, verb="update", key=key, uid=row.uid, change=difference.between(old, document))
+    if not _routine(old, document):
+        audit.append(tx, writer, verb="update", key=key, uid=row.uid, change=difference.between(old, document))
     return saved.stored()
+
+
+def _routine(old: Document, new: Document) -> bool:
+    """Whether it is what a program writes every few seconds: a Lease that its holder renews, an Event that happened
+    again. Those would fill the trail, and say nothing."""
+    if new["kind"] == LEASE:
+        return bool(old["spec"].get("holderIdentity") == new["spec"].get("holderIdentity"))
+    return bool(new["kind"] == EVENT)
 
 
 def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer) -> Stored:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bessemer.core.errors import Forbidden
 from bessemer.core.ports import Part, Writer
 from bessemer.core.resource import Key
-from bessemer.store.kinds import CLAIM, EVENT, HOST
+from bessemer.store.kinds import CLAIM, HOST
 
 _INTENT = ("user", "controller", "system")
 _CONTROL = ("controller", "system")
@@ -25,8 +25,6 @@ def may_write_main(key: Key, writer: Writer) -> None:
     """Create, replace or delete. Raises Forbidden."""
     if key.kind == CLAIM:
         raise Forbidden("Claims are written by the transaction that takes the hardware; write the workload instead")
-    if key.kind == EVENT and writer.kind != "system":
-        raise Forbidden("events are written by the store")
     if writer.kind not in _INTENT:
         raise Forbidden(f"{name(writer)} writes no {key.kind}")
 

@@ -6,7 +6,9 @@ secret at once calls `keep` in the object's own transaction, after `Vault.ready`
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, insert, select, update
+from collections.abc import Mapping
+
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from bessemer.core.errors import NotFound
 from bessemer.store.reader import Reader
@@ -20,6 +22,7 @@ _THIS = (of(sealed.c.uid), of(sealed.c.field))
 _READ = select(sealed.c.ciphertext).where(*_THIS)
 _INSERT = insert(sealed)
 _UPDATE = update(sealed).values(ciphertext=bindparam("ciphertext")).where(*_THIS)
+_CLEAR = delete(sealed).where(_THIS[0])
 
 
 class SealedTable:
@@ -48,3 +51,10 @@ def keep(tx: Tx, vault: Vault, *, uid: str, field: str, secret: bytes) -> None:
     ciphertext = vault.seal(secret, uid=uid, field=field)
     if not tx.run(_UPDATE, of_uid=uid, of_field=field, ciphertext=ciphertext):
         tx.run(_INSERT, uid=uid, field=field, ciphertext=ciphertext)
+
+
+def reseal(tx: Tx, vault: Vault, *, uid: str, values: Mapping[str, bytes]) -> None:
+    """Let these be the object's sealed values, and no others, in the transaction that writes the object."""
+    tx.run(_CLEAR, of_uid=uid)
+    for field, secret in values.items():
+        tx.run(_INSERT, uid=uid, field=field, ciphertext=vault.seal(secret, uid=uid, field=field))

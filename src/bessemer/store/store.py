@@ -114,7 +114,7 @@ def open_store(
     except BaseException:
         place.close()
         raise
-    facts = {CLAIM: StoreKind(namespaced=True), **kinds, EVENT: events.FACTS}
+    facts = {CLAIM: StoreKind(namespaced=True), EVENT: events.FACTS, **kinds}
     metrics = Metrics()
     feed = place.feed(read_counter(session, "revision"), metrics)
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
@@ -126,7 +126,7 @@ def open_store(
     session.commit()
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
-        objects=ObjectTable(committer, reader, feed=feed, kinds=facts),
+        objects=ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault),
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock),

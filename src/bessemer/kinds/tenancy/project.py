@@ -1,7 +1,8 @@
 """Project: where a tenant's things live; it is the namespace of the API and is named ``TENANT--PROJECT``.
 
 Invariants: the name says the tenant, and together they have at most 63 characters, so names of two tenants cannot
-collide; a project goes only when nothing is left in it. It owns nothing: what is in it is deleted by whoever made it.
+collide; a project goes only when nothing is left in it. What is in it is deleted by whoever made it; only what is no
+more than written down (`PAPERS`) goes with the project, once all else has gone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from bessemer.core.errors import Cause, NotFound
-from bessemer.core.ports import Scope
+from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota
 from bessemer.core.resource import (
     ALL,
@@ -42,7 +43,12 @@ _SHOWN = 5
 
 _READERS: Sequence[Role] = ("admin", "auditor", "tenant-admin", "member", "reader", "billing-reader")
 
-_EMPTY_IT = "Delete what is left in it: a project takes nothing with it."
+_EMPTY_IT = "Delete what is left in it: a project takes no workload with it."
+
+PAPERS = ("ConfigMap", "Secret", "Lease")
+"""What occupies nothing, and nobody misses once the project goes."""
+
+_TORN_AT_ONCE = 100
 
 
 class ProjectSpec(ApiModel):
@@ -104,10 +110,29 @@ async def finalize(ctx: Context, project: Project) -> Outcome:
         message = "waits for what is left in it: " + "; ".join(left)
         status = project.status.model_copy(update={"phase": "Terminating", "message": message})
         return Wait(reason="NotEmpty", message=message, status=status, again=5.0, remedy=_EMPTY_IT)
+    if await _papers_left(ctx, project.metadata.name):
+        message = "its ConfigMaps, Secrets and Leases are being deleted"
+        status = project.status.model_copy(update={"phase": "Terminating", "message": message})
+        remedy = "Let those who put finalizers on them take these away."
+        return Wait(reason="PapersLeft", message=message, status=status, again=1.0, remedy=remedy)
     meta = project.metadata
     await ctx.capacity.set_quota(f"project/{meta.name}", Quota(), revision=meta.resource_version)
     ctx.parts.forget(project.key)
     return Done(status=project.status.model_copy(update={"phase": "Terminating", "message": ""}))
+
+
+async def _papers_left(ctx: Context, namespace: str) -> bool:
+    """Delete what is written down, some at a time; whether there was anything."""
+    found = False
+    for kind in PAPERS:
+        page = await ctx.objects.list(Scope(kind=kind, namespace=namespace), limit=_TORN_AT_ONCE)
+        for stored in page.items:
+            found = True
+            try:
+                await ctx.objects.delete(stored.key, CONTROLLER, uid=stored.uid)
+            except NotFound:
+                continue
+    return found
 
 
 async def what_is_left(ctx: Context, namespace: str) -> Sequence[str]:
@@ -116,7 +141,7 @@ async def what_is_left(ctx: Context, namespace: str) -> Sequence[str]:
 
     phrases = []
     for kind in KINDS:
-        if not kind.namespaced or kind.name == "Event":
+        if not kind.namespaced or kind.name in ("Event", *PAPERS):
             continue
         page = await ctx.objects.list(Scope(kind=kind.name, namespace=namespace), limit=_SHOWN)
         if page.items:
