@@ -7,8 +7,11 @@ process has a file open at a time; a database of a server is many's (`places`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from bessemer.core import ports
 from bessemer.core.clock import Clock
@@ -28,6 +31,7 @@ from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
 from bessemer.store.sealed import SealedTable, cipher
+from bessemer.store.session import Session
 from bessemer.store.transaction import Tx, read_counter
 from bessemer.store.writer import Committer
 
@@ -100,31 +104,49 @@ def open_store(
     """
     seal = cipher(seal_key)
     place = place_of(path)
-    try:
+    with ExitStack() as undo:  # where anything fails, nothing stays open
+        undo.callback(place.close)
         session = place.writing()
-    except BaseException:
-        place.close()
-        raise
+        undo.callback(session.close)
+        try:
+            store = _opened(place, session, clock=clock, kinds=kinds, seal=seal, undo=undo)
+        except session.faults as error:
+            raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
+        undo.pop_all()
+    return replace(store, history=history or History())
+
+
+def _opened(
+    place: Place,
+    session: Session,
+    *,
+    clock: Clock,
+    kinds: Mapping[str, StoreKind],
+    seal: ChaCha20Poly1305,
+    undo: ExitStack,
+) -> Store:
     facts = {CLAIM: StoreKind(namespaced=True), **kinds, EVENT: events.FACTS}
     metrics = Metrics()
-    feed = place.feed(read_counter(session, "revision"), metrics)
-    flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
-    pool = Pool(place.reading, turn=place.turn())
-    reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
     session.begin()
     leases.reopen(Tx(session, clock))
+    revision = read_counter(session, "revision")
     session.commit()
+    pool = Pool(place.reading, turn=place.turn())
+    undo.callback(pool.close, ())
+    feed = place.feed(revision, metrics)
+    flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
+    reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
         objects=ObjectTable(committer, reader, feed=feed, kinds=facts),
         capacity=CapacityTable(committer, reader, kinds=facts),
         ledger=LedgerTable(committer, reader),
-        leases=LeaseTable(committer, reader, clock=clock),
+        leases=LeaseTable(committer, reader, clock=clock, time=place.time(clock)),
         audit=Trail(committer, reader),
         sealed=SealedTable(committer, reader, cipher=seal),
         events=EventTable(committer),
         metrics=metrics,
-        history=history or History(),
+        history=History(),
         _clock=clock,
         _committer=committer,
         _reader=reader,
