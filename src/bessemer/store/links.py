@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,7 +28,7 @@ from bessemer.core.errors import Invalid
 ANSWER_SECONDS = 12.0
 """After so long without an answer the connection is taken for cut. The server's own bounds are below it."""
 
-_PARAMETERS = {
+_PARAMETERS: Mapping[str, Any] = {
     "application_name": "bessemer",
     "connect_timeout": 5,
     "keepalives": 1,
@@ -88,7 +89,7 @@ class Link:
         """When the answer that is waited for is overdue."""
         self._watch = watch
         try:
-            where = make_conninfo(**_PARAMETERS | conninfo_to_dict(url))
+            where = make_conninfo(**{**_PARAMETERS, **conninfo_to_dict(url)})
         except psycopg.ProgrammingError:
             raise Invalid("the address of the store is none that PostgreSQL knows: postgresql://…") from None
         self.connection = psycopg.connect(where, autocommit=True, cursor_factory=psycopg.RawCursor)

@@ -34,7 +34,7 @@ POLL_SECONDS = 1.0
 AGAIN_SECONDS = 0.2
 """After the database could not be read."""
 
-TROUBLE = (BessemerError, OSError, *Session.refusals)
+TROUBLE: tuple[type[Exception], ...] = (BessemerError, OSError, *Session.refusals)
 """What may come of asking the database; the next connection may fare better."""
 
 log = structlog.get_logger(__name__)
