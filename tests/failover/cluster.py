@@ -1,16 +1,16 @@
-"""Replicas as they are run: ``bessemer server`` processes over one database, each behind a wire that can be cut."""
+"""Replicas as they are run, over one database: each a process behind a wire that can be cut, a balancer before them,
+and fake hosts that reach them through it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,24 +20,43 @@ from bessemer.client import Ask, Client, connect
 from bessemer.core.errors import BessemerError
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings, save, with_ports
-from tests.failover.proxy import Proxy, proxied
+from tests.failover.proxy import Proxy, Wire, balanced, proxied
 from tests.store.server import Server
 
 ROOT = Path(__file__).parents[2]
 LEASE_SECONDS = 2.0
 READY_SECONDS = 60.0
+HOSTS = 3
+
+
+async def spawn(log: Path, *words: str) -> asyncio.subprocess.Process:
+    """One of ours, in a session of its own."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *words),
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
 
 
 @dataclass
 class Replica:
-    """One state directory, its process, and an administrator's client to it."""
+    """A state directory, the process over it, and an administrator's client to it."""
 
     paths: Paths
     settings: Settings
-    proxy: Proxy
-    parts: str = "api,controller"
+    wire: Proxy
     process: asyncio.subprocess.Process | None = None
-    clients: list[Client] = field(default_factory=list)
+    admin: Client | None = None
+
+    @property
+    def name(self) -> str:
+        return self.paths.state.name
 
     @property
     def log(self) -> str:
@@ -48,26 +67,18 @@ class Replica:
         assert self.process is not None
         return self.process.pid
 
-    async def start(self) -> None:
+    async def start(self, parts: str = "api,controller") -> None:
         """Start its process; `ready` says when it answers."""
-        self.paths.logs.mkdir(parents=True, exist_ok=True)
-        with (self.paths.logs / "server.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bessemer", "server", "--parts", self.parts, "--state", str(self.paths.state)),
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = await spawn(
+            self.paths.logs / "server.log", "tests.failover.replica", parts, str(self.paths.state)
+        )
 
     async def ready(self) -> None:
         """Return when its api answers."""
         until = time.monotonic() + READY_SECONDS
         while True:
             try:
-                await self.client().transport.request(Ask(method="GET", path="/readyz"))
+                await self.client.transport.request(Ask(method="GET", path="/readyz"))
                 return
             except (BessemerError, OSError):
                 assert self.process is not None
@@ -75,16 +86,13 @@ class Replica:
                 assert time.monotonic() < until, self.log
                 await asyncio.sleep(0.05)
 
+    @property
     def client(self) -> Client:
-        """As the administrator."""
-        if not self.clients:
-            certificate = self.paths.certificate(identities.ADMIN)
-            url = identities.urls(self.settings)["api"]
-            self.clients.append(connect(url, ca=self.paths.ca_certificate, cert=certificate))
-        return self.clients[0]
-
-    def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """As the administrator, past the balancer."""
+        if self.admin is None:
+            url = f"https://127.0.0.1:{self.settings.api_port}"
+            self.admin = connect(url, ca=self.paths.ca_certificate, cert=self.paths.certificate(identities.ADMIN))
+        return self.admin
 
     async def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """End the process; its exit status."""
@@ -97,89 +105,107 @@ class Replica:
         self.process = None
         return status
 
+    async def close(self) -> None:
+        await self.end()
+        if self.admin is not None:
+            await self.admin.close()
+
 
 @dataclass
 class Cluster:
-    """The replicas of one database, whose server is reached through a proxy each."""
+    """The replicas of one database. ``well`` are the ports that the balancer takes for well."""
 
     server: Server
     database: str
     replicas: Sequence[Replica]
+    balancer: Proxy
+    well: list[int]
+    times: dict[str, float] = field(default_factory=dict)
+    """What was measured, in seconds."""
 
-    def leads(self, kind: str) -> str:
-        """Who has the kind's lease now, by its process's number; "" where it has run out."""
+    def leader(self, kind: str = "Instance") -> Replica | None:
+        """Who has the kind's lease now; None where it has run out."""
         with psycopg.connect(self.database) as connection:
             row = connection.execute(
                 "SELECT holder FROM leases WHERE name = %s AND expires_at > extract(epoch FROM clock_timestamp())",
                 [f"loop/{kind}"],
             ).fetchone()
-        return str(row[0]).rsplit("-", 2)[-2] if row is not None and row[0] else ""
+        holder = str(row[0]) if row is not None else ""
+        living = [replica for replica in self.replicas if replica.process is not None]
+        return next((replica for replica in living if f"-{replica.pid}-" in holder), None)
 
-    async def led(self, kind: str, *, by: Replica, seconds: float = 30.0) -> float:
-        """Wait until the replica leads the kind; how long that took."""
-        began = time.monotonic()
-        while self.leads(kind) != str(by.pid):
-            assert time.monotonic() - began < seconds, (self.leads(kind), by.pid)
+    async def some_leader(self) -> Replica:
+        """Whoever leads, once somebody does."""
+        until = time.monotonic() + 30
+        while (found := self.leader()) is None:
+            assert time.monotonic() < until
             await asyncio.sleep(0.05)
-        return time.monotonic() - began
+        return found
+
+    def other(self, than: Replica) -> Replica:
+        return next(replica for replica in self.replicas if replica is not than)
+
+    def take_out(self, replica: Replica) -> None:
+        """The balancer's health checks find it ill: who was connected dials anew."""
+        self.well[:] = [one.settings.api_port for one in self.replicas if one is not replica]
+        self.balancer.cut(Wire.OPEN)
+
+    def put_back(self) -> None:
+        self.well[:] = [one.settings.api_port for one in self.replicas]
 
 
-def found(base: Path, names: Sequence[str], *, database: str) -> list[tuple[Paths, Settings]]:
-    """State directories as the documentation says that they are made: keys and authority of the first are copied, and
+def founded(base: Path, *, settings: Settings, count: int) -> list[tuple[Paths, Settings]]:
+    """State directories as the documentation says that they are made: authority and keys of the first are copied, and
     content is shared."""
     made: list[tuple[Paths, Settings]] = []
-    for name in names:
-        paths = Paths(base / name)
-        settings = with_ports(
-            Settings(
-                api_port=0,
-                portal_port=0,
-                gateway_port=0,
-                store=database,
-                controller_lease_seconds=LEASE_SECONDS,
-                heartbeat_seconds=1.0,
-                lease_seconds=8.0,
-            ),
-            find_free=True,
-        )
+    for name in "abc"[:count]:
+        paths, own = Paths(base / name), with_ports(settings, find_free=True)
         if made:
             first = made[0][0]
             shutil.copytree(first.ca, paths.ca)
             shutil.copytree(first.keys, paths.keys)
             first.content.mkdir(exist_ok=True)
             paths.content.symlink_to(first.content)
-        save(paths, settings)
-        identities.prepare(paths, settings)
-        made.append((paths, settings))
+        identities.prepare(paths, own)
+        made.append((paths, own))
     return made
 
 
 @asynccontextmanager
-async def cluster(server: Server, base: Path, *, names: Sequence[str] = ("a", "b")) -> AsyncIterator[Cluster]:
-    """So many replicas, which run and answer; the database is empty at first."""
+async def cluster(server: Server, base: Path, *, count: int = 2) -> AsyncIterator[Cluster]:
+    """So many replicas, which run and answer, over a database that was empty; and the agents of a few fake hosts."""
     database = server.database("cluster")
-    proxies: list[Proxy] = []
-    replicas: list[Replica] = []
-    async with proxied(server.folder) as first, proxied(server.folder) as second:
-        proxies = [first, second]
-        states = found(base, names, database=first.url("cluster"))
-        for (paths, settings), proxy in zip(states, proxies, strict=False):
-            settings = settings.model_copy(update={"store": proxy.url("cluster")})
+    free = Settings(
+        api_port=0,
+        portal_port=0,
+        gateway_port=0,
+        controller_lease_seconds=LEASE_SECONDS,
+        heartbeat_seconds=1.0,
+        lease_seconds=10.0,
+        fake_hosts=HOSTS,
+    )
+    async with AsyncExitStack() as stack:
+        states = founded(base, settings=free, count=count)
+        balancer, well = await stack.enter_async_context(balanced([own.api_port for _, own in states]))
+        replicas: list[Replica] = []
+        for paths, own in states:
+            wire = await stack.enter_async_context(proxied(server.folder))
+            told = {"store": wire.url("cluster"), "api_url": f"https://127.0.0.1:{balancer.port}"}
+            settings = own.model_copy(update=told)
             save(paths, settings)
-            replicas.append(Replica(paths, settings, proxy))
-        try:
-            for replica in replicas:
-                await replica.start()
-            for replica in replicas:
-                await replica.ready()
-            yield Cluster(server, database, replicas)
-        finally:
-            for replica in replicas:
-                for client in replica.clients:
-                    await client.close()
-                await replica.end()
+            replicas.append(Replica(paths, settings, wire))
+            stack.push_async_callback(replicas[-1].close)
+        for replica in replicas:
+            await replica.start()
+        first = replicas[0].paths
+        agents = await spawn(first.logs / "fake.log", "bessemer", "agent", "--fake", "--state", str(first.state))
+        stack.push_async_callback(_killed, agents)
+        for replica in replicas:
+            await replica.ready()
+        yield Cluster(server, database, replicas, balancer, well)
 
 
-def said(replica: Replica) -> list[dict[str, object]]:
-    """What its process has logged."""
-    return [json.loads(line) for line in replica.log.splitlines() if line.startswith("{")]
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()

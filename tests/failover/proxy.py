@@ -7,10 +7,13 @@ ends every connection and lets nobody in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum, auto
+from itertools import count
 from pathlib import Path
+
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 
 
 class Wire(Enum):
@@ -24,10 +27,10 @@ class Wire(Enum):
 class Proxy:
     """Listens at a free port of loopback for as long as `proxied` lasts."""
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    def __init__(self, dial: Callable[[], Awaitable[tuple[Reader, Writer]]]) -> None:
+        self._dial = dial
         self._wire = Wire.OPEN
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: set[Writer] = set()
         self.port = 0
 
     def url(self, database: str = "bessemer") -> str:
@@ -42,12 +45,12 @@ class Proxy:
             for writer in self._writers:
                 writer.transport.abort()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: Reader, writer: Writer) -> None:
         self._writers.add(writer)
         try:
             if self._wire is Wire.CLOSED:
                 return
-            there, back = await asyncio.open_unix_connection(str(self._target))
+            there, back = await self._dial()
             try:
                 await asyncio.wait(
                     {asyncio.ensure_future(self._pass(reader, back)), asyncio.ensure_future(self._pass(there, writer))},
@@ -55,11 +58,13 @@ class Proxy:
                 )
             finally:
                 back.transport.abort()
+        except OSError:
+            return
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass(self, source: Reader, sink: Writer) -> None:
         try:
             while data := await source.read(65_536):
                 if self._wire is Wire.OPEN:
@@ -72,7 +77,26 @@ class Proxy:
 @asynccontextmanager
 async def proxied(folder: Path) -> AsyncIterator[Proxy]:
     """A proxy before the server whose socket lies in the folder."""
-    proxy = Proxy(folder / ".s.PGSQL.5432")
+    async with _listening(lambda: asyncio.open_unix_connection(str(folder / ".s.PGSQL.5432"))) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def balanced(ports: Sequence[int]) -> AsyncIterator[tuple[Proxy, list[int]]]:
+    """A balancer before several ports, and those that it takes for well, which a test changes as health checks would;
+    `Proxy.cut` has those who were connected dial anew."""
+    well, turns = list(ports), count()
+
+    async def dial() -> tuple[Reader, Writer]:
+        return await asyncio.open_connection("127.0.0.1", well[next(turns) % len(well)])
+
+    async with _listening(dial) as proxy:
+        yield proxy, well
+
+
+@asynccontextmanager
+async def _listening(dial: Callable[[], Awaitable[tuple[Reader, Writer]]]) -> AsyncIterator[Proxy]:
+    proxy = Proxy(dial)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
