@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -48,12 +49,12 @@ async def furnish(client: Client) -> None:
     ):
         await client.create(an_object(Key(kind, "", name), spec))
     until = time.monotonic() + 60
-    while sum(_is_ready(orjson.loads(host.body)) for host in (await client.list(Scope(kind="Host"))).items) < HOSTS:
+    while sum(is_ready(orjson.loads(host.body)) for host in (await client.list(Scope(kind="Host"))).items) < HOSTS:
         assert time.monotonic() < until, "no host is Ready"
         await asyncio.sleep(0.1)
 
 
-def _is_ready(body: dict[str, Any]) -> bool:
+def is_ready(body: dict[str, Any]) -> bool:
     conditions = body.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
@@ -64,6 +65,8 @@ class Work:
     Instances in the order in which its watch told them."""
 
     cluster: Cluster
+    began: int
+    """The revision at which it did."""
     acknowledged: dict[int, tuple[str, str]] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
     wanted: set[str] = field(default_factory=set)
@@ -110,7 +113,7 @@ class Work:
         seen = self.seen.setdefault(replica.name, [])
         while not self.ended:
             try:
-                since = seen[-1] if seen else 0
+                since = seen[-1] if seen else self.began
                 async for event in replica.client.watch(Scope(kind="Instance", namespace=PROJECT), since=since):
                     if isinstance(event, Change):
                         seen.append(event.revision)
@@ -120,17 +123,18 @@ class Work:
                 await asyncio.sleep(0.1)
 
     async def runs_again(self, began: float, name: str) -> float:
-        """Seconds from ``began`` until something that is asked for from now on runs, whoever is asked."""
+        """Seconds from ``began`` until something that is asked for from now on runs, whoever is asked of those that the
+        balancer takes for well."""
         until, body = time.monotonic() + 60, dict[str, Any]()
         while True:
-            for replica in self.cluster.replicas:
+            for replica in self.cluster.healthy():
                 try:
                     async with asyncio.timeout(2):
                         if name not in self.wanted and not await self._create(replica.client, name):
                             name = f"{name}x"
                             continue
                         body = orjson.loads((await replica.client.get(Key("Instance", PROJECT, name))).body)
-                    if body["status"].get("phase") == "Running":
+                    if body.get("status", {}).get("phase") == "Running":
                         return time.monotonic() - began
                 except (*TROUBLE, TimeoutError, KeyError):
                     continue
@@ -142,7 +146,7 @@ class Work:
         client, until = self.cluster.replicas[0].client, time.monotonic() + 60
         while True:
             items = (await client.list(Scope(kind="Instance", namespace=PROJECT))).items
-            phases = {item.key.name: orjson.loads(item.body)["status"].get("phase") for item in items}
+            phases = {item.key.name: orjson.loads(item.body).get("status", {}).get("phase") for item in items}
             lost = self.wanted - phases.keys()
             assert not lost, f"acknowledged, and not there: {lost}"
             waiting = {name: phase for name, phase in phases.items() if phase != "Running"}
@@ -166,7 +170,9 @@ class Work:
         lost = {key: value for key, value in self.acknowledged.items() if by_revision.get(key) != value}
         assert not lost, f"acknowledged, and not in the log of changes: {lost}"
         for name, seen in self.seen.items():
-            assert seen == sorted(by_revision), f"what the watch through {name} told is not what happened"
+            missed, early = sorted(by_revision.keys() - set(seen)), [b for a, b in pairwise(seen) if b <= a]
+            assert not missed, f"the watch through {name} never told of them"
+            assert not early, f"the watch through {name} told of them late, or twice"
         made = Counter(name for _, kind, name, _ in log if kind == 0)
         assert set(made.values()) == {1}, "an Instance was made twice"
         with psycopg.connect(self.cluster.database) as connection:
@@ -191,8 +197,7 @@ class Work:
 @asynccontextmanager
 async def working(cluster: Cluster) -> AsyncIterator[Work]:
     """Work through every replica while the block lasts; then all is checked."""
-    work = Work(cluster)
-    await furnish(cluster.replicas[0].client)
+    work = Work(cluster, (await cluster.replicas[0].client.list(Scope(kind="Instance"))).revision)
     writers = [asyncio.create_task(work.write(replica)) for replica in cluster.replicas]
     followers = [asyncio.create_task(work.follow(replica)) for replica in cluster.replicas]
     try:

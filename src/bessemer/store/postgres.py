@@ -34,7 +34,7 @@ CHANNEL = "bessemer"
 """Where the database says that the counter has moved."""
 
 _OLDEST_SERVER = 130_000
-_SILENT_MS = 5_000
+_SILENT_MS = 3_000
 _LINE_MS = 10_000
 """How long a writer stands in line."""
 _LOOK_MS = 120_000
@@ -42,7 +42,7 @@ _LOOK_MS = 120_000
 _READ_MS = 10_000
 _SETTLE_SECONDS = 20.0
 _SETTLE_EACH = 0.2
-_SETTLE_LINE_MS = 6_000
+_SETTLE_LINE_MS = 4_000
 """Longer than whoever fell silent may hold the line."""
 _MARK_SECONDS = 86_400
 """What a process leaves behind is forgotten after a day in which it wrote nothing."""
