@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.store import Store, StoreKind, open_store
+from bessemer.store import Store, StoreKind, open_store, places
+from bessemer.store.leases import SteadyTime
+from bessemer.store.transaction import Tx
 from tests.store.server import Server, empty, running
 
 KINDS = {
@@ -36,6 +38,13 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
+def by_the_tests_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases in a database are measured by a clock that a test moves, and not by the server's."""
+    monkeypatch.setattr(places.Server, "time", lambda _, clock: SteadyTime(clock))
+    monkeypatch.setattr(Tx, "server_time", property(lambda tx: tx.now))
+
+
+@pytest.fixture
 def database(server: Server) -> str:
     """The URL of an empty database, or of one whose tables are empty."""
     empty(server.url())
@@ -60,7 +69,7 @@ def file_store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
 
 
 @pytest.fixture
-def store(place: str, clock: FakeClock) -> Iterator[Store]:
+def store(place: str, clock: FakeClock, by_the_tests_clock: None) -> Iterator[Store]:
     opened = open_store(place, clock=clock, kinds=KINDS, seal_key=KEY)
     yield opened
     opened.close()

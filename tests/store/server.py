@@ -35,6 +35,11 @@ class Server:
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where its socket lies."""
+        return self._folder
+
     def url(self, database: str = NAME) -> str:
         return f"postgresql://{NAME}@/{database}?host={self._folder}"
 

@@ -18,6 +18,9 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", help="State directory (default ~/.bessemer).", show_default=False)
 ]
 FakeOption = Annotated[int | None, typer.Option(min=0, max=20_000, help="Fake GPU hosts beside this machine.")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="postgresql://USER@HOST/DB instead of a file.", show_default=False)
+]
 PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="0 chooses a free one.", show_default=False)]
 
 
@@ -36,6 +39,7 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
         api_port: PortOption = None,
         portal_port: PortOption = None,
         gateway_port: PortOption = None,
+        store: StoreOption = None,
         detach: Annotated[
             bool, typer.Option("--detach", "-d", help="Return when the parts answer; hosts and models may still come.")
         ] = False,
@@ -50,6 +54,7 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
             api_port=api_port,
             portal_port=portal_port,
             gateway_port=gateway_port,
+            store=store,
             detach=detach,
         )
         raise typer.Exit(verbs.up(options))
@@ -87,10 +92,12 @@ def _parts(app: typer.Typer, verbs: Verbs) -> None:
     def server(
         state: StateOption = None,
         parts: Annotated[str, typer.Option(help="Any of api, controller, portal, gateway.")] = "api,controller,portal",
+        *,
+        store: StoreOption = None,
     ) -> None:
         """Run some parts in this process. Example: `bessemer server --parts gateway`"""
         chosen = tuple(part.strip() for part in parts.split(",") if part.strip())
-        raise typer.Exit(verbs.server(ServerOptions(state=state, parts=chosen)))
+        raise typer.Exit(verbs.server(ServerOptions(state=state, parts=chosen, store=store)))
 
     @app.command("agent")
     def agent(

@@ -19,6 +19,7 @@ class UpOptions:
     api_port: int | None = None
     portal_port: int | None = None
     gateway_port: int | None = None
+    store: str | None = None
     detach: bool = False
 
 
@@ -28,6 +29,7 @@ class ServerOptions:
 
     state: Path | None = None
     parts: tuple[str, ...] = ("api", "controller", "portal")
+    store: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

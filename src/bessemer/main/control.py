@@ -6,10 +6,14 @@ The controller has no room of its own: it is the loop over the control side of K
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -32,8 +36,11 @@ from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
 from bessemer.main.importer import ControlImporter
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
-from bessemer.main.storage import open_state
+from bessemer.main.storage import agree, open_state
 from bessemer.store.compaction import History
+
+_LEAVE_SECONDS = 7.0
+"""For what is at work when a controller is told to end, and its leases."""
 
 _log = structlog.get_logger("server")
 
@@ -46,12 +53,14 @@ async def run_control(
     sys.setswitchinterval(0.0005)
     control = _Control(paths, settings)
     try:
+        if settings.store:
+            await agree(control.store, paths)
         async with asyncio.TaskGroup() as group:
             group.create_task(control.store.tend())
             group.create_task(control.fleet.run())
             if "controller" in parts:
                 loop = control.loop()
-                group.create_task(loop.run())
+                group.create_task(_led(loop) if settings.store else loop.run())
                 group.create_task(control.heartbeats(loop).run())
             if "api" in parts:
                 on = listen(settings.listen, settings.api_port)
@@ -72,6 +81,19 @@ async def run_control(
         control.store.close()
 
 
+async def _led(loop: Loop[Context]) -> None:
+    """Run until cancelled, then let go of what is led, so that others need not wait for it."""
+    running = asyncio.ensure_future(loop.run())
+    try:
+        await asyncio.shield(running)
+    finally:
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(loop.stop(), _LEAVE_SECONDS)
+        finally:
+            running.cancel()
+
+
 class _Control:
     """What api and controller of one process share."""
 
@@ -81,7 +103,7 @@ class _Control:
         self._clock = SystemClock()
         self.registry = CollectorRegistry()
         self._content = HostContent(paths.content)
-        self.store = open_state(paths, self._clock, history=History(revisions=settings.keep_revisions))
+        self.store = open_state(paths, settings, self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
         self.fleet = FleetFeed(self.store.objects, self._clock)
         self.importer = ControlImporter(
@@ -109,10 +131,20 @@ class _Control:
             events=store.events,
             clock=self._clock,
             writer=CONTROLLER,
-            holder="control",  # the store admits one process, so a successor may take the leases back at once
             metrics=Metrics(self.registry),
             workers=self._settings.workers,
+            **self._rivalry(),
         )
+
+    def _rivalry(self) -> dict[str, Any]:
+        """How the loop is told from others. A file admits one process, so a successor may take the leases back at once;
+        of those that share a database, one that was killed may still have a write on its way."""
+        if not self._settings.store:
+            return {"holder": "control"}
+        return {
+            "holder": f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            "lease_seconds": self._settings.controller_lease_seconds,
+        }
 
     def heartbeats(self, loop: Loop[Context]) -> Heartbeats:
         """What tells the loop of hosts that fall silent."""

@@ -25,7 +25,7 @@ from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.parts import FAKE, GRACE_SECONDS, ORDER, command
-from bessemer.main.settings import Paths, state_directory
+from bessemer.main.settings import Paths, Settings, load, state_directory
 from bessemer.main.up import LOCK
 
 _SUPERVISOR_SECONDS = 20.0
@@ -58,8 +58,9 @@ async def stop_all(paths: Paths) -> list[str]:
             stopped.add(name)
     ended = await _stop_workloads(paths)
     said += ended.values()
-    if (ended or FAKE in stopped) and paths.store.exists():
-        said += await _tell_ledger(paths, set(ended), fakes=FAKE in stopped)
+    settings = load(paths)
+    if (ended or FAKE in stopped) and (settings.store or paths.store.exists()):
+        said += await _tell_ledger(paths, settings, claims=set(ended), fakes=FAKE in stopped)
     for directory in (paths.agent, paths.fake):
         shutil.rmtree(default_folder(directory), ignore_errors=True)
     return said
@@ -79,12 +80,12 @@ async def _stop_workloads(paths: Paths) -> dict[str, str]:
     return said
 
 
-async def _tell_ledger(paths: Paths, claims: set[str], *, fakes: bool) -> list[str]:
+async def _tell_ledger(paths: Paths, settings: Settings, *, claims: set[str], fakes: bool) -> list[str]:
     """That these run no more, nor with ``fakes`` what fake hosts only remember. Says where it cannot be told."""
     from bessemer.main.storage import open_state  # read where something ran, which is seldom; `down` is quick elsewhere
 
     try:
-        with closing(open_state(paths, SystemClock())) as store:
+        with closing(open_state(paths, settings, SystemClock())) as store:
             if fakes:
                 page = await store.objects.list(Scope(kind="Claim"))
                 claims |= {claim.uid for claim in page.items if orjson.loads(claim.body)["spec"].get("fake")}

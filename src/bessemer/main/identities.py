@@ -76,6 +76,7 @@ def server_names(settings: Settings) -> tuple[str, ...]:
     """The names and addresses that our listeners answer to."""
     found = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
     found += _addresses() if settings.listen in _EVERYWHERE else [settings.listen]
+    found += [name.strip() for name in settings.names.split(",") if name.strip()]
     return tuple(dict.fromkeys(found))
 
 
@@ -118,7 +119,7 @@ def write_kubeconfig(paths: Paths, settings: Settings) -> None:
             {
                 "name": "bessemer",
                 "cluster": {
-                    "server": f"https://{_reachable(settings)}:{settings.api_port}",
+                    "server": urls(settings)["api"],
                     "certificate-authority": os.path.relpath(paths.ca_certificate, paths.state),
                 },
             }
@@ -147,7 +148,7 @@ def urls(settings: Settings) -> dict[str, str]:
     """api, portal and gateway, as a person opens them."""
     host = _reachable(settings)
     return {
-        "api": f"https://{host}:{settings.api_port}",
+        "api": settings.api_url.rstrip("/") or f"https://{host}:{settings.api_port}",
         "portal": f"https://{host}:{settings.portal_port}",
         "gateway": f"https://{host}:{settings.gateway_port}/v1",
     }

@@ -36,11 +36,11 @@ def command(paths: Paths, name: str) -> Command:
         argv=(sys.executable, "-m", "bessemer.main.part", *tail),
         marker=" ".join(tail),
         log_path=paths.logs / f"{name}.log",
-        env=environment(),
+        env=environment(database=name == CONTROL),
     )
 
 
-def environment() -> dict[str, str]:
-    """Ours without what wins over the settings' file."""
-    ours = variables()
-    return {key: value for key, value in os.environ.items() if key not in ours}
+def environment(*, database: bool = True) -> dict[str, str]:
+    """Ours without what wins over the settings' file; without ``database`` also without the password of one."""
+    without = variables() if database else variables() | {"PGPASSWORD"}
+    return {key: value for key, value in os.environ.items() if key not in without}

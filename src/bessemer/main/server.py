@@ -25,7 +25,7 @@ def serve_parts(options: ServerOptions) -> int:
     if unknown or not options.parts:
         raise Invalid(f"no part is called {', '.join(sorted(unknown)) or '(nothing)'}; there are: {', '.join(PARTS)}")
     paths = Paths(state_directory(options.state))
-    settings = load(paths)
+    settings = load(paths, store=options.store)
     identities.prepare(paths, settings)
     return run(_together(paths, settings, parts=options.parts))
 

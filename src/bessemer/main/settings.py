@@ -36,6 +36,12 @@ class Settings(ApiModel):
     portal_port: int = Field(7444, ge=0, le=65535)
     gateway_port: int = Field(7445, ge=0, le=65535)
     host_name: str = Field("", description="The local host's name; the machine's own when empty.")
+    store: str = Field("", description="postgresql://USER@HOST/DATABASE, without a password; empty: a file.")
+    api_url: str = Field("", description="Where the api is, for what does not run beside one: a load balancer, say.")
+    names: str = Field("", description="Names and addresses that certificates hold besides, with commas between.")
+    controller_lease_seconds: float = Field(
+        6.0, ge=1, le=300, description="How long kinds wait for another controller when one of several has vanished."
+    )
     site: str = "local"
     overcommit_milli: int = Field(4000, ge=1000, le=64_000, description="How often a core of the local host is sold.")
     fake_hosts: int = Field(0, ge=0, le=20_000)

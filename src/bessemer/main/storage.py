@@ -1,19 +1,134 @@
-"""The store of a state directory: opened in one way by whoever of ours needs it."""
+"""The store of an installation: opened in one way by whoever of ours needs it, and known again by each replica.
+
+It is the state directory's file, or the database that the setting ``store`` names. The address bears no password, so
+that none is shown by `ps`, logs or errors: it comes from ``keys/store.password``, or from where libpq looks.
+
+A database is many replicas', each with a state directory of its own. What they must have in common (authority, keys,
+content) is marked in the database, by digests that tell nothing; a replica that has others is refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
 from bessemer.core.clock import Clock
+from bessemer.core.errors import Invalid
 from bessemer.kinds import KINDS
 from bessemer.main import identities
-from bessemer.main.settings import Paths
+from bessemer.main.settings import Paths, Settings
 from bessemer.store import Store, open_store, store_kinds
 from bessemer.store.compaction import History
 from bessemer.store.heads import Signing
 
+PASSWORD = "store.password"
+"""Among the keys: the password of the database, where libpq is not to look for it elsewhere."""
 
-def open_state(paths: Paths, clock: Clock, *, history: History | None = None) -> Store:
-    """The installation's store, with its own key. Raises what `open_store` does, and OSError where the key is gone."""
+INSTALLATION = "installation"
+CONTENT_ID = "installation.id"
+"""In the content's folder: whose it is."""
+
+_SCHEMES = ("postgresql", "postgres")
+_SECRET_WORDS = frozenset({"password", "sslpassword"})
+_FOR_GOOD_SECONDS = 100 * 365 * 86_400.0
+_ABOUT = b"bessemer installation v1"
+_KEYS: Mapping[str, str] = {
+    "seal key": identities.SEAL_KEY,
+    "gateway key": identities.GATEWAY_KEY,
+    "audit key": identities.AUDIT_KEY,
+}
+_REMEDIES: Mapping[str, str] = {
+    "authority": "copy `ca/` of the first replica here, and remove `certs/`",
+    "seal key": "copy `keys/seal.key` of the first replica here",
+    "gateway key": "copy `keys/gateway.key` of the first replica here",
+    "audit key": "copy `keys/audit.key` of the first replica here",
+}
+
+
+def open_state(paths: Paths, settings: Settings, clock: Clock, *, history: History | None = None) -> Store:
+    """The installation's store, with its own key. Raises what `open_store` does, Invalid for an address that cannot be
+    used, and OSError where the key is gone."""
     seal_key = identities.key_of(paths, identities.SEAL_KEY)
     signing = Signing(identities.key_of(paths, identities.AUDIT_KEY), paths.heads)
-    kinds = store_kinds(KINDS)
-    return open_store(paths.store, clock=clock, kinds=kinds, seal_key=seal_key, signing=signing, history=history)
+    where, kinds = located(paths, settings), store_kinds(KINDS)
+    return open_store(where, clock=clock, kinds=kinds, seal_key=seal_key, signing=signing, history=history)
+
+
+def located(paths: Paths, settings: Settings) -> str | Path:
+    """The file, or the database's address with its password: not to be shown. Raises Invalid, before anything is tried,
+    for an address that cannot be used."""
+    if not settings.store:
+        return paths.store
+    require_address(settings.store)
+    if paths.store.exists():
+        raise Invalid(f"{paths.store} holds an installation, and the setting `store` names a database: move one away")
+    file = paths.keys / PASSWORD
+    if not file.exists():
+        return settings.store
+    mark = "&" if "?" in settings.store else "?"
+    return f"{settings.store}{mark}password={quote(file.read_text().strip(), safe='')}"
+
+
+def require_address(address: str) -> None:
+    """Raise Invalid, without showing it, for what is no address of a database, or bears a password."""
+    try:
+        parts = urlsplit(address)
+        words = parse_qs(parts.query, keep_blank_values=True).keys()
+    except ValueError:
+        raise Invalid("setting store: this is no address; one is postgresql://USER@HOST/DATABASE") from None
+    if parts.scheme not in _SCHEMES:
+        raise Invalid("setting store: an address is postgresql://USER@HOST/DATABASE; empty is the file of the state")
+    if parts.password is not None or _SECRET_WORDS & words:
+        raise Invalid(
+            "setting store: leave the password out of the address, where others see it: put it into "
+            f"keys/{PASSWORD} of the state directory, into ~/.pgpass, or into PGPASSWORD"
+        )
+
+
+async def agree(store: Store, paths: Paths) -> None:
+    """Mark a new database as this installation's, or see that it is. Raises Invalid, with what to do, where it is
+    another's."""
+    mine = await _mark(store, paths)
+    words = json.dumps(mine, sort_keys=True)
+    holder = hashlib.sha256(words.encode()).hexdigest()
+    if await store.leases.acquire(INSTALLATION, holder, _FOR_GOOD_SECONDS, note=words):
+        return
+    for name, digest in (await _kept(store)).items():
+        if mine.get(name) != digest:
+            remedy = _remedy(name, paths, digest)
+            raise Invalid(f"this replica's {name} is not that of the installation in the database: {remedy}")
+
+
+async def _mark(store: Store, paths: Paths) -> dict[str, str]:
+    """What this replica has, as the database may know it."""
+    marks = {"authority": hashlib.sha256(paths.ca_certificate.read_bytes()).hexdigest()[:32]}
+    for name, key in _KEYS.items():
+        marks[name] = hmac.new(identities.key_of(paths, key), _ABOUT, "sha256").hexdigest()[:32]
+    content = paths.content / CONTENT_ID
+    if not content.exists() and not await _kept(store):
+        paths.content.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError), content.open("x") as file:  # another replica is first
+            file.write(secrets.token_hex(16))
+    return {**marks, "content": content.read_text().strip() if content.exists() else ""}
+
+
+async def _kept(store: Store) -> dict[str, str]:
+    found = [lease for lease in await store.leases.held(INSTALLATION) if lease.name == INSTALLATION]
+    kept: dict[str, str] = json.loads(found[0].note) if found else {}
+    return kept
+
+
+def _remedy(name: str, paths: Paths, digest: str) -> str:
+    if name != "content":
+        return _REMEDIES[name]
+    file = paths.content / CONTENT_ID
+    return (
+        f"{paths.content} is to be the folder that all replicas share (mounted there, or a link); where that is lost "
+        f"for good, `echo {digest} > {file}` begins an empty one"
+    )

@@ -43,7 +43,12 @@ def up(options: UpOptions) -> int:
         api_port=options.api_port,
         portal_port=options.portal_port,
         gateway_port=options.gateway_port,
+        store=options.store,
     )
+    if settings.store:
+        from bessemer.main.storage import located  # read by those who have a database
+
+        located(paths, settings)
     if options.detach:
         return asyncio.run(_detached(paths, settings))
     return asyncio.run(_foreground(paths, settings))

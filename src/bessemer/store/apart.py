@@ -1,6 +1,7 @@
 """Where a read runs: `Here`, in the event loop, or `Apart`, in threads, where each statement waits for a network.
 
-A call that runs apart has its connection until it returns: who waits for it and is cancelled waits all the same.
+A call that runs apart has its connection until it returns: who waits for it and is cancelled waits all the same, unless
+it has not begun; what it then answers is taken back. As many as wait for a thread are taken on, and no more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import ClassVar, Protocol, TypeVar
+
+from bessemer.core.errors import Unavailable
+
+PENDING_MAX = 4_096
 
 T = TypeVar("T")
 
@@ -27,8 +33,9 @@ class Turn(Protocol):
     def room(self) -> AbstractAsyncContextManager[object]:
         """Entered for as long as a longer read has a connection."""
 
-    async def do(self, call: Callable[[], T]) -> T:
-        """What the call answers, or raises."""
+    async def do(self, call: Callable[[], T], *, undo: Callable[[T], object] | None = None) -> T:
+        """What the call answers, or raises; ``undo`` has it where nobody waits for it any more. Raises Unavailable
+        where more wait than are taken on."""
 
     def later(self, call: Callable[[], object]) -> None:
         """Have it done, waiting for nothing."""
@@ -44,7 +51,7 @@ class Here:
     idle: ClassVar[int] = 4
     room: ClassVar[AbstractAsyncContextManager[object]] = nullcontext()
 
-    async def do(self, call: Callable[[], T]) -> T:
+    async def do(self, call: Callable[[], T], *, undo: Callable[[T], object] | None = None) -> T:
         return call()
 
     def later(self, call: Callable[[], object]) -> None:
@@ -62,24 +69,40 @@ class Apart:
     def __init__(self, threads: int) -> None:
         self.idle = 2 * threads
         self.room = asyncio.Semaphore(2 * threads)
+        self._pending = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store-reader")
 
-    async def do(self, call: Callable[[], T]) -> T:
-        job = asyncio.get_running_loop().run_in_executor(self._threads, call)
+    async def do(self, call: Callable[[], T], *, undo: Callable[[T], object] | None = None) -> T:
+        if self._pending >= PENDING_MAX:
+            raise Unavailable("more reads wait than the store takes on; try again")
+        self._pending += 1
+        job = self._threads.submit(call)
+        done = asyncio.wrap_future(job)
         try:
-            return await asyncio.shield(job)
+            return await asyncio.shield(done)
         except asyncio.CancelledError:
-            while not job.done():
-                try:
-                    await asyncio.wait([job])
-                except asyncio.CancelledError:
-                    continue
-            if not job.cancelled():
-                job.exception()  # looked at: nobody else will
+            if not job.cancel():
+                await _ended(done)
+                if not done.cancelled() and done.exception() is None and undo is not None:
+                    self.later(partial(undo, done.result()))
             raise
+        finally:
+            self._pending -= 1
 
     def later(self, call: Callable[[], object]) -> None:
-        self._threads.submit(call)
+        try:
+            self._threads.submit(call)
+        except RuntimeError:  # the store is closed
+            call()
 
     def close(self) -> None:
         self._threads.shutdown()
+
+
+async def _ended(job: asyncio.Future[T]) -> None:
+    """Return when it has ended, whoever else is in a hurry."""
+    while not job.done():
+        try:
+            await asyncio.wait([job])
+        except asyncio.CancelledError:
+            continue

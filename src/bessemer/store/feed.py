@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -71,12 +71,14 @@ def selects(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 class Watcher:
     """One watch: what waits for it, and whether it fell behind."""
 
-    __slots__ = ("_waiting", "due", "lagging", "queue", "scope")
+    __slots__ = ("_waiting", "due", "ended", "lagging", "queue", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.queue: deque[Change] = deque()
         self.lagging = False
+        self.ended = False
+        """What it has seen is not what happened: it must list again."""
         self.due = False
         """A bookmark is wanted once the queue is empty."""
         self._waiting: asyncio.Future[None] | None = None
@@ -154,12 +156,16 @@ class Feed:
             if not watcher.offer(entry):
                 self._metrics.watcher_overflows += 1
 
+    def everybody(self) -> Iterator[Watcher]:
+        """All who watch."""
+        for watchers in self._buckets.values():
+            yield from watchers
+
     def mark(self) -> None:
         """Let every watcher bookmark the present revision."""
-        for watchers in self._buckets.values():
-            for watcher in watchers:
-                watcher.due = True
-                watcher.wake()
+        for watcher in self.everybody():
+            watcher.due = True
+            watcher.wake()
 
 
 def _bucket(scope: Scope) -> Bucket:

@@ -1,8 +1,9 @@
 """`ports.Leases`: time-bound rights in one relational row each, with a fence that grows with each new holder.
 
-Time here runs on the monotonic clock from where the wall clock stood at the opening, so that a wall clock that jumps
-neither ends a lease nor makes a dead holder's last; what is answered is in terms of the wall clock as it is now.
-A lease changes no object and has no revision.
+Time here is one clock's. Of a file it is its one process's monotonic clock from where the wall clock stood at the
+opening, so that a wall clock that jumps neither ends a lease nor makes a dead holder's last; of a database it is the
+server's, whichever machine asks (`Time`). What is answered is in terms of the process's wall clock as it is now. A
+lease changes no object and has no revision.
 
 Silence is what the store heard nothing of while it could hear: a host that was heard until the store went away has all
 of its lease's time again when the store is back (`reopen`).
@@ -10,10 +11,10 @@ of its lease's time again when the store is back (`reopen`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Float, bindparam, case, cast, delete, extract, func, insert, or_, select, update
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict
@@ -49,7 +50,9 @@ _FORGET = delete(leases).where(of(leases.c.name))
 _UNDER = select(*_COLUMNS).where(*_UNDER_PREFIX).order_by(leases.c.name)
 
 _WRITTEN_AT = case((_FREE, leases.c.expires_at), else_=leases.c.expires_at - leases.c.ttl)
-_LAST = select(func.coalesce(func.max(_WRITTEN_AT), 0.0))
+# What a writing process leaves under "writer/" (`postgres`) is nobody's lease.
+_LAST = select(func.coalesce(func.max(_WRITTEN_AT), 0.0)).where(leases.c.name.not_like("writer/%"))
+_SERVER_TIME = select(cast(extract("epoch", func.clock_timestamp()), Float(53)))
 _OVER = (
     update(leases)
     .values(expires_at=bindparam("now"))
@@ -86,46 +89,84 @@ class FencedCommitter(Committer):
         return await super().submit(fenced, dry_run=dry_run, patience=patience, apart=apart)
 
 
+class Time(Protocol):
+    """By what leases are measured: seconds since the epoch of the one clock that counts."""
+
+    def asked(self) -> Callable[[Tx], float]:
+        """The time of whoever asks now, to be read once it is their turn."""
+
+    async def now(self, reader: Reader) -> float: ...
+
+
+class SteadyTime:
+    """Of the one process that has the store."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = clock.now() - clock.monotonic()
+
+    def asked(self) -> Callable[[Tx], float]:
+        now = self._start + self._clock.monotonic()
+        return lambda _: now
+
+    async def now(self, reader: Reader) -> float:
+        return self._start + self._clock.monotonic()
+
+
+class ServerTime:
+    """Of the server that all processes share."""
+
+    def asked(self) -> Callable[[Tx], float]:
+        return lambda tx: tx.server_time
+
+    async def now(self, reader: Reader) -> float:
+        ((now,),) = await reader.ask(_SERVER_TIME)
+        return float(now)
+
+
 class LeaseTable:
     """Implements `ports.Leases`."""
 
-    def __init__(self, committer: Committer, reader: Reader, *, clock: Clock) -> None:
+    def __init__(self, committer: Committer, reader: Reader, *, clock: Clock, time: Time) -> None:
         self._committer = committer
         self._reader = reader
         self._clock = clock
-        self._start = clock.now() - clock.monotonic()
+        self._time = time
 
     async def acquire(
         self, name: str, holder: str, ttl_seconds: float, *, note: str = "", patience: float = 0.0
     ) -> Lease | None:
-        """Take or renew; None while somebody else holds it. Its time runs from the call on."""
-        now = self._now()
+        """Take or renew; None while somebody else holds it. Its time runs from the call on, or of a server from when
+        the transaction began."""
+        asked = self._time.asked()
 
         def take(tx: Tx) -> Lease | None:
+            now = asked(tx)
             values = {"holder": holder, "expires_at": now + ttl_seconds, "ttl": ttl_seconds, "note": note}
             row = tx.one(_RENEW, of_name=name, mine=holder, now=now, **values)
             if row is None and tx.one(_HELD_BY, of_name=name) is None:
                 tx.run(_INSERT, name=name, fence=1, **values)
                 row = (name, holder, 1, values["expires_at"], note)
-            return self._lease(row) if row is not None else None
+            return self._lease(row, now) if row is not None else None
 
         return await self._committer.submit(take, patience=patience)
 
     async def release(self, name: str, holder: str) -> None:
         """Let go, if it is still the holder's."""
-        now = self._now()
-        await self._committer.submit(lambda tx: tx.run(_RELEASE, of_name=name, mine=holder, now=now))
+        asked = self._time.asked()
+        await self._committer.submit(lambda tx: tx.run(_RELEASE, of_name=name, mine=holder, now=asked(tx)))
 
     async def held(self, prefix: str) -> Sequence[Lease]:
         """Every lease under a prefix that has a holder, run out or not."""
-        return [self._lease(row) for row in await self._reader.ask(_UNDER, **_bounds(prefix))]
+        rows = await self._reader.ask(_UNDER, **_bounds(prefix))
+        if not rows:
+            return []
+        now = await self._time.now(self._reader)
+        return [self._lease(row, now) for row in rows]
 
-    def _now(self) -> float:
-        return self._start + self._clock.monotonic()
-
-    def _lease(self, row: tuple[str, str, int, float, str]) -> Lease:
+    def _lease(self, row: tuple[str, str, int, float, str], now: float) -> Lease:
         name, holder, fence, expires_at, note = row
-        return Lease(name, holder, fence, expires_at - self._now() + self._clock.now(), note)
+        return Lease(name, holder, fence, expires_at - now + self._clock.now(), note)
 
 
 def reopen(tx: Tx) -> None:
@@ -140,9 +181,10 @@ def reopen(tx: Tx) -> None:
     would give it, so each may call this at its own start.
     """
     (last,) = tx.one(_LAST)
-    tx.run(_OVER, last=last, now=tx.now)
-    tx.run(_HEARD, last=last, now=tx.now, **_bounds(HEARTBEATS))
-    tx.run(_CLAMP, now=tx.now)
+    now = tx.server_time
+    tx.run(_OVER, last=last, now=now)
+    tx.run(_HEARD, last=last, now=now, **_bounds(HEARTBEATS))
+    tx.run(_CLAMP, now=now)
 
 
 def forget(tx: Tx, name: str) -> None:

@@ -134,6 +134,8 @@ class ObjectTable:
     async def _follow(self, watcher: Watcher, position: int) -> AsyncIterator[Change | Bookmark]:
         """Queue and history by turns. Nothing happens in the loop between a look at the feed and the next await."""
         while True:
+            if watcher.ended:
+                raise Expired("the database has gone back to an earlier state: list again")
             if watcher.lagging:
                 watcher.lagging = False  # from here on the queue fills again, from the feed's revision on
                 until = self._feed.revision

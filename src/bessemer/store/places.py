@@ -12,13 +12,16 @@ import sqlite3
 import tempfile
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from bessemer.core.clock import Clock
 from bessemer.core.errors import Invalid, Unavailable
 from bessemer.store import sqlite
 from bessemer.store.apart import Apart, Here, Turn
 from bessemer.store.feed import Feed
+from bessemer.store.leases import ServerTime, SteadyTime, Time
 from bessemer.store.metrics import Metrics
 from bessemer.store.reader import SNAPSHOTS_MAX
 from bessemer.store.schema_versions import prepare, prepare_database
@@ -47,6 +50,9 @@ class Place(Protocol):
 
     def reading(self, lean: bool) -> ReadSession: ...
     def turn(self) -> Turn: ...
+    def time(self, clock: Clock) -> Time:
+        """By what its leases are measured."""
+
     def feed(self, revision: int, metrics: Metrics) -> Feed: ...
     def close(self) -> None: ...
 
@@ -96,6 +102,9 @@ class File:
     def turn(self) -> Here:
         return Here()
 
+    def time(self, clock: Clock) -> Time:
+        return SteadyTime(clock)
+
     def feed(self, revision: int, metrics: Metrics) -> Feed:
         return Feed(revision, metrics)
 
@@ -115,11 +124,13 @@ class Server:
 
     def __init__(self, url: str) -> None:
         try:
-            from bessemer.store import postgres
+            from bessemer.store import links, postgres
         except ImportError as error:
             raise Invalid("a store on PostgreSQL needs the extra `postgresql`: bessemer[postgresql]") from error
         self._url = url
         self._texts = postgres.Texts()
+        self._watch = links.Watch()
+        self._links: Callable[[], int] = lambda: 0
         self._close: Callable[[], None] = lambda: None
 
     def writing(self) -> postgres.Session:
@@ -127,31 +138,37 @@ class Server:
 
         session = None
         try:
-            session = postgres.Session(self._url, texts=self._texts)
+            session = postgres.Session(self._url, texts=self._texts, watch=self._watch)
             prepare_database(session, self._url)
+            session.forget()
         except BaseException as error:
             if session is not None:
                 session.close()
             if isinstance(error, postgres.Session.faults):
                 raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
             raise
+        self._links = partial(getattr, session, "links")
         return session
 
     def reading(self, lean: bool) -> postgres.ReadSession:
         from bessemer.store.postgres import ReadSession
 
-        return ReadSession(self._url, texts=self._texts)
+        return ReadSession(self._url, texts=self._texts, watch=self._watch)
 
     def turn(self) -> Apart:
         return Apart(_READERS)
 
+    def time(self, clock: Clock) -> Time:
+        return ServerTime()
+
     def feed(self, revision: int, metrics: Metrics) -> Feed:
         from bessemer.store.tail import SharedFeed
 
-        feed = SharedFeed(revision, metrics, connect=lambda: self.reading(True))
+        feed = SharedFeed(revision, metrics, connect=lambda: self.reading(True), links=self._links)
         self._close = feed.close
         return feed
 
     def close(self) -> None:
         """Hear of nobody any more."""
         self._close()
+        self._watch.close()

@@ -61,7 +61,7 @@ class Pool:
 
     async def open(self) -> View:
         """Look at one revision from now on, until `end`."""
-        return await self.turn.do(self._open)
+        return await self.turn.do(self._open, undo=lambda view: self._leave(view.session))
 
     def end(self, view: View) -> None:
         """Have the connection back, in its time."""

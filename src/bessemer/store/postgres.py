@@ -2,8 +2,11 @@
 
 The writing transaction begins with the counter's row, FOR UPDATE: the writers of all processes stand in line there, and
 the order of their commits is the order of revisions. One that falls silent amid its transaction loses it after
-`_SILENT_MS`, so that a process which hangs holds up nobody for longer. Of a commit whose answer was lost the server is
-asked what became of it.
+`_SILENT_MS`, so that a process which hangs holds up nobody for longer.
+
+Each commit leaves its number in its process's own row. Of one whose answer was lost that row is read, in a transaction
+that begins in the same line and so behind the lost one. (A transaction's id proves nothing: after a crash the server
+may give it to another.)
 
 Every parameter is typed and sent apart from its statement. What a statement has as a constant stands in its text, so
 that an index of some rows is found by plans of any parameters.
@@ -12,6 +15,7 @@ that an index of some rows is found by plans of any parameters.
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,34 +23,42 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
-from psycopg.types.numeric import Int8Dumper
+from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from bessemer.core.errors import Invalid, Unavailable
-from bessemer.store.session import Statement, Unsettled
+from bessemer.store.links import Link, Watch
+from bessemer.store.session import Statement, Unsettled, placed
 
 CHANNEL = "bessemer"
 """Where the database says that the counter has moved."""
 
 _OLDEST_SERVER = 130_000
-_CONNECT_SECONDS = 5
-_SILENT_MS = 5_000
-_LINE_MS = 30_000
+_SILENT_MS = 3_000
+_LINE_MS = 10_000
 """How long a writer stands in line."""
 _LOOK_MS = 120_000
 """How long a list that nobody continues keeps its snapshot at most."""
-_READ_MS = 30_000
-_PREPARED_MAX = 400
-_SETTLE_SECONDS = 10.0
+_READ_MS = 10_000
+_SETTLE_SECONDS = 20.0
 _SETTLE_EACH = 0.2
+_SETTLE_LINE_MS = 4_000
+"""Longer than whoever fell silent may hold the line."""
+_MARK_SECONDS = 86_400
+"""What a process leaves behind is forgotten after a day in which it wrote nothing."""
 
-_OK = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_BEGIN = b"BEGIN; SELECT pg_current_xact_id() FROM counters WHERE name = 'revision' FOR UPDATE"
+_IN_LINE = b"SELECT value FROM counters WHERE name = 'revision' FOR UPDATE"
+_BEGIN = (
+    b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _IN_LINE + b"; SELECT extract(epoch FROM clock_timestamp())"
+)
+_SETTLE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {_SETTLE_LINE_MS}; ".encode() + _IN_LINE
+_MARK = """INSERT INTO leases (name, holder, fence, expires_at, ttl, note)
+VALUES ('writer/{0}', '{0}', {1}, extract(epoch FROM clock_timestamp()) + {2}, {2}, '')
+ON CONFLICT (name) DO UPDATE SET fence = excluded.fence, expires_at = excluded.expires_at; COMMIT"""
+_MARKED = "SELECT fence FROM leases WHERE name = 'writer/{}'"
+_FORGET = b"DELETE FROM leases WHERE name LIKE 'writer/%' AND expires_at < extract(epoch FROM clock_timestamp())"
 _LOOK = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_STATUS = b"SELECT pg_xact_status($1::text::xid8)"
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 _PARAMETER = re.compile(r"\$(\d+)")
 _SETUP_LOCK = 0x62657373
@@ -90,37 +102,6 @@ def _literal(value: str | float) -> str:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
 
 
-class _Link:
-    """One connection, with what is the same for every use of one."""
-
-    def __init__(self, url: str, *settings: str) -> None:
-        asked: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "bessemer"}
-        where = make_conninfo(**asked | conninfo_to_dict(url))
-        self.connection = psycopg.connect(where, autocommit=True, cursor_factory=psycopg.RawCursor)
-        self.connection.prepared_max = _PREPARED_MAX
-        self.connection.adapters.register_dumper(int, Int8Dumper)
-        self.cursor = self.connection.cursor(binary=True)
-        self.wire = self.connection.pgconn
-        for setting in settings:
-            self.say(setting.encode())
-
-    def say(self, words: bytes) -> psycopg.pq.abc.PGresult:
-        """Words without parameters, of which the last result counts."""
-        result = self.wire.exec_(words)
-        if result.status not in _OK:
-            raise psycopg.errors.error_from_result(result)
-        return result
-
-    def run(self, sql: bytes, values: list[Any], *, prepare: bool) -> psycopg.Cursor[Any]:
-        """One statement; its rows stand in the link's one cursor until the next."""
-        return self.cursor.execute(sql, values, prepare=prepare)
-
-    @property
-    def well(self) -> bool:
-        """Whether there is a server at the other end, as far as is known."""
-        return bool(self.wire.status == ConnStatus.OK)
-
-
 class Session:
     """The writing connection. It is made anew where it was lost between two transactions."""
 
@@ -132,67 +113,83 @@ class Session:
     )
     faults: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, Unsettled)
 
-    def __init__(self, url: str, *, texts: Texts) -> None:
+    def __init__(self, url: str, *, texts: Texts, watch: Watch) -> None:
         self._url = url
         self._texts = texts
-        self._number = ""
+        self._watch = watch
+        self._name = secrets.token_hex(8)
+        self._number = 0
         self._kept = False
+        self.time = 0.0
+        """The server's clock at `begin`, in seconds since the epoch."""
+        self.links = 0
+        """How often a connection was made: another may be to another server."""
         self._link = self._connect()
 
-    def _connect(self) -> _Link:
-        return _Link(
+    def _connect(self) -> Link:
+        self.links += 1
+        return Link(
             self._url,
             f"SET idle_in_transaction_session_timeout = {_SILENT_MS}",
             f"SET lock_timeout = {_LINE_MS}",
             _DURABLE,
+            watch=self._watch,
         )
 
+    def _relink(self) -> None:
+        self._link.close()
+        self._link = self._connect()
+
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
-        """Run one statement."""
+        """Run one statement. Raises Invalid for text that no database takes."""
         text = self._texts[statement]
-        return self._link.run(text.sql, [values[name] for name in text.order], prepare=True)
+        return self._link.run(text.sql, placed(values, text.order), prepare=True)
 
     def begin(self, *, wait: bool = True) -> bool:
         """Open a transaction as the one writer of all processes. It waits in line, whatever ``wait`` says."""
         if not self._link.well:
-            self._link = self._connect()
+            self._relink()
         try:
             begun = self._link.say(_BEGIN)
         except psycopg.Error:
             if self._link.well:
                 raise
-            self._link = self._connect()  # lost while nothing was under way
+            self._relink()  # lost while nothing was under way
             begun = self._link.say(_BEGIN)
         self._kept = False
-        self._number = (begun.get_value(0, 0) or b"").decode()
+        self._number += 1
+        self.time = float(begun.get_value(0, 0) or 0)
         return True
 
     def commit(self) -> None:
         """Raises `Unsettled` where the answer was lost and nobody says what became of it."""
         try:
-            status = self._link.say(b"COMMIT").command_status
+            status = self._link.say(_MARK.format(self._name, self._number, _MARK_SECONDS).encode()).command_status
         except psycopg.Error as error:
+            if self.alive:  # the server broke the transaction off, and says so
+                raise
             self._settle(error)
             return
         if status != b"COMMIT":
             raise psycopg.OperationalError("the transaction had been broken off")
 
     def _settle(self, lost: psycopg.Error) -> None:
-        """Ask what became of the commit whose answer was ``lost``: it returns where it stands."""
+        """Look whether the commit whose answer was ``lost`` was done: it returns where it stands."""
         until = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < until:
             try:
-                if not self._link.well:
-                    self._link = self._connect()
-                found = self._link.run(_STATUS, [self._number], prepare=False).fetchone()
+                self._relink()
+                self._link.say(_SETTLE)
+                found = self._link.say(_MARKED.format(self._name).encode())
+                marked = int(found.get_value(0, 0) or 0) if found.ntuples else 0
+                self._link.say(b"ROLLBACK")
             except psycopg.Error:
-                found = None  # not there yet
-            if found == ("committed",):
+                time.sleep(_SETTLE_EACH)  # not there yet, or the lost one still holds the line
+                continue
+            if marked == self._number:
                 return
-            if found == ("aborted",):
-                raise lost
-            time.sleep(_SETTLE_EACH)
-        raise Unsettled(f"transaction {self._number}: {lost}")
+            raise lost
+        raise Unsettled(f"{type(lost).__name__}: {lost}")
 
     def rollback(self) -> None:
         if self.alive:
@@ -216,7 +213,7 @@ class Session:
         return self._link.well and self._link.wire.transaction_status in _OPEN
 
     def close(self) -> None:
-        self._link.connection.close()
+        self._link.close()
 
     # --- tables -------------------------------------------------------------------------------------------------
 
@@ -228,15 +225,18 @@ class Session:
             raise Invalid(f"this PostgreSQL is older than {_OLDEST_SERVER // 10_000}")
         if info.parameter_status("server_encoding") != "UTF8":
             raise Invalid("the database's encoding is not UTF8")
-        self._link.say(f"SELECT pg_advisory_lock({_SETUP_LOCK})".encode())
-        try:
-            yield
-        finally:
-            self._link.say(f"SELECT pg_advisory_unlock({_SETUP_LOCK})".encode())
+        self._link.say(f"SET lock_timeout = 0; SELECT pg_advisory_lock({_SETUP_LOCK})".encode(), bound=False)
+        yield
+        # Where the block raised, the connection is of no use any more, and the lock ends with it.
+        self._link.say(f"SELECT pg_advisory_unlock({_SETUP_LOCK}); SET lock_timeout = {_LINE_MS}".encode())
 
     def script(self, sql: str) -> None:
         """Several statements of DDL."""
-        self._link.say(sql.encode())
+        self._link.say(sql.encode(), bound=False)
+
+    def forget(self) -> None:
+        """Drop what processes left that have written nothing for long."""
+        self._link.say(_FORGET)
 
     def version(self) -> str | None:
         """The schema's version; None for an empty database."""
@@ -248,30 +248,32 @@ class Session:
 class ReadSession:
     """A connection that only reads: where the database is not well it raises Unavailable."""
 
-    def __init__(self, url: str, *, texts: Texts) -> None:
+    def __init__(self, url: str, *, texts: Texts, watch: Watch) -> None:
         self._texts = texts
         self._streams = False
+        self._heard = False
         try:
-            self._link = _Link(
+            self._link = Link(
                 url,
                 "SET default_transaction_read_only = on",
                 f"SET statement_timeout = {_READ_MS}",
                 f"SET idle_in_transaction_session_timeout = {_LOOK_MS}",
+                watch=watch,
             )
         except psycopg.Error as error:
             raise _unreadable(error) from error
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
-        """Run one statement. Raises Unavailable."""
+        """Run one statement. Raises Unavailable, and Invalid for text that no database takes."""
         text = self._texts[statement]
-        return self._run(text.sql, [values[name] for name in text.order], prepare=True)
+        return self._run(text.sql, placed(values, text.order), prepare=True)
 
     def stream(self, statement: Statement, values: Mapping[str, Any]) -> ReadSession:
         """Within `look`: begin a longer read, whose rows the server keeps until `fetchmany` asks for them."""
         if self._streams:
             self._run(b"CLOSE rows", [], prepare=False)
         text = self._texts[statement]
-        named = [values[name] for name in text.order]
+        named = placed(values, text.order)
         self._run(b"DECLARE rows NO SCROLL CURSOR FOR " + text.sql, named, prepare=False)
         self._streams = True
         return self
@@ -301,26 +303,33 @@ class ReadSession:
         return self._link.well and self._link.wire.transaction_status == TransactionStatus.IDLE
 
     def close(self) -> None:
-        self._link.connection.close()
+        self._link.close()
 
     # --- what others say ----------------------------------------------------------------------------------------
 
     def listen(self) -> int:
         """Hear from now on that the counter has moved; answers what to wait on."""
+        # Else what is said during a statement would pile up in the driver, which nobody asks for it.
+        self._link.connection.add_notify_handler(self._note)
         try:
             self._link.say(f"LISTEN {CHANNEL}".encode())
         except psycopg.Error as error:
             raise _unreadable(error) from error
         return self._link.wire.socket
 
-    def hear(self) -> None:
-        """Take up what was said: that something was is all that matters. Raises Unavailable."""
+    def hear(self) -> bool:
+        """Take up what was said since: whether anything was is all that matters. Raises Unavailable."""
         try:
             self._link.wire.consume_input()
             while self._link.wire.notifies() is not None:
-                continue
+                self._heard = True
         except psycopg.Error as error:
             raise _unreadable(error) from error
+        heard, self._heard = self._heard, False
+        return heard
+
+    def _note(self, _: psycopg.Notify) -> None:
+        self._heard = True
 
     def _run(self, sql: bytes, values: list[Any], *, prepare: bool) -> psycopg.Cursor[Any]:
         try:

@@ -6,11 +6,13 @@ as tuples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Select
 from sqlalchemy.sql.dml import UpdateBase
+
+from bessemer.core.errors import Invalid
 
 Statement = Select[Any] | UpdateBase
 
@@ -67,7 +69,12 @@ class Session(Protocol):
     def faults(self) -> tuple[type[Exception], ...]:
         """The database is not well: full, locked, broken, gone."""
 
-    def execute(self, statement: Statement, values: Mapping[str, Any]) -> Cursor: ...
+    @property
+    def time(self) -> float | None:
+        """The server's clock at `begin`, in seconds since the epoch; None where the process's own counts."""
+
+    def execute(self, statement: Statement, values: Mapping[str, Any]) -> Cursor:
+        """Run one statement. Raises Invalid for text that holds NUL."""
 
     def begin(self, *, wait: bool = True) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database."""
@@ -90,6 +97,15 @@ class Session(Protocol):
         """Whether the transaction still stands."""
 
     def close(self) -> None: ...
+
+
+def placed(values: Mapping[str, Any], order: Sequence[str]) -> list[Any]:
+    """The parameters in their places. Raises Invalid for text that holds NUL, which not every database can keep."""
+    found = [values[name] for name in order]
+    for value in found:
+        if value.__class__ is str and "\0" in value:
+            raise Invalid("text with the character NUL (U+0000) cannot be kept or looked for")
+    return found
 
 
 class Unsettled(Exception):

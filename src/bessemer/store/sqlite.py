@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from sqlalchemy.dialects import sqlite
 
 from bessemer.core.errors import Unavailable
-from bessemer.store.session import Statement
+from bessemer.store.session import Statement, placed
 
 _CHECKPOINT_PAGES = 5_000
 """A log of 40 MB: folding it in more often is what makes the slowest commits slow."""
@@ -66,6 +66,7 @@ class Session:
     """The statement was wrong, the database is well."""
     faults: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)
     """The database is not well: full, locked, broken."""
+    time: ClassVar[None] = None
 
     def __init__(self, path: Path, *, texts: Texts, durable: bool = True) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
@@ -87,7 +88,7 @@ class Session:
         """Run one statement."""
         text = self._texts[statement]
         known = {**text.constants, **values} if text.constants else values
-        return self._execute(text.sql, [known[name] for name in text.order])
+        return self._execute(text.sql, placed(known, text.order))
 
     def begin(self, *, wait: bool = True) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database."""
@@ -168,8 +169,9 @@ class ReadSession(Session):
         """Run one statement. Raises Unavailable, also while its rows are fetched."""
         text = self._texts[statement]
         known = {**text.constants, **values} if text.constants else values
+        ordered = placed(known, text.order)
         try:
-            return self._connection.cursor(_Cursor).execute(text.sql, [known[name] for name in text.order])
+            return self._connection.cursor(_Cursor).execute(text.sql, ordered)
         except self.refusals:
             raise
         except sqlite3.Error as error:

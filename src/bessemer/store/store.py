@@ -7,7 +7,8 @@ process has a file open at a time; a database of a server is many's (`places`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bessemer.core import ports
@@ -29,6 +30,7 @@ from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
 from bessemer.store.sealed import SealedTable
+from bessemer.store.session import Session
 from bessemer.store.transaction import Tx, read_counter
 from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
@@ -109,32 +111,59 @@ def open_store(
     """
     vault = Vault(seal_key)
     place = place_of(path)
-    try:
+    with ExitStack() as undo:  # where anything fails, nothing stays open
+        undo.callback(place.close)
         session = place.writing()
-    except BaseException:
-        place.close()
-        raise
+        undo.callback(session.close)
+        try:
+            store = _opened(
+                place,
+                session,
+                clock=clock,
+                kinds=kinds,
+                vault=vault,
+                signing=signing or Signing(derived(seal_key)),
+                undo=undo,
+            )
+        except session.faults as error:
+            raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
+        undo.pop_all()
+    return replace(store, history=history or History())
+
+
+def _opened(
+    place: Place,
+    session: Session,
+    *,
+    clock: Clock,
+    kinds: Mapping[str, StoreKind],
+    vault: Vault,
+    signing: Signing,
+    undo: ExitStack,
+) -> Store:
     facts = {CLAIM: StoreKind(namespaced=True), EVENT: events.FACTS, **kinds}
     metrics = Metrics()
-    feed = place.feed(read_counter(session, "revision"), metrics)
-    flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
-    pool = Pool(place.reading, turn=place.turn())
-    reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
     session.begin()
     leases.reopen(Tx(session, clock))
     quota.begin_counting(Tx(session, clock), facts)
+    revision = read_counter(session, "revision")
     session.commit()
+    pool = Pool(place.reading, turn=place.turn())
+    undo.callback(pool.close, ())
+    feed = place.feed(revision, metrics)
+    flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
+    reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
         objects=ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault),
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock),
         ledger=LedgerTable(committer, reader),
-        leases=LeaseTable(committer, reader, clock=clock),
-        audit=Trail(committer, reader, clock=clock, signing=signing or Signing(derived(seal_key))),
+        leases=LeaseTable(committer, reader, clock=clock, time=place.time(clock)),
+        audit=Trail(committer, reader, clock=clock, signing=signing),
         sealed=SealedTable(committer, reader, vault=vault),
         events=EventTable(committer),
         metrics=metrics,
-        history=history or History(),
+        history=History(),
         _clock=clock,
         _committer=committer,
         _reader=reader,

@@ -4,6 +4,10 @@ The truth is ``changes`` from the last revision on, which is dense and in order 
 the counter's row until it is committed, so that no smaller one can come later. That the counter moved is said by
 NOTIFY, which only shortens the wait. What this process commits goes out at once where nothing is missing before it, and
 else by the same way as what others commit.
+
+A new connection may be to another server, or to one whose database was brought back from a copy. So on each the change
+that went out last is looked for; until it is found, nothing goes out. Where it is another, or none, the database has
+gone back: whoever watches is told to list again.
 """
 
 from __future__ import annotations
@@ -13,12 +17,16 @@ import os
 import select
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from bessemer.core.errors import Unavailable
+import structlog
+
+from bessemer.core.errors import BessemerError
 from bessemer.core.ports import Scope
+from bessemer.core.resource import Change
 from bessemer.store.feed import Entry, Feed, Watcher
 from bessemer.store.metrics import Metrics
-from bessemer.store.postgres import ReadSession
+from bessemer.store.postgres import ReadSession, Session
 from bessemer.store.reader import NEWER, WINDOW, entry
 from bessemer.store.transaction import read_counter
 
@@ -26,33 +34,50 @@ POLL_SECONDS = 1.0
 AGAIN_SECONDS = 0.2
 """After the database could not be read."""
 
+TROUBLE: tuple[type[Exception], ...] = (BessemerError, OSError, *Session.refusals)
+"""What may come of asking the database; the next connection may fare better."""
+
+log = structlog.get_logger(__name__)
+
+
+class _LoopEnded(Exception):
+    """There is nobody to tell."""
+
 
 class SharedFeed(Feed):
-    """A feed with a thread that looks for the changes of others, from the first watch on."""
+    """A feed with a thread that looks for the changes of others, from the first watch on. ``links`` says how many
+    connections the writer has had."""
 
-    def __init__(self, revision: int, metrics: Metrics, *, connect: Callable[[], ReadSession]) -> None:
+    def __init__(
+        self, revision: int, metrics: Metrics, *, connect: Callable[[], ReadSession], links: Callable[[], int]
+    ) -> None:
         super().__init__(revision, metrics)
         self._connect = connect
+        self._links = links
+        self._sure = links()
+        """The writer's connection of which it is known that it leads to the same database."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._poke = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closed = False
+        self._last: Entry | None = None
+        """What went out last, by which the database is known again."""
         self._position = 0
         """How far the thread has handed over."""
+        self._backs = self._heard_backs = 0
+        """How often the database has gone back: as the thread knows, and as the loop does."""
 
     def join(self, scope: Scope) -> Watcher:
         """See `Feed.join`; the loop that watches first is the one that is told."""
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
-            self._position = self.revision
-            self._thread = threading.Thread(target=self._work, name="store-tail", daemon=True)
-            self._thread.start()
+            self._begin()
         return super().join(scope)
 
     def publish(self, entries: Sequence[Entry], revision: int) -> None:
         """Offer the changes of one commit of this process, unless those of others come first."""
-        if entries and entries[0].change.revision == self.revision + 1:
-            super().publish(entries, revision)
+        if self._sure == self._links() and entries and entries[0].change.revision == self.revision + 1:
+            self._offer_all(entries)
         elif self._thread is None or self._closed:
             self.revision = max(self.revision, revision)  # nobody watches who could miss any
         else:
@@ -67,52 +92,106 @@ class SharedFeed(Feed):
                 self._thread.join()
             os.close(self._poke)
 
+    # --- in the loop --------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._position = self.revision
+        self._thread = threading.Thread(target=self._work, name="store-tail", daemon=True)
+        self._thread.start()
+
+    def _died(self, _: object) -> None:
+        """Its thread ended by a defect, which has been told of: whoever watches is not to hear of nothing any more."""
+        if not self._closed and self._loop is not None:
+            self._loop.call_later(AGAIN_SECONDS, self._begin)
+
+    def _trust(self, links: int) -> None:
+        """What the writer's connection of that number commits may go out at once."""
+        self._sure = links
+
+    def _offer_all(self, entries: Sequence[Entry]) -> None:
+        self._last = entries[-1]
+        super().publish(entries, entries[-1].change.revision)
+
     def _caught_up(self, entries: Sequence[Entry]) -> None:
-        """In the loop: offer what the thread has read, as far as nobody did before."""
+        """Offer what the thread has read, as far as nobody did before."""
         fresh = [entry for entry in entries if entry.change.revision > self.revision]
         if fresh:
-            super().publish(fresh, fresh[-1].change.revision)
+            self._offer_all(fresh)
 
     def _skip(self, revision: int) -> None:
-        """In the loop: history was dropped before it was read. Each watcher reads on from where it stands, or hears
-        that this is gone."""
+        """History was dropped before it was read. Each watcher reads on from where it stands, or hears that this is
+        gone."""
+        self._last = None
         self.revision = max(self.revision, revision)
-        for watchers in self._buckets.values():
-            for watcher in watchers:
-                watcher.queue.clear()
-                watcher.lagging = True
-                watcher.wake()
+        for watcher in self.everybody():
+            watcher.queue.clear()
+            watcher.lagging = True
+            watcher.wake()
+
+    def _gone_back(self, revision: int) -> None:
+        """The database is not the one that was: whoever watches lists again."""
+        log.error("the database has gone back to an earlier state", before=self.revision, now=revision)
+        self._last = None
+        self.revision = revision
+        self._heard_backs += 1
+        for watcher in self.everybody():
+            watcher.queue.clear()
+            watcher.ended = True
+            watcher.wake()
 
     # --- in the thread ------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while not self._closed:
-            session = None
-            try:
-                session = self._connect()
-                self._follow(session, session.listen())
-            except Unavailable:
-                select.select([self._poke], [], [], AGAIN_SECONDS)
-            except RuntimeError:
-                return  # the loop has ended: nobody watches any more
-            finally:
-                if session is not None:
-                    session.close()
+        try:
+            while not self._closed:
+                session = None
+                try:
+                    session = self._connect()
+                    self._follow(session, session.listen())
+                except TROUBLE:
+                    _wait([self._poke], AGAIN_SECONDS)
+                finally:
+                    if session is not None:
+                        session.close()
+        except _LoopEnded:
+            return  # nobody watches any more
+        finally:
+            if not self._closed:
+                with suppress(_LoopEnded):
+                    self._tell(self._died, None)
 
     def _follow(self, session: ReadSession, socket: int) -> None:
-        while not self._closed:
+        """Until the writer has another connection: then we want another, too."""
+        links = self._links()
+        self._recognise(session)
+        self._tell(self._trust, links)
+        while links == self._links() and not self._closed:
             while self._read(session):
                 continue
-            select.select([socket, self._poke], [], [], POLL_SECONDS)
-            session.hear()
-            try:
+            if not session.hear():  # what was said while we read is no reason to wait
+                _wait([socket, self._poke], POLL_SECONDS)
+                session.hear()
+            with suppress(BlockingIOError):
                 os.eventfd_read(self._poke)
-            except BlockingIOError:
-                pass
+
+    def _recognise(self, session: ReadSession) -> None:
+        """Raises nothing where the database is another: who watches is told, and we read on from where it stands."""
+        last, revision = self._last, read_counter(session, "revision")
+        at = max(self._position, last.change.revision if last is not None else 0)
+        same = revision >= at
+        if same and last is not None:
+            rows = session.execute(NEWER, {"since": last.change.revision - 1, "most": 1}).fetchall()
+            found = entry(rows[0]).change if rows else None
+            dropped = last.change.revision <= read_counter(session, "floor")
+            same = dropped or (found is not None and _same(found, last.change))
+        if not same:
+            self._position, self._backs = revision, self._backs + 1
+            self._tell(self._gone_back, revision)
 
     def _read(self, session: ReadSession) -> bool:
         """Hand over the next changes; whether there may be more."""
-        self._position = max(self._position, self.revision)
+        if self._backs == self._heard_backs:
+            self._position = max(self._position, self.revision)
         rows = session.execute(NEWER, {"since": self._position, "most": WINDOW}).fetchall()
         if not rows:
             return False
@@ -127,4 +206,19 @@ class SharedFeed(Feed):
 
     def _tell(self, call: Callable[..., None], what: object) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(call, what)
+        try:
+            self._loop.call_soon_threadsafe(call, what)
+        except RuntimeError as error:
+            raise _LoopEnded from error
+
+
+def _same(found: Change, last: Change) -> bool:
+    return (found.revision, found.uid, found.body) == (last.revision, last.uid, last.body)
+
+
+def _wait(files: Sequence[int], seconds: float) -> None:
+    """Until one of them can be read, whatever their numbers are (`select` knows a thousand)."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    poll.poll(seconds * 1000)

@@ -60,6 +60,13 @@ class Tx:
         """The server's wall clock."""
         return self._clock.now()
 
+    @property
+    def server_time(self) -> float:
+        """The clock of the server that all processes share, as the transaction began; where there is none, the wall
+        clock."""
+        time = self._session.time
+        return self.now if time is None else time
+
     def run(self, statement: Statement, **values: Any) -> int:
         """Write; answers how many rows it met."""
         met: int = self._ask(statement, values).rowcount

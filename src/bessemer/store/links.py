@@ -1,0 +1,143 @@
+"""One connection to a PostgreSQL server, with what is the same for every use of one.
+
+A connection has a bound. A wire that is cut is noticed by the kernel (keepalives, `tcp_user_timeout`); a middle that
+takes bytes and forwards none, by `Watch`, whose thread shuts the socket of an answer that is overdue. So no call waits
+for ever, and a call that failed says nothing of the next connection.
+
+Where the address names several servers, the one that takes writes is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.types.numeric import Int8Dumper
+
+from bessemer.core.errors import Invalid
+
+ANSWER_SECONDS = 12.0
+"""After so long without an answer the connection is taken for cut. The server's own bounds are below it."""
+
+_PARAMETERS: Mapping[str, Any] = {
+    "application_name": "bessemer",
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8_000,
+    "target_session_attrs": "read-write",
+}
+"""What the address does not say itself."""
+
+_LOOK_SECONDS = 0.5
+_PREPARED_MAX = 400
+_OK = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+
+
+class Watch:
+    """Shuts the connections on which an answer is overdue. Its thread ends with `close`."""
+
+    def __init__(self) -> None:
+        self._links: set[Link] = set()
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="store-watch", daemon=True)
+        self._thread.start()
+
+    def add(self, link: Link) -> None:
+        with self._lock:
+            self._links.add(link)
+
+    def discard(self, link: Link) -> None:
+        with self._lock:
+            self._links.discard(link)
+
+    def close(self) -> None:
+        """End the thread. Harmless when repeated."""
+        self._end.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        looked = time.monotonic()
+        while not self._end.wait(_LOOK_SECONDS):
+            before, looked = looked, time.monotonic()
+            if looked - before > 2 * _LOOK_SECONDS:
+                continue  # this process was held up, so its connections may have answered meanwhile
+            with self._lock:
+                for link in self._links:
+                    if link.due < looked:
+                        link.cut()
+
+
+class Link:
+    """One connection. ``settings`` are statements that are said once, at its beginning. Raises psycopg.Error, and
+    Invalid for an address that is none: neither shows it, since it may bear a password."""
+
+    def __init__(self, url: str, *settings: str, watch: Watch) -> None:
+        self.due = math.inf
+        """When the answer that is waited for is overdue."""
+        self._watch = watch
+        try:
+            where = make_conninfo(**{**_PARAMETERS, **conninfo_to_dict(url)})
+        except psycopg.ProgrammingError:
+            raise Invalid("the address of the store is none that PostgreSQL knows: postgresql://…") from None
+        self.connection = psycopg.connect(where, autocommit=True, cursor_factory=psycopg.RawCursor)
+        self.connection.prepared_max = _PREPARED_MAX
+        self.connection.adapters.register_dumper(int, Int8Dumper)
+        self.cursor = self.connection.cursor(binary=True)
+        self.wire = self.connection.pgconn
+        # Another name for the same socket, which stays ours however the driver ends its own.
+        self._socket = socket.socket(fileno=os.dup(self.wire.socket))
+        watch.add(self)
+        try:
+            for setting in settings:
+                self.say(setting.encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def say(self, words: bytes, *, bound: bool = True) -> psycopg.pq.abc.PGresult:
+        """Words without parameters, of which the last result counts. What takes its time, as DDL does, is not bound."""
+        self.due = time.monotonic() + ANSWER_SECONDS if bound else math.inf
+        try:
+            result = self.wire.exec_(words)
+        finally:
+            self.due = math.inf
+        if result.status not in _OK:
+            raise psycopg.errors.error_from_result(result)
+        return result
+
+    def run(self, sql: bytes, values: list[Any], *, prepare: bool) -> psycopg.Cursor[Any]:
+        """One statement; its rows stand in the link's one cursor until the next."""
+        self.due = time.monotonic() + ANSWER_SECONDS
+        try:
+            return self.cursor.execute(sql, values, prepare=prepare)
+        finally:
+            self.due = math.inf
+
+    @property
+    def well(self) -> bool:
+        """Whether there is a server at the other end, as far as is known."""
+        return bool(self.wire.status == ConnStatus.OK)
+
+    def cut(self) -> None:
+        """Have whoever waits for an answer hear that there is none. From any thread."""
+        with suppress(OSError):  # it is cut already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        self._watch.discard(self)
+        self._socket.close()
+        self.connection.close()
