@@ -78,7 +78,7 @@ def gives(held: Sequence[Grant], asked: Question) -> bool:
     return any(one is None or asked.name in one for one in names)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(holdings, max_size=3))
 def test_what_is_held_is_what_was_written(held: list[Holding]) -> None:
     grants = [grant_of(one) for one in held]
@@ -86,6 +86,7 @@ def test_what_is_held_is_what_was_written(held: list[Holding]) -> None:
     assert wrong == []
 
 
+@settings(deadline=None)
 @given(holdings, st.lists(holdings, max_size=4))
 def test_what_is_missing_is_what_one_could_do_and_the_other_not(wanted: Holding, held: list[Holding]) -> None:
     lacking = missing(grant_of(wanted), [grant_of(one) for one in held], book=BOOK)
@@ -94,6 +95,7 @@ def test_what_is_missing_is_what_one_could_do_and_the_other_not(wanted: Holding,
     assert told == {Cell(asked.kind, asked.part, asked.verb) for asked in more}
 
 
+@settings(deadline=None)
 @given(roles, roles)
 def test_what_is_beyond_is_in_the_one_and_not_in_the_other(new: Any, old: Any) -> None:
     one, other = (grant_of(Holding(role, "p", {})).rights for role in (new, old))
