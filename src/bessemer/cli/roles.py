@@ -49,8 +49,8 @@ def list_roles(context: typer.Context, output: OutputOption = "table") -> None:
 def grant(
     context: typer.Context,
     role: RoleArgument,
-    who: WhoArgument,
     *,
+    who: WhoArgument,
     project: ProjectOption = "",
     tenant: TenantOption = "",
     on: ObjectOption = "",
@@ -72,8 +72,8 @@ def grant(
 def revoke(
     context: typer.Context,
     role: RoleArgument,
-    who: WhoArgument,
     *,
+    who: WhoArgument,
     project: ProjectOption = "",
     tenant: TenantOption = "",
     on: ObjectOption = "",
@@ -92,9 +92,9 @@ def revoke(
 def who_can(
     context: typer.Context,
     verb: Annotated[str, typer.Argument(help="get, list, watch, create, update, patch or delete.", show_default=False)],
+    *,
     what: Annotated[str, typer.Argument(help="KIND, or KIND/PART as instance/log.", show_default=False)],
     name: Annotated[str, typer.Argument(help="One object.", show_default=False)] = "",
-    *,
     project: ProjectOption = "",
     output: OutputOption = "table",
 ) -> None:

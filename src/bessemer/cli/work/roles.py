@@ -156,7 +156,7 @@ async def who_can(client: Client, verb: str, *, what: str, name: str, project: s
     for subject, role, by, held in _held(found):
         names = held.upon(cell, place)
         if names is None or (name in names if name else names):
-            rows.append(_row(subject, role, by, names=names, where=_shown(held.place)))
+            rows.append(_row(subject, role, by=by, names=names, where=_shown(held.place)))
     if "User" in found.hidden:
         typer.echo("The platform's administrators are not shown: you may not list users.", err=True)
     return rows
@@ -206,7 +206,7 @@ def _held(found: Known) -> Iterator[tuple[str, str, str, Grant]]:
             yield _word(subject), spec["role"], f"rolebinding/{name}", held
 
 
-def _row(subject: str, role: str, by: str, *, names: Names, where: str) -> dict[str, str]:
+def _row(subject: str, role: str, *, by: str, names: Names, where: str) -> dict[str, str]:
     return {
         "who": subject,
         "role": role,
