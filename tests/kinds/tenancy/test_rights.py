@@ -15,6 +15,7 @@ from bessemer.kinds.tenancy.rights import (
     BUILT_IN,
     EVERYWHERE,
     NO_NAMES,
+    TRAIL,
     Cell,
     Grant,
     Place,
@@ -91,7 +92,7 @@ def test_what_is_held_is_what_was_written(held: list[Holding]) -> None:
 def test_what_is_missing_is_what_one_could_do_and_the_other_not(wanted: Holding, held: list[Holding]) -> None:
     lacking = missing(grant_of(wanted), [grant_of(one) for one in held], book=BOOK)
     more = {asked for asked in ASKED if ORACLE.may([wanted], asked) and not ORACLE.may(held, asked)}
-    told = {cell for cell in lacking if cell.verb in (*VERBS, "administer")}
+    told = {cell for cell in lacking if cell.verb in (*VERBS, "administer", "read")}
     assert told == {Cell(asked.kind, asked.part, asked.verb) for asked in more}
 
 
@@ -109,8 +110,9 @@ def test_nobody_has_more_than_administrators_and_only_they_administer() -> None:
     for role, rights in book.built_in.items():
         assert missing(Grant(rights), [Grant(book.built_in["admin"])], book=book) == [], role
         assert (ADMINISTER in rights) == (role == "admin")
+        assert (TRAIL in rights) == (role in ("admin", "auditor", "tenant-admin"))
     everything = book.rights({"rules": [{"kinds": ["*"], "verbs": ["*"]}, EACH_PART]})
-    assert missing(Grant(book.built_in["admin"]), [Grant(everything)], book=book) == [ADMINISTER]
+    assert missing(Grant(book.built_in["admin"]), [Grant(everything)], book=book) == [ADMINISTER, TRAIL]
 
 
 EACH_PART: Mapping[str, Any] = {"kinds": ["*"], "verbs": ["*"], "subresources": ["*"]}
