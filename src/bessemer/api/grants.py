@@ -15,10 +15,10 @@ from bessemer.api.holdings import Subject
 from bessemer.core.resource import READ
 from bessemer.kinds.tenancy.rights import (
     ADMINISTER,
-    AUDIT,
     EVERYWHERE,
     NO_NAMES,
     NOTHING,
+    TRAIL,
     Grant,
     Place,
     Rights,
@@ -61,9 +61,9 @@ class Grants:
         """Whether somebody is an administrator of the platform, by themselves or by a binding; no credential is."""
         return any(grant.upon(ADMINISTER, EVERYWHERE) is None for grant in self.grants(who))
 
-    def audits(self, who: Identity, place: Place) -> bool:
-        """Whether somebody may read the trail of what is there."""
-        return any(grant.upon(AUDIT, place) is None for grant in self.grants(who))
+    def audits(self, who: Identity, tenant: str = "") -> bool:
+        """Whether somebody may read the audit trail, of a tenant or ("") of everything."""
+        return any(grant.upon(TRAIL, Place(tenant)) is None for grant in self.grants(who))
 
     def projects(self, who: Identity) -> frozenset[str]:
         """The projects that are there for somebody."""
@@ -80,7 +80,9 @@ class Grants:
         tenant, book = grant.place.tenant, self._directory.book
         if not tenant or self._directory.terms(tenant).state == "Active":
             return grant
-        return book.grant({cell: names for cell, names in grant.rights.items() if cell.verb in READ}, grant.place)
+        return book.grant(
+            {cell: names for cell, names in grant.rights.items() if cell.verb in (*READ, TRAIL.verb)}, grant.place
+        )
 
     def _within_bounds(self, who: Identity, bounds: Bounds) -> Sequence[Grant]:
         """A credential's grants, as its bounds leave them; made once for each version of the directory."""
