@@ -207,7 +207,7 @@ def test_the_register_says_of_each_meter_how_it_is_counted() -> None:
         "2 cores",
         "2.0 KiB of memory",
         "2000 H100",
-        "2000 api keys",
+        "2000 API keys",
     ]
 
 

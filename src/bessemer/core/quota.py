@@ -125,10 +125,10 @@ def show_amount(meter: str, value: int) -> str:
 
 
 def title_of(meter: str) -> str:
-    """What people call it: ``memory``, ``api keys``, ``H100``, ``devices``."""
+    """What people call it: ``memory``, ``API keys``, ``H100``, ``devices``."""
     if meter.startswith("devices/"):
         return meter.removeprefix("devices/").replace("*", "devices")
-    return {"cores": "cores", "bytes": "memory"}.get(unit_of(meter), meter.replace("_", " "))
+    return {"cores": "cores", "bytes": "memory"}.get(unit_of(meter), meter.replace("_", " ").replace("api ", "API "))
 
 
 def said(meter: str, value: int) -> str:

@@ -52,13 +52,14 @@ def build(desk: Desk, scope: str, *, held: Held) -> Page:
         request=asked,
     )
     colour = colours(desk)
-    shown = [meter for meter in held.meters if meter["used"] or meter["limit"] is not None]
+    told = [meter for meter in held.meters if meter["used"] or meter["limit"] is not None]
+    shown = sorted(told, key=_share, reverse=True)  # what is nearest to its bound first
     rows: list[Part] = [_row(meter, colour=colour) for meter in shown]
     full = [meter for meter in shown if meter["limit"] is not None and meter["used"] >= meter["limit"]]
     lead = f"{words.some(len(full), 'meter')} full: nothing new by it. {_RAISE}" if full else _RAISE
     if not rows:
         rows.append(Row("row-none", (Cell("Nothing is used, and nothing is bounded.", "empty"),)))
-    heads = (("Meter", ""), ("Used", "num"), ("Limit", "num lo"), ("", "wide"), ("Left", "num lo"))
+    heads = (("Meter", ""), ("Used", "num"), ("", ""), ("Left", "num lo"))
     lists: dict[str, Sequence[Part]] = {"quota-lead": [Text("quota-lead-text", lead)], "rows": rows}
     return page(desk, here, template="quota.html", lists=lists, heads=heads)
 
@@ -70,23 +71,27 @@ def _row(meter: Mapping[str, Any], *, colour: Mapping[str, int]) -> Row:
     title = Cell(_title(meter), "name", note=f"{kind} {words.place(name)}", colour=colour.get(tenant, 0))
     figure = show_amount(meter["meter"], used)
     if limit is None:
-        cells = (title, Cell(figure, "num"), Cell("–", "num", low=True), Cell("no limit"), Cell("–", "num", low=True))
-        return Row(_id(meter), cells)
-    share = min(100.0, 100.0 * used / limit) if limit else 100.0
-    bound = show_amount(meter["meter"], limit)
+        return Row(_id(meter), (title, Cell(figure, "num"), Cell("no limit"), Cell("–", "num", low=True)))
+    bound, share = show_amount(meter["meter"], limit), _share(meter)
     label = f"{_title(meter)}: {said(meter['meter'], used)} of {bound}"
     tone = "failed" if used > limit else "stuck" if share >= NEARLY else "ok"
-    left = show_amount(meter["meter"], max(0, limit - used))
+    left = show_amount(meter["meter"], limit - used) if used < limit else "none" if used == limit else "over"
     return Row(
         _id(meter),
         (
             title,
-            Cell(figure, "num", note=f"of {bound}"),
-            Cell(bound, "num", low=True),
+            Cell(f"{figure} of {bound}", "num"),
             Cell(label, "bar", tone=tone, share=round(share, 1)),
-            Cell(left if used < limit else "none" if used == limit else "over", "num", low=True),
+            Cell(left, "num", low=True),
         ),
     )
+
+
+def _share(meter: Mapping[str, Any]) -> float:
+    """Percent of the bound; of none, less than nothing."""
+    if meter["limit"] is None:
+        return -1.0
+    return min(100.0, 100.0 * meter["used"] / meter["limit"]) if meter["limit"] else 100.0
 
 
 def _title(meter: Mapping[str, Any]) -> str:
