@@ -122,7 +122,7 @@ class CapacityTable:
         given = {meter: (start, used) for meter, start, used in await self._reader.ask(quota.WINDOWS, of_scope=scope)}
         return [quota.within_window(use, given.get(use.meter), now=self._clock.now()) for use in uses]
 
-    async def hold(self, project: str, meter: str, amount: int) -> Share:
+    async def hold(self, project: str, *, meter: str, amount: int) -> Share:
         """Give out a part of what may be had within the present window. Raises QuotaExceeded, Invalid."""
         if amount < 0:
             raise Invalid("nobody holds less than nothing")
