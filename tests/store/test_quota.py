@@ -191,7 +191,7 @@ async def test_what_is_used_is_what_stands_after_a_crash_at_every_commit(
 
 def test_the_register_says_of_each_meter_how_it_is_counted() -> None:
     for meter in METERS:
-        ways = (bool(meter.kind), meter.per_claim is not None, meter.by_model, bool(meter.window_seconds))
+        ways = (bool(meter.kind), meter.per_claim is not None, meter.by_model, bool(meter.window_seconds), meter.told)
         assert sum(ways) == 1, f"{meter.name} is counted in {sum(ways)} ways"
         assert Quota.model_fields[meter.name].description
     assert meter_of_kind("Instance") == "instances"
@@ -281,3 +281,28 @@ async def test_without_a_bound_everything_is_given_and_nobody_counts(store: Stor
         await store.capacity.hold(PROJECT, meter="instances", amount=1)
     with pytest.raises(Invalid):
         await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=-1)
+
+
+# --- money ------------------------------------------------------------------------------------------------------
+
+
+async def test_once_the_money_is_used_up_nothing_new_comes(store: Store) -> None:
+    await store.capacity.declare("h1", inventory())
+    await store.capacity.set_quota("tenant/acme", Quota(spend_micro=12_000_000))
+    await store.capacity.told("tenant/acme", meter="spend_micro", used=11_999_999)
+    await store.objects.create(body("Instance", "a"), ALICE)
+    await store.capacity.take([claim("a")], CONTROLLER)
+    await store.capacity.told("tenant/acme", meter="spend_micro", used=12_500_000)
+    words = "tenant acme: 12.50 of 12.00 spend this month used up; an administrator of the platform may raise the quota"
+    with pytest.raises(QuotaExceeded, match=words):
+        await store.objects.create(body("Instance", "b"), ALICE)
+    with pytest.raises(QuotaExceeded, match=words):
+        await store.capacity.take([claim("b")], CONTROLLER)
+    with pytest.raises(QuotaExceeded, match=words):
+        await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=0)
+    await store.capacity.take([claim("a")], CONTROLLER)
+    await store.objects.create(body("Thing", "free"), ALICE)
+    await store.capacity.set_quota("tenant/acme", Quota(spend_micro=13_000_000))
+    await store.objects.create(body("Instance", "b"), ALICE)
+    with pytest.raises(Invalid, match="is counted here"):
+        await store.capacity.told("tenant/acme", meter="instances", used=0)

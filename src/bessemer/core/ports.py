@@ -180,6 +180,11 @@ class Capacity(Protocol):
         whose answer is lost gives out twice: less is used than may be, never more. Raises QuotaExceeded, Invalid."""
         ...
 
+    async def told(self, scope: str, *, meter: str, used: int) -> None:
+        """What is used of a meter that is counted elsewhere: once it comes up to its bound nothing new is taken, given
+        out or made. Raises Invalid for a meter that is counted here."""
+        ...
+
     async def devices(self) -> Sequence[DeviceUse]:
         """Every device row: whose it is, and whether it is lost."""
         ...

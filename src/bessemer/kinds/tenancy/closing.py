@@ -20,10 +20,10 @@ from pydantic import Field
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Scope, Stored
-from bessemer.core.resource import ApiModel, Key, Kind, keyed_by, tenant_of
+from bessemer.core.resource import ApiModel, Kind, keyed_by, tenant_of
 from bessemer.kinds.context import Context
+from bessemer.kinds.tenancy.spend import prices_of
 from bessemer.metering.invoice import Account
-from bessemer.metering.plan import Plan
 
 FIRST = ("Endpoint", "Instance")
 """What holds hardware goes first, what answers to clients before what it is made of."""
@@ -145,7 +145,7 @@ def _waits(kind: str, found: Sequence[Stored]) -> str:
 async def _account(ctx: Context, project: Stored, *, plan: str) -> FinalAccount:
     """Everything that the ledger has of the project, and what it cost."""
     end = int(ctx.clock.now()) + 1
-    prices = await _plan(ctx, plan)
+    prices = await prices_of(ctx, plan)
     account, rows, digest = Account(prices, start=0, end=end), 0, hashlib.sha256()
     async for entry in ctx.ledger.window(start=0, end=end, project_uid=project.uid):
         account.take(entry)
@@ -163,15 +163,6 @@ async def _account(ctx: Context, project: Stored, *, plan: str) -> FinalAccount:
         total_micro=invoice.total_micro,
         invoice_digest=_digest(invoice.dump()),
     )
-
-
-async def _plan(ctx: Context, name: str) -> Plan:
-    """One without prices where it is gone: quantities stay true."""
-    try:
-        spec = orjson.loads((await ctx.objects.get(Key("PricePlan", "", name))).body)["spec"]
-    except NotFound:
-        return Plan()
-    return Plan.model_validate({field: value for field, value in spec.items() if field != "description"})
 
 
 async def _all(ctx: Context, scope: Scope) -> Sequence[Stored]:
