@@ -144,7 +144,7 @@ async def life(store: Store) -> None:
         await store.objects.replace(body("Instance", item.key.name), CONTROLLER)
 
 
-@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("before", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_what_is_used_is_what_stands_after_a_crash_at_every_commit(
     place: str, clock: FakeClock, before: bool
 ) -> None:
