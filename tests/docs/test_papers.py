@@ -68,7 +68,7 @@ def test_the_reading_finds_what_is_wrong() -> None:
     assert why_not(["user", "add", "ada"]) == ""
     assert why_not(["frobnicate"])
     assert why_not(["up", "--fake-host", "3"])
-    assert why_not(["quota", "acme--lab"])
+    assert why_not(["invoice", "acme--lab"])
 
 
 # --- the command line ---------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def asks(store: Store, clock: FakeClock) -> Ask:
     async def ask(project: str, tokens: int) -> Given:
         now = clock.now()
         try:
-            given = await store.capacity.hold(project, METER, tokens)
+            given = await store.capacity.hold(project, meter=METER, amount=tokens)
         except QuotaExceeded as error:
             return Given(0, 60 - now % 60, 0, error.message)
         return Given(given.amount, given.until - now, given.left)

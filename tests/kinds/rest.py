@@ -14,6 +14,8 @@ AT_REST: Mapping[str, str] = MappingProxyType(
         "Ready": "it is as it should be",
         "Running": "it is as it should be",
         "Stopped": "it is as its owner asked",
+        "Suspended": "it is as an administrator asked, and keeps what it has",
+        "Closed": "its receipt is written",
         "Cordoned": "it is as an administrator asked, and serves what it holds",
         "Fenced": "it is as an administrator asked",
         "Disabled": "it is as an administrator asked",

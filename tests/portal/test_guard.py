@@ -33,6 +33,7 @@ PATHS = (
     f"/in/{LAB}/endpoints/{CHAT.name}/usage",
     f"/in/{LAB}/invoice",
     f"/in/{LAB}/keys",
+    f"/in/{LAB}/quota",
     "/models",
     "/users",
     "/live?tab=x:0",

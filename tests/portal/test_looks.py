@@ -37,6 +37,7 @@ PAGES = {
     "endpoint": ("ada", f"/in/{LAB}/endpoints/{CHAT.name}"),
     "invoice": ("ada", f"/in/{LAB}/invoice"),
     "keys": ("ada", f"/in/{LAB}/keys"),
+    "quota": ("ada", f"/in/{LAB}/quota"),
     "flavors": ("ada", "/flavors"),
     "models": ("ada", "/models"),
 }

@@ -13,7 +13,7 @@ from playwright.async_api import Page, expect
 
 from bessemer.core.resource import Key
 from bessemer.portal import close_portal
-from tests.api.world import BASE
+from tests.api.world import BASE, named
 from tests.portal.town import ANSWER, CHAT, LAB, REAL, VM, Town
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -42,6 +42,25 @@ async def test_signing_in_and_out(t: Town, visitor: Visit) -> None:
         await expect(page).to_have_url(f"{t.url}/signin")
         await page.goto(f"{t.url}/overview")
         await expect(page).to_have_url(f"{t.url}/signin?back=%2Foverview")
+
+
+async def test_use_is_a_bar_that_says_itself_and_moves(t: Town, visitor: Visit) -> None:
+    (before,) = [use for use in await t.w.store.capacity.use("tenant/acme") if use.meter == "instances"]
+    assert before.limit is not None
+    async with visitor() as ada:
+        page = await (await ada.sign_in("ada")).context.new_page()
+        await page.goto(f"{t.url}/in/{LAB}/quota")
+        row = page.locator("#row-tenant-acme-instances")
+        label = f"Instances: {before.used} instances of {before.limit}"
+        await expect(row.get_by_role("img", name=label)).to_be_visible()
+        drawn = (await row.locator("rect").first.get_attribute("width") or "").removesuffix("%")
+        assert float(drawn) == pytest.approx(100 * before.used / before.limit, abs=0.1)
+        await t.w.create(
+            f"{BASE}/namespaces/{LAB}/instances", named("quota-probe", flavor="micro", image="micro-guest")
+        )
+        more = f"Instances: {before.used + 1} instances of {before.limit}"
+        await expect(row.get_by_role("img", name=more)).to_be_visible()
+        await expect(page.locator("#quota-lead")).to_contain_text("1 meter full")
 
 
 async def test_the_map_counts_what_the_api_counts(t: Town, visitor: Visit) -> None:

@@ -367,7 +367,8 @@ async def _people(t: Town) -> None:
             await w.create(f"{BASE}/tenants", {**body, "spec": {**body["spec"], "tolerations": [{"key": FAKE_TAINT}]}})
         await t.status(Key("Tenant", "", name), phase="Active", colour=number)
     acme = orjson.loads((await w.store.objects.get(Key("Tenant", "", "acme"))).body)
-    acme["spec"] |= {"displayName": "Acme Research Ltd", "tolerations": [{"key": FAKE_TAINT}]}
+    quota = {"instances": 60, "endpoints": 1, "memoryBytes": 4 << 40, "devices": {"*": 512}}
+    acme["spec"] |= {"displayName": "Acme Research Ltd", "tolerations": [{"key": FAKE_TAINT}], "quota": quota}
     acme["spec"]["members"].append({"user": "ada", "role": "member"})
     await w.store.objects.replace(acme, CONTROLLER)
     await w.store.objects.delete(Key("Project", "", "acme--lab"), CONTROLLER)

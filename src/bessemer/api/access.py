@@ -101,7 +101,7 @@ class Access(Grants):
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
             raise no_namespace(on.namespace)
-        why = "" if self.administers(who) else self._directory.why_not(on.tenant)
+        why = "" if self.administers(who) else self._directory.terms(on.tenant).why_not(on.tenant)
         raise forbidden(who, verb, on=replace(on, name="") if creates else on, why=why)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:

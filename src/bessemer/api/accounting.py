@@ -100,7 +100,7 @@ async def share(call: Call) -> Response:
         raise Malformed("a share is of a meter, and of an amount") from error
     now = call.state.context.clock.now()
     try:
-        given = await call.state.ports.capacity.hold(call.about.name, wanted.meter, wanted.amount)
+        given = await call.state.ports.capacity.hold(call.about.name, meter=wanted.meter, amount=wanted.amount)
     except QuotaExceeded as error:
         # An answer and no error: the gateway tells its client, in the words of its own trade.
         window = window_of(wanted.meter)

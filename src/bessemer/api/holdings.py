@@ -35,6 +35,13 @@ class TenantTerms:
     state: str = "Active"
     allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
 
+    def why_not(self, tenant: str) -> str:
+        """Why the people of the tenant, which has these terms, write nothing now; "" where they may."""
+        if self.state == "Active":
+            return ""
+        suspended = "suspended: its people read, and write once an administrator of the platform resumes it"
+        return f"tenant {tenant} is {suspended if self.state == 'Suspended' else 'closed'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -117,12 +124,6 @@ class Holdings:
     def terms(self, tenant: str) -> TenantTerms:
         """What a tenant pays by and may; of one that is not there, nothing."""
         return self._tenants.get(tenant, NO_TERMS)
-
-    def why_not(self, tenant: str) -> str:
-        """Why its people write nothing now, in words; "" where they may."""
-        state = self.terms(tenant).state
-        words = {"Suspended": "suspended: its people read, and write once an administrator of the platform resumes it"}
-        return "" if state == "Active" else f"tenant {tenant} is {words.get(state, 'closed')}"
 
     def projects(self, place: Place = EVERYWHERE) -> frozenset[str]:
         """The names of the projects that are there; of a project itself, that, whether it is there or not."""

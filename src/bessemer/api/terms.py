@@ -30,7 +30,11 @@ async def require_terms(call: Call, target: Target, *, body: Body, old: Body | N
     before = {(path, name) for path, _, name in _named(target, old)}
     for path, kind, name in _named(target, body):
         among = terms.allowed.get(kind.lower())
-        if among is not None and (path, name) not in before and not await _admitted(call, among, Key(kind, "", name)):
+        if (
+            among is not None
+            and (path, name) not in before
+            and not await _admitted(call, among, key=Key(kind, "", name))
+        ):
             words = f"Forbidden: {show(name)}: {tenant} may use {among}"
             causes.append(Cause(path, words, "FieldValueForbidden"))
     if causes:
@@ -41,7 +45,7 @@ def _named(target: Target, body: Mapping[str, Any] | None) -> list[tuple[str, st
     return list(named(target.resource.references, body)) if body is not None else []
 
 
-async def _admitted(call: Call, among: Allowed, key: Key) -> bool:
+async def _admitted(call: Call, among: Allowed, *, key: Key) -> bool:
     """By name alone where there are no labels to ask for."""
     if among.admits(key.name, {}):
         return True

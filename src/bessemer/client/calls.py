@@ -219,7 +219,7 @@ class Agents(_Area):
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
         return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
 
-    async def share(self, project: str, meter: str, amount: int) -> dict[str, Any]:
+    async def share(self, project: str, *, meter: str, amount: int) -> dict[str, Any]:
         """A gateway: a share of the project's present window: ``{"amount", "seconds", "left", "words"}``; an amount of
         0 with ``words`` is a refusal."""
         body = {"meter": meter, "amount": amount}

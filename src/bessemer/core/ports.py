@@ -196,9 +196,14 @@ class Capacity(Protocol):
         """Each meter of the scope; of one that is counted within a window, what was given out of the present one."""
         ...
 
-    async def hold(self, project: str, meter: str, amount: int) -> Share:
+    async def hold(self, project: str, *, meter: str, amount: int) -> Share:
         """Give out ``amount`` of what project and tenant may within the present window, whole or not at all. A call
         whose answer is lost gives out twice: less is used than may be, never more. Raises QuotaExceeded, Invalid."""
+        ...
+
+    async def told(self, scope: str, *, meter: str, used: int) -> None:
+        """What is used of a meter that is counted elsewhere: once it comes up to its bound nothing new is taken, given
+        out or made. Raises Invalid for a meter that is counted here."""
         ...
 
     async def devices(self) -> Sequence[DeviceUse]:

@@ -15,8 +15,8 @@ from pydantic import Field
 from bessemer.core.resource import ApiModel
 from bessemer.core.units import show_bytes
 
-Unit = Literal["", "cores", "bytes", "tokens"]
-"""What a meter's number is of: things, thousandths of a core, bytes, or tokens."""
+Unit = Literal["", "cores", "bytes", "tokens", "money"]
+"""What a meter's number is of: things, thousandths of a core, bytes, tokens, or millionths of a currency."""
 
 ALL_DEVICES = "devices/*"
 
@@ -32,8 +32,9 @@ class Taken(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
-    """One of the four ways to count: each object of ``kind``, in the write that makes it; what ``per_claim`` says, in
-    the transaction that takes; devices ``by_model``, there too; what gateways hold within ``window_seconds``.
+    """One of the five ways to count: each object of ``kind``, in the write that makes it; what ``per_claim`` says, in
+    the transaction that takes; devices ``by_model``, there too; what gateways hold within ``window_seconds``; and what
+    the control side has ``told`` of the ledger, a little late.
 
     ``name`` is the field's.
     """
@@ -43,6 +44,7 @@ class Meter:
     per_claim: Callable[[Taken], int] | None = None
     by_model: bool = False
     window_seconds: int = 0
+    told: bool = False
     name: str = ""
 
 
@@ -67,6 +69,9 @@ class Quota(ApiModel):
     )
     tokens_per_minute: Annotated[int | None, Meter(unit="tokens", window_seconds=60)] = Field(
         None, description="Tokens of models, read and written, in each minute of the clock."
+    )
+    spend_micro: Annotated[int | None, Meter(unit="money", told=True)] = Field(
+        None, description="What a month (UTC) may cost, in millionths of the currency of the tenant's plan."
     )
 
 
@@ -121,14 +126,18 @@ def show_amount(meter: str, value: int) -> str:
     unit = unit_of(meter)
     if unit == "bytes":
         return show_bytes(value)
+    if unit == "money":
+        return f"{value / 1_000_000:,.2f}"
     return f"{value / 1000:g}" if unit == "cores" else str(value)
 
 
 def title_of(meter: str) -> str:
-    """What people call it: ``memory``, ``api keys``, ``H100``, ``devices``."""
+    """What people call it: ``memory``, ``API keys``, ``H100``, ``devices``."""
     if meter.startswith("devices/"):
         return meter.removeprefix("devices/").replace("*", "devices")
-    return {"cores": "cores", "bytes": "memory"}.get(unit_of(meter), meter.replace("_", " "))
+    return {"cores": "cores", "bytes": "memory", "money": "spend this month"}.get(
+        unit_of(meter), meter.replace("_", " ").replace("api ", "API ")
+    )
 
 
 def said(meter: str, value: int) -> str:

@@ -74,7 +74,8 @@ def _sequences(body: Mapping[str, Any]) -> int:
     """How many answers to how many inputs; numbers that are none are the engine's to refuse."""
     texts = next((body[name] for name in ("prompt", "input") if isinstance(body.get(name), list)), [0])
     inputs = len(texts) if texts and not _whole(texts[0]) else 1
-    return max(1, inputs) * max([1, *(body[name] for name in ("n", "best_of", "n_cmpl") if _whole(body.get(name)))])
+    said: list[int] = [body[name] for name in ("n", "best_of", "n_cmpl") if _whole(body.get(name))]
+    return max(1, inputs) * max([1, *said])
 
 
 def _whole(value: Any) -> bool:

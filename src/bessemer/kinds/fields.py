@@ -162,16 +162,16 @@ def _references(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 def named(fields: References, body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """The objects that a body names: (path as ``spec.endpoints[0]``, kind, name)."""
     for path, kind in fields.items():
-        for place, name in _values(body, path, ""):
+        for place, name in _values(body, path, place=""):
             yield place, kind, name
 
 
-def _values(value: Any, path: tuple[str, ...], place: str) -> Iterator[tuple[str, str]]:
+def _values(value: Any, path: tuple[str, ...], *, place: str) -> Iterator[tuple[str, str]]:
     if not path:
         if isinstance(value, str):
             yield place, value
     elif path[0] == "*" and isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _values(item, path[1:], f"{place}[{index}]")
+            yield from _values(item, path[1:], place=f"{place}[{index}]")
     elif isinstance(value, Mapping) and path[0] in value:
-        yield from _values(value[path[0]], path[1:], f"{place}.{path[0]}" if place else path[0])
+        yield from _values(value[path[0]], path[1:], place=f"{place}.{path[0]}" if place else path[0])

@@ -32,7 +32,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     follower = Follower(client, tables, clock=clock)
 
     async def share(project: str, tokens: int) -> Given:
-        return Given(**await client.agents.share(project, "tokens_per_minute", tokens))
+        return Given(**await client.agents.share(project, meter="tokens_per_minute", amount=tokens))
 
     facts = GatewayFacts(
         tables=tables,

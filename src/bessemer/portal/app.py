@@ -92,6 +92,7 @@ def routes(assets: Assets) -> list[Route]:
         (f"{at}/invoice", looks.invoice_page),
         (f"{at}/invoice/rows", looks.invoice_rows),
         (f"{at}/keys", looks.kind_page),
+        (f"{at}/quota", looks.quota_page),
         ("/live", looks.live),
         ("/search", looks.search),
         *((f"/{section}", looks.kind_page) for section in looks.KINDS if section != "keys"),

@@ -26,9 +26,10 @@ from bessemer.portal.facts import (
     KeyFact,
     PlanFact,
     ProjectFact,
+    TenantFact,
 )
 from bessemer.portal.ledger import HOUR, WEEK
-from bessemer.portal.pages import drill, endpoints, fleet, hosts, instances, invoices, objects, overview
+from bessemer.portal.pages import drill, endpoints, fleet, hosts, instances, invoices, objects, overview, quota
 from bessemer.portal.pages.chart import Memo
 from bessemer.portal.pages.invoices import Month
 from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, others, within
@@ -167,6 +168,28 @@ async def _bills(visit: Visit, scope: str, *, month: Month) -> Sequence[tuple[st
     projects = everything if scope == EVERYTHING else [scope]
     asked = (visit.desk.client.projects.invoice(project, month.start, month.end) for project in projects)
     return list(zip(projects, await asyncio.gather(*asked), strict=True))
+
+
+async def quota_page(visit: Visit) -> Response:
+    scope = visit.part("scope")
+    await _see(visit)
+    within(visit.desk, scope)
+    held = quota.Held(await _meters(visit, scope))
+
+    async def ask() -> None:
+        held.meters = await _meters(visit, scope)
+
+    return visit.show(partial(quota.build, visit.desk, scope, held=held), ask=ask)
+
+
+async def _meters(visit: Visit, scope: str) -> quota.Meters:
+    """Of a project and its tenant, or of the tenants that the session sees."""
+    projects = visit.desk.client.projects
+    if scope != EVERYTHING:
+        return await projects.use(scope)
+    tenants = [tenant.name for tenant in visit.desk.all(TenantFact)][:INVOICES_SHOWN]
+    found = await asyncio.gather(*(projects.tenant_use(tenant) for tenant in tenants))
+    return [meter for meters in found for meter in meters]
 
 
 async def invoice_rows(visit: Visit) -> Response:

@@ -191,7 +191,8 @@ class Happened(Part):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a table: text, a state, or a time. ``kind`` is text, state, since, num, tenant or mono."""
+    """A cell of a table: text, a state, a time, or a bar. ``kind`` is text, state, since, num, tenant, mono or bar, of
+    which ``share`` percent are filled and ``text`` is what it says."""
 
     text: str
     kind: str = "text"
@@ -202,6 +203,7 @@ class Cell:
     colour: int = 0
     fake: bool = False
     low: bool = False
+    share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

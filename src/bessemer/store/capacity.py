@@ -118,16 +118,21 @@ class CapacityTable:
 
     async def use(self, scope: str) -> Sequence[Use]:
         """Each meter of the scope."""
-        uses = [quota.read_use(row) for row in await self._reader.ask(quota.USE, of_scope=scope)]
+        rows = await self._reader.ask(quota.USE, of_scope=scope)
+        uses = [use for use in map(quota.read_use, rows) if quota.tells(use)]
         given = {meter: (start, used) for meter, start, used in await self._reader.ask(quota.WINDOWS, of_scope=scope)}
         return [quota.within_window(use, given.get(use.meter), now=self._clock.now()) for use in uses]
 
-    async def hold(self, project: str, meter: str, amount: int) -> Share:
+    async def hold(self, project: str, *, meter: str, amount: int) -> Share:
         """Give out a part of what may be had within the present window. Raises QuotaExceeded, Invalid."""
         if amount < 0:
             raise Invalid("nobody holds less than nothing")
         counted = quota.window_meter(meter)
         return await self._committer.submit(lambda tx: quota.hold(tx, project, meter=counted, amount=amount))
+
+    async def told(self, scope: str, *, meter: str, used: int) -> None:
+        """What is used of a meter that is counted elsewhere. Raises Invalid for any other."""
+        await self._committer.submit(lambda tx: quota.tell(tx, scope, meter=meter, used=used))
 
     async def devices(self) -> Sequence[DeviceUse]:
         """Every device row."""
@@ -194,6 +199,7 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
     document["status"] = {"phase": "Pending"}
     require_owners(tx, document)
     walls.admit(tx, spec, terms=terms)
+    quota.require_money(tx, key.namespace, tenant=spec.tenant)
     uid = document["metadata"]["uid"]
     models = hardware.take(tx, spec, uid=uid)
     quota.take(tx, key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))

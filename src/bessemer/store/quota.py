@@ -29,6 +29,16 @@ _TAKE = update(quota).values(used=_MORE).where(*_HERE, or_(quota.c.bound.is_(Non
 _GIVE = update(quota).values(used=quota.c.used - bindparam("amount")).where(*_HERE)
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 _LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
+_USED_UP = (
+    select(quota.c.scope, quota.c.used, quota.c.bound)
+    .where(
+        or_(quota.c.scope == bindparam("project"), quota.c.scope == bindparam("tenant")),
+        of(quota.c.meter),
+        quota.c.bound.is_not(None),
+        quota.c.used >= quota.c.bound,
+    )
+    .order_by(quota.c.scope)
+)
 _INSERT = insert(quota)
 _BOUND = update(quota).values(bound=bindparam("bound")).where(*_HERE)
 _FORGET = delete(quota).where(of(quota.c.scope))
@@ -105,6 +115,24 @@ def exceeded(scope: str, meter: str, *, amount: int, left: int, bound: int) -> Q
     )
 
 
+def require_money(tx: Tx, project: str, *, tenant: str) -> None:
+    """That what was told of neither has come up to its bound. Raises QuotaExceeded."""
+    for meter in (one.name for one in METERS if one.told):
+        row = tx.one(_USED_UP, project=f"project/{project}", tenant=f"tenant/{tenant}", of_meter=meter)
+        if row is not None:
+            kind, _, name = row[0].partition("/")
+            figures = f"{show_amount(meter, row[1])} of {said(meter, row[2])}"
+            raise QuotaExceeded(f"{kind} {name}: {figures} used up; {_WHO[kind]} may raise the quota")
+
+
+def tell(tx: Tx, scope: str, *, meter: str, used: int) -> None:
+    """What is used of a meter that is counted elsewhere. Raises Invalid for any other."""
+    if not any(one.told and one.name == meter for one in METERS):
+        raise Invalid(f"{meter[:63]!r} is counted here")
+    if not tx.run(_SET, of_scope=scope, of_meter=meter, used=used):
+        tx.run(_INSERT, scope=scope, meter=meter, used=used, bound=None)
+
+
 # --- bounds -----------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +190,7 @@ def window_meter(name: str) -> Meter:
 def hold(tx: Tx, project: str, *, meter: Meter, amount: int) -> Share:
     """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all.
     Raises QuotaExceeded."""
+    require_money(tx, project, tenant=tenant_of(project))
     start = int(tx.now) // meter.window_seconds * meter.window_seconds
     left = []
     for scope in scopes(project, tenant_of(project)):
@@ -184,6 +213,11 @@ def _hold(tx: Tx, scope: str, *, meter: str, amount: int, bound: int, start: int
         return amount
     used: int = tx.one(_LOOK_WINDOW, **place)[1]
     return used
+
+
+def tells(use: Use) -> bool:
+    """Whether it is known: what is counted elsewhere is looked at only while it has a bound."""
+    return use.limit is not None or not any(meter.told and meter.name == use.meter for meter in METERS)
 
 
 def within_window(use: Use, given: tuple[int, int] | None, *, now: float) -> Use:

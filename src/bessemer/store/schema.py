@@ -190,16 +190,17 @@ windows = Table(
 )
 """What was given out of a meter that is counted within a window, in the window that began at ``start`` (epoch)."""
 
-dedications = Table(
-    "dedications",
+walls = Table(
+    "walls",
     METADATA,
     _text("what", primary_key=True),
     _text("value", primary_key=True),
     _text("tenant", primary_key=True),
-    Index("dedications_tenant", "tenant"),
+    Index("walls_tenant", "tenant", "what"),
     sqlite_with_rowid=False,
 )
-"""The hosts that tenants have to themselves, by name (``what`` host) or by labels (``what`` labels, ``a=b,c=d``)."""
+"""What of a Tenant is looked at wherever something of it is made or lands, the other way round: ``state`` where it is
+not active, ``site`` for each, ``only`` where it is kept to its own hosts, and these: ``host`` by name, ``labels``."""
 
 ledger = Table(
     "ledger",

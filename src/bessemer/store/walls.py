@@ -7,9 +7,9 @@ the transaction of its write. What was made before a wall stood stays: it is not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from sqlalchemy import and_, bindparam, delete, insert, or_, select
+from sqlalchemy import delete, insert, or_, select
 
 from bessemer.core.errors import Forbidden, Taken, Walled
 from bessemer.core.resource import Key, tenant_of
@@ -17,24 +17,24 @@ from bessemer.core.values import ClaimSpec
 from bessemer.store import documents
 from bessemer.store.documents import Document, labels_of, read_labels
 from bessemer.store.kinds import EVENT, HOST, PROJECT, TENANT
-from bessemer.store.rows import ROWS, Row, find
-from bessemer.store.schema import dedications, objects, of
+from bessemer.store.rows import find
+from bessemer.store.schema import objects, of, walls
 from bessemer.store.transaction import Tx
 
 ACTIVE = "Active"
 
-_ABOVE = ROWS.where(
-    objects.c.namespace == "",
-    or_(
-        and_(objects.c.kind == PROJECT, objects.c.name == bindparam("project")),
-        and_(objects.c.kind == TENANT, objects.c.name == bindparam("tenant")),
-    ),
+_PRESENT = select(objects.c.revision).where(of(objects.c.kind), objects.c.namespace == "", of(objects.c.name))
+_LABELS = select(objects.c.labels).where(of(objects.c.kind), objects.c.namespace == "", of(objects.c.name))
+_MINE = select(walls.c.what, walls.c.value).where(of(walls.c.tenant))
+_STATE = select(walls.c.value).where(of(walls.c.tenant), walls.c.what == "state")
+_BOUNDS = select(walls.c.what, walls.c.value).where(
+    of(walls.c.tenant), or_(walls.c.what == "state", walls.c.what == "site", walls.c.what == "only")
 )
-_FOLLOW = insert(dedications)
-_FORGET = delete(dedications).where(of(dedications.c.tenant))
-_MINE = select(dedications.c.what, dedications.c.value).where(of(dedications.c.tenant))
-_BY_NAME = select(dedications.c.tenant).where(dedications.c.what == "host", of(dedications.c.value))
-_BY_LABELS = select(dedications.c.value, dedications.c.tenant).where(dedications.c.what == "labels")
+_BY_NAME = select(walls.c.tenant).where(walls.c.what == "host", of(walls.c.value))
+_BY_LABELS = select(walls.c.value, walls.c.tenant).where(walls.c.what == "labels")
+_FOLLOW = insert(walls)
+_DROP = delete(walls).where(of(walls.c.tenant), of(walls.c.what), of(walls.c.value))
+_FORGET = delete(walls).where(of(walls.c.tenant))
 
 _RESUME = "an administrator of the platform may set its spec.state to Active"
 
@@ -46,37 +46,30 @@ def require_open(tx: Tx, key: Key) -> None:
     project = key.name if key.kind == PROJECT else key.namespace
     if not project or key.kind == EVENT:
         return
-    for row in map(Row.of, tx.all(_ABOVE, project=key.namespace, tenant=tenant_of(project))):
-        document = row.document()
-        if documents.deleting(document) and PROJECT in (row.key.kind, key.kind):
-            what = f"{row.key.kind.lower()} {row.key.name}"
-            raise Forbidden(f"{what} is being deleted: nothing new is made there")
-        if row.key.kind == TENANT:
-            _require_active(document)
+    tenant = tenant_of(project)
+    above = Key(TENANT, "", tenant) if key.kind == PROJECT else Key(PROJECT, "", project)
+    row = find(tx, above)
+    if row is not None and documents.deleting(row.document()):
+        raise Forbidden(f"{above.kind.lower()} {above.name} is being deleted: nothing new is made there")
+    for (state,) in tx.all(_STATE, of_tenant=tenant):
+        raise _not_active(tenant, state)
 
 
-def _require_active(tenant: Document) -> None:
-    state, name = tenant.get("spec", {}).get("state", ACTIVE), tenant["metadata"]["name"]
+def _not_active(tenant: str, state: str) -> Walled:
     if state == "Suspended":
-        raise Walled(f"tenant {name} is suspended: what it has goes on, nothing new is made; {_RESUME}")
-    if state != ACTIVE:
-        raise Walled(f"tenant {name} is closed: nothing new is made")
-
-
-# --- hosts ------------------------------------------------------------------------------------------------------
+        return Walled(f"tenant {tenant} is suspended: what it has goes on, nothing new is made; {_RESUME}")
+    return Walled(f"tenant {tenant} is closed: nothing new is made")
 
 
 def follow(tx: Tx, document: Document) -> None:
-    """The hosts that a Tenant which is being stored has to itself are kept from others from this transaction on."""
+    """The walls of a Tenant that is being stored stand from this transaction on."""
     if document["kind"] != TENANT:
         return
     name = document["metadata"]["name"]
-    wanted = set(_dedicated(document))
-    current = {(what, value) for what, value in tx.all(_MINE, of_tenant=name)}
-    if wanted == current:
-        return
-    tx.run(_FORGET, of_tenant=name)
-    for what, value in sorted(wanted):
+    wanted, current = set(_rows(document)), set(tx.all(_MINE, of_tenant=name))
+    for what, value in sorted(current - wanted):
+        tx.run(_DROP, of_tenant=name, of_what=what, of_value=value)
+    for what, value in sorted(wanted - current):
         tx.run(_FOLLOW, what=what, value=value, tenant=name)
 
 
@@ -85,41 +78,54 @@ def forget(tx: Tx, tenant: str) -> None:
     tx.run(_FORGET, of_tenant=tenant)
 
 
-def _dedicated(tenant: Document) -> Iterator[tuple[str, str]]:
-    """Until everything of a closed tenant is gone from them, they stay its own."""
+def _rows(tenant: Document) -> Iterator[tuple[str, str]]:
+    spec = tenant.get("spec", {})
+    hosts = spec.get("hosts") or {}
+    if (state := spec.get("state", ACTIVE)) != ACTIVE:
+        yield "state", state
+    yield from (("site", site) for site in spec.get("sites", ()))
+    if hosts.get("only"):
+        yield "only", ""
     if tenant.get("status", {}).get("phase") == "Closed":
-        return
-    hosts = tenant.get("spec", {}).get("hosts") or {}
-    for name in hosts.get("names", ()):
-        yield "host", name
+        return  # until then what it had may still be there
+    yield from (("host", name) for name in hosts.get("names", ()))
     if labels := hosts.get("matchLabels"):
         yield "labels", labels_of({"metadata": {"labels": dict(sorted(labels.items()))}})
 
 
+# --- where a claim lands ----------------------------------------------------------------------------------------
+
+
 def admit(tx: Tx, spec: ClaimSpec, *, terms: str = "") -> None:
     """That the claim's tenant is active and may be on the host. ``terms`` is the revision of the Tenant by which it was
-    decided. Raises Walled, and Taken where the host is dedicated or the terms have changed since."""
-    row = find(tx, Key(TENANT, "", spec.tenant))
-    tenant: Document = row.document() if row is not None else {"metadata": {"name": spec.tenant}}
-    if row is not None and terms not in ("", str(row.revision)):
-        raise Taken(f"tenant {spec.tenant} has changed since the place was chosen")
-    _require_active(tenant)
-    wants = tenant.get("spec", {})
-    host = find(tx, Key(HOST, "", spec.host))
-    owners = _owners(tx, spec.host, labels=read_labels(host.labels) if host is not None else {})
-    if owners and spec.tenant not in owners:
-        raise Taken(f"host {spec.host} is dedicated to another tenant")
-    if (wants.get("hosts") or {}).get("only") and spec.tenant not in owners:
-        raise Taken(f"host {spec.host} is none of those that tenant {spec.tenant} is kept to")
-    sites = wants.get("sites") or ()
-    if sites and (host is None or host.document().get("spec", {}).get("site") not in sites):
-        raise Taken(f"host {spec.host} is at none of the sites of tenant {spec.tenant}")
+    decided. Raises Walled, and Taken where the host is none of its, or the terms have changed since."""
+    tenant, host = spec.tenant, spec.host
+    bounds = tx.all(_BOUNDS, of_tenant=tenant)
+    for _, state in (one for one in bounds if one[0] == "state"):
+        raise _not_active(tenant, state)
+    present = tx.one(_PRESENT, of_kind=TENANT, of_name=tenant) if terms else None
+    if terms and (present is None or terms != str(present[0])):
+        raise Taken(f"tenant {tenant} has changed since the place was chosen")
+    owners = _owners(tx, host)
+    if owners and tenant not in owners:
+        raise Taken(f"host {host} is dedicated to another tenant")
+    if ("only", "") in bounds and tenant not in owners:
+        raise Taken(f"host {host} is none of those that tenant {tenant} is kept to")
+    sites = [value for what, value in bounds if what == "site"]
+    if sites and _site_of(tx, host) not in sites:
+        raise Taken(f"host {host} is at none of the sites of tenant {tenant}")
 
 
-def _owners(tx: Tx, host: str, *, labels: Mapping[str, str]) -> set[str]:
+def _owners(tx: Tx, host: str) -> set[str]:
     """The tenants that the host is dedicated to."""
     found = {tenant for (tenant,) in tx.all(_BY_NAME, of_value=host)}
-    for wanted, tenant in tx.all(_BY_LABELS):
-        if read_labels(wanted).items() <= labels.items():
-            found.add(tenant)
+    if selectors := tx.all(_BY_LABELS):
+        row = tx.one(_LABELS, of_kind=HOST, of_name=host)
+        labels = read_labels(row[0]) if row is not None else {}
+        found |= {tenant for wanted, tenant in selectors if read_labels(wanted).items() <= labels.items()}
     return found
+
+
+def _site_of(tx: Tx, host: str) -> str:
+    row = find(tx, Key(HOST, "", host))
+    return str(row.document().get("spec", {}).get("site", "")) if row is not None else ""

@@ -117,3 +117,25 @@ def test_tolerations_are_words_and_no_master_key() -> None:
     assert [c.field for c in validate(said, None)] == [f"spec.tolerations[{n}].key" for n in (1, 2, 3, 4)]
     assert bearable(tenant("t", tolerations=[{"key": "a"}]).dump()) == {"a"}
     assert bearable({"spec": {}}) == frozenset()
+
+
+async def test_what_was_spent_this_month_is_told_out_of_the_ledger() -> None:
+    async with World() as world:
+        rates = {"coreHour": 36_000_000}  # a core costs ten thousand millionths a second
+        await world.create("PricePlan", "standard", {"currency": "EUR", "rates": rates}, namespace="")
+        await world.create("Instance", "vm", {"flavor": "small", "image": "micro"})
+        await world.until_ready("Instance", "vm")
+        await world.patch("Tenant", "acme", namespace="", quota={"spendMicro": 2_000_000})
+        await world.patch("Project", PROJECT, namespace="", quota={"spendMicro": 1_000_000})
+        over = await world.until_reason("Project", PROJECT, "OverQuota", namespace="")
+        assert "of 1.00 spend this month" in over["message"]
+        with pytest.raises(QuotaExceeded, match=f"project {PROJECT}: .* of 1.00 spend this month used up"):
+            await world.create("Instance", "vm2", {"flavor": "small", "image": "micro"})
+        await world.until_reason("Tenant", "acme", "OverQuota", namespace="")
+        assert (await world.condition("Instance", "vm"))["status"] == "True"
+        uses = {use.meter: use for use in await world.store.capacity.use("tenant/acme")}
+        assert 2_000_000 < uses["spend_micro"].used < 5_000_000, "seen within some seconds"
+        await world.patch("Tenant", "acme", namespace="", quota={})
+        await world.patch("Project", PROJECT, namespace="", quota={})
+        await world.create("Instance", "vm2", {"flavor": "small", "image": "micro"})
+        await world.until_ready("Instance", "vm2")

@@ -43,6 +43,52 @@ class _Source:
     remove: Callable[[str], None]
 
 
+class _Walls:
+    """Whose each host is, from what tenants have to themselves. ``known`` are the tenants that there are."""
+
+    def __init__(self, arrays: FleetArrays, known: set[str]) -> None:
+        self._arrays = arrays
+        self._known = known
+        self._places: dict[str, tuple[str, Mapping[str, str]]] = {}
+        self._dedicated: dict[str, OwnHosts] = {}
+
+    def changed(self, change: Change) -> None:
+        """A tenant did."""
+        name = change.key.name
+        if change.type == "DELETED":
+            self._known.discard(name)
+            self.gone(name)
+            return
+        self._known.add(name)
+        self._dedicate(name, own_hosts(orjson.loads(change.body)))
+
+    def gone(self, tenant: str) -> None:
+        """It has no hosts any more."""
+        self._dedicate(tenant, OwnHosts())
+
+    def stand(self, host: str, site: str, *, labels: Mapping[str, str]) -> Wall:
+        """A host's wall, as the host is now."""
+        self._places[host] = (site, labels)
+        return self._wall(host)
+
+    def leave(self, host: str) -> None:
+        """The host is gone."""
+        self._places.pop(host, None)
+
+    def _dedicate(self, tenant: str, hosts: OwnHosts) -> None:
+        """Few tenants have hosts of their own, and they change seldom: then every host is looked at."""
+        before = self._dedicated.pop(tenant, OwnHosts())
+        if hosts.names or hosts.match_labels:
+            self._dedicated[tenant] = hosts
+        if before != hosts:
+            for host in self._places:
+                set_wall(self._arrays, host, wall=self._wall(host))
+
+    def _wall(self, host: str) -> Wall:
+        site, labels = self._places[host]
+        return Wall(site, frozenset(name for name, hosts in self._dedicated.items() if hosts.holds(host, labels)))
+
+
 class FleetFeed:
     """Implements ``kinds.context.Fleet``."""
 
@@ -54,8 +100,7 @@ class FleetFeed:
         self._known: dict[str, set[str]] = {kind: set() for kind in _KINDS}
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)
-        self._places: dict[str, tuple[str, Mapping[str, str]]] = {}
-        self._dedicated: dict[str, OwnHosts] = {}
+        self._walls = _Walls(self._arrays, self._known["Tenant"])
         self._read = False
         self._refusals: dict[Request, Refusal] = {}
         self._refusals_version = -1
@@ -63,7 +108,7 @@ class FleetFeed:
     async def run(self) -> None:
         """Follow the kinds, for ever."""
         sources = (
-            _Source("Tenant", lambda change: change.key.name, self._tenant_changed, self._tenant_gone),
+            _Source("Tenant", lambda change: change.key.name, self._walls.changed, self._walls.gone),
             _Source("Host", lambda change: change.key.name, self._host_changed, self._host_gone),
             _Source("Claim", lambda change: change.uid, self._claim_changed, self._claim_gone),
         )
@@ -155,46 +200,20 @@ class FleetFeed:
             return
         self._known["Host"].add(name)
         host = Host.load(change.body)
-        self._places[name] = (host.spec.site, host.metadata.labels)
         facts = HostFacts(
             name=name,
             inventory=host.status.report or Inventory(),
             overcommit_milli=host.spec.overcommit_milli,
             taints=tuple(host.taint_keys),
-            wall=self._wall(name),
+            wall=self._walls.stand(name, host.spec.site, labels=host.metadata.labels),
             schedulable=host.open,
             reachable=host.reachable,
         )
         self._arrays.set_host(facts)
 
     def _host_gone(self, name: str) -> None:
-        self._places.pop(name, None)
+        self._walls.leave(name)
         self._arrays.remove_host(name)
-
-    def _tenant_changed(self, change: Change) -> None:
-        name = change.key.name
-        if change.type == "DELETED":
-            self._known["Tenant"].discard(name)
-            self._tenant_gone(name)
-            return
-        self._known["Tenant"].add(name)
-        self._dedicate(name, own_hosts(orjson.loads(change.body)))
-
-    def _tenant_gone(self, name: str) -> None:
-        self._dedicate(name, OwnHosts())
-
-    def _dedicate(self, tenant: str, hosts: OwnHosts) -> None:
-        """Few tenants have hosts of their own, and they change seldom: then every host is looked at."""
-        before = self._dedicated.pop(tenant, OwnHosts())
-        if hosts.names or hosts.match_labels:
-            self._dedicated[tenant] = hosts
-        if before != hosts:
-            for host in self._places:
-                set_wall(self._arrays, host, wall=self._wall(host))
-
-    def _wall(self, host: str) -> Wall:
-        site, labels = self._places[host]
-        return Wall(site, frozenset(name for name, hosts in self._dedicated.items() if hosts.holds(host, labels)))
 
     def _claim_changed(self, change: Change) -> None:
         if change.type == "DELETED":

@@ -20,10 +20,10 @@ from pydantic import Field
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Scope, Stored
-from bessemer.core.resource import ApiModel, Key, Kind, keyed_by, tenant_of
+from bessemer.core.resource import ApiModel, Kind, keyed_by, tenant_of
 from bessemer.kinds.context import Context
+from bessemer.kinds.tenancy.spend import prices_of
 from bessemer.metering.invoice import Account
-from bessemer.metering.plan import Plan
 
 FIRST = ("Endpoint", "Instance")
 """What holds hardware goes first, what answers to clients before what it is made of."""
@@ -74,7 +74,7 @@ async def close(ctx: Context, *, tenant: str, plan: str, receipt: Receipt) -> tu
     projects = [stored for stored in await _all(ctx, Scope(kind="Project")) if tenant_of(stored.key.name) == tenant]
     for kind in order():
         found = [one for project in projects for one in await _all(ctx, Scope(kind=kind, namespace=project.key.name))]
-        receipt, waits, again = await _release(ctx, receipt, found, kind=kind, now=now)
+        receipt, waits, again = await _release(ctx, receipt, found=found, kind=kind, now=now)
         if waits:
             return receipt, waits, again
     known = {account.project_uid for account in receipt.accounts}
@@ -83,7 +83,7 @@ async def close(ctx: Context, *, tenant: str, plan: str, receipt: Receipt) -> tu
             account = await _account(ctx, project, plan=plan)
             accounts = [*receipt.accounts, account]
             return receipt.model_copy(update={"accounts": accounts}), f"the account of {account.project} is closed", 0.0
-    receipt, waits, again = await _release(ctx, receipt, projects, kind="Project", now=now)
+    receipt, waits, again = await _release(ctx, receipt, found=projects, kind="Project", now=now)
     if waits or receipt.digest:
         return receipt, waits, again
     receipt = receipt.model_copy(update={"closed_at": now})
@@ -104,7 +104,7 @@ def _deletable(kind: Kind[Any, Any]) -> bool:
 
 
 async def _release(
-    ctx: Context, receipt: Receipt, found: Sequence[Stored], *, kind: str, now: str
+    ctx: Context, receipt: Receipt, *, found: Sequence[Stored], kind: str, now: str
 ) -> tuple[Receipt, str, float]:
     """Let go of all of a kind: first it is said how many there are, then they are deleted, then that they are gone."""
     entry = next((one for one in receipt.released if one.kind == kind), None)
@@ -112,14 +112,18 @@ async def _release(
         entry = Released(kind=kind, count=len(found), began=now, at=None if found else now)
         return _with(receipt, entry), _waits(kind, found), 0.0
     if found:
-        for stored in found:
-            if kind != "Claim":
-                with suppress(NotFound):
-                    await ctx.objects.delete(stored.key, CONTROLLER, uid=stored.uid)
+        if kind != "Claim":  # which goes with its workload
+            await _delete(ctx, found)
         # More than were counted came between the last create and the write that closed the tenant.
         more = entry.model_copy(update={"count": max(entry.count, len(found)), "at": None})
         return _with(receipt, more), _waits(kind, found), LOOK_SECONDS
     return _with(receipt, entry.model_copy(update={"at": entry.at or now})), "", 0.0
+
+
+async def _delete(ctx: Context, found: Sequence[Stored]) -> None:
+    for stored in found:
+        with suppress(NotFound):
+            await ctx.objects.delete(stored.key, CONTROLLER, uid=stored.uid)
 
 
 def _with(receipt: Receipt, entry: Released) -> Receipt:
@@ -141,7 +145,7 @@ def _waits(kind: str, found: Sequence[Stored]) -> str:
 async def _account(ctx: Context, project: Stored, *, plan: str) -> FinalAccount:
     """Everything that the ledger has of the project, and what it cost."""
     end = int(ctx.clock.now()) + 1
-    prices = await _plan(ctx, plan)
+    prices = await prices_of(ctx, plan)
     account, rows, digest = Account(prices, start=0, end=end), 0, hashlib.sha256()
     async for entry in ctx.ledger.window(start=0, end=end, project_uid=project.uid):
         account.take(entry)
@@ -159,15 +163,6 @@ async def _account(ctx: Context, project: Stored, *, plan: str) -> FinalAccount:
         total_micro=invoice.total_micro,
         invoice_digest=_digest(invoice.dump()),
     )
-
-
-async def _plan(ctx: Context, name: str) -> Plan:
-    """One without prices where it is gone: quantities stay true."""
-    try:
-        spec = orjson.loads((await ctx.objects.get(Key("PricePlan", "", name))).body)["spec"]
-    except NotFound:
-        return Plan()
-    return Plan.model_validate({field: value for field, value in spec.items() if field != "description"})
 
 
 async def _all(ctx: Context, scope: Scope) -> Sequence[Stored]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
+import orjson
 from pydantic import Field
 
 from bessemer.core.errors import Cause, NotFound
@@ -35,6 +36,7 @@ from bessemer.core.resource import (
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, label_problems, quota_problems
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
+from bessemer.kinds.tenancy.spend import tell
 
 DEADLINES: Mapping[str, float] = {"Pending": 600.0, "Terminating": 600.0}
 
@@ -90,17 +92,22 @@ async def reconcile(ctx: Context, project: Project) -> Outcome:
     tenant = Key("Tenant", "", project.tenant)
     ctx.parts.note(project.key, (tenant,), waits=True)
     try:
-        await ctx.objects.get(tenant)
+        above = orjson.loads((await ctx.objects.get(tenant)).body)
     except NotFound:
         message = f"there is no Tenant {project.tenant}"
         remedy = f"Create Tenant {project.tenant}, or delete the project."
         status = project.status.model_copy(update={"phase": "Pending", "message": message})
         return Wait(reason="TenantNotFound", message=message, status=status, remedy=remedy)
     ctx.parts.note(project.key, (tenant,), waits=False)
-    meta = project.metadata
+    meta, again = project.metadata, None
+    if project.spec.quota.spend_micro is not None:
+        plan = above["spec"].get("pricePlan", "standard")
+        again = await tell(ctx, f"project/{meta.name}", projects=[meta.uid], plan=plan)
     over = await bound(ctx, f"project/{meta.name}", quota=project.spec.quota, revision=meta.resource_version)
     status = project.status.model_copy(update={"phase": "Active", "message": over})
-    return Done(status=status, reason="OverQuota", message=over, again=LOOK_SECONDS) if over else Done(status=status)
+    if over:
+        return Done(status=status, reason="OverQuota", message=over, again=again or LOOK_SECONDS)
+    return Done(status=status, again=again)
 
 
 async def finalize(ctx: Context, project: Project) -> Outcome:

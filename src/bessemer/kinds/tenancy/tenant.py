@@ -53,6 +53,7 @@ from bessemer.kinds.fields import (
 from bessemer.kinds.parts import made_of
 from bessemer.kinds.tenancy.closing import REMEDY, Receipt, close, steps_done
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
+from bessemer.kinds.tenancy.spend import projects_of, tell
 
 COLOURS = range(1, 11)
 
@@ -218,7 +219,10 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
     if not colour:
         page = await ctx.objects.list(Scope(kind="Tenant"))
         colour = colour_for(tenant.metadata.name, [Tenant.load(stored.body) for stored in page.items])
-    meta = tenant.metadata
+    meta, again = tenant.metadata, None
+    if tenant.spec.quota.spend_micro is not None and tenant.spec.state != "Closed":
+        projects = await projects_of(ctx, meta.name)
+        again = await tell(ctx, f"tenant/{meta.name}", projects=projects, plan=tenant.spec.price_plan)
     over = await bound(ctx, f"tenant/{meta.name}", quota=tenant.spec.quota, revision=meta.resource_version)
     update = {"phase": tenant.spec.state, "colour": colour, "message": over, "receipt": tenant.status.receipt}
     status = tenant.status.model_copy(update=update)
@@ -227,8 +231,10 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
     status = status.model_copy(update={"receipt": None})  # what it kept is its own again
     if tenant.spec.state == "Suspended":
         status = status.model_copy(update={"message": _SUSPENDED})
-        return Done(status=status, ready=False, reason="Suspended", message=_SUSPENDED)
-    return Done(status=status, reason="OverQuota", message=over, again=LOOK_SECONDS) if over else Done(status=status)
+        return Done(status=status, ready=False, reason="Suspended", message=_SUSPENDED, again=again)
+    if over:
+        return Done(status=status, reason="OverQuota", message=over, again=again or LOOK_SECONDS)
+    return Done(status=status, again=again)
 
 
 async def _close(ctx: Context, tenant: Tenant, *, status: TenantStatus) -> Outcome:

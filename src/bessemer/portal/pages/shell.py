@@ -126,7 +126,7 @@ def shell(desk: Desk, here: Here) -> Mapping[str, Any]:
 
 def switch(desk: Desk, here: Here) -> Sequence[tuple[str, str, int, bool]]:
     """Where the project switcher leads: (text, href, colour, whether it is here). It keeps the section where it can."""
-    scoped = {"instances", "endpoints", "invoice", "keys"}
+    scoped = {"instances", "endpoints", "invoice", "keys", "quota"}
     scoped |= {f"kinds/{kind.plural}" for kind in others(KINDS, admin=desk.me.admin) if kind.namespaced}
     section = here.section if here.section in scoped else ""
     home = f"/in/{EVERYTHING}/{section}" if section else "/"
@@ -162,6 +162,7 @@ def groups(admin: bool, scope: str) -> Sequence[tuple[str, Sequence[Link]]]:
     tenancy = [
         Link("projects", "Projects", "/projects", "project"),
         Link("tenants", "Tenants" if admin else "Members", "/tenants", "members"),
+        Link("quota", "Quota", f"{at}/quota", "flavor"),
         Link("keys", "Keys", f"{at}/keys", "key"),
     ]
     if admin:

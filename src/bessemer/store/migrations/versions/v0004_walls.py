@@ -1,4 +1,4 @@
-"""Whom a host is dedicated to, and what gateways hold within a window."""
+"""What tenants may, as rows, and what gateways hold within a window."""
 
 from alembic import op
 
@@ -10,7 +10,7 @@ def upgrade() -> None:
     lite = op.get_bind().dialect.name == "sqlite"
     text, whole = ("TEXT", "INTEGER") if lite else ('TEXT COLLATE "C"', "BIGINT")
     end = "\n WITHOUT ROWID" if lite else ""
-    op.execute(f"""CREATE TABLE dedications (
+    op.execute(f"""CREATE TABLE walls (
     what {text} NOT NULL,
     value {text} NOT NULL,
     tenant {text} NOT NULL,
@@ -18,7 +18,7 @@ def upgrade() -> None:
 )
 {end}
 """)
-    op.execute("CREATE INDEX dedications_tenant ON dedications (tenant)")
+    op.execute("CREATE INDEX walls_tenant ON walls (tenant, what)")
     op.execute(f"""CREATE TABLE windows (
     scope {text} NOT NULL,
     meter {text} NOT NULL,
