@@ -4,6 +4,7 @@ through the ports, and a gateway that answers like a model. What a control plane
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -283,9 +284,9 @@ async def _register(t: Town, host: str) -> Pair:
 
 
 @asynccontextmanager
-async def https(app: ASGIApp, tls: ssl.SSLContext) -> AsyncIterator[str]:
-    """Serve an application on a free port of loopback."""
-    bound = listen("127.0.0.1", 0)
+async def https(app: ASGIApp, tls: ssl.SSLContext, bound: socket.socket | None = None) -> AsyncIterator[str]:
+    """Serve an application on a free port of loopback, or on a socket that is bound already."""
+    bound = bound or listen("127.0.0.1", 0)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bessemer.client.calls import SOURCE_HEADER, Joined, Me, SignedIn
+from bessemer.client.calls import SOURCE_HEADER, Begun, Joined, Me, Offer, SignedIn
 from bessemer.client.kubeconfig import Connection, read_kubeconfig
 from bessemer.client.objects import Client, an_object, stored
 from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, Unreachable, tls_context
@@ -18,11 +18,13 @@ from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, Unr
 __all__ = [
     "SOURCE_HEADER",
     "Ask",
+    "Begun",
     "Client",
     "Connection",
     "HttpTransport",
     "Joined",
     "Me",
+    "Offer",
     "SignedIn",
     "Socket",
     "Transport",

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -41,6 +42,32 @@ class Me:
     admin: bool
     tenants: Mapping[str, str]
     projects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A provider by which people may sign in, and what a command line needs to ask its issuer itself."""
+
+    name: str
+    title: str
+    issuer: str
+    client_id: str
+    scopes: tuple[str, ...]
+    authorities: str
+    private: bool
+    plain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A sign-in that was begun: where the browser goes, and the secrets that its asker keeps."""
+
+    url: str
+    state: str
+    nonce: str
+    verifier: str
+    issuer: str
+    says_issuer: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +109,37 @@ class Account(_Area):
         """Exchange a sign-in link's secret, once, for a portal session. Raises Unauthenticated, TooMany."""
         return _signed_in(await self._ask("POST", "/login", body={"link": secret}))
 
-    async def logout(self) -> None:
-        """End the session whose token the transport carries."""
-        await self._ask("DELETE", "/login")
+    async def logout(self) -> str:
+        """End the session whose token the transport carries; of somebody whom a provider vouched for, all of them.
+        Answers where a browser ends the issuer's own, or ""."""
+        return str((await self._ask("DELETE", "/login")).get("endSession", ""))
+
+    async def providers(self) -> tuple[Offer, ...]:
+        """By whom people may sign in besides a password."""
+        answer = await self._ask("GET", "/login/providers")
+        return tuple(_offer(one) for one in answer["providers"])
+
+    async def begin(self, provider: str) -> Begun:
+        """A sign-in by a provider. Raises Unauthenticated where there is no such one, Unavailable, TooMany."""
+        answer = await self._ask("POST", f"/login/providers/{quote(provider, safe='')}/attempt", body={})
+        return Begun(
+            url=answer["url"],
+            state=answer["state"],
+            nonce=answer["nonce"],
+            verifier=answer["verifier"],
+            issuer=answer["issuer"],
+            says_issuer=answer["saysIssuer"],
+        )
+
+    async def enter(self, provider: str, *, code: str, verifier: str, nonce: str) -> SignedIn:
+        """A portal session for the code that a provider gave. Raises Unauthenticated, Unavailable, TooMany."""
+        body = {"code": code, "verifier": verifier, "nonce": nonce}
+        return _signed_in(await self._ask("POST", f"/login/providers/{quote(provider, safe='')}", body=body))
+
+    async def client_secret(self, provider: str, secret: str) -> None:
+        """Set a provider's client secret, or take it away with ""; administrators only."""
+        path = self._paths.of(Key("IdentityProvider", "", provider), "clientsecret")
+        await self._ask("POST", path, body={"secret": secret})
 
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")
@@ -205,6 +260,19 @@ class Workloads(_Area):
 
 def _signed_in(answer: Mapping[str, Any]) -> SignedIn:
     return SignedIn(answer["token"], answer["user"], answer["expiresAt"])
+
+
+def _offer(one: Mapping[str, Any]) -> Offer:
+    return Offer(
+        name=one["name"],
+        title=one["displayName"],
+        issuer=one["issuer"],
+        client_id=one["clientId"],
+        scopes=tuple(one["scopes"]),
+        authorities=one["caBundle"],
+        private=one["allowPrivateAddress"],
+        plain=one["allowLoopbackHttp"],
+    )
 
 
 def _window(since: int, until: int) -> dict[str, str]:

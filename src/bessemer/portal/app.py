@@ -21,7 +21,7 @@ from bessemer import __version__
 from bessemer.client import connect, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.kinds import KINDS
-from bessemer.portal import acts, door, looks
+from bessemer.portal import acts, door, looks, outside
 from bessemer.portal.assets import Assets
 from bessemer.portal.desk import Desks
 from bessemer.portal.draw import Pen
@@ -110,6 +110,8 @@ def routes(assets: Assets) -> list[Route]:
         Route("/signin", door.show),
         Route("/signin", door.enter, methods=["POST"]),
         Route("/signin/link", door.follow, methods=["POST"]),
+        Route("/signin/with/{provider}", outside.begin),
+        Route("/signin/callback", outside.back),
         Route("/signout", door.leave, methods=["POST"]),
         *(Route(path, signed_in(look)) for path, look in pages),
         *(Route(path, signed_in(act), methods=["POST"]) for path, act in writes),

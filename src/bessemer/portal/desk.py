@@ -199,16 +199,19 @@ class Desks:
         await fresh.close()
         return other
 
-    async def end(self, bearer: str) -> None:
-        """Sign out: end the session at the api, whatever becomes of the rest."""
+    async def end(self, bearer: str) -> str:
+        """Sign out: end the session at the api, whatever becomes of the rest. Answers where a browser ends that of an
+        issuer, or ""."""
         desk = self._by_digest.pop(_digest(bearer), None) or Desk(self.open(bearer), clock=self.clock, keys=self.keys())
         await desk.keys.revoke(desk.client)
         desk.refused = True
+        url = ""
         try:
-            await desk.client.account.logout()
+            url = await desk.client.account.logout()
         except (Unauthenticated, Unavailable):
             pass  # it has ended already, or will by itself; the cookie goes either way
         await desk.close()
+        return url
 
     async def sweep(self) -> None:
         """Close the desks that ended or that nobody has looked at for a while. The session itself goes on."""

@@ -85,7 +85,9 @@ async def test_who_knows_the_password_is_known_with_all_groups(at: tuple[Directo
     rob = await directories.check(place, "rob", password="another password", secret=slapd.SECRET)
     assert ada is not None
     assert rob is not None
-    assert (ada.display, ada.mail) == ("Ada", "someone@example.org")
+    assert (ada.name, ada.display, ada.mail) == ("ada", "Ada", "someone@example.org")
+    shouted = await directories.check(place, "ADA", password=PASSWORD, secret=slapd.SECRET)
+    assert shouted == ada
     assert ada.id
     assert ada.id != rob.id
 
@@ -168,7 +170,16 @@ ANSWER = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00"
         ("ldap", b"\x30\x84\xff\xff\xff\xff", "is no directory"),
         ("ldaps", b"HTTP/1.1 400 Bad Request\r\n\r\n", "not to be trusted"),
     ],
-    ids=["silent", "silent before", "silent in the handshake", "early answers", "refuses", "http", "endless", "http for tls"],
+    ids=[
+        "silent",
+        "silent before",
+        "silent in the handshake",
+        "early answers",
+        "refuses",
+        "http",
+        "endless",
+        "http for tls",
+    ],
 )
 async def test_what_is_no_directory_has_its_time_and_hears_no_password(scheme: str, answer: bytes, words: str) -> None:
     """Silent, before TLS and in it; or one who puts answers behind the word that TLS begins."""

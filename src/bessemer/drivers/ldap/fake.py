@@ -42,7 +42,7 @@ class FakeDirectory:
         dn = person_dn(place, one.name)
         groups = groups_above(dn, lambda member: self._above(place, member), nested=place.nested != "none")
         shown = groups if place.group_base else ()
-        return Entry(dn=dn, id=one.id, groups=shown, display=one.display, mail=one.mail)
+        return Entry(dn=dn, id=one.id, name=one.name, groups=shown, display=one.display, mail=one.mail)
 
     async def probe(self, place: Place, *, secret: str = "") -> None:
         if self.down:

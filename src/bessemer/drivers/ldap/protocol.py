@@ -41,6 +41,7 @@ class Place:
     bind_dn: str = ""
     user_base: str
     user_filter: str = "(uid={})"
+    name_attribute: str = "uid"
     id_attribute: str = "entryUUID"
     display_attribute: str = "cn"
     mail_attribute: str = "mail"
@@ -53,10 +54,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Somebody whose password was right. ``id`` names them for good (an entry's UUID), whatever they are called."""
+    """Somebody whose password was right. ``id`` names them for good (an entry's UUID), whatever they are called;
+    ``name`` is what the directory calls them, however it was typed."""
 
     dn: str
     id: str
+    name: str
     groups: tuple[str, ...] = ()
     display: str = ""
     mail: str = ""

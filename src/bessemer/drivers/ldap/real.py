@@ -6,6 +6,7 @@ A connection lives for one question, by a `tunnel` that ends with it: what libld
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,19 +61,21 @@ def _check(connection: Any, place: Place, *, name: str, password: str, secret: s
 
     _bind_as_us(connection, place, secret=secret)
     found = _person(connection, place, name=name)
-    if found is None:
-        return None
-    dn, attributes = found
+    # Nobody's password is asked about, too: with or without such a person the directory is asked the same.
+    dn, attributes = found or (f"cn={secrets.token_hex(16)},{place.user_base}", {})
     wrong = (ldap.INVALID_CREDENTIALS, ldap.UNWILLING_TO_PERFORM, ldap.INAPPROPRIATE_AUTH, ldap.CONSTRAINT_VIOLATION)
     try:
         connection.simple_bind_s(dn, password)
-    except wrong:
+    except (*wrong, ldap.NO_SUCH_OBJECT):
+        return None
+    if found is None:
         return None
     # Groups are looked up as who we are: people may often not read them.
     _bind_as_us(connection, place, secret=secret)
     return Entry(
         dn=dn,
         id=_id(attributes, place.id_attribute),
+        name=_text(attributes, place.name_attribute),
         groups=_groups(connection, place, dn=dn),
         display=_text(attributes, place.display_attribute),
         mail=_text(attributes, place.mail_attribute),
@@ -82,7 +85,10 @@ def _check(connection: Any, place: Place, *, name: str, password: str, secret: s
 @contextmanager
 def _connected(place: Place, near: socket.socket) -> Iterator[Any]:
     """libldap upon a tunnel. All that goes wrong on it is a DriverError."""
-    import ldap
+    try:
+        import ldap
+    except ImportError as error:
+        raise failed("this server has no LDAP: install bessemer[ldap]") from error
 
     connection = None
     try:
@@ -117,7 +123,7 @@ def _bind_as_us(connection: Any, place: Place, *, secret: str) -> None:
 def _person(connection: Any, place: Place, *, name: str) -> tuple[str, Mapping[str, Sequence[bytes]]] | None:
     import ldap
 
-    wanted = [place.id_attribute, place.display_attribute, place.mail_attribute]
+    wanted = [place.name_attribute, place.id_attribute, place.display_attribute, place.mail_attribute]
     try:
         rows = _search(connection, place, base=place.user_base, terms=_filled(place.user_filter, name), wanted=wanted)
     except ldap.SIZELIMIT_EXCEEDED:

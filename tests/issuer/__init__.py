@@ -1,0 +1,138 @@
+"""A real OpenID Connect issuer (npm's ``oidc-provider``), in a process of its own on loopback.
+
+The packages are those of the lock file, by their hashes; they are fetched once into the checkout's cache. Its pages
+take any password, and ask for consent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from joserfc.jwk import RSAKey
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / ".cache"
+PACKAGES = ("package.json", "package-lock.json", ".npmrc")
+CLIENT, SECRET, PUBLIC = "bessemer", "portal-secret", "bessemer-cli"
+PEOPLE = {
+    "ada": {"name": "Ada", "email": "ada@example.org", "email_verified": True, "groups": ["staff", "ops"]},
+    "rob": {"name": "Rob", "groups": []},
+}
+
+
+def packages() -> Path:
+    """The folder that holds node_modules, installed where it is not yet."""
+    digest = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:16]
+    there = CACHE / f"issuer-{digest}"
+    if there.exists():
+        return there
+    CACHE.mkdir(exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=CACHE))
+    for name in PACKAGES:
+        shutil.copy(HERE / name, made / name)
+    subprocess.run(["npm", "ci", "--silent"], cwd=made, check=True, timeout=120)
+    try:
+        made.rename(there)
+    except OSError:  # somebody else was first
+        shutil.rmtree(made)
+    return there
+
+
+def new_key() -> dict[str, Any]:
+    """A private key to sign with."""
+    return dict(RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True).as_dict(private=True))
+
+
+def clients(portal_url: str, *, backchannel: str = "") -> list[dict[str, Any]]:
+    """The portal, with a secret, and command lines, which have none."""
+    portal = {
+        "client_id": CLIENT,
+        "client_secret": SECRET,
+        "redirect_uris": [f"{portal_url}/signin/callback"],
+        "post_logout_redirect_uris": [f"{portal_url}/signin"],
+        "grant_types": ["authorization_code"],
+        "response_types": ["code"],
+    }
+    if backchannel:
+        portal |= {"backchannel_logout_uri": backchannel, "backchannel_logout_session_required": True}
+    public = {
+        "client_id": PUBLIC,
+        "token_endpoint_auth_method": "none",
+        "application_type": "native",
+        "redirect_uris": ["http://127.0.0.1/callback"],
+        "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
+        "response_types": ["code"],
+    }
+    return [portal, public]
+
+
+class Issuer:
+    """One issuer. `start` it, `stop` it; a new start with other ``keys`` is a rotation, and forgets sessions."""
+
+    def __init__(self, directory: Path, *, port: int, ca: Path | None = None) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.keys = [new_key()]
+        self.people: Mapping[str, Any] = PEOPLE
+        self.clients: Sequence[Mapping[str, Any]] = ()
+        self.seconds = 600
+        self._port = port
+        self._ca = ca
+        self._file = directory / "issuer.json"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Return once it listens."""
+        told = {"port": self._port, "clients": self.clients, "people": self.people, "keys": self.keys}
+        self._file.write_bytes(orjson.dumps({**told, "seconds": self.seconds}))
+        folder = await asyncio.to_thread(packages)
+        trusted = {"NODE_EXTRA_CA_CERTS": str(self._ca)} if self._ca else {}
+        log = self._file.with_suffix(".log")
+        with log.open("ab") as errors:
+            self._process = await asyncio.create_subprocess_exec(
+                "node",
+                str(HERE / "provider.mjs"),
+                str(self._file),
+                str(folder),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "NODE_NO_WARNINGS": "1", **trusted},
+            )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(20):
+            while (line := await self._process.stdout.readline()) != b"up\n":
+                assert line, log.read_text()
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.communicate()
+            self._process = None
+
+
+@asynccontextmanager
+async def issuer(
+    directory: Path, portal_url: str, *, backchannel: str = "", ca: Path | None = None
+) -> AsyncIterator[Issuer]:
+    """A started issuer that knows the portal and command lines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    made = Issuer(directory, port=port, ca=ca)
+    made.clients = clients(portal_url, backchannel=backchannel)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
