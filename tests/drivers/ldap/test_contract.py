@@ -61,7 +61,10 @@ def fake() -> FakeDirectory:
     return FakeDirectory(people, said, secret=slapd.SECRET)
 
 
-@pytest.fixture(params=["fake", "ldaps", "starttls"])
+REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("ldaps", "starttls")]
+
+
+@pytest.fixture(params=["fake", *REAL])
 def at(request: pytest.FixtureRequest) -> tuple[Directories, Place]:
     """A directory, and where it is."""
     if request.param == "fake":
@@ -134,6 +137,7 @@ async def test_our_own_secret_is_looked_at(at: tuple[Directories, Place]) -> Non
 # --- the real one alone -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("scheme", ["ldaps", "ldap"])
 async def test_an_authority_that_is_not_ours_is_not_believed(server: slapd.Slapd, scheme: str) -> None:
     """And one that was believed a moment ago is of no use to another directory's connection."""
@@ -148,6 +152,7 @@ async def test_an_authority_that_is_not_ours_is_not_believed(server: slapd.Slapd
                 await real.LibLdap().probe(found, secret=slapd.SECRET)
 
 
+@pytest.mark.real
 async def test_a_certificate_of_another_name_is_not_believed(server: slapd.Slapd) -> None:
     place = replace(PLACE, url=server.ldaps.replace("127.0.0.1", "127.0.0.2"), authorities=server.authorities)
     with pytest.raises(DriverError):
@@ -203,11 +208,13 @@ async def test_what_is_no_directory_has_its_time_and_hears_no_password(scheme: s
         await real.LibLdap().probe(place, secret="x")
 
 
+@pytest.mark.real
 async def test_of_two_of_a_name_none_is_meant(server: slapd.Slapd) -> None:
     place = replace(PLACE, url=server.ldaps, authorities=server.authorities, user_filter="(|(uid={})(mail=someone@*))")
     assert await real.LibLdap().check(place, "ada", password=PASSWORD, secret=slapd.SECRET) is None
 
 
+@pytest.mark.real
 async def test_in_chain_is_asked_as_active_directory_wants_it(server: slapd.Slapd) -> None:
     """A server that does not know the rule finds nothing by it, and that is no error."""
     terms = "(member={})".replace("={}", f":{IN_CHAIN}:={{}}")
