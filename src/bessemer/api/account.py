@@ -60,9 +60,7 @@ async def login(call: Call) -> Response:
     if good is None:
         # A name that is nobody's is not kept: it may be a password that was typed into the wrong field.
         raise await _refused(call, user if uid else UNKNOWN, words=_WRONG, account=user)
-    terms = call.state.context.terms
-    seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds, by=good)
+    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, by=good)
 
 
 async def logout(call: Call) -> Response:
@@ -174,10 +172,7 @@ async def _by_directory(
     except Unauthenticated as error:
         # The password was right, so the reason is theirs to know.
         raise await _refused(call, who.name, words=error.message, account=user) from error
-    # What a directory says of groups is asked at sign-in alone, so no session is longer than a day's work.
-    seconds = call.state.context.terms.portal_session
-    key = Key("User", "", who.name)
-    return await _sign_in(call, key, uid=person.uid, purpose=purpose, seconds=seconds, vouched=who)
+    return await _sign_in(call, Key("User", "", who.name), uid=person.uid, purpose=purpose, vouched=who)
 
 
 async def _by_link(call: Call, secret: str) -> Response:
@@ -193,8 +188,7 @@ async def _by_link(call: Call, secret: str) -> Response:
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
         raise await _refused(call, user["name"], words="the link has been used")
-    seconds = call.state.context.terms.portal_session
-    return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal", seconds=seconds)
+    return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal")
 
 
 async def _sign_in(
@@ -203,12 +197,15 @@ async def _sign_in(
     *,
     uid: str,
     purpose: str,
-    seconds: float,
     by: bytes = b"",
     vouched: Vouched | None = None,
 ) -> Response:
     """A session for somebody who has shown who they are, ``by`` a password where one of ours was given, or
     ``vouched`` for."""
+    terms = call.state.context.terms
+    # What a directory says of groups is asked at sign-in alone, so no such session is longer than a day's work.
+    long = purpose == "cli" and vouched is None
+    seconds = terms.cli_session if long else terms.portal_session
     writer = Writer("user", user.name, request_id=call.request_id, source=call.credentials.source)
     call.uid = uid
     await call.state.ports.audit.note(writer, LOGIN, key=user, uid=uid)

@@ -57,24 +57,28 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _connected(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    url = urlsplit(place.url)
-    host, port = url.hostname or "", url.port or PORTS.get(url.scheme, 0)
     try:
         context = ssl.create_default_context(cadata=place.authorities or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         async with asyncio.timeout(place.seconds):
-            bare = await _bare(host, port)
-            try:
-                if url.scheme == "ldap":
-                    await _start_tls(bare)
-                return await asyncio.open_connection(sock=bare, ssl=context, server_hostname=host)
-            except BaseException:
-                bare.close()
-                raise
+            return await _by_tls(place, context)
     except TimeoutError as error:
         raise failed("the directory takes too long", internal=place.url) from error
     except (OSError, ValueError) as error:  # ssl's errors are OSErrors
         raise failed(UNTRUSTED, internal=f"{place.url}: {error}"[:500]) from error
+
+
+async def _by_tls(place: Place, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = urlsplit(place.url)
+    host = url.hostname or ""
+    bare = await _bare(host, url.port or PORTS.get(url.scheme, 0))
+    try:
+        if url.scheme == "ldap":
+            await _start_tls(bare)
+        return await asyncio.open_connection(sock=bare, ssl=context, server_hostname=host)
+    except BaseException:
+        bare.close()
+        raise
 
 
 async def _bare(host: str, port: int) -> socket.socket:
