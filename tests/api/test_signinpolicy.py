@@ -110,4 +110,8 @@ async def test_a_credential_of_whom_nobody_vouches_for_any_more_is_dead() -> Non
         assert (await w.call("GET", "/whoami", token=program)).code == 200
         await s.patch("identityproviders/corp", disabled=True)
         await settle()
-        await s.until(program, 401)
+
+        async def dead() -> bool:
+            return (await w.call("GET", "/whoami", token=program)).code == 401
+
+        await until(dead)

@@ -20,6 +20,8 @@ from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key, Kind
 from bessemer.core.values import Inventory
+from bessemer.drivers.ldap.fake import FakeDirectory
+from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.kinds import KINDS
@@ -230,6 +232,7 @@ async def world(
     more: Sequence[Kind[Any, Any]] = (),
     issuers: Issuers | None = None,
     place: str = ":memory:",
+    directories: Directories | None = None,
     **terms: Any,
 ) -> AsyncIterator[World]:
     """Two tenants (acme, other), a project each, an administrator, and a person of each role in acme; without
@@ -262,6 +265,7 @@ async def world(
         limits=limits or Limits(login_burst=50),
         terms=Terms(**terms),
         issuers=issuers or FakeIssuers(),
+        directories=directories or FakeDirectory(),
     )
     try:
         async with make_app(context).running() as api:

@@ -28,7 +28,7 @@ import yaml
 from bessemer.cli.app import build
 from bessemer.cli.outcome import status_of
 from bessemer.cli.verbs import Verbs
-from bessemer.core.clock import FakeClock
+from bessemer.core.clock import Clock, FakeClock
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import Key
 from tests.api.world import Served, World, served, world
@@ -187,13 +187,13 @@ def shown(text: str) -> str:
 
 
 @contextmanager
-def terminal(directory: Path, **terms: Any) -> Iterator[Cli]:
+def terminal(directory: Path, clock: Clock | None = None, **terms: Any) -> Iterator[Cli]:
     """A served world, and the command line of its administrator. ``terms`` are those of `world`."""
     ready: list[Cli] = []
     up, stop = threading.Event(), asyncio.Event()
 
     async def live() -> None:
-        async with world(FakeClock(START), **terms) as w, served(w, directory) as site:
+        async with world(clock or FakeClock(START), **terms) as w, served(w, directory) as site:
             ready.append(Cli(site, asyncio.get_running_loop()))
             up.set()
             await stop.wait()

@@ -17,8 +17,10 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
+from bessemer.api import ldapdoor
 from bessemer.api.credentials import PREFIX as CREDENTIAL_PREFIX
 from bessemer.api.names import is_subdomain
+from bessemer.api.oidcpeople import Vouched
 from bessemer.api.refusals import Refusal
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
@@ -50,15 +52,15 @@ async def login(call: Call) -> Response:
     if purpose not in ("cli", "portal"):
         raise Malformed("purpose is cli or portal")
     await call.state.sign_ins.admit(call.credentials.source, user)
+    if (directory := await ldapdoor.directory_of(call, user)) is not None:
+        return await _by_directory(call, directory, user=user, password=password, purpose=purpose)
     await call.state.door.require()
     uid = await _uid(call, user)
     good = await call.state.passwords.good(uid, password)
     if good is None:
         # A name that is nobody's is not kept: it may be a password that was typed into the wrong field.
         raise await _refused(call, user if uid else UNKNOWN, words=_WRONG, account=user)
-    terms = call.state.context.terms
-    seconds = terms.portal_session if purpose == "portal" else terms.cli_session
-    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, seconds=seconds, by=good)
+    return await _sign_in(call, Key("User", "", user), uid=uid, purpose=purpose, by=good)
 
 
 async def logout(call: Call) -> Response:
@@ -159,6 +161,20 @@ async def _keep(call: Call, change: Callable[[dict[str, Any]], dict[str, Any]]) 
                 raise
 
 
+async def _by_directory(
+    call: Call, directory: ldapdoor.Directory, *, user: str, password: str, purpose: str
+) -> Response:
+    who = await ldapdoor.vouched(call, directory, password=password)
+    if who is None:
+        raise await _refused(call, user, words=_WRONG, account=user)
+    try:
+        person = await call.state.federation.people.admitted(who, create=directory.spec.create_users)
+    except Unauthenticated as error:
+        # The password was right, so the reason is theirs to know.
+        raise await _refused(call, who.name, words=error.message, account=user) from error
+    return await _sign_in(call, Key("User", "", who.name), uid=person.uid, purpose=purpose, vouched=who)
+
+
 async def _by_link(call: Call, secret: str) -> Response:
     await call.state.sign_ins.admit(call.credentials.source)
     await call.state.door.require()
@@ -172,16 +188,30 @@ async def _by_link(call: Call, secret: str) -> Response:
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
         raise await _refused(call, user["name"], words="the link has been used")
-    seconds = call.state.context.terms.portal_session
-    return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal", seconds=seconds)
+    return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal")
 
 
-async def _sign_in(call: Call, user: Key, *, uid: str, purpose: str, seconds: float, by: bytes = b"") -> Response:
-    """A session for somebody who has shown who they are, ``by`` a password where one was given."""
+async def _sign_in(
+    call: Call,
+    user: Key,
+    *,
+    uid: str,
+    purpose: str,
+    by: bytes = b"",
+    vouched: Vouched | None = None,
+) -> Response:
+    """A session for somebody who has shown who they are, ``by`` a password where one of ours was given, or
+    ``vouched`` for."""
+    terms = call.state.context.terms
+    # What a directory says of groups is asked at sign-in alone, so no such session is longer than a day's work.
+    long = purpose == "cli" and vouched is None
+    seconds = terms.cli_session if long else terms.portal_session
     writer = Writer("user", user.name, request_id=call.request_id, source=call.credentials.source)
     call.uid = uid
     await call.state.ports.audit.note(writer, LOGIN, key=user, uid=uid)
-    made = await call.state.sessions.make(user, uid, purpose=purpose, seconds=seconds, writer=call.acting)
+    made = await call.state.sessions.make(
+        user, uid, purpose=purpose, seconds=seconds, writer=call.acting, vouched=vouched
+    )
     if by and not await call.state.passwords.stands(uid, by):
         # A new one was set meanwhile, which ends what the old one began: this began too late to be seen.
         await call.state.sessions.end(made.name, writer=call.acting)

@@ -14,6 +14,8 @@ from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
+from bessemer.drivers.ldap.protocol import Directories
+from bessemer.drivers.ldap.real import LibLdap
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.oidc.real import HttpIssuers
 
@@ -131,6 +133,7 @@ class ApiContext:
     gateway_key: bytes
     content: Find
     issuers: Issuers = field(default_factory=HttpIssuers)
+    directories: Directories = field(default_factory=LibLdap)
     authenticator: Authenticator | None = None
     replica: str = "api"
     version: str = "0.1.0"

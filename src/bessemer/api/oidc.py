@@ -77,8 +77,8 @@ class Federation:
     async def vouches(self, session: Mapping[str, Any]) -> tuple[str, ...]:
         """The groups of a Session (its spec) that a provider vouched for. Raises Unauthenticated where that does not
         any more."""
-        provider = await self.providers.named(session["provider"])
-        if provider.body.uid != session.get("providerUid"):
+        uid = await self.providers.uid_of(session["provider"])
+        if not uid or uid != session.get("providerUid"):
             raise Unauthenticated("the session has ended: sign in again")
         return tuple(session.get("groups", ()))
 

@@ -7,7 +7,7 @@ before, so that what was verified by it can be told by identity; with another in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,7 +20,7 @@ from bessemer.core.resource import Change
 from bessemer.drivers.oidc.keyring import READ_SECONDS, Keyring, Known
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.oidc.verify import Rules
-from bessemer.kinds.tenancy.identityprovider import IdentityProvider, OidcSpec, older_first, reach_of
+from bessemer.kinds.tenancy.identityprovider import IdentityProvider, OidcSpec, directory_issuer, older_first, reach_of
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ class Providers:
         self._bodies: dict[str, IdentityProvider] = {}
         self._by_name: dict[str, Provider] = {}
         self._by_issuer: dict[str, Provider] = {}
+        self._directories: dict[str, IdentityProvider] = {}
         self._full = asyncio.Event()
         self.people = People(objects)
 
@@ -94,7 +95,21 @@ class Providers:
     async def vouch_for(self, issuer: str) -> bool:
         """Whether one does for that issuer's people."""
         await self._full.wait()
-        return issuer in self._by_issuer
+        return issuer in self._by_issuer or any(
+            directory_issuer(body.uid) == issuer for body in self._directories.values()
+        )
+
+    async def directories(self) -> Mapping[str, IdentityProvider]:
+        """The directories by which people can sign in now, by the prefix of their names."""
+        await self._full.wait()
+        return {body.prefix: body for body in self._directories.values()}
+
+    async def uid_of(self, name: str) -> str:
+        """The uid of a provider that vouches for people now, in whatever way; "" of one that does not."""
+        await self._full.wait()
+        if name in self._directories:
+            return self._directories[name].uid
+        return self._by_name[name].body.uid if name in self._by_name else ""
 
     def holds(self, provider: Provider) -> bool:
         """Whether it vouches for people yet, by the same intent."""
@@ -141,10 +156,14 @@ class Providers:
 
     def _settle(self) -> None:
         """Which providers count; one whose intent stayed is the same as before, with its keys and tokens."""
-        before, self._by_name, self._by_issuer = self._by_name, {}, {}
+        before, self._by_name, self._by_issuer, self._directories = self._by_name, {}, {}, {}
         for body in older_first(self._bodies.values()):
             spec = body.spec.oidc
-            if spec is None or body.spec.disabled or body.deleting:
+            if body.spec.disabled or body.deleting:
+                continue
+            if body.spec.ldap is not None:
+                self._directories[body.metadata.name] = body
+            if spec is None:
                 continue
             was = before.get(body.metadata.name)
             same = was is not None and (was.body.uid, was.body.spec) == (body.uid, body.spec)

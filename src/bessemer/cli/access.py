@@ -28,7 +28,6 @@ def add(app: typer.Typer) -> None:
     app.add_typer(_users(), name="user")
     app.add_typer(_keys(), name="key")
     app.add_typer(_hosts(), name="host")
-    app.command("login")(login)
     app.command("whoami")(whoami)
 
 
@@ -172,15 +171,6 @@ def _hosts() -> typer.Typer:
     )
     patcher("revoke", {"revoked": True}, said="revoked", text="The agent's certificate is worth nothing from now.")
     return app
-
-
-def login(
-    context: typer.Context,
-    user: Annotated[str, typer.Argument(show_default=False)],
-) -> None:
-    """Sign in; prints a token for BESSEMER_TOKEN. Example: `export BESSEMER_TOKEN=$(bessemer login ada)`"""
-    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    typer.echo(run(context, lambda client: client.account.login(user, password)).token)
 
 
 def whoami(context: typer.Context) -> None:

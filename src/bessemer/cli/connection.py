@@ -37,6 +37,8 @@ class Target:
     token: str
     state: Path | None = None
     """The directory of the installation, where that says which server."""
+    anew: bool = False
+    """Whether a sign-in that is kept does not count, as for somebody who signs in."""
 
     def away(self, url: str) -> str:
         """What to say where nobody answers at ``url``."""
@@ -62,7 +64,8 @@ async def connected(chosen: Target) -> AsyncIterator[Client]:
         raise Invalid(
             f"no server is known: {chosen.kubeconfig} does not exist; run `bessemer up`, or give --kubeconfig"
         )
-    client = from_kubeconfig(chosen.kubeconfig, token=chosen.token)
+    token = chosen.token or await _kept(chosen)
+    client = from_kubeconfig(chosen.kubeconfig, token=token)
     try:
         yield client
     except Unreachable as error:
@@ -71,13 +74,31 @@ async def connected(chosen: Target) -> AsyncIterator[Client]:
         await client.close()
 
 
+async def _kept(chosen: Target) -> str:
+    """The bearer of whoever signed in to this server by a provider, or ""; it stands in for the kubeconfig's."""
+    from bessemer.cli.logins import Logins
+    from bessemer.client import read_kubeconfig
+
+    logins = Logins.of(read_kubeconfig(chosen.kubeconfig).url)
+    if chosen.anew or not logins.path.exists():
+        return ""
+    from bessemer.cli.signon import fresh
+
+    return (await fresh(logins)).id_token
+
+
 def run(context: typer.Context, work: Callable[[Client], Awaitable[T]]) -> T:
     """Run one async command against the chosen server."""
+    return run_at(target(context), work)
+
+
+def run_at(chosen: Target, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Run one async command against a server."""
 
     import asyncio
 
     async def go() -> T:
-        async with connected(target(context)) as client:
+        async with connected(chosen) as client:
             return await work(client)
 
     return asyncio.run(go())

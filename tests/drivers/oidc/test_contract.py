@@ -132,6 +132,10 @@ async def test_a_device_waits_until_somebody_agrees_and_goes_on_by_a_refresh_tok
     again = {"grant_type": "refresh_token", "refresh_token": tokens.refresh_token}
     fresh = await b.issuers.grant(b.reach, metadata, party=party, form=again)
     assert (await b.claims(fresh.id_token, PUBLIC))["sub"] == "ada"
+    await b.issuers.revoke(b.reach, metadata, party=party, token=fresh.refresh_token)
+    with pytest.raises(GrantRefused) as refused:
+        await b.issuers.grant(b.reach, metadata, party=party, form={**again, "refresh_token": fresh.refresh_token})
+    assert refused.value.code == "invalid_grant"
 
 
 async def test_one_that_is_not_there_is_told_in_words(b: Bench) -> None:

@@ -51,6 +51,7 @@ class FakeIssuer:
             jwks=f"{self.url}/jwks",
             device=f"{self.url}/device",
             end_session=f"{self.url}/end",
+            revocation=f"{self.url}/revoke",
             algorithms=("RS256", "ES256"),
             says_issuer=True,
         )
@@ -93,6 +94,10 @@ class FakeIssuer:
         self._devices[prompt.device_code] = subject
 
     # --- what `FakeIssuers` asks ---
+
+    def forget(self, refresh_token: str) -> None:
+        """It is worth nothing from now."""
+        self._refresh.pop(refresh_token, None)
 
     def grant(self, party: Party, form: Mapping[str, str]) -> Tokens:
         """Raises GrantRefused."""
@@ -140,6 +145,9 @@ class FakeIssuers:
         self._there(reach)
         code = secrets.token_urlsafe(12)
         return DevicePrompt(device_code=code, user_code="WDJB-MJHT", url=f"{reach.issuer}/device", interval=1.0)
+
+    async def revoke(self, reach: Reach, metadata: Metadata, *, party: Party, token: str) -> None:
+        self._there(reach).forget(token)
 
     def _there(self, reach: Reach) -> FakeIssuer:
         found = self.by_url.get(reach.issuer)

@@ -55,6 +55,7 @@ class Metadata:
     jwks: str
     device: str = ""
     end_session: str = ""
+    revocation: str = ""
     algorithms: tuple[str, ...] = ("RS256",)
     says_issuer: bool = False
     secret_in_body: bool = False
@@ -107,4 +108,8 @@ class Issuers(Protocol):
 
     async def device(self, reach: Reach, metadata: Metadata, *, party: Party, scope: str) -> DevicePrompt:
         """Begin a sign-in on another device. Raises GrantRefused."""
+        ...
+
+    async def revoke(self, reach: Reach, metadata: Metadata, *, party: Party, token: str) -> None:
+        """Make a refresh token worth nothing, where the issuer can do that."""
         ...

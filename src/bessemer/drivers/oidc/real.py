@@ -75,6 +75,18 @@ class HttpIssuers:
             raise failed("the issuer gave no code for another device")
         return prompt
 
+    async def revoke(self, reach: Reach, metadata: Metadata, *, party: Party, token: str) -> None:
+        from bessemer.drivers.oidc.asking import fetch
+
+        if not metadata.revocation:
+            return
+        url = judged_url(reach, metadata.revocation, what="revocation_endpoint")
+        form = {"token": token, "token_type_hint": "refresh_token"}
+        headers, fields = _signed(party, form, in_body=metadata.secret_in_body)
+        status, _ = await fetch(reach, url, place=urlsplit(url).hostname or "", form=fields, headers=headers)
+        if status != 200:
+            raise failed(f"the issuer answers with {status}")
+
 
 # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -135,6 +147,7 @@ def _metadata(reach: Reach, said: Mapping[str, Any]) -> Metadata:
         jwks=judged_url(reach, _text(said, "jwks_uri"), what="jwks_uri"),
         device=_endpoint(reach, said, name="device_authorization_endpoint"),
         end_session=_endpoint(reach, said, name="end_session_endpoint"),
+        revocation=_endpoint(reach, said, name="revocation_endpoint"),
         algorithms=algorithms,
         says_issuer=said.get("authorization_response_iss_parameter_supported") is True,
         secret_in_body=isinstance(ways, list) and "client_secret_basic" not in ways and "client_secret_post" in ways,

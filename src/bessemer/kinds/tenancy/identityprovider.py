@@ -32,6 +32,7 @@ from bessemer.core.resource import (
     keyed_by,
     values_apart,
 )
+from bessemer.drivers.ldap.protocol import Place
 from bessemer.drivers.oidc.protocol import Reach, failed
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, duplicates, label_problems, unchangeable
@@ -46,6 +47,10 @@ DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Failing": 600.0}
 
 Word = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,256}$")]
 """Printable ASCII without spaces: an id, a scope, a claim's name."""
+Dn = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,1024}$")]
+OptionalDn = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{0,1024}$")]
+Terms = Annotated[str, StringConstraints(pattern=r"^\([^\x00-\x1f]{1,1022}\)$")]
+"""A filter of LDAP (RFC 4515) with ``{}`` where a value is put."""
 Prefix = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?)?$", max_length=32)]
 
 
@@ -101,6 +106,35 @@ class OidcSpec(ApiModel):
     )
 
 
+class LdapSpec(ApiModel):
+    url: str = Field(
+        description="ldaps://HOST[:PORT], or ldap://HOST[:PORT] by StartTLS; never without TLS.",
+        max_length=URL_LENGTH_MAX,
+    )
+    ca_bundle: str = Field(
+        "", description="Authorities (PEM) of the directory's own, in place of the machine's.", max_length=65_536
+    )
+    bind_dn: ShortText = Field(
+        "", description="As whom we look people up; its password is set by the subresource clientsecret."
+    )
+    user_base: Dn = Field(description="Below which people are.")
+    user_filter: Terms = Field("(uid={})", description="Who is meant; {} is what was typed. (sAMAccountName={}) in AD.")
+    name_attribute: Word = Field("uid", description="What somebody is called here; sAMAccountName in AD.")
+    id_attribute: Word = Field(
+        "entryUUID", description="What names them for good, whatever they are called; objectGUID in AD."
+    )
+    group_base: OptionalDn = Field("", description="Below which groups are; nobody has groups where not given.")
+    group_filter: Terms = Field("(member={})", description="The groups of a member; {} is the member's DN.")
+    group_attribute: Word = Field("cn", description="What a group is called here.")
+    nested: Literal["none", "walk", "in-chain"] = Field(
+        "walk", description="Groups in groups: not at all, asked one by one, or by Active Directory itself."
+    )
+    timeout_seconds: float = Field(5.0, gt=0, le=30, description="How long each answer may take.")
+    create_users: bool = Field(
+        True, description="Whoever comes for the first time becomes a User; else only who is one already is let in."
+    )
+
+
 class IdentityProviderSpec(ApiModel):
     display_name: ShortText = Field("", description="What stands on the button; its name where nothing is given.")
     prefix: Prefix = Field(
@@ -108,6 +142,7 @@ class IdentityProviderSpec(ApiModel):
     )
     disabled: bool = Field(False, description="Vouches for nobody; sessions by it end at once.")
     oidc: OidcSpec | None = Field(None, description="An OpenID Connect issuer.")
+    ldap: LdapSpec | None = Field(None, description="A directory, as OpenLDAP or Active Directory.")
 
 
 class IdentityProviderStatus(Status):
@@ -141,10 +176,13 @@ def validate(new: IdentityProvider, old: IdentityProvider | None) -> Sequence[Ca
     for path, word in (("metadata.name", new.metadata.name), ("spec.prefix", new.spec.prefix)):
         if word.startswith("system"):
             causes.append(Cause(path, "must not begin with system: those names are the platform's"))
-    if new.spec.oidc is None:
-        causes.append(Cause("spec.oidc", "is missing: say how the provider vouches"))
-    else:
+    if (new.spec.oidc is None) == (new.spec.ldap is None):
+        words = "is missing: say how the provider vouches" if new.spec.oidc is None else "stands beside spec.ldap"
+        causes.append(Cause("spec.oidc", words))
+    if new.spec.oidc is not None:
         causes += _oidc_problems(new.spec.oidc)
+    if new.spec.ldap is not None:
+        causes += _ldap_problems(new.spec.ldap)
     if old is not None:
         why = "people are known by it; make another provider"
         causes += unchangeable("spec.prefix", new=new.prefix, old=old.prefix, why=why)
@@ -162,6 +200,21 @@ def _oidc_problems(spec: OidcSpec) -> Iterator[Cause]:
         yield Cause("spec.oidc.scopes", "must hold openid: without it nobody says who signs in")
     if spec.ca_bundle and "-----BEGIN CERTIFICATE-----" not in spec.ca_bundle:
         yield Cause("spec.oidc.caBundle", "must be certificates in PEM")
+
+
+def _ldap_problems(spec: LdapSpec) -> Iterator[Cause]:
+    try:
+        url = urlsplit(spec.url)
+        fine = bool(url.hostname) and url.port != 0 and url.scheme in ("ldaps", "ldap")
+    except ValueError:
+        fine, url = False, urlsplit("")
+    if not fine or url.username or url.path or url.query or url.fragment or not spec.url.isprintable():
+        yield Cause("spec.ldap.url", "must read ldaps://HOST[:PORT] or ldap://HOST[:PORT]")
+    for path, terms in (("userFilter", spec.user_filter), ("groupFilter", spec.group_filter)):
+        if "={}" not in terms or terms.count("(") != terms.count(")"):
+            yield Cause(f"spec.ldap.{path}", "must be a filter in which ={} stands, as (uid={})")
+    if spec.ca_bundle and "-----BEGIN CERTIFICATE-----" not in spec.ca_bundle:
+        yield Cause("spec.ldap.caBundle", "must be certificates in PEM")
 
 
 def issuer_problems(spec: OidcSpec) -> Iterator[Cause]:
@@ -194,6 +247,17 @@ def reach_of(spec: OidcSpec) -> Reach:
         private=spec.allow_private_address,
         plain=spec.allow_loopback_http,
     )
+
+
+def place_of(spec: LdapSpec) -> Place:
+    """The directory, as the driver knows it."""
+    said = {name: value for name, value in spec if name not in ("ca_bundle", "timeout_seconds", "create_users")}
+    return Place(**said, authorities=spec.ca_bundle, seconds=spec.timeout_seconds)
+
+
+def directory_issuer(uid: str) -> str:
+    """Of whom the people of a directory are: of the provider by which they came, and no other."""
+    return f"ldap:{uid}"
 
 
 def older_first(providers: Iterable[IdentityProvider]) -> list[IdentityProvider]:
