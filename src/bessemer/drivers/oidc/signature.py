@@ -8,7 +8,6 @@ from typing import Any
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
-from joserfc.jws import JWSAlgModel
 
 from bessemer.drivers.oidc.protocol import ALGORITHMS
 
@@ -26,7 +25,7 @@ class _Registry(jws.JWSRegistry):
 
     max_header_length = 4096
 
-    def get_alg(self, name: str) -> JWSAlgModel:
+    def get_alg(self, name: str) -> Any:
         """EdDSA is the elder name of Ed25519, the one curve that is taken here."""
         return super().get_alg("Ed25519" if name == "EdDSA" else name)
 
