@@ -248,7 +248,7 @@ def _key(raw: Mapping[str, Any]) -> IssuerKey | None:
     key, able = made
     only, kid = raw.get("alg"), raw.get("kid", "")
     if isinstance(only, str):
-        able &= {"EdDSA" if only == "Ed25519" else only}
+        able &= {"EdDSA", "Ed25519"} if only in ("EdDSA", "Ed25519") else {only}
     if not able or not isinstance(kid, str) or len(kid) > KID_LENGTH_MAX:
         return None
     return IssuerKey(kid, able, key)
