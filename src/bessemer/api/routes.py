@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, applying, audit, hosts, lists, resources, system, workloads
+from bessemer.api import account, accounting, applying, audit, hosts, lists, resources, sealed, system, workloads
 from bessemer.api.access import Target, forbidden
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
@@ -109,6 +109,8 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/audit", "signed-in", audit.find),
     Rule("GET", "/audit/export", "auditor", audit.export),
     Rule("POST", "/audit/trim", "admin", audit.trim),
+    Rule("GET", "/sealed", "admin", sealed.state),
+    Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
     Rule("GET", "/content/{digest}", "content", workloads.content),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "admin", hosts.token, plural="hosts"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),

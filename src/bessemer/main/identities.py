@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
 from bessemer.core.errors import Invalid
 from bessemer.core.trail import Signer
-from bessemer.main.settings import Paths, Settings, in_url
+from bessemer.main.settings import Paths, Settings, given_keys, in_url
 
 ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
 SEAL_KEY, GATEWAY_KEY, AUDIT_KEY, LOCK = "seal.key", "gateway.key", "audit.key", "lock"
@@ -54,7 +54,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
-    if paths.store.exists() and not (paths.keys / SEAL_KEY).exists():
+    if paths.store.exists() and not ((paths.keys / SEAL_KEY).exists() or given_keys()):
         raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
     for name in (SEAL_KEY, GATEWAY_KEY, AUDIT_KEY):
         if not (paths.keys / name).exists():

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from bessemer.core.clock import Clock
+from bessemer.drivers.kms.local import LocalKeys
 from bessemer.kinds import KINDS
 from bessemer.main import identities
-from bessemer.main.settings import Paths
-from bessemer.store import Store, open_store, store_kinds
+from bessemer.main.settings import Paths, given_keys
+from bessemer.store import Guard, Store, open_store, store_kinds
 from bessemer.store.compaction import History
 from bessemer.store.heads import Signing
 
 
 def open_state(paths: Paths, clock: Clock, *, history: History | None = None) -> Store:
-    """The installation's store, with its own key. Raises what `open_store` does, and OSError where the key is gone."""
-    seal_key = identities.key_of(paths, identities.SEAL_KEY)
+    """The installation's store, with its own keys. Raises what `open_store` does, and OSError where a key is gone."""
+    keys = keys_of(paths)
     signing = Signing(identities.key_of(paths, identities.AUDIT_KEY), paths.heads)
-    kinds = store_kinds(KINDS)
-    return open_store(paths.store, clock=clock, kinds=kinds, seal_key=seal_key, signing=signing, history=history)
+    guard = Guard(keys, lambda: keys.ring, signing)
+    return open_store(paths.store, clock=clock, kinds=store_kinds(KINDS), guard=guard, history=history)
+
+
+def keys_of(paths: Paths) -> LocalKeys:
+    """Who wraps: the installation's key files, and before them what the environment gives."""
+    return LocalKeys(paths.keys, given=given_keys())

@@ -6,13 +6,14 @@ process has a file open at a time; a database of a server is many's (`places`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bessemer.core import ports
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
+from bessemer.core.sealing import KeyRing
 from bessemer.store import events, leases
 from bessemer.store.audit import Trail
 from bessemer.store.capacity import CapacityTable
@@ -34,6 +35,21 @@ from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
 
 TEND_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Keys that never come into the database. ``direct`` are those under which releases before data keys sealed."""
+
+    wrapping: ports.Wrapping
+    direct: Callable[[], KeyRing]
+    signing: Signing
+
+    @classmethod
+    def of(cls, key: bytes) -> Guard:
+        """All of it from one key. Raises ValueError below 32 bytes."""
+        ring = KeyRing([key])
+        return cls(ring, lambda: ring, Signing(derived(key)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +95,7 @@ class Store:
         await self._reader.trim()
         await self.audit.sign()
         await self.audit.tidy()
+        await self.sealed.tidy()
 
     def close(self) -> None:
         """Finish what was submitted and close every connection."""
@@ -92,19 +109,20 @@ def open_store(
     *,
     clock: Clock,
     kinds: Mapping[str, StoreKind],
-    seal_key: bytes,
-    signing: Signing | None = None,
+    seal_key: bytes = b"",
+    guard: Guard | None = None,
     history: History | None = None,
 ) -> Store:
     """Open or make the store at ``path``: a file (``:memory:`` is private and gone with `Store.close`), or the URL of a
     PostgreSQL database, ``postgresql://…``.
 
-    ``kinds`` says by name what the store must know of each (see `store_kinds`); ``seal_key`` has 32 bytes or more;
-    ``signing`` says how the trail's heads are signed, by default with a key that follows from ``seal_key``.
+    ``kinds`` says by name what the store must know of each (see `store_kinds`); ``guard`` says who wraps data keys
+    and how the trail's heads are signed; without one, both follow from ``seal_key``, which has 32 bytes or more.
     Raises Unavailable where another process has the file open, a newer release wrote it, or no server answers; Invalid
     where it is damaged, or the server is none that will do.
     """
-    vault = Vault(seal_key)
+    guard = guard or Guard.of(seal_key)
+    vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     place = place_of(path)
     try:
         session = place.writing()
@@ -126,8 +144,8 @@ def open_store(
         capacity=CapacityTable(committer, reader, kinds=facts),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock),
-        audit=Trail(committer, reader, clock=clock, signing=signing or Signing(derived(seal_key))),
-        sealed=SealedTable(committer, reader, vault=vault),
+        audit=Trail(committer, reader, clock=clock, signing=guard.signing),
+        sealed=SealedTable(committer, reader, vault=vault, clock=clock),
         events=EventTable(committer),
         metrics=metrics,
         history=history or History(),
