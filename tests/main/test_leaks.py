@@ -178,7 +178,7 @@ async def data_keys(life: Life) -> None:
     assert rows
     assert hashes[0] >= 2
     for name, kek, wrapped in rows:
-        key = await keys_of(life.paths).unwrap(kek, wrapped, b"bessemer data key " + name.encode())
+        key = await keys_of(life.paths).unwrap(wrapped, name=kek, context=b"bessemer data key " + name.encode())
         life.know(f"data key {name}", key)
 
 

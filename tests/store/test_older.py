@@ -72,7 +72,7 @@ async def test_trail_and_secrets_come_along(older: str) -> None:
         assert await store.sealed.get(thing.uid, "token") == b"battery staple"
         assert [row.tenant for row in await store.audit.rows()][-1] == "acme"
         assert await store.audit.verify() is None
-        assert await store.audit.trim(3, rows[2].digest, ALICE) == 3
+        assert await store.audit.trim(3, digest=rows[2].digest, writer=ALICE) == 3
         assert await store.audit.verify() is None
     finally:
         store.close()

@@ -96,7 +96,7 @@ async def test_values_share_a_data_key_that_the_database_has_wrapped_alone(site:
     assert await site.all_open(uids)
     ((name, kek, wrapped),) = site.sql("SELECT id, kek, wrapped FROM data_keys")
     assert kek == await site.kms.current()
-    key = await site.kms.unwrap(kek, bytes(wrapped), b"bessemer data key " + name.encode())
+    key = await site.kms.unwrap(bytes(wrapped), name=kek, context=b"bessemer data key " + name.encode())
     assert not any(key in bytes(row[0]) or key.hex() in row[1] for row in site.sql("SELECT wrapped, id FROM data_keys"))
     for (ciphertext,) in site.sql("SELECT ciphertext FROM sealed"):
         assert bytes(ciphertext)[4:20].hex() == name
@@ -145,7 +145,7 @@ async def test_all_values_of_an_object_are_replaced_with_it(site: Site) -> None:
     assert isinstance(table, SealedTable)
     await table.vault.ready()
     values = {"a": b"1", "b": b"2"}
-    await table._committer.submit(lambda tx: sealed.reseal(tx, uid, values, vault=table.vault))
+    await table._committer.submit(lambda tx: sealed.reseal(tx, table.vault, uid=uid, values=values))
     assert [await table.get(uid, field) for field in ("f", "a", "b")] == [None, b"1", b"2"]
 
 

@@ -53,11 +53,11 @@ class KeyRing:
         """The id of the key that wraps."""
         return self._current
 
-    async def wrap(self, key: bytes, context: bytes) -> tuple[str, bytes]:
+    async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """(id, wrapped) under the current key."""
         return self._current, encrypt(_wrapping(self._keys[self._current]), key, context=context)
 
-    async def unwrap(self, name: str, wrapped: bytes, context: bytes) -> bytes:
+    async def unwrap(self, wrapped: bytes, *, name: str, context: bytes) -> bytes:
         """Raises Unavailable where the key is not here, or did not wrap this."""
         if name not in self._keys:
             raise Unavailable(f"the key-encryption key {name} is not here: bring its file back")

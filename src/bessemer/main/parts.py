@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from bessemer.drivers.process.protocol import Command
-from bessemer.main.settings import Paths, variables
+from bessemer.main.settings import SEAL_KEYS, Paths, variables
 
 CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
 ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
@@ -36,11 +36,11 @@ def command(paths: Paths, name: str) -> Command:
         argv=(sys.executable, "-m", "bessemer.main.part", *tail),
         marker=" ".join(tail),
         log_path=paths.logs / f"{name}.log",
-        env=environment(),
+        env=environment(keys=name == CONTROL),
     )
 
 
-def environment() -> dict[str, str]:
-    """Ours without what wins over the settings' file."""
-    ours = variables()
+def environment(*, keys: bool = False) -> dict[str, str]:
+    """Ours without what wins over the settings' file, and without keys that seal for those who open no store."""
+    ours = variables() if keys else variables() | {SEAL_KEYS}
     return {key: value for key, value in os.environ.items() if key not in ours}

@@ -86,16 +86,6 @@ class Paths:
         return self.state / "keys"
 
     @property
-    def heads(self) -> Path:
-        """Signed heads of the audit trail, outside the database."""
-        return self.state / "audit" / "heads.jsonl"
-
-    @property
-    def audit_public(self) -> Path:
-        """The public key that they are signed by, hexadecimal."""
-        return self.state / "audit" / "audit.pub"
-
-    @property
     def certs(self) -> Path:
         return self.state / "certs"
 
@@ -130,6 +120,16 @@ class Paths:
     def certificate(self, name: str) -> tuple[Path, Path]:
         """Certificate and key of one of our own identities."""
         return self.certs / f"{name}.crt", self.certs / f"{name}.key"
+
+
+def heads_of(paths: Paths) -> Path:
+    """Signed heads of the audit trail, outside the database."""
+    return paths.state / "audit" / "heads.jsonl"
+
+
+def audit_public_of(paths: Paths) -> Path:
+    """The public key that they are signed by, hexadecimal."""
+    return paths.state / "audit" / "audit.pub"
 
 
 def state_directory(given: str | Path | None) -> Path:

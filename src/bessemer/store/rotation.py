@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from bessemer.core.clock import Clock
@@ -33,7 +33,8 @@ UNUSED_SECONDS = 86_400
 """A data key is dropped once nothing is under it and it seals no more anywhere."""
 
 _HEAD: ColumnElement[bytes] = literal_column("substr(ciphertext, 1, 20)")
-_VALUES: Select[Any] = select(_HEAD, func.count()).select_from(sealed).group_by(_HEAD)
+_COUNTED: tuple[ColumnElement[Any], ...] = (_HEAD, func.count())
+_VALUES = select(*_COUNTED).select_from(sealed).group_by(_HEAD)
 _KEYS = select(data_keys.c.id, data_keys.c.kek)
 _DUE = (
     select(data_keys.c.id, data_keys.c.kek, data_keys.c.wrapped)

@@ -67,7 +67,7 @@ class SealedTable:
         return DataKey(*rows[0]) if rows else None
 
 
-def reseal(tx: Tx, uid: str, values: Mapping[str, bytes], *, vault: Vault) -> None:
+def reseal(tx: Tx, vault: Vault, *, uid: str, values: Mapping[str, bytes]) -> None:
     """Let these be the object's sealed values, by field, and no others. Raises NotFound, Unavailable."""
     tx.run(_CLEAR, of_uid=uid)
     for field, secret in values.items():

@@ -96,24 +96,24 @@ class Vault:
             raise Unavailable("there is no data key at hand; try again")
         sealing.values += 1
         head = MAGIC + bytes.fromhex(sealing.kept.name)
-        return head + encrypt(sealing.key, secret, context=_bound(uid, field, head)), sealing.kept
+        return head + encrypt(sealing.key, secret, context=_bound(uid, field, head=head)), sealing.kept
 
     async def open(self, sealed: bytes, find: Find, *, uid: str, field: str) -> bytes:
         """The value. Raises Unavailable, with the reason."""
         name = data_key_of(sealed)
         if not name:
-            return self._direct().open_direct(sealed, _bound(uid, field, b""))
+            return self._direct().open_direct(sealed, _bound(uid, field))
         head, rest = sealed[: len(MAGIC) + ID_BYTES], sealed[len(MAGIC) + ID_BYTES :]
         key = await self._unwrapped(name, find)
         try:
-            return decrypt(key, rest, context=_bound(uid, field, head))
+            return decrypt(key, rest, context=_bound(uid, field, head=head))
         except (InvalidTag, ValueError) as error:
             raise Unavailable("a sealed value cannot be opened", internal=f"{field} of {uid}") from error
 
     async def rewrapped(self, kept: DataKey) -> DataKey:
         """The same data key under the current key. Raises Unavailable."""
-        key = await self.wrapping.unwrap(kept.kek, kept.wrapped, _context(kept.name))
-        kek, wrapped = await self.wrapping.wrap(key, _context(kept.name))
+        key = await self.wrapping.unwrap(kept.wrapped, name=kept.kek, context=_context(kept.name))
+        kek, wrapped = await self.wrapping.wrap(key, context=_context(kept.name))
         return DataKey(kept.name, kek, wrapped)
 
     def _good(self) -> bool:
@@ -133,7 +133,7 @@ class Vault:
 
     async def _make(self) -> None:
         key, name = secrets.token_bytes(32), secrets.token_hex(ID_BYTES)
-        kek, wrapped = await self.wrapping.wrap(key, _context(name))
+        kek, wrapped = await self.wrapping.wrap(key, context=_context(name))
         self._sealing = _Sealing(DataKey(name, kek, wrapped), key, self._clock.monotonic() + SEALS_SECONDS)
 
     async def _unwrapped(self, name: str, find: Find) -> bytes:
@@ -147,7 +147,7 @@ class Vault:
             kept = await find(name)
             if kept is None:
                 raise Unavailable("a sealed value cannot be opened: its data key is gone", internal=name)
-            key = await self.wrapping.unwrap(kept.kek, kept.wrapped, _context(name))
+            key = await self.wrapping.unwrap(kept.wrapped, name=kept.kek, context=_context(name))
             self._opened[name] = (key, self._clock.monotonic() + KEPT_SECONDS)
             while len(self._opened) > KEPT_MAX:
                 self._opened.popitem(last=False)
@@ -165,7 +165,7 @@ def data_key_of(sealed: bytes) -> str:
     return sealed[len(MAGIC) : len(MAGIC) + ID_BYTES].hex()
 
 
-def _bound(uid: str, field: str, head: bytes) -> bytes:
+def _bound(uid: str, field: str, *, head: bytes = b"") -> bytes:
     return f"{uid}\0{field}".encode() + (b"\0" + head if head else b"")
 
 

@@ -41,25 +41,25 @@ def site(request: pytest.FixtureRequest, folder: Path) -> Site:
 
 
 async def test_what_is_wrapped_unwraps_in_its_context_alone(site: Site) -> None:
-    name, wrapped = await site.kms.wrap(b"secret", b"a")
+    name, wrapped = await site.kms.wrap(b"secret", context=b"a")
     assert name == await site.kms.current()
     assert b"secret" not in wrapped
-    assert await site.kms.unwrap(name, wrapped, b"a") == b"secret"
+    assert await site.kms.unwrap(wrapped, name=name, context=b"a") == b"secret"
     with pytest.raises(Unavailable):
-        await site.kms.unwrap(name, wrapped, b"b")
+        await site.kms.unwrap(wrapped, name=name, context=b"b")
     with pytest.raises(Unavailable):
-        await site.kms.unwrap(name, wrapped[:-1], b"a")
-    assert (await site.kms.wrap(b"secret", b"a"))[1] != wrapped
+        await site.kms.unwrap(wrapped[:-1], name=name, context=b"a")
+    assert (await site.kms.wrap(b"secret", context=b"a"))[1] != wrapped
 
 
 async def test_an_old_key_unwraps_until_it_is_gone(site: Site) -> None:
-    before, wrapped = await site.kms.wrap(b"secret", b"a")
+    before, wrapped = await site.kms.wrap(b"secret", context=b"a")
     site.rotate()
     assert await site.kms.current() != before
-    assert await site.kms.unwrap(before, wrapped, b"a") == b"secret"
+    assert await site.kms.unwrap(wrapped, name=before, context=b"a") == b"secret"
     site.forget(before)
     with pytest.raises(Unavailable, match=before):
-        await site.kms.unwrap(before, wrapped, b"a")
+        await site.kms.unwrap(wrapped, name=before, context=b"a")
 
 
 async def test_a_kms_that_is_away_says_why(site: Site) -> None:
@@ -112,10 +112,10 @@ def test_old_files_go_once_nothing_is_under_them(folder: Path) -> None:
 
 async def test_keys_from_elsewhere_come_first(folder: Path) -> None:
     given = bytes(32)
-    name, wrapped = await LocalKeys(folder).wrap(b"x", b"")
+    name, wrapped = await LocalKeys(folder).wrap(b"x", context=b"")
     keys = LocalKeys(folder, given=[given])
     assert await keys.current() == key_id(given)
-    assert await keys.unwrap(name, wrapped, b"") == b"x"
+    assert await keys.unwrap(wrapped, name=name, context=b"") == b"x"
     with pytest.raises(Conflict, match="environment"):
         keys.rotate()
     (folder / "seal.key").unlink()

@@ -28,13 +28,13 @@ class FakeKms:
         """See `Kms.current`."""
         return await self._asked("current").current()
 
-    async def wrap(self, key: bytes, context: bytes) -> tuple[str, bytes]:
+    async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """See `Kms.wrap`."""
-        return await self._asked("wrap").wrap(key, context)
+        return await self._asked("wrap").wrap(key, context=context)
 
-    async def unwrap(self, name: str, wrapped: bytes, context: bytes) -> bytes:
+    async def unwrap(self, wrapped: bytes, *, name: str, context: bytes) -> bytes:
         """See `Kms.unwrap`."""
-        return await self._asked("unwrap").unwrap(name, wrapped, context)
+        return await self._asked("unwrap").unwrap(wrapped, name=name, context=context)
 
     def _asked(self, call: str) -> KeyRing:
         self.calls.append(call)

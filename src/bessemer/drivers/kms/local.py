@@ -44,13 +44,13 @@ class LocalKeys:
         """See `Kms.current`."""
         return await self.ring.current()
 
-    async def wrap(self, key: bytes, context: bytes) -> tuple[str, bytes]:
+    async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """See `Kms.wrap`."""
-        return await self.ring.wrap(key, context)
+        return await self.ring.wrap(key, context=context)
 
-    async def unwrap(self, name: str, wrapped: bytes, context: bytes) -> bytes:
+    async def unwrap(self, wrapped: bytes, *, name: str, context: bytes) -> bytes:
         """See `Kms.unwrap`."""
-        return await self.ring.unwrap(name, wrapped, context)
+        return await self.ring.unwrap(wrapped, name=name, context=context)
 
     def stage(self) -> str:
         """Make the key that the next rotation takes, unless it is there; its id. Raises OSError."""

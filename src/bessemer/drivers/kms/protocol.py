@@ -17,10 +17,10 @@ class Kms(Protocol):
         """The id of the key that wraps now. It changes when the key is rotated there. Raises Unavailable."""
         ...
 
-    async def wrap(self, key: bytes, context: bytes) -> tuple[str, bytes]:
+    async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """(id of the key that wrapped, the wrapped ``key``). Raises Unavailable."""
         ...
 
-    async def unwrap(self, name: str, wrapped: bytes, context: bytes) -> bytes:
-        """The inverse, by the key of that id. Raises Unavailable, with the reason."""
+    async def unwrap(self, wrapped: bytes, *, name: str, context: bytes) -> bytes:
+        """The inverse, by the key called ``name``. Raises Unavailable, with the reason."""
         ...
