@@ -49,7 +49,7 @@ def test_keys_are_their_users_alone(paths: Paths) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     for folder in (paths.state, paths.ca, paths.keys, paths.certs):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
-    assert all(len((paths.keys / name).read_bytes()) == 32 for name in ("seal.key", "gateway.key"))
+    assert all(len((paths.keys / name).read_bytes()) == 32 for name in ("seal.key", "gateway.key", "audit.key"))
 
 
 def test_another_address_to_listen_on_gets_a_certificate_for_it(paths: Paths) -> None:

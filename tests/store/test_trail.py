@@ -9,7 +9,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bessemer.core.errors import Conflict, Malformed
 from bessemer.core.ports import CONTROLLER, AuditFilter, AuditRow, Writer
 from bessemer.core.resource import Key
 from bessemer.core.trail import Fault, FileVerifier, Head, Signer, head_of
-from bessemer.store import Store, open_store
+from bessemer.store import Guard, Store, open_store
 from bessemer.store.difference import BYTES_MAX
 from bessemer.store.heads import Signing
 from tests.oracle import trail as oracle
@@ -97,15 +97,18 @@ class Town:
         return b"".join(parts).splitlines()
 
 
+def opened(place: str, clock: FakeClock, signing: Signing) -> Store:
+    return open_store(place, clock=clock, kinds=KINDS, guard=replace(Guard.of(KEY), signing=signing))
+
+
 @pytest.fixture
 async def town(place: str, tmp_path: Path) -> AsyncIterator[Town]:
     clock, heads = FakeClock(), tmp_path / "outside" / "heads.jsonl"
-    store = open_store(place, clock=clock, kinds=KINDS, seal_key=KEY, signing=Signing(SIGN_KEY, heads))
-    made = Town(store, place, heads, clock)
+    made = Town(opened(place, clock, Signing(SIGN_KEY, heads)), place, heads, clock)
     for _ in range(3):
         await made.act()
     yield made
-    store.close()
+    made.store.close()
 
 
 def judged(lines: list[bytes], *, key: str = PUBLIC, heads: list[Head] | None = None) -> Fault | None:
@@ -251,9 +254,7 @@ async def test_heads_that_somebody_kept_convict_a_whole_installation(town: Town)
 
 def open_again(town: Town, key: bytes = SIGN_KEY) -> Town:
     town.store.close()
-    signing = Signing(key, town.heads)
-    store = open_store(town.place, clock=town.clock, kinds=KINDS, seal_key=KEY, signing=signing)
-    return Town(store, town.place, town.heads, town.clock)
+    return Town(opened(town.place, town.clock, Signing(key, town.heads)), town.place, town.heads, town.clock)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ def test_what_is_no_row_is_refused(line: bytes) -> None:
 
 async def test_what_was_archived_may_go_and_the_chain_goes_on(town: Town) -> None:
     archive = await town.lines()
-    assert await town.store.audit.trim(8, town.rows()[7]["digest"], ALICE) == 8
+    assert await town.store.audit.trim(8, digest=town.rows()[7]["digest"], writer=ALICE) == 8
     assert [row["id"] for row in town.rows()] == [9, 10, 11, 12, 13]
     assert town.rows()[-1]["verb"] == "trim"
     assert await town.store.audit.verify() is None
@@ -337,20 +338,20 @@ async def test_what_was_archived_may_go_and_the_chain_goes_on(town: Town) -> Non
     again = open_again(town)
     await again.act()
     assert await again.store.audit.verify() is None
-    assert await again.store.audit.trim(8, first["digest"], ALICE) == 0
-    assert await again.store.audit.trim(13, again.rows()[4]["digest"], ALICE) == 5
+    assert await again.store.audit.trim(8, digest=first["digest"], writer=ALICE) == 0
+    assert await again.store.audit.trim(13, digest=again.rows()[4]["digest"], writer=ALICE) == 5
     assert await again.store.audit.verify() is None
     again.store.close()
 
 
 async def test_what_does_not_fit_is_not_dropped(town: Town) -> None:
     with pytest.raises(Conflict, match="another digest"):
-        await town.store.audit.trim(8, "ab", ALICE)
+        await town.store.audit.trim(8, digest="ab", writer=ALICE)
     with pytest.raises(Conflict, match="not there"):
-        await town.store.audit.trim(99, "ab", ALICE)
+        await town.store.audit.trim(99, digest="ab", writer=ALICE)
     town.sql("UPDATE audit SET verb = 'x' WHERE id = 3")
     with pytest.raises(Conflict, match="row 3"):
-        await town.store.audit.trim(8, town.rows()[7]["digest"], ALICE)
+        await town.store.audit.trim(8, digest=town.rows()[7]["digest"], writer=ALICE)
     assert len(town.rows()) == 12
 
 
@@ -363,7 +364,7 @@ async def test_rows_that_nobody_archived_are_missed(town: Town) -> None:
 
 async def test_a_trim_that_was_stopped_goes_on(town: Town) -> None:
     """Killed once the base stood: the next round drops the rows."""
-    await town.store.audit.trim(4, town.rows()[3]["digest"], ALICE)
+    await town.store.audit.trim(4, digest=town.rows()[3]["digest"], writer=ALICE)
     town.sql("UPDATE counters SET value = 6 WHERE name = 'audit_base'")
     await town.store.tidy()
     assert town.rows()[0]["id"] == 7, "the counter is what is dropped by"

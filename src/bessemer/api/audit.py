@@ -62,7 +62,7 @@ async def trim(call: Call) -> Response:
         raise Malformed("through is the number of a row")
     if not isinstance(digest, str) or len(digest) != DIGEST_LENGTH:
         raise Malformed(f"digest is that row's, {DIGEST_LENGTH} digits")
-    return answer({"dropped": await call.state.ports.audit.trim(through, digest, call.writer)})
+    return answer({"dropped": await call.state.ports.audit.trim(through, digest=digest, writer=call.writer)})
 
 
 def _tenant(call: Call) -> str:

@@ -13,7 +13,19 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, applying, audit, hosts, lists, oidcdoor, resources, system, workloads
+from bessemer.api import (
+    account,
+    accounting,
+    applying,
+    audit,
+    hosts,
+    lists,
+    oidcdoor,
+    resources,
+    sealed,
+    system,
+    workloads,
+)
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
@@ -112,6 +124,8 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/audit", "signed-in", audit.find),
     Rule("GET", "/audit/export", "auditor", audit.export),
     Rule("POST", "/audit/trim", "admin", audit.trim),
+    Rule("GET", "/sealed", "admin", sealed.state),
+    Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
     Rule("GET", "/content/{digest}", "content", workloads.content),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "kind", hosts.token, plural="hosts", verb="create"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),

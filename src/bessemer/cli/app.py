@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bessemer import __version__
-from bessemer.cli import access, audit, credentials, login, money, objects, quota, roles, system, workloads
+from bessemer.cli import access, audit, credentials, login, money, objects, quota, roles, storekeys, system, workloads
 from bessemer.cli.connection import StateOption, Target
 from bessemer.cli.verbs import Verbs
 
@@ -51,11 +51,12 @@ def build(verbs: Verbs) -> typer.Typer:
         own = verbs.kubeconfig(state)
         context.obj = Target(kubeconfig or own, token, None if kubeconfig else own.parent, logins)
         if state is not None:
-            context.default_map = {name: {"state": str(state)} for name in system.LOCAL}
+            context.default_map = {name: {"state": str(state)} for name in system.LOCAL} | storekeys.defaults(state)
 
     for module in (objects, workloads, money, quota, access, roles, login, credentials, audit):
         module.add(app)
     system.add(app, verbs)
+    storekeys.add(app, verbs)
     return app
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from bessemer.core.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,24 @@ class DoctorOptions:
     output: str = "table"
 
 
+KeyAct = Literal["show", "stage", "rotate", "follow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOptions:
+    """``bessemer store keys`` and ``rotate-key``. ``act``: what is done before the keys are shown. ``values`` seals
+    every value anew."""
+
+    state: Path | None = None
+    act: KeyAct = "show"
+    values: bool = False
+    remove: bool = False
+
+
+def _no_keys(_: KeyOptions) -> int:
+    raise Invalid("no keys are kept here")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verbs:
     """What ``main`` can do for the CLI. ``kubeconfig`` finds the file of a state directory."""
@@ -77,3 +98,4 @@ class Verbs:
     demo: Callable[[DemoOptions], int]
     doctor: Callable[[DoctorOptions], int]
     kubeconfig: Callable[[Path | None], Path]
+    keys: Callable[[KeyOptions], int] = _no_keys

@@ -290,6 +290,17 @@ class Audit(_Area):
         return int((await self._ask("POST", "/audit/trim", body={"through": through, "digest": digest}))["dropped"])
 
 
+class SealedValues(_Area):
+    """Under which keys sealed values are; administrators only. ``{"current", "dataKeys", "values", "left"}``."""
+
+    async def keys(self) -> dict[str, Any]:
+        return await self._ask("GET", "/sealed")
+
+    async def rotate(self, *, values: bool = False) -> dict[str, Any]:
+        """Follow the current key now. Raises Unavailable where some of it waits."""
+        return await self._ask("POST", "/sealed/rotate", body={"values": values})
+
+
 def _signed_in(answer: Mapping[str, Any]) -> SignedIn:
     return SignedIn(answer["token"], answer["user"], answer["expiresAt"])
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
-from bessemer.client.calls import Account, Agents, Audit, Projects, Workloads
+from bessemer.client.calls import Account, Agents, Audit, Projects, SealedValues, Workloads
 from bessemer.client.paths import Paths
 from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
@@ -29,7 +29,7 @@ _BACKOFF_SECONDS_MAX = 20.0
 
 
 class Client:
-    """Objects by key, and the rest of the api by area: ``account``, ``agents``, ``audit``, ``projects``,
+    """Objects by key, and the rest of the api by area: ``account``, ``agents``, ``audit``, ``projects``, ``sealed``,
     ``workloads``."""
 
     def __init__(self, transport: Transport, *, plurals: Mapping[str, str] | None, clock: Clock | None = None) -> None:
@@ -39,6 +39,7 @@ class Client:
         self.agents = Agents(transport, self.paths)
         self.audit = Audit(transport, self.paths)
         self.projects = Projects(transport, self.paths)
+        self.sealed = SealedValues(transport, self.paths)
         self.workloads = Workloads(transport, self.paths)
         self._clock = clock or SystemClock()
 

@@ -359,7 +359,7 @@ class Audit(Protocol):
         """The trail as the lines of a file (`core.trail`), some at a time, up to the last row that is signed."""
         ...
 
-    async def trim(self, through: int, digest: str, writer: Writer) -> int:
+    async def trim(self, through: int, *, digest: str, writer: Writer) -> int:
         """Drop the rows up to ``through``, which somebody has archived; its digest must be this. Answers how many went.
         Raises Conflict where it is another, or the trail up to there does not fit."""
         ...
@@ -369,12 +369,50 @@ class Audit(Protocol):
         ...
 
 
+class Wrapping(Protocol):
+    """Whoever holds the key-encryption keys: see `drivers.kms.protocol`."""
+
+    async def current(self) -> str: ...
+
+    async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]: ...
+
+    async def unwrap(self, wrapped: bytes, *, name: str, context: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKeys:
+    """How many data keys, and how many values, are under which key-encryption key. Values under "" are of a release
+    before data keys; those under "lost" have no data key any more."""
+
+    current: str
+    data_keys: Mapping[str, int]
+    values: Mapping[str, int]
+
+    @property
+    def left(self) -> int:
+        """How much is not under the current key yet: data keys, and values without one."""
+        return sum(count for key, count in self.data_keys.items() if key != self.current) + self.values.get("", 0)
+
+
 class Sealed(Protocol):
     """Secrets by object uid and field, encrypted at rest, never part of a body; removed with their object."""
 
     async def put(self, uid: str, field: str, secret: bytes) -> None: ...
 
     async def get(self, uid: str, field: str) -> bytes | None: ...
+
+    async def keys(self) -> SealedKeys:
+        """Raises Unavailable."""
+        ...
+
+    async def rotate(self, *, values: bool = False) -> SealedKeys:
+        """Bring all data keys under the current key now, and with ``values`` all values under new data keys. Raises
+        Unavailable where some of it cannot be done now."""
+        ...
+
+    async def tidy(self) -> None:
+        """The same, without being asked, and without an error."""
+        ...
 
 
 class Events(Protocol):

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
+from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, KeyOptions, ServerOptions, UpOptions, Verbs
 
 
 def main() -> None:
     """Run the command line; exits with its status."""
     from bessemer.cli import run
 
-    run(Verbs(up=_up, down=_down, server=_server, agent=_agent, demo=_demo, doctor=_doctor, kubeconfig=_kubeconfig))
+    run(
+        Verbs(
+            up=_up,
+            down=_down,
+            server=_server,
+            agent=_agent,
+            demo=_demo,
+            doctor=_doctor,
+            kubeconfig=_kubeconfig,
+            keys=_keys,
+        )
+    )
 
 
 def _up(options: UpOptions) -> int:
@@ -51,6 +62,12 @@ def _doctor(options: DoctorOptions) -> int:
     from bessemer.main.doctor import doctor
 
     return doctor(options)
+
+
+def _keys(options: KeyOptions) -> int:
+    from bessemer.main.keys import keys
+
+    return keys(options)
 
 
 def _kubeconfig(state: Path | None) -> Path:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
 from bessemer.core.errors import Invalid
 from bessemer.core.trail import Signer
-from bessemer.main.settings import Paths, Settings, in_url
+from bessemer.main.settings import Paths, Settings, audit_public_of, given_keys, in_url
 
 ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
 SEAL_KEY, GATEWAY_KEY, AUDIT_KEY, LOCK = "seal.key", "gateway.key", "audit.key", "lock"
@@ -54,13 +54,14 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
-    if paths.store.exists() and not (paths.keys / SEAL_KEY).exists():
+    if paths.store.exists() and not ((paths.keys / SEAL_KEY).exists() or given_keys()):
         raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
     for name in (SEAL_KEY, GATEWAY_KEY, AUDIT_KEY):
         if not (paths.keys / name).exists():
             write_private(paths.keys / name, secrets.token_bytes(32))
-    paths.audit_public.parent.mkdir(exist_ok=True, mode=0o700)
-    paths.audit_public.write_text(Signer(key_of(paths, AUDIT_KEY)).public + "\n")
+    public = audit_public_of(paths)
+    public.parent.mkdir(exist_ok=True, mode=0o700)
+    public.write_text(Signer(key_of(paths, AUDIT_KEY)).public + "\n")
     authority = _authority(paths)
     names = server_names(settings)
     _identity(paths, authority, file=ADMIN, name="admin", groups=("system:masters",))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from bessemer.drivers.process.protocol import Command
-from bessemer.main.settings import Paths, variables
+from bessemer.main.settings import SEAL_KEYS, Paths, variables
 
 CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
 ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
@@ -36,11 +36,12 @@ def command(paths: Paths, name: str) -> Command:
         argv=(sys.executable, "-m", "bessemer.main.part", *tail),
         marker=" ".join(tail),
         log_path=paths.logs / f"{name}.log",
-        env=environment(database=name == CONTROL),
+        env=environment(store=name == CONTROL),
     )
 
 
-def environment(*, database: bool = True) -> dict[str, str]:
-    """Ours without what wins over the settings' file; without ``database`` also without the password of one."""
-    without = variables() if database else variables() | {"PGPASSWORD"}
+def environment(*, store: bool = True) -> dict[str, str]:
+    """Ours without what wins over the settings' file; for those who open no store also without the password of a
+    database, and without keys that seal."""
+    without = variables() if store else variables() | {"PGPASSWORD", SEAL_KEYS}
     return {key: value for key, value in os.environ.items() if key not in without}

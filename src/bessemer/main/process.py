@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -47,6 +48,11 @@ def _line(event: Mapping[str, object], *, default: Callable[[object], object]) -
         return orjson.dumps(event, default=default)
     except orjson.JSONEncodeError:
         return json.dumps(event, default=default).encode()
+
+
+def leave_no_cores() -> None:
+    """No memory of ours, nor of what we start, is written to a disk when it dies: keys and secrets are in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def have_read() -> None:
@@ -138,6 +144,7 @@ def run(work: Coroutine[Any, Any, None]) -> int:
     """`until_told` on uvloop, with logs set up; the exit status."""
     import uvloop
 
+    leave_no_cores()
     set_up_logs()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(until_told(work))

@@ -6,6 +6,7 @@ over it, and flags of the CLI win over both. Nothing else in the house reads a s
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -24,6 +25,7 @@ PREFIX = "BESSEMER_"
 METRICS_SOCKET = "metrics.sock"
 """Where a process that has no api tells its metrics, in a folder of its own; `up`'s is the state directory."""
 
+SEAL_KEYS = PREFIX + "SEAL_KEYS"
 TOKEN_FILE = "join-token"
 """Beside the agent: what it joins with, once."""
 
@@ -90,16 +92,6 @@ class Paths:
         return self.state / "keys"
 
     @property
-    def heads(self) -> Path:
-        """Signed heads of the audit trail, outside the database."""
-        return self.state / "audit" / "heads.jsonl"
-
-    @property
-    def audit_public(self) -> Path:
-        """The public key that they are signed by, hexadecimal."""
-        return self.state / "audit" / "audit.pub"
-
-    @property
     def certs(self) -> Path:
         return self.state / "certs"
 
@@ -136,10 +128,35 @@ class Paths:
         return self.certs / f"{name}.crt", self.certs / f"{name}.key"
 
 
+def heads_of(paths: Paths) -> Path:
+    """Signed heads of the audit trail, outside the database."""
+    return paths.state / "audit" / "heads.jsonl"
+
+
+def audit_public_of(paths: Paths) -> Path:
+    """The public key that they are signed by, hexadecimal."""
+    return paths.state / "audit" / "audit.pub"
+
+
 def state_directory(given: str | Path | None) -> Path:
     """The state directory: as given, else ``BESSEMER_STATE``, else ``~/.bessemer``; absolute, without links, since
     what runs is found by this name."""
     return Path(given or os.environ.get(PREFIX + "STATE") or DEFAULT_STATE).expanduser().resolve()
+
+
+def given_keys() -> list[bytes]:
+    """Keys that seal, from the environment: base64, with commas between; the first wraps. They are no setting, since
+    settings are kept in a file. Raises Invalid, which does not repeat them."""
+    from bessemer.core.sealing import KEY_BYTES_MIN  # for those alone who open a store
+
+    text = os.environ.get(SEAL_KEYS, "")
+    try:
+        keys = [base64.b64decode(word.strip(), validate=True) for word in text.split(",") if word.strip()]
+    except ValueError as error:
+        raise Invalid(f"{SEAL_KEYS} is not base64, with commas between keys") from error
+    if any(len(key) < KEY_BYTES_MIN for key in keys):
+        raise Invalid(f"{SEAL_KEYS} holds a key of less than {KEY_BYTES_MIN} bytes")
+    return keys
 
 
 def variables() -> frozenset[str]:

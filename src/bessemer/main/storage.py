@@ -20,10 +20,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Invalid
+from bessemer.drivers.kms.local import LocalKeys
 from bessemer.kinds import KINDS
 from bessemer.main import identities
-from bessemer.main.settings import Paths, Settings
-from bessemer.store import Store, open_store, store_kinds
+from bessemer.main.settings import Paths, Settings, given_keys, heads_of
+from bessemer.store import Guard, Store, open_store, store_kinds
 from bessemer.store.compaction import History
 from bessemer.store.heads import Signing
 
@@ -38,14 +39,14 @@ _SCHEMES = ("postgresql", "postgres")
 _SECRET_WORDS = frozenset({"password", "sslpassword"})
 _FOR_GOOD_SECONDS = 100 * 365 * 86_400.0
 _ABOUT = b"bessemer installation v1"
+SEAL = "seal key"
 _KEYS: Mapping[str, str] = {
-    "seal key": identities.SEAL_KEY,
     "gateway key": identities.GATEWAY_KEY,
     "audit key": identities.AUDIT_KEY,
 }
 _REMEDIES: Mapping[str, str] = {
     "authority": "copy `ca/` of the first replica here, and remove `certs/`",
-    "seal key": "copy `keys/seal.key` of the first replica here",
+    SEAL: "copy `keys/seal.key`, and what lies beside it as `keys/seal-*.key`, of the first replica here",
     "gateway key": "copy `keys/gateway.key` of the first replica here",
     "audit key": "copy `keys/audit.key` of the first replica here",
 }
@@ -54,10 +55,15 @@ _REMEDIES: Mapping[str, str] = {
 def open_state(paths: Paths, settings: Settings, clock: Clock, *, history: History | None = None) -> Store:
     """The installation's store, with its own key. Raises what `open_store` does, Invalid for an address that cannot be
     used, and OSError where the key is gone."""
-    seal_key = identities.key_of(paths, identities.SEAL_KEY)
-    signing = Signing(identities.key_of(paths, identities.AUDIT_KEY), paths.heads)
+    keys = keys_of(paths)
+    guard = Guard(keys, lambda: keys.ring, Signing(identities.key_of(paths, identities.AUDIT_KEY), heads_of(paths)))
     where, kinds = located(paths, settings), store_kinds(KINDS)
-    return open_store(where, clock=clock, kinds=kinds, seal_key=seal_key, signing=signing, history=history)
+    return open_store(where, clock=clock, kinds=kinds, guard=guard, history=history)
+
+
+def keys_of(paths: Paths) -> LocalKeys:
+    """Who wraps: the installation's key files, and before them what the environment gives."""
+    return LocalKeys(paths.keys, given=given_keys())
 
 
 def located(paths: Paths, settings: Settings) -> str | Path:
@@ -100,14 +106,21 @@ async def agree(store: Store, paths: Paths) -> None:
     if await store.leases.acquire(INSTALLATION, holder, _FOR_GOOD_SECONDS, note=words):
         return
     for name, digest in (await _kept(store)).items():
-        if mine.get(name) != digest:
+        if mine.get(name) != digest and not (name == SEAL and await _opens(store, paths, since=digest)):
             remedy = _remedy(name, paths, digest)
             raise Invalid(f"this replica's {name} is not that of the installation in the database: {remedy}")
+
+
+async def _opens(store: Store, paths: Paths, *, since: str) -> bool:
+    """Whether this replica has the keys that everything is under now, whatever the first one was."""
+    needed = frozenset((await store.sealed.keys()).data_keys) or {since}
+    return needed <= keys_of(paths).ring.ids
 
 
 async def _mark(store: Store, paths: Paths) -> dict[str, str]:
     """What this replica has, as the database may know it."""
     marks = {"authority": hashlib.sha256(paths.ca_certificate.read_bytes()).hexdigest()[:32]}
+    marks[SEAL] = await keys_of(paths).current()
     for name, key in _KEYS.items():
         marks[name] = hmac.new(identities.key_of(paths, key), _ABOUT, "sha256").hexdigest()[:32]
     content = paths.content / CONTENT_ID

@@ -6,6 +6,6 @@ operations), `reader`, `feed` and `tail`; over them a module per port: `objects`
 """
 
 from bessemer.store.kinds import StoreKind, store_kinds
-from bessemer.store.store import Store, open_store
+from bessemer.store.store import Guard, Store, open_store
 
-__all__ = ["Store", "StoreKind", "open_store", "store_kinds"]
+__all__ = ["Guard", "Store", "StoreKind", "open_store", "store_kinds"]

@@ -80,15 +80,13 @@ class Trail:
         place, looked = before or _LAST_ID, 0
         statement, values = (_NEWEST_OF, {"of_tenant": wanted.tenant}) if wanted.tenant else (_NEWEST, {})
         while looked < _LOOKED_AT_MAX:
-            rows = await self._reader.ask(statement, before=place, count=_SLICE, **values)
-            for row in map(_row, rows):
-                place = row.id
-                if fits(wanted, row):
-                    found.append(row)
-                    if len(found) == limit:
-                        return found, place
+            rows = [_row(row) for row in await self._reader.ask(statement, before=place, count=_SLICE, **values)]
+            found += (row for row in rows if fits(wanted, row))
+            if len(found) >= limit:
+                return found[:limit], found[limit - 1].id
             if len(rows) < _SLICE:
                 return found, 0
+            place = rows[-1].id
             looked += len(rows)
             await asyncio.sleep(0)
         return found, place
@@ -141,7 +139,7 @@ class Trail:
                 parts.clear()
         yield b"".join(parts)
 
-    async def trim(self, through: int, digest: str, writer: Writer) -> int:
+    async def trim(self, through: int, *, digest: str, writer: Writer) -> int:
         """See `ports.Audit.trim`."""
         check, _ = await self._begun()
         begun = check.last
@@ -208,12 +206,12 @@ class Trail:
 
 def append(tx: Tx, writer: Writer, *, verb: str, key: Key, uid: str, change: str = NOTHING) -> None:
     """One row in the transaction of the act itself. ``change`` is of `difference`."""
-    _write(tx, writer, [verb, str(key), uid, True, ""], change=change)
+    _write(tx, writer, act=(verb, str(key), uid, True, ""), change=change)
 
 
 def refuse(tx: Tx, writer: Writer, *, verb: str, key: Key, reason: str) -> None:
     """One row of what was not done."""
-    _write(tx, writer, [verb, str(key), "", False, reason], change=NOTHING)
+    _write(tx, writer, act=(verb, str(key), "", False, reason), change=NOTHING)
 
 
 def fits(wanted: AuditFilter, row: AuditRow) -> bool:
@@ -232,12 +230,12 @@ def fits(wanted: AuditFilter, row: AuditRow) -> bool:
     )
 
 
-def _write(tx: Tx, writer: Writer, act: list[str | bool], *, change: str) -> None:
+def _write(tx: Tx, writer: Writer, *, act: tuple[str, str, str, bool, str], change: str) -> None:
     """Every write comes by here: it makes no value but what is hashed and kept."""
     last, before = tx.trail or tx.one(_HEAD) or (0, "")
     said = [last + 1, tx.now, rules.name(writer), *act, writer.request_id, writer.source]
     digest = trail.digest_of(before, said, change=change)
-    values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(str(act[1])), change), strict=True))
+    values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(act[1]), change), strict=True))
     values["allowed"] = int(act[3])
     tx.run(_APPEND, **values)
     tx.trail = (last + 1, digest)

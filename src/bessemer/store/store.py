@@ -6,7 +6,7 @@ process has a file open at a time; a database of a server is many's (`places`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from bessemer.core import ports
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
+from bessemer.core.sealing import KeyRing
 from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.capacity import CapacityTable
@@ -38,6 +39,21 @@ from bessemer.store.writer import Committer
 TEND_SECONDS = 60.0
 SOON_SECONDS = 5.0
 """From the start to the first round, for a process that is restarted all the time has history, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Keys that never come into the database. ``direct`` are those under which releases before data keys sealed."""
+
+    wrapping: ports.Wrapping
+    direct: Callable[[], KeyRing]
+    signing: Signing
+
+    @classmethod
+    def of(cls, key: bytes) -> Guard:
+        """All of it from one key. Raises ValueError below 32 bytes."""
+        ring = KeyRing([key])
+        return cls(ring, lambda: ring, Signing(derived(key)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +100,7 @@ class Store:
         await self._reader.trim()
         await self.audit.sign()
         await self.audit.tidy()
+        await self.sealed.tidy()
 
     def close(self) -> None:
         """Finish what was submitted and close every connection."""
@@ -97,19 +114,20 @@ def open_store(
     *,
     clock: Clock,
     kinds: Mapping[str, StoreKind],
-    seal_key: bytes,
-    signing: Signing | None = None,
+    seal_key: bytes = b"",
+    guard: Guard | None = None,
     history: History | None = None,
 ) -> Store:
     """Open or make the store at ``path``: a file (``:memory:`` is private and gone with `Store.close`), or the URL of a
     PostgreSQL database, ``postgresql://…``.
 
-    ``kinds`` says by name what the store must know of each (see `store_kinds`); ``seal_key`` has 32 bytes or more;
-    ``signing`` says how the trail's heads are signed, by default with a key that follows from ``seal_key``.
+    ``kinds`` says by name what the store must know of each (see `store_kinds`); ``guard`` says who wraps data keys
+    and how the trail's heads are signed; without one, both follow from ``seal_key``, which has 32 bytes or more.
     Raises Unavailable where another process has the file open, a newer release wrote it, or no server answers; Invalid
     where it is damaged, or the server is none that will do.
     """
-    vault = Vault(seal_key)
+    guard = guard or Guard.of(seal_key)
+    vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     place = place_of(path)
     with ExitStack() as undo:  # where anything fails, nothing stays open
         undo.callback(place.close)
@@ -122,7 +140,7 @@ def open_store(
                 clock=clock,
                 kinds=kinds,
                 vault=vault,
-                signing=signing or Signing(derived(seal_key)),
+                signing=guard.signing,
                 undo=undo,
             )
         except session.faults as error:
@@ -160,7 +178,7 @@ def _opened(
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock, time=place.time(clock)),
         audit=Trail(committer, reader, clock=clock, signing=signing),
-        sealed=SealedTable(committer, reader, vault=vault),
+        sealed=SealedTable(committer, reader, vault=vault, clock=clock),
         events=EventTable(committer),
         metrics=metrics,
         history=History(),

@@ -58,6 +58,7 @@ FROM audit_0002 ORDER BY id""",
  WITHOUT ROWID
 """,
 )
+# The driver reads %% as one.
 _POSTGRESQL = (
     "ALTER TABLE audit ADD COLUMN tenant TEXT COLLATE \"C\" DEFAULT '' NOT NULL, "
     "ADD COLUMN change TEXT COLLATE \"C\" DEFAULT '' NOT NULL",
@@ -65,7 +66,7 @@ _POSTGRESQL = (
     "CREATE TRIGGER audit_final BEFORE UPDATE OR TRUNCATE ON audit EXECUTE FUNCTION refuse_change()",
     """CREATE FUNCTION refuse_forgetting() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF OLD.id > coalesce((SELECT value FROM counters WHERE name = 'audit_base'), 0) THEN
-        RAISE EXCEPTION 'rows of % are final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+        RAISE EXCEPTION 'rows of %% are final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN OLD;
 END $$""",
