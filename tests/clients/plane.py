@@ -121,6 +121,7 @@ async def _serve(folder: Path, place: str, *, up: dict[str, Any], ready: threadi
             up["served"] = found
             ready.set()
             await stop.wait()
+            await _let_go()
             for work in works:
                 work.cancel()
             await asyncio.gather(*works, return_exceptions=True)
