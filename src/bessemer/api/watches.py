@@ -60,6 +60,7 @@ class _Watch(Response):
         self._selection = selection
         self._options = options
         self._wants = wants
+        self._whole = wants.shape == "object" or options.include == "Object"
         self._revision = 0
         """Everything up to it was told; 0 until what there is was."""
         self._told_at = call.state.context.clock.monotonic()
@@ -93,7 +94,10 @@ class _Watch(Response):
             try:
                 async for event in events:
                     self._revision = max(self._revision, event.revision)
-                    await self._tell(send, self._line(await self._shown(event)))
+                    told = event
+                    if isinstance(event, Change):
+                        (told,) = await keeping.shown(self._call, (event,), whole=self._whole)
+                    await self._tell(send, self._line(told))
             finally:
                 await _close(events)
         except BessemerError as error:
@@ -176,16 +180,6 @@ class _Watch(Response):
             return False
         ours = self._selection.scope
         return (scope.namespaces, scope.names) == (ours.namespaces, ours.names)
-
-    @property
-    def _whole(self) -> bool:
-        return self._wants.shape == "object" or self._options.include == "Object"
-
-    async def _shown(self, event: Change | Bookmark) -> Change | Bookmark:
-        if isinstance(event, Bookmark):
-            return event
-        (found,) = await keeping.shown(self._call, (event,), whole=self._whole)
-        return found
 
     def _line(self, event: Change | Bookmark) -> bytes:
         if isinstance(event, Bookmark):

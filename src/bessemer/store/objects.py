@@ -60,7 +60,7 @@ class ObjectTable:
         rules.may_write_main(key, writer)
 
         def write(tx: Tx) -> Stored:
-            return self._sealed(tx, _create(tx, said, key=key, kinds=self._kinds, writer=writer), sealed)
+            return self._sealed(tx, _create(tx, said, key=key, kinds=self._kinds, writer=writer), values=sealed)
 
         return await self._committer.submit(write, dry_run=dry_run)
 
@@ -80,17 +80,19 @@ class ObjectTable:
             rules.may_write_main(key, writer)
 
             def write(tx: Tx) -> Stored:
-                return self._sealed(tx, _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), sealed)
+                return self._sealed(
+                    tx, _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), values=sealed
+                )
 
             return await self._committer.submit(write, dry_run=dry_run)
         return await self._committer.submit(
             lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer), dry_run=dry_run
         )
 
-    def _sealed(self, tx: Tx, stored: Stored, values: Mapping[str, bytes] | None) -> Stored:
+    def _sealed(self, tx: Tx, stored: Stored, *, values: Mapping[str, bytes] | None) -> Stored:
         """The object, with the sealed values that it was written with."""
         if values is not None and exists(tx, stored.uid):
-            reseal(tx, stored.uid, values, seal=self._seal)
+            reseal(tx, stored.uid, values=values, seal=self._seal)
         return stored
 
     async def delete(

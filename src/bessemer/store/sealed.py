@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -29,8 +29,11 @@ _UPDATE = update(sealed).values(ciphertext=bindparam("ciphertext")).where(*_THIS
 _CLEAR = delete(sealed).where(_THIS[0])
 _NONCE_BYTES = 12
 
-Seal: TypeAlias = Callable[[str, str, bytes], bytes]
-"""Uid, field and secret → ciphertext."""
+
+class Seal(Protocol):
+    """What makes ciphertexts that `SealedTable` opens."""
+
+    def __call__(self, uid: str, field: str, *, secret: bytes) -> bytes: ...
 
 
 def cipher(key: bytes) -> ChaCha20Poly1305:
@@ -41,20 +44,20 @@ def cipher(key: bytes) -> ChaCha20Poly1305:
 
 
 def sealing(cipher: ChaCha20Poly1305) -> Seal:
-    """What makes ciphertexts that `SealedTable` opens."""
+    """Under one key."""
 
-    def seal(uid: str, field: str, secret: bytes) -> bytes:
+    def seal(uid: str, field: str, *, secret: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + cipher.encrypt(nonce, secret, _bound(uid, field))
 
     return seal
 
 
-def reseal(tx: Tx, uid: str, values: Mapping[str, bytes], *, seal: Seal) -> None:
+def reseal(tx: Tx, uid: str, *, values: Mapping[str, bytes], seal: Seal) -> None:
     """Let these be the object's sealed values, and no others, in the transaction that writes the object."""
     tx.run(_CLEAR, of_uid=uid)
     for field, secret in values.items():
-        tx.run(_INSERT, uid=uid, field=field, ciphertext=seal(uid, field, secret))
+        tx.run(_INSERT, uid=uid, field=field, ciphertext=seal(uid, field, secret=secret))
 
 
 class SealedTable:
@@ -67,7 +70,7 @@ class SealedTable:
 
     async def put(self, uid: str, field: str, secret: bytes) -> None:
         """Keep a secret for an object that exists. Raises NotFound."""
-        ciphertext = sealing(self._cipher)(uid, field, secret)
+        ciphertext = sealing(self._cipher)(uid, field, secret=secret)
 
         def write(tx: Tx) -> None:
             if not exists(tx, uid):
