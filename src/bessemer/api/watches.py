@@ -94,10 +94,7 @@ class _Watch(Response):
             try:
                 async for event in events:
                     self._revision = max(self._revision, event.revision)
-                    told = event
-                    if isinstance(event, Change):
-                        (told,) = await keeping.shown(self._call, (event,), whole=self._whole)
-                    await self._tell(send, self._line(told))
+                    await self._tell(send, self._line(await _served(self._call, event, whole=self._whole)))
             finally:
                 await _close(events)
         except BessemerError as error:
@@ -227,6 +224,13 @@ class _Watch(Response):
         elif self._wants.shape == "partial":
             value = table.partial(value)
         return orjson.dumps({"type": "BOOKMARK", "object": value}) + b"\n"
+
+
+async def _served(call: Call, event: Change | Bookmark, *, whole: bool) -> Change | Bookmark:
+    if isinstance(event, Bookmark):
+        return event
+    (found,) = await keeping.shown(call, (event,), whole=whole)
+    return found
 
 
 def _error(error: BessemerError) -> bytes:
