@@ -121,8 +121,18 @@ async def _serve(folder: Path, place: str, *, up: dict[str, Any], ready: threadi
             up["served"] = found
             ready.set()
             await stop.wait()
+            await _let_go()
             for work in works:
                 work.cancel()
             await asyncio.gather(*works, return_exceptions=True)
     finally:
         ready.set()
+        await _let_go()
+
+
+async def _let_go() -> None:
+    """End what clients keep open and never say goodbye to."""
+    open_ones: Any = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+    for transport in list(open_ones.values()):
+        transport.abort()
+    await asyncio.sleep(0.01)

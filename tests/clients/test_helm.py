@@ -111,7 +111,7 @@ def test_a_release_lives_and_goes(control: Plane, chart: Path, tmp_path: Path) -
     assert "token" in helm.run("get", "manifest", "web")
     helm.run("uninstall", "web", "--wait")
     assert kept(control, "web") == {}
-    assert helm.told("list", "--all") == []
+    assert helm.told("list") == []
     for kind in ("configmaps", "secrets"):
         assert control.call("GET", f"{LAB}/{kind}/web")["reason"] == "NotFound"
 

@@ -91,11 +91,8 @@ async def shown(call: Call, items: Sequence[Item], *, whole: bool = True) -> Seq
     if resource.view is not None:
         return [bare(resource, item) for item in items]
     found = await asyncio.gather(*(_opened(call, resource, item=item) for item in items))
-    return [
-        one if one is not None else again
-        for item, one in zip(items, found, strict=True)
-        if one is not None or (again := await _again(call, item)) is not None
-    ]
+    again = [one or await _again(call, item) for item, one in zip(items, found, strict=True)]
+    return [one for one in again if one is not None]
 
 
 async def _again(call: Call, item: Item) -> Item | None:
@@ -115,7 +112,7 @@ async def _opened(call: Call, resource: Shown, *, item: Item) -> Item | None:
         return bare(resource, item)
     body = orjson.loads(item.body)
     mark = body.pop(SEALED, None)
-    if mark is None or (isinstance(item, Change) and item.type == "DELETED"):
+    if mark is None or getattr(item, "type", "") == "DELETED":
         return changed(item, body=orjson.dumps(body))
     kept = await call.state.ports.sealed.get(item.uid, f"{_FIELD}{mark['version']}")
     if kept is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import orjson
@@ -108,7 +107,10 @@ async def patch(call: Call) -> Response:
     options = write_options(call.query, "PatchOptions")
     change = await _read_patch(call)
     await call.state.access.require(call.who, "patch", on=call.about)
-    wish = partial(_patched, call, change)
+
+    def wish(old: dict[str, Any]) -> dict[str, Any]:
+        return _patched(call, change, old=old)
+
     return await _rewrite(call, wish, pinned=_pinned(change), options=options, wants=wants)
 
 
@@ -170,7 +172,7 @@ async def patch_status(call: Call) -> Response:
     for attempt in range(PATCH_ATTEMPTS):
         old = orjson.loads((await load(call, call.about)).body)
         try:
-            said = _patched(call, change, old)
+            said = _patched(call, change, old=old)
             said["metadata"].pop("managedFields", None)
             return await write_status(call, said, options=options)
         except Conflict:
@@ -346,7 +348,7 @@ async def _read_patch(call: Call) -> Any:
     return Strategic(change) if strategic else change
 
 
-def _patched(call: Call, change: Any, /, old: dict[str, Any]) -> dict[str, Any]:
+def _patched(call: Call, change: Any, *, old: dict[str, Any]) -> dict[str, Any]:
     limits = call.limits
     said = patched(call.about.resource.shape, old, change=change)
     if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):

@@ -61,6 +61,7 @@ class _Watch(Response):
         self._selection = selection
         self._options = options
         self._wants = wants
+        self._whole = wants.shape == "object" or options.include == "Object"
         self._revision = 0
         """Everything up to it was told; 0 until what there is was."""
         self._told_at = call.state.context.clock.monotonic()
@@ -94,7 +95,7 @@ class _Watch(Response):
             try:
                 async for event in events:
                     self._revision = max(self._revision, event.revision)
-                    await self._tell(send, self._line(await self._shown(event)))
+                    await self._tell(send, self._line(await _served(self._call, event, whole=self._whole)))
             finally:
                 await _close(events)
         except BessemerError as error:
@@ -178,16 +179,6 @@ class _Watch(Response):
         ours = self._selection.scope
         return (scope.namespaces, scope.names, scope.places) == (ours.namespaces, ours.names, ours.places)
 
-    @property
-    def _whole(self) -> bool:
-        return self._wants.shape == "object" or self._options.include == "Object"
-
-    async def _shown(self, event: Change | Bookmark) -> Change | Bookmark:
-        if isinstance(event, Bookmark):
-            return event
-        (found,) = await keeping.shown(self._call, (event,), whole=self._whole)
-        return found
-
     def _line(self, event: Change | Bookmark) -> bytes:
         if isinstance(event, Bookmark):
             return self._bookmark_line(event.revision) if self._options.bookmarks else b""
@@ -234,6 +225,13 @@ class _Watch(Response):
         elif self._wants.shape == "partial":
             value = table.partial(value)
         return orjson.dumps({"type": "BOOKMARK", "object": value}) + b"\n"
+
+
+async def _served(call: Call, event: Change | Bookmark, *, whole: bool) -> Change | Bookmark:
+    if isinstance(event, Bookmark):
+        return event
+    (found,) = await keeping.shown(call, (event,), whole=whole)
+    return found
 
 
 def _error(error: BessemerError) -> bytes:

@@ -154,9 +154,7 @@ async def _detached(paths: Paths, settings: Settings) -> int:
     argv = (sys.executable, "-m", "bessemer", *words)
     parts = HostParts()
     log = paths.logs / "up.log"
-    part = await parts.start(
-        Command(name="up", argv=argv, marker=" ".join(words), log_path=log, env=environment())
-    )
+    part = await parts.start(Command(name="up", argv=argv, marker=" ".join(words), log_path=log, env=environment()))
     factory = Factory(paths, settings, steps=Steps(Console()))
     with factory.steps.step("Starting in the background"):
         await _told(paths, f"{part.pid} {UP}", alive=lambda: parts.alive(part), log=log)

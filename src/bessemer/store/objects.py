@@ -62,7 +62,7 @@ class ObjectTable:
         await self._ready(sealed)
 
         def write(tx: Tx) -> Stored:
-            return self._sealed(tx, _create(tx, said, key=key, kinds=self._kinds, writer=writer), sealed)
+            return self._sealed(tx, _create(tx, said, key=key, kinds=self._kinds, writer=writer), values=sealed)
 
         return await self._committer.submit(write, dry_run=dry_run)
 
@@ -83,7 +83,9 @@ class ObjectTable:
             await self._ready(sealed)
 
             def write(tx: Tx) -> Stored:
-                return self._sealed(tx, _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), sealed)
+                return self._sealed(
+                    tx, _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), values=sealed
+                )
 
             return await self._committer.submit(write, dry_run=dry_run)
         return await self._committer.submit(
@@ -94,7 +96,7 @@ class ObjectTable:
         if sealed:
             await self._vault.ready()
 
-    def _sealed(self, tx: Tx, stored: Stored, values: Mapping[str, bytes] | None) -> Stored:
+    def _sealed(self, tx: Tx, stored: Stored, *, values: Mapping[str, bytes] | None) -> Stored:
         """The object, with the sealed values that it was written with."""
         if values is not None and exists(tx, stored.uid):
             reseal(tx, self._vault, uid=stored.uid, values=values)

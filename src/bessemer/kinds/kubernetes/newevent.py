@@ -70,7 +70,7 @@ def validate(new: Event, old: Event | None) -> Sequence[Cause]:
         teller=("reportingController", new.reporting_controller),
     )
     if old is None:
-        needed = (
+        needed: tuple[tuple[str, str | None], ...] = (
             ("eventTime", new.event_time),
             ("reportingController", new.reporting_controller),
             ("action", new.action),
