@@ -164,7 +164,7 @@ async def test_one_of_each(pair: Cluster, capsys: pytest.CaptureFixture[str]) ->
             if name != "restart":  # during that one, whoever was killed comes back
                 await pair.whole()
             await fault(pair, work, name)
-    tell(pair, work, capsys)
+    check_times(pair, work, capsys)
 
 
 @pytest.mark.long
@@ -179,7 +179,7 @@ async def test_many_of_each(server: Server, tmp_path: Path, capsys: pytest.Captu
                 kind = chosen.choice(sorted(FAULTS))
                 await replicas.whole()
                 await FAULTS[kind](replicas, work, f"{kind}-{number}")
-    tell(replicas, work, capsys)
+    check_times(replicas, work, capsys)
 
 
 async def refused(asking: Awaitable[Any]) -> None:
@@ -199,7 +199,7 @@ async def eventually(ask: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(0.02)
 
 
-def tell(cluster: Cluster, work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+def check_times(cluster: Cluster, work: Work, capsys: pytest.CaptureFixture[str]) -> None:
     """Print what was measured, and hold it against its bound."""
     words = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in cluster.times.items())
     with capsys.disabled():

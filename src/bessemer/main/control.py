@@ -99,7 +99,7 @@ class _Control:
         self._clock = SystemClock()
         self.registry = CollectorRegistry()
         self._content = HostContent(paths.content)
-        self.store = open_state(paths, settings, self._clock, history=History(revisions=settings.keep_revisions))
+        self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
         self.fleet = FleetFeed(self.store.objects, self._clock)
         self.importer = ControlImporter(
