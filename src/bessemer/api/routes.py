@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from bessemer.api import account, accounting, applying, hosts, lists, resources, system, workloads
+from bessemer.api import account, accounting, applying, hosts, lists, relayed, resources, system, workloads
 from bessemer.api.access import Target, forbidden
 from bessemer.api.errors import WrongMethod, not_found
+from bessemer.api.others import PATH
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
 from bessemer.api.state import Call
@@ -105,6 +106,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("DELETE", "/login", "signed-in", account.logout),
     Rule("GET", "/whoami", "signed-in", account.whoami),
     Rule("GET", "/metrics", "admin", system.metrics),
+    Rule("WS", PATH, "admin", relayed.serve),
     Rule("GET", "/content/{digest}", "content", workloads.content),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "admin", hosts.token, plural="hosts"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),

@@ -20,6 +20,7 @@ from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.limit import SignIns
 from bessemer.api.metrics import Metrics
+from bessemer.api.others import Others
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
@@ -76,6 +77,7 @@ class State:
     sign_ins: SignIns
     refusals: Refusals
     relay: Relay
+    others: Others | None
     metrics: Metrics
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     openings: Openings = field(default_factory=Openings)
@@ -107,6 +109,7 @@ def build(context: ApiContext) -> State:
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
+        others=Others(context.dial) if context.dial is not None else None,
         metrics=Metrics(),
     )
 
