@@ -17,12 +17,12 @@ import pytest
 import pytest_asyncio
 
 from bessemer.client import an_object, connect
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Forbidden
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Key
 from tests.failover.cluster import HOSTS, LEASE_SECONDS, Cluster, cluster
 from tests.failover.proxy import Wire
-from tests.failover.work import PROJECT, Work, furnish, is_ready, working
+from tests.failover.work import PROJECT, Work, furnish, instance, is_ready, working
 from tests.store.server import Server
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -142,6 +142,31 @@ async def test_what_a_host_hears_from_one_is_known_to_the_other(pair: Cluster) -
         assert all(is_ready(orjson.loads(host.body)) for host in hosts)
 
 
+async def test_a_log_is_read_through_either(pair: Cluster) -> None:
+    """Its host has one socket, to one replica; the other asks that one."""
+    client = pair.replicas[0].client
+    made = await client.create(instance("talks"))
+    body: dict[str, Any] = {}
+    async with asyncio.timeout(20):
+        while body.get("status", {}).get("phase") != "Running":
+            body = orjson.loads((await client.get(made.key)).body)
+    with psycopg.connect(pair.database) as connection:
+        asked = "SELECT note FROM leases WHERE name = %s"
+        (holder,) = connection.execute(asked, [f"host/{body['status']['host']}"]).fetchone() or ("",)
+    addresses = [f"https://127.0.0.1:{replica.settings.api_port}" for replica in pair.replicas]
+    assert holder in addresses
+    said = [b"".join([part async for part in log]) async for log in logs(pair, made.key)]
+    assert said[0] == said[1] != b""
+    await client.delete(made.key)
+
+
+async def test_nobody_else_asks_a_replica_for_streams(pair: Cluster) -> None:
+    """An administrator has rights enough, and a way of their own."""
+    with pytest.raises(Forbidden):
+        async with pair.replicas[0].client.transport.socket("/relay", {}):
+            raise AssertionError("it was let in")
+
+
 async def test_a_controller_that_is_told_to_end_lets_go_at_once(pair: Cluster) -> None:
     leader = await pair.some_leader()
     pair.take_out(leader)
@@ -158,13 +183,13 @@ async def test_a_controller_that_is_told_to_end_lets_go_at_once(pair: Cluster) -
 
 async def test_one_of_each(pair: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGSTOP past a lease, kill -9, a restart of PostgreSQL and a cut wire, with work going on through all of them."""
+    await pair.whole()
     async with working(pair) as work:
-        await pair.whole()
         for name, fault in FAULTS.items():
             if name != "restart":  # during that one, whoever was killed comes back
                 await pair.whole()
             await fault(pair, work, name)
-    tell(pair, work, capsys)
+    check_times(pair, work, capsys)
 
 
 @pytest.mark.long
@@ -179,7 +204,14 @@ async def test_many_of_each(server: Server, tmp_path: Path, capsys: pytest.Captu
                 kind = chosen.choice(sorted(FAULTS))
                 await replicas.whole()
                 await FAULTS[kind](replicas, work, f"{kind}-{number}")
-    tell(replicas, work, capsys)
+    check_times(replicas, work, capsys)
+
+
+async def logs(cluster: Cluster, key: Key) -> AsyncIterator[AsyncIterator[bytes]]:
+    """What an Instance has said, through each replica."""
+    for replica in cluster.replicas:
+        async with replica.client.workloads.log(key) as parts:
+            yield parts
 
 
 async def refused(asking: Awaitable[Any]) -> None:
@@ -199,7 +231,7 @@ async def eventually(ask: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(0.02)
 
 
-def tell(cluster: Cluster, work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+def check_times(cluster: Cluster, work: Work, capsys: pytest.CaptureFixture[str]) -> None:
     """Print what was measured, and hold it against its bound."""
     words = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in cluster.times.items())
     with capsys.disabled():

@@ -45,7 +45,7 @@ def copied(first: Paths, folder: Path, *parts: str) -> Paths:
 
 @asynccontextmanager
 async def opened(paths: Paths, settings: Settings) -> AsyncIterator[Store]:
-    store = open_state(paths, settings, SystemClock())
+    store = open_state(paths, settings, clock=SystemClock())
     try:
         yield store
     finally:
@@ -126,6 +126,7 @@ async def test_a_replica_with_all_of_the_first_is_let_in(server: Server, tmp_pat
         await agree(store, paths)
         another = copied(paths, tmp_path / "b", "ca", "keys/seal.key", "keys/gateway.key", "content")
         await agree(store, another)
+        assert len(await store.leases.held("installation")) == 1
     async with opened(another, settings) as store:
         await agree(store, another)
 

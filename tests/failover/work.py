@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -57,6 +57,11 @@ async def furnish(client: Client) -> None:
 def is_ready(body: dict[str, Any]) -> bool:
     conditions = body.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _workload(claim: str) -> Sequence[str]:
+    """Of a Claim ``instance-NAME-0``, the Instance's name."""
+    return [claim.removeprefix("instance-").removesuffix("-0")]
 
 
 @dataclass
@@ -152,8 +157,20 @@ class Work:
             waiting = {name: phase for name, phase in phases.items() if phase != "Running"}
             if not waiting and not self.gone & phases.keys():
                 return
-            assert time.monotonic() < until, waiting or self.gone & phases.keys()
+            assert time.monotonic() < until, self._why(waiting.keys() | self.gone & phases.keys())
             await asyncio.sleep(0.1)
+
+    def _why(self, names: Set[str]) -> str:
+        """What the database knows of Instances that do not come to their ends."""
+        found = [f"{name}: " for name in sorted(names)]
+        with psycopg.connect(self.cluster.database) as connection:
+            asked = (
+                "SELECT kind, name, revision, body FROM objects WHERE kind IN ('Instance', 'Claim') ORDER BY revision"
+            )
+            for kind, name, revision, body in connection.execute(asked):
+                if any(one in (name, *_workload(name)) for one in names):
+                    found.append(f"{kind} {name} at {revision}: {orjson.loads(body).get('status')}")
+        return "\n".join(found)
 
     async def watched(self) -> None:
         """Wait until every watch has told the last change."""
@@ -170,7 +187,8 @@ class Work:
         lost = {key: value for key, value in self.acknowledged.items() if by_revision.get(key) != value}
         assert not lost, f"acknowledged, and not in the log of changes: {lost}"
         for name, seen in self.seen.items():
-            missed, early = sorted(by_revision.keys() - set(seen)), [b for a, b in pairwise(seen) if b <= a]
+            missed = {revision for revision in by_revision if revision > self.began} - set(seen)
+            early = [later for sooner, later in pairwise(seen) if later <= sooner]
             assert not missed, f"the watch through {name} never told of them"
             assert not early, f"the watch through {name} told of them late, or twice"
         made = Counter(name for _, kind, name, _ in log if kind == 0)

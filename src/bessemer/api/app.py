@@ -72,6 +72,8 @@ class Api:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self.state.others is not None:
+                await self.state.others.close()
             await self.state.refusals.flush()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.api.bounds import Bounds
 from bessemer.api.ca import CertificateAuthority, Peer
+from bessemer.api.others import Dial
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
@@ -123,8 +124,8 @@ class Terms:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiContext:
     """One per process. ``authenticator`` None is the product's own (certificates, sessions); ``replica`` names this
-    process in leases; ``gateway_key`` makes the replicas' secrets; ``content`` finds bytes by digest; ``registries``
-    hold what else this process counts, for ``/metrics``."""
+    process in leases, by the address at which others ``dial`` it; ``gateway_key`` makes the replicas' secrets;
+    ``content`` finds bytes by digest; ``registries`` hold what else this process counts, for ``/metrics``."""
 
     ports: Ports
     kinds: Mapping[str, Kind[Any, Any]]
@@ -136,6 +137,7 @@ class ApiContext:
     directories: Directories = field(default_factory=LibLdap)
     authenticator: Authenticator | None = None
     replica: str = "api"
+    dial: Dial | None = None
     version: str = "0.1.0"
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)

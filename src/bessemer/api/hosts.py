@@ -158,7 +158,7 @@ async def stream(call: Call) -> None:
     call.state.metrics.streams.inc()
     try:
         await _hold(call, host)
-        await first_of(mux.run(_messages(socket)), call.lapsed(lambda _: True))
+        await first_of(mux.run(messages(socket)), call.lapsed(lambda _: True))
     finally:
         relay.leave(host, mux)
         call.state.metrics.streams.dec()
@@ -174,7 +174,8 @@ async def _beats(call: Call, host: str, *, stream: Stream) -> None:
         await stream.write(b"%d" % lease)
 
 
-async def _messages(socket: WebSocket) -> AsyncIterator[bytes]:
+async def messages(socket: WebSocket) -> AsyncIterator[bytes]:
+    """What comes over a socket, until its end."""
     while True:
         try:
             yield await socket.receive_bytes()

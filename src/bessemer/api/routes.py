@@ -21,6 +21,7 @@ from bessemer.api import (
     hosts,
     lists,
     oidcdoor,
+    relayed,
     resources,
     sealed,
     system,
@@ -29,6 +30,7 @@ from bessemer.api import (
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
+from bessemer.api.others import PATH
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
 from bessemer.api.state import Call
@@ -126,6 +128,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", "/audit/trim", "admin", audit.trim),
     Rule("GET", "/sealed", "admin", sealed.state),
     Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
+    Rule("WS", PATH, "admin", relayed.serve),
     Rule("GET", "/content/{digest}", "content", workloads.content),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "kind", hosts.token, plural="hosts", verb="create"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),

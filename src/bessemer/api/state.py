@@ -23,6 +23,7 @@ from bessemer.api.flow import Flows, Turn
 from bessemer.api.limit import Limiter, SignIns
 from bessemer.api.metrics import Metrics
 from bessemer.api.oidc import Federation
+from bessemer.api.others import Others
 from bessemer.api.refusals import Refusals
 from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
@@ -93,6 +94,7 @@ class State:
     backchannel: Limiter
     refusals: Refusals
     relay: Relay
+    others: Others | None
     metrics: Metrics
     flows: Flows
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -133,6 +135,7 @@ def build(context: ApiContext) -> State:
         backchannel=Limiter(context.clock, burst=BACKCHANNEL_BURST, seconds=0.1),
         refusals=Refusals(context.ports.audit, context.clock),
         relay=Relay(),
+        others=Others(context.dial) if context.dial is not None else None,
         metrics=metrics,
         flows=Flows(context.clock, access.tenants, shed=lambda lane: metrics.shed.labels(lane).inc()),
     )

@@ -21,6 +21,7 @@ from bessemer.api.access import intent_names
 from bessemer.api.errors import not_found
 from bessemer.api.query import flag, number
 from bessemer.api.relay import Reader
+from bessemer.api.relayed import open_stream
 from bessemer.api.resources import load
 from bessemer.api.state import Call
 from bessemer.core.errors import Forbidden, NotFound, Unavailable
@@ -127,7 +128,7 @@ async def _claim(call: Call, replica: int) -> Stored:
 
 async def _open(call: Call, claim: Stored, *, request: dict[str, Any]) -> Stream:
     reader = Reader(tenant_of(claim.key.namespace), call.who.name)
-    return await call.state.relay.open(claim.host, {"claim": claim.uid, **request}, reader=reader)
+    return await open_stream(call, claim.host, request={"claim": claim.uid, **request}, reader=reader)
 
 
 async def _text(call: Call, stream: Stream, *, reading: asyncio.Future[bytes]) -> AsyncIterator[bytes]:

@@ -10,16 +10,17 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer import __version__
 from bessemer.api import ApiContext, Ports, Terms, listen, make_app, serve, server_tls
+from bessemer.api.others import PATH
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import BessemerError
 from bessemer.core.ports import CONTROLLER
@@ -38,6 +39,9 @@ from bessemer.main.importer import ControlImporter
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
 from bessemer.main.storage import agree, open_state
 from bessemer.store.compaction import History
+
+if TYPE_CHECKING:
+    from bessemer.client import Socket
 
 _LEAVE_SECONDS = 7.0
 """For what is at work when a controller is told to end, and its leases."""
@@ -103,7 +107,7 @@ class _Control:
         self._clock = SystemClock()
         self.registry = CollectorRegistry()
         self._content = HostContent(paths.content)
-        self.store = open_state(paths, settings, self._clock, history=History(revisions=settings.keep_revisions))
+        self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
         self.fleet = FleetFeed(self.store.objects, self._clock)
         self.importer = ControlImporter(
@@ -150,6 +154,19 @@ class _Control:
         """What tells the loop of hosts that fall silent."""
         return Heartbeats(self.store.leases, self._clock, wake=loop.wake)
 
+    @asynccontextmanager
+    async def _dial(self, url: str) -> AsyncIterator[Socket]:
+        """Another replica, as a replica."""
+        from bessemer.client import connect
+
+        pair = self._paths.certificate(identities.REPLICA)
+        client = connect(url, ca=self._paths.ca_certificate, cert=pair)
+        try:
+            async with client.transport.socket(PATH, {}) as socket:
+                yield socket
+        finally:
+            await client.close()
+
     def api(self) -> ApiContext:
         """What the api is given."""
         store, paths, urls = self.store, self._paths, identities.urls(self._settings)
@@ -166,6 +183,8 @@ class _Control:
             kinds={kind.name: kind for kind in KINDS},
             clock=self._clock,
             ca=identities.authority_of(paths),
+            replica=identities.own_url(self._settings) if self._settings.store else "api",
+            dial=self._dial if self._settings.store else None,
             gateway_key=identities.key_of(paths, identities.GATEWAY_KEY),
             content=self._content.find,
             version=__version__,

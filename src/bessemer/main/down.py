@@ -85,7 +85,7 @@ async def _tell_ledger(paths: Paths, settings: Settings, *, claims: set[str], fa
     from bessemer.main.storage import open_state  # read where something ran, which is seldom; `down` is quick elsewhere
 
     try:
-        with closing(open_state(paths, settings, SystemClock())) as store:
+        with closing(open_state(paths, settings, clock=SystemClock())) as store:
             if fakes:
                 page = await store.objects.list(Scope(kind="Claim"))
                 claims |= {claim.uid for claim in page.items if orjson.loads(claim.body)["spec"].get("fake")}

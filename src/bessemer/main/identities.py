@@ -26,7 +26,7 @@ from bessemer.core.errors import Invalid
 from bessemer.core.trail import Signer
 from bessemer.main.settings import Paths, Settings, audit_public_of, given_keys, in_url
 
-ADMIN, SERVER, GATEWAY, PORTAL = "admin", "server", "gateway", "portal"
+ADMIN, SERVER, GATEWAY, PORTAL, REPLICA = "admin", "server", "gateway", "portal", "replica"
 SEAL_KEY, GATEWAY_KEY, AUDIT_KEY, LOCK = "seal.key", "gateway.key", "audit.key", "lock"
 _EVERYWHERE = ("0.0.0.0", "::")
 _BACK = "bring it back from a copy, or move the whole state directory away to begin anew"
@@ -66,6 +66,8 @@ def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
     names = server_names(settings)
     _identity(paths, authority, file=ADMIN, name="admin", groups=("system:masters",))
     _identity(paths, authority, file=SERVER, name="bessemer", sans=names)
+    # An api's to others of its kind, which ask each other for streams.
+    _identity(paths, authority, file=REPLICA, name="system:replica", groups=("system:masters",))
     # The portal's says for whom it signs people in; it opens nothing by itself.
     _identity(paths, authority, file=PORTAL, name="system:portal")
     # The gateway's certificate serves its clients and opens replicas' doors.
@@ -153,6 +155,14 @@ def urls(settings: Settings) -> dict[str, str]:
         "portal": f"https://{host}:{settings.portal_port}",
         "gateway": f"https://{host}:{settings.gateway_port}/v1",
     }
+
+
+def own_url(settings: Settings) -> str:
+    """Where the other replicas find this one's api: whatever stands before all of them."""
+    listens = settings.listen
+    if listens in _EVERYWHERE:
+        listens = next(iter(_addresses()), socket.gethostname())
+    return f"https://{in_url(listens)}:{settings.api_port}"
 
 
 def write_private(path: Path, data: bytes) -> None:

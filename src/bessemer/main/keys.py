@@ -72,7 +72,7 @@ async def _ask(paths: Paths, options: KeyOptions) -> Under:
 
 
 async def _here(paths: Paths, options: KeyOptions) -> Under:
-    with closing(open_state(paths, load(paths), SystemClock())) as store:
+    with closing(open_state(paths, load(paths), clock=SystemClock())) as store:
         if options.act == "show":
             return _counted(await store.sealed.keys())
         return _counted(await store.sealed.rotate(values=options.values))

@@ -52,7 +52,7 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def open_state(paths: Paths, settings: Settings, clock: Clock, *, history: History | None = None) -> Store:
+def open_state(paths: Paths, settings: Settings, *, clock: Clock, history: History | None = None) -> Store:
     """The installation's store, with its own key. Raises what `open_store` does, Invalid for an address that cannot be
     used, and OSError where the key is gone."""
     keys = keys_of(paths)
@@ -107,7 +107,7 @@ async def agree(store: Store, paths: Paths) -> None:
         return
     for name, digest in (await _kept(store)).items():
         if mine.get(name) != digest and not (name == SEAL and await _opens(store, paths, since=digest)):
-            remedy = _remedy(name, paths, digest)
+            remedy = _remedy(name, paths, digest=digest)
             raise Invalid(f"this replica's {name} is not that of the installation in the database: {remedy}")
 
 
@@ -137,7 +137,7 @@ async def _kept(store: Store) -> dict[str, str]:
     return kept
 
 
-def _remedy(name: str, paths: Paths, digest: str) -> str:
+def _remedy(name: str, paths: Paths, *, digest: str) -> str:
     if name != "content":
         return _REMEDIES[name]
     file = paths.content / CONTENT_ID

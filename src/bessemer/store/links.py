@@ -75,9 +75,9 @@ class Watch:
             if looked - before > 2 * _LOOK_SECONDS:
                 continue  # this process was held up, so its connections may have answered meanwhile
             with self._lock:
-                for link in self._links:
-                    if link.due < looked:
-                        link.cut()
+                overdue = [link for link in self._links if link.due < looked]
+            for link in overdue:
+                link.cut()
 
 
 class Link:

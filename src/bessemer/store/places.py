@@ -139,8 +139,8 @@ class Server:
         session = None
         try:
             session = postgres.Session(self._url, texts=self._texts, watch=self._watch)
-            prepare_database(session, self._url)
-            session.forget()
+            prepare_database(session.tables, self._url)
+            session.tables.forget()
         except BaseException as error:
             if session is not None:
                 session.close()

@@ -215,7 +215,17 @@ class Session:
     def close(self) -> None:
         self._link.close()
 
-    # --- tables -------------------------------------------------------------------------------------------------
+    @property
+    def tables(self) -> Tables:
+        """What makes and migrates them, on this connection."""
+        return Tables(self._link)
+
+
+class Tables:
+    """Makes and migrates the tables: it takes its time, and is done by one process at a time."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     @contextmanager
     def alone(self) -> Iterator[None]:

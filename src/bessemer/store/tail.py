@@ -18,6 +18,7 @@ import select
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -95,18 +96,11 @@ class SharedFeed(Feed):
     # --- in the loop --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        if self._closed:
+            return
         self._position = self.revision
         self._thread = threading.Thread(target=self._work, name="store-tail", daemon=True)
         self._thread.start()
-
-    def _died(self, _: object) -> None:
-        """Its thread ended by a defect, which has been told of: whoever watches is not to hear of nothing any more."""
-        if not self._closed and self._loop is not None:
-            self._loop.call_later(AGAIN_SECONDS, self._begin)
-
-    def _trust(self, links: int) -> None:
-        """What the writer's connection of that number commits may go out at once."""
-        self._sure = links
 
     def _offer_all(self, entries: Sequence[Entry]) -> None:
         self._last = entries[-1]
@@ -144,49 +138,53 @@ class SharedFeed(Feed):
     def _work(self) -> None:
         try:
             while not self._closed:
-                session = None
-                try:
-                    session = self._connect()
-                    self._follow(session, session.listen())
-                except TROUBLE:
-                    _wait([self._poke], AGAIN_SECONDS)
-                finally:
-                    if session is not None:
-                        session.close()
+                self._attend()
         except _LoopEnded:
             return  # nobody watches any more
         finally:
-            if not self._closed:
+            if not self._closed and self._loop is not None:
+                # By a defect, which has been told of: whoever watches is not to hear of nothing any more.
                 with suppress(_LoopEnded):
-                    self._tell(self._died, None)
+                    self._tell(partial(self._loop.call_later, AGAIN_SECONDS), self._begin)
+
+    def _attend(self) -> None:
+        session = None
+        try:
+            session = self._connect()
+            self._follow(session, session.listen())
+        except TROUBLE:
+            _wait([self._poke], AGAIN_SECONDS)
+            _emptied(self._poke)
+        finally:
+            if session is not None:
+                session.close()
 
     def _follow(self, session: ReadSession, socket: int) -> None:
         """Until the writer has another connection: then we want another, too."""
         links = self._links()
-        self._recognise(session)
-        self._tell(self._trust, links)
+        same, revision = self._recognise(session)
+        if not same:
+            self._position, self._backs = revision, self._backs + 1
+            self._tell(self._gone_back, revision)
+        # From here on what that connection commits may go out at once.
+        self._tell(partial(setattr, self, "_sure"), links)
         while links == self._links() and not self._closed:
             while self._read(session):
                 continue
             if not session.hear():  # what was said while we read is no reason to wait
                 _wait([socket, self._poke], POLL_SECONDS)
                 session.hear()
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._poke)
+            _emptied(self._poke)
 
-    def _recognise(self, session: ReadSession) -> None:
-        """Raises nothing where the database is another: who watches is told, and we read on from where it stands."""
+    def _recognise(self, session: ReadSession) -> tuple[bool, int]:
+        """Whether the database is the one that was, and where it stands."""
         last, revision = self._last, read_counter(session, "revision")
-        at = max(self._position, last.change.revision if last is not None else 0)
-        same = revision >= at
-        if same and last is not None:
-            rows = session.execute(NEWER, {"since": last.change.revision - 1, "most": 1}).fetchall()
-            found = entry(rows[0]).change if rows else None
-            dropped = last.change.revision <= read_counter(session, "floor")
-            same = dropped or (found is not None and _same(found, last.change))
-        if not same:
-            self._position, self._backs = revision, self._backs + 1
-            self._tell(self._gone_back, revision)
+        if revision < max(self._position, last.change.revision if last is not None else 0):
+            return False, revision
+        if last is None or last.change.revision <= read_counter(session, "floor"):
+            return True, revision  # nothing has gone out, or history of it is dropped
+        rows = session.execute(NEWER, {"since": last.change.revision - 1, "most": 1}).fetchall()
+        return bool(rows) and _same(entry(rows[0]).change, last.change), revision
 
     def _read(self, session: ReadSession) -> bool:
         """Hand over the next changes; whether there may be more."""
@@ -204,7 +202,7 @@ class SharedFeed(Feed):
         self._tell(self._caught_up, entries)
         return len(rows) == WINDOW
 
-    def _tell(self, call: Callable[..., None], what: object) -> None:
+    def _tell(self, call: Callable[..., object], what: object) -> None:
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(call, what)
@@ -214,6 +212,11 @@ class SharedFeed(Feed):
 
 def _same(found: Change, last: Change) -> bool:
     return (found.revision, found.uid, found.body) == (last.revision, last.uid, last.body)
+
+
+def _emptied(poke: int) -> None:
+    with suppress(BlockingIOError):
+        os.eventfd_read(poke)
 
 
 def _wait(files: Sequence[int], seconds: float) -> None:
