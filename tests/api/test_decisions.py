@@ -86,7 +86,7 @@ def within(who: Identity, customs: Mapping[str, Any], asked: Question) -> bool:
     return named and who.bounds.covers(asked.verb, asked.kind)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(askers, customs, customs, bindings, some([{}, {"mia": "member"}, {"rob": "member"}]))
 def test_each_decision_is_that_of_the_second_reading(
     who: Identity, own: Any, platform: Any, bound: list[Any], members: Mapping[str, str]
