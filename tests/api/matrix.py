@@ -23,7 +23,7 @@ from bessemer.api.ca import Peer
 from bessemer.api.routes import ROUTES
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import Key
 from bessemer.kinds import KINDS
 from tests.api.world import ADMIN, BASE, PASSWORD, World, _scope, hashed, named, tenant, world
 from tests.kinds import pages
@@ -161,8 +161,8 @@ class Matrix:
         page = await self.w.store.objects.list(Scope(kind=shown.kind, namespace=namespace, name=name))
         if not page.items:
             metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
-            body = {"apiVersion": API_VERSION, "kind": shown.kind, "metadata": metadata, "spec": spec_of(shown.kind)}
-            await self.w.store.objects.create(body, CONTROLLER)
+            body = {"apiVersion": shown.api_version, "kind": shown.kind, "metadata": metadata}
+            await self.w.store.objects.create(said(shown, body), CONTROLLER)
         return name
 
     # --- asking -----------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Matrix:
         assert get == listed == watched, (thing, asker, get, listed, watched)
         label = {"metadata": {"labels": {"x": "y"}}}
         meta = {**stored["metadata"], "labels": {"x": "y"}}
-        fresh = {**stored, "metadata": {"name": new_name(thing)}, "spec": spec_of(thing.shown.kind), "status": {}}
+        fresh = said(thing.shown, {**stored, "metadata": {"name": new_name(thing)}})
         query = "?dryRun=All"
         put = await self._code("PUT", thing.path + query, {**stored, "metadata": meta}, how)
         patched = await self._code("PATCH", thing.path + query, label, how)
@@ -240,6 +240,11 @@ def spec_of(kind: str) -> Mapping[str, Any]:
     if kind == "RoleBinding":
         return {"role": "reader", "subjects": []}
     return {} if kind in ("Tenant", "User") else pages.specs().get(kind, {"user": "x", "purpose": "cli"})
+
+
+def said(shown: Shown, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with a spec, where its kind has one."""
+    return {**body, "spec": spec_of(shown.kind)} if "spec" in shown.source.resource.model_fields else dict(body)
 
 
 def new_name(thing: Thing) -> str:

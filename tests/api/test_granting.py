@@ -4,6 +4,7 @@ what is withdrawn is gone at once."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bessemer.api import make_app
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import Credentials, Identity
 from bessemer.core.clock import FakeClock
@@ -226,10 +228,13 @@ async def test_a_tenants_administrator_gives_what_is_theirs_in_their_tenant(w: W
     for path, body, lacking in over:
         for query in ("", "?dryRun=All"):
             refused(await w.call("POST", f"{path}{query}", body, token=ann), lacking)
-    for name in ("x", "other--x"):
-        for path, body in ((ROLES, role(name)), (BINDINGS, binding(name, "reader", "ann"))):
-            told = await w.call("POST", path, body, token=ann)
-            assert (told.code, "may not grant" in told.json["message"]) == (403, False)
+    await w.create(ROLES, role("other--x"))
+    await w.create(BINDINGS, binding("other--x", "reader", "eve"))
+    for path, build in ((ROLES, role), (BINDINGS, lambda name: binding(name, "reader", "ann"))):
+        told = [await w.call("POST", path, build(name), token=ann) for name in ("x", "other--y", "other--x")]
+        assert [reply.code for reply in told] == [403] * 3
+        assert told[1].body.replace(b"other--y", b"other--x") == told[2].body, "nobody learns which names are taken"
+        assert b"may not grant" not in told[0].body
     assert (await w.call("POST", BINDINGS, binding("acme--x", "reader", "ann", tenant="other"), token=ann)).code == 422
 
 
@@ -482,6 +487,21 @@ async def test_what_is_withdrawn_is_gone_at_once_and_open_watches_end(how: str) 
                 told = await watch.next()
                 assert (told["type"], told["object"]["code"]) == ("ERROR", 410)
                 assert await watch.next() is None
+
+
+@pytest.mark.parametrize("how", ["binding", "rules"])
+async def test_another_replica_hears_of_it(w: World, how: str) -> None:
+    """By its own watch of the store, which also ends what is open there."""
+    new = await given(w)
+    await w.create(LAB, instance("vm"))
+    async with make_app(w.api.state.context).running() as api:
+        there = dataclasses.replace(w, api=api)
+        assert (await there.call("GET", f"{LAB}/vm", token=new)).code == 200
+        async with there.watch(f"{LAB}?watch=1", token=new) as events:
+            assert await events.names(1) == [("ADDED", "vm")]
+            await withdraw(w, how)
+            assert (await events.next())["type"] == "ERROR"
+        assert (await there.call("GET", f"{LAB}/vm", token=new)).code == 404
 
 
 @pytest.mark.parametrize("how", ["binding", "rules"])

@@ -370,6 +370,8 @@ async def test_a_paged_list_walks_sets_and_labels(store: Store) -> None:
         Scope(kind="Thing", namespace="p--b", labels={"all": "1"}),
         Scope(kind="Thing", labels={"all": "1", "name": "y"}),
         Scope(kind="Thing", names=frozenset({"x", "z"})),
+        Scope(kind="Thing", places={"p--a": None, "p--c": frozenset({"y", "z"}), "p--d": None}),
+        Scope(kind="Thing", places={"p--a": None, "p--b": frozenset({"x"})}, labels={"all": "1"}),
     ):
         whole = [item.key for item in (await store.objects.list(scope)).items]
         found: list[Key] = []
@@ -380,6 +382,26 @@ async def test_a_paged_list_walks_sets_and_labels(store: Store) -> None:
             after = page.next
         assert found == whole
         assert len(found) > 2
+
+
+async def test_a_list_of_places_shows_in_each_what_it_names(store: Store) -> None:
+    for namespace in ("p--a", "p--b", "p--c"):
+        for name in ("x", "y"):
+            await make(store, "Thing", name, namespace=namespace)
+    places = {"p--a": None, "p--c": frozenset({"y", "none"})}
+    for scope, expected in (
+        (Scope(kind="Thing", places=places), ["p--a/x", "p--a/y", "p--c/y"]),
+        (Scope(kind="Thing", places=places, name="x"), ["p--a/x"]),
+        (Scope(kind="Thing", places=places, namespace="p--c"), ["p--c/y"]),
+        (Scope(kind="Thing", places=places, namespace="p--b"), []),
+        (Scope(kind="Thing", places=places, names=frozenset({"x"})), ["p--a/x"]),
+        (Scope(kind="Thing", places=places, namespaces=frozenset({"p--b", "p--c"})), ["p--c/y"]),
+        (Scope(kind="Thing", places={}), []),
+    ):
+        page = await store.objects.list(scope)
+        assert [f"{item.key.namespace}/{item.key.name}" for item in page.items] == expected
+    page = await store.objects.list(Scope(kind="Thing", places=places), limit=1)
+    assert page.remaining == 2, "what is not seen is not counted"
 
 
 async def test_what_belongs_to_no_project_is_found_by_name(store: Store) -> None:

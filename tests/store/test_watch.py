@@ -109,13 +109,15 @@ async def test_scopes_see_their_own(store: Store) -> None:
     one = store.objects.watch(Scope(kind="Thing", namespace=PROJECT, name="b"), since=0)
     two = store.objects.watch(Scope(kind="Thing", namespaces=frozenset({"x--y"})), since=0)
     three = store.objects.watch(Scope(kind="Thing", names=frozenset({"a"})), since=0)
-    tasks = [await idle(watch) for watch in (one, two, three)]
+    four = store.objects.watch(Scope(kind="Thing", places={PROJECT: frozenset({"b"}), "x--y": None}), since=0)
+    tasks = [await idle(watch) for watch in (one, two, three, four)]
     await store.objects.create(body("Guarded", "b"), ALICE)
     await put(store, "a")
     await put(store, "b")
     await put(store, "c", namespace="x--y")
-    assert [(await task).key.name for task in tasks] == ["b", "c", "a"]
-    for watch in (one, two, three):
+    assert [(await task).key.name for task in tasks] == ["b", "c", "a", "b"]
+    assert (await anext(four)).key.name == "c"  # type: ignore[union-attr]
+    for watch in (one, two, three, four):
         await watch.aclose()
 
 

@@ -96,7 +96,7 @@ async def test_deletes_cleanly() -> None:
 async def test_is_denied_to_another_tenant() -> None:
     """Tenants may not know that a host exists."""
     await check_is_denied_to_another_tenant(CASE)
-    assert set(KIND.rights) == {"admin", "agent"}
+    assert set(KIND.rights) == {"admin", "operator", "auditor", "agent"}, "no tenant sees a host"
     assert set(KIND.rights["agent"]) == {*READ, "update"}, "its own alone, and of it the report"
 
 
