@@ -61,7 +61,7 @@ async def site(**spec: Any) -> AsyncIterator[Site]:
     clock = FakeClock()
     issuer = FakeIssuer(ISSUER, clock, people={"s-ada": ADA})
     other = FakeIssuer(OTHER, clock, people={"s-eve": {"preferred_username": "ada"}})
-    async with world(clock, issuers=FakeIssuers(issuer, other)) as w:
+    async with world(clock, people=False, issuers=FakeIssuers(issuer, other)) as w:
         made = Site(w, issuer, other)
         await w.create(f"{BASE}/identityproviders", named("corp", oidc=oidc(**spec)))
         await settle()

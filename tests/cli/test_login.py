@@ -19,7 +19,7 @@ import orjson
 import pytest
 import yaml
 
-from bessemer.cli.logins import FOLDER_VARIABLE, Login, Logins
+from bessemer.cli.logins import Login, Logins
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
 from bessemer.drivers.oidc.real import HttpIssuers
@@ -42,7 +42,7 @@ class Desk:
 
     @property
     def logins(self) -> Logins:
-        return Logins.of(self.cli.site.url)
+        return Logins.of(self.cli.site.url, folder=self.folder / "logins")
 
     @property
     def kept(self) -> Login:
@@ -88,7 +88,7 @@ async def _agree(user: str, url: str, code: str) -> str:
 def d(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder: Path = tmp_path_factory.mktemp("login")
     with pytest.MonkeyPatch.context() as patch, terminal(folder, SystemClock(), issuers=HttpIssuers()) as cli:
-        patch.setenv(FOLDER_VARIABLE, str(folder / "logins"))
+        patch.setenv("BESSEMER_LOGINS", str(folder / "logins"))
         with cli.beside(issuer(folder, PORTAL)) as started:
             oidc: dict[str, Any] = {"issuer": started.url, "clientId": CLIENT, "cliClientId": PUBLIC}
             oidc |= {"allowPrivateAddress": True, "allowLoopbackHttp": True}
@@ -143,11 +143,10 @@ def test_by_a_browser_here_and_out_everywhere(d: Desk) -> None:
     d.logins.forget()
 
 
-def test_what_is_kept_is_for_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    logins = Logins.of("https://api.example.org")
-    assert logins.path == Logins.of("https://api.example.org/").path
-    assert logins.path != Logins.of("https://api.example.com").path
+def test_what_is_kept_is_for_nobody_else(tmp_path: Path) -> None:
+    logins = Logins.of("https://api.example.org", folder=tmp_path)
+    assert logins == Logins.of("https://api.example.org/", folder=tmp_path)
+    assert logins != Logins.of("https://api.example.com", folder=tmp_path)
     assert logins.read() is None
     login = Login(server="s", provider="p", id_token="t", refresh_token="", expires=1.0, issuer="i", client_id="c")
     logins.write(login)

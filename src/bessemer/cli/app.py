@@ -40,12 +40,16 @@ def build(verbs: Verbs) -> typer.Typer:
             str,
             typer.Option(envvar="BESSEMER_TOKEN", help="Bearer token, in place of a certificate.", show_default=False),
         ] = "",
+        logins: Annotated[
+            Path | None,
+            typer.Option(envvar="BESSEMER_LOGINS", help="Where sign-ins are kept.", hidden=True, show_default=False),
+        ] = None,
         version: Annotated[
             bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
         ] = False,
     ) -> None:
         own = verbs.kubeconfig(state)
-        context.obj = Target(kubeconfig or own, token, None if kubeconfig else own.parent)
+        context.obj = Target(kubeconfig or own, token, None if kubeconfig else own.parent, logins)
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL}
 

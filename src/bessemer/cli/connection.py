@@ -37,6 +37,8 @@ class Target:
     token: str
     state: Path | None = None
     """The directory of the installation, where that says which server."""
+    logins: Path | None = None
+    """Where sign-ins by a provider are kept, where that is not the usual place."""
     anew: bool = False
     """Whether a sign-in that is kept does not count, as for somebody who signs in."""
 
@@ -79,7 +81,7 @@ async def _kept(chosen: Target) -> str:
     from bessemer.cli.logins import Logins
     from bessemer.client import read_kubeconfig
 
-    logins = Logins.of(read_kubeconfig(chosen.kubeconfig).url)
+    logins = Logins.of(read_kubeconfig(chosen.kubeconfig).url, folder=chosen.logins)
     if chosen.anew or not logins.path.exists():
         return ""
     from bessemer.cli.signon import fresh

@@ -7,7 +7,6 @@ of a password is printed, and kept nowhere.
 from __future__ import annotations
 
 import getpass
-import os
 import sys
 import webbrowser
 from collections.abc import AsyncIterator
@@ -21,7 +20,7 @@ from bessemer.cli.connection import Target, run, run_at, target
 from bessemer.core.errors import BessemerError, Invalid, Malformed, Unauthenticated
 
 if TYPE_CHECKING:
-    from bessemer.cli.logins import Login
+    from bessemer.cli.logins import Login, Logins
     from bessemer.client import Client, Offer
 
 EXEC_INFO = "KUBERNETES_EXEC_INFO"
@@ -50,16 +49,18 @@ def login(
 ) -> None:
     """Sign in. By a provider: `bessemer login`; by a password, whose token is printed:
     `export BESSEMER_TOKEN=$(bessemer login ada)`"""
+    from bessemer.cli.logins import Logins
+
     if user and (provider or device):
         raise Invalid("a user has a password, a provider asks by itself: give one of the two")
     if user:
         password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         typer.echo(run_at(_anew(context), lambda client: client.account.login(user, password)).token)
         return
-    kept = run_at(
-        _anew(context),
-        lambda client: _signed_on(client, _url(context), provider=provider, device=device, browser=browser),
-    )
+    how = "device" if device else "browser" if browser else "address"
+    server = _url(context)
+    into = Logins.of(server, folder=target(context).logins)
+    kept = run_at(_anew(context), lambda client: _signed_on(client, into, server=server, provider=provider, how=how))
     me = run(context, lambda client: client.account.whoami())
     typer.echo(f"signed in as {me.name} by {kept.provider}")
 
@@ -68,15 +69,15 @@ def logout(context: typer.Context) -> None:
     """Sign out everywhere. Example: `bessemer logout`"""
     from bessemer.cli.logins import Logins
 
-    logins = Logins.of(_url(context))
+    logins = Logins.of(_url(context), folder=target(context).logins)
     kept = logins.read() if not target(context).token else None
     if kept is None and not target(context).token:
         raise Invalid("nobody is signed in here: a certificate needs no sign-in, and has no sign-out")
     url = ""
     try:
-        if kept is not None:
-            run(context, lambda _client: _revoked(kept))
         url = run(context, lambda client: client.account.logout())
+        if kept is not None:
+            run(context, lambda _client: _revoked(logins))
     except BessemerError as error:
         typer.echo(f"the other side did not hear of it: {error.message}", err=True)
     if kept is not None:
@@ -127,16 +128,23 @@ def kubeconfig(
     typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
 
 
-def kube_credential(provider: ProviderOption = "") -> None:
+def kube_credential(
+    context: typer.Context,
+    *,
+    provider: ProviderOption = "",
+    info: Annotated[str, typer.Option(envvar=EXEC_INFO, hidden=True, help="What kubectl says.")] = "",
+) -> None:
     """What kubectl runs: prints an ExecCredential of whoever signed in to the server that kubectl names."""
     import asyncio
 
     import orjson
 
+    from bessemer.cli.logins import Logins
     from bessemer.core.clock import rfc3339
 
-    spec = _exec_info()
-    kept = asyncio.run(_credential(spec, provider))
+    spec = _exec_spec(info)
+    logins = Logins.of(spec["cluster"]["server"], folder=target(context).logins)
+    kept = asyncio.run(_credential(spec, logins, provider=provider))
     status = {"token": kept.id_token, "expirationTimestamp": rfc3339(kept.expires)}
     made = {"apiVersion": EXEC_VERSION, "kind": "ExecCredential", "status": status}
     typer.echo(orjson.dumps(made).decode())
@@ -162,38 +170,39 @@ async def _offer(client: Client, name: str) -> Offer:
     return chosen(await client.account.providers(), name)
 
 
-async def _signed_on(client: Client, server: str, *, provider: str, device: bool, browser: bool) -> Login:
-    """Sign in by a provider, and keep it."""
-    from bessemer.cli.logins import Logins
+async def _signed_on(client: Client, into: Logins, *, server: str, provider: str, how: str) -> Login:
+    """Sign in by a provider, and keep it. ``how`` is device, browser, or address: of a browser that somebody opens."""
     from bessemer.cli.signon import by_browser, by_device
 
     offer = await _offer(client, provider)
 
     def show(url: str) -> None:
         typer.echo(f"Open this to sign in: {url}", err=True)
-        if browser:
+        if how == "browser":
             webbrowser.open(url)
 
-    if device:
+    if how == "device":
         kept = await by_device(offer, server=server, show=lambda text: typer.echo(text, err=True))
     else:
         kept = await by_browser(offer, server=server, show=show)
-    Logins.of(server).write(kept)
+    into.write(kept)
     return kept
 
 
-async def _revoked(kept: Login) -> None:
+async def _revoked(logins: Logins) -> None:
     from bessemer.cli.signon import revoked
 
-    await revoked(kept)
+    kept = logins.read()
+    if kept is not None:
+        await revoked(kept)
 
 
-def _exec_info() -> dict[str, Any]:
+def _exec_spec(info: str) -> dict[str, Any]:
     """What kubectl says: ``{"interactive", "cluster"}``. Raises Malformed where it is not kubectl that asks."""
     import orjson
 
     try:
-        said = orjson.loads(os.environ[EXEC_INFO])
+        said = orjson.loads(info)
         spec = said["spec"]
         server = spec["cluster"]["server"]
     except (KeyError, TypeError, ValueError) as error:
@@ -204,20 +213,18 @@ def _exec_info() -> dict[str, Any]:
     return dict(spec)
 
 
-async def _credential(spec: dict[str, Any], provider: str) -> Login:
+async def _credential(spec: dict[str, Any], logins: Logins, *, provider: str) -> Login:
     """Whoever is signed in, or signs in now where somebody sits there."""
-    from bessemer.cli.logins import Logins
     from bessemer.cli.signon import fresh
 
-    server = spec["cluster"]["server"]
-    logins = Logins.of(server)
     try:
         return await fresh(logins)
     except Unauthenticated:
         if not spec.get("interactive") or not sys.stdin.isatty():
             raise
-    async with _of_cluster(spec["cluster"]) as client:
-        return await _signed_on(client, server, provider=provider, device=True, browser=False)
+    cluster = spec["cluster"]
+    async with _of_cluster(cluster) as client:
+        return await _signed_on(client, logins, server=cluster["server"], provider=provider, how="device")
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ import orjson
 
 from bessemer.core.errors import Invalid
 
-FOLDER_VARIABLE = "BESSEMER_LOGINS"
 SECONDS_BEFORE = 30.0
 """A token with less left than this is not shown any more."""
 
@@ -47,10 +46,9 @@ class Logins:
     path: Path
 
     @classmethod
-    def of(cls, server: str) -> Logins:
+    def of(cls, server: str, *, folder: Path | None = None) -> Logins:
         """Where the sign-in to a server's URL is kept."""
-        told = os.environ.get(FOLDER_VARIABLE, "")
-        folder = Path(told) if told else Path.home() / ".config" / "bessemer" / "logins"
+        folder = folder or Path.home() / ".config" / "bessemer" / "logins"
         return cls(folder / f"{hashlib.sha256(server.rstrip('/').encode()).hexdigest()[:32]}.json")
 
     def read(self) -> Login | None:

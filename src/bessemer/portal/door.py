@@ -33,7 +33,7 @@ async def enter(request: Request) -> Response:
     client = stranger(request)
     try:
         signed = await client.account.login(user, form.get("password", ""), purpose="portal")
-        return let_in(request, signed, RedirectResponse(back, 303))
+        return let_in(request, signed, response=RedirectResponse(back, 303))
     except Unauthenticated:
         text = "User and password do not belong together. Check both, or ask an administrator for a sign-in link."
         return await door(request, user=user, back=back, error=("Not signed in", text), code=401)
@@ -49,7 +49,7 @@ async def follow(request: Request) -> Response:
     client = stranger(request)
     try:
         signed = await client.account.follow_link(form.get("link", ""))
-        return let_in(request, signed, RedirectResponse("/", 303))
+        return let_in(request, signed, response=RedirectResponse("/", 303))
     except Unauthenticated:
         title = "This sign-in link was used, or has expired"
         text = "A link works once. Sign in below, or ask an administrator for a new one: bessemer user link NAME"
@@ -83,7 +83,7 @@ def stranger(request: Request) -> Client:
     return for_stranger(site_of(request).settings, request.client.host if request.client else "")
 
 
-def let_in(request: Request, signed: SignedIn, response: Response) -> Response:
+def let_in(request: Request, signed: SignedIn, *, response: Response) -> Response:
     """The answer, with the session's cookie."""
     left = int(epoch(signed.expires_at) - site_of(request).clock.now())
     response.set_cookie(

@@ -85,7 +85,7 @@ async def _judged(request: Request) -> Response:
     finally:
         await client.close()
     response = onward(request, safe(str(kept.get("back", ""))), title="Signed in")
-    return let_in(request, signed, response)
+    return let_in(request, signed, response=response)
 
 
 def _kept(value: str) -> dict[str, Any] | None:

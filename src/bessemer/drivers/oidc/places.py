@@ -26,8 +26,8 @@ def judged_url(reach: Reach, text: str, *, what: str) -> str:
     try:
         url = urlsplit(text)
         host = url.hostname or ""
-        literal = ipaddress.ip_address(host) if host and (host[0].isdigit() or ":" in host) else None
         fine = bool(host) and not url.username and not url.password and not url.fragment and url.port != 0
+        literal = _literal(host)
     except ValueError as error:
         raise failed(f"the issuer's {what} is no URL") from error
     if not fine or not text.isascii() or not text.isprintable() or " " in text or len(text) > URL_LENGTH_MAX:
@@ -38,3 +38,15 @@ def judged_url(reach: Reach, text: str, *, what: str) -> str:
     if literal is not None and not is_allowed(reach, host):
         raise failed(f"{host} is an address that is not allowed (allowPrivateAddress)")
     return text
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is, or None for a name. Raises ValueError for what other readers take for an address:
+    ``127.1``, ``2130706433``, ``0x7f.1``."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        last = host.rstrip(".").rpartition(".")[2]
+        if ":" in host or last.isdigit() or last.startswith("0x"):
+            raise
+        return None

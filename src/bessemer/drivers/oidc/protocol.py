@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from bessemer.core.errors import DriverError
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""All that is ever taken, of what an issuer offers: signatures by a key pair."""
+_PAIRS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+ALGORITHMS = (*_PAIRS, "EdDSA", "Ed25519")
+"""All that is ever taken, of what an issuer offers: signatures by a key pair. The last two are two names of one."""
 
 FAILED = "IssuerFailed"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"

@@ -16,6 +16,7 @@ RSA_BITS_MIN, RSA_BITS_MAX = 2048, 8192
 PublicKey = RSAKey | ECKey | OKPKey
 
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_ED = frozenset({"EdDSA", "Ed25519"})
 _RSA = frozenset(one for one in ALGORITHMS if one[:2] in ("RS", "PS"))
 
 
@@ -24,10 +25,14 @@ class _Registry(jws.JWSRegistry):
 
     max_header_length = 4096
 
+    def get_alg(self, name: str) -> Any:
+        """EdDSA is the elder name of Ed25519, the one curve that is taken here."""
+        return super().get_alg("Ed25519" if name == "EdDSA" else name)
+
 
 def is_signed(token: str, key: PublicKey, *, algorithm: str) -> bool:
     """Whether a compact token is signed by the key, in that way and no other."""
-    registry = _Registry(algorithms=[algorithm], strict_check_header=False)
+    registry = _Registry(algorithms=[algorithm, *(_ED if algorithm in _ED else ())], strict_check_header=False)
     try:
         jws.deserialize_compact(token, key, registry=registry)
     except (JoseError, ValueError):
@@ -54,5 +59,5 @@ def _import(raw: Mapping[str, Any]) -> tuple[PublicKey, frozenset[str]] | None:
         return ec, frozenset({_CURVES[curve]})
     if kind == "OKP" and curve == "Ed25519":
         okp = OKPKey.import_key({name: raw[name] for name in ("kty", "crv", "x")})
-        return okp, frozenset({"EdDSA"})
+        return okp, _ED
     return None
