@@ -183,6 +183,26 @@ async def test_an_administrator_by_a_binding_is_one(w: World) -> None:
     assert await codes(w, new, ("GET", "/metrics"), ("GET", LAB)) == [403, 404]
 
 
+async def test_the_trail_is_read_by_auditors_where_they_are(w: World) -> None:
+    """By what decides, which is asked about it."""
+    await w.create(BINDINGS, binding("acme--audit", "auditor", "new"))
+    await w.create(BINDINGS, binding("audit", "auditor", "eve"))
+    audits = w.api.state.access.audits
+    told = {name: [audits(Identity("user", name), tenant) for tenant in ("", "acme", "other")] for name in PEOPLE}
+    assert told == {
+        "ann": [False, True, False],
+        "mia": [False, False, False],
+        "new": [False, True, False],
+        "eve": [True, True, True],
+    }
+    bounded = Identity("user", "eve", bounds=Bounds(roles=frozenset(["reader"])))
+    assert not audits(bounded)
+    assert audits(Identity("user", "root", True))
+
+
+PEOPLE = ("ann", "mia", "new", "eve")
+
+
 # --- nobody grants more than they hold --------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ def test_the_verbs_are_all_there() -> None:
     wanted = "get describe apply delete events why wait logs console chat invoice up down agent server doctor"
     wanted += " start stop quota login whoami demo"
     assert set(wanted.split()) <= set(COMMANDS)
-    assert {name.partition(" ")[0] for name in COMMANDS if " " in name} == {"user", "key", "host", "credential"}
+    assert {name.partition(" ")[0] for name in COMMANDS if " " in name} == {"user", "key", "host", "role", "credential"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(PLAIN)))

@@ -135,6 +135,27 @@ def test_people(tell: Story) -> None:
     tell.check()
 
 
+def test_roles(tell: Story) -> None:
+    tell("role", "list")
+    tell("role", "grant", "reader", "Group:corp:audit", "--tenant", "acme")
+    tell("role", "grant", "member", "new", "-n", PROJECT)
+    tell("role", "grant", "member", "eve", "-n", PROJECT)
+    tell("role", "grant", "member", "eve", "-n", PROJECT)
+    tell("role", "grant", "operator", "new")
+    tell("role", "grant", "nonsense", "new", "--tenant", "acme")
+    tell("role", "grant", "reader", "new", "-n", PROJECT, "--on", "instance/none")
+    tell("get", "rolebindings")
+    tell("role", "who-can", "delete", "instances", "-n", PROJECT)
+    tell("role", "who-can", "get", "instance/log", "-n", PROJECT)
+    tell("role", "who-can", "create", "hosts")
+    tell("role", "who-can", "create", "instance/log", "-n", PROJECT)
+    tell("role", "revoke", "member", "new", "-n", PROJECT)
+    tell("role", "revoke", "member", "eve", "-n", PROJECT)
+    tell("role", "revoke", "member", "eve", "-n", PROJECT)
+    tell("role", "revoke", "reader", "rob", "--tenant", "acme")
+    tell.check()
+
+
 def test_hosts(tell: Story) -> None:
     tell("host", "enrol", "gpu-07")
     for verb in ("cordon", "uncordon", "fence", "revoke"):

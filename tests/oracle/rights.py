@@ -63,7 +63,7 @@ class Oracle:
 
     def _built_in(self, role: str, question: Question) -> bool:
         if question.kind == "":
-            return role == "admin"
+            return role in ({"administer": ["admin"], "read": ["admin", "auditor", "tenant-admin"]}[question.verb])
         kind = next(kind for kind in self.kinds if kind.name == question.kind)
         row: Mapping[Any, Any] = kind.below[question.part] if question.part else kind.rights
         return any(question.verb in row.get(name, ()) for name in IMPLIED[role])
@@ -123,6 +123,7 @@ def questions(
     }
     for tenant, project in [("", ""), *((t, "") for t in tenants), *((p.split("--")[0], p) for p in projects)]:
         yield Question("administer", "", tenant=tenant, project=project)
+        yield Question("read", "", "trail", tenant=tenant, project=project)
     for kind in kinds:
         for verb in verbs:
             for part in ["", *kind.below]:

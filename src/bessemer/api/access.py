@@ -93,10 +93,10 @@ class Access(Grants):
     async def require(self, who: Identity, verb: Verb, *, on: Target) -> None:
         """One object, or a create of one. Raises NotFound where it may not be read, Forbidden else."""
         creates = verb == "create" and not on.subresource
-        own = await self._own(who, on)
-        readable = own and self.may(who, "get", on=replace(on, subresource=""))
-        if own and (readable or creates or on.subresource) and self.may(who, verb, on=on):
+        unread = creates or verb == "get" or bool(on.subresource)  # goes without the right to read the object
+        if self.may(who, verb, on=on) and (unread or self.may(who, "get", on=on)) and await self._own(who, on):
             return
+        readable = self.may(who, "get", on=replace(on, subresource="")) and await self._own(who, on)
         if on.name and not readable and not creates:
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):

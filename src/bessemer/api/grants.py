@@ -17,7 +17,9 @@ from bessemer.kinds.tenancy.rights import (
     EVERYWHERE,
     NO_NAMES,
     NOTHING,
+    TRAIL,
     Grant,
+    Place,
     Rights,
     named,
     place_of_project,
@@ -57,6 +59,10 @@ class Grants:
     def administers(self, who: Identity) -> bool:
         """Whether somebody is an administrator of the platform, by themselves or by a binding; no credential is."""
         return any(grant.upon(ADMINISTER, EVERYWHERE) is None for grant in self.grants(who))
+
+    def audits(self, who: Identity, tenant: str = "") -> bool:
+        """Whether somebody may read the audit trail, of a tenant or ("") of everything."""
+        return any(grant.upon(TRAIL, Place(tenant)) is None for grant in self.grants(who))
 
     def projects(self, who: Identity) -> frozenset[str]:
         """The projects that are there for somebody."""

@@ -107,6 +107,10 @@ class Holdings:
         """Tenant → role of everywhere that the user is a member."""
         return {name: tenant.members[user] for name, tenant in self._tenants.items() if user in tenant.members}
 
+    def role(self, user: str, tenant: str) -> str:
+        """The user's role as a member of the tenant, or ""."""
+        return self.terms(tenant).members.get(user, "")
+
     def terms(self, tenant: str) -> TenantTerms:
         """What a tenant pays by and may; of one that is not there, nothing."""
         return self._tenants.get(tenant, NO_TERMS)

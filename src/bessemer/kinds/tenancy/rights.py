@@ -57,12 +57,20 @@ class Cell(NamedTuple):
     @property
     def about(self) -> str:
         """``Instance/log``."""
-        return f"{self.kind}/{self.subresource}" if self.subresource else self.kind or "the platform"
+        return "/".join(filter(None, (self.kind, self.subresource))) or "the platform"
 
 
 ADMINISTER = Cell("", "", "administer")
 """What goes by no kind: others' passwords and links, questions about others, the server's own figures. It is of the
 role ``admin`` alone, and no wildcard means it."""
+
+TRAIL = Cell("", "trail", "read")
+"""The audit trail: all of it, or a tenant's."""
+
+_BESIDES: Mapping[str, Sequence[Cell]] = MappingProxyType(
+    {"admin": (ADMINISTER, TRAIL), "auditor": (TRAIL,), "tenant-admin": (TRAIL,)}
+)
+"""What built-in roles give that no kind has a row of."""
 
 Rights = Mapping[Cell, Names]
 NOTHING: Rights = MappingProxyType({})
@@ -148,7 +156,9 @@ class Rulebook:
         rows: dict[str, Rights] = {role: self._rows(rows) for role, rows in BUILT_IN.items()}
         self.cells = frozenset(united(rows.values()))
         """All that people may have of kinds."""
-        self.built_in: Mapping[str, Rights] = {**rows, "admin": {**rows["admin"], ADMINISTER: None}}
+        self.built_in: Mapping[str, Rights] = {
+            role: MappingProxyType({**rights, **dict.fromkeys(_BESIDES.get(role, ()))}) for role, rights in rows.items()
+        }
         self.system: Mapping[str, Rights] = {role: self._rows([role]) for role in SYSTEM}
 
     def rights(self, spec: Mapping[str, Any]) -> Rights:
