@@ -209,6 +209,7 @@ async def test_nobody_else_can_say_so(s: Site) -> None:
     assert await told(s, theirs, "partner") == 200, "of its own people it may"
     assert await told(s, leaving(s, sub="somebody-else")) == 200
     assert await told(s, leaving(s), "nobody") == 400
+    assert await told(s, "&a=b" * 20) == 400
     assert (await s.whoami(token))[0] == 200
 
 

@@ -65,14 +65,14 @@ class Federation:
         person = await self.people.admitted(found.who, create=found.provider.spec.create_users)
         if found.who.made <= person.left:
             raise Unauthenticated("you have signed out: sign in again")
+        if not self._holds(found):
+            raise Unauthenticated("what vouches for you has changed: ask again")  # while this was looked at
         return self.identity(found.who.name, person, groups=found.who.groups, provider=found.provider.name)
 
-    def identity(
-        self, name: str, person: Person, *, groups: tuple[str, ...], provider: str, session: str = ""
-    ) -> Identity:
+    def identity(self, name: str, person: Person, *, groups: tuple[str, ...], provider: str) -> Identity:
         """How somebody stands here whom a provider vouches for."""
         given = (MASTERS, *groups) if person.admin else groups
-        return Identity("user", name, person.admin, given, session, provider)
+        return Identity("user", name, person.admin, given, provider=provider)
 
     async def vouches(self, session: Mapping[str, Any]) -> tuple[str, ...]:
         """The groups of a Session (its spec) that a provider vouched for. Raises Unauthenticated where that does not

@@ -175,7 +175,10 @@ async def logged_out(call: Call) -> Response:
     """POST /login/providers/NAME/logout (OpenID back-channel logout): the issuer says that somebody has left."""
     call.state.backchannel.take(call.credentials.source)
     raw = await bodies.read(call.request, call.state.context.limits)
-    form = dict(parse_qsl(raw.decode("ascii", "replace"), max_num_fields=8))
+    try:
+        form = dict(parse_qsl(raw.decode("ascii", "replace"), max_num_fields=8))
+    except ValueError as error:
+        raise Malformed("the form has too many fields") from error
     federation = call.state.federation
     try:
         provider = await federation.providers.named(call.parameter("provider"))
@@ -240,11 +243,18 @@ async def _end_session_url(call: Call, who: Identity) -> str:
         "post_logout_redirect_uri": f"{call.state.context.terms.portal_url}/signin",
     }
     if who.session:
-        stored = await call.state.ports.objects.get(Key("Session", "", who.session))
-        hint = await call.state.ports.sealed.get(stored.uid, ID_TOKEN)
-        if hint and len(hint) <= HINT_LENGTH_MAX:
-            query["id_token_hint"] = hint.decode()
+        query |= await _hint(call, who.session)
     return f"{metadata.end_session}{'&' if '?' in metadata.end_session else '?'}{urlencode(query)}"
+
+
+async def _hint(call: Call, session: str) -> dict[str, str]:
+    """Whose session it is, in the issuer's own words, where they are kept and short enough."""
+    try:
+        stored = await call.state.ports.objects.get(Key("Session", "", session))
+    except NotFound:
+        return {}
+    token = await call.state.ports.sealed.get(stored.uid, ID_TOKEN)
+    return {"id_token_hint": token.decode()} if token and len(token) <= HINT_LENGTH_MAX else {}
 
 
 # --- parts ------------------------------------------------------------------------------------------------------

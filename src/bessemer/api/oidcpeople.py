@@ -17,10 +17,11 @@ import orjson
 
 from bessemer.api.names import NAME_MAX, is_subdomain
 from bessemer.core.clock import epoch
-from bessemer.core.errors import AlreadyExists, Unauthenticated
+from bessemer.core.errors import AlreadyExists, Unauthenticated, Unavailable
 from bessemer.core.ports import Objects, Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
 
+FULL_SECONDS_MAX = 2.0
 GROUPS_MAX = 256
 CLAIM_LENGTH_MAX = 128
 GROUP_LENGTH_MAX = 253
@@ -62,6 +63,16 @@ class Person:
     left: float
 
 
+async def whole(full: asyncio.Event) -> None:
+    """Return once a first look is complete. Raises Unavailable where it does not come."""
+    if not full.is_set():
+        try:
+            async with asyncio.timeout(FULL_SECONDS_MAX):
+                await full.wait()
+        except TimeoutError as error:
+            raise Unavailable("the server has not read its people yet") from error
+
+
 class People:
     """Feed it with `apply`; it is filled by `api.oidc`'s watch."""
 
@@ -92,8 +103,7 @@ class People:
 
     async def admitted(self, who: Vouched, *, create: bool) -> Person:
         """The User that somebody is, made where there is none and ``create``. Raises Unauthenticated."""
-        if not self.full.is_set():
-            await self.full.wait()
+        await whole(self.full)
         person = self._people.get(who.name)
         if person is None:
             if not create:

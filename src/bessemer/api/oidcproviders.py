@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from bessemer.api.oidcpeople import People
+from bessemer.api.oidcpeople import People, whole
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unauthenticated
 from bessemer.core.ports import Bookmark, Objects, Scope
@@ -73,12 +73,12 @@ class Providers:
 
     async def all(self) -> Sequence[Provider]:
         """Those by which people can sign in now, by name."""
-        await self._full.wait()
+        await whole(self._full)
         return [self._by_name[name] for name in sorted(self._by_name)]
 
     async def named(self, name: str) -> Provider:
         """Raises Unauthenticated where it vouches for nobody (any more)."""
-        await self._full.wait()
+        await whole(self._full)
         found = self._by_name.get(name)
         if found is None:
             raise Unauthenticated("there is no such way to sign in")
@@ -86,7 +86,7 @@ class Providers:
 
     async def of_issuer(self, issuer: str) -> Provider:
         """Raises Unauthenticated for one that nobody named here."""
-        await self._full.wait()
+        await whole(self._full)
         found = self._by_issuer.get(issuer)
         if found is None:
             raise Unauthenticated("the token is of no issuer that is known here")

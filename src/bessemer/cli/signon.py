@@ -137,7 +137,7 @@ class _Listener:
                     + page
                 )
                 await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whoever that was, it was no browser with an answer
         finally:
             writer.close()

@@ -299,6 +299,7 @@ def test_who_has_left_is_said_by_a_token_of_its_own() -> None:
         {"aud": "them"},
         {"iss": "https://evil.example"},
         {"iat": NOW + 61},
+        {"iat": NOW - 601},
         {"exp": NOW - 61},
     ]
     for change in wrong:

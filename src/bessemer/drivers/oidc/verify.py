@@ -29,6 +29,8 @@ SKEW_SECONDS = 60.0
 """How far an issuer's clock may be from ours."""
 AGE_SECONDS_MAX = 86_400.0
 """A token is worth nothing so long after it was made, whatever it says itself."""
+LOGOUT_SECONDS_MAX = 600.0
+"""Who has left is told at once; what is told later may be an old word, told again."""
 AUDIENCES_MAX = 16
 
 _PART = re.compile(r"[A-Za-z0-9_-]+")
@@ -139,8 +141,8 @@ def logout(token: Read, keys: Sequence[IssuerKey], *, rules: Rules, now: float) 
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict) or "nonce" in claims:
         _refuse("it tells of no logout")
-    expires = _time(claims, "exp")
-    if expires is not None and expires <= now - SKEW_SECONDS:
+    made, expires = _time(claims, "iat"), _time(claims, "exp")
+    if (made or 0.0) <= now - LOGOUT_SECONDS_MAX or (expires is not None and expires <= now - SKEW_SECONDS):
         _refuse("it has expired")
     for name in ("sub", "sid"):
         if name in claims and not (isinstance(claims[name], str) and 0 < len(claims[name]) <= KID_LENGTH_MAX):
