@@ -36,6 +36,10 @@ PUBLIC = {
     ("GET", "/openapi/v3/api/{version}"),
     ("GET", "/openapi/v3/apis/{group}/{version}"),
     ("POST", "/login"),
+    ("GET", "/login/providers"),
+    ("POST", "/login/providers/{provider}"),
+    ("POST", "/login/providers/{provider}/attempt"),
+    ("POST", "/login/providers/{provider}/logout"),
 }
 """The written list of what a stranger may ask. A route joins it here, in review, or not at all."""
 

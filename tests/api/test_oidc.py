@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 
 from bessemer.core.clock import FakeClock, settle
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import Key
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from tests.api.world import BASE, World, named, tenant, world
 
@@ -287,3 +289,17 @@ async def test_a_user_who_is_being_deleted_may_not_come_in(s: Site) -> None:
     await s.whoami(token)
     assert (await s.w.call("DELETE", f"{BASE}/users/corp.ada")).code == 200
     await s.check_until(token, 401)
+
+
+async def test_a_provider_of_another_release_vouches_for_nobody_and_stops_nothing(s: Site) -> None:
+    token = s.token()
+    assert (await s.whoami(token))[0] == 200
+    stored = await s.w.store.objects.get(Key("IdentityProvider", "", "corp"))
+    body = orjson.loads(stored.body)
+    body["spec"]["riddle"] = {}
+    await s.w.store.objects.replace(body, CONTROLLER)
+    await s.check_until(token, 401)
+    del body["spec"]["riddle"]
+    body["metadata"]["resourceVersion"] = ""
+    await s.w.store.objects.replace(body, CONTROLLER)
+    await s.check_until(token, 200)

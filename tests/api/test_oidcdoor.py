@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from bessemer.core.clock import settle
-from bessemer.core.ports import Scope
+from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Key
 from bessemer.drivers.oidc.verify import LOGOUT_EVENT
 from tests.api.test_oidc import ADA, ISSUER, OTHER, Site, oidc, site
@@ -156,8 +156,6 @@ async def test_a_provider_that_comes_back_under_its_name_knows_none_of_its_sessi
     stored = await s.w.store.objects.get(key)
     body = orjson.loads(stored.body)
     body["metadata"]["finalizers"] = []
-    from bessemer.core.ports import CONTROLLER
-
     await s.w.store.objects.replace(body, CONTROLLER)
     await s.w.store.objects.delete(key, CONTROLLER)
     await s.w.create(f"{BASE}/identityproviders", named("corp", oidc=oidc()))

@@ -22,6 +22,7 @@ import yaml
 from bessemer.cli.logins import Login, Logins
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
+from bessemer.core.resource import Key
 from bessemer.drivers.oidc.real import HttpIssuers
 from tests.api.kubectl import binary
 from tests.api.world import BASE, named, tenant
@@ -182,6 +183,16 @@ def test_the_kubeconfig_names_no_secret(d: Desk) -> None:
     plugin = made["users"][0]["user"]["exec"]
     assert (plugin["interactiveMode"], plugin["provideClusterInfo"]) == ("IfAvailable", True)
     assert plugin["args"] == ["kube-credential", "--provider", "corp"]
+
+
+@pytest.mark.real
+def test_the_secret_is_given_as_the_papers_say(d: Desk) -> None:
+    path = f"{BASE}/identityproviders/corp/clientsecret"
+    command = [str(binary()), "--kubeconfig", str(d.cli.kubeconfig), "create", "--raw", path, "-f", "-"]
+    said = subprocess.run(command, input=b'{"secret": "new"}', capture_output=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+    uid = d.cli.do(lambda w: w.store.objects.get(Key("IdentityProvider", "", "corp"))).uid
+    assert d.cli.do(lambda w: w.store.sealed.get(uid, "client-secret")) == b"new"
 
 
 def test_a_page_that_answers_another_sign_in_is_refused() -> None:

@@ -47,7 +47,7 @@ def login(
     device: Annotated[bool, typer.Option("--device", help="By a code that is typed on another device.")] = False,
     browser: Annotated[bool, typer.Option(help="Open a browser here; else only its address is printed.")] = True,
 ) -> None:
-    """Sign in. By a provider: `bessemer login`; by a password, whose token is printed:
+    """Sign in by a provider, or print the token of a local user. Examples: `bessemer login`,
     `export BESSEMER_TOKEN=$(bessemer login ada)`"""
     from bessemer.cli.logins import Logins
 
@@ -134,7 +134,8 @@ def kube_credential(
     provider: ProviderOption = "",
     info: Annotated[str, typer.Option(envvar=EXEC_INFO, hidden=True, help="What kubectl says.")] = "",
 ) -> None:
-    """What kubectl runs: prints an ExecCredential of whoever signed in to the server that kubectl names."""
+    """What kubectl runs: prints who signed in to the server that kubectl names. Example:
+    `bessemer kube-credential --provider corp`"""
     import asyncio
 
     import orjson
