@@ -238,6 +238,17 @@ async def test_the_people_of_a_tenant_that_is_not_active_read(w: World, state: s
     assert (await w.call("POST", f"{LAB}/apikeys", body_named("k2"), token=mia)).code == 201
 
 
+async def test_whether_a_tenant_is_suspended_is_its_own_to_know(w: World) -> None:
+    await patch_tenant(w, state="Suspended")
+    eve, told = await w.login("eve"), []
+    for tenant in ("acme", "nobody"):
+        made = {"metadata": {"name": f"{tenant}--new"}, "spec": {}}
+        projects = await w.call("POST", f"{BASE}/projects", made, token=eve)
+        keys = await w.call("POST", f"{BASE}/namespaces/{tenant}--lab/apikeys", body_named("k"), token=eve)
+        told.append([(one.code, one.body.replace(tenant.encode(), b"TENANT")) for one in (projects, keys)])
+    assert told[0] == told[1]
+
+
 async def test_the_use_of_a_tenant_is_its_peoples_to_see(w: World) -> None:
     await patch_tenant(w, quota={"instances": 2})
     await w.create(f"{LAB}/instances", instance("a"))

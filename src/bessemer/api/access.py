@@ -100,7 +100,8 @@ class Access:
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
             raise no_namespace(on.namespace)
-        why = "" if who.admin else self._directory.terms(on.tenant).why_not(on.tenant)
+        mine = not who.admin and bool(self._directory.role(who.name, on.tenant))
+        why = self._directory.terms(on.tenant).why_not(on.tenant) if mine else ""
         raise forbidden(who, verb, on=on, why=why)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:
