@@ -9,7 +9,7 @@ import pytest
 
 from bessemer.core.resource import Kind
 from bessemer.kinds import KINDS
-from bessemer.kinds.fields import LabelKey, LabelValue, Name, named, references
+from bessemer.kinds.fields import Name, named, references
 from tests.api.world import BASE, GATEWAY, Reply, World, world
 from tests.api.world import named as body_named
 
@@ -59,6 +59,15 @@ async def test_what_is_not_allowed_is_refused_by_its_field_with_what_is(w: World
     assert nowhere.body.replace(b"nope", b"huge") == refused.body, "whether there is such a thing is nobody's to learn"
 
 
+@pytest.mark.parametrize(
+    "labels", [{"-": "a"}, {"a": "b c"}, {"a/b/c": "d"}, {"": "x"}, {f"k{n}": "v" for n in range(17)}]
+)
+async def test_labels_that_are_none_select_nothing(w: World, labels: dict[str, str]) -> None:
+    reply = await w.call("PATCH", f"{BASE}/tenants/acme", {"spec": {"hosts": {"matchLabels": labels}}}, media=MERGE)
+    assert reply.code == 422
+    assert reply.json["details"]["causes"][0]["field"].startswith("spec.hosts.matchLabels")
+
+
 async def test_what_was_named_before_stays_and_a_dry_run_says_the_same(w: World) -> None:
     mia = await w.login("mia")
     assert (await w.call("POST", f"{LAB}/instances", instance("a", "big"), token=mia)).code == 201
@@ -103,7 +112,7 @@ def names_in(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]
         return
     if get_origin(annotation) is Annotated and get_args(annotation)[1] == get_args(Name)[1]:
         yield path
-    elif annotation not in (LabelKey, LabelValue) and get_origin(annotation) is not dict:
+    elif get_origin(annotation) is not dict:
         for part in get_args(annotation):
             yield from names_in(part, (*path, "*") if get_origin(annotation) is list else path)
 
