@@ -9,7 +9,7 @@ import pytest
 
 from bessemer.core.resource import Kind
 from bessemer.kinds import KINDS
-from bessemer.kinds.fields import LabelKey, LabelValue, Name, named, references
+from bessemer.kinds.fields import Name, named, references
 from tests.api.world import BASE, GATEWAY, Reply, World, world
 from tests.api.world import named as body_named
 
@@ -59,6 +59,15 @@ async def test_what_is_not_allowed_is_refused_by_its_field_with_what_is(w: World
     assert nowhere.body.replace(b"nope", b"huge") == refused.body, "whether there is such a thing is nobody's to learn"
 
 
+@pytest.mark.parametrize(
+    "labels", [{"-": "a"}, {"a": "b c"}, {"a/b/c": "d"}, {"": "x"}, {f"k{n}": "v" for n in range(17)}]
+)
+async def test_labels_that_are_none_select_nothing(w: World, labels: dict[str, str]) -> None:
+    reply = await w.call("PATCH", f"{BASE}/tenants/acme", {"spec": {"hosts": {"matchLabels": labels}}}, media=MERGE)
+    assert reply.code == 422
+    assert reply.json["details"]["causes"][0]["field"].startswith("spec.hosts.matchLabels")
+
+
 async def test_what_was_named_before_stays_and_a_dry_run_says_the_same(w: World) -> None:
     mia = await w.login("mia")
     assert (await w.call("POST", f"{LAB}/instances", instance("a", "big"), token=mia)).code == 201
@@ -103,7 +112,7 @@ def names_in(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]
         return
     if get_origin(annotation) is Annotated and get_args(annotation)[1] == get_args(Name)[1]:
         yield path
-    elif annotation not in (LabelKey, LabelValue) and get_origin(annotation) is not dict:
+    elif get_origin(annotation) is not dict:
         for part in get_args(annotation):
             yield from names_in(part, (*path, "*") if get_origin(annotation) is list else path)
 
@@ -236,6 +245,17 @@ async def test_the_people_of_a_tenant_that_is_not_active_read(w: World, state: s
     assert f"tenant acme is {state.lower()}" in admin.json["message"], "whoever asks: the store makes nothing new"
     await patch_tenant(w, state="Active")
     assert (await w.call("POST", f"{LAB}/apikeys", body_named("k2"), token=mia)).code == 201
+
+
+async def test_whether_a_tenant_is_suspended_is_its_own_to_know(w: World) -> None:
+    await patch_tenant(w, state="Suspended")
+    eve, told = await w.login("eve"), []
+    for tenant in ("acme", "nobody"):
+        made = {"metadata": {"name": f"{tenant}--new"}, "spec": {}}
+        projects = await w.call("POST", f"{BASE}/projects", made, token=eve)
+        keys = await w.call("POST", f"{BASE}/namespaces/{tenant}--lab/apikeys", body_named("k"), token=eve)
+        told.append([(one.code, one.body.replace(tenant.encode(), b"TENANT")) for one in (projects, keys)])
+    assert told[0] == told[1]
 
 
 async def test_the_use_of_a_tenant_is_its_peoples_to_see(w: World) -> None:

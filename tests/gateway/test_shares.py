@@ -143,6 +143,21 @@ async def test_a_bounded_project_is_served_from_its_share_while_the_api_is_away(
     assert (caught.value.status, caught.value.words.code) == (503, "limit_unknown")
 
 
+async def test_what_is_left_of_a_minute_that_ends_while_one_asks_is_void(clock: FakeClock) -> None:
+    """Else it would be used in the next, beside all that the next has."""
+    asked: list[int] = []
+
+    async def ask(_project: str, tokens: int) -> Given:
+        asked.append(tokens)
+        seconds = 3.0 if len(asked) == 1 else 60.0  # from the second on it is another minute's
+        return Given(tokens, seconds, 0)
+
+    shares = Shares(ask, clock=clock)
+    shares.settle(await shares.hold(PROJECT, 50), 20)
+    await shares.hold(PROJECT, 50)
+    assert asked == [50, 20, 30], "20 were missing, and then the 30 as well that were of the minute before"
+
+
 async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -> None:
     asked: list[int] = []
 

@@ -101,7 +101,8 @@ class Access(Grants):
             raise not_found(on.subject)
         if on.namespace and not self.sees_project(who, on.namespace):
             raise no_namespace(on.namespace)
-        why = "" if self.administers(who) else self._directory.terms(on.tenant).why_not(on.tenant)
+        mine = on.tenant in self.tenants(who) and not self.administers(who)
+        why = self._directory.terms(on.tenant).why_not(on.tenant) if mine else ""
         raise forbidden(who, verb, on=replace(on, name="") if creates else on, why=why)
 
     def scope(self, who: Identity, verb: Verb, *, on: Target) -> Scope:

@@ -28,6 +28,9 @@ Ask = Callable[[str, int], Awaitable["Given"]]
 AHEAD = 8
 """A share is at least this part of what is left: a call to the api serves several requests."""
 
+SLACK_SECONDS = 5.0
+"""By which two answers may disagree about when one minute ends: what calls to the api take."""
+
 TEMPLATE_TOKENS = 256
 """What a model's template may put around a conversation."""
 
@@ -105,13 +108,14 @@ class Shares:
 
     async def _fill(self, project: str, purse: _Purse, *, tokens: int) -> None:
         """Get what is missing, and somewhat more where there is plenty. Raises Refused."""
-        missing = tokens - purse.have
-        asked = max(missing, purse.left // AHEAD)
-        given = await self._given(project, asked, purse=purse)
-        if not given.amount and given.left is not None and asked > missing:
-            given = await self._given(project, missing, purse=purse)
-        if given.left is not None and given.amount < missing:
-            raise errors.rate_limited(given.words, retry_after_seconds=max(1, int(given.seconds) + 1))
+        while purse.bounded is not False and purse.have < tokens:
+            missing = tokens - purse.have
+            asked = max(missing, purse.left // AHEAD)
+            given = await self._given(project, asked, purse=purse)
+            if given.left is not None and not given.amount and asked > missing:
+                given = await self._given(project, tokens - purse.have, purse=purse)
+            if given.left is not None and not given.amount:
+                raise errors.rate_limited(given.words, retry_after_seconds=max(1, int(given.seconds) + 1))
 
     async def _given(self, project: str, tokens: int, *, purse: _Purse) -> Given:
         """Ask, and put what is given into the purse."""
@@ -122,9 +126,11 @@ class Shares:
         except (BessemerError, OSError) as error:
             _log.warning("no share of the minute", project=project, error=str(error))
             raise errors.limit_unknown() from error
-        if before >= purse.ends:
+        ends = before + given.seconds
+        if ends > purse.ends + SLACK_SECONDS:
+            # Another minute, which may have begun while this was asked: what is left of the one before is void.
             purse.number, purse.have = purse.number + 1, 0
-        purse.ends = before + given.seconds
+        purse.ends = ends
         purse.bounded, purse.left = given.left is not None, given.left or 0
         purse.have += given.amount
         return given

@@ -39,8 +39,7 @@ from bessemer.core.values import Toleration
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import (
     Label,
-    LabelKey,
-    LabelValue,
+    MatchLabels,
     Name,
     Names,
     ShortText,
@@ -76,8 +75,6 @@ class Member(ApiModel):
 
 State = Literal["Active", "Suspended", "Closed"]
 
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
-
 
 class OwnHosts(ApiModel):
     """Hosts that a tenant has to itself, by name and by labels."""
@@ -88,7 +85,9 @@ class OwnHosts(ApiModel):
         description="By name.",
         json_schema_extra=values_apart(),
     )
-    match_labels: Labels = Field(default_factory=dict, description="Those that bear all of these labels.")
+    match_labels: MatchLabels = Field(
+        default_factory=dict, max_length=16, description="Those that bear all of these labels."
+    )
     only: bool = Field(False, description="Whether it is kept to them: nothing of it lands on any other host.")
 
     def holds(self, name: str, labels: Mapping[str, str]) -> bool:
@@ -102,7 +101,9 @@ class Allowed(ApiModel):
     names: list[Name] = Field(
         default_factory=list, max_length=1000, description="By name.", json_schema_extra=values_apart()
     )
-    match_labels: Labels = Field(default_factory=dict, description="Those that bear all of these labels.")
+    match_labels: MatchLabels = Field(
+        default_factory=dict, max_length=16, description="Those that bear all of these labels."
+    )
 
     def admits(self, name: str, labels: Mapping[str, str]) -> bool:
         """Whether an object of that name and with these labels is among them."""
