@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import Conflict, Malformed
+from bessemer.core.errors import Conflict, Malformed, Unavailable
 from bessemer.core.ports import CONTROLLER, AuditFilter, AuditRow, Writer
 from bessemer.core.resource import Key
 from bessemer.core.trail import Fault, FileVerifier, Head, Signer, head_of
@@ -475,3 +475,26 @@ async def test_an_old_release_beside_us_writes_rows_that_fit(town: Town) -> None
     town.sql(f"""INSERT INTO audit ({", ".join(f'"{name}"' for name in names)}) VALUES ({values})""")
     await town.act(times=1)
     assert await town.store.audit.verify() is None
+
+
+async def test_a_trail_that_grows_while_it_is_judged_is_sound(town: Town) -> None:
+    async def grow() -> None:
+        for _ in range(10):
+            await town.act()
+
+    growing = asyncio.ensure_future(grow())
+    while not growing.done():
+        assert await town.store.audit.verify() is None
+    await growing
+
+
+async def test_heads_that_cannot_be_written_stop_nothing_else(town: Town) -> None:
+    town.heads.unlink()
+    town.heads.mkdir()
+    with pytest.raises(Unavailable, match="heads of the trail"):
+        await town.act()
+    await town.store.objects.create(body("Thing", "later"), ALICE)
+    town.heads.rmdir()
+    await town.store.audit.sign()
+    assert await town.store.audit.verify() is None
+    assert [json.loads(line)["head"]["id"] for line in town.heads.read_bytes().splitlines()] == [17]
