@@ -80,7 +80,7 @@ async def run_control(
             await asyncio.Event().wait()
     finally:
         await control.importer.close()
-        with suppress(BessemerError, OSError):  # the next process signs what this one could not
+        with suppress(BessemerError):  # the next process signs what this one could not
             await control.store.audit.sign()
         control.store.close()
 

@@ -9,8 +9,9 @@ out, cut off or computed anew, and says where.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,7 +19,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from bessemer.core import trail
 from bessemer.core.clock import Clock
-from bessemer.core.errors import Conflict
+from bessemer.core.errors import Conflict, Unavailable
 from bessemer.core.ports import AuditFilter, AuditRow, Writer
 from bessemer.core.resource import Key
 from bessemer.core.trail import Fault, Head, Verifier
@@ -93,20 +94,28 @@ class Trail:
 
     async def verify(self) -> Fault | None:
         """The first place where the trail is not what it was, or None."""
-        check, _ = await self._begun()
-        oldest = await self._reader.ask(_OLDEST)
+        while True:
+            check, _ = await self._begun()
+            begun = check.last
+            fault = await self._judged(check)
+            if fault is None or (await self._begun())[0].last == begun:
+                return fault  # else some was archived meanwhile
+
+    async def _judged(self, check: Verifier) -> Fault | None:
+        # Heads first: each that is known by now is of a row that was there before it.
+        last = await self._heads.last()
+        newest, oldest = await self._reader.ask(_HEAD), await self._reader.ask(_OLDEST)
         if oldest and oldest[0][0] <= check.last:
-            words = (
-                f"row {oldest[0][0]} stands before the first, {check.last + 1}: inserted, or left where a trim stopped"
-            )
+            words = f"row {oldest[0][0]} stands before the first: inserted, or left where a trim stopped"
             return Fault(oldest[0][0], words)
-        async for said in self._sayings(check.last, _LAST_ID):
+        until = max(newest[0][0] if newest else 0, last.id if last is not None else 0)
+        async for said in self._sayings(check.last, until):
             if fault := _checked(check, said):
                 return fault
         return check.end()
 
     async def sign(self) -> None:
-        """Sign the last row where it is not signed yet. Raises Unavailable, OSError."""
+        """Sign the last row where it is not signed yet. Raises Unavailable."""
         rows = await self._reader.ask(_HEAD)
         number, digest = rows[0] if rows else (0, "")
         last = self._signed or await self._heads.last()
@@ -116,7 +125,7 @@ class Trail:
             return
         head = self._heads.signer.sign(Head(id=number, digest=digest, at=self._clock.now()))
         await self._committer.submit(lambda tx: heads.keep(tx, head))
-        await asyncio.to_thread(self._heads.tell, head)
+        await self._tell(head)
         self._signed = head
 
     async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
@@ -158,17 +167,21 @@ class Trail:
             append(tx, writer, verb="trim", key=Key("Trail", "", str(through)), uid="")
 
         await self._committer.submit(write)
-        await asyncio.to_thread(self._heads.tell, base)
+        await self._tell(base)
         await self.tidy()
         return through - begun
 
     async def tidy(self) -> None:
         """Drop what was archived, some at a time; also what an earlier process left."""
-        while await self._committer.submit(_drop_some, apart=True):
-            pass
-        base = await self._heads.base()
+        dropped = 0
+        while some := await self._committer.submit(_drop_some, apart=True):
+            dropped += some
+        base = await self._heads.base() if dropped else None
         if base is not None:
-            await asyncio.to_thread(self._heads.forget, base.id)
+            await _on_disk(partial(self._heads.forget, base.id))
+
+    async def _tell(self, head: Head) -> None:
+        await _on_disk(partial(self._heads.tell, head))
 
     async def _begun(self) -> tuple[Verifier, str]:
         """Who checks the trail from where it begins now, and the digest of the row before that."""
@@ -233,12 +246,20 @@ def fits(wanted: AuditFilter, row: AuditRow) -> bool:
 def _write(tx: Tx, writer: Writer, *, act: tuple[str, str, str, bool, str], change: str) -> None:
     """Every write comes by here: it makes no value but what is hashed and kept."""
     last, before = tx.trail or tx.one(_HEAD) or (0, "")
-    said = [last + 1, tx.now, rules.name(writer), *act, writer.request_id, writer.source]
+    said = [last + 1, float(tx.now), rules.name(writer), *act, writer.request_id, writer.source]
     digest = trail.digest_of(before, said, change=change)
     values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(act[1]), change), strict=True))
     values["allowed"] = int(act[3])
     tx.run(_APPEND, **values)
     tx.trail = (last + 1, digest)
+
+
+async def _on_disk(work: Callable[[], None]) -> None:
+    """In a thread. Raises Unavailable."""
+    try:
+        await asyncio.to_thread(work)
+    except OSError as error:
+        raise Unavailable("heads of the trail cannot be written beside the database", internal=str(error)) from error
 
 
 def _drop_some(tx: Tx) -> int:

@@ -6,10 +6,11 @@ file has them still. It decides nothing about the chain: see `core.trail.Verifie
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -61,16 +62,20 @@ class HeadTable:
         self.trusted = frozenset([self.signer.public])
 
     async def last(self) -> Head | None:
-        """The newest of table and file."""
-        known = [*map(_head, await self._reader.ask(_LAST, of_kind="head")), *self.told()]
-        return max(known, key=lambda head: head.id, default=None)
+        """The newest of table and file that is signed as it should be."""
+        rows = await self._reader.ask(_LAST, of_kind="head")
+        told = await asyncio.to_thread(lambda: max(self.told(), key=_number, default=None))
+        return self._newest([*map(_head, rows), *([told] if told else [])])
 
     async def base(self) -> Head | None:
         """Up to where rows were archived: the newest that is signed as it should be."""
         rows = await self._reader.ask(_LAST, of_kind="base")
-        told = [*map(_head, rows), *(head for head in self.told() if head.kind == "base")]
-        good = [head for head in told if head.key in self.trusted and head.good()]
-        return max(good, key=lambda head: head.id, default=None)
+        told = await asyncio.to_thread(lambda: [head for head in self.told() if head.kind == "base"])
+        return self._newest([*map(_head, rows), *told])
+
+    def _newest(self, heads: Iterable[Head]) -> Head | None:
+        good = (head for head in heads if head.key in self.trusted and head.good())
+        return max(good, key=_number, default=None)
 
     async def within(self, after: int, until: int) -> list[Head]:
         """Those of the table, in order."""
@@ -126,6 +131,10 @@ def merged(*sources: Iterator[Head]) -> Iterator[Head]:
     """All of them in order of their rows, each once."""
     every = heapq.merge(*sources, key=lambda head: (head.id, head.kind, head.digest))
     return (head for head, _ in groupby(every))
+
+
+def _number(head: Head) -> int:
+    return head.id
 
 
 def _head(row: tuple[int, str, float, str, str, str]) -> Head:

@@ -79,6 +79,7 @@ class Rotation:
         self._vault = vault
         self._clock = clock
         self._find = find
+        self._prune_at = 0.0
         self._direct = True
         """Whether there may be values of a release before data keys."""
 
@@ -95,17 +96,18 @@ class Rotation:
     async def tidy(self) -> None:
         """One round, of what needs no asking. What cannot be done now is told, and tried again in the next."""
         try:
-            await self.round(values=False)
+            await self.round(values=False, prune=self._clock.monotonic() >= self._prune_at)
         except Unavailable as error:
             log.warning("sealed values do not follow their key yet", error=error.message)
 
-    async def round(self, *, values: bool) -> None:
+    async def round(self, *, values: bool, prune: bool = True) -> None:
         """All that is to be done now, batch after batch. Raises Unavailable, where the rest waits for somebody."""
         self._vault.forget()
         trouble = await self._rewrap(await self._vault.wrapping.current())
         if values or self._direct:
             trouble = await self._reseal(values=values) or trouble
-        await self._prune()
+        if prune:
+            await self._prune()
         if trouble is not None:
             raise trouble
 
@@ -154,7 +156,8 @@ class Rotation:
             tx.run(_RESEAL, of_uid=uid, of_field=field, of_ciphertext=before, ciphertext=fresh)
 
     async def _prune(self) -> None:
-        """Drop data keys that nothing is under."""
+        """Drop data keys that nothing is under, which takes a look at each value: once a day, or when asked."""
+        self._prune_at = self._clock.monotonic() + UNUSED_SECONDS
         used = {data_key_of(bytes(head)) for head, _ in await self._reader.ask(_VALUES)}
         before = int(self._clock.now()) - UNUSED_SECONDS
         for (name,) in await self._reader.ask(_UNUSED, before=before):
