@@ -21,6 +21,9 @@ from bessemer.kinds import VIEWS
 from bessemer.kinds.kubernetes import configmap, definition, lease, secret
 from bessemer.kinds.kubernetes.view import View
 
+FILES_AT_ONCE = 16
+"""A MiB each, and what it takes to write them."""
+
 _EVENT_FIELDS = ("name", "namespace", "kind", "uid", "apiVersion", "resourceVersion", "fieldPath")
 
 
@@ -59,8 +62,12 @@ class Shown:
 
     @property
     def files(self) -> bool:
-        """Whether it holds what is as large as a file."""
+        """Whether it holds what is as large as a file: then few are held at once."""
         return self.stored in (configmap.ConfigMap.KIND, secret.NAME)
+
+    def page(self, objects: int) -> int:
+        """How many are read at once, where ``objects`` would be of others; 0 is all."""
+        return FILES_AT_ONCE if self.files and not 0 < objects <= FILES_AT_ONCE else objects
 
     @property
     def unconditional(self) -> bool:

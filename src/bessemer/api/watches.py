@@ -118,7 +118,7 @@ class _Watch(Response):
         objects, scope = self._call.state.ports.objects, self._selection.scope
         who = self._call.who
         async with self._call.state.openings.place(f"{who.kind}:{who.name}"):
-            page = await objects.list(scope, limit=OPENING_PAGE)
+            page = await objects.list(scope, limit=self._call.about.resource.page(OPENING_PAGE))
             if (self._options.revision or 0) > page.revision:
                 raise FutureRevision(self._options.revision or 0, page.revision)
             try:
@@ -132,7 +132,8 @@ class _Watch(Response):
         """Show this page and those after it, which are of its revision."""
         while page.next:
             await self._show(send, page)
-            page = await self._call.state.ports.objects.list(self._selection.scope, limit=OPENING_PAGE, after=page.next)
+            limit = self._call.about.resource.page(OPENING_PAGE)
+            page = await self._call.state.ports.objects.list(self._selection.scope, limit=limit, after=page.next)
         await self._show(send, page)
 
     async def _show(self, send: Send, page: Page) -> None:
