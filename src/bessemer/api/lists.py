@@ -124,9 +124,10 @@ async def _parts(
 ) -> AsyncIterator[Sequence[Stored]]:
     """The items of a page in parts. What is as large as files comes a few at a time: then a list of all goes on to the
     pages that follow, which are of the same revision, as it is written."""
+    part = call.about.resource.part(PART)
     while True:
-        for index in range(0, len(page.items), PART):
-            yield page.items[index : index + PART]
+        for index in range(0, len(page.items), part):
+            yield page.items[index : index + part]
         if options.limit or not page.next:
             return
         limit = call.about.resource.page(0)

@@ -66,8 +66,13 @@ class Shown:
         return self.stored in (configmap.ConfigMap.KIND, secret.NAME)
 
     def page(self, objects: int) -> int:
-        """How many are read at once, where ``objects`` would be of others; 0 is all."""
-        return FILES_AT_ONCE if self.files and not 0 < objects <= FILES_AT_ONCE else objects
+        """How many bodies are read at once, where ``objects`` would be of others; 0 is all."""
+        large = self.files and not self.sealed  # what is sealed is in no body
+        return FILES_AT_ONCE if large and not 0 < objects <= FILES_AT_ONCE else objects
+
+    def part(self, objects: int) -> int:
+        """How many are written at once, where ``objects`` would be of others."""
+        return min(objects, FILES_AT_ONCE) if self.files else objects
 
     @property
     def unconditional(self) -> bool:

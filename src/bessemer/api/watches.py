@@ -138,8 +138,9 @@ class _Watch(Response):
 
     async def _show(self, send: Send, page: Page) -> None:
         """A page of what there is, in parts, with a turn for others between."""
-        for start in range(0, len(page.items), _PART):
-            part = await keeping.shown(self._call, page.items[start : start + _PART], whole=self._whole)
+        step = self._call.about.resource.part(_PART)
+        for start in range(0, len(page.items), step):
+            part = await keeping.shown(self._call, page.items[start : start + step], whole=self._whole)
             lines = [self._line(Change(i.revision, "ADDED", i.key, i.uid, i.host, i.body)) for i in part]
             await self._tell(send, b"".join(lines))
             await asyncio.sleep(0)
