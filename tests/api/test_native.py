@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from bessemer.api.protobuf import KINDS as TABLES
 from bessemer.api.protobuf import MEDIA
+from bessemer.api.shown import FILES_AT_ONCE
 from bessemer.core.clock import FakeClock
 from bessemer.core.resource import GROUP, Key
 from bessemer.kinds import KINDS
@@ -204,6 +206,56 @@ async def test_strategic_patches_are_taken_for_kubernetes_own_kinds(w: World) ->
     reply = await w.call("PATCH", f"{BASE}/namespaces/acme--lab/instances/vm", {}, media=STRATEGIC)
     assert reply.code == 415
     assert "strategic" not in reply.json["message"]
+
+
+async def test_strategic_patches_of_strange_shapes_cost_nothing(w: World) -> None:
+    await w.create(MAPS, {"metadata": {"name": "c"}, "data": {"a": "1"}})
+    many = [f"x{n}" for n in range(30_000)]
+    for change in (
+        {"metadata": {"finalizers": many, "$deleteFromPrimitiveList/finalizers": many}},
+        {"$retainKeys": many, "metadata": {"$retainKeys": [{}, None, *many]}},
+        {"data": {"$deleteFromPrimitiveList/a": ["1"]}, "immutable": {"$patch": "replace"}},
+        {"metadata": {"ownerReferences": [{"name": "no uid"}]}},
+        {"metadata": {"finalizers": {"$patch": "delete"}, "labels": [{"$patch": "replace"}]}},
+        {"$patch": "delete"},
+        {"$deleteFromPrimitiveList/": 5, "$setElementOrder/": 5, "metadata": 5},
+    ):
+        began = time.process_time()
+        reply = await w.call("PATCH", f"{MAPS}/c", change, media=STRATEGIC)
+        assert reply.code < 500, (change, reply.body)
+        assert time.process_time() - began < 1
+
+
+async def test_large_files_are_listed_a_few_at_a_time(w: World) -> None:
+    """So that nobody fills the server's memory with a list, or with watches of them."""
+    for number in range(40):
+        await w.create(MAPS, body(f"c{number:02}", data={"a": str(number)}))
+    most, asked = 0, w.store.objects.list
+
+    async def counted(scope: Any, **options: Any) -> Any:
+        nonlocal most
+        page = await asked(scope, **options)
+        most = max(most, len(page.items))
+        return page
+
+    w.store.objects.list = counted  # type: ignore[method-assign]
+    names = [f"c{number:02}" for number in range(40)]
+    whole = (await w.call("GET", MAPS)).json
+    assert ([item["metadata"]["name"] for item in whole["items"]], whole["metadata"].keys()) == (
+        names,
+        {"resourceVersion"},
+    )
+    async with w.watch(f"{MAPS}?watch=1") as events:
+        assert [name for _, name in await events.names(40)] == names
+    assert most == FILES_AT_ONCE
+    found, after = [], ""
+    while True:
+        page = (await w.call("GET", f"{MAPS}?limit=30&continue={after}")).json
+        found += [item["metadata"]["name"] for item in page["items"]]
+        after = page["metadata"].get("continue", "")
+        if not after:
+            break
+    assert (found, most) == (names, FILES_AT_ONCE)
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------

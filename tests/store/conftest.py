@@ -18,6 +18,8 @@ KINDS = {
     "Guarded": StoreKind(namespaced=True, finalizer="bessemer.dev/guarded"),
     "Instance": StoreKind(namespaced=True, finalizer="bessemer.dev/instance", meter="instances"),
     "Claim": StoreKind(namespaced=True),
+    "Paper": StoreKind(namespaced=True, api_version="v1", parts=("text", "sealed"), most=3),
+    "Lease": StoreKind(namespaced=True),
     "Host": StoreKind(namespaced=False),
     "Tenant": StoreKind(namespaced=False, finalizer="bessemer.dev/tenant"),
     "Project": StoreKind(namespaced=False, finalizer="bessemer.dev/project", meter="projects"),

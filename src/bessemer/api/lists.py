@@ -88,7 +88,8 @@ async def list_or_watch(call: Call) -> Response:
     selection = select(call, options)
     if options.watch:
         return watch(call, selection, options=options, wants=wants)
-    page = await call.state.ports.objects.list(selection.scope, limit=options.limit, after=options.after)
+    limit = call.about.resource.page(options.limit)
+    page = await call.state.ports.objects.list(selection.scope, limit=limit, after=options.after)
     if options.revision is not None and options.revision > page.revision:
         raise FutureRevision(options.revision, page.revision)
     if options.exact and options.revision != page.revision:
@@ -101,7 +102,7 @@ async def _stream(
     call: Call, selection: Selection, *, options: ListOptions, wants: Wanted, page: Page
 ) -> AsyncIterator[bytes]:
     meta: dict[str, Any] = {"resourceVersion": str(page.revision)}
-    if page.next:
+    if page.next and options.limit:
         meta["continue"] = page.next
         if page.remaining and not (options.labels or options.fields):
             meta["remainingItemCount"] = page.remaining
@@ -109,14 +110,29 @@ async def _stream(
     whole = wants.shape == "object" or options.include == "Object"
     yield start
     first = True
-    for index in range(0, len(page.items), PART):
-        part = _selected(selection, await keeping.shown(call, page.items[index : index + PART], whole=whole))
+    async for items in _parts(call, selection, options=options, page=page):
+        part = _selected(selection, await keeping.shown(call, items, whole=whole))
         written = b",".join(write(item) for item in part)
         if written:
             yield written if first else b"," + written
             first = False
         await asyncio.sleep(0)
     yield b"]}"
+
+
+async def _parts(
+    call: Call, selection: Selection, *, options: ListOptions, page: Page
+) -> AsyncIterator[Sequence[Stored]]:
+    """The items of a page in parts. What is as large as files comes a few at a time: then a list of all goes on to the
+    pages that follow, which are of the same revision, as it is written."""
+    part = call.about.resource.part(PART)
+    while True:
+        for index in range(0, len(page.items), part):
+            yield page.items[index : index + part]
+        if options.limit or not page.next:
+            return
+        limit = call.about.resource.page(0)
+        page = await call.state.ports.objects.list(selection.scope, limit=limit, after=page.next)
 
 
 def _selected(selection: Selection, items: Sequence[Stored]) -> Sequence[Stored]:

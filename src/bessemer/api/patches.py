@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from bessemer.api import body as bodies
 from bessemer.api import jsonpatch
 from bessemer.api.shape import Shape
@@ -49,16 +51,17 @@ def _merged_object(shape: Shape, live: Mapping[str, Any], *, patch: Mapping[str,
     if directive not in (None, "replace", "merge"):
         raise Malformed(f"unknown patch type found: {str(directive)[:80]}")
     merged = {} if directive == "replace" else dict(live)
-    retained = patch.get(_RETAIN)
-    if isinstance(retained, list):
+    if isinstance(patch.get(_RETAIN), list):
+        retained = {name for name in patch[_RETAIN] if isinstance(name, str)}
         merged = {name: value for name, value in merged.items() if name in retained}
     for name, said in patch.items():
         if name in (_PATCH, _RETAIN) or name.startswith(_ORDER):
             continue
         if name.startswith(_FROM_LIST):
             field = name.removeprefix(_FROM_LIST)
-            gone = said if isinstance(said, list) else []
-            merged[field] = [item for item in merged.get(field) or [] if item not in gone]
+            if isinstance(merged.get(field), list):
+                gone = {orjson.dumps(item) for item in (said if isinstance(said, list) else ())}
+                merged[field] = [item for item in merged[field] if orjson.dumps(item) not in gone]
             continue
         value = _GONE if said is None else merge(shape.of(name), merged.get(name), patch=said)
         if value is _GONE:

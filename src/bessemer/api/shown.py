@@ -22,6 +22,9 @@ from bessemer.kinds.fields import References, references
 from bessemer.kinds.kubernetes import configmap, definition, lease, secret
 from bessemer.kinds.kubernetes.view import View
 
+FILES_AT_ONCE = 16
+"""A MiB each, and what it takes to write them."""
+
 _EVENT_FIELDS = ("name", "namespace", "kind", "uid", "apiVersion", "resourceVersion", "fieldPath")
 
 
@@ -60,8 +63,17 @@ class Shown:
 
     @property
     def files(self) -> bool:
-        """Whether it holds what is as large as a file."""
+        """Whether it holds what is as large as a file: then few are held at once."""
         return self.stored in (configmap.ConfigMap.KIND, secret.NAME)
+
+    def page(self, objects: int) -> int:
+        """How many bodies are read at once, where ``objects`` would be of others; 0 is all."""
+        large = self.files and not self.sealed  # what is sealed is in no body
+        return FILES_AT_ONCE if large and not 0 < objects <= FILES_AT_ONCE else objects
+
+    def part(self, objects: int) -> int:
+        """How many are written at once, where ``objects`` would be of others."""
+        return min(objects, FILES_AT_ONCE) if self.files else objects
 
     @property
     def unconditional(self) -> bool:

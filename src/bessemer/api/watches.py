@@ -119,7 +119,7 @@ class _Watch(Response):
         objects, scope = self._call.state.ports.objects, self._selection.scope
         who = self._call.who
         async with self._call.state.openings.place(f"{who.kind}:{who.name}"):
-            page = await objects.list(scope, limit=OPENING_PAGE)
+            page = await objects.list(scope, limit=self._call.about.resource.page(OPENING_PAGE))
             if (self._options.revision or 0) > page.revision:
                 raise FutureRevision(self._options.revision or 0, page.revision)
             try:
@@ -133,13 +133,15 @@ class _Watch(Response):
         """Show this page and those after it, which are of its revision."""
         while page.next:
             await self._show(send, page)
-            page = await self._call.state.ports.objects.list(self._selection.scope, limit=OPENING_PAGE, after=page.next)
+            limit = self._call.about.resource.page(OPENING_PAGE)
+            page = await self._call.state.ports.objects.list(self._selection.scope, limit=limit, after=page.next)
         await self._show(send, page)
 
     async def _show(self, send: Send, page: Page) -> None:
         """A page of what there is, in parts, with a turn for others between."""
-        for start in range(0, len(page.items), _PART):
-            part = await keeping.shown(self._call, page.items[start : start + _PART], whole=self._whole)
+        step = self._call.about.resource.part(_PART)
+        for start in range(0, len(page.items), step):
+            part = await keeping.shown(self._call, page.items[start : start + step], whole=self._whole)
             lines = [self._line(Change(i.revision, "ADDED", i.key, i.uid, i.host, i.body)) for i in part]
             await self._tell(send, b"".join(lines))
             await asyncio.sleep(0)

@@ -160,8 +160,8 @@ def merged_main(
     wanted = _wanted(said, parts)
     if wanted != _wanted(old, parts):
         metadata["generation"] = old["metadata"]["generation"] + 1
-    rest = {part: value for part, value in old.items() if part not in parts}
-    return {**rest, "metadata": metadata, **wanted}
+    merged = {**old, "metadata": metadata, **wanted}
+    return {part: value for part, value in merged.items() if part not in parts or part in wanted}
 
 
 def _go(texts: Sequence[str]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from bessemer.core.resource import Metadata, tenant_of
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import Key, Metadata, tenant_of
 from bessemer.kinds.tenancy.project import Project, ProjectSpec, validate
 from tests.kinds.five import (
     Case,
@@ -61,6 +64,29 @@ async def test_it_says_what_is_left_in_it() -> None:
             assert words in said["message"]
         for kind, name in (("Instance", "vm"), ("ApiKey", "k1"), ("ApiKey", "k2")):
             await world.delete(kind, name)
+        await world.until_gone("Project", PROJECT, namespace="")
+        await world.check_clean()
+
+
+async def test_what_is_written_down_goes_with_it() -> None:
+    async with World() as world:
+        await world.create("ApiKey", "k1", {})
+        for kind, version in (("ConfigMap", "v1"), ("Secret", "v1"), ("Lease", "coordination.k8s.io/v1")):
+            for number in range(3):
+                metadata = {"name": f"p{number}", "namespace": PROJECT}
+                await world.store.objects.create(
+                    {"apiVersion": version, "kind": kind, "metadata": metadata}, CONTROLLER
+                )
+        held = {"name": "held", "namespace": PROJECT, "finalizers": ["clients.example/x"]}
+        await world.store.objects.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": held}, CONTROLLER)
+        await world.delete("Project", PROJECT, namespace="")
+        await world.until_reason("Project", PROJECT, "NotEmpty", namespace="")
+        assert await world.store.objects.get(Key("Secret", PROJECT, "p0")), "while anything else is there, they stay"
+        await world.delete("ApiKey", "k1")
+        await world.until_reason("Project", PROJECT, "PapersLeft", namespace="")
+        kept = json.loads((await world.store.objects.get(Key("ConfigMap", PROJECT, "held"))).body)
+        kept["metadata"]["finalizers"] = []
+        await world.store.objects.replace(kept, CONTROLLER)
         await world.until_gone("Project", PROJECT, namespace="")
         await world.check_clean()
 
