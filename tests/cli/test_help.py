@@ -110,11 +110,13 @@ def test_the_version_is_printed_and_nothing_done() -> None:
         ("up", "up", UpOptions()),
         ("up --state /x --fake-hosts 3 -d", "up", UpOptions(state=Path("/x"), fake_hosts=3, detach=True)),
         ("up --api-port 0 --portal-port 1", "up", UpOptions(api_port=0, portal_port=1)),
+        ("up --store postgresql://db/x", "up", UpOptions(store="postgresql://db/x")),
         ("down --state /x", "down", Path("/x")),
         ("--state /x down", "down", Path("/x")),
         ("--state /y down --state /x", "down", Path("/x")),
         ("server --parts api,gateway", "server", ServerOptions(parts=("api", "gateway"))),
         ("server", "server", ServerOptions()),
+        ("server --store postgresql://db/x", "server", ServerOptions(store="postgresql://db/x")),
         ("agent --fake", "agent", AgentOptions(fake=True)),
         (
             "agent --server https://a --ca /ca --name h --token t",

@@ -193,7 +193,6 @@ async def cluster(server: Server, base: Path, *, count: int = 2) -> AsyncIterato
         gateway_port=0,
         controller_lease_seconds=LEASE_SECONDS,
         heartbeat_seconds=1.0,
-        lease_seconds=10.0,
         fake_hosts=HOSTS,
     )
     async with AsyncExitStack() as stack:

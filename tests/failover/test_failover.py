@@ -28,8 +28,8 @@ from tests.store.server import Server
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 Fault = Callable[[Cluster, Work, str], Awaitable[None]]
-RESUMES_SECONDS = 25.0
-"""Far above what is measured: the machine may be busy."""
+RESUMES_SECONDS = 90.0
+"""Far above what is measured: the machine may be busy with much else."""
 
 
 async def stopped_past_its_lease(cluster: Cluster, work: Work, name: str) -> None:

@@ -14,8 +14,8 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
 from bessemer.main import identities
 from bessemer.main.parts import AGENT, CONTROL, GATEWAY, command
-from bessemer.main.settings import Paths, Settings, load, save
-from bessemer.main.storage import CONTENT_ID, PASSWORD, agree, located, open_state
+from bessemer.main.settings import STORE_PASSWORD, Paths, Settings, load, save
+from bessemer.main.storage import CONTENT_ID, agree, located, open_state
 from bessemer.store import Store
 from tests.store.server import Server
 
@@ -65,8 +65,10 @@ async def opened(paths: Paths, settings: Settings) -> AsyncIterator[Store]:
 )
 def test_an_address_bears_no_password(tmp_path: Path, address: str) -> None:
     with pytest.raises(Invalid, match="leave the password out") as raised:
-        located(Paths(tmp_path), Settings(store=address))
+        load(Paths(tmp_path), store=address)
     assert "secret" not in str(raised.value)
+    with pytest.raises(Invalid, match="leave the password out"):
+        located(Paths(tmp_path), Settings(store=address))
 
 
 @pytest.mark.parametrize("address", ["mysql://db/x", "/srv/store.db", "postgresql://[db/x"])
@@ -78,7 +80,7 @@ def test_what_is_no_address_of_a_database_is_refused(tmp_path: Path, address: st
 def test_the_password_lies_in_a_file_and_in_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, settings = founded(tmp_path, store=ADDRESS)
     assert located(paths, settings) == ADDRESS
-    (paths.keys / PASSWORD).write_text("p&ss w/rd%\n")
+    (paths.keys / STORE_PASSWORD).write_text("p&ss w/rd%\n")
     told = conninfo_to_dict(str(located(paths, settings)))
     assert (told["password"], told["host"], told["dbname"]) == ("p&ss w/rd%", "db.example", "bessemer")
     save(paths, settings)

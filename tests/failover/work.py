@@ -130,7 +130,7 @@ class Work:
     async def runs_again(self, began: float, name: str) -> float:
         """Seconds from ``began`` until something that is asked for from now on runs, whoever is asked of those that the
         balancer takes for well."""
-        until, body = time.monotonic() + 60, dict[str, Any]()
+        until, body = time.monotonic() + 90, dict[str, Any]()
         while True:
             for replica in self.cluster.healthy():
                 try:
@@ -148,7 +148,7 @@ class Work:
 
     async def settled(self) -> None:
         """Nobody asks for more: wait until all that is wanted runs, and what was given up is gone."""
-        client, until = self.cluster.replicas[0].client, time.monotonic() + 60
+        client, until = self.cluster.replicas[0].client, time.monotonic() + 120
         while True:
             items = (await client.list(Scope(kind="Instance", namespace=PROJECT))).items
             phases = {item.key.name: orjson.loads(item.body).get("status", {}).get("phase") for item in items}

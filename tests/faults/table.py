@@ -14,6 +14,8 @@ INSTANCE = "tests/kinds/compute/test_instance.py::"
 GUEST = "tests/kinds/compute/test_instance_host.py::"
 ENDPOINT = "tests/kinds/inference/test_endpoint.py::"
 ENGINE = "tests/kinds/inference/test_endpoint_host.py::"
+FAILOVER = "tests/failover/test_failover.py::"
+LINKS = "tests/store/test_links.py::"
 DAY = "tests/sim/test_day.py::test_a_day"
 
 
@@ -69,6 +71,45 @@ FAULTS: tuple[Fault, ...] = (
             "tests/store/test_leases.py::test_what_is_written_under_a_lease_that_another_has_had_since_is_refused",
             "tests/store/test_leases.py::test_release_frees_and_the_fence_grows",
         ),
+    ),
+    Fault(
+        "of several replicas over PostgreSQL one is stopped past its leases, killed, or cut off from the database",
+        "another has its kinds; what the late one sends is refused; nothing acknowledged is lost, nothing is doubled",
+        "by itself, within seconds: the balancer takes it out, and it comes back as it is",
+        (
+            FAILOVER + "test_one_of_each",
+            FAILOVER + "test_many_of_each",
+            FAILOVER + "test_a_controller_that_is_told_to_end_lets_go_at_once",
+            FAILOVER + "test_a_log_is_read_through_either",
+            LINKS + "test_nobody_waits_for_ever_on_a_wire_that_is_cut",
+            LINKS + "test_leases_go_by_the_databases_clock",
+        ),
+    ),
+    Fault(
+        "PostgreSQL restarts or crashes",
+        "`Unavailable` while it is away; watches go on where they stood",
+        "by itself: connections are made anew; a commit whose answer was lost is looked for",
+        (
+            "tests/store/test_postgres.py::test_a_restart_of_the_server_loses_nothing_that_was_acknowledged",
+            "tests/store/test_postgres.py::test_of_a_commit_whose_answer_was_lost_the_server_is_asked",
+            LINKS + "test_another_transaction_is_not_taken_for_one_that_a_crash_undid",
+            FAILOVER + "test_one_of_each",
+        ),
+    ),
+    Fault(
+        "PostgreSQL goes back: a replica that lagged takes over, or a copy is brought back",
+        "every watch ends as 410, and the log says so",
+        "by itself: who watches lists again; what was acknowledged since then is lost with the database",
+        (
+            LINKS + "test_a_database_that_went_back_ends_watches",
+            LINKS + "test_what_we_wrote_ourselves_first_hides_no_step_back",
+        ),
+    ),
+    Fault(
+        "a replica is started with another authority, key or content than the installation's",
+        "it does not start, and says what to copy",
+        "once that is copied",
+        ("tests/failover/test_joining.py::test_a_replica_with_something_else_is_refused_and_told_what_to_copy",),
     ),
     Fault(
         "kill -9 of the gateway, in each phase",

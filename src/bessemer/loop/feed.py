@@ -45,25 +45,25 @@ class Feed:
         self._synced = synced
         self._revision: int | None = None
         self._listed_before = False
+        self._failures = 0
 
     async def run(self) -> None:
         """Follow, for ever. What ends a watch is waited out, and the watch resumed where it ended."""
-        failures = 0
         while True:
             try:
                 await self._follow()
-                failures = 0
             except Expired:
                 log.info("history ran out, listing anew", kind=self.kind)
                 self._revision = None
             except BessemerError as error:
-                failures += 1
+                self._failures += 1
                 log.warning("watch interrupted", kind=self.kind, error=str(error), internal=error.internal)
-            await self._clock.sleep(min(30.0, 0.1 * 2.0 ** min(failures, 10)) * (0.5 + 0.5 * random.random()))
+            await self._clock.sleep(min(30.0, 0.1 * 2.0 ** min(self._failures, 10)) * (0.5 + 0.5 * random.random()))
 
     async def _follow(self) -> None:
         listing = self._revision is None
         async for item in self._objects.watch(Scope(kind=self.kind), since=self._revision):
+            self._failures = 0
             if isinstance(item, Bookmark):
                 self._revision = item.revision
                 if listing:

@@ -14,6 +14,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +27,12 @@ METRICS_SOCKET = "metrics.sock"
 """Where a process that has no api tells its metrics, in a folder of its own; `up`'s is the state directory."""
 
 SEAL_KEYS = PREFIX + "SEAL_KEYS"
+STORE_PASSWORD = "store.password"
+"""Among the keys: the password of the database, where libpq is not to look for it elsewhere."""
+
+_SCHEMES = ("postgresql", "postgres")
+_SECRET_WORDS = frozenset({"password", "sslpassword"})
+
 TOKEN_FILE = "join-token"
 """Beside the agent: what it joins with, once."""
 
@@ -173,11 +180,30 @@ def load(paths: Paths, **overrides: Any) -> Settings:
             values[info.alias or name] = text
     values.update({Settings.model_fields[k].alias or k: v for k, v in overrides.items() if v is not None})
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise Invalid(f"setting {field}: {first['msg']} (in {paths.settings} or {PREFIX}*)") from error
+    if settings.store:
+        require_address(settings.store)
+    return settings
+
+
+def require_address(address: str) -> None:
+    """Raise Invalid, without showing it, for what is no address of a database, or bears a password."""
+    try:
+        parts = urlsplit(address)
+        words = parse_qs(parts.query, keep_blank_values=True).keys()
+    except ValueError:
+        raise Invalid("setting store: this is no address; one is postgresql://USER@HOST/DATABASE") from None
+    if parts.scheme not in _SCHEMES:
+        raise Invalid("setting store: an address is postgresql://USER@HOST/DATABASE; empty is the file of the state")
+    if parts.password is not None or _SECRET_WORDS & words:
+        raise Invalid(
+            "setting store: leave the password out of the address, where others see it: put it into "
+            f"keys/{STORE_PASSWORD} of the state directory, into ~/.pgpass, or into PGPASSWORD"
+        )
 
 
 def _kept(file: Path) -> dict[str, Any]:

@@ -16,27 +16,22 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Invalid
 from bessemer.drivers.kms.local import LocalKeys
 from bessemer.kinds import KINDS
 from bessemer.main import identities
-from bessemer.main.settings import Paths, Settings, given_keys, heads_of
+from bessemer.main.settings import STORE_PASSWORD, Paths, Settings, given_keys, heads_of, require_address
 from bessemer.store import Guard, Store, open_store, store_kinds
 from bessemer.store.compaction import History
 from bessemer.store.heads import Signing
-
-PASSWORD = "store.password"
-"""Among the keys: the password of the database, where libpq is not to look for it elsewhere."""
 
 INSTALLATION = "installation"
 CONTENT_ID = "installation.id"
 """In the content's folder: whose it is."""
 
-_SCHEMES = ("postgresql", "postgres")
-_SECRET_WORDS = frozenset({"password", "sslpassword"})
 _FOR_GOOD_SECONDS = 100 * 365 * 86_400.0
 _ABOUT = b"bessemer installation v1"
 SEAL = "seal key"
@@ -74,27 +69,11 @@ def located(paths: Paths, settings: Settings) -> str | Path:
     require_address(settings.store)
     if paths.store.exists():
         raise Invalid(f"{paths.store} holds an installation, and the setting `store` names a database: move one away")
-    file = paths.keys / PASSWORD
+    file = paths.keys / STORE_PASSWORD
     if not file.exists():
         return settings.store
     mark = "&" if "?" in settings.store else "?"
     return f"{settings.store}{mark}password={quote(file.read_text().strip(), safe='')}"
-
-
-def require_address(address: str) -> None:
-    """Raise Invalid, without showing it, for what is no address of a database, or bears a password."""
-    try:
-        parts = urlsplit(address)
-        words = parse_qs(parts.query, keep_blank_values=True).keys()
-    except ValueError:
-        raise Invalid("setting store: this is no address; one is postgresql://USER@HOST/DATABASE") from None
-    if parts.scheme not in _SCHEMES:
-        raise Invalid("setting store: an address is postgresql://USER@HOST/DATABASE; empty is the file of the state")
-    if parts.password is not None or _SECRET_WORDS & words:
-        raise Invalid(
-            "setting store: leave the password out of the address, where others see it: put it into "
-            f"keys/{PASSWORD} of the state directory, into ~/.pgpass, or into PGPASSWORD"
-        )
 
 
 async def agree(store: Store, paths: Paths) -> None:
