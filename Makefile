@@ -28,10 +28,10 @@ demo: $(STAMPS)/demo system-demo ## From an empty machine to a paid token: the w
 test-fast: $(STAMPS)/dev ## Tests that need no server, guest or browser (2 minutes at most)
 	@$(PYTEST) -m "not real and not long" $(ARGS)
 
-test: $(STAMPS)/dev $(STAMPS)/npm-test system-demo system-test $(STAMPS)/ldap ## All tests of CI, with the real guest, engine, kubectl and browser
+test: $(STAMPS)/dev $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## All tests of CI, with the real guest, engine, kubectl and browser
 	@$(PYTEST) -m "not long" --durations=10 $(ARGS)
 
-test-long: $(STAMPS)/dev $(STAMPS)/npm-long system-demo system-test $(STAMPS)/ldap ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
+test-long: $(STAMPS)/dev $(STAMPS)/npm-long $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
 	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) $(PYTEST) -m long -o faulthandler_timeout=1800 $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports

@@ -1,7 +1,6 @@
 """A real OpenID Connect issuer (npm's ``oidc-provider``), in a process of its own on loopback.
 
-The packages are those of the lock file, by their hashes; they are fetched once into the checkout's cache. Its pages
-take any password, and ask for consent.
+Its packages are the tier ``issuer`` of `tests.npm`. Its pages take any password, and ask for consent.
 """
 
 from __future__ import annotations
@@ -21,32 +20,14 @@ from typing import Any
 import orjson
 from joserfc.jwk import RSAKey
 
+from tests.npm import modules, node
+
 HERE = Path(__file__).parent
-CACHE = HERE.parents[1] / ".cache"
-PACKAGES = ("package.json", "package-lock.json", ".npmrc")
 CLIENT, SECRET, PUBLIC = "bessemer", "portal-secret", "bessemer-cli"
 PEOPLE = {
     "ada": {"name": "Ada", "email": "ada@example.org", "email_verified": True, "groups": ["staff", "ops"]},
     "rob": {"name": "Rob", "groups": []},
 }
-
-
-def packages() -> Path:
-    """The folder that holds node_modules, installed where it is not yet."""
-    digest = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:16]
-    there = CACHE / f"issuer-{digest}"
-    if there.exists():
-        return there
-    CACHE.mkdir(exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=CACHE))
-    for name in PACKAGES:
-        shutil.copy(HERE / name, made / name)
-    subprocess.run(["npm", "ci", "--silent"], cwd=made, check=True, timeout=120)
-    try:
-        made.rename(there)
-    except OSError:  # somebody else was first
-        shutil.rmtree(made)
-    return there
 
 
 def new_key() -> dict[str, Any]:
@@ -95,12 +76,12 @@ class Issuer:
         """Return once it listens."""
         told = {"port": self._port, "clients": self.clients, "people": self.people, "keys": self.keys}
         self._file.write_bytes(orjson.dumps({**told, "seconds": self.seconds}))
-        folder = await asyncio.to_thread(packages)
+        folder = (await asyncio.to_thread(modules, "issuer")).parent
         trusted = {"NODE_EXTRA_CA_CERTS": str(self._ca)} if self._ca else {}
         log = self._file.with_suffix(".log")
         with log.open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                "node",
+                str(node()),
                 str(HERE / "provider.mjs"),
                 str(self._file),
                 str(folder),
