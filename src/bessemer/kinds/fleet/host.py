@@ -173,9 +173,10 @@ async def finalize(ctx: Context, host: Host) -> Outcome:
     if not standing:
         await ctx.capacity.withdraw(name, revision=host.metadata.resource_version)
         return Done(reason="Deleted")
-    message = f"{len(standing)} claim{'s' if len(standing) > 1 else ''} stand here, {standing[0].key.name} first"
+    # Whose they are is not said: who runs hosts need not know of tenants.
+    message = f"{len(standing)} claim{'s stand' if len(standing) > 1 else ' stands'} here"
     status = status.model_copy(update={"phase": "Deleting", "message": message})
-    remedy = "Delete the workloads, or power the host off and set spec.fenced."
+    remedy = f"Delete the workloads (of claims with spec.host={name}), or power the host off and set spec.fenced."
     return Wait(reason="ClaimsRemain", message=message, status=status, again=2.0, remedy=remedy)
 
 
