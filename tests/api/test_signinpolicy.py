@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
-from bessemer.core.clock import settle
-from tests.api.test_oidc import MERGE, Site, site
-from tests.api.world import ADMIN, BASE, PASSWORD, World, named
+from bessemer.core.clock import FakeClock, settle
+from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
+from tests.api.world import ADMIN, BASE, PASSWORD, World, named, world
+
+MERGE = "application/merge-patch+json"
+ISSUER = "https://id.example.org"
 
 POLICIES = f"{BASE}/signinpolicies"
 OFF = named("sign-in", localUsers=False)
+
+
+class Site:
+    """A world of local people that trusts one issuer, too."""
+
+    def __init__(self, w: World, issuer: FakeIssuer) -> None:
+        self.w = w
+        self._issuer = issuer
+
+    def token(self) -> str:
+        return self._issuer.token("s-ada", audience="bessemer")
+
+    async def whoami(self, token: str) -> tuple[int, Any]:
+        reply = await self.w.call("GET", "/whoami", token=token)
+        return reply.code, reply.json
+
+    async def patch(self, path: str, **spec: Any) -> None:
+        reply = await self.w.call("PATCH", f"{BASE}/{path}", {"spec": spec}, media=MERGE)
+        assert reply.code == 200, reply.body
+        await settle()
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    clock = FakeClock()
+    issuer = FakeIssuer(ISSUER, clock, people={"s-ada": {"preferred_username": "ada"}})
+    async with world(clock, issuers=FakeIssuers(issuer)) as w:
+        await w.create(f"{BASE}/identityproviders", named("corp", oidc={"issuer": ISSUER, "clientId": "bessemer"}))
+        await settle()
+        yield Site(w, issuer)
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
