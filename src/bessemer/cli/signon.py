@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bessemer.client import Offer
 
 BROWSER_SECONDS_MAX = 300.0
+FIRST_SECONDS = 1.0
 REQUEST_BYTES_MAX = 16 << 10
 Say = Callable[[str], None]
 
@@ -56,13 +57,15 @@ async def by_device(offer: Offer, *, server: str, show: Say) -> Login:
     show(f"Open {prompt.url_complete or prompt.url} and compare the code: {prompt.user_code}")
     form = {"grant_type": DEVICE_GRANT, "device_code": prompt.device_code}
     interval, end = prompt.interval, time.monotonic() + prompt.seconds
+    wait = min(FIRST_SECONDS, interval)  # the interval is between two questions, and this is the first
     while time.monotonic() < end:
-        await asyncio.sleep(interval)
+        await asyncio.sleep(wait)
+        wait = interval
         try:
             tokens = await issuers.grant(reach, metadata, party=party, form=form)
         except GrantRefused as error:
             if error.code == "slow_down":
-                interval += 5.0
+                wait = interval = interval + 5.0
             elif error.code != "authorization_pending":
                 raise Unauthenticated(error.message) from error
         else:
