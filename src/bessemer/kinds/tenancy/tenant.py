@@ -229,7 +229,8 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
     status = tenant.status.model_copy(update=update)
     if tenant.spec.state == "Closed":
         return await _close(ctx, tenant, status=status)
-    status = status.model_copy(update={"receipt": None})  # what it kept is its own again
+    if not _closed(tenant):
+        status = status.model_copy(update={"receipt": None})  # what it kept is its own again
     if tenant.spec.state == "Suspended":
         status = status.model_copy(update={"message": _SUSPENDED})
         return Done(status=status, ready=False, reason="Suspended", message=_SUSPENDED, again=again)
