@@ -16,7 +16,7 @@ from bessemer.api.questions import SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.routes import ROUTES, Rule
 from bessemer.api.shown import Resources
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key
+from bessemer.core.resource import GROUP, VERSION, Key
 from bessemer.kinds import KINDS
 from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named, tenant
 from tests.kinds import pages
@@ -107,7 +107,7 @@ async def furnished(w: World, folder: Path) -> Theirs:
         found = [s.key.name for s in page.items if s.key.name != "rack-a" and not s.key.name.startswith("acme")]
         if not found:
             assert kind.name in specs, f"the page of {kind.name} shows none, and `furnished` makes none"
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "spec": specs[kind.name]}
+            body = {"apiVersion": kind.api_version, "kind": kind.name, "spec": specs[kind.name]}
             await w.store.objects.create({**body, "metadata": {"name": "theirs", **place}}, CONTROLLER)
         names[kind.plural] = found[-1] if found else "theirs"
     return Theirs(a, b, {**names, "namespaces": names["projects"]}, digest)

@@ -24,7 +24,7 @@ from bessemer.api.openapi import document
 from bessemer.api.routes import ROUTES, Rule
 from bessemer.api.shown import Resources
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import API_VERSION, VERSION
+from bessemer.core.resource import VERSION
 from bessemer.kinds import KINDS
 from tests.api.test_hostile import JSON_VALUES
 from tests.api.world import ADMIN, GATEWAY, Reply, World
@@ -67,7 +67,7 @@ async def tenant(w: World) -> str:
     for kind in KINDS:
         if kind.name in specs.keys() - COME_WITH_THE_WORLD:
             metadata = {"name": THERE, **({"namespace": LAB} if kind.namespaced else {})}
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": specs[kind.name]}
+            body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
     return await w.login("ann")
 

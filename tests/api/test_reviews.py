@@ -15,7 +15,7 @@ from bessemer.api.protobuf import MEDIA
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, REVIEWS, SELF, SELF_ACCESS, SELF_RULES, TOKEN, Review
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import API_VERSION, GROUP
+from bessemer.core.resource import GROUP
 from bessemer.kinds import KINDS
 from tests.api.test_protobuf import encoded, enveloped
 from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named
@@ -62,7 +62,7 @@ async def furnish(w: World) -> None:
     for kind in KINDS:
         if kind.name in specs.keys() - {"Tenant", "Project", "User"}:
             metadata = {"name": "there", **({"namespace": LAB} if kind.namespaced else {})}
-            body = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": specs[kind.name]}
+            body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
 
 

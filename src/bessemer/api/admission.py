@@ -78,9 +78,7 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
         raise invalid(subject, causes[:CAUSES_MAX])
     said = {**body, "status": {}}
     model, dropped = _shaped(resource, said, subject=subject, validation=validation)
-    problems = list(
-        resource.source.validate(model, None if old is None else resource.source.resource.model_validate(_loaded(old)))
-    )
+    problems = list(resource.validate(model, None if old is None else resource.model.model_validate(_loaded(old))))
     if problems:
         raise invalid(subject, problems[:CAUSES_MAX])
     metadata = {k: v for k, v in body["metadata"].items() if k in _KEPT and v is not None}
@@ -97,7 +95,7 @@ def admit_status(resource: Shown, body: Body) -> Body:
     causes = list(islice(opaque_text(said, "status"), CAUSES_MAX))
     if causes:
         raise invalid(subject, causes)
-    annotation = resource.source.resource.model_fields["status"].annotation
+    annotation: Any = resource.model.model_fields["status"].annotation
     try:
         status: ApiModel = TypeAdapter(annotation).validate_python(said)
     except ValidationError as error:
@@ -112,7 +110,7 @@ def _loaded(old: Body) -> Body:
 
 def _shaped(resource: Shown, said: Body, *, subject: Subject, validation: FieldValidation) -> tuple[Any, list[str]]:
     """The model of a body, and the paths of unknown fields that were left out of it."""
-    model = resource.source.resource
+    model = resource.model
     try:
         return model.model_validate(said), []
     except ValidationError as error:

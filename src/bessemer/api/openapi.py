@@ -59,8 +59,8 @@ def schema_name(shown: Shown) -> str:
 
 
 def _schema(shown: Shown) -> dict[str, Any]:
-    if shown.translate is None:
-        return schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
+    if shown.translate is None or shown.older is not None:
+        return schema.of_resource(shown.model, shown.group, version=shown.version, kind=shown.kind)
     properties = {
         "apiVersion": {**_TEXT, "description": schema.API_VERSION_WORDS},
         "kind": {**_TEXT, "description": schema.KIND_WORDS},

@@ -8,7 +8,7 @@ is computed on what is stored and written under its revision; a lost race is tri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -18,22 +18,24 @@ from starlette.responses import Response
 from bessemer.api import body as bodies
 from bessemer.api import jsonpatch, managed, table
 from bessemer.api.access import Target
-from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner, toleration_causes
+from bessemer.api.admission import admit_status, check_references, identify, refuse_owner, toleration_causes
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.names import plain, show
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
+from bessemer.api.versions import admit
+from bessemer.api.warnings import warning
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
-WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
 _POLICIES = ("Background", "Foreground")
 _TENANTS = ("Tenant", "Project")
+_WHOLE = wanted("")
 Record = Callable[[dict[str, Any] | None, dict[str, Any]], managed.Entries | None]
 """The entries of ``managedFields`` once an admitted body takes the old one's place; None leaves them as they are."""
 
@@ -69,7 +71,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
-    admitted.body["metadata"]["managedFields"] = record(None, admitted.body)
+    admitted.body["metadata"]["managedFields"] = record(None, about.resource.seen(admitted.body))
     stored = await call.state.ports.objects.create(admitted.body, call.writer, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
@@ -91,7 +93,7 @@ async def replace(call: Call) -> Response:
     if not said["metadata"].get("resourceVersion"):
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(dataclasses.replace(subject, kind=subject.plural), [cause])
-    old = orjson.loads((await load(call, target)).body)
+    old = await present(call)
     return await write_main(call, said, old=old, options=options, wants=wants, record=_updates(call, options))
 
 
@@ -103,7 +105,7 @@ async def patch(call: Call) -> Response:
     await call.state.access.require(call.who, "patch", on=call.about)
     record = _updates(call, options)
     for attempt in range(PATCH_ATTEMPTS):
-        old = orjson.loads((await load(call, call.about)).body)
+        old = await present(call)
         said = _patched(call, change, old=old)
         pinned = _pinned(change)
         try:
@@ -132,7 +134,7 @@ async def delete(call: Call) -> Response:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
-        return answer((_unwritten(left, str(now.revision)) if dry else left).body)
+        return render(call, _unwritten(left, str(now.revision)) if dry else left, wants=_WHOLE)
     return answer(success(target.subject, now.uid))
 
 
@@ -157,7 +159,7 @@ async def patch_status(call: Call) -> Response:
     change = await _read_patch(call)
     await call.state.access.require(call.who, "get", on=call.about)
     for attempt in range(PATCH_ATTEMPTS):
-        old = orjson.loads((await load(call, call.about)).body)
+        old = await present(call)
         try:
             said = _patched(call, change, old=old)
             said["metadata"].pop("managedFields", None)
@@ -183,7 +185,7 @@ async def write_status(
         admitted = {**admitted, "metadata": {**admitted["metadata"], "managedFields": entries}}
     stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
     call.uid = stored.uid
-    return answer(stored.body)
+    return render(call, stored, wants=_WHOLE)
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
@@ -199,10 +201,15 @@ async def load(call: Call, target: Target) -> Stored:
     return stored
 
 
+async def present(call: Call) -> dict[str, Any]:
+    """What the path names, as its version has it. Raises NotFound."""
+    return call.about.resource.seen(orjson.loads((await load(call, call.about)).body))
+
+
 def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
     """An object in the shape that was asked for."""
     resource = call.about.resource
-    headers = {"Warning": told} if (told := _warning(warnings)) else {}
+    headers = {"Warning": told} if (told := warning(warnings)) else {}
     if wants.shape == "object" and not wants.yaml and resource.translate is None:
         return answer(stored.body, code, headers=headers)
     value = orjson.loads(stored.body)
@@ -221,29 +228,16 @@ def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnin
     return answer(value, code, headers=headers)
 
 
-def _warning(texts: Iterable[str]) -> str:
-    """The header Warning, as RFC 7234 quotes it: the object is written by then, so no text may break the answer, and
-    not more is told than those take who read headers."""
-    whole = ""
-    for text in texts:
-        quoted = plain(text).replace("\\", "\\\\").replace('"', '\\"')
-        longer = f'{whole}{", " if whole else ""}299 - "{quoted}"'
-        if len(longer) > WARNING_MAX:
-            break
-        whole = longer
-    return whole
-
-
 async def write_main(
     call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted, record: Record
 ) -> Response:
     """The metadata and spec of what was said, which nobody has judged yet, in place of ``old``."""
     target = call.about
     admitted = admit(target.resource, said, old=old, validation=options.validation)
-    await _require_rights(call, target, body=admitted.body, old=old)
+    await _require_rights(call, target, body=admitted.body, old=target.resource.stored_form(old))
     if "managedFields" in said["metadata"]:
         admitted.body["metadata"]["managedFields"] = said["metadata"]["managedFields"]
-    entries = record(old, admitted.body)
+    entries = record(old, target.resource.seen(admitted.body))
     if entries is None:
         admitted.body["metadata"].pop("managedFields", None)
     else:
@@ -260,8 +254,8 @@ def _updates(call: Call, options: WriteOptions) -> Record:
     """How a create, a replacement or a patch moves who set which field."""
     name = managed.manager_name(options.manager, call.request.headers.get("user-agent", ""))
     resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
-    by = managed.Owner(name, "Update", resource.api_version)
-    return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now)
+    by, forms = managed.owner(name, "Update", resource.api_version), call.state.resources.forms(resource)
+    return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now, forms=forms)
 
 
 def _unwritten(stored: Stored, revision: str) -> Stored:
@@ -315,7 +309,7 @@ async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], o
     """Owners named anew must be there, be what they are said to be, and be the asker's to know."""
     for owner in check_references(body, old):
         shown = call.state.resources.of_kind(owner["kind"])
-        if shown is None or shown.api_version != owner["apiVersion"]:
+        if shown is None or owner["apiVersion"] not in [v.api_version for v in call.state.resources.versions(shown)]:
             raise refuse_owner(target.subject, owner)
         place = Target(shown, target.namespace if shown.namespaced else "", owner["name"])
         try:

@@ -15,13 +15,13 @@ from typing import Any, Literal
 import orjson
 
 from bessemer.client.calls import Account, Agents, Projects, Workloads
-from bessemer.client.paths import Paths
+from bessemer.client.paths import Paths, api_version
 from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed, TooMany, Unavailable
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
-from bessemer.core.resource import API_VERSION, Change, Key
+from bessemer.core.resource import Change, Key
 
 PatchType = Literal["merge", "json"]
 _MEDIA = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
@@ -62,7 +62,7 @@ class Client:
     async def create(self, body: Mapping[str, Any], writer: Writer | None = None, *, dry_run: bool = False) -> Stored:
         """Raises AlreadyExists, Invalid, Forbidden, QuotaExceeded."""
         key = _key(body)
-        path = self.paths.collection(key.kind, key.namespace or None)
+        path = self.paths.collection(key.kind, key.namespace or None, version=_version(body))
         return await self._write("POST", path, body=body, dry_run=dry_run)
 
     async def replace(
@@ -71,7 +71,7 @@ class Client:
         """Replace one part. Without a ``metadata.resourceVersion``, whatever stands there now is replaced.
         Raises NotFound, Conflict, Invalid."""
         key = _key(body)
-        path = self.paths.of(key, "" if part == "main" else "status")
+        path = self.paths.of(key, "" if part == "main" else "status", version=_version(body))
         metadata = body.get("metadata", {})
         if part == "main" and not metadata.get("resourceVersion"):
             now = await self.get(key)
@@ -160,7 +160,7 @@ class Client:
 def an_object(key: Key, spec: Mapping[str, Any]) -> dict[str, Any]:
     """A body as a YAML file would hold it, to be created."""
     metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
-    return {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
+    return {"apiVersion": api_version(key.kind), "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
 
 
 def stored(body: bytes) -> Stored:
@@ -183,6 +183,10 @@ def _stored(value: Mapping[str, Any], body: bytes | None = None) -> Stored:
 def _key(value: Mapping[str, Any]) -> Key:
     meta = value.get("metadata", {})
     return Key(value.get("kind", ""), meta.get("namespace") or "", meta.get("name", ""))
+
+
+def _version(body: Mapping[str, Any]) -> str:
+    return str(body.get("apiVersion") or "")
 
 
 def _host(value: Mapping[str, Any]) -> str:

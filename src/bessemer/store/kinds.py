@@ -8,6 +8,7 @@ from typing import Any
 
 from bessemer.core.resource import API_VERSION, Kind
 from bessemer.core.values import Quota
+from bessemer.core.versions import Forward, forward
 
 CLAIM = "Claim"
 HOST = "Host"
@@ -18,12 +19,14 @@ EVENT = "Event"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
-    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on."""
+    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on;
+    ``forward`` converts what is stored in an older version, where the kind has some."""
 
     namespaced: bool
     finalizer: str = ""
     meter: str = ""
     api_version: str = API_VERSION
+    forward: Forward | None = None
 
 
 def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
@@ -34,6 +37,7 @@ def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
             finalizer=kind.finalizer if kind.finalize is not None else "",
             meter=kind.plural if kind.plural in Quota.model_fields and kind.name != CLAIM else "",
             api_version=kind.api_version,
+            forward=forward(kind),
         )
         for kind in kinds
     }

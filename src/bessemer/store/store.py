@@ -19,6 +19,7 @@ from bessemer.store.capacity import CapacityTable
 from bessemer.store.compaction import History, compact
 from bessemer.store.events import EventTable
 from bessemer.store.feed import Feed
+from bessemer.store.forward import Forwarding, rewrite
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
 from bessemer.store.leases import FencedCommitter, LeaseTable
 from bessemer.store.ledger import LedgerTable
@@ -47,6 +48,7 @@ class Store:
     events: ports.Events
     metrics: Metrics
     history: History
+    _forward: Forwarding
     _clock: Clock
     _committer: Committer
     _reader: Reader
@@ -59,7 +61,8 @@ class Store:
         return self._feed.revision
 
     async def tend(self) -> None:
-        """For ever: drop old history and old events, bookmark quiet watches. ``main`` runs it as a task."""
+        """For ever: drop old history and old events, rewrite what is stored in an older version, bookmark quiet
+        watches. ``main`` runs it as a task."""
         while True:
             await self._clock.sleep(TEND_SECONDS)
             try:
@@ -72,6 +75,8 @@ class Store:
         while dropped := await self._committer.submit(lambda tx: compact(tx, self.history), apart=True):
             self.metrics.compacted += dropped
         while await self._committer.submit(events.prune, apart=True):
+            pass
+        while await self._committer.submit(lambda tx: rewrite(tx, self._forward), apart=True):
             pass
         self._feed.mark()
         await self._reader.trim()
@@ -125,6 +130,7 @@ def open_store(
         events=EventTable(committer),
         metrics=metrics,
         history=history or History(),
+        _forward=Forwarding(facts),
         _clock=clock,
         _committer=committer,
         _reader=reader,
