@@ -43,7 +43,7 @@ SCHEMA = {
     },
 }
 SHAPE = shape_of(SCHEMA)
-ONE, TWO = managed.owner("one", "Apply", "v1"), managed.owner("two", "Apply", "v1")
+ONE, TWO = managed.owner("one", "Apply", version="v1"), managed.owner("two", "Apply", version="v1")
 
 words = st.sampled_from(["a", "b", "c"])
 rests = st.dictionaries(st.sampled_from(["a", "b"]), words)

@@ -63,18 +63,18 @@ def body(version: str, spec: Any, said: Any = None) -> dict[str, Any]:
 def test_the_newest_is_the_same_after_an_older_one(spec: Any, said: Any) -> None:
     before = body("v1beta1", spec, said)
     kept = deepcopy(before)
-    down = lowered(KIND, V1ALPHA1, before)
+    down = lowered(KIND, V1ALPHA1, body=before)
     OldSpec.model_validate(down["spec"])
-    assert raised(KIND, V1ALPHA1, down) == before == kept
-    assert lowered(KIND, V1ALPHA1, raised(KIND, V1ALPHA1, down)) == down
+    assert raised(KIND, V1ALPHA1, body=down) == before == kept
+    assert lowered(KIND, V1ALPHA1, body=raised(KIND, V1ALPHA1, body=down)) == down
 
 
 @given(older, annotations)
 def test_an_older_one_is_the_same_after_the_newest(spec: Any, said: Any) -> None:
     before = body("v1alpha1", spec, said)
-    up = raised(KIND, V1ALPHA1, before)
+    up = raised(KIND, V1ALPHA1, body=before)
     FlavorSpec.model_validate(up["spec"])
-    assert lowered(KIND, V1ALPHA1, up) == before
+    assert lowered(KIND, V1ALPHA1, body=up) == before
 
 
 NAMES = [*FlavorSpec.model_fields, *OldSpec.model_fields, "gpuModel", "sameSwitch"]
@@ -83,19 +83,19 @@ NAMES = [*FlavorSpec.model_fields, *OldSpec.model_fields, "gpuModel", "sameSwitc
 @given(st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=6) | JSON_VALUES, JSON_VALUES)
 def test_what_nobody_has_judged_is_converted_all_the_same(spec: Any, kept: Any) -> None:
     said = {"a": "b", annotation(KIND): orjson.dumps(kept).decode()}
-    lowered(KIND, V1ALPHA1, body("v1beta1", spec))
+    lowered(KIND, V1ALPHA1, body=body("v1beta1", spec))
     if isinstance(kept, dict):
-        raised(KIND, V1ALPHA1, body("v1alpha1", spec, said))
+        raised(KIND, V1ALPHA1, body=body("v1alpha1", spec, said))
     else:
         with pytest.raises(Invalid):
-            raised(KIND, V1ALPHA1, body("v1alpha1", spec, said))
+            raised(KIND, V1ALPHA1, body=body("v1alpha1", spec, said))
 
 
 def test_only_what_cannot_be_said_is_kept() -> None:
     spec = {"cores": 1, "memory": "1Gi", "offered": False}
-    down = lowered(KIND, V1ALPHA1, body("v1beta1", spec))
+    down = lowered(KIND, V1ALPHA1, body=body("v1beta1", spec))
     assert down["metadata"]["annotations"] == {"conversion.bessemer.dev/v1beta1": '{"offered":false}'}
-    again = lowered(KIND, V1ALPHA1, body("v1beta1", spec | {"offered": True}))
+    again = lowered(KIND, V1ALPHA1, body=body("v1beta1", spec | {"offered": True}))
     assert "annotations" not in again["metadata"]
 
 

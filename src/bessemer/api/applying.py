@@ -110,7 +110,7 @@ async def _apply_status(call: Call, wish: Wish) -> Response:
 def _applying(call: Call, wish: Wish, *, old: Body | None, subresource: str = "") -> apply.Applying:
     """Raises FieldConflict."""
     resource = call.about.resource
-    by = managed.owner(wish.options.manager, "Apply", resource.api_version, subresource=subresource)
+    by = managed.owner(wish.options.manager, "Apply", version=resource.api_version, subresource=subresource)
     owners = managed.read(old["metadata"].get("managedFields")) if old else None
     forms = call.state.resources.forms(resource)
     one = apply.applying(resource.shape, old, config=wish.config, owners=owners or {}, by=by, forms=forms)

@@ -76,14 +76,14 @@ def read(entries: Any) -> Owners | None:
         if not isinstance(fields, dict) or not is_fields(fields):
             return None
         name, version = entry.get("manager") or UNKNOWN, entry.get("apiVersion", "")
-        manager = owner(name, operation, version, subresource=entry.get("subresource", ""))
+        manager = owner(name, operation, version=version, subresource=entry.get("subresource", ""))
         held = found.get(manager)
         fields = union(held.fields, fields) if held and held.version == version else fields
         found[manager] = Held(fields, entry.get("time", ""), version)
     return found
 
 
-def owner(name: str, operation: Literal["Apply", "Update"], version: str, *, subresource: str = "") -> Owner:
+def owner(name: str, operation: Literal["Apply", "Update"], *, version: str, subresource: str = "") -> Owner:
     """Who writes in that version."""
     return Owner(name, operation, version if operation == "Update" else "", subresource)
 

@@ -254,7 +254,7 @@ def _updates(call: Call, options: WriteOptions) -> Record:
     """How a create, a replacement or a patch moves who set which field."""
     name = managed.manager_name(options.manager, call.request.headers.get("user-agent", ""))
     resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
-    by, forms = managed.owner(name, "Update", resource.api_version), call.state.resources.forms(resource)
+    by, forms = managed.owner(name, "Update", version=resource.api_version), call.state.resources.forms(resource)
     return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now, forms=forms)
 
 

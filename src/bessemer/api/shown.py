@@ -66,7 +66,7 @@ class Shown:
 
     def stored_form(self, body: dict[str, Any]) -> dict[str, Any]:
         """The inverse, for kinds of the product. Raises Invalid."""
-        return raised(self.source, self.older, body) if self.older else body
+        return raised(self.source, self.older, body=body) if self.older else body
 
     @property
     def api_version(self) -> str:
@@ -163,7 +163,7 @@ def _of_version(newest: Shown, version: Version) -> Shown:
         newest,
         version=version.name,
         columns=version.columns,
-        translate=lambda body: lowered(kind, version, body),
+        translate=lambda body: lowered(kind, version, body=body),
         older=version,
     )
 

@@ -24,6 +24,7 @@ from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 
 PatchType = Literal["merge", "json"]
+APPLY_PATCH = "application/apply-patch+yaml"
 _MEDIA = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
 _BACKOFF_SECONDS_MAX = 20.0
 
@@ -40,9 +41,9 @@ class Client:
         self.workloads = Workloads(transport, self.paths)
         self._clock = clock or SystemClock()
 
-    async def get(self, key: Key) -> Stored:
-        """Raises NotFound."""
-        return stored(await self.transport.request(Ask(method="GET", path=self.paths.of(key))))
+    async def get(self, key: Key, *, version: str = "") -> Stored:
+        """In the newest version, or in that of a body (its apiVersion). Raises NotFound."""
+        return stored(await self.transport.request(Ask(method="GET", path=self.paths.of(key, version=version))))
 
     async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
         """In order of namespace and name; ``after`` is the ``next`` of the page before. Raises Expired."""
@@ -90,6 +91,18 @@ class Client:
         """Merge patch (a mapping) or JSON patch (a sequence of operations). Raises NotFound, Conflict, Invalid."""
         path = self.paths.of(key, "" if part == "main" else "status")
         return await self._write("PATCH", path, body=patch, dry_run=dry_run, media=_MEDIA[kind])
+
+    async def apply(
+        self, body: Mapping[str, Any], *, manager: str, force: bool = False, dry_run: bool = False
+    ) -> Stored:
+        """Server-side apply: what ``manager`` says of an object, in the version of the body; what is not there is made.
+        Raises Conflict for another's fields unless ``force``, and what a create or a replacement raises."""
+        query = {"fieldManager": manager, "fieldValidation": "Strict"}
+        query |= {"force": "true"} if force else {}
+        query |= {"dryRun": "All"} if dry_run else {}
+        path, raw = self.paths.of(_key(body), version=_version(body)), orjson.dumps(body)
+        ask = Ask(method="PATCH", path=path, query=query, body=raw, content_type=APPLY_PATCH)
+        return stored(await self.transport.request(ask))
 
     async def delete(
         self, key: Key, writer: Writer | None = None, *, uid: str = "", revision: str = "", dry_run: bool = False

@@ -59,7 +59,7 @@ def annotation(kind: Kind[Any, Any]) -> str:
     return f"conversion.{kind.group}/{kind.version}"
 
 
-def lowered(kind: Kind[Any, Any], version: Version, body: Mapping[str, Any]) -> Document:
+def lowered(kind: Kind[Any, Any], version: Version, *, body: Mapping[str, Any]) -> Document:
     """A body of the newest version as the older one has it."""
     spec, kept = version.down(_spec(body))
     parts = {"spec": spec} if "spec" in body else {}
@@ -70,7 +70,7 @@ def lowered(kind: Kind[Any, Any], version: Version, body: Mapping[str, Any]) -> 
     return {**body, "apiVersion": f"{kind.group}/{version.name}", "metadata": metadata, **parts}
 
 
-def raised(kind: Kind[Any, Any], version: Version, body: Mapping[str, Any]) -> Document:
+def raised(kind: Kind[Any, Any], version: Version, *, body: Mapping[str, Any]) -> Document:
     """The inverse. Raises Invalid where what was kept cannot be read."""
     metadata = dict(body["metadata"])
     kept: Spec = {}
@@ -129,7 +129,7 @@ class Forward:
         said = document.get("apiVersion")
         for version in self.kind.older:
             if said == f"{self.kind.group}/{version.name}":
-                return raised(self.kind, version, document)
+                return raised(self.kind, version, body=document)
         return document
 
 
