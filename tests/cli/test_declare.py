@@ -189,6 +189,9 @@ def test_no_set_takes_what_another_has(cli: Cli, folder: Path, ours: tuple[str, 
     refused = cli("apply", *ours, "--set", "two", "--prune")
     assert (refused.code, "a.yaml:1: Instance acme--lab/a belongs to another set" in refused.err) == (1, True)
     assert cli("get", "instance", "b", *PLACE).code == 1, "nothing was applied"
+    write(folder, a=vm("a", "  running: false"))
+    assert cli("apply", "-f", str(folder / "a.yaml"), *PLACE).out == "instance/a configured"
+    assert PART_OF in body(cli, "a")["metadata"]["labels"], "who names no set takes nothing out of one"
     (folder / "a.yaml").unlink()
     assert cli("apply", *ours, "--set", "two", "--prune").out == "instance/b created"
     assert cli("get", "instance", "a", *PLACE).code == 0, "another set has it"

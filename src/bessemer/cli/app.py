@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bessemer import __version__
-from bessemer.cli import access, declare, money, objects, system, workloads
+from bessemer.cli import access, declare, export, money, objects, system, workloads
 from bessemer.cli.connection import StateOption, Target
 from bessemer.cli.verbs import Verbs
 
@@ -49,7 +49,7 @@ def build(verbs: Verbs) -> typer.Typer:
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL}
 
-    for module in (objects, declare, workloads, money, access):
+    for module in (objects, declare, workloads, money, access, export):
         module.add(app)
     system.add(app, verbs)
     return app

@@ -17,7 +17,7 @@ import orjson
 from bessemer.cli.connection import find_kind, key_of
 from bessemer.cli.manifests import Manifest
 from bessemer.cli.work.objects import without
-from bessemer.cli.work.sets import ObjectSet, in_order, members, other_set, rank
+from bessemer.cli.work.sets import ObjectSet, in_order, keeping, members, other_set, rank
 from bessemer.client import Client
 from bessemer.core.errors import BessemerError, Cause, Conflict, Invalid, NotFound, Unavailable
 from bessemer.core.ports import Stored
@@ -137,7 +137,8 @@ async def looked_at(client: Client, items: Sequence[Item]) -> list[Item]:
                 found = await client.get(item.key, version=str(item.body.get("apiVersion") or ""))
             except NotFound:
                 return item
-            return Item(item.manifest, item.key, item.body, orjson.loads(found.body))
+            now = orjson.loads(found.body)
+            return Item(item.manifest, item.key, keeping(item.body, now), now)
 
     return list(await asyncio.gather(*map(look, items)))
 
@@ -182,7 +183,7 @@ async def _prune(client: Client, key: Key, *, dry_run: bool) -> None:
 
 def _require_own(items: Sequence[Item], own: ObjectSet | None) -> None:
     if own is None:
-        return  # who applies without a set takes nothing away from one
+        return  # it stays in the set that it is in
     causes = [
         Cause(item.manifest.place, f"{item.key} belongs to another set, {other}")
         for item in items

@@ -88,6 +88,15 @@ def other_set(now: Mapping[str, Any], own: ObjectSet | None) -> str:
     return "" if found == (own.id if own else "") else found
 
 
+def keeping(body: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A body that stays in the set that the object is in, where it names none itself."""
+    labels = body["metadata"].get("labels") or {}
+    found = other_set(now, None)
+    if not found or PART_OF in labels:
+        return body
+    return {**body, "metadata": {**body["metadata"], "labels": {**labels, PART_OF: found}}}
+
+
 async def members(client: Client, of: ObjectSet) -> list[Key]:
     """What belongs to the set now, as far as one may see it."""
     from bessemer.kinds import KINDS
