@@ -119,5 +119,19 @@ async def test_all_is_rewritten_at_its_revision_and_it_may_stop_anywhere(store: 
     assert await served(store) == before
 
 
+async def test_an_annotation_of_somebodys_spoils_nothing(old: dict[str, Any], place: str, clock: FakeClock) -> None:
+    store = open_store(place, clock=clock, kinds=OF_FIRST, seal_key=KEY)
+    said = old[str(NEAR)]
+    said["metadata"]["annotations"]["conversion.bessemer.dev/v1beta1"] = "nonsense"
+    await store.objects.replace(said, ALICE)
+    store.close()
+    store = open_store(place, clock=clock, kinds=store_kinds(KINDS), seal_key=KEY)
+    try:
+        got = read(await store.objects.get(NEAR))
+    finally:
+        store.close()
+    assert (got["metadata"]["annotations"], got["spec"]["offered"]) == ({"note": "kept"}, True)
+
+
 async def test_what_is_deleted_shows_the_newest(store: Store) -> None:
     assert read(await store.objects.delete(NEAR, ALICE))["apiVersion"] == "bessemer.dev/v1beta1"

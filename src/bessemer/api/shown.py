@@ -115,6 +115,8 @@ class Resources:
 
     def versions(self, shown: Shown) -> Sequence[Shown]:
         """A resource in each version that is served."""
+        if not shown.source.older:
+            return [shown]
         names = (shown.source.version, *(version.name for version in shown.source.older))
         found = (self.find(shown.group, name, plural=shown.plural) for name in names)
         return [one for one in found if one is not None]

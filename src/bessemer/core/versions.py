@@ -125,12 +125,23 @@ class Forward:
         return body if body.startswith(self.head) else orjson.dumps(self.document(orjson.loads(body)))
 
     def document(self, document: Document) -> Document:
-        """The same of what has been read. An unknown version is left as it is: who reads it says what is wrong."""
+        """The same of what has been read. An unknown version is left as it is: who reads it says what is wrong.
+
+        The release that stored it had one version alone, and kept nothing: an annotation of that name is somebody's
+        who must not spoil what others read."""
         said = document.get("apiVersion")
         for version in self.kind.older:
             if said == f"{self.kind.group}/{version.name}":
-                return raised(self.kind, version, body=document)
+                return raised(self.kind, version, body=_without(document, annotation(self.kind)))
         return document
+
+
+def _without(document: Document, name: str) -> Document:
+    annotations = document["metadata"].get("annotations") or {}
+    if name not in annotations:
+        return document
+    rest = {key: value for key, value in annotations.items() if key != name}
+    return {**document, "metadata": {**document["metadata"], "annotations": rest}}
 
 
 def forward(kind: Kind[Any, Any]) -> Forward | None:

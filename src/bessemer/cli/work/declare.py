@@ -158,25 +158,25 @@ async def apply(client: Client, items: Sequence[Item], *, wish: Wish, tell: Tell
         report.done.append(one)
         tell(one)
     if wish.prune and not report.keys("refused", "not tried"):
-        for key in await surplus(client, items, wish=wish):
-            await _prune(client, key, dry_run=wish.dry_run)
+        for key, uid in (await surplus(client, items, wish=wish)).items():
+            await _prune(client, key, uid=uid, dry_run=wish.dry_run)
             report.done.append(Became(key, "pruned"))
             tell(report.done[-1])
     return report
 
 
-async def surplus(client: Client, items: Sequence[Item], *, wish: Wish) -> list[Key]:
-    """What belongs to the set and is in the files no more, in the order in which it may go."""
+async def surplus(client: Client, items: Sequence[Item], *, wish: Wish) -> dict[Key, str]:
+    """What belongs to the set and is in the files no more, with its uid, in the order in which it may go."""
     if wish.members_of is None:
-        return []
-    kept = {item.key for item in items}
-    gone = [key for key in await members(client, wish.members_of) if key not in kept]
-    return in_order(gone)[::-1]
+        return {}
+    found = await members(client, wish.members_of)
+    gone = found.keys() - {item.key for item in items}
+    return {key: found[key] for key in in_order(sorted(gone))[::-1]}
 
 
-async def _prune(client: Client, key: Key, *, dry_run: bool) -> None:
+async def _prune(client: Client, key: Key, *, uid: str, dry_run: bool) -> None:
     try:
-        await client.delete(key, dry_run=dry_run)
+        await client.delete(key, uid=uid, dry_run=dry_run)
     except NotFound:
         return  # it went with its owner, or somebody was faster
 
@@ -237,4 +237,4 @@ def _word(item: Item, stored: Stored) -> Word:
 
 
 def _said(body: dict[str, Any]) -> dict[str, Any]:
-    return without(body, *_MOVED)
+    return {part: value for part, value in without(body, *_MOVED).items() if part != "status"}

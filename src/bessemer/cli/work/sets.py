@@ -97,18 +97,20 @@ def keeping(body: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "metadata": {**body["metadata"], "labels": {**labels, PART_OF: found}}}
 
 
-async def members(client: Client, of: ObjectSet) -> list[Key]:
-    """What belongs to the set now, as far as one may see it."""
+async def members(client: Client, of: ObjectSet) -> dict[Key, str]:
+    """What belongs to the set now, as far as one may see it, with its uid: another of that name is none of it."""
     from bessemer.kinds import KINDS
 
-    found: list[Key] = []
+    found: dict[Key, str] = {}
     for kind in of.bounds.kinds([kind for kind in KINDS if declarable(kind)]):
         scope = Scope(kind=kind.name, namespace=of.bounds.project or None, labels={PART_OF: of.id})
         try:
             page = await client.list(scope)
         except (Forbidden, NotFound):
             continue  # of what one may not list one has applied nothing
-        found += [stored.key for stored in page.items if _is(stored.body, of) and of.bounds.holds(stored.key)]
+        found |= {
+            stored.key: stored.uid for stored in page.items if _is(stored.body, of) and of.bounds.holds(stored.key)
+        }
     return found
 
 
