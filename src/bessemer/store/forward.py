@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sqlalchemy import LargeBinary, bindparam, func, select, update
+from sqlalchemy import bindparam, or_, select, update
 
 from bessemer.core.ports import Page, Stored
 from bessemer.core.resource import Change
@@ -19,10 +19,9 @@ from bessemer.store.schema import changes, objects, of
 from bessemer.store.transaction import Tx
 
 _AT_ONCE = 200
-_BEGINS = func.substr(objects.c.body, 1, bindparam("of_length"), type_=LargeBinary)
 _OLDER = (
     select(objects.c.namespace, objects.c.name, objects.c.revision, objects.c.body)
-    .where(of(objects.c.kind), bindparam("of_head", type_=LargeBinary) != _BEGINS)
+    .where(of(objects.c.kind), or_(objects.c.body < bindparam("of_head"), objects.c.body >= bindparam("of_end")))
     .limit(bindparam("most"))
 )
 # Whoever wrote it since has converted it, too.
@@ -71,9 +70,9 @@ def rewrite(tx: Tx, forwarding: Forwarding) -> int:
     """Bring some of what is stored in an older version to the newest; answers how many."""
     done = 0
     for kind, to in forwarding.versions():
-        for namespace, name, revision, old in tx.all(
-            _OLDER, of_kind=kind, of_length=len(to.head), of_head=to.head, most=_AT_ONCE
-        ):
+        end = to.head[:-1] + bytes([to.head[-1] + 1])  # what begins with the head lies between the two
+        rows = tx.all(_OLDER, of_kind=kind, of_head=to.head, of_end=end, most=_AT_ONCE)
+        for namespace, name, revision, old in rows:
             body = to.body(bytes(old))
             if body == old:
                 continue  # of a version that nobody knows
