@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from bessemer.cli.work.diff import between, masked
 from bessemer.cli.work.sets import PART_OF, Bounds, ObjectSet
-from bessemer.cli.work.waiting import standing, tree
+from bessemer.cli.work.waiting import Show, standing, tree
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Key
@@ -312,6 +314,27 @@ def test_a_tree_says_what_waits_for_what() -> None:
     )
     lines = list(tree(type(one)(one.key, one.verdict, one.phase, one.why, (image,)), within=40))
     assert lines == ["… instance/a  Pending: ImageNotReady: s…", "  … image/micro  it is not there"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_the_tree_is_drawn_over_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "5")
+    show, keys = Show(), [Key("Instance", PROJECT, f"vm-{n}") for n in range(9)]
+    show.now([standing(key, None) for key in keys])
+    first = screen.getvalue()
+    assert (first.count("\n"), "0 of 9 ready" in first) == (4, True), "no more lines than there are"
+    body = {"metadata": {"generation": 1}, "status": says("True", "Ready", phase="Running")}
+    show.end([standing(keys[0], body)])
+    second = screen.getvalue().removeprefix(first)
+    assert second.startswith("\x1b[4A\r\x1b[2K\x1b[32m✓\x1b[0m instance/vm-0  Running\n")
+    assert "1 of 1 ready" in second
 
 
 def test_waiting_ends_when_all_is_ready_or_says_what_is_not(cli: Cli, folder: Path, ours: tuple[str, ...]) -> None:

@@ -91,8 +91,9 @@ def _parse(text: str, file: str) -> list[Manifest]:
     try:
         loader = yaml.SafeLoader(text)
         while loader.check_node():
-            node = loader.get_node()  # type: ignore[no-untyped-call]
-            found += _objects(loader.construct_document(node), node, file=file)
+            node = loader.get_node()
+            if node is not None:
+                found += _objects(loader.construct_document(node), node, file=file)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise Invalid(f"{file}{line}: this is no YAML: {error.problem}") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -115,7 +116,7 @@ class Forward:
 
     kind: Kind[Any, Any]
 
-    @property
+    @cached_property
     def head(self) -> bytes:
         """What each stored body of the newest version begins with."""
         return b'{"apiVersion":"' + self.kind.api_version.encode() + b'",'

@@ -42,19 +42,23 @@ class Forwarding:
     def stored(self, stored: Stored) -> Stored:
         """As it is served."""
         to = self._of.get(stored.key.kind)
-        return stored if to is None else replace(stored, body=to.body(stored.body))
+        if to is None or stored.body.startswith(to.head):
+            return stored
+        return replace(stored, body=to.body(stored.body))
 
     def page(self, page: Page, kind: str) -> Page:
         """All of it as it is served."""
         to = self._of.get(kind)
-        if to is None:
+        if to is None or all(item.body.startswith(to.head) for item in page.items):
             return page
-        return replace(page, items=[replace(item, body=to.body(item.body)) for item in page.items])
+        return replace(page, items=[self.stored(item) for item in page.items])
 
     def change(self, change: Change) -> Change:
         """As it is served."""
         to = self._of.get(change.key.kind)
-        return change if to is None else replace(change, body=to.body(change.body))
+        if to is None or change.body.startswith(to.head):
+            return change
+        return replace(change, body=to.body(change.body))
 
     def document(self, document: Document) -> Document:
         """As it is stored from now on."""

@@ -55,8 +55,9 @@ def between(
 ) -> Iterator[str]:
     """The lines of a unified diff; None is an object that is not there."""
     old, new = masked(before, after)
-    lines = [render.as_yaml(body).splitlines() if body is not None else [] for body in (old, new)]
-    yield from difflib.unified_diff(*lines, f"live/{name}", place if after is not None else "nothing", lineterm="")
+    one, other = ([] if body is None else render.as_yaml(body).splitlines() for body in (old, new))
+    to = place if after is not None else "nothing"
+    yield from difflib.unified_diff(one, other, f"live/{name}", to, lineterm="")
 
 
 def masked(
