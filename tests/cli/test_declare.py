@@ -199,6 +199,7 @@ def test_no_set_takes_what_another_has(cli: Cli, folder: Path, ours: tuple[str, 
     assert cli("get", "instance", "a", *PLACE).code == 0, "another set has it"
 
 
+@pytest.mark.long
 def test_nothing_is_pruned_where_something_was_refused(cli: Cli, folder: Path, ours: tuple[str, ...]) -> None:
     write(folder, a=vm("a"), b=vm("b"))
     lab = (*ours, "--set", "lab", "--prune")
@@ -359,6 +360,7 @@ def test_waiting_ends_when_all_is_ready_or_says_what_is_not(cli: Cli, folder: Pa
     ]
 
 
+@pytest.mark.long
 def test_whoever_interrupts_is_told_that_it_goes_on(cli: Cli, folder: Path, ours: tuple[str, ...]) -> None:
     write(folder, a=vm("a"))
     with cli.start("apply", *ours, "--wait") as process:

@@ -58,8 +58,9 @@ def said(cli: Cli, tenant: str) -> list[tuple[Any, ...]]:
     return cli.do(read)
 
 
-@pytest.fixture
-def exported(cli: Cli, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def exported(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("exported")
     cli("apply", "-f", "-", "--set", "all", "--tenant", "acme", stdin=LAB)
     token = cli("key", "token", "app", "-n", "acme--lab").raw.strip()
     made = cli("tenant", "export", "acme", str(tmp_path / "acme"))
