@@ -51,10 +51,10 @@ COMMANDS = dict(commands())
 
 
 def test_the_verbs_are_all_there() -> None:
-    wanted = "get describe apply delete events why wait logs console chat invoice up down agent server doctor"
+    wanted = "get describe diff apply delete events why wait logs console chat invoice up down agent server doctor"
     wanted += " start stop quota login whoami demo"
     assert set(wanted.split()) <= set(COMMANDS)
-    assert {name.partition(" ")[0] for name in COMMANDS if " " in name} == {"user", "key", "host"}
+    assert {name.partition(" ")[0] for name in COMMANDS if " " in name} >= {"user", "key", "host", "tenant"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(PLAIN)))

@@ -90,7 +90,7 @@ class Report:
         bad = [one for one in self.done if one.word in ("refused", "not tried")]
         if not bad:
             return
-        tried = len([one for one in self.done if one.word != "pruned"])
+        tried = len(self.done)
         causes = [cause for one in bad for cause in one.causes]
         left = [str(one.key) for one in bad if one.word == "not tried"]
         if left:
@@ -159,8 +159,7 @@ async def apply(client: Client, items: Sequence[Item], *, wish: Wish, tell: Tell
         tell(one)
     if wish.prune and not report.keys("refused", "not tried"):
         for key, uid in (await surplus(client, items, wish=wish)).items():
-            await _prune(client, key, uid=uid, dry_run=wish.dry_run)
-            report.done.append(Became(key, "pruned"))
+            report.done.append(await _pruned(client, key, uid=uid, dry_run=wish.dry_run))
             tell(report.done[-1])
     return report
 
@@ -174,11 +173,14 @@ async def surplus(client: Client, items: Sequence[Item], *, wish: Wish) -> dict[
     return {key: found[key] for key in in_order(sorted(gone))[::-1]}
 
 
-async def _prune(client: Client, key: Key, *, uid: str, dry_run: bool) -> None:
+async def _pruned(client: Client, key: Key, *, uid: str, dry_run: bool) -> Became:
     try:
         await client.delete(key, uid=uid, dry_run=dry_run)
-    except NotFound:
-        return  # it went with its owner, or somebody was faster
+    except (NotFound, Conflict):
+        pass  # it went with its owner, or somebody was faster; what has its name now is none of the set's
+    except BessemerError as error:
+        return Became(key, "refused", "", (Cause(f"{key.kind.lower()}/{key.name}", f"not pruned: {error.message}"),))
+    return Became(key, "pruned")
 
 
 def _require_own(items: Sequence[Item], own: ObjectSet | None) -> None:
