@@ -200,6 +200,29 @@ async def test_who_applies_in_another_version_is_the_same(w: World) -> None:
     assert again.json["metadata"]["resourceVersion"] == reply.json["metadata"]["resourceVersion"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"f:metadata": {}, "f:spec": {}},
+        {"f:metadata": {".": {}}, "f:spec": {".": {}}},
+        {"f:spec": {"f:gpus": {".": {}}, "f:cpus": {"f:x": {}}}},
+        {"f:metadata": {"f:name": {}, "f:annotations": {}}, "f:kind": {}},
+    ],
+)
+async def test_entries_of_hostile_clients_are_looked_at_in_either_version(w: World, fields: Any) -> None:
+    body = new(offered=False, devices={"count": 1})
+    entry = {"manager": "m", "operation": "Apply", "apiVersion": "bessemer.dev/v1alpha1", "fieldsType": "FieldsV1"}
+    made = await w.create(NEW, body)
+    made["metadata"]["managedFields"] = [{**entry, "fieldsV1": fields}]
+    assert (await w.call("PUT", f"{NEW}/f", made)).code == 200
+    for manager in ("m", "n"):
+        for said in (new(offered=False), old()):
+            assert (await apply(w, said, manager)).code in (200, 409)
+    wrong = new()
+    wrong["metadata"]["annotations"] = "text"
+    assert (await apply(w, wrong, "m")).code == 422
+
+
 @pytest.mark.parametrize("said", [[], "x", {"devices": 7}, {"devices": {"together": 7}}, {"cores": {}}])
 async def test_an_apply_of_nonsense_across_versions_is_refused(w: World, said: Any) -> None:
     await apply(w, old(gpus=1), "one")

@@ -84,6 +84,8 @@ NAMES = [*FlavorSpec.model_fields, *OldSpec.model_fields, "gpuModel", "sameSwitc
 def test_what_nobody_has_judged_is_converted_all_the_same(spec: Any, kept: Any) -> None:
     said = {"a": "b", annotation(KIND): orjson.dumps(kept).decode()}
     lowered(KIND, V1ALPHA1, body=body("v1beta1", spec))
+    lowered(KIND, V1ALPHA1, body=body("v1beta1", {"offered": False}, kept))
+    raised(KIND, V1ALPHA1, body=body("v1alpha1", spec, kept))
     if isinstance(kept, dict):
         raised(KIND, V1ALPHA1, body=body("v1alpha1", spec, said))
     else:

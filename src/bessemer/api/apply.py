@@ -73,7 +73,8 @@ def _here(shape: Shape, live: Body, *, held: Held, forms: Forms) -> Fields:
     if form is None or not held.fields:
         return held.fields
     there = form.convert(live)
-    left = prune(form.shape, there, gone=held.fields, kept={})
+    # Entries are the clients' to write: an object stays one whatever they say that somebody owns of it.
+    left = {"metadata": there["metadata"], **prune(form.shape, there, gone=held.fields, kept={})}
     # The body of another version lacks what it cannot say, so it is compared with itself and not with ``live``.
     changed, gone = shape.changes(form.back(left), form.back(there))
     return union(changed, gone)

@@ -66,8 +66,8 @@ def lowered(kind: Kind[Any, Any], version: Version, *, body: Mapping[str, Any]) 
     parts = {"spec": spec} if "spec" in body else {}
     metadata = dict(body["metadata"])
     if kept:
-        said = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), annotation(kind): said}
+        said, annotations = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode(), metadata.get("annotations")
+        metadata["annotations"] = {**(annotations if isinstance(annotations, Mapping) else {}), annotation(kind): said}
     return {**body, "apiVersion": f"{kind.group}/{version.name}", "metadata": metadata, **parts}
 
 
