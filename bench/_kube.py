@@ -28,7 +28,8 @@ CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
-_SPEC = {"description": _TEXT, "cpus": _COUNT, "memory": _TEXT, "disk": _TEXT, "gpus": _COUNT, "gpuModel": _TEXT}
+_DEVICES = {"type": "object", "properties": {"count": _COUNT, "model": _TEXT}}
+_SPEC = {"description": _TEXT, "cores": _COUNT, "memory": _TEXT, "disk": _TEXT, "devices": _DEVICES}
 _CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -39,7 +40,7 @@ _CRD = {
         "names": {"plural": "flavors", "singular": "flavor", "kind": "Flavor", "listKind": "FlavorList"},
         "versions": [
             {
-                "name": "v1alpha1",
+                "name": "v1beta1",
                 "served": True,
                 "storage": True,
                 "subresources": {"status": {}},
@@ -47,7 +48,7 @@ _CRD = {
                     "openAPIV3Schema": {
                         "type": "object",
                         "properties": {
-                            "spec": {"type": "object", "properties": _SPEC, "required": ["cpus", "memory"]},
+                            "spec": {"type": "object", "properties": _SPEC, "required": ["cores", "memory"]},
                             "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
                         },
                     }
@@ -197,7 +198,7 @@ async def _serve_kind(server: Server) -> None:
             conditions = orjson.loads(body).get("status", {}).get("conditions") or ()
             if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                 # Its handler follows the condition by a moment.
-                status, _ = await _ask(server, request("GET", "/apis/bessemer.dev/v1alpha1/flavors"))
+                status, _ = await _ask(server, request("GET", "/apis/bessemer.dev/v1beta1/flavors"))
                 if status == 200:
                     return
             await asyncio.sleep(0.1)

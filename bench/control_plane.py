@@ -38,7 +38,7 @@ CLIENTS = 32
 BODY_BYTES = 1600
 WATCH_RATE = 50
 SYNC_BYTES = 56 << 10
-COLLECTION = "/apis/bessemer.dev/v1alpha1/flavors"
+COLLECTION = "/apis/bessemer.dev/v1beta1/flavors"
 KEPT = "kept: kube-apiserver 1.20.2 with etcd"
 
 Values = dict[str, float]
@@ -136,10 +136,10 @@ def _server(target: Target) -> Server:
 def _create(name: str) -> bytes:
     """A create whose object has 1.6 kB as it is stored; like the peer's, of a kind that no controller follows up."""
     body = {
-        "apiVersion": "bessemer.dev/v1alpha1",
+        "apiVersion": "bessemer.dev/v1beta1",
         "kind": "Flavor",
         "metadata": {"name": name, "labels": {"app": "bench", "tier": "gold"}, "annotations": {"bench/note": ""}},
-        "spec": {"description": "a flavor of the bench", "cpus": 2, "memory": "256Mi", "disk": "1Gi"},
+        "spec": {"description": "a flavor of the bench", "cores": 2, "memory": "256Mi", "disk": "1Gi"},
     }
     body["metadata"]["annotations"]["bench/note"] = "x" * (BODY_BYTES - 450)  # type: ignore[index]
     return request("POST", COLLECTION, orjson.dumps(body))

@@ -111,7 +111,7 @@ async def furnished(w: World, folder: Path) -> Theirs:
         found = [s.key.name for s in page.items if s.key.name != "rack-a" and not s.key.name.startswith("acme")]
         if not found:
             assert kind.name in specs, f"the page of {kind.name} shows none, and `furnished` makes none"
-            body = {"kind": kind.name, **specs[kind.name]}
+            body = {"apiVersion": kind.api_version, "kind": kind.name, **specs[kind.name]}
             await w.store.objects.create({**body, "metadata": {"name": "theirs", **place}}, CONTROLLER)
         names[kind.plural] = found[-1] if found else "theirs"
     views = {"namespaces": names["projects"], "customresourcedefinitions": f"instances.{GROUP}"}

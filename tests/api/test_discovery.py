@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -87,7 +86,7 @@ async def test_what_is_not_there(w: World) -> None:
 
 async def test_the_index_leads_to_documents_that_may_be_kept_for_ever(w: World) -> None:
     index = (await w.call("GET", "/openapi/v3", peer=None)).json["paths"]
-    assert index.keys() == {"api/v1", "apis/bessemer.dev/v1alpha1", *NATIVE}
+    assert index.keys() == {"api/v1", "apis/bessemer.dev/v1alpha1", "apis/bessemer.dev/v1beta1", *NATIVE}
     for place in index.values():
         reply = await w.call("GET", place["serverRelativeURL"] + "&timeout=32s", peer=None)
         assert reply.code == 200
@@ -115,14 +114,14 @@ def ours(known: Discovery) -> Any:
 
 
 def test_a_group_with_two_versions_stands_once() -> None:
-    kinds = [*KINDS, replace(KINDS[0], version="v1beta1")]
-    known = Discovery(Resources(kinds), "test")
+    known = Discovery(Resources(KINDS), "test")
     (group,) = [each for each in orjson.loads(known.groups().body)["groups"] if each["name"] == "bessemer.dev"]
-    assert [version["version"] for version in group["versions"]] == ["v1alpha1", "v1beta1"]
+    assert [version["version"] for version in group["versions"]] == ["v1beta1", "v1alpha1"]
+    assert group["preferredVersion"]["version"] == "v1beta1"
     assert orjson.loads(known.group("bessemer.dev").body) == group
     item = ours(known)
-    assert [version["version"] for version in item["versions"]] == ["v1alpha1", "v1beta1"]
-    assert len(item["versions"][1]["resources"]) == 1
+    assert [version["version"] for version in item["versions"]] == ["v1beta1", "v1alpha1"]
+    assert len(item["versions"][0]["resources"]) == 1
     assert orjson.loads(known.openapi_index().body)["paths"].keys() == {
         "api/v1",
         "apis/bessemer.dev/v1alpha1",
@@ -135,7 +134,7 @@ def test_every_resource_can_be_cached_by_those_who_follow_all() -> None:
     """GitOps controllers follow what has list and watch, and both forms say the same."""
     known = Discovery(Resources(KINDS), "test")
     listed = orjson.loads(known.resources("bessemer.dev", "v1alpha1").body)["resources"]
-    aggregated = ours(known)["versions"][0]["resources"]
+    aggregated = ours(known)["versions"][1]["resources"]
     assert [r["resource"] for r in aggregated] == [r["name"] for r in listed if "/" not in r["name"]]
     for resource in aggregated:
         assert {"get", "list", "watch"} <= set(resource["verbs"])

@@ -43,7 +43,7 @@ SCHEMA = {
     },
 }
 SHAPE = shape_of(SCHEMA)
-ONE, TWO = Owner("one", "Apply", "v1"), Owner("two", "Apply", "v1")
+ONE, TWO = managed.owner("one", "Apply", version="v1"), managed.owner("two", "Apply", version="v1")
 
 words = st.sampled_from(["a", "b", "c"])
 rests = st.dictionaries(st.sampled_from(["a", "b"]), words)
@@ -97,7 +97,7 @@ def test_the_algebra_of_sets(one: Any, other: Any) -> None:
 
 @given(bodies)
 def test_entries_are_read_as_they_were_written(body: Any) -> None:
-    managers = {ONE: Held(SHAPE.stated(tracked(body)) or {}, "2026-01-01T00:00:00Z")}
+    managers = {ONE: Held(SHAPE.stated(tracked(body)) or {}, "2026-01-01T00:00:00Z", "v1")}
     written = managed.write(managers)
     assert managed.read(written) == {m: held for m, held in managers.items() if held.fields}
     assert managed.write(managed.read(written) or {}) == written

@@ -67,7 +67,7 @@ async def tenant(w: World) -> str:
     for kind in KINDS:
         if kind.name in specs.keys() - COME_WITH_THE_WORLD:
             metadata = {"name": THERE, **({"namespace": LAB} if kind.namespaced else {})}
-            body = {"kind": kind.name, "metadata": metadata, **specs[kind.name]}
+            body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
     return await w.login("ann")
 

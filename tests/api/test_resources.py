@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bessemer.api.resources import WARNING_MAX
+from bessemer.api.warnings import WARNING_MAX
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import Key

@@ -62,7 +62,7 @@ async def furnish(w: World) -> None:
     for kind in KINDS:
         if kind.name in specs.keys() - {"Tenant", "Project", "User"}:
             metadata = {"name": "there", **({"namespace": LAB} if kind.namespaced else {})}
-            body = {"kind": kind.name, "metadata": metadata, **specs[kind.name]}
+            body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
 
 

@@ -51,11 +51,11 @@ COMMANDS = dict(commands())
 
 
 def test_the_verbs_are_all_there() -> None:
-    wanted = "get describe apply delete events why wait logs console chat invoice up down agent server doctor"
+    wanted = "get describe diff apply delete events why wait logs console chat invoice up down agent server doctor"
     wanted += " start stop quota login whoami demo"
     assert set(wanted.split()) <= set(COMMANDS)
     groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
-    assert groups == {"audit", "credential", "host", "key", "role", "store", "user"}
+    assert groups == {"audit", "credential", "host", "key", "role", "store", "tenant", "user"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(PLAIN)))

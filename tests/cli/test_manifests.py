@@ -40,14 +40,14 @@ def test_what_is_no_object_is_said_with_its_place(tmp_path: Path, text: str, sai
     file.write_text(f"{GOOD}---\n{text}")
     with pytest.raises(Invalid) as second:
         read_manifests(file)
-    assert second.value.message.startswith(f"{file}, document 2")
+    assert second.value.message.startswith(f"{file}:4: ")
     assert said in second.value.message
 
 
 def test_an_item_of_a_list_has_a_number_too(tmp_path: Path) -> None:
     file = tmp_path / "list.yaml"
     file.write_text("kind: List\nitems:\n- kind: Instance\n  metadata: {name: a}\n- kind: Instance\n")
-    with pytest.raises(Invalid, match=f"list.yaml, item 2: {NEEDS}"):
+    with pytest.raises(Invalid, match=f"list.yaml:5: {NEEDS}"):
         read_manifests(file)
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_yaml_is_no_traceback(tmp_path: Path, text: str) -> None:
 def test_the_commands_end_with_words(cli: Cli, verb: str, text: str) -> None:
     said = cli(verb, "-f", "-", "-n", PROJECT, stdin=text)
     assert said.code == 1
-    assert said.err.startswith("error: standard input: ")
+    assert said.err.startswith("error: standard input:1: ")
 
 
 def test_a_namespace_that_is_left_empty_is_the_one_that_was_given(cli: Cli) -> None:

@@ -97,7 +97,7 @@ def test_objects(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.Monk
     place = ("-n", PROJECT)
     tell("apply", "-f", "vm.yaml", *place)
     tell("apply", "-f", "-", *place, stdin=VM)
-    tell("apply", "-f", "-", *place, "--dry-run", stdin=VM.replace("small", "small, running: false"))
+    tell("apply", "-f", "-", *place, "--dry-run=server", stdin=VM.replace("small", "small, running: false"))
     tell("get", "instances", *place)
     tell("get", "vm", "-A", "-o", "wide")
     tell("get", "instances", "-A", "-l", "tier=test", "-o", "name")

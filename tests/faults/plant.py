@@ -24,9 +24,10 @@ import aiohttp
 import orjson
 
 from bessemer.client import Client, from_kubeconfig, tls_context
+from bessemer.client.paths import api_version
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.ports import Bookmark, Scope
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import Key
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Part
@@ -165,7 +166,7 @@ class Plant:
 
     async def create(self, key: Key, spec: Mapping[str, Any]) -> None:
         metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
-        body = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
+        body = {"apiVersion": api_version(key.kind), "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
         await self.ask(lambda client: client.create(body))
 
     async def delete(self, key: Key) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from bessemer.core.resource import Kind
 from bessemer.kinds import KINDS
-from tests.api.world import BASE
 from tests.api.world import World as ApiWorld
 from tests.api.world import world as api_world
 from tests.kinds.points import Point, Sort
@@ -176,7 +175,7 @@ async def check_is_denied_to_another_tenant(case: Case, *, make: Make | None = N
     """Over the api a stranger can neither see (but what each signed-in user may), nor change, nor make it in a project
     that is not theirs. ``make`` is for what nobody may post."""
     facts = case.facts
-    path = f"{BASE}{f'/namespaces/{THEIRS}' if facts.namespaced else ''}/{facts.plural}"
+    path = f"/apis/{facts.api_version}{f'/namespaces/{THEIRS}' if facts.namespaced else ''}/{facts.plural}"
     readable = "anyone" in facts.rights
     async with api_world() as w:
         named = "acme--theirs" if case.kind == "Project" or case.name.startswith("acme--") else "theirs"

@@ -50,7 +50,7 @@ async def test_a_flavor_that_comes_wakes_who_waits_for_it_also_after_a_restart()
 
         await world.until(leases_are_taken_over)
         began = world.clock.monotonic()
-        await world.create("Flavor", "late", {"cpus": 1, "memory": "256Mi"}, namespace="")
+        await world.create("Flavor", "late", {"cores": 1, "memory": "256Mi"}, namespace="")
         await world.until_ready("Instance", "vm")
         assert world.clock.monotonic() - began < 10, "it was woken, and did not wait for its timer"
 

@@ -20,10 +20,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from bessemer.agent.claims import claim_kind
+from bessemer.client.paths import api_version
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.ports import CONTROLLER, Bookmark, Lease, Part, Scope, Stored, Writer
-from bessemer.core.resource import API_VERSION, Change, Key
+from bessemer.core.resource import Change, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import Device, Inventory, LedgerEntry, NumaNode
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
@@ -375,8 +376,8 @@ class World:
             await self._join(host)
         await self.create("Tenant", "acme", {"tolerations": [{"key": FAKE_TAINT}]}, namespace="")
         await self.create("Project", PROJECT, {}, namespace="")
-        await self.create("Flavor", "small", {"cpus": 2, "memory": "256Mi", "disk": "1Gi"}, namespace="")
-        await self.create("Flavor", "serve", {"cpus": 1, "memory": "1Gi"}, namespace="")
+        await self.create("Flavor", "small", {"cores": 2, "memory": "256Mi", "disk": "1Gi"}, namespace="")
+        await self.create("Flavor", "serve", {"cores": 1, "memory": "1Gi"}, namespace="")
         await self.create("Image", "micro", {}, namespace="")
         wheel = {"package": "m", "version": "1.0", "member": "m/m.gguf"}
         await self.create("Model", "smol", {"source": {"wheel": wheel}, "sha256": MODEL_SHA}, namespace="")
@@ -489,4 +490,4 @@ def check_intervals(rows: list[LedgerEntry], *, closed: bool) -> None:
 def body(kind: str, name: str, *, namespace: str = PROJECT, spec: Mapping[str, Any]) -> dict[str, Any]:
     """An object as a user writes it."""
     place = {"namespace": namespace} if namespace else {}
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **place}, "spec": dict(spec)}
+    return {"apiVersion": api_version(kind), "kind": kind, "metadata": {"name": name, **place}, "spec": dict(spec)}

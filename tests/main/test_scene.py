@@ -39,7 +39,7 @@ async def test_the_api_takes_what_the_demo_makes() -> None:
         for body in [*scene.people(), *scene.tenants(), *workloads]:
             project = body["metadata"].get("namespace")
             place = f"namespaces/{project}/" if project else ""
-            reply = await w.call("POST", f"/apis/{API_VERSION}/{place}{plurals[body['kind']]}", body)
+            reply = await w.call("POST", f"/apis/{body['apiVersion']}/{place}{plurals[body['kind']]}", body)
             assert reply.code == 201, reply.body
         # What tolerates the fake fleet is for the tenant that may, and for no other.
         theirs = scene.fleet_endpoint(8)

@@ -24,10 +24,11 @@ from starlette.types import ASGIApp
 
 from bessemer.api import listen, server_tls
 from bessemer.api.ca import Pair, Peer, peer_of
+from bessemer.client.paths import api_version
 from bessemer.core.clock import SystemClock, rfc3339
 from bessemer.core.frames import Stream
 from bessemer.core.ports import CONTROLLER, Writer
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import Key
 from bessemer.core.units import GIB
 from bessemer.core.values import (
     Allocation,
@@ -182,7 +183,7 @@ class Town:
 
     async def put(self, body: Mapping[str, Any], **status: Any) -> str:
         """Make an object, and write its status. Answers its uid."""
-        stored = await self.w.store.objects.create({"apiVersion": API_VERSION, **body}, CONTROLLER)
+        stored = await self.w.store.objects.create({"apiVersion": api_version(body["kind"]), **body}, CONTROLLER)
         if status:
             await self.status(stored.key, **status)
         return stored.uid
@@ -392,10 +393,10 @@ async def _offers(t: Town) -> None:
     }
     await t.put({"kind": "PricePlan", "metadata": {"name": "standard"}, "spec": {"currency": "EUR", "rates": rates}})
     for name, spec in (
-        ("micro", {"cpus": 2, "memory": "256Mi", "disk": "1Gi"}),
-        ("serve-small", {"cpus": 1, "memory": "1Gi"}),
-        ("h100.8", {"cpus": 64, "memory": "512Gi", "gpus": 8, "gpuModel": "H100-SXM5-80GB", "sameNvlink": True}),
-        ("h100.1", {"cpus": 8, "memory": "96Gi", "gpus": 1, "gpuModel": "H100-SXM5-80GB"}),
+        ("micro", {"cores": 2, "memory": "256Mi", "disk": "1Gi"}),
+        ("serve-small", {"cores": 1, "memory": "1Gi"}),
+        ("h100.8", {"cores": 64, "memory": "512Gi", "devices": {"count": 8, "model": "H100-SXM5-80GB"}}),
+        ("h100.1", {"cores": 8, "memory": "96Gi", "devices": {"count": 1, "model": "H100-SXM5-80GB"}}),
     ):
         await t.put({"kind": "Flavor", "metadata": {"name": name}, "spec": spec})
     image = {"description": "The distribution's kernel and busybox", "source": {"builtin": "micro-guest"}}

@@ -245,11 +245,12 @@ class Cloud:
             quota = {"milliCores": 1_200_000, "memoryBytes": 6 << 40, "devices": {"*": 96}, "instances": 40}
             await self.create("Tenant", tenant, {"quota": quota, "tolerations": TOLERATE})
             await self.create("Project", f"{tenant}--lab", {})
+        eight = {"count": 8, "model": "H100-SXM5-80GB"}
         for name, spec in {
-            "small": {"cpus": 2, "memory": "4Gi", "disk": "1Gi"},
-            "large": {"cpus": 48, "memory": "700Gi", "disk": "1Gi", "numa": "required"},
-            "one-gpu": {"cpus": 8, "memory": "64Gi", "gpus": 1},
-            "all-gpus": {"cpus": 64, "memory": "512Gi", "gpus": 8, "gpuModel": "H100-SXM5-80GB", "sameNvlink": True},
+            "small": {"cores": 2, "memory": "4Gi", "disk": "1Gi"},
+            "large": {"cores": 48, "memory": "700Gi", "disk": "1Gi", "numa": "required"},
+            "one-gpu": {"cores": 8, "memory": "64Gi", "devices": {"count": 1}},
+            "all-gpus": {"cores": 64, "memory": "512Gi", "devices": {**eight, "together": ["nvlink"]}},
         }.items():
             await self.create("Flavor", name, spec)
         await self.create("Image", "micro", {})

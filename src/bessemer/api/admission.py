@@ -19,7 +19,7 @@ from bessemer.api.names import CAUSES_MAX, field_path, generate, metadata_causes
 from bessemer.api.query import FieldValidation
 from bessemer.api.shown import Shown
 from bessemer.core.errors import Cause, Invalid, Malformed
-from bessemer.core.resource import ApiModel, Kind, Metadata
+from bessemer.core.resource import ApiModel, Metadata
 from bessemer.kinds.kubernetes import secret
 
 Body = dict[str, Any]
@@ -82,12 +82,10 @@ def admit(resource: Shown, body: Body, *, old: Body | None, validation: FieldVal
     causes += islice(opaque_text(shown, ""), CAUSES_MAX)
     if causes:
         raise invalid(subject, causes[:CAUSES_MAX])
-    source = resource.source
-    said = {**body, "status": {}} if "status" in source.resource.model_fields else {**body}
+    said = {**body, "status": {}} if "status" in resource.model.model_fields else {**body}
     model, dropped = _shaped(resource, said, subject=subject, validation=validation)
-    problems = list(
-        source.validate(model, None if old is None else source.resource.model_validate(_loaded(old, source)))
-    )
+    before = None if old is None else resource.model.model_validate(_loaded(old, resource))
+    problems = list(resource.validate(model, before))
     problems += _owner_problems(model.metadata, old)
     if problems:
         raise invalid(subject, problems[:CAUSES_MAX])
@@ -105,7 +103,7 @@ def admit_status(resource: Shown, body: Body) -> Body:
     causes = list(islice(opaque_text(said, "status"), CAUSES_MAX))
     if causes:
         raise invalid(subject, causes)
-    annotation = resource.source.resource.model_fields["status"].annotation
+    annotation: Any = resource.model.model_fields["status"].annotation
     try:
         status: ApiModel = TypeAdapter(annotation).validate_python(said)
     except ValidationError as error:
@@ -121,14 +119,14 @@ def _content(model: Any) -> Body:
     return {part: value for part, value in model.dump().items() if part not in _HEAD}
 
 
-def _loaded(old: Body, kind: Kind[Any, Any]) -> Body:
-    known = {"metadata", *(field.alias or name for name, field in kind.resource.model_fields.items())}
+def _loaded(old: Body, resource: Shown) -> Body:
+    known = {"metadata", *(field.alias or name for name, field in resource.model.model_fields.items())}
     return {part: value for part, value in old.items() if part in known}
 
 
 def _shaped(resource: Shown, said: Body, *, subject: Subject, validation: FieldValidation) -> tuple[Any, list[str]]:
     """The model of a body, and the paths of unknown fields that were left out of it."""
-    model = resource.source.resource
+    model = resource.model
     try:
         return model.model_validate(said), []
     except ValidationError as error:

@@ -25,6 +25,7 @@ from bessemer.api.requestlog import RequestLog
 from bessemer.api.routes import ROUTES, Rule, authorise, target_of
 from bessemer.api.signin import BREAK_GLASS
 from bessemer.api.state import Call, State, answer, build
+from bessemer.api.warnings import deprecation
 from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
 from bessemer.core.resource import Key
 
@@ -136,7 +137,7 @@ class _Endpoint:
         )
         clock = self._state.context.clock
         began = clock.monotonic()
-        watched = _Watched(send, request_id)
+        watched = _Watched(send, call)
         try:
             await self._run(call, method, receive=receive, send=watched)
         finally:
@@ -198,18 +199,20 @@ class _Endpoint:
 
 
 class _Watched:
-    """``send`` that adds the request's id to the answer, and remembers what was answered."""
+    """``send`` that adds to an answer the request's id and that its version is old, and remembers what was answered."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, call: Call) -> None:
         self._send = send
-        self._request_id = request_id.encode()
+        self._call = call
         self.code = 0
         self.streamed = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
             self.code = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
+            told = (b"x-request-id", self._call.request_id.encode())
+            old = deprecation(self._call.target.resource if self._call.target else None)
+            message = {**message, "headers": [*message.get("headers", ()), told, *old]}
         elif message["type"] == "http.response.body" and message.get("more_body"):
             self.streamed = True
         elif message["type"] == "websocket.accept":

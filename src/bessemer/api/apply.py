@@ -9,11 +9,12 @@ After the Kubernetes docs, "Server-Side Apply", and structured-merge-diff's ``me
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bessemer.api.errors import FieldConflict
 from bessemer.api.fields import SELF, Fields, both, count, minus, paths, union
+from bessemer.api.forms import ONE, Forms, Moves
 from bessemer.api.managed import Entries, Held, Owner, Owners, fits, untracked, without, write
 from bessemer.api.names import CAUSES_MAX, plain
 from bessemer.api.shape import Body, Shape, tracked
@@ -26,7 +27,7 @@ _GONE = object()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applying:
     """One configuration on its way into an object: ``merged`` is what the object would be. ``owners`` are those of the
-    object as it is; ``said`` is what ``by`` owns then."""
+    object as it is; ``said`` is what ``by`` owns then, in ``version``; ``forms`` are the other versions."""
 
     shape: Shape
     live: Body | None
@@ -34,38 +35,62 @@ class Applying:
     owners: Owners
     by: Owner
     said: Fields
+    version: str = ""
+    forms: Forms = field(default_factory=lambda: ONE)
 
 
-def applying(shape: Shape, live: Body | None, *, config: Body, owners: Owners, by: Owner) -> Applying:
+def applying(
+    shape: Shape, live: Body | None, *, config: Body, owners: Owners, by: Owner, forms: Forms = ONE
+) -> Applying:
     """Merge, and take away what ``by`` applies no more. Raises Malformed for lists that cannot be merged."""
     config = without_nulls(config)
+    version = str(config.get("apiVersion", ""))
     said = tracked(config)
     if not said["metadata"]:
         del said["metadata"]
     mine = shape.stated(said) or {}
     if live is None:
-        return Applying(shape=shape, live=None, merged=config, owners={}, by=by, said=mine)
-    owners = _owners(shape, live, owners=owners, by=by)
+        return Applying(shape=shape, live=None, merged=config, owners={}, by=by, said=mine, version=version)
+    owners = _owners(shape, live, owners=owners, by=by, forms=forms)
+    held_here = {owner: _here(shape, live, held=held, forms=forms) for owner, held in owners.items()}
     kept = mine
-    for owner, held in owners.items():
+    for owner, fields in held_here.items():
         if owner != by:
-            kept = union(kept, held.fields)
+            kept = union(kept, fields)
     merged: Body = merge(shape, live, config=config)
-    gone = minus(owners[by].fields, kept) if by in owners else {}
+    gone = minus(held_here[by], kept) if by in owners else {}
     if gone:
         # Said once more, for what is left empty goes, and what is empty may be said.
         merged = merge(shape, prune(shape, merged, gone=gone, kept=kept), config=config)
-    return Applying(shape=shape, live=live, merged=merged, owners=owners, by=by, said=mine)
+    return Applying(
+        shape=shape, live=live, merged=merged, owners=owners, by=by, said=mine, version=version, forms=forms
+    )
 
 
-def _owners(shape: Shape, live: Body, *, owners: Owners, by: Owner) -> Owners:
+def _here(shape: Shape, live: Body, *, held: Held, forms: Forms) -> Fields:
+    """What somebody owns, in the words of the version that is spoken: what would change here if it were not there."""
+    form = forms.get(held.version)
+    if form is None or not held.fields:
+        return held.fields
+    there = form.convert(live)
+    # Entries are the clients' to write: an object stays one whatever they say that somebody owns of it.
+    left = {"metadata": there["metadata"], **prune(form.shape, there, gone=held.fields, kept={})}
+    # The body of another version lacks what it cannot say, so it is compared with itself and not with ``live``.
+    changed, gone = shape.changes(form.back(left), form.back(there))
+    return union(changed, gone)
+
+
+def _owners(shape: Shape, live: Body, *, owners: Owners, by: Owner, forms: Forms) -> Owners:
     """Who owns what is there. The control side changes objects and keeps no entries: what is there no more has no
     owner, and of an object without entries whoever made it owns what is wanted."""
-    there, _ = shape.changes(None, live)
-    found = {owner: Held(both(held.fields, there), held.time) for owner, held in owners.items()}
+    moves = Moves(shape, None, new=live, forms=forms)
+    found = {
+        owner: held._replace(fields=both(held.fields, moves.of(held.version)[0])) for owner, held in owners.items()
+    }
     if untracked(found) and not by.subresource:
         wanted, _ = shape.changes(None, {part: value for part, value in live.items() if part != "status"})
-        found[Owner(BEFORE, "Update", by.version)] = Held(wanted, "")
+        version = str(live.get("apiVersion", ""))
+        found[Owner(BEFORE, "Update", version)] = Held(wanted, "", version)
     return found
 
 
@@ -73,8 +98,9 @@ def conflict(one: Applying) -> FieldConflict | None:
     """Whose fields would get another value."""
     if one.live is None:
         return None
-    changed, _ = one.shape.changes(one.live, one.merged)
-    found = {owner: both(held.fields, changed) for owner, held in sorted(one.owners.items()) if owner != one.by}
+    moves = Moves(one.shape, one.live, new=one.merged, forms=one.forms)
+    others = [(owner, held) for owner, held in sorted(one.owners.items()) if owner != one.by]
+    found = {owner: both(held.fields, moves.of(held.version)[0]) for owner, held in others}
     found = {owner: fields for owner, fields in found.items() if fields}
     if not found:
         return None
@@ -103,13 +129,14 @@ def settled(one: Applying, new: Body, *, now: str) -> Entries | None:
     None leaves them as they are. Raises TooLarge where they would not fit."""
     there, _ = one.shape.changes(None, new)
     mine = both(one.said, there)
-    changed, gone = one.shape.changes(one.live, new)
-    owners = without(one.owners, union(changed, gone), but=one.by)
+    moves = Moves(one.shape, one.live, new=new, forms=one.forms)
+    changed, gone = moves.of(one.version)
+    owners = without(one.owners, lambda version: union(*moves.of(version)), but=one.by)
     had = one.owners.get(one.by)
-    if had is not None and had.fields == mine and not changed and not gone:
+    if had is not None and had.fields == mine and had.version == one.version and not changed and not gone:
         return None
-    owners[one.by] = Held(mine, now)
-    entries = write({owner: held if held.time else Held(held.fields, now) for owner, held in owners.items()})
+    owners[one.by] = Held(mine, now, one.version)
+    entries = write({owner: held if held.time else held._replace(time=now) for owner, held in owners.items()})
     if not fits(entries):
         raise TooLarge(
             "metadata.managedFields would have too many entries or bytes: apply fewer fields, or set it to [] first"

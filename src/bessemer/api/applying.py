@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from bessemer.api import apply, managed, resources
@@ -80,7 +79,7 @@ async def _tried(call: Call, wish: Wish, *, write: Callable[[Call, Wish], Awaita
 async def _apply(call: Call, wish: Wish) -> Response:
     wants = wanted(call.request.headers.get("accept", ""))
     try:
-        old = orjson.loads((await resources.load(call, call.about)).body)
+        old = await resources.present(call)
     except NotFound:
         old = None
     one = _applying(call, wish, old=old)
@@ -98,7 +97,7 @@ async def _apply(call: Call, wish: Wish) -> Response:
 
 
 async def _apply_status(call: Call, wish: Wish) -> Response:
-    old = orjson.loads((await resources.load(call, call.about)).body)
+    old = await resources.present(call)
     one = _applying(call, wish, old=old, subresource="status")
     now = rfc3339(call.state.context.clock.now())
 
@@ -111,9 +110,10 @@ async def _apply_status(call: Call, wish: Wish) -> Response:
 def _applying(call: Call, wish: Wish, *, old: Body | None, subresource: str = "") -> apply.Applying:
     """Raises FieldConflict."""
     resource = call.about.resource
-    by = managed.Owner(wish.options.manager, "Apply", resource.api_version, subresource)
+    by = managed.owner(wish.options.manager, "Apply", version=resource.api_version, subresource=subresource)
     owners = managed.read(old["metadata"].get("managedFields")) if old else None
-    one = apply.applying(resource.shape, old, config=wish.config, owners=owners or {}, by=by)
+    forms = call.state.resources.forms(resource)
+    one = apply.applying(resource.shape, old, config=wish.config, owners=owners or {}, by=by, forms=forms)
     conflict = None if wish.force else apply.conflict(one)
     if conflict is not None:
         raise conflict

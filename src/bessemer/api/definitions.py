@@ -144,14 +144,16 @@ def definition(versions: Sequence[Shown], since: str) -> dict[str, Any]:
 
 
 def _version(shown: Shown, *, stored: bool) -> dict[str, Any]:
-    whole = schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
+    whole = schema.of_resource(shown.model, shown.group, version=shown.version, kind=shown.kind)
     # As a CustomResourceDefinition has it: of the metadata no more than that it is an object.
     properties = {**whole["properties"], "metadata": {"type": "object"}}
     said = {name: value for name, value in whole.items() if name != "x-kubernetes-group-version-kind"}
+    told = shown.older.deprecated if shown.older else ""
     return {
         "name": shown.version,
         "served": True,
         "storage": stored,
         "schema": {"openAPIV3Schema": {**said, "properties": properties}},
         "subresources": {"status": {}} if shown.has_status else {},
+        **({"deprecated": True, "deprecationWarning": told} if told else {}),
     }

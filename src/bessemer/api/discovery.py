@@ -156,7 +156,7 @@ def _resource_list(places: Places, group: str, *, version: str) -> dict[str, Any
 
 
 def _resource(shown: Shown) -> list[dict[str, Any]]:
-    place = f"{shown.api_version}/{shown.kind}".encode()
+    place = f"{shown.newest.api_version}/{shown.kind}".encode()
     entry: dict[str, Any] = {
         "name": shown.plural,
         "singularName": shown.singular,

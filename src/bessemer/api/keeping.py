@@ -1,6 +1,7 @@
 """Between what is served and what is stored: whoever asks here speaks of objects as they are served.
 
-Most are stored as they are served, and pass through untouched. A view's object is another kind's in other words. A
+Most are stored as they are served, and pass through untouched. A view's object is another kind's in other words. One
+that is asked for in an older version is looked at from there; what is written was admitted as of the newest. A
 Secret's data, and the one annotation that repeats it, stand in the table of sealed values: put there in the transaction
 that writes the object, and put in again here, for whoever may read the object at all. Invariant: no answer pairs a
 revision of a Secret with the data of another; see `shown` for what becomes of data that is gone by then.
@@ -58,8 +59,8 @@ async def create(call: Call, body: Body, *, dry_run: bool) -> Stored:
 async def replace(call: Call, body: Body, *, old: Body, dry_run: bool) -> Stored:
     """Let it take the place of ``old``, which is how it was loaded. Raises what `Objects.replace` does."""
     target, objects = call.about, call.state.ports.objects
-    if target.resource.plain:
-        return await objects.replace(body, call.writer, dry_run=dry_run)
+    if target.resource.view is None and not target.resource.sealed:
+        return bare(target.resource, await objects.replace(body, call.writer, dry_run=dry_run))
     now = await objects.get(target.key)
     revisions = {str(now.revision), old["metadata"]["resourceVersion"], body["metadata"].get("resourceVersion")}
     if len(revisions - {None}) > 1:
@@ -76,7 +77,7 @@ def bare(resource: Shown, item: Item) -> Item:
         return item
     body = orjson.loads(item.body)
     body.pop(SEALED, None)
-    return changed(item, body=orjson.dumps(resource.view.outward(body) if resource.view else body))
+    return changed(item, body=orjson.dumps(resource.view.outward(body) if resource.view else resource.seen(body)))
 
 
 async def shown(call: Call, items: Sequence[Item], *, whole: bool = True) -> Sequence[Item]:
@@ -88,7 +89,7 @@ async def shown(call: Call, items: Sequence[Item], *, whole: bool = True) -> Seq
     resource = call.about.resource
     if resource.plain or (resource.sealed and not whole):
         return items
-    if resource.view is not None:
+    if not resource.sealed:
         return [bare(resource, item) for item in items]
     found = await asyncio.gather(*(_opened(call, resource, item=item) for item in items))
     again = [one or await _again(call, item) for item, one in zip(items, found, strict=True)]
@@ -108,7 +109,7 @@ async def _again(call: Call, item: Item) -> Item | None:
 
 async def _opened(call: Call, resource: Shown, *, item: Item) -> Item | None:
     """With what is sealed, or None where that is another version by now."""
-    if resource.view is not None:
+    if not resource.sealed:
         return bare(resource, item)
     body = orjson.loads(item.body)
     mark = body.pop(SEALED, None)

@@ -1,18 +1,21 @@
 """``metadata.managedFields``: who set which field, and how a write moves that. Pure.
 
-An entry is of one `Owner`, which is a name, an operation, a version and a subresource. Whoever updates owns what they
-made or changed, and what they took away has no owner; whoever applies owns what they say (see `apply`). An object
+An entry is of one `Owner`, which is a name, an operation, a subresource, and for updates a version: who applies is one
+in all versions of a group. It names fields of the version in which its author wrote. Whoever updates owns what they made or
+changed, and what they took away has no owner; whoever applies owns what they say (see `apply`). An object
 whose entries were cleared, or that the control side made, has none until somebody applies. Past ten updaters, the
 oldest become one. After Kubernetes' ``managedfields``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from bessemer.api.fields import Fields, is_fields, minus, union
+from bessemer.api.forms import ONE, Forms, Moves
 from bessemer.api.names import opaque_text
 from bessemer.api.shape import Body, Shape
 
@@ -27,7 +30,8 @@ _TEXTS = ("apiVersion", "manager", "operation", "subresource", "time")
 
 
 class Owner(NamedTuple):
-    """Who owns fields. ``subresource`` is "" for the object itself."""
+    """Who owns fields. ``subresource`` is "" for the object itself; ``version`` is an updater's whole apiVersion, and of
+    whoever applies the group alone."""
 
     name: str
     operation: Literal["Apply", "Update"]
@@ -36,10 +40,11 @@ class Owner(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a manager owns, since when it is so (RFC 3339)."""
+    """What a manager owns, since when it is so (RFC 3339), in the words of which version ("": the owner's own)."""
 
     fields: Fields
     time: str
+    version: str = ""
 
 
 Owners = dict[Owner, Held]
@@ -72,10 +77,16 @@ def read(entries: Any) -> Owners | None:
         if not isinstance(fields, dict) or not is_fields(fields):
             return None
         name, version = entry.get("manager") or UNKNOWN, entry.get("apiVersion", "")
-        manager = Owner(name, operation, version, entry.get("subresource", ""))
+        manager = owner(name, operation, version=version, subresource=entry.get("subresource", ""))
         held = found.get(manager)
-        found[manager] = Held(union(held.fields, fields) if held else fields, entry.get("time", ""))
+        fields = union(held.fields, fields) if held and held.version == version else fields
+        found[manager] = Held(fields, entry.get("time", ""), version)
     return found
+
+
+def owner(name: str, operation: Literal["Apply", "Update"], *, version: str, subresource: str = "") -> Owner:
+    """Who writes in that version."""
+    return Owner(name, operation, version if operation == "Update" else version.rpartition("/")[0], subresource)
 
 
 def write(managers: Owners) -> Entries:
@@ -84,7 +95,7 @@ def write(managers: Owners) -> Entries:
     held.sort(key=lambda pair: (pair[0].operation, pair[1].time, pair[0]))
     return [
         {
-            "apiVersion": manager.version,
+            "apiVersion": one.version or manager.version,
             "fieldsType": "FieldsV1",
             "fieldsV1": one.fields,
             "manager": manager.name,
@@ -96,10 +107,10 @@ def write(managers: Owners) -> Entries:
     ]
 
 
-def without(managers: Owners, fields: Fields, *, but: Owner) -> Owners:
-    """Nobody ``but`` one owns the fields any more."""
+def without(managers: Owners, fields: Callable[[str], Fields], *, but: Owner) -> Owners:
+    """Nobody ``but`` one owns the fields any more, which are said in the words of each version."""
     return {
-        manager: one if manager == but else Held(minus(one.fields, fields), one.time)
+        manager: one if manager == but else one._replace(fields=minus(one.fields, fields(one.version)))
         for manager, one in managers.items()
     }
 
@@ -109,12 +120,12 @@ def untracked(managers: Owners) -> bool:
     return all(manager.subresource for manager in managers)
 
 
-def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str) -> Entries | None:
+def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str, forms: Forms = ONE) -> Entries | None:
     """The entries after an update, of those that stand in ``new`` where they can be read and are some, else in ``old``:
     a client that knows nothing of them takes none away. None leaves them as they are. ``[]`` said clears them, and so
     does what would not fit: who updates is not refused for what others noted."""
     if old is None:
-        return _kept(write({by: Held(shape.changes(None, new)[0], now)}))
+        return _kept(write({by: Held(shape.changes(None, new)[0], now, by.version)}))
     kept = old["metadata"].get("managedFields")
     said = new["metadata"].get("managedFields")
     if said in ([], [{}]):
@@ -123,13 +134,14 @@ def updated(shape: Shape, old: Body | None, *, new: Body, by: Owner, now: str) -
     managers = told or read(kept) or {}
     if untracked(managers):
         return None
-    changed, gone = shape.changes(old, new)
+    moves = Moves(shape, old, new=new, forms=forms)
+    changed, gone = moves.of(by.version)
     if not changed and not gone and not told:
         return None
-    had = managers.get(by, Held({}, ""))
-    managers = without(managers, union(changed, gone), but=by)
+    had = managers.get(by, Held({}, "", by.version))
+    managers = without(managers, lambda version: union(*moves.of(version)), but=by)
     mine = union(minus(had.fields, gone), changed)
-    managers[by] = had if mine == had.fields else Held(mine, now)
+    managers[by] = had if mine == had.fields else Held(mine, now, by.version)
     return _kept(write(capped(managers)))
 
 
@@ -156,7 +168,7 @@ def capped(managers: Owners) -> Owners:
         fields = union(found.pop(one).fields, last.fields)
         if bucket in found:
             fields = union(found[bucket].fields, fields)
-        found[bucket] = Held(fields, last.time)
+        found[bucket] = Held(fields, last.time, manager.version)
         first[manager.version] = bucket
         spare -= 1
     return found

@@ -43,7 +43,7 @@ def schema_name(shown: Shown) -> str:
 
 
 def _schema(shown: Shown) -> dict[str, Any]:
-    return schema.of_resource(shown.source.resource, shown.group, version=shown.version, kind=shown.kind)
+    return schema.of_resource(shown.model, shown.group, version=shown.version, kind=shown.kind)
 
 
 def _list_schema(shown: Shown, name: str) -> dict[str, Any]:

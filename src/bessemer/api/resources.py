@@ -8,7 +8,7 @@ is computed on what is stored and written under its revision; a lost race is tri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,23 +18,23 @@ from starlette.responses import Response
 from bessemer.api import body as bodies
 from bessemer.api import credentials, keeping, managed, table
 from bessemer.api.access import Target
-from bessemer.api.admission import admit, admit_status, check_references, identify, refuse_owner
+from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
 from bessemer.api.deletion import delete_options, require_policy
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.granting import grant
 from bessemer.api.media import Wanted, wanted
-from bessemer.api.names import plain
 from bessemer.api.patches import STRATEGIC, Strategic, patched
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
 from bessemer.api.state import Call, answer
 from bessemer.api.terms import require_terms
+from bessemer.api.versions import admit
+from bessemer.api.warnings import warning
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
 from bessemer.core.resource import Key
 
 PATCH_ATTEMPTS = 8
-WARNING_MAX = 4096
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
 Wish = Callable[[dict[str, Any]], dict[str, Any]]
 """What an object should be, in view of what it is."""
@@ -71,7 +71,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     await _require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
     await _require_rights(call, target, body=admitted.body, old=None)
-    admitted.body["metadata"]["managedFields"] = record(None, admitted.body)
+    admitted.body["metadata"]["managedFields"] = record(None, about.resource.seen(admitted.body))
     stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
@@ -118,7 +118,7 @@ async def _rewrite(call: Call, wish: Wish, *, pinned: bool, options: WriteOption
     """Write what is wished for in view of what there is; a lost race is tried again, unless the client ``pinned``."""
     record = _updates(call, options)
     for attempt in range(PATCH_ATTEMPTS):
-        old = orjson.loads((await load(call, call.about)).body)
+        old = await present(call)
         try:
             return await write_main(call, wish(old), old=old, options=options, wants=wants, record=record)
         except Conflict:
@@ -170,7 +170,7 @@ async def patch_status(call: Call) -> Response:
     change = await _read_patch(call)
     await call.state.access.require(call.who, "get", on=call.about)
     for attempt in range(PATCH_ATTEMPTS):
-        old = orjson.loads((await load(call, call.about)).body)
+        old = await present(call)
         try:
             said = _patched(call, change, old=old)
             said["metadata"].pop("managedFields", None)
@@ -196,7 +196,7 @@ async def write_status(
         admitted = {**admitted, "metadata": {**admitted["metadata"], "managedFields": entries}}
     stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
     call.uid = stored.uid
-    return answer(stored.body)
+    return answer(keeping.bare(target.resource, stored).body)
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
@@ -212,10 +212,16 @@ async def load(call: Call, target: Target, *, whole: bool = True) -> Stored:
     return stored
 
 
+async def present(call: Call) -> dict[str, Any]:
+    """What the path names, as its version has it. Raises NotFound."""
+    body: dict[str, Any] = orjson.loads((await load(call, call.about)).body)
+    return body
+
+
 def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
     """An object in the shape that was asked for."""
     resource = call.about.resource
-    headers = {"Warning": told} if (told := _warning(warnings)) else {}
+    headers = {"Warning": told} if (told := warning(warnings)) else {}
     if wants.shape == "object" and not wants.yaml:
         return answer(stored.body, code, headers=headers)
     value = orjson.loads(stored.body)
@@ -232,29 +238,16 @@ def render(call: Call, stored: Stored, *, wants: Wanted, code: int = 200, warnin
     return answer(value, code, headers=headers)
 
 
-def _warning(texts: Iterable[str]) -> str:
-    """The header Warning, as RFC 7234 quotes it: the object is written by then, so no text may break the answer, and
-    not more is told than those take who read headers."""
-    whole = ""
-    for text in texts:
-        quoted = plain(text).replace("\\", "\\\\").replace('"', '\\"')
-        longer = f'{whole}{", " if whole else ""}299 - "{quoted}"'
-        if len(longer) > WARNING_MAX:
-            break
-        whole = longer
-    return whole
-
-
 async def write_main(
     call: Call, said: dict[str, Any], *, old: dict[str, Any], options: WriteOptions, wants: Wanted, record: Record
 ) -> Response:
     """The metadata and spec of what was said, which nobody has judged yet, in place of ``old``."""
     target = call.about
     admitted = admit(target.resource, said, old=old, validation=options.validation)
-    await _require_rights(call, target, body=admitted.body, old=old)
+    await _require_rights(call, target, body=admitted.body, old=target.resource.stored_form(old))
     if "managedFields" in said["metadata"]:
         admitted.body["metadata"]["managedFields"] = said["metadata"]["managedFields"]
-    entries = record(old, admitted.body)
+    entries = record(old, target.resource.seen(admitted.body))
     if entries is None:
         admitted.body["metadata"].pop("managedFields", None)
     else:
@@ -271,8 +264,8 @@ def _updates(call: Call, options: WriteOptions) -> Record:
     """How a create, a replacement or a patch moves who set which field."""
     name = managed.manager_name(options.manager, call.request.headers.get("user-agent", ""))
     resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
-    by = managed.Owner(name, "Update", resource.api_version)
-    return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now)
+    by, forms = managed.owner(name, "Update", version=resource.api_version), call.state.resources.forms(resource)
+    return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now, forms=forms)
 
 
 def _unwritten(stored: Stored, revision: str) -> Stored:
@@ -318,7 +311,7 @@ async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], o
     """Owners named anew must be there, be what they are said to be, and be the asker's to know."""
     for owner in check_references(body, old):
         shown = call.state.resources.of_kind(owner["kind"])
-        if shown is None or shown.api_version != owner["apiVersion"]:
+        if shown is None or owner["apiVersion"] not in [v.api_version for v in call.state.resources.versions(shown)]:
             raise refuse_owner(target.subject, owner)
         place = Target(shown, target.namespace if shown.namespaced else "", owner["name"])
         try:

@@ -115,6 +115,16 @@ def _keys() -> typer.Typer:
 
         typer.echo(run(context, work))
 
+    @app.command("token")
+    def token(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
+        """Make a key a new token, in place of the one it has, and print it, once.
+
+        Example: `bessemer key token app -n acme--lab`
+        """
+        if not project:
+            raise Invalid("keys live in a project: -n TENANT--PROJECT")
+        typer.echo(run(context, lambda client: client.account.key_token(project, name)))
+
     @app.command("revoke")
     def revoke(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
         """Make a key worth nothing. Example: `bessemer key revoke app -n acme--lab`"""

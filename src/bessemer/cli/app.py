@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from bessemer import __version__
-from bessemer.cli import access, audit, credentials, login, money, objects, quota, roles, storekeys, system, workloads
+from bessemer.cli import (
+    access,
+    audit,
+    credentials,
+    declare,
+    export,
+    login,
+    money,
+    objects,
+    quota,
+    roles,
+    storekeys,
+    system,
+    workloads,
+)
 from bessemer.cli.connection import StateOption, Target
 from bessemer.cli.verbs import Verbs
 
@@ -53,7 +67,7 @@ def build(verbs: Verbs) -> typer.Typer:
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL} | storekeys.defaults(state)
 
-    for module in (objects, workloads, money, quota, access, roles, login, credentials, audit):
+    for module in (objects, declare, workloads, money, quota, access, roles, login, credentials, audit, export):
         module.add(app)
     system.add(app, verbs)
     storekeys.add(app, verbs)

@@ -1,16 +1,13 @@
-"""get, describe, apply, delete, events, why, wait: verbs that work on every kind."""
+"""get, describe, events, why, wait: verbs that work on every kind; those of files are in `declare`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bessemer.cli.connection import ProjectOption, find_kind, key_of, keys_of, run, split
-from bessemer.cli.manifests import read_manifests
+from bessemer.cli.connection import ProjectOption, key_of, keys_of, run, split
 from bessemer.cli.output import NamedOutputOption, OutputOption
-from bessemer.core.errors import Invalid
 
 AllOption = Annotated[bool, typer.Option("--all-projects", "-A", help="In all projects that you may see.")]
 WordsArgument = Annotated[list[str], typer.Argument(metavar="KIND [NAME…] | KIND/NAME", show_default=False)]
@@ -19,7 +16,7 @@ TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait.")]
 
 def add(app: typer.Typer) -> None:
     """Put the commands into the tree."""
-    for command in (get, describe, apply, delete, events, why, wait):
+    for command in (get, describe, events, why, wait):
         app.command(command.__name__)(command)
 
 
@@ -59,50 +56,6 @@ def describe(context: typer.Context, words: WordsArgument, *, project: ProjectOp
 
     kind, names = split(words)
     run(context, lambda client: reasons.describe(client, kind, names=names, project=project))
-
-
-def apply(
-    context: typer.Context,
-    file: Annotated[Path, typer.Option("--file", "-f", help="YAML file, folder of them, or - for standard input.")],
-    *,
-    project: ProjectOption = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the server, change nothing.")] = False,
-) -> None:
-    """Create objects, or bring them to what a file says.
-
-    Example: `bessemer apply -f vm.yaml -n acme--lab`
-    """
-    from bessemer.cli.work import objects as work
-
-    bodies = read_manifests(file)
-    run(context, lambda client: work.apply_all(client, bodies, project=project, dry_run=dry_run))
-
-
-def delete(
-    context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[KIND NAME…]", show_default=False)] = None,
-    *,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="What this file names.", show_default=False)] = None,
-    project: ProjectOption = "",
-    wait_gone: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when they are gone.")] = True,
-    timeout: TimeoutOption = 120.0,
-) -> None:
-    """Delete objects by name or by file.
-
-    Examples: `bessemer delete instance vm -n acme--lab` · `bessemer delete -f vm.yaml`
-    """
-    from bessemer.cli.work import objects as work
-
-    keys = []
-    if words:
-        kind, names = split(words)
-        keys += [key_of(kind, name, project=project) for name in names]
-    for body in read_manifests(file) if file else []:
-        metadata = body["metadata"]
-        keys.append(key_of(find_kind(body["kind"]), metadata["name"], project=metadata.get("namespace") or project))
-    if not keys:
-        raise Invalid("say what to delete: KIND NAME, or -f FILE")
-    run(context, lambda client: work.delete_all(client, keys, timeout=timeout if wait_gone else 0))
 
 
 def events(

@@ -15,15 +15,16 @@ from typing import Any, Literal
 import orjson
 
 from bessemer.client.calls import Account, Agents, Audit, Projects, SealedValues, Workloads
-from bessemer.client.paths import Paths
+from bessemer.client.paths import Paths, api_version
 from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed, TooMany, Unavailable
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
-from bessemer.core.resource import API_VERSION, Change, Key
+from bessemer.core.resource import Change, Key
 
 PatchType = Literal["merge", "json"]
+APPLY_PATCH = "application/apply-patch+yaml"
 _MEDIA = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
 _BACKOFF_SECONDS_MAX = 20.0
 
@@ -43,9 +44,9 @@ class Client:
         self.workloads = Workloads(transport, self.paths)
         self._clock = clock or SystemClock()
 
-    async def get(self, key: Key) -> Stored:
-        """Raises NotFound."""
-        return stored(await self.transport.request(Ask(method="GET", path=self.paths.of(key))))
+    async def get(self, key: Key, *, version: str = "") -> Stored:
+        """In the newest version, or in that of a body (its apiVersion). Raises NotFound."""
+        return stored(await self.transport.request(Ask(method="GET", path=self.paths.of(key, version=version))))
 
     async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
         """In order of namespace and name; ``after`` is the ``next`` of the page before. Raises Expired."""
@@ -73,7 +74,7 @@ class Client:
         """Raises AlreadyExists, Invalid, Forbidden, QuotaExceeded."""
         _require_open(sealed)
         key = _key(body)
-        path = self.paths.collection(key.kind, key.namespace or None)
+        path = self.paths.collection(key.kind, key.namespace or None, version=_version(body))
         return await self._write("POST", path, body=body, dry_run=dry_run)
 
     async def replace(
@@ -89,7 +90,7 @@ class Client:
         Raises NotFound, Conflict, Invalid."""
         _require_open(sealed)
         key = _key(body)
-        path = self.paths.of(key, "" if part == "main" else "status")
+        path = self.paths.of(key, "" if part == "main" else "status", version=_version(body))
         metadata = body.get("metadata", {})
         if part == "main" and not metadata.get("resourceVersion"):
             now = await self.get(key)
@@ -108,6 +109,18 @@ class Client:
         """Merge patch (a mapping) or JSON patch (a sequence of operations). Raises NotFound, Conflict, Invalid."""
         path = self.paths.of(key, "" if part == "main" else "status")
         return await self._write("PATCH", path, body=patch, dry_run=dry_run, media=_MEDIA[kind])
+
+    async def apply(
+        self, body: Mapping[str, Any], *, manager: str, force: bool = False, dry_run: bool = False
+    ) -> Stored:
+        """Server-side apply: what ``manager`` says of an object, in the version of the body; what is not there is made.
+        Raises Conflict for another's fields unless ``force``, and what a create or a replacement raises."""
+        query = {"fieldManager": manager, "fieldValidation": "Strict"}
+        query |= {"force": "true"} if force else {}
+        query |= {"dryRun": "All"} if dry_run else {}
+        path, raw = self.paths.of(_key(body), version=_version(body)), orjson.dumps(body)
+        ask = Ask(method="PATCH", path=path, query=query, body=raw, content_type=APPLY_PATCH)
+        return stored(await self.transport.request(ask))
 
     async def delete(
         self, key: Key, writer: Writer | None = None, *, uid: str = "", revision: str = "", dry_run: bool = False
@@ -184,7 +197,7 @@ def _require_open(sealed: Mapping[str, bytes] | None) -> None:
 def an_object(key: Key, spec: Mapping[str, Any]) -> dict[str, Any]:
     """A body as a YAML file would hold it, to be created."""
     metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {})}
-    return {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
+    return {"apiVersion": api_version(key.kind), "kind": key.kind, "metadata": metadata, "spec": dict(spec)}
 
 
 def stored(body: bytes) -> Stored:
@@ -207,6 +220,10 @@ def _stored(value: Mapping[str, Any], body: bytes | None = None) -> Stored:
 def _key(value: Mapping[str, Any]) -> Key:
     meta = value.get("metadata", {})
     return Key(value.get("kind", ""), meta.get("namespace") or "", meta.get("name", ""))
+
+
+def _version(body: Mapping[str, Any]) -> str:
+    return str(body.get("apiVersion") or "")
 
 
 def _host(value: Mapping[str, Any]) -> str:

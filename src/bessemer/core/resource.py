@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from bessemer.core.errors import Cause
+
+if TYPE_CHECKING:
+    from bessemer.core.versions import Version
 
 GROUP = "bessemer.dev"
 VERSION = "v1alpha1"
@@ -186,7 +189,12 @@ class Resource(ApiModel, Generic[Spec_co, Status_co]):
     def owner_reference(self) -> OwnerReference:
         """How another object names this one as its controller."""
         return OwnerReference(
-            kind=self.KIND, name=self.metadata.name, uid=self.uid, controller=True, block_owner_deletion=True
+            api_version=self.api_version,
+            kind=self.KIND,
+            name=self.metadata.name,
+            uid=self.uid,
+            controller=True,
+            block_owner_deletion=True,
         )
 
 
@@ -310,6 +318,7 @@ class Kind(Generic[C, R]):
     object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing. ``below``
     maps a subresource to such a row of its own; one without goes by the verb of its route upon the object. ``parts``
     are what stands in a stored body beside metadata and status; ``most`` is how many a project may hold (0: any).
+    ``version`` is the newest, which is stored; ``older`` are those that are served beside it.
     """
 
     resource: type[R]
@@ -322,6 +331,7 @@ class Kind(Generic[C, R]):
     categories: Sequence[str] = ("bessemer",)
     group: str = GROUP
     version: str = VERSION
+    older: Sequence[Version] = ()
     validate: Callable[[R, R | None], Sequence[Cause]] = no_problems
     reconcile: Callable[[C, R], Awaitable[Outcome]] | None = None
     finalize: Callable[[C, R], Awaitable[Outcome]] | None = None

@@ -141,8 +141,9 @@ async def take(
 
 async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:
     """The model of the devices, as it is priced: the flavor's, or where that leaves it open, what the host has."""
-    if not decision.devices or flavor.spec.gpu_model:
-        return flavor.spec.gpu_model if decision.devices else ""
+    wanted = flavor.spec.devices.model if flavor.spec.devices else ""
+    if not decision.devices or wanted:
+        return wanted if decision.devices else ""
     host = await read(ctx, Host, name=decision.host)
     found = host.status.report.devices if host is not None and host.status.report is not None else []
     return next((device.model for device in found if device.id == decision.devices[0]), "")
@@ -207,18 +208,19 @@ async def terms_of(ctx: Context, project: str) -> Terms:
 
 def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Toleration], **wishes: Any) -> Request:
     """What one replica of that flavor asks of a host; ``wishes`` are further fields of the request."""
+    devices = flavor.devices
     return Request(
         tenant=terms.tenant,
         bearable=terms.bearable,
         sites=terms.sites,
         own_hosts=terms.own_hosts,
-        milli_cores=flavor.cpus * 1000,
+        milli_cores=flavor.cores * 1000,
         memory_bytes=parse_bytes(flavor.memory),
-        device_count=flavor.gpus,
-        device_model=flavor.gpu_model,
+        device_count=devices.count if devices else 0,
+        device_model=devices.model if devices else "",
         numa=flavor.numa,
-        same_switch=flavor.same_switch,
-        same_nvlink=flavor.same_nvlink,
+        same_switch=devices is not None and "switch" in devices.together,
+        same_nvlink=devices is not None and "nvlink" in devices.together,
         tolerations=tuple(t.key for t in tolerations),
         **wishes,
     )

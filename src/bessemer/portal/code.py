@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from bessemer.client.paths import NEWEST, api_version, regular_plural
 from bessemer.core.resource import API_VERSION
 
 Tabs = tuple[tuple[str, str], ...]
@@ -27,7 +28,8 @@ def manifest(body: Mapping[str, Any]) -> str:
 def path(plural: str, name: str = "", *, project: str = "") -> str:
     """The request behind a page."""
     place = f"/namespaces/{project}" if project else ""
-    return f"GET /apis/{API_VERSION}{place}/{plural}" + (f"/{name}" if name else "")
+    version = next((api_version(kind) for kind in NEWEST if regular_plural(kind) == plural), API_VERSION)
+    return f"GET /apis/{version}{place}/{plural}" + (f"/{name}" if name else "")
 
 
 def fleet_code() -> Tabs:

@@ -225,13 +225,14 @@ def event(body: Body) -> EventFact:
 
 def flavor(body: Body) -> FlavorFact:
     spec = body.get("spec") or {}
+    devices = spec.get("devices") or {}
     return FlavorFact(
         **_fact(body),
-        cpus=spec.get("cpus", 0),
+        cpus=spec.get("cores", 0),
         memory=spec.get("memory", "0"),
         disk=spec.get("disk", "0"),
-        gpus=spec.get("gpus", 0),
-        gpu_model=spec.get("gpuModel", ""),
+        gpus=devices.get("count", 0),
+        gpu_model=devices.get("model", ""),
     )
 
 

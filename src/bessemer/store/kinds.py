@@ -8,6 +8,7 @@ from typing import Any
 
 from bessemer.core.quota import meter_of_kind
 from bessemer.core.resource import API_VERSION, Kind
+from bessemer.core.versions import Forward, forward
 
 CLAIM = "Claim"
 HOST = "Host"
@@ -20,7 +21,8 @@ LEASE = "Lease"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
     """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on;
-    ``parts`` and ``most`` are those of `Kind`."""
+    ``parts`` and ``most`` are those of `Kind`; ``forward`` converts what is stored in an older version, where the kind
+    has some."""
 
     namespaced: bool
     finalizer: str = ""
@@ -28,6 +30,7 @@ class StoreKind:
     api_version: str = API_VERSION
     parts: Sequence[str] = ("spec",)
     most: int = 0
+    forward: Forward | None = None
 
 
 def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
@@ -40,6 +43,7 @@ def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
             api_version=kind.api_version,
             parts=kind.parts,
             most=kind.most,
+            forward=forward(kind),
         )
         for kind in kinds
     }

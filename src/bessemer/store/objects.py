@@ -2,7 +2,8 @@
 
 Here stand the operations (who may, what becomes of the body, what goes with it); `rows` writes them with their history.
 Invariants: a write that changes nothing keeps the revision; what has finalizers is only marked by a deletion; what an
-object owned follows it in the same transaction; a status write of a Claim moves its ledger in the same transaction.
+object owned follows it in the same transaction; a status write of a Claim moves its ledger in the same transaction; all
+that comes out is of its kind's newest version, whichever it was stored or written in.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bessemer.store import audit, crowd, difference, documents, ledger, quota, r
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
+from bessemer.store.forward import Forwarding
 from bessemer.store.kinds import CLAIM, EVENT, HOST, LEASE, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
@@ -38,14 +40,15 @@ class ObjectTable:
         self._reader = reader
         self._feed = feed
         self._kinds = kinds
+        self._forward = Forwarding(kinds)
 
     async def get(self, key: Key) -> Stored:
         """Raises NotFound."""
-        return await self._reader.fetch(key) if self._reader.remote else self._reader.get(key)
+        return self._forward.stored(await self._reader.fetch(key) if self._reader.remote else self._reader.get(key))
 
     async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
         """In order of namespace and name, all of one revision. Raises Expired, Malformed."""
-        return await self._reader.page(scope, limit=limit, after=after)
+        return self._forward.page(await self._reader.page(scope, limit=limit, after=after), scope.kind)
 
     async def create(
         self,
@@ -56,7 +59,7 @@ class ObjectTable:
         sealed: Mapping[str, bytes] | None = None,
     ) -> Stored:
         """Raises AlreadyExists, Forbidden, QuotaExceeded, Invalid, and Conflict where an owner is gone."""
-        said = documents.settled(body)
+        said = self._forward.document(documents.settled(body))
         key = documents.key_of(said, self._kinds)
         rules.may_write_main(key, writer)
         await self._ready(sealed)
@@ -76,20 +79,20 @@ class ObjectTable:
         sealed: Mapping[str, bytes] | None = None,
     ) -> Stored:
         """Replace one part. Raises NotFound, Conflict, Forbidden, Invalid."""
-        said = documents.settled(body)
+        said = self._forward.document(documents.settled(body))
         key = documents.key_of(said, self._kinds)
+        forward = self._forward
         if part == "main":
             rules.may_write_main(key, writer)
             await self._ready(sealed)
 
             def write(tx: Tx) -> Stored:
-                return self._sealed(
-                    tx, _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer), values=sealed
-                )
+                stored = _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer, forward=forward)
+                return self._sealed(tx, stored, values=sealed)
 
             return await self._committer.submit(write, dry_run=dry_run)
         return await self._committer.submit(
-            lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer), dry_run=dry_run
+            lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward), dry_run=dry_run
         )
 
     async def _ready(self, sealed: Mapping[str, bytes] | None) -> None:
@@ -108,17 +111,18 @@ class ObjectTable:
         """Delete, or set deletionTimestamp while finalizers stand. Raises NotFound, Conflict, Forbidden."""
         rules.may_write_main(key, writer)
         said = {"uid": uid, "resourceVersion": revision}
-        return await self._committer.submit(
+        left = await self._committer.submit(
             lambda tx: _delete(tx, said, key=key, kinds=self._kinds, writer=writer),
             dry_run=dry_run,
         )
+        return self._forward.stored(left)
 
     async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
         """Every change after ``since``, in order, for ever; see `ports.Objects.watch`. Raises Expired."""
         watcher = self._feed.join(scope)
         try:
             if since is None:
-                page = await self._reader.page(scope)
+                page = self._forward.page(await self._reader.page(scope), scope.kind)
                 for item in page.items:
                     yield Change(item.revision, "ADDED", item.key, item.uid, item.host, item.body)
                 position = page.revision
@@ -129,7 +133,7 @@ class ObjectTable:
                     raise Expired("that revision has not been given yet: list again")
                 watcher.lagging = since < self._feed.revision
             async for event in self._follow(watcher, position):
-                yield event
+                yield event if isinstance(event, Bookmark) else self._forward.change(event)
         finally:
             self._feed.leave(watcher)
 
@@ -196,15 +200,15 @@ def require_owners(tx: Tx, document: Document) -> None:
             raise Conflict(f"the owner of {document['kind']} {document['metadata']['name']} does not exist any more")
 
 
-def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -> Stored:
+def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer, forward: Forwarding) -> Stored:
     row = load(tx, key)
-    old = row.document()
+    old = forward.document(row.document())
     documents.check(said["metadata"], row.uid, revision=row.revision, key=key)
     facts = kinds[key.kind]
     keep = facts.finalizer if writer.kind == "user" else ""
     document = documents.merged_main(old, said, parts=facts.parts, keep_finalizer=keep)
     if document == old:
-        return row.stored()
+        return forward.stored(row.stored())
     if documents.deleting(old) and not documents.finalizers(document):
         return finish_deletion(tx, row._replace(body=documents.encode(document)), writer=writer, kinds=kinds).stored()
     if documents.owners_of(document) != documents.owners_of(old):
@@ -225,17 +229,17 @@ def _routine(old: Document, new: Document) -> bool:
     return bool(new["kind"] == EVENT)
 
 
-def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer) -> Stored:
+def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
     row = load(tx, key)
     rules.may_write_part(key, row.host, part=part, writer=writer)
-    old = row.document()
+    old = forward.document(row.document())
     documents.check(said["metadata"], row.uid, revision=row.revision, key=key)
     if part == "report":
         document = documents.merged_field(old, said, field="report")
     else:
         document = documents.merged_status(old, said, keep=("report",) if key.kind == HOST else ())
     if document == old:
-        return row.stored()
+        return forward.stored(row.stored())
     if key.kind == CLAIM:
         ledger.follow(tx, row.uid, phase=_phase(document))
     walls.follow(tx, document)

@@ -21,6 +21,7 @@ from bessemer.store.capacity import CapacityTable
 from bessemer.store.compaction import History, compact
 from bessemer.store.events import EventTable
 from bessemer.store.feed import Feed
+from bessemer.store.forward import Forwarding, rewrite
 from bessemer.store.heads import Signing, derived
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
 from bessemer.store.leases import FencedCommitter, LeaseTable
@@ -69,6 +70,7 @@ class Store:
     events: ports.Events
     metrics: Metrics
     history: History
+    _forward: Forwarding
     _clock: Clock
     _committer: Committer
     _reader: Reader
@@ -81,7 +83,8 @@ class Store:
         return self._feed.revision
 
     async def tend(self) -> None:
-        """For ever: drop old history and old events, bookmark quiet watches. ``main`` runs it as a task."""
+        """For ever: drop old history and old events, rewrite what is stored in an older version, bookmark quiet
+        watches. ``main`` runs it as a task."""
         await self._clock.sleep(SOON_SECONDS)
         while True:
             try:
@@ -95,6 +98,8 @@ class Store:
         while dropped := await self._committer.submit(lambda tx: compact(tx, self.history), apart=True):
             self.metrics.compacted += dropped
         while await self._committer.submit(events.prune, apart=True):
+            pass
+        while await self._committer.submit(lambda tx: rewrite(tx, self._forward), apart=True):
             pass
         self._feed.mark()
         await self._reader.trim()
@@ -182,6 +187,7 @@ def _opened(
         events=EventTable(committer),
         metrics=metrics,
         history=History(),
+        _forward=Forwarding(facts),
         _clock=clock,
         _committer=committer,
         _reader=reader,

@@ -80,13 +80,13 @@ async def test_it_says_what_it_waits_for(spec: dict[str, str], reason: str) -> N
         said = await world.until_reason("Instance", "vm", reason)
         assert said["phase"] == "Pending"
         if reason == "FlavorNotFound":
-            await world.create("Flavor", "none", {"cpus": 1, "memory": "128Mi"}, namespace="")
+            await world.create("Flavor", "none", {"cores": 1, "memory": "128Mi"}, namespace="")
             await world.until_ready("Instance", "vm", seconds=20)
 
 
 async def test_a_flavor_below_the_images_need_is_refused() -> None:
     async with World() as world:
-        await world.create("Flavor", "tiny", {"cpus": 1, "memory": "64Mi"}, namespace="")
+        await world.create("Flavor", "tiny", {"cores": 1, "memory": "64Mi"}, namespace="")
         await world.create("Instance", "vm", {**SPEC, "flavor": "tiny"})
         said = await world.until_reason("Instance", "vm", "FlavorTooSmall")
         assert "128Mi" in said["message"]
@@ -106,7 +106,7 @@ async def test_an_image_whose_content_was_lost_is_waited_for() -> None:
 
 async def test_without_a_place_it_says_why_and_what_would_help() -> None:
     async with World() as world:
-        await world.create("Flavor", "huge", {"cpus": 64, "memory": "1Gi"}, namespace="")
+        await world.create("Flavor", "huge", {"cores": 64, "memory": "1Gi"}, namespace="")
         await world.create("Instance", "vm", {**SPEC, "flavor": "huge"})
         said = await world.until_reason("Instance", "vm", "Unschedulable")
         assert "1 host: " in said["message"]
@@ -144,7 +144,7 @@ async def test_a_taint_is_a_wall_to_a_tenant_that_may_not_tolerate_it(said: list
 
 async def test_two_that_want_the_last_place_do_not_both_get_it() -> None:
     async with World() as world:
-        await world.create("Flavor", "most", {"cpus": 9, "memory": "1Gi"}, namespace="")
+        await world.create("Flavor", "most", {"cores": 9, "memory": "1Gi"}, namespace="")
         for name in ("one", "two"):
             await world.create("Instance", name, {**SPEC, "flavor": "most"})
 

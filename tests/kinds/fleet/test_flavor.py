@@ -11,7 +11,7 @@ from bessemer.kinds.fleet.flavor import KIND, Flavor, FlavorSpec, validate
 from tests.kinds.five import Case, check_is_denied_to_another_tenant
 from tests.kinds.fleet.yard import Yard
 
-SPEC = {"cpus": 2, "memory": "4Gi"}
+SPEC = {"cores": 2, "memory": "4Gi"}
 CASE = Case("Flavor", "small", SPEC, namespace="")
 
 
@@ -23,11 +23,9 @@ def flavor(name: str = "small", **spec: Any) -> Flavor:
     ("spec", "fields"),
     [
         ({}, []),
-        ({"gpus": 8, "gpu_model": "H100", "same_switch": True, "same_nvlink": True}, []),
+        ({"devices": {"count": 8, "model": "H100", "together": ["nvlink", "switch"]}}, []),
         ({"memory": "1Mi"}, ["spec.memory"]),
         ({"memory": "100Ti", "disk": "2Pi"}, ["spec.memory", "spec.disk"]),
-        ({"gpu_model": "H100", "same_switch": True}, ["spec.gpuModel", "spec.sameSwitch"]),
-        ({"same_nvlink": True}, ["spec.sameNvlink"]),
     ],
 )
 def test_validate(spec: dict[str, Any], fields: list[str]) -> None:
@@ -60,7 +58,7 @@ async def test_converges_when_run_twice() -> None:
 async def test_converges_after_a_crash_at_every_driver_call() -> None:
     async with Yard() as yard:
         await yard.create("Flavor", "small", SPEC)
-        await yard.patch("Flavor", "small", cpus=4)
+        await yard.patch("Flavor", "small", cores=4)
         assert yard.points.names["driver"] == [], "there is none"
 
 
@@ -78,6 +76,6 @@ async def test_is_denied_to_another_tenant() -> None:
 
 
 def test_columns() -> None:
-    body = flavor(gpus=1).dump()
+    body = flavor(devices={"count": 1}).dump()
     shown = {column.name: column.value(body) for column in KIND.columns}
-    assert (shown["CPUs"], shown["Memory"], shown["GPUs"]) == (2, "4Gi", 1)
+    assert (shown["Cores"], shown["Memory"], shown["Devices"]) == (2, "4Gi", 1)

@@ -14,10 +14,11 @@ from typing import Any, Self
 
 import orjson
 
+from bessemer.client.paths import api_version
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER, Scope, Writer
-from bessemer.core.resource import API_VERSION, Key, Kind
+from bessemer.core.resource import Key, Kind
 from bessemer.core.values import Allocation, ClaimSpec, Inventory, WorkloadRef
 from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.kinds.context import Context, Imported, Progress
@@ -183,7 +184,7 @@ class Yard:
     # --- what people and agents do ---
 
     async def create(self, kind: str, name: str, spec: Mapping[str, Any] | None = None) -> None:
-        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": dict(spec or {})}
+        body = {"apiVersion": api_version(kind), "kind": kind, "metadata": {"name": name}, "spec": dict(spec or {})}
         await self.store.objects.create(body, ADMIN)
         await self.quiet()
 

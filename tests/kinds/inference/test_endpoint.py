@@ -77,7 +77,7 @@ async def uids(world: World) -> dict[str, str]:
 )
 async def test_it_says_what_it_waits_for(spec: dict[str, str], reason: str) -> None:
     async with World() as world:
-        await world.create("Flavor", "thin", {"cpus": 1, "memory": "256Mi"}, namespace="")
+        await world.create("Flavor", "thin", {"cores": 1, "memory": "256Mi"}, namespace="")
         await world.create("Endpoint", "chat", {**SPEC, **spec})
         said = await world.until_reason("Endpoint", "chat", reason)
         assert said["phase"] == "Pending"
@@ -124,7 +124,7 @@ async def test_no_engine_is_placed_where_none_can_be_kept_apart() -> None:
 
 async def test_a_replica_of_eight_devices_takes_a_whole_fake_host() -> None:
     async with World(hosts=2, gpus=8, fake=True) as world:
-        flavor = {"cpus": 4, "memory": "8Gi", "gpus": 8, "gpuModel": "H100"}
+        flavor = {"cores": 4, "memory": "8Gi", "devices": {"count": 8, "model": "H100"}}
         await world.create("Flavor", "h100.8", flavor, namespace="")
         await world.create("Endpoint", "chat", {**SPEC, "flavor": "h100.8", "replicas": 2})
         await world.until_reason("Endpoint", "chat", "Unschedulable")
@@ -202,7 +202,7 @@ async def test_model_and_flavor_may_go_while_it_serves() -> None:
 
 async def test_a_silent_host_makes_it_unknown_or_degraded() -> None:
     async with World(hosts=2) as world:
-        await world.create("Flavor", "half", {"cpus": 10, "memory": "1Gi"}, namespace="")
+        await world.create("Flavor", "half", {"cores": 10, "memory": "1Gi"}, namespace="")
         await up(world, flavor="half", replicas=2)
         await world.silence("h1")
         await world.until_reason("Endpoint", "chat", "Degraded")

@@ -1,4 +1,4 @@
-"""Reading, watching, applying, deleting and awaiting objects, for the commands of `cli.objects`."""
+"""Reading, watching and awaiting objects, for the commands of `cli.objects`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import orjson
 import typer
 
 from bessemer.cli import render
-from bessemer.cli.connection import find_kind, key_of
 from bessemer.cli.output import DOCUMENTS, document, listed, shown
 from bessemer.client import Client
 from bessemer.core.errors import Expired, Invalid, NotFound
@@ -26,9 +25,6 @@ AnyKind = Kind[Any, Any]
 
 SPARE = ("READY", "GUESTS", "CORES", "MEMORY", "WORKLOAD")
 """Columns that a table does without where the terminal is narrow: others say nearly as much. ``-o wide`` keeps them."""
-
-_MOVED = ("resourceVersion", "managedFields")
-"""What a write moves of an object's metadata beside what it says."""
 
 UNOWNED = "default"
 """Where the events stand of what belongs to no project."""
@@ -99,10 +95,10 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope:
 
 def _document(body: dict[str, Any], *, managed: bool) -> dict[str, Any]:
     """A body as people read it: who set which field is longer than all else."""
-    return body if managed else _without(body, "managedFields")
+    return body if managed else without(body, "managedFields")
 
 
-def _without(body: dict[str, Any], *names: str) -> dict[str, Any]:
+def without(body: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """A body without these fields of its metadata."""
     return {**body, "metadata": {name: value for name, value in body["metadata"].items() if name not in names}}
 
@@ -178,56 +174,8 @@ def _told(rows: _Rows, change: Change, *, output: str, managed: bool) -> str:
     return rows.next(body, gone=change.type == "DELETED")
 
 
-async def apply_all(client: Client, bodies: Sequence[dict[str, Any]], *, project: str, dry_run: bool) -> None:
-    """Create or replace each, and print what became of it."""
-    for body in bodies:
-        typer.echo(await apply_one(client, body, project=project, dry_run=dry_run))
-
-
-async def apply_one(client: Client, body: dict[str, Any], *, project: str, dry_run: bool = False) -> str:
-    """Create the object, or make its spec what the body says; labels and annotations are merged."""
-    kind = find_kind(body["kind"])
-    metadata = dict(body["metadata"])
-    key = key_of(kind, metadata["name"], project=metadata.get("namespace") or project)
-    if key.namespace:
-        metadata["namespace"] = key.namespace
-    wanted = {**body, "metadata": metadata}
-    note = " (dry run)" if dry_run else ""
-    try:
-        old = await client.get(key)
-    except NotFound:
-        await client.create(wanted, dry_run=dry_run)
-        return f"{kind.singular}/{key.name} created{note}"
-    before = orjson.loads(old.body)
-    kept = before["metadata"]
-    for part in ("labels", "annotations"):
-        merged = {**kept.get(part, {}), **(metadata.get(part) or {})}
-        if merged:
-            metadata[part] = merged
-    metadata.update({k: kept[k] for k in ("finalizers", "ownerReferences", "resourceVersion") if k in kept})
-    after = orjson.loads((await client.replace(wanted, dry_run=dry_run)).body)
-    # What they say is compared, for a dry run's answer has the revision that stands.
-    same = _without(after, *_MOVED) == _without(before, *_MOVED)
-    return f"{kind.singular}/{key.name} {'unchanged' if same else 'configured'}{note}"
-
-
-async def delete_all(client: Client, keys: Sequence[Key], *, timeout: float) -> None:
-    """Delete, last first, and wait until all are gone unless ``timeout`` is 0. Raises Invalid when it runs out."""
-    for key in reversed(keys):
-        await client.delete(key)
-        typer.echo(f"{key.kind.lower()}/{key.name} deleted")
-    if not timeout:
-        return
-    try:
-        async with asyncio.timeout(timeout):
-            await asyncio.gather(*(_gone(client, key) for key in keys))
-    except TimeoutError as error:
-        raise Invalid(
-            f"not all is gone after {timeout:g} s; `bessemer why KIND NAME` says what it waits for"
-        ) from error
-
-
-async def _gone(client: Client, key: Key) -> None:
+async def gone(client: Client, key: Key) -> None:
+    """Return when it is not there."""
     while True:
         try:
             await client.get(key)
@@ -262,7 +210,7 @@ async def wait_until(client: Client, key: Key, *, until: str) -> None:
     """Return when the object is as ``until`` says (condition=TYPE[=STATUS], phase=PHASE, delete). Raises Invalid."""
     what, _, value = until.partition("=")
     if what == "delete":
-        await _gone(client, key)
+        await gone(client, key)
         return
     if what not in ("condition", "phase") or not value:
         raise Invalid("write --for condition=TYPE, phase=PHASE or delete")

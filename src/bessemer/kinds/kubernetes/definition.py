@@ -37,6 +37,8 @@ class Version(ApiModel):
     storage: bool = Field(True, description="Whether objects are kept in it.")
     schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="The schema, in openAPIV3Schema.")
     subresources: dict[str, Any] = Field(default_factory=dict, description="Which parts have a path of their own.")
+    deprecated: bool = Field(False, description="Whether a newer one should be asked for.")
+    deprecation_warning: str = Field("", description="What its clients are told then.")
 
 
 class DefinitionSpec(ApiModel):

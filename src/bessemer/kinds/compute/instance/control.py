@@ -59,6 +59,8 @@ REMEDIES: Mapping[str, str] = {
 
 _HELD = "Bring the agent of the Claim's host back, or fence the host to give its devices away."
 
+_CREATE = "Create it; an instance's flavor and image cannot be changed."
+
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
     parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
@@ -125,6 +127,11 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     flavor = await workload.read(ctx, Flavor, name=instance.spec.flavor)
     if flavor is None:
         return _missing(instance, "FlavorNotFound", message=f"there is no Flavor {instance.spec.flavor}")
+    if not flavor.spec.offered:
+        message = f"Flavor {instance.spec.flavor} is not offered any more"
+        return _missing(
+            instance, "FlavorWithdrawn", message=message, remedy="Make another instance with another flavor."
+        )
     image = await workload.read(ctx, Image, name=instance.spec.image)
     if image is None:
         return _missing(instance, "ImageNotFound", message=f"there is no Image {instance.spec.image}")
@@ -164,7 +171,7 @@ def intent_of(instance: Instance, *, flavor: Flavor, image: Image) -> InstanceIn
     """What the host side is asked for, frozen at this moment."""
     return InstanceIntent(
         image=image.status.digest,
-        cpus=flavor.spec.cpus,
+        cpus=flavor.spec.cores,
         memory_bytes=parse_bytes(flavor.spec.memory),
         disk_bytes=parse_bytes(flavor.spec.disk),
         hostname=instance.metadata.name,
@@ -261,8 +268,7 @@ def _walled(instance: Instance, message: str) -> Outcome:
     return Wait(reason="TenantWalled", message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
 
 
-def _missing(instance: Instance, reason: str, *, message: str) -> Outcome:
-    remedy = "Create it; an instance's flavor and image cannot be changed."
+def _missing(instance: Instance, reason: str, *, message: str, remedy: str = _CREATE) -> Outcome:
     return Wait(reason=reason, message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
 
 

@@ -118,6 +118,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
     flavor = await workload.read(ctx, Flavor, name=endpoint.spec.flavor)
     if flavor is None:
         return Hold("FlavorNotFound", f"there is no Flavor {endpoint.spec.flavor}", 30.0)
+    if not flavor.spec.offered:
+        return Hold("FlavorWithdrawn", f"Flavor {endpoint.spec.flavor} is not offered any more", 30.0)
     model = await workload.read(ctx, Model, name=endpoint.spec.model)
     if model is None:
         return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
@@ -154,7 +156,7 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model) -> EndpointIn
         alias=endpoint.metadata.name,
         slots=endpoint.spec.slots,
         context_tokens=endpoint.spec.context_tokens,
-        cores_milli=flavor.spec.cpus * 1000,
+        cores_milli=flavor.spec.cores * 1000,
         memory_bytes=parse_bytes(flavor.spec.memory),
         needs_bytes=parse_bytes(model.spec.memory),
     )

@@ -1,0 +1,150 @@
+"""A tenant written to a folder and applied elsewhere is the same tenant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bessemer.cli.work.export import INDEX, gathered, write
+from bessemer.core.errors import Invalid
+from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.resource import tenant_of
+from bessemer.kinds import KINDS
+from tests.api.world import World
+from tests.cli.conftest import Cli
+
+LAB = """\
+kind: Project
+metadata: {name: acme--web, labels: {stage: live}}
+spec: {displayName: "Web: ünïcode", quota: {instances: 3, devices: {"*": 2}}}
+---
+kind: Instance
+metadata: {name: vm, namespace: acme--web, labels: {tier: a}, annotations: {note: "two\\nlines"}}
+spec: {flavor: small, image: micro, running: false}
+---
+kind: Endpoint
+metadata: {name: smol, namespace: acme--lab}
+spec: {model: smol, flavor: serve, replicas: 2}
+---
+kind: ApiKey
+metadata: {name: app, namespace: acme--lab}
+spec: {endpoints: [smol], description: what the app shows}
+"""
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file by path."""
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def said(cli: Cli, tenant: str) -> list[tuple[Any, ...]]:
+    """What is wanted in a tenant, straight from the store: names without the tenant's."""
+
+    async def read(w: World) -> list[tuple[Any, ...]]:
+        found = []
+        for kind in KINDS:
+            for stored in (await w.store.objects.list(Scope(kind=kind.name))).items:
+                body = json.loads(stored.body)
+                meta, place = body["metadata"], stored.key.namespace or stored.key.name
+                if kind.name not in ("Event", "Session", "User") and tenant in (tenant_of(place), place):
+                    name = stored.key.name.removeprefix(tenant) if not stored.key.namespace else stored.key.name
+                    words = (meta.get("labels", {}), meta.get("annotations", {}), body["spec"])
+                    found.append((kind.name, stored.key.namespace.removeprefix(tenant), name, *words))
+        return found
+
+    return cli.do(read)
+
+
+@pytest.fixture(scope="module")
+def exported(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("exported")
+    cli("apply", "-f", "-", "--set", "all", "--tenant", "acme", stdin=LAB)
+    token = cli("key", "token", "app", "-n", "acme--lab").raw.strip()
+    made = cli("tenant", "export", "acme", str(tmp_path / "acme"))
+    assert (made.code, "To be set anew: ApiKey acme--lab/app: its token" in made.err) == (0, True)
+    assert not [name for name, text in tree(tmp_path / "acme").items() if token in text or "digest" in text]
+    return tmp_path / "acme"
+
+
+def test_applied_elsewhere_it_is_the_same(cli: Cli, fresh: Cli, exported: Path, tmp_path: Path) -> None:
+    files = tree(exported)
+    assert files.keys() == {
+        INDEX,
+        "README.md",
+        "tenant.yaml",
+        "projects/lab/project.yaml",
+        "projects/lab/endpoints/smol.yaml",
+        "projects/lab/apikeys/app.yaml",
+        "projects/web/project.yaml",
+        "projects/web/instances/vm.yaml",
+    }
+    for word in ("uid", "status:", "resourceVersion", "finalizers", "applyset", "managedFields"):
+        assert not [name for name, text in files.items() if word in text], word
+    applied = fresh("apply", "-f", str(exported))
+    assert applied.code == 0, applied.err
+    fresh("tenant", "export", "acme", str(tmp_path / "again"))
+    assert tree(tmp_path / "again") == files
+    set_label = "applyset.kubernetes.io/part-of"
+    before = [(*one[:3], {k: v for k, v in one[3].items() if k != set_label}, *one[4:]) for one in said(cli, "acme")]
+    assert said(fresh, "acme") == before
+    assert cli("diff", "-f", str(exported)).out == ""
+
+
+def test_under_another_name(cli: Cli, exported: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    cli("tenant", "export", "acme", str(copy), "--as", "blue")
+    assert "acme" not in "".join(text for name, text in tree(copy).items() if name.endswith(".yaml"))
+    assert cli("apply", "-f", str(copy)).code == 0
+    cli("tenant", "export", "blue", str(tmp_path / "back"), "--as", "acme")
+    assert tree(tmp_path / "back") == tree(exported)
+    assert "no -- in it" in cli("tenant", "export", "acme", str(copy), "--as", "a--b").err
+    assert cli("tenant", "export", "nobody", str(tmp_path / "none")).code == 1
+    assert not (tmp_path / "none").exists()
+
+
+def body(kind: str, name: str, namespace: str = "", **more: Any) -> dict[str, Any]:
+    place = {"namespace": namespace} if namespace else {}
+    return {"apiVersion": "bessemer.dev/v1alpha1", "kind": kind, "metadata": {"name": name, **place}, **more}
+
+
+def test_an_earlier_export_is_brought_up_to_date_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    tenant, project = body("Tenant", "t", spec={}), body("Project", "t--p", spec={})
+    vm = body("Instance", "vm", "t--p", spec={"flavor": "f", "image": "i"})
+    folder = tmp_path / "t"
+    write(gathered([tenant, project, vm], tenant="t", name="t"), folder)
+    assert json.loads((folder / INDEX).read_text())["needs"] == ["Flavor f", "Image i"]
+    (folder / "notes.txt").write_text("mine")
+    write(gathered([tenant, project], tenant="t", name="t"), folder)
+    assert tree(folder).keys() == {INDEX, "README.md", "notes.txt", "tenant.yaml", "projects/p/project.yaml"}
+    assert not (folder / "projects" / "p" / "instances").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.yaml").write_text("")
+    with pytest.raises(Invalid, match="holds something else"):
+        write(gathered([tenant], tenant="t", name="t"), other)
+    (folder / INDEX).write_text(json.dumps({"files": ["../other/mine.yaml"]}))
+    with pytest.raises(Invalid, match="names files elsewhere"):
+        write(gathered([tenant], tenant="t", name="t"), folder)
+    assert (other / "mine.yaml").exists()
+
+
+def test_a_secret_is_listed_and_not_written() -> None:
+    found = gathered([body("Secret", "s", "t--p", data={"a": "Yg=="})], tenant="t", name="u")
+    assert (found.files, found.anew) == ({}, ["Secret u--p/s: all of it: no file has it"])
+
+
+def test_what_a_controller_made_is_not_said_by_people(cli: Cli, exported: Path, tmp_path: Path) -> None:
+    async def make(w: World) -> None:
+        owner = json.loads((await w.store.objects.list(Scope(kind="Endpoint"))).items[0].body)
+        meta = owner["metadata"]
+        reference = {"apiVersion": owner["apiVersion"], "kind": "Endpoint", "name": meta["name"], "uid": meta["uid"]}
+        made = body("ApiKey", "made", "acme--lab", spec={})
+        made["metadata"]["ownerReferences"] = [{**reference, "controller": True}]
+        await w.store.objects.create(made, CONTROLLER)
+
+    cli.do(make)
+    cli("tenant", "export", "acme", str(tmp_path / "now"))
+    assert tree(tmp_path / "now") == tree(exported)
