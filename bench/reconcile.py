@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from _common import Figure, Options, cpu_seconds, figure, percentile, plane, program, rss_mib
 from _wire import Server, Wire, client_tls, load, request
+from bessemer.client.paths import api_version
 from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION
@@ -232,10 +233,10 @@ async def _seed(paths: Paths) -> None:
             ("PricePlan", "standard", {}),
             ("Tenant", PROJECT.partition("--")[0], {"tolerations": BEARS}),
             ("Project", PROJECT, {}),
-            ("Flavor", FLAVOR, {"cpus": 4, "memory": "16Gi", "disk": "20Gi"}),
+            ("Flavor", FLAVOR, {"cores": 4, "memory": "16Gi", "disk": "20Gi"}),
             ("Image", IMAGE, {}),
         ):
-            body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+            body = {"apiVersion": api_version(kind), "kind": kind, "metadata": {"name": name}, "spec": spec}
             await store.objects.create(body, admin)
         content = HostContent(paths.content).adopt([b"fake guests boot from anything"], digest=None)
         ready = {"phase": "Ready", "digest": content.digest, "sizeBytes": content.size_bytes}

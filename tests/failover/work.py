@@ -44,7 +44,7 @@ async def furnish(client: Client) -> None:
     for kind, name, spec in (
         ("Tenant", "acme", {"quota": quota, "tolerations": TOLERATIONS}),
         ("Project", PROJECT, {}),
-        ("Flavor", "small", {"cpus": 1, "memory": "256Mi", "disk": "1Gi"}),
+        ("Flavor", "small", {"cores": 1, "memory": "256Mi", "disk": "1Gi"}),
         ("Image", "micro", {}),
     ):
         await client.create(an_object(Key(kind, "", name), spec))

@@ -1,8 +1,8 @@
 """``metadata.managedFields``: who set which field, and how a write moves that. Pure.
 
 An entry is of one `Owner`, which is a name, an operation, a subresource, and for updates a version: who applies is one
-in all versions of a group. It names fields of the version in which its author wrote. Whoever updates owns what they made or
-changed, and what they took away has no owner; whoever applies owns what they say (see `apply`). An object
+in all versions of a group. It names fields of the version in which its author wrote. Whoever updates owns what they
+made or changed, and what they took away has no owner; whoever applies owns what they say (see `apply`). An object
 whose entries were cleared, or that the control side made, has none until somebody applies. Past ten updaters, the
 oldest become one. After Kubernetes' ``managedfields``.
 """
@@ -30,8 +30,8 @@ _TEXTS = ("apiVersion", "manager", "operation", "subresource", "time")
 
 
 class Owner(NamedTuple):
-    """Who owns fields. ``subresource`` is "" for the object itself; ``version`` is an updater's whole apiVersion, and of
-    whoever applies the group alone."""
+    """Who owns fields. ``subresource`` is "" for the object itself; ``version`` is the apiVersion of an updater, and no
+    more than the group of whoever applies."""
 
     name: str
     operation: Literal["Apply", "Update"]

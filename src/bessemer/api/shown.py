@@ -34,8 +34,8 @@ _EVENT_FIELDS = ("name", "namespace", "kind", "uid", "apiVersion", "resourceVers
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One resource. ``stored`` is the kind in the store; ``source`` is its own kind, a view's where it is one; ``older``
-    is its version where that is not the newest, which is ``newest`` then."""
+    """One resource. ``stored`` is the kind in the store; ``source`` is its own kind, a view's where it is one;
+    ``older`` is its version where that is not the newest, which is ``newest`` then."""
 
     source: Kind[Any, Any]
     kind: str
