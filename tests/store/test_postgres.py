@@ -432,8 +432,8 @@ def test_two_who_open_an_empty_database_at_once_make_it_once(server: Server) -> 
 
 _NEXT = """
 from alembic import op
-revision = "0003"
-down_revision = "0002"
+revision = "9998"
+down_revision = "{}"
 def upgrade():
     op.execute("ALTER TABLE hosts ADD COLUMN note TEXT NOT NULL DEFAULT ''")
     op.execute("{}")
@@ -447,10 +447,11 @@ def test_an_older_database_is_brought_up_or_left_as_it_was(
     opened(url).close()
     shutil.copytree(migrations.SCRIPTS / "versions", tmp_path / "versions")
     monkeypatch.setattr(migrations, "SCRIPTS", tmp_path)
-    monkeypatch.setattr(schema_versions, "HEAD", "0003")
+    before = schema_versions.HEAD
+    monkeypatch.setattr(schema_versions, "HEAD", "9998")
     notes = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'hosts' AND column_name = 'note'"
-    for last, version, columns in (("SELECT 1 / 0", "0002", 0), ("SELECT 1", "0003", 1)):
-        (tmp_path / "versions" / "v0003_next.py").write_text(_NEXT.format(last))
+    for last, version, columns in (("SELECT 1 / 0", before, 0), ("SELECT 1", "9998", 1)):
+        (tmp_path / "versions" / "v9998_next.py").write_text(_NEXT.format(before, last))
         if columns:
             opened(url).close()
         else:
