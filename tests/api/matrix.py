@@ -53,6 +53,9 @@ TABLES: Mapping[str, Sequence[str]] = {
 }
 """By place: who is asked about what is there."""
 
+OWN = frozenset(kind.name for kind in KINDS)
+"""Kinds that are stored: the others are views of these, or of the schema."""
+
 PLACES = {"own": "acme--lab", "beside": "acme--den", "other": "other--lab"}
 
 
@@ -110,7 +113,7 @@ class Matrix:
         for asker in ASKERS[1:]:
             self.how[asker] = {"token": await self._person(asker.replace(".", "-"))}
         for shown in Resources(KINDS).all:
-            if shown.translate is None:
+            if shown.view is None and shown.kind in OWN:
                 self.things += [thing async for thing in self._made(shown)]
 
     async def _person(self, name: str) -> str:

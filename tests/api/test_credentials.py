@@ -132,7 +132,8 @@ async def test_the_next_user_of_that_name_has_no_credentials(w: World) -> None:
     await w.store.objects.replace({**left, "metadata": {**left["metadata"], "finalizers": []}}, CONTROLLER)
     await w.create(f"{BASE}/users", named("mia"))
     assert await code(w, "GET", VMS, token=token) == 401
-    assert (await w.call("GET", f"{OURS}/ci")).code == 404
+    gone = await w.call("GET", f"{OURS}/ci")
+    assert "deletionTimestamp" in gone.json["metadata"], "its bindings go before it does"
 
 
 async def test_an_open_watch_of_it_ends_with_it(w: World) -> None:
@@ -204,6 +205,24 @@ async def test_a_project_in_the_body_is_held_within_its_reach_too(w: World) -> N
     assert await code(w, "DELETE", f"{BASE}/projects/acme--two", token=token) in (403, 404)
 
 
+async def test_what_it_is_told_that_it_may_is_what_it_may(w: World) -> None:
+    await w.create(f"{BASE}/projects", named("acme--two"))
+    token = await made(w, kinds=["Instance"], verbs=["get", "list"])
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+    async def may(verb: str, resource: str, namespace: str = "") -> bool:
+        asked = {"verb": verb, "group": "bessemer.dev", "resource": resource, "namespace": namespace}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        reply = await w.call("POST", path, {**body, "spec": {"resourceAttributes": asked}}, token=token)
+        return bool(reply.json["status"]["allowed"])
+
+    assert await may("list", "instances", "acme--lab")
+    assert not await may("list", "instances", "acme--two")
+    assert not await may("create", "instances", "acme--lab")
+    assert not await may("list", "endpoints", "acme--lab")
+    assert not await may("list", "hosts")
+
+
 async def test_roles_bound_it(w: World) -> None:
     await w.create(VMS, instance("vm"))
     token = await made(w, "ann", roles=["reader"])
@@ -217,7 +236,7 @@ async def test_an_administrators_rights_go_with_reach_alone(w: World) -> None:
     await w.call("PATCH", f"{BASE}/users/mia", {"spec": {"admin": True}}, media=MERGE)
     near, far = await made(w, name="near"), await made(w, name="far", reach="owner")
     assert await code(w, "GET", f"{BASE}/hosts", token=near) == 403
-    assert await code(w, "GET", f"{BASE}/users/ann", token=near) == 404
+    assert await code(w, "GET", f"{BASE}/users/ann", token=near) == 403
     assert await code(w, "POST", VMS, instance("vm"), token=near) == 201
     assert await code(w, "GET", f"{BASE}/hosts", token=far) == 200
     assert await code(w, "GET", f"{BASE}/namespaces/other--lab/instances", token=far) == 200

@@ -6,12 +6,8 @@ Its packages are the tier ``issuer`` of `tests.npm`. Its pages take any password
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import shutil
 import socket
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bessemer.client.paths import NEWEST
 from bessemer.core.errors import Invalid
-from bessemer.core.resource import VERSION, Kind
+from bessemer.core.resource import GROUP, VERSION, Kind
 from bessemer.core.versions import annotation, lowered, raised, rank
 from bessemer.kinds import KINDS
 from bessemer.kinds.fleet.flavor import KIND, FlavorSpec
@@ -109,7 +109,7 @@ def test_versions_in_the_order_of_preference() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_clients_speak_the_newest_version(kind: Kind[Any, Any]) -> None:
-    if kind.group:
+    if kind.group == GROUP:
         assert NEWEST.get(kind.name, VERSION) == kind.version
         assert kind.resource.model_fields["api_version"].default == kind.api_version
         assert all(rank(kind.version) > rank(version.name) for version in kind.older)

@@ -45,6 +45,12 @@ GRANTING = frozenset(
 )
 """Kinds of which one that is written lets somebody in, or gives somebody rights (a Tenant by its members)."""
 
+CATALOGUE = frozenset(["Flavor", "Image", "Model", "PricePlan", "Project", "Role", "RoleBinding", "Tenant"])
+"""Of what is in no project, all that a credential sees which stays in one, or in a tenant."""
+
+_NAMED = ("Project", "Tenant", "Role", "RoleBinding")
+"""Kinds in no project whose names say whose they are."""
+
 SECRETS = frozenset(["clientsecret", "password", "signinlink", "token"])
 """Subresources that make a secret."""
 
@@ -72,7 +78,7 @@ class Restricted(Bounds):
         if not self.whole and (subresource in SECRETS or (kind in GRANTING and not reads)):
             return False
         if self.places is not None:
-            about = namespace or (name if kind in ("Project", "Tenant") else "")
+            about = namespace or (name if kind in _NAMED else "")
             if about and self.places.isdisjoint((about, tenant_of(about))):
                 return False
             if not about and not reads:
@@ -240,12 +246,17 @@ def require_within(call: Call, rule: Rule) -> None:
     kind = target.resource.stored
     if verb == "create" and not target.namespace and (target.resource.namespaced or kind == "Project"):
         return  # whose it will be stands in the body: the handler asks
-    _require(who, verb, on=target, subresource=subresource)
+    require(who, verb, on=target, subresource=subresource)
 
 
-def _require(who: Identity, verb: str, *, on: Target, subresource: str = "") -> None:
+def require(who: Identity, verb: str, *, on: Target, subresource: str = "") -> None:
+    """Whether an act is within the bounds of who asks. Raises Forbidden."""
     kind, bounds = on.resource.stored, who.bounds
-    if bounds is None or bounds.allows(verb, kind, namespace=on.namespace, name=on.name, subresource=subresource):
+    stays = isinstance(bounds, Restricted) and bounds.places is not None
+    outside = stays and not on.resource.namespaced and kind not in CATALOGUE
+    if bounds is None or (
+        not outside and bounds.allows(verb, kind, namespace=on.namespace, name=on.name, subresource=subresource)
+    ):
         return
     about = f"{on.resource.plural}{f'/{subresource}' if subresource else ''}"
     raise Forbidden(f'{about} is forbidden: credential "{who.credential}" does not reach so far: {verb}')
@@ -287,7 +298,7 @@ async def judge(call: Call, target: Target, *, body: dict[str, Any], old: dict[s
     """Hold what a body says within the bounds of who sends it. Make a credential its maker's, and let nobody else
     change what it may: they may disable it. Raises Forbidden, Invalid."""
     if old is None:
-        _require(call.who, "create", on=target)
+        require(call.who, "create", on=target)
     signin.judge(call, target, body=body, old=old)
     if target.resource.stored != KIND:
         return

@@ -21,6 +21,7 @@ from bessemer.api.media import Wanted, wanted
 from bessemer.api.packing import streamed
 from bessemer.api.query import ListOptions, list_options
 from bessemer.api.selectors import FieldTerm, LabelSelector, parse_fields, parse_labels
+from bessemer.api.shown import page_of, part_of
 from bessemer.api.state import Call
 from bessemer.api.watches import watch
 from bessemer.core.errors import Expired
@@ -88,7 +89,7 @@ async def list_or_watch(call: Call) -> Response:
     selection = select(call, options)
     if options.watch:
         return watch(call, selection, options=options, wants=wants)
-    limit = call.about.resource.page(options.limit)
+    limit = page_of(call.about.resource, options.limit)
     page = await call.state.ports.objects.list(selection.scope, limit=limit, after=options.after)
     if options.revision is not None and options.revision > page.revision:
         raise FutureRevision(options.revision, page.revision)
@@ -125,13 +126,13 @@ async def _parts(
 ) -> AsyncIterator[Sequence[Stored]]:
     """The items of a page in parts. What is as large as files comes a few at a time: then a list of all goes on to the
     pages that follow, which are of the same revision, as it is written."""
-    part = call.about.resource.part(PART)
+    part = part_of(call.about.resource, PART)
     while True:
         for index in range(0, len(page.items), part):
             yield page.items[index : index + part]
         if options.limit or not page.next:
             return
-        limit = call.about.resource.page(0)
+        limit = page_of(call.about.resource, 0)
         page = await call.state.ports.objects.list(selection.scope, limit=limit, after=page.next)
 
 

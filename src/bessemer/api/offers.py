@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bessemer.api.access import Target
 from bessemer.api.context import Identity
+from bessemer.api.credentials import require
 from bessemer.api.errors import WrongMethod
 from bessemer.api.names import plain
 from bessemer.api.questions import Act, Visit
@@ -168,6 +169,8 @@ class Offers:
             return await self._refused(who, offer.rule, target=target)
         access = self._call.state.access
         try:
+            if name or offer.verb in _COLLECTED or target.namespace:
+                require(who, offer.verb, on=target, subresource=offer.subresource)
             if offer.verb in _COLLECTED:
                 access.scope(who, offer.verb, on=replace(target, name=""))
             elif offer.verb == "create" and not offer.subresource:

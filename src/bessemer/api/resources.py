@@ -25,6 +25,7 @@ from bessemer.api.granting import grant
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.patches import STRATEGIC, Strategic, patched
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
+from bessemer.api.shown import Shown
 from bessemer.api.state import Call, answer
 from bessemer.api.terms import require_terms
 from bessemer.api.versions import admit
@@ -33,6 +34,7 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
 from bessemer.core.resource import Key
+from bessemer.kinds.kubernetes import lease
 
 PATCH_ATTEMPTS = 8
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
@@ -91,7 +93,7 @@ async def replace(call: Call) -> Response:
     await call.state.access.require(call.who, "update", on=target)
     subject = identify(target.resource, said, namespace=target.namespace, name=target.name)
     pinned = bool(said["metadata"].get("resourceVersion"))
-    if not pinned and not target.resource.unconditional:
+    if not pinned and not _unconditional(target.resource):
         cause = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(dataclasses.replace(subject, kind=subject.plural), [cause])
 
@@ -356,6 +358,11 @@ def _patched(call: Call, change: Any, *, old: dict[str, Any]) -> dict[str, Any]:
     target = call.about
     identify(target.resource, said, namespace=target.namespace, name=target.name)
     return said
+
+
+def _unconditional(resource: Shown) -> bool:
+    """Whether it may be replaced without saying which revision: as in Kubernetes, whose Leases may not."""
+    return resource.native and resource.kind != lease.Lease.KIND
 
 
 def _pinned(change: Any) -> bool:

@@ -23,7 +23,7 @@ from bessemer.core.resource import READ, Column, Kind, Resource, Verb
 from bessemer.core.versions import Version, lowered, raised, rank
 from bessemer.kinds import VIEWS
 from bessemer.kinds.fields import References, references
-from bessemer.kinds.kubernetes import configmap, definition, lease, secret
+from bessemer.kinds.kubernetes import configmap, definition, secret
 from bessemer.kinds.kubernetes.view import View
 
 FILES_AT_ONCE = 16
@@ -95,20 +95,6 @@ class Shown:
         """Whether it holds what is as large as a file: then few are held at once."""
         return self.stored in (configmap.ConfigMap.KIND, secret.NAME)
 
-    def page(self, objects: int) -> int:
-        """How many bodies are read at once, where ``objects`` would be of others; 0 is all."""
-        large = self.files and not self.sealed  # what is sealed is in no body
-        return FILES_AT_ONCE if large and not 0 < objects <= FILES_AT_ONCE else objects
-
-    def part(self, objects: int) -> int:
-        """How many are written at once, where ``objects`` would be of others."""
-        return min(objects, FILES_AT_ONCE) if self.files else objects
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether it may be replaced without saying which revision: as in Kubernetes, whose Leases may not."""
-        return self.native and self.kind != lease.Lease.KIND
-
     @property
     def native(self) -> bool:
         """Whether it is Kubernetes' own: then strategic merge patches are taken, as there."""
@@ -136,6 +122,17 @@ class Shown:
     def subject(self, name: str = "") -> Subject:
         """What an error about it names."""
         return Subject(self.group, self.plural, self.kind, plain(name))
+
+
+def page_of(resource: Shown, objects: int) -> int:
+    """How many bodies are read at once, where ``objects`` would be of others; 0 is all."""
+    large = resource.files and not resource.sealed  # what is sealed is in no body
+    return FILES_AT_ONCE if large and not 0 < objects <= FILES_AT_ONCE else objects
+
+
+def part_of(resource: Shown, objects: int) -> int:
+    """How many are written at once, where ``objects`` would be of others."""
+    return min(objects, FILES_AT_ONCE) if resource.files else objects
 
 
 class Resources:

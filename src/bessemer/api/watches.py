@@ -24,6 +24,7 @@ from bessemer.api.credentials import narrowed
 from bessemer.api.errors import FutureRevision, status_of
 from bessemer.api.media import Wanted
 from bessemer.api.query import ListOptions
+from bessemer.api.shown import page_of, part_of
 from bessemer.api.state import Call
 from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Bookmark, Page
@@ -119,7 +120,7 @@ class _Watch(Response):
         objects, scope = self._call.state.ports.objects, self._selection.scope
         who = self._call.who
         async with self._call.state.openings.place(f"{who.kind}:{who.name}"):
-            page = await objects.list(scope, limit=self._call.about.resource.page(OPENING_PAGE))
+            page = await objects.list(scope, limit=page_of(self._call.about.resource, OPENING_PAGE))
             if (self._options.revision or 0) > page.revision:
                 raise FutureRevision(self._options.revision or 0, page.revision)
             try:
@@ -133,13 +134,13 @@ class _Watch(Response):
         """Show this page and those after it, which are of its revision."""
         while page.next:
             await self._show(send, page)
-            limit = self._call.about.resource.page(OPENING_PAGE)
+            limit = page_of(self._call.about.resource, OPENING_PAGE)
             page = await self._call.state.ports.objects.list(self._selection.scope, limit=limit, after=page.next)
         await self._show(send, page)
 
     async def _show(self, send: Send, page: Page) -> None:
         """A page of what there is, in parts, with a turn for others between."""
-        step = self._call.about.resource.part(_PART)
+        step = part_of(self._call.about.resource, _PART)
         for start in range(0, len(page.items), step):
             part = await keeping.shown(self._call, page.items[start : start + step], whole=self._whole)
             lines = [self._line(Change(i.revision, "ADDED", i.key, i.uid, i.host, i.body)) for i in part]

@@ -75,8 +75,11 @@ class Apart:
     async def do(self, call: Callable[[], T], *, undo: Callable[[T], object] | None = None) -> T:
         if self._pending >= PENDING_MAX:
             raise Unavailable("more reads wait than the store takes on; try again")
+        try:
+            job = self._threads.submit(call)
+        except RuntimeError as error:
+            raise Unavailable("the store is closed") from error
         self._pending += 1
-        job = self._threads.submit(call)
         done = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(done)

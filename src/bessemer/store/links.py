@@ -72,11 +72,14 @@ class Watch:
         looked = time.monotonic()
         while not self._end.wait(_LOOK_SECONDS):
             before, looked = looked, time.monotonic()
-            if looked - before > 2 * _LOOK_SECONDS:
+            if looked - before > 4 * _LOOK_SECONDS:
                 continue  # this process was held up, so its connections may have answered meanwhile
-            with self._lock:
-                overdue = [link for link in self._links if link.due < looked]
-            for link in overdue:
+            with self._lock:  # which a link takes before it is closed
+                self._cut_overdue(looked)
+
+    def _cut_overdue(self, now: float) -> None:
+        for link in self._links:
+            if link.due < now:
                 link.cut()
 
 

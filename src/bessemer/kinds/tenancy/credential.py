@@ -36,6 +36,7 @@ from bessemer.core.resource import (
 )
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Name, ShortText, at, duplicates, time_problems
+from bessemer.kinds.tenancy.rolebinding import leave_bindings
 from bessemer.kinds.tenancy.session import session_labels
 from bessemer.kinds.tenancy.user import User
 
@@ -183,6 +184,13 @@ def _not_good(status: CredentialStatus, phase: str, *, reason: str, message: str
     return Done(status=status.model_copy(update={"phase": phase}), ready=False, reason=reason, message=message)
 
 
+async def finalize(ctx: Context, credential: ApplicationCredential) -> Outcome:
+    """What it was bound to goes with it: the next of its name inherits nothing."""
+    meta = credential.metadata
+    await leave_bindings(ctx, "ApplicationCredential", name=f"{meta.namespace}/{meta.name}")
+    return Done()
+
+
 async def _owner_stands(ctx: Context, user: str) -> bool:
     try:
         return not User.load((await ctx.objects.get(Key("User", "", user))).body).spec.disabled
@@ -216,6 +224,7 @@ KIND: Kind[Context, ApplicationCredential] = Kind(
     ),
     validate=validate,
     reconcile=reconcile,
+    finalize=finalize,
     wakes={"User": wake_by_user},
     deadlines=DEADLINES,
 )
