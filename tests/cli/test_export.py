@@ -32,6 +32,22 @@ spec: {model: smol, flavor: serve, replicas: 2}
 kind: ApiKey
 metadata: {name: app, namespace: acme--lab}
 spec: {endpoints: [smol], description: what the app shows}
+---
+kind: ConfigMap
+apiVersion: v1
+metadata: {name: motd, namespace: acme--web}
+data: {motd: hello}
+---
+kind: RoleBinding
+metadata: {name: acme--nights}
+spec:
+  role: acme--on-call
+  subjects: [{kind: ApplicationCredential, name: acme--lab/ci}, {kind: Group, name: "corp:nights"}]
+  scope: {project: acme--web, object: {kind: Instance, name: vm}}
+---
+kind: Role
+metadata: {name: acme--on-call}
+spec: {includes: [reader], rules: [{kinds: [Instance], subresources: [console], verbs: [get]}]}
 """
 
 
@@ -49,9 +65,9 @@ def said(cli: Cli, tenant: str) -> list[tuple[Any, ...]]:
             for stored in (await w.store.objects.list(Scope(kind=kind.name))).items:
                 body = json.loads(stored.body)
                 meta, place = body["metadata"], stored.key.namespace or stored.key.name
-                if kind.name not in ("Event", "Session", "User") and tenant in (tenant_of(place), place):
+                if kind.name not in ("Event", "Lease", "Session", "User") and tenant in (tenant_of(place), place):
                     name = stored.key.name.removeprefix(tenant) if not stored.key.namespace else stored.key.name
-                    words = (meta.get("labels", {}), meta.get("annotations", {}), body["spec"])
+                    words = (meta.get("labels", {}), meta.get("annotations", {}), body.get("spec", body.get("data")))
                     found.append((kind.name, stored.key.namespace.removeprefix(tenant), name, *words))
         return found
 
@@ -61,7 +77,8 @@ def said(cli: Cli, tenant: str) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def exported(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tmp_path = tmp_path_factory.mktemp("exported")
-    cli("apply", "-f", "-", "--set", "all", "--tenant", "acme", stdin=LAB)
+    applied = cli("apply", "-f", "-", "--set", "all", "--tenant", "acme", stdin=LAB)
+    assert applied.code == 0, applied.err
     token = cli("key", "token", "app", "-n", "acme--lab").raw.strip()
     made = cli("tenant", "export", "acme", str(tmp_path / "acme"))
     assert (made.code, "To be set anew: ApiKey acme--lab/app: its token" in made.err) == (0, True)
@@ -78,6 +95,9 @@ def test_applied_elsewhere_it_is_the_same(cli: Cli, fresh: Cli, exported: Path, 
         "projects/lab/project.yaml",
         "projects/lab/endpoints/smol.yaml",
         "projects/lab/apikeys/app.yaml",
+        "projects/web/configmaps/motd.yaml",
+        "rolebindings/nights.yaml",
+        "roles/on-call.yaml",
         "projects/web/project.yaml",
         "projects/web/instances/vm.yaml",
     }
@@ -134,6 +154,25 @@ def test_an_earlier_export_is_brought_up_to_date_and_nothing_else_is_touched(tmp
 def test_a_secret_is_listed_and_not_written() -> None:
     found = gathered([body("Secret", "s", "t--p", data={"a": "Yg=="})], tenant="t", name="u")
     assert (found.files, found.anew) == ({}, ["Secret u--p/s: all of it: no file has it"])
+
+
+def test_a_credential_is_made_anew_by_whose_it_is() -> None:
+    spec = {"role": "t--r", "subjects": [{"kind": "ApplicationCredential", "name": "t--p/c"}], "scope": {"tenant": "t"}}
+    bodies = [body("ApplicationCredential", "c", "t--p", spec={"user": "ada"}), body("RoleBinding", "t--b", spec=spec)]
+    found = gathered(bodies, tenant="t", name="u")
+    assert found.anew == ["ApplicationCredential u--p/c: by whose it is: `bessemer credential create c -n u--p`"]
+    (said,) = found.files.values()
+    assert said["metadata"]["name"] == "u--b"
+    told = {"role": "u--r", "subjects": [{"kind": "ApplicationCredential", "name": "u--p/c"}], "scope": {"tenant": "u"}}
+    assert said["spec"] == told
+
+
+def test_what_it_needs_is_said() -> None:
+    tenant = {"members": [{"user": "ada"}], "hosts": {"names": ["h1"]}, "flavors": {"names": ["small"]}}
+    binding = {"role": "on-call", "subjects": [{"kind": "User", "name": "rob"}, {"kind": "Group", "name": "corp:x"}]}
+    bodies = [body("Tenant", "t", spec=tenant), body("RoleBinding", "t--b", spec=binding)]
+    found = gathered(bodies, tenant="t", name="t")
+    assert found.needs == ["Flavor small", "Host h1", "Role on-call", "User ada", "User rob"]
 
 
 def test_what_a_controller_made_is_not_said_by_people(cli: Cli, exported: Path, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bessemer import __version__
 from bessemer.cli import render
 from bessemer.cli.work.objects import list_all
-from bessemer.cli.work.sets import PART_OF, declarable
+from bessemer.cli.work.sets import OF_TENANTS, PART_OF, declarable
 from bessemer.client import Client
 from bessemer.core.errors import Invalid
 from bessemer.core.ports import Scope
@@ -29,9 +30,17 @@ _FOREIGN = ("kubectl.kubernetes.io/", "conversion.", "applyset.kubernetes.io/")
 
 _SECRETS: Mapping[str, str] = {
     "ApiKey": "its token: `bessemer key token {name} -n {namespace}`",
+    "ApplicationCredential": "by whose it is: `bessemer credential create {name} -n {namespace}`",
     "Secret": "all of it: no file has it",
 }
+_PASSING = ("Event", "Lease")
+"""Kinds of which programs write what they did, and nobody what they want."""
+
+_UNWRITTEN = ("ApplicationCredential", "Secret")
+"""Kinds of which no file is written: a credential is of who made it, and nobody makes one for others."""
 _NEEDS = {"flavor": "Flavor", "image": "Image", "model": "Model", "pricePlan": "PricePlan"}
+_ALLOWED = {"hosts": "Host", "flavors": "Flavor", "images": "Image", "models": "Model"}
+"""Fields of a Tenant that list what may be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +91,12 @@ async def collected(client: Client, tenant: str, *, name: str) -> Export:
     bodies = await list_all(client, Scope(kind="Tenant", name=tenant))
     if not bodies:
         await client.get(Key("Tenant", "", tenant))  # says so in the server's words
-    projects = [
-        body for body in await list_all(client, Scope(kind="Project")) if tenant_of(body["metadata"]["name"]) == tenant
+    projects, *roles = [
+        [one for one in await list_all(client, Scope(kind=kind)) if tenant_of(one["metadata"]["name"]) == tenant]
+        for kind in OF_TENANTS
     ]
-    kinds = [kind for kind in KINDS if kind.namespaced and declarable(kind)]
-    found = [*bodies, *projects]
+    kinds = [kind for kind in KINDS if kind.namespaced and declarable(kind) and kind.name not in _PASSING]
+    found = [*bodies, *projects, *chain.from_iterable(roles)]
     for project in projects:
         for kind in kinds:
             found += await list_all(client, Scope(kind=kind.name, namespace=project["metadata"]["name"]))
@@ -109,7 +119,7 @@ def gathered(bodies: Iterable[Mapping[str, Any]], *, tenant: str, name: str) -> 
         needs |= set(_needed(said))
         if body["kind"] in _SECRETS:
             anew.append(_anew(said))
-        if body["kind"] != "Secret":
+        if body["kind"] not in _UNWRITTEN:
             files[_path(said)] = said
     return Export(name, files, sorted(needs), sorted(anew))
 
@@ -119,7 +129,7 @@ def _said(body: Mapping[str, Any], *, tenant: str, name: str) -> dict[str, Any]:
     kept: dict[str, Any] = {"name": metadata["name"]}
     if body["kind"] == "Tenant":
         kept["name"] = name
-    elif body["kind"] == "Project":
+    elif body["kind"] in OF_TENANTS:
         kept["name"] = _renamed(metadata["name"], name)
     if metadata.get("namespace"):
         kept["namespace"] = _renamed(metadata["namespace"], name)
@@ -127,7 +137,24 @@ def _said(body: Mapping[str, Any], *, tenant: str, name: str) -> dict[str, Any]:
     notes = {key: value for key, value in metadata.get("annotations", {}).items() if not key.startswith(_FOREIGN)}
     kept |= {part: value for part, value in (("labels", labels), ("annotations", notes)) if value}
     rest = {part: value for part, value in body.items() if part not in ("apiVersion", "kind", "metadata", "status")}
+    if body["kind"] == "RoleBinding":
+        rest["spec"] = _bound(rest["spec"], tenant=tenant, name=name)
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": kept, **rest}
+
+
+def _bound(spec: Mapping[str, Any], *, tenant: str, name: str) -> dict[str, Any]:
+    """What a binding says, with the tenant's own roles, projects and credentials under the tenant's new name."""
+    scope = dict(spec.get("scope", {}))
+    scope |= {"tenant": name} if scope.get("tenant") else {}
+    scope |= {"project": _renamed(scope["project"], name)} if scope.get("project") else {}
+    subjects = [
+        {**one, "name": _renamed(one["name"], name)}
+        if one["kind"] == "ApplicationCredential" and tenant_of(one["name"]) == tenant
+        else one
+        for one in spec.get("subjects", ())
+    ]
+    role = _renamed(spec["role"], name) if tenant_of(spec["role"]) == tenant else spec["role"]
+    return {**spec, "role": role, "subjects": subjects, "scope": scope}
 
 
 def _renamed(project: str, tenant: str) -> str:
@@ -143,16 +170,25 @@ def _path(said: Mapping[str, Any]) -> str:
         return "tenant.yaml"
     if said["kind"] == "Project":
         return str(place / name.partition(SEPARATOR)[2] / "project.yaml")
+    if said["kind"] in OF_TENANTS:
+        return f"{find_kind(said['kind']).plural}/{name.partition(SEPARATOR)[2]}.yaml"
     project = said["metadata"]["namespace"].partition(SEPARATOR)[2]
     return str(place / project / find_kind(said["kind"]).plural / f"{name}.yaml")
 
 
 def _needed(said: Mapping[str, Any]) -> list[str]:
     """What of the platform it names."""
+    from bessemer.kinds.tenancy.rights import BUILT_IN
+
     spec = said.get("spec", {})
     found = [f"{kind} {spec[field]}" for field, kind in _NEEDS.items() if isinstance(spec.get(field), str)]
     if said["kind"] == "Tenant":
         found += [f"User {member['user']}" for member in spec.get("members", ())]
+        for field, kind in _ALLOWED.items():
+            found += [f"{kind} {name}" for name in (spec.get(field) or {}).get("names", ())]
+    if said["kind"] == "RoleBinding":
+        found += [f"{one['kind']} {one['name']}" for one in spec["subjects"] if one["kind"] == "User"]
+        found += [] if SEPARATOR in spec["role"] or spec["role"] in BUILT_IN else [f"Role {spec['role']}"]
     return found
 
 

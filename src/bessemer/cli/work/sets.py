@@ -22,11 +22,14 @@ from bessemer.core.ports import Scope
 from bessemer.core.resource import GROUP, Key, Kind, tenant_of
 
 PART_OF = "applyset.kubernetes.io/part-of"
+OF_TENANTS = ("Project", "Role", "RoleBinding")
+"""Kinds in no project whose names, ``TENANT--NAME``, say whose they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a set may hold: a project's objects, a tenant's (itself, its projects and all in them), or any."""
+    """What a set may hold: a project's objects, a tenant's (itself, its projects and all in them, its roles and their
+    bindings), or any."""
 
     project: str = ""
     tenant: str = ""
@@ -39,13 +42,14 @@ class Bounds:
             return True
         if key.namespace:
             return tenant_of(key.namespace) == self.tenant
-        return key == Key("Tenant", "", self.tenant) or (key.kind == "Project" and tenant_of(key.name) == self.tenant)
+        return key == Key("Tenant", "", self.tenant) or (key.kind in OF_TENANTS and tenant_of(key.name) == self.tenant)
 
     def kinds(self, kinds: Sequence[Kind[Any, Any]]) -> list[Kind[Any, Any]]:
         """Of which kinds something may lie within."""
         if self.project:
             return [kind for kind in kinds if kind.namespaced]
-        return [kind for kind in kinds if not self.tenant or kind.namespaced or kind.name in ("Tenant", "Project")]
+        of_tenants = ("Tenant", *OF_TENANTS)
+        return [kind for kind in kinds if not self.tenant or kind.namespaced or kind.name in of_tenants]
 
     def __str__(self) -> str:
         if self.project:
@@ -138,4 +142,4 @@ def rank(key: Key) -> int:
     """Where an object stands in the order in which things are made."""
     if key.kind in _FIRST:
         return _FIRST.index(key.kind)
-    return len(_FIRST) + bool(key.namespace)
+    return len(_FIRST) + (2 if key.kind == "RoleBinding" else bool(key.namespace))  # it may be about any object
