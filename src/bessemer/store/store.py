@@ -127,22 +127,13 @@ def open_store(
     where it is damaged, or the server is none that will do.
     """
     guard = guard or Guard.of(seal_key)
-    vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     place = place_of(path)
     with ExitStack() as undo:  # where anything fails, nothing stays open
         undo.callback(place.close)
         session = place.writing()
         undo.callback(session.close)
         try:
-            store = _opened(
-                place,
-                session,
-                clock=clock,
-                kinds=kinds,
-                vault=vault,
-                signing=guard.signing,
-                undo=undo,
-            )
+            store = _opened(place, session, clock=clock, kinds=kinds, guard=guard, undo=undo)
         except session.faults as error:
             raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
         undo.pop_all()
@@ -155,11 +146,11 @@ def _opened(
     *,
     clock: Clock,
     kinds: Mapping[str, StoreKind],
-    vault: Vault,
-    signing: Signing,
+    guard: Guard,
     undo: ExitStack,
 ) -> Store:
     facts = {CLAIM: StoreKind(namespaced=True), EVENT: events.FACTS, **kinds}
+    vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     metrics = Metrics()
     session.begin()
     leases.reopen(Tx(session, clock))
@@ -177,7 +168,7 @@ def _opened(
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock, time=place.time(clock)),
-        audit=Trail(committer, reader, clock=clock, signing=signing),
+        audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),
         events=EventTable(committer),
         metrics=metrics,
