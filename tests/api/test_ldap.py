@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bessemer.api.limit import SignIns
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import NotFound
 from bessemer.core.resource import Key
@@ -17,7 +18,7 @@ from bessemer.drivers.ldap.fake import FakeDirectory, FakePerson, group_dn, pers
 from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.ldap.real import LibLdap
 from bessemer.kinds.tenancy.identityprovider import LdapSpec, place_of
-from tests.api.world import BASE, PASSWORD, World, named, tenant, world
+from tests.api.world import BASE, PASSWORD, World, hashed, named, tenant, world
 from tests.drivers.ldap import slapd
 
 MERGE = "application/merge-patch+json"
@@ -140,6 +141,34 @@ async def test_sessions_end_with_their_provider() -> None:
             while (await w.call("GET", "/whoami", token=token)).code != 401:
                 await asyncio.sleep(0.005)
         assert (await enter(w, "corp.ada"))[2] == WRONG
+
+
+async def test_nothing_of_ours_lets_somebody_of_a_provider_in() -> None:
+    """A password that they set, or one from before, would outlive the provider; so would a link."""
+    async with site() as w:
+        _, token, _ = await enter(w, "corp.ada")
+        uid = (await w.call("GET", f"{BASE}/users/corp.ada")).json["metadata"]["uid"]
+        said = {"password": "a password of my own"}
+        assert (await w.call("POST", f"{BASE}/users/corp.ada/password", said, token=token)).code == 403
+        assert (await w.call("POST", f"{BASE}/users/corp.ada/password", said)).code == 403
+        assert (await w.call("POST", f"{BASE}/users/corp.ada/signinlink", {})).code == 403
+        await w.store.sealed.put(uid, "password", hashed(PASSWORD))
+        user = Key("User", "", "corp.ada")
+        old = await w.api.state.sessions.make(user, uid, purpose="cli", seconds=60)
+        link = await w.api.state.sessions.make(user, uid, purpose="link", seconds=60)
+        assert (await w.call("DELETE", f"{BASE}/identityproviders/corp")).code == 200
+        await settle()
+        assert (await enter(w, "corp.ada"))[::2] == (401, WRONG)
+        assert (await w.call("GET", "/whoami", token=old.token)).code == 401
+        assert (await w.call("POST", "/login", {"link": link.token}, peer=None)).code == 401
+
+
+@pytest.mark.parametrize("spellings", [("corp.ada", "corp.ADA", "corp. ada ", "corp.\u00e1d\u200ba")])
+async def test_another_spelling_is_no_other_account(spellings: tuple[str, ...]) -> None:
+    async with site() as w:
+        w.api.state.sign_ins = SignIns(w.clock, burst=3, seconds=60)
+        said = [(await enter(w, user, "wrong"))[0] for user in spellings]
+        assert said == [401, 401, 401, 429]
 
 
 async def test_no_session_is_longer_than_a_day_of_work() -> None:
