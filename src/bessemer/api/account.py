@@ -1,8 +1,8 @@
 """Signing in and out, who one is, passwords, and the tokens that are shown once.
 
 Attempts are bounded as `limit` says. A wrong user, a wrong password, a disabled user and one who comes by a provider
-are one answer, and take one time. A sign-in link's Session is deleted by its exchange, so it is good once. Each credential that is made here leaves
-a row in the trail before it is made, and each that is refused another.
+are one answer, and take one time. A sign-in link's Session is deleted by its exchange, so it is good once. Each
+credential that is made here leaves a row in the trail before it is made, and each that is refused another.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ UNKNOWN = "-"
 
 LOGIN = "login"
 _WRONG = "wrong user or password"
-_PROVIDERS = (
-    "the user comes by a provider, which keeps their password: nobody signs in as them with one of ours, or a link"
-)
+_PROVIDERS = "the user comes by a provider, which keeps their password: none of ours, and no link, lets them in"
 _SECRET = {"Cache-Control": "no-store"}
 
 
