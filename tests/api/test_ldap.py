@@ -198,6 +198,49 @@ async def test_the_secret_of_ours_is_nowhere_to_be_read() -> None:
         assert b"a very own secret" not in (await w.call("GET", f"{BASE}/identityproviders/corp")).body
 
 
+async def test_rights_upon_people_and_providers_give_no_way_in() -> None:
+    """Who may write those could else be whoever they like: they do not say who signs in."""
+    async with site() as w:
+        rules = [{"kinds": ["User", "IdentityProvider", "SignInPolicy"], "verbs": ["*"]}]
+        await w.create(f"{BASE}/roles", named("keeper", rules=rules))
+        keeper = [{"kind": "User", "name": "ann"}]
+        await w.create(f"{BASE}/rolebindings", named("ann-keeps", role="keeper", subjects=keeper))
+        ann, identity = await w.login("ann"), {"issuer": "https://id.example.org", "subject": "ann"}
+
+        async def code(method: str, path: str, body: Any = None) -> int:
+            return (await w.call(method, f"{BASE}/{path}", body, token=ann, media=MERGE)).code
+
+        assert await code("PATCH", "users/mia", {"spec": {"displayName": "Mia"}}) == 200
+        assert await code("PATCH", "users/mia", {"spec": {"identity": identity}}) == 403
+        assert await code("PATCH", "identityproviders/corp", {"spec": {"ldap": {"url": "ldaps://evil"}}}) == 403
+        assert await code("DELETE", "identityproviders/corp") == 403
+        for path, body in (
+            ("users", named("own", identity=identity)),
+            ("identityproviders", named("own", ldap=SPEC)),
+            ("signinpolicies", named("sign-in", localUsers=True)),
+        ):
+            assert (await w.call("POST", f"{BASE}/{path}", body, token=ann)).code == 403
+        user = {"spec": {"identity": identity}}
+        assert (await w.call("PATCH", f"{BASE}/users/mia", user, media=MERGE)).code == 200
+
+
+async def test_a_provider_that_is_pointed_elsewhere_forgets_its_secret() -> None:
+    async with site() as w:
+        path = f"{BASE}/identityproviders/corp"
+        uid = (await w.call("GET", path)).json["metadata"]["uid"]
+
+        async def kept(change: dict[str, Any], query: str = "") -> bool:
+            reply = await w.call("PATCH", f"{path}{query}", {"spec": {"ldap": change}}, media=MERGE)
+            assert reply.code == 200, reply.body
+            return bool(await w.store.sealed.get(uid, "client-secret"))
+
+        assert await kept({"timeoutSeconds": 7})
+        assert await kept({"url": "ldaps://another.example.org"}, "?dryRun=All")
+        assert not await kept({"url": "ldaps://another.example.org"})
+        assert (await w.call("POST", f"{path}/clientsecret", {"secret": "ours"})).code == 200
+        assert not await kept({"caBundle": "-----BEGIN CERTIFICATE-----"})
+
+
 async def test_what_is_no_directory_is_said_by_field() -> None:
     async with world() as w:
         wrong = {
