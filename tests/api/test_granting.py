@@ -338,13 +338,13 @@ async def test_members_of_a_tenant_are_grants(w: World) -> None:
     assert (await w.call("PATCH", path, {"spec": {"displayName": "Acme"}}, token=new, media=MERGE)).code == 200
     for who, what in (("new", "tenant-admin"), ("new", "reader")):
         more = {"spec": {"members": [*was, {"user": who, "role": what}]}}
-        refused(await w.call("PATCH", path, more, token=new, media=MERGE), " Instance")
+        refused(await w.call("PATCH", path, more, token=new, media=MERGE), " ApiKey")
     raised = {"spec": {"members": [{**one, "role": "tenant-admin"} for one in was]}}
-    refused(await w.call("PATCH", path, raised, token=new, media=MERGE), " Instance")
+    refused(await w.call("PATCH", path, raised, token=new, media=MERGE), " ApiKey")
     assert (await w.call("PATCH", path, {"spec": {"members": was[:1]}}, token=new, media=MERGE)).code == 200
-    refused(await w.call("PATCH", path, {"spec": {"members": was}}, token=new, media=MERGE), " Instance")
+    refused(await w.call("PATCH", path, {"spec": {"members": was}}, token=new, media=MERGE), " ApiKey")
     made = named("mine", members=[{"user": "new", "role": "tenant-admin"}])
-    refused(await w.call("POST", TENANTS, made, token=new), " Instance")
+    refused(await w.call("POST", TENANTS, made, token=new), " ApiKey")
     assert (await w.call("POST", TENANTS, named("mine"), token=new)).code == 201
 
 
@@ -595,7 +595,8 @@ async def test_groups_and_credentials_hold_what_they_are_bound_to(w: World) -> N
     for who, code in (
         (Identity("user", "x", groups=("corp:ops",)), 200),
         (Identity("user", "x", groups=("corp:others",)), 404),
-        (Identity("user", "x", credential="ci", bounds=Bounds()), 200),
+        (Identity("user", "rob", credential="ci", bounds=Bounds()), 200),
+        (Identity("user", "x", credential="ci", bounds=Bounds()), 404),  # whose owner holds nothing there
         (Identity("user", "x", credential="cd", bounds=Bounds()), 404),
         (Identity("user", "ci"), 404),
     ):

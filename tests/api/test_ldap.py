@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bessemer.api.limit import SignIns
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import NotFound
 from bessemer.core.resource import Key
@@ -17,7 +18,7 @@ from bessemer.drivers.ldap.fake import FakeDirectory, FakePerson, group_dn, pers
 from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.ldap.real import LibLdap
 from bessemer.kinds.tenancy.identityprovider import LdapSpec, place_of
-from tests.api.world import BASE, PASSWORD, World, named, tenant, world
+from tests.api.world import BASE, PASSWORD, World, hashed, named, tenant, world
 from tests.drivers.ldap import slapd
 
 MERGE = "application/merge-patch+json"
@@ -142,6 +143,34 @@ async def test_sessions_end_with_their_provider() -> None:
         assert (await enter(w, "corp.ada"))[2] == WRONG
 
 
+async def test_nothing_of_ours_lets_somebody_of_a_provider_in() -> None:
+    """A password that they set, or one from before, would outlive the provider; so would a link."""
+    async with site() as w:
+        _, token, _ = await enter(w, "corp.ada")
+        uid = (await w.call("GET", f"{BASE}/users/corp.ada")).json["metadata"]["uid"]
+        said = {"password": "a password of my own"}
+        assert (await w.call("POST", f"{BASE}/users/corp.ada/password", said, token=token)).code == 403
+        assert (await w.call("POST", f"{BASE}/users/corp.ada/password", said)).code == 403
+        assert (await w.call("POST", f"{BASE}/users/corp.ada/signinlink", {})).code == 403
+        await w.store.sealed.put(uid, "password", hashed(PASSWORD))
+        user = Key("User", "", "corp.ada")
+        old = await w.api.state.sessions.make(user, uid, purpose="cli", seconds=60)
+        link = await w.api.state.sessions.make(user, uid, purpose="link", seconds=60)
+        assert (await w.call("DELETE", f"{BASE}/identityproviders/corp")).code == 200
+        await settle()
+        assert (await enter(w, "corp.ada"))[::2] == (401, WRONG)
+        assert (await w.call("GET", "/whoami", token=old.token)).code == 401
+        assert (await w.call("POST", "/login", {"link": link.token}, peer=None)).code == 401
+
+
+@pytest.mark.parametrize("spellings", [("corp.ada", "corp.ADA", "corp. ada ", "corp.\u00e1d\u200ba")])
+async def test_another_spelling_is_no_other_account(spellings: tuple[str, ...]) -> None:
+    async with site() as w:
+        w.api.state.sign_ins = SignIns(w.clock, burst=3, seconds=60)
+        said = [(await enter(w, user, "wrong"))[0] for user in spellings]
+        assert said == [401, 401, 401, 429]
+
+
 async def test_no_session_is_longer_than_a_day_of_work() -> None:
     """Since groups are asked for at sign-in alone."""
     async with site() as w:
@@ -167,6 +196,49 @@ async def test_where_local_users_are_off_one_directory_has_every_name() -> None:
 async def test_the_secret_of_ours_is_nowhere_to_be_read() -> None:
     async with site(secret="a very own secret") as w:
         assert b"a very own secret" not in (await w.call("GET", f"{BASE}/identityproviders/corp")).body
+
+
+async def test_rights_upon_people_and_providers_give_no_way_in() -> None:
+    """Who may write those could else be whoever they like: they do not say who signs in."""
+    async with site() as w:
+        rules = [{"kinds": ["User", "IdentityProvider", "SignInPolicy"], "verbs": ["*"]}]
+        await w.create(f"{BASE}/roles", named("keeper", rules=rules))
+        keeper = [{"kind": "User", "name": "ann"}]
+        await w.create(f"{BASE}/rolebindings", named("ann-keeps", role="keeper", subjects=keeper))
+        ann, identity = await w.login("ann"), {"issuer": "https://id.example.org", "subject": "ann"}
+
+        async def code(method: str, path: str, body: Any = None) -> int:
+            return (await w.call(method, f"{BASE}/{path}", body, token=ann, media=MERGE)).code
+
+        assert await code("PATCH", "users/mia", {"spec": {"displayName": "Mia"}}) == 200
+        assert await code("PATCH", "users/mia", {"spec": {"identity": identity}}) == 403
+        assert await code("PATCH", "identityproviders/corp", {"spec": {"ldap": {"url": "ldaps://evil"}}}) == 403
+        assert await code("DELETE", "identityproviders/corp") == 403
+        for path, body in (
+            ("users", named("own", identity=identity)),
+            ("identityproviders", named("own", ldap=SPEC)),
+            ("signinpolicies", named("sign-in", localUsers=True)),
+        ):
+            assert (await w.call("POST", f"{BASE}/{path}", body, token=ann)).code == 403
+        user = {"spec": {"identity": identity}}
+        assert (await w.call("PATCH", f"{BASE}/users/mia", user, media=MERGE)).code == 200
+
+
+async def test_a_provider_that_is_pointed_elsewhere_forgets_its_secret() -> None:
+    async with site() as w:
+        path = f"{BASE}/identityproviders/corp"
+        uid = (await w.call("GET", path)).json["metadata"]["uid"]
+
+        async def kept(change: dict[str, Any], query: str = "") -> bool:
+            reply = await w.call("PATCH", f"{path}{query}", {"spec": {"ldap": change}}, media=MERGE)
+            assert reply.code == 200, reply.body
+            return bool(await w.store.sealed.get(uid, "client-secret"))
+
+        assert await kept({"timeoutSeconds": 7})
+        assert await kept({"url": "ldaps://another.example.org"}, "?dryRun=All")
+        assert not await kept({"url": "ldaps://another.example.org"})
+        assert (await w.call("POST", f"{path}/clientsecret", {"secret": "ours"})).code == 200
+        assert not await kept({"caBundle": "-----BEGIN CERTIFICATE-----"})
 
 
 async def test_what_is_no_directory_is_said_by_field() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +13,18 @@ from psycopg.conninfo import conninfo_to_dict
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import Key
 from bessemer.main import identities
+from bessemer.main.control import run_control
 from bessemer.main.parts import AGENT, CONTROL, GATEWAY, command
-from bessemer.main.settings import STORE_PASSWORD, Paths, Settings, load, save
+from bessemer.main.settings import STORE_PASSWORD, Paths, Settings, heads_of, load, save
 from bessemer.main.storage import CONTENT_ID, agree, located, open_state
 from bessemer.store import Store
 from tests.store.server import Server
 
 ADDRESS = "postgresql://bessemer@db.example/bessemer"
+ALL = ("ca", "keys/seal.key", "keys/gateway.key", "keys/audit.key", "content")
 
 
 def founded(folder: Path, *, store: str) -> tuple[Paths, Settings]:
@@ -126,7 +131,7 @@ async def test_a_replica_with_all_of_the_first_is_let_in(server: Server, tmp_pat
     async with opened(paths, settings) as store:
         await agree(store, paths)
         await agree(store, paths)
-        another = copied(paths, tmp_path / "b", "ca", "keys/seal.key", "keys/gateway.key", "content")
+        another = copied(paths, tmp_path / "b", *ALL)
         await agree(store, another)
         assert len(await store.leases.held("installation")) == 1
     async with opened(another, settings) as store:
@@ -140,6 +145,7 @@ async def test_a_replica_with_all_of_the_first_is_let_in(server: Server, tmp_pat
         ("ca", "authority is not that .*: copy `ca/` of the first replica"),
         ("keys/seal.key", "seal key is not that .*: copy `keys/seal.key`"),
         ("keys/gateway.key", "gateway key is not that .*: copy `keys/gateway.key`"),
+        ("keys/audit.key", "audit key is not that .*: copy `keys/audit.key`"),
         ("content", "content is to be the folder that all replicas share"),
     ],
 )
@@ -149,10 +155,24 @@ async def test_a_replica_with_something_else_is_refused_and_told_what_to_copy(
     paths, settings = founded(tmp_path / "a", store=server.database("joining"))
     async with opened(paths, settings) as store:
         await agree(store, paths)
-        parts = [part for part in ("ca", "keys/seal.key", "keys/gateway.key", "content") if part != lacks]
+        parts = [part for part in ALL if part != lacks]
         with pytest.raises(Invalid, match=told):
             await agree(store, copied(paths, tmp_path / "b", *parts))
         await agree(store, paths)
+
+
+@pytest.mark.real
+async def test_a_refused_replica_signs_nothing(server: Server, tmp_path: Path) -> None:
+    paths, settings = founded(tmp_path / "a", store=server.database("joining"))
+    async with opened(paths, settings) as store:
+        await agree(store, paths)
+        await store.audit.note(CONTROLLER, "look", key=Key("Host", "", "h1"))
+    another = copied(paths, tmp_path / "b", *(part for part in ALL if part != "keys/audit.key"))
+    with pytest.raises(Invalid, match="audit key"):
+        await run_control(another, settings, parts=("api",), stop=asyncio.Event(), ready=lambda: None)
+    assert not heads_of(another).exists()
+    async with opened(paths, settings) as store:
+        assert await store.audit.verify() is None
 
 
 @pytest.mark.real
@@ -176,5 +196,5 @@ async def test_the_database_learns_no_key(server: Server, tmp_path: Path) -> Non
     async with opened(paths, settings) as store:
         await agree(store, paths)
         (mark,) = await store.leases.held("installation")
-    for name in (identities.SEAL_KEY, identities.GATEWAY_KEY):
+    for name in (identities.SEAL_KEY, identities.GATEWAY_KEY, identities.AUDIT_KEY):
         assert identities.key_of(paths, name).hex() not in mark.note

@@ -13,8 +13,9 @@ import yaml
 from cryptography import x509
 
 from bessemer.client import read_kubeconfig
+from bessemer.core.errors import Invalid
 from bessemer.main import identities
-from bessemer.main.settings import Paths, Settings
+from bessemer.main.settings import Paths, Settings, audit_public_of, heads_of
 
 
 @pytest.fixture
@@ -50,6 +51,19 @@ def test_keys_are_their_users_alone(paths: Paths) -> None:
     for folder in (paths.state, paths.ca, paths.keys, paths.certs):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
     assert all(len((paths.keys / name).read_bytes()) == 32 for name in ("seal.key", "gateway.key", "audit.key"))
+
+
+@pytest.mark.parametrize("left", ["audit.pub", "heads.jsonl"])
+def test_a_lost_key_of_the_trail_is_missed_and_not_made_anew(paths: Paths, left: str) -> None:
+    identities.prepare(paths, Settings())
+    heads_of(paths).touch()
+    (paths.keys / "audit.key").unlink()
+    for file in (audit_public_of(paths), heads_of(paths)):
+        if file.name != left:
+            file.unlink()
+    with pytest.raises(Invalid, match=rf"audit.key is missing.*{left}.*bring it back"):
+        identities.prepare(paths, Settings())
+    assert not (paths.keys / "audit.key").exists()
 
 
 def test_another_address_to_listen_on_gets_a_certificate_for_it(paths: Paths) -> None:

@@ -20,7 +20,7 @@ from bessemer.core.sealing import key_id
 from bessemer.main import identities
 from bessemer.main.keys import keys
 from bessemer.main.parts import CONTROL, ORDER, command
-from bessemer.main.settings import SEAL_KEYS, Paths, Settings, save, with_ports
+from bessemer.main.settings import SEAL_KEYS, Paths, Settings, load, save, with_ports
 from bessemer.main.storage import open_state
 from bessemer.store import Store
 
@@ -39,7 +39,7 @@ def paths(tmp_path: Path) -> Paths:
 
 
 def within(paths: Paths, work: Callable[[Store], Coroutine[Any, Any, Any]]) -> Any:
-    with closing(open_state(paths, SystemClock())) as store:
+    with closing(open_state(paths, load(paths), clock=SystemClock())) as store:
         return asyncio.run(work(store))
 
 

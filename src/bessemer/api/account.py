@@ -1,8 +1,8 @@
 """Signing in and out, who one is, passwords, and the tokens that are shown once.
 
-Attempts are bounded as `limit` says. A wrong user, a wrong password and a disabled user are one answer, and take one
-time. A sign-in link's Session is deleted by its exchange, so it is good once. Each credential that is made here leaves
-a row in the trail before it is made, and each that is refused another.
+Attempts are bounded as `limit` says. A wrong user, a wrong password, a disabled user and one who comes by a provider
+are one answer, and take one time. A sign-in link's Session is deleted by its exchange, so it is good once. Each
+credential that is made here leaves a row in the trail before it is made, and each that is refused another.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from bessemer.api import body as bodies
 from bessemer.api import ldapdoor
+from bessemer.api.authn import require_local
 from bessemer.api.credentials import PREFIX as CREDENTIAL_PREFIX
 from bessemer.api.names import is_subdomain
 from bessemer.api.oidcpeople import Vouched
@@ -26,7 +27,7 @@ from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
-from bessemer.core.ports import Writer
+from bessemer.core.ports import Stored, Writer
 from bessemer.core.resource import Key
 from bessemer.core.tokens import token_digest
 from bessemer.kinds.tenancy.credential import OVERLAP_SECONDS_MAX, SECRETS_MAX
@@ -39,6 +40,7 @@ UNKNOWN = "-"
 
 LOGIN = "login"
 _WRONG = "wrong user or password"
+_PROVIDERS = "the user comes by a provider, which keeps their password: none of ours, and no link, lets them in"
 _SECRET = {"Cache-Control": "no-store"}
 
 
@@ -51,9 +53,18 @@ async def login(call: Call) -> Response:
     purpose = said.get("purpose") or "cli"
     if purpose not in ("cli", "portal"):
         raise Malformed("purpose is cli or portal")
-    await call.state.sign_ins.admit(call.credentials.source, user)
-    if (directory := await ldapdoor.directory_of(call, user)) is not None:
-        return await _by_directory(call, directory, user=user, password=password, purpose=purpose)
+    directory, tries, source = await ldapdoor.directory_of(call, user), call.state.sign_ins, call.credentials.source
+    account = directory.account if directory is not None else user
+    await tries.admit(source, account)
+    if directory is not None:
+        response = await _by_directory(call, directory, user=user, password=password, purpose=purpose)
+    else:
+        response = await _by_password(call, user, password=password, purpose=purpose)
+    tries.succeeded(source, account)
+    return response
+
+
+async def _by_password(call: Call, user: str, *, password: str, purpose: str) -> Response:
     await call.state.door.require()
     uid = await _uid(call, user)
     good = await call.state.passwords.good(uid, password)
@@ -82,11 +93,11 @@ async def whoami(call: Call) -> Response:
 async def set_password(call: Call) -> Response:
     """POST users/NAME/password. Who was signed in by the old one is not any more."""
     said = await _said(call)
-    user = await load(call, call.about)
+    user = await _local(call)
     password = _text(said, "password")
     hashed = await call.state.passwords.hashed(password)
     await call.still()  # a body takes its time, and so does a hash
-    await call.note(user)
+    await call.note(await _local(call))
     await call.state.passwords.put(user.uid, hashed)
     await call.state.sessions.end_others(call.about.name, keep=call.who.session, writer=call.acting)
     return answer({})
@@ -94,7 +105,7 @@ async def set_password(call: Call) -> Response:
 
 async def sign_in_link(call: Call) -> Response:
     """POST users/NAME/signinlink: good for one sign-in at the portal."""
-    user = await load(call, call.about)
+    user = await _local(call)
     terms = call.state.context.terms
     await call.note(user)
     made = await call.state.sessions.make(user.key, user.uid, purpose="link", seconds=terms.link, writer=call.acting)
@@ -166,12 +177,12 @@ async def _by_directory(
 ) -> Response:
     who = await ldapdoor.vouched(call, directory, password=password)
     if who is None:
-        raise await _refused(call, user, words=_WRONG, account=user)
+        raise await _refused(call, user, words=_WRONG, account=directory.account)
     try:
         person = await call.state.federation.people.admitted(who, create=directory.spec.create_users)
     except Unauthenticated as error:
         # The password was right, so the reason is theirs to know.
-        raise await _refused(call, who.name, words=error.message, account=user) from error
+        raise await _refused(call, who.name, words=error.message, account=directory.account) from error
     return await _sign_in(call, Key("User", "", who.name), uid=person.uid, purpose=purpose, vouched=who)
 
 
@@ -180,7 +191,8 @@ async def _by_link(call: Call, secret: str) -> Response:
     await call.state.door.require()
     try:
         session = await call.state.local.session(secret)
-        user = (await call.state.local.holder(session))["metadata"]
+        holder = await call.state.local.holder(session)
+        user = require_local(holder)["metadata"]
     except Unauthenticated as error:
         raise await _refused(call, UNKNOWN, words=error.message) from error
     if session["spec"]["purpose"] != "link":
@@ -188,7 +200,9 @@ async def _by_link(call: Call, secret: str) -> Response:
     metadata = session["metadata"]
     if not await call.state.sessions.end(metadata["name"], metadata["uid"], writer=call.acting):
         raise await _refused(call, user["name"], words="the link has been used")
-    return await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal")
+    response = await _sign_in(call, Key("User", "", user["name"]), uid=user["uid"], purpose="portal")
+    call.state.sign_ins.succeeded(call.credentials.source, user["name"])
+    return response
 
 
 async def _sign_in(
@@ -216,7 +230,6 @@ async def _sign_in(
         # A new one was set meanwhile, which ends what the old one began: this began too late to be seen.
         await call.state.sessions.end(made.name, writer=call.acting)
         raise await _refused(call, user.name, words=_WRONG)
-    call.state.sign_ins.succeeded(call.credentials.source, user.name)
     await note_sign_in(call, user)
     said = {"token": made.token, "user": made.user, "expiresAt": made.expires_at}
     return answer(said, 201, headers=_SECRET)
@@ -238,12 +251,20 @@ async def note_sign_in(call: Call, user: Key) -> None:
 
 
 async def _uid(call: Call, user: str) -> str:
-    """The uid of a user who may sign in, or ""."""
+    """The uid of a user who may sign in with a password of ours, or ""."""
     try:
-        body = await call.state.local.user(user) if is_subdomain(user) else None
+        body = require_local(await call.state.local.user(user)) if is_subdomain(user) else None
     except Unauthenticated:
         return ""
     return str(body["metadata"]["uid"]) if body else ""
+
+
+async def _local(call: Call) -> Stored:
+    """The User of the path. Raises Forbidden for one whom a provider vouches for: what is ours outlives it."""
+    user = await load(call, call.about)
+    if orjson.loads(user.body)["spec"].get("identity"):
+        raise Forbidden(_PROVIDERS)
+    return user
 
 
 async def _said(call: Call, *, empty: bool = False) -> dict[str, Any]:

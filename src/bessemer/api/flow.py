@@ -16,7 +16,7 @@ import asyncio
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bessemer.api.context import Identity
@@ -234,13 +234,11 @@ STRANGERS = Bounds(alone=8, shared=4, waiting=1024, lingering=64)
 
 class Flows:
     """The lanes of one api: people by tenant, agents by host, and strangers by network. The gateway and the portal are
-    ours and wait for nobody; what the portal asks in a person's name is that person's. ``tenants``: those in which
-    somebody holds anything."""
+    ours and wait for nobody; what the portal asks in a person's name is that person's. ``flow`` names a
+    person's, by the tenant that a request is about."""
 
-    def __init__(
-        self, clock: Clock, tenants: Callable[[Identity], Collection[str]], *, shed: Callable[[str], None]
-    ) -> None:
-        self._tenants = tenants
+    def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
+        self._flow = flow
         self._people = Lane(clock, TENANTS, shed=lambda: shed("people"))
         self._agents = Lane(clock, AGENTS, shed=lambda: shed("agents"))
         self._strangers = Lane(clock, STRANGERS, shed=lambda: shed("strangers"))
@@ -257,10 +255,3 @@ class Flows:
         """Lane → requests that have no turn yet."""
         lanes = {"people": self._people, "agents": self._agents, "strangers": self._strangers}
         return {name: lane.waiting for name, lane in lanes.items()}
-
-    def _flow(self, who: Identity, tenant: str) -> str:
-        """A tenant cannot be named as a user or the platform is: no tenant's name has a colon."""
-        if who.admin:
-            return "platform:"
-        tenants = self._tenants(who)
-        return tenant if tenant in tenants else min(tenants, default=f"user:{who.name}")

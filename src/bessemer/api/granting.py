@@ -3,7 +3,8 @@
 Looked at are Roles, RoleBindings, a Tenant's members and a User's ``admin``, in the body as it would be stored: so it
 is the same for a create, a replacement, a patch, an apply or a dry run. What was granted already may stay, and the
 write is then pinned to the revision that granted it: what another has withdrawn meanwhile does not come back. Each Role
-and binding is owned by the narrowest thing that it is about; the server says so, and nobody else.
+and binding is owned by the narrowest thing that it is about; the server says so, and nobody else. Ways to sign in, and
+who a User is to an issuer, could make anybody an administrator: only one of the platform writes those.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bessemer.kinds.tenancy.rolebinding import place_bound
 
 Body = dict[str, Any]
 KINDS = frozenset(["Role", "RoleBinding", "Tenant", "User"])
+WAYS_IN = frozenset(["IdentityProvider", "SignInPolicy"])
 _TOLD = 8
 """Kinds, and parts of them, that a refusal names."""
 
@@ -32,6 +34,8 @@ async def grant(call: Call, target: Target, *, body: Body, old: Body | None) -> 
     """Raises Forbidden for what its writer does not hold, Invalid for what is not there to be bound. Puts the owner
     into the body of what has one."""
     kind = target.resource.stored
+    if kind in WAYS_IN or (kind == "User" and _identity(body) != _identity(old)):
+        require_administrator(call, target)
     if kind not in KINDS:
         return
     if old is not None and not body["metadata"].get("resourceVersion"):
@@ -45,6 +49,20 @@ async def grant(call: Call, target: Target, *, body: Body, old: Body | None) -> 
     )
     if lacking:
         raise _refused(call, target, lacking=lacking)
+
+
+def require_administrator(call: Call, target: Target) -> None:
+    """Raises Forbidden for whoever does not administer the platform, and so for each credential."""
+    if not call.state.access.administers(call.who):
+        part = "/identity" if target.resource.stored == "User" else ""
+        raise Forbidden(
+            f'{target.resource.plural}.{target.resource.group}{part} "{target.name}" is forbidden: User '
+            f'"{call.who.name}" may not say who signs in: an administrator of the platform does, in person'
+        )
+
+
+def _identity(body: Body | None) -> Any:
+    return body["spec"].get("identity") if body is not None else None
 
 
 def _granted(call: Call, target: Target, *, body: Body, old: Body | None) -> Iterator[Grant]:

@@ -20,8 +20,10 @@ from bessemer.kinds.tenancy.rights import (
     NOTHING,
     TRAIL,
     Grant,
+    Names,
     Place,
     Rights,
+    joined,
     named,
     place_of_project,
     shared,
@@ -75,6 +77,16 @@ class Grants:
         """The tenants in which somebody holds anything."""
         return frozenset(grant.place.tenant for grant in self.grants(who) if grant.place.tenant)
 
+    def flow(self, who: Identity, tenant: str) -> str:
+        """Whose turn a person's request takes: the tenant's that it is about, where they hold anything there; else
+        that of the first tenant which has them for a member, for nobody is made one by a binding of others; else their
+        own. No tenant's name has a colon."""
+        if self.administers(who):
+            return "platform:"
+        if tenant and tenant in self.tenants(who):
+            return tenant
+        return min(self._directory.memberships(who.name), default=f"user:{who.name}")
+
     def _standing(self, grant: Grant) -> Grant:
         """What it gives now: in a tenant that is not active everybody reads, and no more."""
         tenant, book = grant.place.tenant, self._directory.book
@@ -91,18 +103,31 @@ class Grants:
         found = self._cut.get(who)
         if found is None:
             book = self._directory.book
-            whole = self.grants(replace(who, bounds=None))
+            owner = self.grants(replace(who, bounds=None, credential=""))
+            program = self._directory.grants([("ApplicationCredential", who.credential)])
+            whole = [*owner, *(_within(self._standing(grant), owner) for grant in program)]
             found = [book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole]
             self._cut[who] = found
         return found
 
     def _bounded(self, rights: Rights, bounds: Bounds) -> Rights:
-        mine = ((cell, names) for cell, names in rights.items() if cell != ADMINISTER)
+        mine = ((cell, names) for cell, names in rights.items() if cell not in (ADMINISTER, TRAIL))
         kept = {cell: names for cell, names in mine if bounds.covers(cell.verb, cell.kind)}
         if bounds.roles is not None:
             most = united(self._directory.rights(role) or NOTHING for role in bounds.roles)
             kept = {cell: shared(names, most.get(cell, NO_NAMES)) for cell, names in kept.items()}
         return named(kept, bounds.names)
+
+
+def _within(grant: Grant, owner: Sequence[Grant]) -> Grant:
+    """What a credential is bound to, as far as its owner holds it there."""
+    rights = {}
+    for cell, names in grant.rights.items():
+        held: Names = NO_NAMES
+        for mine in owner:
+            held = joined(held, mine.upon(cell, grant.place))
+        rights[cell] = shared(names, held)
+    return Grant(rights, grant.place, grant.inside)
 
 
 def holders(who: Identity) -> Sequence[Subject]:

@@ -20,6 +20,8 @@ from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable
 KINDS = ("Tenant", "Project", "Role", "RoleBinding")
 """What it is made of."""
 
+_MEMBER = "Tenant "
+
 Subject = tuple[str, str]
 """Kind (User, Group, ApplicationCredential) and name."""
 
@@ -37,7 +39,7 @@ class TenantTerms:
 
     def why_not(self, tenant: str) -> str:
         """Why the people of the tenant, which has these terms, write nothing now; "" where they may."""
-        if self.state == "Active":
+        if self.state in ("Active", "Unknown"):
             return ""
         suspended = "suspended: its people read, and write once an administrator of the platform resumes it"
         return f"tenant {tenant} is {suspended if self.state == 'Suspended' else 'closed'}"
@@ -53,7 +55,8 @@ class Bound:
     about: tuple[str, str] | None
 
 
-NO_TERMS = TenantTerms(MappingProxyType({}), "", frozenset())
+NO_TERMS = TenantTerms(MappingProxyType({}), "", frozenset(), state="Unknown")
+"""Of a tenant that is not there, or of which nothing was read yet: its people read."""
 
 
 @dataclass(slots=True)
@@ -65,6 +68,10 @@ class Held:
     def of(self, subjects: Iterable[Subject]) -> Iterator[Grant]:
         for subject in subjects:
             yield from self._grants.get(subject, {}).values()
+
+    def givers(self, subject: Subject) -> Iterable[str]:
+        """What gives the subject anything."""
+        return self._grants.get(subject, {})
 
     def give(self, subjects: Iterable[Subject], by: str, *, grant: Grant) -> None:
         for subject in subjects:
@@ -121,6 +128,11 @@ class Holdings:
         """The user's role as a member of the tenant, or ""."""
         return self.terms(tenant).members.get(user, "")
 
+    def memberships(self, user: str) -> frozenset[str]:
+        """The tenants that name the user as a member."""
+        given = self._held.givers(("User", user))
+        return frozenset(by.removeprefix(_MEMBER) for by in given if by.startswith(_MEMBER))
+
     def terms(self, tenant: str) -> TenantTerms:
         """What a tenant pays by and may; of one that is not there, nothing."""
         return self._tenants.get(tenant, NO_TERMS)
@@ -150,7 +162,7 @@ class Holdings:
         before, now = self._tenants.pop(name, NO_TERMS), NO_TERMS
         if body is not None:
             now = self._tenants[name] = _terms(body)
-        by, roles = f"Tenant {name}", self.book.built_in
+        by, roles = f"{_MEMBER}{name}", self.book.built_in
         moved = {*before.members.items()} ^ {*now.members.items()}
         self._held.take([("User", user) for user, _ in moved], by)
         for user, role in moved & {*now.members.items()}:

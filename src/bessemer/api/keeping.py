@@ -4,7 +4,8 @@ Most are stored as they are served, and pass through untouched. A view's object 
 that is asked for in an older version is looked at from there; what is written was admitted as of the newest. A
 Secret's data, and the one annotation that repeats it, stand in the table of sealed values: put there in the transaction
 that writes the object, and put in again here, for whoever may read the object at all. Invariant: no answer pairs a
-revision of a Secret with the data of another; see `shown` for what becomes of data that is gone by then.
+revision of a Secret with the data of another; see `shown` for what becomes of data that is gone by then. The secret of
+an IdentityProvider that is pointed elsewhere is forgotten with that very write.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ async def replace(call: Call, body: Body, *, old: Body, dry_run: bool) -> Stored
     """Let it take the place of ``old``, which is how it was loaded. Raises what `Objects.replace` does."""
     target, objects = call.about, call.state.ports.objects
     if target.resource.view is None and not target.resource.sealed:
-        return bare(target.resource, await objects.replace(body, call.writer, dry_run=dry_run))
+        sealed = {} if _repointed(body, old) else None
+        return bare(target.resource, await objects.replace(body, call.writer, dry_run=dry_run, sealed=sealed))
     now = await objects.get(target.key)
     revisions = {str(now.revision), old["metadata"]["resourceVersion"], body["metadata"].get("resourceVersion")}
     if len(revisions - {None}) > 1:
@@ -143,6 +145,16 @@ def _written(resource: Shown, stored: Stored, *, body: Body) -> Stored:
     kept = orjson.loads(stored.body)
     kept.pop(SEALED, None)
     return changed(stored, body=orjson.dumps(_joined(kept, _parted(body)[1])))
+
+
+def _repointed(body: Body, old: Body) -> bool:
+    """Whether an IdentityProvider would show its secret to another than it was given for."""
+    return body["kind"] == "IdentityProvider" and _whom(body) != _whom(old)
+
+
+def _whom(provider: Body) -> tuple[Any, ...]:
+    parts = [provider["spec"].get(way) or {} for way in ("oidc", "ldap")]
+    return tuple(part.get(field) or "" for part in parts for field in ("issuer", "url", "caBundle"))
 
 
 def _parted(body: Body) -> tuple[Body, Body]:

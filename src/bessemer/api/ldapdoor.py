@@ -7,6 +7,7 @@ directory, every name is its. What somebody is called is what the directory says
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ class Directory:
     provider: IdentityProvider
     spec: LdapSpec
     typed: str
+
+    @property
+    def account(self) -> str:
+        """By what attempts are counted: a directory takes many spellings for one name, and none of them is a way to try
+        more often."""
+        plain = unicodedata.normalize("NFKD", self.typed).casefold()
+        kept = "".join(letter for letter in plain if unicodedata.category(letter)[0] not in "CM")
+        return f"{self.provider.uid} {' '.join(kept.split())}"
 
 
 async def directory_of(call: Call, account: str) -> Directory | None:

@@ -21,7 +21,7 @@ from bessemer.api.access import Target
 from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
 from bessemer.api.deletion import delete_options, require_policy
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
-from bessemer.api.granting import grant
+from bessemer.api.granting import WAYS_IN, grant, require_administrator
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.patches import STRATEGIC, Strategic, patched
 from bessemer.api.query import WriteOptions, dry_run, revision, write_options
@@ -135,6 +135,8 @@ async def delete(call: Call) -> Response:
     options = await delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
+    if target.resource.stored in WAYS_IN:
+        require_administrator(call, target)
     require_policy(options, call.query)
     preconditions = options.get("preconditions") or {}
     dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run

@@ -160,7 +160,9 @@ ROUTES: tuple[Rule, ...] = (
     ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),
-    Rule("WS", f"{IN_PROJECT}/instances/{{name}}/console", "kind", workloads.console, plural="instances"),
+    Rule(
+        "WS", f"{IN_PROJECT}/instances/{{name}}/console", "kind", workloads.console, plural="instances", verb="create"
+    ),
     *_collection("/api/{version}/namespaces/{namespace}/{plural}"),
     *_object("/api/{version}/namespaces/{namespace}/{plural}/{name}"),
     *_collection("/api/{version}/{plural}"),

@@ -137,7 +137,7 @@ def build(context: ApiContext) -> State:
         relay=Relay(),
         others=Others(context.dial) if context.dial is not None else None,
         metrics=metrics,
-        flows=Flows(context.clock, access.tenants, shed=lambda lane: metrics.shed.labels(lane).inc()),
+        flows=Flows(context.clock, access.flow, shed=lambda lane: metrics.shed.labels(lane).inc()),
     )
 
 

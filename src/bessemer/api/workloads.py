@@ -86,7 +86,7 @@ async def _converse(call: Call, socket: WebSocket, *, stream: Stream) -> None:
     gives a reason or the server stops, Forbidden where who types may not any more."""
     access, here = call.state.access, call.about
     typed, shown = asyncio.ensure_future(_typed(socket, stream)), asyncio.ensure_future(_shown(socket, stream))
-    lapsed = asyncio.ensure_future(call.lapsed(lambda who: access.may(who, "get", on=here)))
+    lapsed = asyncio.ensure_future(call.lapsed(lambda who: access.may(who, "create", on=here)))
     closing: asyncio.Future[Any] = asyncio.ensure_future(call.state.closing.wait())
     done = await until_first([typed, shown, lapsed, closing])
     if typed in done:  # who has left is told nothing

@@ -56,9 +56,11 @@ async def run_control(
     # The thread of commits shares the interpreter with the event loop: it is to go on once the disk has answered.
     sys.setswitchinterval(0.0005)
     control = _Control(paths, settings)
+    agreed = False
     try:
         if settings.store:
             await agree(control.store, paths)
+        agreed = True
         async with asyncio.TaskGroup() as group:
             group.create_task(control.store.tend())
             group.create_task(control.fleet.run())
@@ -79,10 +81,13 @@ async def run_control(
                 ready()
             await asyncio.Event().wait()
     finally:
-        await control.importer.close()
-        with suppress(BessemerError):  # the next process signs what this one could not
-            await control.store.audit.sign()
-        control.store.close()
+        try:
+            await control.importer.close()
+            if agreed:  # else the trail is another installation's
+                with suppress(BessemerError):  # the next process signs what this one could not
+                    await control.store.audit.sign()
+        finally:
+            control.store.close()
 
 
 async def _led(loop: Loop[Context]) -> None:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from bessemer.api.ca import CertificateAuthority, Pair, create_ca, load_ca
 from bessemer.core.errors import Invalid
 from bessemer.core.trail import Signer
-from bessemer.main.settings import Paths, Settings, audit_public_of, given_keys, in_url
+from bessemer.main.settings import Paths, Settings, audit_public_of, given_keys, heads_of, in_url
 
 ADMIN, SERVER, GATEWAY, PORTAL, REPLICA = "admin", "server", "gateway", "portal", "replica"
 SEAL_KEY, GATEWAY_KEY, AUDIT_KEY, LOCK = "seal.key", "gateway.key", "audit.key", "lock"
@@ -56,6 +56,9 @@ def _alone(lock: Path) -> Iterator[None]:
 def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
     if paths.store.exists() and not ((paths.keys / SEAL_KEY).exists() or given_keys()):
         raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
+    told = [file for file in (audit_public_of(paths), heads_of(paths)) if file.exists()]
+    if told and not (paths.keys / AUDIT_KEY).exists():
+        raise Invalid(f"{paths.keys / AUDIT_KEY} is missing, and the trail is signed by it ({told[0]}): {_BACK}")
     for name in (SEAL_KEY, GATEWAY_KEY, AUDIT_KEY):
         if not (paths.keys / name).exists():
             write_private(paths.keys / name, secrets.token_bytes(32))

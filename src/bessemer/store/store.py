@@ -155,6 +155,7 @@ def _opened(
     undo: ExitStack,
 ) -> Store:
     facts = {CLAIM: StoreKind(namespaced=True), EVENT: events.FACTS, **kinds}
+    vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     metrics = Metrics()
     vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     session.begin()

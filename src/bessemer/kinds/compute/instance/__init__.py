@@ -20,7 +20,7 @@ KIND: Kind[Context, Instance] = Kind(
     rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ},
     below={
         "log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)},
-        "console": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",)},
+        "console": {"admin": ("create",), "tenant-admin": ("create",), "member": ("create",)},
     },
     columns=(
         Column(name="Phase", value=at("status", "phase")),
