@@ -478,6 +478,15 @@ async def test_each_kind_of_ours_has_a_definition(w: World) -> None:
     schema = version["schema"]["openAPIV3Schema"]
     assert schema["properties"]["spec"]["properties"]["flavor"]["type"] == "string"
     assert (version["subresources"], version["served"], version["storage"]) == ({"status": {}}, True, True)
+    several = (await w.call("GET", f"{DEFINITIONS}/flavors.{GROUP}", token=new)).json
+    new_one, old_one = several["spec"]["versions"]
+    assert (new_one["name"], new_one["storage"], "deprecated" in new_one) == ("v1beta1", True, False)
+    assert (old_one["name"], old_one["served"], old_one["storage"]) == ("v1alpha1", True, False)
+    assert old_one["deprecated"]
+    assert "v1beta1" in old_one["deprecationWarning"]
+    for version, field in ((new_one, "cores"), (old_one, "cpus")):
+        assert field in version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert several["status"]["storedVersions"] == ["v1beta1"]
     assert (await w.call("GET", f"{DEFINITIONS}/none.{GROUP}")).code == 404
     assert (await w.call("POST", DEFINITIONS, body("x"))).code == 403
     assert (await w.call("DELETE", f"{DEFINITIONS}/instances.{GROUP}")).code == 405

@@ -157,7 +157,6 @@ def _opened(
     facts = {CLAIM: StoreKind(namespaced=True), EVENT: events.FACTS, **kinds}
     vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     metrics = Metrics()
-    vault = Vault(guard.wrapping, clock=clock, direct=guard.direct)
     session.begin()
     leases.reopen(Tx(session, clock))
     quota.begin_counting(Tx(session, clock), facts)
