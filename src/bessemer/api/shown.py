@@ -120,6 +120,11 @@ class Resources:
         self._by_place = {(s.group, s.version, s.plural): s for s in self.all}
         self._by_kind = {s.kind: s for s in (*views, *own)}
 
+    @property
+    def kinds(self) -> Sequence[Kind[Any, Any]]:
+        """Those with rights of their own: what is stored, and the definitions. A view goes by what it is a view of."""
+        return [shown.source for shown in self.all if shown.view is None]
+
     def find(self, group: str, version: str, *, plural: str) -> Shown | None:
         """The resource at a place in the URL, or None."""
         return self._by_place.get((group, version, plural))
