@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what stands in the background deaf to SIGINT, and what a test starts would inherit that: tests of
+    # an interrupt would then wait for a command that keeps, rightly, to what its shell said.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.markexpr == "long" and not config.option.collectonly:
         config.pluginmanager.register(LongTable(), "long table")
 

@@ -51,6 +51,49 @@ async def test_a_credential_is_its_owner(w: World) -> None:
     assert body["metadata"]["ownerReferences"][0]["name"] == "mia"
 
 
+async def test_it_is_told_of_no_tenant_but_its_own(w: World) -> None:
+    await w.create(f"{BASE}/tenants", tenant("third", mia="tenant_admin"))
+    for place in ("acme", "third"):
+        await w.create(f"{BASE}/roles", named(f"{place}--seer", rules=[{"kinds": ["Instance"], "verbs": ["get"]}]))
+        seer = {"role": f"{place}--seer", "subjects": [{"kind": "User", "name": "mia"}]}
+        await w.create(f"{BASE}/rolebindings", named(f"{place}--mia", **seer))
+    await w.create(f"{BASE}/projects", named("third--lab"))
+    told, everything = await made(w, reach="tenant"), await w.login("mia")
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    for path, body in (
+        ("/whoami", None),
+        (f"{BASE}/roles", None),
+        (f"{BASE}/rolebindings", None),
+        ("/apis/authentication.k8s.io/v1/selfsubjectreviews", review),
+    ):
+        method = "POST" if body else "GET"
+        assert b"third" in (await w.call(method, path, body, token=everything)).body, path
+        reply = await w.call(method, path, body, token=told)
+        assert (reply.code, b"third" in reply.body) == (201 if body else 200, False), path
+
+
+async def test_an_administrators_is_reviewed_within_its_bounds(w: World) -> None:
+    await w.call("PATCH", f"{BASE}/users/mia", {"spec": {"admin": True}}, media=MERGE)
+    token = await made(w, reach="owner", verbs=["get"], kinds=["Instance"])
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    found = await w.call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
+    user = found.json["status"]["user"]
+    assert user["groups"] == ["system:authenticated"]
+
+    async def allowed(verb: str, **change: Any) -> bool:
+        spec = {"user": user["username"], "groups": user["groups"], "extra": user["extra"], **change}
+        act = {"verb": verb, "group": "bessemer.dev", "resource": "instances", "namespace": "acme--lab"}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+        asked = {**body, "spec": {**spec, "resourceAttributes": act}}
+        reply = await w.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", asked)
+        assert reply.code == 201, reply.body
+        return bool(reply.json["status"]["allowed"])
+
+    assert [await allowed("get"), await allowed("delete")] == [True, False]
+    assert not await allowed("delete", groups=["system:masters"])
+    assert not await allowed("get", user="ann")
+
+
 async def test_its_secret_is_shown_once_and_kept_as_its_hash(w: World) -> None:
     token = await made(w)
     secret = token.rpartition(".")[2]

@@ -17,7 +17,7 @@ from bessemer.core.resource import GROUP, Key
 from bessemer.kinds import KINDS
 from bessemer.kinds.kubernetes.files import BYTES_MAX
 from tests.api.test_protobuf import encoded, enveloped
-from tests.api.world import BASE, World, instance, named, world
+from tests.api.world import BASE, GATEWAY, World, instance, named, world
 
 LAB = "/api/v1/namespaces/acme--lab"
 MAPS, EVENTS = f"{LAB}/configmaps", f"{LAB}/events"
@@ -493,6 +493,31 @@ async def test_each_kind_of_ours_has_a_definition(w: World) -> None:
     selected = f"{DEFINITIONS}?fieldSelector=metadata.name%3Dinstances.{GROUP}"
     assert len((await w.call("GET", selected)).json["items"]) == 1
     assert len((await w.call("GET", selected, headers=TABLE)).json["rows"]) == 1
+
+
+async def test_definitions_are_read_by_people_and_by_credentials_within_their_bounds(w: World) -> None:
+    agent = await w.host("h")
+    for peer in (agent, GATEWAY):
+        assert (await w.call("GET", DEFINITIONS, peer=peer)).code == 403
+        assert (await w.call("GET", f"{DEFINITIONS}/instances.{GROUP}", peer=peer)).code == 404
+    mia, own = await w.login("mia"), f"{BASE}/namespaces/acme--lab/applicationcredentials"
+    name = f"instances.{GROUP}"
+    bounds: list[tuple[dict[str, Any], int | None]] = [
+        ({}, len([kind for kind in KINDS if kind.group == GROUP])),
+        ({"roles": ["reader"]}, len([kind for kind in KINDS if kind.group == GROUP])),
+        ({"names": [name]}, 1),
+        ({"kinds": ["Instance"]}, None),
+    ]
+    for number, (bound, shown) in enumerate(bounds):
+        spec = {"expiresAt": "2099-01-01T00:00:00Z", **bound}
+        await w.create(own, {**body(f"c{number}"), "spec": spec}, token=mia)
+        token = (await w.call("POST", f"{own}/c{number}/token", {}, token=mia)).json["token"]
+        reply = await w.call("GET", DEFINITIONS, token=token)
+        assert (len(reply.json["items"]) if reply.code == 200 else None) == shown, bound
+        one = await w.call("GET", f"{DEFINITIONS}/{name}", token=token)
+        assert one.code == (200 if shown else 403), bound
+        for method, path in (("POST", DEFINITIONS), ("DELETE", f"{DEFINITIONS}/{name}")):
+            assert (await w.call(method, path, body("x"), token=token)).code in (403, 405), bound
 
 
 async def test_a_watch_of_definitions_begins_with_them_and_tells_nothing_more() -> None:

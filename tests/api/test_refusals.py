@@ -10,7 +10,7 @@ import pytest
 
 from bessemer.api import make_app, refusals
 from bessemer.api.ca import Peer
-from bessemer.api.refusals import ROWS_EACH, ROWS_STRANGERS, WINDOW_SECONDS, Refusal, Refusals
+from bessemer.api.refusals import NAME_CHARACTERS_MAX, ROWS_EACH, ROWS_STRANGERS, WINDOW_SECONDS, Refusal, Refusals
 from bessemer.core.clock import FakeClock
 from bessemer.core.ports import AuditRow, Writer
 from bessemer.core.resource import Key
@@ -114,6 +114,17 @@ async def test_each_credential_that_is_worth_nothing_leaves_a_row(w: World, path
 async def test_a_password_that_is_refused_leaves_no_row_of_one_that_was_set(w: World) -> None:
     assert await post(w, f"{BASE}/users/mia/password", {"password": "short"}) == 422
     assert await by_request(w, "the-one") == []
+
+
+async def test_a_name_that_no_database_keeps_spares_nobody_the_row(w: World) -> None:
+    mia, before = await w.login("mia"), len(await w.store.audit.rows())
+    for name in ("\x00", "\u202e", "\x00" * 500):
+        for path in (f"{BASE}/users/{name}/signinlink", f"{BASE}/identityproviders/{name}/clientsecret"):
+            assert (await w.call("POST", path, {}, token=mia)).code == 404
+    rows = (await w.store.audit.rows())[before:]
+    assert [row.key for row in rows][:3] == ["User \\x00", "IdentityProvider \\x00", "User \\u202e"]
+    assert (len(rows), max(len(row.key) for row in rows)) == (6, len("IdentityProvider ") + NAME_CHARACTERS_MAX)
+    assert await w.store.audit.verify() is None
 
 
 async def test_whoever_asks_for_what_is_not_theirs_does_not_fill_the_trail() -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from bessemer.core.ports import CONTROLLER
+from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.inventory import FleetFeed
@@ -103,9 +104,11 @@ async def _serve(folder: Path, place: str, *, up: dict[str, Any], ready: threadi
             context = Context(
                 objects=store.objects,
                 capacity=store.capacity,
+                ledger=store.ledger,
                 leases=store.leases,
                 fleet=fleet,
                 importer=None,  # type: ignore[arg-type]  # nobody imports anything here
+                issuers=FakeIssuers(),
                 clock=w.clock,
             )
             loop = Loop(

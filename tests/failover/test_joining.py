@@ -19,7 +19,7 @@ from bessemer.main import identities
 from bessemer.main.control import run_control
 from bessemer.main.parts import AGENT, CONTROL, GATEWAY, command
 from bessemer.main.settings import STORE_PASSWORD, Paths, Settings, heads_of, load, save
-from bessemer.main.storage import CONTENT_ID, agree, located, open_state
+from bessemer.main.storage import CONTENT_ID, agree, keys_of, located, open_state
 from bessemer.store import Store
 from tests.store.server import Server
 
@@ -188,6 +188,25 @@ async def test_content_that_is_lost_begins_anew_by_a_word(server: Server, tmp_pa
         paths.content.mkdir()
         (paths.content / CONTENT_ID).write_text(f"{kept}\n")
         await agree(store, paths)
+
+
+@pytest.mark.real
+async def test_the_mark_follows_a_rotation_before_anything_is_sealed(server: Server, tmp_path: Path) -> None:
+    paths, settings = founded(tmp_path / "a", store=server.database("joining"))
+    async with opened(paths, settings) as store:
+        await agree(store, paths)
+        old = copied(paths, tmp_path / "b", *ALL)
+        keys_of(paths).stage()
+        staged = copied(paths, tmp_path / "c", *ALL, "keys/seal-next.key")
+        keys_of(paths).rotate()
+        await agree(store, paths)
+        for file in paths.keys.glob("seal-*.key"):
+            file.unlink()
+        await agree(store, paths)
+        await agree(store, staged)
+        await agree(store, paths)
+        with pytest.raises(Invalid, match="seal key is not that"):
+            await agree(store, old)
 
 
 @pytest.mark.real

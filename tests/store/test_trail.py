@@ -375,6 +375,48 @@ async def test_a_trim_that_was_stopped_goes_on(town: Town) -> None:
     assert fault is not None, "the signed base is what is believed"
 
 
+async def test_of_two_who_trim_the_later_one_brings_nothing_back(town: Town) -> None:
+    trail, rows = town.store.audit, town.rows()
+    trims = [trail.trim(through, digest=rows[through - 1]["digest"], writer=ALICE) for through in (8, 4)]
+    assert await asyncio.gather(*trims) == [8, 0]
+    assert town.rows()[0]["id"] == 9
+    await trail.trim(9, digest=rows[8]["digest"], writer=ALICE)
+    assert await trail.verify() is None
+
+
+async def test_a_trail_that_is_being_trimmed_is_sound(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its base stands, and the rows before that do, too."""
+    monkeypatch.setattr("bessemer.store.audit._drop_some", lambda _: 0)
+    await town.store.audit.trim(8, digest=town.rows()[7]["digest"], writer=ALICE)
+    assert town.rows()[0]["id"] == 1
+    assert await town.store.audit.verify() is None
+    monkeypatch.undo()
+    await town.store.tidy()
+    assert town.rows()[0]["id"] == 9
+    assert await town.store.audit.verify() is None
+
+
+async def test_a_row_that_is_put_before_the_base_later_is_found(town: Town) -> None:
+    (kept,) = [row for row in town.tables()[0] if row[0] == 3]
+    await town.store.audit.trim(8, digest=town.rows()[7]["digest"], writer=ALICE)
+    town.sql(f"INSERT INTO audit ({COLUMNS}) VALUES ({', '.join(map(_quoted, kept))})")
+    fault = await town.store.audit.verify()
+    assert fault is not None
+    assert fault.row == 3
+
+
+async def test_who_drops_nothing_forgets_what_another_has_archived(town: Town) -> None:
+    kept = town.heads.read_bytes()
+    await town.store.audit.trim(8, digest=town.rows()[7]["digest"], writer=ALICE)
+    town.heads.write_bytes(kept)
+    again = open_again(town)
+    await again.store.tidy()
+    told = [json.loads(line)["head"] for line in town.heads.read_bytes().splitlines()]
+    assert [(head["id"], head["kind"]) for head in told] == [(8, "base"), (8, "head"), (12, "head"), (13, "head")]
+    assert await again.store.audit.verify() is None
+    again.store.close()
+
+
 async def test_rows_are_final_until_they_are_archived(town: Town) -> None:
     connection = connect(town.place)
     for statement in ("DELETE FROM audit WHERE id = 1", "UPDATE audit SET verb = 'x' WHERE id = 1"):
@@ -501,3 +543,13 @@ async def test_heads_that_cannot_be_written_stop_nothing_else(town: Town) -> Non
     await town.store.audit.sign()
     assert await town.store.audit.verify() is None
     assert [json.loads(line)["head"]["id"] for line in town.heads.read_bytes().splitlines()] == [17]
+
+
+async def test_heads_that_cannot_be_read_are_told_as_that(town: Town) -> None:
+    town.heads.unlink()
+    town.heads.mkdir()
+    again = open_again(town)
+    for act in (again.store.audit.sign, again.store.audit.verify, again.store.audit.tidy):
+        with pytest.raises(Unavailable, match="heads of the trail"):
+            await act()
+    again.store.close()

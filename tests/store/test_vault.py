@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import NotFound, Unavailable
+from bessemer.core.errors import Conflict, NotFound, Unavailable
 from bessemer.core.sealing import KeyRing
 from bessemer.drivers.kms.fake import FakeKms
 from bessemer.drivers.kms.local import LocalKeys
@@ -227,6 +228,56 @@ async def test_a_key_that_is_gone_keeps_none_of_the_others(site: Site) -> None:
     site.again()
     results = await asyncio.gather(*(site.store.sealed.get(uid, "f") for uid in uids), return_exceptions=True)
     assert Counter(map(type, results)) == {bytes: 3, Unavailable: 1}
+
+
+@pytest.mark.usefixtures("each_its_own")
+async def test_who_has_not_rotated_yet_brings_nothing_back(place: str, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    (one / "seal.key").write_bytes(KEY)
+    staged = LocalKeys(one).stage()
+    shutil.copytree(one, two)
+    site = Site(place, FakeClock(), FakeKms(), over_files(place, one))
+    uids = await site.fill(5)
+    LocalKeys(one).rotate()
+    await site.store.sealed.rotate()
+    site.store.close()
+    site.store = over_files(place, two)
+    await site.store.tidy()
+    assert (await site.store.sealed.keys()).data_keys == {staged: 5}
+    assert await site.all_open(uids)
+    os.utime(two / "seal.key", (1, 1))
+    with pytest.raises(Conflict, match=f"{staged} is staged"):
+        LocalKeys(two).remove(frozenset([staged]))
+    LocalKeys(two).rotate()
+    assert (await site.store.sealed.rotate()).left == 0
+    site.store.close()
+
+
+async def test_values_that_nobody_can_open_are_not_looked_at_all_the_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (uid,) = await site.fill(1)
+    value = as_before(uid, "f", b"x", key=bytes(32)).hex()
+    literal = f"'\\x{value}'" if site.place.startswith("postgresql") else f"x'{value}'"
+    site.sql(f"UPDATE sealed SET ciphertext = {literal}")
+    site.again()
+    opened = vault.Vault.open
+    tried: list[str] = []
+
+    async def count(self: vault.Vault, *args: Any, uid: str, field: str) -> bytes:
+        tried.append(uid)
+        return await opened(self, *args, uid=uid, field=field)
+
+    monkeypatch.setattr(vault.Vault, "open", count)
+    for _ in range(3):
+        await site.store.tidy()
+    assert len(tried) == 1
+    with pytest.raises(Unavailable):
+        await site.store.sealed.rotate()
+    await site.clock.advance(rotation.UNUSED_SECONDS + 1)
+    await site.store.tidy()
+    assert len(tried) == 3
 
 
 # --- a KMS that is away ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from bessemer.api import body as bodies
 from bessemer.api import ldapdoor
 from bessemer.api.authn import require_local
 from bessemer.api.credentials import PREFIX as CREDENTIAL_PREFIX
+from bessemer.api.credentials import within_reach
 from bessemer.api.names import is_subdomain
 from bessemer.api.oidcpeople import Vouched
 from bessemer.api.refusals import Refusal
@@ -84,10 +85,11 @@ async def logout(call: Call) -> Response:
 
 async def whoami(call: Call) -> Response:
     """GET /whoami."""
-    who, directory, access = call.who, call.state.directory, call.state.access
-    tenants = dict(sorted(directory.tenants(who.name).items())) if who.kind == "user" else {}
-    projects = sorted(access.projects(who)) if who.kind == "user" else []
-    return answer({"name": who.name, "admin": access.administers(who), "tenants": tenants, "projects": projects})
+    who = call.who
+    tenants, projects = within_reach(call, who) if who.kind == "user" else ({}, [])
+    return answer(
+        {"name": who.name, "admin": call.state.access.administers(who), "tenants": tenants, "projects": projects}
+    )
 
 
 async def set_password(call: Call) -> Response:

@@ -56,7 +56,7 @@ class LocalAuthenticator:
         # Host → revision and the key's fingerprint then ("" where revoked): an agent asks all day, and its Host's body
         # lists every device.
         self._agents: dict[str, tuple[int, str]] = {}
-        self._programs = ApplicationCredentials(objects, clock, owner=self.owner)
+        self.programs = ApplicationCredentials(objects, clock, owner=self.owner)
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """A bearer counts before a certificate. Raises Unauthenticated for one that is worth nothing."""
@@ -66,7 +66,7 @@ class LocalAuthenticator:
                 raise Unauthenticated("only bearer tokens are accepted")
             token = token.strip()
             if token.startswith(PREFIX):
-                return await self._programs.identity(token, credentials.source)
+                return await self.programs.identity(token, credentials.source)
             return await self._bearer(token)
         return await self._certificate(credentials.peer) if credentials.peer else None
 

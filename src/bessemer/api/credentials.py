@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import orjson
 
 from bessemer.api import signin
 from bessemer.api.bounds import Bounds
-from bessemer.api.context import MASTERS, Identity
+from bessemer.api.context import Identity
 from bessemer.api.errors import invalid
 from bessemer.api.names import is_subdomain, show
 from bessemer.core.clock import Clock, epoch, rfc3339
@@ -26,6 +26,7 @@ from bessemer.core.errors import BessemerError, Cause, Forbidden, NotFound, Unau
 from bessemer.core.ports import CONTROLLER, Objects, Scope, Stored
 from bessemer.core.resource import READ, SEPARATOR, Key, OwnerReference, tenant_of
 from bessemer.core.tokens import token_digest
+from bessemer.kinds.kubernetes import definition
 from bessemer.kinds.tenancy.credential import CredentialSpec
 from bessemer.kinds.tenancy.rights import Place, place_of_project
 from bessemer.kinds.tenancy.session import session_labels
@@ -45,11 +46,16 @@ GRANTING = frozenset(
 )
 """Kinds of which one that is written lets somebody in, or gives somebody rights (a Tenant by its members)."""
 
-CATALOGUE = frozenset(["Flavor", "Image", "Model", "PricePlan", "Project", "Role", "RoleBinding", "Tenant"])
+CATALOGUE = frozenset(
+    ["Flavor", "Image", "Model", "PricePlan", "Project", "Role", "RoleBinding", "Tenant", definition.NAME]
+)
 """Of what is in no project, all that a credential sees which stays in one, or in a tenant."""
 
 _NAMED = ("Project", "Tenant", "Role", "RoleBinding")
 """Kinds in no project whose names say whose they are."""
+
+_TENANTS_OWN = ("PricePlan", "Role", "RoleBinding")
+"""Kinds in no project of which each tenant has some."""
 
 SECRETS = frozenset(["clientsecret", "password", "signinlink", "token"])
 """Subresources that make a secret."""
@@ -128,9 +134,20 @@ class ApplicationCredentials:
             raise Unauthenticated(_STRANGE)
         user = await self._judged(read, source=source, now=now)
         await self._used(stored, read, source=source)
-        admin = read.admin and bool(user["spec"].get("admin"))
-        groups = (MASTERS,) if admin else ()
-        return Identity("user", read.user, admin, groups, bounds=read.bounds, credential=f"{project}/{name}")
+        return _identity(key, read, user=user)
+
+    async def named(self, credential: str, user: str) -> Identity:
+        """Who would ask by that credential (``PROJECT/NAME``) of that user, from one of its networks. Raises
+        Unauthenticated."""
+        project, _, name = credential.partition("/")
+        key = Key(KIND, project, name)
+        named = is_subdomain(project) and is_subdomain(name)
+        stored = await self._stored(key) if named else None
+        read = self._parsed(stored) if stored is not None else _NOBODY
+        if stored is None or read.user != user:
+            raise Unauthenticated("the user has no such credential")
+        read = replace(read, networks=())
+        return _identity(key, read, user=await self._judged(read, source="", now=self._clock.now()))
 
     async def _judged(self, read: _Read, *, source: str, now: float) -> dict[str, Any]:
         """The owner. Raises Unauthenticated, with the reason, which is the holder's to know."""
@@ -178,6 +195,12 @@ class ApplicationCredentials:
             return
         finally:
             self._noting.discard(stored.key)
+
+
+def _identity(key: Key, read: _Read, *, user: Mapping[str, Any]) -> Identity:
+    """In no group: whoever is told of one (a TokenReview tells) would take it for its owner whole."""
+    admin = read.admin and bool(user["spec"].get("admin"))
+    return Identity("user", read.user, admin, bounds=read.bounds, credential=f"{key.namespace}/{key.name}")
 
 
 _NOBODY = _Read(0, "", "", "", 0.0, (("", 0.0),), (), Restricted(), False, 0.0)
@@ -270,9 +293,12 @@ def narrowed(call: Call, who: Identity, *, scope: Scope) -> Scope:
     if not isinstance(bounds, Restricted) or bounds.places is None:
         return scope
     places = bounds.places
-    projects = places.union(*(call.state.directory.projects(_place(place)) for place in places))
+    projects, directory = _projects(call, places), call.state.directory
     if scope.kind == "Tenant":
-        return replace(scope, names=_both(scope.names, frozenset(tenant_of(place) or place for place in places)))
+        return replace(scope, names=_both(scope.names, _tenants(places)))
+    if scope.kind in _TENANTS_OWN:
+        there = frozenset[str]().union(*(directory.there(scope.kind, _place(place)) for place in places))
+        return replace(scope, names=_both(scope.names, there))
     if scope.kind == "Project":
         return replace(scope, names=_both(scope.names, projects))
     if not call.about.resource.namespaced or scope.namespace:
@@ -280,6 +306,25 @@ def narrowed(call: Call, who: Identity, *, scope: Scope) -> Scope:
     if scope.places is not None:
         return replace(scope, places={place: scope.places[place] for place in scope.places.keys() & projects})
     return replace(scope, namespaces=_both(scope.namespaces, projects))
+
+
+def within_reach(call: Call, who: Identity) -> tuple[Mapping[str, str], Sequence[str]]:
+    """What a person, or their program, is told of where they are: roles by tenant, and projects."""
+    tenants, projects = call.state.directory.tenants(who.name), call.state.access.projects(who)
+    bounds = who.bounds
+    if isinstance(bounds, Restricted) and bounds.places is not None:
+        near = _tenants(bounds.places)
+        tenants = {tenant: role for tenant, role in tenants.items() if tenant in near}
+        projects &= _projects(call, bounds.places)
+    return dict(sorted(tenants.items())), sorted(projects)
+
+
+def _tenants(places: frozenset[str]) -> frozenset[str]:
+    return frozenset(tenant_of(place) or place for place in places)
+
+
+def _projects(call: Call, places: frozenset[str]) -> frozenset[str]:
+    return places.union(*(call.state.directory.projects(_place(place)) for place in places))
 
 
 def _place(name: str) -> Place:

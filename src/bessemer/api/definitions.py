@@ -49,7 +49,11 @@ class WithDefinitions:
         """All definitions at once: they are a few dozen."""
         if scope.kind != NAME:
             return await self._objects.list(scope, limit=limit, after=after)
-        found = [stored for name, stored in sorted(self._definitions().items()) if scope.name in (None, name)]
+        found = [
+            stored
+            for name, stored in sorted(self._definitions().items())
+            if scope.name in (None, name) and (scope.names is None or name in scope.names)
+        ]
         return Page([] if scope.labels else found, (await self._objects.list(_NOWHERE)).revision)
 
     async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:

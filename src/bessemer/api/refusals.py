@@ -2,9 +2,10 @@
 
 In each window an asker gets `ROWS_EACH` rows, and one more at its end that counts what came after. Somebody known is an
 asker by name; of strangers, who showed a credential that is worth nothing, each address is one, all of them share
-`ROWS_STRANGERS`, and one row counts their rest. Names are cut to what an object's may be. So nobody fills the disk by
-asking for what they may not have, and none of these refusals is lost without being counted; who shows nothing at all is
-told so, and that is all. In bounded memory: past `ASKERS_MAX`, askers are counted as one.
+`ROWS_STRANGERS`, and one row counts their rest. Names are cut to what an object's may be, and stand in printable ASCII:
+no text that a database cannot keep spares its asker the row. So nobody fills the disk by asking for what they may not
+have, and none of these refusals is lost without being counted; who shows nothing at all is told so, and that is all. In
+bounded memory: past `ASKERS_MAX`, askers are counted as one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import structlog
 
 from bessemer.api.limit import network
+from bessemer.api.names import plain
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import BessemerError
 from bessemer.core.ports import Audit, Writer
@@ -95,7 +97,7 @@ class Refusals:
         reason = f"{asker.more} more refusals since {since}; the last: {last.verb}: {last.reason}"
         writer = replace(asker.writer, request_id=last.writer.request_id, source=last.writer.source)
         try:
-            await self._audit.deny(writer, "refused", _cut(last.key), reason[:REASON_CHARACTERS_MAX])
+            await self._audit.deny(writer, "refused", _cut(last.key), _told(reason))
         except BessemerError as error:
             log.warning("a count of refusals was not kept", writer=writer.name, count=asker.more, error=error.message)
 
@@ -105,12 +107,17 @@ class Refusals:
             asker.last = refusal
             return
         asker.rows += 1
-        await self._audit.deny(refusal.writer, refusal.verb, _cut(refusal.key), refusal.reason[:REASON_CHARACTERS_MAX])
+        await self._audit.deny(refusal.writer, refusal.verb, _cut(refusal.key), _told(refusal.reason))
 
 
 def _cut(key: Key) -> Key:
     """What was asked for may be no name of an object: a path may be as long as its asker likes."""
-    return Key(key.kind, key.namespace[:NAME_CHARACTERS_MAX], key.name[:NAME_CHARACTERS_MAX])
+    return Key(key.kind, _told(key.namespace, NAME_CHARACTERS_MAX), _told(key.name, NAME_CHARACTERS_MAX))
+
+
+def _told(text: str, longest: int = REASON_CHARACTERS_MAX) -> str:
+    """Text as a row says it; what is escaped is longer than what was asked for."""
+    return plain(text[:longest], longest)[:longest]
 
 
 def _asker(askers: dict[str, _Asker], name: str, *, writer: Writer) -> _Asker:

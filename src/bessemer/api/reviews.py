@@ -20,6 +20,7 @@ from bessemer.api import body as bodies
 from bessemer.api.account import UNKNOWN
 from bessemer.api.authn import AGENT_PREFIX
 from bessemer.api.context import MASTERS, Credentials, Identity
+from bessemer.api.credentials import within_reach
 from bessemer.api.errors import invalid
 from bessemer.api.media import wanted
 from bessemer.api.offers import Authorise, Offers
@@ -132,7 +133,7 @@ class Reviews:
             words = "Invalid value: at least one of user or group must be specified"
             raise invalid(review.subject, [Cause("spec.user", words)])
         try:
-            who = await _named(call, user, groups=groups)
+            who = await _named(call, user, groups=groups, credential=_credential(review, spec))
         except Unauthenticated as error:
             return {"allowed": False, "reason": error.message}
         return await self._allowed(call, asked, who=who)
@@ -168,8 +169,21 @@ async def _holder(call: Call, token: str) -> Identity | None:
     return holder if own or call.state.access.administers(call.who) else None
 
 
-async def _named(call: Call, user: str, *, groups: Sequence[str]) -> Identity:
-    """Who would ask under that name. Raises Unauthenticated for who may not sign in."""
+def _credential(review: Review, spec: dict[str, Any]) -> str:
+    """The credential of which a TokenReview told, "" where there was none. Raises Invalid."""
+    said = spec.get("extra")
+    told = texts(review, said, field=CREDENTIAL, at="spec.extra") if isinstance(said, dict) else ()
+    if len(told) > 1:
+        words = "Invalid value: one credential asks at a time"
+        raise invalid(review.subject, [Cause(f"spec.extra.{CREDENTIAL}", words)])
+    return told[0] if told else ""
+
+
+async def _named(call: Call, user: str, *, groups: Sequence[str], credential: str) -> Identity:
+    """Who would ask under that name, perhaps by a credential, which is in no group. Raises Unauthenticated for who may
+    not sign in."""
+    if credential:
+        return await call.state.local.programs.named(credential, user)
     if MASTERS in groups:
         return Identity("user", user, True, (MASTERS,))
     if user.startswith(AGENT_PREFIX):
@@ -190,8 +204,8 @@ async def _user_info(call: Call, who: Identity) -> dict[str, Any]:
         return info
     if who.session:
         info["uid"] = (await call.state.local.user(who.name))["metadata"]["uid"]
-    tenants = sorted(call.state.directory.tenants(who.name).items())
-    extra = {TENANTS: [f"{tenant}={role}" for tenant, role in tenants]} if tenants else {}
+    tenants, _ = within_reach(call, who)
+    extra = {TENANTS: [f"{tenant}={role}" for tenant, role in tenants.items()]} if tenants else {}
     if who.credential:
         extra[CREDENTIAL] = [who.credential]
     if extra:

@@ -150,6 +150,11 @@ class Resources:
         several = (s for s in self.all if s.source.older)
         self._forms = {s.api_version + s.kind: forms_of(s, self.versions(s)) for s in several}
 
+    @property
+    def kinds(self) -> Sequence[Kind[Any, Any]]:
+        """Those with rights of their own: what is stored, and the definitions. A view goes by what it is a view of."""
+        return [shown.source for shown in self.all if shown.view is None]
+
     def find(self, group: str, version: str, *, plural: str) -> Shown | None:
         """The resource at a place in the URL, or None."""
         return self._by_place.get((group, version, plural))

@@ -20,7 +20,7 @@ from bessemer.api.definitions import WithDefinitions
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.flow import Flows, Turn
-from bessemer.api.limit import Limiter, SignIns
+from bessemer.api.limit import Bearers, Limiter, SignIns
 from bessemer.api.metrics import Metrics
 from bessemer.api.oidc import Federation
 from bessemer.api.others import Others
@@ -88,6 +88,7 @@ class State:
     passwords: Passwords
     sessions: Sessions
     sign_ins: SignIns
+    bearers: Bearers
     makings: Limiter
     """Of secrets, by who makes them."""
 
@@ -111,7 +112,7 @@ def build(context: ApiContext) -> State:
     resources = Resources(context.kinds.values())
     objects = WithDefinitions(context.ports.objects, resources, since=context.clock.now())
     context = replace(context, ports=replace(context.ports, objects=objects))
-    directory = Directory(objects, context.clock, book=Rulebook(context.kinds.values()))
+    directory = Directory(objects, context.clock, book=Rulebook(resources.kinds))
     federation = Federation(objects, context.clock, issuers=context.issuers)
     door = OwnDoor(objects, context.ports.audit, clock=context.clock)
     local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)
@@ -131,6 +132,7 @@ def build(context: ApiContext) -> State:
         passwords=Passwords(context.ports.sealed),
         sessions=Sessions(objects, context.clock),
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
+        bearers=Bearers(context.clock, burst=limits.bearer_burst, seconds=limits.bearer_seconds),
         makings=Limiter(context.clock, burst=limits.secrets_burst, seconds=limits.secrets_seconds),
         backchannel=Limiter(context.clock, burst=BACKCHANNEL_BURST, seconds=0.1),
         refusals=Refusals(context.ports.audit, context.clock),
@@ -242,6 +244,11 @@ class Call:
         limits = self.state.context.limits
         wide = self.target is not None and self.target.resource.files
         return replace(limits, body_bytes=max(limits.body_bytes, FILES_BYTES)) if wide else limits
+
+    def linger(self) -> None:
+        """What follows takes long and asks little: the turn is over, the request is not."""
+        if self.turn is not None:
+            self.turn.linger()
 
     def parameter(self, name: str) -> str:
         """A part of the path."""

@@ -53,6 +53,10 @@ class KeyRing:
         """The id of the key that wraps."""
         return self._current
 
+    async def ahead(self) -> frozenset[str]:
+        """Nobody is ahead of the one who has the keys."""
+        return frozenset()
+
     async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """(id, wrapped) under the current key."""
         return self._current, encrypt(_wrapping(self._keys[self._current]), key, context=context)

@@ -98,9 +98,12 @@ def _table(ring: LocalKeys, under: Under) -> str:
 
 
 def _removed(ring: LocalKeys, under: Under) -> list[str]:
-    """Raises Conflict while something is still under an old key."""
+    """Raises Conflict while something is still under an old key, or nothing under the new: then replicas of a database
+    know one another by the key that they began with."""
     if under.left:
         raise Conflict("something is still under an old key: nothing is removed")
+    if not under.data_keys:
+        raise Conflict("nothing is sealed yet: nothing is removed")
     return ring.remove(frozenset([*under.data_keys, under.current]))
 
 

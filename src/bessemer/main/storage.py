@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Invalid
+from bessemer.core.ports import Lease
 from bessemer.drivers.kms.local import LocalKeys
 from bessemer.kinds import KINDS
 from bessemer.main import identities
@@ -79,15 +80,22 @@ def located(paths: Paths, settings: Settings) -> str | Path:
 async def agree(store: Store, paths: Paths) -> None:
     """Mark a new database as this installation's, or see that it is. Raises Invalid, with what to do, where it is
     another's."""
-    mine = await _mark(store, paths)
-    words = json.dumps(mine, sort_keys=True)
-    holder = hashlib.sha256(words.encode()).hexdigest()
-    if await store.leases.acquire(INSTALLATION, holder, _FOR_GOOD_SECONDS, note=words):
-        return
-    for name, digest in (await _kept(store)).items():
+    mine, mark = await _mark(store, paths), await _lease(store)
+    if mark is None:
+        words = json.dumps(mine, sort_keys=True)
+        holder = hashlib.sha256(words.encode()).hexdigest()
+        if await store.leases.acquire(INSTALLATION, holder, _FOR_GOOD_SECONDS, note=words):
+            return
+        mark = await _lease(store)
+    kept: dict[str, str] = json.loads(mark.note) if mark is not None else {}
+    for name, digest in kept.items():
         if mine.get(name) != digest and not (name == SEAL and await _opens(store, paths, since=digest)):
             remedy = _remedy(name, paths, digest=digest)
             raise Invalid(f"this replica's {name} is not that of the installation in the database: {remedy}")
+    if mark is not None and kept.get(SEAL) not in {mine[SEAL], *await keys_of(paths).ahead()}:
+        # The mark follows the key, so that the old one may go. Whoever renews it has what was marked, all of it.
+        fresh = json.dumps({**kept, SEAL: mine[SEAL]}, sort_keys=True)
+        await store.leases.acquire(INSTALLATION, mark.holder, _FOR_GOOD_SECONDS, note=fresh)
 
 
 async def _opens(store: Store, paths: Paths, *, since: str) -> bool:
@@ -111,9 +119,14 @@ async def _mark(store: Store, paths: Paths) -> dict[str, str]:
 
 
 async def _kept(store: Store) -> dict[str, str]:
-    found = [lease for lease in await store.leases.held(INSTALLATION) if lease.name == INSTALLATION]
-    kept: dict[str, str] = json.loads(found[0].note) if found else {}
+    mark = await _lease(store)
+    kept: dict[str, str] = json.loads(mark.note) if mark is not None else {}
     return kept
+
+
+async def _lease(store: Store) -> Lease | None:
+    held = await store.leases.held(INSTALLATION)
+    return next((lease for lease in held if lease.name == INSTALLATION), None)
 
 
 def _remedy(name: str, paths: Paths, *, digest: str) -> str:

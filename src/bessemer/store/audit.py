@@ -9,7 +9,7 @@ out, cut off or computed anew, and says where.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from bessemer.core import trail
 from bessemer.core.clock import Clock
-from bessemer.core.errors import Conflict, Unavailable
+from bessemer.core.errors import Conflict
 from bessemer.core.ports import AuditFilter, AuditRow, Writer
 from bessemer.core.resource import Key
 from bessemer.core.trail import Fault, Head, Verifier
@@ -95,17 +95,17 @@ class Trail:
     async def verify(self) -> Fault | None:
         """The first place where the trail is not what it was, or None."""
         while True:
-            check, _ = await self._begun()
+            check, digest = await self._begun()
             begun = check.last
-            fault = await self._judged(check)
+            fault = await self._judged(check, digest)
             if fault is None or (await self._begun())[0].last == begun:
                 return fault  # else some was archived meanwhile
 
-    async def _judged(self, check: Verifier) -> Fault | None:
+    async def _judged(self, check: Verifier, digest: str) -> Fault | None:
         # Heads first: each that is known by now is of a row that was there before it.
         last = await self._heads.last()
         newest, oldest = await self._reader.ask(_HEAD), await self._reader.ask(_OLDEST)
-        if oldest and oldest[0][0] <= check.last:
+        if oldest and oldest[0][0] <= check.last and not await self._dropping(check.last, digest):
             words = f"row {oldest[0][0]} stands before the first: inserted, or left where a trim stopped"
             return Fault(oldest[0][0], words)
         until = max(newest[0][0] if newest else 0, last.id if last is not None else 0)
@@ -113,6 +113,17 @@ class Trail:
             if fault := _checked(check, said):
                 return fault
         return check.end()
+
+    async def _dropping(self, base: int, digest: str) -> bool:
+        """Whether rows up to the signed base are just being dropped, here or by another process: the base's own is the
+        last to go."""
+        counter = await self._reader.ask(COUNTER, of_name=BASE)
+        if not base or not counter or counter[0][0] != base:
+            return False
+        if await self._digest(base) == digest:
+            return True
+        oldest = await self._reader.ask(_OLDEST)
+        return not oldest or oldest[0][0] > base
 
     async def sign(self) -> None:
         """Sign the last row where it is not signed yet. Raises Unavailable."""
@@ -161,27 +172,28 @@ class Trail:
             raise Conflict(f"nothing is dropped: row {through} is not there, or has another digest")
         base = self._heads.signer.sign(Head(id=through, digest=digest, at=self._clock.now(), kind="base"))
 
-        def write(tx: Tx) -> None:
+        def write(tx: Tx) -> bool:
+            if (tx.one(COUNTER, of_name=BASE) or (0,))[0] >= through:
+                return False  # another has come first, who archived as much or more
             heads.keep(tx, base)
             tx.run(SET_COUNTER, of_name=BASE, value=through)
             append(tx, writer, verb="trim", key=Key("Trail", "", str(through)), uid="")
+            return True
 
-        await self._committer.submit(write)
+        if not await self._committer.submit(write):
+            return 0
         await self._tell(base)
         await self.tidy()
         return through - begun
 
     async def tidy(self) -> None:
         """Drop what was archived, some at a time; also what an earlier process left."""
-        dropped = 0
-        while some := await self._committer.submit(_drop_some, apart=True):
-            dropped += some
-        base = await self._heads.base() if dropped else None
-        if base is not None:
-            await _on_disk(partial(self._heads.forget, base.id))
+        while await self._committer.submit(_drop_some, apart=True):
+            pass
+        await self._heads.tidy()
 
     async def _tell(self, head: Head) -> None:
-        await _on_disk(partial(self._heads.tell, head))
+        await heads.on_disk(partial(self._heads.tell, head))
 
     async def _begun(self) -> tuple[Verifier, str]:
         """Who checks the trail from where it begins now, and the digest of the row before that."""
@@ -191,7 +203,7 @@ class Trail:
 
     async def _sayings(self, after: int, until: int) -> AsyncIterator[AuditRow | Head]:
         """Rows after one and up to another, each followed by its heads; last the heads of rows that are not there."""
-        told = (head for head in self._heads.told() if head.id > after)
+        told = iter(await self._heads.beside(after))
         held: Head | None = next(told, None)
 
         def passed(limit: int) -> Iterator[Head]:
@@ -252,14 +264,6 @@ def _write(tx: Tx, writer: Writer, *, act: tuple[str, str, str, bool, str], chan
     values["allowed"] = int(act[3])
     tx.run(_APPEND, **values)
     tx.trail = (last + 1, digest)
-
-
-async def _on_disk(work: Callable[[], None]) -> None:
-    """In a thread. Raises Unavailable."""
-    try:
-        await asyncio.to_thread(work)
-    except OSError as error:
-        raise Unavailable("heads of the trail cannot be written beside the database", internal=str(error)) from error
 
 
 def _drop_some(tx: Tx) -> int:

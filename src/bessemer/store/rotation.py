@@ -9,6 +9,7 @@ of releases before data keys are brought under one in any case.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -28,7 +29,8 @@ from bessemer.store.writer import Committer
 
 log = structlog.get_logger(__name__)
 
-BATCH = 50
+BATCH = 20
+"""So few that the event loop, in which they are opened, has its turn."""
 UNUSED_SECONDS = 86_400
 """A data key is dropped once nothing is under it and it seals no more anywhere."""
 
@@ -81,7 +83,7 @@ class Rotation:
         self._find = find
         self._prune_at = 0.0
         self._direct = True
-        """Whether there may be values of a release before data keys."""
+        """Whether nobody has looked yet for values of a release before data keys."""
 
     async def state(self) -> SealedKeys:
         """How much is under which key. Raises Unavailable."""
@@ -104,7 +106,7 @@ class Rotation:
         """All that is to be done now, batch after batch. Raises Unavailable, where the rest waits for somebody."""
         self._vault.forget()
         trouble = await self._rewrap(await self._vault.wrapping.current())
-        if values or self._direct:
+        if values or prune or self._direct:
             trouble = await self._reseal(values=values) or trouble
         if prune:
             await self._prune()
@@ -112,17 +114,21 @@ class Rotation:
             raise trouble
 
     async def _rewrap(self, current: str) -> Unavailable | None:
-        """Each data key that is under another key; one whose key is gone does not keep the others from it."""
-        after, trouble = "", None
+        """Each data key that is under another key; one whose key is gone does not keep the others from it. What another
+        machine has brought under the next key already stays there."""
+        after, trouble, ahead = "", None, await self._vault.wrapping.ahead()
         while due := await self._reader.ask(_DUE, current=current, after=after, count=BATCH):
             after = due[-1][0]
             fresh: list[tuple[DataKey, str]] = []
             for row in due:
+                if row[1] in ahead:
+                    continue
                 try:
                     fresh.append((await self._vault.rewrapped(DataKey(*row)), row[1]))
                 except Unavailable as error:
                     trouble = error
-            await self._committer.submit(lambda tx, fresh=fresh: _rewrap(tx, fresh))  # type: ignore[misc]
+            if fresh:
+                await self._committer.submit(lambda tx, fresh=fresh: _rewrap(tx, fresh))  # type: ignore[misc]
         return trouble
 
     async def _reseal(self, *, values: bool) -> Unavailable | None:
@@ -133,6 +139,7 @@ class Rotation:
             await self._vault.turn()
         place, trouble = ("", ""), None
         while rows := await self._reader.ask(_ROWS, after_uid=place[0], after_field=place[1], count=BATCH):
+            await asyncio.sleep(0)  # of a file, rows are read in the event loop
             place = (rows[-1][0], rows[-1][1])
             opened = []
             for uid, field, ciphertext in rows:
@@ -146,7 +153,7 @@ class Rotation:
             if opened:
                 await self._vault.ready()
                 await self._committer.submit(lambda tx, opened=opened: self._seal(tx, opened))  # type: ignore[misc]
-        self._direct = trouble is not None
+        self._direct = False  # what cannot be opened is looked at again with the next prune, or when asked
         return trouble
 
     def _seal(self, tx: Tx, opened: Iterable[tuple[str, str, bytes, bytes]]) -> None:
@@ -162,7 +169,7 @@ class Rotation:
         before = int(self._clock.now()) - UNUSED_SECONDS
         for (name,) in await self._reader.ask(_UNUSED, before=before):
             if name not in used:
-                await self._committer.submit(lambda tx, name=name: _drop(tx, name))  # type: ignore[misc]
+                await self._committer.submit(lambda tx, name=name: _drop(tx, name), apart=True)  # type: ignore[misc]
 
 
 def keep_key(tx: Tx, key: DataKey) -> None:

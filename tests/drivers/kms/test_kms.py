@@ -94,7 +94,9 @@ async def test_a_staged_key_is_the_next_everywhere(folder: Path) -> None:
     assert name in keys.ring.ids, "what another replica sealed with it already opens here"
     assert await keys.current() == key_id(KEY)
     os.utime(folder / "seal.key", (1, 1))
-    assert keys.remove(frozenset()) == []
+    assert await keys.ahead() == {name}
+    with pytest.raises(Conflict, match="is staged"):
+        keys.remove(frozenset())
     assert keys.rotate() == name
     assert not (folder / "seal-next.key").exists()
 

@@ -28,6 +28,10 @@ class FakeKms:
         """See `Kms.current`."""
         return await self._asked("current").current()
 
+    async def ahead(self) -> frozenset[str]:
+        """See `Kms.ahead`."""
+        return await self._asked("ahead").ahead()
+
     async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """See `Kms.wrap`."""
         return await self._asked("wrap").wrap(key, context=context)

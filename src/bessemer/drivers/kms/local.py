@@ -44,6 +44,11 @@ class LocalKeys:
         """See `Kms.current`."""
         return await self.ring.current()
 
+    async def ahead(self) -> frozenset[str]:
+        """See `Kms.ahead`: what is staged, which other machines may have taken."""
+        staged = self._staged()
+        return frozenset([staged] if staged else [])
+
     async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """See `Kms.wrap`."""
         return await self.ring.wrap(key, context=context)
@@ -74,8 +79,13 @@ class LocalKeys:
         return key_id(fresh)
 
     def remove(self, needed: frozenset[str]) -> list[str]:
-        """Remove the files of keys that nothing is under; their ids. Raises Conflict within a minute of a rotation."""
+        """Remove the files of keys that nothing is under; their ids. Raises Conflict within a minute of a rotation, and
+        before one that is staged."""
         current = self._folder / CURRENT
+        if staged := self._staged():
+            raise Conflict(
+                f"{staged} is staged, and until it is taken here the keys before it are in use: rotate first"
+            )
         if time.time() - current.stat().st_mtime < AGE_SECONDS_MIN:
             raise Conflict(
                 f"the current key is younger than {AGE_SECONDS_MIN:.0f} s, and the old one may be in use yet"
@@ -87,6 +97,16 @@ class LocalKeys:
                 file.unlink()
                 gone.append(name)
         return gone
+
+    def _staged(self) -> str:
+        """The id of the key that the next rotation takes, or ""."""
+        try:
+            staged, current = ((self._folder / name).read_bytes() for name in (_NEXT, CURRENT))
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise Unavailable(f"no key that seals can be read in {self._folder}", internal=str(error)) from error
+        return key_id(staged) if staged != current else ""  # else a rotation was stopped amid its files
 
     def _files(self) -> list[Path]:
         return [self._folder / CURRENT, *sorted(self._folder.glob(_OLD))]

@@ -17,6 +17,11 @@ class Kms(Protocol):
         """The id of the key that wraps now. It changes when the key is rotated there. Raises Unavailable."""
         ...
 
+    async def ahead(self) -> frozenset[str]:
+        """Ids of keys that are about to take over: others wrap with them already, and what they wrapped stays. Raises
+        Unavailable."""
+        ...
+
     async def wrap(self, key: bytes, *, context: bytes) -> tuple[str, bytes]:
         """(id of the key that wrapped, the wrapped ``key``). Raises Unavailable."""
         ...
