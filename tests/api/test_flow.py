@@ -171,3 +171,20 @@ async def test_one_tenants_storm_is_told_429_and_its_neighbour_is_served(w: Worl
         reply = await w.call("GET", f"{BASE}/namespaces/other--lab/apikeys", token=eve)
         assert reply.code == 200
         assert b'bessemer_api_shed_total{lane="people"}' in (await w.call("GET", "/metrics")).body
+
+
+async def test_what_stays_open_gives_its_seat_on_at_once(clock: FakeClock) -> None:
+    """Many watches that open at the same time wait for no clock."""
+    lane = Lane(clock, SMALL)
+    watches = await entered(lane, "a", 4)
+    (other,) = await entered(lane, "b", 1)
+    for task in watches[:3]:
+        task.result().linger()
+        task.result().linger()  # which is no other request
+    await settle()
+    assert other.done()
+    with pytest.raises(TooMany, match="open at once"):
+        await lane.enter("a")
+    for task in watches:
+        task.result().leave()
+    assert (await lane.enter("a")).seated

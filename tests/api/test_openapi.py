@@ -69,6 +69,8 @@ async def tenant(w: World) -> str:
             metadata = {"name": THERE, **({"namespace": LAB} if kind.namespaced else {})}
             body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
+    told = {"metadata": {"name": THERE}, "involvedObject": {"kind": "Instance", "name": THERE}, "reason": "Told"}
+    await w.create(f"/api/v1/namespaces/{LAB}/events", told)  # no kind's page shows one
     return await w.login("ann")
 
 
@@ -134,7 +136,9 @@ async def settled(w: World, case: Any, place: str) -> Any:
     name = "acme--made" if place.endswith("/projects") else "made"
     metadata = {"name": name}
     if case.method == "PUT":
-        kept = (await w.call("GET", place)).json["metadata"]
+        found = await w.call("GET", place)
+        assert found.code == 200, f"{place}: nothing is there to be replaced"
+        kept = found.json["metadata"]
         metadata = {"name": kept["name"], "resourceVersion": kept["resourceVersion"]}
     return {"metadata": metadata, "spec": case.body.get("spec", {})}
 
@@ -220,7 +224,7 @@ def name_of(rule: Rule) -> str:
 async def check_anybody(w: World, rule: Rule, data: st.DataObject, *, tenant: str) -> None:
     name = data.draw(NAMED)
     parts = {"name": NAMES.get(rule.plural, name) if name == THERE else name, "namespace": LAB, "group": "bessemer.dev"}
-    path = rule.path.format(**parts, version=VERSION, digest="sha256:" + "0" * 64)
+    path = rule.path.format(**parts, provider=name, version=VERSION, digest="sha256:" + "0" * 64)
     body, media = data.draw(BODIES), data.draw(MEDIAS)
     asked = f"{path}?{urlencode(data.draw(QUERIES), errors='replace')}"
     for peer, token in ((None, ""), (ADMIN, ""), (None, tenant), (GATEWAY, ""), (AGENT, "")):

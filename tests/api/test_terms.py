@@ -19,6 +19,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "Instance": {"flavor": "small", "image": "micro"},
     "Endpoint": {"flavor": "small", "model": "smol"},
     "ApiKey": {"endpoints": ["chat"]},
+    "ApplicationCredential": {"expiresAt": "2099-01-01T00:00:00Z"},
 }
 """A whole spec of each kind of a project that names others."""
 
@@ -88,8 +89,13 @@ def referring() -> Iterator[tuple[Kind[Any, Any], tuple[str, ...], str]]:
 
 
 def test_every_field_that_names_an_object_says_of_which_kind() -> None:
-    """By its type: a name is a reference, unless it is one of these, which several kinds share."""
-    exempt = {("Tenant", ("spec", field, "names", "*")) for field in ("flavors", "images", "models")}
+    """By its type: a name is a reference, unless it is one of these."""
+    exempt = {("Tenant", ("spec", field, "names", "*")) for field in ("flavors", "images", "models")}  # one type's
+    exempt |= {  # of whatever kind the same body says beside it, or of any
+        ("Role", ("spec", "rules", "*", "names", "*")),
+        ("RoleBinding", ("spec", "scope", "object", "name")),
+        ("ApplicationCredential", ("spec", "names", "*")),
+    }
     for kind in KINDS:
         if "spec" not in kind.resource.model_fields:
             continue
@@ -128,7 +134,7 @@ async def test_anothers_object_is_named_like_one_that_is_nowhere(
     if facts.namespaced:
         await w.create(there, {"metadata": {"name": "theirs"}, "spec": SPECS.get(of, {})})
     else:
-        specs = {"Flavor": {"cpus": 1, "memory": "1Gi"}, "Image": {}, "Model": MODEL}
+        specs = {"Flavor": {"cpus": 1, "memory": "1Gi"}, "Image": {}, "Model": MODEL, "Role": {}}
         await w.create(there, {"metadata": {"name": "theirs"}, "spec": specs[of]})
     mia, told = await w.login("mia"), []
     for name in ("theirs", "nobody"):

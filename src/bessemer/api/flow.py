@@ -5,8 +5,8 @@ of one lane share its seats by start-time fair queuing (Goyal, Vin and Cheng, SI
 the flow that was served least, by the time its requests took. A flow that is alone has all seats, for batches are
 cheaper; while several ask, few are open, so that a newcomer finds little before it on the one processor that all share.
 
-A seat paces the beginning of work. Whoever holds it for long (a watch, a log, a slow reader of a list) has to give it
-back where others wait, and is counted as lingering. These, and those that wait, are bounded for each flow: past that a
+A seat paces the beginning of work. A watch, a log and a socket give it on once they are open; whoever else holds one
+for long (a slow upload, a slow reader of a list) has to where others wait. Both are counted as lingering. These, and those that wait, are bounded for each flow: past that a
 request is refused with 429 and the seconds to wait. It decides nothing about rights, nor about sign-ins (`api.limit`).
 """
 
@@ -83,6 +83,10 @@ class Turn:
         self.charged = flow.expected
         self.seated = True
 
+    def linger(self) -> None:
+        """What follows takes long and asks little, as a watch does: the seat is another's from here on."""
+        self._lane.lingers(self)
+
     def leave(self) -> None:
         """The request is over."""
         self._lane.ended(self)
@@ -137,6 +141,13 @@ class Lane:
             flow.lingering -= 1
         if flow.idle and flow.tag <= self._virtual:
             self._flows.pop(flow.name, None)
+
+    def lingers(self, turn: Turn) -> None:
+        """Give the seat on, and count the turn as lingering."""
+        if turn.seated:
+            turn.flow.lingering += 1
+            self._unseat(turn, self._clock.monotonic() - turn.began)
+            self._dispatch()
 
     def _new(self, name: str) -> _Flow:
         if len(self._flows) >= FLOWS_MAX:
@@ -206,8 +217,7 @@ class Lane:
                 await self._clock.sleep(SEAT_SECONDS / 2)
                 now = self._clock.monotonic()
                 for turn in [t for t in self._held if now - t.began >= SEAT_SECONDS]:
-                    turn.flow.lingering += 1
-                    self._unseat(turn, now - turn.began)
+                    self.lingers(turn)
                 self._give_up(now)
                 self._dispatch()
         finally:

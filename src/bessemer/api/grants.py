@@ -85,7 +85,7 @@ class Grants:
             return "platform:"
         if tenant and tenant in self.tenants(who):
             return tenant
-        return min(self._directory.memberships(who.name), default=f"user:{who.name}")
+        return min(self._directory.tenants(who.name), default=f"user:{who.name}")
 
     def _standing(self, grant: Grant) -> Grant:
         """What it gives now: in a tenant that is not active everybody reads, and no more."""

@@ -122,16 +122,13 @@ class Holdings:
 
     def tenants(self, user: str) -> Mapping[str, str]:
         """Tenant → role of everywhere that the user is a member."""
-        return {name: tenant.members[user] for name, tenant in self._tenants.items() if user in tenant.members}
+        given = self._held.givers(("User", user))
+        mine = [by.removeprefix(_MEMBER) for by in given if by.startswith(_MEMBER)]
+        return {name: self._tenants[name].members[user] for name in mine}
 
     def role(self, user: str, tenant: str) -> str:
         """The user's role as a member of the tenant, or ""."""
         return self.terms(tenant).members.get(user, "")
-
-    def memberships(self, user: str) -> frozenset[str]:
-        """The tenants that name the user as a member."""
-        given = self._held.givers(("User", user))
-        return frozenset(by.removeprefix(_MEMBER) for by in given if by.startswith(_MEMBER))
 
     def terms(self, tenant: str) -> TenantTerms:
         """What a tenant pays by and may; of one that is not there, nothing."""

@@ -143,6 +143,7 @@ async def stream(call: Call) -> None:
     agent's heart beats, until it ends or the host is revoked."""
     socket, host, relay = _socket(call), call.about.name, call.state.relay
     await socket.accept()
+    call.linger()
     one = asyncio.Lock()
 
     async def accept(stream: Stream) -> None:

@@ -48,6 +48,7 @@ async def serve(call: Call) -> None:
     if call.who.name != REPLICA or call.who.session:
         raise Forbidden("this is for replicas of the api alone")
     await socket.accept()
+    call.linger()
     mux = Mux(socket.send_bytes, dialled=False, accept=lambda stream: _carry(call, stream))
     await first_of(mux.run(messages(socket)), call.state.closing.wait())
 

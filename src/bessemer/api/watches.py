@@ -69,6 +69,7 @@ class _Watch(Response):
         self._head = True
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        self._call.linger()
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         metrics, kind = self._call.state.metrics, self._call.about.resource.plural
         metrics.watches.labels(kind).inc()

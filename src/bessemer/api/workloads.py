@@ -64,6 +64,7 @@ async def console(call: Call) -> None:
     stream = await _open(call, claim, request={"verb": "console"})
     try:
         await socket.accept()  # fails where the client has left already
+        call.linger()
         await _converse(call, socket, stream=stream)
     finally:
         await stream.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ from bessemer.core.resource import (
     values_apart,
 )
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Name, ShortText, at, duplicates, time_problems
+from bessemer.kinds.fields import Name, Names, ShortText, at, duplicates, time_problems
 from bessemer.kinds.tenancy.rolebinding import leave_bindings
 from bessemer.kinds.tenancy.session import session_labels
 from bessemer.kinds.tenancy.user import User
@@ -62,7 +62,7 @@ class CredentialSpec(ApiModel):
         "project",
         description="Where it acts: in its project, in all of the project's tenant, or wherever its owner may.",
     )
-    roles: list[Name] = Field(
+    roles: list[Annotated[Name, Names("Role")]] = Field(
         default_factory=list,
         max_length=_LIST_MAX,
         description="What it may at most, as names of roles; all of its owner's when empty.",

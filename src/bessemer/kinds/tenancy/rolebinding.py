@@ -9,7 +9,7 @@ not be there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field
@@ -18,7 +18,7 @@ from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Kind, Resource, Status, keyed_by, tenant_of
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Name, ShortText, at
+from bessemer.kinds.fields import Name, Names, ShortText, at
 from bessemer.kinds.tenancy.rights import BUILT_IN, SYSTEM, Place
 from bessemer.kinds.tenancy.role import name_problems
 
@@ -42,13 +42,15 @@ class BoundObject(ApiModel):
 class BindingScope(ApiModel):
     """Where the role holds: at the narrowest that is said."""
 
-    tenant: Name | None = Field(None, description="A tenant; of a tenant's own binding that tenant, also where unsaid.")
-    project: Name | None = Field(None, description="A project, as TENANT--PROJECT.")
+    tenant: Annotated[Name, Names("Tenant")] | None = Field(
+        None, description="A tenant; of a tenant's own binding that tenant, also where unsaid."
+    )
+    project: Annotated[Name, Names("Project")] | None = Field(None, description="A project, as TENANT--PROJECT.")
     object: BoundObject | None = Field(None, description="One object, and what may be done with it by its name.")
 
 
 class RoleBindingSpec(ApiModel):
-    role: Name = Field(description="A built-in role, or the name of a Role.")
+    role: Annotated[Name, Names("Role")] = Field(description="A built-in role, or the name of a Role.")
     subjects: list[RoleSubject] = Field(
         default_factory=list,
         max_length=1000,
