@@ -90,6 +90,20 @@ async def test_a_tenants_administrator_sees_what_is_the_tenants_alone(w: World) 
     assert ("user:eve", False) in {(row["writer"], row["allowed"]) for row in whole}
 
 
+async def test_whom_one_binds_is_no_member_and_a_members_program_is_theirs(w: World) -> None:
+    ann, eve, mia = await w.login("ann"), await w.login("eve"), await w.login("mia")
+    bound = {"role": "reader", "subjects": [{"kind": "User", "name": "eve"}]}
+    await w.create(f"{BASE}/rolebindings", {"metadata": {"name": "acme--eve"}, "spec": bound}, token=ann)
+    spec = {"expiresAt": "2099-01-01T00:00:00Z", "verbs": ["get"]}
+    await w.create(f"{LAB}/applicationcredentials", {"metadata": {"name": "ci"}, "spec": spec}, token=mia)
+    made = await w.call("POST", f"{LAB}/applicationcredentials/ci/token", {}, token=mia)
+    await w.create(f"{LAB}/instances", instance("vm"), token=ann)
+    for token in (eve, made.json["token"]):
+        assert (await w.call("DELETE", f"{LAB}/instances/vm", token=token)).code == 403
+    told = [row["writer"] for row in await rows(w, "tenant=acme&limit=1000", token=ann) if not row["allowed"]]
+    assert told == ["user:mia/acme--lab/ci"]
+
+
 @pytest.mark.parametrize("who", ["mia", "rob", "new"])
 async def test_others_read_no_row(w: World, who: str) -> None:
     token = await w.login(who)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.api.flow import CROWD_SECONDS, SEAT_SECONDS, TENANTS, WAIT_SECONDS, Bounds, Lane, Turn
@@ -60,6 +60,7 @@ async def test_alone_it_has_all_seats_and_one_of_several_few(clock: FakeClock) -
     assert seated(again) == 4
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
 async def test_each_flow_is_served_alike_however_much_it_asks(costs: list[int]) -> None:
     """Over any while in which all of them wait, what two flows were served differs by a few requests of theirs."""

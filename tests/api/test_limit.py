@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from bessemer.api.ca import Peer
 from bessemer.api.context import Limits
 from bessemer.api.limit import ACCOUNT_SLOWEST_SECONDS, KEYS_MAX, Failures, Limiter, SignIns
 from bessemer.core.clock import FakeClock
@@ -103,16 +104,33 @@ async def test_who_makes_secrets_makes_so_many() -> None:
     clock = FakeClock()
     async with world(clock, limits=Limits(secrets_burst=3, secrets_seconds=10.0)) as w:
         await w.create(f"{BASE}/hosts", named("h"))
-
-        async def codes(path: str) -> list[int]:
-            return [(await w.call("POST", path, {}, peer=ADMIN)).code for _ in range(2)]
-
-        assert await codes(f"{BASE}/hosts/h/token") == [201, 201]
-        reply = [await w.call("POST", f"{BASE}/users/ann/signinlink", {}) for _ in range(2)]
-        assert [one.code for one in reply] == [201, 429]
-        assert int(reply[1].headers["retry-after"]) == 10
+        hosts = [(await w.call("POST", f"{BASE}/hosts/h/token", {}, peer=ADMIN)).code for _ in range(5)]
+        assert hosts == [201] * 5, "a fleet joins at once"
+        reply = [await w.call("POST", f"{BASE}/users/ann/signinlink", {}) for _ in range(4)]
+        assert [one.code for one in reply] == [201, 201, 201, 429]
+        assert int(reply[3].headers["retry-after"]) == 10
         mine = await w.login("mia")
         assert (await w.call("POST", f"{BASE}/users/mia/password", {"password": "x"}, token=mine)).code == 422
+
+
+async def test_worthless_bearers_are_limited_for_an_address_and_good_ones_go_on() -> None:
+    clock = FakeClock()
+    async with world(clock, limits=Limits(bearer_burst=3, bearer_seconds=5.0)) as w:
+        mine, new = await w.login("mia"), await w.login("ann")
+
+        async def code(token: str, source: str = "192.0.2.1") -> int:
+            headers = {"authorization": f"Bearer {token}", "x-bessemer-source": source}
+            reply = await w.call("GET", "/whoami", peer=Peer("system:portal", (), ""), headers=headers)
+            assert reply.code != 429 or int(reply.headers["retry-after"]) <= 5
+            return reply.code
+
+        assert await code(mine) == 200
+        assert [await code(f"bss_a.{n}") for n in range(5)] == [401, 401, 401, 429, 429]
+        assert [await code(mine), await code(new), await code(new, "192.0.2.2")] == [200, 429, 200]
+        await clock.advance(5)
+        assert await code(new) == 200
+        assert (await w.call("DELETE", "/login", token=mine)).code == 200
+        assert [await code(mine), await code(mine), await code(new)] == [401, 429, 200]
 
 
 async def test_a_link_is_limited_by_its_address() -> None:

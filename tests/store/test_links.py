@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -376,6 +377,19 @@ async def test_more_reads_than_can_wait_are_unavailable(monkeypatch: pytest.Monk
 
 
 # --- an opening that fails --------------------------------------------------------------------------------------
+
+
+async def test_no_descriptor_for_a_connection_is_a_fault_of_the_database(
+    database: str, watch: links.Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", none)
+        with pytest.raises(psycopg.OperationalError, match="Too many open files"):
+            links.Link(database, watch=watch)
+    await until(lambda: connections(database) == 0)
 
 
 async def test_an_opening_that_fails_late_leaves_no_connection(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from bessemer.core.ports import CONTROLLER, Scope, Stored
 from bessemer.core.quota import METERS, Meter, Quota, amounts_of, bounds_of, meter_of_kind, said
 from bessemer.core.resource import Key
 from bessemer.store import Store, open_store, quota
+from bessemer.store.transaction import Tx
 from tests.store.conftest import KEY, KINDS
-from tests.store.invariants import check
+from tests.store.invariants import check, connect
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
 
 CLIENTS = 64
@@ -26,7 +27,7 @@ def opened(place: str, clock: Clock) -> Store:
 
 
 @pytest.fixture
-def processes(place: str, clock: FakeClock) -> Iterator[list[Store]]:
+def processes(place: str, clock: FakeClock, by_the_tests_clock: None) -> Iterator[list[Store]]:
     """The stores of one database that several processes have open, a writer's thread each; of a file there is one."""
     stores = [opened(place, clock) for _ in range(4 if place.startswith("postgresql:") else 1)]
     yield stores
@@ -274,6 +275,33 @@ async def test_a_minute_ends_and_the_next_begins_whole(store: Store, clock: Fake
         await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=61)
 
 
+async def test_windows_go_by_the_clock_that_all_replicas_share(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=100))
+    shared = clock.now() + 1000 * 60
+    monkeypatch.setattr(Tx, "server_time", property(lambda _: shared))
+    share = await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=100)
+    assert 0 < share.until - shared <= 60
+    shared -= 900 * 60
+    share = await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=100)
+    assert 0 < share.until - shared <= 60, "a window far ahead is taken for none"
+    with pytest.raises(QuotaExceeded):
+        await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=1)
+
+
+async def test_more_is_given_back_than_was_counted(store: Store, place: str) -> None:
+    """An older release beside this one counted less."""
+    await store.objects.create(body("Instance", "a"), ALICE)
+    connection = connect(place)
+    connection.execute("UPDATE quota SET used = 0")
+    connection.close()
+    await store.objects.delete(Key("Instance", PROJECT, "a"), ALICE)
+    assert await used(store) == {}
+    await store.objects.create(body("Instance", "b"), ALICE)
+    assert await used(store) == {"instances": 1}
+
+
 async def test_without_a_bound_everything_is_given_and_nobody_counts(store: Store) -> None:
     share = await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=1 << 30)
     assert share.left is None
@@ -284,6 +312,14 @@ async def test_without_a_bound_everything_is_given_and_nobody_counts(store: Stor
 
 
 # --- money ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_gone_is_told_of_no_more(store: Store, place: str) -> None:
+    await store.capacity.told("tenant/gone", meter="spend_micro", used=5)
+    connection = connect(place)
+    found = connection.execute("SELECT scope FROM quota WHERE scope = 'tenant/gone'").fetchall()
+    connection.close()
+    assert found == []
 
 
 async def test_once_the_money_is_used_up_nothing_new_comes(store: Store) -> None:

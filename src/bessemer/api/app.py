@@ -169,18 +169,26 @@ class _Endpoint:
         tenant = call.target.tenant if call.target else ""
         call.turn = await self._state.flows.enter(call.identity, tenant=tenant, source=call.credentials.source)
         await authorise(call, rule)
-        if rule.path.rpartition("/")[2] in SECRETS:
+        if rule.path.rpartition("/")[2] in SECRETS and not _joins(call):
             self._state.makings.take(f"{call.who.kind}:{call.who.name}")
         return await rule.handler(call)
 
     async def _identify(self, call: Call, method: str) -> None:
-        """Raises Unauthenticated; what was shown and is worth nothing is told to the trail, as of a stranger."""
+        """Raises Unauthenticated, TooMany; what was shown and is worth nothing is told to the trail, as of a
+        stranger."""
+        shown, source = call.credentials.authorization, call.credentials.source
+        if shown:
+            self._state.bearers.admit(source, shown)
         try:
             call.identity = await self._state.authenticator.authenticate(call.credentials)
         except Unauthenticated as error:
+            if shown:
+                self._state.bearers.worthless(source, shown)
             refused = Refusal(call.acting, method.lower(), _place(call), error.message)
             await self._state.refusals.stranger(refused)
             raise
+        if shown:
+            self._state.bearers.good(source, shown)
         if call.who.credential == BREAK_GLASS:
             await self._state.door.broken(call.writer)
 
@@ -218,6 +226,12 @@ class _Watched:
         elif message["type"] == "websocket.accept":
             self.code, self.streamed = 101, True
         await self._send(message)
+
+
+def _joins(call: Call) -> bool:
+    """Whether an administrator lets a host join: hosts come by the hundred."""
+    about = call.target
+    return about is not None and about.resource.stored == "Host" and call.state.access.administers(call.who)
 
 
 def _place(call: Call) -> Key:

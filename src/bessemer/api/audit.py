@@ -1,8 +1,9 @@
 """The audit trail over HTTP: finding rows, exporting the chain, and dropping what was archived.
 
 Who may audit (`may_audit`) sees all of it; a tenant's administrators see the rows of what is their tenant's. Of those,
-a refusal of somebody who has no role in the tenant is left out: who tried belongs to somebody else. An export is itself
-a row of the trail, and so are logs and consoles that are opened and secrets that are read: their routes say so.
+a refusal of somebody who is no member of the tenant is left out, whatever they are bound to there: who tried belongs to
+somebody else. An export is itself a row of the trail, and so are logs and consoles that are opened and secrets that are
+read: their routes say so.
 """
 
 from __future__ import annotations
@@ -98,10 +99,11 @@ def _time(text: str) -> float | None:
 
 
 def _may_see(call: Call, row: AuditRow, *, tenant: str) -> bool:
-    """A tenant's administrator is shown who was refused only where that is one of theirs."""
+    """A tenant's administrator is shown who was refused only where that is one of theirs, by themselves or by their
+    program: by membership, since whom one binds, and so could ask about, may be anybody."""
     kind, _, name = row.writer.partition(":")
-    theirs = call.state.directory.grants([("User", name)]) if kind == "user" else ()
-    return row.allowed or may_audit(call) or any(grant.place.tenant == tenant for grant in theirs)
+    user = name.partition("/")[0]
+    return row.allowed or may_audit(call) or (kind == "user" and bool(call.state.directory.role(user, tenant)))
 
 
 def _shown(row: AuditRow) -> dict[str, Any]:

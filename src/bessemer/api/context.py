@@ -101,6 +101,8 @@ class Limits:
     depth: int = 64
     login_burst: int = 10
     login_seconds: float = 6.0
+    bearer_burst: int = 100
+    bearer_seconds: float = 0.1
     secrets_burst: int = 30
     secrets_seconds: float = 2.0
     bookmark_seconds: float = 60.0

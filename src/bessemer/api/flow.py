@@ -6,8 +6,9 @@ the flow that was served least, by the time its requests took. A flow that is al
 cheaper; while several ask, few are open, so that a newcomer finds little before it on the one processor that all share.
 
 A seat paces the beginning of work. A watch, a log and a socket give it on once they are open; whoever else holds one
-for long (a slow upload, a slow reader of a list) has to where others wait. Both are counted as lingering. These, and those that wait, are bounded for each flow: past that a
-request is refused with 429 and the seconds to wait. It decides nothing about rights, nor about sign-ins (`api.limit`).
+for long (a slow upload, a slow reader of a list) has to where others wait. Both are counted as lingering. These, and
+those that wait, are bounded for each flow: past that a request is refused with 429 and the seconds to wait. It decides
+nothing about rights, nor about sign-ins (`api.limit`).
 """
 
 from __future__ import annotations

@@ -137,6 +137,35 @@ class SignIns:
         return min(over * ACCOUNT_SLOWER_SECONDS, ACCOUNT_SLOWEST_SECONDS)
 
 
+class Bearers:
+    """How often an address may show a bearer that is worth nothing: ``burst`` at once, then one per ``seconds``; past
+    that a bearer from there is not looked at. One that was good from there before is, whatever others do behind the
+    same address; one that is new there finds its turn within ``seconds`` of the last failure that was let in."""
+
+    def __init__(self, clock: Clock, *, burst: int, seconds: float) -> None:
+        self._failures = Limiter(clock, burst=burst, seconds=seconds)
+        self._good: OrderedDict[str, None] = OrderedDict()
+
+    def admit(self, source: str, bearer: str) -> None:
+        """Before it is looked at. Raises TooMany."""
+        if _pair(source, bearer) not in self._good:
+            self._failures.check(network(source))
+
+    def good(self, source: str, bearer: str) -> None:
+        """It was somebody's."""
+        pair = _pair(source, bearer)
+        self._good[pair] = None
+        self._good.move_to_end(pair)
+        while len(self._good) > KEYS_MAX:
+            self._good.popitem(last=False)
+
+    def worthless(self, source: str, bearer: str) -> None:
+        """It was nobody's, or is not any more."""
+        self._good.pop(_pair(source, bearer), None)
+        with suppress(TooMany):  # of some at once that were let in
+            self._failures.take(network(source))
+
+
 def _digest(account: str) -> str:
     """A key of bounded length; names may be passwords that were typed into the wrong field."""
     return hashlib.sha256(account.encode(errors="replace")).hexdigest()

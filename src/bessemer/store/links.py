@@ -100,8 +100,12 @@ class Link:
         self.connection.adapters.register_dumper(int, Int8Dumper)
         self.cursor = self.connection.cursor(binary=True)
         self.wire = self.connection.pgconn
-        # Another name for the same socket, which stays ours however the driver ends its own.
-        self._socket = socket.socket(fileno=os.dup(self.wire.socket))
+        try:
+            # Another name for the same socket, which stays ours however the driver ends its own.
+            self._socket = socket.socket(fileno=os.dup(self.wire.socket))
+        except OSError as error:  # there are no more descriptors
+            self.connection.close()
+            raise psycopg.OperationalError(f"a connection cannot be kept: {error}") from error
         watch.add(self)
         try:
             for setting in settings:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import structlog
 from pydantic import ValidationError
 from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
@@ -23,10 +24,13 @@ from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
 from bessemer.store.schema import counters, objects, of, quota, windows
 from bessemer.store.transaction import Tx
 
+log = structlog.get_logger(__name__)
+
 _HERE = (of(quota.c.scope), of(quota.c.meter))
 _MORE = quota.c.used + bindparam("amount")
 _TAKE = update(quota).values(used=_MORE).where(*_HERE, or_(quota.c.bound.is_(None), quota.c.bound >= _MORE))
-_GIVE = update(quota).values(used=quota.c.used - bindparam("amount")).where(*_HERE)
+_LESS = quota.c.used - bindparam("amount")
+_GIVE = update(quota).values(used=_LESS).where(*_HERE, quota.c.used >= bindparam("amount"))
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 _LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
 _USED_UP = (
@@ -48,7 +52,11 @@ USE = select(quota.c.scope, quota.c.meter, quota.c.used, quota.c.bound).where(of
 _WINDOW = (of(windows.c.scope), of(windows.c.meter))
 _GIVEN = windows.c.used + bindparam("amount")
 _HOLD = update(windows).values(used=_GIVEN).where(*_WINDOW, bindparam("bound") >= _GIVEN)
-_OPEN = update(windows).values(start=bindparam("begins"), used=0).where(*_WINDOW, windows.c.start < bindparam("begins"))
+_OPEN = (
+    update(windows)
+    .values(start=bindparam("begins"), used=0)
+    .where(*_WINDOW, or_(windows.c.start < bindparam("begins"), windows.c.start > bindparam("ends")))
+)
 _LOOK_WINDOW = select(windows.c.start, windows.c.used).where(*_WINDOW)
 _INSERT_WINDOW = insert(windows)
 _FORGET_WINDOWS = delete(windows).where(of(windows.c.scope))
@@ -80,11 +88,13 @@ def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
 
 
 def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
-    """Use less of each meter."""
+    """Use less of each meter. It stops at 0: what an older release beside this one took, it did not count."""
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
-            if amount:
-                tx.run(_GIVE, of_scope=scope, of_meter=meter, amount=amount)
+            if not amount or tx.run(_GIVE, of_scope=scope, of_meter=meter, amount=amount):
+                continue
+            if tx.run(_SET, of_scope=scope, of_meter=meter, used=0):
+                log.warning("less is used than is given back", scope=scope, meter=meter, amount=amount)
 
 
 def count(tx: Tx, key: Key, *, meter: str, by: int) -> None:
@@ -126,11 +136,11 @@ def require_money(tx: Tx, project: str, *, tenant: str) -> None:
 
 
 def tell(tx: Tx, scope: str, *, meter: str, used: int) -> None:
-    """What is used of a meter that is counted elsewhere. Raises Invalid for any other."""
+    """What is used of a meter that is counted elsewhere. Where it never had a bound, or its owner is gone, nobody asks,
+    and nothing is kept. Raises Invalid for any other."""
     if not any(one.told and one.name == meter for one in METERS):
         raise Invalid(f"{meter[:63]!r} is counted here")
-    if not tx.run(_SET, of_scope=scope, of_meter=meter, used=used):
-        tx.run(_INSERT, scope=scope, meter=meter, used=used, bound=None)
+    tx.run(_SET, of_scope=scope, of_meter=meter, used=used)
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------
@@ -191,25 +201,25 @@ def hold(tx: Tx, project: str, *, meter: Meter, amount: int) -> Share:
     """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all.
     Raises QuotaExceeded."""
     require_money(tx, project, tenant=tenant_of(project))
-    start = int(tx.now) // meter.window_seconds * meter.window_seconds
+    start = int(tx.server_time) // meter.window_seconds * meter.window_seconds
     left = []
     for scope in scopes(project, tenant_of(project)):
         row = tx.one(_LOOK, of_scope=scope, of_meter=meter.name)
         if row is not None and row[1] is not None:
-            left.append(row[1] - _hold(tx, scope, meter=meter.name, amount=amount, bound=row[1], start=start))
+            left.append(row[1] - _hold(tx, scope, meter=meter, amount=amount, bound=row[1], start=start))
     return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None))
 
 
-def _hold(tx: Tx, scope: str, *, meter: str, amount: int, bound: int, start: int) -> int:
-    """Answers what is given out by now."""
-    place = {"of_scope": scope, "of_meter": meter}
-    tx.run(_OPEN, **place, begins=start)
+def _hold(tx: Tx, scope: str, *, meter: Meter, amount: int, bound: int, start: int) -> int:
+    """Answers what is given out by now. A window that a clock which was wrong has put far ahead is none."""
+    place = {"of_scope": scope, "of_meter": meter.name}
+    tx.run(_OPEN, **place, begins=start, ends=start + meter.window_seconds)
     if not tx.run(_HOLD, **place, amount=amount, bound=bound):
         row = tx.one(_LOOK_WINDOW, **place)
         given: int = row[1] if row is not None else 0
         if row is not None or amount > bound:
-            raise exceeded(scope, meter, amount=amount, left=bound - given, bound=bound)
-        tx.run(_INSERT_WINDOW, scope=scope, meter=meter, start=start, used=amount)
+            raise exceeded(scope, meter.name, amount=amount, left=bound - given, bound=bound)
+        tx.run(_INSERT_WINDOW, scope=scope, meter=meter.name, start=start, used=amount)
         return amount
     used: int = tx.one(_LOOK_WINDOW, **place)[1]
     return used
