@@ -60,8 +60,9 @@ async def replace(call: Call, body: Body, *, old: Body, dry_run: bool) -> Stored
     """Let it take the place of ``old``, which is how it was loaded. Raises what `Objects.replace` does."""
     target, objects = call.about, call.state.ports.objects
     if target.resource.plain:
-        sealed = {} if _repointed(body, old) else None
-        return await objects.replace(body, call.writer, dry_run=dry_run, sealed=sealed)
+        nothing: Mapping[str, bytes] = {}
+        forgotten = nothing if _repointed(body, old) else None
+        return await objects.replace(body, call.writer, dry_run=dry_run, sealed=forgotten)
     now = await objects.get(target.key)
     revisions = {str(now.revision), old["metadata"]["resourceVersion"], body["metadata"].get("resourceVersion")}
     if len(revisions - {None}) > 1:
