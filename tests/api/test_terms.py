@@ -90,6 +90,7 @@ def referring() -> Iterator[tuple[Kind[Any, Any], tuple[str, ...], str]]:
 
 def test_every_field_that_names_an_object_says_of_which_kind() -> None:
     """By its type: a name is a reference, unless it is one of these."""
+    exempt: set[tuple[str, tuple[str, ...]]]
     exempt = {("Tenant", ("spec", field, "names", "*")) for field in ("flavors", "images", "models")}  # one type's
     exempt |= {  # of whatever kind the same body says beside it, or of any
         ("Role", ("spec", "rules", "*", "names", "*")),
@@ -292,7 +293,8 @@ async def test_a_share_of_a_minute_is_a_gateways_to_ask_for(w: World) -> None:
         assert (reply.json["amount"], reply.json["left"]) == found
         assert 0 < reply.json["seconds"] <= 60
         assert bool(reply.json["words"]) == (found[0] == 0)
-    for body in ({"meter": "tokens_per_minute", "amount": -1}, {"meter": "instances"}, []):
+    wrong: tuple[Any, ...] = ({"meter": "tokens_per_minute", "amount": -1}, {"meter": "instances"}, [])
+    for body in wrong:
         assert (await w.call("POST", where, body, peer=GATEWAY)).code == 400
     assert (await w.call("POST", where, {"meter": "instances", "amount": 1}, peer=GATEWAY)).code == 422
     mia = await w.login("mia")

@@ -54,8 +54,9 @@ async def test_a_morning_of_rivals() -> None:
     await check_day(11, hosts=20, happenings=40, seconds=14_400.0, controllers=2)
 
 
-@pytest.mark.real  # not for want of a real part: a minute is much for test-fast
+@pytest.mark.long
 async def test_a_day() -> None:
+    """A day of 200 hosts on which everything happens at least once; a morning of it is in every run."""
     day = await check_day(1, hosts=200, happenings=90)
     assert set(WEIGHTS) <= set(day.seen), "a day on which everything happened"
     assert day.cloud.gateway.starts > 1, "the gateway died too"

@@ -292,14 +292,15 @@ async def test_windows_go_by_the_clock_that_all_replicas_share(
 
 async def test_more_is_given_back_than_was_counted(store: Store, place: str) -> None:
     """An older release beside this one counted less."""
-    await store.objects.create(body("Instance", "a"), ALICE)
+    await store.capacity.declare("h1", inventory())
+    (taken,) = await store.capacity.take([claim("a")], CONTROLLER)
     connection = connect(place)
     connection.execute("UPDATE quota SET used = 0")
     connection.close()
-    await store.objects.delete(Key("Instance", PROJECT, "a"), ALICE)
+    await store.capacity.release(taken.key, CONTROLLER, fenced=True)
     assert await used(store) == {}
-    await store.objects.create(body("Instance", "b"), ALICE)
-    assert await used(store) == {"instances": 1}
+    await store.capacity.take([claim("b")], CONTROLLER)
+    assert (await used(store))["claims"] == 1
 
 
 async def test_without_a_bound_everything_is_given_and_nobody_counts(store: Store) -> None:

@@ -172,19 +172,20 @@ class Trail:
             raise Conflict(f"nothing is dropped: row {through} is not there, or has another digest")
         base = self._heads.signer.sign(Head(id=through, digest=digest, at=self._clock.now(), kind="base"))
 
-        def write(tx: Tx) -> bool:
-            if (tx.one(COUNTER, of_name=BASE) or (0,))[0] >= through:
-                return False  # another has come first, who archived as much or more
+        def write(tx: Tx) -> int:
+            before: int = max(begun, (tx.one(COUNTER, of_name=BASE) or (0,))[0])
+            if before >= through:
+                return 0  # another has come first, who archived as much or more
             heads.keep(tx, base)
             tx.run(SET_COUNTER, of_name=BASE, value=through)
             append(tx, writer, verb="trim", key=Key("Trail", "", str(through)), uid="")
-            return True
+            return through - before
 
-        if not await self._committer.submit(write):
-            return 0
-        await self._tell(base)
-        await self.tidy()
-        return through - begun
+        went = await self._committer.submit(write)
+        if went:
+            await self._tell(base)
+            await self.tidy()
+        return went
 
     async def tidy(self) -> None:
         """Drop what was archived, some at a time; also what an earlier process left."""
