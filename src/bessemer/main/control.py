@@ -81,13 +81,18 @@ async def run_control(
                 ready()
             await asyncio.Event().wait()
     finally:
-        try:
-            await control.importer.close()
-            if agreed:  # else the trail is another installation's
-                with suppress(BessemerError):  # the next process signs what this one could not
-                    await control.store.audit.sign()
-        finally:
-            control.store.close()
+        await _close(control, sign=agreed)  # else the trail is another installation's
+
+
+async def _close(control: _Control, *, sign: bool) -> None:
+    """The store is closed whatever comes of the rest."""
+    try:
+        await control.importer.close()
+        if sign:
+            with suppress(BessemerError):  # the next process signs what this one could not
+                await control.store.audit.sign()
+    finally:
+        control.store.close()
 
 
 async def _led(loop: Loop[Context]) -> None:

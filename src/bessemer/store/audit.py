@@ -136,7 +136,7 @@ class Trail:
             return
         head = self._heads.signer.sign(Head(id=number, digest=digest, at=self._clock.now()))
         await self._committer.submit(lambda tx: heads.keep(tx, head))
-        await self._tell(head)
+        await heads.on_disk(partial(self._heads.tell, head))
         self._signed = head
 
     async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
@@ -183,7 +183,7 @@ class Trail:
 
         went = await self._committer.submit(write)
         if went:
-            await self._tell(base)
+            await heads.on_disk(partial(self._heads.tell, base))
             await self.tidy()
         return went
 
@@ -192,9 +192,6 @@ class Trail:
         while await self._committer.submit(_drop_some, apart=True):
             pass
         await self._heads.tidy()
-
-    async def _tell(self, head: Head) -> None:
-        await heads.on_disk(partial(self._heads.tell, head))
 
     async def _begun(self) -> tuple[Verifier, str]:
         """Who checks the trail from where it begins now, and the digest of the row before that."""
