@@ -69,7 +69,7 @@ async def test_a_phase_that_comes_at_other_points_in_each_life_is_stopped_in(mon
     assert matrix.missed == set()
 
 
-@pytest.mark.real
+@pytest.mark.long
 async def test_an_endpoint_converges_after_every_stop() -> None:
     matrix = await crash.explore("Endpoint")
     check(matrix, tried=len(crash.points(matrix.first)))

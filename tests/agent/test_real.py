@@ -84,7 +84,7 @@ async def _until_looked_at(s: Site, claim: Stored) -> None:
     await s.expect(observed)
 
 
-@pytest.mark.parametrize("seconds", [20.0, pytest.param(120.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [8.0, pytest.param(120.0, marks=pytest.mark.long)])
 async def test_guest_and_stream_go_on_without_the_api(
     s: Site, image: BuiltImage, model_path: Path, seconds: float, record_property: Callable[[str, object], None]
 ) -> None:

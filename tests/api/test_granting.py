@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from bessemer.api import make_app
+from bessemer.api.access import Target
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import Credentials, Identity
 from bessemer.core.clock import FakeClock
@@ -603,3 +604,33 @@ async def test_groups_and_credentials_hold_what_they_are_bound_to(w: World) -> N
         w.api.state.authenticator = Known(who)
         assert (await w.call("GET", f"{LAB}/vm", token="x")).code == code, who
     assert ADMIN.groups == ("system:masters",)
+
+
+async def test_a_credential_reads_no_trail_and_types_at_no_console_by_reading(w: World) -> None:
+    """What its owner may: the trail of their tenant, and a console. What reading alone gives: neither."""
+    ann = Identity("user", "ann")
+    w.api.state.authenticator = Known(ann)
+    assert (await w.call("GET", "/audit?tenant=acme", token="x")).code == 200
+    program = Identity("user", "ann", credential="acme--lab/ci", bounds=Bounds())
+    w.api.state.authenticator = Known(program)
+    assert (await w.call("GET", "/audit?tenant=acme", token="x")).code == 403
+    assert (await w.call("GET", "/audit/export", token="x")).code == 403
+    shown = w.api.state.resources.of_kind("Instance")
+    assert shown is not None
+    console = Target(shown, "acme--lab", "vm", "console")
+    reading = Identity("user", "ann", credential="acme--lab/ci", bounds=Bounds(verbs=frozenset({"get", "list"})))
+    access = w.api.state.access
+    assert access.may(ann, "create", on=console)
+    assert not any(access.may(reading, verb, on=console) for verb in ("get", "create"))
+
+
+async def test_of_a_tenant_that_is_not_known_yet_its_people_read(w: World) -> None:
+    """While tenants are read anew nobody knows who is suspended: a binding gives what reading is, and no more."""
+    await w.create(BINDINGS, named("acme--some", role="member", subjects=[{"kind": "User", "name": "new"}]))
+    who, shown = Identity("user", "new"), w.api.state.resources.of_kind("Instance")
+    assert shown is not None
+    on, access = Target(shown, "acme--lab", "vm"), w.api.state.access
+    assert access.may(who, "update", on=on)
+    w.api.state.directory.forget("Tenant")
+    assert access.may(who, "get", on=on)
+    assert not access.may(who, "update", on=on)

@@ -9,8 +9,8 @@ import pytest
 from tests.store.server import Server, running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One server for the run of the tests."""
+    """One server for the tests of a module: what they start anew ends with the thread that did, and their loop."""
     with running() as found:
         yield found

@@ -51,7 +51,7 @@ async def test_kill_9_of_the_control_plane_cuts_no_stream_and_touches_no_guest(p
     await plant.restarted(CONTROL, old)
     await plant.converged()
     back_at = time.monotonic()
-    assert await streaming > 500, "the stream was cut"
+    assert await streaming == 900, "the stream was cut"
     while_away = [t for t in times if killed_at < t < back_at]
     assert len(while_away) > 10, "tokens came while the control plane was away"
     after = await plant.look()

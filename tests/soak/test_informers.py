@@ -174,9 +174,7 @@ async def test_none_misses_repeats_or_stalls(tmp_path: Path, record_property: Ca
                 made.start()
             for informer in informers:
                 informer.reading.set()
-            there = await _there(session, made.url)
-            made.read()
-            at = max(made.log)
+            there, at = await _at_rest(made, session)
             await _reached(informers, at)
         finally:
             for task in (*tasks, *work, reading, trouble):
@@ -215,6 +213,19 @@ async def _first(session: aiohttp.ClientSession, url: str) -> None:
         except (aiohttp.ClientError, OSError):
             assert time.monotonic() < until
             await asyncio.sleep(0.1)
+
+
+async def _at_rest(made: Server, session: aiohttp.ClientSession) -> tuple[dict[str, int], int]:
+    """What is there, and the last change, once a write that was on its way when its writer went has arrived."""
+    while True:
+        there = await _there(session, made.url)
+        made.read()
+        at = max(made.log)
+        if there == await _there(session, made.url) and max(there.values()) <= at:
+            await asyncio.sleep(0.5)
+            made.read()
+            if max(made.log) == at:
+                return there, at
 
 
 async def _there(session: aiohttp.ClientSession, url: str) -> dict[str, int]:

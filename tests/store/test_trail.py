@@ -20,10 +20,10 @@ from bessemer.core.errors import Conflict, Malformed, Unavailable
 from bessemer.core.ports import CONTROLLER, AuditFilter, AuditRow, Writer
 from bessemer.core.resource import Key
 from bessemer.core.trail import Fault, FileVerifier, Head, Signer, head_of
-from bessemer.store import Guard, Store, open_store
-from bessemer.store.audit import Trail
+from bessemer.store import Guard, Store, audit, open_store
 from bessemer.store.difference import BYTES_MAX
 from bessemer.store.heads import Signing
+from bessemer.store.reader import Reader
 from tests.oracle import trail as oracle
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import connect
@@ -378,16 +378,16 @@ async def test_a_trim_that_was_stopped_goes_on(town: Town) -> None:
 
 async def test_of_two_who_trim_the_later_one_brings_nothing_back(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     trail, rows = town.store.audit, town.rows()
-    digest = Trail._digest
+    digest = audit._digest
 
-    async def late(self: Trail, number: int) -> str:
-        found = await digest(self, number)
+    async def late(reader: Reader, number: int) -> str:
+        found = await digest(reader, number)
         if number == 4:
             monkeypatch.undo()
             assert await trail.trim(8, digest=rows[7]["digest"], writer=ALICE) == 8
         return found
 
-    monkeypatch.setattr(Trail, "_digest", late)
+    monkeypatch.setattr(audit, "_digest", late)
     assert await trail.trim(4, digest=rows[3]["digest"], writer=ALICE) == 0
     assert town.rows()[0]["id"] == 9
     await trail.trim(9, digest=rows[8]["digest"], writer=ALICE)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import orjson
-import structlog
 
+from bessemer.api.following import follow
 from bessemer.api.holdings import KINDS, Holdings
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Expired, Unavailable
-from bessemer.core.ports import Bookmark, Objects, Scope
+from bessemer.core.errors import Unavailable
+from bessemer.core.ports import Bookmark, Objects
 from bessemer.core.resource import Change
 from bessemer.kinds.tenancy.rights import Rulebook
-
-log = structlog.get_logger(__name__)
 
 REACH_SECONDS_MAX = 2.0
 
@@ -30,7 +29,6 @@ class Directory(Holdings):
 
     def __init__(self, objects: Objects, clock: Clock, *, book: Rulebook) -> None:
         super().__init__(book)
-        self.version = 0
         self._objects = objects
         self._clock = clock
         self._revisions = dict.fromkeys(KINDS, 0)
@@ -66,20 +64,12 @@ class Directory(Holdings):
             raise Unavailable("the server has not read its tenants yet") from error
 
     async def _follow(self, kind: str) -> None:
-        since: int | None = None
-        while True:
-            try:
-                async for event in self._objects.watch(Scope(kind=kind), since=since):
-                    since = event.revision
-                    self._apply(kind, event)
-            except Expired:
-                since = None  # and a new list, which does not tell what was deleted meanwhile
-                self._full.discard(kind)
-                self.forget(kind)
-                self._changed()
-            except BessemerError as error:
-                log.warning("directory watch failed", kind=kind, error=error.message, internal=error.internal)
-                await self._clock.sleep(1.0)
+        async def begin() -> None:
+            self._full.discard(kind)
+            self.forget(kind)
+            self._changed()
+
+        await follow(self._objects, kind, clock=self._clock, hear=partial(self._apply, kind), begin=begin)
 
     def _apply(self, kind: str, event: Change | Bookmark) -> None:
         if isinstance(event, Bookmark):
@@ -93,6 +83,5 @@ class Directory(Holdings):
         self._moved.set()
 
     def _changed(self) -> None:
-        self.version += 1
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()

@@ -5,7 +5,7 @@ A credential never gets more than its owner, nor than its bounds. Decisions are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bessemer.api.bounds import Bounds
@@ -30,29 +30,34 @@ from bessemer.kinds.tenancy.rights import (
     united,
 )
 
-_CUT_MAX = 1024
-"""Askers whose grants are kept as their bounds leave them."""
+_KEPT_MAX = 8192
+"""Askers whose grants are kept as they were found."""
 
 
 class Grants:
-    """Of one directory, which it reads at each call."""
+    """Of one directory. A request asks many times, so what somebody holds is found once for each version of it."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         book = directory.book
-        self._system = {role: book.grant(rights) for role, rights in book.system.items()}
+        self._system: Mapping[str, Sequence[Grant]] = {
+            role: (book.grant(rights),) for role, rights in book.system.items()
+        }
         self._admin = book.grant(book.built_in["admin"])
-        self._cut: dict[Identity, Sequence[Grant]] = {}
-        self._cut_at = 0
+        self._kept: dict[Identity, Sequence[Grant]] = {}
+        self._kept_at = 0
 
     def grants(self, who: Identity) -> Sequence[Grant]:
         """All that somebody holds, within their bounds."""
         if who.kind != "user":
-            return [self._system[who.kind]]
-        if who.bounds is not None:
-            return self._within_bounds(who, who.bounds)
-        mine = [self._system["anyone"], *map(self._standing, self._directory.grants(holders(who)))]
-        return [self._admin, *mine] if who.admin else mine
+            return self._system[who.kind]
+        if self._kept_at != self._directory.version or len(self._kept) >= _KEPT_MAX:
+            self._kept, self._kept_at = {}, self._directory.version
+        found = self._kept.get(who)
+        if found is None:
+            found = self._unbounded(who) if who.bounds is None else self._within_bounds(who, who.bounds)
+            self._kept[who] = found
+        return found
 
     def sees_project(self, who: Identity, project: str) -> bool:
         """Whether the asker may know that a project is there, or would be."""
@@ -96,19 +101,17 @@ class Grants:
             {cell: names for cell, names in grant.rights.items() if cell.verb in (*READ, TRAIL.verb)}, grant.place
         )
 
+    def _unbounded(self, who: Identity) -> Sequence[Grant]:
+        mine = (*self._system["anyone"], *map(self._standing, self._directory.grants(holders(who))))
+        return (self._admin, *mine) if who.admin else mine
+
     def _within_bounds(self, who: Identity, bounds: Bounds) -> Sequence[Grant]:
-        """A credential's grants, as its bounds leave them; made once for each version of the directory."""
-        if self._cut_at != self._directory.version or len(self._cut) >= _CUT_MAX:
-            self._cut, self._cut_at = {}, self._directory.version
-        found = self._cut.get(who)
-        if found is None:
-            book = self._directory.book
-            owner = self.grants(replace(who, bounds=None, credential=""))
-            program = self._directory.grants([("ApplicationCredential", who.credential)])
-            whole = [*owner, *(_within(self._standing(grant), owner) for grant in program)]
-            found = [book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole]
-            self._cut[who] = found
-        return found
+        """A credential's grants, as its bounds leave them."""
+        book = self._directory.book
+        owner = self.grants(replace(who, bounds=None, credential=""))
+        program = self._directory.grants([("ApplicationCredential", who.credential)])
+        whole = [*owner, *(_within(self._standing(grant), owner) for grant in program)]
+        return tuple(book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole)
 
     def _bounded(self, rights: Rights, bounds: Bounds) -> Rights:
         mine = ((cell, names) for cell, names in rights.items() if cell not in (ADMINISTER, TRAIL))

@@ -86,10 +86,11 @@ class Held:
 
 
 class Holdings:
-    """`tell` it each object, and ask."""
+    """`tell` it each object, and ask. ``version`` counts what may change a decision."""
 
     def __init__(self, book: Rulebook) -> None:
         self.book = book
+        self.version = 0
         self._tenants: dict[str, TenantTerms] = {}
         self._projects: dict[str, set[str]] = {}
         self._roles: dict[str, Rights] = {}
@@ -99,7 +100,9 @@ class Holdings:
     def tell(self, kind: str, name: str, *, body: Mapping[str, Any] | None) -> bool:
         """An object as it is now, None where it is gone; whether somebody may stand otherwise for it."""
         take = {"Tenant": self._tenant, "Role": self._role, "RoleBinding": self._binding}.get(kind, self._project)
-        return take(name, body)
+        moved = take(name, body)
+        self.version += moved
+        return moved
 
     def forget(self, kind: str) -> None:
         """Objects of a kind are not known any more: nobody holds what may have been withdrawn."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
 
+from bessemer.api.following import follow
 from bessemer.api.oidcpeople import People, whole
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Expired, Unauthenticated
-from bessemer.core.ports import Bookmark, Objects, Scope
+from bessemer.core.errors import Unauthenticated
+from bessemer.core.ports import Bookmark, Objects
 from bessemer.core.resource import Change
 from bessemer.drivers.oidc.keyring import READ_SECONDS, Keyring, Known
 from bessemer.drivers.oidc.protocol import Issuers
@@ -24,8 +26,6 @@ from bessemer.drivers.oidc.verify import Rules
 from bessemer.kinds.tenancy.identityprovider import IdentityProvider, OidcSpec, directory_issuer, older_first, reach_of
 
 log = structlog.get_logger(__name__)
-
-RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,18 +123,10 @@ class Providers:
                 await provider.keyring.refresh()
 
     async def _follow(self, kind: str) -> None:
-        since: int | None = None
-        while True:
-            try:
-                async for event in self._objects.watch(Scope(kind=kind), since=since):
-                    since = event.revision
-                    self._hear(kind, event)
-            except Expired:
-                since = None  # and a new list, which does not tell what was deleted meanwhile
-                self._forget(kind)
-            except BessemerError as error:
-                log.warning("watch of people failed", kind=kind, error=error.message, internal=error.internal)
-                await self._clock.sleep(RETRY_SECONDS)
+        async def begin() -> None:
+            self._forget(kind)
+
+        await follow(self._objects, kind, clock=self._clock, hear=partial(self._hear, kind), begin=begin)
 
     def _forget(self, kind: str) -> None:
         if kind == "User":

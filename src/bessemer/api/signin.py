@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import structlog
 
+from bessemer.api.following import follow
 from bessemer.api.limit import Limiter, network
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Expired, Forbidden, TooMany
+from bessemer.core.errors import Forbidden, TooMany
 from bessemer.core.ports import Audit, Bookmark, Objects, Scope, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.kinds.tenancy.signinpolicy import NAME
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from bessemer.api.access import Target
     from bessemer.api.state import Call
 
-log = structlog.get_logger(__name__)
-
 KIND = "SignInPolicy"
 BREAK_GLASS = "break-glass"
-RETRY_SECONDS = 1.0
 NOTE_SECONDS = 600.0
 _OFF = "passwords and sign-in links of our own are switched off here: sign in by your provider"
 _PROVE = (
@@ -69,19 +66,7 @@ class OwnDoor:
 
     async def run(self) -> None:
         """Follow until cancelled. What was known last holds while nothing newer can be read."""
-        since: int | None = None
-        while True:
-            try:
-                if since is None:
-                    since = await self._read()
-                async for event in self._objects.watch(Scope(kind=KIND), since=since):
-                    since = event.revision
-                    self._hear(event)
-            except Expired:
-                since = None
-            except BessemerError as error:
-                log.warning("watch of the sign-in policy failed", error=error.message, internal=error.internal)
-                await self._clock.sleep(RETRY_SECONDS)
+        await follow(self._objects, KIND, clock=self._clock, hear=self._hear, begin=self._read)
 
     async def _read(self) -> int:
         page = await self._objects.list(Scope(kind=KIND))

@@ -12,18 +12,14 @@ import asyncio
 from weakref import WeakValueDictionary
 
 import orjson
-import structlog
 
 from bessemer.api.context import Identity
+from bessemer.api.following import follow
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import Change
 
-log = structlog.get_logger(__name__)
-
 KINDS = ("Host", "User", "Session", "ApplicationCredential", "IdentityProvider", "SignInPolicy")
-RETRY_SECONDS = 1.0
 
 
 class Standing:
@@ -48,24 +44,12 @@ class Standing:
         """Follow until cancelled, whatever the store answers."""
         async with asyncio.TaskGroup() as group:
             for kind in KINDS:
-                group.create_task(self._follow(kind, since))
-
-    async def _follow(self, kind: str, since: int | None) -> None:
-        """From ``since`` on; None is where history was lost, and then everybody may stand otherwise."""
-        while True:
-            try:
-                if since is None:
-                    since = await self._anew()
-                async for event in self._objects.watch(Scope(kind=kind), since=since):
-                    since = event.revision
-                    self._hear(event)
-            except Expired:
-                since = None
-            except BessemerError as error:
-                log.warning("standing watch failed", kind=kind, error=error.message, internal=error.internal)
-                await self._clock.sleep(RETRY_SECONDS)
+                group.create_task(
+                    follow(self._objects, kind, clock=self._clock, hear=self._hear, begin=self._anew, since=since)
+                )
 
     async def _anew(self) -> int:
+        """Where history was lost, everybody may stand otherwise."""
         since = await self.present()
         self._tell_all()
         return since

@@ -110,6 +110,12 @@ def validate(new: Event, old: Event | None) -> Sequence[Cause]:
     return causes
 
 
+def parts_of(told: type[ApiModel]) -> tuple[str, ...]:
+    """What stands in an Event's body beside metadata, in whichever words it is told."""
+    fields = told.model_fields.items()
+    return tuple(field.alias or name for name, field in fields if name not in ("api_version", "kind", "metadata"))
+
+
 KIND: Kind[Context, Event] = Kind(
     resource=Event,
     plural="events",
@@ -118,11 +124,7 @@ KIND: Kind[Context, Event] = Kind(
     categories=(),
     group="",
     version="v1",
-    parts=tuple(
-        field.alias or name
-        for name, field in Event.model_fields.items()
-        if name not in ("api_version", "kind", "metadata")
-    ),
+    parts=parts_of(Event),
     most=_MOST,
     rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ},
     validate=validate,

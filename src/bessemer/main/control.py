@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -62,32 +62,51 @@ async def run_control(
             await agree(control.store, paths)
         agreed = True
         async with asyncio.TaskGroup() as group:
-            group.create_task(control.store.tend())
-            group.create_task(control.fleet.run())
-            if "controller" in parts:
-                loop = control.loop()
-                group.create_task(_led(loop) if settings.store else loop.run())
-                group.create_task(control.heartbeats(loop).run())
-            if "api" in parts:
-                on = listen(settings.listen, settings.api_port)
-                tls = server_tls(identities.pair_of(paths, identities.SERVER), paths.ca_certificate.read_bytes())
-                app = make_app(control.api())
-                group.create_task(serve(app, on=on, tls=tls, stop=stop, ready=ready, close=app.close))
-                _log.info("api listens", address=settings.listen, port=settings.api_port)
-            else:
-                from bessemer.agent.listener import serve_metrics
-
-                group.create_task(serve_metrics(control.registry, paths.state / "controller" / METRICS_SOCKET))
-                ready()
+            for work in _works(control, paths=paths, settings=settings, parts=parts, stop=stop, ready=ready):
+                group.create_task(work)
             await asyncio.Event().wait()
     finally:
-        try:
-            await control.importer.close()
-            if agreed:  # else the trail is another installation's
-                with suppress(BessemerError):  # the next process signs what this one could not
-                    await control.store.audit.sign()
-        finally:
-            control.store.close()
+        await _close(control, sign=agreed)  # else the trail is another installation's
+
+
+def _works(
+    control: _Control,
+    *,
+    paths: Paths,
+    settings: Settings,
+    parts: tuple[str, ...],
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """What these parts do, each for ever."""
+    yield control.store.tend()
+    yield control.fleet.run()
+    if "controller" in parts:
+        loop = control.loop()
+        yield _led(loop) if settings.store else loop.run()
+        yield control.heartbeats(loop).run()
+    if "api" in parts:
+        on = listen(settings.listen, settings.api_port)
+        tls = server_tls(identities.pair_of(paths, identities.SERVER), paths.ca_certificate.read_bytes())
+        app = make_app(control.api())
+        yield serve(app, on=on, tls=tls, stop=stop, ready=ready, close=app.close)
+        _log.info("api listens", address=settings.listen, port=settings.api_port)
+    else:
+        from bessemer.agent.listener import serve_metrics
+
+        yield serve_metrics(control.registry, paths.state / "controller" / METRICS_SOCKET)
+        ready()
+
+
+async def _close(control: _Control, *, sign: bool) -> None:
+    """The store is closed whatever comes of the rest."""
+    try:
+        await control.importer.close()
+        if sign:
+            with suppress(BessemerError):  # the next process signs what this one could not
+                await control.store.audit.sign()
+    finally:
+        control.store.close()
 
 
 async def _led(loop: Loop[Context]) -> None:

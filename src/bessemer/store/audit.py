@@ -120,7 +120,7 @@ class Trail:
         counter = await self._reader.ask(COUNTER, of_name=BASE)
         if not base or not counter or counter[0][0] != base:
             return False
-        if await self._digest(base) == digest:
+        if await _digest(self._reader, base) == digest:
             return True
         oldest = await self._reader.ask(_OLDEST)
         return not oldest or oldest[0][0] > base
@@ -130,13 +130,13 @@ class Trail:
         rows = await self._reader.ask(_HEAD)
         number, digest = rows[0] if rows else (0, "")
         last = self._signed or await self._heads.last()
-        if last is not None and (number < last.id or await self._digest(last.id) not in ("", last.digest)):
+        if last is not None and (number < last.id or await _digest(self._reader, last.id) not in ("", last.digest)):
             log.error("the trail is not what was signed of it: run bessemer audit verify", row=last.id)
         if number <= (last.id if last is not None else 0):
             return
         head = self._heads.signer.sign(Head(id=number, digest=digest, at=self._clock.now()))
         await self._committer.submit(lambda tx: heads.keep(tx, head))
-        await self._tell(head)
+        await heads.on_disk(partial(self._heads.tell, head))
         self._signed = head
 
     async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
@@ -145,7 +145,7 @@ class Trail:
         last = await self._heads.last()
         check, base = await self._begun()
         if after > check.last:
-            digest = await self._digest(after)
+            digest = await _digest(self._reader, after)
             if not digest:
                 raise Conflict(f"the trail has no row {after}")
         else:
@@ -168,7 +168,7 @@ class Trail:
         async for said in self._sayings(begun, through):
             if fault := _checked(check, said):
                 raise Conflict(f"nothing is dropped: {fault.words}")
-        if check.last != through or await self._digest(through) != digest:
+        if check.last != through or await _digest(self._reader, through) != digest:
             raise Conflict(f"nothing is dropped: row {through} is not there, or has another digest")
         base = self._heads.signer.sign(Head(id=through, digest=digest, at=self._clock.now(), kind="base"))
 
@@ -183,7 +183,7 @@ class Trail:
 
         went = await self._committer.submit(write)
         if went:
-            await self._tell(base)
+            await heads.on_disk(partial(self._heads.tell, base))
             await self.tidy()
         return went
 
@@ -192,9 +192,6 @@ class Trail:
         while await self._committer.submit(_drop_some, apart=True):
             pass
         await self._heads.tidy()
-
-    async def _tell(self, head: Head) -> None:
-        await heads.on_disk(partial(self._heads.tell, head))
 
     async def _begun(self) -> tuple[Verifier, str]:
         """Who checks the trail from where it begins now, and the digest of the row before that."""
@@ -224,10 +221,11 @@ class Trail:
             place = end
             await asyncio.sleep(0)
 
-    async def _digest(self, number: int) -> str:
-        """Of a row, or ""."""
-        rows = await self._reader.ask(_ONE, of_id=number)
-        return str(rows[0][0]) if rows else ""
+
+async def _digest(reader: Reader, number: int) -> str:
+    """Of a row, or ""."""
+    rows = await reader.ask(_ONE, of_id=number)
+    return str(rows[0][0]) if rows else ""
 
 
 def append(tx: Tx, writer: Writer, *, verb: str, key: Key, uid: str, change: str = NOTHING) -> None:

@@ -108,11 +108,7 @@ KIND: Kind[Context, Event] = Kind(
     categories=(),
     group="events.k8s.io",
     version="v1",
-    parts=tuple(
-        field.alias or name
-        for name, field in Event.model_fields.items()
-        if name not in ("api_version", "kind", "metadata")
-    ),
+    parts=event.parts_of(Event),
     rights=event.KIND.rights,
     columns=event.KIND.columns,
     validate=validate,
