@@ -11,15 +11,16 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketClose, WebSocketDisconnect, WebSocketState
 
 from bessemer.api.context import ApiContext, Credentials
 from bessemer.api.credentials import SECRETS
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
+from bessemer.api.paths import Paths
 from bessemer.api.refusals import Refusal
 from bessemer.api.requestlog import RequestLog
 from bessemer.api.routes import ROUTES, Rule, authorise, target_of
@@ -44,16 +45,27 @@ class Api:
 
     def __init__(self, context: ApiContext) -> None:
         self.state = build(context)
-        self._app = Starlette(
-            routes=_routes(self.state), lifespan=self._lifespan, exception_handlers={500: _failed, 404: _missing}
-        )
+        self._paths = _paths(self.state)
+        self._answering = ServerErrorMiddleware(self._answer, handler=_failed)
+        self._living = Starlette(lifespan=self._lifespan)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            path = scope["path"]
-            if len(path) > 1 and path.endswith("/"):
-                scope = {**scope, "path": path.rstrip("/") or "/"}
-        await self._app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._living(scope, receive, send)
+        else:
+            await self._answering(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Not by Starlette's router: it tries one pattern after the other, and some thirty stand before the last."""
+        path = scope["path"] = scope["path"].rstrip("/") or "/"
+        found = self._paths[scope["type"]].find(path)
+        if found is not None:
+            endpoint, scope["path_params"] = found
+            await endpoint(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await WebSocketClose()(scope, receive, send)
+        else:
+            await answer(status_of(NotFound(_NO_ROUTE)), 404)(scope, receive, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Api]:
@@ -98,19 +110,19 @@ def make_app(context: ApiContext) -> Api:
     return Api(context)
 
 
-def _routes(state: State) -> list[BaseRoute]:
-    """One route per path, so that a method that is not there is told from a path that is not."""
+def _paths(state: State) -> Mapping[str, Paths[_Endpoint]]:
+    """Sort of connection → one endpoint per path, so that a method that is not there is told from a path that is
+    not."""
     paths: dict[str, list[Rule]] = {}
     for rule in ROUTES:
         paths.setdefault(rule.path, []).append(rule)
-    routes: list[BaseRoute] = []
     told = RequestLog(state.context.clock)
     ids = random.Random()  # names lines of a log, and guards nothing
+    sorts: dict[str, list[tuple[str, _Endpoint]]] = {"http": [], "websocket": []}
     for path, rules in paths.items():
         endpoint = _Endpoint(state, rules, told=told, ids=ids)
-        kind = WebSocketRoute if rules[0].method == "WS" else Route
-        routes.append(kind(path, endpoint))
-    return routes
+        sorts["websocket" if rules[0].method == "WS" else "http"].append((path, endpoint))
+    return {sort: Paths(endpoints) for sort, endpoints in sorts.items()}
 
 
 class _Endpoint:
@@ -143,10 +155,8 @@ class _Endpoint:
         finally:
             if call.turn is not None:
                 call.turn.leave()
-            route, code, took = self._path, watched.code, clock.monotonic() - began
-            self._state.metrics.requests.labels(route, method, code).inc()
-            if not watched.streamed:
-                self._state.metrics.seconds.labels(route, method).observe(took)
+            code, took = watched.code, clock.monotonic() - began
+            self._state.metrics.answered(self._path, method, code=code, seconds=None if watched.streamed else took)
             self._told.answered(call, method, code=code, seconds=took)
 
     async def _run(self, call: Call, method: str, *, receive: Receive, send: _Watched) -> None:
@@ -269,10 +279,6 @@ def _error_headers(error: BessemerError) -> Mapping[str, str]:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="bessemer"'
     return headers
-
-
-async def _missing(request: Request, error: Exception) -> Response:
-    return answer(status_of(NotFound(_NO_ROUTE)), 404)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

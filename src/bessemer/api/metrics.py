@@ -31,6 +31,19 @@ class Metrics:
         )
         self.denied = Counter("bessemer_api_denied", "Requests refused to somebody known.", registry=registry)
 
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, route: str, verb: str, *, code: int, seconds: float | None) -> None:
+        """A request was answered; ``seconds`` is None for a stream. Its children are kept: to find them by their labels
+        takes longer than to count."""
+        found = self._children.get((route, verb, code))
+        if found is None:
+            found = self.requests.labels(route, verb, code), self.seconds.labels(route, verb)
+            self._children[route, verb, code] = found
+        found[0].inc()
+        if seconds is not None:
+            found[1].observe(seconds)
+
     def text(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self.registry)
