@@ -261,7 +261,7 @@ def _write(tx: Tx, writer: Writer, *, act: tuple[str, str, str, bool, str], chan
     digest = trail.digest_of(before, said, change=change)
     values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(act[1]), change), strict=True))
     values["allowed"] = int(act[3])
-    tx.run(_APPEND, **values)
+    tx.add(_APPEND, **values)
     tx.trail = (last + 1, digest)
 
 

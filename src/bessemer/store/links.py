@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -130,6 +130,14 @@ class Link:
         self.due = time.monotonic() + ANSWER_SECONDS
         try:
             return self.cursor.execute(sql, values, prepare=prepare)
+        finally:
+            self.due = math.inf
+
+    def run_each(self, sql: bytes, rows: Sequence[list[Any]]) -> None:
+        """One statement for each of the rows, in a pipeline: the server's answers are waited for once."""
+        self.due = time.monotonic() + ANSWER_SECONDS
+        try:
+            self.cursor.executemany(sql, rows)
         finally:
             self.due = math.inf
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -144,6 +144,11 @@ class Session:
         """Run one statement. Raises Invalid for text that no database takes."""
         text = self._texts[statement]
         return self._link.run(text.sql, placed(values, text.order), prepare=True)
+
+    def execute_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run one statement with each of the rows, which are sent together."""
+        text = self._texts[statement]
+        self._link.run_each(text.sql, [placed(row, text.order) for row in rows])
 
     def begin(self, *, wait: bool = True) -> bool:
         """Open a transaction as the one writer of all processes. It waits in line, whatever ``wait`` says."""

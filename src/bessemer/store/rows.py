@@ -162,15 +162,17 @@ def _index(tx: Tx, key: Key, *, before: str, after: str) -> None:
     if before == after:
         return
     old, new = read_labels(before), read_labels(after)
+    if old:
+        tx.settle()  # labels that the group itself has put on
     for label, value in old.items() - new.items():
         tx.run(_UNLABEL, **place(key), of_label=label, of_value=value)
     for label, value in new.items() - old.items():
-        tx.run(_LABEL, **key._asdict(), label=label, value=value)
+        tx.add(_LABEL, **key._asdict(), label=label, value=value)
 
 
 def _append(tx: Tx, kind: int, *, row: Row, labels_before: str) -> None:
     key = row.key
-    tx.run(
+    tx.add(
         _CHANGE,
         revision=row.revision,
         at=int(tx.now),

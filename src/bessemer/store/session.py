@@ -76,6 +76,9 @@ class Session(Protocol):
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> Cursor:
         """Run one statement. Raises Invalid for text that holds NUL."""
 
+    def execute_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run one statement with each of the rows, in their order. Raises as `execute` does."""
+
     def begin(self, *, wait: bool = True) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database."""
 

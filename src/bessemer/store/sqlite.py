@@ -9,7 +9,7 @@ Nothing outside this module knows that the database is SQLite, but for migration
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,6 +89,11 @@ class Session:
         text = self._texts[statement]
         known = {**text.constants, **values} if text.constants else values
         return self._execute(text.sql, placed(known, text.order))
+
+    def execute_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run one statement with each of the rows."""
+        text = self._texts[statement]
+        self._connection.executemany(text.sql, [placed({**text.constants, **row}, text.order) for row in rows])
 
     def begin(self, *, wait: bool = True) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database."""

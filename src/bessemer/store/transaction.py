@@ -36,16 +36,25 @@ OPERATION_SECONDS = 0.01
 """What an operation may take in the event loop; where it takes longer, it is undone and runs apart."""
 
 
+Mark = tuple[int, int, tuple[int, str] | None, int, int]
+
+
 class TooLong(Exception):
     """An operation ran out of the time that it has in the event loop. No operation catches it."""
+
+
+class Again(Exception):
+    """What one operation of a group wrote is not to stand, and cannot be told from what the others did."""
 
 
 class Tx:
     """The open transaction, as an operation sees it."""
 
-    def __init__(self, session: Session, clock: Clock) -> None:
+    def __init__(self, session: Session, clock: Clock, *, careful: bool) -> None:
         self._session = session
         self._clock = clock
+        self._careful = careful
+        self._later: list[tuple[Statement, Mapping[str, Any]]] = []
         self.until = math.inf
         """When the operation that runs has had its time."""
         self.revision = 0
@@ -53,6 +62,8 @@ class Tx:
         self.entries: list[Entry] = []
         self.trail: tuple[int, str] | None = None
         """Number and digest of the last row of the audit trail, once it is known here."""
+        self.written = 0
+        """How many statements have written."""
         self._counted = 0
 
     @property
@@ -72,6 +83,24 @@ class Tx:
         met: int = self._ask(statement, values).rowcount
         return met
 
+    def add(self, statement: Statement, **values: Any) -> None:
+        """Insert a row that no operation reads before the transaction ends: those of a group go in together, which
+        costs a call for each table, and a remote database one answer. See `settle` for who does read them."""
+        if self._careful:
+            self.run(statement, **values)
+        else:
+            self._later.append((statement, values))
+
+    def settle(self) -> None:
+        """Write what `add` was given."""
+        tables: dict[Statement, list[Mapping[str, Any]]] = {}
+        for statement, values in self._later:
+            tables.setdefault(statement, []).append(values)
+        self._later.clear()
+        for statement, rows in tables.items():
+            self.written += 1
+            self._session.execute_each(statement, rows)
+
     def one(self, statement: Statement, **values: Any) -> Any:
         """The first row as a tuple, or None."""
         return self._ask(statement, values).fetchone()
@@ -90,14 +119,28 @@ class Tx:
             self.revision = self._counted = self.one(_STEP, of_name="revision")[0]
         return self.revision
 
-    def count(self) -> None:
-        """Bring the counter up to the revisions that were taken."""
+    def mark(self) -> Mark:
+        """Where it stands, for `back`."""
+        return (self.revision, len(self.entries), self.trail, len(self._later), self.written)
+
+    def back(self, mark: Mark) -> bool:
+        """Forget what was noted since. Whether that is all: else something was written, too."""
+        self.revision, entries, self.trail, later, written = mark
+        del self.entries[entries:], self._later[later:]
+        return self.written == written
+
+    def end(self) -> None:
+        """The group ends: write what was put off, and bring the counter up to the revisions that were taken."""
+        self.until = math.inf
+        self.settle()
         if self.revision > self._counted:
             self.run(SET_COUNTER, of_name="revision", value=self.revision)
 
     def _ask(self, statement: Statement, values: Mapping[str, Any]) -> Any:
         if self._clock.monotonic() > self.until:
             raise TooLong
+        if statement.is_dml:
+            self.written += 1
         return self._session.execute(statement, values)
 
 
@@ -138,25 +181,45 @@ class Runner:
 
     def run(self, group: Group, *, apart: bool) -> list[Item[Any]]:
         """Run the group's operations in a transaction, which stays open where something stands. Unless it runs apart
-        it has little time: answers those for which there was none. Where another has the database, none is run."""
-        tx, items = Tx(self._session, self._clock), group.items
+        it has little time: answers those for which there was none. Where another has the database, none is run.
+
+        Nearly all operations stand, or are refused before they wrote anything. So none gets a savepoint, until one
+        would have to be undone: then the group is run again, with a savepoint for each.
+        """
+        items, careful = group.items, any(item.dry_run for item in group.items)
         group.started = self._clock.monotonic()
         try:
-            if not self._session.begin(wait=apart):
-                return []
-            group.ran = True
-            self._each(group, tx, apart=apart)
-            if group.stands:
-                tx.until = math.inf
-                tx.count()
-                group.entries, group.revision = tx.entries, tx.revision
-            else:
-                self._session.rollback()
-                self._ended(group)
+            while True:
+                if not self._session.begin(wait=apart):
+                    group.ran, group.items = False, items
+                    return []
+                try:
+                    self._run(group, items, apart=apart, careful=careful)
+                    break
+                except Again:
+                    self._session.rollback()
+                    careful = True
         except self._session.faults as error:
             group.ran, group.items = True, items
             self._abandon(group, error)
         return items[len(group.items) :]
+
+    def _run(self, group: Group, items: list[Item[Any]], *, apart: bool, careful: bool) -> None:
+        """Raises Again where it would have to be careful."""
+        group.ran, group.items, group.stands = True, [], False
+        tx = Tx(self._session, self._clock, careful=careful)
+        try:
+            self._each(group, tx, items=items, apart=apart, careful=careful)
+            if group.stands:
+                tx.end()
+                group.entries, group.revision = tx.entries, tx.revision
+        except TooLong:
+            group.items, group.stands = [], False
+        except self._session.refusals as error:  # of a row that had been put off
+            raise Again from error
+        if not group.stands:
+            self._session.rollback()
+            self._ended(group)
 
     def commit(self, group: Group) -> None:
         """Make what stands durable; where that fails, nothing of it was written."""
@@ -167,19 +230,20 @@ class Runner:
             return
         self._ended(group)
 
-    def _each(self, group: Group, tx: Tx, *, apart: bool) -> None:
-        """One after the other while there is time; the others leave the group, one that was too long as the first."""
-        items, group.items = group.items, []
+    def _each(self, group: Group, tx: Tx, *, items: list[Item[Any]], apart: bool, careful: bool) -> None:
+        """One after the other while there is time; the others leave the group, one that was too long as the first.
+        Raises TooLong where it takes all others along."""
         for item in items:
             now = self._clock.monotonic()
             if not apart and now > group.started + GROUP_SECONDS:
                 break
             tx.until = math.inf if apart else now + OPERATION_SECONDS
             try:
-                # Of one alone the transaction is the savepoint.
-                group.stands |= self._attempt(item, tx) if len(items) == 1 else self._within(item, tx)
+                group.stands |= self._within(item, tx) if careful else self._without(item, tx, alone=len(items) == 1)
             except TooLong:
                 item.apart = True
+                if not careful:
+                    raise
                 break
             group.items.append(item)
 
@@ -187,9 +251,18 @@ class Runner:
         took = self._clock.monotonic() - group.started
         self._metrics.ended(len(group.items), len(group.entries), seconds=took)
 
+    def _without(self, item: Item[Any], tx: Tx, *, alone: bool) -> bool:
+        """`_attempt`; raises Again where something of it is left that is not to stand. Of one alone the transaction is
+        the savepoint."""
+        mark = tx.mark()
+        stands = self._attempt(item, tx)
+        if not stands and not tx.back(mark) and not alone:
+            raise Again
+        return stands
+
     def _within(self, item: Item[Any], tx: Tx) -> bool:
         """`_attempt`, of which nothing is left where it is not to stand."""
-        revision, entries, trail, stands = tx.revision, len(tx.entries), tx.trail, False
+        mark, stands = tx.mark(), False
         self._session.savepoint()
         try:
             stands = self._attempt(item, tx)
@@ -198,13 +271,13 @@ class Runner:
                 self._session.keep()
             elif self._session.alive:
                 self._session.undo()
-                tx.revision, tx.trail = revision, trail
-                del tx.entries[entries:]
+                tx.back(mark)
         return stands
 
     def _attempt(self, item: Item[Any], tx: Tx) -> bool:
         """Run one operation; whether what it wrote is to stand. A wrong one fails alone, its neighbours in the group do
         not. Raises where the database is not well any more, and TooLong."""
+        item.error = None
         try:
             item.value = item.operation(tx)
         except TooLong:

@@ -1,4 +1,4 @@
-"""The one writer: operations run in groups, a savepoint each, and one commit for all.
+"""The one writer: operations run in groups, and one commit for all.
 
 An operation is a plain function ``op(tx) -> value``; async code awaits `Committer.submit`. Its future resolves after
 the commit, so what was answered is on disk. Whoever has patience waits for the next group, or for others like it. The
