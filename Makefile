@@ -10,9 +10,14 @@ STAMPS := .venv/stamps
 # Compiled at once: else the first start of every program would wait for it.
 UV_INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
+# A worker takes a module after the other, so that what a module's tests share is made once.
+SPREAD = -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# Where bytecode is not kept, each of the hundreds of programs that tests start would be compiled anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Behind a company's proxy the machine trusts its authority; uv asks the machine, as pip and curl do.
 export UV_SYSTEM_CERTS ?= 1
 ARGS ?=
+WORKERS ?= 2
 QUICK ?= --quick
 PEER ?=
 TABLE ?=
@@ -29,7 +34,7 @@ test-fast: $(STAMPS)/dev ## Tests that need no server, guest or browser (2 minut
 	@$(PYTEST) -m "not real and not long" $(ARGS)
 
 test: $(STAMPS)/dev $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## All tests of CI, with the real guest, engine, kubectl and browser
-	@$(PYTEST) -m "not long" --durations=10 $(ARGS)
+	@$(PYTEST) -m "not long" $(SPREAD) --durations=10 $(ARGS)
 
 test-long: $(STAMPS)/dev $(STAMPS)/npm-long $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
 	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) $(PYTEST) -m long -o faulthandler_timeout=1800 $(ARGS)

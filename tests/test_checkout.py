@@ -19,21 +19,41 @@ FOREIGN = re.compile(
 )
 
 
+# Written anew at each build, or fetched by hash: none of these has a place beside the source.
+BUILT = frozenset(
+    {".whl", ".egg", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".so", ".pyc", ".o", ".a", ".db"}
+)
+LARGEST_BYTES = 1_000_000
+
+
+def tracked() -> list[Path]:
+    """The files that git keeps, as far as they are there."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    return [ROOT / name for name in listed.decode().split("\0")[:-1] if (ROOT / name).is_file()]
+
+
 def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]
 
 
 def test_no_word_of_one_machine_in_any_file() -> None:
     """Paths of somebody's machine and addresses of package registries: configuration, not content."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     found = []
-    for name in listed.decode().split("\0")[:-1]:
-        data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b"\0"
+    for path in tracked():
+        data, name = path.read_bytes(), path.relative_to(ROOT)
         if b"\0" in data[:4096]:
             continue
         lines = enumerate(data.decode("utf-8", "replace").splitlines(), 1)
         found += [f"{name}:{number}" for number, line in lines if FOREIGN.search(line)]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_nothing_built_and_nothing_large_is_kept() -> None:
+    """A clone is read by people: no archive, no binary, no file beyond a megabyte."""
+    files = tracked()
+    assert files
+    found = [path.relative_to(ROOT) for path in files if path.suffix in BUILT or path.stat().st_size > LARGEST_BYTES]
+    assert not found
 
 
 def test_locks_name_hashes_and_no_place() -> None:

@@ -38,19 +38,20 @@ async def w() -> AsyncIterator[World]:
 
 
 async def discovered(w: World, token: str) -> list[tuple[str, str, bool]]:
-    """(path, kind, namespaced) of all that has list and watch, in the preferred version of its group, as
+    """(path, kind, namespaced) of all that has list and watch, each in the first version of its group that has it, as
     ServerPreferredResources finds them."""
-    found = []
+    found: dict[tuple[str, str], tuple[str, str, bool]] = {}
     for place in ("/api", "/apis"):
         reply = await w.call("GET", place, headers={"accept": f"{AGGREGATED},application/json"}, token=token)
         for group in reply.json["items"]:
-            name, version = group["metadata"].get("name", ""), group["versions"][0]
-            base = f"/apis/{name}/{version['version']}" if name else f"/api/{version['version']}"
-            for resource in version["resources"]:
+            name = group["metadata"].get("name", "")
+            for version, resource in ((v["version"], r) for v in group["versions"] for r in v["resources"]):
+                base = f"/apis/{name}/{version}" if name else f"/api/{version}"
                 if {"list", "watch"} <= set(resource["verbs"]):
                     kind = resource["responseKind"]["kind"]
-                    found.append((f"{base}/{resource['resource']}", kind, resource["scope"] == "Namespaced"))
-    return found
+                    one = (f"{base}/{resource['resource']}", kind, resource["scope"] == "Namespaced")
+                    found.setdefault((name, kind), one)
+    return [*found.values()]
 
 
 # --- Argo CD ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import Any
 
 import kopf
 
-GROUP = "bessemer.dev"
+GROUP, VERSION = "bessemer.dev", "v1alpha1"
+"""Both are named: of a group alone kopf looks at the preferred version, which need not have every kind."""
 
 
 @kopf.on.startup()
@@ -21,18 +22,18 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.peering.standalone = True
 
 
-@kopf.on.create(GROUP, "instances")
+@kopf.on.create(GROUP, VERSION, "instances")
 def made(spec: kopf.Spec, patch: kopf.Patch, **_: Any) -> None:
     patch.metadata.labels["seen"] = "made"
     patch.metadata.annotations["clients.example/flavor"] = spec["flavor"]
 
 
-@kopf.on.update(GROUP, "instances", field="spec.running")
+@kopf.on.update(GROUP, VERSION, "instances", field="spec.running")
 def switched(old: bool, new: bool, patch: kopf.Patch, **_: Any) -> None:
     patch.metadata.annotations["clients.example/running"] = f"{old} {new}"
 
 
-@kopf.on.resume(GROUP, "instances")
+@kopf.on.resume(GROUP, VERSION, "instances")
 def resumed(patch: kopf.Patch, **_: Any) -> None:
     patch.metadata.labels["resumed"] = "yes"
 
@@ -42,6 +43,6 @@ def tick(annotations: kopf.Annotations, patch: kopf.Patch, **_: Any) -> None:
     patch.metadata.annotations["clients.example/tick"] = str(int(annotations["clients.example/tick"]) + 1)
 
 
-@kopf.on.delete(GROUP, "instances")
+@kopf.on.delete(GROUP, VERSION, "instances")
 def gone(body: kopf.Body, name: str, **_: Any) -> None:
     kopf.info(body, reason="LetGo", message=f"instance {name} is let go")

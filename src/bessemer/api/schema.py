@@ -7,6 +7,7 @@ fields. What can be nested in itself ends as a free-form object.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -74,8 +75,14 @@ def metadata() -> Schema:
 
 def structural(model: type[BaseModel]) -> Schema:
     """The structural schema of a model."""
-    raw = model.model_json_schema(by_alias=True, mode="validation")
+    raw = _raw(model)
     return _translate(raw, raw.get("$defs", {}), inside=())
+
+
+@functools.cache
+def _raw(model: type[BaseModel]) -> Mapping[str, Any]:
+    """What pydantic says, asked once: a model is code, and every kind has the same metadata."""
+    return model.model_json_schema(by_alias=True, mode="validation")
 
 
 def module_words(model: type[BaseModel]) -> str:

@@ -1,12 +1,13 @@
 """Which statements read a scope, in order of namespace and name.
 
 Sets of namespaces, and of names in one (the same in each, or its own), are walked one by one, each by its index. A
-label selector goes by the index of the label that selects least; the reader checks the others. Built once per reader;
-it holds no state but statements.
+label selector goes by the index of the label that selects least; the reader checks the others. Built once for
+all readers; it holds no state but statements.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -77,6 +78,12 @@ class Listing:
             names = (scope.name,) if namespace is None else _within(scope.name, known)
             for name in names:
                 yield base | place | ({} if name is None else {"of_name": name})
+
+
+@functools.cache
+def listing(flat: frozenset[str]) -> Listing:
+    """The statements for these kinds, written once for all stores of a process."""
+    return Listing(flat)
 
 
 def _variants(statement: Any, by: Any, *, start: Any, ordered: bool = True) -> dict[tuple[bool, bool, bool], Any]:

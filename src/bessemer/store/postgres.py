@@ -14,6 +14,7 @@ that an index of some rows is found by plans of any parameters.
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import time
@@ -60,6 +61,8 @@ _MARKED = "SELECT fence FROM leases WHERE name = 'writer/{}'"
 _FORGET = b"DELETE FROM leases WHERE name LIKE 'writer/%' AND expires_at < extract(epoch FROM clock_timestamp())"
 _LOOK = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+_STATEMENTS = 1_024
+"""More than there are."""
 _PARAMETER = re.compile(r"\$(\d+)")
 _SETUP_LOCK = 0x62657373
 """Of those who make or migrate the tables."""
@@ -76,26 +79,29 @@ class _Text:
 class Texts(dict[Statement, _Text]):
     """Statement → its text, compiled at first use."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._dialect = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-
     def __missing__(self, statement: Statement) -> _Text:
-        compiled = statement.compile(dialect=self._dialect)
-        names, order = compiled.positiontup or [], list[str]()
+        self[statement] = _compiled(statement)
+        return self[statement]
 
-        def place(match: re.Match[str]) -> str:
-            name = names[int(match[1]) - 1]
-            value = compiled.params[name]
-            if value is not None:
-                return _literal(value)
-            if name not in order:
-                order.append(name)
-            return f"${order.index(name) + 1}"
 
-        sql = _PARAMETER.sub(place, str(compiled))
-        text = self[statement] = _Text(sql.encode(), tuple(order))
-        return text
+@functools.lru_cache(_STATEMENTS)
+def _compiled(statement: Statement) -> _Text:
+    """What the stores of a process share: most statements are constants, and each takes a millisecond."""
+    dialect = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+    compiled = statement.compile(dialect=dialect)
+    names, order = compiled.positiontup or [], list[str]()
+
+    def place(match: re.Match[str]) -> str:
+        name = names[int(match[1]) - 1]
+        value = compiled.params[name]
+        if value is not None:
+            return _literal(value)
+        if name not in order:
+            order.append(name)
+        return f"${order.index(name) + 1}"
+
+    sql = _PARAMETER.sub(place, str(compiled))
+    return _Text(sql.encode(), tuple(order))
 
 
 def _literal(value: str | float) -> str:

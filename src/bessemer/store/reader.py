@@ -24,7 +24,7 @@ from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Change, Key
 from bessemer.store.documents import read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
-from bessemer.store.listing import Listing, Place
+from bessemer.store.listing import Place, listing
 from bessemer.store.metrics import Metrics
 from bessemer.store.pool import Pool, View
 from bessemer.store.rows import LOAD, Row, place
@@ -80,7 +80,7 @@ class Reader:
         self._turn = pool.turn
         self.remote = pool.turn.remote
         """Whether one object is had by `fetch`, and not at once by `get`."""
-        self._listing = Listing(flat)
+        self._listing = listing(flat)
         self._held_max = held
         self._held: dict[str, View] = {}
 

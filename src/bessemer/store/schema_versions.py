@@ -6,6 +6,7 @@ whose machinery is imported only then. A test proves that both ways end in the s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -71,7 +72,7 @@ def ddl() -> str:
         for name in APPEND_ONLY
         for act in ("UPDATE", "DELETE")
     )
-    return _script([*_tables(sqlite.dialect()), *triggers])
+    return _script([*_tables_of_file(), *triggers])
 
 
 def ddl_of_database() -> str:
@@ -80,6 +81,11 @@ def ddl_of_database() -> str:
 
     dialect: Dialect = PGDialect()  # type: ignore[no-untyped-call]
     return _script([*_tables(dialect), *_POSTGRES_TRIGGERS])
+
+
+@functools.cache
+def _tables_of_file() -> tuple[str, ...]:
+    return tuple(_tables(sqlite.dialect()))
 
 
 def _tables(dialect: Dialect) -> Iterator[str]:

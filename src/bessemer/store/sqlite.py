@@ -8,6 +8,7 @@ Nothing outside this module knows that the database is SQLite, but for migration
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from bessemer.store.session import Statement, placed
 _CHECKPOINT_PAGES = 5_000
 """A log of 40 MB: folding it in more often is what makes the slowest commits slow."""
 _BUSY_MS = 5_000
+_STATEMENTS = 1_024
+"""More than there are."""
 _CACHE_KIB = 32_768
 _LEAN_CACHE_KIB = 1_024
 """Of a connection of which there are many: what it reads, the machine's own cache of the file has."""
@@ -42,15 +45,17 @@ class _Text:
 class Texts(dict[Statement, _Text]):
     """Statement → its text, compiled at first use."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._dialect = sqlite.dialect(paramstyle="qmark")
-
     def __missing__(self, statement: Statement) -> _Text:
-        compiled = statement.compile(dialect=self._dialect)
-        constants = {name: value for name, value in compiled.params.items() if value is not None}
-        self[statement] = _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
+        self[statement] = _compiled(statement)
         return self[statement]
+
+
+@functools.lru_cache(_STATEMENTS)
+def _compiled(statement: Statement) -> _Text:
+    """What the stores of a process share: most statements are constants, and each takes a millisecond."""
+    compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
 
 
 class Session:
