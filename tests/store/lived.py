@@ -9,7 +9,11 @@ from bessemer.store import Store
 from tests.store.make import ALICE, PROJECT, SYSTEM, agent, body, claim, inventory, read
 
 SECRET = b"correct horse battery staple"
-TENANT_SPEC = {"quota": {"instances": 5, "devices": {"H100": 8}}, "sites": ["east"], "hosts": {"matchLabels": {"a": "b"}}}
+TENANT_SPEC = {
+    "quota": {"instances": 5, "devices": {"H100": 8}},
+    "sites": ["east"],
+    "hosts": {"matchLabels": {"a": "b"}},
+}
 
 
 async def live(store: Store) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlalchemy import column, func, or_, select, table
+from sqlalchemy import Select, column, func, or_, select, table
 
 from bessemer.core.errors import Unavailable
 from bessemer.store.audit import Trail
@@ -36,8 +36,8 @@ _KEYS = select(data_keys.c.id, data_keys.c.kek, data_keys.c.wrapped)
 _ROWS_OF_TRAIL = select(func.count()).select_from(audit)
 
 _MADE = re.compile(r"^CREATE (?:UNIQUE )?(TABLE|INDEX|TRIGGER|FUNCTION) (\w+)", re.MULTILINE)
-_THERE = select(column("name"), column("sql")).select_from(table("sqlite_master"))
-_OF_DATABASE = {
+_THERE: Select[Any] = select(column("name"), column("sql")).select_from(table("sqlite_master"))
+_OF_DATABASE: Mapping[str, Select[Any]] = {
     "TABLE": select(column("tablename")).select_from(table("pg_tables")),
     "INDEX": select(column("indexname")).select_from(table("pg_indexes")),
     "TRIGGER": select(column("tgname")).select_from(table("pg_trigger")).where(column("tgenabled") != "D"),
@@ -70,8 +70,10 @@ def _words(sql: str) -> list[str]:
 
 def intervals(snapshot: Snapshot, survey: Survey) -> Tally:
     """One interval per Claim."""
-    tally = Tally("intervals", "a Claim has one interval: opened once, in order of time, open while it stands, no longer")
-    last: dict[str, Mapping[str, Any]] = {}
+    tally = Tally(
+        "intervals", "a Claim has one interval: opened once, in order of time, open while it stands, no longer"
+    )
+    last: dict[str, dict[str, Any]] = {}
     for values in snapshot.rows(_INTERVALS):
         row = dict(zip(_FIELDS, values, strict=True))
         tally.rows += 1
@@ -83,9 +85,9 @@ def intervals(snapshot: Snapshot, survey: Survey) -> Tally:
     for uid, (key, _) in survey.claims.items():
         if uid not in last or last[uid]["kind"] == "close":
             tally.fault(f"{key}: stands, and no interval of it is open")
-    for uid, row in last.items():
-        if row["kind"] != "close" and uid not in survey.claims:
-            tally.fault(f"row {row['id']} of Claim {uid}: the Claim is gone, and its interval open")
+    for uid, end in last.items():
+        if end["kind"] != "close" and uid not in survey.claims:
+            tally.fault(f"row {end['id']} of Claim {uid}: the Claim is gone, and its interval open")
     return tally
 
 

@@ -1,4 +1,4 @@
-"""Checks of what is taken and what may be: hardware rows, quotas, bounds and walls against Claims, Tenants, Projects."""
+"""Checks of what is taken and what may be: hardware rows, quotas, bounds and walls, against objects."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nodes(snapshot: Snapshot, survey: Survey) -> Tally:
         stands = [cores.pop((host, node), 0), memory.pop((host, node), 0)]
         words = f"{used[0]} milli-cores and {used[1]} bytes in use, {stands[0]} and {stands[1]} taken"
         tally.require(used == stands, f"{host} node {node}: {words}")
-    for host, node in (+cores | +memory).keys():
+    for host, node in +cores | +memory:
         tally.fault(f"{host} node {node}: Claims stand there, and it is not there")
     return tally
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Text, cast, column, func, literal_column, select, table
+from sqlalchemy import Select, Text, cast, column, func, literal_column, select, table
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
@@ -31,7 +31,7 @@ from bessemer.store.transaction import read_counter
 ROWS_EACH = 64
 """Fetched at once: bodies may have megabytes each."""
 
-_VERSION = select(column("version_num")).select_from(table("alembic_version"))
+_VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 _VERSIONED = select(cast(func.to_regclass(literal_column("'alembic_version'")), Text))
 
 

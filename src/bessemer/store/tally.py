@@ -30,9 +30,7 @@ NAMED_MAX = 20
 """So many of what is wrong are named, the others counted."""
 
 _COLUMNS = ("kind", "namespace", "name", "uid", "host", "generation", "revision", "labels", "body")
-OBJECTS = select(*(objects.c[name] for name in _COLUMNS)).order_by(
-    objects.c.kind, objects.c.namespace, objects.c.name
-)
+OBJECTS = select(*(objects.c[name] for name in _COLUMNS)).order_by(objects.c.kind, objects.c.namespace, objects.c.name)
 _HELD = select(devices.c.host, devices.c.device, devices.c.model)
 
 
