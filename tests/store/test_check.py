@@ -314,9 +314,9 @@ def copied(request: pytest.FixtureRequest, server: Server, lived: tuple[Path, st
         yield str(tmp_path / "store.db")
         return
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS broken WITH (FORCE)")
-        connection.execute("CREATE DATABASE broken TEMPLATE lived")
-    yield server.url("broken")
+        name = f"broken_{tmp_path.name[-40:]}".translate(str.maketrans("[]- '", "_____")).lower()
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE lived")  # type: ignore[arg-type]
+    yield server.url(name)
 
 
 async def look(place: str, guard: Guard | None = None) -> dict[str, Tally]:
