@@ -36,7 +36,7 @@ _KEYS = select(data_keys.c.id, data_keys.c.kek, data_keys.c.wrapped)
 _ROWS_OF_TRAIL = select(func.count()).select_from(audit)
 
 _MADE = re.compile(r"^CREATE (?:UNIQUE )?(TABLE|INDEX|TRIGGER|FUNCTION) (\w+)", re.MULTILINE)
-_THERE: Select[Any] = select(column("name"), column("sql")).select_from(table("sqlite_master"))
+_THERE: Select[Any] = select(table("sqlite_master", column("name"), column("sql")))
 _OF_DATABASE: Mapping[str, Select[Any]] = {
     "TABLE": select(column("tablename")).select_from(table("pg_tables")),
     "INDEX": select(column("indexname")).select_from(table("pg_indexes")),
