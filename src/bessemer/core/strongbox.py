@@ -19,12 +19,12 @@ and how long they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -63,7 +63,7 @@ class Writer:
         how = {"kdf": "scrypt", "n": secret.cost, "r": 8, "p": 1} if secret.passphrase else {"kdf": "hkdf"}
         said = {**how, "salt": salt.hex()}
         key, check = _derived(secret, said)
-        header = MAGIC + json.dumps({**said, "check": check.hex()}).encode() + b"\n"
+        header = MAGIC + orjson.dumps({**said, "check": check.hex()}) + b"\n"
         self._cipher, self._bound, self._count = AESGCM(key), hashlib.sha256(header).digest(), 0
         out.write(header)
 
@@ -128,7 +128,7 @@ def _header(source: IO[bytes], name: str) -> tuple[bytes, dict[str, object]]:
     if magic != MAGIC:
         raise Invalid(f"{name} is no backup of this format")
     try:
-        said = json.loads(line)
+        said = orjson.loads(line)
         if said["kdf"] not in ("scrypt", "hkdf"):
             raise ValueError("unknown")
         bytes.fromhex(said["salt"])

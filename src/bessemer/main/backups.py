@@ -53,13 +53,13 @@ def backup(options: BackupOptions) -> int:
     """Write a backup, or read one. Raises Invalid, Conflict, Unavailable, OSError."""
     steps = Steps(Console(stderr=True))
     if options.verify:
-        with steps.step(f"Read {options.file}") as step:
+        with steps.step(f"Read {options.file.name}") as step:
             said = verified(options.file, partial(old_secret, options.key_file), told=step.update)
         print(manifest(said))
         return 0
     paths = Paths(state_directory(options.state))
     secret = new_secret(options.key_file)
-    with steps.step(f"Backup of {paths.state}") as step:
+    with steps.step(f"Back up to {options.file.name}") as step:
         said = _write(options, paths, secret=secret, told=step.update)
         step.note = f"revision {said['revision']}, {show_bytes(options.file.stat().st_size)}"
     print(manifest(said))

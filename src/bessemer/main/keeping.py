@@ -57,7 +57,7 @@ def copy(options: CopyOptions) -> int:
     paths = Paths(state_directory(options.state))
     source, target = (_place(paths, word) for word in (options.source, options.target))
     steps = Steps(Console(stderr=True))
-    with steps.step(f"Copy to {options.target}") as step:
+    with steps.step("Copy") as step:
         rows = copy_store(source, target, clock=SystemClock(), told=step.update)
         step.note = f"{sum(rows.values())} rows of {len(rows)} tables, and they are the same"
     print(_next(options))

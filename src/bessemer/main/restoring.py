@@ -47,10 +47,10 @@ def restore(options: RestoreOptions) -> int:
     paths, steps = Paths(state_directory(options.state)), Steps(Console(stderr=True))
     ask: Ask = cache(partial(old_secret, options.key_file))
     address = load(Paths(paths.state / "none"), store=options.store).store
-    with steps.step(f"Read {options.file}") as step:
+    with steps.step(f"Read {options.file.name}") as step:
         said = verified(options.file, ask, told=step.update)
         tables.require_known(said)
-    with steps.step(f"Restore revision {said['revision']} to {paths.state}") as step:
+    with steps.step(f"Restore revision {said['revision']}") as step:
         _require_empty(paths, address, force=options.force)
         with _staged(paths) as stage:
             _fill(options.file, ask, stage=stage, address=address, told=step.update)
