@@ -83,8 +83,54 @@ class KeyOptions:
     remove: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """``bessemer store check``."""
+
+    state: Path | None = None
+    store: str | None = None
+    output: str = "table"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """``bessemer store copy``: each place is a file or an address. ``state`` has the password of a database."""
+
+    source: str
+    target: str
+    state: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """``bessemer backup``; with ``verify`` a file that is there is read. Without ``key_file`` a passphrase is asked
+    for. ``content`` takes images and models along."""
+
+    file: Path
+    state: Path | None = None
+    store: str | None = None
+    key_file: Path | None = None
+    content: bool = False
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """``bessemer restore``. ``force`` moves a state directory that is there aside."""
+
+    file: Path
+    state: Path | None = None
+    store: str | None = None
+    key_file: Path | None = None
+    force: bool = False
+
+
 def _no_keys(_: KeyOptions) -> int:
     raise Invalid("no keys are kept here")
+
+
+def _no_store(_: object) -> int:
+    raise Invalid("no store is kept here")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +145,7 @@ class Verbs:
     doctor: Callable[[DoctorOptions], int]
     kubeconfig: Callable[[Path | None], Path]
     keys: Callable[[KeyOptions], int] = _no_keys
+    check: Callable[[CheckOptions], int] = _no_store
+    copy: Callable[[CopyOptions], int] = _no_store
+    backup: Callable[[BackupOptions], int] = _no_store
+    restore: Callable[[RestoreOptions], int] = _no_store

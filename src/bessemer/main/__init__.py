@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, KeyOptions, ServerOptions, UpOptions, Verbs
+from bessemer.cli.verbs import (
+    AgentOptions,
+    BackupOptions,
+    CheckOptions,
+    CopyOptions,
+    DemoOptions,
+    DoctorOptions,
+    KeyOptions,
+    RestoreOptions,
+    ServerOptions,
+    UpOptions,
+    Verbs,
+)
 
 
 def main() -> None:
@@ -24,6 +36,10 @@ def main() -> None:
             doctor=_doctor,
             kubeconfig=_kubeconfig,
             keys=_keys,
+            check=_check,
+            copy=_copy,
+            backup=_backup,
+            restore=_restore,
         )
     )
 
@@ -68,6 +84,30 @@ def _keys(options: KeyOptions) -> int:
     from bessemer.main.keys import keys
 
     return keys(options)
+
+
+def _check(options: CheckOptions) -> int:
+    from bessemer.main.keeping import check
+
+    return check(options)
+
+
+def _copy(options: CopyOptions) -> int:
+    from bessemer.main.keeping import copy
+
+    return copy(options)
+
+
+def _backup(options: BackupOptions) -> int:
+    from bessemer.main.backups import backup
+
+    return backup(options)
+
+
+def _restore(options: RestoreOptions) -> int:
+    from bessemer.main.restoring import restore
+
+    return restore(options)
 
 
 def _kubeconfig(state: Path | None) -> Path:

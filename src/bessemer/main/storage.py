@@ -51,10 +51,14 @@ _REMEDIES: Mapping[str, str] = {
 def open_state(paths: Paths, settings: Settings, *, clock: Clock, history: History | None = None) -> Store:
     """The installation's store, with its own key. Raises what `open_store` does, Invalid for an address that cannot be
     used, and OSError where the key is gone."""
-    keys = keys_of(paths)
-    guard = Guard(keys, lambda: keys.ring, Signing(identities.key_of(paths, identities.AUDIT_KEY), heads_of(paths)))
     where, kinds = located(paths, settings), store_kinds(KINDS)
-    return open_store(where, clock=clock, kinds=kinds, guard=guard, history=history)
+    return open_store(where, clock=clock, kinds=kinds, guard=guard_of(paths), history=history)
+
+
+def guard_of(paths: Paths) -> Guard:
+    """The installation's keys, as the store asks for them. Raises OSError where the trail's is gone."""
+    keys = keys_of(paths)
+    return Guard(keys, lambda: keys.ring, Signing(identities.key_of(paths, identities.AUDIT_KEY), heads_of(paths)))
 
 
 def keys_of(paths: Paths) -> LocalKeys:
@@ -70,11 +74,16 @@ def located(paths: Paths, settings: Settings) -> str | Path:
     require_address(settings.store)
     if paths.store.exists():
         raise Invalid(f"{paths.store} holds an installation, and the setting `store` names a database: move one away")
+    return with_password(paths, settings.store)
+
+
+def with_password(paths: Paths, address: str) -> str:
+    """The address of a database with the password that is kept for it: not to be shown."""
     file = paths.keys / STORE_PASSWORD
     if not file.exists():
-        return settings.store
-    mark = "&" if "?" in settings.store else "?"
-    return f"{settings.store}{mark}password={quote(file.read_text().strip(), safe='')}"
+        return address
+    mark = "&" if "?" in address else "?"
+    return f"{address}{mark}password={quote(file.read_text().strip(), safe='')}"
 
 
 async def agree(store: Store, paths: Paths) -> None:

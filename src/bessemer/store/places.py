@@ -59,7 +59,12 @@ class Place(Protocol):
 
 def place_of(path: str | Path) -> Place:
     """By what it is called. Raises Unavailable, Invalid."""
-    return Server(str(path)) if str(path).startswith(_SCHEMES) else File(path)
+    return Server(str(path)) if is_address(path) else File(path)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether it names a database, and no file."""
+    return str(path).startswith(_SCHEMES)
 
 
 class File:

@@ -66,7 +66,7 @@ def follow(tx: Tx, document: Document) -> None:
     if document["kind"] != TENANT:
         return
     name = document["metadata"]["name"]
-    wanted, current = set(_rows(document)), set(tx.all(_MINE, of_tenant=name))
+    wanted, current = set(rows_of(document)), set(tx.all(_MINE, of_tenant=name))
     for what, value in sorted(current - wanted):
         tx.run(_DROP, of_tenant=name, of_what=what, of_value=value)
     for what, value in sorted(wanted - current):
@@ -78,7 +78,8 @@ def forget(tx: Tx, tenant: str) -> None:
     tx.run(_FORGET, of_tenant=tenant)
 
 
-def _rows(tenant: Document) -> Iterator[tuple[str, str]]:
+def rows_of(tenant: Document) -> Iterator[tuple[str, str]]:
+    """(what, value) of each wall that a Tenant says."""
     spec = tenant.get("spec", {})
     hosts = spec.get("hosts") or {}
     if (state := spec.get("state", ACTIVE)) != ACTIVE:

@@ -1,0 +1,117 @@
+"""The tables of a store as parts of a parcel, and back from them into an empty place.
+
+What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on by
+`REVISIONS_ON`, so that no revision from before, nor one of the time that is lost, is ever given again, and whoever
+watches from one hears Expired. Leases are let go and their fences move on: what a process of the lost time sends under
+one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes on
+with a row that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import bindparam, select, update
+
+from bessemer import __version__
+from bessemer.core.clock import Clock
+from bessemer.core.errors import Conflict, Invalid
+from bessemer.core.parcel import Packing
+from bessemer.core.ports import HEARTBEATS, Writer
+from bessemer.core.resource import Key
+from bessemer.store import audit, dump
+from bessemer.store.loading import Loader
+from bessemer.store.schema import METADATA, data_keys, leases, of
+from bessemer.store.schema_versions import HEAD
+from bessemer.store.session import Session
+from bessemer.store.snapshot import looking
+from bessemer.store.transaction import SET_COUNTER, Tx, read_counter
+
+REVISIONS_ON = 1_000_000_000
+"""More than any store gives in the life of a backup."""
+TABLE = "table/"
+
+Told = Callable[[int, int], None]
+"""(rows done, rows in all)."""
+
+_KEKS = select(data_keys.c.kek).distinct()
+_HOLDERS = select(leases.c.name).order_by(leases.c.name)
+_LET_GO = (
+    update(leases)
+    .values(holder="", expires_at=bindparam("over"), fence=leases.c.fence + 1)
+    .where(of(leases.c.name), leases.c.holder != "")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was packed: at which revision, and the ids of the keys that its secrets are under."""
+
+    revision: int
+    keks: frozenset[str]
+
+
+def pack(packing: Packing, where: str | Path, *, clock: Clock, told: Told) -> Packed:
+    """Every table but history, of one commit, as parts. Raises Invalid, Conflict, Unavailable, OSError."""
+    with looking(where, clock=clock) as snapshot:
+        total, done = sum(dump.count(snapshot, table) for table in dump.KEPT), 0
+        for table in dump.KEPT:
+            content = dump.batches(map(dump.Coding(table).encode, dump.rows(snapshot, table)))
+            done += packing.part(TABLE + table.name, _counted(content, done, told=told, total=total)).entries
+        keks = frozenset(str(kek) for (kek,) in snapshot.all(_KEKS))
+        return Packed(snapshot.revision, keks)
+
+
+def _counted(content: Iterable[tuple[bytes, int]], done: int, *, told: Told, total: int) -> Iterator[tuple[bytes, int]]:
+    for some, rows in content:
+        yield some, rows
+        done += rows
+        told(done, total)
+
+
+def facts() -> dict[str, Any]:
+    """What a backup says of the release that wrote it."""
+    return {"release": __version__, "schema": HEAD}
+
+
+def require_known(said: dict[str, Any]) -> None:
+    """Raises Conflict for the backup of another schema."""
+    if said.get("schema") != HEAD:
+        theirs = f"release {said.get('release')} (schema {said.get('schema')})"
+        raise Conflict(
+            f"the backup is of {theirs}, and this one is {__version__} ({HEAD}): restore with that, then upgrade"
+        )
+
+
+class Unpacking:
+    """Tables on their way into ``loader``."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._missing = {table.name for table in dump.KEPT}
+
+    def table(self, name: str, content: Iterable[bytes]) -> None:
+        """One part. Raises Invalid for a table that is not known, Malformed."""
+        if name not in self._missing:
+            raise Invalid(f"the backup holds a table {name[:63]!r} that is not known, or twice")
+        table = METADATA.tables[name]
+        coding = dump.Coding(table)
+        self._loader.load(table, (values for some in content for values in coding.decode(some)))
+        self._missing.discard(name)
+
+    def end(self, *, clock: Clock, keep: Collection[str]) -> None:
+        """All tables are there: let history begin anew. ``keep`` are leases that stay. Raises Invalid."""
+        if self._missing:
+            raise Invalid(f"the backup lacks {', '.join(sorted(self._missing))}")
+        session = cast(Session, self._loader)  # an operation asks no more of one
+        tx = Tx(session, clock)
+        revision = read_counter(session, "revision")
+        for name in ("revision", "floor"):
+            tx.run(SET_COUNTER, of_name=name, value=revision + REVISIONS_ON)
+        for (name,) in tx.all(_HOLDERS):
+            if name not in keep and not name.startswith(HEARTBEATS):
+                tx.run(_LET_GO, of_name=name, over=0.0)
+        audit.append(tx, Writer("system", "store"), verb="restore", key=Key("Store", "", str(revision)), uid="")

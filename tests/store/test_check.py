@@ -1,0 +1,433 @@
+"""Each invariant is broken by hand in the database, and the check of its name finds it; on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Conflict, Invalid, Unavailable
+from bessemer.core.sealing import KeyRing
+from bessemer.store import Guard, open_store
+from bessemer.store.check import CHECKS, check_store
+from bessemer.store.heads import Signing
+from bessemer.store.tally import NAMED_MAX, Tally
+from tests.store.conftest import KEY, KINDS
+from tests.store.invariants import connect
+from tests.store.lived import SECRET, live
+from tests.store.make import ALICE, SYSTEM, body, claim
+from tests.store.server import Server
+
+
+class Hands:
+    """Somebody at the database itself, whom no trigger holds."""
+
+    def __init__(self, place: str) -> None:
+        self._connection = connect(place)
+        self._lite = isinstance(self._connection, sqlite3.Connection)
+
+    def __enter__(self) -> Hands:
+        if self._lite:
+            self._triggers = self.run("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+            for name, _ in self._triggers:
+                self.run(f"DROP TRIGGER {name}")
+        else:
+            self.run("SET session_replication_role = replica")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _name, sql in self._triggers if self._lite else ():
+            self.run(sql)
+        self._connection.close()
+
+    def run(self, sql: str, *values: Any) -> list[Any]:
+        found = self._connection.execute(sql if self._lite else sql.replace("?", "%s"), values)  # type: ignore[arg-type]
+        return found.fetchall() if found.description else []
+
+    def body(self, kind: str, name: str, change: Callable[[dict[str, Any]], object], *, logged: bool = True) -> None:
+        """Change a body, and with it what history says of it."""
+        ((raw, revision),) = self.run("SELECT body, revision FROM objects WHERE kind = ? AND name = ?", kind, name)
+        document = json.loads(raw)
+        change(document)
+        fresh = json.dumps(document).encode()
+        self.run("UPDATE objects SET body = ? WHERE kind = ? AND name = ?", fresh, kind, name)
+        if logged:
+            self.run("UPDATE changes SET body = ? WHERE revision = ?", fresh, revision)
+
+    def drop_trigger(self, lite: str, of_server: str) -> None:
+        if self._lite:
+            self._triggers = [one for one in self._triggers if one[0] != lite]
+        else:
+            self.run(f"DROP TRIGGER {of_server}")
+
+
+@dataclass(frozen=True)
+class Break:
+    """What somebody does, which checks find it, and words of the first."""
+
+    do: Callable[[Hands], object]
+    checks: str
+    words: str
+
+
+def sql(*statements: str) -> Callable[[Hands], object]:
+    return lambda hands: [hands.run(statement) for statement in statements]
+
+
+def edit(kind: str, name: str, change: Callable[[dict[str, Any]], object], **how: bool) -> Callable[[Hands], object]:
+    return lambda hands: hands.body(kind, name, change, **how)
+
+
+def own(uid: str) -> Callable[[Hands], object]:
+    """The object ``owned`` is another's."""
+
+    def change(hands: Hands) -> None:
+        hands.body("Thing", "owned", lambda it: it["metadata"]["ownerReferences"][0].update(uid=uid))
+        hands.run("UPDATE dependents SET owner = ? WHERE uid = (SELECT uid FROM objects WHERE name = 'owned')", uid)
+
+    return change
+
+
+def foreign_owner(hands: Hands) -> None:
+    ((uid,),) = hands.run("SELECT uid FROM objects WHERE name = 'elsewhere'")
+    own(uid)(hands)
+
+
+CLAIM = "(SELECT uid FROM objects WHERE name = 'instance-a-0')"
+OWNER = "(SELECT uid FROM objects WHERE name = 'owner')"
+OWNED = "(SELECT uid FROM objects WHERE name = 'owned')"
+AUDIT = "audit"
+BREAKS = {
+    "no trigger": Break(
+        lambda h: h.drop_trigger("ledger_no_update", "ledger_final ON ledger"), "schema", "trigger ledger_"
+    ),
+    "no index": Break(sql("DROP INDEX objects_uid"), "schema", "index objects_uid is not there"),
+    "body is no JSON": Break(
+        lambda h: h.run("UPDATE objects SET body = ? WHERE name = 'elsewhere'", b"{"),
+        "bodies changes",
+        "no object in JSON",
+    ),
+    "body of another revision": Break(
+        edit("Thing", "owned", lambda it: it["metadata"].update(resourceVersion="1")),
+        "bodies changes",
+        "owned: body and row differ in revision",
+    ),
+    "body of another uid": Break(
+        edit("Thing", "elsewhere", lambda it: it["metadata"].update(uid="x")), "bodies changes", "differ in uid"
+    ),
+    "row of another host": Break(
+        sql("UPDATE objects SET host = 'h9' WHERE name = 'instance-b-0'"), "bodies", "differ in host"
+    ),
+    "no claim's spec": Break(
+        edit("Claim", "instance-b-0", lambda it: it["spec"].pop("workload")),
+        "bodies nodes quota intervals",
+        "not the shape of its kind",
+    ),
+    "two of one uid": Break(
+        sql("DROP INDEX objects_uid", f"UPDATE objects SET uid = {OWNER} WHERE name = 'elsewhere'"),
+        "schema bodies names owners",
+        "2 objects",
+    ),
+    "label that no body says": Break(
+        sql("INSERT INTO labels VALUES ('Thing', 'a', 'b', 'acme--lab', 'owned')"),
+        "labels",
+        "Thing a b acme--lab owned: no body says so",
+    ),
+    "label that is not found": Break(
+        sql("DELETE FROM labels WHERE label = 'tier'"), "labels", "tier=silver is not found"
+    ),
+    "owner that no body says": Break(
+        sql(f"UPDATE dependents SET owner = 'x' WHERE owner = {OWNER} AND uid = {OWNED}"), "owners", "no body says so"
+    ),
+    "owner that nothing follows": Break(sql("DELETE FROM dependents"), "owners", "owned: would not go with its owner"),
+    "owner in another project": Break(foreign_owner, "owners", "is in another project"),
+    "owner that is gone": Break(own("gone"), "owned", "owned: its owner owner is gone"),
+    "no project": Break(
+        sql("DELETE FROM objects WHERE name = 'acme--other'", "DELETE FROM changes WHERE name = 'acme--other'"),
+        "projects quota history",
+        "elsewhere: its project is not there",
+    ),
+    "another tenant pays": Break(
+        edit("Claim", "instance-b-0", lambda it: it["spec"].update(tenant="beta")), "projects quota", "is paid by beta"
+    ),
+    "change is missing": Break(sql("DELETE FROM changes WHERE revision = 4"), "history", "revision 4 is missing"),
+    "counter is behind": Break(
+        sql("UPDATE counters SET value = 6 WHERE name = 'revision'"), "bodies history", "counter says 6"
+    ),
+    "no counter": Break(sql("DELETE FROM counters WHERE name = 'audit_base'"), "history", "counter audit_base"),
+    "before history": Break(
+        sql("UPDATE counters SET value = 3 WHERE name = 'floor'"), "history", "revision 1 is before history"
+    ),
+    "another body": Break(
+        edit("Thing", "owned", lambda it: it["spec"].update(size=9), logged=False), "changes", "or has another body"
+    ),
+    "deleted, and there": Break(
+        sql("UPDATE changes SET type = 2 WHERE name = 'owned'"), "changes", "was deleted at revision"
+    ),
+    "gone without a change": Break(
+        sql(
+            "DELETE FROM objects WHERE name = 'owned'",
+            "DELETE FROM dependents WHERE uid NOT IN (SELECT uid FROM objects)",
+        ),
+        "changes",
+        "and is not there",
+    ),
+    "device of nobody": Break(
+        sql("UPDATE devices SET claim = '' WHERE device = 'gpu-1'"), "devices", "h1/gpu-1: names nobody, taken by Claim"
+    ),
+    "device of who is gone": Break(
+        sql("UPDATE devices SET claim = 'x' WHERE device = 'gpu-3'"), "devices", "Claim x which is gone"
+    ),
+    "device of two": Break(
+        edit("Claim", "instance-b-0", lambda it: it["spec"].update(devices=["gpu-0"])),
+        "devices quota",
+        "h1/gpu-0 is another Claim's, too",
+    ),
+    "no device": Break(sql("DELETE FROM devices WHERE device = 'gpu-0'"), "devices quota", "and is not there"),
+    "node counts otherwise": Break(sql("UPDATE numa SET milli_cores_used = 1"), "nodes", "h1 node 0: 1 milli-cores"),
+    "no node": Break(sql("DELETE FROM numa"), "nodes", "Claims stand there, and it is not there"),
+    "capacity of no host": Break(sql("INSERT INTO hosts VALUES ('h9', 1)"), "hosts", "host h9: has capacity"),
+    "claims without capacity": Break(sql("DELETE FROM hosts"), "hosts", "h1, which has no capacity"),
+    "counts too much": Break(
+        sql("UPDATE quota SET used = 7 WHERE scope = 'tenant/acme' AND meter = 'claims'"),
+        "quota",
+        "tenant/acme claims: 7 counted, 2 stand",
+    ),
+    "counts nothing": Break(
+        sql("DELETE FROM quota WHERE scope = 'project/acme--lab' AND meter = 'milli_cores'"),
+        "quota",
+        "nothing counted, 2000 stand",
+    ),
+    "another bound": Break(
+        sql("UPDATE quota SET bound = 99 WHERE meter = 'instances' AND scope = 'tenant/acme'"),
+        "bounds",
+        "bound 99, said 5",
+    ),
+    "no bound": Break(
+        sql("DELETE FROM quota WHERE scope = 'tenant/acme' AND meter = 'instances'"),
+        "bounds quota",
+        "no bound holds, said 5",
+    ),
+    "counted for nobody": Break(
+        sql("INSERT INTO quota VALUES ('tenant/gone', 'claims', 0, NULL)"), "bounds", "for one that is gone"
+    ),
+    "no wall": Break(sql("DELETE FROM walls WHERE what = 'site'"), "walls", "site east is said, and does not hold"),
+    "wall of nobody": Break(
+        sql("INSERT INTO walls VALUES ('state', 'Suspended', 'acme')"),
+        "walls",
+        "state Suspended holds, and is not said",
+    ),
+    "no interval": Break(
+        sql(f"DELETE FROM ledger WHERE claim_uid = {CLAIM}"), "intervals", "no interval of it is open"
+    ),
+    "closed, and stands": Break(
+        sql(f"UPDATE ledger SET kind = 'close', state = NULL WHERE claim_uid = {CLAIM} AND kind = 'state'"),
+        "intervals",
+        "no interval of it is open",
+    ),
+    "gone, and open": Break(
+        sql("DELETE FROM ledger WHERE kind = 'close'"), "intervals", "is gone, and its interval open"
+    ),
+    "opened twice": Break(
+        sql("DROP INDEX ledger_once", f"UPDATE ledger SET kind = 'open' WHERE claim_uid = {CLAIM}"),
+        "schema intervals",
+        "opened a second time",
+    ),
+    "time turns around": Break(
+        sql(f"UPDATE ledger SET at = 1 WHERE claim_uid = {CLAIM} AND kind = 'state'"), "intervals", "its time is before"
+    ),
+    "a state twice": Break(
+        sql(f"UPDATE ledger SET state = 'deploying' WHERE claim_uid = {CLAIM}"), "intervals", "deploying a second time"
+    ),
+    "no open": Break(
+        sql(f"DELETE FROM ledger WHERE claim_uid = {CLAIM} AND kind = 'open'"), "intervals", "state before open"
+    ),
+    "interval of another": Break(
+        sql(f"UPDATE ledger SET project_uid = 'x' WHERE claim_uid = {CLAIM} AND kind = 'state'"),
+        "intervals",
+        "of another tenant or project",
+    ),
+    "corrects nothing": Break(
+        sql("UPDATE ledger SET corrects = 999 WHERE kind = 'correction'"), "corrections", "corrects row 999"
+    ),
+    "value of nobody": Break(
+        sql("UPDATE sealed SET uid = 'gone' WHERE field = 'token'"),
+        "sealed secrets",
+        "token of uid gone: the object is gone",
+    ),
+    "value is damaged": Break(
+        lambda h: h.run("UPDATE sealed SET ciphertext = ? WHERE field = 'token'", b"bsv2" + bytes(60)),
+        "secrets",
+        "token of Host h1: a sealed value cannot be opened",
+    ),
+    "no data key": Break(sql("DELETE FROM data_keys"), "secrets", "its data key is gone"),
+    "row of the trail is changed": Break(
+        sql("UPDATE audit SET verb = 'read' WHERE id = 3"), AUDIT, "row 3 does not fit"
+    ),
+    "row of the trail is gone": Break(sql("DELETE FROM audit WHERE id = 5"), AUDIT, "row 5 before row 6 was taken out"),
+    "the trail is cut": Break(sql("DELETE FROM audit WHERE id > 9"), AUDIT, "its end was cut off"),
+    "head of a stranger": Break(
+        sql("UPDATE audit_heads SET signature = key"), AUDIT, "signed by nobody who is trusted"
+    ),
+}
+
+
+async def _fill(place: str) -> None:
+    store = open_store(place, clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+    try:
+        await live(store)
+        for name in ("acme--other",):
+            await store.objects.create(body("Project", name, namespace="", spec={}), SYSTEM)
+        await store.objects.create(body("Thing", "elsewhere", namespace="acme--other"), ALICE)
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def lived(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A file and a database that were lived in, to be copied: on no disk, which the copies of a database would sync."""
+    file = tmp_path_factory.mktemp("lived") / "store.db"
+    asyncio.run(_fill(str(file)))
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+        url = server.database("lived")
+        asyncio.run(_fill(url))
+        yield file, url
+        connection.execute("ALTER SYSTEM RESET fsync")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.real)])
+def copied(request: pytest.FixtureRequest, server: Server, lived: tuple[Path, str], tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        shutil.copy(lived[0], tmp_path / "store.db")
+        yield str(tmp_path / "store.db")
+        return
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        name = f"broken_{tmp_path.name[-40:]}".translate(str.maketrans("[]- '", "_____")).lower()
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE lived")  # type: ignore[arg-type]
+    yield server.url(name)
+
+
+async def look(place: str, guard: Guard | None = None) -> dict[str, Tally]:
+    found = check_store(place, clock=FakeClock(), kinds=KINDS, guard=guard or Guard.of(KEY))
+    return {tally.check: tally async for tally in found}
+
+
+async def test_what_is_whole_is_found_whole(copied: str) -> None:
+    found = await look(copied)
+    assert {name: tally.wrong for name, tally in found.items() if not tally.ok} == {}
+    assert len(found) == len(CHECKS) + 3
+    assert [name for name, tally in found.items() if not tally.rows] == []
+
+
+def _each() -> Iterator[Any]:
+    """All of a file; of a database the first of each check, and the others in the long tier: a copy of one takes its
+    time."""
+    yield from (pytest.param("sqlite", name, id=f"sqlite-{name}") for name in BREAKS)
+    seen: set[str] = set()
+    for name, one in BREAKS.items():
+        fresh = not set(one.checks.split()) <= seen
+        seen.update(one.checks.split())
+        marks = [pytest.mark.real] if fresh else [pytest.mark.real, pytest.mark.long]
+        yield pytest.param("postgresql", name, id=f"postgresql-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("copied", "name"), [*_each()], indirect=["copied"])
+async def test_what_is_broken_is_named(copied: str, name: str) -> None:
+    one = BREAKS[name]
+    with Hands(copied) as hands:
+        one.do(hands)
+    found = await look(copied)
+    assert {check for check, tally in found.items() if not tally.ok} == set(one.checks.split())
+    assert one.words in " ".join(word for tally in found.values() for word in tally.wrong)
+    assert SECRET.decode() not in str([tally.document() for tally in found.values()])
+
+
+def test_every_check_is_broken_by_one() -> None:
+    assert {check for one in BREAKS.values() for check in one.checks.split()} == {
+        *("schema", "bodies", "names", "labels", "owners", "owned", "projects", "history", "changes", "devices"),
+        *("nodes", "hosts", "quota", "bounds", "walls", "intervals", "corrections", "sealed", "secrets", "audit"),
+    }
+    assert len(CHECKS) + 3 == 20
+
+
+async def test_heads_beside_the_database_are_looked_at(lived: tuple[Path, str], tmp_path: Path) -> None:
+    """Who holds the database alone can cut the trail and its heads, and not the file."""
+    place, heads = str(tmp_path / "store.db"), tmp_path / "heads.jsonl"
+    guard = Guard(KeyRing([KEY]), lambda: KeyRing([KEY]), Signing(bytes(32), heads))
+    store = open_store(place, clock=FakeClock(), kinds=KINDS, guard=guard)
+    await live(store)
+    store.close()
+    assert all(tally.ok for tally in (await look(place, guard)).values())
+    with Hands(place) as hands:
+        hands.run("DELETE FROM audit WHERE id > 3")
+        hands.run("DELETE FROM audit_heads")
+    assert (await look(place, guard))["audit"].count == 1
+    heads.unlink()
+    assert (await look(place, guard))["audit"].count == 0
+
+
+async def test_another_key_opens_nothing(copied: str) -> None:
+    found = await look(copied, Guard.of(bytes(32)))
+    assert {check for check, tally in found.items() if not tally.ok} == {"secrets", "audit"}
+    assert found["secrets"].count == 2
+
+
+async def test_many_faults_are_counted_and_some_named(copied: str) -> None:
+    with Hands(copied) as hands:
+        for number in range(NAMED_MAX + 5):
+            hands.run("INSERT INTO walls VALUES ('site', ?, 'acme')", f"s{number}")
+    tally = (await look(copied))["walls"]
+    assert (tally.count, len(tally.wrong)) == (NAMED_MAX + 5, NAMED_MAX)
+    assert tally.document()["faults"] == NAMED_MAX + 5
+
+
+async def test_a_store_is_checked_while_it_is_written(place: str, by_the_tests_clock: None) -> None:
+    store = open_store(place, clock=FakeClock(), kinds=KINDS, seal_key=KEY)
+    try:
+        await live(store)
+
+        async def write() -> None:
+            for number in range(15):
+                await store.objects.create(body("Thing", f"n{number}", labels={"n": str(number)}), ALICE)
+                key = (await store.capacity.take([claim(f"n{number}", cores=1, memory=1)], SYSTEM))[0].key
+                await store.capacity.release(key, SYSTEM, fenced=True)
+                await store.audit.sign()
+
+        async def looks() -> list[Tally]:
+            return [tally for _ in range(2) for tally in (await asyncio.to_thread(asyncio.run, look(place))).values()]
+
+        _, found = await asyncio.gather(write(), looks())
+        assert [tally.wrong for tally in found if not tally.ok] == []
+    finally:
+        store.close()
+
+
+async def test_nothing_is_made_and_nothing_changed(copied: str, server: Server, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="there is no store"):
+        await look(str(tmp_path / "none.db"))
+    assert not (tmp_path / "none.db").exists()
+    with Hands(copied) as hands:
+        hands.run("UPDATE alembic_version SET version_num = '0002'")
+    with pytest.raises(Conflict, match="schema 0002"):
+        await look(copied)
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    with pytest.raises(Invalid, match="holds no store"):
+        await look(str(empty))
+    with pytest.raises(Invalid, match="holds no store"):
+        await look(server.database("none"))
+    (tmp_path / "odd.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Unavailable):
+        await look(str(tmp_path / "odd.db"))
