@@ -19,6 +19,7 @@ from typing import Any
 
 from _common import Figure, environment, table
 from _page import machine
+from _size import page
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -48,10 +49,9 @@ def main() -> None:
 def _write(kept: dict[str, Any]) -> None:
     (DOCS / "performance.md").write_text(_page(kept))
     if "size" in kept:
-        from size import page
-
+        about = importlib.import_module("size").__doc__ or ""
         figures = [Figure(**row) for row in kept["size"]["figures"]]
-        (DOCS / "size.md").write_text(page(figures, how=_how(kept["size"])))
+        (DOCS / "size.md").write_text(page(figures, about=about, how=_how(kept["size"])))
 
 
 def _run(name: str, *more: str, quick: bool) -> dict[str, Any]:

@@ -40,6 +40,12 @@ class Server:
         """Where its socket lies."""
         return self._folder
 
+    @property
+    def pid(self) -> int:
+        """Of the process that all others of it follow."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, database: str = NAME) -> str:
         return f"postgresql://{NAME}@/{database}?host={self._folder}"
 
