@@ -1,5 +1,5 @@
 """Runs the programs and writes docs/performance.md from what they say: ``make performance``, or for some of them
-``python bench/_report.py NAME …``.
+``python bench/_report.py NAME …``. What `size` says is a page of its own, docs/size.md.
 
 What each program said last is kept in docs/performance.json, with the machine and the day, so that one program can be
 run again without the others. No figure in the page is written by hand.
@@ -19,10 +19,11 @@ from typing import Any
 
 from _common import Figure, environment, table
 from _page import machine
+from _size import page
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway")
+PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "size")
 
 
 def main() -> None:
@@ -41,8 +42,16 @@ def main() -> None:
         peer = ("--peer", given.peer) if given.peer and name == "control_plane" else ()
         kept[name] = _run(name, *peer, quick=given.quick)
         kept_path.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
-        (DOCS / "performance.md").write_text(_page(kept))
+        _write(kept)
+    _write(kept)
+
+
+def _write(kept: dict[str, Any]) -> None:
     (DOCS / "performance.md").write_text(_page(kept))
+    if "size" in kept:
+        about = importlib.import_module("size").__doc__ or ""
+        figures = [Figure(**row) for row in kept["size"]["figures"]]
+        (DOCS / "size.md").write_text(page(figures, about=about, how=_how(kept["size"])))
 
 
 def _run(name: str, *more: str, quick: bool) -> dict[str, Any]:
@@ -70,15 +79,20 @@ def _page(kept: dict[str, Any]) -> str:
         "beside ours. Read ratios rather than absolutes, and the load before a run as its noise.",
     ]
     for name in PROGRAMS:
-        if name not in kept:
+        if name not in kept or name == "size":
             continue
         run = kept[name]
         about = (importlib.import_module(name).__doc__ or "").strip()
-        how = f"{run['date']}, {run['machine']}, load average before the run {run['load_before']}"
-        how += f", nice {run['nice']}" if run["nice"] else ""
-        parts += ["", f"## `bench/{name}.py`", "", about, "", f"*{how}{', --quick' if run['quick'] else ''}.*", ""]
+        parts += ["", f"## `bench/{name}.py`", "", about, "", f"*{_how(run)}.*", ""]
         parts.append(table(Figure(**row) for row in run["figures"]))
     return "\n".join(parts) + "\n"
+
+
+def _how(run: dict[str, Any]) -> str:
+    """When, and on what."""
+    how = f"{run['date']}, {run['machine']}, load average before the run {run['load_before']}"
+    how += f", nice {run['nice']}" if run["nice"] else ""
+    return f"{how}{', --quick' if run['quick'] else ''}"
 
 
 if __name__ == "__main__":

@@ -57,14 +57,21 @@ class Stretch:
 
 @dataclass(slots=True)
 class Informer:
-    """One follower of a collection. ``reading`` unset, it reads nothing for a while, as a client that is busy."""
+    """One follower of a collection, which goes to the next of ``urls`` whenever it connects anew. ``reading`` unset, it
+    reads nothing for a while, as a client that is busy."""
 
     session: aiohttp.ClientSession
-    url: str
+    urls: Sequence[str]
+    turn: int = 0
     stretches: list[Stretch] = field(default_factory=list)
     reading: asyncio.Event = field(default_factory=asyncio.Event)
     lists: int = 0
     restarts: int = 0
+
+    @property
+    def _next(self) -> str:
+        self.turn += 1
+        return self.urls[self.turn % len(self.urls)]
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -78,7 +85,7 @@ class Informer:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _list(self) -> None:
-        async with self.session.get(self.url) as answer:
+        async with self.session.get(self._next) as answer:
             answer.raise_for_status()
             body = orjson.loads(await answer.read())
         since = int(body["metadata"]["resourceVersion"])
@@ -91,7 +98,7 @@ class Informer:
         stretch = self.stretches[-1]
         asked = {"watch": "1", "resourceVersion": str(stretch.until), "allowWatchBookmarks": "true"}
         try:
-            async with self.session.get(self.url, params=asked, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+            async with self.session.get(self._next, params=asked, timeout=aiohttp.ClientTimeout(total=None)) as answer:
                 if answer.status == GONE:
                     return False
                 answer.raise_for_status()

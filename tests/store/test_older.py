@@ -1,6 +1,7 @@
-"""What schema 0002 kept is brought up to the present one with everything in it: the trail fits, secrets open.
+"""What each earlier schema kept is brought up to the present one with everything in it: the trail fits, secrets open.
 
-A file and a database that the release with that schema wrote, saved as SQL."""
+Files and databases that the releases with those schemas wrote, saved as SQL. (Of 0001 there are only files:
+`test_schema`.)"""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ import psycopg
 import pytest
 
 from bessemer.core.clock import FakeClock
+from bessemer.core.errors import QuotaExceeded
+from bessemer.core.ports import CONTROLLER, Scope, Stored
 from bessemer.core.resource import Key
 from bessemer.store import Store, open_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import check
-from tests.store.make import ALICE, PROJECT, body
+from tests.store.make import ALICE, PROJECT, body, claim
 from tests.store.server import Server
 
 DATA = Path(__file__).parent / "data"
@@ -30,25 +33,34 @@ SHAPE = {
 }
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.real)])
-def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A file or a database of schema 0002."""
-    if request.param == "sqlite":
-        connection = sqlite3.connect(tmp_path / "store.db")
-        connection.executescript((DATA / "0002.sql").read_text())
-        connection.close()
-        return str(tmp_path / "store.db")
-    server: Server = request.getfixturevalue("server")
+VERSIONS = ("0002", "0003", "0004")
+PLACES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.real)]
+
+
+def saved(server: Server, version: str) -> str:
+    """A database of that schema."""
     url = server.database("older")
     with psycopg.connect(url, autocommit=True) as database:
-        database.execute((DATA / "0002.postgresql.sql").read_text())  # type: ignore[arg-type]
+        database.execute((DATA / f"{version}.postgresql.sql").read_text())  # type: ignore[arg-type]
     return url
+
+
+@pytest.fixture(params=PLACES)
+def older(request: pytest.FixtureRequest, version: str, tmp_path: Path) -> str:
+    """A file or a database of schema ``version``."""
+    if request.param == "sqlite":
+        connection = sqlite3.connect(tmp_path / "store.db")
+        connection.executescript((DATA / f"{version}.sql").read_text())
+        connection.close()
+        return str(tmp_path / "store.db")
+    return saved(request.getfixturevalue("server"), version)
 
 
 def opened(place: str) -> Store:
     return open_store(place, clock=FakeClock(1_750_000_100), kinds=KINDS, seal_key=KEY)
 
 
+@pytest.mark.parametrize("version", ["0002"])
 async def test_trail_and_secrets_come_along(older: str) -> None:
     store = opened(older)
     try:
@@ -82,11 +94,39 @@ async def test_trail_and_secrets_come_along(older: str) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("version", ["0003", "0004"])
+async def test_what_was_held_and_counted_comes_along(older: str) -> None:
+    """Two Instances, one of them with a Claim of two devices, under quotas; a thing with secrets."""
+    store = opened(older)
+    try:
+        names = [item.key.name for kind in ("Thing", "Instance") for item in await everything(store, kind)]
+        assert names == ["a", "i1", "i2"]
+        uses = {use.meter: (use.used, use.limit) for use in await store.capacity.use("tenant/acme")}
+        expected = {"instances": (2, 5), "claims": (1, None), "devices/H100": (2, None), "milli_cores": (3000, None)}
+        assert expected.items() <= uses.items()
+        assert [(row.kind, row.devices) for row in await store.ledger.entries()] == [("open", 2)]
+        thing = await store.objects.get(Key("Thing", PROJECT, "a"))
+        assert await store.sealed.get(thing.uid, "token") == b"battery staple"
+        for name in ("i3", "i4", "i5"):
+            await store.objects.create(body("Instance", name), ALICE)
+        with pytest.raises(QuotaExceeded):
+            await store.objects.create(body("Instance", "i6"), ALICE)
+        await store.capacity.take([claim("i2", devices=("gpu-2",), cores=1000)], CONTROLLER)
+        await store.tidy()
+        assert await store.audit.verify() is None
+    finally:
+        store.close()
+    check(older)
+
+
+async def everything(store: Store, kind: str) -> list[Stored]:
+    return list((await store.objects.list(Scope(kind=kind))).items)
+
+
 @pytest.mark.real
-def test_a_database_that_was_brought_up_is_as_a_new_one(server: Server) -> None:
-    older, fresh = server.database("older"), server.database("fresh")
-    with psycopg.connect(older, autocommit=True) as database:
-        database.execute((DATA / "0002.postgresql.sql").read_text())  # type: ignore[arg-type]
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_database_that_was_brought_up_is_as_a_new_one(server: Server, version: str) -> None:
+    older, fresh = saved(server, version), server.database("fresh")
 
     def shape(url: str) -> dict[str, list[Any]]:
         opened(url).close()

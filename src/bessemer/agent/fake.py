@@ -99,9 +99,9 @@ class FakeHosts:
         )
 
 
-async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: TokenFor) -> None:
-    """Run the agents of these hosts until cancelled; the ordinal of a host is its index. A few join at a time, and one
-    for which there is no token yet is tried again."""
+async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: TokenFor, first: int = 0) -> None:
+    """Run the agents of these hosts until cancelled; the ordinal of a host is its index, counted from ``first``. A few
+    join at a time, and one for which there is no token yet is tried again."""
     gate = asyncio.Semaphore(hosts.settings.joining)
     backoff = Backoff(1.0, 30.0, random.random)
 
@@ -120,5 +120,5 @@ async def run_fake_hosts(names: Sequence[str], hosts: FakeHosts, *, token_for: T
             await hosts.clock.sleep(backoff.next(Key("Host", "", name)))
 
     async with asyncio.TaskGroup() as group:
-        for ordinal, name in enumerate(names):
+        for ordinal, name in enumerate(names, start=first):
             group.create_task(live(name, ordinal))

@@ -24,7 +24,7 @@ from bessemer.store.feed import Feed
 from bessemer.store.leases import ServerTime, SteadyTime, Time
 from bessemer.store.metrics import Metrics
 from bessemer.store.reader import SNAPSHOTS_MAX
-from bessemer.store.schema_versions import prepare, prepare_database
+from bessemer.store.schema_versions import prepare
 from bessemer.store.session import ReadSession, Session
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Place(Protocol):
         """By what its leases are measured."""
 
     def feed(self, revision: int, metrics: Metrics) -> Feed: ...
+    def finish(self) -> None:
+        """Go on with what could not be done to the tables while older replicas served. It takes its time. Raises
+        Unavailable."""
+
     def close(self) -> None: ...
 
 
@@ -113,6 +117,9 @@ class File:
     def feed(self, revision: int, metrics: Metrics) -> Feed:
         return Feed(revision, metrics)
 
+    def finish(self) -> None:
+        """Nobody else has it open, so nothing was left."""
+
     def close(self) -> None:
         """Let another process have it."""
         if self._lock >= 0:
@@ -133,18 +140,19 @@ class Server:
         except ImportError as error:
             raise Invalid("a store on PostgreSQL needs the extra `postgresql`: bessemer[postgresql]") from error
         self._url = url
+        self._finished = False
         self._texts = postgres.Texts()
         self._watch = links.Watch()
         self._links: Callable[[], int] = lambda: 0
         self._close: Callable[[], None] = lambda: None
 
     def writing(self) -> postgres.Session:
-        from bessemer.store import postgres
+        from bessemer.store import expanding, postgres
 
         session = None
         try:
             session = postgres.Session(self._url, texts=self._texts, watch=self._watch)
-            prepare_database(session.tables, self._url)
+            self._finished = expanding.prepare_database(session.tables, self._url)
             session.tables.forget()
         except BaseException as error:
             if session is not None:
@@ -172,6 +180,21 @@ class Server:
         feed = SharedFeed(revision, metrics, connect=lambda: self.reading(True), links=self._links)
         self._close = feed.close
         return feed
+
+    def finish(self) -> None:
+        if self._finished:
+            return
+        from bessemer.store import expanding, postgres
+
+        try:
+            session = postgres.Session(self._url, texts=self._texts, watch=self._watch)
+            try:
+                with session.tables.alone(wait=False) as mine:
+                    self._finished = mine and expanding.finish(session.tables)
+            finally:
+                session.close()
+        except postgres.Session.faults as error:
+            raise Unavailable("the tables of the store cannot be changed now", internal=str(error)) from error
 
     def close(self) -> None:
         """Hear of nobody any more."""

@@ -4,9 +4,10 @@ The writing transaction begins with the counter's row, FOR UPDATE: the writers o
 the order of their commits is the order of revisions. One that falls silent amid its transaction loses it after
 `_SILENT_MS`, so that a process which hangs holds up nobody for longer.
 
-Each commit leaves its number in its process's own row. Of one whose answer was lost that row is read, in a transaction
-that begins in the same line and so behind the lost one. (A transaction's id proves nothing: after a crash the server
-may give it to another.)
+Each commit leaves its number in its process's own row, which says besides what the process is (`beside`): one that the
+database no longer carries is refused there. Of a commit whose answer was lost that row is read, in a transaction that
+begins in the same line and so behind the lost one. (A transaction's id proves nothing: after a crash the server may
+give it to another.)
 
 Every parameter is typed and sent apart from its statement. What a statement has as a constant stands in its text, so
 that an index of some rows is found by plans of any parameters.
@@ -18,8 +19,8 @@ import functools
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,17 +28,16 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from bessemer.core.errors import Invalid, Unavailable
+from bessemer.core.errors import Unavailable
+from bessemer.store import beside, schema_versions
 from bessemer.store.links import Link, Watch
 from bessemer.store.session import Statement, Unsettled, placed
+from bessemer.store.tables import IN_LINE, LINE_MS, Tables
 
 CHANNEL = "bessemer"
 """Where the database says that the counter has moved."""
 
-_OLDEST_SERVER = 130_000
 _SILENT_MS = 3_000
-_LINE_MS = 10_000
-"""How long a writer stands in line."""
 _LOOK_MS = 120_000
 """How long a list that nobody continues keeps its snapshot at most."""
 _READ_MS = 10_000
@@ -49,23 +49,22 @@ _MARK_SECONDS = 86_400
 """What a process leaves behind is forgotten after a day in which it wrote nothing."""
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_IN_LINE = b"SELECT value FROM counters WHERE name = 'revision' FOR UPDATE"
 _BEGIN = (
-    b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _IN_LINE + b"; SELECT extract(epoch FROM clock_timestamp())"
+    b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + IN_LINE + b"; SELECT extract(epoch FROM clock_timestamp())"
 )
-_SETTLE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {_SETTLE_LINE_MS}; ".encode() + _IN_LINE
+_SETTLE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {_SETTLE_LINE_MS}; ".encode() + IN_LINE
 _MARK = """INSERT INTO leases (name, holder, fence, expires_at, ttl, note)
-VALUES ('writer/{0}', '{0}', {1}, extract(epoch FROM clock_timestamp()) + {2}, {2}, '')
+VALUES ('writer/{0}', '{0}', {1}, extract(epoch FROM clock_timestamp()) + {2}, {2}, {3})
 ON CONFLICT (name) DO UPDATE SET fence = excluded.fence, expires_at = excluded.expires_at; COMMIT"""
 _MARKED = "SELECT fence FROM leases WHERE name = 'writer/{}'"
-_FORGET = b"DELETE FROM leases WHERE name LIKE 'writer/%' AND expires_at < extract(epoch FROM clock_timestamp())"
+_GONE = "DELETE FROM leases WHERE name = 'writer/{}'"
+_REFUSED = "BE001"
+"""What the database says to a writer that it no longer carries (`beside`)."""
 _LOOK = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 _STATEMENTS = 1_024
 """More than there are."""
 _PARAMETER = re.compile(r"\$(\d+)")
-_SETUP_LOCK = 0x62657373
-"""Of those who make or migrate the tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +116,14 @@ class Session:
         psycopg.DataError,
         psycopg.ProgrammingError,
     )
-    faults: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, Unsettled)
+    faults: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, Unsettled, beside.Outdated)
 
     def __init__(self, url: str, *, texts: Texts, watch: Watch) -> None:
         self._url = url
         self._texts = texts
         self._watch = watch
         self._name = secrets.token_hex(8)
+        self._said = _literal(beside.said())
         self._number = 0
         self._kept = False
         self.time = 0.0
@@ -137,7 +137,7 @@ class Session:
         return Link(
             self._url,
             f"SET idle_in_transaction_session_timeout = {_SILENT_MS}",
-            f"SET lock_timeout = {_LINE_MS}",
+            f"SET lock_timeout = {LINE_MS}",
             _DURABLE,
             watch=self._watch,
         )
@@ -173,10 +173,14 @@ class Session:
         return True
 
     def commit(self) -> None:
-        """Raises `Unsettled` where the answer was lost and nobody says what became of it."""
+        """Raises `Unsettled` where the answer was lost and nobody says what became of it, `Outdated` where the database
+        no longer carries this release."""
+        mark = _MARK.format(self._name, self._number, _MARK_SECONDS, self._said)
         try:
-            status = self._link.say(_MARK.format(self._name, self._number, _MARK_SECONDS).encode()).command_status
+            status = self._link.say(mark.encode()).command_status
         except psycopg.Error as error:
+            if error.sqlstate == _REFUSED:
+                raise beside.Outdated(beside.too_old(self._version())) from error
             if self.alive:  # the server broke the transaction off, and says so
                 raise
             self._settle(error)
@@ -223,47 +227,21 @@ class Session:
         """Whether the transaction still stands, be it only to be undone."""
         return self._link.well and self._link.wire.transaction_status in _OPEN
 
+    def _version(self) -> str:
+        self.rollback()
+        return self.tables.version() or schema_versions.HEAD
+
     def close(self) -> None:
+        """Nobody waits for this process any more."""
+        if self._link.well and not self.alive:
+            with suppress(psycopg.Error):
+                self._link.say(_GONE.format(self._name).encode())
         self._link.close()
 
     @property
     def tables(self) -> Tables:
         """What makes and migrates them, on this connection."""
         return Tables(self._link)
-
-
-class Tables:
-    """Makes and migrates the tables: it takes its time, and is done by one process at a time."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else makes or migrates tables within the block. Raises Invalid where the server will not do."""
-        info = self._link.connection.info
-        if info.server_version < _OLDEST_SERVER:
-            raise Invalid(f"this PostgreSQL is older than {_OLDEST_SERVER // 10_000}")
-        if info.parameter_status("server_encoding") != "UTF8":
-            raise Invalid("the database's encoding is not UTF8")
-        self._link.say(f"SET lock_timeout = 0; SELECT pg_advisory_lock({_SETUP_LOCK})".encode(), bound=False)
-        yield
-        # Where the block raised, the connection is of no use any more, and the lock ends with it.
-        self._link.say(f"SELECT pg_advisory_unlock({_SETUP_LOCK}); SET lock_timeout = {_LINE_MS}".encode())
-
-    def script(self, sql: str) -> None:
-        """Several statements of DDL."""
-        self._link.say(sql.encode(), bound=False)
-
-    def forget(self) -> None:
-        """Drop what processes left that have written nothing for long."""
-        self._link.say(_FORGET)
-
-    def version(self) -> str | None:
-        """The schema's version; None for an empty database."""
-        if self._link.say(b"SELECT to_regclass('alembic_version')").get_value(0, 0) is None:
-            return None
-        return (self._link.say(b"SELECT version_num FROM alembic_version").get_value(0, 0) or b"").decode()
 
 
 class ReadSession:

@@ -13,16 +13,18 @@ from dataclasses import replace
 
 import structlog
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
 from bessemer.core.quota import METERS, Meter, Quota, Share, Use, bounds_of, said, show_amount, window_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
+from bessemer.store.beside import Outdated, unaware
 from bessemer.store.documents import Document, decode
 from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
-from bessemer.store.schema import counters, objects, of, quota, windows
-from bessemer.store.transaction import Tx
+from bessemer.store.schema import counters, is_kind, objects, of, quota, windows
+from bessemer.store.transaction import SET_COUNTER, Tx
 
 log = structlog.get_logger(__name__)
 
@@ -64,10 +66,13 @@ WINDOWS = select(windows.c.meter, windows.c.start, windows.c.used).where(of(wind
 
 _NAMES = select(objects.c.namespace, objects.c.name).where(of(objects.c.kind))
 _BODIES = select(objects.c.namespace, objects.c.body).where(of(objects.c.kind))
-_MARKED = select(counters.c.value).where(of(counters.c.name))
+_MET = "meter/"
+_MARKS = select(counters.c.name, counters.c.value).where(counters.c.name.like(f"{_MET}%"))
 _MARK = insert(counters)
+_BOUNDED = select(objects.c.body).where(or_(is_kind(objects.c.kind, TENANT), is_kind(objects.c.kind, PROJECT)))
 _USED = select(quota.c.scope, quota.c.used).where(of(quota.c.meter))
 
+_FIELDS = {field.alias or name for name, field in Quota.model_fields.items()}
 _WHO = {"tenant": "an administrator of the platform", "project": "an administrator of the tenant"}
 
 
@@ -147,12 +152,15 @@ def tell(tx: Tx, scope: str, *, meter: str, used: int) -> None:
 
 
 def follow(tx: Tx, document: Document) -> None:
-    """The bounds of a Tenant or Project that is being stored hold from this transaction on. Raises Invalid."""
+    """The bounds of a Tenant or Project that is being stored hold from this transaction on. A meter that only a newer
+    replica beside us knows is its to bound. Raises Invalid."""
     kind, name = document["kind"], document["metadata"]["name"]
     if kind not in (TENANT, PROJECT):
         return
+    stated = document.get("spec", {}).get("quota") or {}
     try:
-        wanted = Quota.model_validate(document.get("spec", {}).get("quota") or {})
+        theirs = {to_camel(meter) for meter in _marks(tx)} - _FIELDS
+        wanted = Quota.model_validate({name: bound for name, bound in stated.items() if name not in theirs})
     except ValidationError as error:
         raise Invalid(f"the quota of {kind} {name} cannot be read") from error
     set_bounds(tx, f"{kind.lower()}/{name}", wanted=wanted)
@@ -164,7 +172,8 @@ def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
     if kind not in _WHO or not name:
         raise Invalid(f"{scope!r} is no scope: write tenant/NAME or project/NAME")
     current = {meter: bound for _, meter, _, bound in tx.all(USE, of_scope=scope)}
-    target = bounds_of(wanted)
+    waiting = {meter for meter, counted in _marks(tx).items() if not counted}
+    target = {meter: bound for meter, bound in bounds_of(wanted).items() if meter.partition("/")[0] not in waiting}
     if {meter: bound for meter, bound in current.items() if bound is not None} == target:
         return
     tx.run(_UNBOUND, of_scope=scope)
@@ -242,20 +251,46 @@ def within_window(use: Use, given: tuple[int, int] | None, *, now: float) -> Use
 
 
 def begin_counting(tx: Tx, kinds: Mapping[str, StoreKind]) -> None:
-    """Count, once, what stands of each meter that this store has not met before: later it is counted as it moves."""
+    """Count, once, what stands of each meter that this store has not met before: later it is counted as it moves.
+
+    Where somebody writes who would not count it, it waits for a later call, and has no bound until then: its number
+    would not be true. Raises Outdated where what is counted is more than this release knows.
+    """
+    marks = _marks(tx)
+    unknown = {meter for meter, counted in marks.items() if counted} - {meter.name for meter in METERS}
+    if unknown:
+        raise Outdated(f"a newer release counts {', '.join(sorted(unknown))} in this store, and this one would not")
     for meter in METERS:
-        name, facts = f"meter/{meter.name}", kinds.get(meter.kind)
+        facts = kinds.get(meter.kind)
         of_objects = facts is not None and facts.meter == meter.name
-        if not (of_objects or meter.per_claim) or tx.one(_MARKED, of_name=name) is not None:
+        if (meter.kind and not of_objects) or marks.get(meter.name):
             continue
-        tx.run(_MARK, name=name, value=1)
-        standing = _standing(tx, meter)
-        known: dict[str, int] = dict(tx.all(_USED, of_meter=meter.name))
-        for scope in standing.keys() | known.keys():
-            if scope not in known:
-                tx.run(_INSERT, scope=scope, meter=meter.name, used=standing[scope], bound=None)
-            elif known[scope] != standing[scope]:
-                tx.run(_SET, of_scope=scope, of_meter=meter.name, used=standing[scope])
+        if meter.name not in marks:
+            tx.run(_MARK, name=_MET + meter.name, value=0)
+        if unaware(tx, meter.name):
+            log.info("a meter is counted once no older replica serves", meter=meter.name)
+            continue
+        tx.run(SET_COUNTER, of_name=_MET + meter.name, value=1)
+        if of_objects or meter.per_claim is not None:
+            _count_anew(tx, meter)
+        if meter.name in marks:
+            for (body,) in tx.all(_BOUNDED):
+                follow(tx, decode(body))
+
+
+def _marks(tx: Tx) -> dict[str, int]:
+    """Each meter that this store has met → 1, or 0 where it is not counted yet."""
+    return {name.removeprefix(_MET): counted for name, counted in tx.all(_MARKS)}
+
+
+def _count_anew(tx: Tx, meter: Meter) -> None:
+    standing = _standing(tx, meter)
+    known: dict[str, int] = dict(tx.all(_USED, of_meter=meter.name))
+    for scope in standing.keys() | known.keys():
+        if scope not in known:
+            tx.run(_INSERT, scope=scope, meter=meter.name, used=standing[scope], bound=None)
+        elif known[scope] != standing[scope]:
+            tx.run(_SET, of_scope=scope, of_meter=meter.name, used=standing[scope])
 
 
 def _standing(tx: Tx, meter: Meter) -> Counter[str]:

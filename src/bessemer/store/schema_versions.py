@@ -1,14 +1,13 @@
-"""From an older file or database to the present schema.
+"""The present schema of a new file or database, and an older file's way to it.
 
 A new one gets the present schema at once and the name of its version; an older one is brought up by the migrations,
-whose machinery is imported only then. A test proves that both ways end in the same tables.
+whose machinery is imported only then: a database by `expanding`. A test proves that all ways end in the same tables.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from bessemer.core.errors import Unavailable
 from bessemer.store.schema import APPEND_ONLY, METADATA
 
-HEAD = "0004"
+HEAD = "0005"
 """The version of the present schema: the last module in ``migrations/versions``."""
 
 _NEWER = "{} was written by a newer release (schema {}, here {})"
@@ -44,6 +43,19 @@ END $$""",
     RETURN NULL;
 END $$""",
     "CREATE TRIGGER counters_tell AFTER UPDATE ON counters EXECUTE FUNCTION tell_change()",
+    # Who commits says what he is (`beside`): he may where his schema is carried, and he counts all that is counted.
+    """CREATE FUNCTION refuse_older() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF EXISTS (
+        SELECT FROM counters
+        WHERE (name = 'carries' AND value > coalesce(nullif(split_part(NEW.note, ' ', 1), '')::BIGINT, 4))
+        OR (name LIKE 'meter/%' AND value > 0 AND NEW.note <> '' AND position(substr(name, 6) || '/' IN NEW.note) = 0)
+    ) THEN
+        RAISE EXCEPTION 'the database no longer carries writers like this: %', NEW.note USING ERRCODE = 'BE001';
+    END IF;
+    RETURN NEW;
+END $$""",
+    "CREATE TRIGGER leases_older BEFORE INSERT ON leases FOR EACH ROW WHEN (NEW.name LIKE 'writer/%') "
+    "EXECUTE FUNCTION refuse_older()",
 )
 
 
@@ -55,13 +67,6 @@ class Makes(Protocol):
 
     def version(self) -> str | None:
         """The schema's version; None where there is none yet."""
-
-
-class Server(Makes, Protocol):
-    """What `prepare_database` asks of one."""
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Nobody else makes or migrates tables within the block."""
 
 
 def ddl() -> str:
@@ -100,6 +105,7 @@ def _script(statements: list[str]) -> str:
         "INSERT INTO counters VALUES ('revision', 0)",
         "INSERT INTO counters VALUES ('floor', 0)",
         "INSERT INTO counters VALUES ('audit_base', 0)",
+        f"INSERT INTO counters VALUES ('carries', {int(HEAD)})",
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         f"INSERT INTO alembic_version VALUES ('{HEAD}')",
     ]
@@ -116,16 +122,3 @@ def prepare(session: Makes, path: Path) -> None:
 
         if not upgrade(path, version):
             raise Unavailable(_NEWER.format(path, version, HEAD))
-
-
-def prepare_database(session: Server, url: str) -> None:
-    """`prepare`, by whichever of several processes comes first. Raises Invalid where the server will not do."""
-    with session.alone():
-        version = session.version()
-        if version is None:
-            session.script(ddl_of_database())
-        elif version != HEAD:
-            from bessemer.store.migrations import upgrade_database
-
-            if not upgrade_database(url, version):
-                raise Unavailable(_NEWER.format("the database", version, HEAD))

@@ -6,6 +6,7 @@ process has a file open at a time; a database of a server is many's (`places`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.sealing import KeyRing
 from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
+from bessemer.store.beside import Outdated
 from bessemer.store.capacity import CapacityTable
 from bessemer.store.compaction import History, compact
 from bessemer.store.events import EventTable
@@ -70,6 +72,7 @@ class Store:
     events: ports.Events
     metrics: Metrics
     history: History
+    _kinds: Mapping[str, StoreKind]
     _forward: Forwarding
     _clock: Clock
     _committer: Committer
@@ -89,12 +92,16 @@ class Store:
         while True:
             try:
                 await self.tidy()
+            except Outdated:
+                raise  # nothing of this process is kept any more
             except Unavailable:
                 pass  # a full disk: the writers hear of it; the next round tries again
             await self._clock.sleep(TEND_SECONDS)
 
     async def tidy(self) -> None:
-        """One round of `tend`."""
+        """One round of `tend`. Each of its operations commits, and so says that this process serves (`beside`)."""
+        await asyncio.to_thread(self._place.finish)
+        await self._committer.submit(lambda tx: quota.begin_counting(tx, self._kinds), apart=True)
         while dropped := await self._committer.submit(lambda tx: compact(tx, self.history), apart=True):
             self.metrics.compacted += dropped
         while await self._committer.submit(events.prune, apart=True):
@@ -139,6 +146,8 @@ def open_store(
         undo.callback(session.close)
         try:
             store = _opened(place, session, clock=clock, kinds=kinds, guard=guard, undo=undo)
+        except Outdated:
+            raise
         except session.faults as error:
             raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error
         undo.pop_all()
@@ -178,6 +187,7 @@ def _opened(
         events=EventTable(committer),
         metrics=metrics,
         history=History(),
+        _kinds=facts,
         _forward=Forwarding(facts),
         _clock=clock,
         _committer=committer,

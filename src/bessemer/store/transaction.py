@@ -307,6 +307,8 @@ class Runner:
 
 
 def _unavailable(error: Exception) -> Unavailable:
+    if isinstance(error, Unavailable):
+        return error
     if isinstance(error, Unsettled):
         return Unavailable(
             "the database went away amid the commit: whether it was done is not known", internal=str(error)

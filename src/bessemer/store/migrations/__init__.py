@@ -1,7 +1,9 @@
-"""Migrations, a module per version under ``versions``, applied in order by Alembic's operations.
+"""Migrations, a module per version under ``versions``, found and put in order by Alembic.
 
-Invariants: a version that was released never changes; a new one is a new module and the new ``HEAD``. An upgrade is one
-transaction, whatever it is made of: a statement that fails, or a process that is killed, leaves the file as it was.
+Invariants: a version that was released never changes; a new one is a new module and the new ``HEAD``. A module has
+`steps.Steps` for each database (``SQLITE``, ``POSTGRESQL``); those of the first four versions have ``upgrade``, which
+is whole in one transaction. An upgrade of a file is one transaction, whatever it is made of: a statement that fails, or
+a process that is killed, leaves the file as it was. How a database of a server goes forward is `expanding`'s.
 """
 
 from __future__ import annotations
@@ -13,44 +15,82 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
+
+from bessemer.store.migrations.steps import Steps
+
+__all__ = ["SCRIPTS", "Steps", "after", "steps_of", "upgrade", "upgrade_server"]
 
 SCRIPTS = Path(__file__).parent
 
 
 def upgrade(path: Path, version: str | None) -> bool:
     """Bring the SQLite file at ``path`` from ``version`` (None: empty) to the newest. False where it is unknown."""
-    # The driver begins a transaction before INSERT, UPDATE and DELETE alone: a CREATE or ALTER ahead of the first of
-    # them would stand by itself.
-    return _upgrade(create_engine(f"sqlite:///{path}", poolclass=NullPool), version, first="BEGIN IMMEDIATE")
-
-
-def upgrade_database(url: str, version: str) -> bool:
-    """The same for a database of PostgreSQL; the caller keeps others from it."""
-    import psycopg
-
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
-    return _upgrade(engine, version, first="SET LOCAL lock_timeout = '30s'")
-
-
-def _upgrade(engine: Engine, version: str | None, *, first: str) -> bool:
-    scripts = ScriptDirectory(str(SCRIPTS))
-    try:
-        steps = list(scripts.iterate_revisions("head", version or "base"))
-    except (CommandError, RevisionError):
+    scripts = after(version)
+    if scripts is None:
         return False
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            connection.exec_driver_sql(first)
-            _apply(MigrationContext.configure(connection), scripts, steps=steps[::-1])
+            # The driver begins a transaction before INSERT, UPDATE and DELETE alone: a CREATE or ALTER ahead of the
+            # first of them would stand by itself.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            for script in scripts:
+                _whole(connection, script)
     finally:
         engine.dispose()
     return True
 
 
-def _apply(context: MigrationContext, scripts: ScriptDirectory, *, steps: list[Script]) -> None:
+def upgrade_server(url: str, script: Script, *, lock_ms: int) -> None:
+    """One of the first four versions, in a transaction. Raises TimeoutError where a table's lock is not had in time."""
+    import psycopg
+
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {lock_ms}")
+            _whole(connection, script)
+    except OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise TimeoutError from error
+        raise
+    finally:
+        engine.dispose()
+
+
+def after(version: str | None) -> list[Script] | None:
+    """What leads from ``version`` (None: nothing) to the newest, in order; None where the version is unknown."""
+    directory = ScriptDirectory(str(SCRIPTS))
+    try:
+        return list(directory.iterate_revisions("head", version or "base"))[::-1]
+    except (CommandError, RevisionError):
+        return None
+
+
+def steps_of(script: Script, database: str) -> Steps | None:
+    """Its lists for ``SQLITE`` or ``POSTGRESQL``; None of one that is whole."""
+    found: Steps | None = getattr(script.module, database, None)
+    return found
+
+
+def _whole(connection: Connection, script: Script) -> None:
+    """All of a version at once."""
+    context = MigrationContext.configure(connection)
+    steps = steps_of(script, "SQLITE")
     with Operations.context(context):
-        for step in steps:
-            step.module.upgrade()
-            context.stamp(scripts, step.revision)
+        if steps is None:
+            script.module.upgrade()
+        else:
+            for statement in steps.expand:
+                connection.exec_driver_sql(statement)
+            for statement in steps.migrate:
+                while connection.exec_driver_sql(statement).rowcount > 0:
+                    pass
+            for statement in steps.contract:
+                connection.exec_driver_sql(statement)
+        context.stamp(ScriptDirectory(str(SCRIPTS)), script.revision)
+    if script.revision > "0004":
+        connection.exec_driver_sql(f"UPDATE counters SET value = {int(script.revision)} WHERE name = 'carries'")
