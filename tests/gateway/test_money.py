@@ -58,20 +58,20 @@ class Gateway:
     def __post_init__(self) -> None:
         self.shares = Shares(self.ask, clock=self.clock, holder=self.name, before=self.before)
 
-    async def ask(self, project: str, tokens: int, wish: Wish) -> Given:
-        self.asked.append(wish)
+    async def ask(self, project: str, tokens: int, *, money: Wish) -> Given:
+        self.asked.append(money)
         if self.away:
             raise Unavailable("the api is away")
         now = self.clock.now()
         try:
-            given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=wish)
+            given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=money)
         except QuotaExceeded as error:
             return Given(0, 60 - now % 60, 0, error.message)
         if self.lost:
             raise Unavailable("the answer is lost")
         said = given.money
-        money = Bound(said.prices, said.number, said.stands, said.left) if said is not None else None
-        return Given(given.amount, given.until - now, given.left, "", money)
+        bound = Bound(said.prices, said.number, said.stands, said.left) if said is not None else None
+        return Given(given.amount, given.until - now, given.left, "", bound)
 
     async def serve(self, need: Need, *, read: int, written: int) -> None:
         """One request, from its hold to its record. Raises Refused."""

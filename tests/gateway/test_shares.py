@@ -46,7 +46,7 @@ def of(tokens: int) -> Need:
 def asks(store: Store, clock: FakeClock) -> Ask:
     """What the api does with a gateway's call."""
 
-    async def ask(project: str, tokens: int, _wish: Wish) -> Given:
+    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
         now = clock.now()
         try:
             given = await store.capacity.hold(project, meter=METER, amount=tokens)
@@ -110,7 +110,7 @@ async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(c
     calls: list[int] = []
     away = False
 
-    async def ask(_project: str, tokens: int, _wish: Wish) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         calls.append(tokens)
         if away:
             raise Unavailable("the api is away")
@@ -134,7 +134,7 @@ async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(c
 async def test_a_bounded_project_is_served_from_its_share_while_the_api_is_away(clock: FakeClock) -> None:
     away = False
 
-    async def ask(_project: str, tokens: int, _wish: Wish) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         if away:
             raise Unavailable("the api is away")
         return Given(tokens, 60.0, 800)
@@ -153,7 +153,7 @@ async def test_what_is_left_of_a_minute_that_ends_while_one_asks_is_void(clock: 
     """Else it would be used in the next, beside all that the next has."""
     asked: list[int] = []
 
-    async def ask(_project: str, tokens: int, _wish: Wish) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         asked.append(tokens)
         seconds = 3.0 if len(asked) == 1 else 60.0  # from the second on it is another minute's
         return Given(tokens, seconds, 0)
@@ -167,7 +167,7 @@ async def test_what_is_left_of_a_minute_that_ends_while_one_asks_is_void(clock: 
 async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -> None:
     asked: list[int] = []
 
-    async def ask(_project: str, tokens: int, _wish: Wish) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         asked.append(tokens)
         amount = tokens if sum(asked) <= 1000 else 0
         return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")

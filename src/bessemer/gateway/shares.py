@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -30,9 +31,6 @@ from bessemer.gateway import errors
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse
 from bessemer.gateway.request import Wanted
-
-Ask = Callable[[str, int, Wish], Awaitable["Given"]]
-"""``ask(project, tokens, money)``."""
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when one minute ends: what calls to the api take."""
@@ -59,6 +57,12 @@ class Given:
     left: int | None
     words: str = ""
     money: Bound | None = None
+
+
+class Ask(Protocol):
+    """What the api answers to a gateway that wants so many tokens, and says so of money."""
+
+    def __call__(self, project: str, tokens: int, *, money: Wish) -> Awaitable[Given]: ...
 
 
 class Shares:
@@ -168,8 +172,9 @@ class Shares:
         assert self._ask is not None
         before, money = self._now(), purse.money
         level = money.level + more
+        wish = Wish(holder=self._holder, micro=level, after=None if self._before else money.number)
         try:
-            given = await self._ask(project, tokens, Wish(holder=self._holder, micro=level, after=self._after(purse)))
+            given = await self._ask(project, tokens, money=wish)
         except (BessemerError, OSError) as error:
             _log.warning("no share of the minute", project=project, error=str(error))
             raise errors.limit_unknown() from error
@@ -186,9 +191,6 @@ class Shares:
         money.hear(given.money, asked=more)
         money.stated = level if given.money is not None and given.money.stands else money.stated
         return given
-
-    def _after(self, purse: Purse) -> int | None:
-        return None if self._before else purse.money.number
 
     async def _look_again(self, project: str, purse: Purse) -> None:
         """Whether nothing is bounded still; while nobody can say, it is so."""

@@ -37,8 +37,8 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
     follower = Follower(client, tables, clock=clock)
 
-    async def share(project: str, tokens: int, wish: Wish) -> Given:
-        said = await client.agents.share(project, meter="tokens_per_minute", amount=tokens, money=asdict(wish))
+    async def share(project: str, tokens: int, *, money: Wish) -> Given:
+        said = await client.agents.share(project, meter="tokens_per_minute", amount=tokens, money=asdict(money))
         return Given(**{**said, "money": Bound.read(said.get("money"))})
 
     shares = Shares(share, clock=clock, holder=_uid(paths), before=spool.waiting)

@@ -82,7 +82,7 @@ class _Bound:
     upto: int | None
 
 
-def _bounds(tx: Tx, project: str, tenant: str) -> list[_Bound]:
+def _bounds(tx: Tx, project: str, *, tenant: str) -> list[_Bound]:
     return [_Bound(*row) for row in tx.all(_BOUNDS, project=f"project/{project}", tenant=f"tenant/{tenant}")]
 
 
@@ -137,7 +137,7 @@ def _held(tx: Tx, scope: str) -> int:
 
 def require(tx: Tx, project: str, *, tenant: str) -> None:
     """That neither has come up to its bound. Raises QuotaExceeded."""
-    bounds = _bounds(tx, project, tenant)
+    bounds = _bounds(tx, project, tenant=tenant)
     if bounds:
         for room in _rooms(tx, bounds, currency=prices_of(tx, tenant).currency):
             room.require(0)
@@ -145,18 +145,25 @@ def require(tx: Tx, project: str, *, tenant: str) -> None:
 
 def begin(tx: Tx, spec: ClaimSpec, *, project: str) -> None:
     """A claim is being taken: there is room for its first hour, which counts from now on. Raises QuotaExceeded."""
-    bounds = _bounds(tx, project, spec.tenant)
+    bounds = _bounds(tx, project, tenant=spec.tenant)
     if not bounds:
         return
     prices = prices_of(tx, spec.tenant)
-    cost = _first_hour(prices, spec.milli_cores, spec.memory_bytes, devices=len(spec.devices), model=spec.device_model)
+    cost = _first_hour(prices, spec)
     for room in _rooms(tx, bounds, currency=prices.currency):
         room.require(cost, what=f"the first hour of {spec.workload.kind} {spec.workload.name}: ")
         tx.run(_ADD, of_scope=room.of.scope, amount=cost)
 
 
-def _first_hour(prices: Prices, milli_cores: int, memory_bytes: int, *, devices: int, model: str) -> int:
-    return prices.hours(FIRST_SECONDS, milli_cores=milli_cores, memory_bytes=memory_bytes, devices=devices, model=model)
+def _first_hour(prices: Prices, of: ClaimSpec | LedgerEntry) -> int:
+    """Of a claim, or of the row by which it was opened."""
+    return prices.hours(
+        FIRST_SECONDS,
+        milli_cores=of.milli_cores,
+        memory_bytes=of.memory_bytes,
+        devices=of.devices if isinstance(of, LedgerEntry) else len(of.devices),
+        model=of.device_model,
+    )
 
 
 # --- holds --------------------------------------------------------------------------------------------------------
@@ -167,7 +174,7 @@ def hold(tx: Tx, project: str, *, wish: Wish | None, asks: bool) -> Purse | None
     None where nothing is bounded. One that knows of no holds is given something while there is anything left. Raises
     QuotaExceeded; what is held already stays held."""
     tenant = tenant_of(project)
-    bounds = _bounds(tx, project, tenant)
+    bounds = _bounds(tx, project, tenant=tenant)
     if not bounds:
         if wish is not None and wish.after:
             tx.run(_DROP, of_project=project, of_holder=wish.holder)
@@ -200,7 +207,7 @@ def hold(tx: Tx, project: str, *, wish: Wish | None, asks: bool) -> Purse | None
 def settle(tx: Tx, row: LedgerEntry, *, holder: str, held: int) -> None:
     """A row of tokens was appended to the ledger, of requests for which the gateway ``held`` so much: what they cost
     leaves its hold and is spent."""
-    bounds = _bounds(tx, row.project, row.tenant)
+    bounds = _bounds(tx, row.project, tenant=row.tenant)
     if not bounds:
         return
     cost = _cost(prices_of(tx, row.tenant), row)
@@ -215,7 +222,7 @@ def _cost(prices: Prices, row: LedgerEntry) -> int:
     """What a row of the ledger adds, as it is appended: its tokens, or a claim's first hour."""
     if row.kind == "tokens":
         return prices.tokens(read=row.input_tokens, cached=row.cached_input_tokens, written=row.output_tokens)
-    return _first_hour(prices, row.milli_cores, row.memory_bytes, devices=row.devices, model=row.device_model)
+    return _first_hour(prices, row)
 
 
 def _uid_of(scope: str) -> str:
