@@ -13,11 +13,13 @@ import pytest
 
 from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import QuotaExceeded, Unavailable
+from bessemer.core.money import Wish
 from bessemer.core.quota import Quota
 from bessemer.gateway import Given, Shares, request
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.purse import Need
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.shares import TEMPLATE_TOKENS, Ask, most_tokens
+from bessemer.gateway.shares import TEMPLATE_TOKENS, Ask, most
 from bessemer.store import Store, open_store
 from tests.gateway.harness import PROJECT, rig
 from tests.store.conftest import KEY, KINDS
@@ -37,10 +39,14 @@ async def store(clock: FakeClock) -> AsyncIterator[Store]:
     opened.close()
 
 
+def of(tokens: int) -> Need:
+    return Need(tokens, tokens)
+
+
 def asks(store: Store, clock: FakeClock) -> Ask:
     """What the api does with a gateway's call."""
 
-    async def ask(project: str, tokens: int) -> Given:
+    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
         now = clock.now()
         try:
             given = await store.capacity.hold(project, meter=METER, amount=tokens)
@@ -60,7 +66,7 @@ async def test_several_gateways_never_pass_the_minute_and_use_nearly_all_of_it(s
         nonlocal used
         most = dice.randrange(50, 400)
         try:
-            held = await shares.hold(PROJECT, most)
+            held = await shares.hold(PROJECT, of(most))
         except Refused:
             return
         await asyncio.sleep(0)
@@ -82,21 +88,21 @@ async def test_several_gateways_never_pass_the_minute_and_use_nearly_all_of_it(s
 async def test_a_refusal_says_whose_bound_and_until_when(store: Store, clock: FakeClock) -> None:
     await store.capacity.set_quota(f"project/{PROJECT}", Quota(tokens_per_minute=100))
     shares = Shares(asks(store, clock), clock=clock)
-    held = await shares.hold(PROJECT, 80)
+    held = await shares.hold(PROJECT, of(80))
     with pytest.raises(Refused) as caught:
-        await shares.hold(PROJECT, 30)
+        await shares.hold(PROJECT, of(30))
     assert (caught.value.status, caught.value.words.code) == (429, "rate_limit_exceeded")
     assert f"project {PROJECT}: 30 tokens per minute asked, 20 of 100 left" in caught.value.words.message
     assert 1 <= caught.value.retry_after_seconds <= 61
     shares.settle(held, 10)
-    assert (await shares.hold(PROJECT, 70)).amount == 70, "what was not used"
+    assert (await shares.hold(PROJECT, of(70))).amount == 70, "what was not used"
     await clock.advance(60)
-    old = await shares.hold(PROJECT, 100)
+    old = await shares.hold(PROJECT, of(100))
     await clock.advance(60)
     shares.settle(old, 0)
-    again = await shares.hold(PROJECT, 100)
+    again = await shares.hold(PROJECT, of(100))
     with pytest.raises(Refused):
-        await shares.hold(PROJECT, 1)  # what was held in the minute before is not this one's
+        await shares.hold(PROJECT, of(1))  # what was held in the minute before is not this one's
     shares.settle(again, 0)
 
 
@@ -104,7 +110,7 @@ async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(c
     calls: list[int] = []
     away = False
 
-    async def ask(_project: str, tokens: int) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         calls.append(tokens)
         if away:
             raise Unavailable("the api is away")
@@ -112,34 +118,34 @@ async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(c
 
     shares = Shares(ask, clock=clock)
     for _ in range(100):
-        await shares.hold(PROJECT, 5)
+        await shares.hold(PROJECT, of(5))
     assert calls == [5]
     await clock.advance(61)
     away = True
     for _ in range(10):
-        await shares.hold(PROJECT, 5)
+        await shares.hold(PROJECT, of(5))
         await asyncio.sleep(0)
     assert calls == [5, 0], "beside the requests, which go on though the api is away"
     with pytest.raises(Refused) as caught:
-        await shares.hold("acme--new", 5)
+        await shares.hold("acme--new", of(5))
     assert caught.value.status == 503
 
 
 async def test_a_bounded_project_is_served_from_its_share_while_the_api_is_away(clock: FakeClock) -> None:
     away = False
 
-    async def ask(_project: str, tokens: int) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         if away:
             raise Unavailable("the api is away")
         return Given(tokens, 60.0, 800)
 
     shares = Shares(ask, clock=clock)
-    await shares.hold(PROJECT, 10)
-    await shares.hold(PROJECT, 10)  # and a part of what is left with it
+    await shares.hold(PROJECT, of(10))
+    await shares.hold(PROJECT, of(10))  # and a part of what is left with it
     away = True
-    await shares.hold(PROJECT, 50)
+    await shares.hold(PROJECT, of(50))
     with pytest.raises(Refused) as caught:
-        await shares.hold(PROJECT, 100)
+        await shares.hold(PROJECT, of(100))
     assert (caught.value.status, caught.value.words.code) == (503, "limit_unknown")
 
 
@@ -147,21 +153,21 @@ async def test_what_is_left_of_a_minute_that_ends_while_one_asks_is_void(clock: 
     """Else it would be used in the next, beside all that the next has."""
     asked: list[int] = []
 
-    async def ask(_project: str, tokens: int) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         asked.append(tokens)
         seconds = 3.0 if len(asked) == 1 else 60.0  # from the second on it is another minute's
         return Given(tokens, seconds, 0)
 
     shares = Shares(ask, clock=clock)
-    shares.settle(await shares.hold(PROJECT, 50), 20)
-    await shares.hold(PROJECT, 50)
+    shares.settle(await shares.hold(PROJECT, of(50)), 20)
+    await shares.hold(PROJECT, of(50))
     assert asked == [50, 20, 30], "20 were missing, and then the 30 as well that were of the minute before"
 
 
 async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -> None:
     asked: list[int] = []
 
-    async def ask(_project: str, tokens: int) -> Given:
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
         asked.append(tokens)
         amount = tokens if sum(asked) <= 1000 else 0
         return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")
@@ -186,7 +192,7 @@ def wanted(streams: bool = True, **body: object) -> Wanted:
 
 
 @pytest.mark.parametrize(
-    ("said", "most"),
+    ("said", "tokens"),
     [
         (wanted(messages=[]), 2048),
         (wanted(messages=[], max_tokens=-1), 2048),
@@ -198,6 +204,8 @@ def wanted(streams: bool = True, **body: object) -> Wanted:
         (wanted(streams=False, input=["a"] * 2), 2 * (len(wanted(input=["a"] * 2).body) + 256)),
     ],
 )
-def test_the_most_that_a_request_may_amount_to(said: Wanted, most: int) -> None:
+def test_the_most_that_a_request_may_amount_to(said: Wanted, tokens: int) -> None:
     assert TEMPLATE_TOKENS == 256
-    assert most_tokens(said, 2048) == most
+    need = most(said, 2048)
+    assert need.tokens == tokens
+    assert 0 <= need.writes <= tokens, "a part of them"

@@ -21,6 +21,7 @@ KINDS = {
     "Paper": StoreKind(namespaced=True, api_version="v1", parts=("text", "sealed"), most=3),
     "Lease": StoreKind(namespaced=True),
     "Host": StoreKind(namespaced=False),
+    "PricePlan": StoreKind(namespaced=False),
     "Tenant": StoreKind(namespaced=False, finalizer="bessemer.dev/tenant"),
     "Project": StoreKind(namespaced=False, finalizer="bessemer.dev/project", meter="projects"),
 }

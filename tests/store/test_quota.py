@@ -310,36 +310,3 @@ async def test_without_a_bound_everything_is_given_and_nobody_counts(store: Stor
         await store.capacity.hold(PROJECT, meter="instances", amount=1)
     with pytest.raises(Invalid):
         await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=-1)
-
-
-# --- money ------------------------------------------------------------------------------------------------------
-
-
-async def test_what_is_gone_is_told_of_no_more(store: Store, place: str) -> None:
-    await store.capacity.told("tenant/gone", meter="spend_micro", used=5)
-    connection = connect(place)
-    found = connection.execute("SELECT scope FROM quota WHERE scope = 'tenant/gone'").fetchall()
-    connection.close()
-    assert found == []
-
-
-async def test_once_the_money_is_used_up_nothing_new_comes(store: Store) -> None:
-    await store.capacity.declare("h1", inventory())
-    await store.capacity.set_quota("tenant/acme", Quota(spend_micro=12_000_000))
-    await store.capacity.told("tenant/acme", meter="spend_micro", used=11_999_999)
-    await store.objects.create(body("Instance", "a"), ALICE)
-    await store.capacity.take([claim("a")], CONTROLLER)
-    await store.capacity.told("tenant/acme", meter="spend_micro", used=12_500_000)
-    words = "tenant acme: 12.50 of 12.00 spend this month used up; an administrator of the platform may raise the quota"
-    with pytest.raises(QuotaExceeded, match=words):
-        await store.objects.create(body("Instance", "b"), ALICE)
-    with pytest.raises(QuotaExceeded, match=words):
-        await store.capacity.take([claim("b")], CONTROLLER)
-    with pytest.raises(QuotaExceeded, match=words):
-        await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=0)
-    await store.capacity.take([claim("a")], CONTROLLER)
-    await store.objects.create(body("Thing", "free"), ALICE)
-    await store.capacity.set_quota("tenant/acme", Quota(spend_micro=13_000_000))
-    await store.objects.create(body("Instance", "b"), ALICE)
-    with pytest.raises(Invalid, match="is counted here"):
-        await store.capacity.told("tenant/acme", meter="instances", used=0)

@@ -19,6 +19,7 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound, QuotaExceeded
+from bessemer.core.money import Purse, Wish
 from bessemer.core.quota import Use, title_of, unit_of, window_of
 from bessemer.core.resource import ApiModel, Key, tenant_of
 from bessemer.core.values import LedgerEntry, UsageBatch
@@ -45,7 +46,7 @@ async def invoice(call: Call) -> Response:
     """GET projects/NAME/invoice?from=&to=: lines with their formula; what runs is billed to ``to``."""
     start, end = _window(call)
     project = await load(call, call.about)
-    account = Account(await _plan(call, project.key.name), start=start, end=end)
+    account = Account(await _plan(call, tenant_of(project.key.name)), start=start, end=end)
     async for entry in call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid):
         account.take(entry)
     made = account.invoice().model_dump(mode="json", by_alias=True)
@@ -59,7 +60,7 @@ async def ledger(call: Call) -> Response:
     """
     start, end = _window(call)
     project = await load(call, call.about)
-    plan = await _plan(call, project.key.name)
+    plan = await _plan(call, tenant_of(project.key.name))
     head = {"project": project.key.name, "projectUid": project.uid, **terms(plan, start=start, end=end)}
     entries = call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid)
     if workload := call.query.get("workload", ""):
@@ -86,8 +87,10 @@ async def use(call: Call) -> Response:
     name = call.about.name
     of_tenant = call.about.resource.stored == "Tenant"
     scopes = [f"tenant/{name}"] if of_tenant else [f"project/{name}", f"tenant/{tenant_of(name)}"]
-    meters = [_meter(one) for scope in scopes for one in await call.state.ports.capacity.use(scope)]
-    return answer({"meters": meters})
+    uses = [one for scope in scopes for one in await call.state.ports.capacity.use(scope)]
+    money = any(unit_of(one.meter) == "money" for one in uses)
+    currency = (await _plan(call, scopes[-1].removeprefix("tenant/"))).currency if money else ""
+    return answer({"meters": [_meter(one, currency=currency) for one in uses]})
 
 
 async def share(call: Call) -> Response:
@@ -100,21 +103,39 @@ async def share(call: Call) -> Response:
         raise Malformed("a share is of a meter, and of an amount") from error
     now = call.state.context.clock.now()
     try:
-        given = await call.state.ports.capacity.hold(call.about.name, meter=wanted.meter, amount=wanted.amount)
+        given = await call.state.ports.capacity.hold(
+            call.about.name, meter=wanted.meter, amount=wanted.amount, money=wanted.wish()
+        )
     except QuotaExceeded as error:
         # An answer and no error: the gateway tells its client, in the words of its own trade.
         window = window_of(wanted.meter)
         return answer({"amount": 0, "seconds": window - now % window, "left": 0, "words": error.message})
-    return answer({"amount": given.amount, "seconds": given.until - now, "left": given.left, "words": ""})
+    said = {"amount": given.amount, "seconds": given.until - now, "left": given.left, "words": ""}
+    return answer(said if given.money is None else {**said, "money": _purse(given.money)})
+
+
+class _Money(ApiModel):
+    holder: str = Field(min_length=1, max_length=63)
+    micro: int = Field(ge=0, le=1 << 53)
+    after: int | None = Field(None, ge=0, le=1 << 53)
 
 
 class _Wanted(ApiModel):
     meter: str
     amount: int = Field(ge=0, le=1 << 53)
+    money: _Money | None = None
+
+    def wish(self) -> Wish | None:
+        return Wish(**self.money.model_dump()) if self.money is not None else None
 
 
-def _meter(one: Use) -> dict[str, Any]:
-    return {
+def _purse(money: Purse) -> dict[str, Any]:
+    prices = {name: getattr(money.prices, name) for name in ("currency", "input", "cached", "output")}
+    return {"prices": prices, "number": money.number, "stands": money.stands, "left": money.left}
+
+
+def _meter(one: Use, *, currency: str) -> dict[str, Any]:
+    said = {
         "scope": one.scope,
         "meter": one.meter,
         "title": title_of(one.meter),
@@ -122,6 +143,7 @@ def _meter(one: Use) -> dict[str, Any]:
         "used": one.used,
         "limit": one.limit,
     }
+    return said | ({"held": one.held, "currency": currency} if unit_of(one.meter) == "money" else {})
 
 
 def _window(call: Call) -> tuple[int, int]:
@@ -133,12 +155,12 @@ def _window(call: Call) -> tuple[int, int]:
     return start, end
 
 
-async def _plan(call: Call, project: str) -> Plan:
+async def _plan(call: Call, tenant: str) -> Plan:
     """The tenant's price plan; one without prices where it is gone, since quantities stay true."""
     objects = call.state.ports.objects
     try:
-        tenant = orjson.loads((await objects.get(Key("Tenant", "", tenant_of(project)))).body)
-        name = tenant["spec"].get("pricePlan", "standard")
+        above = orjson.loads((await objects.get(Key("Tenant", "", tenant))).body)
+        name = above["spec"].get("pricePlan", "standard")
         spec = orjson.loads((await objects.get(Key("PricePlan", "", name))).body)["spec"]
     except NotFound:
         return Plan()

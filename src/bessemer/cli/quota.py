@@ -64,27 +64,39 @@ def _tells(meter: Mapping[str, Any]) -> bool:
 def quota_text(meters: Sequence[Mapping[str, Any]], *, within: int = 0) -> str:
     """A line per meter that is bounded or used. What is bounded has a bar."""
     rows = [
-        [meter["scope"], meter["title"], _amount(meter, "used"), _amount(meter, "limit"), _left(meter), bar(meter)]
+        [meter["scope"], meter["title"], _used(meter), _amount(meter, "limit"), _left(meter), bar(meter)]
         for meter in filter(_tells, meters)
     ]
     return render.columns(["SCOPE", "METER", "USED", "LIMIT", "LEFT", ""], rows, within=within, spare=["", "LEFT"])
 
 
 def _amount(meter: Mapping[str, Any], field: str) -> str:
+    return "-" if meter[field] is None else _shown(meter, meter[field])
+
+
+def _shown(meter: Mapping[str, Any], value: int) -> str:
     from bessemer.core.quota import show_amount
 
-    return "-" if meter[field] is None else show_amount(meter["meter"], meter[field])
+    return f"{meter.get('currency', '')} {show_amount(meter['meter'], value)}".strip()
+
+
+def _used(meter: Mapping[str, Any]) -> str:
+    """With what gateways hold beside it."""
+    held = meter.get("held", 0)
+    return f"{_amount(meter, 'used')} + {_shown(meter, held)} held" if held else _amount(meter, "used")
 
 
 def _left(meter: Mapping[str, Any]) -> str:
-    from bessemer.core.quota import show_amount
+    return "-" if meter["limit"] is None else _shown(meter, max(meter["limit"] - _taken(meter), 0))
 
-    return "-" if meter["limit"] is None else show_amount(meter["meter"], max(meter["limit"] - meter["used"], 0))
+
+def _taken(meter: Mapping[str, Any]) -> int:
+    return int(meter["used"]) + int(meter.get("held", 0))
 
 
 def bar(meter: Mapping[str, Any], width: int = BAR) -> str:
     """``██████▌░░░``: how much of the bound is used; ``!`` follows where it is passed, or nearly."""
-    used, limit = int(meter["used"]), meter["limit"]
+    used, limit = _taken(meter), meter["limit"]
     if limit is None:
         return ""
     share = min(used / limit, 1.0) if limit else 1.0

@@ -219,10 +219,13 @@ class Agents(_Area):
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
         return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
 
-    async def share(self, project: str, *, meter: str, amount: int) -> dict[str, Any]:
-        """A gateway: a share of the project's present window: ``{"amount", "seconds", "left", "words"}``; an amount of
-        0 with ``words`` is a refusal."""
-        body = {"meter": meter, "amount": amount}
+    async def share(
+        self, project: str, *, meter: str, amount: int, money: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A gateway: a share of the project's present window: ``{"amount", "seconds", "left", "words"}``; ``words`` are
+        a refusal. ``money`` is its statement of that: ``{"holder", "micro", "after"}``; it is answered by ``"money"``
+        where that is bounded: ``{"prices", "number", "stands", "left"}``."""
+        body = {"meter": meter, "amount": amount} | ({"money": money} if money is not None else {})
         return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body=body)
 
     def _host(self, host: str, sub: str) -> str:

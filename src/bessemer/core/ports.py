@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from bessemer.core.kept import Audit, AuditFilter, AuditRow, Sealed, SealedKeys, Wrapping
+from bessemer.core.money import Wish
 from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, UsageBatch
@@ -221,14 +222,16 @@ class Capacity(Protocol):
         """Each meter of the scope; of one that is counted within a window, what was given out of the present one."""
         ...
 
-    async def hold(self, project: str, *, meter: str, amount: int) -> Share:
-        """Give out ``amount`` of what project and tenant may within the present window, whole or not at all. A call
-        whose answer is lost gives out twice: less is used than may be, never more. Raises QuotaExceeded, Invalid."""
+    async def hold(self, project: str, *, meter: str, amount: int, money: Wish | None = None) -> Share:
+        """Give out ``amount`` of what project and tenant may within the present window, whole or not at all, and let
+        the statement ``money`` stand with it. A call whose answer is lost gives out twice: less is used than may be,
+        never more; a statement may be made again. Raises QuotaExceeded, Invalid."""
         ...
 
-    async def told(self, scope: str, *, meter: str, used: int) -> None:
-        """What is used of a meter that is counted elsewhere: once it comes up to its bound nothing new is taken, given
-        out or made. Raises Invalid for a meter that is counted here."""
+    async def told(self, scope: str, *, meter: str, used: int, upto: int) -> None:
+        """What the ledger came to for a scope, up to its row ``upto`` (`Ledger.last`, read before): what was appended
+        since is added. Once it comes up to the bound nothing new is taken, given out or made. Raises Invalid for a
+        meter that is counted here."""
         ...
 
     async def devices(self) -> Sequence[DeviceUse]:
@@ -305,6 +308,14 @@ class Ledger(Protocol):
         """What is needed to account for ``[start, end)`` of a project, a few rows at a time: every correction,
         in order; then the rows of each claim that was alive in the time, from its open row on, claim by claim; then
         tokens. Nothing else with ``at`` from ``end`` on."""
+        ...
+
+    async def last(self) -> int:
+        """The number of the last row; every row that is appended from now on has a higher one."""
+        ...
+
+    async def projects(self, tenant_uid: str) -> Sequence[str]:
+        """The uids of every project of the tenant that the ledger knows, gone ones too."""
         ...
 
     async def entries(self) -> Sequence[LedgerEntry]:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from bessemer.core.money import Purse
 from bessemer.core.resource import ApiModel
 from bessemer.core.units import show_bytes
 
@@ -33,8 +34,8 @@ class Taken(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
     """One of the five ways to count: each object of ``kind``, in the write that makes it; what ``per_claim`` says, in
-    the transaction that takes; devices ``by_model``, there too; what gateways hold within ``window_seconds``; and what
-    the control side has ``told`` of the ledger, a little late.
+    the transaction that takes; devices ``by_model``, there too; what gateways hold within ``window_seconds``; and
+    money, of which the control side has ``told`` what the ledger came to, and gateways hold beside it.
 
     ``name`` is the field's.
     """
@@ -147,19 +148,23 @@ def said(meter: str, value: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """One meter of a scope (``tenant/NAME`` or ``project/NAME``): what is used of what bound."""
+    """One meter of a scope (``tenant/NAME`` or ``project/NAME``): what is used of what bound. Of money also what is
+    ``held`` beside it by gateways."""
 
     scope: str
     meter: str
     used: int
     limit: int | None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """What somebody may use of a meter before ``until`` (epoch seconds, when its window ends). ``left`` is what nobody
-    has yet; None where there is no bound, and no need to ask before then."""
+    has yet; None where there is no bound, and no need to ask before then. ``money`` is None where that is
+    not bounded."""
 
     amount: int
     until: int
     left: int | None
+    money: Purse | None = None

@@ -350,7 +350,8 @@ Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
 
 
 class UsageRecord(ApiModel):
-    """What one answered request amounted to, as the gateway saw it. ``input_tokens`` includes the cached ones."""
+    """What one answered request amounted to, as the gateway saw it. ``input_tokens`` includes the cached ones.
+    ``held_micro`` is what was held for it, of a bound of money; None without one."""
 
     at: int
     request_id: str
@@ -365,6 +366,7 @@ class UsageRecord(ApiModel):
     output_tokens: Tokens = 0
     latency_ms: int = 0
     first_token_ms: int = 0
+    held_micro: int | None = Field(None, ge=0, le=1 << 53)
 
 
 class UsageBatch(ApiModel):

@@ -26,7 +26,8 @@ from bessemer.gateway.asgi import Receive, Scope, Send
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts, EventStream
 from bessemer.gateway.metrics import GatewayMetrics
-from bessemer.gateway.shares import Shares, most_tokens
+from bessemer.gateway.purse import Held
+from bessemer.gateway.shares import Shares, bounded, most
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica, Tables
 
@@ -72,6 +73,7 @@ class _Work:
     wanted: request.Wanted
     started: float
     counts: Counts = field(default_factory=Counts)
+    held: Held = field(default_factory=lambda: Held(""))
     replica: Replica | None = None
     first_byte: float | None = None
     status: int = 0
@@ -154,12 +156,12 @@ class Gateway:
             raise errors.no_room_for_usage() from error
         try:
             work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
-            held = await self._facts.shares.hold(endpoint.project, most_tokens(wanted, endpoint.context_tokens))
+            work.held = await self._facts.shares.hold(endpoint.project, most(wanted, endpoint.context_tokens))
             try:
                 with self._facts.metrics.busy.track_inprogress():
                     await self._serve(work, receive, send=send)
             finally:
-                self._facts.shares.settle(held, work.counts.input_tokens + work.counts.output_tokens)
+                self._facts.shares.settle(work.held, work.counts.input_tokens + work.counts.output_tokens)
         finally:
             self._facts.spool.release()
 
@@ -264,8 +266,11 @@ class Gateway:
             return
         work.accounted = True
         now = self._facts.clock.monotonic()
+        work.counts = bounded(work.held, work.counts)
         if _good(work.status):
-            self._facts.spool.append(self._record(work, now))
+            record = self._record(work, now)
+            self._facts.spool.append(record)
+            self._facts.shares.spend(work.held, record)
         metrics = self._facts.metrics
         metrics.requests.labels(work.route, work.status).inc()
         metrics.whole.observe(now - work.started)
@@ -290,6 +295,7 @@ class Gateway:
             output_tokens=work.counts.output_tokens,
             latency_ms=int((now - work.started) * 1000),
             first_token_ms=int((first - work.started) * 1000),
+            held_micro=work.held.micro or None,
         )
 
 

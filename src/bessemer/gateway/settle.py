@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
-from bessemer.core.values import UsageBatch
+from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway.spool import Spool
 
 _log = structlog.get_logger("gateway.settle")
@@ -19,14 +19,25 @@ Send = Callable[[UsageBatch], Awaitable[int]]
 
 
 class Settler:
-    """Settles within ``every_seconds`` while the api answers, with backoff while it does not; else it sleeps."""
+    """Settles within ``every_seconds`` while the api answers, with backoff while it does not; else it sleeps.
+    ``settled`` hears of records that are stored."""
 
-    def __init__(self, spool: Spool, send: Send, *, clock: Clock, gateway_uid: str, every_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        send: Send,
+        *,
+        clock: Clock,
+        gateway_uid: str,
+        every_seconds: float = 0.5,
+        settled: Callable[[Sequence[UsageRecord]], None] = lambda _: None,
+    ) -> None:
         self._spool = spool
         self._send = send
         self._clock = clock
         self._gateway_uid = gateway_uid
         self._every = every_seconds
+        self._settled = settled
 
     async def run(self) -> None:
         """Settle until cancelled."""
@@ -61,5 +72,7 @@ class Settler:
             first_sequence=pending.first_sequence,
             records=list(pending.records),
         )
-        self._spool.settle(pending.spool_uid, await self._send(batch))
+        sequence = await self._send(batch)
+        self._spool.settle(pending.spool_uid, sequence)
+        self._settled(batch.records[: sequence + 1 - batch.first_sequence])
         return True

@@ -1,9 +1,13 @@
-"""Tokens per minute: what a project may still use of its minute, held before a request goes on, so that it is never
-passed, however many gateways there are and whatever they are asked at once.
+"""Tokens per minute and money: what a project may still use, held before a request goes on, so that it is never passed,
+however many gateways there are and whatever they are asked at once.
 
 A request holds the most that it may amount to. The api gives out shares of a minute, each to one gateway, and the sum
 of what it gave never passes the bound; what an answer did not use is here for the next of the minute. The clock is the
 api's: a share says for how many seconds it is good, counted from before it was asked for.
+
+Money goes with it. A gateway says with each call, and once a minute besides, how much of a project's money it holds in
+all; what it does not need any more it gives back so. Who starts anew has a spool of before settled first: what is in
+there is held by what its predecessor said.
 
 Where nothing is bounded nobody waits: that is asked again once a minute, beside the requests. While the api is away,
 whoever had no bound is served, and whoever had one is served from the share that is here.
@@ -12,117 +16,165 @@ whoever had no bound is served, and whoever had one is served from the share tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
+from bessemer.core.money import Wish
+from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse
 from bessemer.gateway.request import Wanted
-
-Ask = Callable[[str, int], Awaitable["Given"]]
-"""``ask(project, tokens)``."""
-
-AHEAD = 8
-"""A share is at least this part of what is left: a call to the api serves several requests."""
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when one minute ends: what calls to the api take."""
 
+ROUND_SECONDS = 30.0
+"""How often what is held is said again, and what nobody needs is given back."""
+
 TEMPLATE_TOKENS = 256
 """What a model's template may put around a conversation."""
+
+_TRIES = 8
+"""Of one request; each but the last brings something, or the number of a statement that was not known."""
 
 _log = structlog.get_logger("gateway.shares")
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the api gave: ``amount`` tokens, 0 where it refuses, for ``seconds``. ``left`` is what nobody has yet, None
-    without a bound; ``words`` say why it refuses."""
+    """What the api gave: ``amount`` tokens for ``seconds``. ``left`` is what nobody has yet, None without a bound;
+    ``words`` say why it refuses; ``money`` is None where that is not bounded."""
 
     amount: int
     seconds: float
     left: int | None
     words: str = ""
+    money: Bound | None = None
 
 
-@dataclass(slots=True)
-class _Purse:
-    """A project's, of one minute. ``number`` tells its minutes apart."""
+class Ask(Protocol):
+    """What the api answers to a gateway that wants so many tokens, and says so of money."""
 
-    bounded: bool | None = None
-    have: int = 0
-    left: int = 0
-    ends: float = 0.0
-    number: int = 0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    again: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What one request holds, of which minute; 0 where nothing is bounded."""
-
-    project: str
-    amount: int = 0
-    number: int = 0
+    def __call__(self, project: str, tokens: int, *, money: Wish) -> Awaitable[Given]: ...
 
 
 class Shares:
-    """The shares of one gateway. Without ``ask`` nothing is bounded."""
+    """The shares of one gateway, ``holder``. Without ``ask`` nothing is bounded. ``before`` is how many records of its
+    spool are from before it started."""
 
-    def __init__(self, ask: Ask | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, ask: Ask | None = None, *, clock: Clock | None = None, holder: str = "gateway", before: int = 0
+    ) -> None:
         self._ask = ask
         self._clock = clock
-        self._purses: dict[str, _Purse] = {}
+        self._holder = holder
+        self._before = before
+        self._purses: dict[str, Purse] = {}
+        self._ids = itertools.count(1)
 
-    async def hold(self, project: str, tokens: int) -> Held:
-        """Hold so many tokens of the project's minute. Raises Refused: 429, or 503 where nobody can say."""
-        if self._ask is None or self._clock is None:
+    async def hold(self, project: str, need: Need) -> Held:
+        """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
+        if self._ask is None:
             return Held(project)
-        purse = self._purses.setdefault(project, _Purse())
-        if purse.bounded is False:
-            if self._clock.monotonic() >= purse.ends and (purse.again is None or purse.again.done()):
+        purse = self._purses.setdefault(project, Purse())
+        if purse.free:
+            if self._now() >= purse.ends and (purse.again is None or purse.again.done()):
                 purse.again = asyncio.create_task(self._look_again(project, purse))
             return Held(project)
         async with purse.turn:
-            return await self._hold(project, purse, tokens=tokens)
+            await self._fill(project, purse, need=need)
+            return purse.take(project, need, id=next(self._ids))
+
+    def spend(self, held: Held, record: UsageRecord) -> None:
+        """The record is in the spool: of what was held for it, its cost waits to be settled, and the rest is free."""
+        purse = self._purses.get(held.project)
+        if purse is None or held.prices is None or purse.money.busy.pop(held.id, None) is None:
+            return
+        read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
+        cost = held.prices.tokens(read=read, cached=cached, written=written)
+        purse.money.owed[record.request_id] = cost
+        purse.money.have += held.micro - cost
 
     def settle(self, held: Held, used: int) -> None:
         """The request is over: what it did not use is the next one's, while the minute lasts."""
         purse = self._purses.get(held.project)
-        if purse is not None and held.amount and purse.number == held.number:
+        if purse is None:
+            return
+        if held.amount and purse.number == held.number:
             purse.have += held.amount - used
+        purse.money.have += purse.money.busy.pop(held.id, 0)
 
-    async def _hold(self, project: str, purse: _Purse, *, tokens: int) -> Held:
-        if self._now() >= purse.ends:
-            purse.have = purse.left = 0
-        if purse.have < tokens:
-            await self._fill(project, purse, tokens=tokens)
-        if not purse.bounded:
-            return Held(project)
-        purse.have -= tokens
-        return Held(project, tokens, purse.number)
+    def settled(self, records: Sequence[UsageRecord]) -> None:
+        """These are in the ledger by now, and no more held."""
+        self._before = max(0, self._before - len(records))
+        for record in records:
+            if (purse := self._purses.get(record.project)) is not None:
+                purse.money.owed.pop(record.request_id, None)
 
-    async def _fill(self, project: str, purse: _Purse, *, tokens: int) -> None:
+    async def run(self) -> None:
+        """Say what is held, again and again, until cancelled."""
+        assert self._clock is not None
+        while True:
+            await self._clock.sleep(ROUND_SECONDS)
+            await self.say()
+
+    async def say(self, *, last: bool = False) -> None:
+        """Say of each project what of its money is held; what was not used since the last time, or will not be after
+        the ``last`` one, is given back."""
+        for project, purse in list(self._purses.items()):
+            async with purse.turn:
+                money = purse.money
+                if last or not money.used:
+                    money.have = 0
+                money.used = False
+                if money.prices is None or self._before or not (money.level or money.stated):
+                    continue
+                await self._state(project, purse)
+
+    async def _state(self, project: str, purse: Purse) -> None:
+        """Let the api know. Until it does it keeps more than there is, or knows of a later word than this gateway."""
+        for _ in range(2):
+            try:
+                given = await self._given(project, 0, purse=purse, more=0)
+            except errors.Refused:
+                return
+            if given.money is None or given.money.stands:
+                return
+
+    async def _fill(self, project: str, purse: Purse, *, need: Need) -> None:
         """Get what is missing, and somewhat more where there is plenty. Raises Refused."""
-        while purse.bounded is not False and purse.have < tokens:
-            missing = tokens - purse.have
-            asked = max(missing, purse.left // AHEAD)
-            given = await self._given(project, asked, purse=purse)
-            if given.left is not None and not given.amount and asked > missing:
-                given = await self._given(project, tokens - purse.have, purse=purse)
-            if given.left is not None and not given.amount:
+        for _ in range(_TRIES):
+            if self._now() >= purse.ends:
+                purse.have = purse.left = 0
+            if purse.covers(need, self._now()):
+                return
+            if purse.money.prices is not None and self._before:
+                raise errors.limit_unknown()
+            # Where tokens are not bounded none are here: they are asked for, so that somebody may bound them.
+            missing, short = need.tokens - purse.have, purse.money.missing(need)
+            tokens = max(missing, purse.left // AHEAD) if missing > 0 else 0
+            given = await self._given(project, tokens, purse=purse, more=purse.money.ahead(short))
+            if given.words:  # perhaps there is less, and enough
+                given = await self._given(project, max(0, need.tokens - purse.have), purse=purse, more=short)
+            if given.words:
                 raise errors.rate_limited(given.words, retry_after_seconds=max(1, int(given.seconds) + 1))
+        raise errors.limit_unknown()
 
-    async def _given(self, project: str, tokens: int, *, purse: _Purse) -> Given:
-        """Ask, and put what is given into the purse."""
+    async def _given(self, project: str, tokens: int, *, purse: Purse, more: int) -> Given:
+        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse."""
         assert self._ask is not None
-        before = self._now()
+        before, money = self._now(), purse.money
+        level = money.level + more
+        wish = Wish(holder=self._holder, micro=level, after=None if self._before else money.number)
         try:
-            given = await self._ask(project, tokens)
+            given = await self._ask(project, tokens, money=wish)
         except (BessemerError, OSError) as error:
             _log.warning("no share of the minute", project=project, error=str(error))
             raise errors.limit_unknown() from error
@@ -131,25 +183,42 @@ class Shares:
             # Another minute, which may have begun while this was asked: what is left of the one before is void.
             purse.number, purse.have = purse.number + 1, 0
         purse.ends = ends
+        if given.words:
+            purse.left = money.left = 0
+            return given
         purse.bounded, purse.left = given.left is not None, given.left or 0
-        purse.have += given.amount
+        purse.have += given.amount if purse.bounded else 0
+        money.hear(given.money, asked=more)
+        money.stated = level if given.money is not None and given.money.stands else money.stated
         return given
 
-    async def _look_again(self, project: str, purse: _Purse) -> None:
+    async def _look_again(self, project: str, purse: Purse) -> None:
         """Whether nothing is bounded still; while nobody can say, it is so."""
-        try:
-            await self._given(project, 0, purse=purse)
-        except errors.Refused:
-            purse.ends = self._now() + 1.0
+        async with purse.turn:
+            try:
+                await self._given(project, 0, purse=purse, more=0)
+            except errors.Refused:
+                purse.ends = self._now() + 1.0
 
     def _now(self) -> float:
         assert self._clock is not None
         return self._clock.monotonic()
 
 
-def most_tokens(wanted: Wanted, context_tokens: int) -> int:
+def most(wanted: Wanted, context_tokens: int) -> Need:
     """The most that a request may amount to, read and written: no token is less than a byte, and no sequence has more
     than the context of a slot."""
     written = context_tokens if wanted.writes is None else wanted.writes
     each = min(context_tokens, len(wanted.body) + TEMPLATE_TOKENS + written)
-    return max(1, wanted.sequences * each)
+    return Need(max(1, wanted.sequences * each), wanted.sequences * min(context_tokens, written))
+
+
+def bounded(held: Held, counts: Counts) -> Counts:
+    """What of an answer is billed: where money is held for it, no more than that is for, whatever its engine says."""
+    if held.prices is None:
+        return counts
+    written = min(counts.output_tokens, held.need.writes)
+    read = min(counts.input_tokens, held.need.tokens - written)
+    if (read, written) != (counts.input_tokens, counts.output_tokens):
+        _log.warning("an answer is more than was held for it", project=held.project, read=counts.input_tokens)
+    return Counts(read, min(counts.cached_input_tokens, read), written)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
+from contextlib import suppress
+from dataclasses import asdict
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -13,12 +15,16 @@ from bessemer.agent.listener import serve_metrics
 from bessemer.api import listen, serve, server_tls
 from bessemer.client import connect
 from bessemer.core.clock import SystemClock
+from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
+from bessemer.gateway import Bound, Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
+
+_GIVE_BACK_SECONDS = 2.0
+"""What a gateway that ends may take to give back the money that it holds."""
 
 _log = structlog.get_logger("gateway")
 
@@ -31,9 +37,11 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
     follower = Follower(client, tables, clock=clock)
 
-    async def share(project: str, tokens: int) -> Given:
-        return Given(**await client.agents.share(project, meter="tokens_per_minute", amount=tokens))
+    async def share(project: str, tokens: int, *, money: Wish) -> Given:
+        said = await client.agents.share(project, meter="tokens_per_minute", amount=tokens, money=asdict(money))
+        return Given(**{**said, "money": Bound.read(said.get("money"))})
 
+    shares = Shares(share, clock=clock, holder=_uid(paths), before=spool.waiting)
     facts = GatewayFacts(
         tables=tables,
         spool=spool,
@@ -42,20 +50,23 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
-        shares=Shares(share, clock=clock),
+        shares=shares,
     )
-    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths))
+    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths), settled=shares.settled)
     app = Gateway(facts, follower.ready)
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
             group.create_task(settler.run())
+            group.create_task(shares.run())
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port)
             tls = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, on=on, tls=tls, stop=stop))
     finally:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(shares.say(last=True), _GIVE_BACK_SECONDS)
         spool.close()
         await client.close()
 

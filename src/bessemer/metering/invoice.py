@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from bessemer.core.money import Prices
 from bessemer.core.resource import ApiModel
 from bessemer.core.units import GIB, SECONDS_PER_HOUR, show_price
 from bessemer.core.values import LedgerEntry
@@ -166,6 +167,22 @@ class Account:
             fake=any(line.fake for line in lines),
             fake_micro=sum(line.amount_micro for line in lines if line.fake),
             running=self._claims.running,
+        )
+
+    def ahead(self, seconds: int, *, until: int) -> int:
+        """Micro-units that the claims which go on cost behind the end, were they billed ``until`` then, or until each
+        is so many ``seconds`` old."""
+        prices = Prices.read(self._plan.dump())
+        return sum(
+            prices.hours(
+                left,
+                milli_cores=claim.milli_cores,
+                memory_bytes=claim.memory_bytes,
+                devices=claim.devices,
+                model=claim.device_model,
+            )
+            for claim in self._claims.standing()
+            if (left := max(claim.at + seconds, until) - self._end) > 0
         )
 
     def _held(self, segment: Segment) -> None:

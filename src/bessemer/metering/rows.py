@@ -77,6 +77,10 @@ class Claims:
         """How many claims have no end before the asked one."""
         return sum(held.opened.kind == "open" for held in self._held.values())
 
+    def standing(self) -> Iterator[LedgerEntry]:
+        """The open rows of the claims that go on."""
+        return (held.opened for held in self._held.values())
+
     def take(self, row: LedgerEntry) -> Segment | None:
         """Take the next row of a claim; the segment that it ends, if that is within the time."""
         if row.at >= self._end:

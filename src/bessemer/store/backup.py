@@ -107,7 +107,7 @@ class Unpacking:
         if self._missing:
             raise Invalid(f"the backup lacks {', '.join(sorted(self._missing))}")
         session = cast(Session, self._loader)  # an operation asks no more of one
-        tx = Tx(session, clock)
+        tx = Tx(session, clock, careful=True)
         revision = read_counter(session, "revision")
         for name in ("revision", "floor"):
             tx.run(SET_COUNTER, of_name=name, value=revision + REVISIONS_ON)

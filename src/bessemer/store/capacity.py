@@ -7,6 +7,7 @@ open; for none that does not. Placement proposes what is taken here; the rows di
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,11 +15,12 @@ from sqlalchemy import func, select
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
+from bessemer.core.money import Wish
 from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec, Inventory
-from bessemer.store import audit, difference, documents, hardware, leases, ledger, quota, rules, walls
+from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, quota, rules, walls
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
@@ -119,20 +121,31 @@ class CapacityTable:
     async def use(self, scope: str) -> Sequence[Use]:
         """Each meter of the scope."""
         rows = await self._reader.ask(quota.USE, of_scope=scope)
-        uses = [use for use in map(quota.read_use, rows) if quota.tells(use)]
+        uses = [await self._with_held(use) for use in map(quota.read_use, rows) if quota.tells(use)]
         given = {meter: (start, used) for meter, start, used in await self._reader.ask(quota.WINDOWS, of_scope=scope)}
         return [quota.within_window(use, given.get(use.meter), now=self._clock.now()) for use in uses]
 
-    async def hold(self, project: str, *, meter: str, amount: int) -> Share:
+    async def _with_held(self, use: Use) -> Use:
+        """The use, where its meter is money: with what gateways hold."""
+        if use.meter != money.METER:
+            return use
+        kind, _, name = use.scope.partition("/")
+        asked = {f"of_{kind}": name, "now": int(self._clock.now())}
+        ((held,),) = await self._reader.ask(money.HELD[kind], **asked)
+        return replace(use, held=int(held))
+
+    async def hold(self, project: str, *, meter: str, amount: int, money: Wish | None = None) -> Share:
         """Give out a part of what may be had within the present window. Raises QuotaExceeded, Invalid."""
-        if amount < 0:
+        if amount < 0 or (money is not None and money.micro < 0):
             raise Invalid("nobody holds less than nothing")
         counted = quota.window_meter(meter)
-        return await self._committer.submit(lambda tx: quota.hold(tx, project, meter=counted, amount=amount))
+        return await self._committer.submit(
+            lambda tx: quota.hold(tx, project, meter=counted, amount=amount, wish=money)
+        )
 
-    async def told(self, scope: str, *, meter: str, used: int) -> None:
-        """What is used of a meter that is counted elsewhere. Raises Invalid for any other."""
-        await self._committer.submit(lambda tx: quota.tell(tx, scope, meter=meter, used=used))
+    async def told(self, scope: str, *, meter: str, used: int, upto: int) -> None:
+        """What the ledger came to, up to a row. Raises Invalid for a meter that is counted here."""
+        await self._committer.submit(lambda tx: money.tell(tx, scope, meter=meter, used=used, upto=upto))
 
     async def devices(self) -> Sequence[DeviceUse]:
         """Every device row."""
@@ -199,7 +212,7 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
     document["status"] = {"phase": "Pending"}
     require_owners(tx, document)
     walls.admit(tx, spec, terms=terms)
-    quota.require_money(tx, key.namespace, tenant=spec.tenant)
+    money.begin(tx, spec, project=key.namespace)
     uid = document["metadata"]["uid"]
     models = hardware.take(tx, spec, uid=uid)
     quota.take(tx, key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))

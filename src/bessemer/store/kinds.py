@@ -15,6 +15,7 @@ HOST = "Host"
 TENANT = "Tenant"
 PROJECT = "Project"
 EVENT = "Event"
+PRICE_PLAN = "PricePlan"
 LEASE = "Lease"
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import BILLING, QUANTITIES, BillingState, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
-from bessemer.store import audit, difference
+from bessemer.store import audit, difference, money
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
 from bessemer.store.reader import Reader
@@ -46,6 +46,13 @@ _SERVED_BY = (
     .order_by(ledger.c.id.desc())
     .limit(1)
 )
+_NEWEST = select(func.coalesce(func.max(ledger.c.id), 0))
+_NEXT_PROJECT = (
+    select(ledger.c.project_uid)
+    .where(of(ledger.c.tenant_uid), ledger.c.project_uid > bindparam("after"))
+    .order_by(ledger.c.project_uid)
+    .limit(1)
+)
 _SPOOL = of(spools.c.spool_uid)
 _SETTLED = select(spools.c.sequence).where(_SPOOL)
 _ADVANCE = update(spools).values(sequence=bindparam("sequence"), gateway_uid=bindparam("gateway_uid")).where(_SPOOL)
@@ -69,6 +76,18 @@ class LedgerTable:
         if project_uid:
             async for row in self._periods.read(Period(project_uid, start, end)):
                 yield _entry(row)
+
+    async def last(self) -> int:
+        """See `ports.Ledger.last`."""
+        ((number,),) = await self._reader.ask(_NEWEST)
+        return int(number)
+
+    async def projects(self, tenant_uid: str) -> Sequence[str]:
+        """See `ports.Ledger.projects`. One step through the index for each."""
+        found: list[str] = []
+        while rows := await self._reader.ask(_NEXT_PROJECT, of_tenant_uid=tenant_uid, after=found[-1] if found else ""):
+            found.append(rows[0][0])
+        return found
 
     async def entries(self) -> Sequence[LedgerEntry]:
         """Every row in order."""
@@ -176,7 +195,8 @@ def _settle(tx: Tx, batch: UsageBatch) -> int:
     if not fresh:
         return settled
     for records in _grouped(fresh):
-        _append_tokens(tx, records)
+        held = sum(record.held_micro or 0 for record in records)
+        money.settle(tx, _append_tokens(tx, records), holder=batch.gateway_uid, held=held)
     highest = batch.first_sequence + len(batch.records) - 1
     if row is None:
         tx.run(_NEW_SPOOL, gateway_uid=batch.gateway_uid, spool_uid=batch.spool_uid, sequence=highest)
@@ -194,7 +214,7 @@ def _grouped(records: Sequence[UsageRecord]) -> list[list[UsageRecord]]:
     return list(groups.values())
 
 
-def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> None:
+def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> LedgerEntry:
     first = records[0]
     tenant = tenant_of(first.project)
     # Tokens may come late, when others have the names: they are of whoever had the endpoint's hardware.
@@ -204,7 +224,7 @@ def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> None:
         if served
         else _owners(tx, tenant=tenant, project=first.project)
     )
-    _append(
+    return _append(
         tx,
         at=int(tx.now),
         kind="tokens",

@@ -15,7 +15,7 @@ from typing import Any
 from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key, tenant_of
-from bessemer.store import audit, crowd, difference, documents, ledger, quota, rules, walls
+from bessemer.store import audit, crowd, difference, documents, ledger, money, quota, rules, walls
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
@@ -181,7 +181,7 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     walls.require_open(tx, key)
     require_owners(tx, document)
     if facts.meter:
-        quota.require_money(tx, key.namespace, tenant=tenant_of(key.namespace))
+        money.require(tx, key.namespace, tenant=tenant_of(key.namespace))
         quota.count(tx, key, meter=facts.meter, by=1)
     if facts.most:
         crowd.make_room(tx, key, most=facts.most)

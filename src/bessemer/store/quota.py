@@ -8,7 +8,7 @@ lowered below what is used stops new use and touches nothing. What is given out 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
@@ -17,13 +17,16 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
+from bessemer.core.money import Wish
 from bessemer.core.quota import METERS, Meter, Quota, Share, Use, bounds_of, said, show_amount, window_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
+from bessemer.store import money
 from bessemer.store.beside import Outdated, unaware
 from bessemer.store.documents import Document, decode
 from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
 from bessemer.store.schema import counters, is_kind, objects, of, quota, windows
+from bessemer.store.scopes import WHO, raise_it, scopes
 from bessemer.store.transaction import SET_COUNTER, Tx
 
 log = structlog.get_logger(__name__)
@@ -35,16 +38,6 @@ _LESS = quota.c.used - bindparam("amount")
 _GIVE = update(quota).values(used=_LESS).where(*_HERE, quota.c.used >= bindparam("amount"))
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 _LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
-_USED_UP = (
-    select(quota.c.scope, quota.c.used, quota.c.bound)
-    .where(
-        or_(quota.c.scope == bindparam("project"), quota.c.scope == bindparam("tenant")),
-        of(quota.c.meter),
-        quota.c.bound.is_not(None),
-        quota.c.used >= quota.c.bound,
-    )
-    .order_by(quota.c.scope)
-)
 _INSERT = insert(quota)
 _BOUND = update(quota).values(bound=bindparam("bound")).where(*_HERE)
 _FORGET = delete(quota).where(of(quota.c.scope))
@@ -73,15 +66,6 @@ _BOUNDED = select(objects.c.body).where(or_(is_kind(objects.c.kind, TENANT), is_
 _USED = select(quota.c.scope, quota.c.used).where(of(quota.c.meter))
 
 _FIELDS = {field.alias or name for name, field in Quota.model_fields.items()}
-_WHO = {"tenant": "an administrator of the platform", "project": "an administrator of the tenant"}
-
-
-def scopes(project: str, tenant: str) -> Iterator[str]:
-    """Whose quota a thing in the project counts on."""
-    if project:
-        yield f"project/{project}"
-    if tenant:
-        yield f"tenant/{tenant}"
 
 
 def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
@@ -126,26 +110,8 @@ def exceeded(scope: str, meter: str, *, amount: int, left: int, bound: int) -> Q
     kind, _, name = scope.partition("/")
     return QuotaExceeded(
         f"{kind} {name}: {said(meter, amount)} asked, {show_amount(meter, max(left, 0))} of "
-        f"{show_amount(meter, bound)} left; {_WHO[kind]} may raise the quota"
+        f"{show_amount(meter, bound)} left; {raise_it(scope)}"
     )
-
-
-def require_money(tx: Tx, project: str, *, tenant: str) -> None:
-    """That what was told of neither has come up to its bound. Raises QuotaExceeded."""
-    for meter in (one.name for one in METERS if one.told):
-        row = tx.one(_USED_UP, project=f"project/{project}", tenant=f"tenant/{tenant}", of_meter=meter)
-        if row is not None:
-            kind, _, name = row[0].partition("/")
-            figures = f"{show_amount(meter, row[1])} of {said(meter, row[2])}"
-            raise QuotaExceeded(f"{kind} {name}: {figures} used up; {_WHO[kind]} may raise the quota")
-
-
-def tell(tx: Tx, scope: str, *, meter: str, used: int) -> None:
-    """What is used of a meter that is counted elsewhere. Where it never had a bound, or its owner is gone, nobody asks,
-    and nothing is kept. Raises Invalid for any other."""
-    if not any(one.told and one.name == meter for one in METERS):
-        raise Invalid(f"{meter[:63]!r} is counted here")
-    tx.run(_SET, of_scope=scope, of_meter=meter, used=used)
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------
@@ -169,13 +135,14 @@ def follow(tx: Tx, document: Document) -> None:
 def set_bounds(tx: Tx, scope: str, *, wanted: Quota) -> None:
     """Let the bounds of the scope be these, and no others."""
     kind, _, name = scope.partition("/")
-    if kind not in _WHO or not name:
+    if kind not in WHO or not name:
         raise Invalid(f"{scope!r} is no scope: write tenant/NAME or project/NAME")
     current = {meter: bound for _, meter, _, bound in tx.all(USE, of_scope=scope)}
     waiting = {meter for meter, counted in _marks(tx).items() if not counted}
     target = {meter: bound for meter, bound in bounds_of(wanted).items() if meter.partition("/")[0] not in waiting}
     if {meter: bound for meter, bound in current.items() if bound is not None} == target:
         return
+    money.follow(tx, scope, was=current.get(money.METER) is not None, bounded=money.METER in target)
     tx.run(_UNBOUND, of_scope=scope)
     for meter, bound in target.items():
         if meter in current:
@@ -188,6 +155,7 @@ def forget(tx: Tx, scope: str) -> None:
     """Its owner is gone, with all that used it: whoever gets the name begins anew."""
     tx.run(_FORGET, of_scope=scope)
     tx.run(_FORGET_WINDOWS, of_scope=scope)
+    money.forget(tx, scope)
 
 
 def read_use(row: tuple[str, str, int, int | None]) -> Use:
@@ -206,17 +174,17 @@ def window_meter(name: str) -> Meter:
     return found
 
 
-def hold(tx: Tx, project: str, *, meter: Meter, amount: int) -> Share:
-    """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all.
-    Raises QuotaExceeded."""
-    require_money(tx, project, tenant=tenant_of(project))
+def hold(tx: Tx, project: str, *, meter: Meter, amount: int, wish: Wish | None = None) -> Share:
+    """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all, with
+    the money that is wished for. Raises QuotaExceeded."""
+    purse = money.hold(tx, project, wish=wish, asks=amount > 0)
     start = int(tx.server_time) // meter.window_seconds * meter.window_seconds
     left = []
     for scope in scopes(project, tenant_of(project)):
         row = tx.one(_LOOK, of_scope=scope, of_meter=meter.name)
         if row is not None and row[1] is not None:
             left.append(row[1] - _hold(tx, scope, meter=meter, amount=amount, bound=row[1], start=start))
-    return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None))
+    return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None), money=purse)
 
 
 def _hold(tx: Tx, scope: str, *, meter: Meter, amount: int, bound: int, start: int) -> int:

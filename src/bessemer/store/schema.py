@@ -190,6 +190,30 @@ windows = Table(
 )
 """What was given out of a meter that is counted within a window, in the window that began at ``start`` (epoch)."""
 
+looks = Table(
+    "looks",
+    METADATA,
+    _text("scope", primary_key=True),
+    _int("upto"),
+    sqlite_with_rowid=False,
+)
+"""Of each scope whose money is bounded and counted: up to which row the ledger was looked at."""
+
+holds = Table(
+    "holds",
+    METADATA,
+    _text("project", primary_key=True),
+    _text("holder", primary_key=True),
+    _text("tenant"),
+    _int("micro"),
+    _int("number"),
+    _int("until"),
+    CheckConstraint("micro >= 0"),
+    Index("holds_tenant", "tenant"),
+    sqlite_with_rowid=False,
+)
+"""The money of a project that a gateway holds in all, by its statement of that ``number``, until then (epoch)."""
+
 walls = Table(
     "walls",
     METADATA,
@@ -234,6 +258,7 @@ ledger = Table(
     _some("ledger_claim", "claim_uid", "id", where="claim_uid <> ''"),
     Index("ledger_workload", "workload_uid", "id"),
     Index("ledger_project", "project_uid", "kind", "at"),
+    Index("ledger_tenant", "tenant_uid", "project_uid"),
     _some("ledger_once", "claim_uid", "kind", unique=True, where="kind IN ('open', 'close')"),
 )
 

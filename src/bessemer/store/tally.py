@@ -24,6 +24,7 @@ from bessemer.store.documents import Document
 from bessemer.store.forward import Forwarding
 from bessemer.store.kinds import CLAIM, EVENT, HOST, PROJECT, TENANT, StoreKind
 from bessemer.store.schema import devices, objects
+from bessemer.store.scopes import scopes
 from bessemer.store.snapshot import Snapshot
 
 NAMED_MAX = 20
@@ -131,7 +132,7 @@ class Survey:
             self._use(key.namespace, spec.tenant, amounts_of(spec, held))
 
     def _use(self, project: str, tenant: str, amounts: Mapping[str, int]) -> None:
-        for scope in quota.scopes(project, tenant):
+        for scope in scopes(project, tenant):
             for meter, amount in amounts.items():
                 self.used[scope, meter] += amount
 

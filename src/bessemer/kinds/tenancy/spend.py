@@ -1,20 +1,21 @@
 """What a tenant or project has spent in the present month, told to its quota out of the ledger, which is the truth.
 
-It is looked at again and again while there is a bound, and rarely where the ledger is long: a look takes a small part
-of the time. So a bound is seen to be passed a little late, by what was spent since the last look, and nothing new comes
-from then on; what runs goes on, and is billed.
+Tokens are counted as they are settled, too; hours are counted here alone, and so ahead: what runs until the next look,
+and the first hour of each claim. It is looked at again and again while there is a bound, and rarely where the ledger is
+long: a look takes a small part of the time. What runs past the bound goes on, and is billed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import orjson
 
 from bessemer.core.errors import NotFound
-from bessemer.core.ports import Scope
-from bessemer.core.resource import Key, tenant_of
+from bessemer.core.money import FIRST_SECONDS
+from bessemer.core.resource import Key
 from bessemer.kinds.context import Context
 from bessemer.metering.invoice import Account
 from bessemer.metering.plan import Plan
@@ -24,20 +25,30 @@ LOOK_SECONDS = 30.0
 PART = 20
 """A look may take this part of the time until the next."""
 
+SLACK_SECONDS = 30
+"""By which a look may come late, and the clocks of those who write the ledger may disagree."""
+
 
 async def tell(ctx: Context, scope: str, *, projects: Iterable[str], plan: str) -> float:
-    """Tell the scope's quota what its projects (by uid) have spent; answers the seconds until the next look."""
-    began = ctx.clock.monotonic()
-    now = ctx.clock.now()
-    first = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    prices, total = await prices_of(ctx, plan), 0
+    """Tell the scope's quota what its projects (by uid) have spent, with what runs of them until the next look; answers
+    the seconds until that."""
+    began, now = ctx.clock.monotonic(), int(ctx.clock.now())
+    upto = await ctx.ledger.last()
+    month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    start, end = int(month.timestamp()), now + SLACK_SECONDS
+    prices, accounts = await prices_of(ctx, plan), []
     for uid in projects:
-        account = Account(prices, start=int(first.timestamp()), end=int(now) + 1)
-        async for entry in ctx.ledger.window(start=int(first.timestamp()), end=int(now) + 1, project_uid=uid):
-            account.take(entry)
-        total += account.invoice().total_micro
-    await ctx.capacity.told(scope, meter=METER, used=total)
-    return max(LOOK_SECONDS, PART * (ctx.clock.monotonic() - began))
+        account = Account(prices, start=start, end=end)
+        async for entry in ctx.ledger.window(start=start, end=end, project_uid=uid):
+            if entry.id <= upto:
+                account.take(entry)
+        accounts.append(account)
+    took = ctx.clock.monotonic() - began
+    again = max(LOOK_SECONDS, PART * took)
+    until = now + math.ceil(took + again) + SLACK_SECONDS
+    total = sum(account.ahead(FIRST_SECONDS, until=until) + account.invoice().total_micro for account in accounts)
+    await ctx.capacity.told(scope, meter=METER, used=total, upto=upto)
+    return again
 
 
 async def prices_of(ctx: Context, plan: str) -> Plan:
@@ -47,9 +58,3 @@ async def prices_of(ctx: Context, plan: str) -> Plan:
     except NotFound:
         return Plan()
     return Plan.model_validate({field: value for field, value in spec.items() if field != "description"})
-
-
-async def projects_of(ctx: Context, tenant: str) -> list[str]:
-    """The uids of the tenant's projects."""
-    page = await ctx.objects.list(Scope(kind="Project"))
-    return [stored.uid for stored in page.items if tenant_of(stored.key.name) == tenant]

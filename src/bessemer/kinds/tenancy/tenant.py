@@ -52,7 +52,7 @@ from bessemer.kinds.fields import (
 from bessemer.kinds.parts import made_of
 from bessemer.kinds.tenancy.closing import REMEDY, Receipt, close, steps_done
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
-from bessemer.kinds.tenancy.spend import projects_of, tell
+from bessemer.kinds.tenancy.spend import tell
 
 COLOURS = range(1, 11)
 
@@ -222,7 +222,7 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
         colour = colour_for(tenant.metadata.name, [Tenant.load(stored.body) for stored in page.items])
     meta, again = tenant.metadata, None
     if tenant.spec.quota.spend_micro is not None and tenant.spec.state != "Closed":
-        projects = await projects_of(ctx, meta.name)
+        projects = await ctx.ledger.projects(meta.uid)
         again = await tell(ctx, f"tenant/{meta.name}", projects=projects, plan=tenant.spec.price_plan)
     over = await bound(ctx, f"tenant/{meta.name}", quota=tenant.spec.quota, revision=meta.resource_version)
     update = {"phase": tenant.spec.state, "colour": colour, "message": over, "receipt": tenant.status.receipt}

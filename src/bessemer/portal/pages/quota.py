@@ -55,7 +55,7 @@ def build(desk: Desk, scope: str, *, held: Held) -> Page:
     told = [meter for meter in held.meters if meter["used"] or meter["limit"] is not None]
     shown = sorted(told, key=_share, reverse=True)  # what is nearest to its bound first
     rows: list[Part] = [_row(meter, colour=colour) for meter in shown]
-    full = [meter for meter in shown if meter["limit"] is not None and meter["used"] >= meter["limit"]]
+    full = [meter for meter in shown if meter["limit"] is not None and _taken(meter) >= meter["limit"]]
     lead = f"{words.some(len(full), 'meter')} full: nothing new by it. {_RAISE}" if full else _RAISE
     if not rows:
         rows.append(Row("row-none", (Cell("Nothing is used, and nothing is bounded.", "empty"),)))
@@ -67,15 +67,15 @@ def build(desk: Desk, scope: str, *, held: Held) -> Page:
 def _row(meter: Mapping[str, Any], *, colour: Mapping[str, int]) -> Row:
     kind, _, name = meter["scope"].partition("/")
     tenant = tenant_of(name) if kind == "project" else name
-    used, limit = meter["used"], meter["limit"]
+    used, limit = _taken(meter), meter["limit"]
     title = Cell(_title(meter), "name", note=f"{kind} {words.place(name)}", colour=colour.get(tenant, 0))
-    figure = show_amount(meter["meter"], used)
+    figure = _shown(meter, meter["used"]) + (f" + {_shown(meter, meter['held'])} held" if meter.get("held") else "")
     if limit is None:
         return Row(_id(meter), (title, Cell(figure, "num"), Cell("no limit"), Cell("–", "num", low=True)))
-    bound, share = show_amount(meter["meter"], limit), _share(meter)
+    bound, share = _shown(meter, limit), _share(meter)
     label = f"{_title(meter)}: {said(meter['meter'], used)} of {bound}"
     tone = "failed" if used > limit else "stuck" if share >= NEARLY else "ok"
-    left = show_amount(meter["meter"], limit - used) if used < limit else "none" if used == limit else "over"
+    left = _shown(meter, limit - used) if used < limit else "none" if used == limit else "over"
     return Row(
         _id(meter),
         (
@@ -91,7 +91,16 @@ def _share(meter: Mapping[str, Any]) -> float:
     """Percent of the bound; of none, less than nothing."""
     if meter["limit"] is None:
         return -1.0
-    return min(100.0, 100.0 * meter["used"] / meter["limit"]) if meter["limit"] else 100.0
+    return min(100.0, 100.0 * _taken(meter) / meter["limit"]) if meter["limit"] else 100.0
+
+
+def _taken(meter: Mapping[str, Any]) -> int:
+    """What is used, with what gateways hold beside it."""
+    return int(meter["used"]) + int(meter.get("held", 0))
+
+
+def _shown(meter: Mapping[str, Any], value: int) -> str:
+    return f"{meter.get('currency', '')} {show_amount(meter['meter'], value)}".strip()
 
 
 def _title(meter: Mapping[str, Any]) -> str:

@@ -1,0 +1,250 @@
+"""Money at the gateways: never passed by however many, whatever an engine says; given back; kept by who starts anew."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import QuotaExceeded, Unavailable
+from bessemer.core.money import HOLD_SECONDS, Wish
+from bessemer.core.quota import Quota, Use
+from bessemer.core.values import UsageBatch, UsageRecord
+from bessemer.gateway import Bound, Given, Shares
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.purse import Held, Need
+from bessemer.gateway.shares import bounded
+from bessemer.store import Store
+from tests.gateway.harness import PROJECT
+from tests.store import test_money as kept
+from tests.store.test_quota import opened
+
+BOUND = 20_000
+
+
+@pytest.fixture
+async def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(clock: FakeClock) -> AsyncIterator[Store]:
+    store = opened(":memory:", clock)
+    await kept.furnish(store, bound=BOUND)
+    yield store
+    store.close()
+
+
+@dataclass
+class Gateway:
+    """Shares on a store, as the api puts them together, with a spool in memory. ``away``: the api is; ``lost``: what
+    it did is done, and its answer is lost."""
+
+    store: Store
+    clock: FakeClock
+    name: str
+    before: int = 0
+    spool: list[UsageRecord] = field(default_factory=list)
+    sent: int = 0
+    away: bool = False
+    lost: bool = False
+    asked: list[Wish] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.shares = Shares(self.ask, clock=self.clock, holder=self.name, before=self.before)
+
+    async def ask(self, project: str, tokens: int, *, money: Wish) -> Given:
+        self.asked.append(money)
+        if self.away:
+            raise Unavailable("the api is away")
+        now = self.clock.now()
+        try:
+            given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=money)
+        except QuotaExceeded as error:
+            return Given(0, 60 - now % 60, 0, error.message)
+        if self.lost:
+            raise Unavailable("the answer is lost")
+        said = given.money
+        bound = Bound(said.prices, said.number, said.stands, said.left) if said is not None else None
+        return Given(given.amount, given.until - now, given.left, "", bound)
+
+    async def serve(self, need: Need, *, read: int, written: int) -> None:
+        """One request, from its hold to its record. Raises Refused."""
+        held = await self.shares.hold(PROJECT, need)
+        await asyncio.sleep(0)
+        counts = bounded(held, Counts(read, 0, written))
+        self.spool.append(
+            kept.record(len(self.spool) + 1, read=counts.input_tokens, written=counts.output_tokens, held=held.micro)
+        )
+        self.shares.spend(held, self.spool[-1])
+        self.shares.settle(held, counts.input_tokens + counts.output_tokens)
+
+    async def settle(self) -> None:
+        """What the spool has goes to the ledger."""
+        fresh = self.spool[self.sent :]
+        if fresh:
+            first = self.sent + 1
+            batch = UsageBatch(gateway_uid=self.name, spool_uid=f"of-{self.name}", first_sequence=first, records=fresh)
+            await self.store.ledger.settle(batch)
+            self.sent = len(self.spool)
+            self.shares.settled(fresh)
+
+
+async def money(store: Store) -> Use:
+    return await kept.money(store)
+
+
+async def test_64_clients_of_several_gateways_spend_it_to_the_last_and_never_pass_it(
+    store: Store, clock: FakeClock
+) -> None:
+    gateways, dice, refused = [Gateway(store, clock, f"g{n}") for n in range(4)], random.Random(11), list[Refused]()
+
+    async def client(n: int) -> None:
+        one, writes = gateways[n % 4], dice.randrange(1, 40)
+        need = Need(writes + dice.randrange(1, 60), writes)
+        try:
+            # An engine that says more than can be, now and then.
+            await one.serve(need, read=dice.randrange(0, 200), written=dice.randrange(0, 80))
+        except Refused as error:
+            refused.append(error)
+
+    for _ in range(12):
+        dice.choice(gateways).lost = True  # what it is given it does not hear of
+        await asyncio.gather(*(client(n) for n in range(64)))
+        for one in gateways:
+            if dice.random() < 0.7:
+                await one.settle()
+            one.lost = False
+        use = await money(store)
+        assert use.used + use.held <= BOUND
+        await clock.advance(20)
+    for one in gateways:
+        await one.settle()
+        await one.shares.say()
+        await one.shares.say()
+    use = await money(store)
+    assert use.held == 0, "nothing is lost that was not spent"
+    assert use.used == await kept.billed(store) <= BOUND
+    assert use.used > BOUND - 200, "less is left than the largest request may cost"
+    assert {error.status for error in refused} == {429, 503}
+    for error in refused:
+        assert error.status == 503 or "an administrator of the platform may raise the quota" in error.words.message
+
+
+async def test_what_is_not_used_is_given_back_within_a_minute(store: Store, clock: FakeClock) -> None:
+    one = Gateway(store, clock, "g")
+    await one.serve(Need(100, 50), read=50, written=10)
+    assert (await money(store)).held > 80, "more than what it spent: for those who come next"
+    await one.shares.say()
+    assert (await money(store)).held > 80, "it was used since"
+    await one.shares.say()
+    assert (await money(store)).held == 80, "what its spool has is held until that is settled"
+    await one.settle()
+    use = await money(store)
+    assert (use.used, use.held) == (80, 0)
+    said = len(one.asked)
+    await one.shares.say()
+    await one.shares.say()
+    assert len(one.asked) == said + 1, "who holds nothing says so once"
+
+
+async def test_while_the_api_is_away_what_is_held_is_spent_until_its_minute_is_over(
+    store: Store, clock: FakeClock
+) -> None:
+    one = Gateway(store, clock, "g")
+    await one.serve(Need(100, 50), read=50, written=10)
+    one.away = True
+    for _ in range(5):
+        await one.serve(Need(100, 50), read=50, written=10)
+    with pytest.raises(Refused) as caught:
+        await one.serve(Need(9_000, 50), read=1, written=1)
+    assert caught.value.status == 503
+    await clock.advance(60)
+    with pytest.raises(Refused):
+        await one.serve(Need(100, 50), read=50, written=10)
+    one.away = False
+    await one.settle()
+    await one.shares.say(last=True)
+    use = await money(store)
+    assert (use.used, use.held) == (480, 0)
+
+
+async def test_one_that_starts_anew_settles_its_spool_before_it_holds(store: Store, clock: FakeClock) -> None:
+    dead = Gateway(store, clock, "g")
+    await dead.serve(Need(1_000, 1_000), read=0, written=1_000)
+    before = await money(store)
+    heir = Gateway(store, clock, "g", before=1, spool=dead.spool)
+    with pytest.raises(Refused) as caught:
+        await heir.serve(Need(10, 0), read=10, written=0)
+    assert caught.value.status == 503
+    await heir.shares.say()
+    assert await money(store) == before, "what is in the spool is held by what its predecessor said"
+    await heir.settle()
+    await heir.serve(Need(10, 0), read=10, written=0)
+    await heir.settle()
+    await heir.shares.say(last=True)
+    use = await money(store)
+    assert (use.used, use.held) == (3_010, 0)
+
+
+async def test_one_that_is_cut_off_for_long_is_counted_once_when_it_comes_back(store: Store, clock: FakeClock) -> None:
+    one = Gateway(store, clock, "g")
+    await one.serve(Need(1_000, 1_000), read=0, written=1_000)
+    await clock.advance(HOLD_SECONDS)
+    assert (await money(store)).held == 0
+    await one.serve(Need(10, 0), read=10, written=0)
+    await one.settle()
+    await one.shares.say(last=True)
+    use = await money(store)
+    assert (use.used, use.held) == (3_010, 0)
+
+
+async def test_a_bound_that_comes_goes_and_is_lowered(store: Store, clock: FakeClock) -> None:
+    await store.capacity.set_quota("tenant/acme", Quota())
+    one = Gateway(store, clock, "g")
+    await one.serve(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro == 0
+    await store.capacity.set_quota("tenant/acme", Quota(spend_micro=BOUND))
+    await clock.advance(61)
+    await one.serve(Need(100, 50), read=50, written=10)  # it hears of it beside this one
+    await asyncio.sleep(0.05)
+    await one.serve(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro == 202
+    await store.capacity.set_quota("tenant/acme", Quota(spend_micro=100))
+    await clock.advance(61)
+    with pytest.raises(Refused):
+        await one.serve(Need(100, 50), read=50, written=10)
+    await one.shares.say()
+    await one.shares.say()
+    assert (await money(store)).held == 80
+    await store.capacity.set_quota("tenant/acme", Quota())
+    await one.serve(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro == 0
+
+
+def test_an_answer_is_billed_for_no_more_than_was_held_for_it() -> None:
+    free = Counts(10**9, 5, 10**9)
+    assert bounded(Held(PROJECT), free) is free
+    prices = kept.Prices(input=1, cached=1, output=1)
+    held = Held(PROJECT, need=Need(100, 30), prices=prices, micro=1)
+    assert bounded(held, free) == Counts(70, 5, 30)
+    assert bounded(held, Counts(90, 80, 20)) == Counts(80, 80, 20)
+    assert bounded(held, Counts(60, 0, 20)) == Counts(60, 0, 20)
+
+
+@pytest.mark.parametrize("output", [0, 3, 5_000_001, 7])
+def test_the_most_is_never_less_than_what_is_billed(output: int) -> None:
+    dice = random.Random(output)
+    for _ in range(500):
+        prices = kept.Prices(input=dice.randrange(0, 4_000_000), cached=dice.randrange(0, 4_000_000), output=output)
+        writes = dice.randrange(0, 50)
+        tokens = writes + dice.randrange(1, 50)
+        written = dice.randrange(0, writes + 1)
+        read = dice.randrange(0, tokens - written + 1)
+        cost = prices.tokens(read=read, cached=dice.randrange(0, read + 1), written=written)
+        assert cost <= prices.most(tokens, writes=writes)
