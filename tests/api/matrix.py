@@ -212,7 +212,14 @@ class Matrix:
         }
         assert get or not {verb for verb in "ud" if verbs[verb] not in REFUSED}, (thing, asker, verbs)
         assert verbs["u"] == 404 or get, (thing, asker, "the answer says that it is there")
+        assert await self._collected(thing, how) == (verbs["d"] not in REFUSED), (thing, asker, verbs)
         return "".join(letter for letter, code in verbs.items() if code not in REFUSED)
+
+    async def _collected(self, thing: Thing, how: Mapping[str, Any]) -> bool:
+        """Whether it would go with its collection."""
+        path = f"{thing.collection}?dryRun=All&fieldSelector=metadata.name%3D{thing.name}"
+        told = await self.w.call("DELETE", path, **how)
+        return told.code == 200 and [item["metadata"]["name"] for item in told.json["items"]] == [thing.name]
 
     async def _lists(self, asker: str) -> None:
         """Over all projects exactly what is shown in each."""

@@ -80,17 +80,25 @@ MAY_SEE: Mapping[str, tuple[str, ...]] = {
     NOWHERE: ("admin", "eve"),
     "": ("admin", "ann", "mia", "rob", "eve", "new"),
 }
-METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+METHODS = {
+    "get": "GET",
+    "list": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "patch": "PATCH",
+    "delete": "DELETE",
+    "deletecollection": "DELETE",
+}
 
 
 async def request(w: World, shown: Shown, verb: str, namespace: str, name: str, **options: Any) -> Reply:
     """The request that a question is about; a write is tried alone."""
     place = f"/namespaces/{namespace}" if namespace else ""
-    below = f"/{name}" if verb not in ("list", "create") else ""
+    below = f"/{name}" if verb not in ("list", "create", "deletecollection") else ""
     path = f"{shown.base}{place}/{shown.plural}{below}"
     if verb in ("get", "list"):
         return await w.call("GET", path, **options)
-    body = None if verb == "delete" else {"metadata": {"name": name} if verb == "create" else {}}
+    body = None if METHODS[verb] == "DELETE" else {"metadata": {"name": name} if verb == "create" else {}}
     media = "application/merge-patch+json" if verb == "patch" else "application/json"
     return await w.call(METHODS[verb], f"{path}?dryRun=All", body, media=media, **options)
 
@@ -99,7 +107,7 @@ async def there(w: World, shown: Shown, verb: str, namespace: str, name: str) ->
     """Whether a request could find what it is about."""
     if verb == "create":
         return namespace != NOWHERE
-    return verb == "list" or (await request(w, shown, "get", namespace, name)).code == 200
+    return verb in ("list", "deletecollection") or (await request(w, shown, "get", namespace, name)).code == 200
 
 
 async def test_every_cell_is_answered_as_its_request_is(w: World) -> None:
@@ -179,7 +187,8 @@ OTHER_ACTS = (
     (act("get", "instances", namespace=LAB, version="v1"), False, False, False, False),
     (act("get", "instances", namespace=LAB, group="apps"), False, False, False, False),
     (act("get", "nonsense", namespace=LAB), False, False, False, False),
-    (act("deletecollection", "instances", namespace=LAB), False, False, False, False),
+    (act("deletecollection", "instances", namespace=LAB), True, True, True, False),
+    (act("deletecollection", "instances"), True, False, False, False),
     (act("get", "instances/none", namespace=LAB), False, False, False, False),
     (act("", "", group=""), False, False, False, False),
     (act("create", "selfsubjectaccessreviews", group="authorization.k8s.io"), True, True, True, True),

@@ -171,7 +171,8 @@ class Access(Grants):
 
     def _for_tenants(self, who: Identity, verb: Verb, *, resource: Shown) -> bool:
         """Whether the kind is one that tenants list: then somebody without a tenant sees an empty list."""
-        if who.kind != "user" or who.bounds is not None or not (resource.namespaced or resource.stored in _OWNED):
+        owned = resource.namespaced or resource.stored in _OWNED
+        if verb not in READ or who.kind != "user" or who.bounds is not None or not owned:
             return False
         return Cell(resource.stored, "", verb) in self._directory.book.built_in["tenant-admin"]
 
