@@ -152,7 +152,8 @@ class Access(Grants):
         cell, place = on.cell(verb), on.place
         found: Names = NO_NAMES
         for grant in self.grants(who):
-            at = grant.place if self._billed(grant, verb, on=on) else place
+            known = who.bounds is None or who.bounds.knows(grant.place.tenant)
+            at = grant.place if known and self._billed(grant, verb, on=on) else place
             found = joined(found, grant.upon(cell, at))
             if found is None:
                 break

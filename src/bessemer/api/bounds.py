@@ -26,6 +26,11 @@ class Bounds:
         """Whether that verb upon that kind, or upon a part of it, is left to it at all."""
         return (self.verbs is None or verb in self.verbs) and (self.kinds is None or kind in self.kinds)
 
+    def knows(self, tenant: str) -> bool:
+        """Whether what is of a tenant, and has no place of its own, is left to it."""
+        del tenant
+        return True
+
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         """All but the roles, which need a directory. ``name`` "" is a collection: a list is narrowed to `names` by who
         makes it, as is what of it is deleted, and nothing is created there, since what is not there yet has no name."""
