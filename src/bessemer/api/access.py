@@ -31,6 +31,7 @@ from bessemer.kinds.tenancy.rights import (
     Place,
     joined,
     place_of,
+    place_of_project,
     shared,
 )
 from bessemer.kinds.workload import LABEL_KIND
@@ -128,6 +129,15 @@ class Access(Grants):
         if all(names is None for names in seen.values()):
             return Scope(kind=kind, namespaces=frozenset(seen))
         return Scope(kind=kind, places=seen)
+
+    def begins(self, scope: Scope) -> int:
+        """The revision from which on what happened in a scope is of the tenants and projects that are there now. What
+        is everything's is so from the first."""
+        known = [scope.namespace] if scope.namespace else [*(scope.namespaces or ()), *(scope.places or ())]
+        places = [place_of_project(project) for project in known if project]
+        if scope.kind in TENANTS_OWN:
+            places += [place_of(scope.kind, "", name=name) for name in scope.names or ()]
+        return max(map(self._directory.begins, places), default=0)
 
     def seen(self, who: Identity, verb: Verb, *, on: Target) -> Mapping[str, Names]:
         """Upon what of that which is there somebody has the right: names by project, "" for what is in none."""

@@ -212,6 +212,8 @@ async def _kind(call: Call, rule: Rule) -> None:
     elif rule.verb == "create":
         await _create(call, target)
     elif rule.verb == "deletecollection" and not deleting.offered(target):
+        if not call.state.access.administers(who):
+            call.state.access.scope(who, rule.verb, on=target)
         raise WrongMethod("the server does not allow this method on the requested resource")
     # A list is bounded by what its asker may see, where it is made, and so is what of it is deleted: `lists.select`.
 
