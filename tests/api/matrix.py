@@ -212,7 +212,14 @@ class Matrix:
         }
         assert get or not {verb for verb in "ud" if verbs[verb] not in REFUSED}, (thing, asker, verbs)
         assert verbs["u"] == 404 or get, (thing, asker, "the answer says that it is there")
+        assert await self._collected(thing, how) == (verbs["d"] not in REFUSED), (thing, asker, verbs)
         return "".join(letter for letter, code in verbs.items() if code not in REFUSED)
+
+    async def _collected(self, thing: Thing, how: Mapping[str, Any]) -> bool:
+        """Whether it would go with its collection."""
+        path = f"{thing.collection}?dryRun=All&fieldSelector=metadata.name%3D{thing.name}"
+        told = await self.w.call("DELETE", path, **how)
+        return told.code == 200 and [item["metadata"]["name"] for item in told.json["items"]] == [thing.name]
 
     async def _lists(self, asker: str) -> None:
         """Over all projects exactly what is shown in each."""
@@ -264,26 +271,29 @@ def parts_of(plural: str) -> Iterator[tuple[str, str]]:
 
 async def watched_names(w: World, path: str, *, peer: Peer | None = None, token: str = "") -> set[str]:
     """What a watch begins with; it is left once that was told."""
-    query = "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    events = [orjson.loads(line) for line in (await watched_bytes(w, path, peer=peer, token=token)).splitlines()]
+    return {event["object"]["metadata"]["name"] for event in events if event.get("type") == "ADDED"}
+
+
+async def watched_bytes(w: World, path: str, query: str = "", *, peer: Peer | None = ADMIN, token: str = "") -> bytes:
+    """The lines that a watch begins with, or what refuses it."""
+    begun = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    names, over, code = set[str](), asyncio.Event(), 0
+    parts, over = list[bytes](), asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         await over.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
-        nonlocal code
-        code = message.get("status", code)
-        for line in message.get("body", b"").splitlines():
-            event = orjson.loads(line)
-            if code == 200 and event["type"] == "ADDED":
-                names.add(event["object"]["metadata"]["name"])
-            if event.get("type") == "BOOKMARK":
-                over.set()
+        body = message.get("body", b"")
+        parts.append(body)
+        if any(orjson.loads(line).get("type") in ("BOOKMARK", "ERROR") for line in body.splitlines()):
+            over.set()
 
-    await w.api(_scope("GET", path + query, headers, peer), receive, send)
-    return names
+    asked = f"{path}?{query}&{begun}" if query else f"{path}?{begun}"
+    await w.api(_scope("GET", asked, headers, None if token else peer), receive, send)
+    return b"".join(parts)
 
 
 async def dialled(w: World, path: str, how: Mapping[str, Any]) -> int:

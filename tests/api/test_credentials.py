@@ -72,6 +72,28 @@ async def test_it_is_told_of_no_tenant_but_its_own(w: World) -> None:
         assert (reply.code, b"third" in reply.body) == (201 if body else 200, False), path
 
 
+@pytest.mark.parametrize("reach", ["project", "tenant"])
+async def test_it_sees_no_price_plan_but_its_own_tenants(w: World, reach: str) -> None:
+    """Its owner pays by another one elsewhere."""
+    for plan in ("standard", "research"):
+        await w.create(f"{BASE}/priceplans", named(plan))
+    third = tenant("third", mia="tenant_admin")
+    await w.create(f"{BASE}/tenants", {**third, "spec": {**third["spec"], "pricePlan": "research"}})
+    token, session = await made(w, reach=reach), await w.login("mia")
+    named_only = await made(w, name="few", reach=reach, names=["research"], verbs=["get"])
+    for path, bearer, answer in (
+        ("standard", session, 200),
+        ("research", session, 200),
+        ("standard", token, 200),
+        ("research", token, 404),
+        ("research", named_only, 404),
+        ("standard", named_only, 403),
+    ):
+        assert await code(w, "GET", f"{BASE}/priceplans/{path}", token=bearer) == answer, (path, answer)
+    listed = (await w.call("GET", f"{BASE}/priceplans", token=token)).json["items"]
+    assert [item["metadata"]["name"] for item in listed] == ["standard"]
+
+
 async def test_an_administrators_is_reviewed_within_its_bounds(w: World) -> None:
     await w.call("PATCH", f"{BASE}/users/mia", {"spec": {"admin": True}}, media=MERGE)
     token = await made(w, reach="owner", verbs=["get"], kinds=["Instance"])

@@ -8,17 +8,19 @@ from typing import Any
 import orjson
 import pytest
 
+from bessemer.api import Limits
 from bessemer.api.authn import MASTERS
 from bessemer.api.discovery import AGGREGATED
 from bessemer.api.protobuf import KINDS as TABLES
 from bessemer.api.protobuf import MEDIA
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, REVIEWS, SELF, SELF_ACCESS, SELF_RULES, TOKEN, Review
 from bessemer.api.shown import Resources, Shown
+from bessemer.core.clock import FakeClock
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import GROUP
 from bessemer.kinds import KINDS
 from tests.api.test_protobuf import encoded, enveloped
-from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named
+from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named, world
 from tests.kinds import pages
 
 LAB, THEIRS, NOWHERE = "acme--lab", "other--lab", "other--nope"
@@ -80,17 +82,25 @@ MAY_SEE: Mapping[str, tuple[str, ...]] = {
     NOWHERE: ("admin", "eve"),
     "": ("admin", "ann", "mia", "rob", "eve", "new"),
 }
-METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+METHODS = {
+    "get": "GET",
+    "list": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "patch": "PATCH",
+    "delete": "DELETE",
+    "deletecollection": "DELETE",
+}
 
 
 async def request(w: World, shown: Shown, verb: str, namespace: str, name: str, **options: Any) -> Reply:
     """The request that a question is about; a write is tried alone."""
     place = f"/namespaces/{namespace}" if namespace else ""
-    below = f"/{name}" if verb not in ("list", "create") else ""
+    below = f"/{name}" if verb not in ("list", "create", "deletecollection") else ""
     path = f"{shown.base}{place}/{shown.plural}{below}"
     if verb in ("get", "list"):
         return await w.call("GET", path, **options)
-    body = None if verb == "delete" else {"metadata": {"name": name} if verb == "create" else {}}
+    body = None if METHODS[verb] == "DELETE" else {"metadata": {"name": name} if verb == "create" else {}}
     media = "application/merge-patch+json" if verb == "patch" else "application/json"
     return await w.call(METHODS[verb], f"{path}?dryRun=All", body, media=media, **options)
 
@@ -99,7 +109,7 @@ async def there(w: World, shown: Shown, verb: str, namespace: str, name: str) ->
     """Whether a request could find what it is about."""
     if verb == "create":
         return namespace != NOWHERE
-    return verb == "list" or (await request(w, shown, "get", namespace, name)).code == 200
+    return verb in ("list", "deletecollection") or (await request(w, shown, "get", namespace, name)).code == 200
 
 
 async def test_every_cell_is_answered_as_its_request_is(w: World) -> None:
@@ -179,7 +189,8 @@ OTHER_ACTS = (
     (act("get", "instances", namespace=LAB, version="v1"), False, False, False, False),
     (act("get", "instances", namespace=LAB, group="apps"), False, False, False, False),
     (act("get", "nonsense", namespace=LAB), False, False, False, False),
-    (act("deletecollection", "instances", namespace=LAB), False, False, False, False),
+    (act("deletecollection", "instances", namespace=LAB), True, True, True, False),
+    (act("deletecollection", "instances"), True, False, False, False),
     (act("get", "instances/none", namespace=LAB), False, False, False, False),
     (act("", "", group=""), False, False, False, False),
     (act("create", "selfsubjectaccessreviews", group="authorization.k8s.io"), True, True, True, True),
@@ -319,6 +330,21 @@ async def test_a_token_is_never_repeated_nor_kept_by_caches(w: World) -> None:
         assert reply.headers["cache-control"] == "no-store"
     assert (await w.call("DELETE", "/login", token=mia)).code == 200
     assert not (await ask(w, TOKEN, {"token": mia}))["authenticated"]
+
+
+async def test_tokens_are_tried_as_seldom_as_passwords() -> None:
+    limits = Limits(login_burst=5, bearer_burst=20, bearer_seconds=60.0)
+    async with world(FakeClock(), limits=limits) as w:
+        mia, ann = await w.login("mia"), await w.login("ann")
+        wrong = {"spec": {"token": "bss_x.y"}}
+        codes = [(await w.call("POST", TOKEN.path, wrong, token=mia)).code for _ in range(7)]
+        assert codes == [201] * 5 + [429] * 2
+        assert int((await w.call("POST", TOKEN.path, wrong, token=mia)).headers["retry-after"]) > 0
+        assert not (await ask(w, TOKEN, {"token": "bss_x.y"}, token=ann))["authenticated"], "others are let ask"
+        known = await ask(w, TOKEN, {"token": ann})
+        codes = [(await w.call("POST", TOKEN.path, {"spec": {"token": f"bss_x.{n}"}})).code for n in range(22)]
+        assert codes == [201] * 20 + [429] * 2
+        assert known == await ask(w, TOKEN, {"token": ann}), "what was good goes on"
 
 
 async def test_a_token_is_for_our_audience(w: World) -> None:

@@ -67,6 +67,28 @@ def test_custom_objects_and_their_definitions(api: client.ApiClient) -> None:
     custom.delete_namespaced_custom_object(**OURS, name="typed")
 
 
+def test_collections_are_deleted_by_one_request(api: client.ApiClient) -> None:
+    core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
+    for name, app in (("a", "x"), ("b", "x"), ("c", "y")):
+        core.create_namespaced_config_map(PROJECT, {"metadata": {"name": name, "labels": {"collected": app}}})
+        custom.create_namespaced_custom_object(
+            **OURS, body={"apiVersion": "bessemer.dev/v1alpha1", "kind": "Instance", **instance(name)}
+        )
+    core.delete_collection_namespaced_config_map(PROJECT, label_selector="collected=x", dry_run="All")
+    core.delete_collection_namespaced_config_map(PROJECT, label_selector="collected=x")
+    left = core.list_namespaced_config_map(PROJECT, label_selector="collected").items
+    assert [found.metadata.name for found in left] == ["c"]
+    core.delete_collection_namespaced_config_map(
+        PROJECT, field_selector="metadata.name=c", body=client.V1DeleteOptions(propagation_policy="Background")
+    )
+    assert core.list_namespaced_config_map(PROJECT, label_selector="collected").items == []
+    gone = custom.delete_collection_namespaced_custom_object(**OURS)
+    assert [found["metadata"]["name"] for found in gone["items"]] == ["a", "b", "c"]
+    with pytest.raises(ApiException) as denied:
+        core.delete_collection_namespaced_config_map("other--lab")
+    assert denied.value.status == 404
+
+
 def test_a_watch_goes_on_from_a_list(api: client.ApiClient) -> None:
     core, seen = client.CoreV1Api(api), watch.Watch()
     since = core.list_namespaced_secret(PROJECT).metadata.resource_version

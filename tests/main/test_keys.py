@@ -108,6 +108,34 @@ def test_keys_of_the_environment_take_over_from_a_file(paths: Paths, monkeypatch
     assert within(paths, read) == b"hush"
 
 
+def test_replicas_follow_keys_of_the_environment_one_after_the_other(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no step of the page's three does a replica hold what another does not open, or take back what it did."""
+    coming = b"c" * 32
+    old, new = (base64.b64encode(key).decode() for key in (GIVEN, coming))
+    monkeypatch.setenv(SEAL_KEYS, old)
+    assert keys(KeyOptions(state=paths.state, act="follow")) == 0
+    for said, under in ((f"{old},next:{new}", GIVEN), (f"{new},{old}", coming), (f"{old},next:{new}", coming)):
+        monkeypatch.setenv(SEAL_KEYS, said)
+        keys(KeyOptions(state=paths.state, act="follow"))
+        assert within(paths, kept_under) == {key_id(under)}, said
+        assert within(paths, read) == b"hush"
+    monkeypatch.setenv(SEAL_KEYS, new)
+    assert keys(KeyOptions(state=paths.state)) == 0
+
+
+async def kept_under(store: Store) -> set[str]:
+    return set((await store.sealed.keys()).data_keys)
+
+
+@pytest.mark.parametrize("text", [f"next:{'A' * 44}", f"{'A' * 43}=,next:{'B' * 43}=,next:{'C' * 43}="])
+def test_one_key_is_staged_beside_one_that_seals(paths: Paths, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(SEAL_KEYS, text)
+    with pytest.raises(Invalid, match="staged"):
+        keys(KeyOptions(state=paths.state))
+
+
 @pytest.mark.parametrize("text", ["not base64!", base64.b64encode(b"short").decode()])
 def test_a_key_that_is_none_is_refused_and_not_repeated(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, text: str

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import resource
 import signal
@@ -39,6 +40,7 @@ PASSWORD, WRONG, NAME, ANNOTATION = (
     f"mark-{word}-7f3a91c4e0" for word in ("password", "wrong", "typed-as-name", "note")
 )
 LOST = "mark-lost-bearer-7f3a91c4e0"
+DATA, LATER, TYPED, UNFIT = (f"mark-secret-{word}-7f3a91c4e0" for word in ("data", "later", "applied", "unfit"))
 COPY = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -135,6 +137,42 @@ async def programs(life: Life, admin: Client) -> None:
     await gateway(life, token)
 
 
+async def secrets(life: Life, admin: Client) -> None:
+    """Made, applied, changed, read, listed, watched over, refused, and deleted, alone and with their collection."""
+    for name, mark in (
+        ("a Secret's data", DATA),
+        ("its next data", LATER),
+        ("data of a Secret that is refused", UNFIT),
+    ):
+        life.know(name, mark)
+    key, typed = Key("Secret", "acme--lab", "kept"), life.know("what kubectl repeats of a Secret", TYPED)
+    said = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": {"k": DATA}}
+    for name in ("kept", "gone", "swept"):
+        metadata = {"name": name, "namespace": "acme--lab", "annotations": {COPY: f'{{"data": "{typed}"}}'}}
+        await admin.create({**said, "metadata": metadata})
+    await admin.patch(key, {"stringData": {"k": LATER}})
+    await admin.delete(key._replace(name="gone"))
+    bad = {**said, "stringData": {f"{UNFIT} !": UNFIT}, "metadata": {"name": "Bad", "namespace": "acme--lab"}}
+    await tried(admin.create(bad))
+    await tried(admin.create({**said, "type": UNFIT * 99, "metadata": {"name": "kept", "namespace": "acme--lab"}}))
+    url, tls = (
+        identities.urls(load(life.paths))["api"],
+        ssl.create_default_context(cafile=str(life.paths.ca_certificate)),
+    )
+    tls.load_cert_chain(*life.paths.certificate("admin"))
+    place = f"{url}/api/v1/namespaces/acme--lab/secrets"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{place}?watch=1&timeoutSeconds=1", ssl=tls) as answer:
+            assert base64.b64decode(_first_data(await answer.read(), "kept")) == LATER.encode()
+        async with session.delete(f"{place}?fieldSelector=metadata.name%3Dswept", ssl=tls) as answer:
+            assert answer.status == 200
+
+
+def _first_data(lines: bytes, name: str) -> str:
+    found = [json.loads(line)["object"] for line in lines.splitlines()]
+    return next(str(body["data"]["k"]) for body in found if body["metadata"]["name"] == name)
+
+
 async def gateway(life: Life, token: str) -> None:
     """Asked with a good key for what is not there, and with it in all the wrong places."""
     url = identities.urls(load(life.paths))["gateway"]
@@ -189,6 +227,7 @@ async def test_each_secret_stands_where_it_is_said_to_be_and_nowhere_else(life: 
     admin = client_of(life)
     await people(life, admin)
     await programs(life, admin)
+    await secrets(life, admin)
     await listen(life, admin)
     await admin.close()
     for part in [part for name in ORDER for part in await HostParts().find(command(life.paths, name).marker)]:
@@ -199,7 +238,7 @@ async def test_each_secret_stands_where_it_is_said_to_be_and_nowhere_else(life: 
     await stop_all(life.paths)
     await data_keys(life)
     keys = {name: (life.paths.keys / name).read_bytes() for name in ("seal.key", "gateway.key", "audit.key")}
-    assert len(life.secrets) >= 12
+    assert len(life.secrets) >= 16
     for name, secret in life.secrets.items():
         if name != "what an annotation says":
             assert life.places(secret) == NOWHERE, name

@@ -290,6 +290,19 @@ async def test_windows_go_by_the_clock_that_all_replicas_share(
         await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=1)
 
 
+async def test_what_is_told_of_a_window_goes_by_that_clock(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica whose own clock is wrong says the same as the others."""
+    await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=100))
+    await store.capacity.hold(PROJECT, meter="tokens_per_minute", amount=60)
+    if store._reader.remote:
+        wrong = clock.now() + 3600.0
+        monkeypatch.setattr(clock, "now", lambda: wrong)
+    uses = {use.meter: use.used for use in await store.capacity.use("tenant/acme")}
+    assert uses["tokens_per_minute"] == 60
+
+
 async def test_more_is_given_back_than_was_counted(store: Store, place: str) -> None:
     """An older release beside this one counted less."""
     await store.capacity.declare("h1", inventory())

@@ -31,6 +31,7 @@ from bessemer.kinds.tenancy.rights import (
     Place,
     joined,
     place_of,
+    place_of_project,
     shared,
 )
 from bessemer.kinds.workload import LABEL_KIND
@@ -129,6 +130,15 @@ class Access(Grants):
             return Scope(kind=kind, namespaces=frozenset(seen))
         return Scope(kind=kind, places=seen)
 
+    def begins(self, scope: Scope) -> int:
+        """The revision from which on what happened in a scope is of the tenants and projects that are there now. What
+        is everything's is so from the first."""
+        known = [scope.namespace] if scope.namespace else [*(scope.namespaces or ()), *(scope.places or ())]
+        places = [place_of_project(project) for project in known if project]
+        if scope.kind in TENANTS_OWN:
+            places += [place_of(scope.kind, "", name=name) for name in scope.names or ()]
+        return max(map(self._directory.begins, places), default=0)
+
     def seen(self, who: Identity, verb: Verb, *, on: Target) -> Mapping[str, Names]:
         """Upon what of that which is there somebody has the right: names by project, "" for what is in none."""
         found: dict[str, Names] = {}
@@ -152,7 +162,8 @@ class Access(Grants):
         cell, place = on.cell(verb), on.place
         found: Names = NO_NAMES
         for grant in self.grants(who):
-            at = grant.place if self._billed(grant, verb, on=on) else place
+            known = who.bounds is None or who.bounds.knows(grant.place.tenant)
+            at = grant.place if known and self._billed(grant, verb, on=on) else place
             found = joined(found, grant.upon(cell, at))
             if found is None:
                 break
@@ -171,7 +182,8 @@ class Access(Grants):
 
     def _for_tenants(self, who: Identity, verb: Verb, *, resource: Shown) -> bool:
         """Whether the kind is one that tenants list: then somebody without a tenant sees an empty list."""
-        if who.kind != "user" or who.bounds is not None or not (resource.namespaced or resource.stored in _OWNED):
+        owned = resource.namespaced or resource.stored in _OWNED
+        if verb not in READ or who.kind != "user" or who.bounds is not None or not owned:
             return False
         return Cell(resource.stored, "", verb) in self._directory.book.built_in["tenant-admin"]
 

@@ -82,6 +82,7 @@ class Api:
             yield self
         finally:
             self.close()
+            self.state.database.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,8 +2,8 @@
 
 Who may audit (`may_audit`) sees all of it; a tenant's administrators see the rows of what is their tenant's. Of those,
 a refusal of somebody who is no member of the tenant is left out, whatever they are bound to there: who tried belongs to
-somebody else. An export is itself a row of the trail, and so are logs and consoles that are opened and secrets that are
-read: their routes say so.
+somebody else; so does what happened under the tenant's name before it was there. An export is itself a row of the
+trail, and so are logs and consoles that are opened and secrets that are read: their routes say so.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _filter(call: Call, *, tenant: str) -> AuditFilter:
     words = {name: query.get(name, "") for name in _WORDS}
     allowed = flag(query, "allowed") if "allowed" in query else None
     since, until = (_time(query.get(name, "")) for name in ("since", "until"))
-    return AuditFilter(**words, tenant=tenant, allowed=allowed, since=since or 0.0, until=until)
+    made = 0.0 if may_audit(call) else call.state.directory.terms(tenant).made
+    return AuditFilter(**words, tenant=tenant, allowed=allowed, since=max(since or 0.0, made), until=until)
 
 
 def _time(text: str) -> float | None:

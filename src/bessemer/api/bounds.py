@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COLLECTED = frozenset(["list", "watch"])
+COLLECTED = frozenset(["list", "watch", "deletecollection"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,14 @@ class Bounds:
         """Whether that verb upon that kind, or upon a part of it, is left to it at all."""
         return (self.verbs is None or verb in self.verbs) and (self.kinds is None or kind in self.kinds)
 
+    def knows(self, tenant: str) -> bool:
+        """Whether what is of a tenant, and has no place of its own, is left to it."""
+        del tenant
+        return True
+
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         """All but the roles, which need a directory. ``name`` "" is a collection: a list is narrowed to `names` by who
-        makes it, and nothing is created there, since what is not there yet has no name."""
+        makes it, as is what of it is deleted, and nothing is created there, since what is not there yet has no name."""
         del namespace, subresource  # A kind is bounded with its subresources, and in all projects alike.
         named = self.names is None or (name in self.names if name else verb in COLLECTED)
         return named and self.covers(verb, kind)

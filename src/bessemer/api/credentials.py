@@ -79,6 +79,10 @@ class Restricted(Bounds):
         """Also its own project: every client looks whether there is one before it acts in it."""
         return Bounds.covers(self, verb, kind) or (verb == "get" and kind == "Project" and self.places is not None)
 
+    def knows(self, tenant: str) -> bool:
+        """Of the tenants that it reaches into."""
+        return self.places is None or tenant in _tenants(self.places)
+
     def allows(self, verb: str, kind: str, *, namespace: str = "", name: str = "", subresource: str = "") -> bool:
         reads = verb in READ
         if not self.whole and (subresource in SECRETS or (kind in GRANTING and not reads)):

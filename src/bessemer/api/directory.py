@@ -19,7 +19,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import Bookmark, Objects
 from bessemer.core.resource import Change
-from bessemer.kinds.tenancy.rights import Rulebook
+from bessemer.kinds.tenancy.rights import Place, Rulebook
 
 REACH_SECONDS_MAX = 2.0
 
@@ -35,6 +35,7 @@ class Directory(Holdings):
         self._moved = asyncio.Event()
         self._turn = asyncio.Event()
         self._full: set[str] = set()
+        self._born: dict[tuple[str, str], int] = {}
 
     async def run(self) -> None:
         """Follow what it is made of until cancelled."""
@@ -48,6 +49,11 @@ class Directory(Holdings):
         """Wait until a write of that kind and revision is seen, but not for ever."""
         if kind in self._revisions:
             await self._until(lambda: self._revisions[kind] >= revision)
+
+    def begins(self, place: Place) -> int:
+        """The revision from which on a tenant or a project is the one that is there now: before it, the name was
+        somebody else's, perhaps. Of what was there before this process was, the last change counts."""
+        return max(self._born.get(("Tenant", place.tenant), 0), self._born.get(("Project", place.project), 0))
 
     @property
     def turn(self) -> asyncio.Event:
@@ -67,6 +73,7 @@ class Directory(Holdings):
         async def begin() -> None:
             self._full.discard(kind)
             self.forget(kind)
+            self._born = {key: born for key, born in self._born.items() if key[0] != kind}
             self._changed()
 
         await follow(self._objects, kind, clock=self._clock, hear=partial(self._apply, kind), begin=begin)
@@ -76,11 +83,20 @@ class Directory(Holdings):
             self._full.add(kind)
         else:
             body = None if event.type == "DELETED" else orjson.loads(event.body)
+            self._dated(kind, event)
             if self.tell(kind, event.key.name, body=body):
                 self._changed()
         if isinstance(event, Bookmark) or kind in self._full:
             self._revisions[kind] = max(self._revisions[kind], event.revision)
         self._moved.set()
+
+    def _dated(self, kind: str, event: Change) -> None:
+        if kind not in ("Tenant", "Project"):
+            return
+        if event.type == "DELETED":
+            self._born.pop((kind, event.key.name), None)
+        else:
+            self._born.setdefault((kind, event.key.name), event.revision)
 
     def _changed(self) -> None:
         turn, self._turn = self._turn, asyncio.Event()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from bessemer.core.clock import epoch
 from bessemer.core.resource import tenant_of
 from bessemer.kinds.tenancy.rights import EVERYWHERE, NOTHING, Grant, Place, Rights, Rulebook
 from bessemer.kinds.tenancy.rolebinding import place_bound
@@ -36,6 +37,8 @@ class TenantTerms:
     bearable: frozenset[str]
     state: str = "Active"
     allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
+    made: float = 0.0
+    """When: what happened before was another's of that name."""
 
     def why_not(self, tenant: str) -> str:
         """Why the people of the tenant, which has these terms, write nothing now; "" where they may."""
@@ -211,6 +214,7 @@ def _terms(tenant: Mapping[str, Any]) -> TenantTerms:
         bearable=bearable(tenant),
         state=spec.get("state", "Active"),
         allowed=allowed(tenant),
+        made=epoch(tenant["metadata"]["creationTimestamp"]),
     )
 
 

@@ -26,6 +26,7 @@ from bessemer.api.state import Call
 from bessemer.api.watches import watch
 from bessemer.core.errors import Expired
 from bessemer.core.ports import Page, Scope, Stored
+from bessemer.core.resource import Verb
 
 PART = 64
 """Items between two chances for others to run."""
@@ -51,10 +52,10 @@ class Selection:
         return self.labels.matches(body["metadata"].get("labels") or {}) and all(f.holds(body) for f in self.fields)
 
 
-def select(call: Call, options: ListOptions) -> Selection:
-    """From who asks, the path, and the selectors. Raises Malformed, Forbidden, NotFound."""
+def select(call: Call, options: ListOptions, *, verb: Verb = "list") -> Selection:
+    """From who asks, what for, the path, and the selectors. Raises Malformed, Forbidden, NotFound."""
     target = call.about
-    scope = call.state.access.scope(call.who, "watch" if options.watch else "list", on=target)
+    scope = call.state.access.scope(call.who, verb, on=target)
     scope = credentials.narrowed(call, call.who, scope=scope)
     labels = parse_labels(options.labels)
     equal = labels.equalities()
@@ -86,7 +87,7 @@ async def list_or_watch(call: Call) -> Response:
     """GET of a collection."""
     options = list_options(call.query)
     wants = wanted(call.request.headers.get("accept", ""))
-    selection = select(call, options)
+    selection = select(call, options, verb="watch" if options.watch else "list")
     if options.watch:
         return watch(call, selection, options=options, wants=wants)
     limit = page_of(call.about.resource, options.limit)
@@ -107,12 +108,12 @@ async def _stream(
         meta["continue"] = page.next
         if page.remaining and not (options.labels or options.fields):
             meta["remainingItemCount"] = page.remaining
-    start, write = _shape(call, options, wants=wants, meta=meta)
+    start, write = shape(call, options, wants=wants, meta=meta)
     whole = wants.shape == "object" or options.include == "Object"
     yield start
     first = True
     async for items in _parts(call, selection, options=options, page=page):
-        part = _selected(selection, await keeping.shown(call, items, whole=whole))
+        part = selected(selection, await keeping.shown(call, items, whole=whole))
         written = b",".join(write(item) for item in part)
         if written:
             yield written if first else b"," + written
@@ -136,13 +137,14 @@ async def _parts(
         page = await call.state.ports.objects.list(selection.scope, limit=limit, after=page.next)
 
 
-def _selected(selection: Selection, items: Sequence[Stored]) -> Sequence[Stored]:
+def selected(selection: Selection, items: Sequence[Stored]) -> Sequence[Stored]:
+    """Those that it shows of what its scope has."""
     if selection.plain:
         return items
     return [item for item in items if selection.shows(orjson.loads(item.body))]
 
 
-def _shape(call: Call, options: ListOptions, *, wants: Wanted, meta: dict[str, Any]) -> tuple[bytes, Write]:
+def shape(call: Call, options: ListOptions, *, wants: Wanted, meta: dict[str, Any]) -> tuple[bytes, Write]:
     """What a list begins with, and how one item is written; ``]}`` ends it."""
     resource = call.about.resource
     now = call.state.context.clock.now()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bessemer.api.access import Target
 from bessemer.api.context import Identity
 from bessemer.api.credentials import require
+from bessemer.api.deleting import offered
 from bessemer.api.errors import WrongMethod
 from bessemer.api.names import plain
 from bessemer.api.questions import Act, Visit
@@ -47,7 +48,12 @@ _VERBS: Mapping[str, tuple[Verb, ...]] = MappingProxyType(
         "DELETE": ("delete",),
     }
 )
-_COLLECTED: tuple[Verb, ...] = ("list", "watch")
+_COLLECTED: Mapping[str, tuple[Verb, ...]] = MappingProxyType(
+    {"GET": ("list", "watch"), "DELETE": ("deletecollection",)}
+)
+"""Upon what of a collection is there."""
+
+_MANY_AT_ONCE = frozenset(verb for verbs in _COLLECTED.values() for verb in verbs)
 
 
 class _Place(NamedTuple):
@@ -153,7 +159,7 @@ class Offers:
 
     def _names(self, who: Identity, offer: Offer, *, namespace: str) -> Iterator[str]:
         """That which somebody may have a right to by its name."""
-        if offer.shown is None or offer.verb in _COLLECTED or (offer.verb == "create" and not offer.subresource):
+        if offer.shown is None or offer.verb in _MANY_AT_ONCE or (offer.verb == "create" and not offer.subresource):
             return
         if (who.kind, offer.shown.stored) in (("agent", "Host"), ("user", "User")):
             yield who.name
@@ -169,9 +175,9 @@ class Offers:
             return await self._refused(who, offer.rule, target=target)
         access = self._call.state.access
         try:
-            if name or offer.verb in _COLLECTED or target.namespace:
+            if name or offer.verb in _MANY_AT_ONCE or target.namespace:
                 require(who, offer.verb, on=target, subresource=offer.subresource)
-            if offer.verb in _COLLECTED:
+            if offer.verb in _COLLECTED["GET"] or (offer.verb in _MANY_AT_ONCE and offered(target)):
                 access.scope(who, offer.verb, on=replace(target, name=""))
             elif offer.verb == "create" and not offer.subresource:
                 await self._create(who, target)
@@ -206,7 +212,7 @@ def _offers(rule: Rule, resources: Resources) -> Iterator[Offer]:
     place = _place(rule.path)
     if place is None:
         return
-    verbs = _COLLECTED if rule.method == "GET" and not place.named else _VERBS[rule.method]
+    verbs = _VERBS[rule.method] if place.named else _COLLECTED.get(rule.method, _VERBS[rule.method])
     if place.plural != "{plural}":
         shown = resources.find(place.group, place.version, plural=place.plural)
         for verb in verbs:

@@ -16,7 +16,9 @@ _TEXT = {"type": "string"}
 _PATCHES = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
 _WRITE_QUERY = ("dryRun", "fieldManager", "fieldValidation")
 _PATCH_QUERY = (*_WRITE_QUERY, "force")
-_LIST_QUERY = ("continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "timeoutSeconds", "watch")
+_SELECTED_QUERY = ("continue", "fieldSelector", "labelSelector", "limit", "resourceVersion")
+_LIST_QUERY = (*_SELECTED_QUERY, "timeoutSeconds", "watch")
+_DELETE_QUERY = ("dryRun", "propagationPolicy")
 
 
 def document(resources: Sequence[Shown], version: str) -> dict[str, Any]:
@@ -73,7 +75,11 @@ def _paths(shown: Shown, name: str) -> dict[str, Any]:
             query = _PATCH_QUERY if verb == "patch" else _WRITE_QUERY
             place[method] = _operation(shown, action, answers=name, query=query, body=verb)
     if "delete" in shown.verbs:
-        one["delete"] = _operation(shown, "delete", answers=name, query=("dryRun", "propagationPolicy"))
+        one["delete"] = _operation(shown, "delete", answers=name, query=_DELETE_QUERY)
+    if "deletecollection" in shown.verbs:
+        many["delete"] = _operation(
+            shown, "deletecollection", answers=f"{name}List", query=(*_SELECTED_QUERY, *_DELETE_QUERY)
+        )
     return {collection: many, f"{collection}/{{name}}": one}
 
 

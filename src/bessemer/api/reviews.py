@@ -4,7 +4,7 @@ Whoever is signed in may ask about themselves; the answers are those that the as
 that a question about another tenant's project is answered as one about a project that is not there. A TokenReview tells
 an administrator whose a token is, and everybody else whether it is their own: who asks about somebody else's token is
 answered as about one that is worth nothing, and both leave a row in the trail, since a token that was found or guessed
-could be tried here. Nothing is kept, and no token is repeated.
+could be tried here; how often somebody may be wrong is bounded. Nothing is kept, and no token is repeated.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Reviews:
         if audiences and AUDIENCE not in audiences:
             words = f'the token is for "{AUDIENCE}", and not for the audiences that were named'
             return _told(call, body, status={"authenticated": False, "error": words})
-        holder = await _holder(call, token)
+        holder = await _paced(call, token)
         if holder is None:
             refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", UNKNOWN), _NOT_ONES_OWN)
             await call.state.refusals.known(refused)
@@ -156,6 +156,24 @@ def _told(call: Call, body: dict[str, Any], *, status: dict[str, Any]) -> Respon
     if wanted(call.request.headers.get("accept", "")).yaml:
         return Response(yaml.safe_dump(told), 201, headers=headers, media_type="application/yaml")
     return answer(told, 201, headers=headers)
+
+
+async def _paced(call: Call, token: str) -> Identity | None:
+    """`_holder`, and how often somebody may be wrong: an administrator, who asks for others, as often as an address may
+    show what is worth nothing; everybody else, who can only ask about what is theirs, as often as one may sign in.
+    Raises TooMany."""
+    state, asker = call.state, f"{call.who.kind}:{call.who.name}"
+    reviews = state.access.administers(call.who)
+    if reviews:
+        state.reviewed.admit(asker, token)
+    else:
+        state.sign_ins.may_prove(call.credentials.source, f"{TOKEN.kind} {asker}")
+    holder = await _holder(call, token)
+    if reviews:
+        (state.reviewed.worthless if holder is None else state.reviewed.good)(asker, token)
+    elif holder is None:
+        state.sign_ins.disproved(call.credentials.source, f"{TOKEN.kind} {asker}")
+    return holder
 
 
 async def _holder(call: Call, token: str) -> Identity | None:

@@ -18,6 +18,7 @@ from bessemer.api import (
     accounting,
     applying,
     audit,
+    deleting,
     hosts,
     lists,
     oidcdoor,
@@ -72,6 +73,7 @@ def _collection(path: str) -> list[Rule]:
     return [
         Rule("GET", path, "kind", lists.list_or_watch, verb="list"),
         Rule("POST", path, "kind", resources.create, verb="create"),
+        Rule("DELETE", path, "kind", deleting.delete_collection, verb="deletecollection"),
     ]
 
 
@@ -209,7 +211,11 @@ async def _kind(call: Call, rule: Rule) -> None:
             raise WrongMethod("the server does not allow this method on the requested resource")
     elif rule.verb == "create":
         await _create(call, target)
-    # A list is bounded by what its asker may see, where it is made: `lists.select`.
+    elif rule.verb == "deletecollection" and not deleting.offered(target):
+        if not call.state.access.administers(who):
+            call.state.access.scope(who, rule.verb, on=target)
+        raise WrongMethod("the server does not allow this method on the requested resource")
+    # A list is bounded by what its asker may see, where it is made, and so is what of it is deleted: `lists.select`.
 
 
 async def _create(call: Call, target: Target) -> None:

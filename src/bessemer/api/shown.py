@@ -186,7 +186,9 @@ class Resources:
 
 def _of_kind(kind: Kind[Any, Any], view: View | None = None) -> Shown:
     given = {verb for verbs in kind.rights.values() for verb in verbs} if not kind.readonly else set(READ)
-    order: tuple[Verb, ...] = ("delete", "get", "list", "patch", "create", "update", "watch")
+    order: tuple[Verb, ...] = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+    if view is not None and not view.collected:
+        given -= {"deletecollection"}
     fields = ["metadata.name", "metadata.namespace"]
     if kind.name == "Claim":
         fields.append("spec.host")

@@ -20,6 +20,7 @@ from bessemer.api.definitions import WithDefinitions
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.flow import Flows, Turn
+from bessemer.api.health import Database
 from bessemer.api.limit import Bearers, Limiter, SignIns
 from bessemer.api.metrics import Metrics
 from bessemer.api.oidc import Federation
@@ -80,6 +81,7 @@ class State:
     discovery: Discovery
     directory: Directory
     standing: Standing
+    database: Database
     access: Access
     federation: Federation
     door: OwnDoor
@@ -89,6 +91,9 @@ class State:
     sessions: Sessions
     sign_ins: SignIns
     bearers: Bearers
+    reviewed: Bearers
+    """Those that administrators ask about, by who asks."""
+
     makings: Limiter
     """Of secrets, by who makes them."""
 
@@ -118,12 +123,14 @@ def build(context: ApiContext) -> State:
     local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)
     limits = context.limits
     metrics, access = Metrics(), Access(directory, objects)
+    standing = Standing(objects, context.clock)
     return State(
         context=context,
         resources=resources,
         discovery=Discovery(resources, context.version),
         directory=directory,
-        standing=Standing(objects, context.clock),
+        standing=standing,
+        database=Database(standing.present, context.clock),
         access=access,
         federation=federation,
         door=door,
@@ -133,6 +140,7 @@ def build(context: ApiContext) -> State:
         sessions=Sessions(objects, context.clock),
         sign_ins=SignIns(context.clock, burst=limits.login_burst, seconds=limits.login_seconds),
         bearers=Bearers(context.clock, burst=limits.bearer_burst, seconds=limits.bearer_seconds),
+        reviewed=Bearers(context.clock, burst=limits.bearer_burst, seconds=limits.bearer_seconds),
         makings=Limiter(context.clock, burst=limits.secrets_burst, seconds=limits.secrets_seconds),
         backchannel=Limiter(context.clock, burst=BACKCHANNEL_BURST, seconds=0.1),
         refusals=Refusals(context.ports.audit, context.clock),

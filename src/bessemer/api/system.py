@@ -13,7 +13,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from bessemer.api.discovery import AGGREGATED, OPENAPI_V2, OPENAPI_V2_ASKED, openapi_place
 from bessemer.api.documents import JSON, serve
+from bessemer.api.health import told
 from bessemer.api.state import Call, answer
+from bessemer.core.errors import Unavailable
 
 _UNDER_ITS_HASH = {"Cache-Control": "public, max-age=31536000, immutable"}
 
@@ -24,9 +26,22 @@ async def healthy(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """GET /readyz: it knows its tenants, and is not stopping. Raises Unavailable."""
-    await call.state.directory.ready()
-    return PlainTextResponse("stopping", 503) if call.state.closing.is_set() else PlainTextResponse("ok")
+    """GET /readyz: its database answers, it knows its tenants, and it is not stopping. 503 says which of these fails;
+    ``verbose`` says it of each."""
+    state = call.state
+    checks = {"ping": True, "database": await state.database.answers(), "tenants": await _knows(call)}
+    checks["shutdown"] = not state.closing.is_set()
+    if all(checks.values()):
+        return PlainTextResponse(told(checks) if "verbose" in call.query else "ok")
+    return PlainTextResponse(told(checks), 503, {"Retry-After": "1"})
+
+
+async def _knows(call: Call) -> bool:
+    try:
+        await call.state.directory.ready()
+    except Unavailable:
+        return False
+    return True
 
 
 async def version(call: Call) -> Response:

@@ -2,9 +2,10 @@
 
 One that begins with what there is reads it from one snapshot, a page at a time, each given before the next is read, and
 goes on from the snapshot's revision: nothing is missed or doubled, and of a large kind no more than a page is held.
-A stream ends when the client goes, its time is up, the server stops, or who asks may see something else now (looked at
-whenever what that hangs on changes, and for people now and then). That, and history that is gone, is told inside the
-stream (ERROR, 410 Expired), as every client expects: it lists again.
+One that goes on from an earlier revision begins no earlier than the tenants and projects that it is about: what was
+under their names before was somebody else's. A stream ends when the client goes, its time is up, the server stops, or
+who asks may see something else now (looked at whenever what that hangs on changes, and for people now and then). That,
+and history that is gone, is told inside the stream (ERROR, 410 Expired), as every client expects: it lists again.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ class _Watch(Response):
         """Tell what there is, where that is asked for, and that this was all; the revision to go on from."""
         options = self._options
         if options.revision and not options.initial:
+            if options.revision < self._call.state.access.begins(self._selection.scope):
+                raise Expired("that is from before what is here now: list again")
             return options.revision
         if options.initial is False:
             return await self._call.state.standing.present()

@@ -250,9 +250,9 @@ Outcome = Done | Wait | Fail
 
 # --- kinds ------------------------------------------------------------------------------------------------------
 
-Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
+Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"]
 READ: tuple[Verb, ...] = ("get", "list", "watch")
-WRITE: tuple[Verb, ...] = ("create", "update", "patch", "delete")
+WRITE: tuple[Verb, ...] = ("create", "update", "patch", "delete", "deletecollection")
 ALL: tuple[Verb, ...] = READ + WRITE
 
 Role = Literal[

@@ -54,7 +54,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _prepared(paths: Paths, settings: Settings) -> CertificateAuthority:
-    if paths.store.exists() and not ((paths.keys / SEAL_KEY).exists() or given_keys()):
+    if paths.store.exists() and not ((paths.keys / SEAL_KEY).exists() or given_keys()[0]):
         raise Invalid(f"{paths.keys / SEAL_KEY} is missing, and secrets in {paths.store} open with it alone: {_BACK}")
     told = [file for file in (audit_public_of(paths), heads_of(paths)) if file.exists()]
     if told and not (paths.keys / AUDIT_KEY).exists():

@@ -27,6 +27,7 @@ METRICS_SOCKET = "metrics.sock"
 """Where a process that has no api tells its metrics, in a folder of its own; `up`'s is the state directory."""
 
 SEAL_KEYS = PREFIX + "SEAL_KEYS"
+STAGED = "next:"
 STORE_PASSWORD = "store.password"
 """Among the keys: the password of the database, where libpq is not to look for it elsewhere."""
 
@@ -151,19 +152,23 @@ def state_directory(given: str | Path | None) -> Path:
     return Path(given or os.environ.get(PREFIX + "STATE") or DEFAULT_STATE).expanduser().resolve()
 
 
-def given_keys() -> list[bytes]:
-    """Keys that seal, from the environment: base64, with commas between; the first wraps. They are no setting, since
-    settings are kept in a file. Raises Invalid, which does not repeat them."""
+def given_keys() -> tuple[list[bytes], bytes]:
+    """Keys that seal, from the environment: base64, with commas between; the first wraps. One with ``next:`` before it
+    is staged, and answered apart (b"" for none). They are no setting, since settings are kept in a file. Raises
+    Invalid, which does not repeat them."""
     from bessemer.core.sealing import KEY_BYTES_MIN  # for those alone who open a store
 
-    text = os.environ.get(SEAL_KEYS, "")
+    words = [word.strip() for word in os.environ.get(SEAL_KEYS, "").split(",") if word.strip()]
     try:
-        keys = [base64.b64decode(word.strip(), validate=True) for word in text.split(",") if word.strip()]
+        read = [(base64.b64decode(word.removeprefix(STAGED), validate=True), word.startswith(STAGED)) for word in words]
     except ValueError as error:
         raise Invalid(f"{SEAL_KEYS} is not base64, with commas between keys") from error
-    if any(len(key) < KEY_BYTES_MIN for key in keys):
+    if any(len(key) < KEY_BYTES_MIN for key, _ in read):
         raise Invalid(f"{SEAL_KEYS} holds a key of less than {KEY_BYTES_MIN} bytes")
-    return keys
+    given, coming = [key for key, staged in read if not staged], [key for key, staged in read if staged]
+    if len(coming) > 1 or (coming and not given):
+        raise Invalid(f"{SEAL_KEYS}: one key is staged ({STAGED}KEY) at a time, and beside the one that seals")
+    return given, b"".join(coming)
 
 
 def variables() -> frozenset[str]:

@@ -63,7 +63,8 @@ def guard_of(paths: Paths) -> Guard:
 
 def keys_of(paths: Paths) -> LocalKeys:
     """Who wraps: the installation's key files, and before them what the environment gives."""
-    return LocalKeys(paths.keys, given=given_keys())
+    given, coming = given_keys()
+    return LocalKeys(paths.keys, given=given, coming=coming)
 
 
 def located(paths: Paths, settings: Settings) -> str | Path:

@@ -24,6 +24,7 @@ from bessemer.store import audit, difference, documents, hardware, leases, ledge
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
+from bessemer.store.leases import Time
 from bessemer.store.objects import require_owners
 from bessemer.store.quota import set_bounds
 from bessemer.store.reader import Reader
@@ -44,11 +45,14 @@ Wanted = tuple[Key, ClaimSpec, Document]
 class CapacityTable:
     """Implements `ports.Capacity`."""
 
-    def __init__(self, committer: Committer, reader: Reader, *, kinds: Mapping[str, StoreKind], clock: Clock) -> None:
+    def __init__(
+        self, committer: Committer, reader: Reader, *, kinds: Mapping[str, StoreKind], clock: Clock, time: Time
+    ) -> None:
         self._committer = committer
         self._reader = reader
         self._kinds = kinds
         self._clock = clock
+        self._time = time
 
     async def declare(
         self,
@@ -123,7 +127,8 @@ class CapacityTable:
         rows = await self._reader.ask(quota.USE, of_scope=scope)
         uses = [await self._with_held(use) for use in map(quota.read_use, rows) if quota.tells(use)]
         given = {meter: (start, used) for meter, start, used in await self._reader.ask(quota.WINDOWS, of_scope=scope)}
-        return [quota.within_window(use, given.get(use.meter), now=self._clock.now()) for use in uses]
+        now = await self._now() if given else 0.0
+        return [quota.within_window(use, given.get(use.meter), now=now) for use in uses]
 
     async def _with_held(self, use: Use) -> Use:
         """The use, where its meter is money: with what gateways hold."""
@@ -151,6 +156,10 @@ class CapacityTable:
         """Every device row."""
         rows = await self._reader.rows(hardware.ALL_DEVICES)
         return [DeviceUse(host, device, model, claim, bool(lost)) for host, device, model, claim, lost in rows]
+
+    async def _now(self) -> float:
+        """As `Tx.server_time`, by which windows begin."""
+        return await self._time.now(self._reader) if self._reader.remote else self._clock.now()
 
     def _document(self, key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any]) -> Document:
         said = {

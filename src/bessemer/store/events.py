@@ -41,6 +41,7 @@ _OLDEST = (
     .order_by(objects.c.revision)
     .limit(bindparam("count"))
 )
+_HERE = ROWS.where(of(objects.c.kind), of(objects.c.namespace))
 _AGED = ROWS.where(is_kind(objects.c.kind, EVENT), objects.c.updated < bindparam("before")).limit(_PRUNED_AT_ONCE)
 
 
@@ -94,6 +95,12 @@ def _new(key: Key, about: Key, *, uid: str, words: tuple[str, str, str], at: flo
         "reportingComponent": TELLER,
         "reportingInstance": "",
     }
+
+
+def forget(tx: Tx, project: str) -> None:
+    """Nothing that was told under a name is told to whoever has it next."""
+    for row in tx.all(_HERE, of_kind=EVENT, of_namespace=project):
+        remove(tx, Row.of(row))
 
 
 def prune(tx: Tx) -> int:

@@ -15,12 +15,12 @@ from typing import Any
 from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key, tenant_of
-from bessemer.store import audit, crowd, difference, documents, ledger, money, quota, rules, walls
+from bessemer.store import audit, crowd, difference, documents, events, ledger, money, quota, rules, walls
 from bessemer.store.collect import begin_deletion, finish_deletion
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
 from bessemer.store.forward import Forwarding
-from bessemer.store.kinds import CLAIM, EVENT, HOST, LEASE, StoreKind
+from bessemer.store.kinds import CLAIM, EVENT, HOST, LEASE, PROJECT, StoreKind
 from bessemer.store.reader import WINDOW, Reader
 from bessemer.store.rows import exists, find, load, save
 from bessemer.store.sealed import reseal
@@ -187,6 +187,8 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
         crowd.make_room(tx, key, most=facts.most)
     walls.follow(tx, document)
     quota.follow(tx, document)
+    if key.kind == PROJECT:
+        events.forget(tx, key.name)
     row = save(tx, document, before=None)
     if key.kind != EVENT:
         audit.append(tx, writer, verb="create", key=key, uid=row.uid, change=difference.made(document))

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from sqlalchemy import and_, bindparam, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import and_, bindparam, delete, insert, literal_column, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from bessemer.core.clock import Clock
@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 
 BATCH = 20
 """So few that the event loop, in which they are opened, has its turn."""
+HEADS = 500
+"""Values that are counted between two turns for others."""
 UNUSED_SECONDS = 86_400
 """A data key is dropped once nothing is under it and it seals no more anywhere."""
 
 _HEAD: ColumnElement[bytes] = literal_column("substr(ciphertext, 1, 20)")
-_COUNTED: tuple[ColumnElement[Any], ...] = (_HEAD, func.count())
-_VALUES = select(*_COUNTED).select_from(sealed).group_by(_HEAD)
 _KEYS = select(data_keys.c.id, data_keys.c.kek)
 _DUE = (
     select(data_keys.c.id, data_keys.c.kek, data_keys.c.wrapped)
@@ -49,17 +49,14 @@ _REWRAP = (
     .values(kek=bindparam("kek"), wrapped=bindparam("wrapped"))
     .where(of(data_keys.c.id), of(data_keys.c.kek))
 )
-_ROWS = (
-    select(sealed.c.uid, sealed.c.field, sealed.c.ciphertext)
-    .where(
-        or_(
-            sealed.c.uid > bindparam("after_uid"),
-            and_(sealed.c.uid == bindparam("after_uid"), sealed.c.field > bindparam("after_field")),
-        )
-    )
-    .order_by(sealed.c.uid, sealed.c.field)
-    .limit(bindparam("count"))
+_AFTER = or_(
+    sealed.c.uid > bindparam("after_uid"),
+    and_(sealed.c.uid == bindparam("after_uid"), sealed.c.field > bindparam("after_field")),
 )
+_ORDER = (sealed.c.uid, sealed.c.field)
+_ROWS = select(*_ORDER, sealed.c.ciphertext).where(_AFTER).order_by(*_ORDER).limit(bindparam("count"))
+_HEADED: tuple[ColumnElement[Any], ...] = (*_ORDER, _HEAD)
+_HEADS = select(*_HEADED).where(_AFTER).order_by(*_ORDER).limit(bindparam("count"))
 _RESEAL = (
     update(sealed)
     .values(ciphertext=bindparam("ciphertext"))
@@ -90,10 +87,20 @@ class Rotation:
         current = await self._vault.wrapping.current()
         keks = dict(await self._reader.ask(_KEYS))
         values: Counter[str] = Counter()
-        for head, count in await self._reader.ask(_VALUES):
-            name = data_key_of(bytes(head))
+        for name, count in (await self._under()).items():
             values[keks.get(name, "lost") if name else ""] += count
         return SealedKeys(current=current, data_keys=Counter(keks.values()), values=values)
+
+    async def _under(self) -> Counter[str]:
+        """How many values are under each data key ("" for none), a few rows at a time: of a file, they are read in the
+        event loop. What moves meanwhile counts where it was met."""
+        found: Counter[str] = Counter()
+        place = ("", "")
+        while rows := await self._reader.ask(_HEADS, after_uid=place[0], after_field=place[1], count=HEADS):
+            place = (rows[-1][0], rows[-1][1])
+            found.update(data_key_of(bytes(head)) for _, _, head in rows)
+            await asyncio.sleep(0)
+        return found
 
     async def tidy(self) -> None:
         """One round, of what needs no asking. What cannot be done now is told, and tried again in the next."""
@@ -165,7 +172,7 @@ class Rotation:
     async def _prune(self) -> None:
         """Drop data keys that nothing is under, which takes a look at each value: once a day, or when asked."""
         self._prune_at = self._clock.monotonic() + UNUSED_SECONDS
-        used = {data_key_of(bytes(head)) for head, _ in await self._reader.ask(_VALUES)}
+        used = await self._under()
         before = int(self._clock.now()) - UNUSED_SECONDS
         for (name,) in await self._reader.ask(_UNUSED, before=before):
             if name not in used:

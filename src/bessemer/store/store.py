@@ -176,12 +176,13 @@ def _opened(
     feed = place.feed(revision, metrics)
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
     reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
+    time = place.time(clock)
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     return Store(
         objects=ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault),
-        capacity=CapacityTable(committer, reader, kinds=facts, clock=clock),
+        capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time),
         ledger=LedgerTable(committer, reader),
-        leases=LeaseTable(committer, reader, clock=clock, time=place.time(clock)),
+        leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),
         events=EventTable(committer),

@@ -19,7 +19,6 @@ from sqlalchemy import select
 from bessemer.core.quota import amounts_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
-from bessemer.store import quota
 from bessemer.store.documents import Document
 from bessemer.store.forward import Forwarding
 from bessemer.store.kinds import CLAIM, EVENT, HOST, PROJECT, TENANT, StoreKind

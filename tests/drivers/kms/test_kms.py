@@ -112,6 +112,22 @@ def test_old_files_go_once_nothing_is_under_them(folder: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["seal.key"]
 
 
+async def test_a_key_from_elsewhere_is_staged_taken_and_left_to_others(folder: Path) -> None:
+    """Two replicas: each may have either set of keys at any moment of a rotation."""
+    old, new = bytes(32), b"n" * 32
+    before, staged = LocalKeys(folder, given=[old]), LocalKeys(folder, given=[old], coming=new)
+    turned = LocalKeys(folder, given=[new, old])
+    assert [await keys.current() for keys in (before, staged, turned)] == [key_id(old), key_id(old), key_id(new)]
+    assert await staged.ahead() == frozenset([key_id(new)]), "what others bring under it is left there"
+    assert await before.ahead() == await turned.ahead() == frozenset()
+    name, wrapped = await turned.wrap(b"x", context=b"")
+    assert await staged.unwrap(wrapped, name=name, context=b"") == b"x"
+    for act in (staged.stage, staged.rotate):
+        with pytest.raises(Conflict, match="next:KEY"):
+            act()
+    assert not (folder / "seal-next.key").exists()
+
+
 async def test_keys_from_elsewhere_come_first(folder: Path) -> None:
     given = bytes(32)
     name, wrapped = await LocalKeys(folder).wrap(b"x", context=b"")

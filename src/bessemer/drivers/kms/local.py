@@ -3,7 +3,8 @@
 ``seal.key`` wraps; ``seal-ID.key`` are those that did before, and still unwrap. A rotation puts the key aside under its
 id and writes a new ``seal.key``: whole or not at all, and seen by running processes at their next look. Where several
 machines have the keys, the new one is staged (``seal-next.key``: it unwraps) and copied to all before the first of them
-rotates. Keys from the environment come first. It is for whoever has no KMS; who reads the folder reads every value.
+rotates. Keys from the environment come first, and there, too, one may be staged. It is for whoever has no KMS; who
+reads the folder reads every value.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ AGE_SECONDS_MIN = 60.0
 
 
 class LocalKeys:
-    """Implements `Kms` over a folder. ``given`` are keys from elsewhere, of which the first wraps."""
+    """Implements `Kms` over a folder. ``given`` are keys from elsewhere, of which the first wraps; ``coming`` is one
+    that is staged beside them."""
 
-    def __init__(self, folder: Path, *, given: Sequence[bytes] = ()) -> None:
+    def __init__(self, folder: Path, *, given: Sequence[bytes] = (), coming: bytes = b"") -> None:
         self._folder = folder
         self._given = list(given)
+        self._coming = coming
         self._seen: list[tuple[str, int, int]] = []
         self._ring: KeyRing | None = None
 
@@ -58,7 +61,10 @@ class LocalKeys:
         return await self.ring.unwrap(wrapped, name=name, context=context)
 
     def stage(self) -> str:
-        """Make the key that the next rotation takes, unless it is there; its id. Raises OSError."""
+        """Make the key that the next rotation takes, unless it is there; its id. Raises OSError, and Conflict where
+        keys come from the environment."""
+        if self._given:
+            raise Conflict("the keys come from the environment: put the new one there as `next:KEY`, on every replica")
         staged = self._folder / _NEXT
         if not staged.exists():
             _write(staged, secrets.token_bytes(32))
@@ -68,7 +74,10 @@ class LocalKeys:
         """Make a new key the current one, or that which is staged; its id. Raises Conflict where keys come from the
         environment, OSError."""
         if self._given:
-            raise Conflict("the key comes from the environment: put the new one there, before the old one")
+            raise Conflict(
+                "the keys come from the environment: put the new one there before the old one, where there are several "
+                "replicas first as `next:KEY` on each"
+            )
         current, staged = self._folder / CURRENT, self._folder / _NEXT
         old, fresh = current.read_bytes(), staged.read_bytes() if staged.exists() else secrets.token_bytes(32)
         aside = self._folder / f"seal-{key_id(old)}.key"
@@ -100,6 +109,8 @@ class LocalKeys:
 
     def _staged(self) -> str:
         """The id of the key that the next rotation takes, or ""."""
+        if self._given:
+            return key_id(self._coming) if self._coming else ""
         try:
             staged, current = ((self._folder / name).read_bytes() for name in (_NEXT, CURRENT))
         except FileNotFoundError:
@@ -117,7 +128,8 @@ class LocalKeys:
 
     def _read(self) -> KeyRing:
         try:
-            return KeyRing([*self._given, *(file.read_bytes() for file in self._files() if file.exists())])
+            coming = [self._coming] if self._coming else []
+            return KeyRing([*self._given, *coming, *(file.read_bytes() for file in self._files() if file.exists())])
         except (OSError, ValueError) as error:
             raise Unavailable(f"no key that seals can be read in {self._folder}", internal=str(error)) from error
 

@@ -80,4 +80,4 @@ KIND: Kind[Context, Namespace] = Kind(
     columns=(Column(name="Status", value=at("status", "phase")),),
     validate=validate,
 )
-VIEW = View(kind=KIND, of=project.Project.KIND, outward=outward, inward=inward)
+VIEW = View(kind=KIND, of=project.Project.KIND, outward=outward, inward=inward, collected=False)

@@ -18,12 +18,13 @@ Body = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class View:
     """``kind`` is what is served, ``of`` the kind that is stored. ``inward(body, old)`` is the stored body of a served
-    one; ``old`` is what is stored now, or None."""
+    one; ``old`` is what is stored now, or None; ``collected``: whether many are deleted by one request."""
 
     kind: Kind[Any, Any]
     of: str
     outward: Callable[[Body], Body]
     inward: Callable[[Body, Body | None], Body]
+    collected: bool = True
 
 
 def own_entries(metadata: Mapping[str, Any], version: str) -> Body:

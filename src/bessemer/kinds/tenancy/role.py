@@ -27,7 +27,9 @@ class Rule(ApiModel):
 
     kinds: list[ShortText] = Field(min_length=1, max_length=_FEW, description='Kinds, as Instance; "*" is each.')
     verbs: list[Verb | Literal["*"]] = Field(
-        min_length=1, max_length=_FEW, description='get, list, watch, create, update, patch, delete; "*" is each.'
+        min_length=1,
+        max_length=_FEW,
+        description='get, list, watch, create, update, patch, delete, deletecollection; "*" is each.',
     )
     names: list[Name] = Field(
         default_factory=list,

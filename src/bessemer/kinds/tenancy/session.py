@@ -95,7 +95,7 @@ KIND: Kind[Context, Session] = Kind(
     resource=Session,
     plural="sessions",
     namespaced=False,
-    rights={"admin": (*READ, "delete")},
+    rights={"admin": (*READ, "delete", "deletecollection")},
     columns=(
         Column(name="User", value=at("spec", "user")),
         Column(name="Purpose", value=at("spec", "purpose")),
