@@ -16,7 +16,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import TooMany
 from tests.api.world import BASE, World
 
-SMALL = Bounds(alone=4, shared=2, waiting=8, lingering=3)
+SMALL = Bounds(alone=4, shared=2, each=1, waiting=8, lingering=3)
 
 
 async def entered(lane: Lane, flow: str, count: int) -> list[asyncio.Task[Turn]]:
@@ -40,24 +40,49 @@ async def test_alone_it_has_all_seats_and_one_of_several_few(clock: FakeClock) -
     lane = Lane(clock, SMALL)
     storm = await entered(lane, "a", 6)
     assert seated(storm) == 4
-    (calm,) = await entered(lane, "b", 1)
-    assert not calm.done()
+    calm = await entered(lane, "b", 2)
+    assert seated(calm) == 1, "the first begins at once, whatever others hold; the second is one more than each has"
     for task in storm[:3]:
         task.result().leave()
     await settle()
-    assert calm.done(), "the first seat that is free under the few is the newcomer's"
-    assert seated(storm) == 4
-    calm.result().leave()
+    assert seated(storm) == 4, "what is left to it is still all that it may have"
+    calm[0].result().leave()
     storm[3].result().leave()
     await settle()
+    assert seated(storm) == 5
+    assert seated(calm) == 2
+    storm[4].result().leave()
+    calm[1].result().leave()
+    await settle()
     assert seated(storm) == 6
-    for task in storm[4:]:
-        task.result().leave()
+    storm[5].result().leave()
     await clock.advance(CROWD_SECONDS + 1)
     again = await entered(lane, "a", 4)
-    assert seated(again) == 2, "who was last to ask was another"
+    assert seated(again) == 1, "who was last to ask was another"
     await clock.advance(CROWD_SECONDS + 1)
     assert seated(again) == 4
+
+
+async def test_of_many_that_ask_none_has_more_than_each_and_all_no_more_than_is_shared(clock: FakeClock) -> None:
+    """One that is at its bound stands in nobody's way, and has its next turn when it ends one."""
+    lane = Lane(clock, Bounds(alone=8, shared=4, each=2, waiting=8, lingering=8))
+    first, second, third = [await entered(lane, flow, 3) for flow in "abc"]
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 2, 0], "the first asked while it was alone"
+    second[0].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 2, 1], "the newcomer was served least"
+    first[0].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 2, 1], "two are left to the first"
+    first[1].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 3, 1]
+    second[1].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 3, 2]
+    third[0].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 3, 3]
 
 
 @settings(deadline=None, max_examples=20)
@@ -65,7 +90,7 @@ async def test_alone_it_has_all_seats_and_one_of_several_few(clock: FakeClock) -
 async def test_each_flow_is_served_alike_however_much_it_asks(costs: list[int]) -> None:
     """Over any while in which all of them wait, what two flows were served differs by a few requests of theirs."""
     clock = FakeClock()
-    lane = Lane(clock, Bounds(alone=1, shared=1, waiting=1000, lingering=1000))
+    lane = Lane(clock, Bounds(alone=1, shared=1, each=1, waiting=1000, lingering=1000))
     waiting = {n: await entered(lane, f"flow {n}", 60) for n in range(len(costs))}
     served: Counter[int] = Counter()
     for _ in range(200):
@@ -107,9 +132,10 @@ async def test_whoever_is_slow_gives_the_seat_back_and_is_counted(clock: FakeClo
     """A body that never comes, a stream, a reader of nothing: none keeps others from their turn."""
     lane = Lane(clock, SMALL)
     slow = await entered(lane, "a", 4)
-    (other,) = await entered(lane, "b", 1)
+    others = await entered(lane, "b", 2)
+    assert seated(others) == 1
     await clock.advance(2 * SEAT_SECONDS)
-    assert other.done()
+    assert seated(others) == 2
     with pytest.raises(TooMany, match="open at once"):
         await lane.enter("a")
     slow[0].result().leave()
@@ -118,7 +144,7 @@ async def test_whoever_is_slow_gives_the_seat_back_and_is_counted(clock: FakeClo
 
 
 async def test_who_waits_in_vain_is_told(clock: FakeClock) -> None:
-    lane = Lane(clock, Bounds(alone=1, shared=1, waiting=100, lingering=100))
+    lane = Lane(clock, Bounds(alone=1, shared=1, each=1, waiting=100, lingering=100))
     slow = await entered(lane, "a", 100)
     await clock.advance(WAIT_SECONDS + 1)
     assert all(task.done() for task in slow)
@@ -178,12 +204,14 @@ async def test_what_stays_open_gives_its_seat_on_at_once(clock: FakeClock) -> No
     """Many watches that open at the same time wait for no clock."""
     lane = Lane(clock, SMALL)
     watches = await entered(lane, "a", 4)
-    (other,) = await entered(lane, "b", 1)
+    others = await entered(lane, "b", 2)
+    assert seated(others) == 1
+    others[0].result().linger()
     for task in watches[:3]:
         task.result().linger()
         task.result().linger()  # which is no other request
     await settle()
-    assert other.done()
+    assert seated(others) == 2
     with pytest.raises(TooMany, match="open at once"):
         await lane.enter("a")
     for task in watches:
