@@ -21,10 +21,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bessemer.api.context import Identity
+from bessemer.api.context import Credentials, Identity
 from bessemer.api.limit import network
 from bessemer.core.clock import Clock
 from bessemer.core.errors import TooMany
+from bessemer.core.pace import Pace
 
 SEAT_SECONDS = 0.25
 """How long a request may hold its seat."""
@@ -32,6 +33,12 @@ SEAT_SECONDS = 0.25
 WAIT_SECONDS = 15.0
 CROWD_SECONDS = 10.0
 """For how long a flow that asked counts as one that asks."""
+
+ARRIVALS, ARRIVAL_SECONDS = 4, 0.001
+"""Requests that are looked at in one turn of the loop, and what each takes at most; more where turns are long."""
+
+REFUSAL_SECONDS = 1.0
+"""Until a refusal is told: whoever asks again at once costs little of what all share."""
 
 FLOWS_MAX = 10_000
 RETRY_SECONDS_MAX = 30
@@ -130,11 +137,11 @@ class Lane:
         if flow is None:
             flow = self._new(name)
         if flow.lingering >= self._bounds.lingering:
-            raise self._refused(flow, "too many streams and slow requests are open at once: close some")
+            raise await self._refused(flow, "too many streams and slow requests are open at once: close some")
         if not self._line and not flow.queue and self._room(now) and self._may(flow, now):
             return self._seat(flow, now)
         if len(flow.queue) >= self._bounds.waiting:
-            raise self._refused(flow, "too many requests at once: wait a little")
+            raise await self._refused(flow, "too many requests at once: wait a little")
         return await self._wait(flow, now)
 
     def ended(self, turn: Turn) -> None:
@@ -245,9 +252,14 @@ class Lane:
                 waiter = flow.queue.popleft()
                 self._waiting -= 1
                 if not waiter.turn.done():
-                    waiter.turn.set_exception(self._refused(flow, "the server is busy with other requests of yours"))
+                    waiter.turn.set_exception(self._told(flow, "the server is busy with other requests of yours"))
 
-    def _refused(self, flow: _Flow, why: str) -> TooMany:
+    async def _refused(self, flow: _Flow, why: str) -> TooMany:
+        error = self._told(flow, why)
+        await self._clock.sleep(REFUSAL_SECONDS)
+        return error
+
+    def _told(self, flow: _Flow, why: str) -> TooMany:
         self._shed()
         wait = math.ceil(len(flow.queue) * flow.expected)
         return TooMany(why, retry_after_seconds=min(max(wait, 1), RETRY_SECONDS_MAX))
@@ -259,15 +271,24 @@ STRANGERS = Bounds(alone=8, shared=4, each=2, waiting=1024, lingering=64)
 
 
 class Flows:
-    """The lanes of one api: people by tenant, agents by host, and strangers by network. The gateway and the portal are
+    """The lanes of one api, and the door before them: people by tenant, agents by host, and strangers by network. The gateway and the portal are
     ours and wait for nobody; what the portal asks in a person's name is that person's. ``flow`` names a
     person's, by the tenant that a request is about."""
 
     def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
         self._flow = flow
+        self._door = Pace(clock, steps=ARRIVALS, share=0.5, seconds=ARRIVAL_SECONDS)
         self._people = Lane(clock, TENANTS, shed=lambda: shed("people"))
         self._agents = Lane(clock, AGENTS, shed=lambda: shed("agents"))
         self._strangers = Lane(clock, STRANGERS, shed=lambda: shed("strangers"))
+
+    async def arrive(self, shown: Credentials) -> None:
+        """Before it is known who asks, which has its price, also where the answer is to wait: a few in a turn of the
+        loop, networks by turns, and within one what is shown."""
+        if shown.peer is not None:
+            await self._door.enter("", shown.peer.name)
+        else:
+            await self._door.enter(network(shown.source), shown.authorization)
 
     async def enter(self, who: Identity | None, *, tenant: str, source: str) -> Turn | None:
         """A turn for a request about what a tenant owns ("" is nobody's); None for who needs none. Raises TooMany."""

@@ -2,20 +2,20 @@
 
 A step is what a coroutine does between two suspensions. Thirty coroutines that wait for one commit go on in one turn of
 the loop, and a request that comes meanwhile waits for all of them: under a pace it waits for a few. Where turns are
-long, for others ask much, the steps are as many as make a share of the time, so that nothing starves. Invariants: steps
-begin in the order in which they could; one that waits is cancelled as it would be without a pace. It interrupts no step
-and knows nothing of what the work is.
+long, for others ask much, the steps are as many as make a share of the time, so that nothing starves. Those that wait
+go on by turns (`turns`), so that nobody's many keep another's one. One that waits is cancelled as it would be without a
+pace. It interrupts no step and knows nothing of what the work is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar
 
 from bessemer.core.clock import Clock
+from bessemer.core.turns import Turns
 
 T = TypeVar("T")
 
@@ -27,32 +27,38 @@ _TURN_SECONDS_MAX = 0.1
 
 
 class Pace:
-    """``steps`` in a turn of the loop, or more where they would come to less than ``share`` of the time."""
+    """``steps`` in a turn of the loop, or more where they would come to less than ``share`` of the time. A step takes
+    ``seconds``, as far as is known before the first is done."""
 
-    def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25) -> None:
+    def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002) -> None:
         self._clock = clock
         self._steps = steps
         self._share = share
         self._left = steps
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = Turns[asyncio.Future[None]]()
         self._turning = False
         self._turned = 0.0
-        self._expected = 0.0002
+        self._expected = seconds
 
     @property
     def waiting(self) -> int:
         """Steps that could be done and are not yet."""
         return len(self._waiting)
 
+    async def enter(self, group: str, member: str = "") -> None:
+        """Wait for one step: what the caller does next."""
+        if not self._admitted():
+            await self._place(group, member)
+
     @coroutine
-    def run(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Do the work; answers and raises what it does."""
+    def run(self, work: Coroutine[Any, Any, T], group: str = "", member: str = "") -> Generator[Any, Any, T]:
+        """Do the work, each step of it by the turns of its group and member; answers and raises what it does."""
         given: Any = None
         raised: BaseException | None = None
         while True:
             if not self._admitted():
                 try:
-                    yield from self._place()
+                    yield from self._place(group, member)
                 except GeneratorExit:
                     work.close()
                     raise
@@ -86,10 +92,10 @@ class Pace:
         self._left -= 1
         return True
 
-    def _place(self) -> Generator[Any, None, None]:
+    def _place(self, group: str, member: str) -> asyncio.Future[None]:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        yield from place
+        self._waiting.add(place, group, member)
+        return place
 
     def _turn(self) -> None:
         """A turn of the loop later: let the next begin."""
@@ -100,7 +106,7 @@ class Pace:
         took, self._turned = min(now - self._turned, _TURN_SECONDS_MAX), now
         self._left = max(self._steps, int(self._share * took / max(self._expected, 1e-6)))
         while self._waiting and self._left:
-            place = self._waiting.popleft()
+            place = self._waiting.take()
             if not place.done():  # else it was cancelled
                 place.set_result(None)
                 self._left -= 1

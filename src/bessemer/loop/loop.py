@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from bessemer.core.clock import Clock
 from bessemer.core.pace import Pace
 from bessemer.core.ports import Events, Leases, Writer
-from bessemer.core.resource import Change, Key, Kind
+from bessemer.core.resource import Change, Key, Kind, tenant_of
 from bessemer.loop.feed import Feed, Watchable
 from bessemer.loop.leadership import LEASE_SECONDS, Leadership
 from bessemer.loop.metrics import Metrics
@@ -106,7 +106,7 @@ class Loop(Generic[C]):
         self._stopped.clear()
         try:
             async with asyncio.TaskGroup() as group:
-                steady = [group.create_task(self._paced(feed.run())) for feed in self._feeds()]
+                steady = [group.create_task(self._follow(feed)) for feed in self._feeds()]
                 steady.append(group.create_task(self._leadership.run()))
                 steady.append(group.create_task(self._sweep()))
                 workers = [group.create_task(self._worker()) for _ in range(self.workers)]
@@ -153,12 +153,12 @@ class Loop(Generic[C]):
             key, waited = await self._queue.take()
             self._children[key.kind].wait.observe(waited)
             try:
-                await self._pace.run(self._work.turn(key))
+                await self._pace.run(self._work.turn(key), key.kind, tenant_of(key.namespace))
             finally:
                 self._queue.finish(key, self._work.seen(key))
 
-    async def _paced(self, work: Coroutine[Any, Any, None]) -> None:
-        await self._pace.run(work)
+    async def _follow(self, feed: Feed) -> None:
+        await self._pace.run(feed.run(), "", feed.kind)
 
     async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
         """Let what is at work end, within the grace; idle workers are cancelled at once."""
