@@ -271,9 +271,9 @@ STRANGERS = Bounds(alone=8, shared=4, each=2, waiting=1024, lingering=64)
 
 
 class Flows:
-    """The lanes of one api, and the door before them: people by tenant, agents by host, and strangers by network. The gateway and the portal are
-    ours and wait for nobody; what the portal asks in a person's name is that person's. ``flow`` names a
-    person's, by the tenant that a request is about."""
+    """The lanes of one api, and the door before them: people by tenant, agents by host, and strangers by network. The
+    gateway and the portal are ours and wait for nobody; what the portal asks in a person's name is that person's.
+    ``flow`` names a person's, by the tenant that a request is about."""
 
     def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
         self._flow = flow

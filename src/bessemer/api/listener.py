@@ -12,7 +12,6 @@ import inspect
 import resource
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bessemer.api.accepting import Accepting, Doors
 from bessemer.api.ca import Pair, peer_of
 from bessemer.api.limit import network
 from bessemer.core.errors import Unavailable
@@ -39,7 +39,7 @@ READ_SECONDS = 60.0
 """A reader that has not taken what the sockets hold (some hundred KiB) in that time is gone, whatever its TCP says."""
 
 FILES_SHARE = 0.8
-"""Of the files that the process may have open, for strangers' connections."""
+"""Of the files that the process may have open, for connections of those who show no certificate."""
 
 HELD_BYTES_MAX = 64 << 10
 SOCKET_MESSAGE_BYTES_MAX = 64 << 10
@@ -86,35 +86,10 @@ class Gathering:
             self._transport.write(b"".join(held))
 
 
-class Doors:
-    """How many connections of those who show no certificate are open: ``most`` in all, of which one address has no more
-    than half, so that no stranger keeps everybody else out, and none of them an agent."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: Counter[str] = Counter()
-        self._all = 0
-
-    @classmethod
-    def of_process(cls) -> Doors:
-        """By the files that this process may have open."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return cls(int((soft if soft > 0 else 1 << 20) * FILES_SHARE))
-
-    def enter(self, address: str) -> bool:
-        """Whether there is room for one more; then `leave` it once."""
-        if self._all >= self._most or self._open[address] >= self._most // 2:
-            return False
-        self._open[address] += 1
-        self._all += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        """A connection has ended."""
-        self._all -= 1
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
+def strangers_max() -> int:
+    """By the files that this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return int((soft if soft > 0 else 1 << 20) * FILES_SHARE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -220,6 +195,7 @@ class _Quiet(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._ending = asyncio.Event()
+        self._accepting: list[asyncio.Task[None]] = []
 
     def end(self) -> None:
         self.should_exit = True
@@ -233,11 +209,26 @@ class _Quiet(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await super().startup(sockets)
+            await super().startup([])
         except SystemExit as error:  # the process is not the server's to end
             raise Unavailable("the application did not start") from error
-        if self.started and self.ready is not None:
-            self.ready()
+        if self.started:
+            doors = [Accepting(on, self._protocol, tls=self.config.ssl) for on in sockets or ()]
+            self._accepting = [asyncio.ensure_future(door.run()) for door in doors]
+            if self.ready is not None:
+                self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -301,7 +292,7 @@ async def serve(
 
 def _options(tls: ssl.SSLContext) -> dict[str, Any]:
     return {
-        "http": partial(BoundedProtocol, doors=Doors.of_process()),
+        "http": partial(BoundedProtocol, doors=Doors(strangers_max())),
         "ws": "websockets-sansio",
         "ws_max_size": SOCKET_MESSAGE_BYTES_MAX,
         "ws_per_message_deflate": False,
