@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.api.flow import CROWD_SECONDS, SEAT_SECONDS, TENANTS, WAIT_SECONDS, Bounds, Lane, Turn
+from bessemer.api.flow import CROWD_SECONDS, REFUSAL_SECONDS, SEAT_SECONDS, TENANTS, WAIT_SECONDS, Bounds, Lane, Turn
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import TooMany
 from tests.api.world import BASE, World
 
-SMALL = Bounds(alone=4, shared=2, waiting=8, lingering=3)
+SMALL = Bounds(alone=4, shared=2, each=1, waiting=8, lingering=3)
 
 
 async def entered(lane: Lane, flow: str, count: int) -> list[asyncio.Task[Turn]]:
@@ -30,6 +30,14 @@ def seated(tasks: list[asyncio.Task[Turn]]) -> int:
     return sum(task.done() for task in tasks)
 
 
+async def refused(lane: Lane, clock: FakeClock) -> None:
+    """One more request of the flow ``a`` is told that too many are open."""
+    (more,) = await entered(lane, "a", 1)
+    await clock.advance(REFUSAL_SECONDS)
+    assert isinstance(more.exception(), TooMany)
+    assert "open at once" in str(more.exception())
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -40,24 +48,49 @@ async def test_alone_it_has_all_seats_and_one_of_several_few(clock: FakeClock) -
     lane = Lane(clock, SMALL)
     storm = await entered(lane, "a", 6)
     assert seated(storm) == 4
-    (calm,) = await entered(lane, "b", 1)
-    assert not calm.done()
+    calm = await entered(lane, "b", 2)
+    assert seated(calm) == 1, "the first begins at once, whatever others hold; the second is one more than each has"
     for task in storm[:3]:
         task.result().leave()
     await settle()
-    assert calm.done(), "the first seat that is free under the few is the newcomer's"
-    assert seated(storm) == 4
-    calm.result().leave()
+    assert seated(storm) == 4, "what is left to it is still all that it may have"
+    calm[0].result().leave()
     storm[3].result().leave()
     await settle()
+    assert seated(storm) == 5
+    assert seated(calm) == 2
+    storm[4].result().leave()
+    calm[1].result().leave()
+    await settle()
     assert seated(storm) == 6
-    for task in storm[4:]:
-        task.result().leave()
+    storm[5].result().leave()
     await clock.advance(CROWD_SECONDS + 1)
     again = await entered(lane, "a", 4)
-    assert seated(again) == 2, "who was last to ask was another"
+    assert seated(again) == 1, "who was last to ask was another"
     await clock.advance(CROWD_SECONDS + 1)
     assert seated(again) == 4
+
+
+async def test_of_many_that_ask_none_has_more_than_each_and_all_no_more_than_is_shared(clock: FakeClock) -> None:
+    """One that is at its bound stands in nobody's way, and has its next turn when it ends one."""
+    lane = Lane(clock, Bounds(alone=8, shared=4, each=2, waiting=8, lingering=8))
+    first, second, third = [await entered(lane, flow, 3) for flow in "abc"]
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 2, 0], "the first asked while it was alone"
+    second[0].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 2, 1], "the newcomer was served least"
+    first[0].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 2, 1], "two are left to the first"
+    first[1].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 3, 1]
+    second[1].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 3, 2]
+    third[0].result().leave()
+    await settle()
+    assert [seated(tasks) for tasks in (first, second, third)] == [3, 3, 3]
 
 
 @settings(deadline=None, max_examples=20)
@@ -65,7 +98,7 @@ async def test_alone_it_has_all_seats_and_one_of_several_few(clock: FakeClock) -
 async def test_each_flow_is_served_alike_however_much_it_asks(costs: list[int]) -> None:
     """Over any while in which all of them wait, what two flows were served differs by a few requests of theirs."""
     clock = FakeClock()
-    lane = Lane(clock, Bounds(alone=1, shared=1, waiting=1000, lingering=1000))
+    lane = Lane(clock, Bounds(alone=1, shared=1, each=1, waiting=1000, lingering=1000))
     waiting = {n: await entered(lane, f"flow {n}", 60) for n in range(len(costs))}
     served: Counter[int] = Counter()
     for _ in range(200):
@@ -89,15 +122,16 @@ async def test_past_its_bound_a_flow_is_refused_and_no_other(clock: FakeClock) -
     shed: list[int] = []
     lane = Lane(clock, SMALL, shed=lambda: shed.append(1))
     tasks = await entered(lane, "a", 4 + SMALL.waiting)
-    with pytest.raises(TooMany) as refused:
-        await lane.enter("a")
-    assert refused.value.retry_after_seconds >= 1
+    (more,) = await entered(lane, "a", 1)
     assert shed == [1]
+    assert not more.done(), "whoever asks again at once is told slowly"
+    await clock.advance(REFUSAL_SECONDS)
+    refused = more.exception()
+    assert isinstance(refused, TooMany)
+    assert refused.retry_after_seconds >= 1
+    for task in tasks[:4]:
+        assert not task.result().seated, "meanwhile the slow have given their seats on"
     (other,) = await entered(lane, "b", 1)
-    tasks[0].result().leave()
-    tasks[1].result().leave()
-    tasks[2].result().leave()
-    await settle()
     assert other.done()
     for task in tasks:
         task.cancel()
@@ -107,18 +141,18 @@ async def test_whoever_is_slow_gives_the_seat_back_and_is_counted(clock: FakeClo
     """A body that never comes, a stream, a reader of nothing: none keeps others from their turn."""
     lane = Lane(clock, SMALL)
     slow = await entered(lane, "a", 4)
-    (other,) = await entered(lane, "b", 1)
+    others = await entered(lane, "b", 2)
+    assert seated(others) == 1
     await clock.advance(2 * SEAT_SECONDS)
-    assert other.done()
-    with pytest.raises(TooMany, match="open at once"):
-        await lane.enter("a")
+    assert seated(others) == 2
+    await refused(lane, clock)
     slow[0].result().leave()
     slow[1].result().leave()
     assert (await lane.enter("a")).seated
 
 
 async def test_who_waits_in_vain_is_told(clock: FakeClock) -> None:
-    lane = Lane(clock, Bounds(alone=1, shared=1, waiting=100, lingering=100))
+    lane = Lane(clock, Bounds(alone=1, shared=1, each=1, waiting=100, lingering=100))
     slow = await entered(lane, "a", 100)
     await clock.advance(WAIT_SECONDS + 1)
     assert all(task.done() for task in slow)
@@ -178,14 +212,15 @@ async def test_what_stays_open_gives_its_seat_on_at_once(clock: FakeClock) -> No
     """Many watches that open at the same time wait for no clock."""
     lane = Lane(clock, SMALL)
     watches = await entered(lane, "a", 4)
-    (other,) = await entered(lane, "b", 1)
+    others = await entered(lane, "b", 2)
+    assert seated(others) == 1
+    others[0].result().linger()
     for task in watches[:3]:
         task.result().linger()
         task.result().linger()  # which is no other request
     await settle()
-    assert other.done()
-    with pytest.raises(TooMany, match="open at once"):
-        await lane.enter("a")
+    assert seated(others) == 2
+    await refused(lane, clock)
     for task in watches:
         task.result().leave()
     assert (await lane.enter("a")).seated

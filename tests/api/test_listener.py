@@ -210,7 +210,7 @@ async def test_whoever_does_not_read_is_shed(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_a_stranger_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four places one address has two; who shows a certificate needs none; a place is free once it is left."""
-    monkeypatch.setattr(listener.Doors, "of_process", classmethod(lambda cls: cls(4)))
+    monkeypatch.setattr(listener, "strangers_max", lambda: 4)
     async with answering(Answering()) as connect:
         first, second, third = [await connect(False) for _ in range(3)]
         assert await _asked(first)

@@ -152,6 +152,7 @@ class _Endpoint:
         began = clock.monotonic()
         watched = _Watched(send, call)
         try:
+            await self._state.flows.arrive(call.credentials)
             await self._run(call, method, receive=receive, send=watched)
         finally:
             if call.turn is not None:

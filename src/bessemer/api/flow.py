@@ -3,7 +3,8 @@
 A request belongs to a flow: the tenant that it is about, where its asker is of that tenant, else the asker's own. Flows
 of one lane share its seats by start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996): the next free seat goes to
 the flow that was served least, by the time its requests took. A flow that is alone has all seats, for batches are
-cheaper; while several ask, few are open, so that a newcomer finds little before it on the one processor that all share.
+cheaper. While several ask, each has few, so that a newcomer finds little before it on the one processor that all share,
+and its first request begins at once: what a flow took while it was alone fills nobody else's seats.
 
 A seat paces the beginning of work. A watch, a log and a socket give it on once they are open; whoever else holds one
 for long (a slow upload, a slow reader of a list) has to where others wait. Both are counted as lingering. These, and
@@ -20,10 +21,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bessemer.api.context import Identity
+from bessemer.api.context import Credentials, Identity
 from bessemer.api.limit import network
 from bessemer.core.clock import Clock
 from bessemer.core.errors import TooMany
+from bessemer.core.pace import Pace
 
 SEAT_SECONDS = 0.25
 """How long a request may hold its seat."""
@@ -31,6 +33,12 @@ SEAT_SECONDS = 0.25
 WAIT_SECONDS = 15.0
 CROWD_SECONDS = 10.0
 """For how long a flow that asked counts as one that asks."""
+
+ARRIVALS, ARRIVAL_SECONDS = 4, 0.001
+"""Requests that are looked at in one turn of the loop, and what each takes at most; more where turns are long."""
+
+REFUSAL_SECONDS = 1.0
+"""Until a refusal is told: whoever asks again at once costs little of what all share."""
 
 FLOWS_MAX = 10_000
 RETRY_SECONDS_MAX = 30
@@ -40,10 +48,12 @@ _WEIGHT = 0.125
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of a lane. ``alone`` and ``shared`` are seats; ``waiting`` and ``lingering`` are requests of one flow."""
+    """Of a lane. ``alone`` and ``shared`` are seats, of which one flow has ``each`` where several ask; ``waiting`` and
+    ``lingering`` are requests of one flow."""
 
     alone: int
     shared: int
+    each: int
     waiting: int
     lingering: int
 
@@ -106,6 +116,8 @@ class Lane:
         self._waiting = 0
         self._virtual = 0.0
         self._held: dict[Turn, None] = {}
+        self._taken = 0
+        """Seats, of each flow no more than it may have where several ask."""
         self._last = ""
         self._crowded_until = -math.inf
         self._sweep: asyncio.Task[None] | None = None
@@ -125,19 +137,18 @@ class Lane:
         if flow is None:
             flow = self._new(name)
         if flow.lingering >= self._bounds.lingering:
-            raise self._refused(flow, "too many streams and slow requests are open at once: close some")
-        if not self._waiting and len(self._held) < self._seats(now):
+            raise await self._refused(flow, "too many streams and slow requests are open at once: close some")
+        if not self._line and not flow.queue and self._room(now) and self._may(flow, now):
             return self._seat(flow, now)
         if len(flow.queue) >= self._bounds.waiting:
-            raise self._refused(flow, "too many requests at once: wait a little")
+            raise await self._refused(flow, "too many requests at once: wait a little")
         return await self._wait(flow, now)
 
     def ended(self, turn: Turn) -> None:
         """Charge what the request took, and let the next begin."""
-        flow, took = turn.flow, self._clock.monotonic() - turn.began
+        flow = turn.flow
         if turn.seated:
-            self._unseat(turn, took)
-            self._dispatch()
+            self._unseat(turn, self._clock.monotonic())
         else:
             flow.lingering -= 1
         if flow.idle and flow.tag <= self._virtual:
@@ -147,8 +158,7 @@ class Lane:
         """Give the seat on, and count the turn as lingering."""
         if turn.seated:
             turn.flow.lingering += 1
-            self._unseat(turn, self._clock.monotonic() - turn.began)
-            self._dispatch()
+            self._unseat(turn, self._clock.monotonic())
 
     def _new(self, name: str) -> _Flow:
         if len(self._flows) >= FLOWS_MAX:
@@ -156,31 +166,43 @@ class Lane:
         flow = self._flows[name] = _Flow(name)
         return flow
 
-    def _seats(self, now: float) -> int:
-        return self._bounds.shared if now < self._crowded_until else self._bounds.alone
+    def _room(self, now: float) -> bool:
+        """Whether there is a seat."""
+        if now < self._crowded_until:
+            return self._taken < self._bounds.shared
+        return len(self._held) < self._bounds.alone
+
+    def _may(self, flow: _Flow, now: float) -> bool:
+        """Whether the flow may have it; else it waits for the end of a request of its own, out of line."""
+        return flow.holding < self._bounds.each or now >= self._crowded_until
 
     def _seat(self, flow: _Flow, now: float) -> Turn:
         self._virtual = max(self._virtual, flow.tag)
         flow.tag = self._virtual + flow.expected
+        self._taken += flow.holding < self._bounds.each
         flow.holding += 1
         turn = Turn(self, flow, began=now)
         self._held[turn] = None
         return turn
 
-    def _unseat(self, turn: Turn, took: float) -> None:
-        flow = turn.flow
+    def _unseat(self, turn: Turn, now: float) -> None:
+        flow, took = turn.flow, now - turn.began
         turn.seated = False
         del self._held[turn]
         flow.holding -= 1
+        self._taken -= flow.holding < self._bounds.each
         flow.tag += took - turn.charged
         flow.expected += (took - flow.expected) * _WEIGHT
+        self._stand(flow, now)
+        self._dispatch(now)
 
     async def _wait(self, flow: _Flow, now: float) -> Turn:
         waiter = _Waiter(asyncio.get_running_loop().create_future(), now)
         flow.queue.append(waiter)
         self._waiting += 1
-        self._stand(flow)
-        if self._sweep is None:
+        self._stand(flow, now)
+        self._dispatch(now)
+        if self._sweep is None and not waiter.turn.done():
             self._sweep = asyncio.ensure_future(self._sweeps())
         try:
             return await waiter.turn
@@ -192,24 +214,24 @@ class Lane:
                 waiter.turn.result().leave()
             raise
 
-    def _stand(self, flow: _Flow) -> None:
+    def _stand(self, flow: _Flow, now: float) -> None:
         """In line, by what it was served."""
-        if flow.queue and not flow.lined:
+        if flow.queue and not flow.lined and self._may(flow, now):
             flow.lined = True
             self._pushed += 1
             heapq.heappush(self._line, (flow.tag, self._pushed, flow))
 
-    def _dispatch(self) -> None:
-        now = self._clock.monotonic()
-        while self._line and len(self._held) < self._seats(now):
+    def _dispatch(self, now: float) -> None:
+        while self._line and self._room(now):
             tag, _, flow = heapq.heappop(self._line)
             flow.lined = False
-            if flow.queue and tag == flow.tag:  # else it was charged since it stood in line
+            # Else it was charged since it stood in line, or is not alone any more.
+            if flow.queue and tag == flow.tag and self._may(flow, now):
                 waiter = flow.queue.popleft()
                 self._waiting -= 1
                 if not waiter.turn.done():  # else its client went in this very turn of the loop
                     waiter.turn.set_result(self._seat(flow, now))
-            self._stand(flow)
+            self._stand(flow, now)
 
     async def _sweeps(self) -> None:
         """While anybody waits: take seats back from those that hold them for long, and tell who waits in vain."""
@@ -220,7 +242,7 @@ class Lane:
                 for turn in [t for t in self._held if now - t.began >= SEAT_SECONDS]:
                     self.lingers(turn)
                 self._give_up(now)
-                self._dispatch()
+                self._dispatch(now)
         finally:
             self._sweep = None
 
@@ -230,29 +252,43 @@ class Lane:
                 waiter = flow.queue.popleft()
                 self._waiting -= 1
                 if not waiter.turn.done():
-                    waiter.turn.set_exception(self._refused(flow, "the server is busy with other requests of yours"))
+                    waiter.turn.set_exception(self._told(flow, "the server is busy with other requests of yours"))
 
-    def _refused(self, flow: _Flow, why: str) -> TooMany:
+    async def _refused(self, flow: _Flow, why: str) -> TooMany:
+        error = self._told(flow, why)
+        await self._clock.sleep(REFUSAL_SECONDS)
+        return error
+
+    def _told(self, flow: _Flow, why: str) -> TooMany:
         self._shed()
         wait = math.ceil(len(flow.queue) * flow.expected)
         return TooMany(why, retry_after_seconds=min(max(wait, 1), RETRY_SECONDS_MAX))
 
 
-TENANTS = Bounds(alone=64, shared=4, waiting=256, lingering=2048)
-AGENTS = Bounds(alone=32, shared=16, waiting=32, lingering=32)
-STRANGERS = Bounds(alone=8, shared=4, waiting=1024, lingering=64)
+TENANTS = Bounds(alone=64, shared=8, each=2, waiting=256, lingering=2048)
+AGENTS = Bounds(alone=32, shared=16, each=4, waiting=32, lingering=32)
+STRANGERS = Bounds(alone=8, shared=4, each=2, waiting=1024, lingering=64)
 
 
 class Flows:
-    """The lanes of one api: people by tenant, agents by host, and strangers by network. The gateway and the portal are
-    ours and wait for nobody; what the portal asks in a person's name is that person's. ``flow`` names a
-    person's, by the tenant that a request is about."""
+    """The lanes of one api, and the door before them: people by tenant, agents by host, and strangers by network. The
+    gateway and the portal are ours and wait for nobody; what the portal asks in a person's name is that person's.
+    ``flow`` names a person's, by the tenant that a request is about."""
 
     def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
         self._flow = flow
+        self._door = Pace(clock, steps=ARRIVALS, share=0.5, seconds=ARRIVAL_SECONDS)
         self._people = Lane(clock, TENANTS, shed=lambda: shed("people"))
         self._agents = Lane(clock, AGENTS, shed=lambda: shed("agents"))
         self._strangers = Lane(clock, STRANGERS, shed=lambda: shed("strangers"))
+
+    async def arrive(self, shown: Credentials) -> None:
+        """Before it is known who asks, which has its price, also where the answer is to wait: a few in a turn of the
+        loop, networks by turns, and within one what is shown."""
+        if shown.peer is not None:
+            await self._door.enter("", shown.peer.name)
+        else:
+            await self._door.enter(network(shown.source), shown.authorization)
 
     async def enter(self, who: Identity | None, *, tenant: str, source: str) -> Turn | None:
         """A turn for a request about what a tenant owns ("" is nobody's); None for who needs none. Raises TooMany."""

@@ -12,7 +12,6 @@ import inspect
 import resource
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bessemer.api.accepting import Accepting, Doors
 from bessemer.api.ca import Pair, peer_of
 from bessemer.api.limit import network
 from bessemer.core.errors import Unavailable
@@ -39,7 +39,7 @@ READ_SECONDS = 60.0
 """A reader that has not taken what the sockets hold (some hundred KiB) in that time is gone, whatever its TCP says."""
 
 FILES_SHARE = 0.8
-"""Of the files that the process may have open, for strangers' connections."""
+"""Of the files that the process may have open, for connections of those who show no certificate."""
 
 HELD_BYTES_MAX = 64 << 10
 SOCKET_MESSAGE_BYTES_MAX = 64 << 10
@@ -47,7 +47,8 @@ SOCKET_MESSAGE_BYTES_MAX = 64 << 10
 
 class Gathering:
     """A transport that sends what is written in one turn of the loop at once: uvicorn writes the head and the body of
-    an answer apart, and each would be a record of TLS and a call of the system by itself."""
+    an answer apart, and each would be a record of TLS and a call of the system by itself. A whole answer goes at once:
+    beside a storm the end of a turn is far."""
 
     __slots__ = ("_bytes", "_held", "_loop", "_transport")
 
@@ -60,11 +61,11 @@ class Gathering:
     def write(self, data: bytes) -> None:
         """Hold it until the turn ends, or until much is held: who writes must hear that the reader is slow."""
         if not self._held:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._held.append(data)
         self._bytes += len(data)
         if self._bytes > HELD_BYTES_MAX:
-            self._flush()
+            self.flush()
 
     def writelines(self, parts: Iterable[bytes]) -> None:
         """Write one after the other."""
@@ -72,47 +73,23 @@ class Gathering:
 
     def close(self) -> None:
         """What is held goes out before."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is held."""
         if self._held:
             held, self._held, self._bytes = self._held, [], 0
             self._transport.write(b"".join(held))
 
 
-class Doors:
-    """How many connections of those who show no certificate are open: ``most`` in all, of which one address has no more
-    than half, so that no stranger keeps everybody else out, and none of them an agent."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: Counter[str] = Counter()
-        self._all = 0
-
-    @classmethod
-    def of_process(cls) -> Doors:
-        """By the files that this process may have open."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return cls(int((soft if soft > 0 else 1 << 20) * FILES_SHARE))
-
-    def enter(self, address: str) -> bool:
-        """Whether there is room for one more; then `leave` it once."""
-        if self._all >= self._most or self._open[address] >= self._most // 2:
-            return False
-        self._open[address] += 1
-        self._all += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        """A connection has ended."""
-        self._all -= 1
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
+def strangers_max() -> int:
+    """By the files that this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return int((soft if soft > 0 else 1 << 20) * FILES_SHARE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -130,7 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._doors = doors
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
+        self._gathering = Gathering(transport, self.loop)
+        super().connection_made(self._gathering)  # type: ignore[arg-type]
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(True) if tls is not None else None
         self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
@@ -174,6 +152,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._leave()
         super().handle_websocket_upgrade()
 
+    def on_response_complete(self) -> None:
+        self._gathering.flush()
+        super().on_response_complete()
+
     def on_body(self, body: bytes) -> None:
         self._moved = True
         super().on_body(body)
@@ -213,6 +195,7 @@ class _Quiet(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._ending = asyncio.Event()
+        self._accepting: list[asyncio.Task[None]] = []
 
     def end(self) -> None:
         self.should_exit = True
@@ -226,11 +209,26 @@ class _Quiet(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await super().startup(sockets)
+            await super().startup([])
         except SystemExit as error:  # the process is not the server's to end
             raise Unavailable("the application did not start") from error
-        if self.started and self.ready is not None:
-            self.ready()
+        if self.started:
+            doors = [Accepting(on, self._protocol, tls=self.config.ssl) for on in sockets or ()]
+            self._accepting = [asyncio.ensure_future(door.run()) for door in doors]
+            if self.ready is not None:
+                self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -294,7 +292,7 @@ async def serve(
 
 def _options(tls: ssl.SSLContext) -> dict[str, Any]:
     return {
-        "http": partial(BoundedProtocol, doors=Doors.of_process()),
+        "http": partial(BoundedProtocol, doors=Doors(strangers_max())),
         "ws": "websockets-sansio",
         "ws_max_size": SOCKET_MESSAGE_BYTES_MAX,
         "ws_per_message_deflate": False,

@@ -6,6 +6,7 @@ no longer reaches back; whoever depends on the kind is signalled for each change
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
@@ -16,6 +17,9 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
+
+STEP = 8
+"""Changes between two chances for others to run."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +66,12 @@ class Feed:
 
     async def _follow(self) -> None:
         listing = self._revision is None
+        heard = 0
         async for item in self._objects.watch(Scope(kind=self.kind), since=self._revision):
             self._failures = 0
+            heard += 1
+            if heard % STEP == 0:
+                await asyncio.sleep(0)
             if isinstance(item, Bookmark):
                 self._revision = item.revision
                 if listing:

@@ -15,8 +15,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import Clock
+from bessemer.core.pace import Pace
 from bessemer.core.ports import Events, Leases, Writer
-from bessemer.core.resource import Change, Key, Kind
+from bessemer.core.resource import Change, Key, Kind, tenant_of
 from bessemer.loop.feed import Feed, Watchable
 from bessemer.loop.leadership import LEASE_SECONDS, Leadership
 from bessemer.loop.metrics import Metrics
@@ -65,6 +66,7 @@ class Loop(Generic[C]):
         children = {name: metrics.of(name) for name in driven}
         self._driven = driven
         self._children = children
+        self._pace = Pace(self.clock)
         self._queue = Queue(self.clock, children)
         self._leadership = Leadership(
             self.leases,
@@ -104,7 +106,7 @@ class Loop(Generic[C]):
         self._stopped.clear()
         try:
             async with asyncio.TaskGroup() as group:
-                steady = [group.create_task(feed.run()) for feed in self._feeds()]
+                steady = [group.create_task(self._follow(feed)) for feed in self._feeds()]
                 steady.append(group.create_task(self._leadership.run()))
                 steady.append(group.create_task(self._sweep()))
                 workers = [group.create_task(self._worker()) for _ in range(self.workers)]
@@ -151,9 +153,12 @@ class Loop(Generic[C]):
             key, waited = await self._queue.take()
             self._children[key.kind].wait.observe(waited)
             try:
-                await self._work.turn(key)
+                await self._pace.run(self._work.turn(key), key.kind, tenant_of(key.namespace))
             finally:
                 self._queue.finish(key, self._work.seen(key))
+
+    async def _follow(self, feed: Feed) -> None:
+        await self._pace.run(feed.run(), "", feed.kind)
 
     async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
         """Let what is at work end, within the grace; idle workers are cancelled at once."""

@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import random
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -20,6 +19,7 @@ from typing import Literal
 
 from bessemer.core.clock import Clock
 from bessemer.core.resource import Key, tenant_of
+from bessemer.core.turns import Turns
 from bessemer.loop.metrics import KindMetrics
 
 ALWAYS = sys.maxsize
@@ -37,7 +37,7 @@ class Queue:
     def __init__(self, clock: Clock, metrics: Mapping[str, KindMetrics]) -> None:
         self._clock = clock
         self._metrics = metrics
-        self._names = _Turns()
+        self._names = Turns[Key]()
         self._ready = asyncio.Semaphore(0)
         self._since: dict[Key, float] = {}
         self._active: dict[Key, int] = {}
@@ -59,7 +59,7 @@ class Queue:
             self._since[key] = self._clock.monotonic()
             self._metrics[key.kind].depth.inc()
             self._quiet.clear()
-            self._names.add(key)
+            self._names.add(key, key.kind, tenant_of(key.namespace))
             self._ready.release()
 
     def later(self, key: Key, seconds: float, *, cause: Cause) -> None:
@@ -146,40 +146,6 @@ class Queue:
     def _is_current(self, key: Key, due: float) -> bool:
         timer = self._timers.get(key)
         return timer is not None and timer[0] == due
-
-
-class _Turns:
-    """Names by kind and tenant, as their turns come."""
-
-    def __init__(self) -> None:
-        self._kinds: deque[str] = deque()
-        self._tenants: dict[str, deque[str]] = {}
-        self._names: dict[tuple[str, str], deque[Key]] = {}
-
-    def add(self, key: Key) -> None:
-        kind, tenant = key.kind, tenant_of(key.namespace)
-        names = self._names.get((kind, tenant))
-        if names is None:
-            names = self._names[kind, tenant] = deque()
-            tenants = self._tenants.setdefault(kind, deque())
-            if not tenants:
-                self._kinds.append(kind)
-            tenants.append(tenant)
-        names.append(key)
-
-    def take(self) -> Key:
-        kind = self._kinds.popleft()
-        tenants = self._tenants[kind]
-        tenant = tenants.popleft()
-        names = self._names[kind, tenant]
-        key = names.popleft()
-        if names:
-            tenants.append(tenant)
-        else:
-            del self._names[kind, tenant]
-        if tenants:
-            self._kinds.append(kind)
-        return key
 
 
 @dataclass(eq=False)

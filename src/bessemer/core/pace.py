@@ -1,0 +1,113 @@
+"""Work that gives way: of what runs under a pace, a few steps in each turn of the event loop, and the others after.
+
+A step is what a coroutine does between two suspensions. Thirty coroutines that wait for one commit go on in one turn of
+the loop, and a request that comes meanwhile waits for all of them: under a pace it waits for a few. Where turns are
+long, for others ask much, the steps are as many as make a share of the time, so that nothing starves. Those that wait
+go on by turns (`turns`), so that nobody's many keep another's one. One that waits is cancelled as it would be without a
+pace. It interrupts no step and knows nothing of what the work is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeVar
+
+from bessemer.core.clock import Clock
+from bessemer.core.turns import Turns
+
+T = TypeVar("T")
+
+_WEIGHT = 0.05
+"""Of the last step in what the next one is expected to take."""
+
+_TURN_SECONDS_MAX = 0.1
+"""A longer turn of the loop has one culprit and is made up for by nobody."""
+
+
+class Pace:
+    """``steps`` in a turn of the loop, or more where they would come to less than ``share`` of the time. A step takes
+    ``seconds``, as far as is known before the first is done."""
+
+    def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002) -> None:
+        self._clock = clock
+        self._steps = steps
+        self._share = share
+        self._left = steps
+        self._waiting = Turns[asyncio.Future[None]]()
+        self._turning = False
+        self._turned = 0.0
+        self._expected = seconds
+
+    @property
+    def waiting(self) -> int:
+        """Steps that could be done and are not yet."""
+        return len(self._waiting)
+
+    async def enter(self, group: str, member: str = "") -> None:
+        """Wait for one step: what the caller does next."""
+        if not self._admitted():
+            await self._place(group, member)
+
+    @coroutine
+    def run(self, work: Coroutine[Any, Any, T], group: str = "", member: str = "") -> Generator[Any, Any, T]:
+        """Do the work, each step of it by the turns of its group and member; answers and raises what it does."""
+        given: Any = None
+        raised: BaseException | None = None
+        while True:
+            if not self._admitted():
+                try:
+                    yield from self._place(group, member)
+                except GeneratorExit:
+                    work.close()
+                    raise
+                except BaseException as error:
+                    raised = error
+            began = self._clock.monotonic()
+            try:
+                asked = work.send(given) if raised is None else work.throw(raised)
+            except StopIteration as end:
+                answer: T = end.value
+                return answer
+            finally:
+                self._expected += (self._clock.monotonic() - began - self._expected) * _WEIGHT
+            given = raised = None
+            try:
+                given = yield asked
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:
+                raised = error
+
+    def _admitted(self) -> bool:
+        """Whether a step may be done in this turn of the loop."""
+        if not self._turning:
+            self._turning = True
+            self._turned = self._clock.monotonic()
+            asyncio.get_running_loop().call_soon(self._turn)
+        if self._left <= 0:
+            return False
+        self._left -= 1
+        return True
+
+    def _place(self, group: str, member: str) -> asyncio.Future[None]:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(place, group, member)
+        return place
+
+    def _turn(self) -> None:
+        """A turn of the loop later: let the next begin."""
+        if not self._waiting:
+            self._turning, self._left = False, self._steps
+            return
+        now = self._clock.monotonic()
+        took, self._turned = min(now - self._turned, _TURN_SECONDS_MAX), now
+        self._left = max(self._steps, int(self._share * took / max(self._expected, 1e-6)))
+        while self._waiting and self._left:
+            place = self._waiting.take()
+            if not place.done():  # else it was cancelled
+                place.set_result(None)
+                self._left -= 1
+        asyncio.get_running_loop().call_soon(self._turn)

@@ -1,0 +1,136 @@
+"""Work under a pace: a few steps in a turn of the loop, in order, none lost and none held back for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bessemer.core.clock import FakeClock, settle
+from bessemer.core.pace import Pace
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def steps(done: list[str], name: str, count: int) -> str:
+    """So many steps, each in a turn of the loop of its own where nothing holds it back."""
+    for n in range(count):
+        done.append(f"{name}{n}")
+        await asyncio.sleep(0)
+    return name
+
+
+async def test_of_many_that_could_go_on_a_few_do_in_one_turn_of_the_loop() -> None:
+    """Thirty that waited for one commit do not go on all at once, and nobody passes another."""
+    pace, gate, done = Pace(FakeClock(), steps=4), asyncio.Event(), list[int]()
+
+    async def waiter(n: int) -> None:
+        await gate.wait()
+        done.append(n)
+
+    async def paced(n: int) -> None:
+        await pace.run(waiter(n))
+
+    tasks = [asyncio.ensure_future(paced(n)) for n in range(30)]
+    await settle(60)
+    gate.set()
+    most = before = 0
+    while len(done) < 30:
+        await asyncio.sleep(0)
+        most, before = max(most, len(done) - before), len(done)
+    assert most <= 4
+    assert done == list(range(30))
+    await asyncio.gather(*tasks)
+    assert pace.waiting == 0
+
+
+async def test_who_shares_the_loop_waits_for_a_few_steps_of_it() -> None:
+    """Beside a hundred tasks, each of which could always go on, another's ten turns cost forty steps of theirs."""
+    pace, done = Pace(FakeClock(), steps=4), list[str]()
+    tasks = [asyncio.ensure_future(_run(pace, steps(done, f"w{n}-", 50))) for n in range(100)]
+    await turns(5)
+    before = len(done)
+    await turns(10)
+    assert 10 <= len(done) - before <= 4 * 11
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_where_turns_are_long_it_has_its_share_of_the_time() -> None:
+    """Others take 20 ms of each turn of the loop; steps that take 1 ms each have a quarter of the time all the same."""
+    clock = FakeClock()
+    pace, done = Pace(clock, steps=1, share=0.25), list[int]()
+
+    async def work() -> None:
+        for n in range(1000):
+            clock._monotonic += 0.001  # what the step took
+            done.append(n)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.ensure_future(_run(pace, work())) for _ in range(40)]
+    await turns(100)
+    began, before = clock.monotonic(), len(done)
+    for _ in range(100):
+        clock._monotonic += 0.020
+        await asyncio.sleep(0)
+    share = (len(done) - before) * 0.001 / (clock.monotonic() - began)
+    assert 0.2 < share < 0.3
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_it_answers_and_raises_what_the_work_does() -> None:
+    pace = Pace(FakeClock(), steps=1)
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    assert await pace.run(steps([], "a", 3)) == "a"
+    with pytest.raises(ValueError, match="no"):
+        await pace.run(fails())
+
+
+async def test_what_is_cancelled_while_it_waits_for_its_step_cleans_up() -> None:
+    pace, ended = Pace(FakeClock(), steps=1), list[str]()
+
+    async def work(name: str) -> None:
+        try:
+            while True:
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+
+    tasks = [asyncio.ensure_future(_run(pace, work(f"{n}"))) for n in range(8)]
+    await turns(20)
+    assert pace.waiting
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sorted(ended) == [f"{n}" for n in range(8)]
+    assert all(task.cancelled() for task in tasks)
+    assert await pace.run(steps([], "again", 2)) == "again"
+
+
+async def test_a_timeout_within_the_work_is_its_own() -> None:
+    pace = Pace(FakeClock(), steps=1)
+
+    async def work() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return "late"
+        return ""
+
+    assert await pace.run(work()) == "late"
+
+
+async def _run(pace: Pace, work: object) -> object:
+    return await pace.run(work)  # type: ignore[arg-type]
