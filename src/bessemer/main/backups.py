@@ -93,7 +93,8 @@ def _write(
 def _omitted(options: BackupOptions, paths: Paths, keks: frozenset[str]) -> list[str]:
     """What somebody might look for and not find."""
     here = {key_id(file.read_bytes()) for file in paths.keys.glob("seal*.key")}
-    given = {key_id(key) for key in given_keys()}
+    sealing, staged = given_keys()
+    given = {key_id(key) for key in (*sealing, staged)}
     words = "secrets under it open with it alone"
     found = [f"the key {kek}, which {_where(kek, given)}: {words}" for kek in sorted(keks - here)]
     if not options.content:
