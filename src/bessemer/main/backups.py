@@ -94,7 +94,7 @@ def _omitted(options: BackupOptions, paths: Paths, keks: frozenset[str]) -> list
     """What somebody might look for and not find."""
     here = {key_id(file.read_bytes()) for file in paths.keys.glob("seal*.key")}
     sealing, staged = given_keys()
-    given = {key_id(key) for key in (*sealing, staged)}
+    given = {key_id(key) for key in (*sealing, staged) if key}
     words = "secrets under it open with it alone"
     found = [f"the key {kek}, which {_where(kek, given)}: {words}" for kek in sorted(keks - here)]
     if not options.content:
