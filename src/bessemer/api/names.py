@@ -119,9 +119,11 @@ def _is_plain(value: Any) -> bool:
     while left:
         item = left.pop()
         if isinstance(item, str):
-            if len(item) > KEY_MAX or not (item.isascii() and item.isprintable()):
+            if not (item.isascii() and item.isprintable()):
                 return False
         elif isinstance(item, dict):
+            if any(len(name) > KEY_MAX for name in item):
+                return False
             left += item
             left += item.values()
         elif isinstance(item, list):

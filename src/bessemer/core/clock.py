@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -90,7 +91,13 @@ async def settle(rounds: int = 20) -> None:
 
 def rfc3339(seconds: float) -> str:
     """``1750000000.7`` → ``2025-06-15T15:06:40Z``: whole seconds, as Kubernetes writes times."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(seconds))
+
+
+@functools.lru_cache(64)
+def _second(whole: int) -> str:
+    """Kept, since a write says the same second some three times, and so do hundreds beside it."""
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_ms(seconds: float) -> str:
