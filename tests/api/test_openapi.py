@@ -53,8 +53,9 @@ def described() -> Described:
 
 
 @pytest.fixture
-def bounded() -> Iterator[None]:
-    """The process does not grow while it is asked; on Linux its peak is told in KiB."""
+def bounded(described: Described) -> Iterator[None]:
+    """The process does not grow while it is asked; on Linux its peak is told in KiB. What schemathesis writes its
+    requests by weighs as much as is allowed: it is there before."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < GROWTH_BYTES_MAX

