@@ -268,7 +268,7 @@ def killed(verb: str, state: Path, place: object, key: Path, left: int) -> None:
 def test_who_is_killed_leaves_nothing_that_looks_whole(paths: Paths, file: Path, key: Path, tmp_path: Path) -> None:
     killed("backup", paths.state, tmp_path / "late", key, 20)
     assert not (tmp_path / "late").exists()
-    with pytest.raises(Invalid, match="cut off|no backup"):
+    with pytest.raises(Invalid, match=r"cut off|no backup"):
         backup(BackupOptions(file=tmp_path / "late.part", key_file=key, verify=True))
     assert backup(BackupOptions(file=tmp_path / "late", state=paths.state, key_file=key)) == 0
     there = Paths(tmp_path / "there")

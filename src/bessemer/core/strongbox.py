@@ -95,7 +95,7 @@ def read(source: IO[bytes], secret: Callable[[bool], Secret], *, name: str) -> I
     while not last:
         place = f"{name}, frame {count + 1}"
         sealed = _frame(source, place)
-        record, last = _opened(cipher, sealed, bound, count=count, place=place)
+        record, last = _opened(cipher, sealed, bound=bound, count=count, place=place)
         count += 1
         if last and source.read(1):
             raise Invalid(f"{place}: something stands behind the end")
@@ -113,7 +113,7 @@ def _frame(source: IO[bytes], place: str) -> bytes:
     return sealed
 
 
-def _opened(cipher: AESGCM, sealed: bytes, bound: bytes, *, count: int, place: str) -> tuple[bytes, bool]:
+def _opened(cipher: AESGCM, sealed: bytes, *, bound: bytes, count: int, place: str) -> tuple[bytes, bool]:
     for last in (False, True):
         try:
             return cipher.decrypt(_nonce(count, last=last), sealed, bound), last

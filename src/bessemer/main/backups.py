@@ -75,22 +75,27 @@ def _write(
     facts = {**tables.facts(), "at": rfc3339(clock.now())}
     with whole(options.file) as out:
         packing = Packing(Writer(out, secret), facts)
-        _pack_file(packing, paths.state, heads_of(paths).relative_to(paths.state).as_posix())
+        _pack_file(packing, paths.state, name=heads_of(paths).relative_to(paths.state).as_posix())
         packed = tables.pack(packing, where, clock=clock, told=lambda done, of: told(95 * done / max(of, 1), "tables"))
         names = [*_FOR_GOOD, *(f"keys/{file.name}" for file in sorted(paths.keys.glob("*.key")))]
         for name in names:
-            _pack_file(packing, paths.state, name)
+            _pack_file(packing, paths.state, name=name)
         if options.content:
             told(95, "images and models")
             for name in _content(paths):
-                _pack_file(packing, paths.state, name, packed=False)
+                _pack_file(packing, paths.state, name=name, packed=False)
         kind = "a file" if isinstance(where, Path) else "PostgreSQL"
-        said = {**facts, "revision": packed.revision, "store": kind, "omitted": _omitted(options, paths, packed.keks)}
+        said = {
+            **facts,
+            "revision": packed.revision,
+            "store": kind,
+            "omitted": _omitted(options, paths, keks=packed.keks),
+        }
         packing.end(said)
     return {**said, "parts": [asdict(one) for one in packing.sums]}
 
 
-def _omitted(options: BackupOptions, paths: Paths, keks: frozenset[str]) -> list[str]:
+def _omitted(options: BackupOptions, paths: Paths, *, keks: frozenset[str]) -> list[str]:
     """What somebody might look for and not find."""
     here = {key_id(file.read_bytes()) for file in paths.keys.glob("seal*.key")}
     sealing, staged = given_keys()
@@ -115,7 +120,7 @@ def _content(paths: Paths) -> Iterator[str]:
             yield f"{CONTENT}/{file.relative_to(paths.content).as_posix()}"
 
 
-def _pack_file(packing: Packing, state: Path, name: str, *, packed: bool = True) -> None:
+def _pack_file(packing: Packing, state: Path, *, name: str, packed: bool = True) -> None:
     """A file of the state directory; none where it is not there (any more)."""
     try:
         source = (state / name).open("rb")
@@ -158,14 +163,14 @@ def verified(file: Path, ask: Ask, *, told: Callable[[float, str], None]) -> dic
     """Read a backup to its end and answer what it says of itself. Raises Invalid where it is not whole, or not under
     this secret; OSError."""
     with file.open("rb") as source:
-        unpacking, size = opened(file, source, ask), file.stat().st_size
+        unpacking, size = opened(file, source, ask=ask), file.stat().st_size
         for name, content in unpacking.parts():
             for _ in content:
                 told(100 * source.tell() / size, name)
     return unpacking.summary
 
 
-def opened(file: Path, source: IO[bytes], ask: Ask) -> Unpacking:
+def opened(file: Path, source: IO[bytes], *, ask: Ask) -> Unpacking:
     """The parts of a backup. Raises Invalid."""
     return Unpacking(read(source, ask, name=str(file)), name=str(file))
 

@@ -117,7 +117,7 @@ def _alone(folder: Path, undo: ExitStack) -> None:
 def _fill(file: Path, ask: Ask, *, stage: Path, address: str, told: Told) -> None:
     """Everything, into the folder and the store."""
     with file.open("rb") as source, loading(address or Paths(stage).store) as loader:
-        unpacking, size = opened(file, source, ask), file.stat().st_size
+        unpacking, size = opened(file, source, ask=ask), file.stat().st_size
         into = tables.Unpacking(loader)
         for name, content in unpacking.parts():
             told(100 * source.tell() / size, name)

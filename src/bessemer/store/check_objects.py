@@ -94,7 +94,7 @@ def names(snapshot: Snapshot, survey: Survey) -> Tally:
 def indexed_labels(snapshot: Snapshot, survey: Survey) -> Tally:
     """The table of labels."""
     tally = Tally("labels", "what selectors look at is what bodies say")
-    for kind, label, value, namespace, name in differences(survey.labels, snapshot.rows(_LABELS), tally):
+    for kind, label, value, namespace, name in differences(survey.labels, snapshot.rows(_LABELS), tally=tally):
         tally.fault(f"{Key(kind, namespace, name)}: label {label}={value} is not found by selectors")
     return tally
 
@@ -103,7 +103,7 @@ def indexed_owners(snapshot: Snapshot, survey: Survey) -> Tally:
     """The table of dependents, and what owners are."""
     tally = Tally("owners", "who goes with whom is what bodies say, and an owner is of the same project or of none")
     said = {(owner, known.uid) for known in survey.objects.values() for owner, _ in known.owners}
-    left = {pair for pair in differences(said | survey.about, snapshot.rows(_OWNED), tally) if pair in said}
+    left = {pair for pair in differences(said | survey.about, snapshot.rows(_OWNED), tally=tally) if pair in said}
     for owner, uid in left:
         if owner in survey.by_uid:  # of one that is gone nothing follows any more
             tally.fault(f"{survey.by_uid[uid].key}: would not go with its owner {survey.by_uid[owner].key}")

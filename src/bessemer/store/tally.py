@@ -121,16 +121,17 @@ class Survey:
                 raise ValueError("the spec is no Claim's") from error
         facts = self.kinds.get(key.kind)
         if facts is not None and facts.meter:
-            self._use(key.namespace, tenant_of(key.name if key.kind == PROJECT else key.namespace), {facts.meter: 1})
+            tenant = tenant_of(key.name if key.kind == PROJECT else key.namespace)
+            self._use(key.namespace, tenant=tenant, amounts={facts.meter: 1})
 
     def take(self, snapshot: Snapshot) -> None:
         """Count what Claims take, once all of them are known."""
         models = {(host, device): model for host, device, model in snapshot.rows(_HELD)}
         for key, spec in self.claims.values():
             held = Counter(models.get((spec.host, device), "?") for device in spec.devices)
-            self._use(key.namespace, spec.tenant, amounts_of(spec, held))
+            self._use(key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, held))
 
-    def _use(self, project: str, tenant: str, amounts: Mapping[str, int]) -> None:
+    def _use(self, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
         for scope in scopes(project, tenant):
             for meter, amount in amounts.items():
                 self.used[scope, meter] += amount
@@ -155,7 +156,7 @@ def parsed(body: bytes) -> Document | None:
     return document if good else None
 
 
-def differences(said: set[tuple[str, ...]], kept: Iterator[tuple[Any, ...]], tally: Tally) -> set[tuple[str, ...]]:
+def differences(said: set[tuple[str, ...]], kept: Iterator[tuple[Any, ...]], *, tally: Tally) -> set[tuple[str, ...]]:
     """Tell rows of ``kept`` that nothing ``said``; answers what was said and is not kept."""
     left = set(said)
     for row in kept:

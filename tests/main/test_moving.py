@@ -1,0 +1,87 @@
+"""An installation that runs is backed up and checked; then it is moved to PostgreSQL, and is the same there."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bessemer.cli.verbs import BackupOptions, CheckOptions, CopyOptions, RestoreOptions
+from bessemer.client import Client, an_object, from_kubeconfig
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Key
+from bessemer.main.backups import backup
+from bessemer.main.down import stop_all
+from bessemer.main.keeping import check, copy
+from bessemer.main.restoring import restore
+from bessemer.main.settings import Paths, load, save
+from tests.main.starting import is_up, start, until
+from tests.store.server import running
+
+pytestmark = [pytest.mark.real, pytest.mark.long]
+
+KEPT = ("Tenant", "Project", "Flavor", "PricePlan", "User", "Host", "Instance")
+DAY = {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}
+
+
+async def told(client: Client) -> dict[str, Any]:
+    """What somebody hears of an installation."""
+    objects = {}
+    for kind in KEPT:
+        for item in (await client.list(Scope(kind=kind))).items:
+            objects[str(item.key)] = item.uid
+    rows, _ = await client.audit.find({"limit": "5", "verb": "create", "kind": "Project"})
+    return {
+        "objects": objects,
+        "trail": [(row["id"], row["digest"]) for row in rows],
+        "secrets": (await client.sealed.keys())["values"],
+    }
+
+
+async def up(paths: Paths) -> Any:
+    process = await start(paths)
+    await until(lambda: is_up(paths))
+    return process
+
+
+async def down(paths: Paths, process: Any) -> None:
+    process.send_signal(signal.SIGINT)
+    await process.wait()
+    await stop_all(paths)
+
+
+async def test_a_running_installation_is_kept_and_moved(
+    state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import asyncio
+
+    paths, key, file = Paths(state_dir), tmp_path / "key", tmp_path / "monday"
+    key.write_bytes(bytes(range(32)))
+    process = await up(paths)
+    try:
+        client = from_kubeconfig(paths.kubeconfig)
+        await client.create(an_object(Key("Tenant", "", "acme"), {}))
+        await client.create(an_object(Key("Project", "", "acme--lab"), {}))
+        assert await asyncio.to_thread(check, CheckOptions(state=paths.state)) == 0, capsys.readouterr().out
+        written = BackupOptions(file=file, state=paths.state, key_file=key)
+        assert await asyncio.to_thread(backup, written) == 0
+        before = await told(client)
+        await client.close()
+    finally:
+        await down(paths, process)
+    there = RestoreOptions(file=file, state=tmp_path / "there", key_file=key)
+    assert await asyncio.to_thread(restore, there) == 0, capsys.readouterr().out
+    with running() as server:
+        assert copy(CopyOptions(source=str(paths.store), target=server.url())) == 0
+        paths.store.rename(paths.store.with_suffix(".old"))
+        save(paths, load(paths, store=server.url()))
+        process = await up(paths)
+        try:
+            client = from_kubeconfig(paths.kubeconfig)
+            assert await told(client) == before
+            await client.close()
+            assert await asyncio.to_thread(check, CheckOptions(state=paths.state)) == 0, capsys.readouterr().out
+        finally:
+            await down(paths, process)
