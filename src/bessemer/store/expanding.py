@@ -29,7 +29,7 @@ def prepare_database(tables: Tables, url: str) -> bool:
             tables.script(schema_versions.ddl_of_database())
             return True
         if version == schema_versions.HEAD or _expand(tables, url, version):
-            return finish(tables)
+            return not tables.older(int(schema_versions.HEAD)) and finish(tables)
         if tables.carried() in range(beside.SAYS, int(schema_versions.HEAD) + 1):
             log.warning("the database is expanded for a newer release", schema=version, here=schema_versions.HEAD)
             return True  # whoever is newer finishes it
