@@ -12,7 +12,7 @@ from playwright.async_api import expect
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Key
 from tests.portal.conftest import PHONE
-from tests.portal.test_looks import sideways, violations
+from tests.portal.test_looks import violations
 from tests.portal.town import LAB, Town
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
@@ -51,8 +51,8 @@ async def test_a_credential_is_made_shown_once_rotated_and_revoked(t: Town, visi
         assert await again.get_by_label("Name", exact=True).input_value() == "ci", "to be mended"
         await again.get_by_role("row", name="ci").get_by_role("button", name="Revoke").click()
         await again.get_by_role("dialog").get_by_role("button", name="Revoke").click()
-        await expect(again.get_by_text("No credential yet")).to_be_visible()
-        assert await bodies(t, "ApplicationCredential") == []
+        await expect(again.get_by_role("row", name="ci")).to_contain_text("Revoked")
+        assert (await bodies(t, "ApplicationCredential"))[0]["metadata"]["deletionTimestamp"]
 
 
 async def test_somebody_is_let_in_changed_and_taken_out(t: Town, visitor: Visit) -> None:
@@ -91,8 +91,8 @@ async def test_nobody_grants_more_than_they_hold_and_the_page_says_so(t: Town, v
             headers={"Origin": t.url},
         )
         assert answer.status == 403
-        await page.set_content(await answer.text())
-        await expect(page.get_by_role("alert")).to_contain_text("This was refused, and nothing was changed")
-        assert await sideways(page) <= 0
+        shown = await answer.text()
+        assert "This was refused, and nothing was changed" in shown
+        assert "may not grant" in shown
     assert len(await bodies(t, "RoleBinding")) == 1
     await t.w.store.objects.delete(key, CONTROLLER)

@@ -9,14 +9,12 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from bessemer.core.errors import BessemerError, Invalid
+from bessemer.core.errors import BessemerError
 from bessemer.portal.visit import body_of
 
 _FIELD_MAX = 1024
 _FIELDS_MAX = 24
 _BYTES_MAX = 16 << 10
-_TOLD = 3
-"""Causes that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,7 @@ async def read(request: Request) -> dict[str, str]:
 
 def refused(error: BessemerError, written: Mapping[str, str]) -> Said:
     """What the api said, in its words."""
-    causes = error.causes[:_TOLD] if isinstance(error, Invalid) else ()
-    text = "; ".join([error.message, *(f"{cause.field}: {cause.message}" for cause in causes)])
-    return Said("This was refused, and nothing was changed", text, dict(written))
+    return Said("This was refused, and nothing was changed", error.message, dict(written))
 
 
 def words(text: str) -> list[str]:

@@ -38,7 +38,7 @@ def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
         request=code.path("applicationcredentials", project=project),
     )
     rows: list[Part] = [_row(desk, body, spread=not project) for body in held.bodies]
-    heads = (("Name", ""), ("State", ""), ("May", "lo"), ("Expires", "num lo"), ("Last used", "num"), ("", "acts"))
+    heads = (("Name", ""), ("State", ""), ("May", "lo"), ("Expires", "num lo"), ("Last used", "num lo"), ("", "acts"))
     return page(
         desk,
         here,
@@ -59,15 +59,15 @@ def _cli(project: str) -> str:
 def _row(desk: Desk, body: Mapping[str, Any], *, spread: bool) -> Row:
     meta, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
     name, project = meta["name"], meta["namespace"]
-    phase = status.get("phase", "Pending")
+    gone = bool(meta.get("deletionTimestamp"))
+    phase = "Revoked" if gone else status.get("phase", "Pending")
     used = seconds(status["lastUsed"]) if status.get("lastUsed") else None
     note = ", ".join(filter(None, (spec.get("description", ""), f"of {spec.get('user', '')}")))
     last = f" from {status['lastSource']}" if used and status.get("lastSource") else ""
     target = f"/in/{project}/credentials"
-    acts = (
-        Act(target, "rotate", name, "New secret", ask=""),
-        Act(target, "revoke", name, "Revoke", ask=f"Revoke {name}? Whatever uses it is refused from then on."),
-    )
+    revoke = Act(target, "revoke", name, "Revoke", ask=f"Revoke {name}? Whatever uses it is refused from then on.")
+    own = spec.get("user") == desk.me.name  # nobody else makes it a secret
+    acts = (Act(target, "rotate", name, "New secret"), revoke) if own else (revoke,)
     return Row(
         f"row-{meta['uid']}",
         (
@@ -75,8 +75,8 @@ def _row(desk: Desk, body: Mapping[str, Any], *, spread: bool) -> Row:
             Cell(phase, "state", tone=words.tone(phase), note=_secrets(status)),
             Cell(bounds(spec), low=True),
             Cell("", "until", since=seconds(spec["expiresAt"]), low=True),
-            Cell("never" if used is None else "", "since" if used else "num", since=used, note=last),
-            Cell("", "acts", acts=acts if desk.writes(project) else ()),
+            Cell("never" if used is None else "", "since" if used else "num", since=used, note=last, low=True),
+            Cell("", "acts", acts=acts if desk.writes(project) and not gone else ()),
         ),
     )
 
