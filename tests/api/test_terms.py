@@ -8,7 +8,9 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 
 from bessemer.core.clock import FakeClock
+from bessemer.core.money import Prices
 from bessemer.core.resource import Kind
+from bessemer.gateway import Bound
 from bessemer.kinds import KINDS
 from bessemer.kinds.fields import Name, named, references
 from tests.api.world import BASE, GATEWAY, Reply, World, world
@@ -307,6 +309,41 @@ async def check_shares(w: World) -> None:
     assert (await w.call("POST", where, {"meter": "tokens_per_minute", "amount": 1}, token=mia)).code == 403
     use = (await w.call("GET", f"{BASE}/tenants/acme/use", token=mia)).json["meters"]
     assert [(one["used"], one["limit"]) for one in use if one["meter"] == "tokens_per_minute"] == [(100, 100)]
+
+
+async def test_a_share_bears_money_where_that_is_bounded(w: World) -> None:
+    where = f"{BASE}/projects/acme--lab/shares"
+    rates = {"millionInputTokens": 1_000_000, "millionOutputTokens": 2_000_000}
+    await w.create(
+        f"{BASE}/priceplans", {"metadata": {"name": "standard"}, "spec": {"currency": "SEK", "rates": rates}}
+    )
+    await patch_tenant(w, quota={"spendMicro": 100})
+
+    async def state(micro: int, after: int | None) -> dict[str, Any]:
+        said = {"holder": "g1", "micro": micro} | ({"after": after} if after is not None else {})
+        body = {"meter": "tokens_per_minute", "amount": 5, "money": said}
+        reply = await w.call("POST", where, body, peer=GATEWAY)
+        assert reply.code == 200
+        return dict(reply.json)
+
+    bound = Bound.read((await state(0, None))["money"])
+    assert bound == Bound(Prices(currency="SEK", input=1_000_000, output=2_000_000), 0, False, 100)
+    assert (await state(60, 0))["money"]["left"] == 40
+    refused = await state(101, 1)
+    assert refused["words"] == (
+        "tenant acme: SEK 0.000041 asked, SEK 0.00004 of SEK 0.0001 left for this month (SEK 0.00 spent, "
+        "SEK 0.00006 held by gateways); an administrator of the platform may raise the quota"
+    )
+    mia = await w.login("mia")
+    (use,) = (
+        one
+        for one in (await w.call("GET", f"{BASE}/projects/acme--lab/use", token=mia)).json["meters"]
+        if one["meter"] == "spend_micro"
+    )
+    assert (use["used"], use["held"], use["limit"], use["currency"]) == (0, 60, 100, "SEK")
+    for wrong in ({"holder": "", "micro": 1}, {"holder": "g", "micro": -1}, {"holder": "g", "micro": 1, "after": -1}):
+        body = {"meter": "tokens_per_minute", "amount": 5, "money": wrong}
+        assert (await w.call("POST", where, body, peer=GATEWAY)).code == 400
 
 
 MODEL = {

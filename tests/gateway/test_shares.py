@@ -131,6 +131,22 @@ async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(c
     assert caught.value.status == 503
 
 
+async def test_who_had_no_bound_and_is_refused_hears_why_with_the_next_request(clock: FakeClock) -> None:
+    full = False
+
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
+        return Given(0, 60.0, 0, "nothing is left") if full else Given(tokens, 60.0, None)
+
+    shares = Shares(ask, clock=clock)
+    await shares.hold(PROJECT, of(5))
+    full = True
+    await clock.advance(61)
+    await shares.hold(PROJECT, of(5))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Refused, match="nothing is left"):
+        await shares.hold(PROJECT, of(5))
+
+
 async def test_a_bounded_project_is_served_from_its_share_while_the_api_is_away(clock: FakeClock) -> None:
     away = False
 

@@ -38,6 +38,8 @@ PAGES = {
     "endpoint": ("ada", f"/in/{LAB}/endpoints/{CHAT.name}"),
     "invoice": ("ada", f"/in/{LAB}/invoice"),
     "keys": ("ada", f"/in/{LAB}/keys"),
+    "members": ("root", f"/in/{LAB}/members"),
+    "credentials": ("ada", f"/in/{LAB}/credentials"),
     "quota": ("ada", f"/in/{LAB}/quota"),
     "flavors": ("ada", "/flavors"),
     "models": ("ada", "/models"),

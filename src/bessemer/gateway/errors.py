@@ -93,7 +93,7 @@ def replica_silent(name: str, seconds: float) -> Refused:
 
 def rate_limited(words: str, *, retry_after_seconds: int) -> Refused:
     """``words`` say whose bound it is, and what is left of it."""
-    text = f"Rate limit reached: {words}. Try again once the minute ends, or let `max_tokens` be less."
+    text = f"Rate limit reached: {words}. Let `max_tokens` be less, or try again once there is room."
     return Refused(429, Words(text, "tokens", "rate_limit_exceeded", None, retry_after_seconds))
 
 

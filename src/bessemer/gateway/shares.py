@@ -196,9 +196,12 @@ class Shares:
         """Whether nothing is bounded still; while nobody can say, it is so."""
         async with purse.turn:
             try:
-                await self._given(project, 0, purse=purse, more=0)
+                given = await self._given(project, 0, purse=purse, more=0)
             except errors.Refused:
                 purse.ends = self._now() + 1.0
+                return
+            if given.words:
+                purse.bounded = None  # the next request hears why
 
     def _now(self) -> float:
         assert self._clock is not None

@@ -21,7 +21,7 @@ from bessemer import __version__
 from bessemer.client import connect, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.kinds import KINDS
-from bessemer.portal import acts, door, looks, outside
+from bessemer.portal import acts, door, looks, outside, people
 from bessemer.portal.assets import Assets
 from bessemer.portal.desk import Desks
 from bessemer.portal.draw import Pen
@@ -93,6 +93,8 @@ def routes(assets: Assets) -> list[Route]:
         (f"{at}/invoice/rows", looks.invoice_rows),
         (f"{at}/keys", looks.kind_page),
         (f"{at}/quota", looks.quota_page),
+        (f"{at}/members", people.members_page),
+        (f"{at}/credentials", people.credentials_page),
         ("/live", looks.live),
         ("/search", looks.search),
         *((f"/{section}", looks.kind_page) for section in looks.KINDS if section != "keys"),
@@ -101,6 +103,8 @@ def routes(assets: Assets) -> list[Route]:
     ]
     writes = [
         ("/hosts/{name}/{act}", acts.host_act),
+        (f"{at}/members", people.member_act),
+        (f"{at}/credentials", people.credential_act),
         (f"{at}/instances/{{name}}/{{act}}", acts.instance_act),
         (f"{at}/endpoints/{{name}}/chat", acts.chat),
         (f"{at}/endpoints/{{name}}/{{act}}", acts.endpoint_act),

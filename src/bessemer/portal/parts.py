@@ -190,6 +190,18 @@ class Happened(Part):
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """A button of a row: a form that posts ``act`` and ``name`` to the page's own path. ``ask`` is the question before
+    what cannot be undone, "" of what can."""
+
+    target: str
+    act: str
+    name: str
+    label: str
+    ask: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """A cell of a table: text, a state, a time, or a bar. ``kind`` is text, state, since, num, tenant, mono or bar, of
     which ``share`` percent are filled and ``text`` is what it says."""
@@ -204,6 +216,7 @@ class Cell:
     fake: bool = False
     low: bool = False
     share: float = 0.0
+    acts: tuple[Act, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +226,22 @@ class Row(Part):
     macro: ClassVar[str] = "row"
 
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRow(Part):
+    """Somebody, and a role that they hold. ``roles`` are those that it can be changed to, none where the session may
+    not; ``act`` takes it."""
+
+    macro: ClassVar[str] = "member_row"
+
+    who: str
+    kind: str
+    role: str
+    where: str
+    source: str
+    roles: tuple[str, ...]
+    act: Act | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,10 +140,15 @@ def wants_data(request: Request) -> bool:
 
 def refused(request: Request, error: BessemerError) -> Response:
     """An error as a page, or as JSON for a script."""
-    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 500)
+    code = code_of(error)
     if wants_data(request):
         return JSONResponse({"error": error.message}, code)
     return error_page(request, code, message=error.message)
+
+
+def code_of(error: BessemerError) -> int:
+    """The status of an answer that refuses."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 500)
 
 
 def error_page(request: Request, code: int, *, message: str = "") -> Response:

@@ -21,7 +21,7 @@ EVERYTHING = "all"
 SHELL_KINDS: tuple[type[Fact], ...] = (TenantFact, ProjectFact, InstanceFact, EndpointFact)
 """What the shell itself shows. An administrator's shell follows Host too."""
 
-_PAGES = frozenset(["Host", "Instance", "Endpoint"])
+_PAGES = frozenset(["Host", "Instance", "Endpoint", "RoleBinding", "ApplicationCredential"])
 _TABLES = frozenset(["Model", "Image", "Flavor", "PricePlan", "Project", "Tenant", "User", "ApiKey"])
 _WITHIN = frozenset(["Claim", "Session", "Event"])
 """Kinds with a page of their own, with a place of their own for their table, and those seen on others' pages alone."""
@@ -126,7 +126,7 @@ def shell(desk: Desk, here: Here) -> Mapping[str, Any]:
 
 def switch(desk: Desk, here: Here) -> Sequence[tuple[str, str, int, bool]]:
     """Where the project switcher leads: (text, href, colour, whether it is here). It keeps the section where it can."""
-    scoped = {"instances", "endpoints", "invoice", "keys", "quota"}
+    scoped = {"instances", "endpoints", "invoice", "keys", "quota", "members", "credentials"}
     scoped |= {f"kinds/{kind.plural}" for kind in others(KINDS, admin=desk.me.admin) if kind.namespaced}
     section = here.section if here.section in scoped else ""
     home = f"/in/{EVERYTHING}/{section}" if section else "/"
@@ -161,9 +161,11 @@ def groups(admin: bool, scope: str) -> Sequence[tuple[str, Sequence[Link]]]:
     ]
     tenancy = [
         Link("projects", "Projects", "/projects", "project"),
-        Link("tenants", "Tenants" if admin else "Members", "/tenants", "members"),
+        Link("tenants", "Tenants", "/tenants", "project"),
+        Link("members", "Members", f"{at}/members", "members"),
         Link("quota", "Quota", f"{at}/quota", "flavor"),
         Link("keys", "Keys", f"{at}/keys", "key"),
+        Link("credentials", "Credentials", f"{at}/credentials", "key"),
     ]
     if admin:
         tenancy.append(Link("users", "Users", "/users", "user"))

@@ -71,6 +71,8 @@
     $("ask-h").textContent = button.dataset.ask;
     $("ask-yes").textContent = button.textContent.trim();
     form.action = event.target.action;
+    for (const old of form.querySelectorAll("input")) old.remove();
+    form.append(...[...event.target.querySelectorAll("input[type=hidden]")].map((field) => field.cloneNode()));
     ask.showModal();
   });
 

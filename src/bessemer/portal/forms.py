@@ -1,0 +1,49 @@
+"""Forms of our pages: what somebody wrote, and what came of it, shown on the page where it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from bessemer.core.errors import BessemerError
+from bessemer.portal.visit import body_of
+
+_FIELD_MAX = 1024
+_FIELDS_MAX = 24
+_BYTES_MAX = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Above a page, once: what was refused (with what was ``written``, to be mended), or a ``secret`` that is shown now
+    and never again, of ``name``."""
+
+    title: str = ""
+    text: str = ""
+    written: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    secret: str = ""
+    name: str = ""
+
+
+NOTHING = Said()
+
+
+async def read(request: Request) -> dict[str, str]:
+    """The fields, cut to what anybody would write."""
+    data = await body_of(request, limit=_BYTES_MAX)
+    fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    return {name: value[:_FIELD_MAX].strip() for name, value in fields}
+
+
+def refused(error: BessemerError, written: Mapping[str, str]) -> Said:
+    """What the api said, in its words."""
+    return Said("This was refused, and nothing was changed", error.message, dict(written))
+
+
+def words(text: str) -> list[str]:
+    """``a, b c`` → ``[a, b, c]``."""
+    return text.replace(",", " ").split()

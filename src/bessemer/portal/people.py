@@ -1,0 +1,210 @@
+"""What the pages of members and of credentials do: list, and write in the session's own name.
+
+A refusal is shown on the page, with what was written. A secret is drawn once, into the answer of the request that made
+it, and kept by nobody here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.responses import RedirectResponse, Response
+
+from bessemer.client import an_object
+from bessemer.core.clock import rfc3339
+from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Key, tenant_of
+from bessemer.portal import forms
+from bessemer.portal.forms import NOTHING, Said
+from bessemer.portal.live import Page
+from bessemer.portal.pages import credentials, members
+from bessemer.portal.pages.objects import ROWS_SHOWN
+from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, within
+from bessemer.portal.visit import Visit, code_of
+
+Body = Mapping[str, Any]
+DAY_SECONDS = 86_400
+DAYS_MAX = 3650
+
+
+async def _list(visit: Visit, kind: str, *, namespace: str | None = None) -> list[dict[str, Any]]:
+    """The first of a kind that the session may see; none where it may not look."""
+    try:
+        page = await visit.desk.client.list(Scope(kind=kind, namespace=namespace), limit=ROWS_SHOWN)
+    except Forbidden:
+        return []
+    return [orjson.loads(stored.body) for stored in page.items]
+
+
+async def _at(visit: Visit) -> str:
+    """The scope of the page. Raises NotFound for another's project."""
+    await visit.desk.see(*SHELL_KINDS)
+    within(visit.desk, visit.part("scope"))
+    return visit.part("scope")
+
+
+async def _project(visit: Visit) -> str:
+    scope = await _at(visit)
+    if scope == EVERYTHING:
+        raise NotFound("this is done in a project")
+    return scope
+
+
+# --- credentials --------------------------------------------------------------------------------------------------
+
+
+async def credentials_page(visit: Visit) -> Response:
+    return await _credentials(visit, await _at(visit), NOTHING)
+
+
+async def _credentials(visit: Visit, scope: str, said: Said, *, code: int = 200) -> Response:
+    namespace = None if scope == EVERYTHING else scope
+    held = credentials.Held(await _list(visit, "ApplicationCredential", namespace=namespace))
+    once = [said]
+
+    async def ask() -> None:
+        held.bodies = await _list(visit, "ApplicationCredential", namespace=namespace)
+
+    def build() -> Page:
+        return credentials.build(visit.desk, scope, held=held, said=once.pop() if once else NOTHING)
+
+    response = visit.show(build, ask=ask)
+    response.status_code = code
+    return response
+
+
+async def credential_act(visit: Visit) -> Response:
+    """Make one, make it a new secret, or revoke it."""
+    project = await _project(visit)
+    written = await forms.read(visit.request)
+    name, act = written.get("name", ""), written.get("act", "")
+    key, client = Key("ApplicationCredential", project, name), visit.desk.client
+    try:
+        if act == "revoke":
+            await client.delete(key)
+            return RedirectResponse(f"/in/{project}/credentials", 303)
+        if act == "new":
+            await client.create(an_object(key, _credential(written, now=visit.site.clock.now())))
+        elif act != "rotate":
+            raise Malformed("there is no such act")
+        token = await client.account.credential_token(project, name)
+    except BessemerError as error:
+        return await _credentials(visit, project, forms.refused(error, written), code=code_of(error))
+    return await _credentials(visit, project, Said(secret=token, name=name))
+
+
+def _credential(written: Mapping[str, str], *, now: float) -> dict[str, Any]:
+    days = written.get("days", "")
+    if not days.isdigit() or not 1 <= int(days) <= DAYS_MAX:
+        raise Malformed(f"it is good for 1 to {DAYS_MAX} days")
+    return {
+        "description": written.get("description", ""),
+        "expiresAt": rfc3339(now + int(days) * DAY_SECONDS),
+        "reach": "tenant" if written.get("reach") == "tenant" else "project",
+        **{name: forms.words(written.get(name, "")) for name in ("roles", "verbs", "kinds", "networks")},
+    }
+
+
+# --- members ------------------------------------------------------------------------------------------------------
+
+
+async def members_page(visit: Visit) -> Response:
+    return await _members(visit, await _at(visit), NOTHING)
+
+
+async def _members(visit: Visit, scope: str, said: Said, *, code: int = 200) -> Response:
+    held = await _who(visit, scope)
+    once = [said]
+
+    async def ask() -> None:
+        new = await _who(visit, scope)
+        held.bindings, held.tenants, held.roles = new.bindings, new.tenants, new.roles
+
+    def build() -> Page:
+        return members.build(visit.desk, scope, held=held, said=once.pop() if once else NOTHING)
+
+    response = visit.show(build, ask=ask)
+    response.status_code = code
+    return response
+
+
+async def _who(visit: Visit, scope: str) -> members.Held:
+    tenants = await _list(visit, "Tenant")
+    if scope != EVERYTHING:
+        tenants = [body for body in tenants if body["metadata"]["name"] == tenant_of(scope)]
+    roles = [body["metadata"]["name"] for body in await _list(visit, "Role")]
+    return members.Held(await _list(visit, "RoleBinding"), tenants, roles)
+
+
+async def member_act(visit: Visit) -> Response:
+    """Let somebody in, give them another role, or take it."""
+    project = await _project(visit)
+    written = await forms.read(visit.request)
+    try:
+        await _change(visit, project, written)
+    except BessemerError as error:
+        return await _members(visit, project, forms.refused(error, written), code=code_of(error))
+    return RedirectResponse(f"/in/{project}/members", 303)
+
+
+async def _change(visit: Visit, project: str, written: Mapping[str, str]) -> None:
+    act, role = written.get("act", ""), written.get("role", "")
+    if act == "new":
+        scope = {"tenant": tenant_of(project)} if written.get("where") == "tenant" else {"project": project}
+        await _bind(visit, role, kind=written.get("kind", ""), who=written.get("who", ""), scope=scope)
+        return
+    what, name, kind, who = [*written.get("name", "").split("/", 3), "", "", "", ""][:4]
+    if act not in ("change", "remove") or what not in ("tenant", "binding"):
+        raise Malformed("there is no such act")
+    role = role if act == "change" else ""
+    if what == "tenant":
+        await _in_tenant(visit, name, who=who, role=role)
+    else:
+        await _in_binding(visit, name, kind=kind, who=who, role=role)
+
+
+async def _bind(visit: Visit, role: str, *, kind: str, who: str, scope: Mapping[str, str]) -> None:
+    """A binding of its own for each, so that one is changed without the others."""
+    tenant = scope.get("tenant") or tenant_of(scope["project"])
+    key = Key("RoleBinding", "", f"{tenant}--{secrets.token_hex(5)}")
+    spec = {"role": role, "subjects": [{"kind": kind, "name": who}], "scope": scope}
+    await visit.desk.client.create(an_object(key, spec))
+
+
+async def _in_tenant(visit: Visit, tenant: str, *, who: str, role: str) -> None:
+    """A member of the Tenant itself gets that role, or goes where it is ""."""
+    key = Key("Tenant", "", tenant)
+    body = orjson.loads((await visit.desk.client.get(key)).body)
+    kept = [{**one, "role": role} if one["user"] == who else one for one in body["spec"].get("members", ())]
+    kept = [one for one in kept if one["user"] != who or role]
+    await visit.desk.client.patch(key, _as_read(body, {"members": kept}))
+
+
+async def _in_binding(visit: Visit, name: str, *, kind: str, who: str, role: str) -> None:
+    """Somebody of a binding gets that role, or goes where it is "". What is new is there before the old one goes."""
+    client, key = visit.desk.client, Key("RoleBinding", "", name)
+    stored = await client.get(key)
+    body = orjson.loads(stored.body)
+    subjects = body["spec"].get("subjects", [])
+    rest = [one for one in subjects if (one["kind"], one["name"]) != (kind, who)]
+    if len(rest) == len(subjects):
+        raise NotFound(f"{kind} {who} is not there any more")
+    if role and not rest:
+        await client.patch(key, _as_read(body, {"role": role}))
+        return
+    if role:
+        scope = body["spec"].get("scope") or {"tenant": tenant_of(name)}
+        await _bind(visit, role, kind=kind, who=who, scope=scope)
+    if rest:
+        await client.patch(key, _as_read(body, {"subjects": rest}))
+    else:
+        await client.delete(key, uid=stored.uid, revision=str(stored.revision))
+
+
+def _as_read(body: Body, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A patch that is refused where somebody has changed the object since."""
+    return {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "spec": dict(spec)}
