@@ -320,7 +320,7 @@ def lines(text: str) -> set[str]:
 
 async def test_all_that_one_may(stage: Stage, tmp_path: Path) -> None:
     async with served(stage.w, tmp_path) as s:
-        all_verbs = "[list watch create get update patch delete]"
+        all_verbs = "[list watch create deletecollection get update patch delete]"
         shown = lines(await kubectl(s).run("auth", "can-i", "--list"))
         assert {f"instances.bessemer.dev [] [] {all_verbs}", f"hosts.bessemer.dev [] [] {all_verbs}"} <= shown
         assert {"claims.bessemer.dev [] [] [list watch get]", "[/metrics] [] [get]"} <= shown

@@ -19,7 +19,7 @@ LAB, OTHER = "/api/v1/namespaces/acme--lab", "/api/v1/namespaces/other--lab"
 MARK = "mark-of-another-7f3a"
 
 
-async def like_nothing(w: World, method: str, path: str, *, there: str, token: str, **options: Any) -> None:
+async def check_like_nothing(w: World, method: str, path: str, *, there: str, token: str, **options: Any) -> None:
     """Of what is another's, and of what is nowhere, one answer but for the name that was asked for."""
     answers = []
     for name in (there, "nowhere"):
@@ -57,7 +57,7 @@ async def test_objects_and_parts_of_another_are_like_none(w: World, plural: str)
     mia = await w.login("mia")
     for method, part, body in ACTS:
         path = f"{THEIRS}/{plural}/NAME{part}"
-        await like_nothing(
+        await check_like_nothing(
             w,
             method,
             path,
@@ -68,7 +68,7 @@ async def test_objects_and_parts_of_another_are_like_none(w: World, plural: str)
         )
     applied = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "Instance", "metadata": {"name": "NAME"}, "spec": {}}
     path = f"{THEIRS}/instances/NAME?fieldManager=x"
-    await like_nothing(w, "PATCH", path, there="there", token=mia, body=applied, media=APPLY)
+    await check_like_nothing(w, "PATCH", path, there="there", token=mia, body=applied, media=APPLY)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,11 @@ async def test_no_role_of_another_is_told_from_one_that_is_none(w: World) -> Non
         {"role": "reader", "subjects": subjects, "scope": {"project": "other--NAME"}},
         {"role": "reader", "subjects": subjects, "scope": {"tenant": "other"}},
     ):
-        await like_nothing(w, "POST", f"{BASE}/rolebindings", there="there", token=ann, body=named("acme--x", **spec))
+        await check_like_nothing(
+            w, "POST", f"{BASE}/rolebindings", there="there", token=ann, body=named("acme--x", **spec)
+        )
     said = named("other--NAME", rules=[])
-    await like_nothing(w, "POST", f"{BASE}/roles", there="there", token=ann, body=said)
+    await check_like_nothing(w, "POST", f"{BASE}/roles", there="there", token=ann, body=said)
     generated = {"metadata": {"generateName": "other--"}, "spec": {"rules": []}}
     assert (await w.call("POST", f"{BASE}/roles", generated, token=ann)).code == 403
 

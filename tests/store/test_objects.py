@@ -312,6 +312,22 @@ async def test_nothing_is_made_for_an_owner_that_is_gone(store: Store) -> None:
         await store.objects.replace(body("Thing", "adopted", ownerReferences=owned(owner)), ALICE)
 
 
+async def test_an_owner_stands_once_and_is_another(store: Store) -> None:
+    """Whoever writes: what a deletion gives back is then given back once."""
+    owner = await make(store, "Thing", "owner")
+    with pytest.raises(Invalid):
+        await make(store, "Thing", "twice", ownerReferences=owned(owner, owner))
+    await make(store, "Thing", "child", ownerReferences=owned(owner))
+    for wrong in (
+        owned(owner, owner),
+        owned(owner, await store.objects.get(Key("Thing", owner.key.namespace, "child"))),
+    ):
+        with pytest.raises(Invalid):
+            await store.objects.replace(body("Thing", "child", ownerReferences=wrong), ALICE)
+    with pytest.raises(Invalid):
+        await store.objects.replace(body("Thing", "owner", ownerReferences=owned(owner)), CONTROLLER)
+
+
 async def test_a_new_owner_takes_its_new_dependents_along(store: Store) -> None:
     first, second = await make(store, "Thing", "first"), await make(store, "Thing", "second")
     child = await make(store, "Thing", "child", ownerReferences=owned(first))

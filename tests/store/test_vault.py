@@ -173,6 +173,35 @@ async def test_a_new_key_is_followed_and_the_old_one_may_go(site: Site) -> None:
     assert dict(site.sql("SELECT uid, ciphertext FROM sealed")) == before, "no value was touched"
 
 
+async def test_values_are_counted_a_few_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file they are read in the event loop, where others have their turn between."""
+    monkeypatch.setattr(rotation, "HEADS", 2)
+    uids = await site.fill(5)
+    table = site.store.sealed
+    assert isinstance(table, SealedTable)
+    reader, most, turns = table._rotation._reader, 0, 0
+    asked = reader.ask
+
+    async def ask(statement: Any, **values: Any) -> list[Any]:
+        nonlocal most
+        rows = await asked(statement, **values)
+        most = max(most, len(rows))
+        return rows
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(reader, "ask", ask)
+    other = asyncio.ensure_future(others())
+    keys = await site.store.sealed.keys()
+    other.cancel()
+    assert (sum(keys.values.values()), most) == (len(uids), 2)
+    assert turns >= 3
+
+
 async def test_a_running_process_follows_by_itself(site: Site) -> None:
     uids = await site.fill(2)
     site.kms.rotate()

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from bessemer.core.errors import AlreadyExists, Conflict, Expired, Invalid
+from bessemer.core.errors import AlreadyExists, Cause, Conflict, Expired, Invalid
 from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key, tenant_of
 from bessemer.store import audit, crowd, difference, documents, events, ledger, money, quota, rules, walls
@@ -196,8 +196,12 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
 
 
 def require_owners(tx: Tx, document: Document) -> None:
-    """An owner that is gone would never take this object with it. Raises Conflict."""
-    for owner in documents.owners_of(document):
+    """An owner that is gone would never take this object with it, one that stands twice would be counted twice, and
+    what owns itself would never go. Raises Conflict, Invalid."""
+    owners = documents.owners_of(document)
+    if len({*owners, document["metadata"]["uid"]}) <= len(owners):
+        raise Invalid("owners", [Cause("metadata.ownerReferences", "each owner stands once, and none is the object")])
+    for owner in owners:
         if not exists(tx, owner):
             raise Conflict(f"the owner of {document['kind']} {document['metadata']['name']} does not exist any more")
 
