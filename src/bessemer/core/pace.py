@@ -32,7 +32,7 @@ class Pace:
 
     def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002) -> None:
         self._clock = clock
-        self._steps = steps
+        self.steps = steps
         self._share = share
         self._left = steps
         self._waiting = Turns[asyncio.Future[None]]()
@@ -100,11 +100,11 @@ class Pace:
     def _turn(self) -> None:
         """A turn of the loop later: let the next begin."""
         if not self._waiting:
-            self._turning, self._left = False, self._steps
+            self._turning, self._left = False, self.steps
             return
         now = self._clock.monotonic()
         took, self._turned = min(now - self._turned, _TURN_SECONDS_MAX), now
-        self._left = max(self._steps, int(self._share * took / max(self._expected, 1e-6)))
+        self._left = max(self.steps, int(self._share * took / max(self._expected, 1e-6)))
         while self._waiting and self._left:
             place = self._waiting.take()
             if not place.done():  # else it was cancelled
