@@ -114,7 +114,12 @@ async def _first_bytes(arrived: socket.socket) -> None:
     """Return once there is something to read, or the end of it."""
     loop = asyncio.get_running_loop()
     here: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(arrived.fileno(), lambda: here.done() or here.set_result(None))
+
+    def tell() -> None:
+        if not here.done():
+            here.set_result(None)
+
+    loop.add_reader(arrived.fileno(), tell)
     try:
         await here
     finally:

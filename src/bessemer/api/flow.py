@@ -18,8 +18,9 @@ import asyncio
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bessemer.api.context import Credentials, Identity
 from bessemer.api.limit import network
@@ -37,6 +38,9 @@ CROWD_SECONDS = 10.0
 ARRIVALS_ALONE, ARRIVALS_SHARED, ARRIVAL_SECONDS = 64, 4, 0.001
 """Requests that are looked at in one turn of the loop, while one tenant asks and while several do, and what each takes
 at most; more where turns are long."""
+
+STREAMS = 16
+"""Streams that are told of changes in one turn of the loop."""
 
 REFUSAL_SECONDS = 1.0
 """Until a refusal is told: whoever asks again at once costs little of what all share."""
@@ -289,6 +293,7 @@ class Flows:
     def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
         self._flow = flow
         self._door = Pace(clock, steps=ARRIVALS_ALONE, share=0.5, seconds=ARRIVAL_SECONDS)
+        self._streams = Pace(clock, steps=STREAMS)
         door = self._door
         self._people = Lane(clock, TENANTS, door=door, shed=lambda: shed("people"))
         self._agents = Lane(clock, AGENTS, door=door, shed=lambda: shed("agents"))
@@ -310,6 +315,10 @@ class Flows:
         if who.kind == "user":
             return await self._people.enter(self._flow(who, tenant))
         return await self._agents.enter(who.name) if who.kind == "agent" else None
+
+    async def follow(self, work: Coroutine[Any, Any, None], *, tenant: str) -> None:
+        """Tell somebody of changes for as long as they come, with a few others in one turn of the loop."""
+        await self._streams.run(work, tenant)
 
     def waiting(self) -> Mapping[str, int]:
         """Lane → requests that have no turn yet."""
