@@ -1,4 +1,4 @@
-"""Connections on their way in: the silent wait without TLS, bounded in number and time, and keep nobody else waiting."""
+"""Connections on their way in: the silent wait without TLS, bounded in number and time, and keep nobody waiting."""
 
 from __future__ import annotations
 

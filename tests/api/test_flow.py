@@ -11,7 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.api.flow import CROWD_SECONDS, REFUSAL_SECONDS, SEAT_SECONDS, TENANTS, WAIT_SECONDS, Bounds, Lane, Turn
+from bessemer.api.ca import Peer
+from bessemer.api.context import Credentials
+from bessemer.api.flow import (
+    ARRIVALS_SHARED,
+    CROWD_SECONDS,
+    REFUSAL_SECONDS,
+    SEAT_SECONDS,
+    TENANTS,
+    WAIT_SECONDS,
+    Bounds,
+    Flows,
+    Lane,
+    Turn,
+)
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import TooMany
 from tests.api.world import BASE, World
@@ -224,3 +237,33 @@ async def test_what_stays_open_gives_its_seat_on_at_once(clock: FakeClock) -> No
     for task in watches:
         task.result().leave()
     assert (await lane.enter("a")).seated
+
+
+async def test_before_it_is_known_who_asks_few_are_looked_at_in_a_turn_and_all_by_turns(clock: FakeClock) -> None:
+    """Five hundred requests of one token, and as many tokens made up at one network, let others pass."""
+    flows = Flows(clock, lambda who, tenant: tenant, shed=lambda lane: None)
+    for tenant in ("a", "b"):  # now several ask
+        await entered(flows._people, tenant, 1)
+    told: list[str] = []
+
+    async def ask(name: str, shown: Credentials) -> None:
+        await flows.arrive(shown)
+        told.append(name)
+
+    storm = [ask("storm", Credentials(None, "Bearer storm", "10.0.0.1")) for _ in range(500)]
+    storm += [ask("storm", Credentials(None, f"Bearer {n}", "10.0.0.1")) for n in range(500)]
+    tasks = [asyncio.ensure_future(work) for work in storm]
+    await asyncio.sleep(0)
+    calm = [ask("at their network", Credentials(None, "Bearer calm", "10.0.0.1"))]
+    calm += [ask("elsewhere", Credentials(None, "Bearer calm", "10.0.0.2"))]
+    calm += [ask("an agent", Credentials(Peer("system:host:h1", (), "f"), "", "10.0.0.3"))]
+    tasks += [asyncio.ensure_future(work) for work in calm]
+    most = 0
+    while len(told) < 1003:
+        before = len(told)
+        await asyncio.sleep(0)
+        most = max(most, len(told) - before)
+    assert most <= ARRIVALS_SHARED
+    assert max(told.index("elsewhere"), told.index("an agent")) < 5 * ARRIVALS_SHARED
+    assert told.index("at their network") < 520, "behind one of each that showed something else"
+    await asyncio.gather(*tasks)

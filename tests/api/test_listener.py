@@ -196,6 +196,29 @@ async def _asked(stream: Stream) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "])
+async def test_headers_that_do_not_end_are_given_up(monkeypatch: pytest.MonkeyPatch, before: bytes) -> None:
+    """A line now and then keeps nothing open; whoever is in time is served beside it."""
+    monkeypatch.setattr(listener, "HEADERS_SECONDS", 0.2)
+    async with answering(Answering()) as connect:
+        reader, writer = await connect(False)
+        writer.write(before)
+
+        async def drip() -> None:
+            while True:
+                await asyncio.sleep(0.02)
+                writer.write(b"X-B: c\r\n" if before else b"")
+
+        dripping = asyncio.ensure_future(drip())
+        assert await _asked(await connect(False))
+        try:
+            assert await reader.read() == b""
+        except ConnectionError:
+            pass
+        finally:
+            dripping.cancel()
+
+
 async def test_whoever_does_not_read_is_shed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer is more than the sockets hold, and it takes none of it."""
     monkeypatch.setattr(listener, "READ_SECONDS", 0.2)

@@ -115,11 +115,11 @@ async def _first_bytes(arrived: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     here: asyncio.Future[None] = loop.create_future()
 
-    def come() -> None:
+    def tell() -> None:
         if not here.done():
             here.set_result(None)
 
-    loop.add_reader(arrived.fileno(), come)
+    loop.add_reader(arrived.fileno(), tell)
     try:
         await here
     finally:

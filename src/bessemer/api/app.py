@@ -73,7 +73,8 @@ class Api:
         directory, standing = self.state.directory, self.state.standing
         since = await standing.present()
         people = (self.state.federation.run(), self.state.door.run())
-        works = (directory.run(), standing.run(since), *people, self.state.refusals.run())
+        counted = (self.state.refusals.run(), self.state.metrics.follow())
+        works = (directory.run(), standing.run(since), *people, *counted)
         tasks = [asyncio.ensure_future(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._ended)

@@ -18,8 +18,9 @@ import asyncio
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bessemer.api.context import Credentials, Identity
 from bessemer.api.limit import network
@@ -34,14 +35,19 @@ WAIT_SECONDS = 15.0
 CROWD_SECONDS = 10.0
 """For how long a flow that asked counts as one that asks."""
 
-ARRIVALS, ARRIVAL_SECONDS = 4, 0.001
-"""Requests that are looked at in one turn of the loop, and what each takes at most; more where turns are long."""
+ARRIVALS_ALONE, ARRIVALS_SHARED, ARRIVAL_SECONDS = 64, 4, 0.001
+"""Requests that are looked at in one turn of the loop, while one tenant asks and while several do, and what each takes
+at most; more where turns are long."""
+
+STREAMS = 16
+"""Streams that are told of changes in one turn of the loop."""
 
 REFUSAL_SECONDS = 1.0
 """Until a refusal is told: whoever asks again at once costs little of what all share."""
 
 FLOWS_MAX = 10_000
 RETRY_SECONDS_MAX = 30
+_REFUSED = "refused"
 _WEIGHT = 0.125
 """Of the last request in what the next one of its flow is expected to take."""
 
@@ -104,11 +110,14 @@ class Turn:
 
 
 class Lane:
-    """Requests of one sort. ``shed`` is called for each that is refused."""
+    """Requests of one sort. ``shed`` is called for each that is refused; ``door`` paces how refusals are told."""
 
-    def __init__(self, clock: Clock, bounds: Bounds, *, shed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, clock: Clock, bounds: Bounds, *, door: Pace | None = None, shed: Callable[[], None] = lambda: None
+    ) -> None:
         self._clock = clock
         self._bounds = bounds
+        self._door = door or Pace(clock)
         self._shed = shed
         self._flows: dict[str, _Flow] = {}
         self._line: list[tuple[float, int, _Flow]] = []
@@ -126,6 +135,11 @@ class Lane:
     def waiting(self) -> int:
         """Requests that have no turn yet."""
         return self._waiting
+
+    @property
+    def crowded(self) -> bool:
+        """Whether several flows ask."""
+        return self._clock.monotonic() < self._crowded_until
 
     async def enter(self, name: str) -> Turn:
         """Wait for a turn of the flow. Raises TooMany where it has too many already, or none comes in time."""
@@ -257,6 +271,7 @@ class Lane:
     async def _refused(self, flow: _Flow, why: str) -> TooMany:
         error = self._told(flow, why)
         await self._clock.sleep(REFUSAL_SECONDS)
+        await self._door.enter(_REFUSED, flow.name)  # those that were refused together come back together
         return error
 
     def _told(self, flow: _Flow, why: str) -> TooMany:
@@ -277,14 +292,17 @@ class Flows:
 
     def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
         self._flow = flow
-        self._door = Pace(clock, steps=ARRIVALS, share=0.5, seconds=ARRIVAL_SECONDS)
-        self._people = Lane(clock, TENANTS, shed=lambda: shed("people"))
-        self._agents = Lane(clock, AGENTS, shed=lambda: shed("agents"))
-        self._strangers = Lane(clock, STRANGERS, shed=lambda: shed("strangers"))
+        self._door = Pace(clock, steps=ARRIVALS_ALONE, share=0.5, seconds=ARRIVAL_SECONDS)
+        self._streams = Pace(clock, steps=STREAMS)
+        door = self._door
+        self._people = Lane(clock, TENANTS, door=door, shed=lambda: shed("people"))
+        self._agents = Lane(clock, AGENTS, door=door, shed=lambda: shed("agents"))
+        self._strangers = Lane(clock, STRANGERS, door=door, shed=lambda: shed("strangers"))
 
     async def arrive(self, shown: Credentials) -> None:
         """Before it is known who asks, which has its price, also where the answer is to wait: a few in a turn of the
         loop, networks by turns, and within one what is shown."""
+        self._door.steps = ARRIVALS_SHARED if self._people.crowded else ARRIVALS_ALONE
         if shown.peer is not None:
             await self._door.enter("", shown.peer.name)
         else:
@@ -297,6 +315,10 @@ class Flows:
         if who.kind == "user":
             return await self._people.enter(self._flow(who, tenant))
         return await self._agents.enter(who.name) if who.kind == "agent" else None
+
+    async def follow(self, work: Coroutine[Any, Any, None], *, tenant: str) -> None:
+        """Tell somebody of changes for as long as they come, with a few others in one turn of the loop."""
+        await self._streams.run(work, tenant)
 
     def waiting(self) -> Mapping[str, int]:
         """Lane → requests that have no turn yet."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAGS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
+LAG_SECONDS = 0.1
+"""Between two looks at how late the event loop is."""
 
 
 class Metrics:
@@ -31,6 +36,12 @@ class Metrics:
         )
         self.denied = Counter("bessemer_api_denied", "Requests refused to somebody known.", registry=registry)
 
+        self.lag = Histogram(
+            "bessemer_api_loop_lag_seconds",
+            "How late a timer of the event loop rings: what a request waits at each of its steps.",
+            registry=registry,
+            buckets=LAGS,
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, verb: str, *, code: int, seconds: float | None) -> None:
@@ -43,6 +54,14 @@ class Metrics:
         found[0].inc()
         if seconds is not None:
             found[1].observe(seconds)
+
+    async def follow(self) -> None:
+        """Look at the event loop's own clock, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            self.lag.observe(max(0.0, loop.time() - due))
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -45,6 +45,9 @@ OPENING_SECONDS = 60.0
 _PART = 64
 """Objects between two chances for others to run."""
 
+_STEP = 16
+"""Changes, likewise."""
+
 INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
 
@@ -76,7 +79,8 @@ class _Watch(Response):
         metrics.watches.labels(kind).inc()
         closing = self._call.state.closing
         lapsed = asyncio.ensure_future(self._lapsed())
-        works = (self._produce(send), self._bookmark(send), _gone(receive), closing.wait())
+        told = self._call.state.flows.follow(self._produce(send), tenant=self._call.about.tenant)
+        works = (told, self._bookmark(send), _gone(receive), closing.wait())
         tasks = [lapsed, *(asyncio.ensure_future(work) for work in works)]
         try:
             await until_first(tasks, seconds=float(self._options.seconds) or None)
@@ -95,8 +99,12 @@ class _Watch(Response):
         try:
             self._revision = since = await self._begin(send)
             events = self._call.state.ports.objects.watch(self._selection.scope, since=since)
+            heard = 0
             try:
                 async for event in events:
+                    heard += 1
+                    if heard % _STEP == 0:
+                        await asyncio.sleep(0)
                     self._revision = max(self._revision, event.revision)
                     await self._tell(send, self._line(await _served(self._call, event, whole=self._whole)))
             finally:

@@ -32,9 +32,9 @@ class Pace:
 
     def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002) -> None:
         self._clock = clock
-        self._steps = steps
+        self.steps = steps
         self._share = share
-        self._left = steps
+        self._left = 0
         self._waiting = Turns[asyncio.Future[None]]()
         self._turning = False
         self._turned = 0.0
@@ -84,7 +84,7 @@ class Pace:
     def _admitted(self) -> bool:
         """Whether a step may be done in this turn of the loop."""
         if not self._turning:
-            self._turning = True
+            self._turning, self._left = True, self.steps
             self._turned = self._clock.monotonic()
             asyncio.get_running_loop().call_soon(self._turn)
         if self._left <= 0:
@@ -100,11 +100,11 @@ class Pace:
     def _turn(self) -> None:
         """A turn of the loop later: let the next begin."""
         if not self._waiting:
-            self._turning, self._left = False, self._steps
+            self._turning = False
             return
         now = self._clock.monotonic()
         took, self._turned = min(now - self._turned, _TURN_SECONDS_MAX), now
-        self._left = max(self._steps, int(self._share * took / max(self._expected, 1e-6)))
+        self._left = max(self.steps, int(self._share * took / max(self._expected, 1e-6)))
         while self._waiting and self._left:
             place = self._waiting.take()
             if not place.done():  # else it was cancelled

@@ -117,7 +117,8 @@ Bucket = tuple[str, str, str]
 
 
 class Feed:
-    """Who watches, found by kind, and by host or name where a watcher wants one only: thousands of agents do."""
+    """Who watches, found by kind, and by host, name or namespace where a watcher wants one only: thousands of agents
+    do, and a tenant's writes shall cost the same whoever watches other tenants' projects."""
 
     def __init__(self, revision: int, metrics: Metrics) -> None:
         self.revision = revision
@@ -143,9 +144,11 @@ class Feed:
         """Offer the changes of one commit."""
         self.revision = revision
         for entry in entries:
-            kind, _, name = entry.change.key
+            kind, namespace, name = entry.change.key
             self._offer((kind, "", ""), entry)
             self._offer((kind, "name", name), entry)
+            if namespace:
+                self._offer((kind, "namespace", namespace), entry)
             if entry.change.host:
                 self._offer((kind, "host", entry.change.host), entry)
         if revision // QUIET_MAX != (revision - len(entries)) // QUIET_MAX:
@@ -173,4 +176,6 @@ def _bucket(scope: Scope) -> Bucket:
         return (scope.kind, "host", scope.host)
     if scope.name:
         return (scope.kind, "name", scope.name)
+    if scope.namespace:
+        return (scope.kind, "namespace", scope.namespace)
     return (scope.kind, "", "")
