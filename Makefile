@@ -10,7 +10,7 @@ STAMPS := .venv/stamps
 # Compiled at once: else the first start of every program would wait for it.
 UV_INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
-# A worker takes a module after the other, so that what a module's tests share is made once.
+# A worker takes a module after the other, so that what its tests share is made once; WORKERS=0 is one process, as for --pdb.
 SPREAD = -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Where bytecode is not kept, each of the hundreds of programs that tests start would be compiled anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ demo: $(STAMPS)/demo system-demo ## From an empty machine to a paid token: the w
 	@$(BIN)/bessemer demo $(ARGS)
 
 test-fast: $(STAMPS)/dev ## Tests that need no server, guest or browser (2 minutes at most)
-	@$(PYTEST) -m "not real and not long" $(ARGS)
+	@$(PYTEST) -m "not real and not long" $(SPREAD) $(ARGS)
 
 test: $(STAMPS)/dev $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## All tests of CI, with the real guest, engine, kubectl and browser
 	@$(PYTEST) -m "not long" $(SPREAD) --durations=10 $(ARGS)

@@ -103,7 +103,6 @@ class Plant:
         self.paths.cache.mkdir(exist_ok=True)
         packages = self.paths.cache / "packages"
         if not packages.exists():
-            micro_guest.package_cache().mkdir(parents=True, exist_ok=True)
             packages.symlink_to(micro_guest.package_cache())
         ports = [] if self.paths.settings.exists() else ["--api-port=0", "--portal-port=0", "--gateway-port=0"]
         self.run("up", "--detach", *ports)

@@ -92,7 +92,6 @@ async def demo(state_dir: Path) -> AsyncIterator[Demo]:
     """On free ports, with the packages that earlier runs of the tests have downloaded."""
     made = Demo(Paths(state_directory(state_dir)))
     made.paths.cache.mkdir()
-    micro_guest.package_cache().mkdir(parents=True, exist_ok=True)
     (made.paths.cache / "packages").symlink_to(micro_guest.package_cache())
     save(made.paths, with_ports(Settings(api_port=0, portal_port=0, gateway_port=0), find_free=True))
     try:

@@ -113,9 +113,7 @@ async def person(state_dir: Path, tmp_path: Path) -> AsyncIterator[Person]:
 
 def bring(person: Person, model: Path) -> None:
     """What tests have downloaded already; what is brought is looked at as if it had come by itself."""
-    packages = micro_guest.package_cache()
-    packages.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(packages, person.paths.cache / "packages")
+    shutil.copytree(micro_guest.package_cache() / "debs", person.paths.cache / "packages" / "debs")
     person.paths.content.mkdir()
     shutil.copy(model, person.paths.content / SMOLLM2.digest.removeprefix("sha256:"))
     person.user.give(person.paths.state)
