@@ -311,7 +311,7 @@ def test_a_database_is_backed_up_restored_and_copied_to(
 ) -> None:
     one, two = server.database("one"), server.database("two")
     assert copy(CopyOptions(source=str(paths.store), target=one)) == 0
-    assert f"then: bessemer up --store {one}" in capsys.readouterr().out
+    assert f"then: bessemer up --store '{one}'" in capsys.readouterr().out
     was = within(paths, read)
     paths.store.rename(paths.store.with_suffix(".old"))
     save(paths, load(paths, store=one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from bessemer.main.down import stop_all
 from bessemer.main.keeping import check, copy
 from bessemer.main.restoring import restore
 from bessemer.main.settings import Paths, load, save
+from bessemer.main.up import LOCK
 from tests.main.starting import is_up, start, until
 from tests.store.server import running
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
 KEPT = ("Tenant", "Project", "Flavor", "PricePlan", "User", "Host", "Instance")
-DAY = {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}
 
 
 async def told(client: Client) -> dict[str, Any]:
@@ -41,6 +42,7 @@ async def told(client: Client) -> dict[str, Any]:
 
 
 async def up(paths: Paths) -> Any:
+    (paths.state / LOCK).unlink(missing_ok=True)  # it says of the one before that it is up
     process = await start(paths)
     await until(lambda: is_up(paths))
     return process
@@ -55,8 +57,6 @@ async def down(paths: Paths, process: Any) -> None:
 async def test_a_running_installation_is_kept_and_moved(
     state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import asyncio
-
     paths, key, file = Paths(state_dir), tmp_path / "key", tmp_path / "monday"
     key.write_bytes(bytes(range(32)))
     process = await up(paths)

@@ -215,6 +215,10 @@ def _asked(words: str, *, again: bool = False) -> str:
 def manifest(said: dict[str, Any]) -> str:
     """What a backup holds, for a person."""
     lines = [f"{name}: {said[name]}" for name in ("at", "release", "schema", "store", "revision")]
-    rows = [[one["name"], str(one["entries"] or "-"), str(one["bytes"]), one["sha256"][:16]] for one in said["parts"]]
+    rows = [[one["name"], _entries(one), str(one["bytes"]), one["sha256"][:16]] for one in said["parts"]]
     lines.append(render.columns(["PART", "ROWS", "BYTES", "SHA-256"], rows))
     return "\n".join([*lines, *(f"Not in it: {words}" for words in said["omitted"])])
+
+
+def _entries(one: dict[str, Any]) -> str:
+    return str(one["entries"]) if one["name"].startswith(tables.TABLE) else "-"
