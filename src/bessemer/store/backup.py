@@ -2,9 +2,9 @@
 
 What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on by
 `REVISIONS_ON`, so that no revision from before, nor one of the time that is lost, is ever given again, and whoever
-watches from one hears Expired. Leases are let go and their fences move on as far: what a process of the lost time sends under
-one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes on
-with a row that says so.
+watches from one hears Expired. Leases are let go and their fences move on as far: what a process of the lost time sends
+under one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes
+on with a row that says so.
 """
 
 from __future__ import annotations
