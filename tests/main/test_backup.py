@@ -242,8 +242,11 @@ def test_content_comes_along_when_asked_for(paths: Paths, key: Path, tmp_path: P
 def test_keys_that_are_elsewhere_are_named(paths: Paths, key: Path, tmp_path: Path, capsys: Any) -> None:
     seal = (paths.keys / "seal.key").read_bytes()
     (paths.keys / "seal.key").write_bytes(bytes(32))
+    (paths.ca / "ca.key").unlink()
     backup(BackupOptions(file=tmp_path / "f", state=paths.state, key_file=key))
-    assert f"the key {key_id(seal)}, which is not in keys/" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Not in it: ca/ca.key, which is not there" in said
+    assert f"the key {key_id(seal)}, which is not in keys/" in said
 
 
 def test_a_file_that_leads_out_of_the_directory_is_refused(key: Path, tmp_path: Path) -> None:
@@ -306,12 +309,13 @@ def test_the_check_names_what_is_wrong(paths: Paths, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_a_database_is_backed_up_restored_and_copied_to(
     paths: Paths, file: Path, key: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = server.database("one"), server.database("two")
     assert copy(CopyOptions(source=str(paths.store), target=one)) == 0
-    assert f"then: bessemer up --store {one}" in capsys.readouterr().out
+    assert f"then: bessemer up --store '{one}'" in capsys.readouterr().out
     was = within(paths, read)
     paths.store.rename(paths.store.with_suffix(".old"))
     save(paths, load(paths, store=one))
@@ -319,7 +323,8 @@ def test_a_database_is_backed_up_restored_and_copied_to(
     backup(BackupOptions(file=tmp_path / "f", state=paths.state, key_file=key))
     there = Paths(tmp_path / "there")
     killed_at = [sys.executable, "-c", KILLED.replace("key_file=Path(key)", f"key_file=Path(key), store={two!r}", 2)]
-    done = subprocess.run([*killed_at, "restore", str(there.state), str(tmp_path / "f"), str(key), "9"], check=False)
+    argv = [*killed_at, "restore", str(there.state), str(tmp_path / "f"), str(key), "9"]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     with psycopg.connect(two) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)

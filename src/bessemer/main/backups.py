@@ -10,6 +10,7 @@ Invariant: a file has its name once all of it is on the disk; until then it is `
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import sys
@@ -42,6 +43,7 @@ FILES = "file/"
 ASIDE = ".part"
 CONTENT = "content"
 
+_NEEDED = ("ca/ca.crt", "ca/ca.key", "keys/audit.key", "keys/gateway.key")
 _FOR_GOOD = ("ca/ca.crt", "ca/ca.key", "settings.json", "audit/audit.pub", f"{CONTENT}/{CONTENT_ID}")
 _PIECE_BYTES = 1 << 20
 
@@ -102,6 +104,7 @@ def _omitted(options: BackupOptions, paths: Paths, *, keks: frozenset[str]) -> l
     given = {key_id(key) for key in (*sealing, staged) if key}
     words = "secrets under it open with it alone"
     found = [f"the key {kek}, which {_where(kek, given)}: {words}" for kek in sorted(keks - here)]
+    found += [f"{name}, which is not there" for name in _NEEDED if not (paths.state / name).exists()]
     if not options.content:
         found.append("images and models (--content)")
     return [
@@ -142,10 +145,16 @@ def whole(file: Path) -> Iterator[IO[bytes]]:
     if file.exists():
         raise Conflict(f"{file} is there already")
     aside = file.with_name(file.name + ASIDE)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise Conflict(f"another writes {aside}") from error
     try:
         with os.fdopen(descriptor, "wb") as out:
-            os.fchmod(descriptor, 0o600)  # of one that is left of another, too
+            os.fchmod(descriptor, 0o600)  # of one that was killed, too
+            out.truncate()
             yield out
             out.flush()
             os.fsync(descriptor)
@@ -216,6 +225,10 @@ def _asked(words: str, *, again: bool = False) -> str:
 def manifest(said: dict[str, Any]) -> str:
     """What a backup holds, for a person."""
     lines = [f"{name}: {said[name]}" for name in ("at", "release", "schema", "store", "revision")]
-    rows = [[one["name"], str(one["entries"] or "-"), str(one["bytes"]), one["sha256"][:16]] for one in said["parts"]]
+    rows = [[one["name"], _entries(one), str(one["bytes"]), one["sha256"][:16]] for one in said["parts"]]
     lines.append(render.columns(["PART", "ROWS", "BYTES", "SHA-256"], rows))
     return "\n".join([*lines, *(f"Not in it: {words}" for words in said["omitted"])])
+
+
+def _entries(one: dict[str, Any]) -> str:
+    return str(one["entries"]) if one["name"].startswith(tables.TABLE) else "-"

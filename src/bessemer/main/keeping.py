@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -74,5 +75,5 @@ def _place(paths: Paths, word: str) -> str | Path:
 
 def _next(options: CopyOptions) -> str:
     if is_address(options.target):
-        return f"Move {options.source} away, then: bessemer up --store {options.target}"
+        return f"Move {options.source} away, then: bessemer up --store {shlex.quote(options.target)}"
     return f"Put {options.target} where the state directory has its store.db, and take `store` out of settings.json"

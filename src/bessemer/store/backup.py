@@ -2,9 +2,9 @@
 
 What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on by
 `REVISIONS_ON`, so that no revision from before, nor one of the time that is lost, is ever given again, and whoever
-watches from one hears Expired. Leases are let go and their fences move on: what a process of the lost time sends under
-one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes on
-with a row that says so.
+watches from one hears Expired. Leases are let go and their fences move on as far: what a process of the lost time sends
+under one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes
+on with a row that says so.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _KEKS = select(data_keys.c.kek).distinct()
 _HOLDERS = select(leases.c.name).order_by(leases.c.name)
 _LET_GO = (
     update(leases)
-    .values(holder="", expires_at=bindparam("over"), fence=leases.c.fence + 1)
-    .where(of(leases.c.name), leases.c.holder != "")
+    .values(holder="", expires_at=bindparam("over"), fence=leases.c.fence + bindparam("on"))
+    .where(of(leases.c.name))
 )
 
 
@@ -113,5 +113,5 @@ class Unpacking:
             tx.run(SET_COUNTER, of_name=name, value=revision + REVISIONS_ON)
         for (name,) in tx.all(_HOLDERS):
             if name not in keep and not name.startswith(HEARTBEATS):
-                tx.run(_LET_GO, of_name=name, over=0.0)
+                tx.run(_LET_GO, of_name=name, over=0.0, on=REVISIONS_ON)
         audit.append(tx, Writer("system", "store"), verb="restore", key=Key("Store", "", str(revision)), uid="")
