@@ -28,7 +28,7 @@ def prepare_database(tables: Tables, url: str) -> bool:
         if version is None:
             tables.script(schema_versions.ddl_of_database())
             return True
-        if version == schema_versions.HEAD or _expand(tables, url, version):
+        if version == schema_versions.HEAD or _expand(tables, url, version=version):
             return not tables.older(int(schema_versions.HEAD)) and finish(tables)
         if tables.carried() in range(beside.SAYS, int(schema_versions.HEAD) + 1):
             log.warning("the database is expanded for a newer release", schema=version, here=schema_versions.HEAD)
@@ -36,7 +36,7 @@ def prepare_database(tables: Tables, url: str) -> bool:
     raise Unavailable(beside.too_old(version))
 
 
-def _expand(tables: Tables, url: str, version: str) -> bool:
+def _expand(tables: Tables, url: str, *, version: str) -> bool:
     """False where the version is none that this release knows."""
     from bessemer.store import migrations  # not paid for by those who need none
 
