@@ -67,7 +67,8 @@ def finish(tables: Tables) -> bool:
             while tables.fill(statement):
                 pass
         if not tables.contract(steps.contract, carries=int(script.revision)):
-            log.info("older replicas serve, so the tables stay as they need them", schema=carried)
+            older = tables.older(int(script.revision))
+            log.info("the tables stay as older replicas need them", schema=carried, writers=older)
             return False
         carried = int(script.revision)
         log.info("the tables are those of this schema alone", schema=script.revision)
