@@ -91,23 +91,31 @@ async def measure(options: Options) -> list[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A control plane, and a neighbour's connection to it."""
+    """A control plane. A neighbour connects anew for each look: a connection that nobody uses for long is closed."""
 
     running: Plane
     target: Target
     server: Server
-    wire: Wire
+
+    @asynccontextmanager
+    async def neighbour(self) -> AsyncIterator[Wire]:
+        wire = await Wire.open(self.server)
+        try:
+            yield wire
+        finally:
+            wire.close()
 
     async def rest(self, count: int, what: str, *, seconds: float) -> list[Figure]:
         """What it takes while nobody asks, but for a neighbour now and then."""
         await self._settled()
         before, began, waits = self.target.cpu_seconds(), time.perf_counter(), list[float]()
-        while time.perf_counter() < began + seconds:
-            asked = time.perf_counter()
-            status, _ = await self.wire.ask(request("GET", f"{COLLECTION}/size-999999"))
-            assert status == 200
-            waits.append(time.perf_counter() - asked)
-            await asyncio.sleep(0.05)
+        async with self.neighbour() as wire:
+            while time.perf_counter() < began + seconds:
+                asked = time.perf_counter()
+                status, _ = await wire.ask(request("GET", f"{COLLECTION}/size-999999"))
+                assert status == 200
+                waits.append(time.perf_counter() - asked)
+                await asyncio.sleep(0.05)
         share = (self.target.cpu_seconds() - before) / (time.perf_counter() - began)
         at = f"{count:,} {what}"
         return [
@@ -129,7 +137,8 @@ class Ground:
 
     async def gauge(self, name: str) -> float:
         """A figure that the control plane tells of itself."""
-        _, body = await self.wire.ask(request("GET", "/metrics"))
+        async with self.neighbour() as wire:
+            _, body = await wire.ask(request("GET", "/metrics"))
         return next(float(line.split()[-1]) for line in body.decode().splitlines() if line.startswith(name))
 
     async def watched(self, by: float) -> None:
@@ -146,11 +155,7 @@ async def _ground(seed: Callable[[Paths], Awaitable[None]] | None = None) -> Asy
         target = Target(port=port, ca=ca, cert=running.paths.certificate(identities.ADMIN), pids=(pid,))
         server = Server(port=port, tls=client_tls(ca, target.cert))
         await load(server, [_create(999_999)], clients=1)
-        wire = await Wire.open(server)
-        try:
-            yield Ground(running, target, server, wire)
-        finally:
-            wire.close()
+        yield Ground(running, target, server)
 
 
 def _create(number: int) -> bytes:
@@ -237,16 +242,15 @@ async def _reads(ground: Ground, count: int) -> list[Figure]:
         "all listed": (COLLECTION, count),
     }
     for name, (path, expected) in asked.items():
-        wire = await Wire.open(ground.server)
-        began, longest = time.perf_counter(), 0.0
-        reading = asyncio.ensure_future(_counted(wire, path))
-        while not reading.done():
-            waits = time.perf_counter()
-            await ground.wire.ask(request("GET", f"{COLLECTION}/size-999999"))
-            longest = max(longest, time.perf_counter() - waits)
-            await asyncio.sleep(0.001)
-        took = reading.result()
-        wire.close()
+        async with ground.neighbour() as reader, ground.neighbour() as wire:
+            began, longest = time.perf_counter(), 0.0
+            reading = asyncio.ensure_future(_counted(reader, path))
+            while not reading.done():
+                waits = time.perf_counter()
+                await wire.ask(request("GET", f"{COLLECTION}/size-999999"))
+                longest = max(longest, time.perf_counter() - waits)
+                await asyncio.sleep(0.001)
+            took = reading.result()
         assert took[0] >= expected, (name, took)  # some were added meanwhile
         found.append(figure(f"{count:,} {OBJECTS}: {name}", (took[1] - began) * 1e3, "ms"))
         if name == "all listed":
@@ -317,17 +321,18 @@ class Watcher(Wire):
 
 async def _watches(ground: Ground, steps: Steps) -> list[Figure]:
     found, wires, made = [], list[Watcher](), 1
-    _, listed = await ground.wire.ask(request("GET", f"{COLLECTION}?limit=1"))
+    async with ground.neighbour() as wire:
+        _, listed = await wire.ask(request("GET", f"{COLLECTION}?limit=1"))
     path = f"{COLLECTION}?watch=1&resourceVersion={orjson.loads(listed)['metadata']['resourceVersion']}"
     before = await ground.gauge("bessemer_store_watchers")
     tasks = set[asyncio.Task[object]]()
     try:
         for count in steps.watches:
             while len(wires) < count:
-                wire = await Watcher.open(ground.server)
-                assert isinstance(wire, Watcher)
-                wires.append(wire)
-                tasks.add(asyncio.ensure_future(wire.ask(request("GET", path))))
+                watcher = await Watcher.open(ground.server)
+                assert isinstance(watcher, Watcher)
+                wires.append(watcher)
+                tasks.add(asyncio.ensure_future(watcher.ask(request("GET", path))))
             await ground.watched(before + count)
             await asyncio.sleep(1.0)  # what was changed before is told to those who have just come
             found += await ground.rest(count, WATCHES, seconds=steps.rest_seconds / 2)
@@ -338,8 +343,8 @@ async def _watches(ground: Ground, steps: Steps) -> list[Figure]:
     finally:
         for task in tasks:
             task.cancel()
-        for wire in wires:
-            wire.close()
+        for watcher in wires:
+            watcher.close()
 
 
 async def _tell(ground: Ground, wires: Sequence[Watcher], *, first: int) -> list[Figure]:
@@ -354,11 +359,10 @@ async def _tell(ground: Ground, wires: Sequence[Watcher], *, first: int) -> list
             if not left:
                 last.set_result(None)
 
-        for wire in wires:
-            wire.told = told
+        for watcher in wires:
+            watcher.told = told
         began = time.perf_counter()
-        status, body = await ground.wire.ask(_create(number))
-        assert status == 201, body[:200]
+        await load(ground.server, [_create(number)], clients=1)
         await asyncio.wait_for(last, 60)
         waits.append(time.perf_counter() - began)
     cpu = (ground.target.cpu_seconds() - before) / EVENTS / len(wires)

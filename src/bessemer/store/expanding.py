@@ -28,7 +28,7 @@ def prepare_database(tables: Tables, url: str) -> bool:
         if version is None:
             tables.script(schema_versions.ddl_of_database())
             return True
-        if version == schema_versions.HEAD or _expand(tables, url, version):
+        if version == schema_versions.HEAD or _expand(tables, url, version=version):
             return not tables.older(int(schema_versions.HEAD)) and finish(tables)
         if tables.carried() in range(beside.SAYS, int(schema_versions.HEAD) + 1):
             log.warning("the database is expanded for a newer release", schema=version, here=schema_versions.HEAD)
@@ -36,7 +36,7 @@ def prepare_database(tables: Tables, url: str) -> bool:
     raise Unavailable(beside.too_old(version))
 
 
-def _expand(tables: Tables, url: str, version: str) -> bool:
+def _expand(tables: Tables, url: str, *, version: str) -> bool:
     """False where the version is none that this release knows."""
     from bessemer.store import migrations  # not paid for by those who need none
 
@@ -67,7 +67,8 @@ def finish(tables: Tables) -> bool:
             while tables.fill(statement):
                 pass
         if not tables.contract(steps.contract, carries=int(script.revision)):
-            log.info("older replicas serve, so the tables stay as they need them", schema=carried)
+            older = tables.older(int(script.revision))
+            log.info("the tables stay as older replicas need them", schema=carried, writers=older)
             return False
         carried = int(script.revision)
         log.info("the tables are those of this schema alone", schema=script.revision)

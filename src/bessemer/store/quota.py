@@ -126,8 +126,8 @@ def follow(tx: Tx, document: Document) -> None:
     stated = document.get("spec", {}).get("quota") or {}
     try:
         theirs = {to_camel(meter) for meter in _marks(tx)} - _FIELDS
-        wanted = Quota.model_validate({name: bound for name, bound in stated.items() if name not in theirs})
-    except ValidationError as error:
+        wanted = Quota.model_validate({name: stated[name] for name in stated if name not in theirs})
+    except (ValidationError, TypeError) as error:
         raise Invalid(f"the quota of {kind} {name} cannot be read") from error
     set_bounds(tx, f"{kind.lower()}/{name}", wanted=wanted)
 

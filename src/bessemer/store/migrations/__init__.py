@@ -84,13 +84,17 @@ def _whole(connection: Connection, script: Script) -> None:
         if steps is None:
             script.module.upgrade()
         else:
-            for statement in steps.expand:
-                connection.exec_driver_sql(statement)
-            for statement in steps.migrate:
-                while connection.exec_driver_sql(statement).rowcount > 0:
-                    pass
-            for statement in steps.contract:
-                connection.exec_driver_sql(statement)
+            _stepped(connection, steps)
         context.stamp(ScriptDirectory(str(SCRIPTS)), script.revision)
     if script.revision > "0004":
         connection.exec_driver_sql(f"UPDATE counters SET value = {int(script.revision)} WHERE name = 'carries'")
+
+
+def _stepped(connection: Connection, steps: Steps) -> None:
+    for statement in steps.expand:
+        connection.exec_driver_sql(statement)
+    for statement in steps.migrate:
+        while connection.exec_driver_sql(statement).rowcount > 0:
+            pass
+    for statement in steps.contract:
+        connection.exec_driver_sql(statement)
