@@ -15,6 +15,7 @@ from bessemer.agent.listener import serve_metrics
 from bessemer.api import listen, serve, server_tls
 from bessemer.client import connect
 from bessemer.core.clock import SystemClock
+from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway import Bound, Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
@@ -23,6 +24,7 @@ from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
 
+_METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
 """What a gateway that ends may take to give back the money that it holds."""
 
@@ -38,7 +40,10 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     follower = Follower(client, tables, clock=clock)
 
     async def share(project: str, tokens: int, *, money: Wish) -> Given:
-        said = await client.agents.share(project, meter="tokens_per_minute", amount=tokens, money=asdict(money))
+        try:
+            said = await client.agents.share(project, meter=_METER, amount=tokens, money=asdict(money))
+        except Malformed:  # a replica of an older release knows nothing of money that is held
+            said = await client.agents.share(project, meter=_METER, amount=tokens)
         return Given(**{**said, "money": Bound.read(said.get("money"))})
 
     shares = Shares(share, clock=clock, holder=_uid(paths), before=spool.waiting)

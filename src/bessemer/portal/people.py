@@ -58,10 +58,10 @@ async def _project(visit: Visit) -> str:
 
 
 async def credentials_page(visit: Visit) -> Response:
-    return await _credentials(visit, await _at(visit), NOTHING)
+    return await _credentials(visit, await _at(visit))
 
 
-async def _credentials(visit: Visit, scope: str, said: Said, *, code: int = 200) -> Response:
+async def _credentials(visit: Visit, scope: str, *, said: Said = NOTHING, code: int = 200) -> Response:
     namespace = None if scope == EVERYTHING else scope
     held = credentials.Held(await _list(visit, "ApplicationCredential", namespace=namespace))
     once = [said]
@@ -93,8 +93,8 @@ async def credential_act(visit: Visit) -> Response:
             raise Malformed("there is no such act")
         token = await client.account.credential_token(project, name)
     except BessemerError as error:
-        return await _credentials(visit, project, forms.refused(error, written), code=code_of(error))
-    return await _credentials(visit, project, Said(secret=token, name=name))
+        return await _credentials(visit, project, said=forms.refused(error, written), code=code_of(error))
+    return await _credentials(visit, project, said=Said(secret=token, name=name))
 
 
 def _credential(written: Mapping[str, str], *, now: float) -> dict[str, Any]:
@@ -113,10 +113,10 @@ def _credential(written: Mapping[str, str], *, now: float) -> dict[str, Any]:
 
 
 async def members_page(visit: Visit) -> Response:
-    return await _members(visit, await _at(visit), NOTHING)
+    return await _members(visit, await _at(visit))
 
 
-async def _members(visit: Visit, scope: str, said: Said, *, code: int = 200) -> Response:
+async def _members(visit: Visit, scope: str, *, said: Said = NOTHING, code: int = 200) -> Response:
     held = await _who(visit, scope)
     once = [said]
 
@@ -145,13 +145,13 @@ async def member_act(visit: Visit) -> Response:
     project = await _project(visit)
     written = await forms.read(visit.request)
     try:
-        await _change(visit, project, written)
+        await _change(visit, project, written=written)
     except BessemerError as error:
-        return await _members(visit, project, forms.refused(error, written), code=code_of(error))
+        return await _members(visit, project, said=forms.refused(error, written), code=code_of(error))
     return RedirectResponse(f"/in/{project}/members", 303)
 
 
-async def _change(visit: Visit, project: str, written: Mapping[str, str]) -> None:
+async def _change(visit: Visit, project: str, *, written: Mapping[str, str]) -> None:
     act, role = written.get("act", ""), written.get("role", "")
     if act == "new":
         scope = {"tenant": tenant_of(project)} if written.get("where") == "tenant" else {"project": project}

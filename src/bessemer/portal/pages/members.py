@@ -78,7 +78,7 @@ def _of_tenants(desk: Desk, held: Held, *, project: str) -> Iterator[MemberRow]:
                 where=f"tenant {name}",
                 source=f"tenant {name}",
                 roles=ROLES[:3] if changes else (),
-                act=_act(project, f"tenant/{name}/User/{member['user']}", member["user"]) if changes else None,
+                act=_act(project, f"tenant/{name}/User/{member['user']}", who=member["user"]) if changes else None,
             )
 
 
@@ -98,7 +98,7 @@ def _of_bindings(held: Held, *, project: str, roles: tuple[str, ...]) -> Iterato
                 where=where(name, spec.get("scope", {})),
                 source=f"binding {name}",
                 roles=roles if own else (),
-                act=_act(project, f"binding/{name}/{kind}/{who}", who) if own and roles else None,
+                act=_act(project, f"binding/{name}/{kind}/{who}", who=who) if own and roles else None,
             )
 
 
@@ -122,7 +122,7 @@ def where(name: str, scope: Mapping[str, Any]) -> str:
     return f"tenant {tenant}" if tenant else "everywhere"
 
 
-def _act(project: str, which: str, who: str) -> Act:
+def _act(project: str, which: str, *, who: str) -> Act:
     return Act(f"/in/{project}/members", "remove", which, "Remove", ask=f"Take the role from {who}?")
 
 
