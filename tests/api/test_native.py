@@ -540,7 +540,9 @@ async def test_a_watch_of_definitions_begins_with_them_and_tells_nothing_more() 
 async def test_both_forms_of_discovery_know_them(w: World) -> None:
     core = {r["name"]: r for r in (await w.call("GET", "/api/v1")).json["resources"]}
     assert {"configmaps", "secrets", "events", "namespaces"} == set(core)
-    assert set(core["secrets"]["verbs"]) == {"create", "delete", "get", "list", "patch", "update", "watch"}
+    verbs = {"create", "delete", "get", "list", "patch", "update", "watch"}
+    assert set(core["secrets"]["verbs"]) == {*verbs, "deletecollection"}
+    assert set(core["namespaces"]["verbs"]) == verbs
     assert (core["configmaps"]["shortNames"], core["namespaces"]["namespaced"]) == (["cm"], False)
     [crds] = (await w.call("GET", "/apis/apiextensions.k8s.io/v1")).json["resources"]
     assert crds["verbs"] == ["get", "list", "watch"]

@@ -83,7 +83,8 @@ def test_it_says_what_v3_says() -> None:
 
 def test_operations_say_what_they_do_and_to_what(document: Mapping[str, Any]) -> None:
     for path, method, operation in operations(document):
-        action = "list" if method == "get" and not path.endswith("/{name}") else method
+        many = not path.endswith("/{name}")
+        action = {"get": "list", "delete": "deletecollection"}.get(method, method) if many else method
         assert operation["x-kubernetes-action"] == action
         assert operation[GVK].keys() == {"group", "version", "kind"}
         assert operation["produces"]

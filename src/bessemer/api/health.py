@@ -11,8 +11,12 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
+
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
+
+log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 1.0
 LOOK_SECONDS = 1.0
@@ -47,11 +51,12 @@ class Database:
             self._looking.cancel()
 
     async def _ask(self) -> None:
+        self._well = False
         try:
             await self._look()
             self._well = True
-        except BessemerError:
-            self._well = False
+        except BessemerError as error:
+            log.warning("the database does not answer", error=error.message, internal=error.internal)
         finally:
             self._at, self._looking = self._clock.monotonic(), None
 

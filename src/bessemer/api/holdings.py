@@ -207,14 +207,14 @@ class Holdings:
 
 
 def _terms(tenant: Mapping[str, Any]) -> TenantTerms:
-    spec = tenant.get("spec", {})
+    spec, made = tenant.get("spec", {}), tenant.get("metadata", {}).get("creationTimestamp")
     return TenantTerms(
         members={member["user"]: member.get("role", "member") for member in spec.get("members", ())},
         plan=spec.get("pricePlan", "standard"),
         bearable=bearable(tenant),
         state=spec.get("state", "Active"),
         allowed=allowed(tenant),
-        made=epoch(tenant["metadata"]["creationTimestamp"]),
+        made=epoch(made) if made else 0.0,
     )
 
 

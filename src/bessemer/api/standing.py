@@ -74,5 +74,5 @@ class Standing:
 
 def _concerned(change: Change) -> tuple[str, str]:
     if change.key.kind in ("Session", "ApplicationCredential"):
-        return "User", orjson.loads(change.body)["spec"]["user"]
+        return "User", orjson.loads(change.body)["spec"].get("user", "")  # nobody's, of one that no person made
     return change.key.kind, change.key.name
