@@ -134,3 +134,21 @@ async def test_a_timeout_within_the_work_is_its_own() -> None:
 
 async def _run(pace: Pace, work: object) -> object:
     return await pace.run(work)  # type: ignore[arg-type]
+
+
+async def test_what_it_waited_for_may_fail_and_that_waits_for_a_step_too() -> None:
+    pace, told = Pace(FakeClock(), steps=1), list[int]()
+    awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work(n: int) -> None:
+        with pytest.raises(ValueError, match="no"):
+            await awaited
+        told.append(n)
+
+    tasks = [asyncio.ensure_future(_run(pace, work(n))) for n in range(5)]
+    await settle()
+    awaited.set_exception(ValueError("no"))
+    await turns(3)
+    assert 0 < len(told) < 5
+    await asyncio.gather(*tasks)
+    assert told == list(range(5))

@@ -109,6 +109,48 @@ class Turn:
         self._lane.ended(self)
 
 
+class _Seats:
+    """Those of a lane: all for a flow that is alone, few for each where several ask."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self.held: dict[Turn, None] = {}
+        self._taken = 0
+        """Seats, of each flow no more than it may have where several ask."""
+        self._last = ""
+        self._crowded_until = -math.inf
+
+    def asked(self, name: str, now: float) -> None:
+        """A flow has asked: it is not alone where the last one was another."""
+        if name != self._last:
+            self._crowded_until = now + CROWD_SECONDS if self._last else -math.inf
+            self._last = name
+
+    def crowded(self, now: float) -> bool:
+        """Whether several flows ask."""
+        return now < self._crowded_until
+
+    def room(self, now: float) -> bool:
+        """Whether there is a seat."""
+        return self._taken < self._bounds.shared if self.crowded(now) else len(self.held) < self._bounds.alone
+
+    def may(self, flow: _Flow, now: float) -> bool:
+        """Whether the flow may have it; else it waits for the end of a request of its own, out of line."""
+        return flow.holding < self._bounds.each or not self.crowded(now)
+
+    def take(self, turn: Turn) -> None:
+        """It is the turn's."""
+        self._taken += turn.flow.holding < self._bounds.each
+        turn.flow.holding += 1
+        self.held[turn] = None
+
+    def give(self, turn: Turn) -> None:
+        """It is nobody's again."""
+        del self.held[turn]
+        turn.flow.holding -= 1
+        self._taken -= turn.flow.holding < self._bounds.each
+
+
 class Lane:
     """Requests of one sort. ``shed`` is called for each that is refused; ``door`` paces how refusals are told."""
 
@@ -124,11 +166,7 @@ class Lane:
         self._pushed = 0
         self._waiting = 0
         self._virtual = 0.0
-        self._held: dict[Turn, None] = {}
-        self._taken = 0
-        """Seats, of each flow no more than it may have where several ask."""
-        self._last = ""
-        self._crowded_until = -math.inf
+        self._seats = _Seats(bounds)
         self._sweep: asyncio.Task[None] | None = None
 
     @property
@@ -139,20 +177,18 @@ class Lane:
     @property
     def crowded(self) -> bool:
         """Whether several flows ask."""
-        return self._clock.monotonic() < self._crowded_until
+        return self._seats.crowded(self._clock.monotonic())
 
     async def enter(self, name: str) -> Turn:
         """Wait for a turn of the flow. Raises TooMany where it has too many already, or none comes in time."""
         now = self._clock.monotonic()
-        if name != self._last:
-            self._crowded_until = now + CROWD_SECONDS if self._last else -math.inf
-            self._last = name
+        self._seats.asked(name, now)
         flow = self._flows.get(name)
         if flow is None:
             flow = self._new(name)
         if flow.lingering >= self._bounds.lingering:
             raise await self._refused(flow, "too many streams and slow requests are open at once: close some")
-        if not self._line and not flow.queue and self._room(now) and self._may(flow, now):
+        if not self._line and not flow.queue and self._seats.room(now) and self._seats.may(flow, now):
             return self._seat(flow, now)
         if len(flow.queue) >= self._bounds.waiting:
             raise await self._refused(flow, "too many requests at once: wait a little")
@@ -180,31 +216,17 @@ class Lane:
         flow = self._flows[name] = _Flow(name)
         return flow
 
-    def _room(self, now: float) -> bool:
-        """Whether there is a seat."""
-        if now < self._crowded_until:
-            return self._taken < self._bounds.shared
-        return len(self._held) < self._bounds.alone
-
-    def _may(self, flow: _Flow, now: float) -> bool:
-        """Whether the flow may have it; else it waits for the end of a request of its own, out of line."""
-        return flow.holding < self._bounds.each or now >= self._crowded_until
-
     def _seat(self, flow: _Flow, now: float) -> Turn:
         self._virtual = max(self._virtual, flow.tag)
         flow.tag = self._virtual + flow.expected
-        self._taken += flow.holding < self._bounds.each
-        flow.holding += 1
         turn = Turn(self, flow, began=now)
-        self._held[turn] = None
+        self._seats.take(turn)
         return turn
 
     def _unseat(self, turn: Turn, now: float) -> None:
         flow, took = turn.flow, now - turn.began
         turn.seated = False
-        del self._held[turn]
-        flow.holding -= 1
-        self._taken -= flow.holding < self._bounds.each
+        self._seats.give(turn)
         flow.tag += took - turn.charged
         flow.expected += (took - flow.expected) * _WEIGHT
         self._stand(flow, now)
@@ -230,17 +252,17 @@ class Lane:
 
     def _stand(self, flow: _Flow, now: float) -> None:
         """In line, by what it was served."""
-        if flow.queue and not flow.lined and self._may(flow, now):
+        if flow.queue and not flow.lined and self._seats.may(flow, now):
             flow.lined = True
             self._pushed += 1
             heapq.heappush(self._line, (flow.tag, self._pushed, flow))
 
     def _dispatch(self, now: float) -> None:
-        while self._line and self._room(now):
+        while self._line and self._seats.room(now):
             tag, _, flow = heapq.heappop(self._line)
             flow.lined = False
             # Else it was charged since it stood in line, or is not alone any more.
-            if flow.queue and tag == flow.tag and self._may(flow, now):
+            if flow.queue and tag == flow.tag and self._seats.may(flow, now):
                 waiter = flow.queue.popleft()
                 self._waiting -= 1
                 if not waiter.turn.done():  # else its client went in this very turn of the loop
@@ -253,7 +275,7 @@ class Lane:
             while self._waiting:
                 await self._clock.sleep(SEAT_SECONDS / 2)
                 now = self._clock.monotonic()
-                for turn in [t for t in self._held if now - t.began >= SEAT_SECONDS]:
+                for turn in [t for t in self._seats.held if now - t.began >= SEAT_SECONDS]:
                     self.lingers(turn)
                 self._give_up(now)
                 self._dispatch(now)
@@ -266,18 +288,20 @@ class Lane:
                 waiter = flow.queue.popleft()
                 self._waiting -= 1
                 if not waiter.turn.done():
-                    waiter.turn.set_exception(self._told(flow, "the server is busy with other requests of yours"))
+                    self._shed()
+                    waiter.turn.set_exception(_too_many(flow, "the server is busy with other requests of yours"))
 
     async def _refused(self, flow: _Flow, why: str) -> TooMany:
-        error = self._told(flow, why)
+        self._shed()
+        error = _too_many(flow, why)
         await self._clock.sleep(REFUSAL_SECONDS)
         await self._door.enter(_REFUSED, flow.name)  # those that were refused together come back together
         return error
 
-    def _told(self, flow: _Flow, why: str) -> TooMany:
-        self._shed()
-        wait = math.ceil(len(flow.queue) * flow.expected)
-        return TooMany(why, retry_after_seconds=min(max(wait, 1), RETRY_SECONDS_MAX))
+
+def _too_many(flow: _Flow, why: str) -> TooMany:
+    wait = math.ceil(len(flow.queue) * flow.expected)
+    return TooMany(why, retry_after_seconds=min(max(wait, 1), RETRY_SECONDS_MAX))
 
 
 TENANTS = Bounds(alone=64, shared=8, each=2, waiting=256, lingering=2048)
@@ -318,7 +342,7 @@ class Flows:
 
     async def follow(self, work: Coroutine[Any, Any, None], *, tenant: str) -> None:
         """Tell somebody of changes for as long as they come, with a few others in one turn of the loop."""
-        await self._streams.run(work, tenant)
+        await self._streams.run(work, group=tenant)
 
     def waiting(self) -> Mapping[str, int]:
         """Lane → requests that have no turn yet."""

@@ -71,6 +71,7 @@ class _Watch(Response):
         """Everything up to it was told; 0 until what there is was."""
         self._told_at = call.state.context.clock.monotonic()
         self._head = True
+        self._tellings = 0
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         self._call.linger()
@@ -99,12 +100,8 @@ class _Watch(Response):
         try:
             self._revision = since = await self._begin(send)
             events = self._call.state.ports.objects.watch(self._selection.scope, since=since)
-            heard = 0
             try:
                 async for event in events:
-                    heard += 1
-                    if heard % _STEP == 0:
-                        await asyncio.sleep(0)
                     self._revision = max(self._revision, event.revision)
                     await self._tell(send, self._line(await _served(self._call, event, whole=self._whole)))
             finally:
@@ -160,6 +157,9 @@ class _Watch(Response):
             await asyncio.sleep(0)
 
     async def _tell(self, send: Send, lines: bytes) -> None:
+        self._tellings += 1
+        if self._tellings % _STEP == 0:
+            await asyncio.sleep(0)
         if lines:
             self._told_at = self._call.state.context.clock.monotonic()
             await _send(send, lines)

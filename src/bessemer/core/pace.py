@@ -10,8 +10,8 @@ pace. It interrupts no step and knows nothing of what the work is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
-from types import coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 from bessemer.core.clock import Clock
@@ -31,7 +31,7 @@ class Pace:
     ``seconds``, as far as is known before the first is done."""
 
     def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002) -> None:
-        self._clock = clock
+        self.clock = clock
         self.steps = steps
         self._share = share
         self._left = 0
@@ -47,62 +47,40 @@ class Pace:
 
     async def enter(self, group: str, member: str = "") -> None:
         """Wait for one step: what the caller does next."""
-        if not self._admitted():
-            await self._place(group, member)
+        if not self.admitted():
+            await self.place(group, member)
 
-    @coroutine
-    def run(self, work: Coroutine[Any, Any, T], group: str = "", member: str = "") -> Generator[Any, Any, T]:
+    def run(self, work: Coroutine[Any, Any, T], *, group: str = "", member: str = "") -> Awaitable[T]:
         """Do the work, each step of it by the turns of its group and member; answers and raises what it does."""
-        given: Any = None
-        raised: BaseException | None = None
-        while True:
-            if not self._admitted():
-                try:
-                    yield from self._place(group, member)
-                except GeneratorExit:
-                    work.close()
-                    raise
-                except BaseException as error:
-                    raised = error
-            began = self._clock.monotonic()
-            try:
-                asked = work.send(given) if raised is None else work.throw(raised)
-            except StopIteration as end:
-                answer: T = end.value
-                return answer
-            finally:
-                self._expected += (self._clock.monotonic() - began - self._expected) * _WEIGHT
-            given = raised = None
-            try:
-                given = yield asked
-            except GeneratorExit:
-                work.close()
-                raise
-            except BaseException as error:
-                raised = error
+        return _Paced(self, work, group=group, member=member)
 
-    def _admitted(self) -> bool:
+    def admitted(self) -> bool:
         """Whether a step may be done in this turn of the loop."""
         if not self._turning:
             self._turning, self._left = True, self.steps
-            self._turned = self._clock.monotonic()
+            self._turned = self.clock.monotonic()
             asyncio.get_running_loop().call_soon(self._turn)
         if self._left <= 0:
             return False
         self._left -= 1
         return True
 
-    def _place(self, group: str, member: str) -> asyncio.Future[None]:
+    def place(self, group: str, member: str) -> asyncio.Future[None]:
+        """In line, where it is not admitted: done once it may begin."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(place, group, member)
+        self._waiting.add(place, group=group, member=member)
         return place
+
+    def took(self, seconds: float) -> None:
+        """What a step took."""
+        self._expected += (seconds - self._expected) * _WEIGHT
 
     def _turn(self) -> None:
         """A turn of the loop later: let the next begin."""
         if not self._waiting:
             self._turning = False
             return
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         took, self._turned = min(now - self._turned, _TURN_SECONDS_MAX), now
         self._left = max(self.steps, int(self._share * took / max(self._expected, 1e-6)))
         while self._waiting and self._left:
@@ -111,3 +89,45 @@ class Pace:
                 place.set_result(None)
                 self._left -= 1
         asyncio.get_running_loop().call_soon(self._turn)
+
+
+class _Paced(Generator[Any, Any, T]):
+    """What a task drives in place of the work: it hands on what comes, a step at a time."""
+
+    def __init__(self, pace: Pace, work: Coroutine[Any, Any, T], *, group: str, member: str) -> None:
+        self._pace = pace
+        self._work = work
+        self._group = group
+        self._member = member
+        self._next: Callable[[], Any] | None = None
+        """The step that has no place yet."""
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self
+
+    def send(self, given: Any) -> Any:
+        """The work could go on, or its step has come."""
+        step, self._next = self._next, None
+        return self._go(partial(self._work.send, given)) if step is None else self._do(step)
+
+    def throw(self, error: Any, *more: Any) -> Any:
+        """What it waited for has failed, or it is cancelled: for that nothing is waited."""
+        step, self._next = partial(self._work.throw, error, *more), None
+        return self._do(step) if isinstance(error, asyncio.CancelledError) else self._go(step)
+
+    def close(self) -> None:
+        """It is given up."""
+        self._work.close()
+
+    def _go(self, step: Callable[[], Any]) -> Any:
+        if self._pace.admitted():
+            return self._do(step)
+        self._next = step
+        return next(self._pace.place(self._group, self._member).__await__())
+
+    def _do(self, step: Callable[[], Any]) -> Any:
+        began = self._pace.clock.monotonic()
+        try:
+            return step()
+        finally:
+            self._pace.took(self._pace.clock.monotonic() - began)

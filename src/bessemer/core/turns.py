@@ -24,7 +24,7 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._length
 
-    def add(self, thing: T, group: str, member: str = "") -> None:
+    def add(self, thing: T, *, group: str, member: str = "") -> None:
         """Let it wait."""
         things = self._things.get((group, member))
         if things is None:

@@ -106,7 +106,7 @@ class Loop(Generic[C]):
         self._stopped.clear()
         try:
             async with asyncio.TaskGroup() as group:
-                steady = [group.create_task(self._follow(feed)) for feed in self._feeds()]
+                steady = [group.create_task(_paced(feed, self._pace)) for feed in self._feeds()]
                 steady.append(group.create_task(self._leadership.run()))
                 steady.append(group.create_task(self._sweep()))
                 workers = [group.create_task(self._worker()) for _ in range(self.workers)]
@@ -153,12 +153,9 @@ class Loop(Generic[C]):
             key, waited = await self._queue.take()
             self._children[key.kind].wait.observe(waited)
             try:
-                await self._pace.run(self._work.turn(key), key.kind, tenant_of(key.namespace))
+                await self._pace.run(self._work.turn(key), group=key.kind, member=tenant_of(key.namespace))
             finally:
                 self._queue.finish(key, self._work.seen(key))
-
-    async def _follow(self, feed: Feed) -> None:
-        await self._pace.run(feed.run(), "", feed.kind)
 
     async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
         """Let what is at work end, within the grace; idle workers are cancelled at once."""
@@ -231,3 +228,7 @@ class Loop(Generic[C]):
         """Everything of the kind may have changed."""
         for key in self._names[kind]:
             self._queue.add(key)
+
+
+async def _paced(feed: Feed, pace: Pace) -> None:
+    await pace.run(feed.run(), member=feed.kind)

@@ -59,7 +59,7 @@ class Queue:
             self._since[key] = self._clock.monotonic()
             self._metrics[key.kind].depth.inc()
             self._quiet.clear()
-            self._names.add(key, key.kind, tenant_of(key.namespace))
+            self._names.add(key, group=key.kind, member=tenant_of(key.namespace))
             self._ready.release()
 
     def later(self, key: Key, seconds: float, *, cause: Cause) -> None:
