@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several workers each takes the next module: the long ones come first, so that none is waited for at the end."""
+    """Of several workers each takes the next module: long ones come first, so that none is waited for at the end."""
     if hasattr(config, "workerinput"):
         real = {item.path for item in items if item.get_closest_marker("real")}
         items.sort(key=lambda item: item.path not in real)

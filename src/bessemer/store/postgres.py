@@ -128,23 +128,14 @@ class Session:
         self._kept = False
         self.time = 0.0
         """The server's clock at `begin`, in seconds since the epoch."""
-        self.links = 0
+        self.links = 1
         """How often a connection was made: another may be to another server."""
-        self._link = self._connect()
-
-    def _connect(self) -> Link:
-        self.links += 1
-        return Link(
-            self._url,
-            f"SET idle_in_transaction_session_timeout = {_SILENT_MS}",
-            f"SET lock_timeout = {LINE_MS}",
-            _DURABLE,
-            watch=self._watch,
-        )
+        self._link = _writing(url, watch)
 
     def _relink(self) -> None:
         self._link.close()
-        self._link = self._connect()
+        self.links += 1
+        self._link = _writing(self._url, self._watch)
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
         """Run one statement. Raises Invalid for text that no database takes."""
@@ -242,6 +233,12 @@ class Session:
     def tables(self) -> Tables:
         """What makes and migrates them, on this connection."""
         return Tables(self._link)
+
+
+def _writing(url: str, watch: Watch) -> Link:
+    """A connection that writes."""
+    silent = f"SET idle_in_transaction_session_timeout = {_SILENT_MS}"
+    return Link(url, silent, f"SET lock_timeout = {LINE_MS}", _DURABLE, watch=watch)
 
 
 class ReadSession:
