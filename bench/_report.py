@@ -92,6 +92,7 @@ def _how(run: dict[str, Any]) -> str:
     """When, and on what."""
     how = f"{run['date']}, {run['machine']}, load average before the run {run['load_before']}"
     how += f", nice {run['nice']}" if run["nice"] else ""
+    how += f"; {run['note']}" if run.get("note") else ""
     return f"{how}{', --quick' if run['quick'] else ''}"
 
 

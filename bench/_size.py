@@ -33,7 +33,9 @@ def read_off(figures: Sequence[Figure]) -> list[Figure]:
         slope, _ = statistics.linear_regression(*_points(steps[what, RESIDENT]))
         found.append(figure(f"each of the {what} adds", max(slope, 0.0) * 1024, "KiB"))
     for measured, unit in ((RESIDENT, "MiB"), (IDLE, "%")):
-        slope, base = statistics.linear_regression(*_points(steps[AGENTS, measured]))
+        # The first step is of a process that has just started.
+        later = {count: value for count, value in steps[AGENTS, measured].items() if count}
+        slope, base = statistics.linear_regression(*_points(later))
         found.append(figure(f"{HOSTS:,} hosts, by the line: {measured}", max(base + slope * HOSTS, 0.0), unit))
     return found
 
