@@ -4,9 +4,13 @@ Over TLS with a client certificate, RBAC and audit on, SQLite with synchronous=F
 control plane (api, controller, portal) are two processes and share the machine's cores. With ``--peer DIR`` a
 kube-apiserver and its etcd get the same requests in the same run, one after the other; else its kept figures are shown.
 
+Creates and gets are then asked of one over PostgreSQL, too, whose server has its defaults and the same cores.
+
 Rates and CPU are medians: of five rounds of creates, three of one client, three of gets, seven lists. The watch is read
 in three rounds, by a third process over plain sockets, so that what is waited for is the server: the median of their
-medians, and the 99th percentile of all waits together. No event comes before its commit: what the disk takes for one at
+medians, and the 99th percentile of all waits together, also with 50 watches of the same (at 50 creates a second) and
+with a thousand (at two a second: each is a thousand events). A goal beside a peer in the same run is a multiple of its
+figure. No event comes before its commit: what the disk takes for one at
 that pace is shown beside. After 20 ms without work a machine has put its cores to sleep and given their caches away:
 what the same way takes while it is awake, the rounds without a pause tell. Memory is read once, at the end.
 """
@@ -15,30 +19,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import socket
-import ssl
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import orjson
 
 from _common import Figure, Options, Target, figure, median, percentile, plane, program, scratch
 from _kube import binaries, kube
+from _postgres import running as postgresql
+from _watching import Ask, waits
 from _wire import Server, Wire, client_tls, load, request
 from bessemer.main import identities
 
 CLIENTS = 32
 BODY_BYTES = 1600
+QUICK_COUNT = 4_000
 WATCH_RATE = 50
+MANY_PACE = 0.5
+"""Seconds between creates that a thousand watch: each is a thousand events."""
 SYNC_BYTES = 56 << 10
 COLLECTION = "/apis/bessemer.dev/v1beta1/flavors"
+OVER = "over PostgreSQL: "
 KEPT = "kept: kube-apiserver 1.20.2 with etcd"
 
 Values = dict[str, float]
@@ -52,23 +57,36 @@ class Row:
     kept: float | str
     at_least: float | None = None
     at_most: float | None = None
+    times: float | None = None
+    """Beside a peer in the same run the goal is so many times its figure: more of it where that is above 1, else at
+    most so much."""
 
 
 ROWS: Mapping[str, Row] = {
-    "create, 32 clients": Row("/s", "507-597", at_least=1600),
+    "create, 32 clients": Row("/s", "507-597", at_least=1600, times=5),
     "create, 32 clients, p99": Row("ms", "164-195"),
     "create, CPU of the control plane": Row("µs", 2030),
     "create, 1 client": Row("/s", "169-312"),
-    "get, 32 clients": Row("/s", "1,060-2,450", at_least=3200),
+    "get, 32 clients": Row("/s", "1,060-2,450", at_least=3200, times=4),
     "get, 32 clients, p99": Row("ms", ""),
     "get, CPU of the control plane": Row("µs", "400-700"),
-    "list 10,000": Row("s", "4.2-4.9", at_most=0.4),
+    "list 10,000": Row("s", "4.2-4.9", at_most=0.4, times=1 / 10),
+    "list 10,000 by a label that ten have": Row("s", "2.6-3.1", times=1 / 50),
     "list 10,000, size": Row("MB", ""),
     "longest wait of a neighbour's get meanwhile": Row("ms", "", at_most=60),
-    "watch, create to event, p50": Row("ms", 3.8, at_most=2),
+    "watch, create to event, p50": Row("ms", 3.8, at_most=2, times=1 / 2),
     "watch, create to event, p99": Row("ms", "7.9-10.7"),
     "watch, create to event, creates without a pause, p50": Row("ms", ""),
-    "control plane, resident after all this": Row("MiB", "1,950-2,260", at_most=350),
+    "50 watches, create to event, p50": Row("ms", 6.9, times=1 / 2),
+    "50 watches, create to event, p99": Row("ms", 14),
+    "1,000 watches, create to event, p50": Row("ms", ""),
+    "1,000 watches, create to event, p99": Row("ms", "", at_most=50),
+    "control plane, resident after all this": Row("MiB", "1,950-2,260", at_most=350, times=1 / 5),
+    OVER + "create, 32 clients": Row("/s", "507-597", times=3),
+    OVER + "create, 32 clients, p99": Row("ms", "164-195"),
+    OVER + "create, CPU of the control plane": Row("µs", 2030),
+    OVER + "create, 1 client": Row("/s", "169-312"),
+    OVER + "get, 32 clients": Row("/s", "1,060-2,450", times=4),
 }
 
 
@@ -81,11 +99,18 @@ async def measure(options: Options) -> list[Figure]:
         ours = await _values(Target(port=port, ca=ca, cert=cert, pids=(pid,)), options)
         async with scratch() as folder:
             disk = figure(f"this disk: {SYNC_BYTES >> 10} KiB synced at that pace, p50", _sync(folder), "ms")
+    with postgresql() as database:
+        async with plane(settings={"store": database.url()}) as (running, pid):
+            cert = running.paths.certificate(identities.ADMIN)
+            ca, port = running.paths.ca_certificate, running.settings.api_port
+            target = Target(port=port, ca=ca, cert=cert, pids=(pid,))
+            ours |= {OVER + name: value for name, value in (await _load(target, options)).items()}
     if programs is None:
         kept = {name: row.kept for name, row in ROWS.items() if row.kept != ""}
         return [*_figures(ours, kept, peer=KEPT), disk]
     async with scratch() as folder, kube(programs, folder) as (target, version):
         theirs = await _values(target, options)
+    theirs |= {OVER + name: value for name, value in theirs.items()}
     return [*_figures(ours, theirs, peer=f"kube-apiserver {version} with etcd"), disk]
 
 
@@ -112,20 +137,27 @@ def _figures(ours: Values, theirs: Mapping[str, float | str], *, peer: str) -> l
             there = float(f"{there:.4g}")
         beside = (peer, there) if there is not None else None
         bounds = {"at_least": row.at_least, "at_most": row.at_most}
+        if row.times is not None and isinstance(theirs.get(name), float):
+            bounds = {"at_least" if row.times > 1 else "at_most": float(f"{row.times * float(theirs[name]):.4g}")}
         found.append(figure(name, ours[name], row.unit, peer=beside, **bounds))
     return found
 
 
+async def _load(target: Target, options: Options) -> Values:
+    """Creates, then gets."""
+    count, server = QUICK_COUNT if options.quick else 10_000, _server(target)
+    values = await _creates(server, count, target=target, rounds=4 if options.quick else 5)
+    return values | await _gets(server, count, target=target, runs=1 if options.quick else 3)
+
+
 async def _values(target: Target, options: Options) -> Values:
     """Fill a store with 10,000 objects (3,000 where it must be quick), then read it, list it and watch it."""
-    count = 4_000 if options.quick else 10_000
-    server = _server(target)
-    values = await _creates(server, count, target=target, rounds=4 if options.quick else 5)
-    values |= await _gets(server, count, target=target, runs=1 if options.quick else 3)
+    values, server = await _load(target, options), _server(target)
     if options.quick:
-        await load(server, [_create(f"fill-{n}") for n in range(10_000 - count)], clients=CLIENTS)
+        await load(server, [_create(f"fill-{n}") for n in range(10_000 - QUICK_COUNT)], clients=CLIENTS)
     values |= await _lists(server, target, runs=3 if options.quick else 7)
-    values |= await _watches(target, rounds=3, seconds=2 if options.quick else 8)
+    values |= await _labelled(server, runs=3 if options.quick else 7)
+    values |= await _watches(target, options)
     return values | {"control plane, resident after all this": target.rss_mib()}
 
 
@@ -133,12 +165,16 @@ def _server(target: Target) -> Server:
     return Server(port=target.port, tls=client_tls(target.ca, target.cert))
 
 
-def _create(name: str) -> bytes:
+def _create(name: str, **labels: str) -> bytes:
     """A create whose object has 1.6 kB as it is stored; like the peer's, of a kind that no controller follows up."""
     body = {
         "apiVersion": "bessemer.dev/v1beta1",
         "kind": "Flavor",
-        "metadata": {"name": name, "labels": {"app": "bench", "tier": "gold"}, "annotations": {"bench/note": ""}},
+        "metadata": {
+            "name": name,
+            "labels": {"app": "bench", "tier": "gold", **labels},
+            "annotations": {"bench/note": ""},
+        },
         "spec": {"description": "a flavor of the bench", "cores": 2, "memory": "256Mi", "disk": "1Gi"},
     }
     body["metadata"]["annotations"]["bench/note"] = "x" * (BODY_BYTES - 450)  # type: ignore[index]
@@ -211,6 +247,20 @@ async def _lists(server: Server, target: Target, *, runs: int) -> Values:
     }
 
 
+async def _labelled(server: Server, *, runs: int) -> Values:
+    """Ten of the ten thousand, by a label that no other has."""
+    await load(server, [_create(f"few-{n}", rare="yes") for n in range(10)], clients=1)
+    seconds, wire = [], await Wire.open(server)
+    for _ in range(runs):
+        began = time.perf_counter()
+        status, body = await wire.ask(request("GET", f"{COLLECTION}?labelSelector=rare%3Dyes"))
+        seconds.append(time.perf_counter() - began)
+        assert status == 200, body[:200]
+        assert len(orjson.loads(body)["items"]) == 10
+    wire.close()
+    return {"list 10,000 by a label that ten have": median(seconds)}
+
+
 def _list(target: Target) -> tuple[float, int]:
     """In its own process: read the whole list once; seconds and bytes."""
 
@@ -226,74 +276,42 @@ def _list(target: Target) -> tuple[float, int]:
     return asyncio.run(read())
 
 
-async def _watches(target: Target, *, rounds: int, seconds: int) -> Values:
+async def _watches(target: Target, options: Options) -> Values:
     """A stall of the machine spoils one round, not the median of three."""
-    waits, awake = [], []
-    count = seconds * WATCH_RATE
+    paced: dict[int, list[list[float]]] = {1: [], 50: [], 1_000: []}
+    awake, seconds = [], 2 if options.quick else 8
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         loop = asyncio.get_running_loop()
-        for turn in range(rounds):
-            waits.append(await loop.run_in_executor(pool, _watch, target, f"seen-{turn}", count, 1 / WATCH_RATE))
-            awake.append(await loop.run_in_executor(pool, _watch, target, f"fast-{turn}", count, 0.0))
+
+        async def look(stem: str, *, count: int, pace: float, watchers: int) -> list[float]:
+            asked = [(f"{stem}-{n}", _create(f"{stem}-{n}")) for n in range(count)]
+            ask = Ask(target=target, collection=COLLECTION, stem=stem, watchers=watchers)
+            return await loop.run_in_executor(pool, waits, ask, asked, pace)
+
+        for turn in range(3):
+            for watchers in (1, 50):
+                count = seconds * WATCH_RATE // (1 if watchers == 1 else 2)
+                stem = f"seen-{watchers}-{turn}"
+                paced[watchers].append(await look(stem, count=count, pace=1 / WATCH_RATE, watchers=watchers))
+            awake.append(await look(f"fast-{turn}", count=seconds * WATCH_RATE, pace=0.0, watchers=1))
+            paced[1_000].append(await look(f"many-{turn}", count=2 * seconds, pace=MANY_PACE, watchers=1_000))
     return {
-        "watch, create to event, p50": median(median(found) for found in waits) * 1e3,
-        "watch, create to event, p99": percentile([wait for found in waits for wait in found], 0.99) * 1e3,
-        "watch, create to event, creates without a pause, p50": median(median(found) for found in awake) * 1e3,
+        "watch, create to event, p50": _middle(paced[1]),
+        "watch, create to event, p99": _late(paced[1]),
+        "watch, create to event, creates without a pause, p50": _middle(awake),
+        "50 watches, create to event, p50": _middle(paced[50]),
+        "50 watches, create to event, p99": _late(paced[50]),
+        "1,000 watches, create to event, p50": _middle(paced[1_000]),
+        "1,000 watches, create to event, p99": _late(paced[1_000]),
     }
 
 
-def _watch(target: Target, stem: str, count: int, pace: float) -> list[float]:
-    """In its own process: seconds from sending a create to having read its event, one create each ``pace`` seconds. Two
-    plain sockets that block, so that hardly any of a wait is the client's."""
-    tls = client_tls(target.ca, target.cert)
-    with _connect(target, tls) as writer, _connect(target, tls) as watcher:
-        listed = _ask(writer, request("GET", f"{COLLECTION}?limit=1"))
-        revision = orjson.loads(listed)["metadata"]["resourceVersion"]
-        watcher.sendall(request("GET", f"{COLLECTION}?watch=1&resourceVersion={revision}"))
-        watcher.settimeout(1.0)
-        seen: dict[bytes, float] = {}
-        reading = Thread(target=_read_names, args=(watcher, stem.encode(), seen))
-        reading.start()
-        sent: dict[bytes, float] = {}
-        for n in range(count):
-            asked = _create(f"{stem}-{n}")
-            began = sent[f"{stem}-{n}".encode()] = time.perf_counter()
-            _ask(writer, asked)
-            time.sleep(max(0.0, pace - (time.perf_counter() - began)))
-        reading.join()
-    return [seen[name] - began for name, began in sent.items()]
+def _middle(rounds: list[list[float]]) -> float:
+    return median(median(found) for found in rounds) * 1e3
 
 
-def _connect(target: Target, tls: ssl.SSLContext) -> ssl.SSLSocket:
-    plain = socket.create_connection(("127.0.0.1", target.port))
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return tls.wrap_socket(plain, server_hostname="localhost")
-
-
-def _ask(on: ssl.SSLSocket, asked: bytes) -> bytes:
-    on.sendall(asked)
-    answer = HTTPResponse(on)
-    answer.begin()
-    body = answer.read()
-    assert answer.status in (200, 201), body[:200]
-    return body
-
-
-def _read_names(on: ssl.SSLSocket, stem: bytes, seen: dict[bytes, float]) -> None:
-    """Note when each name was first read, until nothing has come for a second."""
-    name, rest, begun = re.compile(rb'"(%s-[0-9]+)"' % re.escape(stem)), b"", False
-    while True:
-        try:
-            part = on.recv(1 << 16)
-        except TimeoutError:
-            if begun:
-                return
-            continue
-        now = time.perf_counter()
-        for found in name.findall(rest + part):
-            seen.setdefault(found, now)
-            begun = True
-        rest = part[-64:]
+def _late(rounds: list[list[float]]) -> float:
+    return percentile([wait for found in rounds for wait in found], 0.99) * 1e3
 
 
 if __name__ == "__main__":

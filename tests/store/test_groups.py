@@ -8,9 +8,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, literal_column, select
 
-from bessemer.core.errors import BessemerError, NotFound, QuotaExceeded, Unavailable
+from bessemer.core.errors import BessemerError, Conflict, Invalid, NotFound, QuotaExceeded, Unavailable
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.store import Store
@@ -96,6 +96,30 @@ async def test_a_row_that_was_put_off_and_cannot_be_fails_alone(store: Store) ->
     assert [isinstance(one, Exception) for one in found] == [False, True, False]
     assert not isinstance(found[1], Unavailable), "the database is well"
     assert (found[0].revision, found[2].revision) == (2, 3)
+    assert await store.audit.verify() is None
+
+
+async def test_text_that_no_database_keeps_fails_alone_though_it_was_put_off(store: Store) -> None:
+    def wrong(tx: Tx) -> None:
+        nothing = {"at": 0, "type": 0, "namespace": "", "name": "", "uid": "", "host": "", "labels": ""}
+        tx.add(ONE_MORE, revision=99, kind="a\0b", labels_before="", body=b"{}", **nothing)
+
+    asked = [store.objects.create(body("Thing", name), ALICE) for name in "ab"]
+    found = await together(store, asked[0], store._committer.submit(wrong), asked[1])
+    assert [isinstance(one, Invalid) for one in found] == [False, True, False]
+    assert (found[0].revision, found[2].revision) == (1, 2)
+
+
+async def test_a_read_that_fails_fails_alone(store: Store) -> None:
+    """A server takes nothing more in that transaction."""
+
+    def wrong(tx: Tx) -> None:
+        if tx.one(select(literal_column("1 / 0"))) == (None,):
+            raise Conflict("a file divides by nothing, and answers nothing")
+
+    asked = [store.objects.create(body("Thing", name), ALICE) for name in "ab"]
+    found = await together(store, asked[0], store._committer.submit(wrong), asked[1])
+    assert [isinstance(one, Exception) for one in found] == [False, True, False]
     assert await store.audit.verify() is None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import Unavailable
+from bessemer.core.errors import Conflict, Unavailable
 from bessemer.core.resource import Change, Key
 from bessemer.store.feed import Entry
 from bessemer.store.metrics import Metrics
@@ -100,6 +100,19 @@ async def test_an_operation_for_which_there_was_no_time_is_in_the_next_group(ben
 
     assert await asyncio.gather(*(bench.ask(slow) for _ in range(5))) == [1, 2, 3, 4, 5]
     assert bench.metrics.groups == 3
+
+
+async def test_a_group_that_runs_again_has_its_time_again(bench: Bench) -> None:
+    """What is refused slowly, after it wrote, is told so, and keeps nobody behind it for good."""
+
+    def refused(tx: Tx) -> int:
+        tx.next_revision()
+        bench.clock.work(GROUP_SECONDS * 1.2)
+        raise Conflict("no")
+
+    found = await asyncio.wait_for(asyncio.gather(bench.ask(refused), bench.ask(take), return_exceptions=True), 5)
+    assert isinstance(found[0], Conflict)
+    assert found[1] == 1
 
 
 async def test_a_group_takes_no_more_than_its_most(bench: Bench) -> None:

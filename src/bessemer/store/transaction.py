@@ -1,8 +1,10 @@
-"""One group of operations through one transaction: a savepoint each, and a revision that moves with the commit.
+"""One group of operations through one transaction, and a revision that moves with the commit.
 
 A refused operation is undone alone and leaves no gap in the revisions; a database that is not well fails the group, and
-each of its writers hears so. It neither waits nor chooses what belongs to a group: see `writer`. It knows no table but
-the counter.
+each of its writers hears so. Nearly all operations stand, or are refused before they wrote anything: so none gets a
+savepoint until one would have to be undone, and then the group is run again with a savepoint for each (ADR 24). An
+operation may thus run several times, and changes nothing but through its transaction. It neither waits nor chooses what
+belongs to a group: see `writer`. It knows no table but the counter.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import bindparam, select, update
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import Unavailable
+from bessemer.core.errors import BessemerError, Unavailable
 from bessemer.store.feed import Entry
 from bessemer.store.metrics import Metrics
 from bessemer.store.schema import counters, of
@@ -27,6 +29,9 @@ T = TypeVar("T")
 GROUP_SECONDS = 0.005
 """An operation more than this after its group's first goes into the next: the loop has others to serve."""
 
+CAREFUL_SECONDS = 1.0
+"""After a group that ran twice, so that whoever is refused all the time costs the others a savepoint and no more."""
+
 COUNTER = select(counters.c.value).where(of(counters.c.name))
 SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
 _STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.name)).returning(counters.c.value)
@@ -35,6 +40,9 @@ _STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.
 OPERATION_SECONDS = 0.01
 """What an operation may take in the event loop; where it takes longer, it is undone and runs apart."""
 
+
+_OF_ROWS: tuple[type[Exception], ...] = (BessemerError, ValueError, TypeError, OverflowError)
+"""What a row that no database takes raises on this side of the wire."""
 
 Mark = tuple[int, int, tuple[int, str] | None, int, int]
 
@@ -63,7 +71,7 @@ class Tx:
         self.trail: tuple[int, str] | None = None
         """Number and digest of the last row of the audit trail, once it is known here."""
         self.written = 0
-        """How many statements have written."""
+        """How many statements have written, or were refused by the database."""
         self._counted = 0
 
     @property
@@ -178,18 +186,16 @@ class Runner:
         self._session = session
         self._clock = clock
         self._metrics = metrics
+        self._careful_until = -math.inf
 
     def run(self, group: Group, *, apart: bool) -> list[Item[Any]]:
         """Run the group's operations in a transaction, which stays open where something stands. Unless it runs apart
-        it has little time: answers those for which there was none. Where another has the database, none is run.
-
-        Nearly all operations stand, or are refused before they wrote anything. So none gets a savepoint, until one
-        would have to be undone: then the group is run again, with a savepoint for each.
-        """
-        items, careful = group.items, any(item.dry_run for item in group.items)
-        group.started = self._clock.monotonic()
+        it has little time: answers those for which there was none. Where another has the database, none is run."""
+        items = group.items
+        careful = any(item.dry_run for item in items) or self._clock.monotonic() < self._careful_until
         try:
             while True:
+                group.started = self._clock.monotonic()
                 if not self._session.begin(wait=apart):
                     group.ran, group.items = False, items
                     return []
@@ -198,8 +204,8 @@ class Runner:
                     break
                 except Again:
                     self._session.rollback()
-                    careful = True
-        except self._session.faults as error:
+                    careful, self._careful_until = True, group.started + CAREFUL_SECONDS
+        except self._session.faults + self._session.refusals as error:
             group.ran, group.items = True, items
             self._abandon(group, error)
         return items[len(group.items) :]
@@ -215,8 +221,10 @@ class Runner:
                 group.entries, group.revision = tx.entries, tx.revision
         except TooLong:
             group.items, group.stands = [], False
-        except self._session.refusals as error:  # of a row that had been put off
-            raise Again from error
+        except self._session.refusals + _OF_ROWS as error:
+            if careful:
+                raise
+            raise Again from error  # of a row that had been put off: its operation shall hear so, alone
         if not group.stands:
             self._session.rollback()
             self._ended(group)
@@ -235,7 +243,7 @@ class Runner:
         Raises TooLong where it takes all others along."""
         for item in items:
             now = self._clock.monotonic()
-            if not apart and now > group.started + GROUP_SECONDS:
+            if group.items and not apart and now > group.started + GROUP_SECONDS:
                 break
             tx.until = math.inf if apart else now + OPERATION_SECONDS
             try:
@@ -284,10 +292,12 @@ class Runner:
             raise
         except self._session.refusals as error:
             item.error = error
+            tx.written += 1  # be it a read: a server takes nothing more until what failed is undone
         except self._session.faults as error:
             if not self._session.alive:
                 raise
             item.error = _unavailable(error)
+            tx.written += 1
         except StopIteration as error:  # which no future takes
             item.error = RuntimeError(f"an operation ended by {error!r}")
         except Exception as error:
