@@ -13,6 +13,14 @@ with a thousand (at two a second: each is a thousand events). A goal beside a pe
 figure. No event comes before its commit: what the disk takes for one at
 that pace is shown beside. After 20 ms without work a machine has put its cores to sleep and given their caches away:
 what the same way takes while it is awake, the rounds without a pause tell. Memory is read once, at the end.
+
+Where a goal is missed: one interpreter does all of a request but the wait for the disk, and the load takes the other
+core. A profile of creates has no peak. HTTP and TLS, the reading and judging of the body, who set which field, the
+statements, the row of the trail and the line of the log each have a part, most of it within libraries written in C and
+Rust. What helped is in ADR 2 and 24 (groups, rows put off, no savepoints) and in `api.paths`; what did not: the
+statements in a thread, a router of regular expressions, a commit for each create. More of it in one process would need
+an interpreter without a global lock; more in all is what replicas over PostgreSQL are for, each with a core of its own.
+Over PostgreSQL the writers of all stand in one line, and there a create is as many round trips as it has statements.
 """
 
 from __future__ import annotations
