@@ -75,13 +75,16 @@ def packed(place: str) -> bytes:
     return out.getvalue()
 
 
-def unpacked(file: bytes, place: str) -> None:
+RESTORED_AT = 1_750_000_400
+
+
+def unpacked(file: bytes, place: str, *, at: float = RESTORED_AT) -> None:
     with loading(place) as loader:
         into = backup.Unpacking(loader)
         parts = Parts(read(io.BytesIO(file), lambda _: BOX, name="f"), name="f")
         for name, content in parts.parts():
             into.table(name.removeprefix(backup.TABLE), content)
-        into.end(clock=FakeClock(1_750_000_400), keep=("installation",))
+        into.end(clock=FakeClock(at), keep=("installation",))
 
 
 async def told(place: str) -> dict[str, Any]:
@@ -149,7 +152,7 @@ async def test_history_is_known_to_have_broken(road: tuple[str, str]) -> None:
             with pytest.raises(Expired):
                 await anext(aiter(store.objects.watch(Scope(kind="Thing"), since=since)))
         page = await store.objects.list(Scope(kind="Thing"))
-        assert page.revision == held + backup.REVISIONS_ON
+        assert page.revision == RESTORED_AT * 1_000_000
         watch = aiter(store.objects.watch(Scope(kind="Thing"), since=page.revision))
         waiting = asyncio.ensure_future(anext(watch))
         made = await store.objects.create(body("Thing", "fresh"), ALICE)
@@ -176,6 +179,46 @@ async def test_who_led_in_the_lost_time_is_refused(road: tuple[str, str]) -> Non
                     await store.objects.create(body("Thing", "late"), ALICE)
             UNDER.set(None)
             assert await store.leases.acquire("loop/Thing", "another", 6.0) is not None
+
+
+async def test_what_one_restore_gave_is_not_given_after_another_of_the_same_file(
+    road: tuple[str, str], tmp_path: Path
+) -> None:
+    """Nor is a fence: who held a lease after the first is refused after the second, and whoever watched lists again."""
+    source, target = road
+    await lived_in(source)
+    file = packed(source)
+    with closing(opened(source)) as store:
+        held = store.revision
+    unpacked(file, str(tmp_path / "first.db"))
+    with closing(opened(str(tmp_path / "first.db"))) as store:
+        for number in range(3):
+            seen = (await store.objects.create(body("Thing", f"lost{number}"), ALICE)).revision
+        lease = await store.leases.acquire("loop/Thing", "controller", 6.0)
+        assert lease is not None
+    unpacked(file, target, at=RESTORED_AT + 60)
+    with closing(opened(target)) as store:
+        assert store.revision - held >= backup.REVISIONS_ON
+        for since in (seen - 2, seen, seen + 9):
+            with pytest.raises(Expired):
+                await anext(aiter(store.objects.watch(Scope(kind="Thing"), since=since)))
+        fresh = await store.leases.acquire("loop/Thing", "another", 6.0)
+        assert fresh is not None
+        assert lease.fence < fresh.fence < 2**53
+        UNDER.set(Fence("loop/Thing", lease.fence))
+        with pytest.raises(Conflict, match="another's by now"):
+            await store.objects.create(body("Thing", "late"), ALICE)
+        UNDER.set(None)
+
+
+async def test_a_restore_moves_on_where_the_clock_is_wrong(tmp_path: Path) -> None:
+    source, target = (str(tmp_path / name) for name in ("one.db", "two.db"))
+    await lived_in(source)
+    with closing(opened(source)) as store:
+        held = store.revision
+    unpacked(packed(source), target, at=60)
+    with closing(opened(target)) as store:
+        assert store.revision == held + backup.REVISIONS_ON
 
 
 async def test_a_backup_of_a_store_that_is_written_is_of_one_commit(

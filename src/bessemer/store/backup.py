@@ -1,10 +1,11 @@
 """The tables of a store as parts of a parcel, and back from them into an empty place.
 
-What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on by
-`REVISIONS_ON`, so that no revision from before, nor one of the time that is lost, is ever given again, and whoever
-watches from one hears Expired. Leases are let go and their fences move on as far: what a process of the lost time sends
-under one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes
-on with a row that says so.
+What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on to the
+microseconds of the wall clock, and by `REVISIONS_ON` at least, so that no revision from before, nor one of the time
+that is lost, nor one after another restore of the same file is ever given again, and whoever watches from one hears
+Expired. Leases are let go and their fences move on as far: what a process of the lost time sends under one is refused.
+Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes on with a row that
+says so.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bessemer.store.snapshot import looking
 from bessemer.store.transaction import SET_COUNTER, Tx, read_counter
 
 REVISIONS_ON = 1_000_000_000
-"""More than any store gives in the life of a backup."""
+"""More than any store gives in the life of a backup, should the clock be wrong."""
 TABLE = "table/"
 
 Told = Callable[[int, int], None]
@@ -109,9 +110,10 @@ class Unpacking:
         session = cast(Session, self._loader)  # an operation asks no more of one
         tx = Tx(session, clock, careful=True)
         revision = read_counter(session, "revision")
+        to = max(revision + REVISIONS_ON, int(clock.now() * 1_000_000))  # no store gives a million a second
         for name in ("revision", "floor"):
-            tx.run(SET_COUNTER, of_name=name, value=revision + REVISIONS_ON)
+            tx.run(SET_COUNTER, of_name=name, value=to)
         for (name,) in tx.all(_HOLDERS):
             if name not in keep and not name.startswith(HEARTBEATS):
-                tx.run(_LET_GO, of_name=name, over=0.0, on=REVISIONS_ON)
+                tx.run(_LET_GO, of_name=name, over=0.0, on=to - revision)
         audit.append(tx, Writer("system", "store"), verb="restore", key=Key("Store", "", str(revision)), uid="")
