@@ -140,6 +140,12 @@ class Spool:
                 else:
                     segment.path.unlink(missing_ok=True)
 
+    def rewind(self, spool_uid: str) -> None:
+        """The store has less of the segment than was settled: all that is here of it waits again."""
+        for segment in self._segments:
+            if segment.uid == spool_uid:
+                segment.rewind()
+
     def close(self) -> None:
         """Close the files; what is not settled waits for the next start."""
         self._catch_up()
