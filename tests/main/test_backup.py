@@ -226,6 +226,43 @@ def test_what_is_there_stays_or_is_moved_aside(
     assert within(Paths(aside), read) == within(paths, read) == was
 
 
+def test_a_mount_point_is_refused_at_once_and_a_link_is_followed(
+    file: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted, link = tmp_path / "mounted", tmp_path / "link"
+    mounted.mkdir()
+    link.symlink_to("mounted")
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == mounted)
+    before = {place.name for place in tmp_path.iterdir()}
+    for place in (mounted, link):
+        with pytest.raises(Conflict, match=f"{mounted} is a mount point.*restore into it, --state {mounted}/state"):
+            restore(RestoreOptions(file=file, state=place, key_file=key, force=True))
+    assert {place.name for place in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    assert restore(RestoreOptions(file=file, state=link, key_file=key)) == 0
+    assert link.is_symlink()
+    assert (mounted / "store.db").exists()
+
+
+def test_what_was_there_comes_back_where_the_last_step_fails(
+    paths: Paths, file: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    was, rename = within(paths, read), Path.rename
+
+    def failing(place: Path, target: Path) -> Path:
+        if place.name.endswith(".restoring"):
+            raise OSError("no")
+        return rename(place, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        restore(RestoreOptions(file=file, state=paths.state, key_file=key, force=True))
+    assert within(paths, read) == was
+    assert list(tmp_path.glob("state.before-*")) == []
+    assert "What was there" not in capsys.readouterr().out
+    assert within(Paths(tmp_path / "state.restoring"), read) == was
+
+
 def test_content_comes_along_when_asked_for(paths: Paths, key: Path, tmp_path: Path) -> None:
     (paths.content / "ab").mkdir(parents=True)
     (paths.content / "ab" / "image").write_bytes(bytes(3_000_000))

@@ -68,6 +68,11 @@ def _require_empty(paths: Paths, address: str, *, force: bool) -> None:
         require_empty(address)
     if not force and _filled(paths.state):
         raise Conflict(f"{paths.state} is not empty: choose another --state, or --force, which moves it aside")
+    if os.path.ismount(paths.state):
+        inside = shlex.quote(str(paths.state / "state"))
+        raise Conflict(
+            f"{paths.state} is a mount point, whose name nothing can take: restore into it, --state {inside}"
+        )
     if paths.state.exists() and not paths.state.is_dir():
         raise Conflict(f"{paths.state} is a file")
 
@@ -95,12 +100,23 @@ def _staged(paths: Paths) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(stage)
             raise
-        if _filled(state):
-            aside = state.with_name(f"{state.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            state.rename(aside)
-            print(f"What was there is {aside} now")
-        stage.rename(state)
+        _replace(state, stage)
         sync(state.parent)
+
+
+def _replace(state: Path, stage: Path) -> None:
+    """Give the folder its name, and what had it another. Raises OSError; then what was there is there."""
+    if not _filled(state):
+        stage.rename(state)
+        return
+    aside = state.with_name(f"{state.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    state.rename(aside)
+    try:
+        stage.rename(state)
+    except OSError:
+        aside.rename(state)
+        raise
+    print(f"What was there is {aside} now")
 
 
 def _alone(folder: Path, undo: ExitStack) -> None:
