@@ -263,6 +263,20 @@ def test_what_was_there_comes_back_where_the_last_step_fails(
     assert within(Paths(tmp_path / "state.restoring"), read) == was
 
 
+def test_a_restore_that_cannot_be_checked_stands_and_says_so(
+    paths: Paths, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (paths.keys / "audit.key").unlink()
+    backup(BackupOptions(file=tmp_path / "f", state=paths.state, key_file=key))
+    capsys.readouterr()
+    assert restore(RestoreOptions(file=tmp_path / "f", state=tmp_path / "there", key_file=key)) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "Not restored: keys/audit.key, which is not there" in said
+    assert f"Start it with: bessemer up --state {tmp_path}/there" in said
+    assert said[-1].startswith("Restored; the check could not run: ")
+    assert "audit.key" in said[-1]
+
+
 def test_content_comes_along_when_asked_for(paths: Paths, key: Path, tmp_path: Path) -> None:
     (paths.content / "ab").mkdir(parents=True)
     (paths.content / "ab" / "image").write_bytes(bytes(3_000_000))
