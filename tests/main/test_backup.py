@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def test_an_installation_is_restored_with_all_that_it_cannot_live_without(
     said = capsys.readouterr().out
     assert "Not restored: images and models (--content)" in said
     assert f"bessemer up --state {there.state}" in said
+    assert re.search(r"Valid again: what was revoked after 20\d\d-\S+Z: go through users, rolebindings, ", said)
     assert within(there, read) == within(paths, read)
     kept = {"ca/ca.crt", "ca/ca.key", "keys/seal.key", "keys/gateway.key", "keys/audit.key", "audit/audit.pub"}
     for name in kept:

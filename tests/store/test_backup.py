@@ -21,19 +21,21 @@ from bessemer.core.parcel import Unpacking as Parts
 from bessemer.core.ports import UNDER, Bookmark, Fence, Scope
 from bessemer.core.resource import Key
 from bessemer.core.strongbox import Secret, Writer, read
-from bessemer.store import Store, backup, dump, open_store
+from bessemer.store import Store, StoreKind, backup, dump, open_store
 from bessemer.store.copy import copy_store
 from bessemer.store.dump import Coding, sums
 from bessemer.store.loading import ASIDE, loading, require_empty
 from bessemer.store.schema import METADATA, objects
 from bessemer.store.snapshot import Snapshot, looking
-from tests.store.conftest import KEY, KINDS
+from tests.store import conftest
+from tests.store.conftest import KEY
 from tests.store.invariants import check as invariants
 from tests.store.lived import SECRET, live, usage
 from tests.store.make import ALICE, PROJECT, SYSTEM, body, claim
 from tests.store.server import Server
 from tests.store.test_check import Hands, look
 
+KINDS = {**conftest.KINDS, "Session": StoreKind(namespaced=False)}
 BOX = Secret(bytes(32), passphrase=False)
 SHORT = ["sqlite-sqlite"]
 BOTH = [*SHORT, *(pytest.param(road, marks=pytest.mark.real) for road in ("sqlite-postgresql", "postgresql-sqlite"))]
@@ -84,7 +86,7 @@ def unpacked(file: bytes, place: str, *, at: float = RESTORED_AT) -> None:
         parts = Parts(read(io.BytesIO(file), lambda _: BOX, name="f"), name="f")
         for name, content in parts.parts():
             into.table(name.removeprefix(backup.TABLE), content)
-        into.end(clock=FakeClock(at), keep=("installation",))
+        into.end(clock=FakeClock(at), keep=("installation",), kinds=KINDS, once=("token",))
 
 
 async def told(place: str) -> dict[str, Any]:
@@ -211,6 +213,42 @@ async def test_what_one_restore_gave_is_not_given_after_another_of_the_same_file
         UNDER.set(None)
 
 
+@pytest.mark.parametrize("road", BOTH, indirect=True)
+async def test_who_was_signed_in_is_not_and_what_was_good_once_is_spent(road: tuple[str, str]) -> None:
+    """Somebody may have been signed out in the time that is lost; who watches hears that sessions went."""
+    source, target = road
+    await lived_in(source)
+    with closing(opened(source)) as store:
+        made = [await store.objects.create(body("Session", name, namespace=""), SYSTEM) for name in ("s1", "s2")]
+        await store.sealed.put(made[0].uid, "id-token", b"words")
+        host = (await store.objects.list(Scope(kind="Host"))).items[0]
+        await store.sealed.put(host.uid, "other", b"stays")
+    unpacked(packed(source), target)
+    with closing(opened(target)) as store:
+        assert (await store.objects.list(Scope(kind="Session"))).items == []
+        assert await store.sealed.get(made[0].uid, "id-token") is None
+        assert [await store.sealed.get(host.uid, field) for field in ("token", "other")] == [None, b"stays"]
+        assert [(row.verb, row.key) for row in [*await store.audit.rows()][-3:]] == [
+            ("restore", f"Store {await _revision(source)}"),
+            ("delete", "Session s1"),
+            ("delete", "Session s2"),
+        ]
+        watch = aiter(store.objects.watch(Scope(kind="Session"), since=RESTORED_AT * 1_000_000))
+        for revision in (1, 2):
+            change = await anext(watch)
+            assert not isinstance(change, Bookmark)
+            assert (change.type, change.revision) == ("DELETED", RESTORED_AT * 1_000_000 + revision)
+        await store.objects.create(body("Thing", "fresh"), ALICE)
+        assert await store.audit.verify() is None
+    assert {name: tally.wrong for name, tally in (await look(target)).items() if not tally.ok} == {}
+    invariants(target)
+
+
+async def _revision(place: str) -> int:
+    with closing(opened(place)) as store:
+        return store.revision
+
+
 async def test_a_restore_moves_on_where_the_clock_is_wrong(tmp_path: Path) -> None:
     source, target = (str(tmp_path / name) for name in ("one.db", "two.db"))
     await lived_in(source)
@@ -273,7 +311,7 @@ def test_rows_that_somebody_made_up_are_refused(tmp_path: Path) -> None:
     with loading(str(tmp_path / "store.db")) as loader:
         into = backup.Unpacking(loader)
         with pytest.raises(Invalid, match="lacks audit"):
-            into.end(clock=FakeClock(), keep=())
+            into.end(clock=FakeClock(), keep=(), kinds=KINDS, once=())
         with pytest.raises(Invalid, match="not known"):
             into.table("sqlite_master", [])
         with pytest.raises(Invalid, match="not known"):

@@ -22,9 +22,11 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 from rich.console import Console
 
+from bessemer.api.hosts import TOKEN
 from bessemer.cli.verbs import RestoreOptions
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import BessemerError, Conflict, Invalid
+from bessemer.kinds import KINDS
 from bessemer.main.backups import CONTENT, FILES, Ask, old_secret, opened, verified
 from bessemer.main.keeping import as_table, checked
 from bessemer.main.settings import Paths, Settings, load, save, state_directory
@@ -32,12 +34,13 @@ from bessemer.main.steps import Steps
 from bessemer.main.storage import INSTALLATION
 from bessemer.main.up import held
 from bessemer.store import backup as tables
-from bessemer.store import copy
+from bessemer.store import copy, store_kinds
 from bessemer.store.loading import loading, require_empty, sync
 
 ASIDE = ".restoring"
 _PLACES = ("ca", "keys", "audit", CONTENT)
 _SETTINGS = "settings.json"
+_REVOCABLE = "users, rolebindings, applicationcredentials, apikeys, hosts and passwords"
 Told = Callable[[float, str], None]
 
 
@@ -56,6 +59,8 @@ def restore(options: RestoreOptions) -> int:
             _fill(options.file, ask, stage=stage, address=address, told=step.update)
     for words in said["omitted"]:
         print(f"Not restored: {words}")
+    print("Not restored: sessions, join tokens: everybody signs in again")
+    print(f"Valid again: what was revoked after {said['at']}: go through {_REVOCABLE}")
     print(f"Start it with: bessemer up --state {shlex.quote(str(paths.state))}")
     try:
         found = asyncio.run(checked(paths))
@@ -146,7 +151,7 @@ def _fill(file: Path, ask: Ask, *, stage: Path, address: str, told: Told) -> Non
             else:
                 _write(_place(stage, name), content)
         _settle(Paths(stage), address)
-        into.end(clock=SystemClock(), keep=(INSTALLATION,))
+        into.end(clock=SystemClock(), keep=(INSTALLATION,), kinds=store_kinds(KINDS), once=(TOKEN,))
 
 
 def _place(stage: Path, name: str) -> Path:
