@@ -26,6 +26,7 @@ from bessemer.store.copy import copy_store
 from bessemer.store.dump import Coding, sums
 from bessemer.store.loading import ASIDE, loading, require_empty
 from bessemer.store.schema import METADATA, objects
+from bessemer.store.schema_versions import HEAD
 from bessemer.store.snapshot import Snapshot, looking
 from tests.store import conftest
 from tests.store.conftest import KEY
@@ -195,7 +196,8 @@ async def test_what_one_restore_gave_is_not_given_after_another_of_the_same_file
     unpacked(file, str(tmp_path / "first.db"))
     with closing(opened(str(tmp_path / "first.db"))) as store:
         for number in range(3):
-            seen = (await store.objects.create(body("Thing", f"lost{number}"), ALICE)).revision
+            await store.objects.create(body("Thing", f"lost{number}"), ALICE)
+        seen = store.revision
         lease = await store.leases.acquire("loop/Thing", "controller", 6.0)
         assert lease is not None
     unpacked(file, target, at=RESTORED_AT + 60)
@@ -343,6 +345,22 @@ async def test_a_copy_is_the_same_store(road: tuple[str, str]) -> None:
         await store.ledger.settle(usage(2))
         await store.objects.create(body("Thing", "fresh"), ALICE)
     assert [name for name, tally in (await look(target)).items() if not tally.ok] == []
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("road", [*SHORT, BOTH[-1]], indirect=True)
+async def test_a_file_carries_no_older_writers_than_its_own(road: tuple[str, str], copied: bool) -> None:
+    """Whatever the database carried that it came from: what is left to do there is done by none for a file."""
+    source, target = road
+    await lived_in(source)
+    with Hands(source) as hands:
+        hands.run("UPDATE counters SET value = 4 WHERE name = 'carries'")
+    if copied:
+        copy_store(source, target, clock=FakeClock(), told=lambda percent, words: None)
+    else:
+        unpacked(packed(source), target)
+    with Hands(target) as hands:
+        assert hands.run("SELECT value FROM counters WHERE name = 'carries'") == [(int(HEAD),)]
 
 
 async def test_a_store_that_is_served_is_not_copied(road: tuple[str, str]) -> None:
