@@ -361,6 +361,33 @@ def test_the_check_names_what_is_wrong(paths: Paths, capsys: pytest.CaptureFixtu
     ]
 
 
+UNNAMED = """
+import os, signal, sys
+from pathlib import Path
+from bessemer.cli.verbs import RestoreOptions
+from bessemer.main import restoring
+
+file, state, key, store = sys.argv[1:]
+restoring._replace = lambda state, stage: os.kill(os.getpid(), signal.SIGKILL)
+restoring.restore(RestoreOptions(file=Path(file), state=Path(state), key_file=Path(key), store=store))
+"""
+
+
+@pytest.mark.real
+def test_who_is_killed_behind_the_commit_of_a_database_leaves_both_whole(
+    paths: Paths, file: Path, key: Path, tmp_path: Path, server: Server
+) -> None:
+    place, there = server.database("unnamed"), Paths(tmp_path / "there")
+    argv = [sys.executable, "-c", UNNAMED, str(file), str(there.state), str(key), place]
+    assert subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert not there.state.exists()
+    with pytest.raises(Conflict, match="the database holds tables already"):
+        restore(RestoreOptions(file=file, state=there.state, key_file=key, store=place))
+    (tmp_path / "there.restoring").rename(there.state)
+    assert load(there).store == place
+    assert within(there, read) == within(paths, read)
+
+
 @pytest.mark.real
 @pytest.mark.long
 def test_a_database_is_backed_up_restored_and_copied_to(

@@ -2,7 +2,7 @@
 
 The backup is read to its end before anything is written. Then a folder beside the state directory is filled, and with
 it the store; a database in one transaction. The folder has the directory's name at the end. What was killed leaves the
-folder, under a name at which nothing looks, and of a database nothing.
+folder, under a name at which nothing looks, and of a database nothing; between its commit and the name, both are whole.
 """
 
 from __future__ import annotations
