@@ -85,7 +85,7 @@ class Settler:
         except Conflict:
             if batch.first_sequence > 1:
                 self._told = (batch.spool_uid, max(batch.first_sequence - 1, self._heard(batch)))
-                self._spool.rewind(batch.spool_uid)
+                self._spool.settle(batch.spool_uid, None)
             raise
         self._spool.settle(batch.spool_uid, sequence)
         unheard = max(0, self._heard(batch) + 1 - batch.first_sequence)
