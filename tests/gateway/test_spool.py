@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock, settle
-from bessemer.core.errors import DriverError, Unavailable
+from bessemer.core.errors import Conflict, DriverError, Unavailable
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
 from bessemer.gateway.spool import Pending
+from bessemer.store import open_store
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
@@ -483,6 +484,64 @@ async def test_it_is_settled_when_the_api_is_back(tmp_path: Path) -> None:
     assert spool.waiting == 0
     assert [r.at for b in got for r in b.records] == [1]
     await settle()
+    spool.close()
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+async def test_it_is_settled_again_in_a_store_that_was_set_back(tmp_path: Path, kept: int) -> None:
+    """As a restore does under a gateway that runs on: each record is stored once, and told of once."""
+    clock, spool, told = FakeClock(), Spool(tmp_path / "spool"), list[int]()
+    full, back = (open_store(tmp_path / name, clock=clock, kinds={}, seal_key=bytes(32)) for name in ("a.db", "b.db"))
+    store = full
+
+    async def send(batch: UsageBatch) -> int:
+        return await store.ledger.settle(batch)
+
+    def hear(records: Sequence[UsageRecord]) -> None:
+        told.extend(r.at for r in records)
+
+    settler = Settler(spool, send, clock=clock, gateway_uid="g", settled=hear)
+    for number in range(1, 6):
+        spool.append(record(number))
+        if number == kept:  # what the backup has
+            pending = spool.pending()
+            assert pending is not None
+            batch = UsageBatch(
+                gateway_uid="g", spool_uid=pending.spool_uid, first_sequence=1, records=list(pending.records)
+            )
+            await back.ledger.settle(batch)
+    while await settler.once():
+        pass
+    assert told == [1, 2, 3, 4, 5]
+    store = back
+    for number in (6, 7):
+        spool.append(record(number))
+    with pytest.raises(Conflict, match=f"settled up to {kept}"):
+        await settler.once()
+    while await settler.once():
+        pass
+    assert (told, spool.waiting) == ([1, 2, 3, 4, 5, 6, 7], 0)
+    assert sum(row.requests for row in await back.ledger.entries()) == 7
+    assert sum(row.input_tokens for row in await back.ledger.entries()) == sum(range(1, 8))
+    for one in (full, back):
+        one.close()
+    spool.close()
+
+
+async def test_a_conflict_that_stays_is_tried_with_backoff(tmp_path: Path) -> None:
+    """Whatever it is about, it keeps no core busy."""
+    clock, spool, sent = FakeClock(), Spool(tmp_path), list[int]()
+
+    async def send(batch: UsageBatch) -> int:
+        sent.append(batch.first_sequence)
+        raise Conflict("no")
+
+    spool.append(record(1))
+    settler = Settler(spool, send, clock=clock, gateway_uid="g")
+    for _ in range(2):
+        with pytest.raises(Conflict):
+            await settler.once()
+    assert (sent, spool.waiting) == ([1, 1], 1)
     spool.close()
 
 

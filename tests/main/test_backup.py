@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def test_an_installation_is_restored_with_all_that_it_cannot_live_without(
     said = capsys.readouterr().out
     assert "Not restored: images and models (--content)" in said
     assert f"bessemer up --state {there.state}" in said
+    assert re.search(r"Valid again: what was revoked after 20\d\d-\S+Z: go through users, rolebindings, ", said)
     assert within(there, read) == within(paths, read)
     kept = {"ca/ca.crt", "ca/ca.key", "keys/seal.key", "keys/gateway.key", "keys/audit.key", "audit/audit.pub"}
     for name in kept:
@@ -226,6 +228,57 @@ def test_what_is_there_stays_or_is_moved_aside(
     assert within(Paths(aside), read) == within(paths, read) == was
 
 
+def test_a_mount_point_is_refused_at_once_and_a_link_is_followed(
+    file: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted, link = tmp_path / "mounted", tmp_path / "link"
+    mounted.mkdir()
+    link.symlink_to("mounted")
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == mounted)
+    before = {place.name for place in tmp_path.iterdir()}
+    for place in (mounted, link):
+        with pytest.raises(Conflict, match=f"{mounted} is a mount point.*restore into it, --state {mounted}/state"):
+            restore(RestoreOptions(file=file, state=place, key_file=key, force=True))
+    assert {place.name for place in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    assert restore(RestoreOptions(file=file, state=link, key_file=key)) == 0
+    assert link.is_symlink()
+    assert (mounted / "store.db").exists()
+
+
+def test_what_was_there_comes_back_where_the_last_step_fails(
+    paths: Paths, file: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    was, rename = within(paths, read), Path.rename
+
+    def failing(place: Path, target: Path) -> Path:
+        if place.name.endswith(".restoring"):
+            raise OSError("no")
+        return rename(place, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        restore(RestoreOptions(file=file, state=paths.state, key_file=key, force=True))
+    assert within(paths, read) == was
+    assert list(tmp_path.glob("state.before-*")) == []
+    assert "What was there" not in capsys.readouterr().out
+    assert within(Paths(tmp_path / "state.restoring"), read) == was
+
+
+def test_a_restore_that_cannot_be_checked_stands_and_says_so(
+    paths: Paths, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (paths.keys / "audit.key").unlink()
+    backup(BackupOptions(file=tmp_path / "f", state=paths.state, key_file=key))
+    capsys.readouterr()
+    assert restore(RestoreOptions(file=tmp_path / "f", state=tmp_path / "there", key_file=key)) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "Not restored: keys/audit.key, which is not there" in said
+    assert f"Start it with: bessemer up --state {tmp_path}/there" in said
+    assert said[-1].startswith("Restored; the check could not run: ")
+    assert "audit.key" in said[-1]
+
+
 def test_content_comes_along_when_asked_for(paths: Paths, key: Path, tmp_path: Path) -> None:
     (paths.content / "ab").mkdir(parents=True)
     (paths.content / "ab" / "image").write_bytes(bytes(3_000_000))
@@ -306,6 +359,33 @@ def test_the_check_names_what_is_wrong(paths: Paths, capsys: pytest.CaptureFixtu
             "wrong": ["Host rack1-07: body and row differ in generation"],
         }
     ]
+
+
+UNNAMED = """
+import os, signal, sys
+from pathlib import Path
+from bessemer.cli.verbs import RestoreOptions
+from bessemer.main import restoring
+
+file, state, key, store = sys.argv[1:]
+restoring._replace = lambda state, stage: os.kill(os.getpid(), signal.SIGKILL)
+restoring.restore(RestoreOptions(file=Path(file), state=Path(state), key_file=Path(key), store=store))
+"""
+
+
+@pytest.mark.real
+def test_who_is_killed_behind_the_commit_of_a_database_leaves_both_whole(
+    paths: Paths, file: Path, key: Path, tmp_path: Path, server: Server
+) -> None:
+    place, there = server.database("unnamed"), Paths(tmp_path / "there")
+    argv = [sys.executable, "-c", UNNAMED, str(file), str(there.state), str(key), place]
+    assert subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert not there.state.exists()
+    with pytest.raises(Conflict, match="the database holds tables already"):
+        restore(RestoreOptions(file=file, state=there.state, key_file=key, store=place))
+    (tmp_path / "there.restoring").rename(there.state)
+    assert load(there).store == place
+    assert within(there, read) == within(paths, read)
 
 
 @pytest.mark.real

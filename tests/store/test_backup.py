@@ -21,19 +21,22 @@ from bessemer.core.parcel import Unpacking as Parts
 from bessemer.core.ports import UNDER, Bookmark, Fence, Scope
 from bessemer.core.resource import Key
 from bessemer.core.strongbox import Secret, Writer, read
-from bessemer.store import Store, backup, dump, open_store
+from bessemer.store import Store, StoreKind, backup, dump, open_store
 from bessemer.store.copy import copy_store
 from bessemer.store.dump import Coding, sums
 from bessemer.store.loading import ASIDE, loading, require_empty
 from bessemer.store.schema import METADATA, objects
+from bessemer.store.schema_versions import HEAD
 from bessemer.store.snapshot import Snapshot, looking
-from tests.store.conftest import KEY, KINDS
+from tests.store import conftest
+from tests.store.conftest import KEY
 from tests.store.invariants import check as invariants
 from tests.store.lived import SECRET, live, usage
 from tests.store.make import ALICE, PROJECT, SYSTEM, body, claim
 from tests.store.server import Server
 from tests.store.test_check import Hands, look
 
+KINDS = {**conftest.KINDS, "Session": StoreKind(namespaced=False)}
 BOX = Secret(bytes(32), passphrase=False)
 SHORT = ["sqlite-sqlite"]
 BOTH = [*SHORT, *(pytest.param(road, marks=pytest.mark.real) for road in ("sqlite-postgresql", "postgresql-sqlite"))]
@@ -75,13 +78,16 @@ def packed(place: str) -> bytes:
     return out.getvalue()
 
 
-def unpacked(file: bytes, place: str) -> None:
+RESTORED_AT = 1_750_000_400
+
+
+def unpacked(file: bytes, place: str, *, at: float = RESTORED_AT) -> None:
     with loading(place) as loader:
         into = backup.Unpacking(loader)
         parts = Parts(read(io.BytesIO(file), lambda _: BOX, name="f"), name="f")
         for name, content in parts.parts():
             into.table(name.removeprefix(backup.TABLE), content)
-        into.end(clock=FakeClock(1_750_000_400), keep=("installation",))
+        into.end(clock=FakeClock(at), keep=("installation",), kinds=KINDS, once=("token",))
 
 
 async def told(place: str) -> dict[str, Any]:
@@ -149,7 +155,7 @@ async def test_history_is_known_to_have_broken(road: tuple[str, str]) -> None:
             with pytest.raises(Expired):
                 await anext(aiter(store.objects.watch(Scope(kind="Thing"), since=since)))
         page = await store.objects.list(Scope(kind="Thing"))
-        assert page.revision == held + backup.REVISIONS_ON
+        assert page.revision == RESTORED_AT * 1_000_000
         watch = aiter(store.objects.watch(Scope(kind="Thing"), since=page.revision))
         waiting = asyncio.ensure_future(anext(watch))
         made = await store.objects.create(body("Thing", "fresh"), ALICE)
@@ -176,6 +182,83 @@ async def test_who_led_in_the_lost_time_is_refused(road: tuple[str, str]) -> Non
                     await store.objects.create(body("Thing", "late"), ALICE)
             UNDER.set(None)
             assert await store.leases.acquire("loop/Thing", "another", 6.0) is not None
+
+
+async def test_what_one_restore_gave_is_not_given_after_another_of_the_same_file(
+    road: tuple[str, str], tmp_path: Path
+) -> None:
+    """Nor is a fence: who held a lease after the first is refused after the second, and whoever watched lists again."""
+    source, target = road
+    await lived_in(source)
+    file = packed(source)
+    with closing(opened(source)) as store:
+        held = store.revision
+    unpacked(file, str(tmp_path / "first.db"))
+    with closing(opened(str(tmp_path / "first.db"))) as store:
+        for number in range(3):
+            await store.objects.create(body("Thing", f"lost{number}"), ALICE)
+        seen = store.revision
+        lease = await store.leases.acquire("loop/Thing", "controller", 6.0)
+        assert lease is not None
+    unpacked(file, target, at=RESTORED_AT + 60)
+    with closing(opened(target)) as store:
+        assert store.revision - held >= backup.REVISIONS_ON
+        for since in (seen - 2, seen, seen + 9):
+            with pytest.raises(Expired):
+                await anext(aiter(store.objects.watch(Scope(kind="Thing"), since=since)))
+        fresh = await store.leases.acquire("loop/Thing", "another", 6.0)
+        assert fresh is not None
+        assert lease.fence < fresh.fence < 2**53
+        UNDER.set(Fence("loop/Thing", lease.fence))
+        with pytest.raises(Conflict, match="another's by now"):
+            await store.objects.create(body("Thing", "late"), ALICE)
+        UNDER.set(None)
+
+
+@pytest.mark.parametrize("road", BOTH, indirect=True)
+async def test_who_was_signed_in_is_not_and_what_was_good_once_is_spent(road: tuple[str, str]) -> None:
+    """Somebody may have been signed out in the time that is lost; who watches hears that sessions went."""
+    source, target = road
+    await lived_in(source)
+    with closing(opened(source)) as store:
+        made = [await store.objects.create(body("Session", name, namespace=""), SYSTEM) for name in ("s1", "s2")]
+        await store.sealed.put(made[0].uid, "id-token", b"words")
+        host = (await store.objects.list(Scope(kind="Host"))).items[0]
+        await store.sealed.put(host.uid, "other", b"stays")
+    unpacked(packed(source), target)
+    with closing(opened(target)) as store:
+        assert (await store.objects.list(Scope(kind="Session"))).items == []
+        assert await store.sealed.get(made[0].uid, "id-token") is None
+        assert [await store.sealed.get(host.uid, field) for field in ("token", "other")] == [None, b"stays"]
+        assert [(row.verb, row.key) for row in [*await store.audit.rows()][-3:]] == [
+            ("restore", f"Store {await _revision(source)}"),
+            ("delete", "Session s1"),
+            ("delete", "Session s2"),
+        ]
+        watch = aiter(store.objects.watch(Scope(kind="Session"), since=RESTORED_AT * 1_000_000))
+        for revision in (1, 2):
+            change = await anext(watch)
+            assert not isinstance(change, Bookmark)
+            assert (change.type, change.revision) == ("DELETED", RESTORED_AT * 1_000_000 + revision)
+        await store.objects.create(body("Thing", "fresh"), ALICE)
+        assert await store.audit.verify() is None
+    assert {name: tally.wrong for name, tally in (await look(target)).items() if not tally.ok} == {}
+    invariants(target)
+
+
+async def _revision(place: str) -> int:
+    with closing(opened(place)) as store:
+        return store.revision
+
+
+async def test_a_restore_moves_on_where_the_clock_is_wrong(tmp_path: Path) -> None:
+    source, target = (str(tmp_path / name) for name in ("one.db", "two.db"))
+    await lived_in(source)
+    with closing(opened(source)) as store:
+        held = store.revision
+    unpacked(packed(source), target, at=60)
+    with closing(opened(target)) as store:
+        assert store.revision == held + backup.REVISIONS_ON
 
 
 async def test_a_backup_of_a_store_that_is_written_is_of_one_commit(
@@ -230,7 +313,7 @@ def test_rows_that_somebody_made_up_are_refused(tmp_path: Path) -> None:
     with loading(str(tmp_path / "store.db")) as loader:
         into = backup.Unpacking(loader)
         with pytest.raises(Invalid, match="lacks audit"):
-            into.end(clock=FakeClock(), keep=())
+            into.end(clock=FakeClock(), keep=(), kinds=KINDS, once=())
         with pytest.raises(Invalid, match="not known"):
             into.table("sqlite_master", [])
         with pytest.raises(Invalid, match="not known"):
@@ -262,6 +345,22 @@ async def test_a_copy_is_the_same_store(road: tuple[str, str]) -> None:
         await store.ledger.settle(usage(2))
         await store.objects.create(body("Thing", "fresh"), ALICE)
     assert [name for name, tally in (await look(target)).items() if not tally.ok] == []
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("road", [*SHORT, BOTH[-1]], indirect=True)
+async def test_a_file_carries_no_older_writers_than_its_own(road: tuple[str, str], copied: bool) -> None:
+    """Whatever the database carried that it came from: what is left to do there is done by none for a file."""
+    source, target = road
+    await lived_in(source)
+    with Hands(source) as hands:
+        hands.run("UPDATE counters SET value = 4 WHERE name = 'carries'")
+    if copied:
+        copy_store(source, target, clock=FakeClock(), told=lambda percent, words: None)
+    else:
+        unpacked(packed(source), target)
+    with Hands(target) as hands:
+        assert hands.run("SELECT value FROM counters WHERE name = 'carries'") == [(int(HEAD),)]
 
 
 async def test_a_store_that_is_served_is_not_copied(road: tuple[str, str]) -> None:

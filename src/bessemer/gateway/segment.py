@@ -113,6 +113,10 @@ class Segment:
             self._settled_at = place
             self.settled += 1
 
+    def rewind(self) -> None:
+        """Nobody knows what of it is stored: all of it waits again."""
+        self.settled, self._settled_at = 0, _HEADER_BYTES
+
     def sync(self) -> None:
         """Make what it has now survive the machine; what is appended meanwhile waits for the next time."""
         count = self.count

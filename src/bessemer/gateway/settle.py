@@ -1,4 +1,8 @@
-"""Sends the spool to the api until all of it is stored. A batch that arrives twice is stored once, by its sequence."""
+"""Sends the spool to the api until all of it is stored. A batch that arrives twice is stored once, by its sequence.
+
+A store that was restored has less of a segment than the gateway knows, and refuses what would leave a gap. Then the
+segment is sent from its beginning: what is there still is stored once, and whoever heard of a record hears it once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Conflict
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway.spool import Spool
 
@@ -38,6 +42,8 @@ class Settler:
         self._gateway_uid = gateway_uid
         self._every = every_seconds
         self._settled = settled
+        self._told = ("", 0)
+        """Of the segment that was sent from its beginning again: up to where ``settled`` has heard of it."""
 
     async def run(self) -> None:
         """Settle until cancelled."""
@@ -58,7 +64,9 @@ class Settler:
             await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
 
     async def once(self) -> bool:
-        """Send the oldest batch; whether there was one. Raises what the api refuses with, and OSError of the disk."""
+        """Send the oldest batch; whether there was one. Raises what the api refuses with, and OSError of the disk.
+
+        After Conflict the next call sends the segment from its beginning."""
         try:
             pending = self._spool.pending()
         finally:
@@ -72,7 +80,18 @@ class Settler:
             first_sequence=pending.first_sequence,
             records=list(pending.records),
         )
-        sequence = await self._send(batch)
-        self._spool.settle(pending.spool_uid, sequence)
-        self._settled(batch.records[: sequence + 1 - batch.first_sequence])
+        try:
+            sequence = await self._send(batch)
+        except Conflict:
+            if batch.first_sequence > 1:
+                self._told = (batch.spool_uid, max(batch.first_sequence - 1, self._heard(batch)))
+                self._spool.settle(batch.spool_uid, None)
+            raise
+        self._spool.settle(batch.spool_uid, sequence)
+        unheard = max(0, self._heard(batch) + 1 - batch.first_sequence)
+        self._settled(batch.records[unheard : sequence + 1 - batch.first_sequence])
         return True
+
+    def _heard(self, batch: UsageBatch) -> int:
+        uid, sequence = self._told
+        return sequence if uid == batch.spool_uid else 0

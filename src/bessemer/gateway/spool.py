@@ -128,11 +128,12 @@ class Spool:
         """How many records are not settled."""
         return sum(segment.waiting for segment in self._segments) + len(self._owed)
 
-    def settle(self, spool_uid: str, sequence: int) -> None:
-        """Everything of the segment up to ``sequence`` is stored; a full one that is all settled goes."""
+    def settle(self, spool_uid: str, sequence: int | None) -> None:
+        """Everything of the segment up to ``sequence`` is stored; a full one that is all settled goes. None: the store
+        has less of it than was settled, and all that is here waits again."""
         for segment in list(self._segments):
             if segment.uid == spool_uid:
-                segment.settle(sequence)
+                segment.rewind() if sequence is None else segment.settle(sequence)
             if not segment.waiting and (segment.damaged or segment is not self._segments[-1]):
                 self._segments.remove(segment)
                 if segment.damaged:

@@ -2,7 +2,7 @@
 
 The backup is read to its end before anything is written. Then a folder beside the state directory is filled, and with
 it the store; a database in one transaction. The folder has the directory's name at the end. What was killed leaves the
-folder, under a name at which nothing looks, and of a database nothing.
+folder, under a name at which nothing looks, and of a database nothing; between its commit and the name, both are whole.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 from rich.console import Console
 
+from bessemer.api.hosts import TOKEN
 from bessemer.cli.verbs import RestoreOptions
 from bessemer.core.clock import SystemClock
-from bessemer.core.errors import Conflict, Invalid
+from bessemer.core.errors import BessemerError, Conflict, Invalid
+from bessemer.kinds import KINDS
 from bessemer.main.backups import CONTENT, FILES, Ask, old_secret, opened, verified
 from bessemer.main.keeping import as_table, checked
 from bessemer.main.settings import Paths, Settings, load, save, state_directory
@@ -32,18 +34,19 @@ from bessemer.main.steps import Steps
 from bessemer.main.storage import INSTALLATION
 from bessemer.main.up import held
 from bessemer.store import backup as tables
-from bessemer.store import copy
+from bessemer.store import copy, store_kinds
 from bessemer.store.loading import loading, require_empty, sync
 
 ASIDE = ".restoring"
 _PLACES = ("ca", "keys", "audit", CONTENT)
 _SETTINGS = "settings.json"
+_REVOCABLE = "users, rolebindings, applicationcredentials, apikeys, hosts and passwords"
 Told = Callable[[float, str], None]
 
 
 def restore(options: RestoreOptions) -> int:
-    """Restore, and check what is there then: 1 where something is wrong with it. Raises Invalid, Conflict, Unavailable,
-    OSError; then nothing is there that was not."""
+    """Restore, and check what is there then: 1 where something is wrong with it, or the check cannot run. Raises
+    Invalid, Conflict, Unavailable, OSError; then nothing is there that was not."""
     paths, steps = Paths(state_directory(options.state)), Steps(Console(stderr=True))
     ask: Ask = cache(partial(old_secret, options.key_file))
     address = load(Paths(paths.state / "none"), store=options.store).store
@@ -54,11 +57,17 @@ def restore(options: RestoreOptions) -> int:
         _require_empty(paths, address, force=options.force)
         with _staged(paths) as stage:
             _fill(options.file, ask, stage=stage, address=address, told=step.update)
-    found = asyncio.run(checked(paths))
-    print(as_table(found))
     for words in said["omitted"]:
         print(f"Not restored: {words}")
+    print("Not restored: sessions, join tokens: everybody signs in again")
+    print(f"Valid again: what was revoked after {said['at']}: go through {_REVOCABLE}")
     print(f"Start it with: bessemer up --state {shlex.quote(str(paths.state))}")
+    try:
+        found = asyncio.run(checked(paths))
+    except (BessemerError, OSError) as error:
+        print(f"Restored; the check could not run: {error}")
+        return 1
+    print(as_table(found))
     return int(not all(tally.ok for tally in found))
 
 
@@ -68,6 +77,11 @@ def _require_empty(paths: Paths, address: str, *, force: bool) -> None:
         require_empty(address)
     if not force and _filled(paths.state):
         raise Conflict(f"{paths.state} is not empty: choose another --state, or --force, which moves it aside")
+    if os.path.ismount(paths.state):
+        inside = shlex.quote(str(paths.state / "state"))
+        raise Conflict(
+            f"{paths.state} is a mount point, whose name nothing can take: restore into it, --state {inside}"
+        )
     if paths.state.exists() and not paths.state.is_dir():
         raise Conflict(f"{paths.state} is a file")
 
@@ -95,12 +109,23 @@ def _staged(paths: Paths) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(stage)
             raise
-        if _filled(state):
-            aside = state.with_name(f"{state.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            state.rename(aside)
-            print(f"What was there is {aside} now")
-        stage.rename(state)
+        _replace(state, stage)
         sync(state.parent)
+
+
+def _replace(state: Path, stage: Path) -> None:
+    """Give the folder its name, and what had it another. Raises OSError; then what was there is there."""
+    if not _filled(state):
+        stage.rename(state)
+        return
+    aside = state.with_name(f"{state.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    state.rename(aside)
+    try:
+        stage.rename(state)
+    except OSError:
+        aside.rename(state)
+        raise
+    print(f"What was there is {aside} now")
 
 
 def _alone(folder: Path, undo: ExitStack) -> None:
@@ -126,7 +151,7 @@ def _fill(file: Path, ask: Ask, *, stage: Path, address: str, told: Told) -> Non
             else:
                 _write(_place(stage, name), content)
         _settle(Paths(stage), address)
-        into.end(clock=SystemClock(), keep=(INSTALLATION,))
+        into.end(clock=SystemClock(), keep=(INSTALLATION,), kinds=store_kinds(KINDS), once=(TOKEN,))
 
 
 def _place(stage: Path, name: str) -> Path:

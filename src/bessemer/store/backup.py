@@ -1,10 +1,11 @@
 """The tables of a store as parts of a parcel, and back from them into an empty place.
 
-What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on by
-`REVISIONS_ON`, so that no revision from before, nor one of the time that is lost, is ever given again, and whoever
-watches from one hears Expired. Leases are let go and their fences move on as far: what a process of the lost time sends
-under one is refused. Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes
-on with a row that says so.
+What is packed is one commit. What is unpacked is a store whose history begins there: the revision moves on to the
+microseconds of the wall clock, and by `REVISIONS_ON` at least, so that no revision from before, nor one of the time
+that is lost, nor one after another restore of the same file is ever given again, and whoever watches from one hears
+Expired. Leases are let go and their fences move on as far: what a process of the lost time sends under one is refused.
+Hosts keep theirs: a silence in which nobody could hear is none (`leases.reopen`). The trail goes on with a row that
+says so. Sessions end, and what was good once is worth nothing: whoever signed out since, or was signed out, stays out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from bessemer import __version__
 from bessemer.core.clock import Clock
@@ -23,16 +24,21 @@ from bessemer.core.parcel import Packing
 from bessemer.core.ports import HEARTBEATS, Writer
 from bessemer.core.resource import Key
 from bessemer.store import audit, dump
+from bessemer.store.collect import Kinds, finish_deletion
+from bessemer.store.kinds import HOST, SESSION
 from bessemer.store.loading import Loader
-from bessemer.store.schema import METADATA, data_keys, leases, of
+from bessemer.store.rows import ROWS, Row
+from bessemer.store.schema import METADATA, data_keys, leases, objects, of, sealed
 from bessemer.store.schema_versions import HEAD
 from bessemer.store.session import Session
 from bessemer.store.snapshot import looking
 from bessemer.store.transaction import SET_COUNTER, Tx, read_counter
 
 REVISIONS_ON = 1_000_000_000
-"""More than any store gives in the life of a backup."""
+"""More than any store gives in the life of a backup, should the clock be wrong."""
 TABLE = "table/"
+
+_STORE = Writer("system", "store")
 
 Told = Callable[[int, int], None]
 """(rows done, rows in all)."""
@@ -44,6 +50,8 @@ _LET_GO = (
     .values(holder="", expires_at=bindparam("over"), fence=leases.c.fence + bindparam("on"))
     .where(of(leases.c.name))
 )
+_OF_KIND = ROWS.where(of(objects.c.kind)).order_by(objects.c.name)
+_SPEND = delete(sealed).where(of(sealed.c.uid), of(sealed.c.field))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +110,24 @@ class Unpacking:
         self._loader.load(table, (values for some in content for values in coding.decode(some)))
         self._missing.discard(name)
 
-    def end(self, *, clock: Clock, keep: Collection[str]) -> None:
-        """All tables are there: let history begin anew. ``keep`` are leases that stay. Raises Invalid."""
+    def end(self, *, clock: Clock, keep: Collection[str], kinds: Kinds, once: Collection[str]) -> None:
+        """All tables are there: let history begin anew. ``keep`` are leases that stay, ``once`` the fields sealed with
+        a Host that are good for one use. Raises Invalid."""
         if self._missing:
             raise Invalid(f"the backup lacks {', '.join(sorted(self._missing))}")
         session = cast(Session, self._loader)  # an operation asks no more of one
         tx = Tx(session, clock, careful=True)
         revision = read_counter(session, "revision")
+        to = max(revision + REVISIONS_ON, int(clock.now() * 1_000_000))  # no store gives a million a second
         for name in ("revision", "floor"):
-            tx.run(SET_COUNTER, of_name=name, value=revision + REVISIONS_ON)
+            tx.run(SET_COUNTER, of_name=name, value=to)
         for (name,) in tx.all(_HOLDERS):
             if name not in keep and not name.startswith(HEARTBEATS):
-                tx.run(_LET_GO, of_name=name, over=0.0, on=REVISIONS_ON)
-        audit.append(tx, Writer("system", "store"), verb="restore", key=Key("Store", "", str(revision)), uid="")
+                tx.run(_LET_GO, of_name=name, over=0.0, on=to - revision)
+        audit.append(tx, _STORE, verb="restore", key=Key("Store", "", str(revision)), uid="")
+        for row in map(Row.of, tx.all(_OF_KIND, of_kind=SESSION)):
+            finish_deletion(tx, row, writer=_STORE, kinds=kinds)
+        for host in map(Row.of, tx.all(_OF_KIND, of_kind=HOST)):
+            for field in once:
+                tx.run(_SPEND, of_uid=host.uid, of_field=field)
+        tx.end()

@@ -17,6 +17,7 @@ PROJECT = "Project"
 EVENT = "Event"
 PRICE_PLAN = "PricePlan"
 LEASE = "Lease"
+SESSION = "Session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from bessemer.store import sqlite
 from bessemer.store.dump import Values
 from bessemer.store.places import is_address
 from bessemer.store.schema import counters
-from bessemer.store.schema_versions import ddl, ddl_of_database
+from bessemer.store.schema_versions import HEAD, ddl, ddl_of_database
 from bessemer.store.session import ReadSession, Statement, placed
+from bessemer.store.transaction import SET_COUNTER
 
 if TYPE_CHECKING:
     from bessemer.store import links, postgres
@@ -109,6 +110,8 @@ def _file(path: Path) -> Iterator[Loader]:
         session.begin()
         session.execute(delete(counters), {})
         yield session
+        # A database may carry writers of an older schema yet. Beside a file there are none, and nobody ends that later.
+        session.execute(SET_COUNTER, {"of_name": "carries", "value": int(HEAD)})
         session.commit()
         session.script("PRAGMA wal_checkpoint(TRUNCATE)")
     except session.faults as error:
