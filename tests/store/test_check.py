@@ -13,13 +13,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import func, literal_column, select
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Invalid, Unavailable
 from bessemer.core.sealing import KeyRing
-from bessemer.store import Guard, open_store
+from bessemer.store import Guard, check_accounts, links, open_store, postgres
 from bessemer.store.check import CHECKS, check_store
 from bessemer.store.heads import Signing
+from bessemer.store.schema import audit
+from bessemer.store.snapshot import looking
 from bessemer.store.tally import NAMED_MAX, Tally
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import connect
@@ -461,3 +464,27 @@ async def test_nothing_is_made_and_nothing_changed(copied: str, server: Server, 
     (tmp_path / "odd.db").write_bytes(b"no database" * 1000)
     with pytest.raises(Unavailable):
         await look(str(tmp_path / "odd.db"))
+
+
+@pytest.mark.parametrize("copied", [pytest.param("postgresql", marks=pytest.mark.real)], indirect=True)
+async def test_a_read_takes_what_it_takes(copied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large trail the number of rows alone takes longer than anything that is served may."""
+    monkeypatch.setattr(postgres, "_READ_MS", 50)
+    monkeypatch.setattr(links, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(links, "_LOOK_SECONDS", 0.05)
+    slow = select(func.count(func.pg_sleep(literal_column("0.6")))).select_from(audit).where(audit.c.id < 3)
+    monkeypatch.setattr(check_accounts, "_ROWS_OF_TRAIL", slow)
+    assert (await look(copied))["audit"].ok
+
+
+@pytest.mark.parametrize("copied", [pytest.param("postgresql", marks=pytest.mark.real)], indirect=True)
+def test_how_far_it_is_is_known_without_reading_all(copied: str) -> None:
+    with looking(copied, clock=FakeClock()) as snapshot:
+        exact = len(snapshot.all(select(audit.c.id)))
+    with Hands(copied) as hands:
+        assert exact > 3
+        hands.run("ANALYZE audit")
+        hands.run("DELETE FROM audit")
+    with looking(copied, clock=FakeClock()) as snapshot:
+        assert snapshot.about("audit") == exact, "what the server took it for when it looked last"
+        assert snapshot.about("objects") >= 0
