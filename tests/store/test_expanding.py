@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from tests.store.test_older import saved
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 SERVES = 1.5
 NOW, NEXT = int(schema_versions.HEAD), int(newer.HEAD)
 
@@ -44,7 +46,7 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -81,6 +83,20 @@ class Town:
 
     def new(self) -> Process:
         return self._started("tests.store.next", self.url, str(self._folder), str(SERVES))
+
+    def check(self) -> dict[str, list[str]]:
+        """What each check of the new release finds wrong."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.store.next", self.url, str(self._folder), "check"],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        found: dict[str, list[str]] = json.loads(done.stdout)
+        return found
 
     def _started(self, *arguments: str) -> Process:
         self.processes.append(Process(*arguments))
@@ -141,6 +157,9 @@ async def test_a_new_release_comes_while_the_old_one_writes(town: Town) -> None:
     )
     assert (town.counter("carries"), town.counter("meter/things")) == (NOW, 0), "they are waited for"
     assert town.ask("SELECT 1 FROM quota WHERE meter = 'things' AND bound IS NOT NULL") == []
+    found = town.check()
+    unsaid = [words for words in found["bounds"] if "said" in words]  # besides, the project is no object here
+    assert (unsaid, found["quota"], found["schema"]) == ([], [], []), "of what waits nothing holds yet"
     town.everyone_writes(first, new)
     first.process.send_signal(signal.SIGSTOP)
     until(lambda: town.counter("carries") == NEXT)
