@@ -66,6 +66,36 @@ class Hands:
         if logged:
             self.run("UPDATE changes SET body = ? WHERE revision = ?", fresh, revision)
 
+    def undo_trigger(self, lite: str, of_server: str) -> None:
+        """It is there by name, and refuses nothing: of a server a function does what it would."""
+        if self._lite:
+            self._triggers = [
+                (name, text.partition(" BEGIN ")[0] + " BEGIN SELECT 1; END" if name == lite else text)
+                for name, text in self._triggers
+            ]
+        else:
+            emptied = "RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$"
+            self.run(f"CREATE OR REPLACE FUNCTION {of_server}() {emptied}")
+
+    def move_trigger(self, lite: str, of_server: str, table: str, to: str) -> None:
+        """It is there by name, of another table."""
+        if self._lite:
+            self._triggers = [
+                (name, text.replace(f" ON {table}", f" ON {to}") if name == lite else text)
+                for name, text in self._triggers
+            ]
+        else:
+            self.run(f"DROP TRIGGER {of_server} ON {table}")
+            self.run(f"CREATE TRIGGER {of_server} BEFORE UPDATE ON {to} EXECUTE FUNCTION refuse_change()")
+
+    def spoil_index(self, name: str, on: str) -> None:
+        """It is there by name: of a server as one whose making was stopped, of a file as another."""
+        if self._lite:
+            self.run(f"DROP INDEX {name}")
+            self.run(f"CREATE INDEX {name} ON {on}")
+        else:
+            self.run("UPDATE pg_index SET indisvalid = false WHERE indexrelid = ?::regclass", name)
+
     def drop_trigger(self, lite: str, of_server: str) -> None:
         if self._lite:
             self._triggers = [one for one in self._triggers if one[0] != lite]
@@ -112,6 +142,13 @@ AUDIT = "audit"
 BREAKS = {
     "no trigger": Break(
         lambda h: h.drop_trigger("ledger_no_update", "ledger_final ON ledger"), "schema", "trigger ledger_"
+    ),
+    "function replaced": Break(lambda h: h.undo_trigger("ledger_no_update", "refuse_change"), "schema", "is another"),
+    "trigger elsewhere": Break(
+        lambda h: h.move_trigger("ledger_no_update", "ledger_final", "ledger", "leases"), "schema", "trigger ledger_"
+    ),
+    "invalid index": Break(
+        lambda h: h.spoil_index("objects_uid", "objects (uid)"), "schema", "index objects_uid is not there"
     ),
     "no index": Break(sql("DROP INDEX objects_uid"), "schema", "index objects_uid is not there"),
     "body is no JSON": Break(
