@@ -237,6 +237,38 @@ def test_a_start_that_is_killed_at_any_statement_is_taken_up(server: Server, mon
             assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (schema_versions.HEAD,)
 
 
+@pytest.mark.parametrize("stop", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_an_index_whose_making_was_stopped_is_made_by_the_next_start(server: Server, stop: str) -> None:
+    """Somebody writes to the table for long, so it waits, and is there already: with no row, and used by nobody."""
+    url, failed = saved(server, "0004"), list[Exception]()
+    index = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ledger_tenant')"
+    making = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND query LIKE 'CREATE INDEX CONCURRENTLY ledger_tenant%'"
+    )
+
+    def start() -> None:
+        try:
+            opened(url).close()
+        except Unavailable as error:
+            failed.append(error)
+
+    with psycopg.connect(url, autocommit=True) as hand:
+        with psycopg.connect(url) as writer:
+            writer.execute("LOCK TABLE ledger IN ROW EXCLUSIVE MODE")
+            starting = threading.Thread(target=start)
+            starting.start()
+            until(lambda: bool(hand.execute(making).fetchall()), seconds=20)
+            hand.execute(f"SELECT {stop}(pid) FROM ({making}) AS makers")  # type: ignore[arg-type]
+            starting.join(20)
+            assert len(failed) == 1
+        assert hand.execute(index).fetchall() == [(False,)]
+        opened(url).close()
+        assert hand.execute(index).fetchall() == [(True,)]
+        assert hand.execute("SELECT value FROM counters WHERE name = 'carries'").fetchone() == (NOW,)
+        assert hand.execute("SELECT version_num FROM alembic_version").fetchone() == (schema_versions.HEAD,)
+
+
 def refused(found: tables.Tables, change: str) -> None:
     with pytest.raises(Unavailable, match="somebody has held one for long"):
         found.grow(change)
