@@ -1,10 +1,12 @@
 """The release after this one, as far as the store is concerned: another schema, and another meter.
 
-Run as a process it opens the database and writes to it until it is killed, as `crash_writer` of this release does."""
+Run as a process it opens the database and writes to it until it is killed, as `crash_writer` of this release does; or
+it checks the store, beside those, and says as JSON what each check finds wrong."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from bessemer.core import quota as register
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Taken
 from bessemer.core.quota import Meter, Quota
-from bessemer.store import beside, migrations, open_store, quota, schema_versions
+from bessemer.store import Guard, beside, migrations, open_store, quota, schema_versions
 from bessemer.store.kinds import StoreKind
 from tests.store import crash_writer
 from tests.store.conftest import KEY, KINDS
@@ -75,5 +77,16 @@ async def main(url: str, folder: Path, serves: float) -> None:
     await asyncio.gather(tidies(), *(crash_writer.objects(store, "next", worker) for worker in range(4)))
 
 
+async def look(url: str, folder: Path) -> None:
+    kinds = become(folder)
+    from bessemer.store.check import check_store  # which takes this release's register and schema with it
+
+    found = check_store(url, clock=SystemClock(), kinds=kinds, guard=Guard.of(KEY))
+    sys.stdout.write(json.dumps({tally.check: tally.wrong async for tally in found}))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))
+    if sys.argv[3] == "check":
+        asyncio.run(look(sys.argv[1], Path(sys.argv[2])))
+    else:
+        asyncio.run(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))

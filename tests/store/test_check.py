@@ -13,13 +13,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import func, literal_column, select
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Invalid, Unavailable
 from bessemer.core.sealing import KeyRing
-from bessemer.store import Guard, open_store
+from bessemer.store import Guard, check_accounts, links, open_store, postgres
 from bessemer.store.check import CHECKS, check_store
 from bessemer.store.heads import Signing
+from bessemer.store.schema import audit
+from bessemer.store.snapshot import looking
 from bessemer.store.tally import NAMED_MAX, Tally
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import connect
@@ -62,6 +65,43 @@ class Hands:
         self.run("UPDATE objects SET body = ? WHERE kind = ? AND name = ?", fresh, kind, name)
         if logged:
             self.run("UPDATE changes SET body = ? WHERE revision = ?", fresh, revision)
+
+    def undo_trigger(self, lite: str, of_server: str) -> None:
+        """It is there by name, and refuses nothing: of a server a function does what it would."""
+        if self._lite:
+            self._triggers = [
+                (name, text.partition(" BEGIN ")[0] + " BEGIN SELECT 1; END" if name == lite else text)
+                for name, text in self._triggers
+            ]
+        else:
+            emptied = "RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$"
+            self.run(f"CREATE OR REPLACE FUNCTION {of_server}() {emptied}")
+
+    def move_trigger(self, lite: str, of_server: str, table: str, to: str) -> None:
+        """It is there by name, of another table."""
+        if self._lite:
+            self._triggers = [
+                (name, text.replace(f" ON {table}", f" ON {to}") if name == lite else text)
+                for name, text in self._triggers
+            ]
+        else:
+            self.run(f"DROP TRIGGER {of_server} ON {table}")
+            self.run(f"CREATE TRIGGER {of_server} BEFORE UPDATE ON {to} EXECUTE FUNCTION refuse_change()")
+
+    def put_index_aside(self, name: str, on: str) -> None:
+        """Of a server another schema has one of that name, of a table of the same name; of a file nobody has."""
+        self.run(f"DROP INDEX {name}")
+        if not self._lite:
+            self.run("CREATE SCHEMA aside CREATE TABLE objects (uid TEXT)")
+            self.run(f"CREATE UNIQUE INDEX {name} ON aside.{on}")
+
+    def spoil_index(self, name: str, on: str) -> None:
+        """It is there by name: of a server as one whose making was stopped, of a file as another."""
+        if self._lite:
+            self.run(f"DROP INDEX {name}")
+            self.run(f"CREATE INDEX {name} ON {on}")
+        else:
+            self.run("UPDATE pg_index SET indisvalid = false WHERE indexrelid = ?::regclass", name)
 
     def drop_trigger(self, lite: str, of_server: str) -> None:
         if self._lite:
@@ -109,6 +149,16 @@ AUDIT = "audit"
 BREAKS = {
     "no trigger": Break(
         lambda h: h.drop_trigger("ledger_no_update", "ledger_final ON ledger"), "schema", "trigger ledger_"
+    ),
+    "function replaced": Break(lambda h: h.undo_trigger("ledger_no_update", "refuse_change"), "schema", "is another"),
+    "trigger elsewhere": Break(
+        lambda h: h.move_trigger("ledger_no_update", "ledger_final", "ledger", "leases"), "schema", "trigger ledger_"
+    ),
+    "invalid index": Break(
+        lambda h: h.spoil_index("objects_uid", "objects (uid)"), "schema", "index objects_uid is not there"
+    ),
+    "index of another schema": Break(
+        lambda h: h.put_index_aside("objects_uid", "objects (uid)"), "schema", "index objects_uid is not there"
     ),
     "no index": Break(sql("DROP INDEX objects_uid"), "schema", "index objects_uid is not there"),
     "body is no JSON": Break(
@@ -461,3 +511,27 @@ async def test_nothing_is_made_and_nothing_changed(copied: str, server: Server, 
     (tmp_path / "odd.db").write_bytes(b"no database" * 1000)
     with pytest.raises(Unavailable):
         await look(str(tmp_path / "odd.db"))
+
+
+@pytest.mark.parametrize("copied", [pytest.param("postgresql", marks=pytest.mark.real)], indirect=True)
+async def test_a_read_takes_what_it_takes(copied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large trail the number of rows alone takes longer than anything that is served may."""
+    monkeypatch.setattr(postgres, "_READ_MS", 50)
+    monkeypatch.setattr(links, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(links, "_LOOK_SECONDS", 0.05)
+    slow = select(func.count(func.pg_sleep(literal_column("0.6")))).select_from(audit).where(audit.c.id < 3)
+    monkeypatch.setattr(check_accounts, "_ROWS_OF_TRAIL", slow)
+    assert (await look(copied))["audit"].ok
+
+
+@pytest.mark.parametrize("copied", [pytest.param("postgresql", marks=pytest.mark.real)], indirect=True)
+def test_how_far_it_is_is_known_without_reading_all(copied: str) -> None:
+    with looking(copied, clock=FakeClock()) as snapshot:
+        exact = len(snapshot.all(select(audit.c.id)))
+    with Hands(copied) as hands:
+        assert exact > 3
+        hands.run("ANALYZE audit")
+        hands.run("DELETE FROM audit")
+    with looking(copied, clock=FakeClock()) as snapshot:
+        assert snapshot.about("audit") == exact, "what the server took it for when it looked last"
+        assert snapshot.about("objects") >= 0

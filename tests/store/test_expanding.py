@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from tests.store.test_older import saved
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 SERVES = 1.5
 NOW, NEXT = int(schema_versions.HEAD), int(newer.HEAD)
 
@@ -44,7 +46,7 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -81,6 +83,20 @@ class Town:
 
     def new(self) -> Process:
         return self._started("tests.store.next", self.url, str(self._folder), str(SERVES))
+
+    def check(self) -> dict[str, list[str]]:
+        """What each check of the new release finds wrong."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.store.next", self.url, str(self._folder), "check"],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        found: dict[str, list[str]] = json.loads(done.stdout)
+        return found
 
     def _started(self, *arguments: str) -> Process:
         self.processes.append(Process(*arguments))
@@ -141,6 +157,9 @@ async def test_a_new_release_comes_while_the_old_one_writes(town: Town) -> None:
     )
     assert (town.counter("carries"), town.counter("meter/things")) == (NOW, 0), "they are waited for"
     assert town.ask("SELECT 1 FROM quota WHERE meter = 'things' AND bound IS NOT NULL") == []
+    found = town.check()
+    unsaid = [words for words in found["bounds"] if "said" in words]  # besides, the project is no object here
+    assert (unsaid, found["quota"], found["schema"]) == ([], [], []), "of what waits nothing holds yet"
     town.everyone_writes(first, new)
     first.process.send_signal(signal.SIGSTOP)
     until(lambda: town.counter("carries") == NEXT)
@@ -216,6 +235,38 @@ def test_a_start_that_is_killed_at_any_statement_is_taken_up(server: Server, mon
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT value FROM counters WHERE name = 'carries'").fetchone() == (NOW,)
             assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (schema_versions.HEAD,)
+
+
+@pytest.mark.parametrize("stop", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_an_index_whose_making_was_stopped_is_made_by_the_next_start(server: Server, stop: str) -> None:
+    """Somebody writes to the table for long, so it waits, and is there already: with no row, and used by nobody."""
+    url, failed = saved(server, "0004"), list[Exception]()
+    index = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ledger_tenant')"
+    making = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND query LIKE 'CREATE INDEX CONCURRENTLY ledger_tenant%'"
+    )
+
+    def start() -> None:
+        try:
+            opened(url).close()
+        except Unavailable as error:
+            failed.append(error)
+
+    with psycopg.connect(url, autocommit=True) as hand:
+        with psycopg.connect(url) as writer:
+            writer.execute("LOCK TABLE ledger IN ROW EXCLUSIVE MODE")
+            starting = threading.Thread(target=start)
+            starting.start()
+            until(lambda: bool(hand.execute(making).fetchall()), seconds=20)
+            hand.execute(f"SELECT {stop}(pid) FROM ({making}) AS makers")  # type: ignore[arg-type]
+            starting.join(20)
+            assert len(failed) == 1
+        assert hand.execute(index).fetchall() == [(False,)]
+        opened(url).close()
+        assert hand.execute(index).fetchall() == [(True,)]
+        assert hand.execute("SELECT value FROM counters WHERE name = 'carries'").fetchone() == (NOW,)
+        assert hand.execute("SELECT version_num FROM alembic_version").fetchone() == (schema_versions.HEAD,)
 
 
 def refused(found: tables.Tables, change: str) -> None:

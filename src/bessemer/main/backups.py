@@ -78,7 +78,11 @@ def _write(
     with whole(options.file) as out:
         packing = Packing(Writer(out, secret), facts)
         _pack_file(packing, paths.state, name=heads_of(paths).relative_to(paths.state).as_posix())
-        packed = tables.pack(packing, where, clock=clock, told=lambda done, of: told(95 * done / max(of, 1), "tables"))
+
+        def of_rows(done: int, of: int) -> None:
+            told(95 * min(done / max(of, 1), 1.0), "tables")  # a database says about how many there are
+
+        packed = tables.pack(packing, where, clock=clock, told=of_rows)
         names = [*_FOR_GOOD, *(f"keys/{file.name}" for file in sorted(paths.keys.glob("*.key")))]
         for name in names:
             _pack_file(packing, paths.state, name=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +23,8 @@ _DEVICES = select(device_rows.c.host, device_rows.c.device, device_rows.c.claim)
 _NODES = select(numa.c.host, numa.c.node, numa.c.milli_cores_used, numa.c.memory_bytes_used)
 _HOSTS = select(hosts.c.host)
 _USE = select(quota.c.scope, quota.c.meter, quota.c.used, quota.c.bound)
-_COUNTED = select(counters.c.name)
+_COUNTERS = select(counters.c.name, counters.c.value)
+_MET = "meter/"
 _WALLS = select(wall_rows.c.what, wall_rows.c.value, wall_rows.c.tenant)
 
 
@@ -84,12 +86,13 @@ def use(snapshot: Snapshot, survey: Survey) -> Tally:
     """Counters of quotas against what stands."""
     tally = Tally("quota", "what a project or tenant uses of a meter is what stands of it")
     told = {meter.name for meter in METERS if meter.told}
-    begun = {name.partition("/")[2] for (name,) in snapshot.all(_COUNTED) if name.startswith("meter/")}
+    marks = _marks(snapshot)
     # A meter that this release knows first is counted when it opens the store to write.
-    late = {meter.name for meter in METERS if (meter.kind or meter.per_claim) and meter.name not in begun}
-    left = {place: amount for place, amount in survey.used.items() if amount and place[1] not in late}
+    new = {meter.name for meter in METERS if (meter.kind or meter.per_claim) and meter.name not in marks}
+    late = new | _waiting(marks)
+    left = {place: amount for place, amount in survey.used.items() if amount and _family(place[1]) not in late}
     for scope, meter, used, _ in snapshot.rows(_USE):
-        if meter not in told | late:
+        if _family(meter) not in told | late:
             stands = left.pop((scope, meter), 0)
             tally.require(used == stands, f"{scope} {meter}: {used} counted, {stands} stand")
     for (scope, meter), stands in left.items():
@@ -97,17 +100,35 @@ def use(snapshot: Snapshot, survey: Survey) -> Tally:
     return tally
 
 
+def _marks(snapshot: Snapshot) -> dict[str, int]:
+    """Each meter that the store has met → 1, or 0 while it waits for older replicas to go."""
+    found = {str(name): int(value) for name, value in snapshot.all(_COUNTERS)}
+    return {name.removeprefix(_MET): counted for name, counted in found.items() if name.startswith(_MET)}
+
+
+def _waiting(marks: Mapping[str, int]) -> set[str]:
+    """Meters that nothing is bound by, and whose numbers are not true yet."""
+    return {meter for meter, counted in marks.items() if counted <= 0}
+
+
+def _family(meter: str) -> str:
+    """The meter of the register that one of a model's is of."""
+    return meter.partition("/")[0]
+
+
 def bounds(snapshot: Snapshot, survey: Survey) -> Tally:
     """Bounds of quotas against Tenants and Projects."""
     tally = Tally("bounds", "a quota's bound is what its Tenant or Project says")
     said: dict[tuple[str, str], int] = {}
+    waiting = _waiting(_marks(snapshot))
     for key, document in survey.bounded.items():
         try:
             wanted = Quota.model_validate(document.get("spec", {}).get("quota") or {})
         except ValidationError:
             tally.fault(f"{key}: its quota cannot be read")
             continue
-        said |= {(f"{key.kind.lower()}/{key.name}", meter): bound for meter, bound in bounds_of(wanted).items()}
+        scope = f"{key.kind.lower()}/{key.name}"
+        said |= {(scope, meter): n for meter, n in bounds_of(wanted).items() if _family(meter) not in waiting}
     for scope, meter, _, bound in snapshot.rows(_USE):
         wants = said.pop((scope, meter), None)
         tally.require(bound == wants, f"{scope} {meter}: bound {_amount(bound)}, said {_amount(wants)}")

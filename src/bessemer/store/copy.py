@@ -7,8 +7,9 @@ row at which its writers stand in line. What was copied is the same store, with 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,27 +31,46 @@ _OTHERS = (
     b"AND pid <> pg_backend_pid()"
 )
 _LEAVE_SECONDS = 1.0
+_TOLD_EACH = 1_000
+"""Rows."""
 _HOLD = b"BEGIN; SELECT value FROM counters WHERE name = 'revision' FOR UPDATE"
+
+
+@dataclass(slots=True)
+class _Passing:
+    """How far it is, of as many rows as are expected."""
+
+    told: Told
+    expected: int
+    rows: int = 0
+
+    def counted(self, rows: Iterable[dump.Values], name: str) -> Iterator[dump.Values]:
+        """The same rows."""
+        self._tell(name)
+        for row in rows:
+            yield row
+            self.rows += 1
+            if self.rows % _TOLD_EACH == 0:
+                self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        self.told(90 * min(self.rows / self.expected, 1.0), name)
 
 
 def copy_store(source: str | Path, target: str | Path, *, clock: Clock, told: Told) -> dict[str, int]:
     """Table → rows. Raises Conflict where the source is being served or the target is not empty, Invalid where there is
     no store, Unavailable; then nothing is there that was not."""
     require_empty(target)
-    with held(source), looking(source, clock=clock) as snapshot:
-        total = sum(dump.count(snapshot, table) for table in dump.TABLES)
-        with loading(target) as loader:
-            done = 0
-            for table in dump.TABLES:
-                told(90 * done / max(total, 1), table.name)
-                loader.load(table, dump.rows(snapshot, table))
-                done += dump.count(snapshot, table)
-            told(90, "comparing")
-            copied = Snapshot(loader, snapshot.revision, is_address(target), clock)
-            wanted, found = (dump.sums(one, dump.TABLES) for one in (snapshot, copied))
-            different = [name for name, came in wanted.items() if found[name] != came]
-            if different:
-                raise Conflict(f"{', '.join(different)}: what was copied is not what was read")
+    with held(source), looking(source, clock=clock) as snapshot, loading(target) as loader:
+        passing = _Passing(told, max(sum(dump.count(snapshot, table) for table in dump.TABLES), 1))
+        for table in dump.TABLES:
+            loader.load(table, passing.counted(dump.rows(snapshot, table), table.name))
+        told(90, "comparing")
+        copied = Snapshot(loader, snapshot.revision, is_address(target), clock)
+        wanted, found = (dump.sums(one, dump.TABLES) for one in (snapshot, copied))
+        different = [name for name, came in wanted.items() if found[name] != came]
+        if different:
+            raise Conflict(f"{', '.join(different)}: what was copied is not what was read")
     return {name: rows for name, (rows, _) in wanted.items()}
 
 

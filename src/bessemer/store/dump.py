@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import LargeBinary, Select, Table, func, select
+from sqlalchemy import LargeBinary, Select, Table, select
 
 from bessemer.core.errors import Malformed
 from bessemer.store.schema import METADATA, changes, leases
@@ -46,8 +46,8 @@ class Sum:
 
 
 def count(snapshot: Snapshot, table: Table) -> int:
-    """How many rows there are."""
-    return int(snapshot.all(_theirs(select(func.count()).select_from(table), table))[0][0])
+    """How many rows there may be, for who tells how far it is."""
+    return snapshot.about(table.name)
 
 
 def rows(snapshot: Snapshot, table: Table) -> Iterator[Values]:

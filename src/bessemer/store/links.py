@@ -1,8 +1,9 @@
 """One connection to a PostgreSQL server, with what is the same for every use of one.
 
-A connection has a bound. A wire that is cut is noticed by the kernel (keepalives, `tcp_user_timeout`); a middle that
+An answer has a bound. A wire that is cut is noticed by the kernel (keepalives, `tcp_user_timeout`); a middle that
 takes bytes and forwards none, by `Watch`, whose thread shuts the socket of an answer that is overdue. So no call waits
-for ever, and a call that failed says nothing of the next connection.
+for ever, but for those of who reads or changes the whole of a database, and asks for it without a bound; and a call
+that failed says nothing of the next connection.
 
 Where the address names several servers, the one that takes writes is asked for.
 """
@@ -39,6 +40,9 @@ _PARAMETERS: Mapping[str, Any] = {
     "target_session_attrs": "read-write",
 }
 """What the address does not say itself."""
+
+WHOLE = ("SET statement_timeout = 0", "SET idle_in_transaction_session_timeout = 0")
+"""Settings of who fills a whole database: nobody knows how long that takes, and who asks for bounds has others."""
 
 _LOOK_SECONDS = 0.5
 _PREPARED_MAX = 400
@@ -125,9 +129,9 @@ class Link:
             raise psycopg.errors.error_from_result(result)
         return result
 
-    def run(self, sql: bytes, values: list[Any], *, prepare: bool) -> psycopg.Cursor[Any]:
-        """One statement; its rows stand in the link's one cursor until the next."""
-        self.due = time.monotonic() + ANSWER_SECONDS
+    def run(self, sql: bytes, values: list[Any], *, prepare: bool, bound: bool = True) -> psycopg.Cursor[Any]:
+        """One statement; its rows stand in the link's one cursor until the next. What reads all is not bound."""
+        self.due = time.monotonic() + ANSWER_SECONDS if bound else math.inf
         try:
             return self.cursor.execute(sql, values, prepare=prepare)
         finally:

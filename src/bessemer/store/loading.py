@@ -146,18 +146,19 @@ class _Database:
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> Any:
         text = self._texts[statement]
-        return self._link.run(text.sql, placed(values, text.order), prepare=True)
+        return self._link.run(text.sql, placed(values, text.order), prepare=True, bound=False)
 
     def stream(self, statement: Statement, values: Mapping[str, Any]) -> _Database:
         if self._streams:
             self._link.say(b"CLOSE rows")
         text = self._texts[statement]
-        self._link.run(b"DECLARE rows NO SCROLL CURSOR FOR " + text.sql, placed(values, text.order), prepare=False)
+        declared = b"DECLARE rows NO SCROLL CURSOR FOR " + text.sql
+        self._link.run(declared, placed(values, text.order), prepare=False, bound=False)
         self._streams = True
         return self
 
     def fetchmany(self, size: int, /) -> list[Any]:
-        return self._link.run(f"FETCH {size} FROM rows".encode(), [], prepare=False).fetchall()
+        return self._link.run(f"FETCH {size} FROM rows".encode(), [], prepare=False, bound=False).fetchall()
 
     def look(self) -> None:
         """It is one look already."""
@@ -179,7 +180,7 @@ def connected(url: str) -> Iterator[links.Link]:
     watch = links.Watch()
     link = None
     try:
-        link = links.Link(url, watch=watch)
+        link = links.Link(url, *links.WHOLE, watch=watch)
         yield link
     except psycopg.Error as error:
         raise Unavailable("the database of the store cannot be reached or used", internal=str(error)) from error

@@ -163,10 +163,11 @@ class Server:
         self._links = partial(getattr, session, "links")
         return session
 
-    def reading(self, lean: bool) -> postgres.ReadSession:
+    def reading(self, lean: bool, *, whole: bool = False) -> postgres.ReadSession:
+        """``whole`` is for who reads all there is."""
         from bessemer.store.postgres import ReadSession
 
-        return ReadSession(self._url, texts=self._texts, watch=self._watch)
+        return ReadSession(self._url, texts=self._texts, watch=self._watch, whole=whole)
 
     def turn(self) -> Apart:
         return Apart(_READERS)

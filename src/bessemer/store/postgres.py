@@ -41,6 +41,8 @@ _SILENT_MS = 3_000
 _LOOK_MS = 120_000
 """How long a list that nobody continues keeps its snapshot at most."""
 _READ_MS = 10_000
+_WHOLE_MS = 3_600_000
+"""How long who reads a whole store may do something else between two reads."""
 _SETTLE_SECONDS = 20.0
 _SETTLE_EACH = 0.2
 _SETTLE_LINE_MS = 4_000
@@ -242,18 +244,20 @@ def _writing(url: str, watch: Watch) -> Link:
 
 
 class ReadSession:
-    """A connection that only reads: where the database is not well it raises Unavailable."""
+    """A connection that only reads: where the database is not well it raises Unavailable. ``whole`` is for who reads
+    all there is: a read of it takes what it takes."""
 
-    def __init__(self, url: str, *, texts: Texts, watch: Watch) -> None:
+    def __init__(self, url: str, *, texts: Texts, watch: Watch, whole: bool = False) -> None:
         self._texts = texts
+        self._bound = not whole
         self._streams = False
         self._heard = False
         try:
             self._link = Link(
                 url,
                 "SET default_transaction_read_only = on",
-                f"SET statement_timeout = {_READ_MS}",
-                f"SET idle_in_transaction_session_timeout = {_LOOK_MS}",
+                f"SET statement_timeout = {0 if whole else _READ_MS}",
+                f"SET idle_in_transaction_session_timeout = {_WHOLE_MS if whole else _LOOK_MS}",
                 watch=watch,
             )
         except psycopg.Error as error:
@@ -329,7 +333,7 @@ class ReadSession:
 
     def _run(self, sql: bytes, values: list[Any], *, prepare: bool) -> psycopg.Cursor[Any]:
         try:
-            return self._link.run(sql, values, prepare=prepare)
+            return self._link.run(sql, values, prepare=prepare, bound=self._bound)
         except Session.refusals:
             raise
         except psycopg.Error as error:

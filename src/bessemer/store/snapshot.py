@@ -1,8 +1,9 @@
 """A look at a whole store that is there already: one commit of it, whoever writes to it meanwhile.
 
 It takes no lock and changes nothing: of a file it is a reading transaction in the log's own order, of a database one
-that is REPEATABLE READ and READ ONLY. It is for what reads everything (`check`, `dump`), in a process of its own; what
-is served reads through `reader`. It makes no store: where there is none, or one of another schema, it says so.
+that is REPEATABLE READ and READ ONLY, whose reads take what they take. It is for what reads everything (`check`,
+`dump`), in a process of its own; what is served reads through `reader`. It makes no store: where there is none, or one
+of another schema, it says so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, Text, cast, column, func, literal_column, select, table
+from sqlalchemy import Select, Text, bindparam, cast, column, func, literal_column, select, table
+from sqlalchemy.dialects.postgresql import OID
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
@@ -34,6 +36,12 @@ ROWS_EACH = 64
 _VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 _VERSIONED = select(cast(func.to_regclass(literal_column("'alembic_version'")), Text))
 
+_TAKEN_FOR: Select[Any] = (
+    select(column("reltuples"))
+    .select_from(table("pg_class"))
+    .where(column("oid") == cast(func.to_regclass(bindparam("called", type_=Text)), OID))
+)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -43,6 +51,12 @@ class Snapshot:
     revision: int
     remote: bool
     clock: Clock
+
+    def about(self, name: str) -> int:
+        """How many rows a table may have: of a database what the server takes it to have, 0 where it does not know."""
+        if not self.remote:
+            return int(self.all(select(func.count()).select_from(table(name)))[0][0])
+        return max(int(self.all(_TAKEN_FOR, called=name)[0][0]), 0)
 
     def rows(self, statement: Statement, **values: Any) -> Iterator[tuple[Any, ...]]:
         """Row by row; short reads may go between. Raises Unavailable."""
@@ -98,6 +112,6 @@ def _file(path: Path, undo: ExitStack) -> ReadSession:
 def _database(url: str, undo: ExitStack) -> ReadSession:
     server = Server(url)
     undo.callback(server.close)
-    session = server.reading(lean=True)
+    session = server.reading(lean=True, whole=True)
     undo.callback(session.close)
     return session
