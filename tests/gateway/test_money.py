@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from bessemer.core.errors import QuotaExceeded, Unavailable
 from bessemer.core.money import HOLD_SECONDS, Wish
 from bessemer.core.quota import Quota, Use
 from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway import Bound, Given, Shares
+from bessemer.gateway import Bound, Given, Settler, Shares, Spool
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
@@ -92,7 +93,7 @@ class Gateway:
             batch = UsageBatch(gateway_uid=self.name, spool_uid=f"of-{self.name}", first_sequence=first, records=fresh)
             await self.store.ledger.settle(batch)
             self.sent = len(self.spool)
-            self.shares.settled(fresh)
+            self.shares.settled(fresh, len(fresh))
 
 
 async def money(store: Store) -> Use:
@@ -190,6 +191,31 @@ async def test_one_that_starts_anew_settles_its_spool_before_it_holds(store: Sto
     await heir.shares.say(last=True)
     use = await money(store)
     assert (use.used, use.held) == (3_010, 0)
+
+
+async def test_one_that_starts_anew_serves_once_its_spool_is_settled_though_most_of_it_was(
+    store: Store, clock: FakeClock, tmp_path: Path
+) -> None:
+    """What is settled is not written down: the api answers the first batch with the last record of all."""
+    dead, usage = Spool(tmp_path), [kept.record(number, read=1) for number in range(1, 1302)]
+    for record in usage[:-1]:
+        dead.append(record)
+    before = Settler(dead, store.ledger.settle, clock=clock, gateway_uid="g")
+    while await before.once():
+        pass
+    dead.append(usage[-1])
+    dead.close()
+    spool = Spool(tmp_path)
+    heir = Gateway(store, clock, "g", before=spool.waiting)
+    assert heir.before == 1301
+    settler = Settler(spool, store.ledger.settle, clock=clock, gateway_uid="g", settled=heir.shares.settled)
+    assert await settler.once()
+    with pytest.raises(Refused):
+        await heir.serve(Need(10, 0), read=10, written=0)
+    assert await settler.once()
+    await heir.serve(Need(10, 0), read=10, written=0)
+    assert not await settler.once()
+    spool.close()
 
 
 async def test_one_that_is_cut_off_for_long_is_counted_once_when_it_comes_back(store: Store, clock: FakeClock) -> None:

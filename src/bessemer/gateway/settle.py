@@ -20,7 +20,8 @@ Send = Callable[[UsageBatch], Awaitable[int]]
 
 class Settler:
     """Settles within ``every_seconds`` while the api answers, with backoff while it does not; else it sleeps.
-    ``settled`` hears of records that are stored."""
+    ``settled`` hears of records that are stored, and how many wait less by that: of a spool that an earlier process had
+    settled the api knows more than a batch has."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class Settler:
         clock: Clock,
         gateway_uid: str,
         every_seconds: float = 0.5,
-        settled: Callable[[Sequence[UsageRecord]], None] = lambda _: None,
+        settled: Callable[[Sequence[UsageRecord], int], None] = lambda _, __: None,
     ) -> None:
         self._spool = spool
         self._send = send
@@ -73,6 +74,7 @@ class Settler:
             records=list(pending.records),
         )
         sequence = await self._send(batch)
+        waiting = self._spool.waiting
         self._spool.settle(pending.spool_uid, sequence)
-        self._settled(batch.records[: sequence + 1 - batch.first_sequence])
+        self._settled(batch.records[: sequence + 1 - batch.first_sequence], waiting - self._spool.waiting)
         return True

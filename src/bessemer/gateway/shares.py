@@ -111,9 +111,9 @@ class Shares:
             purse.have += held.amount - used
         purse.money.have += purse.money.busy.pop(held.id, 0)
 
-    def settled(self, records: Sequence[UsageRecord]) -> None:
-        """These are in the ledger by now, and no more held."""
-        self._before = max(0, self._before - len(records))
+    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+        """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""
+        self._before = max(0, self._before - gone)
         for record in records:
             if (purse := self._purses.get(record.project)) is not None:
                 purse.money.owed.pop(record.request_id, None)
