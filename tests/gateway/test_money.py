@@ -263,6 +263,18 @@ def test_an_answer_is_billed_for_no_more_than_was_held_for_it() -> None:
     assert bounded(held, Counts(60, 0, 20)) == Counts(60, 0, 20)
 
 
+async def test_what_nobody_may_hold_is_not_even_asked_for(store: Store, clock: FakeClock) -> None:
+    one = Gateway(store, clock, "g")
+    await one.serve(Need(100, 50), read=50, written=10)
+    said = len(one.asked)
+    with pytest.raises(Refused) as caught:
+        await one.serve(Need(1 << 52, 1 << 52), read=1, written=1)  # each of them costs three
+    assert (caught.value.status, caught.value.words.type) == (400, "invalid_request_error")
+    assert len(one.asked) == said
+    await one.serve(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro == 202, "it is bounded as before"
+
+
 @pytest.mark.parametrize("output", [0, 3, 5_000_001, 7])
 def test_the_most_is_never_less_than_what_is_billed(output: int) -> None:
     dice = random.Random(output)

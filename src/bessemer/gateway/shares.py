@@ -25,7 +25,7 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
-from bessemer.core.money import Wish
+from bessemer.core.money import STATED_MAX, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.meter import Counts
@@ -168,10 +168,12 @@ class Shares:
         raise errors.limit_unknown()
 
     async def _given(self, project: str, tokens: int, *, purse: Purse, more: int) -> Given:
-        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse."""
+        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse. Raises Refused."""
         assert self._ask is not None
         before, money = self._now(), purse.money
         level = money.level + more
+        if max(tokens, level) > STATED_MAX:
+            raise errors.too_much()
         wish = Wish(holder=self._holder, micro=level, after=None if self._before else money.number)
         try:
             given = await self._ask(project, tokens, money=wish)
