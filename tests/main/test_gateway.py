@@ -52,6 +52,17 @@ async def test_an_older_replica_serves_whom_nobody_bounds() -> None:
     assert ["money" in said for said in replicas.asked] == [True, False]
 
 
+async def test_a_newer_api_may_say_more() -> None:
+    replicas = Replicas()
+
+    async def share(project: str, **said: Any) -> dict[str, Any]:
+        given = await replicas.share(project, **said)
+        prices = {**given["money"]["prices"], "request": 7}
+        return {**given, "since": 3, "money": {**given["money"], "prices": prices, "forecast": 9}}
+
+    assert (await Shares(asking(share), clock=FakeClock()).hold("acme--lab", Need(10, 5))).micro == 12
+
+
 async def test_no_refusal_takes_a_bound_of_money_away() -> None:
     replicas, clock = Replicas(), FakeClock()
     shares = Shares(asking(replicas.share), clock=clock)

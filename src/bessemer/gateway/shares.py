@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -29,7 +29,7 @@ from bessemer.core.money import STATED_MAX, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.meter import Counts
-from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse
+from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse, known
 from bessemer.gateway.request import Wanted
 
 SLACK_SECONDS = 5.0
@@ -57,6 +57,11 @@ class Given:
     left: int | None
     words: str = ""
     money: Bound | None = None
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Given:
+        """From the answer of the api."""
+        return cls(**{**known(cls, said), "money": Bound.read(said.get("money"))})
 
 
 class Ask(Protocol):

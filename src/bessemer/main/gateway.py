@@ -20,7 +20,7 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.gateway import Bound, Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
+from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.shares import Ask
@@ -84,7 +84,7 @@ def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
             if money.after or money.micro:
                 raise
             said = await share(project, meter=_METER, amount=tokens)
-        return Given(**{**said, "money": Bound.read(said.get("money"))})
+        return Given.read(said)
 
     return ask
 
