@@ -19,7 +19,7 @@ from bessemer.gateway import Bound, Given, Settler, Shares, Spool
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
-from bessemer.gateway.shares import bounded
+from bessemer.gateway.shares import AT_ONCE, bounded
 from bessemer.store import Store
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
@@ -152,6 +152,35 @@ async def test_what_is_not_used_is_given_back_within_a_minute(store: Store, cloc
     await one.shares.say()
     await one.shares.say()
     assert len(one.asked) == said + 1, "who holds nothing says so once"
+
+
+async def test_one_that_ends_gives_back_the_most_first_and_is_held_up_by_no_call_that_hangs(clock: FakeClock) -> None:
+    said, ends, under_way, most = list[tuple[str, int]](), False, 0, 0
+
+    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
+        nonlocal under_way, most
+        if ends:
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(3600 if project == "acme--p7" else 0)
+            said.append((project, money.micro))
+            under_way -= 1
+        return Given(tokens, 60.0, None, "", Bound(kept.Prices(input=1_000_000), (money.after or 0) + 1, True, 0))
+
+    shares = Shares(ask, clock=clock, holder="g")
+    for number in range(300):
+        shares.settle(await shares.hold(f"acme--p{number}", Need(10 + number, 0)), 0)
+    ends = True
+    saying = asyncio.create_task(shares.say(last=True))
+    async with asyncio.timeout(5):
+        while len(said) < 299:
+            await asyncio.sleep(0)
+    saying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saying
+    assert sorted(said) == sorted((f"acme--p{number}", 0) for number in range(300) if number != 7)
+    assert {project for project, _ in said[:AT_ONCE]} == {f"acme--p{number}" for number in range(268, 300)}
+    assert 8 < most <= AT_ONCE
 
 
 async def test_while_the_api_is_away_what_is_held_is_spent_until_its_minute_is_over(

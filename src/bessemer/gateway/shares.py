@@ -38,6 +38,10 @@ SLACK_SECONDS = 5.0
 ROUND_SECONDS = 30.0
 """How often what is held is said again, and what nobody needs is given back."""
 
+AT_ONCE = 32
+"""Of how many projects it is said at a time at the end: so many calls of one gateway the api lets wait. While requests
+are served these come between, and it is said of fewer."""
+
 TEMPLATE_TOKENS = 256
 """What a model's template may put around a conversation."""
 
@@ -132,15 +136,23 @@ class Shares:
 
     async def say(self, *, last: bool = False) -> None:
         """Say of each project what of its money is held; what was not used since the last time, or will not be after
-        the ``last`` one, is given back."""
-        for project, purse in list(self._purses.items()):
-            async with purse.turn:
-                money = purse.money
-                if last or not money.used:
-                    money.have = 0
-                money.used = False
-                if money.prices is None or self._before or not (money.level or money.stated):
-                    continue
+        the ``last`` one, is given back. The most is said first, and no call that hangs holds up the others."""
+        room = asyncio.Semaphore(AT_ONCE if last else AT_ONCE // 4)
+
+        async def one(project: str, purse: Purse) -> None:
+            async with room:
+                await self._say_of(project, purse, last=last)
+
+        largest_first = sorted(self._purses.items(), key=lambda item: item[1].money.have, reverse=True)
+        await asyncio.gather(*(one(project, purse) for project, purse in largest_first))
+
+    async def _say_of(self, project: str, purse: Purse, *, last: bool) -> None:
+        async with purse.turn:
+            money = purse.money
+            if last or not money.used:
+                money.have = 0
+            money.used = False
+            if money.prices is not None and not self._before and (money.level or money.stated):
                 await self._state(project, purse)
 
     async def _state(self, project: str, purse: Purse) -> None:
