@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +15,11 @@ from bessemer.core.errors import QuotaExceeded, Unavailable
 from bessemer.core.money import HOLD_SECONDS, Wish
 from bessemer.core.quota import Quota, Use
 from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway import Bound, Given, Shares
+from bessemer.gateway import Bound, Given, Settler, Shares, Spool
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
-from bessemer.gateway.shares import bounded
+from bessemer.gateway.shares import AT_ONCE, bounded
 from bessemer.store import Store
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
@@ -92,7 +93,7 @@ class Gateway:
             batch = UsageBatch(gateway_uid=self.name, spool_uid=f"of-{self.name}", first_sequence=first, records=fresh)
             await self.store.ledger.settle(batch)
             self.sent = len(self.spool)
-            self.shares.settled(fresh)
+            self.shares.settled(fresh, len(fresh))
 
 
 async def money(store: Store) -> Use:
@@ -153,6 +154,35 @@ async def test_what_is_not_used_is_given_back_within_a_minute(store: Store, cloc
     assert len(one.asked) == said + 1, "who holds nothing says so once"
 
 
+async def test_one_that_ends_gives_back_the_most_first_and_is_held_up_by_no_call_that_hangs(clock: FakeClock) -> None:
+    said, ends, under_way, most = list[tuple[str, int]](), False, 0, 0
+
+    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
+        nonlocal under_way, most
+        if ends:
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(3600 if project == "acme--p7" else 0)
+            said.append((project, money.micro))
+            under_way -= 1
+        return Given(tokens, 60.0, None, "", Bound(kept.Prices(input=1_000_000), (money.after or 0) + 1, True, 0))
+
+    shares = Shares(ask, clock=clock, holder="g")
+    for number in range(300):
+        shares.settle(await shares.hold(f"acme--p{number}", Need(10 + number, 0)), 0)
+    ends = True
+    saying = asyncio.create_task(shares.say(last=True))
+    async with asyncio.timeout(5):
+        while len(said) < 299:
+            await asyncio.sleep(0)
+    saying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saying
+    assert sorted(said) == sorted((f"acme--p{number}", 0) for number in range(300) if number != 7)
+    assert {project for project, _ in said[:AT_ONCE]} == {f"acme--p{number}" for number in range(268, 300)}
+    assert 8 < most <= AT_ONCE
+
+
 async def test_while_the_api_is_away_what_is_held_is_spent_until_its_minute_is_over(
     store: Store, clock: FakeClock
 ) -> None:
@@ -190,6 +220,31 @@ async def test_one_that_starts_anew_settles_its_spool_before_it_holds(store: Sto
     await heir.shares.say(last=True)
     use = await money(store)
     assert (use.used, use.held) == (3_010, 0)
+
+
+async def test_one_that_starts_anew_serves_once_its_spool_is_settled_though_most_of_it_was(
+    store: Store, clock: FakeClock, tmp_path: Path
+) -> None:
+    """What is settled is not written down: the api answers the first batch with the last record of all."""
+    dead, usage = Spool(tmp_path), [kept.record(number, read=1) for number in range(1, 1302)]
+    for record in usage[:-1]:
+        dead.append(record)
+    before = Settler(dead, store.ledger.settle, clock=clock, gateway_uid="g")
+    while await before.once():
+        pass
+    dead.append(usage[-1])
+    dead.close()
+    spool = Spool(tmp_path)
+    heir = Gateway(store, clock, "g", before=spool.waiting)
+    assert heir.before == 1301
+    settler = Settler(spool, store.ledger.settle, clock=clock, gateway_uid="g", settled=heir.shares.settled)
+    assert await settler.once()
+    with pytest.raises(Refused):
+        await heir.serve(Need(10, 0), read=10, written=0)
+    assert await settler.once()
+    await heir.serve(Need(10, 0), read=10, written=0)
+    assert not await settler.once()
+    spool.close()
 
 
 async def test_one_that_is_cut_off_for_long_is_counted_once_when_it_comes_back(store: Store, clock: FakeClock) -> None:
@@ -235,6 +290,18 @@ def test_an_answer_is_billed_for_no_more_than_was_held_for_it() -> None:
     assert bounded(held, free) == Counts(70, 5, 30)
     assert bounded(held, Counts(90, 80, 20)) == Counts(80, 80, 20)
     assert bounded(held, Counts(60, 0, 20)) == Counts(60, 0, 20)
+
+
+async def test_what_nobody_may_hold_is_not_even_asked_for(store: Store, clock: FakeClock) -> None:
+    one = Gateway(store, clock, "g")
+    await one.serve(Need(100, 50), read=50, written=10)
+    said = len(one.asked)
+    with pytest.raises(Refused) as caught:
+        await one.serve(Need(1 << 52, 1 << 52), read=1, written=1)  # each of them costs three
+    assert (caught.value.status, caught.value.words.type) == (400, "invalid_request_error")
+    assert len(one.asked) == said
+    await one.serve(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro == 202, "it is bounded as before"
 
 
 @pytest.mark.parametrize("output", [0, 3, 5_000_001, 7])

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import openai
 import orjson
@@ -214,6 +215,8 @@ def wanted(streams: bool = True, **body: object) -> Wanted:
         (wanted(messages=[], max_tokens=-1), 2048),
         (wanted(messages=[], max_tokens=True), 2048),
         (wanted(messages=[], max_tokens=8, n=3), 3 * (len(wanted(messages=[], max_tokens=8, n=3).body) + 8 + 256)),
+        (wanted(messages=[], n=3.0), 3 * 2048),
+        (wanted(messages=[], n=1024), 1024 * 2048),
         (wanted(prompt=["a", "b"]), 4096),
         (wanted(prompt=[1, 2, 3]), 2048),
         (wanted(messages=[], max_tokens=1, max_completion_tokens=9999), 2048),
@@ -225,3 +228,25 @@ def test_the_most_that_a_request_may_amount_to(said: Wanted, tokens: int) -> Non
     need = most(said, 2048)
     assert need.tokens == tokens
     assert 0 <= need.writes <= tokens, "a part of them"
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"n": 600_000_000_000}, "n"),
+        ({"n": 2**64 - 1}, "n"),
+        ({"n": 1025}, "n"),
+        ({"n_cmpl": 1025}, "n"),
+        ({"best_of": 1024.5}, "n"),
+        ({"prompt": ["a"] * 32, "n": 33}, "n"),
+        ({"prompt": ["a"] * 1025}, "prompt"),
+        ({"streams": False, "input": ["a"] * 2049}, "input"),
+    ],
+)
+def test_more_answers_than_anybody_may_ask_for_are_refused(said: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refused) as caught:
+        wanted(**said)
+    with pytest.raises(Refused):
+        request.read(b'{"model": "m", "n": %d}' % (1 << 64), streams=True)
+    assert (caught.value.status, caught.value.words.type) == (400, "invalid_request_error")
+    assert caught.value.words.param == param

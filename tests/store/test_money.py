@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from bessemer.core.clock import FakeClock
+from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import Invalid, QuotaExceeded, Unavailable
 from bessemer.core.money import HOLD_SECONDS, Prices, Wish
 from bessemer.core.ports import CONTROLLER, Scope
@@ -226,6 +226,17 @@ async def test_tokens_that_are_late_count_on_whoever_they_are_of(store: Store) -
     assert (await money(store)).used == 1_500
     tenant_uid = (await store.objects.get(gone.key._replace(kind="Tenant", name="acme"))).uid
     assert list(await store.ledger.projects(tenant_uid)) == [gone.uid]
+
+
+@pytest.mark.real
+async def test_what_is_held_goes_by_the_clock_that_all_replicas_share(database: str) -> None:
+    """A replica whose own clock is wrong says the same as the others."""
+    wrong = FakeClock(SystemClock().now() + 2 * HOLD_SECONDS)
+    store = opened(database, wrong)
+    await furnish(store, project=9_000)
+    await Holder(store, "g").state(6_000)
+    assert (await money(store)).held == (await money(store, f"project/{PROJECT}")).held == 6_000
+    store.close()
 
 
 # --- looks ------------------------------------------------------------------------------------------------------

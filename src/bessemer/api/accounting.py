@@ -19,7 +19,7 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Cause, Invalid, Malformed, NotFound, QuotaExceeded
-from bessemer.core.money import Purse, Wish
+from bessemer.core.money import STATED_MAX, Purse, Wish
 from bessemer.core.quota import Use, title_of, unit_of, window_of
 from bessemer.core.resource import ApiModel, Key, tenant_of
 from bessemer.core.values import LedgerEntry, UsageBatch
@@ -116,13 +116,13 @@ async def share(call: Call) -> Response:
 
 class _Money(ApiModel):
     holder: str = Field(min_length=1, max_length=63)
-    micro: int = Field(ge=0, le=1 << 53)
+    micro: int = Field(ge=0, le=STATED_MAX)
     after: int | None = Field(None, ge=0, le=1 << 53)
 
 
 class _Wanted(ApiModel):
     meter: str
-    amount: int = Field(ge=0, le=1 << 53)
+    amount: int = Field(ge=0, le=STATED_MAX)
     money: _Money | None = None
 
     def wish(self) -> Wish | None:

@@ -18,6 +18,9 @@ FIRST_SECONDS = SECONDS_PER_HOUR
 HOLD_SECONDS = 3600
 """For how long what a gateway held is kept for what its spool may bring, once nothing is heard of it."""
 
+STATED_MAX = 1 << 53
+"""The largest number, of money or of tokens, that a gateway may ask for."""
+
 _TOKENS = 1_000_000
 
 

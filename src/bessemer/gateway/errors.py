@@ -97,6 +97,10 @@ def rate_limited(words: str, *, retry_after_seconds: int) -> Refused:
     return Refused(429, Words(text, "tokens", "rate_limit_exceeded", None, retry_after_seconds))
 
 
+def too_much() -> Refused:
+    return malformed("What your request may amount to is more than anybody may hold. Let `max_tokens` or `n` be less.")
+
+
 def limit_unknown() -> Refused:
     text = "Whether your project may use more tokens now cannot be found out at present. Try again in a second."
     return Refused(503, Words(text, "server_error", "limit_unknown", None, 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bessemer.core.money import Prices
@@ -33,7 +33,7 @@ class Bound:
     @classmethod
     def read(cls, said: Mapping[str, Any] | None) -> Bound | None:
         """From the answer of the api."""
-        return cls(**{**said, "prices": Prices(**said["prices"])}) if said else None
+        return cls(**{**known(cls, said), "prices": Prices(**known(Prices, said["prices"]))}) if said else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +133,8 @@ class Purse:
             self.money.busy[id] = micro
             self.money.used = True
         return Held(project, tokens, self.number, id, micro, self.money.prices, need)
+
+
+def known(of: Any, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dataclass has fields for: an api of a newer release may say more."""
+    return {one.name: said[one.name] for one in fields(of) if one.name in said}

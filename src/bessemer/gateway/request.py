@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ import orjson
 from bessemer.gateway.errors import Refused, malformed, no_key
 
 BODY_BYTES_MAX = 32 << 20
+ANSWERS_MAX = 1024
+"""How many sequences a request may have written: what it may amount to is a number that somebody can hold."""
+TEXTS_MAX = 2048
+"""How many texts it may have embedded, as OpenAI has it."""
 _MODEL_CHARACTERS_MAX = 253
 
 
@@ -60,7 +65,11 @@ def read(raw: bytes, *, streams: bool) -> Wanted:
         onward = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise malformed("The body of your request is nested too deep.") from error
-    name, writes, sequences = model[:_MODEL_CHARACTERS_MAX], _writes(body, streams=streams), _sequences(body)
+    name, writes, sequences = (
+        model[:_MODEL_CHARACTERS_MAX],
+        _writes(body, streams=streams),
+        _sequences(body, streams=streams),
+    )
     return Wanted(name, stream, shown, timings, onward, writes, sequences)
 
 
@@ -70,12 +79,17 @@ def _writes(body: Mapping[str, Any], *, streams: bool) -> int | None:
     return max(said, default=None) if streams else 0
 
 
-def _sequences(body: Mapping[str, Any]) -> int:
-    """How many answers to how many inputs; numbers that are none are the engine's to refuse."""
-    texts = next((body[name] for name in ("prompt", "input") if isinstance(body.get(name), list)), [0])
+def _sequences(body: Mapping[str, Any], *, streams: bool) -> int:
+    """How many answers to how many inputs; what is no number is the engine's to refuse. Raises Refused."""
+    name = next((name for name in ("prompt", "input") if isinstance(body.get(name), list)), "")
+    texts = body[name] if name else [0]
     inputs = len(texts) if texts and not _whole(texts[0]) else 1
-    said: list[int] = [body[name] for name in ("n", "best_of", "n_cmpl") if _whole(body.get(name))]
-    return max(1, inputs) * max([1, *said])
+    # An engine takes 5.0 for five.
+    each = max([1, *(body[said] for said in ("n", "best_of", "n_cmpl") if type(body.get(said)) in (int, float))])
+    most = ANSWERS_MAX if streams else TEXTS_MAX
+    if inputs * each > most:
+        raise malformed(f"A request may have at most {most} inputs, times `n`.", "n" if each > 1 else name)
+    return inputs * math.ceil(each)
 
 
 def _whole(value: Any) -> bool:

@@ -24,7 +24,8 @@ Send = Callable[[UsageBatch], Awaitable[int]]
 
 class Settler:
     """Settles within ``every_seconds`` while the api answers, with backoff while it does not; else it sleeps.
-    ``settled`` hears of records that are stored."""
+    ``settled`` hears of records that are stored, and how many wait less by that: of a spool that an earlier process had
+    settled the api knows more than a batch has."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class Settler:
         clock: Clock,
         gateway_uid: str,
         every_seconds: float = 0.5,
-        settled: Callable[[Sequence[UsageRecord]], None] = lambda _: None,
+        settled: Callable[[Sequence[UsageRecord], int], None] = lambda _, __: None,
     ) -> None:
         self._spool = spool
         self._send = send
@@ -87,9 +88,11 @@ class Settler:
                 self._told = (batch.spool_uid, max(batch.first_sequence - 1, self._heard(batch)))
                 self._spool.settle(batch.spool_uid, None)
             raise
+        waiting = self._spool.waiting
         self._spool.settle(batch.spool_uid, sequence)
-        unheard = max(0, self._heard(batch) + 1 - batch.first_sequence)
-        self._settled(batch.records[unheard : sequence + 1 - batch.first_sequence])
+        told = max(0, min(self._heard(batch), sequence) + 1 - batch.first_sequence)
+        records = batch.records[told : sequence + 1 - batch.first_sequence]
+        self._settled(records, waiting - self._spool.waiting - told)
         return True
 
     def _heard(self, batch: UsageBatch) -> int:

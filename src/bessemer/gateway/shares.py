@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
-from bessemer.core.money import Wish
+from bessemer.core.money import STATED_MAX, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.meter import Counts
-from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse
+from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse, known
 from bessemer.gateway.request import Wanted
 
 SLACK_SECONDS = 5.0
@@ -37,6 +37,10 @@ SLACK_SECONDS = 5.0
 
 ROUND_SECONDS = 30.0
 """How often what is held is said again, and what nobody needs is given back."""
+
+AT_ONCE = 32
+"""Of how many projects it is said at a time at the end: so many calls of one gateway the api lets wait. While requests
+are served these come between, and it is said of fewer."""
 
 TEMPLATE_TOKENS = 256
 """What a model's template may put around a conversation."""
@@ -57,6 +61,11 @@ class Given:
     left: int | None
     words: str = ""
     money: Bound | None = None
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Given:
+        """From the answer of the api."""
+        return cls(**{**known(cls, said), "money": Bound.read(said.get("money"))})
 
 
 class Ask(Protocol):
@@ -111,9 +120,9 @@ class Shares:
             purse.have += held.amount - used
         purse.money.have += purse.money.busy.pop(held.id, 0)
 
-    def settled(self, records: Sequence[UsageRecord]) -> None:
-        """These are in the ledger by now, and no more held."""
-        self._before = max(0, self._before - len(records))
+    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+        """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""
+        self._before = max(0, self._before - gone)
         for record in records:
             if (purse := self._purses.get(record.project)) is not None:
                 purse.money.owed.pop(record.request_id, None)
@@ -127,15 +136,23 @@ class Shares:
 
     async def say(self, *, last: bool = False) -> None:
         """Say of each project what of its money is held; what was not used since the last time, or will not be after
-        the ``last`` one, is given back."""
-        for project, purse in list(self._purses.items()):
-            async with purse.turn:
-                money = purse.money
-                if last or not money.used:
-                    money.have = 0
-                money.used = False
-                if money.prices is None or self._before or not (money.level or money.stated):
-                    continue
+        the ``last`` one, is given back. The most is said first, and no call that hangs holds up the others."""
+        room = asyncio.Semaphore(AT_ONCE if last else AT_ONCE // 4)
+
+        async def one(project: str, purse: Purse) -> None:
+            async with room:
+                await self._say_of(project, purse, last=last)
+
+        largest_first = sorted(self._purses.items(), key=lambda item: item[1].money.have, reverse=True)
+        await asyncio.gather(*(one(project, purse) for project, purse in largest_first))
+
+    async def _say_of(self, project: str, purse: Purse, *, last: bool) -> None:
+        async with purse.turn:
+            money = purse.money
+            if last or not money.used:
+                money.have = 0
+            money.used = False
+            if money.prices is not None and not self._before and (money.level or money.stated):
                 await self._state(project, purse)
 
     async def _state(self, project: str, purse: Purse) -> None:
@@ -168,10 +185,12 @@ class Shares:
         raise errors.limit_unknown()
 
     async def _given(self, project: str, tokens: int, *, purse: Purse, more: int) -> Given:
-        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse."""
+        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse. Raises Refused."""
         assert self._ask is not None
         before, money = self._now(), purse.money
         level = money.level + more
+        if max(tokens, level) > STATED_MAX:
+            raise errors.too_much()
         wish = Wish(holder=self._holder, micro=level, after=None if self._before else money.number)
         try:
             given = await self._ask(project, tokens, money=wish)

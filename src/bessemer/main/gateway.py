@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -18,9 +20,10 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.gateway import Bound, Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
+from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.shares import Ask
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
 
@@ -39,14 +42,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
     follower = Follower(client, tables, clock=clock)
 
-    async def share(project: str, tokens: int, *, money: Wish) -> Given:
-        try:
-            said = await client.agents.share(project, meter=_METER, amount=tokens, money=asdict(money))
-        except Malformed:  # a replica of an older release knows nothing of money that is held
-            said = await client.agents.share(project, meter=_METER, amount=tokens)
-        return Given(**{**said, "money": Bound.read(said.get("money"))})
-
-    shares = Shares(share, clock=clock, holder=_uid(paths), before=spool.waiting)
+    shares = Shares(asking(client.agents.share), clock=clock, holder=_uid(paths), before=spool.waiting)
     facts = GatewayFacts(
         tables=tables,
         spool=spool,
@@ -74,6 +70,23 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
             await asyncio.wait_for(shares.say(last=True), _GIVE_BACK_SECONDS)
         spool.close()
         await client.close()
+
+
+def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
+    """How a gateway asks the api by its client's ``share``."""
+
+    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
+        try:
+            said = await share(project, meter=_METER, amount=tokens, money=asdict(money))
+        except Malformed:
+            # A replica of an older release knows nothing of money that is held. Whoever knows of a bound, from
+            # another, lets it stand: no refusal takes it away.
+            if money.after or money.micro:
+                raise
+            said = await share(project, meter=_METER, amount=tokens)
+        return Given.read(said)
+
+    return ask
 
 
 def doors_of(paths: Paths, settings: Settings) -> FolderOf:

@@ -135,7 +135,7 @@ class CapacityTable:
         if use.meter != money.METER:
             return use
         kind, _, name = use.scope.partition("/")
-        asked = {f"of_{kind}": name, "now": int(self._clock.now())}
+        asked = {f"of_{kind}": name, "now": int(await self._now())}
         ((held,),) = await self._reader.ask(money.HELD[kind], **asked)
         return replace(use, held=int(held))
 
@@ -158,7 +158,7 @@ class CapacityTable:
         return [DeviceUse(host, device, model, claim, bool(lost)) for host, device, model, claim, lost in rows]
 
     async def _now(self) -> float:
-        """As `Tx.server_time`, by which windows begin."""
+        """As `Tx.server_time`, by which windows begin and holds end."""
         return await self._time.now(self._reader) if self._reader.remote else self._clock.now()
 
     def _document(self, key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any]) -> Document:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from bessemer.core.clock import FakeClock
 from bessemer.core.errors import QuotaExceeded
 from bessemer.core.quota import Quota
-from bessemer.core.resource import Metadata
+from bessemer.core.resource import Key, Metadata
 from bessemer.core.units import GIB
-from bessemer.kinds.tenancy.tenant import Member, Tenant, TenantSpec, TenantStatus, bearable, colour_for, validate
+from bessemer.kinds.tenancy.tenant import KIND, Member, Tenant, TenantSpec, TenantStatus, bearable, colour_for, validate
 from tests.kinds.five import (
     Case,
     check_converges,
@@ -18,6 +22,8 @@ from tests.kinds.five import (
     check_is_denied_to_another_tenant,
 )
 from tests.kinds.world import PROJECT, World
+from tests.store import test_money as money
+from tests.store.test_quota import opened
 
 CASE = Case("Tenant", "globex", {"quota": {"instances": 3}}, namespace="")
 
@@ -139,3 +145,21 @@ async def test_what_was_spent_this_month_is_told_out_of_the_ledger() -> None:
         await world.patch("Project", PROJECT, namespace="", quota={})
         await world.create("Instance", "vm2", {"flavor": "small", "image": "micro"})
         await world.until_ready("Instance", "vm2")
+
+
+async def test_a_project_whose_first_row_comes_while_the_ledger_is_looked_at_is_counted() -> None:
+    clock = FakeClock()
+    store = opened(":memory:", clock)
+    await money.furnish(store)
+
+    async def projects(tenant_uid: str) -> list[str]:
+        found = list(await store.ledger.projects(tenant_uid))
+        await money.Holder(store, "g").spend(100)
+        return found
+
+    ledger = SimpleNamespace(last=store.ledger.last, window=store.ledger.window, projects=projects)
+    parts = SimpleNamespace(note=lambda *_, **__: None)
+    ctx: Any = SimpleNamespace(clock=clock, objects=store.objects, capacity=store.capacity, ledger=ledger, parts=parts)
+    await KIND.reconcile(ctx, Tenant.load((await store.objects.get(Key("Tenant", "", "acme"))).body))
+    assert (await money.money(store)).used == 100
+    store.close()

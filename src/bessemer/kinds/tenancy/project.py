@@ -102,7 +102,8 @@ async def reconcile(ctx: Context, project: Project) -> Outcome:
     meta, again = project.metadata, None
     if project.spec.quota.spend_micro is not None:
         plan = above["spec"].get("pricePlan", "standard")
-        again = await tell(ctx, f"project/{meta.name}", projects=[meta.uid], plan=plan)
+        upto = await ctx.ledger.last()
+        again = await tell(ctx, f"project/{meta.name}", projects=[meta.uid], plan=plan, upto=upto)
     over = await bound(ctx, f"project/{meta.name}", quota=project.spec.quota, revision=meta.resource_version)
     status = project.status.model_copy(update={"phase": "Active", "message": over})
     if over:

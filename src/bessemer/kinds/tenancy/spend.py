@@ -29,11 +29,11 @@ SLACK_SECONDS = 30
 """By which a look may come late, and the clocks of those who write the ledger may disagree."""
 
 
-async def tell(ctx: Context, scope: str, *, projects: Iterable[str], plan: str) -> float:
+async def tell(ctx: Context, scope: str, *, projects: Iterable[str], plan: str, upto: int) -> float:
     """Tell the scope's quota what its projects (by uid) have spent, with what runs of them until the next look; answers
-    the seconds until that."""
+    the seconds until that. ``upto`` was the ledger's last row before it was asked for the projects: one whose first row
+    came between is behind it, where the store counts it."""
     began, now = ctx.clock.monotonic(), int(ctx.clock.now())
-    upto = await ctx.ledger.last()
     month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     start, end = int(month.timestamp()), now + SLACK_SECONDS
     prices, accounts = await prices_of(ctx, plan), []

@@ -222,8 +222,9 @@ async def reconcile(ctx: Context, tenant: Tenant) -> Outcome:
         colour = colour_for(tenant.metadata.name, [Tenant.load(stored.body) for stored in page.items])
     meta, again = tenant.metadata, None
     if tenant.spec.quota.spend_micro is not None and tenant.spec.state != "Closed":
+        upto = await ctx.ledger.last()
         projects = await ctx.ledger.projects(meta.uid)
-        again = await tell(ctx, f"tenant/{meta.name}", projects=projects, plan=tenant.spec.price_plan)
+        again = await tell(ctx, f"tenant/{meta.name}", projects=projects, plan=tenant.spec.price_plan, upto=upto)
     over = await bound(ctx, f"tenant/{meta.name}", quota=tenant.spec.quota, revision=meta.resource_version)
     update = {"phase": tenant.spec.state, "colour": colour, "message": over, "receipt": tenant.status.receipt}
     status = tenant.status.model_copy(update=update)
