@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Malformed
 from bessemer.portal.visit import body_of
 
 _FIELD_MAX = 1024
@@ -33,9 +33,12 @@ NOTHING = Said()
 
 
 async def read(request: Request) -> dict[str, str]:
-    """The fields, cut to what anybody would write."""
+    """The fields, cut to what anybody would write. Raises TooLarge, Malformed."""
     data = await body_of(request, limit=_BYTES_MAX)
-    fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    try:
+        fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    except ValueError as error:
+        raise Malformed(f"a form has at most {_FIELDS_MAX} fields") from error
     return {name: value[:_FIELD_MAX].strip() for name, value in fields}
 
 

@@ -99,7 +99,7 @@ async def credential_act(visit: Visit) -> Response:
 
 def _credential(written: Mapping[str, str], *, now: float) -> dict[str, Any]:
     days = written.get("days", "")
-    if not days.isdigit() or not 1 <= int(days) <= DAYS_MAX:
+    if not (days.isascii() and days.isdigit()) or not 1 <= int(days) <= DAYS_MAX:
         raise Malformed(f"it is good for 1 to {DAYS_MAX} days")
     return {
         "description": written.get("description", ""),
