@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from bessemer.core.errors import BessemerError, Malformed
+from bessemer.core.errors import BessemerError, Conflict, Malformed
 from bessemer.portal.visit import body_of
 
 _FIELD_MAX = 1024
@@ -42,9 +42,15 @@ async def read(request: Request) -> dict[str, str]:
     return {name: value[:_FIELD_MAX].strip() for name, value in fields}
 
 
+class Halfway(Conflict):
+    """The second of two writes was refused, and the first one stands. The message says what stands."""
+
+
 def refused(error: BessemerError, written: Mapping[str, str]) -> Said:
     """What the api said, in its words."""
-    return Said("This was refused, and nothing was changed", error.message, dict(written))
+    halfway = isinstance(error, Halfway)
+    title = "This was done halfway" if halfway else "This was refused, and nothing was changed"
+    return Said(title, error.message, {} if halfway else dict(written))
 
 
 def words(text: str) -> list[str]:
