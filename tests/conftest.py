@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from bessemer.core.clock import FakeClock
+from tests.logs import logs_kept
 from tests.long_table import LongTable
 
 # The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones.
@@ -43,6 +44,12 @@ def pytest_collection_finish() -> None:
     takes half a second each time, and the command line's tests ask for one after each command."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    with logs_kept():
+        yield
 
 
 @pytest.fixture

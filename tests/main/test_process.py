@@ -6,6 +6,13 @@ import json
 import subprocess
 import sys
 
+import structlog
+from structlog.testing import capture_logs
+
+from bessemer.api import requestlog
+from bessemer.main.process import set_up_logs
+from tests.logs import logs_kept
+
 TELL = r"""
 import structlog
 from pathlib import Path
@@ -30,3 +37,15 @@ def test_each_line_is_json_whatever_is_told() -> None:
     assert (odd["name"], odd["big"]) == ("file\udcff", 1 << 70)
     assert "ValueError: no" in failed["exception"]
     assert said.stderr == b""
+
+
+def test_a_process_that_a_test_began_in_ours_leaves_no_log_behind() -> None:
+    """What tests capture of a log must not hang on which tests came before in the same process."""
+    before = structlog.get_config()
+    with logs_kept():
+        set_up_logs()
+        requestlog.log.info("told")
+    assert structlog.get_config() == before
+    with capture_logs() as logs:
+        requestlog.log.debug("captured")
+    assert [line["event"] for line in logs] == ["captured"]

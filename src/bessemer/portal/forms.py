@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Conflict, Malformed
 from bessemer.portal.visit import body_of
 
 _FIELD_MAX = 1024
@@ -33,15 +33,24 @@ NOTHING = Said()
 
 
 async def read(request: Request) -> dict[str, str]:
-    """The fields, cut to what anybody would write."""
+    """The fields, cut to what anybody would write. Raises TooLarge, Malformed."""
     data = await body_of(request, limit=_BYTES_MAX)
-    fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    try:
+        fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    except ValueError as error:
+        raise Malformed(f"a form has at most {_FIELDS_MAX} fields") from error
     return {name: value[:_FIELD_MAX].strip() for name, value in fields}
+
+
+class Halfway(Conflict):
+    """The second of two writes was refused, and the first one stands. The message says what stands."""
 
 
 def refused(error: BessemerError, written: Mapping[str, str]) -> Said:
     """What the api said, in its words."""
-    return Said("This was refused, and nothing was changed", error.message, dict(written))
+    halfway = isinstance(error, Halfway)
+    title = "This was done halfway" if halfway else "This was refused, and nothing was changed"
+    return Said(title, error.message, {} if halfway else dict(written))
 
 
 def words(text: str) -> list[str]:

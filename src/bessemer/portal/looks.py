@@ -268,7 +268,7 @@ async def live(visit: Visit) -> Response:
         if tab is None:
             lost.append(token)
         else:
-            tabs.append((tab, int(number) if number.isdigit() else -1))
+            tabs.append((tab, int(number) if number.isascii() and number.isdigit() else -1))
     return EventStream(Stream(visit.desk, tabs, lost=lost, draw=visit.site.pen.part).events())
 
 

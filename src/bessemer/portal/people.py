@@ -16,10 +16,10 @@ from starlette.responses import RedirectResponse, Response
 from bessemer.client import an_object
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound
-from bessemer.core.ports import Scope
+from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import forms
-from bessemer.portal.forms import NOTHING, Said
+from bessemer.portal.forms import NOTHING, Halfway, Said
 from bessemer.portal.live import Page
 from bessemer.portal.pages import credentials, members
 from bessemer.portal.pages.objects import ROWS_SHOWN
@@ -91,15 +91,26 @@ async def credential_act(visit: Visit) -> Response:
             await client.create(an_object(key, _credential(written, now=visit.site.clock.now())))
         elif act != "rotate":
             raise Malformed("there is no such act")
-        token = await client.account.credential_token(project, name)
+        token = await _secret(visit, key, fresh=act == "new")
     except BessemerError as error:
         return await _credentials(visit, project, said=forms.refused(error, written), code=code_of(error))
     return await _credentials(visit, project, said=Said(secret=token, name=name))
 
 
+async def _secret(visit: Visit, key: Key, *, fresh: bool) -> str:
+    """A new secret. Raises Halfway where a ``fresh`` credential gets none: it is there, and its name is taken."""
+    try:
+        return await visit.desk.client.account.credential_token(key.namespace, key.name)
+    except BessemerError as error:
+        if not fresh:
+            raise
+        text = f"{key.name} was made, and has no secret yet: {error.message}. Press New secret in its row."
+        raise Halfway(text) from error
+
+
 def _credential(written: Mapping[str, str], *, now: float) -> dict[str, Any]:
     days = written.get("days", "")
-    if not days.isdigit() or not 1 <= int(days) <= DAYS_MAX:
+    if not (days.isascii() and days.isdigit()) or not 1 <= int(days) <= DAYS_MAX:
         raise Malformed(f"it is good for 1 to {DAYS_MAX} days")
     return {
         "description": written.get("description", ""),
@@ -153,6 +164,8 @@ async def member_act(visit: Visit) -> Response:
 
 async def _change(visit: Visit, project: str, *, written: Mapping[str, str]) -> None:
     act, role = written.get("act", ""), written.get("role", "")
+    if act in ("new", "change") and not role:
+        raise Malformed("choose a role")
     if act == "new":
         scope = {"tenant": tenant_of(project)} if written.get("where") == "tenant" else {"project": project}
         await _bind(visit, role, kind=written.get("kind", ""), who=written.get("who", ""), scope=scope)
@@ -167,12 +180,12 @@ async def _change(visit: Visit, project: str, *, written: Mapping[str, str]) -> 
         await _in_binding(visit, name, kind=kind, who=who, role=role)
 
 
-async def _bind(visit: Visit, role: str, *, kind: str, who: str, scope: Mapping[str, str]) -> None:
+async def _bind(visit: Visit, role: str, *, kind: str, who: str, scope: Mapping[str, str]) -> Stored:
     """A binding of its own for each, so that one is changed without the others."""
     tenant = scope.get("tenant") or tenant_of(scope["project"])
     key = Key("RoleBinding", "", f"{tenant}--{secrets.token_hex(5)}")
     spec = {"role": role, "subjects": [{"kind": kind, "name": who}], "scope": scope}
-    await visit.desk.client.create(an_object(key, spec))
+    return await visit.desk.client.create(an_object(key, spec))
 
 
 async def _in_tenant(visit: Visit, tenant: str, *, who: str, role: str) -> None:
@@ -193,16 +206,32 @@ async def _in_binding(visit: Visit, name: str, *, kind: str, who: str, role: str
     rest = [one for one in subjects if (one["kind"], one["name"]) != (kind, who)]
     if len(rest) == len(subjects):
         raise NotFound(f"{kind} {who} is not there any more")
-    if role and not rest:
-        await client.patch(key, _as_read(body, {"role": role}))
-        return
-    if role:
-        scope = body["spec"].get("scope") or {"tenant": tenant_of(name)}
-        await _bind(visit, role, kind=kind, who=who, scope=scope)
     if rest:
-        await client.patch(key, _as_read(body, {"subjects": rest}))
+        made = None
+        if role:
+            scope = body["spec"].get("scope") or {"tenant": tenant_of(name)}
+            made = await _bind(visit, role, kind=kind, who=who, scope=scope)
+        try:
+            await client.patch(key, _as_read(body, {"subjects": rest}))
+        except BessemerError as error:
+            if made is not None:
+                await _take_back(visit, made, who=who, because=error)
+            raise
+    elif role:
+        await client.patch(key, _as_read(body, {"role": role}))
     else:
         await client.delete(key, uid=stored.uid, revision=str(stored.revision))
+
+
+async def _take_back(visit: Visit, made: Stored, *, who: str, because: BessemerError) -> None:
+    """The old binding stands: the new one goes. Raises Halfway where it does not: they hold both roles."""
+    try:
+        await visit.desk.client.delete(made.key, uid=made.uid)
+    except NotFound:
+        pass
+    except BessemerError as error:
+        text = f"{who} holds the new role, by binding {made.key.name}, and the one before too: {because.message}"
+        raise Halfway(f"{text}. Remove one of them.") from error
 
 
 def _as_read(body: Body, spec: Mapping[str, Any]) -> dict[str, Any]:
