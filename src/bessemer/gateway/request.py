@@ -85,10 +85,12 @@ def _sequences(body: Mapping[str, Any], *, streams: bool) -> int:
     texts = body[name] if name else [0]
     inputs = len(texts) if texts and not _whole(texts[0]) else 1
     # An engine takes 5.0 for five.
-    each = max([1, *(body[said] for said in ("n", "best_of", "n_cmpl") if type(body.get(said)) in (int, float))])
+    each: float = max([1, *(body[said] for said in ("n", "best_of", "n_cmpl") if type(body.get(said)) in (int, float))])
     most = ANSWERS_MAX if streams else TEXTS_MAX
     if inputs * each > most:
-        raise malformed(f"A request may have at most {most} inputs, times `n`.", "n" if each > 1 else name)
+        raise malformed(
+            f"A request may ask for at most {most} answers: its inputs times `n`.", "n" if each > 1 else name
+        )
     return inputs * math.ceil(each)
 
 
