@@ -9,9 +9,10 @@ import pytest
 
 from bessemer.client import Client
 from bessemer.client.calls import Account
-from bessemer.core.errors import Conflict, TooMany, Unavailable
+from bessemer.core.errors import Conflict, Forbidden, TooMany, Unavailable
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Key
+from bessemer.portal import people
 from tests.portal.test_guard import Answer, caller
 from tests.portal.town import LAB, Town
 
@@ -118,3 +119,44 @@ async def test_a_change_to_no_role_takes_nobody_out(t: Town, who: str) -> None:
     assert "choose a role" in answer.text
     assert (await bodies(t, "RoleBinding"), await bodies(t, "Tenant")) == before
     await gone(t, "RoleBinding")
+
+
+async def shown(t: Town, path: str, *, user: str = "root") -> str:
+    async with caller(t, user) as somebody:
+        answer = await somebody.get(path)
+    assert answer.status == 200
+    return answer.text
+
+
+async def test_a_member_is_shown_whatever_stands_before(t: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' bindings and tenants come first in the lists, and fill more than a page of them."""
+    monkeypatch.setattr(people, "ROWS_SHOWN", 2)
+    for number in range(5):
+        spec = {"role": "reader", "subjects": [{"kind": "User", "name": "ada"}], "scope": {"tenant": "foundry"}}
+        await t.put({"kind": "RoleBinding", "metadata": {"name": f"aaa--{number}"}, "spec": spec})
+    await bound(t, "zzz--last", "rita")
+    text = await shown(t, MEMBERS.replace(LAB, "rival--apps"))
+    assert "tenant rival" in text, "neither is its Tenant among the first"
+    text = await shown(t, MEMBERS)
+    assert "row-zzz--last-User-rita" in text
+    assert "row-aaa--0" not in text
+    assert "are shown" not in text
+    everything = await shown(t, MEMBERS.replace(LAB, "all"))
+    assert "Only the first 2 of the roles that a binding gives are shown" in everything
+    await gone(t, "RoleBinding")
+
+
+async def test_who_may_not_look_is_told_so(t: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def closed(*_: Any, **__: Any) -> Any:
+        raise Forbidden("not for you")
+
+    async with caller(t, "ada") as ada:
+        assert (await ada.get(f"/in/{LAB}/instances")).status == 200  # what the shell follows is there
+        monkeypatch.setattr(Client, "list", closed)
+        monkeypatch.setattr(Client, "get", closed)
+        page, credentials = await ada.get(MEMBERS), await ada.get(CREDENTIALS)
+    assert "You may not see the roles that a binding gives." in page.text
+    assert "You may not see the members that a tenant names." in page.text
+    assert "Nobody holds a role here" not in page.text
+    assert "You may not see the credentials here." in credentials.text
+    assert "No credential yet" not in credentials.text

@@ -7,7 +7,8 @@ it, and kept by nobody here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from bessemer.portal import forms
 from bessemer.portal.forms import NOTHING, Halfway, Said
 from bessemer.portal.live import Page
 from bessemer.portal.pages import credentials, members
+from bessemer.portal.pages.lists import Listed
 from bessemer.portal.pages.objects import ROWS_SHOWN
 from bessemer.portal.pages.shell import EVERYTHING, SHELL_KINDS, within
 from bessemer.portal.visit import Visit, code_of
@@ -31,13 +33,32 @@ DAY_SECONDS = 86_400
 DAYS_MAX = 3650
 
 
-async def _list(visit: Visit, kind: str, *, namespace: str | None = None) -> list[dict[str, Any]]:
-    """The first of a kind that the session may see; none where it may not look."""
+def _any(_body: Body) -> bool:
+    return True
+
+
+async def _list(
+    visit: Visit, kind: str, *, namespace: str | None = None, fits: Callable[[Body], bool] = _any
+) -> Listed:
+    """The first of those of a kind that ``fits``, whatever number of others stand before them."""
+    scope, found, after = Scope(kind=kind, namespace=namespace), [], ""
+    while True:
+        try:
+            page = await visit.desk.client.list(scope, limit=ROWS_SHOWN, after=after)
+        except Forbidden:
+            return Listed(hidden=True)
+        found += [body for body in (orjson.loads(stored.body) for stored in page.items) if fits(body)]
+        after = page.next
+        if not after or len(found) > ROWS_SHOWN:
+            return Listed(found[:ROWS_SHOWN], more=len(found) > ROWS_SHOWN)
+
+
+async def _one(visit: Visit, key: Key) -> Listed:
+    """A list of one object, or the word that the session may not see it."""
     try:
-        page = await visit.desk.client.list(Scope(kind=kind, namespace=namespace), limit=ROWS_SHOWN)
-    except Forbidden:
-        return []
-    return [orjson.loads(stored.body) for stored in page.items]
+        return Listed([orjson.loads((await visit.desk.client.get(key)).body)])
+    except (Forbidden, NotFound):
+        return Listed(hidden=True)
 
 
 async def _at(visit: Visit) -> str:
@@ -67,7 +88,7 @@ async def _credentials(visit: Visit, scope: str, *, said: Said = NOTHING, code: 
     once = [said]
 
     async def ask() -> None:
-        held.bodies = await _list(visit, "ApplicationCredential", namespace=namespace)
+        held.credentials = await _list(visit, "ApplicationCredential", namespace=namespace)
 
     def build() -> Page:
         return credentials.build(visit.desk, scope, held=held, said=once.pop() if once else NOTHING)
@@ -144,11 +165,13 @@ async def _members(visit: Visit, scope: str, *, said: Said = NOTHING, code: int 
 
 
 async def _who(visit: Visit, scope: str) -> members.Held:
-    tenants = await _list(visit, "Tenant")
-    if scope != EVERYTHING:
-        tenants = [body for body in tenants if body["metadata"]["name"] == tenant_of(scope)]
-    roles = [body["metadata"]["name"] for body in await _list(visit, "Role")]
-    return members.Held(await _list(visit, "RoleBinding"), tenants, roles)
+    if scope == EVERYTHING:
+        return members.Held(await _list(visit, "RoleBinding"), await _list(visit, "Tenant"), ())
+    tenant = tenant_of(scope)
+    bindings = await _list(visit, "RoleBinding", fits=partial(members.about, project=scope))
+    roles = await _list(visit, "Role", fits=lambda body: tenant_of(body["metadata"]["name"]) == tenant)
+    names = [body["metadata"]["name"] for body in roles.bodies]
+    return members.Held(bindings, await _one(visit, Key("Tenant", "", tenant)), names)
 
 
 async def member_act(visit: Visit) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.forms import Said
 from bessemer.portal.live import Page, Part
+from bessemer.portal.pages.lists import Listed, caveats
 from bessemer.portal.pages.shell import EVERYTHING, Here, page, within
 from bessemer.portal.parts import Act, Cell, Row
 from bessemer.portal.reading import seconds
@@ -22,7 +23,7 @@ _NONE = "No credential yet. One lets a program act for you: a pipeline, GitOps, 
 class Held:
     """What an open page was last told."""
 
-    bodies: Sequence[Mapping[str, Any]]
+    credentials: Listed
 
 
 def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
@@ -37,7 +38,8 @@ def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
         code=(("CLI", _cli(project)), *code.list_code("applicationcredentials", project)),
         request=code.path("applicationcredentials", project=project),
     )
-    rows: list[Part] = [_row(desk, body, spread=not project) for body in held.bodies]
+    rows: list[Part] = [_row(desk, body, spread=not project) for body in held.credentials.bodies]
+    rows += caveats(held.credentials, what="the credentials here", plural="applicationcredentials")
     heads = (("Name", ""), ("State", ""), ("May", "lo"), ("Expires", "num lo"), ("Last used", "num lo"), ("", "acts"))
     return page(
         desk,

@@ -15,6 +15,7 @@ from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.forms import Said
 from bessemer.portal.live import Page, Part
+from bessemer.portal.pages.lists import Listed, caveats
 from bessemer.portal.pages.shell import EVERYTHING, Here, page, within
 from bessemer.portal.parts import Act, Cell, MemberRow, Row
 
@@ -28,8 +29,8 @@ _LEAD = "Nobody grants more than they hold. A change holds at once, in sessions 
 class Held:
     """What an open page was last told: bindings, the tenants whose members are shown, and names of roles."""
 
-    bindings: Sequence[Mapping[str, Any]]
-    tenants: Sequence[Mapping[str, Any]]
+    bindings: Listed
+    tenants: Listed
     roles: Sequence[str]
 
 
@@ -50,6 +51,8 @@ def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
     roles = (*ROLES, *(role for role in held.roles if tenant_of(role) == tenant))
     rows: list[Part] = list(_of_tenants(desk, held, project=project))
     rows += _of_bindings(held, project=project, roles=roles if grants else ())
+    rows += caveats(held.tenants, what="the members that a tenant names", plural="tenants")
+    rows += caveats(held.bindings, what="the roles that a binding gives", plural="rolebindings")
     return page(
         desk,
         here,
@@ -66,7 +69,7 @@ def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
 
 def _of_tenants(desk: Desk, held: Held, *, project: str) -> Iterator[MemberRow]:
     """Members by the Tenant itself, which an administrator of the platform writes."""
-    for body in held.tenants:
+    for body in held.tenants.bodies:
         name = body["metadata"]["name"]
         changes = desk.me.admin and bool(project)
         for member in body.get("spec", {}).get("members", ()):
@@ -83,10 +86,10 @@ def _of_tenants(desk: Desk, held: Held, *, project: str) -> Iterator[MemberRow]:
 
 
 def _of_bindings(held: Held, *, project: str, roles: tuple[str, ...]) -> Iterator[MemberRow]:
-    for body in held.bindings:
-        name, spec = body["metadata"]["name"], body.get("spec", {})
-        if not _about(name, spec, project=project):
+    for body in held.bindings.bodies:
+        if not about(body, project=project):
             continue
+        name, spec = body["metadata"]["name"], body.get("spec", {})
         own = tenant_of(name) == tenant_of(project)
         for subject in spec.get("subjects", ()):
             kind, who = subject["kind"], subject["name"]
@@ -102,9 +105,9 @@ def _of_bindings(held: Held, *, project: str, roles: tuple[str, ...]) -> Iterato
             )
 
 
-def _about(name: str, spec: Mapping[str, Any], *, project: str) -> bool:
+def about(binding: Mapping[str, Any], *, project: str) -> bool:
     """Whether a binding has to do with the project; with everything, each one has."""
-    scope = spec.get("scope", {})
+    name, scope = binding["metadata"]["name"], binding.get("spec", {}).get("scope", {})
     if not project:
         return True
     if scope.get("project"):
