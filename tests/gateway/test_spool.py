@@ -491,14 +491,16 @@ async def test_it_is_settled_when_the_api_is_back(tmp_path: Path) -> None:
 async def test_it_is_settled_again_in_a_store_that_was_set_back(tmp_path: Path, kept: int) -> None:
     """As a restore does under a gateway that runs on: each record is stored once, and told of once."""
     clock, spool, told = FakeClock(), Spool(tmp_path / "spool"), list[int]()
+    gone = list[int]()
     full, back = (open_store(tmp_path / name, clock=clock, kinds={}, seal_key=bytes(32)) for name in ("a.db", "b.db"))
     store = full
 
     async def send(batch: UsageBatch) -> int:
         return await store.ledger.settle(batch)
 
-    def hear(records: Sequence[UsageRecord]) -> None:
+    def hear(records: Sequence[UsageRecord], went: int) -> None:
         told.extend(r.at for r in records)
+        gone.append(went)
 
     settler = Settler(spool, send, clock=clock, gateway_uid="g", settled=hear)
     for number in range(1, 6):
@@ -521,6 +523,7 @@ async def test_it_is_settled_again_in_a_store_that_was_set_back(tmp_path: Path, 
     while await settler.once():
         pass
     assert (told, spool.waiting) == ([1, 2, 3, 4, 5, 6, 7], 0)
+    assert sum(gone) == 7
     assert sum(row.requests for row in await back.ledger.entries()) == 7
     assert sum(row.input_tokens for row in await back.ledger.entries()) == sum(range(1, 8))
     for one in (full, back):
