@@ -40,6 +40,7 @@ class Replica:
     paths: Paths
     settings: Settings
     process: subprocess.Popen[bytes] | None = None
+    ending: bool = False
 
     @property
     def url(self) -> str:
@@ -58,8 +59,13 @@ class Replica:
             self.process = None
 
     def restart(self, number: signal.Signals) -> None:
-        self.end(number)
-        self.start()
+        """From a thread: who sees meanwhile that it has ended leaves it to this."""
+        self.ending = True
+        try:
+            self.end(number)
+            self.start()
+        finally:
+            self.ending = False
 
 
 @dataclass
@@ -97,7 +103,8 @@ class Servers:
         """Start again what ended by itself: a replica that finds no database at its start does."""
         while True:
             for replica in self.replicas:
-                if replica.process is not None and replica.process.poll() is not None:
+                process = replica.process
+                if process is not None and not replica.ending and process.poll() is not None:
                     self.befell["servers that found no database"] += 1
                     replica.start()
             await asyncio.sleep(READ_SECONDS)

@@ -22,6 +22,8 @@ from tests.soak.servers import Servers, servers
 INFORMERS = 200
 SECONDS = 150.0
 KEPT = 1000
+SLEPT = KEPT * 5 // 2
+"""Revisions through which some sleep: history is dropped once a minute only, so it may be far longer than what is kept."""
 """Revisions of history, so that it is compacted several times."""
 
 NAMES = 300
@@ -65,7 +67,7 @@ async def disturb(made: Servers, informers: list[Informer]) -> None:
     long: dict[int, int] = {}  # who sleeps through more than is kept → since which revision
     while True:
         now = max(made.log, default=0)
-        for number in [n for n, since in long.items() if now - since > KEPT * 4 // 3]:
+        for number in [n for n, since in long.items() if now - since > SLEPT]:
             informers[number].reading.set()
             del long[number]
         if not long:
