@@ -22,9 +22,9 @@ from tests.soak.servers import Servers, servers
 INFORMERS = 200
 SECONDS = 150.0
 KEPT = 1000
-SLEPT = KEPT * 5 // 2
-"""Revisions through which some sleep: history is dropped once a minute only, so it may be far longer than what is kept."""
 """Revisions of history, so that it is compacted several times."""
+SLEPT = KEPT * 5 // 2
+"""Revisions through which some sleep: history is dropped once a minute only, so it may be longer than what is kept."""
 
 NAMES = 300
 WRITERS = 12
