@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bessemer.api import accepting, create_ca, listen, server_tls
-from bessemer.api.accepting import Accepting
+from bessemer.api.accepting import Accepting, Room
 from bessemer.core.clock import FakeClock
 from bessemer.core.pace import Pace
 
@@ -50,13 +53,13 @@ class Door:
         self.tls = server_tls(ca.issue("server", sans=["127.0.0.1"]), ca.certificate)
         self.client = ssl.create_default_context(cadata=ca.certificate.decode())
 
-    async def silent(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def silent(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection that says nothing."""
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
 
-    async def hello(self) -> bytes:
+    async def hello(self, source: str = "127.0.0.1") -> bytes:
         """What is said to one that shakes hands."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.client)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.client, local_addr=(source, 0))
         said = await reader.readline()
         writer.transport.abort()
         return said
@@ -113,25 +116,70 @@ async def test_one_that_begins_a_handshake_and_stops_is_shed(monkeypatch: pytest
         writer.close()
 
 
-async def test_of_those_that_say_nothing_there_are_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four places one address has two; one that it leaves is free."""
+async def test_those_that_say_nothing_keep_nobody_out_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two addresses fill the room: newcomers are served, and the eldest silence of whoever has most ends for them."""
     monkeypatch.setattr(accepting, "ARRIVING_MAX", 4)
     async with door() as d:
-        first, second, third = [await d.silent() for _ in range(3)]
-        assert await third[0].read() == b""
-        first[1].close()
-        assert await _eventually(d) == b"hello\n"
-        second[1].transport.abort()
-        third[1].close()
+        silent = [await d.silent(f"127.0.0.{2 + n % 2}") for n in range(4)]
+        for _ in range(3):
+            assert await d.hello("127.0.0.4") == b"hello\n"
+        assert await silent[0][0].read() == b""
+        more = [await d.silent("127.0.0.3") for _ in range(20)]
+        assert await d.hello("127.0.0.4") == b"hello\n"
+        assert await more[0][0].read() == b""
+        assert not more[-1][0].at_eof()
+        for _, writer in [*silent, *more]:
+            writer.transport.abort()
 
 
-async def _eventually(d: Door) -> bytes:
-    """Once the server has heard that another has gone."""
-    while True:
-        try:
-            return await d.hello()
-        except OSError:
-            await asyncio.sleep(0.001)
+async def test_those_that_have_spoken_have_a_room_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are behind one address, while the room of the silent is small; and in theirs, too, an address
+    that has most of it keeps out itself alone."""
+    monkeypatch.setattr(accepting, "ARRIVING_MAX", 2)
+    monkeypatch.setattr(accepting, "SPEAKING_MAX", 8)
+    async with door() as d:
+        d.pace.open.clear()
+        spoke = []
+        for number in range(8):
+            spoke.append(await d.silent("127.0.0.2"))
+            spoke[-1][1].write(b"\x16")
+            while len(d.pace.came) <= number:
+                await asyncio.sleep(0.001)
+        one_more = await d.silent("127.0.0.2")
+        one_more[1].write(b"\x16")
+        with pytest.raises(ConnectionResetError):
+            await one_more[0].read()
+        assert not any(reader.at_eof() or reader.exception() for reader, _ in spoke)
+        hello = asyncio.ensure_future(d.hello("127.0.0.3"))
+        with pytest.raises(ConnectionResetError):
+            await spoke[-1][0].read()
+        d.pace.open.set()
+        assert await hello == b"hello\n"
+        for _, writer in [*spoke, one_more]:
+            writer.transport.abort()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60),
+    st.booleans(),
+)
+async def test_a_room_holds_no_more_than_it_may_and_who_has_least_loses_nothing(
+    steps: list[tuple[str, bool]], eldest: bool
+) -> None:
+    room, inside = Room(6, eldest=eldest), dict[asyncio.Future[None], str]()
+    for source, leaves in steps:
+        mine = [meeting for meeting, at in inside.items() if at == source]
+        if leaves and mine:
+            room.leave(source, mine[0])
+            del inside[mine[0]]
+            continue
+        meeting = asyncio.get_running_loop().create_future()
+        inside[meeting] = source
+        lost = room.enter(source, meeting)
+        assert (lost is not None) == (len(inside) > 6)
+        if lost is not None:
+            counts = Counter(inside.values())
+            assert counts[inside.pop(lost)] == max(counts.values())
 
 
 async def test_its_end_leaves_no_connection_open() -> None:

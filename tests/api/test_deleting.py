@@ -185,6 +185,18 @@ async def test_no_collection_of_all_projects_goes_at_once(w: World) -> None:
     assert await left(w) == ["a"]
 
 
+@pytest.mark.parametrize("end", ["/", "//", "/.", "/./", "/..", "/../configmaps", "/../configmaps/", "/a/.."])
+async def test_a_path_that_some_read_otherwise_deletes_nothing(w: World, end: str) -> None:
+    """An object called ``.`` is there for nobody, and its path is the collection's for many clients and proxies."""
+    await maps(w, "a")
+    reply = await w.call("DELETE", MAPS + end)
+    assert (reply.code, reply.json["reason"]) == (400, "BadRequest")
+    assert "deletes nothing" in reply.json["message"]
+    assert (await w.call("DELETE", f"{MAPS}/a/")).code == 400
+    assert await left(w) == ["a"]
+    assert (await w.call("GET", f"{MAPS}/")).code == 200, "who reads may end in a slash"
+
+
 async def test_a_tenants_administrator_deletes_their_projects_alone(w: World) -> None:
     await w.create(f"{BASE}/projects", named("acme--den"))
     ann = await w.login("ann")

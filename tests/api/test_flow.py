@@ -263,7 +263,37 @@ async def test_before_it_is_known_who_asks_few_are_looked_at_in_a_turn_and_all_b
         before = len(told)
         await asyncio.sleep(0)
         most = max(most, len(told) - before)
-    assert most <= ARRIVALS_SHARED
+    assert most <= ARRIVALS_SHARED + 1, "the agent has a door of its own"
     assert max(told.index("elsewhere"), told.index("an agent")) < 5 * ARRIVALS_SHARED
     assert told.index("at their network") < 520, "behind one of each that showed something else"
+    await asyncio.gather(*tasks)
+
+
+async def test_strangers_of_many_networks_keep_none_of_ours_at_the_door(clock: FakeClock) -> None:
+    """Three hundred networks without a token, and a host that asks for much: the gateway and the portal wait for
+    nobody, and each host has its turn among the hosts."""
+    flows = Flows(clock, lambda who, tenant: tenant, shed=lambda lane: None)
+    for tenant in ("a", "b"):  # now several ask
+        await entered(flows._people, tenant, 1)
+    told: list[str] = []
+
+    async def ask(name: str, shown: Credentials) -> None:
+        await flows.arrive(shown)
+        told.append(name)
+
+    def ours(name: str) -> Credentials:
+        return Credentials(Peer(name, (), "f"), "", "127.0.0.1")
+
+    storm = [ask("stranger", Credentials(None, "", f"10.0.{n // 250}.{n % 250}")) for n in range(300) for _ in range(2)]
+    storm += [ask("greedy", ours("system:agent:greedy")) for _ in range(100)]
+    tasks = [asyncio.ensure_future(work) for work in storm]
+    await asyncio.sleep(0)
+    names = ["system:gateway", "system:portal", *(f"system:agent:h{n}" for n in range(8))]
+    tasks += [asyncio.ensure_future(ask(name, ours(name))) for name in names]
+    await asyncio.sleep(0)
+    assert {"system:gateway", "system:portal"} <= set(told)
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert set(names) <= set(told)
+    assert told.count("stranger") < 100
     await asyncio.gather(*tasks)

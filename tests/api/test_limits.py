@@ -59,7 +59,8 @@ def test_the_page_tells_what_the_code_says() -> None:
         f"{limits.body_bytes >> 20} MiB (YAML {limits.yaml_bytes >> 10} KiB), {limits.body_seconds:.0f} s, "
         f"{limits.depth} levels",
         f"{listener.READ_SECONDS:.0f} s in which the sockets' buffers do not drain",
-        f"{accepting.ARRIVING_MAX:,}, half of them for one address; {accepting.HANDSHAKE_SECONDS:.0f} s",
+        f"that have said nothing | {accepting.ARRIVING_MAX:,}; {accepting.HANDSHAKE_SECONDS:.0f} s",
+        f"amid their handshake | {accepting.SPEAKING_MAX:,}; {accepting.HANDSHAKE_SECONDS:.0f} s",
         f"{listener.FILES_SHARE} of the process's files",
     ):
         assert said in text, said

@@ -384,3 +384,13 @@ def test_deleting_what_is_gone_is_no_error_of_files(cli: Cli, folder: Path) -> N
     said = cli("delete", "-f", str(folder))
     assert (said.code, said.out.splitlines()) == (0, ["flavor/b not there", "flavor/a deleted"])
     assert cli("delete", "flavor", "a").code == 1
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_is_no_name_and_deletes_nothing(cli: Cli, name: str) -> None:
+    """Somebody means the files here, and forgets the -f."""
+    before = cli("get", "flavors").out
+    said = cli("delete", "flavor", name)
+    assert (said.code, said.out) == (1, "")
+    assert "is no name" in said.err
+    assert cli("get", "flavors").out == before

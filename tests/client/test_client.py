@@ -17,6 +17,7 @@ from bessemer.api.errors import TABLE, status_of
 from bessemer.client import Client, HttpTransport, from_kubeconfig, plurals, read_kubeconfig, tls_context
 from bessemer.client.objects import lines
 from bessemer.client.status import error_of
+from bessemer.client.transport import Ask
 from bessemer.core import errors
 from bessemer.core.clock import SystemClock
 from bessemer.core.ports import Bookmark, Objects, Scope
@@ -80,6 +81,23 @@ async def test_replace_without_a_revision_replaces_what_is_there(client: Client)
     await client.patch(VM, {"spec": {"running": False}})
     changed = await client.replace(body(restartPolicy="Never"))
     assert orjson.loads(changed.body)["spec"]["running"] is True
+
+
+async def test_no_name_deletes_a_collection(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the transport's reading of a path, should one come to it that is a collection's: the server refuses it,
+    and before that its answer to the question what there is."""
+    await client.create(body())
+    collection = client.paths.collection("Instance", LAB)
+    for name in (".", "..", "/"):
+        with pytest.raises(errors.Malformed, match="is no name"):
+            await client.delete(Key("Instance", LAB, name))
+    with pytest.raises(errors.Malformed, match="deletes nothing"):
+        await client.transport.request(Ask(method="DELETE", path=f"{collection}/."))
+    monkeypatch.setattr(client.paths, "of", lambda key, sub="", version="": collection)
+    with pytest.raises(errors.Malformed, match="nothing is deleted"):
+        await client.delete(Key("Instance", LAB, "."))
+    monkeypatch.undo()
+    assert b"deletionTimestamp" not in (await client.get(VM)).body
 
 
 async def test_lists_come_in_pages(client: Client) -> None:

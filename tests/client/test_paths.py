@@ -7,6 +7,7 @@ import pytest
 from bessemer.client import plurals
 from bessemer.client.paths import Paths, regular_plural
 from bessemer.core.errors import Malformed
+from bessemer.core.resource import Key
 from bessemer.kinds import KINDS
 
 
@@ -23,3 +24,15 @@ def test_an_unknown_kind_is_refused_here_or_left_to_the_server() -> None:
     with pytest.raises(Malformed, match="no kind"):
         Paths(plurals()).collection("Gadget", None)
     assert Paths(None).collection("Gadget", "a--b").endswith("/namespaces/a--b/gadgets")
+
+
+@pytest.mark.parametrize("word", [".", "..", "/", "a/..", "../instances", "./"])
+def test_what_would_be_another_path_is_no_name(word: str) -> None:
+    """A URL that ends in ``/.`` is that of the collection, for whoever normalises it."""
+    for key in (Key("Instance", "acme--lab", word), Key("Instance", word, "vm")):
+        with pytest.raises(Malformed, match="is no name"):
+            Paths(plurals()).of(key)
+    with pytest.raises(Malformed, match="is no name"):
+        Paths(plurals()).collection("Instance", word)
+    with pytest.raises(Malformed, match="a name is needed"):
+        Paths(plurals()).of(Key("Instance", "acme--lab", ""))

@@ -3,8 +3,9 @@ pace.
 
 A handshake is a signature, which takes a millisecond that nobody can interrupt: a thousand that begin in one turn would
 hold up everybody for a second. So a connection waits for its first bytes without TLS, costs little until they are here,
-and then for its step, by turns of networks. Those that say nothing are bounded in number and time. What comes after the
-handshake is the protocol's.
+and then for its step, by turns of networks. Those that say nothing are bounded in number and time, and apart from
+them those that have said something. Where a room is full, the network that has most of it gives one up, so that
+nobody's many keep another's one out. What comes after the handshake is the protocol's.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from bessemer.api.limit import network
 from bessemer.core.clock import SystemClock
 from bessemer.core.pace import Pace
 
 HANDSHAKE_SECONDS = 10.0
-ARRIVING_MAX = 2_048
-"""Connections without a handshake, of which one address has no more than half."""
+ARRIVING_MAX, SPEAKING_MAX = 2_048, 4_096
+"""Connections that have said nothing, and those whose first bytes have come and whose handshake is not done. At a step
+in a millisecond all of these have theirs in time, also where they are the agents behind one address."""
 
 STARVED_SECONDS = 0.1
 """Until the next try where the process can open no more files."""
@@ -52,6 +55,39 @@ class Doors:
             del self._open[address]
 
 
+class Room:
+    """Where the meetings of ``most`` connections may be at once, by network. Past that the network that has most of
+    them gives one up: the ``eldest``, as of those that say nothing; or the newest, where the others are nearer their
+    end."""
+
+    def __init__(self, most: int, *, eldest: bool) -> None:
+        self._most = most
+        self._eldest = eldest
+        self._networks: dict[str, dict[asyncio.Future[None], None]] = {}
+        self._all = 0
+
+    def enter(self, source: str, meeting: asyncio.Future[None]) -> asyncio.Future[None] | None:
+        """Have a place; the answer is who has lost theirs for it, which may be this one."""
+        self._networks.setdefault(source, {})[meeting] = None
+        self._all += 1
+        if self._all <= self._most:
+            return None
+        largest = max(self._networks, key=lambda name: len(self._networks[name]))
+        theirs = self._networks[largest]
+        lost = next(iter(theirs)) if self._eldest else next(reversed(theirs))
+        self.leave(largest, lost)
+        return lost
+
+    def leave(self, source: str, meeting: asyncio.Future[None]) -> None:
+        """Give the place up, if it has one."""
+        theirs = self._networks.get(source, {})
+        if meeting in theirs:
+            del theirs[meeting]
+            self._all -= 1
+            if not theirs:
+                del self._networks[source]
+
+
 class Accepting:
     """Of one listening socket. ``make`` makes the protocol of a connection; ``tls`` None is none."""
 
@@ -68,7 +104,8 @@ class Accepting:
         self._make = make
         self._tls = tls
         self._pace = pace or Pace(SystemClock(), steps=1, seconds=0.001)
-        self._doors = Doors(ARRIVING_MAX)
+        self._silent = Room(ARRIVING_MAX, eldest=True)
+        self._speaking = Room(SPEAKING_MAX, eldest=False)
         self._meetings: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -87,27 +124,44 @@ class Accepting:
                 meeting.cancel()
 
     def _begin(self, arrived: socket.socket, source: str) -> None:
-        if not self._doors.enter(source):
-            arrived.close()
-            return
         meeting = asyncio.ensure_future(self._meet(arrived, source))
         self._meetings.add(meeting)
-        meeting.add_done_callback(self._meetings.discard)
+        meeting.add_done_callback(partial(self._met, arrived, source))
+        _place(self._silent, source, meeting)
+
+    def _met(self, arrived: socket.socket, source: str, meeting: asyncio.Task[None]) -> None:
+        """It has its protocol, or it has failed or was given up, perhaps before it began."""
+        if meeting.cancelled():
+            arrived.close()
+        self._meetings.discard(meeting)
+        self._silent.leave(source, meeting)
+        self._speaking.leave(source, meeting)
 
     async def _meet(self, arrived: socket.socket, source: str) -> None:
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await _first_bytes(arrived)
+                await self._spoke(source)
                 await self._pace.enter(source)
                 loop = asyncio.get_running_loop()
                 await loop.connect_accepted_socket(self._make, arrived, ssl=self._tls)
         except (OSError, TimeoutError):  # which a failed handshake is, too
             arrived.close()
-        except asyncio.CancelledError:
-            arrived.close()
-            raise
-        finally:
-            self._doors.leave(source)
+
+    async def _spoke(self, source: str) -> None:
+        """From one room to the other."""
+        meeting = asyncio.current_task()
+        assert meeting is not None
+        self._silent.leave(source, meeting)
+        _place(self._speaking, source, meeting)
+        if meeting.cancelling():
+            await asyncio.sleep(0)  # where it ends
+
+
+def _place(room: Room, source: str, meeting: asyncio.Task[None]) -> None:
+    lost = room.enter(source, meeting)
+    if lost is not None:
+        lost.cancel()
 
 
 async def _first_bytes(arrived: socket.socket) -> None:

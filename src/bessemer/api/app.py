@@ -27,13 +27,14 @@ from bessemer.api.routes import ROUTES, Rule, authorise, target_of
 from bessemer.api.signin import BREAK_GLASS
 from bessemer.api.state import Call, State, answer, build
 from bessemer.api.warnings import deprecation
-from bessemer.core.errors import BessemerError, Forbidden, NotFound, Unauthenticated
+from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound, Unauthenticated
 from bessemer.core.resource import Key
 
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NO_ROUTE = "the server could not find the requested resource"
+_NOT_PLAIN = "a path that ends with / or has a segment . or .. deletes nothing: say what is to go"
 SOURCE_HEADER = "x-bessemer-source"
 POLICY_VIOLATION = 1008
 REASON_BYTES_MAX = 123
@@ -57,6 +58,9 @@ class Api:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Not by Starlette's router: it tries one pattern after the other, and some thirty stand before the last."""
+        if scope["type"] == "http" and scope["method"] == "DELETE" and not _plain(scope["path"]):
+            await answer(status_of(Malformed(_NOT_PLAIN)), 400)(scope, receive, send)
+            return
         path = scope["path"] = scope["path"].rstrip("/") or "/"
         found = self._paths[scope["type"]].find(path)
         if found is not None:
@@ -245,6 +249,12 @@ def _joins(call: Call) -> bool:
     """Whether an administrator lets a host join: hosts come by the hundred."""
     about = call.target
     return about is not None and about.resource.stored == "Host" and call.state.access.administers(call.who)
+
+
+def _plain(path: str) -> bool:
+    """Whether it is as whoever wrote it meant it: of an object whose name is ``.``, clients and proxies make the path
+    of its collection, with a slash at the end."""
+    return not path.endswith("/") and not {".", ".."} & set(path.split("/"))
 
 
 def _place(call: Call) -> Key:

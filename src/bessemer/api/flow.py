@@ -45,6 +45,9 @@ STREAMS = 16
 REFUSAL_SECONDS = 1.0
 """Until a refusal is told: whoever asks again at once costs little of what all share."""
 
+OURS = frozenset({"system:gateway", "system:portal"})
+"""Names of certificates that wait at no door."""
+
 FLOWS_MAX = 10_000
 RETRY_SECONDS_MAX = 30
 _REFUSED = "refused"
@@ -310,13 +313,15 @@ STRANGERS = Bounds(alone=8, shared=4, each=2, waiting=1024, lingering=64)
 
 
 class Flows:
-    """The lanes of one api, and the door before them: people by tenant, agents by host, and strangers by network. The
-    gateway and the portal are ours and wait for nobody; what the portal asks in a person's name is that person's.
-    ``flow`` names a person's, by the tenant that a request is about."""
+    """The lanes of one api, and the doors before them: people by tenant, agents by host, and strangers by network. The
+    gateway and the portal are ours and wait for nobody; what the portal asks in a person's name is that person's, and
+    waits in their lane. ``flow`` names a person's, by the tenant that a request is about."""
 
     def __init__(self, clock: Clock, flow: Callable[[Identity, str], str], *, shed: Callable[[str], None]) -> None:
         self._flow = flow
         self._door = Pace(clock, steps=ARRIVALS_ALONE, share=0.5, seconds=ARRIVAL_SECONDS)
+        self._known = Pace(clock, steps=ARRIVALS_ALONE, seconds=ARRIVAL_SECONDS)
+        """For who shows a certificate of ours: however many strangers come, these do not wait for them."""
         self._streams = Pace(clock, steps=STREAMS)
         door = self._door
         self._people = Lane(clock, TENANTS, door=door, shed=lambda: shed("people"))
@@ -325,12 +330,13 @@ class Flows:
 
     async def arrive(self, shown: Credentials) -> None:
         """Before it is known who asks, which has its price, also where the answer is to wait: a few in a turn of the
-        loop, networks by turns, and within one what is shown."""
-        self._door.steps = ARRIVALS_SHARED if self._people.crowded else ARRIVALS_ALONE
-        if shown.peer is not None:
-            await self._door.enter("", shown.peer.name)
-        else:
+        loop, networks by turns, and within one what is shown. Certificates have a door of their own, by name."""
+        steps = ARRIVALS_SHARED if self._people.crowded else ARRIVALS_ALONE
+        self._door.steps = self._known.steps = steps
+        if shown.peer is None:
             await self._door.enter(network(shown.source), shown.authorization)
+        elif shown.peer.name not in OURS:
+            await self._known.enter(shown.peer.name)
 
     async def enter(self, who: Identity | None, *, tenant: str, source: str) -> Turn | None:
         """A turn for a request about what a tenant owns ("" is nobody's); None for who needs none. Raises TooMany."""

@@ -10,11 +10,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 
-from bessemer.client.paths import BASE, Paths
+from bessemer.client.paths import BASE, Paths, segment
 from bessemer.client.transport import Ask, Socket, Transport
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch
@@ -121,7 +120,7 @@ class Account(_Area):
 
     async def begin(self, provider: str) -> Begun:
         """A sign-in by a provider. Raises Unauthenticated where there is no such one, Unavailable, TooMany."""
-        answer = await self._ask("POST", f"/login/providers/{quote(provider, safe='')}/attempt", body={})
+        answer = await self._ask("POST", f"/login/providers/{segment(provider)}/attempt", body={})
         return Begun(
             url=answer["url"],
             state=answer["state"],
@@ -134,7 +133,7 @@ class Account(_Area):
     async def enter(self, provider: str, *, code: str, verifier: str, nonce: str) -> SignedIn:
         """A portal session for the code that a provider gave. Raises Unauthenticated, Unavailable, TooMany."""
         body = {"code": code, "verifier": verifier, "nonce": nonce}
-        return _signed_in(await self._ask("POST", f"/login/providers/{quote(provider, safe='')}", body=body))
+        return _signed_in(await self._ask("POST", f"/login/providers/{segment(provider)}", body=body))
 
     async def client_secret(self, provider: str, secret: str) -> None:
         """Set a provider's client secret, or take it away with ""; administrators only."""

@@ -127,6 +127,8 @@ class Client:
     ) -> Stored:
         """Delete, or ask for it where finalizers stand; the object as it was. Raises NotFound, Conflict."""
         last = await self.get(key)
+        if last.key.name != key.name:
+            raise Malformed(f"the server told of {last.key} where {key} was asked for: nothing is deleted")
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid or revision:
             said = {"uid": uid, "resourceVersion": revision}

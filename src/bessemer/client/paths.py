@@ -32,6 +32,14 @@ def regular_plural(kind: str) -> str:
     return f"{word}es" if word.endswith(("s", "x", "ch", "sh")) else f"{word}s"
 
 
+def segment(word: str) -> str:
+    """A word as one segment of a path. Raises Malformed for what would be none, or another path: a URL with ``.`` as
+    its last segment is that of the collection."""
+    if word in ("", ".", "..") or "/" in word:
+        raise Malformed(f"{word!r} is no name" if word else "a name is needed")
+    return quote(word, safe="")
+
+
 class Paths:
     """Paths by kind; ``plurals`` maps ``Instance`` to ``instances``, for those kinds alone. Without it a kind is taken
     to be one, and the server says whether it is."""
@@ -41,8 +49,8 @@ class Paths:
 
     def collection(self, kind: str, namespace: str | None, *, version: str = "") -> str:
         """Of all projects where ``namespace`` is None or ""; ``version`` is the apiVersion of a body that has one.
-        Raises Malformed for a kind that the product has not."""
-        place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        Raises Malformed for a kind that the product has not, and for what is no name."""
+        place = f"/namespaces/{segment(namespace)}" if namespace else ""
         if kind in _CORE_PLURALS:
             return f"{CORE}{place}/{_CORE_PLURALS[kind]}"
         plural = regular_plural(kind) if self._plurals is None else self._plurals.get(kind)
@@ -54,8 +62,6 @@ class Paths:
         return f"/apis/{quote(spoken)}{place}/{plural}"
 
     def of(self, key: Key, sub: str = "", *, version: str = "") -> str:
-        """One object, or its subresource."""
-        if not key.name:
-            raise Malformed("a name is needed")
-        path = f"{self.collection(key.kind, key.namespace, version=version)}/{quote(key.name, safe='')}"
+        """One object, or its subresource; never a collection. Raises Malformed."""
+        path = f"{self.collection(key.kind, key.namespace, version=version)}/{segment(key.name)}"
         return f"{path}/{sub}" if sub else path
