@@ -7,8 +7,9 @@ get any JSON.
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlencode
 
@@ -52,13 +53,45 @@ def described() -> Described:
     return found
 
 
-@pytest.fixture
-def bounded(described: Described) -> Iterator[None]:
-    """The process does not grow while it is asked; on Linux its peak is told in KiB. What schemathesis writes its
-    requests by weighs as much as is allowed: it is there before."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+@pytest.fixture(scope="module")
+def warm(described: Described) -> None:
+    """What writes the requests is built with the first of them: in a fresh checkout hypothesis' table of Unicode, which
+    takes more for a moment than is allowed here. It is there before."""
+    operation = next(found for (method, _), found in described.items() if method == "post")
+    for mode in GenerationMode:
+
+        @examples(1)
+        @given(case=operation.as_strategy(generation_mode=mode), other=JSON_VALUES)
+        def draw(case: Any, other: Any) -> None:
+            assert case.method == "POST"
+
+        draw()
+
+
+@contextmanager
+def bound() -> Iterator[None]:
+    """The process does not grow meanwhile, not even for a moment."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew, at what is held now
+    before = peak_bytes()
     yield
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < GROWTH_BYTES_MAX
+    assert peak_bytes() - before < GROWTH_BYTES_MAX
+
+
+def peak_bytes() -> int:
+    said = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(said.partition("VmHWM:")[2].split()[0]) << 10
+
+
+@pytest.fixture
+def bounded(warm: None) -> Iterator[None]:
+    with bound():
+        yield
+
+
+def test_a_process_that_grows_is_seen_whatever_was_held_before() -> None:
+    for _ in range(2):
+        with pytest.raises(AssertionError), bound():
+            assert b"x" * (GROWTH_BYTES_MAX + (8 << 20))
 
 
 @pytest.fixture
