@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -137,6 +139,37 @@ async def test_it_works_for_so_long_and_says_how_far_it_came(monkeypatch: pytest
         assert (reply.code, reply.json["message"]) == (503, "16 objects were deleted, and there are more: ask again")
         assert int(reply.headers["retry-after"]) > 0
         assert len(await left(w)) == 4
+
+
+async def test_calls_at_once_put_no_more_in_the_writers_line_than_one(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one tenant; another's goes on beside them."""
+    names = [f"m{number:02}" for number in range(30)]
+    for at in (MAPS, f"{OTHER}/configmaps"):
+        await maps(w, *names, at=at)
+    objects, standing, most = w.api.state.ports.objects, Counter[str](), Counter[str]()
+    delete = objects.delete
+
+    async def counted(key: Key, *given: Any, **more: Any) -> Any:
+        standing[key.namespace] += 1
+        most[key.namespace] = max(most[key.namespace], standing[key.namespace])
+        most["both"] = max(most["both"], standing.total())
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return await delete(key, *given, **more)
+        finally:
+            standing[key.namespace] -= 1
+
+    monkeypatch.setattr(objects, "delete", counted)
+    calls = [w.call("DELETE", MAPS) for _ in range(8)]
+    replies = await asyncio.gather(*calls, w.call("DELETE", f"{OTHER}/configmaps"))
+    assert [reply.code for reply in replies] == [200] * 9
+    assert (most["acme--lab"], most["other--lab"]) == (deleting.AT_ONCE, deleting.AT_ONCE)
+    assert most["both"] > deleting.AT_ONCE
+    assert await left(w) == await left(w, f"{OTHER}/configmaps") == []
+    assert w.api.state.deletions.free()
 
 
 async def test_of_much_no_copy_is_kept(w: World, monkeypatch: pytest.MonkeyPatch) -> None:

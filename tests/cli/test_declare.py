@@ -390,7 +390,7 @@ def test_deleting_what_is_gone_is_no_error_of_files(cli: Cli, folder: Path) -> N
 def test_a_folder_is_no_name_and_deletes_nothing(cli: Cli, name: str) -> None:
     """Somebody means the files here, and forgets the -f."""
     before = cli("get", "flavors").out
-    said = cli("delete", "flavor", name)
+    said = cli("delete", "flavor", name, "--no-wait")
     assert (said.code, said.out) == (1, "")
     assert "is no name" in said.err
     assert cli("get", "flavors").out == before

@@ -126,10 +126,10 @@ class Accepting:
     def _begin(self, arrived: socket.socket, source: str) -> None:
         meeting = asyncio.ensure_future(self._meet(arrived, source))
         self._meetings.add(meeting)
-        meeting.add_done_callback(partial(self._met, arrived, source))
-        _place(self._silent, source, meeting)
+        meeting.add_done_callback(partial(self._met, arrived=arrived, source=source))
+        _place(self._silent, source, meeting=meeting)
 
-    def _met(self, arrived: socket.socket, source: str, meeting: asyncio.Task[None]) -> None:
+    def _met(self, meeting: asyncio.Task[None], *, arrived: socket.socket, source: str) -> None:
         """It has its protocol, or it has failed or was given up, perhaps before it began."""
         if meeting.cancelled():
             arrived.close()
@@ -153,12 +153,12 @@ class Accepting:
         meeting = asyncio.current_task()
         assert meeting is not None
         self._silent.leave(source, meeting)
-        _place(self._speaking, source, meeting)
+        _place(self._speaking, source, meeting=meeting)
         if meeting.cancelling():
             await asyncio.sleep(0)  # where it ends
 
 
-def _place(room: Room, source: str, meeting: asyncio.Task[None]) -> None:
+def _place(room: Room, source: str, *, meeting: asyncio.Task[None]) -> None:
     lost = room.enter(source, meeting)
     if lost is not None:
         lost.cancel()

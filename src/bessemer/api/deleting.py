@@ -1,8 +1,9 @@
 """DELETE of a collection: what a list by the same selectors shows is deleted, each as if it were asked for alone.
 
 Invariants: nothing goes that its asker may not read, or may not delete so (the verb is ``deletecollection``, as in
-Kubernetes); each object is an operation of its own, with its own row in the trail, so that no other writer waits for
-more than `AT_ONCE` of them; between two of these it is asked again who asks, and what they may. A call works for
+Kubernetes); each object is an operation of its own, with its own row in the trail. `AT_ONCE` of them stand in the
+writer's line together, of a tenant no more however many calls it makes, and of all together few (`State.deletions`), so
+that no other writer waits for many; between two parts it is asked again who asks, and what they may. A call works for
 `SECONDS` at most: then it says how far it came, and that one may ask again. What was deleted is answered as a list,
 without what was sealed; of more than `ANSWER_BYTES` nobody keeps a copy, and the answer is a Status.
 """
@@ -33,7 +34,7 @@ from bessemer.core.resource import Verb
 
 VERB: Verb = "deletecollection"
 AT_ONCE = 8
-"""Deletions that stand in the writer's line together."""
+"""Deletions of a tenant that stand in the writer's line together."""
 
 SECONDS = 20.0
 PAGE = 500
@@ -98,10 +99,12 @@ class _Done:
     async def take(self, items: Sequence[Stored]) -> None:
         """Delete those that may be. Raises Unavailable once the time is up, and what a deletion does: the others of
         its part have gone then."""
-        if self._call.state.context.clock.monotonic() > self._until:
-            raise self.unfinished()
-        await self._call.still()
-        gone = await asyncio.gather(*(self._delete(item) for item in items if self._may(item)), return_exceptions=True)
+        async with self._call.state.deletions.place(self._call.about.tenant):
+            if self._call.state.context.clock.monotonic() > self._until:
+                raise self.unfinished()
+            await self._call.still()
+            going = (self._delete(item) for item in items if self._may(item))
+            gone = await asyncio.gather(*going, return_exceptions=True)
         for one in gone:
             if isinstance(one, Stored):
                 self._keep(one)

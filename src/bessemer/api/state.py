@@ -42,22 +42,27 @@ OPENINGS_MAX, OPENINGS_EACH = 32, 4
 """Each may hold a snapshot of the store and a page of it; the others wait for their turn. One asker has a few, so that
 whoever reads none of them keeps nobody else waiting."""
 
+DELETIONS_MAX, DELETIONS_EACH = 4, 1
+"""Parts of collections that are deleted at once, in all and of one tenant: the others stand in nobody's way."""
+
 BACKCHANNEL_BURST = 200
 """Sign-outs that an issuer tells of at once; from then on ten a second."""
 
 
 class Openings:
-    """Places for watches that are told what there is."""
+    """Places for what costs all much: ``most`` in all, of which one asker has ``each``. Those of watches that are told
+    what there is, if nothing else is said."""
 
-    def __init__(self) -> None:
-        self._all = asyncio.Semaphore(OPENINGS_MAX)
+    def __init__(self, most: int = OPENINGS_MAX, each: int = OPENINGS_EACH) -> None:
+        self._most_of_one = each
+        self._all = asyncio.Semaphore(most)
         self._each: dict[str, asyncio.Semaphore] = {}
         self._askers: Counter[str] = Counter()
 
     @asynccontextmanager
     async def place(self, asker: str) -> AsyncIterator[None]:
         """One, once it is free."""
-        mine = self._each.setdefault(asker, asyncio.Semaphore(OPENINGS_EACH))
+        mine = self._each.setdefault(asker, asyncio.Semaphore(self._most_of_one))
         self._askers[asker] += 1
         try:
             async with mine, self._all:
@@ -106,6 +111,9 @@ class State:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     openings: Openings = field(default_factory=Openings)
     """The watches that are told what there is at once."""
+
+    deletions: Openings = field(default_factory=lambda: Openings(DELETIONS_MAX, DELETIONS_EACH))
+    """The parts of collections that are deleted at once, by tenant."""
 
     @property
     def ports(self) -> Ports:
