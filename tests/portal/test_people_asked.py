@@ -80,12 +80,14 @@ async def test_a_change_that_is_refused_at_its_second_write_leaves_the_first_und
     async def lost(*_: Any, **__: Any) -> Any:
         raise Unavailable("the api is away")
 
-    monkeypatch.setattr(Client, "delete", lost)
-    answer = await sent(t, MEMBERS, **change)
-    assert answer.status == 409
-    assert "nothing was changed" not in answer.text
-    assert "rita holds the new role, by binding acme--" in answer.text
-    assert len(await bodies(t, "RoleBinding")) == 2
+    for number, (patch, delete) in enumerate(((changed, lost), (lost, Client.delete))):
+        monkeypatch.setattr(Client, "patch", patch)
+        monkeypatch.setattr(Client, "delete", delete)
+        answer = await sent(t, MEMBERS, **change)
+        assert answer.status == 409
+        assert "nothing was changed" not in answer.text
+        assert "rita holds the new role, by binding acme--" in answer.text
+        assert len(await bodies(t, "RoleBinding")) == 2 + number
     monkeypatch.undo()
     await gone(t, "RoleBinding")
 

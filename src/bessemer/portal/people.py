@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from bessemer.client import an_object
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound
+from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound, Unavailable
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import forms
@@ -247,14 +247,18 @@ async def _in_binding(visit: Visit, name: str, *, kind: str, who: str, role: str
 
 
 async def _take_back(visit: Visit, made: Stored, *, who: str, because: BessemerError) -> None:
-    """The old binding stands: the new one goes. Raises Halfway where it does not: they hold both roles."""
+    """The old binding stands: the new one goes. Raises Halfway where it does not, or where nobody answered: without
+    the new one they might hold no role."""
+    text = f"{who} holds the new role, by binding {made.key.name}, and may hold the one before too: {because.message}"
+    halfway = Halfway(f"{text}. Look, and remove one of them.")
+    if isinstance(because, Unavailable):
+        raise halfway from because
     try:
         await visit.desk.client.delete(made.key, uid=made.uid)
     except NotFound:
         pass
     except BessemerError as error:
-        text = f"{who} holds the new role, by binding {made.key.name}, and the one before too: {because.message}"
-        raise Halfway(f"{text}. Remove one of them.") from error
+        raise halfway from error
 
 
 def _as_read(body: Body, spec: Mapping[str, Any]) -> dict[str, Any]:
