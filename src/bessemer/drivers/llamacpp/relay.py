@@ -20,6 +20,8 @@ from typing import Any
 GATEWAY = "system:gateway"
 STREAMS_MAX = 1024
 HANDSHAKE_SECONDS = 10.0
+GREETING_SECONDS = 0.3
+"""At the end, for those whose handshake is under way: they are no streams yet."""
 CHUNK_BYTES = 1 << 16
 
 
@@ -56,7 +58,8 @@ class _Relay:
         )
         await stop.wait()
         server.close()
-        if self._streams:
+        await asyncio.sleep(GREETING_SECONDS)
+        while self._streams:
             await asyncio.wait(self._streams)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
