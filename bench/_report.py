@@ -1,5 +1,5 @@
 """Runs the programs and writes docs/performance.md from what they say: ``make performance``, or for some of them
-``python bench/_report.py NAME …``. What `size` says is a page of its own, docs/size.md.
+``python bench/_report.py NAME …``. Pages of their own have `control_plane`, docs/performance-api.md, and `size`.
 
 What each program said last is kept in docs/performance.json, with the machine and the day, so that one program can be
 run again without the others. No figure in the page is written by hand.
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from _size import page
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
+APART = ("control_plane", "size")
+"""Those that have a page of their own."""
 PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "size")
 
 
@@ -47,7 +50,8 @@ def main() -> None:
 
 
 def _write(kept: dict[str, Any]) -> None:
-    (DOCS / "performance.md").write_text(_page(kept))
+    (DOCS / "performance.md").write_text(_page("Performance", kept, [n for n in PROGRAMS if n not in APART]))
+    (DOCS / "performance-api.md").write_text(_page("Performance of the API", kept, ["control_plane"]))
     if "size" in kept:
         about = importlib.import_module("size").__doc__ or ""
         figures = [Figure(**row) for row in kept["size"]["figures"]]
@@ -69,17 +73,17 @@ def _run(name: str, *more: str, quick: bool) -> dict[str, Any]:
     }
 
 
-def _page(kept: dict[str, Any]) -> str:
+def _page(title: str, kept: dict[str, Any], names: Sequence[str]) -> str:
     parts = [
-        "# Performance",
+        f"# {title}",
         "",
         "Written by `make performance` on a quiet machine: every figure comes from a program in `bench/`, none is",
         "written by hand. What is run once has more noise than a median. A peer marked *kept* was measured earlier",
         "on a machine of this size; `tools/kube-peer DIR` builds it, and `make performance PEER=DIR` runs it",
         "beside ours. Read ratios rather than absolutes, and the load before a run as its noise.",
     ]
-    for name in PROGRAMS:
-        if name not in kept or name == "size":
+    for name in names:
+        if name not in kept:
             continue
         run = kept[name]
         about = (importlib.import_module(name).__doc__ or "").strip()
