@@ -11,21 +11,19 @@ without what was sealed; of more than `ANSWER_BYTES` nobody keeps a copy, and th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
-import orjson
 from starlette.responses import Response
 
 from bessemer.api import keeping
 from bessemer.api.access import Target
-from bessemer.api.deletion import delete_options, require_policy
+from bessemer.api.deletion import Wish, delete_options, require_policy, wish_of
 from bessemer.api.errors import success
 from bessemer.api.granting import WAYS_IN, require_administrator
 from bessemer.api.lists import Selection, select, selected, shape
 from bessemer.api.media import wanted
-from bessemer.api.query import ListOptions, dry_run, list_options, write_options
+from bessemer.api.query import ListOptions, list_options
 from bessemer.api.shown import page_of
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Conflict, Expired, NotFound, Unavailable
@@ -41,15 +39,6 @@ PAGE = 500
 ANSWER_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What is said of each deletion. ``uid`` and ``revision`` are preconditions."""
-
-    uid: str
-    revision: str
-    dry_run: bool
-
-
 def offered(target: Target) -> bool:
     """Whether the collection can be deleted: one of all projects at once cannot, as in Kubernetes."""
     return VERB in target.resource.verbs and bool(target.namespace or not target.resource.namespaced)
@@ -61,7 +50,7 @@ async def delete_collection(call: Call) -> Response:
     options = await delete_options(call)
     await call.still()
     require_policy(options, call.query)
-    wish = _wish(call, options)
+    wish = wish_of(options, call.query)
     asked = list_options({name: value for name, value in call.query.items() if name != "watch"})
     if call.about.resource.stored in WAYS_IN:
         require_administrator(call, call.about)
@@ -82,7 +71,7 @@ async def delete_collection(call: Call) -> Response:
 class _Done:
     """What one call has deleted."""
 
-    def __init__(self, call: Call, wish: _Wish) -> None:
+    def __init__(self, call: Call, wish: Wish) -> None:
         self._call = call
         self._wish = wish
         self._until = call.state.context.clock.monotonic() + SECONDS
@@ -134,7 +123,7 @@ class _Done:
             left = await objects.delete(
                 item.key, self._call.writer, uid=uid, revision=wish.revision, dry_run=wish.dry_run
             )
-            return _unwritten(left, item) if wish.dry_run else left
+            return keeping.unwritten(left, str(item.revision)) if wish.dry_run else left
         except NotFound:
             return None
         except Conflict:
@@ -156,13 +145,6 @@ class _Done:
             self.kept = None
             return
         self.kept.append(keeping.bare(self._call.about.resource, left))
-
-
-def _unwritten(left: Stored, item: Stored) -> Stored:
-    """What a dry run would have left, with the revision that stands."""
-    body = orjson.loads(left.body)
-    body["metadata"]["resourceVersion"] = str(item.revision)
-    return replace(left, body=orjson.dumps(body))
 
 
 async def _parts(
@@ -188,9 +170,3 @@ async def _parts(
 async def _page(call: Call, selection: Selection, *, asked: ListOptions, after: str) -> Page:
     limit = page_of(call.about.resource, asked.limit or PAGE)
     return await call.state.ports.objects.list(selection.scope, limit=limit, after=after)
-
-
-def _wish(call: Call, options: Mapping[str, Any]) -> _Wish:
-    said = options.get("preconditions") or {}
-    dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
-    return _Wish(str(said.get("uid") or ""), str(said.get("resourceVersion") or ""), dry)

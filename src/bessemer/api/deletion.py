@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bessemer.api import body as bodies
 from bessemer.api.errors import Subject, invalid
 from bessemer.api.names import plain, show
+from bessemer.api.query import dry_run, write_options
 from bessemer.api.state import Call
 from bessemer.core.errors import Cause, Malformed
 
 _POLICIES = ("Background", "Foreground")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is said of each object that goes. ``uid`` and ``revision`` are preconditions."""
+
+    uid: str
+    revision: str
+    dry_run: bool
 
 
 async def delete_options(call: Call) -> dict[str, Any]:
@@ -27,6 +38,13 @@ async def delete_options(call: Call) -> dict[str, Any]:
     if not isinstance(options.get("preconditions") or {}, dict):
         raise Malformed("preconditions must be an object")
     return options
+
+
+def wish_of(options: Mapping[str, Any], query: Mapping[str, str]) -> Wish:
+    """From the body, and what of it may stand in the query. Raises Invalid."""
+    said = options.get("preconditions") or {}
+    dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(query, "DeleteOptions").dry_run
+    return Wish(str(said.get("uid") or ""), str(said.get("resourceVersion") or ""), dry)
 
 
 def require_policy(options: Mapping[str, Any], query: Mapping[str, str]) -> None:

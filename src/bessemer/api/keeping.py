@@ -73,6 +73,15 @@ async def replace(call: Call, body: Body, *, old: Body, dry_run: bool) -> Stored
     return _written(target.resource, stored, body=body)
 
 
+def unwritten(stored: Stored, revision: str) -> Stored:
+    """What a dry run would have stored, with the revision that stands ("" where none does): its own is nobody's."""
+    body = orjson.loads(stored.body)
+    body["metadata"]["resourceVersion"] = revision
+    if not revision:
+        del body["metadata"]["resourceVersion"]
+    return changed(stored, body=orjson.dumps(body))
+
+
 def bare(resource: Shown, item: Item) -> Item:
     """It as it is served, but for what is sealed."""
     if resource.plain:

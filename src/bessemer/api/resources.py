@@ -19,12 +19,12 @@ from bessemer.api import body as bodies
 from bessemer.api import credentials, keeping, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
-from bessemer.api.deletion import delete_options, require_policy
+from bessemer.api.deletion import delete_options, require_policy, wish_of
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.granting import WAYS_IN, grant, require_administrator
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.patches import STRATEGIC, Strategic, patched
-from bessemer.api.query import WriteOptions, dry_run, revision, write_options
+from bessemer.api.query import WriteOptions, revision, write_options
 from bessemer.api.shown import Shown
 from bessemer.api.state import Call, answer
 from bessemer.api.terms import require_terms
@@ -77,7 +77,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
-        stored = _unwritten(stored, "")
+        stored = keeping.unwritten(stored, "")
     else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, code=201, warnings=admitted.warnings)
@@ -138,18 +138,17 @@ async def delete(call: Call) -> Response:
     if target.resource.stored in WAYS_IN:
         require_administrator(call, target)
     require_policy(options, call.query)
-    preconditions = options.get("preconditions") or {}
-    dry = dry_run(options.get("dryRun"), "DeleteOptions") or write_options(call.query, "DeleteOptions").dry_run
-    uid, pinned = str(preconditions.get("uid") or ""), str(preconditions.get("resourceVersion") or "")
+    wish = wish_of(options, call.query)
     now = await load(call, target, whole=False)
     left = await call.state.ports.objects.delete(
-        target.key, call.writer, uid=uid or now.uid, revision=pinned, dry_run=dry
+        target.key, call.writer, uid=wish.uid or now.uid, revision=wish.revision, dry_run=wish.dry_run
     )
-    if not dry:
+    if not wish.dry_run:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
-        return answer(keeping.bare(target.resource, _unwritten(left, str(now.revision)) if dry else left).body)
+        shown = keeping.unwritten(left, str(now.revision)) if wish.dry_run else left
+        return answer(keeping.bare(target.resource, shown).body)
     return answer(success(target.subject, now.uid))
 
 
@@ -258,7 +257,7 @@ async def write_main(
         admitted.body["metadata"]["managedFields"] = entries
     stored = await keeping.replace(call, admitted.body, old=old, dry_run=options.dry_run)
     if options.dry_run:
-        stored = _unwritten(stored, old["metadata"]["resourceVersion"])
+        stored = keeping.unwritten(stored, old["metadata"]["resourceVersion"])
     else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, warnings=admitted.warnings)
@@ -270,15 +269,6 @@ def _updates(call: Call, options: WriteOptions) -> Record:
     resource, now = call.about.resource, rfc3339(call.state.context.clock.now())
     by, forms = managed.owner(name, "Update", version=resource.api_version), call.state.resources.forms(resource)
     return lambda old, new: managed.updated(resource.shape, old, new=new, by=by, now=now, forms=forms)
-
-
-def _unwritten(stored: Stored, revision: str) -> Stored:
-    """What a dry run would have stored, with the revision that stands ("" where none does): its own is nobody's."""
-    body = orjson.loads(stored.body)
-    body["metadata"]["resourceVersion"] = revision
-    if not revision:
-        del body["metadata"]["resourceVersion"]
-    return dataclasses.replace(stored, body=orjson.dumps(body))
 
 
 def _namespace(about: Target, said: dict[str, Any]) -> str:

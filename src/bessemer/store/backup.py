@@ -65,7 +65,7 @@ class Packed:
 def pack(packing: Packing, where: str | Path, *, clock: Clock, told: Told) -> Packed:
     """Every table but history, of one commit, as parts. Raises Invalid, Conflict, Unavailable, OSError."""
     with looking(where, clock=clock) as snapshot:
-        total, done = sum(dump.count(snapshot, table) for table in dump.KEPT), 0
+        total, done = dump.expected(snapshot, dump.KEPT), 0
         for table in dump.KEPT:
             content = dump.batches(map(dump.Coding(table).encode, dump.rows(snapshot, table)))
             done += packing.part(TABLE + table.name, _counted(content, done, told=told, total=total)).entries

@@ -33,7 +33,6 @@ _OTHERS = (
 _LEAVE_SECONDS = 1.0
 _TOLD_EACH = 1_000
 """Rows."""
-_HOLD = b"BEGIN; SELECT value FROM counters WHERE name = 'revision' FOR UPDATE"
 
 
 @dataclass(slots=True)
@@ -62,7 +61,7 @@ def copy_store(source: str | Path, target: str | Path, *, clock: Clock, told: To
     no store, Unavailable; then nothing is there that was not."""
     require_empty(target)
     with held(source), looking(source, clock=clock) as snapshot, loading(target) as loader:
-        passing = _Passing(told, max(sum(dump.count(snapshot, table) for table in dump.TABLES), 1))
+        passing = _Passing(told, max(dump.expected(snapshot, dump.TABLES), 1))
         for table in dump.TABLES:
             loader.load(table, passing.counted(dump.rows(snapshot, table), table.name))
         told(90, "comparing")
@@ -88,6 +87,8 @@ def held(source: str | Path) -> Iterator[None]:
         with closing(place):
             yield
         return
+    from bessemer.store.tables import IN_LINE
+
     with connected(str(source)) as link:
         others, until = _others(link), time.monotonic() + _LEAVE_SECONDS
         while others and time.monotonic() < until:
@@ -95,7 +96,7 @@ def held(source: str | Path) -> Iterator[None]:
             others = _others(link)
         if others:
             raise Conflict(f"the database is being served ({others} connections): stop every replica first")
-        link.say(_HOLD)
+        link.say(b"BEGIN; " + IN_LINE)
         yield
         link.say(b"ROLLBACK")
 
