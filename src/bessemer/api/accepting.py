@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -28,31 +27,6 @@ in a millisecond all of these have theirs in time, also where they are the agent
 
 STARVED_SECONDS = 0.1
 """Until the next try where the process can open no more files."""
-
-
-class Doors:
-    """How many connections of a sort are open: ``most`` in all, of which one address has no more than half, so that no
-    stranger keeps everybody else out."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: Counter[str] = Counter()
-        self._all = 0
-
-    def enter(self, address: str) -> bool:
-        """Whether there is room for one more; then `leave` it once."""
-        if self._all >= self._most or self._open[address] >= self._most // 2:
-            return False
-        self._open[address] += 1
-        self._all += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        """A connection has ended."""
-        self._all -= 1
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
 
 
 class Room:

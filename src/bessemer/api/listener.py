@@ -12,6 +12,7 @@ import inspect
 import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bessemer.api.accepting import Accepting, Doors
+from bessemer.api.accepting import Accepting
 from bessemer.api.ca import Pair, peer_of
 from bessemer.api.limit import network
 from bessemer.core.errors import Unavailable
@@ -90,6 +91,31 @@ def strangers_max() -> int:
     """By the files that this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return int((soft if soft > 0 else 1 << 20) * FILES_SHARE)
+
+
+class Doors:
+    """How many connections of a sort are open: ``most`` in all, of which one address has no more than half, so that no
+    stranger keeps everybody else out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+        self._all = 0
+
+    def enter(self, address: str) -> bool:
+        """Whether there is room for one more; then `leave` it once."""
+        if self._all >= self._most or self._open[address] >= self._most // 2:
+            return False
+        self._open[address] += 1
+        self._all += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A connection has ended."""
+        self._all -= 1
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
 
 
 class BoundedProtocol(HttpToolsProtocol):

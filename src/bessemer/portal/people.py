@@ -7,7 +7,7 @@ it, and kept by nobody here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -75,6 +75,16 @@ async def _project(visit: Visit) -> str:
     return scope
 
 
+def _shown(
+    visit: Visit, build: Callable[[Said], Page], *, ask: Callable[[], Awaitable[None]], said: Said, code: int
+) -> Response:
+    """A page whose first picture says above what was ``said``: those that follow, by itself, do not repeat it."""
+    once = [said]
+    response = visit.show(lambda: build(once.pop() if once else NOTHING), ask=ask)
+    response.status_code = code
+    return response
+
+
 # --- credentials --------------------------------------------------------------------------------------------------
 
 
@@ -85,17 +95,14 @@ async def credentials_page(visit: Visit) -> Response:
 async def _credentials(visit: Visit, scope: str, *, said: Said = NOTHING, code: int = 200) -> Response:
     namespace = None if scope == EVERYTHING else scope
     held = credentials.Held(await _list(visit, "ApplicationCredential", namespace=namespace))
-    once = [said]
 
     async def ask() -> None:
         held.credentials = await _list(visit, "ApplicationCredential", namespace=namespace)
 
-    def build() -> Page:
-        return credentials.build(visit.desk, scope, held=held, said=once.pop() if once else NOTHING)
+    def build(above: Said) -> Page:
+        return credentials.build(visit.desk, scope, held=held, said=above)
 
-    response = visit.show(build, ask=ask)
-    response.status_code = code
-    return response
+    return _shown(visit, build, ask=ask, said=said, code=code)
 
 
 async def credential_act(visit: Visit) -> Response:
@@ -150,18 +157,15 @@ async def members_page(visit: Visit) -> Response:
 
 async def _members(visit: Visit, scope: str, *, said: Said = NOTHING, code: int = 200) -> Response:
     held = await _who(visit, scope)
-    once = [said]
 
     async def ask() -> None:
         new = await _who(visit, scope)
         held.bindings, held.tenants, held.roles = new.bindings, new.tenants, new.roles
 
-    def build() -> Page:
-        return members.build(visit.desk, scope, held=held, said=once.pop() if once else NOTHING)
+    def build(above: Said) -> Page:
+        return members.build(visit.desk, scope, held=held, said=above)
 
-    response = visit.show(build, ask=ask)
-    response.status_code = code
-    return response
+    return _shown(visit, build, ask=ask, said=said, code=code)
 
 
 async def _who(visit: Visit, scope: str) -> members.Held:
