@@ -32,7 +32,7 @@ from bessemer.main import identities
 from bessemer.main.parts import CONTROL, command
 from bessemer.main.settings import Paths, Settings, save, with_ports
 
-READY_SECONDS = 120.0
+READY_SECONDS = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,17 +227,25 @@ class Plane:
         return self._parts[-1].pid
 
     async def ready(self) -> None:
-        """Return when the api answers. Raises RuntimeError with the end of the log where it dies."""
-        async with asyncio.timeout(READY_SECONDS):
-            while True:
-                try:
-                    await self.client.transport.request(Ask(method="GET", path="/readyz"))
-                except (BessemerError, OSError):
-                    if self._parts[0].poll() is not None:
-                        raise RuntimeError(command(self.paths, CONTROL).log_path.read_text()[-2000:]) from None
+        """Return when the api answers. Raises RuntimeError with the end of the log where it dies, or is late."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while not await self._answers():  # noqa: ASYNC110 - another process does
                     await asyncio.sleep(0.02)
-                else:
-                    return
+        except TimeoutError:
+            raise RuntimeError(f"no answer in {READY_SECONDS:.0f} s: {self._end_of_log()}") from None
+
+    async def _answers(self) -> bool:
+        try:
+            await self.client.transport.request(Ask(method="GET", path="/readyz"))
+        except (BessemerError, OSError):
+            if self._parts[0].poll() is not None:
+                raise RuntimeError(self._end_of_log()) from None
+            return False
+        return True
+
+    def _end_of_log(self) -> str:
+        return command(self.paths, CONTROL).log_path.read_text()[-2000:]
 
     async def close(self) -> None:
         """End every part."""

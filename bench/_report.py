@@ -24,8 +24,9 @@ from _size import page
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-APART = ("control_plane", "size")
-"""Those that have a page of their own."""
+OF_THE_API = ("control_plane", "fairness")
+APART = (*OF_THE_API, "size")
+"""Those that stand on other pages."""
 PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "size")
 
 
@@ -51,7 +52,7 @@ def main() -> None:
 
 def _write(kept: dict[str, Any]) -> None:
     (DOCS / "performance.md").write_text(_page("Performance", kept, [n for n in PROGRAMS if n not in APART]))
-    (DOCS / "performance-api.md").write_text(_page("Performance of the API", kept, ["control_plane"]))
+    (DOCS / "performance-api.md").write_text(_page("Performance of the API", kept, OF_THE_API))
     if "size" in kept:
         about = importlib.import_module("size").__doc__ or ""
         figures = [Figure(**row) for row in kept["size"]["figures"]]

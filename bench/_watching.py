@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPResponse
-from threading import Thread
+from threading import Event, Thread
 
 import orjson
 
@@ -47,10 +47,13 @@ def waits(ask: Ask, creates: list[tuple[str, bytes]], pace: float) -> list[float
         for _ in range(ask.watchers):
             watching.append(stack.enter_context(_connect(ask.target, tls)))
             watching[-1].sendall(request("GET", f"{ask.collection}?watch=1&resourceVersion={since}"))
-        time.sleep(0.5)  # each is open by then, and nothing is left of what that cost
+            _head(watching[-1])
+        time.sleep(0.5)  # each is open by then, and nothing is left of what that cost, here or there
         seen: list[dict[bytes, float]] = [{} for _ in watching]
-        reading = Thread(target=_read, args=(watching, ask.stem.encode(), seen))
+        ready = Event()
+        reading = Thread(target=_read, args=(watching, ask.stem.encode(), seen), kwargs={"ready": ready})
         reading.start()
+        ready.wait()
         sent: dict[bytes, float] = {}
         for name, asked in creates:
             began = sent[name.encode()] = time.perf_counter()
@@ -75,14 +78,25 @@ def _answer(on: ssl.SSLSocket, asked: bytes) -> bytes:
     return body
 
 
-def _read(watching: list[ssl.SSLSocket], stem: bytes, seen: list[dict[bytes, float]]) -> None:
+def _head(on: ssl.SSLSocket) -> None:
+    """Read an answer's head, and what TLS says beside: of a thousand that takes longer than an event of theirs."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = on.recv(1 << 16)
+        assert part, head
+        head += part
+    assert head.startswith(b"HTTP/1.1 200"), head
+
+
+def _read(watching: list[ssl.SSLSocket], stem: bytes, seen: list[dict[bytes, float]], *, ready: Event) -> None:
     """Note when each watch first read each name, until nothing has come for a while."""
     name, rests, begun = re.compile(rb'"(%s-[0-9]+)"' % re.escape(stem)), [b""] * len(watching), False
-    with selectors.DefaultSelector() as ready:
+    with selectors.DefaultSelector() as coming:
         for place, each in enumerate(watching):
             each.setblocking(False)
-            ready.register(each, selectors.EVENT_READ, place)
-        while (found := ready.select(QUIET_SECONDS)) or not begun:
+            coming.register(each, selectors.EVENT_READ, place)
+        ready.set()
+        while (found := coming.select(QUIET_SECONDS)) or not begun:
             for key, _ in found:
                 place = key.data
                 part = _here(watching[place])

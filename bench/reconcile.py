@@ -29,7 +29,7 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION
 from bessemer.drivers.fetch.real import HostContent
-from bessemer.main import identities
+from bessemer.main import identities, settings
 from bessemer.main.parts import FAKE
 from bessemer.main.settings import Paths
 from bessemer.main.storage import open_state
@@ -226,7 +226,7 @@ async def _note_ready(server: Server, seen: dict[str, float], *, names: list[str
 
 async def _seed(paths: Paths) -> None:
     """A project without quotas, a flavor of which ten fill a tenth of a host, and an image whose content is here."""
-    store = open_state(paths, SystemClock())
+    store = open_state(paths, settings.load(paths), clock=SystemClock())
     admin = Writer("user", "admin")
     try:
         for kind, name, spec in (

@@ -43,9 +43,18 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "cli/system.py::_parts.agent"): "a command's options are its signature, as typer reads them",
     (
         "narrow_excepts",
-        "store/transaction.py",
+        "store/runner.py",
     ): "an operation that breaks fails alone; were it let through, the transaction "
     "would stay open and nobody could write",
+    (
+        "narrow_excepts",
+        "store/flight.py",
+    ): "what nobody expects goes to the thread, which tells the writers; were it let through, they would wait for ever",
+    (
+        "narrow_excepts",
+        "store/cascade.py",
+    ): "an object that cannot go, for whatever reason, is logged and passed by; were it let through, nobody's "
+    "dependents would go any more",
     ("edges", "drivers/llamacpp/relay.py"): "a program of its own, run as a file beside an engine: this is its edge",
 }
 

@@ -33,9 +33,13 @@ class Kubectl:
     program: Path
     config: Path
     home: Path
+    editor: str = ""
+    """What ``edit`` runs upon its file."""
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         environment = {"KUBECONFIG": str(self.config), "HOME": str(self.home), "PATH": "/usr/bin:/bin"}
+        if self.editor:
+            environment["KUBE_EDITOR"] = self.editor
         return await asyncio.create_subprocess_exec(
             self.program,
             *arguments,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bessemer.api import accepting, create_ca, listen, server_tls
-from bessemer.api.accepting import Accepting, Room
+from bessemer.api import accepting, create_ca, listen, listener, server_tls
+from bessemer.api.accepting import Accepting, Room, room_for
 from bessemer.core.clock import FakeClock
 from bessemer.core.pace import Pace
 
@@ -130,6 +131,52 @@ async def test_those_that_say_nothing_keep_nobody_out_who_speaks(monkeypatch: py
         assert not more[-1][0].at_eof()
         for _, writer in [*silent, *more]:
             writer.transport.abort()
+
+
+FEW = """
+import asyncio, resource, socket
+from bessemer.api import accepting, listen
+from bessemer.api.accepting import Accepting
+from bessemer.core.descriptors import kept
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+accepting.ROOM_SHARE = 9.0  # as if the rooms had no bound of their own
+
+async def main():
+    on = listen("127.0.0.1", 0)
+    port = on.getsockname()[1]
+    print(port, flush=True)
+    task = asyncio.ensure_future(Accepting(on, asyncio.Protocol, tls=None).run())
+    await asyncio.get_running_loop().run_in_executor(None, input)
+    print(len([open("/dev/null") for _ in range(kept() - 8)]), flush=True)
+    task.cancel()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_last_files_are_no_connections() -> None:
+    """Of 256, which strangers take, it can still open what it keeps for itself."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FEW, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    port = int(await process.stdout.readline())
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(260)]
+    await asyncio.sleep(0.3)
+    process.stdin.write(b"\n")
+    assert int(await process.stdout.readline()) == 32 - 8
+    for _, writer in held:
+        writer.transport.abort()
+    assert await process.wait() == 0
+
+
+def test_rooms_are_bounded_by_the_files_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "descriptors_max", lambda: 1_024)
+    assert (room_for(2_048), room_for(4)) == (128, 4)
+    taken = 2 * accepting.ROOM_SHARE + listener.FILES_SHARE
+    assert taken * 1_024 + 128 < 1_024
 
 
 async def test_those_that_have_spoken_have_a_room_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from bessemer.api.access import Access, Target
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import Identity
 from bessemer.api.directory import Directory
+from bessemer.api.following import Following
 from bessemer.api.shown import Resources
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Forbidden, NotFound
@@ -52,7 +53,7 @@ askers = st.builds(
 
 
 def decided(customs: Mapping[str, Any], bound: Sequence[Any], members: Mapping[str, str]) -> Access:
-    directory = Directory(cast("Objects", None), FakeClock(), book=Rulebook(SOME))
+    directory = Directory(Following(cast("Objects", None), FakeClock()), book=Rulebook(SOME))
     for name in ("a", "b"):
         people = [{"user": user, "role": role} for user, role in members.items()] if name == "b" else []
         directory.tell("Tenant", name, body={"metadata": {}, "spec": {"members": people}})

@@ -60,14 +60,115 @@ async def test_a_dry_run_deletes_nothing_and_says_what_would_go(w: World) -> Non
     assert (reply.code, await left(w)) == (422, ["a", "b"])
 
 
+@pytest.mark.parametrize("path", [MAPS, f"{MAPS}/a"])
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b'{"dryRun":["All"],"dryRun":[]}', "dryRun"),
+        (b'{"preconditions":{"uid":"other"},"preconditions":{}}', "preconditions"),
+        (b'{"preconditions":{"uid":"other","uid":""}}', "preconditions.uid"),
+    ],
+)
+async def test_options_that_stand_twice_delete_nothing(w: World, path: str, raw: bytes, field: str) -> None:
+    await maps(w, "a")
+    for query in ("", "?fieldValidation=Ignore"):
+        reply = await w.call("DELETE", path + query, raw)
+        words = f'strict decoding error: duplicate field "{field}"'
+        assert (reply.code, reply.json["message"], await left(w)) == (400, words, ["a"])
+
+
 async def test_options_hold_for_each(w: World) -> None:
     await maps(w, "a", "b")
-    for body in ({"propagationPolicy": "Orphan"}, {"orphanDependents": True}):
-        assert (await w.call("DELETE", MAPS, body)).code == 422
+    for body, code in (
+        ({"propagationPolicy": "Sideways"}, 422),
+        ({"propagationPolicy": "Orphan", "orphanDependents": True}, 422),
+        ({"orphanDependents": "perhaps"}, 400),
+    ):
+        assert (await w.call("DELETE", MAPS, body)).code == code
+    assert (await w.call("DELETE", f"{MAPS}?propagationPolicy=Foreground", {"propagationPolicy": "Orphan"})).code == 400
     assert (await w.call("DELETE", MAPS, {"preconditions": {"uid": "other"}})).code == 409
     assert (await w.call("DELETE", f"{MAPS}?labelSelector=%3D%3D")).code == 400
     assert await left(w) == ["a", "b"]
     assert gone(await w.call("DELETE", f"{MAPS}?propagationPolicy=Background&watch=1&timeoutSeconds=1")) == ["a", "b"]
+
+
+async def owned(w: World, name: str, *, by: str, **said: Any) -> None:
+    """A ConfigMap that another owns."""
+    above = (await w.call("GET", f"{MAPS}/{by}")).json["metadata"]["uid"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": by, "uid": above, "blockOwnerDeletion": True}
+    await w.create(MAPS, {"metadata": {"name": name, "ownerReferences": [owner], **said}})
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("?propagationPolicy=Foreground", None),
+        ("", {"propagationPolicy": "Foreground"}),
+        ("?propagationPolicy=Foreground", {"propagationPolicy": "Foreground"}),
+    ],
+)
+async def test_in_the_foreground_owners_wait_for_what_they_own(w: World, query: str, said: Any) -> None:
+    await maps(w, "top")
+    await owned(w, "held", by="top", finalizers=["example.com/hold"])
+    await owned(w, "free", by="top")
+    reply = await w.call("DELETE", f"{MAPS}/top{query}", said)
+    assert reply.code == 200
+    assert reply.json["metadata"]["finalizers"] == ["foregroundDeletion"]
+    assert "deletionTimestamp" in reply.json["metadata"]
+    assert await left(w) == ["held", "top"]
+    merge = "application/merge-patch+json"
+    reply = await w.call("PATCH", f"{MAPS}/held", {"metadata": {"finalizers": None}}, media=merge)
+    assert reply.code == 200
+    assert await left(w) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("?propagationPolicy=Orphan", None),
+        ("?orphanDependents=true", None),
+        ("", {"propagationPolicy": "Orphan"}),
+        ("", {"orphanDependents": True}),
+        ("?orphanDependents=true", {"propagationPolicy": "Orphan"}),
+    ],
+)
+async def test_what_is_owned_may_be_left_behind(w: World, query: str, said: Any) -> None:
+    await maps(w, "top", "other")
+    await owned(w, "below", by="top")
+    reply = await w.call("DELETE", f"{MAPS}/top{query}", said)
+    assert (reply.code, reply.json["metadata"]["finalizers"]) == (200, ["orphan"])
+    assert await left(w) == ["below", "other"]
+    assert "ownerReferences" not in (await w.call("GET", f"{MAPS}/below")).json["metadata"]
+
+
+async def test_a_collection_goes_as_is_wished(w: World) -> None:
+    await maps(w, "a", "b", app="x")
+    await owned(w, "below", by="a")
+    await owned(w, "held", by="b", finalizers=["example.com/hold"])
+    reply = await w.call("DELETE", f"{MAPS}?labelSelector=app%3Dx", {"propagationPolicy": "Foreground"})
+    assert gone(reply) == ["a", "b"]
+    assert [item["metadata"]["finalizers"] for item in reply.json["items"]] == [["foregroundDeletion"]] * 2
+    assert await left(w) == ["b", "held"]
+    reply = await w.call("DELETE", f"{MAPS}?labelSelector=app%3Dx", {"propagationPolicy": "Orphan"})
+    assert gone(reply) == ["b"]
+    assert await left(w) == ["held"]
+
+
+async def test_only_who_may_delete_an_owner_may_hold_it_up(w: World) -> None:
+    """Else whoever may see an administrator's object could keep it from going."""
+    mia = await w.login("mia")
+    tenant = (await w.call("GET", f"{BASE}/tenants/acme", token=mia)).json
+    owner = {"apiVersion": tenant["apiVersion"], "kind": "Tenant", "name": "acme", "uid": tenant["metadata"]["uid"]}
+    blocking = {**owner, "blockOwnerDeletion": True}
+    reply = await w.call("POST", MAPS, {"metadata": {"name": "a", "ownerReferences": [blocking]}}, token=mia)
+    assert (reply.code, "blockOwnerDeletion" in reply.json["message"]) == (403, True)
+    reply = await w.call("POST", MAPS, {"metadata": {"name": "a", "ownerReferences": [owner]}}, token=mia)
+    assert reply.code == 201
+    merge, change = "application/merge-patch+json", {"metadata": {"ownerReferences": [blocking]}}
+    assert (await w.call("PATCH", f"{MAPS}/a", change, token=mia, media=merge)).code == 403
+    assert (await w.call("PATCH", f"{MAPS}/a", change, media=merge)).code == 200
+    kept = {"metadata": {"ownerReferences": [blocking], "labels": {"a": "b"}}}
+    assert (await w.call("PATCH", f"{MAPS}/a", kept, token=mia, media=merge)).code == 200, "it stood there before"
 
 
 async def test_what_has_finalizers_is_marked_and_answered_so(w: World) -> None:

@@ -6,31 +6,75 @@ from typing import Any
 
 import orjson
 
-from bessemer.api.discovery import AGGREGATED, Discovery
+from bessemer.api.discovery import AGGREGATED, OPENAPI_V2, OPENAPI_V2_ASKED, Discovery
 from bessemer.api.shown import Resources
 from bessemer.kinds import KINDS
-from tests.api.world import BASE, World, instance
+from tests.api.test_openapi2 import inside
+from tests.api.world import BASE, Reply, World, instance
 
 V3 = "/openapi/v3/apis/bessemer.dev/v1alpha1"
 PLACES = ("/api", "/apis", "/api/v1", "/apis/bessemer.dev", BASE, "/openapi/v2", "/openapi/v3", V3)
 KUBECTL = f"{AGGREGATED},{AGGREGATED.replace('v=v2', 'v=v2beta1')},application/json"
 
 
-async def check_tag(w: World, place: str) -> None:
-    first = await w.call("GET", place, peer=None)
-    assert (first.code, first.headers["content-type"]) == (200, "application/json")
+async def check_tag(w: World, place: str, accept: str = "application/json", media: str = "application/json") -> str:
+    """The tag of a document in a form, which is asked for each time as clients do."""
+
+    async def get(**more: str) -> Reply:
+        return await w.call("GET", place, peer=None, headers={"accept": accept, **more})
+
+    first = await get()
+    assert (first.code, first.headers["content-type"]) == (200, media)
     assert first.headers["vary"] == "Accept, Accept-Encoding"
     tag = first.headers["etag"]
     for named in (tag, f'"other", {tag}', f"W/{tag}", "*"):
-        again = await w.call("GET", place, peer=None, headers={"if-none-match": named})
+        again = await get(**{"if-none-match": named})
         assert (again.code, again.body, again.headers["etag"]) == (304, b"", tag)
     for named in ('"other"', tag.strip('"'), tag[:-2] + '"', '"' * 5000):
-        assert (await w.call("GET", place, peer=None, headers={"if-none-match": named})).body == first.body
+        assert (await get(**{"if-none-match": named})).body == first.body
+    return tag
 
 
 async def test_every_document_is_kept_under_its_tag(w: World) -> None:
     for place in PLACES:
         await check_tag(w, place)
+
+
+async def test_each_form_has_a_tag_of_its_own(w: World) -> None:
+    """Aggregated discovery and the protobuf: kubectl keeps them for hours, and asks by their tags."""
+    for place, accept, media in (
+        ("/api", AGGREGATED, AGGREGATED),
+        ("/apis", KUBECTL, AGGREGATED),
+        ("/openapi/v2", OPENAPI_V2_ASKED, OPENAPI_V2),
+    ):
+        tag, plain = await check_tag(w, place, accept, media), await check_tag(w, place)
+        assert tag != plain
+        other = await w.call("GET", place, peer=None, headers={"accept": accept, "if-none-match": plain})
+        assert (other.code, other.headers["content-type"]) == (200, media), "the other form is not this one"
+
+
+def test_every_reference_of_v3_resolves_where_it_stands() -> None:
+    """Each document is read alone."""
+    for place in Resources(KINDS).groups():
+        document = orjson.loads(Discovery(Resources(KINDS), "test").openapi(*place).body)
+        found = {one["$ref"] for one in inside(document) if "$ref" in one}
+        assert found, place
+        assert {one.removeprefix("#/components/schemas/") for one in found} <= document["components"]["schemas"].keys()
+
+
+async def test_a_status_is_described_as_it_is_served(w: World) -> None:
+    for group, version in Resources(KINDS).groups():
+        place = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        served = (await w.call("GET", place)).json["resources"]
+        paths = (await w.call("GET", f"/openapi/v3{place}")).json["paths"]
+        described = {path.split("/")[-3]: said for path, said in paths.items() if path.endswith("/{name}/status")}
+        assert described.keys() == {one["name"].removesuffix("/status") for one in served if "/" in one["name"]}
+        for said in described.values():
+            assert said.keys() == {"parameters", "get", "put", "patch"}
+            names = {parameter["name"] for parameter in said["patch"]["parameters"]}
+            assert {"fieldManager", "fieldValidation", "force", "dryRun"} == names
+        ids = [said["operationId"] for path in paths.values() for way, said in path.items() if way != "parameters"]
+        assert len(ids) == len(set(ids))
 
 
 async def check_path(w: World, place: str) -> None:

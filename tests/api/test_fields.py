@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.api import fields, managed
+from bessemer.api import fields, managed, patches
 from bessemer.api.apply import Applying, applying, conflict, settled
 from bessemer.api.fields import both, is_fields, minus, paths, union
 from bessemer.api.managed import Held, Owner, Owners
@@ -110,6 +110,22 @@ def test_what_changed_and_what_is_gone(old: Any, new: Any) -> None:
     assert both(changed or {}, gone or {}) == {}
     assert minus(gone or {}, SHAPE.whole(old)) == {}
     assert minus(changed or {}, SHAPE.whole(new)) == {}
+
+
+def test_a_strategic_patch_takes_the_items_of_a_set_as_values() -> None:
+    """Sent twice it does no more, whatever stands in it: what is no text is refused later, and not added each time."""
+    patch = patches.Strategic({"spec": {"set": ["a", {"b": None}]}})
+    once = patches.patched(SHAPE, {"spec": {"set": ["c"]}}, change=patch)
+    assert once == {"spec": {"set": ["c", "a", {"b": None}]}}
+    assert patches.patched(SHAPE, once, change=patch) == once
+
+
+def test_null_is_a_value_that_is_there() -> None:
+    """Else who writes something else of an object would become the owner of each null in it."""
+    old = {"spec": {"x": "a", "free": {"n": None}}}
+    assert SHAPE.compared(old, {"spec": {"x": "b", "free": {"n": None}}}) == ({"f:spec": {"f:x": {}}}, None)
+    assert SHAPE.compared({"spec": {"free": {}}}, {"spec": {"free": {"n": None}}})[0] is not None
+    assert SHAPE.compared(old, {"spec": {"x": "a", "free": {}}}) == (None, {"f:spec": {"f:free": {"f:n": {}}}})
 
 
 @settings(deadline=None)

@@ -18,6 +18,7 @@ from bessemer.api.flow import (
     CROWD_SECONDS,
     REFUSAL_SECONDS,
     SEAT_SECONDS,
+    STRANGERS,
     TENANTS,
     WAIT_SECONDS,
     Bounds,
@@ -25,9 +26,12 @@ from bessemer.api.flow import (
     Lane,
     Turn,
 )
+from bessemer.api.limit import network
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import TooMany
-from tests.api.world import BASE, World
+from tests.api.world import BASE, GATEWAY, World
+
+PORTAL = Peer("system:portal", (), "f")
 
 SMALL = Bounds(alone=4, shared=2, each=1, waiting=8, lingering=3)
 
@@ -297,3 +301,23 @@ async def test_strangers_of_many_networks_keep_none_of_ours_at_the_door(clock: F
     assert set(names) <= set(told)
     assert told.count("stranger") < 100
     await asyncio.gather(*tasks)
+
+
+async def test_the_gateway_hears_that_the_api_is_there_whatever_strangers_of_its_network_ask(w: World) -> None:
+    waiting = await entered(w.api.state.flows._strangers, network("192.0.2.1"), 500)
+    async with asyncio.timeout(2):
+        assert (await w.call("GET", "/livez", peer=GATEWAY)).code == 200
+    assert seated(waiting) < 100, "they would have kept it for many seconds"
+    for task in waiting:
+        task.cancel()
+
+
+async def test_what_the_portal_asks_for_strangers_waits_with_them(clock: FakeClock) -> None:
+    flows = Flows(clock, lambda who, tenant: tenant, shed=lambda lane: None)
+    shown = [Credentials(peer, "", "10.0.0.1") for peer in (None, PORTAL, GATEWAY)]
+    await entered(flows._strangers, network("10.0.0.1"), STRANGERS.alone)
+    tasks = [asyncio.ensure_future(flows.enter(None, tenant="", shown=each)) for each in shown]
+    await settle()
+    assert [task.done() for task in tasks] == [False, False, True]
+    for task in tasks:
+        task.cancel()

@@ -5,23 +5,27 @@ Argo CD: gitops-engine's cluster cache and its diff; Flux: the apply loop of its
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
 
+from bessemer.api import Limits
 from bessemer.api.discovery import AGGREGATED, OPENAPI_V2, OPENAPI_V2_ASKED
 from bessemer.api.protobuf import KINDS as TABLES
 from bessemer.api.protobuf import MEDIA
+from bessemer.core.clock import FakeClock, settle
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import GROUP, Key
 from tests.api.test_protobuf import encoded, enveloped
-from tests.api.world import BASE, World, instance, world
+from tests.api.world import BASE, Events, World, instance, world
 
 LAB = f"{BASE}/namespaces/acme--lab"
-APPLY = "application/apply-patch+yaml"
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+Leave = Callable[[], Awaitable[None]]
 TRACKING = "argocd.argoproj.io/instance"
 VM = {
     "apiVersion": f"{GROUP}/v1alpha1",
@@ -87,11 +91,93 @@ async def test_argo_caches_all_that_there_is(w: World) -> None:
                 revision = reply.json["metadata"]["resourceVersion"]
                 query = f"watch=true&allowWatchBookmarks=true&resourceVersion={revision}"
                 async with w.watch(f"{path}?{query}", token=token) as events:
-                    await w.call("GET", "/readyz")
-                    assert events.lines.empty(), "nothing has happened since"
+                    await opened(events)
+                    assert (events.code, events.lines.empty()) == (200, True), "nothing has happened since"
                 break
         if kind == "Instance":
             assert [item["metadata"]["name"] for item in items] == ["vm"]
+
+
+async def opened(events: Events) -> None:
+    """Once a watch is answered."""
+    async with asyncio.timeout(5):
+        while not events.code:
+            await asyncio.sleep(0)
+
+
+async def test_argo_follows_what_it_has_listed() -> None:
+    """A RetryWatcher: each event has a later revision, and it goes on from the last, which may be a bookmark's."""
+    clock = FakeClock()
+    async with world(clock, limits=Limits(bookmark_seconds=30)) as w:
+        path = f"{LAB}/instances"
+        at = (await w.call("GET", f"{path}?limit=500")).json["metadata"]["resourceVersion"]
+        query = "watch=true&allowWatchBookmarks=true&resourceVersion="
+        async with w.watch(f"{path}?{query}{at}") as events:
+            await w.create(path, VM)
+            await w.call("PATCH", f"{path}/vm", {"spec": {"running": False}}, media=MERGE)
+            await settle()
+            seen = [await events.next() for _ in range(2)]
+            await settle()
+            await clock.advance(31)
+            seen.append(await events.next())
+        assert [event["type"] for event in seen] == ["ADDED", "MODIFIED", "BOOKMARK"]
+        revisions = [int(event["object"]["metadata"]["resourceVersion"]) for event in seen]
+        assert int(at) < revisions[0] < revisions[1] <= revisions[2] <= w.store.revision
+        async with w.watch(f"{path}?{query}{revisions[-1]}") as events:
+            await w.call("DELETE", f"{path}/vm", {"propagationPolicy": "Foreground"})
+            await let_go(w)
+            left = [await events.next()]
+            while left[-1]["type"] != "DELETED":
+                left.append(await events.next())
+        assert {event["type"] for event in left[:-1]} == {"MODIFIED"}, "and nothing again that it has seen"
+        later = [int(event["object"]["metadata"]["resourceVersion"]) for event in left]
+        assert revisions[-1] < later[0]
+        assert later == sorted({*later})
+
+
+async def test_argo_lists_again_where_the_history_is_gone(w: World) -> None:
+    """The watch is answered, says so in the stream, and ends; what was listed anew is followed from there."""
+    path, query = f"{LAB}/instances", "watch=true&allowWatchBookmarks=true&resourceVersion="
+    async with w.watch(f"{path}?{query}1") as events:
+        told = await events.next()
+        assert (events.code, told["type"], told["object"]["kind"]) == (200, "ERROR", "Status")
+        assert (told["object"]["code"], told["object"]["reason"]) == (410, "Expired")
+        assert await events.next() is None
+    at = (await w.call("GET", f"{path}?limit=500")).json["metadata"]["resourceVersion"]
+    async with w.watch(f"{path}?{query}{at}") as events:
+        await w.create(path, VM)
+        assert ((await events.next())["type"], events.code) == ("ADDED", 200)
+
+
+async def let_go(w: World) -> None:
+    """The instance's own controller has nothing left to do."""
+    body = orjson.loads((await w.store.objects.get(Key("Instance", "acme--lab", "vm"))).body)
+    assert "deletionTimestamp" in body["metadata"]
+    body["metadata"]["finalizers"] = [one for one in body["metadata"]["finalizers"] if "/" not in one]
+    await w.store.objects.replace(body, CONTROLLER)
+
+
+async def test_argo_deletes_in_the_foreground_to_the_end(w: World) -> None:
+    """What it tracks stays until what that owns is gone, and is gone then: it asks until it is told so."""
+    maps = "/api/v1/namespaces/acme--lab/configmaps"
+    top = await w.create(maps, {"metadata": {"name": "top"}})
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "top", "uid": top["metadata"]["uid"]}
+    part = {"name": "part", "ownerReferences": [{**owner, "blockOwnerDeletion": True}], "finalizers": ["x.dev/held"]}
+    await w.create(maps, {"metadata": part})
+    await w.create(f"{LAB}/instances", VM)
+    options = {"propagationPolicy": "Foreground"}
+    for path, marks in ((f"{maps}/top", ["foregroundDeletion"]), (f"{LAB}/instances/vm", ["bessemer.dev/instance"])):
+        reply = await w.call("DELETE", path, options)
+        assert (reply.code, set(marks) <= set(reply.json["metadata"]["finalizers"])) == (200, True)
+        there = await w.call("GET", path)
+        assert (there.code, "deletionTimestamp" in there.json["metadata"]) == (200, True)
+        assert (await w.call("DELETE", path, options)).code == 200, "it asks again at each sync"
+    assert "deletionTimestamp" in (await w.call("GET", f"{maps}/part")).json["metadata"]
+    await w.call("PATCH", f"{maps}/part", {"metadata": {"finalizers": None}}, media=MERGE)
+    await let_go(w)
+    for path in (f"{maps}/part", f"{maps}/top", f"{LAB}/instances/vm"):
+        reply = await w.call("GET", path)
+        assert (reply.code, reply.json["reason"]) == (404, "NotFound"), path
 
 
 async def test_argo_reads_the_openapi_before_anything(w: World) -> None:
@@ -141,11 +227,21 @@ async def test_argo_applies_from_the_client_too(w: World) -> None:
 # --- Flux -------------------------------------------------------------------------------------------------------------
 
 
-async def flux(w: World, path: str, config: dict[str, Any], token: str) -> str:
-    """What Flux's manager does with one object: created, configured, or unchanged."""
+async def nothing() -> None:
+    """Nobody does anything meanwhile."""
+
+
+async def flux(w: World, path: str, config: dict[str, Any], token: str, *, leave: Leave = nothing) -> str:
+    """What Flux's manager does with one object: created, configured, or unchanged. ``leave`` is what others do while
+    an object that it deleted goes."""
     manager = "fieldManager=kustomize-controller&force=true"
     there = await w.call("GET", path, token=token)
     dry = await w.call("PATCH", f"{path}?{manager}&dryRun=All", config, media=APPLY, token=token)
+    if dry.code == 422 and there.code == 200:  # with force: what cannot be changed is made again
+        gone = await w.call("DELETE", path, {"propagationPolicy": "Background"}, token=token)
+        assert gone.code in (200, 404), gone.body
+        await leave()
+        return await flux(w, path, config, token, leave=leave)
     assert dry.code in (200, 201), dry.body
 
     def matter(one: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +310,28 @@ async def test_flux_reads_how_far_an_object_is(w: World) -> None:
     change = await w.call("PATCH", path, {"spec": {"running": False}}, media="application/merge-patch+json")
     assert kstatus(change.json) == "InProgress"
     assert kstatus((await w.call("DELETE", path, {"propagationPolicy": "Background"})).json) == "Terminating"
+
+
+async def test_flux_makes_again_what_cannot_be_changed(w: World) -> None:
+    """It deletes, and tries again at once, so that it meets what is still going, and deletes that again."""
+    token, path = await w.login("mia"), f"{LAB}/instances/vm"
+    assert await flux(w, path, VM, token) == "created"
+    first = (await w.call("GET", path)).json
+    passed: list[str] = []
+
+    async def leave() -> None:
+        there = await w.call("GET", path)
+        passed.append("going" if "deletionTimestamp" in there.json["metadata"] else "there")
+        if len(passed) == 3:
+            await let_go(w)
+
+    other = {**VM, "spec": {"flavor": "large", "image": "micro"}}
+    assert await flux(w, path, other, token, leave=leave) == "created"
+    made = (await w.call("GET", path)).json
+    assert passed == ["going"] * 3
+    assert (made["spec"]["flavor"], made["metadata"]["uid"] != first["metadata"]["uid"]) == ("large", True)
+    assert (made["metadata"]["generation"], "deletionTimestamp" in made["metadata"]) == (1, False)
+    assert await flux(w, path, other, token, leave=leave) == "unchanged"
 
 
 async def test_flux_sees_that_a_field_cannot_change_and_prunes(w: World) -> None:

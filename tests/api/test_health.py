@@ -16,6 +16,7 @@ VERBOSE = """\
 [+]ping ok
 [+]database ok
 [+]tenants ok
+[+]watches ok
 [+]shutdown ok
 readyz check passed
 """

@@ -171,6 +171,8 @@ async def test_honest_text_in_any_script_is_kept(w: World) -> None:
         (in_spec(b'"' + b"k" * 300 + b'":[' + b"0," * 490_000 + b"0]"), "application/json", (400,)),
         (in_spec(b'"' + b"k" * 300 + b'":[' + b'"\\u0001",' * 100_000 + b"0]"), "application/json", (422,)),
         (in_spec(b",".join(b'"%d":0' % i for i in range(90_000))), "application/json", (422,)),
+        (in_spec(b'"k":[' + b'{"a":0,"a":0},' * 40_000 + b"0]"), "application/json", (400,)),
+        (in_spec(b",".join([b'"k":""'] * 120_000)), "application/json", (400,)),
         (b"x" * (5 << 20), "application/json", (413,)),
         (b'{"a":"' + b"x" * (5 << 20) + b'"}', "application/json", (413,)),
         (LAUGHS, "application/yaml", (400,)),

@@ -353,3 +353,15 @@ async def test_who_one_is(stage: Stage, tmp_path: Path) -> None:
         }
         eve = kubectl(s, token=await stage.w.login("eve"))
         assert await eve.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}") == "eve"
+
+
+@pytest.mark.parametrize(("cascade", "left"), [("foreground", []), ("background", []), ("orphan", ["below"])])
+async def test_kubectl_says_what_becomes_of_what_an_object_owned(stage: Stage, cascade: str, left: list[str]) -> None:
+    maps = "/api/v1/namespaces/acme--lab/configmaps"
+    top = await stage.w.create(maps, {"metadata": {"name": "top"}, "data": {}})
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "top", "uid": top["metadata"]["uid"]}
+    await stage.w.create(maps, {"metadata": {"name": "below", "ownerReferences": [owner]}, "data": {}})
+    said = await stage.k.run("delete", "configmap", "top", f"--cascade={cascade}")
+    assert 'configmap "top" deleted' in said
+    found = await stage.k.run("get", "configmaps", "-o", "name")
+    assert [line.removeprefix("configmap/") for line in found.split()] == left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from contextlib import suppress
 
 import pytest
 from cryptography import x509
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bessemer.api.ca import Peer
 from bessemer.api.context import Limits
-from bessemer.api.limit import ACCOUNT_SLOWEST_SECONDS, KEYS_MAX, Failures, Limiter, SignIns
+from bessemer.api.limit import ACCOUNT_SLOWEST_SECONDS, KEYS_MAX, Failures, Limiter, SignIns, Turns
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import TooMany
 from tests.api.world import ADMIN, BASE, World, named, world
@@ -70,10 +71,10 @@ async def test_many_failures_at_one_account_slow_that_account_alone_and_not_wher
     tries.succeeded("198.51.100.7", "ann")
     tries.succeeded("2001:db8::7", "ann")
     for _ in range(200):
-        tries.failed("ann")
+        tries.failed("203.0.113.9", "ann")
     await clock.advance(200)  # what slows everybody is over by then
     for _ in range(60):
-        tries.failed("ann")
+        tries.failed("203.0.113.9", "ann")
     assert tries.delay_at("203.0.113.5", "ann") == ACCOUNT_SLOWEST_SECONDS
     assert tries.delay_at("198.51.100.7", "ann") == tries.delay_at("2001:db8::8", "ann") == 0.0
     assert tries.delay_at("203.0.113.5", "mia") == tries.delay_at("203.0.113.5", "") == 0.0
@@ -82,6 +83,68 @@ async def test_many_failures_at_one_account_slow_that_account_alone_and_not_wher
     assert not waiting.done()
     await clock.advance(0.2)
     assert waiting.done()
+
+
+async def test_many_addresses_at_one_account_have_a_few_attempts_each_and_its_owner_has_them_too() -> None:
+    """Sixty addresses try as often as each may, for a quarter of an hour: what is looked at is counted."""
+    clock = FakeClock()
+    tries = SignIns(clock, burst=10, seconds=6.0)
+    tries.succeeded("198.51.100.7", "ann")
+    attackers = [f"203.0.113.{number}" for number in range(60)]
+    looked_at = 0
+
+    async def attempt(source: str) -> None:
+        nonlocal looked_at
+        with suppress(TooMany):
+            await tries.admit(source, "ann")
+            looked_at += 1
+            tries.failed(source, "ann")
+
+    async def admitted(source: str) -> None:
+        waiting = asyncio.ensure_future(tries.admit(source, "ann"))
+        await clock.advance(ACCOUNT_SLOWEST_SECONDS)
+        await waiting
+
+    for _ in range(150):
+        trying = [asyncio.ensure_future(attempt(source)) for source in attackers]
+        await clock.advance(6.0)
+        await asyncio.gather(*trying)
+    assert 150 <= looked_at < 60 * 4 + 150 * 6.0 / ACCOUNT_SLOWEST_SECONDS, "without the line some 9,000 are"
+    for source in ("192.0.2.77", "198.51.100.7"):  # somewhere else, and where they are known
+        for _ in range(3):
+            await admitted(source)
+            tries.failed(source, "ann")
+    # Who mistypes so often elsewhere waits for a turn, amid an attack, and has it when it was said; nobody else does.
+    for _ in range(3):
+        await admitted("192.0.2.77")
+        with pytest.raises(TooMany) as caught:
+            await admitted("192.0.2.77")
+        wait = caught.value.retry_after_seconds or 0
+        assert 60 * ACCOUNT_SLOWEST_SECONDS - 6 <= wait <= 61 * ACCOUNT_SLOWEST_SECONDS
+        for _ in range(-(-int(wait) // 6)):
+            trying = [asyncio.ensure_future(attempt(source)) for source in attackers]
+            await clock.advance(6.0)
+            await asyncio.gather(*trying)
+    others = [asyncio.ensure_future(tries.admit(*one)) for one in (("198.51.100.7", "ann"), ("192.0.2.77", "mia"))]
+    await clock.advance(ACCOUNT_SLOWEST_SECONDS)
+    await asyncio.gather(*others)
+
+
+async def test_however_many_networks_there_are_none_waits_longer_than_its_failures_are_kept() -> None:
+    clock = FakeClock()
+    turns = Turns(clock, seconds=5.0, longest=1200.0)
+    for number in range(KEYS_MAX + 50):
+        turns.take("ann", f"{number}")
+    turns.take("mia", "0")
+    assert (len(turns._had), turns._networks) == (KEYS_MAX, {"ann": KEYS_MAX - 1, "mia": 1})
+    with pytest.raises(TooMany) as caught:
+        turns.take("ann", f"{KEYS_MAX}")
+    assert caught.value.retry_after_seconds == 1200
+    await clock.advance(5.0)
+    turns.take("mia", "0")
+    await clock.advance(1195.0)
+    turns.take("ann", f"{KEYS_MAX}")
+    assert turns._networks == {"ann": 1, "mia": 1}
 
 
 async def test_wrong_joins_are_limited_for_an_address_at_a_host_and_good_ones_never() -> None:
@@ -111,6 +174,16 @@ async def test_who_makes_secrets_makes_so_many() -> None:
         assert int(reply[3].headers["retry-after"]) == 10
         mine = await w.login("mia")
         assert (await w.call("POST", f"{BASE}/users/mia/password", {"password": "x"}, token=mine)).code == 422
+
+
+async def test_worthless_bearers_of_an_address_keep_no_certificate_there_out() -> None:
+    """Nor one whose holder is known, and waits for a turn before it is looked at anew."""
+    async with world(FakeClock(), limits=Limits(bearer_burst=3, bearer_seconds=5.0)) as w:
+        for number in range(5):
+            reply = await w.call("GET", f"{BASE}/tenants", token=f"bss_a.{number}", peer=None)
+        assert reply.code == 429
+        codes = [(await w.call("GET", f"{BASE}/tenants", peer=ADMIN)).code for _ in range(3)]
+        assert codes == [200] * 3
 
 
 async def test_worthless_bearers_are_limited_for_an_address_and_good_ones_go_on() -> None:

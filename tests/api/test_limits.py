@@ -10,6 +10,7 @@ import pytest
 
 from bessemer.api import accepting, flow, listener
 from bessemer.api.context import Limits
+from bessemer.core import descriptors
 from tests.api.world import BASE, World, world
 
 KEYS = f"{BASE}/namespaces/acme--lab/apikeys"
@@ -62,5 +63,7 @@ def test_the_page_tells_what_the_code_says() -> None:
         f"that have said nothing | {accepting.ARRIVING_MAX:,}; {accepting.HANDSHAKE_SECONDS:.0f} s",
         f"amid their handshake | {accepting.SPEAKING_MAX:,}; {accepting.HANDSHAKE_SECONDS:.0f} s",
         f"{listener.FILES_SHARE} of the process's files",
+        f"{accepting.ROOM_SHARE} of the process's files",
+        f"all files but {descriptors.KEPT_MAX}",
     ):
         assert said in text, said

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.api.matrix import PAGE, TABLES, Found, answers, filled
+from tests.api.matrix import ASKERS, PAGE, TABLES, Found, filled, furnished
+from tests.oracle import roles
 
 READS = {"", "r"}
 WITHOUT_A_TENANTS_THINGS = ("operator", "new")
@@ -17,11 +18,35 @@ BUT_ADMIN: Mapping[str, set[str]] = {"ApplicationCredential": {"c"}}
 
 
 async def test_the_page_is_what_is_answered() -> None:
-    found = await answers()
-    text = PAGE.read_text(encoding="utf-8")
-    assert text == filled(text, found), "python -m tests.api.matrix writes it anew; read what has changed"
-    held_apart(found)
-    written_by_whom_it_should(found)
+    async with furnished() as matrix:
+        found = await matrix.ask()
+        text = PAGE.read_text(encoding="utf-8")
+        assert text == filled(text, found), "python -m tests.api.matrix writes it anew; read what has changed"
+        held_apart(found)
+        written_by_whom_it_should(found)
+        as_the_roles_are_meant(found)
+        as_under_every_other_name(found, await matrix.ask_otherwise())
+        told = await matrix.definitions()
+        assert [asker for asker in ASKERS if told[asker] != {"get", "list"}] == [], "read by all, written by nobody"
+
+
+def as_the_roles_are_meant(found: Found) -> None:
+    """Cell by cell what the roles say in words (`tests.oracle.roles`), which knows no row of rights."""
+    wrong = {
+        cell: (letters, meant)
+        for cell, letters in found.cells.items()
+        if letters != (meant := roles.expected(*cell))  # a kind that has no line there is a KeyError
+    }
+    assert not wrong, "cell: (what was answered, what the roles say)"
+
+
+def as_under_every_other_name(found: Found, others: Mapping[str, Found]) -> None:
+    """A Namespace is a Project, and an older version the same object: nobody may more of it, or less."""
+    assert {"v1 Namespace", "events.k8s.io/v1 Event", "bessemer.dev/v1alpha1 Flavor"} <= others.keys()
+    for name, other in others.items():
+        assert other.cells, name
+        for cell, letters in other.cells.items():
+            assert letters == found.cells[cell], (name, *cell)
 
 
 def held_apart(found: Found) -> None:

@@ -20,6 +20,7 @@ from tests.api.world import BASE, Reply, named
 
 SECRET = "a secret that nobody sees again"
 PATH = "/login/providers/corp"
+NOT_IN = (401, "wrong user or password")
 
 
 @pytest_asyncio.fixture
@@ -146,6 +147,18 @@ async def test_signing_out_is_everywhere(s: Site) -> None:
     assert await sessions(s) == []
 
 
+async def test_who_signs_out_by_a_bearer_leaves_the_portal_too(s: Site) -> None:
+    first, second, bearer = await signed_in(s), await signed_in(s), s.token()
+    reply = await s.w.call("DELETE", "/login", token=bearer)
+    assert reply.code == 200
+    assert "id_token_hint" not in reply.json["endSession"], "a bearer has no session to hint at"
+    for token in (first, second, bearer):
+        assert (await s.whoami(token))[0] == 401
+    assert await sessions(s) == []
+    await s.w.clock.advance(2)  # type: ignore[attr-defined]
+    assert (await s.whoami(s.token(jti="later")))[0] == 200, "who signs in again is in again"
+
+
 async def test_a_provider_that_comes_back_under_its_name_knows_none_of_its_sessions(s: Site) -> None:
     token = await signed_in(s)
     key = Key("IdentityProvider", "", "corp")
@@ -235,6 +248,6 @@ async def test_a_disabled_user_signs_in_by_no_code(s: Site) -> None:
 
 async def test_who_signs_in_by_an_issuer_has_no_password(s: Site) -> None:
     await signed_in(s)
-    for password in ("", "x" * 12, "password1234"):
+    for password, told in (("", (400, "password must be text")), ("x" * 12, NOT_IN), ("password1234", NOT_IN)):
         reply = await s.w.call("POST", "/login", {"user": "corp.ada", "password": password}, peer=None)
-        assert reply.code in (400, 401)
+        assert (reply.code, reply.json["message"]) == told

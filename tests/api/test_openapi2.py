@@ -83,7 +83,7 @@ def test_it_says_what_v3_says() -> None:
 
 def test_operations_say_what_they_do_and_to_what(document: Mapping[str, Any]) -> None:
     for path, method, operation in operations(document):
-        many = not path.endswith("/{name}")
+        many = not path.endswith(("/{name}", "/{name}/status"))
         action = {"get": "list", "delete": "deletecollection"}.get(method, method) if many else method
         assert operation["x-kubernetes-action"] == action
         assert operation[GVK].keys() == {"group", "version", "kind"}

@@ -274,8 +274,8 @@ async def test_delete_under_preconditions(w: World) -> None:
     ("said", "code"),
     [
         ({"propagationPolicy": "Foreground"}, 200),
-        ({"propagationPolicy": "Orphan"}, 422),
-        ({"orphanDependents": True}, 422),
+        ({"propagationPolicy": "Orphan"}, 200),
+        ({"orphanDependents": True}, 200),
         ({"propagationPolicy": "Sideways"}, 422),
     ],
 )
@@ -285,8 +285,15 @@ async def test_what_an_object_owned_goes_with_it(w: World, said: dict[str, Any],
     assert reply.code == code, reply.body
     if code == 422:
         assert reply.json["details"]["kind"] == "DeleteOptions"
-        assert reply.json["details"]["causes"][0]["message"].endswith('"Background", "Foreground", "nil"')
+        assert reply.json["details"]["causes"][0]["message"].endswith('"Foreground", "Orphan", "nil"')
         assert "deletionTimestamp" not in (await w.call("GET", f"{LAB}/a")).json["metadata"]
+
+
+async def test_a_patch_of_no_operations_is_the_clients_mistake(w: World) -> None:
+    await w.create(LAB, instance("a"))
+    for change in ([None], [1], [[]]):
+        reply = await w.call("PATCH", f"{LAB}/a", change, media="application/json-patch+json")
+        assert reply.code in (400, 422), reply.body
 
 
 async def test_a_revision_ahead_is_not_read(w: World) -> None:

@@ -465,6 +465,25 @@ async def test_what_is_no_question(w: World, body: Any, code: int, words: str) -
     assert len(reply.body) < 4096
 
 
+async def test_a_field_that_no_review_has_is_named(w: World) -> None:
+    """As fields of objects are; a question that was misspelt is not taken for another."""
+    visit = {"nonResourceAttributes": {"path": "/version", "verb": "get"}}
+    asked = {"spec": {**visit, "typo": 1, "nonResourceAttributes": {**visit["nonResourceAttributes"], "vreb": "x"}}}
+    for query in ("", "?fieldValidation=Strict"):
+        reply = await w.call("POST", SELF_ACCESS.path + query, asked)
+        assert reply.code == 400
+        assert reply.json["message"] == (
+            'strict decoding error: unknown field "spec.nonResourceAttributes.vreb", unknown field "spec.typo"'
+        )
+    told = await w.call("POST", f"{SELF_ACCESS.path}?fieldValidation=Warn", asked)
+    assert told.code == 201
+    assert 'unknown field \\"spec.typo\\"' in told.headers["warning"]
+    quiet = await w.call("POST", f"{SELF_ACCESS.path}?fieldValidation=Ignore", asked)
+    assert (quiet.code, "warning" in quiet.headers) == (201, False)
+    assert (await w.call("POST", SELF.path, {"spec": {"typo": 1}})).json["message"].endswith('unknown field "spec"')
+    assert (await w.call("POST", SELF.path, {"spec": {}})).code == 201
+
+
 async def test_about_others_somebody_is_named(w: World) -> None:
     for spec in (act("get", "x"), {**act("get", "x"), "user": 5}, {**act("get", "x"), "groups": ["a", 5]}):
         assert (await ask(w, ACCESS, spec, code=422))["reason"] == "Invalid"

@@ -12,7 +12,7 @@ from bessemer.api.ca import Peer
 from bessemer.api.context import Limits
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.resource import Key
-from tests.api.world import ADMIN, BASE, PASSWORD, World, named, world
+from tests.api.world import ADMIN, BASE, PASSWORD, World, hashed, named, world
 
 MERGE = "application/merge-patch+json"
 
@@ -49,23 +49,39 @@ async def test_wrong_user_and_wrong_password_are_one_answer(w: World, user: str)
     assert (reply.code, reply.json["message"]) == (401, "wrong user or password")
 
 
+async def theirs(w: World) -> None:
+    """Somebody whom a provider vouches for, with a password of ours from before."""
+    await w.create(f"{BASE}/users", named("theirs", identity={"issuer": "https://id.example.org", "subject": "s"}))
+    made = await w.store.objects.get(Key("User", "", "theirs"))
+    await w.store.sealed.put(made.uid, "password", hashed(PASSWORD))
+
+
 async def test_a_wrong_user_and_a_wrong_password_differ_in_no_header(w: World) -> None:
-    said = {}
-    for user in ("ann", "nobody", "Not A Name"):
-        reply = await w.call("POST", "/login", {"user": user, "password": "wrong wrong wrong"}, peer=None)
+    await theirs(w)
+    said = []
+    wrong = "wrong wrong wrong"
+    for user, password in (
+        ("ann", wrong),
+        ("nobody", wrong),
+        ("Not A Name", wrong),
+        ("theirs", wrong),
+        ("theirs", PASSWORD),
+    ):
+        reply = await w.call("POST", "/login", {"user": user, "password": password}, peer=None)
         headers = {name: value for name, value in reply.headers.items() if name != "x-request-id"}
-        said[user] = (reply.code, headers, reply.body)
-    assert said["ann"] == said["nobody"] == said["Not A Name"]
+        said.append((reply.code, headers, reply.body))
+    assert said == [said[0]] * 5
 
 
-@pytest.mark.parametrize("user", ["nobody", "off", "bare"])
+@pytest.mark.parametrize("user", ["nobody", "off", "bare", "theirs"])
 async def test_a_wrong_user_costs_what_a_wrong_password_does(
     w: World, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Time is what is asked of the store and of argon2, so that is compared: nobody, somebody disabled, and somebody
-    without a password do all that somebody who mistypes does."""
+    without a password, and somebody who comes by a provider do all that somebody who mistypes does."""
     await w.create(f"{BASE}/users", named("off", disabled=True))
     await w.create(f"{BASE}/users", named("bare"))
+    await theirs(w)
     done: list[str] = []
 
     def counted(name: str, holder: Any, method: str) -> None:
@@ -272,7 +288,7 @@ async def test_where_many_fail_all_wait_a_little() -> None:
     clock = FakeClock()
     async with world(clock) as w:
         for _ in range(500):
-            w.api.state.sign_ins.failed()
+            w.api.state.sign_ins.failed("203.0.113.9")
         for user, password, code in (("ann", PASSWORD, 201), ("ann", "wrong wrong wrong", 401), ("no", PASSWORD, 401)):
             coming = asyncio.ensure_future(attempt(w, user, password, "198.51.100.7"))
             await clock.advance(1.9)

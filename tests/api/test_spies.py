@@ -96,7 +96,7 @@ async def test_no_selector_tells_of_what_is_not_shown(w: World, selector: str) -
     assert set(found[0][1]) == {"resourceVersion"}, "not even how many follow"
 
 
-async def test_a_token_to_continue_by_is_worth_its_askers_own_scope(w: World) -> None:
+async def test_a_token_to_continue_by_is_worth_nothing_to_another(w: World) -> None:
     for place in (LAB, OTHER):
         for number in range(4):
             await w.create(f"{place}/configmaps", {"metadata": {"name": f"{place[-9:-5].strip('/')}{number}"}})
@@ -105,7 +105,8 @@ async def test_a_token_to_continue_by_is_worth_its_askers_own_scope(w: World) ->
     first = (await w.call("GET", f"{LAB}/configmaps?limit=1", token=await w.login("mia"))).json
     on = quote(first["metadata"]["continue"])
     reply = await w.call("GET", f"/api/v1/configmaps?continue={on}", token=eve)
-    assert {item["metadata"]["namespace"] for item in reply.json["items"]} == {"other--lab"}
+    assert reply.code in (400, 410)
+    assert "items" not in reply.json
     assert (await w.call("GET", f"{LAB}/configmaps?continue={on}", token=eve)).code == 404
     first = (await w.call("GET", f"{LAB}/configmaps?limit=1", token=rob)).json
     on = quote(first["metadata"]["continue"])

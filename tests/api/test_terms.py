@@ -149,8 +149,18 @@ async def test_anothers_object_is_named_like_one_that_is_nowhere(
             told.append((name, reply))
     half = len(told) // 2
     for (_, left), (_, right) in zip(told[:half], told[half:], strict=True):
-        assert left.code == right.code
+        assert left.code == right.code == (201 if of in OWN else 422), left.body
+        assert of in OWN or f"tenant acme may use {ALLOWED[of]}" in left.json["details"]["causes"][0]["message"]
         assert plainly(left, "theirs") == plainly(right, "nobody")
+        assert left.headers.keys() == right.headers.keys()
+
+
+ALLOWED = {"Flavor": "small", "Image": "micro", "Model": "smol"}
+"""What acme may name of each, where its terms decide."""
+
+OWN = ("Endpoint", "Role")
+"""Kinds of which only names are kept: an Endpoint is looked for in one's own project, where it may come to be, and a
+Role gives a credential nothing that its owner lacks (`test_references`)."""
 
 
 def with_name(spec: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str, Any]:
@@ -341,6 +351,10 @@ async def test_a_share_bears_money_where_that_is_bounded(w: World) -> None:
         if one["meter"] == "spend_micro"
     )
     assert (use["used"], use["held"], use["limit"], use["currency"]) == (0, 60, 100, "SEK")
+    for holder, projects in (("g1", ["acme--lab"]), ("g2", [])):
+        reply = await w.call("GET", f"{BASE}/usage?holder={holder}", peer=GATEWAY)
+        assert (reply.code, reply.json) == (200, {"projects": projects})
+    assert (await w.call("GET", f"{BASE}/usage?holder=g1", token=mia)).code == 403
     for wrong in ({"holder": "", "micro": 1}, {"holder": "g", "micro": -1}, {"holder": "g", "micro": 1, "after": -1}):
         body = {"meter": "tokens_per_minute", "amount": 5, "money": wrong}
         assert (await w.call("POST", where, body, peer=GATEWAY)).code == 400

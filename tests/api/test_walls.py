@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from bessemer.api import make_app
 from bessemer.api.context import Identity
+from bessemer.api.following import Following
 from bessemer.api.standing import KINDS, Standing
 from bessemer.client import tls_context
 from bessemer.core.clock import FakeClock, settle
@@ -358,7 +359,7 @@ class Forgetful:
             raise Unavailable("the store is busy")
         return Page((), 7)
 
-    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change]:
+    async def watch(self, scope: Scope, *, since: int | None = None, **_: Any) -> AsyncIterator[Change]:
         self.since.append(since)
         if since == 1:
             raise Expired("history is gone")
@@ -368,7 +369,7 @@ class Forgetful:
 
 async def test_who_may_stand_otherwise_is_told_also_where_history_was_lost() -> None:
     clock, store = FakeClock(), Forgetful()
-    standing = Standing(store, clock)  # type: ignore[arg-type]
+    standing = Standing(store, Following(store, clock))  # type: ignore[arg-type]
     turn = standing.turn(Identity("user", "mia"))
     running = asyncio.ensure_future(standing.run(1))
     await settle()

@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 import pytest
 
-from bessemer.api import watches
+from bessemer.api import beginnings
 from bessemer.api.context import Limits
-from bessemer.api.state import OPENINGS_EACH, OPENINGS_MAX, Openings
+from bessemer.api.state import OPENINGS_EACH, OPENINGS_MAX, Places
 from bessemer.core.clock import FakeClock, settle
-from bessemer.core.ports import Page, Scope
+from bessemer.core.ports import NOBODY, Asker, Page, Scope
 from tests.api.test_lists import LAB, MERGE, TABLE, labelled
 from tests.api.world import ADMIN, BASE, Events, World, _scope, instance, world
 
@@ -27,7 +27,7 @@ PARTIAL = {"accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "OPENING_PAGE", 3)
+    monkeypatch.setattr(beginnings, "OPENING_PAGE", 3)
 
 
 async def beginning(events: Events) -> tuple[list[Any], Any]:
@@ -74,8 +74,8 @@ async def test_nothing_is_missed_or_doubled_while_it_begins(w: World, monkeypatc
     began = w.store.revision
     real, pages = w.store.objects.list, []
 
-    async def listed(scope: Scope, *, limit: int = 0, after: str = "") -> Page:
-        page = await real(scope, limit=limit, after=after)
+    async def listed(scope: Scope, *, limit: int = 0, after: str = "", asker: Asker = NOBODY) -> Page:
+        page = await real(scope, limit=limit, after=after, asker=asker)
         if limit == 3:
             pages.append(len(page.items))
             number = len(pages)
@@ -220,9 +220,9 @@ async def test_a_page_is_read_once_the_one_before_was_taken(w: World, monkeypatc
         await w.create(LAB, instance(f"i{number}"))
     real, pages = w.store.objects.list, []
 
-    async def listed(scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+    async def listed(scope: Scope, *, limit: int = 0, after: str = "", asker: Asker = NOBODY) -> Page:
         pages.append(limit)
-        return await real(scope, limit=limit, after=after)
+        return await real(scope, limit=limit, after=after, asker=asker)
 
     monkeypatch.setattr(w.store.objects, "list", listed)
     async with slow(w) as reader:
@@ -234,7 +234,7 @@ async def test_a_page_is_read_once_the_one_before_was_taken(w: World, monkeypatc
 
 @pytest.mark.usefixtures("small_pages")
 async def test_who_does_not_read_what_there_is_begins_again(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "OPENING_SECONDS", 0.05)
+    monkeypatch.setattr(beginnings, "OPENING_SECONDS", 0.05)
     for number in range(7):
         await w.create(LAB, instance(f"i{number}"))
     async with slow(w) as reader:
@@ -266,7 +266,7 @@ class Slow:
         self.gone = asyncio.Event()
 
     async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
+        if not message.get("body"):
             return
         await self._may.acquire()
         self.lines += [orjson.loads(line) for line in message.get("body", b"").splitlines()]
@@ -295,7 +295,7 @@ async def slow(w: World) -> AsyncIterator[Slow]:
 
 
 async def test_one_asker_has_a_few_places_and_keeps_nobody_else_waiting() -> None:
-    openings = Openings()
+    openings = Places(OPENINGS_MAX, OPENINGS_EACH)
     entered = list[str]()
 
     async def hold(asker: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,16 +49,42 @@ class Reply:
 
 
 class Events:
-    """The lines of an open watch."""
+    """The lines of an open watch, and the outlet of its connection (`listener.Outlet`), which is slow while it is not
+    ``ready``: whoever sends waits then."""
 
     def __init__(self) -> None:
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.code = 0
+        self.handed = 0
+        """Parts that came by the outlet."""
+        self.closed = False
+        self.when_lost: Callable[[], None] | None = None
+        self._ready = asyncio.Event()
+        self._ready.set()
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.is_set()
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        (self._ready.set if ready else self._ready.clear)()
+
+    def write(self, part: bytes) -> None:
+        self.handed += 1
+        while part:
+            size, _, rest = part.partition(b"\r\n")
+            body, part = rest[: int(size, 16)], rest[int(size, 16) :].removeprefix(b"\r\n")
+            self._take(body)
 
     async def send(self, message: Any) -> None:
+        await self._ready.wait()
         if message["type"] == "http.response.start":
             self.code = message["status"]
-        for line in message.get("body", b"").splitlines():
+        self._take(message.get("body", b""))
+
+    def _take(self, body: bytes) -> None:
+        for line in body.splitlines():
             self.lines.put_nowait(line)
 
     async def next(self) -> Any:
@@ -106,7 +132,9 @@ class World:
             given["authorization"] = f"Bearer {token}"
         return await _ask(self.api, _scope(method, path, given, None if token else peer), raw)
 
-    async def dial(self, path: str, *, peer: Peer | None = ADMIN, token: str = "") -> Reply:
+    async def dial(
+        self, path: str, *, peer: Peer | None = ADMIN, token: str = "", headers: Mapping[str, str] | None = None
+    ) -> Reply:
         """Ask for a socket in process: what refuses it, or 101 where it was accepted; then we hang up."""
         socket = {
             "type": "websocket",
@@ -114,24 +142,24 @@ class World:
             "subprotocols": [],
             "extensions": {"websocket.http.response": {}},
         }
-        code, headers, parts = 0, {}, []
+        code, told, parts = 0, {}, []
         coming = iter(("websocket.connect",))
 
         async def receive() -> dict[str, Any]:
             return {"type": next(coming, "websocket.disconnect"), "code": 1000}
 
         async def send(message: Any) -> None:
-            nonlocal code, headers
+            nonlocal code, told
             if message["type"] == "websocket.accept":
                 code = 101
             elif message["type"] == "websocket.http.response.start":
-                code, headers = message["status"], {k.decode(): v.decode() for k, v in message["headers"]}
+                code, told = message["status"], {k.decode(): v.decode() for k, v in message["headers"]}
             elif message["type"] == "websocket.http.response.body":
                 parts.append(message.get("body", b""))
 
-        shown = {"authorization": f"Bearer {token}"} if token else {}
+        shown = {**(headers or {}), **({"authorization": f"Bearer {token}"} if token else {})}
         await self.api({**_scope("GET", path, shown, None if token else peer), **socket}, receive, send)
-        return Reply(code, headers, b"".join(parts))
+        return Reply(code, told, b"".join(parts))
 
     @asynccontextmanager
     async def watch(
@@ -147,7 +175,9 @@ class World:
             return {"type": "http.disconnect"}
 
         async def serve() -> None:
-            await self.api(_scope("GET", path, given, None if token else peer), receive, events.send)
+            scope = _scope("GET", path, given, None if token else peer)
+            scope["state"]["outlet"] = events
+            await self.api(scope, receive, events.send)
             events.lines.put_nowait(None)
 
         task = asyncio.ensure_future(serve())
@@ -239,7 +269,9 @@ async def world(
     ``people`` none of them, as after the first start. ``more`` kinds than the product has. ``issuers`` are those that
     can be asked. ``place`` is the store's."""
     clock = clock or SystemClock()
-    store = open_store(place, clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
+    opened = functools.partial(open_store, clock=clock, kinds=store_kinds([*KINDS, *more]), seal_key=b"s" * 32)
+    remote = place.startswith("postgresql:")  # perhaps by a wire that this loop carries
+    store = await asyncio.to_thread(opened, place) if remote else opened(place)
     ca = create_ca("test")
     content: dict[str, Path] = {}
 
@@ -262,6 +294,7 @@ async def world(
         ca=ca,
         gateway_key=GATEWAY_KEY,
         content=find,
+        unheard=store.unheard,
         limits=limits or Limits(login_burst=50),
         terms=Terms(**terms),
         issuers=issuers or FakeIssuers(),
@@ -274,7 +307,10 @@ async def world(
                 await _people(made)
             yield made
     finally:
-        store.close()
+        if remote:
+            await asyncio.to_thread(store.close)
+        else:
+            store.close()
 
 
 async def _people(w: World) -> None:

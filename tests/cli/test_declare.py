@@ -199,7 +199,6 @@ def test_no_set_takes_what_another_has(cli: Cli, folder: Path, ours: tuple[str, 
     assert cli("get", "instance", "a", *PLACE).code == 0, "another set has it"
 
 
-@pytest.mark.long
 def test_nothing_is_pruned_where_something_was_refused(cli: Cli, folder: Path, ours: tuple[str, ...]) -> None:
     write(folder, a=vm("a"), b=vm("b"))
     lab = (*ours, "--set", "lab", "--prune")

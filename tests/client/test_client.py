@@ -311,6 +311,7 @@ async def test_usage_is_settled_once_and_becomes_an_invoice(s: Served, client: C
         await client.agents.usage(batch)
     given = Given(**await gateway.agents.share(LAB, meter="tokens_per_minute", amount=5))
     assert (given.amount, given.left, given.words) == (5, None, "")
+    assert await gateway.agents.held("g1") == []
     with pytest.raises(errors.Forbidden):
         await client.agents.share(LAB, meter="tokens_per_minute", amount=5)
     await gateway.close()
@@ -379,6 +380,13 @@ def test_every_error_comes_back_as_it_was_raised(error: errors.BessemerError) ->
     told = status_of(error)
     back = error_of(told["code"], orjson.dumps(told))
     assert (type(back), str(back)) == (type(error), "no")
+
+
+def test_where_a_lost_list_may_go_on_comes_back_too() -> None:
+    told = status_of(errors.Expired("no", proceed="from here"))
+    back = error_of(410, orjson.dumps(told))
+    assert isinstance(back, errors.Expired)
+    assert back.proceed == "from here"
 
 
 async def test_a_watch_that_is_closed_closes_its_connection(s: Served) -> None:

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
-from bessemer.client import HttpTransport, Socket, transport
+from bessemer.client import Ask, HttpTransport, Socket, transport
 from bessemer.core import errors
 
 
@@ -87,6 +88,49 @@ async def test_a_socket_that_we_close_ends_for_its_reader() -> None:
         await asyncio.sleep(0)
         await socket.close()
         assert await reading in ([], [b"booting"])
+
+
+async def test_a_socket_whose_wire_is_cut_ends_all_that_was_dialled() -> None:
+    """Over the same wire a watch is as silent, and nobody says so; what is asked for next is dialled anew."""
+    cut = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/stream":
+            socket = web.WebSocketResponse(autoping=False)  # which answers no ping
+            await socket.prepare(request)
+            await cut.wait()
+            return socket
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b"begun")
+        if request.path == "/watch":
+            await cut.wait()
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/{any}", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made = HttpTransport(f"http://127.0.0.1:{runner.addresses[0][1]}", ping_seconds=0.05)
+
+    async def beat() -> None:
+        async with made.socket("/stream", {}) as socket:
+            await anext(aiter(socket))
+
+    try:
+        async with asyncio.timeout(5), made.stream(Ask(method="GET", path="/watch"), silence=60) as parts:
+            assert await anext(parts) == b"begun"
+            more = asyncio.ensure_future(anext(parts))
+            with pytest.raises(errors.Unavailable):
+                await beat()
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await more
+        assert await made.request(Ask(method="GET", path="/thing")) == b"begun"
+    finally:
+        cut.set()
+        await made.close()
+        await runner.cleanup()
 
 
 async def _torn(request: web.Request) -> None:

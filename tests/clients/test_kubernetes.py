@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +66,31 @@ def test_custom_objects_and_their_definitions(api: client.ApiClient) -> None:
     assert (ours.spec.scope, ours.spec.versions[0].name) == ("Namespaced", "v1alpha1")
     assert ours.spec.versions[0].schema.open_apiv3_schema.properties["spec"].properties["flavor"].type == "string"
     custom.delete_namespaced_custom_object(**OURS, name="typed")
+
+
+def test_lists_are_read_in_pages(control: Plane, api: client.ApiClient) -> None:
+    """Of one revision; a list that the server has given up goes on where the client says that it may differ."""
+    core = client.CoreV1Api(api)
+    labels = {"paged": "1"}
+    for name in ("p1", "p2", "p3", "p5"):
+        core.create_namespaced_config_map(PROJECT, {"metadata": {"name": name, "labels": labels}})
+    page = core.list_namespaced_config_map(PROJECT, limit=1, label_selector="paged")
+    found, revision = [page.items[0].metadata.name], page.metadata.resource_version
+    core.create_namespaced_config_map(PROJECT, {"metadata": {"name": "p4", "labels": labels}})
+    while page.metadata._continue:
+        last = page.metadata._continue
+        page = core.list_namespaced_config_map(PROJECT, limit=1, label_selector="paged", _continue=last)
+        assert page.metadata.resource_version == revision
+        found += [item.metadata.name for item in page.items]
+    assert found == ["p1", "p2", "p3", "p5"]
+    with pytest.raises(ApiException) as expired:
+        core.list_namespaced_config_map(PROJECT, limit=1, label_selector="paged", _continue=last)
+    status = json.loads(expired.value.body)
+    assert (expired.value.status, status["reason"]) == (410, "Expired")
+    proceed = status["metadata"]["continue"]
+    rest = core.list_namespaced_config_map(PROJECT, label_selector="paged", _continue=proceed)
+    assert [item.metadata.name for item in rest.items] == ["p4", "p5"]
+    core.delete_collection_namespaced_config_map(PROJECT, label_selector="paged")
 
 
 def test_collections_are_deleted_by_one_request(api: client.ApiClient) -> None:

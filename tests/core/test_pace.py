@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -152,3 +154,58 @@ async def test_what_it_waited_for_may_fail_and_that_waits_for_a_step_too() -> No
     assert 0 < len(told) < 5
     await asyncio.gather(*tasks)
     assert told == list(range(5))
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, OSError])
+async def test_work_that_was_broken_off_leaves_nothing_for_a_full_collection(error: type[BaseException]) -> None:
+    """A thousand watches that end at once have their memory back at once."""
+
+    class Kept:
+        """What a work holds."""
+
+    pace, came, kept = Pace(FakeClock()), [asyncio.get_running_loop().create_future()], [Kept()]
+    left = weakref.ref(kept[0])
+
+    async def work(held: Kept) -> None:
+        await came[0]
+
+    gc.disable()
+    try:
+        task = asyncio.ensure_future(pace.run(work(kept.pop())))
+        await settle()
+        if error is OSError:
+            came[0].set_exception(OSError())
+        else:
+            task.cancel()
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), OSError) if error is OSError else task.cancelled()
+        came.clear()
+        del task
+        await settle()
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+async def test_apart_a_groups_first_step_in_a_turn_waits_for_nobodys_many() -> None:
+    """And no more than its first, nor past who waits of its own; of many groups as many as there are steps."""
+    pace, entered = Pace(FakeClock(), steps=4, apart=True), list[str]()
+
+    async def enter(group: str, name: str) -> None:
+        await pace.enter(group)
+        entered.append(name)
+
+    storm = [asyncio.ensure_future(enter("storm", f"s{n}")) for n in range(40)]
+    calm = [asyncio.ensure_future(enter("calm", f"c{n}")) for n in range(2)]
+    crowd = [asyncio.ensure_future(enter(f"group{n}", f"g{n}")) for n in range(9)]
+    await asyncio.sleep(0)
+    assert entered == ["s0", "s1", "s2", "s3", "c0", "g0", "g1"]
+    await settle(60)
+    assert sorted(entered) == sorted({*entered})
+    assert len(entered) == 51
+    assert [name for name in entered if name[0] == "s"] == [f"s{n}" for n in range(40)]
+    assert entered.index("c1") < entered.index("s10")
+    await asyncio.gather(*storm, *calm, *crowd)
+    await settle()
+    await enter("calm", "again")
+    assert pace.waiting == 0

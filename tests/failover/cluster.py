@@ -1,5 +1,8 @@
-"""Replicas as they are run, over one database: each a process behind a wire that can be cut, a balancer before them,
-and fake hosts that reach them through it."""
+"""Replicas as they are run, over one database; a balancer before them, a gateway, and fake hosts with engines.
+
+Each is a process, and whoever dials another does it through a wire that can be cut: a replica to the database and to
+another replica, the hosts' agents and the gateway to the balancer.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,30 @@ import psycopg
 
 from bessemer.client import Ask, Client, connect
 from bessemer.core.errors import BessemerError
+from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings, save, with_ports
-from tests.failover.proxy import Proxy, Wire, balanced, proxied
+from tests.failover.gateway import Gateway
+from tests.failover.proxy import Proxy, Wire, balanced, before, proxied
 from tests.store.server import Server
 
 ROOT = Path(__file__).parents[2]
 LEASE_SECONDS = 1.0
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 HOSTS = 3
+QUICK = Settings(controller_lease_seconds=LEASE_SECONDS, heartbeat_seconds=1.0)
+"""So that a fault takes a second or two."""
 
 
-async def spawn(log: Path, *words: str) -> asyncio.subprocess.Process:
-    """One of ours, in a session of its own."""
+async def spawn(log: Path, *words: str, api: str = "") -> asyncio.subprocess.Process:
+    """One of ours, in a session of its own, which finds the api at that address."""
+    told = {"BESSEMER_API_URL": api} if api else {}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *words),
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env={**os.environ, **told, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -46,17 +54,24 @@ async def spawn(log: Path, *words: str) -> asyncio.subprocess.Process:
 
 @dataclass
 class Replica:
-    """A state directory, the process over it, and an administrator's client to it."""
+    """A state directory, the process over it, and an administrator's client to it. ``wire`` is to the database, and
+    through ``front`` the other replicas dial it, where there are any."""
 
     paths: Paths
     settings: Settings
     wire: Proxy
+    front: Proxy | None = None
     process: asyncio.subprocess.Process | None = None
     admin: Client | None = None
 
     @property
     def name(self) -> str:
         return self.paths.state.name
+
+    @property
+    def address(self) -> str:
+        """Where the others find it."""
+        return at(self.front.port if self.front is not None else self.settings.api_port)
 
     @property
     def log(self) -> str:
@@ -70,7 +85,7 @@ class Replica:
     async def start(self, parts: str = "api,controller") -> None:
         """Start its process; `ready` says when it answers."""
         self.process = await spawn(
-            self.paths.logs / "server.log", "tests.failover.replica", parts, str(self.paths.state)
+            self.paths.logs / "server.log", "tests.failover.replica", parts, str(self.paths.state), self.address
         )
 
     async def ready(self) -> None:
@@ -92,7 +107,7 @@ class Replica:
     def client(self) -> Client:
         """As the administrator, past the balancer."""
         if self.admin is None:
-            url = f"https://127.0.0.1:{self.settings.api_port}"
+            url = at(self.settings.api_port)
             self.admin = connect(url, ca=self.paths.ca_certificate, cert=self.paths.certificate(identities.ADMIN))
         return self.admin
 
@@ -115,15 +130,25 @@ class Replica:
 
 @dataclass
 class Cluster:
-    """The replicas of one database. ``well`` are the ports that the balancer takes for well."""
+    """The replicas of one database. ``well`` are the ports that the balancer takes for well; ``agents`` is the hosts'
+    wire to it."""
 
     server: Server
     database: str
     replicas: Sequence[Replica]
     balancer: Proxy
     well: list[int]
+    agents: Proxy
+    gateway: Gateway
     times: dict[str, float] = field(default_factory=dict)
-    """What was measured, in seconds."""
+    """What was measured, in seconds: from when work could go on until it did."""
+    crowds: dict[str, float] = field(default_factory=dict)
+    """How many processes there were then for each processor, by the machine's load."""
+
+    def measured(self, name: str, began: float) -> None:
+        """Note that work went on just now."""
+        self.times[name] = time.monotonic() - began
+        self.crowds[name] = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
     def leader(self, kind: str = "Instance") -> Replica | None:
         """Who has the kind's lease now; None where it has run out."""
@@ -162,6 +187,11 @@ class Cluster:
             await replica.ready()
         self.put_back()
 
+    async def past_the_leases(self, began: float) -> None:
+        """Wait until a controller's leases have run out that were renewed then."""
+        ends = began + 1.5 * self.replicas[0].settings.controller_lease_seconds
+        await asyncio.sleep(max(0.0, ends - time.monotonic()))
+
     def put_back(self) -> None:
         self.well[:] = [one.settings.api_port for one in self.replicas]
 
@@ -184,39 +214,69 @@ def founded(base: Path, *, settings: Settings, count: int) -> list[tuple[Paths, 
 
 
 @asynccontextmanager
-async def cluster(server: Server, base: Path, *, count: int = 2) -> AsyncIterator[Cluster]:
-    """So many replicas, which run and answer, over a database that was empty; and the agents of a few fake hosts."""
+async def cluster(server: Server, base: Path, *, count: int = 2, settings: Settings = QUICK) -> AsyncIterator[Cluster]:
+    """So many replicas, which run and answer, over a database that was empty; the agents of a few fake hosts, and a
+    gateway."""
     database = server.database("cluster")
-    free = Settings(
-        api_port=0,
-        portal_port=0,
-        gateway_port=0,
-        controller_lease_seconds=LEASE_SECONDS,
-        heartbeat_seconds=1.0,
-        fake_hosts=HOSTS,
-    )
     async with AsyncExitStack() as stack:
-        states = founded(base, settings=free, count=count)
+        states = founded(base, settings=_free(settings), count=count)
         balancer, well = await stack.enter_async_context(balanced([own.api_port for _, own in states]))
+        agents, gateways = [await stack.enter_async_context(before(balancer.port)) for _ in range(2)]
         replicas: list[Replica] = []
         for paths, own in states:
             wire = await stack.enter_async_context(proxied(server.folder))
-            told = {"store": wire.url("cluster"), "api_url": f"https://127.0.0.1:{balancer.port}"}
-            settings = own.model_copy(update=told)
-            save(paths, settings)
-            replicas.append(Replica(paths, settings, wire))
+            front = await stack.enter_async_context(before(own.api_port))
+            told = own.model_copy(update={"store": wire.url("cluster"), "api_url": at(balancer.port)})
+            save(paths, told)
+            replicas.append(Replica(paths, told, wire, front))
             stack.push_async_callback(replicas[-1].close)
+        first = replicas[0]
         for replica in replicas:
             await replica.start()
-        first = replicas[0].paths
-        agents = await spawn(first.logs / "fake.log", "bessemer", "agent", "--fake", "--state", str(first.state))
-        stack.push_async_callback(_killed, agents)
+        await stack.enter_async_context(_beside(first.paths, "agent", "--fake", api=at(agents.port)))
+        await stack.enter_async_context(_beside(first.paths, "server", "--parts", "gateway", api=at(gateways.port)))
         for replica in replicas:
             await replica.ready()
-        yield Cluster(server, database, replicas, balancer, well)
+        gateway = Gateway(first.paths, first.settings, gateways, database)
+        yield Cluster(server, database, replicas, balancer, well, agents, gateway)
 
 
-async def _killed(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
+@asynccontextmanager
+async def embedded(base: Path) -> AsyncIterator[Replica]:
+    """One server over a file, which is one process's; and the agents of a few fake hosts. Its wire is the one that all
+    who ask it come by."""
+    async with AsyncExitStack() as stack:
+        ((paths, own),) = founded(base, settings=_free(QUICK), count=1)
+        wire, _ = await stack.enter_async_context(balanced([own.api_port]))
+        settings = own.model_copy(update={"api_url": at(wire.port)})
+        save(paths, settings)
+        replica = Replica(paths, settings, wire)
+        stack.push_async_callback(replica.close)
+        await replica.start()
+        await stack.enter_async_context(_beside(paths, "agent", "--fake", api=settings.api_url))
+        await replica.ready()
+        yield replica
+
+
+def at(port: int) -> str:
+    """The address of an api, or of what stands before one."""
+    return f"https://127.0.0.1:{port}"
+
+
+def _free(settings: Settings) -> Settings:
+    """At ports that are free."""
+    return settings.model_copy(update={"api_port": 0, "portal_port": 0, "gateway_port": 0, "fake_hosts": HOSTS})
+
+
+@asynccontextmanager
+async def _beside(paths: Paths, *words: str, api: str) -> AsyncIterator[None]:
+    """A process of the first replica's state directory."""
+    log = paths.logs / f"beside-{words[0]}.log"
+    process = await spawn(log, "bessemer", *words, "--state", str(paths.state), api=api)
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        shutil.rmtree(default_folder(paths.fake), ignore_errors=True)

@@ -1,7 +1,8 @@
 """Work that goes on through every fault, and the ledger of what was acknowledged of it.
 
-Instances are asked for and given up through each replica, and followed through each. In the end the database's own log
-of changes is held against what writers were answered and what watchers saw.
+Instances are asked for and given up through each replica, and followed through each; an Endpoint is asked through the
+gateway. In the end the database's own log of changes is held against what writers were answered and what watchers saw,
+and its ledger against what the gateway answered.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from bessemer.core.ports import Scope
 from bessemer.core.resource import Change, Key
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from tests.failover.cluster import HOSTS, Cluster, Replica
+from tests.failover.gateway import PROJECT
 from tests.store import invariants
 
-PROJECT = "acme--lab"
 TOLERATIONS: Sequence[Mapping[str, str]] = ({"key": FAKE_TAINT},)
 PAUSE_SECONDS = 0.25
+WAITING_MAX = 16
+"""Instances that do not run yet: no more are asked for meanwhile, lest a busy machine do nothing but work off those."""
+
 TROUBLE = (BessemerError, OSError)
 
 
@@ -40,7 +44,7 @@ def instance(name: str) -> dict[str, Any]:
 
 async def furnish(client: Client) -> None:
     """What instances want, and hosts that are Ready."""
-    quota = {"milliCores": 1_200_000, "memoryBytes": 6 << 40, "instances": 4000}
+    quota = {"milliCores": 1_200_000, "memoryBytes": 6 << 40, "instances": 4000, "endpoints": 1}
     for kind, name, spec in (
         ("Tenant", "acme", {"quota": quota, "tolerations": TOLERATIONS}),
         ("Project", PROJECT, {}),
@@ -52,6 +56,13 @@ async def furnish(client: Client) -> None:
     while sum(is_ready(orjson.loads(host.body)) for host in (await client.list(Scope(kind="Host"))).items) < HOSTS:
         assert time.monotonic() < until, "no host is Ready"
         await asyncio.sleep(0.1)
+
+
+async def furnish_all(cluster: Cluster) -> None:
+    """That, and an Endpoint which the gateway serves."""
+    client = cluster.replicas[0].client
+    await furnish(client)
+    await cluster.gateway.furnish(client, tolerations=TOLERATIONS)
 
 
 def is_ready(body: dict[str, Any]) -> bool:
@@ -76,6 +87,8 @@ class Work:
     unsure: set[str] = field(default_factory=set)
     wanted: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
+    running: set[str] = field(default_factory=set)
+    """By what the watches told last."""
     seen: dict[str, list[int]] = field(default_factory=dict)
     ended: bool = False
 
@@ -85,13 +98,16 @@ class Work:
         while not self.ended:
             number += 1
             name = f"{replica.name}-{number}"
-            if await self._create(replica.client, name):
+            if await self.asks_for(replica.client, name):
                 mine.append(name)
             if number % 3 == 0 and mine:
                 await self._delete(replica.client, mine.pop(random.randrange(len(mine))))
             await asyncio.sleep(PAUSE_SECONDS)
+            while len(self.wanted - self.running) > WAITING_MAX and not self.ended:
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _create(self, client: Client, name: str) -> bool:
+    async def asks_for(self, client: Client, name: str) -> bool:
+        """Ask for an Instance; whether that was acknowledged."""
         try:
             async with asyncio.timeout(15):
                 made = await client.create(instance(name))
@@ -122,25 +138,33 @@ class Work:
                 async for event in replica.client.watch(Scope(kind="Instance", namespace=PROJECT), since=since):
                     if isinstance(event, Change):
                         seen.append(event.revision)
+                        self._hear(event)
             except Expired:
                 raise
             except TROUBLE:
                 await asyncio.sleep(0.1)
 
-    async def runs_again(self, began: float, name: str) -> float:
-        """Seconds from ``began`` until something that is asked for from now on runs, whoever is asked of those that the
-        balancer takes for well."""
+    def _hear(self, event: Change) -> None:
+        runs = orjson.loads(event.body).get("status", {}).get("phase") == "Running"
+        if runs and event.type != "DELETED":
+            self.running.add(event.key.name)
+        else:
+            self.running.discard(event.key.name)
+
+    async def runs_again(self, name: str) -> None:
+        """Return once something that is asked for from now on runs, whoever is asked of those that the balancer takes
+        for well."""
         until, body = time.monotonic() + 90, dict[str, Any]()
         while True:
             for replica in self.cluster.healthy():
                 try:
                     async with asyncio.timeout(2):
-                        if name not in self.wanted and not await self._create(replica.client, name):
+                        if name not in self.wanted and not await self.asks_for(replica.client, name):
                             name = f"{name}x"
                             continue
                         body = orjson.loads((await replica.client.get(Key("Instance", PROJECT, name))).body)
                     if body.get("status", {}).get("phase") == "Running":
-                        return time.monotonic() - began
+                        return
                 except (*TROUBLE, TimeoutError, KeyError):
                     continue
             assert time.monotonic() < until, f"{name} does not run: {body.get('status')}"
@@ -150,7 +174,12 @@ class Work:
         """Nobody asks for more: wait until all that is wanted runs, and what was given up is gone."""
         client, until = self.cluster.replicas[0].client, time.monotonic() + 120
         while True:
-            items = (await client.list(Scope(kind="Instance", namespace=PROJECT))).items
+            try:
+                items = (await client.list(Scope(kind="Instance", namespace=PROJECT))).items
+            except TROUBLE:  # it was the last to be ended, and comes again
+                assert time.monotonic() < until, "the first replica does not answer"
+                await asyncio.sleep(0.5)
+                continue
             phases = {item.key.name: orjson.loads(item.body).get("status", {}).get("phase") for item in items}
             lost = self.wanted - phases.keys()
             assert not lost, f"acknowledged, and not there: {lost}"
@@ -214,17 +243,20 @@ class Work:
 
 @asynccontextmanager
 async def working(cluster: Cluster) -> AsyncIterator[Work]:
-    """Work through every replica while the block lasts; then all is checked."""
+    """Work through every replica, and through the gateway, while the block lasts; then all is checked."""
     work = Work(cluster, (await cluster.replicas[0].client.list(Scope(kind="Instance"))).revision)
     writers = [asyncio.create_task(work.write(replica)) for replica in cluster.replicas]
     followers = [asyncio.create_task(work.follow(replica)) for replica in cluster.replicas]
     try:
-        yield work
+        async with cluster.gateway.asked():
+            yield work
         work.ended = True
         await asyncio.gather(*writers)
+        await cluster.gateway.settled()
         await work.settled()
         await work.watched()
         work.check()
+        await cluster.gateway.settled(seconds=0)
     finally:
         work.ended = True
         for task in (*writers, *followers):

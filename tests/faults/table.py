@@ -86,6 +86,18 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "the wire of hosts, of the gateway or of another replica to the api is cut, and nobody says so",
+        "what runs goes on; the gateway serves whom it knows; a log that another replica holds does not come",
+        "by itself, once it is mended: who is not heard is given up, and dialled anew; usage is counted once",
+        (
+            "tests/failover/test_cuts.py::test_every_wire_is_cut",
+            FAILOVER + "test_one_of_each",
+            "tests/client/test_sockets.py::test_a_socket_whose_wire_is_cut_ends_all_that_was_dialled",
+            "tests/gateway/test_pulse.py::test_who_is_silent_loses_them_again_and_again",
+            "tests/api/test_relayed.py::test_a_socket_that_its_host_has_left_is_not_asked",
+        ),
+    ),
+    Fault(
         "PostgreSQL restarts or crashes",
         "`Unavailable` while it is away; watches go on where they stood",
         "by itself: connections are made anew; a commit whose answer was lost is looked for",

@@ -17,6 +17,7 @@ import orjson
 
 with atheris.instrument_imports(include=["bessemer.api", "jsonpatch", "jsonpointer"]):
     from bessemer.api import body, jsonpatch, protobuf, selectors
+    from tests.fuzz import objects
 
 from bessemer.core.errors import BessemerError
 
@@ -82,6 +83,18 @@ def read_merge_patch(raw: bytes) -> None:
     assert body.merge(merged, patch) == merged, "a merge patch that is sent twice changes nothing more"
 
 
+def read_strategic_patch(raw: bytes) -> None:
+    objects.check_strategic(objects.Draw(atheris.FuzzedDataProvider(raw)))
+
+
+def read_applied(raw: bytes) -> None:
+    objects.check_applying(objects.Draw(atheris.FuzzedDataProvider(raw)))
+
+
+def read_managed_fields(raw: bytes) -> None:
+    objects.check_entries(objects.Draw(atheris.FuzzedDataProvider(raw)))
+
+
 def read_selectors(raw: bytes) -> None:
     text = raw.decode(errors="replace")
     selectors.parse_labels(text)
@@ -99,6 +112,9 @@ READERS: Mapping[str, Callable[[bytes], None]] = {
     "yaml": read_yaml,
     "json-patch": read_json_patch,
     "merge-patch": read_merge_patch,
+    "strategic-patch": read_strategic_patch,
+    "apply": read_applied,
+    "managed-fields": read_managed_fields,
     "selectors": read_selectors,
     "broken": broken,
 }
@@ -109,6 +125,9 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "yaml": (b"a: &x [1, 2]\nb: !t {c: 2026-01-01, d: 1:30}\n",),
     "json-patch": (bytes(range(64)),),
     "merge-patch": (b'{"a": null, "metadata": {"labels": {"x/y": null, "n": {}}}}',),
+    "strategic-patch": (bytes(range(128)), bytes(range(255, 127, -1))),
+    "apply": (bytes(range(128)), bytes(range(255, 127, -1)), bytes(range(0, 256, 3))),
+    "managed-fields": (bytes(range(128)), bytes(range(255, 127, -1))),
     "broken": (b"",),
     "selectors": (b"a=b,!c,d in (e,f),g notin (h)", b"metadata.name!=a"),
 }

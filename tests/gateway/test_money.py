@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bessemer.core.clock import FakeClock
-from bessemer.core.errors import QuotaExceeded, Unavailable
+from bessemer.core.clock import FakeClock, settle
+from bessemer.core.errors import Malformed, NotFound, QuotaExceeded, Unavailable
 from bessemer.core.money import HOLD_SECONDS, Wish
 from bessemer.core.quota import Quota, Use
 from bessemer.core.values import UsageBatch, UsageRecord
@@ -19,7 +21,7 @@ from bessemer.gateway import Bound, Given, Settler, Shares, Spool
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
-from bessemer.gateway.shares import AT_ONCE, bounded
+from bessemer.gateway.shares import AT_ONCE, INHERIT_SECONDS, ROUND_SECONDS, bounded
 from bessemer.store import Store
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
@@ -220,6 +222,94 @@ async def test_one_that_starts_anew_settles_its_spool_before_it_holds(store: Sto
     await heir.shares.say(last=True)
     use = await money(store)
     assert (use.used, use.held) == (3_010, 0)
+
+
+async def test_one_that_starts_anew_gives_back_what_its_predecessor_held_where_it_never_serves(
+    store: Store, clock: FakeClock
+) -> None:
+    """What a killed one held is its heir's within seconds, and not an hour later; once its spool is settled."""
+    dead = Gateway(store, clock, "g")
+    await dead.serve(Need(1_000, 1_000), read=0, written=1_000)
+    assert (await money(store)).held > 0
+    assert await store.capacity.held_by("other") == []
+    heir, other = Gateway(store, clock, "g", before=1, spool=dead.spool), Gateway(store, clock, "other")
+    running = [asyncio.create_task(one.shares.run(partial(store.capacity.held_by, one.name))) for one in (heir, other)]
+    try:
+        await clock.advance(3 * INHERIT_SECONDS)
+        assert (await money(store)).held > 0, "its spool may bring it yet"
+        assert await store.capacity.held_by("g") == [PROJECT]
+        await heir.settle()
+        await clock.advance(2 * INHERIT_SECONDS)
+        async with asyncio.timeout(5):
+            while (await money(store)).held:
+                await asyncio.sleep(0.01)
+        use = await money(store)
+        assert (use.used, use.held) == (3_000, 0)
+        assert await store.capacity.held_by("g") == []
+        assert len(other.asked) == 0
+    finally:
+        for task in running:
+            task.cancel()
+
+
+async def test_an_heir_asks_until_the_api_is_there_and_lives_with_an_older_one(store: Store, clock: FakeClock) -> None:
+    dead = Gateway(store, clock, "g")
+    await dead.serve(Need(1_000, 1_000), read=0, written=1_000)
+    held = (await money(store)).held
+    answers: list[Any] = [Unavailable("away"), NotFound("nothing of that name"), [PROJECT]]
+    heir = Gateway(store, clock, "g")
+
+    async def left() -> list[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+    task = asyncio.create_task(heir.shares.inherit(left))
+    await clock.advance(INHERIT_SECONDS)
+    await asyncio.wait_for(task, 5)
+    assert ((await money(store)).held, heir.asked, len(answers)) == (held, [], 1)
+    heir.away = True
+    task = asyncio.create_task(heir.shares.inherit(left))
+    await clock.advance(INHERIT_SECONDS)
+    heir.away = False
+    await clock.advance(INHERIT_SECONDS)
+    await asyncio.wait_for(task, 5)
+    assert (await money(store)).held == 0
+
+
+async def test_an_api_that_knows_no_such_method_ends_the_question(store: Store, clock: FakeClock) -> None:
+    heir, asked = Gateway(store, clock, "g"), list[int]()
+
+    async def left() -> list[str]:
+        asked.append(1)
+        raise Malformed("the server does not allow this method on the requested resource")
+
+    await asyncio.wait_for(heir.shares.inherit(left), 5)
+    assert asked == [1]
+
+
+async def test_what_is_not_used_is_given_back_while_nobody_says_what_a_predecessor_left(
+    store: Store, clock: FakeClock
+) -> None:
+    one = Gateway(store, clock, "g")
+
+    async def left() -> list[str]:
+        raise Unavailable("away")
+
+    running = asyncio.create_task(one.shares.run(left))
+    try:
+        await one.serve(Need(100, 50), read=50, written=10)
+        await one.settle()
+        assert (await money(store)).held > 0
+        for _ in range(3):
+            await clock.advance(ROUND_SECONDS)
+            await settle()
+        async with asyncio.timeout(5):
+            while (await money(store)).held:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
 
 
 async def test_one_that_starts_anew_serves_once_its_spool_is_settled_though_most_of_it_was(

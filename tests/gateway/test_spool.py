@@ -9,7 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -487,22 +487,38 @@ async def test_it_is_settled_when_the_api_is_back(tmp_path: Path) -> None:
     spool.close()
 
 
+class Restored:
+    """A spool that is settled in a store, and ``back``, the same store as a restore set it back."""
+
+    def __init__(self, folder: Path, **options: int) -> None:
+        clock = FakeClock()
+        self.spool = Spool(folder / "spool", **options)
+        self.full, self.back = (
+            open_store(folder / name, clock=clock, kinds={}, seal_key=bytes(32)) for name in ("a.db", "b.db")
+        )
+        self.store = self.full
+        self.told: list[int] = []
+        self.gone: list[int] = []
+        self.settler = Settler(self.spool, self._send, clock=clock, gateway_uid="g", settled=self._hear)
+
+    async def _send(self, batch: UsageBatch) -> int:
+        return await self.store.ledger.settle(batch)
+
+    def _hear(self, records: Sequence[UsageRecord], went: int) -> None:
+        self.told.extend(r.at for r in records)
+        self.gone.append(went)
+
+    def close(self) -> None:
+        for store in (self.full, self.back):
+            store.close()
+        self.spool.close()
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 async def test_it_is_settled_again_in_a_store_that_was_set_back(tmp_path: Path, kept: int) -> None:
     """As a restore does under a gateway that runs on: each record is stored once, and told of once."""
-    clock, spool, told = FakeClock(), Spool(tmp_path / "spool"), list[int]()
-    gone = list[int]()
-    full, back = (open_store(tmp_path / name, clock=clock, kinds={}, seal_key=bytes(32)) for name in ("a.db", "b.db"))
-    store = full
-
-    async def send(batch: UsageBatch) -> int:
-        return await store.ledger.settle(batch)
-
-    def hear(records: Sequence[UsageRecord], went: int) -> None:
-        told.extend(r.at for r in records)
-        gone.append(went)
-
-    settler = Settler(spool, send, clock=clock, gateway_uid="g", settled=hear)
+    r = Restored(tmp_path)
+    spool, settler = r.spool, r.settler
     for number in range(1, 6):
         spool.append(record(number))
         if number == kept:  # what the backup has
@@ -511,24 +527,49 @@ async def test_it_is_settled_again_in_a_store_that_was_set_back(tmp_path: Path, 
             batch = UsageBatch(
                 gateway_uid="g", spool_uid=pending.spool_uid, first_sequence=1, records=list(pending.records)
             )
-            await back.ledger.settle(batch)
+            await r.back.ledger.settle(batch)
     while await settler.once():
         pass
-    assert told == [1, 2, 3, 4, 5]
-    store = back
+    assert r.told == [1, 2, 3, 4, 5]
+    r.store = r.back
     for number in (6, 7):
         spool.append(record(number))
     with pytest.raises(Conflict, match=f"settled up to {kept}"):
         await settler.once()
     while await settler.once():
         pass
-    assert (told, spool.waiting) == ([1, 2, 3, 4, 5, 6, 7], 0)
-    assert sum(gone) == 7
-    assert sum(row.requests for row in await back.ledger.entries()) == 7
-    assert sum(row.input_tokens for row in await back.ledger.entries()) == sum(range(1, 8))
-    for one in (full, back):
-        one.close()
-    spool.close()
+    assert (r.told, spool.waiting) == ([1, 2, 3, 4, 5, 6, 7], 0)
+    assert sum(r.gone) == 7
+    assert sum(row.requests for row in await r.back.ledger.entries()) == 7
+    assert sum(row.input_tokens for row in await r.back.ledger.entries()) == sum(range(1, 8))
+    r.close()
+
+
+async def test_a_settled_segment_that_is_full_is_not_dropped_before_the_store_says_once_more_that_it_has_it(
+    tmp_path: Path,
+) -> None:
+    """A store is set back between the last record of a segment and the first of the next, which says nothing of it."""
+    r = Restored(tmp_path, segment_bytes=9_000)
+    spool, settler = r.spool, r.settler
+    number = 0
+    while not spool._segments or spool._segments[-1].fits(bytes(600)):
+        number += 1
+        spool.append(record(number))
+        await settler.once()
+    assert (r.told, len(spool._segments)) == ([*range(1, number + 1)], 1)
+    r.store = r.back
+    last = number + 2
+    for later in (number + 1, last):
+        spool.append(record(later).model_copy(update={"model": "m" * 2_000}))
+    assert len(spool._segments) == 2
+    for _ in range(20):
+        with suppress(Conflict):
+            await settler.once()
+    assert (r.told, spool.waiting) == ([*range(1, last + 1)], 0)
+    assert sum(r.gone) == last
+    assert sum(row.requests for row in await r.back.ledger.entries()) == last
+    assert len(spool._segments) == 1
+    r.close()
 
 
 async def test_a_conflict_that_stays_is_tried_with_backoff(tmp_path: Path) -> None:

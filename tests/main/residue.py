@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -19,9 +19,14 @@ _DOORS = (Path("/run"), Path("/dev/shm"), Path("/tmp"))
 
 @dataclass(frozen=True)
 class Residue:
-    """The traces of one state directory, given by its absolute path."""
+    """The traces of one state directory, given by its absolute path. To be closed where `networks` was asked."""
 
     state: Path
+    _held: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        while self._held:
+            os.close(self._held.popitem()[1])
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -40,19 +45,40 @@ class Residue:
         return [pid for pid in self.processes() if _link(pid, "cwd").startswith(guests)]
 
     def networks(self) -> frozenset[str]:
-        """The network namespaces, other than this process's own, in which something of it runs."""
-        return frozenset(_link(pid, "ns/net") for pid in self.processes()) - {_link(os.getpid(), "ns/net"), ""}
+        """The network namespaces, other than this process's own, in which something of it runs.
 
-    def left(self, networks: frozenset[str] = frozenset()) -> list[str]:
-        """Everything that is there now, a line each; of ``networks``, seen earlier, those that somebody still has."""
+        They are held open until `close`: the kernel gives the number of one that is gone to the next that is made,
+        which may be another test's.
+        """
+        found = {_link(pid, "ns/net"): pid for pid in self.processes()}
+        own = _link(os.getpid(), "ns/net")
+        for name, pid in found.items():
+            if name not in ("", own, *self._held):
+                self._hold(name, pid)
+        return frozenset(self._held.keys() & found.keys())
+
+    def left(self) -> list[str]:
+        """Everything that is there now, a line each; of the networks that were seen, those somebody still has."""
         lines = [f"process {pid}: {words}" for pid, words in self.processes().items()]
-        lines += [f"network {name}" for name in sorted(networks & {_link(pid, "ns/net") for pid in _living()})]
+        for pid in _living():
+            if (name := _link(pid, "ns/net")) in self._held:
+                lines.append(f"network {name} of process {pid}: {_text(pid, 'cmdline')}")
         for scope in self.scopes:
             groups = [*_CGROUPS.glob(f"bessemer/{scope}"), *_CGROUPS.glob(f"*/bessemer/{scope}")]
             lines += [f"control group {group}" for group in groups]
             lines += [f"doors {base / f'bessemer-{scope}'}" for base in _DOORS if (base / f"bessemer-{scope}").exists()]
         mounts = Path("/proc/self/mountinfo").read_text().replace("\\040", " ").splitlines()
         return lines + [f"mount {line}" for line in mounts if str(self.state) in line]
+
+    def _hold(self, name: str, pid: int) -> None:
+        try:
+            held = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        except OSError:
+            return
+        if os.readlink(f"/proc/self/fd/{held}") == name:
+            self._held[name] = held
+        else:
+            os.close(held)
 
     def _is_its(self, pid: int) -> bool:
         if str(self.state) in _text(pid, "cmdline") or _link(pid, "cwd").startswith(str(self.state)):

@@ -14,18 +14,20 @@ from bessemer.main.settings import Paths
 from bessemer.main.up import LOCK, UP
 
 
-async def start(paths: Paths, *, terminal: int | None = None, fake_hosts: int = 0) -> asyncio.subprocess.Process:
-    """``bessemer up`` in a session of its own, on that terminal."""
+async def start(
+    paths: Paths, *, terminal: int | None = None, fake_hosts: int = 0, output: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
+    """``bessemer up`` in a session of its own, on that terminal; without one what it says goes to ``output``."""
     words = ("--api-port", "0", "--portal-port", "0", "--gateway-port", "0", "--fake-hosts", str(fake_hosts))
 
     def own_terminal() -> None:
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
-    output = asyncio.subprocess.DEVNULL if terminal is None else terminal
+    read, written = (asyncio.subprocess.DEVNULL, output) if terminal is None else (terminal, terminal)
     argv = (sys.executable, "-m", "bessemer", "up", "--state", str(paths.state), *words)
     return await asyncio.create_subprocess_exec(
-        *argv, stdin=output, stdout=output, stderr=output, start_new_session=True, preexec_fn=own_terminal
+        *argv, stdin=read, stdout=written, stderr=written, start_new_session=True, preexec_fn=own_terminal
     )
 
 

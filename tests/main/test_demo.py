@@ -59,11 +59,8 @@ class Demo:
     """A state directory and the runs over it, one after the other."""
 
     paths: Paths
+    residue: Residue
     runs: list[Run] = field(default_factory=list)
-
-    @property
-    def residue(self) -> Residue:
-        return Residue(self.paths.state)
 
     async def start(self) -> Run:
         argv = (sys.executable, "-m", "bessemer", "demo", "--fake-hosts", "0", "--state", str(self.paths.state))
@@ -84,13 +81,15 @@ class Demo:
             if run.process.returncode is None:
                 run.process.kill()
                 await run.process.wait()
+        self.residue.close()
         await stop_all(self.paths)
 
 
 @pytest.fixture
 async def demo(state_dir: Path) -> AsyncIterator[Demo]:
     """On free ports, with the packages that earlier runs of the tests have downloaded."""
-    made = Demo(Paths(state_directory(state_dir)))
+    paths = Paths(state_directory(state_dir))
+    made = Demo(paths, Residue(paths.state))
     made.paths.cache.mkdir()
     (made.paths.cache / "packages").symlink_to(micro_guest.package_cache())
     save(made.paths, with_ports(Settings(api_port=0, portal_port=0, gateway_port=0), find_free=True))
@@ -105,13 +104,13 @@ async def test_ctrl_c_while_the_guest_boots_stops_everything(demo: Demo) -> None
     async with asyncio.timeout(90):
         run = await demo.start()
         await run.until("Model: ")
-        while not (demo.residue.guests() and (networks := demo.residue.networks())):
+        while not (demo.residue.guests() and demo.residue.networks()):
             assert run.process.returncode is None, run.text
             await asyncio.sleep(0.05)
         run.process.send_signal(signal.SIGINT)
         assert await run.end() == INTERRUPTED, run.text
     assert "Interrupted." in run.text
-    assert demo.residue.left(networks) == []
+    assert demo.residue.left() == []
 
 
 _INTERRUPTIONS = (
@@ -128,22 +127,21 @@ _INTERRUPTIONS = (
 @pytest.mark.long
 async def test_a_demo_works_after_any_interruption_of_others(demo: Demo) -> None:
     """Over one directory: Ctrl-C leaves nothing; what kill -9 leaves, the next demo stops; the last ends by itself."""
-    seen: frozenset[str] = frozenset()
     for words, how in _INTERRUPTIONS:
         run = await demo.start()
         await run.until(words)
-        seen |= demo.residue.networks()
+        demo.residue.networks()
         run.process.send_signal(how)
         status = await run.end()
         if how is signal.SIGINT:
             assert status == INTERRUPTED, run.text
-            assert demo.residue.left(seen) == []
+            assert demo.residue.left() == []
         else:
             assert status == -signal.SIGKILL
             assert demo.residue.processes(), "its parts go on, and the next demo finds them"
     run = await demo.start()
     await run.until("Instance: ")
-    seen |= demo.residue.networks()
+    demo.residue.networks()
     assert await run.end() == 0, run.text
     assert "difference 0" in run.text
-    assert demo.residue.left(seen) == []
+    assert demo.residue.left() == []

@@ -89,13 +89,22 @@ def test_a_small_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(tmp_path) in finding.found
 
 
+@pytest.mark.parametrize(("most", "verdict"), [(1_024, "limited"), (524_288, "ok")])
+def test_few_files_are_said(most: int, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "obtainable", lambda: most)
+    finding = doctor._files()
+    assert (finding.verdict, bool(finding.remedy)) == (verdict, verdict == "limited")
+    assert f"{most:,}" in finding.found
+
+
 @pytest.mark.real
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     """The real thing: it looks at everything, changes nothing, and this machine can run guests and engines."""
     assert doctor.doctor(DoctorOptions(output="json")) == 0
     lines = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
     software = {"qemu-system-x86", "qemu-utils", "llama.cpp", "nftables", "isolation"}
-    assert set(lines) == {"processor", "KVM", "GPUs", "hugepages", "IOMMU groups", "disk", *software}
+    kinds = {"processor", "KVM", "GPUs", "hugepages", "IOMMU groups", "disk", "files"}
+    assert set(lines) == {*kinds, *software}
     assert lines["qemu-system-x86"]["found"] == shutil.which("qemu-system-x86_64")
     assert lines["KVM"]["verdict"] == "ok" or lines["KVM"]["remedy"], "what is missing comes with what to do"
     groups = Path("/sys/kernel/iommu_groups")

@@ -12,8 +12,8 @@ import signal
 import sys
 import termios
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,11 +119,16 @@ def bring(person: Person, model: Path) -> None:
     person.user.give(person.paths.state)
 
 
+@pytest.fixture
+def residue(person: Person) -> Iterator[Residue]:
+    with closing(Residue(person.paths.state)) as made:
+        yield made
+
+
 async def test_without_root_the_demo_stays_up_in_the_weaker_class_until_ctrl_c(
-    person: Person, model_path: Path
+    person: Person, residue: Residue, model_path: Path
 ) -> None:
     bring(person, model_path)
-    residue = Residue(person.paths.state)
     async with terminal() as seen:
         process = await person.run("demo", "--fake-hosts", "0", on=seen.slave)
         await seen.until(b"It stays up. Ctrl-C stops everything.", process=process)
@@ -131,7 +136,8 @@ async def test_without_root_the_demo_stays_up_in_the_weaker_class_until_ctrl_c(
         report = orjson.loads((await client.get(Key("Host", "", host_name()))).body)["status"]["report"]
         await client.close()
         assert report["isolation"] == "weak"
-        networks, guests = residue.networks(), residue.guests()
+        guests = residue.guests()
+        assert residue.networks()
         assert len(guests) == 1
         assert f" {guests[0]} ".encode() in seen.text
         found = [entry for pid in residue.processes() if (entry := procfs.entry(pid)) is not None]
@@ -144,8 +150,7 @@ async def test_without_root_the_demo_stays_up_in_the_weaker_class_until_ctrl_c(
         os.write(seen.master, CTRL_C)
         assert await asyncio.wait_for(process.wait(), 60) == 0, seen.text.decode()
     assert b"difference 0" in seen.text
-    assert networks
-    assert residue.left(networks) == []
+    assert residue.left() == []
 
 
 def _gateway(residue: Residue) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from starlette.requests import Request
 
 from bessemer.core.resource import Key
+from bessemer.portal import door
 from bessemer.portal.guard import POLICY
 from bessemer.portal.visit import COOKIE
 from tests.api.world import BASE, PASSWORD
@@ -103,6 +106,16 @@ async def test_the_cookie_is_for_this_host_and_for_nothing_else(t: Town) -> None
         header = answer.headers["Set-Cookie"]
         assert header.startswith(f"{COOKIE}=bss_")
         for word in ("HttpOnly", "Secure", "SameSite=strict", "Path=/", "Max-Age="):
+            assert word in header
+        assert "Domain" not in header
+
+
+async def test_the_cookie_goes_as_it_came(t: Town) -> None:
+    async with caller(t, "ada") as session:
+        answer = await session.post("/signout")
+        header = answer.headers["Set-Cookie"]
+        assert header.startswith(f'{COOKIE}="";')
+        for word in ("HttpOnly", "Secure", "SameSite=strict", "Path=/", "Max-Age=0"):
             assert word in header
         assert "Domain" not in header
 
@@ -204,6 +217,43 @@ async def test_attempts_are_counted_by_whoever_makes_them(t: Town) -> None:
     finally:
         sign_ins.admit = original  # type: ignore[method-assign]
     assert taken == [("127.0.0.1", "ada")]
+
+
+@pytest.mark.parametrize("path", ["/signin", "/signin/link"])
+async def test_a_form_that_is_none_is_refused_and_is_no_fault_of_ours(t: Town, path: str) -> None:
+    async with caller(t) as session:
+        many = "&".join(f"f{number}=x" for number in range(99))
+        for data, status in ((many, 400), ("user=" + "x" * (64 << 10), 413), (b"\xff=\xff", 400)):
+            answer = await session.post(path, data)
+            assert answer.status == status
+            assert COOKIE not in answer.cookies
+
+
+async def test_a_form_that_breaks_off_is_nothing_to_log(t: Town, caplog: pytest.LogCaptureFixture) -> None:
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    host, _, port = t.url.removeprefix("https://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=tls)
+    head = f"POST /signin HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {t.url}\r\nContent-Length: 9\r\n\r\n"
+    came, ended = asyncio.Event(), asyncio.Event()
+    original = door._form
+
+    async def noted(request: Request) -> dict[str, str]:
+        came.set()
+        try:
+            return await original(request)
+        finally:
+            ended.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(door, "_form", noted)
+        writer.write(head.encode() + b"user")
+        await asyncio.wait_for(came.wait(), 10)
+        writer.transport.abort()
+        await asyncio.wait_for(ended.wait(), 10)
+        async with caller(t) as session:
+            assert (await session.get("/signin")).status == 200
+    assert caplog.records == []
 
 
 async def test_a_link_is_used_by_a_click_and_once(t: Town) -> None:

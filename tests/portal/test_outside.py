@@ -22,7 +22,7 @@ from bessemer.api import listen, server_tls
 from bessemer.core.ports import Scope
 from bessemer.drivers.oidc.real import HttpIssuers
 from bessemer.portal import PortalSettings, make_portal
-from bessemer.portal.outside import ATTEMPT
+from bessemer.portal.outside import ATTEMPT, ATTEMPT_SECONDS
 from bessemer.portal.visit import COOKIE
 from tests.api.world import BASE, Served, World, named, served, tenant, world
 from tests.issuer import CLIENT, PUBLIC, SECRET, Issuer, issuer
@@ -181,6 +181,29 @@ async def test_what_is_sent_along(p: Place) -> None:
         assert SECRET not in somebody.attempt
 
 
+async def test_the_cookies_on_the_way_are_for_this_host_and_for_nothing_else(p: Place) -> None:
+    """The attempt's comes back from another site, so it is Lax; it goes as it came, or a browser would keep it."""
+    async with stranger(p) as somebody, Hands("rob") as rob:
+        begun = await somebody.get("/signin/with/corp")
+        attempt = one(begun, ATTEMPT, "SameSite=lax", f"Max-Age={ATTEMPT_SECONDS}")
+        assert len(attempt.partition(";")[0]) > len(ATTEMPT) + 100
+        ended = await somebody.back(await rob.agree(begun.headers["location"]))
+        one(ended, ATTEMPT, "SameSite=lax", "Max-Age=0")
+        one(ended, COOKIE, "SameSite=strict")
+        assert ATTEMPT not in somebody.session.cookie_jar.filter_cookies(URL(p.url))
+
+
+def one(answer: aiohttp.ClientResponse, name: str, *words: str) -> str:
+    """The cookie of that name that an answer sets, with all that keeps it here."""
+    (header,) = [said for said in answer.headers.getall("Set-Cookie") if said.startswith(f"{name}=")]
+    flags = [flag.strip() for flag in header.split(";")[1:]]
+    for word in ("HttpOnly", "Secure", "Path=/", *words):
+        assert flags.count(word) == 1, (word, header)
+    assert not [flag for flag in flags if flag.lower().startswith("domain")]
+    assert name.startswith("__Host-"), "which a browser takes with those flags alone"
+    return header
+
+
 async def test_a_code_of_another_browser_is_not_taken(p: Place) -> None:
     async with stranger(p) as mallory, stranger(p) as victim, Hands("rob") as rob:
         theirs = await rob.agree(await mallory.begin())
@@ -250,19 +273,6 @@ async def test_the_issuer_says_that_somebody_left(p: Place) -> None:
                 await asyncio.sleep(0.02)
             while (await somebody.get("/overview")).status != 303:
                 await asyncio.sleep(0.02)
-
-
-async def test_keys_rotate_at_the_issuer(p: Place) -> None:
-    from tests.issuer import new_key
-
-    await p.issuer.stop()
-    p.issuer.keys = [new_key()]
-    await p.issuer.start()
-    provider = await p.w.api.state.federation.providers.named("corp")
-    provider.keyring._asked_at = float("-inf")
-    async with stranger(p) as somebody, Hands("rob") as rob:
-        answer = await somebody.back(await rob.agree(await somebody.begin()))
-        assert answer.status == 200, await answer.text()
 
 
 async def test_a_provider_removed_ends_its_sessions_and_its_button(p: Place) -> None:

@@ -11,6 +11,7 @@ from playwright.async_api import expect
 
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Key
+from bessemer.portal import people
 from tests.portal.conftest import PHONE
 from tests.portal.test_looks import violations
 from tests.portal.town import LAB, Town
@@ -96,3 +97,30 @@ async def test_nobody_grants_more_than_they_hold_and_the_page_says_so(t: Town, v
         assert "may not grant" in shown
     assert len(await bodies(t, "RoleBinding")) == 1
     await t.w.store.objects.delete(key, CONTROLLER)
+
+
+async def test_a_role_that_is_not_offered_any_more_is_written_by_name(
+    t: Town, visitor: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tenant with more roles than a page offers each can be given, and changed to."""
+    monkeypatch.setattr(people, "ROWS_SHOWN", 2)
+    rule = {"kinds": ["Instance"], "verbs": ["get"]}
+    for number in range(4):
+        await t.put({"kind": "Role", "metadata": {"name": f"acme--r{number}"}, "spec": {"rules": [rule]}})
+    async with visitor("root") as root:
+        page = await root.open(MEMBERS)
+        assert await page.locator("#roles option").count() == 6, "of the built-in ones all, and two"
+        await page.get_by_label("Name", exact=True).fill("rita")
+        await page.get_by_label("Role", exact=True).fill("acme--r3")
+        await page.get_by_role("button", name="Give the role").click()
+        row = page.get_by_role("row", name="rita")
+        await expect(row.get_by_label("Role of rita")).to_have_value("acme--r3")
+        assert await violations(page) == []
+        await row.get_by_label("Role of rita").fill("acme--r2")
+        await row.get_by_role("button", name="Change").click()
+        await expect(page.get_by_role("row", name="rita").get_by_label("Role of rita")).to_have_value("acme--r2")
+        (binding,) = await bodies(t, "RoleBinding")
+        assert binding["spec"]["role"] == "acme--r2"
+    for kind in ("RoleBinding", "Role"):
+        for body in await bodies(t, kind):
+            await t.w.store.objects.delete(Key(kind, "", body["metadata"]["name"]), CONTROLLER)

@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from bessemer.agent.agent import Agent, AgentDrivers, AgentSettings
 from bessemer.agent.fake import fake_drivers
 from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.errors import NotFound
-from bessemer.core.ports import Scope, Writer
+from bessemer.core.ports import Policy, Scope, Writer
 from bessemer.core.resource import Done, Key, Outcome
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.process.protocol import End
@@ -43,6 +44,7 @@ from tests.sim.gateway import Gateway
 from tests.sim.wire import Wire
 
 USER = Writer("user", "root")
+POLICIES: tuple[Policy, ...] = ("Background", "Foreground", "Orphan")
 TENANTS = ("acme", "rival", "third")
 HEARTBEAT_SECONDS = 300.0
 CALM_SECONDS = 600.0
@@ -231,8 +233,10 @@ class Cloud:
         return True
 
     async def delete(self, key: Key) -> None:
+        """In the background, in the foreground or without what it owns, by its name."""
+        policy = POLICIES[zlib.crc32(str(key).encode()) % len(POLICIES)]
         try:
-            await self.store.objects.delete(key, USER)
+            await self.store.objects.delete(key, USER, policy=policy)
         except NotFound:
             pass
 

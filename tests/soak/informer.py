@@ -55,16 +55,22 @@ class Stretch:
         return believed
 
 
+def _awake() -> asyncio.Event:
+    reading = asyncio.Event()
+    reading.set()
+    return reading
+
+
 @dataclass(slots=True)
 class Informer:
     """One follower of a collection, which goes to the next of ``urls`` whenever it connects anew. ``reading`` unset, it
-    reads nothing for a while, as a client that is busy."""
+    reads nothing for a while and connects to nobody, as a client that is busy."""
 
     session: aiohttp.ClientSession
     urls: Sequence[str]
     turn: int = 0
     stretches: list[Stretch] = field(default_factory=list)
-    reading: asyncio.Event = field(default_factory=asyncio.Event)
+    reading: asyncio.Event = field(default_factory=_awake)
     lists: int = 0
     restarts: int = 0
 
@@ -75,11 +81,10 @@ class Informer:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        self.reading.set()
         while True:
             try:
                 await self._list()
-                while await self._watch():
+                while await self.reading.wait() and await self._watch():
                     self.restarts += 1
             except (aiohttp.ClientError, TimeoutError, OSError):
                 await asyncio.sleep(PAUSE_SECONDS)

@@ -124,6 +124,13 @@ class Servers:
             for revision, kind, name in connection.execute(_SQL.format(max(self.log, default=0))):
                 self.log[revision] = (TYPES[kind], name)
 
+    @property
+    def floor(self) -> int:
+        """Up to where history is dropped."""
+        with self._reading() as connection:
+            ((floor,),) = connection.execute("SELECT value FROM counters WHERE name = 'floor'").fetchall()
+            return int(floor)
+
     @contextmanager
     def _reading(self) -> Iterator[Any]:
         if self.database is not None:

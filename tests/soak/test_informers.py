@@ -1,13 +1,17 @@
-"""Two hundred informers through compaction, slow readers, and servers and databases that end under them."""
+"""Informers through compaction, slow readers, and servers and databases that end under them: two hundred of them for
+minutes, and a few through one of each."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import signal
+import sqlite3
 import ssl
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,8 @@ SLEPT = KEPT * 5 // 2
 
 NAMES = 300
 WRITERS = 12
-pytestmark = pytest.mark.long
+FEW, FEW_ASLEEP, FEW_WRITERS = 12, 4, 8
+PATIENCE_SECONDS = 240.0
 
 
 async def writes(session: aiohttp.ClientSession, made: Servers, acknowledged: dict[int, str], *, seed: int) -> None:
@@ -83,60 +88,119 @@ async def disturb(made: Servers, informers: list[Informer]) -> None:
                 informers[number].reading.set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("over", ["sqlite", "postgresql"])
 async def test_none_misses_repeats_or_stalls(
     over: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Two hundred informers through compaction, sleep, killed servers and databases: none misses, repeats, stalls."""
-    acknowledged: dict[int, str] = {}
-    async with servers(tmp_path, over=over, kept=KEPT) as made, AsyncExitStack() as stack:
-        paths = made.replicas[0].paths
-        tls = ssl.create_default_context(cafile=str(paths.ca_certificate))
-        tls.load_cert_chain(*map(str, paths.certificate(identities.ADMIN)))
-        limitless = aiohttp.TCPConnector(limit=0, ssl=tls)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=limitless))
-        for url in made.urls:
-            await _first(session, url)
-        informers = [Informer(session, made.urls, number) for number in range(INFORMERS)]
-        tasks = [asyncio.ensure_future(informer.run()) for informer in informers]
-        work = [asyncio.ensure_future(writes(session, made, acknowledged, seed=n)) for n in range(WRITERS)]
-        reading = asyncio.gather(made.follow(), made.supervise())
-        trouble = asyncio.ensure_future(disturb(made, informers))
-        try:
-            ends = time.monotonic() + 3 * SECONDS
-            await _while_all_run([*tasks, *work, reading, trouble], SECONDS)
-            while sum(informer.lists for informer in informers) <= INFORMERS and time.monotonic() < ends:
-                await _while_all_run([*tasks, *work, reading, trouble], SECONDS / 10)
-            for task in (trouble, *work):
-                task.cancel()
-            await asyncio.gather(trouble, *work, return_exceptions=True)
-            for informer in informers:
-                informer.reading.set()
-            there, at = await _at_rest(made, session)
-            await _reached(informers, at)
-        finally:
-            for task in (*tasks, *work, reading, trouble):
-                task.cancel()
-            await asyncio.gather(*tasks, *work, reading, trouble, return_exceptions=True)
-    lost = [
-        f"{revision} of {name} was acknowledged" for revision, name in acknowledged.items() if revision not in made.log
-    ]
-    assert not lost
-    assert not judged(informers, made.log, there=there, at=at)
-    lists = sum(informer.lists for informer in informers)
-    assert lists > INFORMERS, "none was overtaken by compaction"
+    async with servers(tmp_path, over=over, kept=KEPT) as made, _soak(made, INFORMERS, writers=WRITERS) as soak:
+        trouble = asyncio.ensure_future(disturb(made, soak.informers))
+        soak.beside.append(trouble)
+        ends = time.monotonic() + 3 * SECONDS
+        await soak.run(SECONDS)
+        while soak.lists <= INFORMERS and time.monotonic() < ends:
+            await soak.run(SECONDS / 10)
+        trouble.cancel()
+        await asyncio.gather(trouble, return_exceptions=True)
+        await soak.ended()
+    assert soak.lists > INFORMERS, "none was overtaken by compaction"
     record_property("changes", len(made.log))
-    record_property("events read", sum(len(s.seen) for i in informers for s in i.stretches))
-    record_property("lists after 410", lists - INFORMERS)
-    record_property("watches resumed", sum(informer.restarts for informer in informers))
+    record_property("events read", sum(len(s.seen) for i in soak.informers for s in i.stretches))
+    record_property("lists after 410", soak.lists - INFORMERS)
+    record_property("watches resumed", sum(informer.restarts for informer in soak.informers))
     for what, count in made.befell.items():
         record_property(what, count)
 
 
-async def _while_all_run(tasks: list[asyncio.Future[Any]], seconds: float) -> None:
-    done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-    for task in done:
-        task.result()
+@pytest.mark.real
+async def test_a_few_through_one_of_each(tmp_path: Path) -> None:
+    """A killed server, and a compaction through which some sleep: none misses, repeats, stalls."""
+    async with servers(tmp_path, over="sqlite", kept=KEPT) as made, _soak(made, FEW, writers=FEW_WRITERS) as soak:
+        asleep = soak.informers[:FEW_ASLEEP]
+        for informer in asleep:
+            informer.reading.clear()
+        await soak.until(lambda: all(informer.lists for informer in asleep) and len(made.log) > KEPT + KEPT // 10)
+        await asyncio.to_thread(made.replicas[0].restart, signal.SIGKILL)
+        await soak.until(lambda: made.floor > max(informer.stretches[0].until for informer in asleep))
+        for informer in asleep:
+            informer.reading.set()
+        await soak.until(lambda: all(informer.lists > 1 for informer in asleep))
+        await soak.ended()
+    assert all(informer.restarts for informer in soak.informers[FEW_ASLEEP:]), "nobody lost the server"
+
+
+@dataclass
+class _Soak:
+    """Informers at work, those who write, and what goes on ``beside`` them."""
+
+    made: Servers
+    session: aiohttp.ClientSession
+    informers: list[Informer]
+    work: list[asyncio.Future[Any]]
+    beside: list[asyncio.Future[Any]]
+    acknowledged: dict[int, str]
+
+    @property
+    def lists(self) -> int:
+        return sum(informer.lists for informer in self.informers)
+
+    async def run(self, seconds: float) -> None:
+        """Let it go on for so long; what one of them raises is raised."""
+        done, _ = await asyncio.wait([*self.work, *self.beside], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Let it go on until this is so."""
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            with suppress(sqlite3.Error):  # its file is being opened or closed
+                if ready():
+                    return
+            assert time.monotonic() < ends
+            await self.run(0.1)
+
+    async def ended(self) -> None:
+        """Nobody writes any more: judge what each was told."""
+        for task in self.work:
+            task.cancel()
+        await asyncio.gather(*self.work, return_exceptions=True)
+        for informer in self.informers:
+            informer.reading.set()
+        there, at = await _at_rest(self.made, self.session)
+        await _reached(self.informers, at)
+        log = self.made.log
+        lost = [
+            f"{revision} of {name} was acknowledged"
+            for revision, name in self.acknowledged.items()
+            if revision not in log
+        ]
+        assert not lost
+        assert not judged(self.informers, log, there=there, at=at)
+
+
+@asynccontextmanager
+async def _soak(made: Servers, count: int, *, writers: int) -> AsyncIterator[_Soak]:
+    """So many informers and writers, at work for as long as the block lasts."""
+    paths = made.replicas[0].paths
+    tls = ssl.create_default_context(cafile=str(paths.ca_certificate))
+    tls.load_cert_chain(*map(str, paths.certificate(identities.ADMIN)))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls)) as session:
+        for url in made.urls:
+            await _first(session, url)
+        acknowledged: dict[int, str] = {}
+        informers = [Informer(session, made.urls, number) for number in range(count)]
+        work = [asyncio.ensure_future(writes(session, made, acknowledged, seed=n)) for n in range(writers)]
+        beside = [asyncio.ensure_future(each) for each in (made.follow(), made.supervise())]
+        beside += [asyncio.ensure_future(informer.run()) for informer in informers]
+        soak = _Soak(made, session, informers, work, beside, acknowledged)
+        try:
+            yield soak
+        finally:
+            for task in (*soak.work, *soak.beside):
+                task.cancel()
+            await asyncio.gather(*soak.work, *soak.beside, return_exceptions=True)
 
 
 async def _first(session: aiohttp.ClientSession, url: str) -> None:

@@ -85,6 +85,16 @@ def _indexes(connection: Connection, documents: dict[Any, Any]) -> None:
     living = {document["metadata"]["uid"] for document in documents.values()}
     kept = set(connection.execute("SELECT owner, uid FROM dependents"))
     assert {pair for pair in owners if pair[0] in living} <= kept
+    blocking = {
+        (reference["uid"], document["metadata"]["uid"])
+        for key, document in documents.items()
+        for reference in document["metadata"].get("ownerReferences", ())
+        if reference.get("blockOwnerDeletion") and key[0] != "Event"
+    }
+    unknown = set(connection.execute("SELECT owner, uid FROM dependents WHERE blocks = 2"))
+    noted = set(connection.execute("SELECT owner, uid FROM dependents WHERE blocks = 1"))
+    # Who is gone waits for nobody, whatever still names it.
+    assert {pair for pair in blocking - unknown if pair[0] in living} == {pair for pair in noted if pair[0] in living}
     assert {row[0] for row in connection.execute("SELECT uid FROM sealed")} <= living
 
 

@@ -40,6 +40,7 @@ KINDS = {**conftest.KINDS, "Session": StoreKind(namespaced=False)}
 BOX = Secret(bytes(32), passphrase=False)
 SHORT = ["sqlite-sqlite"]
 BOTH = [*SHORT, *(pytest.param(road, marks=pytest.mark.real) for road in ("sqlite-postgresql", "postgresql-sqlite"))]
+TWO_DATABASES = pytest.param("postgresql-postgresql", marks=pytest.mark.real)
 LONG = [
     *SHORT,
     *(
@@ -348,19 +349,22 @@ async def test_a_copy_is_the_same_store(road: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("copied", [True, False])
-@pytest.mark.parametrize("road", [*SHORT, BOTH[-1]], indirect=True)
-async def test_a_file_carries_no_older_writers_than_its_own(road: tuple[str, str], copied: bool) -> None:
-    """Whatever the database carried that it came from: what is left to do there is done by none for a file."""
+@pytest.mark.parametrize("road", [*SHORT, BOTH[-1], TWO_DATABASES], indirect=True)
+async def test_what_is_new_carries_no_older_writers_than_its_own(road: tuple[str, str], copied: bool) -> None:
+    """Whatever the database carried that it came from: its tables are of this schema, and nobody fills them later."""
     source, target = road
     await lived_in(source)
     with Hands(source) as hands:
         hands.run("UPDATE counters SET value = 4 WHERE name = 'carries'")
+        hands.run("UPDATE dependents SET blocks = 2")
     if copied:
         copy_store(source, target, clock=FakeClock(), told=lambda percent, words: None)
     else:
         unpacked(packed(source), target)
     with Hands(target) as hands:
         assert hands.run("SELECT value FROM counters WHERE name = 'carries'") == [(int(HEAD),)]
+        assert hands.run("SELECT DISTINCT blocks FROM dependents") == [(0,)]
+    assert [name for name, tally in (await look(target)).items() if not tally.ok] == []
 
 
 async def test_a_store_that_is_served_is_not_copied(road: tuple[str, str]) -> None:

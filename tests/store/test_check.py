@@ -88,6 +88,18 @@ class Hands:
             self.run(f"DROP TRIGGER {of_server} ON {table}")
             self.run(f"CREATE TRIGGER {of_server} BEFORE UPDATE ON {to} EXECUTE FUNCTION refuse_change()")
 
+    def ask_trigger_less(self, lite: str, of_server: str) -> None:
+        """It is there by name, of that table, and is asked about fewer rows."""
+        if self._lite:
+            self._triggers = [
+                (name, text.replace("WHEN old.id >", "WHEN old.id > 9 +") if name == lite else text)
+                for name, text in self._triggers
+            ]
+        else:
+            self.run(f"DROP TRIGGER {of_server} ON leases")
+            asked = "BEFORE INSERT ON leases FOR EACH ROW WHEN (NEW.name = 'writer/x')"
+            self.run(f"CREATE TRIGGER {of_server} {asked} EXECUTE FUNCTION refuse_older()")
+
     def put_index_aside(self, name: str, on: str) -> None:
         """Of a server another schema has one of that name, of a table of the same name; of a file nobody has."""
         self.run(f"DROP INDEX {name}")
@@ -160,6 +172,19 @@ BREAKS = {
     "index of another schema": Break(
         lambda h: h.put_index_aside("objects_uid", "objects (uid)"), "schema", "index objects_uid is not there"
     ),
+    "trigger that is asked less": Break(
+        lambda h: h.ask_trigger_less("audit_no_delete", "leases_older"), "schema", "is another"
+    ),
+    "index of other columns": Break(
+        sql("DROP INDEX ledger_workload", "CREATE INDEX ledger_workload ON ledger (id, workload_uid)"),
+        "schema",
+        "index ledger_workload is not there",
+    ),
+    "index of other rows": Break(
+        sql("DROP INDEX changes_host", "CREATE INDEX changes_host ON changes (kind, host, revision) WHERE host <> 'x'"),
+        "schema",
+        "index changes_host is not there",
+    ),
     "no index": Break(sql("DROP INDEX objects_uid"), "schema", "index objects_uid is not there"),
     "body is no JSON": Break(
         lambda h: h.run("UPDATE objects SET body = ? WHERE name = 'elsewhere'", b"{"),
@@ -199,6 +224,16 @@ BREAKS = {
         sql(f"UPDATE dependents SET owner = 'x' WHERE owner = {OWNER} AND uid = {OWNED}"), "owners", "no body says so"
     ),
     "owner that nothing follows": Break(sql("DELETE FROM dependents"), "owners", "owned: would not go with its owner"),
+    "owner that would wait": Break(sql("UPDATE dependents SET blocks = 1"), "blocking", "owner would wait for it"),
+    "deletion that nobody sees to": Break(
+        edit(
+            "Thing",
+            "owned",
+            lambda it: it["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["orphan"]),
+        ),
+        "blocking",
+        "owned: would wait for its dependents for ever",
+    ),
     "owner in another project": Break(foreign_owner, "owners", "is in another project"),
     "owner that is gone": Break(own("gone"), "owned", "owned: its owner owner is gone"),
     "no project": Break(
@@ -390,6 +425,7 @@ def _each() -> Iterator[Any]:
 ONE_BY_ONE = {
     "schema": "no trigger",
     "labels": "label that is not found",
+    "blocking": "owner that would wait",
     "owners": "owner that no body says",
     "owned": "owner that is gone",
     "history": "no counter",
@@ -436,10 +472,22 @@ async def test_what_is_broken_is_named(copied: str, name: str) -> None:
 
 def test_every_check_is_broken_by_one() -> None:
     assert {check for one in BREAKS.values() for check in one.checks.split()} == {
-        *("schema", "bodies", "names", "labels", "owners", "owned", "projects", "history", "changes", "devices"),
-        *("nodes", "hosts", "quota", "bounds", "walls", "intervals", "corrections", "sealed", "secrets", "audit"),
+        *("schema", "bodies", "names", "labels", "owners", "blocking", "owned", "projects", "history", "changes"),
+        *(
+            "devices",
+            "nodes",
+            "hosts",
+            "quota",
+            "bounds",
+            "walls",
+            "intervals",
+            "corrections",
+            "sealed",
+            "secrets",
+            "audit",
+        ),
     }
-    assert len(CHECKS) + 3 == 20 == len(ONE_BY_ONE)
+    assert len(CHECKS) + 3 == 21 == len(ONE_BY_ONE)
 
 
 async def test_heads_beside_the_database_are_looked_at(lived: tuple[Path, str], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Key
 from bessemer.store import Store, open_store
 from tests.store.conftest import KEY, KINDS
+from tests.store.faults import at_commits
 from tests.store.invariants import check
 from tests.store.make import ALICE, PROJECT, body, claim, inventory
 
@@ -107,14 +108,8 @@ async def test_a_full_disk_refuses_and_recovers(file_store: Store, tmp_path: Pat
 
 async def test_a_full_disk_at_the_commit_tells_every_writer_of_the_group(store: Store) -> None:
     session = store._committer._session
-    commit, broken = session.commit, [True]
-
-    def refuse() -> None:
-        if broken.pop() if broken else False:
-            raise session.faults[0]("database or disk is full")
-        commit()
-
-    session.commit = refuse
+    broken = [session.faults[0]("database or disk is full")]
+    at_commits(session, lambda: broken.pop() if broken else None)
     with pytest.raises(Unavailable, match="full"):
         await store.objects.create(body("Thing", "a"), ALICE)
     assert (store.revision, store.metrics.failures) == (0, 1)

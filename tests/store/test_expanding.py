@@ -58,7 +58,7 @@ class Process:
         assert self.process.stdout is not None
         with self.process.stdout as said:
             for line in said:
-                if line.endswith(b"\n"):
+                if line.endswith(b"\n") and line.strip():  # a log's line may end apart from its words
                     self.said.append(line.decode().split())
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:

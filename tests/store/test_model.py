@@ -1,7 +1,7 @@
 """The store beside a plain model of it: random writes, and after each the same objects, errors, counts and views.
 
-The model is dictionaries and loops, written from the contract and not from the code. A watcher without a selector and
-one with a selector follow along; what they were told must add up to what is there.
+The model is `plain`. A watcher without a selector and one with a selector follow along; what they were told must add up
+to what is there, and whoever watches from an earlier revision is told each change since then.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,9 +28,8 @@ from bessemer.core.errors import (
     Forbidden,
     NotFound,
     QuotaExceeded,
-    Taken,
 )
-from bessemer.core.ports import CONTROLLER, Bookmark, Scope
+from bessemer.core.ports import CONTROLLER, Bookmark, Policy, Scope
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import BILLING
@@ -38,111 +37,30 @@ from bessemer.store import open_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import check
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory, read
+from tests.store.plain import THREADS, Event, Model, Name, Thing
 from tests.store.server import Server, empty
 
 T = TypeVar("T")
-THREADS = 4
-PLAIN = st.sampled_from(["Thing", "Guarded", "Instance"])
-NAMES = st.sampled_from(["a", "b"])
+PLAIN = ("Thing", "Guarded", "Instance")
+NAMED = ("a", "b")
+PLACES = [(kind, name) for kind in PLAIN for name in NAMED]
+CLAIMS = [("Claim", f"instance-{name}-0") for name in NAMED]
+NAMES = st.sampled_from(NAMED)
 LABELS = st.sampled_from([{}, {"x": "1"}, {"x": "2"}, {"x": "1", "y": "1"}])
 FEW = st.sampled_from([False, False, False, False, True])
 MOST = FEW.map(lambda rare: not rare)
+AT = st.tuples(MOST, st.integers(0, 5))
+"""Which of those that are there, or few times of those that are not: by chance most would be asked in vain."""
+
 HOSTS = st.sampled_from(["h1", "h1", "h2"])
 GPUS = st.sampled_from([set(), {"gpu-0"}, {"gpu-1"}, {"gpu-0", "gpu-2"}])
 SELECTED = {"x": "1"}
-
-
-@dataclass
-class Thing:
-    """An object as the model has it."""
-
-    uid: str
-    spec: dict[str, Any]
-    labels: dict[str, str]
-    revision: int
-    owners: list[str] = field(default_factory=list)
-    finalizer: bool = False
-    deleting: bool = False
-    generation: int = 1
-    phase: str = ""
-
-
-Name = tuple[str, str]
-
-
-class Model:
-    """What the contract says, in the plainest words."""
-
-    def __init__(self) -> None:
-        self.things: dict[Name, Thing] = {}
-        self.revision = 0
-        self.instances_bound: int | None = None
-        self.gpus_bound: int | None = None
-        self.gpus: dict[str, dict[str, str]] = {}
-        self.found: dict[str, set[str]] = {}
-        self.ledger: Counter[str] = Counter()
-
-    def bump(self) -> int:
-        self.revision += 1
-        return self.revision
-
-    def uids(self) -> set[str]:
-        return {thing.uid for thing in self.things.values()}
-
-    def counted(self) -> int:
-        return sum(kind == "Instance" for kind, _ in self.things)
-
-    def claims(self) -> dict[str, Thing]:
-        return {name: thing for (kind, name), thing in self.things.items() if kind == "Claim"}
-
-    def mark(self, thing: Thing) -> None:
-        if not thing.deleting:
-            thing.deleting = True
-            thing.generation += 1
-            thing.revision = self.bump()
-
-    def drop(self, name: Name) -> None:
-        gone = deque([self.things.pop(name)])
-        self.bump()
-        while gone:
-            owner = gone.popleft()
-            for other, thing in list(self.things.items()):
-                if owner.uid not in thing.owners or set(thing.owners) & self.uids():
-                    continue
-                if other[0] == "Claim" or thing.finalizer:
-                    self.mark(thing)
-                else:
-                    gone.append(self.things.pop(other))
-                    self.bump()
-
-    def delete(self, name: Name) -> None:
-        thing = self.things[name]
-        if thing.finalizer:
-            self.mark(thing)
-        else:
-            self.drop(name)
-
-    def refusal(self, wanted: list[tuple[str, str, set[str]]]) -> type[BessemerError] | None:
-        """Why a gang cannot be had, in the order in which it is taken."""
-        held = {(host, gpu) for host, gpus in self.gpus.items() for gpu, claim_ in gpus.items() if claim_}
-        cores = Counter(thing.spec["host"] for thing in self.claims().values())
-        total = len(held)
-        for name, host, gpus in wanted:
-            old = self.things.get(("Claim", f"instance-{name}-0"))
-            if old is not None:
-                if old.spec["host"] != host:
-                    return Conflict
-                continue
-            if host not in self.gpus or cores[host] == THREADS:
-                return Taken
-            if any(gpu not in self.gpus[host] or (host, gpu) in held for gpu in gpus):
-                return Taken
-            total += len(gpus)
-            if gpus and self.gpus_bound is not None and total > self.gpus_bound:
-                return QuotaExceeded
-            cores[host] += 1
-            held |= {(host, gpu) for gpu in gpus}
-        return None
+POLICIES: Any = st.sampled_from([None, "Background", "Foreground", "Foreground", "Orphan"])
+FIELDS = st.sampled_from(["f", "g"])
+SECRETS = st.sampled_from([b"", b"one", b"two" * 1000])
+SEALED = st.none() | st.none() | st.dictionaries(FIELDS, SECRETS)
+OWNER = st.tuples(st.integers(0, 5), st.booleans())
+OWNERS, OWNED = st.lists(OWNER, max_size=2), st.lists(OWNER, min_size=1, max_size=2)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -157,6 +75,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = open_store(self.place, clock=self.clock, kinds=KINDS, seal_key=KEY)
         self.model = Model()
         self.views: dict[str, dict[str, Change]] = {"all": {}, "some": {}}
+        self.ever = set[tuple[str, str]]()
+        self.tidied = 0
         self.followers: list[asyncio.Task[None]] = []
         self.run(self.begin(None))
 
@@ -189,6 +109,13 @@ class StoreMachine(RuleBasedStateMachine):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
+    def one_of(self, names: list[Name], at: tuple[bool, int]) -> Name:
+        there, number = at
+        if there and names == PLACES and not self.model.things.keys() & {*PLACES}:
+            self.make(*PLACES[number], owners=[])
+        found = [name for name in names if (name in self.model.things) == there] or names
+        return found[number % len(found)]
+
     def refused(self, error: type[BessemerError] | None, coroutine: Coroutine[Any, Any, T]) -> T | None:
         """Run it; it must raise exactly that, or nothing where that is None."""
         value, raised = None, None
@@ -199,66 +126,128 @@ class StoreMachine(RuleBasedStateMachine):
         assert (type(raised) if raised else None) is error
         return value
 
+    @initialize(family=st.permutations(PLACES), owners=st.lists(OWNED, min_size=3, max_size=6))
+    def begin_with_a_family(self, family: list[Name], owners: list[list[tuple[int, bool]]]) -> None:
+        """Who owns whom matters more than how they came: hypothesis tries lives without any creation, too."""
+        for (kind, name), theirs in zip(family, owners, strict=False):
+            self.make(kind, name, owners=theirs)
+
     # --- objects ------------------------------------------------------------------------------------------------
 
-    @rule(kind=PLAIN, name=NAMES, labels=LABELS, owner=st.none() | st.tuples(PLAIN, NAMES), stale=FEW)
-    def create(self, kind: str, name: str, labels: dict[str, str], owner: Name | None, stale: bool) -> None:
-        model = self.model
-        found = model.things.get(owner) if owner else None
-        owners = [found.uid] if found else ["gone"] if stale and owner else []
+    @rule(at=AT, labels=LABELS, owners=OWNERS, stale=FEW, sealed=SEALED)
+    def create(
+        self,
+        at: tuple[bool, int],
+        labels: dict[str, str],
+        owners: list[tuple[int, bool]],
+        stale: bool,
+        sealed: dict[str, bytes] | None,
+    ) -> None:
+        kind, name = self.one_of(PLACES, (not at[0], at[1]))
+        self.make(kind, name, labels=labels, owners=owners, stale=stale, sealed=sealed)
+
+    def make(
+        self,
+        kind: str,
+        name: str,
+        *,
+        owners: list[tuple[int, bool]],
+        labels: dict[str, str] | None = None,
+        stale: bool = False,
+        sealed: dict[str, bytes] | None = None,
+    ) -> None:
+        model, labels = self.model, labels or {}
+        there = sorted(thing.uid for at, thing in model.things.items() if at in PLACES)
+        found = {there[number % len(there)]: blocks for number, blocks in owners if there}
+        found |= {"gone": True} if stale and owners else {}
         error: type[BessemerError] | None = None
         if (kind, name) in model.things:
             error = AlreadyExists
-        elif owners == ["gone"]:
+        elif "gone" in found:
             error = Conflict
         elif kind == "Instance" and model.instances_bound is not None and model.counted() >= model.instances_bound:
             error = QuotaExceeded
-        references = [{"kind": "Thing", "name": "o", "uid": uid} for uid in owners]
-        said = body(kind, name, labels=labels, ownerReferences=references)
-        stored = self.refused(error, self.store.objects.create(said, ALICE))
+        said = body(kind, name, labels=labels, ownerReferences=references(found))
+        stored = self.refused(error, self.store.objects.create(said, ALICE, sealed=sealed))
         if stored is not None:
-            model.things[kind, name] = Thing(
-                stored.uid, {"size": 1}, labels, model.bump(), owners, finalizer=kind != "Thing"
-            )
+            model.make((kind, name), Thing(stored.uid, {"size": 1}, labels, owners=found, finalizer=kind != "Thing"))
+            model.sealed |= {(stored.uid, field): secret for field, secret in (sealed or {}).items()}
 
-    @rule(kind=PLAIN, name=NAMES, size=st.integers(1, 3), labels=LABELS, let_go=st.booleans(), stale=FEW)
-    def replace(self, kind: str, name: str, size: int, labels: dict[str, str], let_go: bool, stale: bool) -> None:
+    @rule(at=AT, size=st.integers(1, 3), labels=LABELS, let_go=st.booleans(), stale=FEW, sealed=SEALED)
+    def replace(
+        self,
+        at: tuple[bool, int],
+        size: int,
+        labels: dict[str, str],
+        let_go: bool,
+        stale: bool,
+        sealed: dict[str, bytes] | None,
+    ) -> None:
+        kind, name = self.one_of(PLACES, at)
         thing = self.model.things.get((kind, name))
         keep = thing is not None and thing.finalizer and not let_go
         said = body(kind, name, spec={"size": size}, labels=labels)
         said["metadata"]["finalizers"] = [f"bessemer.dev/{kind.lower()}"] if keep else []
         if thing is not None:
-            said["metadata"]["ownerReferences"] = [{"kind": "Thing", "name": "o", "uid": uid} for uid in thing.owners]
+            said["metadata"]["finalizers"] += [thing.waits] if thing.waits else []
+            said["metadata"]["ownerReferences"] = references(thing.owners)
             said["metadata"]["resourceVersion"] = str(thing.revision - 1 if stale else thing.revision)
         error = NotFound if thing is None else Conflict if stale else None
-        self.refused(error, self.store.objects.replace(said, CONTROLLER))
+        self.refused(error, self.store.objects.replace(said, CONTROLLER, sealed=sealed))
         if thing is None or stale:
             return
-        same = (thing.spec, thing.labels, thing.finalizer) == ({"size": size}, labels, keep)
-        if same:
+        if sealed is not None:
+            kept = {at: secret for at, secret in self.model.sealed.items() if at[0] != thing.uid}
+            self.model.sealed = kept | {(thing.uid, field): secret for field, secret in sealed.items()}
+        if (thing.spec, thing.labels, thing.finalizer) == ({"size": size}, labels, keep):
             return
         thing.generation += thing.spec != {"size": size}
         thing.spec, thing.labels, thing.finalizer = {"size": size}, labels, keep
-        if thing.deleting and not keep:
+        if thing.deleting and not thing.finalizers:
             self.model.drop((kind, name))
         else:
-            thing.revision = self.model.bump()
+            self.model.change((kind, name))
 
-    @rule(kind=PLAIN, name=NAMES, phase=st.sampled_from(["Ready", "Waiting"]))
-    def observe(self, kind: str, name: str, phase: str) -> None:
+    @rule(at=AT, phase=st.sampled_from(["Ready", "Waiting"]))
+    def observe(self, at: tuple[bool, int], phase: str) -> None:
+        kind, name = self.one_of(PLACES, at)
         thing = self.model.things.get((kind, name))
         said = body(kind, name) | {"status": {"phase": phase}}
         self.refused(None if thing else NotFound, self.store.objects.replace(said, CONTROLLER, part="status"))
         if thing is not None and thing.phase != phase:
             thing.phase = phase
-            thing.revision = self.model.bump()
+            self.model.change((kind, name))
 
-    @rule(kind=PLAIN, name=NAMES)
-    def delete(self, kind: str, name: str) -> None:
+    @rule(at=AT, policy=POLICIES)
+    def delete(self, at: tuple[bool, int], policy: Policy | None) -> None:
+        kind, name = self.one_of(PLACES, at)
         there = (kind, name) in self.model.things
-        self.refused(None if there else NotFound, self.store.objects.delete(Key(kind, PROJECT, name), ALICE))
+        asked = self.store.objects.delete(Key(kind, PROJECT, name), ALICE, policy=policy)
+        self.refused(None if there else NotFound, asked)
         if there:
-            self.model.delete((kind, name))
+            self.model.delete((kind, name), policy)
+
+    @rule()
+    def tidy(self) -> None:
+        self.tidied = self.model.revision  # what is older may be forgotten
+        self.run(self.store.tidy())
+        self.model.tidy()
+
+    # --- sealed values ------------------------------------------------------------------------------------------
+
+    @rule(at=AT, field=FIELDS, secret=SECRETS)
+    def seal(self, at: tuple[bool, int], field: str, secret: bytes) -> None:
+        thing = self.model.things.get(self.one_of(PLACES, at))
+        uid = thing.uid if thing else "gone"
+        self.refused(None if thing else NotFound, self.store.sealed.put(uid, field, secret))
+        if thing is not None:
+            self.model.sealed[uid, field] = secret
+            self.ever.add((uid, field))
+
+    @rule(values=st.booleans())
+    def rotate(self, values: bool) -> None:
+        """What is sealed stays, whatever it is sealed with."""
+        self.run(self.store.sealed.rotate(values=values))
 
     # --- capacity -----------------------------------------------------------------------------------------------
 
@@ -285,56 +274,60 @@ class StoreMachine(RuleBasedStateMachine):
             if key in model.things:
                 assert stored.uid == model.things[key].uid
                 continue
-            model.things[key] = Thing(stored.uid, read(stored)["spec"], {}, model.bump(), phase="Pending")
+            model.make(key, Thing(stored.uid, read(stored)["spec"], {}, phase="Pending"))
             model.ledger[stored.uid] += 1
             for gpu in gpus:
                 model.gpus[host][gpu] = stored.uid
 
     @rule(
-        name=NAMES,
+        at=AT,
         phase=st.sampled_from(["Starting", "Running", "Lost", "Gone"]),
         mine=MOST,
         jump=st.sampled_from([0, 86400, -86400]),
     )
-    def report(self, name: str, phase: str, mine: bool, jump: int) -> None:
-        thing = self.model.claims().get(f"instance-{name}-0")
+    def report(self, at: tuple[bool, int], phase: str, mine: bool, jump: int) -> None:
+        at_claim = self.one_of(CLAIMS, at)
+        thing = self.model.things.get(at_claim)
         self.clock.jump(jump)
-        said = body("Claim", f"instance-{name}-0") | {"status": {"phase": phase}}
+        said = body(*at_claim) | {"status": {"phase": phase}}
         host = thing.spec["host"] if thing is not None and mine else "h9"
         error = NotFound if thing is None else None if mine else Forbidden
         self.refused(error, self.store.objects.replace(said, agent(host), part="status"))
         if thing is not None and mine and thing.phase != phase:
             self.model.ledger[thing.uid] += BILLING[thing.phase] != BILLING[phase]
             thing.phase = phase
-            thing.revision = self.model.bump()
+            self.model.change(at_claim)
 
-    @rule(name=NAMES, number=st.integers(0, 1))
-    def amend(self, name: str, number: int) -> None:
-        thing = self.model.claims().get(f"instance-{name}-0")
-        key = Key("Claim", PROJECT, f"instance-{name}-0")
+    @rule(at=AT, number=st.integers(0, 1))
+    def amend(self, at: tuple[bool, int], number: int) -> None:
+        at_claim = self.one_of(CLAIMS, at)
+        thing = self.model.things.get(at_claim)
+        key = Key("Claim", PROJECT, at_claim[1])
         self.refused(None if thing else NotFound, self.store.capacity.amend(key, {"n": number}, CONTROLLER))
         if thing is not None and thing.spec.get("intent", {}) != {"n": number} and not thing.deleting:
             thing.spec = {**thing.spec, "intent": {"n": number}}
             thing.generation += 1
-            thing.revision = self.model.bump()
+            self.model.change(at_claim)
 
-    @rule(name=NAMES)
-    def retire(self, name: str) -> None:
-        thing = self.model.claims().get(f"instance-{name}-0")
-        key = Key("Claim", PROJECT, f"instance-{name}-0")
+    @rule(at=AT)
+    def retire(self, at: tuple[bool, int]) -> None:
+        at_claim = self.one_of(CLAIMS, at)
+        thing = self.model.things.get(at_claim)
+        key = Key("Claim", PROJECT, at_claim[1])
         self.refused(None if thing else NotFound, self.store.capacity.retire(key, CONTROLLER))
         if thing is not None:
-            self.model.mark(thing)
+            self.model.mark(at_claim)
 
-    @rule(name=NAMES, fenced=st.booleans())
-    def release(self, name: str, fenced: bool) -> None:
-        thing = self.model.claims().get(f"instance-{name}-0")
-        key = Key("Claim", PROJECT, f"instance-{name}-0")
+    @rule(at=AT, fenced=st.booleans())
+    def release(self, at: tuple[bool, int], fenced: bool) -> None:
+        at_claim = self.one_of(CLAIMS, at)
+        thing = self.model.things.get(at_claim)
+        key = Key("Claim", PROJECT, at_claim[1])
         stays = thing is not None and thing.phase != "Gone" and not fenced
         self.refused(Conflict if stays else None, self.store.capacity.release(key, CONTROLLER, fenced=fenced))
         if thing is None or stays:
             return
-        self.model.drop(("Claim", f"instance-{name}-0"))
+        self.model.drop(at_claim)
         self.model.ledger[thing.uid] += 1
         host = self.model.gpus[thing.spec["host"]]
         for gpu in [gpu for gpu, uid in host.items() if uid == thing.uid]:
@@ -369,8 +362,9 @@ class StoreMachine(RuleBasedStateMachine):
                     document["spec"],
                     metadata.get("labels", {}),
                     item.revision,
-                    [reference["uid"] for reference in metadata.get("ownerReferences", ())],
-                    finalizer=bool(metadata.get("finalizers")),
+                    {one["uid"]: bool(one.get("blockOwnerDeletion")) for one in metadata.get("ownerReferences", ())},
+                    finalizer=any("/" in finalizer for finalizer in metadata.get("finalizers", ())),
+                    waits="".join(finalizer for finalizer in metadata.get("finalizers", ()) if "/" not in finalizer),
                     deleting="deletionTimestamp" in metadata,
                     generation=item.generation,
                     phase=document.get("status", {}).get("phase", ""),
@@ -389,6 +383,20 @@ class StoreMachine(RuleBasedStateMachine):
         assert {(row.host, row.device): row.claim for row in rows_} == {
             (host, gpu): uid for host, gpus in self.model.gpus.items() for gpu, uid in gpus.items()
         }
+
+    @invariant()
+    def the_same_secrets(self) -> None:
+        self.ever |= self.model.sealed.keys()
+        for uid, field in self.ever:
+            assert self.run(self.store.sealed.get(uid, field)) == self.model.sealed.get((uid, field))
+
+    @rule(kind=st.sampled_from(PLAIN), back=st.integers(0, 40))
+    def watch_from(self, kind: str, back: int) -> None:
+        """Each change of a kind since some revision, in order."""
+        since = max(self.model.revision - back, self.tidied)
+        expected = [event for event in self.model.log[since:] if event.kind == kind]
+        told = self.run(first(self.store.objects.watch(Scope(kind=kind), since=since), len(expected)))
+        assert [Event(one.revision, one.type, one.key.kind, one.key.name) for one in told] == expected
 
     @invariant()
     def watches_add_up(self) -> None:
@@ -415,6 +423,20 @@ class StoreMachine(RuleBasedStateMachine):
             for (kind, other), thing in self.model.things.items()
             if kind == "Thing" and wanted.items() <= thing.labels.items()
         }
+
+
+def references(owners: dict[str, bool]) -> list[dict[str, Any]]:
+    return [{"kind": "Thing", "name": "o", "uid": uid, "blockOwnerDeletion": blocks} for uid, blocks in owners.items()]
+
+
+async def first(watch: AsyncIterator[Change | Bookmark], count: int) -> list[Change]:
+    """The first changes of a watch; it is left once they were told."""
+    found: list[Change] = []
+    async with asyncio.timeout(10), aclosing(watch):  # type: ignore[type-var]
+        while len(found) < count:
+            event = await anext(watch)
+            found += [] if isinstance(event, Bookmark) else [event]
+    return found
 
 
 async def follow(watch: AsyncIterator[Change | Bookmark], view: dict[str, Change]) -> None:
@@ -451,7 +473,7 @@ class DatabaseMachine(StoreMachine):
 
 @pytest.mark.real
 class TestStoreInADatabase(DatabaseMachine.TestCase):
-    settings = settings(StoreMachine.TestCase.settings, max_examples=2, stateful_step_count=40)
+    settings = settings(StoreMachine.TestCase.settings, max_examples=10, stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
     def at_a_server(self, server: Server) -> None:

@@ -16,6 +16,7 @@ from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.metering.invoice import derive
 from bessemer.metering.plan import Plan
 from bessemer.store import Store
+from tests.store.faults import at_commits
 from tests.store.invariants import check, connect
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
 from tests.store.test_quota import opened, outcomes, processes
@@ -335,15 +336,10 @@ async def test_after_a_crash_at_every_commit_what_is_spent_is_what_the_ledger_sa
         store, left = opened(place, clock), iter(range(stop))
         session = store._committer._session  # type: ignore[attr-defined]
 
-        def crash(commit=session.commit, session=session, left=left) -> None:  # type: ignore[no-untyped-def]
-            if next(left, None) is not None:
-                commit()
-                return
-            if not before:
-                commit()
-            raise session.faults[0]("the process is gone")
+        def crash(gone=session.faults[0], left=left) -> Exception | None:  # type: ignore[no-untyped-def]
+            return None if next(left, None) is not None else gone("the process is gone")
 
-        session.commit = crash
+        at_commits(session, crash, before=before)
         try:
             await life(store)
             ended = True

@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.clock import FakeClock
 from bessemer.core.errors import (
     AlreadyExists,
     BessemerError,
     Conflict,
-    Expired,
     Forbidden,
     Invalid,
     Malformed,
@@ -447,62 +445,6 @@ async def test_claims_by_host(store: Store) -> None:
     page = await store.objects.list(Scope(kind="Claim", host="h1"))
     assert [item.key.name for item in page.items] == ["instance-a-0", "instance-c-0"]
     assert not (await store.objects.list(Scope(kind="Claim", host="h3"))).items
-
-
-async def test_a_paged_list_is_of_one_revision(store: Store) -> None:
-    for i in range(10):
-        await make(store, "Thing", f"t{i}")
-    seen: list[str] = []
-    after = ""
-    for expected in (6, 2, 0):
-        page = await store.objects.list(Scope(kind="Thing"), limit=4, after=after)
-        seen += [item.key.name for item in page.items]
-        assert (page.revision, page.remaining) == (10, expected)
-        after = page.next
-        await make(store, "Thing", f"new{expected}")
-        if expected == 6:
-            await store.objects.delete(Key("Thing", PROJECT, "t9"), ALICE)
-    assert after == ""
-    assert seen == [f"t{i}" for i in range(10)]
-
-
-async def test_a_page_that_ends_the_list_says_so(store: Store) -> None:
-    for i in range(4):
-        await make(store, "Thing", f"t{i}")
-    page = await store.objects.list(Scope(kind="Thing"), limit=4)
-    assert (len(page.items), page.next, page.remaining) == (4, "", 0)
-
-
-async def test_a_snapshot_is_let_go_after_a_minute(store: Store, clock: FakeClock) -> None:
-    for i in range(3):
-        await make(store, "Thing", f"t{i}")
-    page = await store.objects.list(Scope(kind="Thing"), limit=2)
-    await clock.advance(61)
-    with pytest.raises(Expired):
-        await store.objects.list(Scope(kind="Thing"), limit=2, after=page.next)
-    assert store.metrics.snapshots == 0
-
-
-async def test_many_abandoned_lists_hold_few_snapshots(store: Store) -> None:
-    for i in range(3):
-        await make(store, "Thing", f"t{i}")
-    pages = [await store.objects.list(Scope(kind="Thing"), limit=1) for _ in range(100)]
-    await store.tidy()
-    assert store.metrics.snapshots <= 64
-    assert (await store.objects.list(Scope(kind="Thing"), limit=9, after=pages[-1].next)).remaining == 0
-
-
-async def test_lists_of_a_moment_leave_few_connections_and_those_are_lean(file_store: Store) -> None:
-    for i in range(3):
-        await make(file_store, "Thing", f"t{i}")
-    reader = file_store._reader
-    pages = [await file_store.objects.list(Scope(kind="Thing"), limit=1) for _ in range(20)]
-    held = [snapshot.session._connection for snapshot in reader._held.values()]
-    assert len(held) == 20
-    assert {one.execute("PRAGMA cache_size").fetchone()[0] for one in held} == {-1024}
-    for page in pages:
-        await file_store.objects.list(Scope(kind="Thing"), after=page.next)
-    assert (len(reader._held), len(reader.pool.idle)) == (0, 4)
 
 
 async def test_what_cannot_be_read_is_unavailable_and_readable_afterwards(file_store: Store) -> None:

@@ -1,4 +1,5 @@
-"""Counters under load: of 64 who fight for the last units as many win as there are, never one more, never one lost."""
+"""Counters under load: of 64 tasks that fight for the last units as many win as there are, never one more, never one
+lost. Clients, processes and what befalls them are in ``tests/failover``."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ from bessemer.core.ports import CONTROLLER, Scope, Stored
 from bessemer.core.quota import METERS, Meter, Quota, amounts_of, bounds_of, meter_of_kind, said
 from bessemer.core.resource import Key
 from bessemer.store import Store, open_store, quota
+from bessemer.store.documents import decode
 from bessemer.store.transaction import Tx
 from tests.store.conftest import KEY, KINDS
+from tests.store.faults import at_commits
 from tests.store.invariants import check, connect
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
 
@@ -28,7 +31,8 @@ def opened(place: str, clock: Clock) -> Store:
 
 @pytest.fixture
 def processes(place: str, clock: FakeClock, by_the_tests_clock: None) -> Iterator[list[Store]]:
-    """The stores of one database that several processes have open, a writer's thread each; of a file there is one."""
+    """Stores of one database as several processes would have them open, a writer's thread each, all of them in this one
+    (`tests.failover.rivals` has real ones); of a file there is one."""
     stores = [opened(place, clock) for _ in range(4 if place.startswith("postgresql:") else 1)]
     yield stores
     for store in stores:
@@ -152,14 +156,12 @@ async def test_what_is_used_is_what_stands_after_a_crash_at_every_commit(
     store = opened(place, clock)
     commits = 0
     session = store._committer._session  # type: ignore[attr-defined]
-    commit = session.commit
 
     def counted() -> None:
         nonlocal commits
         commits += 1
-        commit()
 
-    session.commit = counted
+    at_commits(session, counted)
     await life(store)
     store.close()
     assert commits >= 6
@@ -167,15 +169,10 @@ async def test_what_is_used_is_what_stands_after_a_crash_at_every_commit(
         store, left = opened(place, clock), iter(range(stop))
         session = store._committer._session  # type: ignore[attr-defined]
 
-        def crash(commit=session.commit, session=session, left=left) -> None:  # type: ignore[no-untyped-def]
-            if next(left, None) is not None:
-                commit()
-                return
-            if not before:
-                commit()
-            raise session.faults[0]("the process is gone")
+        def crash(gone=session.faults[0], left=left) -> Exception | None:  # type: ignore[no-untyped-def]
+            return None if next(left, None) is not None else gone("the process is gone")
 
-        session.commit = crash
+        at_commits(session, crash, before=before)
         with pytest.raises(Unavailable):
             await life(store)
         store.close()
@@ -224,7 +221,7 @@ async def test_a_meter_that_joins_counts_what_stands_once(
         await store.objects.create(body("Thing", name), ALICE)
     await store.capacity.take([claim("w", cores=3000)], CONTROLLER)
     store.close()
-    # One line each, and no more: things are counted, and so are halves of cores.
+    # Things are counted, and so are halves of cores. That it takes one line is shown in tests/api/test_onemeter.py.
     new = (Meter(name="things", kind="Thing"), Meter(name="halves", per_claim=lambda c: c.milli_cores // 500))
     monkeypatch.setattr(quota, "METERS", (*METERS, *new))
     kinds = {**KINDS, "Thing": KINDS["Instance"].__class__(namespaced=True, meter="things")}
@@ -236,6 +233,67 @@ async def test_a_meter_that_joins_counts_what_stands_once(
     store = open_store(path, clock=clock, kinds=kinds, seal_key=KEY)
     await store.objects.delete(Key("Thing", PROJECT, "a"), ALICE)
     assert (await used(store, f"project/{PROJECT}"))["things"] == 1
+    store.close()
+
+
+def forget_meters(place: str, *, said: tuple[bytes, bytes] = (b"", b"")) -> None:
+    """As a store was that had met none of them; with other words in a body."""
+    with connect(place) as connection:
+        connection.execute("DELETE FROM counters WHERE name LIKE 'meter/%'")
+        ((kept,),) = connection.execute("SELECT body FROM objects WHERE kind = 'Tenant'").fetchall()
+        assert said[0] in bytes(kept)
+        mark = "%s" if place.startswith("postgresql:") else "?"
+        changed = [bytes(kept).replace(*said) if said[0] else bytes(kept)]
+        connection.execute(f"UPDATE objects SET body = {mark} WHERE kind = 'Tenant'", changed)
+        connection.commit()
+
+
+async def bounds(store: Store) -> dict[str, int]:
+    return {use.meter: use.limit for use in await store.capacity.use("tenant/acme") if use.limit is not None}
+
+
+async def test_a_meter_that_waits_is_not_bounded_with_those_that_do_not(
+    place: str, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    """And each quota is read once, however many meters there are."""
+    store = opened(place, clock)
+    stated = {"quota": {"instances": 3, "endpoints": 2, "devices": {"*": 4}, "spendMicro": 7}}
+    await store.objects.create(body("Tenant", "acme", namespace="", spec=stated), ALICE)
+    await store.capacity.set_quota("tenant/acme", Quota())
+    store.close()
+    forget_meters(place)
+    read: list[bytes] = []
+    monkeypatch.setattr(quota, "decode", lambda body: (read.append(body), decode(body))[1])
+    monkeypatch.setattr(quota, "unaware", lambda tx, meter: meter in ("instances", "devices", "spend_micro"))
+    store = opened(place, clock)
+    assert await bounds(store) == {"endpoints": 2}
+    assert len(read) == 1
+    monkeypatch.setattr(quota, "unaware", lambda tx, meter: False)
+    await store.tidy()
+    assert await bounds(store) == {"instances": 3, "endpoints": 2, "devices/*": 4, "spend_micro": 7}
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (b'{"instances":"x","claims":"y","mystery":1,"endpoints":2}', {"instances": 3, "claims": 0, "endpoints": 2}),
+        (b'{"devices":[1],"endpoints":4}', {"devices/*": 0, "endpoints": 4}),
+        (b"7", {meter.name + "/*" * meter.by_model: 0 for meter in METERS} | {"instances": 3}),
+    ],
+)
+async def test_a_quota_that_cannot_be_read_stops_no_start_and_gives_nothing(
+    place: str, clock: FakeClock, words: bytes, expected: dict[str, int]
+) -> None:
+    """What of it can be read holds; of the rest stays what was bounded, and nothing is given where nothing was."""
+    store = opened(place, clock)
+    await store.objects.create(body("Tenant", "acme", namespace="", spec={"quota": {"instances": 3}}), ALICE)
+    store.close()
+    forget_meters(place, said=(b'{"instances":3}', words))
+    store = opened(place, clock)
+    assert await bounds(store) == expected
+    await store.objects.replace(body("Tenant", "acme", namespace="", spec={"quota": {"claims": 9}}), ALICE)
+    assert await bounds(store) == {"claims": 9}
     store.close()
 
 

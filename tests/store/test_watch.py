@@ -91,17 +91,21 @@ async def test_writes_while_the_first_list_runs_are_neither_lost_nor_doubled(sto
 
 
 async def test_a_slow_watcher_reads_history_and_loses_nothing(store: Store) -> None:
-    watch = store.objects.watch(THINGS, since=0)
+    """And says that it will, before it has."""
+    revisions, lagged = list[int](), list[int]()
+    watch = store.objects.watch(THINGS, since=0, lagged=lambda: lagged.append(len(revisions)))
     waiting = await idle(watch)
     count = QUEUE_MAX + 700
     await asyncio.gather(*(put(store, f"t{i:05}") for i in range(count)))
-    revisions = [(await waiting).revision]
+    revisions.append((await waiting).revision)
+    assert lagged == []
     while len(revisions) < count:
         event = await asyncio.wait_for(anext(watch), 5)
         if isinstance(event, Change):
             revisions.append(event.revision)
     assert revisions == list(range(1, count + 1))
     assert store.metrics.watcher_overflows == 1
+    assert lagged == [1]
     await watch.aclose()
 
 
@@ -163,6 +167,27 @@ async def test_a_quiet_watch_is_told_how_far_it_has_come(store: Store) -> None:
     await store.tidy()
     assert await waiting == Bookmark(1)
     await watch.aclose()
+
+
+async def test_a_watch_can_say_whenever_nothing_is_left_to_tell(store: Store) -> None:
+    """Whether it comes from history or as it happens, and once for all that waited; of other kinds it says nothing."""
+    for size in (1, 2):
+        await put(store, "a", size)
+    watch = store.objects.watch(THINGS, since=1, level=True)
+    assert await some(watch, 2) == [("MODIFIED", "a"), ("BOOKMARK", "2")]
+    await asyncio.gather(put(store, "b"), put(store, "c"))
+    assert await some(watch, 3) == [("ADDED", "b"), ("ADDED", "c"), ("BOOKMARK", "4")]
+    waiting = await idle(watch)
+    await store.objects.create(body("Guarded", "x"), ALICE)
+    await settle()
+    assert not waiting.done()
+    await put(store, "d")
+    assert (await waiting).revision == 6
+    assert await some(watch, 1) == [("BOOKMARK", "6")]
+    await watch.aclose()
+    ahead = store.objects.watch(THINGS, since=6, level=True)
+    assert await some(ahead, 1) == [("BOOKMARK", "6")]
+    await ahead.aclose()
 
 
 async def test_history_ends_at_the_floor(store: Store, clock: FakeClock) -> None:

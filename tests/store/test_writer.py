@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,12 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Unavailable
 from bessemer.core.resource import Change, Key
 from bessemer.store.feed import Entry
+from bessemer.store.known import Look
 from bessemer.store.metrics import Metrics
+from bessemer.store.runner import GROUP_SECONDS, OPERATION_SECONDS
 from bessemer.store.schema_versions import prepare
 from bessemer.store.sqlite import Session, Texts
-from bessemer.store.transaction import COUNTER, GROUP_SECONDS, OPERATION_SECONDS, SET_COUNTER, Tx, read_counter
+from bessemer.store.transaction import COUNTER, SET_COUNTER, Tx, read_counter
 from bessemer.store.writer import GROUP_MAX, Committer
 
 
@@ -41,7 +43,7 @@ class Bench:
         self.session = Session(folder / "s.db", texts=Texts())
         prepare(self.session, folder / "s.db")
         commit = self.session.commit
-        self.session.commit = lambda: (self.gate.wait(10), commit())[1]  # type: ignore[method-assign]
+        self.session.commit = lambda *left: (self.gate.wait(10), commit(*left))[1]  # type: ignore[method-assign]
         self.committer = Committer(self.session, clock=self.clock, metrics=self.metrics, publish=self._publish)
 
     def _publish(self, entries: list[Entry], revision: int) -> None:
@@ -205,10 +207,10 @@ async def test_an_operation_that_breaks_fails_alone(bench: Bench, error: Excepti
 async def test_where_the_database_does_not_begin_all_hear_so_and_the_next_is_tried(bench: Bench, apart: bool) -> None:
     begin, broken = bench.session.begin, [True]
 
-    def refuse(*, wait: bool) -> bool:
+    def refuse(*, wait: bool, looks: Sequence[Look]) -> bool:
         if broken and broken.pop():
             raise bench.session.faults[0]("disk I/O error")
-        return begin(wait=wait)
+        return begin(wait=wait, looks=looks)
 
     bench.session.begin = refuse  # type: ignore[method-assign]
     asked = [bench.ask(take, apart=apart) for _ in range(2 - apart)]

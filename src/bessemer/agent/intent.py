@@ -27,7 +27,7 @@ from bessemer.agent.intentfile import Intent, IntentFiles
 from bessemer.agent.outbox import Outbox
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Conflict, DriverError, Expired, Forbidden, NotFound
-from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
+from bessemer.core.ports import Bookmark, Page, Part, Policy, Scope, Stored, Writer
 from bessemer.core.resource import Change, Condition, Key, set_condition
 
 GONE = "Gone"
@@ -214,7 +214,14 @@ class IntentObjects:
         raise Forbidden("an agent makes no objects")
 
     async def delete(
-        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+        self,
+        key: Key,
+        writer: Writer,
+        *,
+        uid: str = "",
+        revision: str = "",
+        dry_run: bool = False,
+        policy: Policy | None = None,
     ) -> Stored:
         raise Forbidden("an agent deletes no objects")
 

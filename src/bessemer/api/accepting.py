@@ -5,7 +5,8 @@ A handshake is a signature, which takes a millisecond that nobody can interrupt:
 hold up everybody for a second. So a connection waits for its first bytes without TLS, costs little until they are here,
 and then for its step, by turns of networks. Those that say nothing are bounded in number and time, and apart from
 them those that have said something. Where a room is full, the network that has most of it gives one up, so that
-nobody's many keep another's one out. What comes after the handshake is the protocol's.
+nobody's many keep another's one out. The last files that the process may open are no connection's. What comes after
+the handshake is the protocol's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import partial
 
 from bessemer.api.limit import network
 from bessemer.core.clock import SystemClock
+from bessemer.core.descriptors import descriptors_max, kept
 from bessemer.core.pace import Pace
 
 HANDSHAKE_SECONDS = 10.0
@@ -25,8 +27,16 @@ ARRIVING_MAX, SPEAKING_MAX = 2_048, 4_096
 """Connections that have said nothing, and those whose first bytes have come and whose handshake is not done. At a step
 in a millisecond all of these have theirs in time, also where they are the agents behind one address."""
 
+ROOM_SHARE = 0.125
+"""Of the files that the process may have open, for either room where that is less."""
+
 STARVED_SECONDS = 0.1
 """Until the next try where the process can open no more files."""
+
+
+def room_for(most: int) -> int:
+    """How many connections a room has that would have so many."""
+    return max(1, min(most, int(descriptors_max() * ROOM_SHARE)))
 
 
 class Room:
@@ -78,8 +88,9 @@ class Accepting:
         self._make = make
         self._tls = tls
         self._pace = pace or Pace(SystemClock(), steps=1, seconds=0.001)
-        self._silent = Room(ARRIVING_MAX, eldest=True)
-        self._speaking = Room(SPEAKING_MAX, eldest=False)
+        self._silent = Room(room_for(ARRIVING_MAX), eldest=True)
+        self._speaking = Room(room_for(SPEAKING_MAX), eldest=False)
+        self._last = descriptors_max() - kept()
         self._meetings: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -90,6 +101,11 @@ class Accepting:
                 try:
                     arrived, address = await loop.sock_accept(self._on)
                 except OSError:  # it has gone again, or there are no files left
+                    await asyncio.sleep(STARVED_SECONDS)
+                    continue
+                # The lowest number that is free is given: at this one all others are taken.
+                if arrived.fileno() >= self._last:
+                    arrived.close()
                     await asyncio.sleep(STARVED_SECONDS)
                     continue
                 self._begin(arrived, network(address[0]) if isinstance(address, tuple) else "")

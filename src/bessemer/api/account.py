@@ -48,6 +48,7 @@ _SECRET = {"Cache-Control": "no-store"}
 async def login(call: Call) -> Response:
     """POST /login with a password, or with a one-time link."""
     said = await _said(call)
+    call.state.following.require()
     if "link" in said:
         return await _by_link(call, _text(said, "link"))
     user, password = _text(said, "user"), _text(said, "password")
@@ -239,7 +240,7 @@ async def _sign_in(
 
 async def _refused(call: Call, user: str, *, words: str, account: str = "") -> Unauthenticated:
     """The error of a sign-in that failed, once it is noted."""
-    call.state.sign_ins.failed(account)
+    call.state.sign_ins.failed(call.credentials.source, account)
     await call.state.refusals.stranger(Refusal(call.acting, LOGIN, Key("User", "", user), words))
     return Unauthenticated(words)
 

@@ -42,6 +42,11 @@ async def usage(call: Call) -> Response:
     return answer({"sequence": await call.state.ports.ledger.settle(batch)})
 
 
+async def held(call: Call) -> Response:
+    """GET usage?holder=NAME: the projects of whose money that gateway holds some, by what was said in its name."""
+    return answer({"projects": await call.state.ports.capacity.held_by(call.query.get("holder", ""))})
+
+
 async def invoice(call: Call) -> Response:
     """GET projects/NAME/invoice?from=&to=: lines with their formula; what runs is billed to ``to``."""
     start, end = _window(call)

@@ -241,9 +241,11 @@ def _owner_problems(metadata: Metadata, old: Body | None) -> list[Cause]:
 
 
 def check_references(body: Body, old: Body | None) -> list[dict[str, Any]]:
-    """The owners that a write names anew."""
-    before = {o.get("uid") for o in (old or {}).get("metadata", {}).get("ownerReferences", ())}
-    return [o for o in body["metadata"].get("ownerReferences", ()) if o["uid"] not in before]
+    """The owners that a write names anew, or which are to wait for the object from now on."""
+    stood = (old or {}).get("metadata", {}).get("ownerReferences", ())
+    before = {(o.get("uid"), blocks) for o in stood for blocks in {False, bool(o.get("blockOwnerDeletion"))}}
+    owners = body["metadata"].get("ownerReferences", ())
+    return [o for o in owners if (o["uid"], bool(o.get("blockOwnerDeletion"))) not in before]
 
 
 def refuse_owner(subject: Subject, owner: Mapping[str, Any]) -> Invalid:

@@ -17,15 +17,18 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose, WebSocketDisconnect, WebSocketState
 
-from bessemer.api.context import ApiContext, Credentials
+from bessemer.api.asked import Asked
+from bessemer.api.context import ApiContext, Credentials, Identity
 from bessemer.api.credentials import SECRETS
 from bessemer.api.errors import WrongMethod, retry_after, row_of, status_of
+from bessemer.api.impersonation import require_oneself
 from bessemer.api.paths import Paths
+from bessemer.api.query import refuse_dry_run
 from bessemer.api.refusals import Refusal
 from bessemer.api.requestlog import RequestLog
-from bessemer.api.routes import ROUTES, Rule, authorise, target_of
+from bessemer.api.routes import READS, ROUTES, Rule, authorise, target_of
 from bessemer.api.signin import BREAK_GLASS
-from bessemer.api.state import Call, State, answer, build
+from bessemer.api.state import Call, State, answer, build, identified
 from bessemer.api.warnings import deprecation
 from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound, Unauthenticated
 from bessemer.core.resource import Key
@@ -143,7 +146,7 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = scope["type"] == "websocket"
-        connection = WebSocket(scope, receive, send) if socket else Request(scope, receive, send)
+        connection = WebSocket(scope, receive, send) if socket else Asked(scope, receive, send)
         method = "WS" if socket else scope["method"]
         given = connection.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"{self._ids.getrandbits(64):016x}"
@@ -157,7 +160,8 @@ class _Endpoint:
         began = clock.monotonic()
         watched = _Watched(send, call)
         try:
-            await self._state.flows.arrive(call.credentials)
+            call.known = self._state.askers.find(call.credentials)
+            await self._state.flows.arrive(call.credentials, call.known)
             await self._run(call, method, receive=receive, send=watched)
         finally:
             if call.turn is not None:
@@ -178,32 +182,45 @@ class _Endpoint:
 
     async def _decide(self, call: Call, method: str) -> Response | None:
         rule = self._rules.get("GET" if method == "HEAD" else method)
+        of_path = rule or next(iter(self._rules.values()))
         if rule is None or rule.permission not in ("public", "vouched"):
+            if call.credentials.authorization:
+                self._state.bearers.admit(call.credentials.source, call.credentials.authorization)
+            if call.known is not None and _names_a_place(call, of_path):
+                await self._take_turn(call, call.known)  # and who asks by now is found out after that
             await self._identify(call, method)
-        call.target = target_of(call, rule or next(iter(self._rules.values())))
+        if not call.seated:
+            call.target = target_of(call, of_path)
         if rule is None:
             raise WrongMethod("the server does not allow this method on the requested resource")
-        tenant = call.target.tenant if call.target else ""
-        call.turn = await self._state.flows.enter(call.identity, tenant=tenant, source=call.credentials.source)
+        if not call.seated:
+            await self._take_turn(call, call.identity)
+        require_oneself(call)
         await authorise(call, rule)
+        if rule.method not in READS and not rule.dry_run:
+            refuse_dry_run(call.query)
         if rule.path.rpartition("/")[2] in SECRETS and not _joins(call):
             self._state.makings.take(f"{call.who.kind}:{call.who.name}")
         return await rule.handler(call)
 
+    async def _take_turn(self, call: Call, who: Identity | None) -> None:
+        tenant = call.target.tenant if call.target else ""
+        call.turn = await self._state.flows.enter(who, tenant=tenant, shown=call.credentials)
+        call.seated = True
+
     async def _identify(self, call: Call, method: str) -> None:
-        """Raises Unauthenticated, TooMany; what was shown and is worth nothing is told to the trail, as of a
-        stranger."""
+        """Raises Unauthenticated; what was shown and is worth nothing is told to the trail, as of a stranger."""
         shown, source = call.credentials.authorization, call.credentials.source
-        if shown:
-            self._state.bearers.admit(source, shown)
         try:
-            call.identity = await self._state.authenticator.authenticate(call.credentials)
+            call.identity = await identified(call)
         except Unauthenticated as error:
+            self._state.askers.learn(call.credentials, None)
             if shown:
                 self._state.bearers.worthless(source, shown)
             refused = Refusal(call.acting, method.lower(), _place(call), error.message)
             await self._state.refusals.stranger(refused)
             raise
+        self._state.askers.learn(call.credentials, call.identity)
         if shown:
             self._state.bearers.good(source, shown)
         if call.who.credential == BREAK_GLASS:
@@ -243,6 +260,15 @@ class _Watched:
         elif message["type"] == "websocket.accept":
             self.code, self.streamed = 101, True
         await self._send(message)
+
+
+def _names_a_place(call: Call, rule: Rule) -> bool:
+    """Whether what the path names could be there; then it is the call's target."""
+    try:
+        call.target = target_of(call, rule)
+    except NotFound:
+        return False
+    return True
 
 
 def _joins(call: Call) -> bool:

@@ -43,7 +43,7 @@ async def patch(call: Call) -> Response:
     if not _applies(call):
         return await resources.patch(call)
     options = _options(call)
-    wish = Wish(await _read(call), options, flag(call.query, "force"))
+    wish = Wish(await _read(call, options), options, flag(call.query, "force"))
     wish.config.pop("status", None)
     await call.state.access.require(call.who, "patch", on=call.about)
     return await _tried(call, wish, write=_apply)
@@ -54,7 +54,7 @@ async def patch_status(call: Call) -> Response:
     if not _applies(call):
         return await resources.patch_status(call)
     options = _options(call)
-    config = await _read(call)
+    config = await _read(call, options)
     of_status: Body = {part: config[part] for part in ("apiVersion", "kind", "status") if part in config}
     pinned = {name: said for name, said in (config.get("metadata") or {}).items() if name in ("uid", "resourceVersion")}
     of_status |= {"metadata": pinned} if pinned else {}
@@ -136,16 +136,17 @@ def _options(call: Call) -> WriteOptions:
     return options
 
 
-async def _read(call: Call) -> Body:
+async def _read(call: Call, options: WriteOptions) -> Body:
     """The configuration, about what the path names, of somebody who is still who they were. Raises Malformed."""
     limits, target = call.limits, call.about
     raw = await bodies.read(call.request, limits)
     if raw.lstrip()[:1] == b"{":
-        config = bodies.as_object(bodies.parse_json(raw, limits.depth))
+        config = bodies.as_object(await bodies.parse_checked(raw, limits.depth, twice=options.twice))
     elif len(raw) > limits.yaml_bytes:
         raise TooLarge(f"a YAML body has at most {limits.yaml_bytes} bytes")
     else:
-        config = bodies.as_object(await asyncio.to_thread(bodies.parse_yaml, raw, limits.depth))
+        read = await asyncio.to_thread(bodies.parse_yaml, raw, limits.depth, twice=options.twice)
+        config = bodies.as_object(read)
     await call.still()
     metadata = config.get("metadata") or {}
     if not isinstance(metadata, dict):

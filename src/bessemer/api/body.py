@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -21,14 +21,14 @@ from starlette.requests import ClientDisconnect, Request
 from bessemer.api import protobuf
 from bessemer.api.context import Limits
 from bessemer.api.errors import UnknownFormat
+from bessemer.api.names import CAUSES_MAX
+from bessemer.api.twice import STRING, Twice, in_yaml, told
 from bessemer.core.errors import Malformed, TooLarge
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""A string, closed or not: each quote begins a match, so that none is looked past twice, and the time is linear."""
 _OPENS = b"[{"
 _STEP = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
@@ -70,32 +70,41 @@ async def _collect(request: Request, most: int) -> bytes:
     return bytes(parts)
 
 
-async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
+async def read_object(request: Request, limits: Limits, *, twice: Twice | None = None) -> dict[str, Any]:
     """The body as an object, in the format of its content type. Raises Malformed, TooLarge, UnknownFormat."""
     raw = await read(request, limits)
-    return await parse_object(raw, limits, content_type=request.headers.get("content-type", ""))
+    return await parse_object(raw, limits, content_type=request.headers.get("content-type", ""), twice=twice)
 
 
-async def parse_object(raw: bytes, limits: Limits, *, content_type: str) -> dict[str, Any]:
-    """An object in JSON, YAML or protobuf. Raises Malformed, TooLarge, UnknownFormat."""
+async def parse_object(raw: bytes, limits: Limits, *, content_type: str, twice: Twice | None = None) -> dict[str, Any]:
+    """An object in JSON, YAML or protobuf; ``twice`` is told of fields that stand there again. Raises Malformed,
+    TooLarge, UnknownFormat."""
     media = media_type(content_type)
     if media == protobuf.MEDIA:
         return protobuf.parse(raw)
     if media in _YAML:
         if len(raw) > limits.yaml_bytes:
             raise TooLarge(f"a YAML body has at most {limits.yaml_bytes} bytes")
-        return as_object(await asyncio.to_thread(parse_yaml, raw, limits.depth))
+        return as_object(await asyncio.to_thread(parse_yaml, raw, limits.depth, twice=twice))
     if media not in ("", "application/json"):
         raise UnknownFormat(
             f"the body of the request was in an unknown format - accepted media types include: {_ACCEPTED}"
         )
-    return as_object(parse_json(raw, limits.depth))
+    return as_object(await parse_checked(raw, limits.depth, twice=twice))
 
 
 def as_object(value: Any) -> dict[str, Any]:
     """``value`` if it is an object. Raises Malformed."""
     if not isinstance(value, dict):
         raise Malformed("the body must be an object")
+    return value
+
+
+async def parse_checked(raw: bytes, depth: int, *, twice: Twice | None) -> Any:
+    """As `parse_json`; ``twice`` is told of fields that stand there again."""
+    value = parse_json(raw, depth)
+    if twice is not None:
+        await told(raw, value, twice=twice)
     return value
 
 
@@ -112,16 +121,18 @@ def check_depth(raw: bytes, depth: int) -> None:
     """Raise Malformed where brackets outside strings nest deeper than ``depth``; no recursion, no copy of values."""
     if raw.count(b"{") + raw.count(b"[") <= depth:
         return
-    brackets = _STRING.sub(b"", raw).translate(_STEP, _NOT_BRACKETS)
+    brackets = STRING.sub(b"", raw).translate(_STEP, _NOT_BRACKETS)
     if max(accumulate(step - 1 for step in brackets), default=0) > depth:
         raise Malformed(f"the body is nested deeper than {depth} levels")
 
 
-def parse_yaml(raw: bytes, depth: int) -> Any:
+def parse_yaml(raw: bytes, depth: int, *, twice: Twice | None = None) -> Any:
     """Plain JSON values of one YAML document. Raises Malformed for aliases, tags, more documents, or too deep."""
     try:
         _check_yaml(raw, depth)
-        value = yaml.load(raw, Loader=_JsonLoader)
+        value, found = _load_yaml(raw)
+        if twice is not None and found:
+            twice(found)
         return orjson.loads(orjson.dumps(value))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -129,6 +140,14 @@ def parse_yaml(raw: bytes, depth: int) -> Any:
         raise Malformed(f"the body is no YAML that can be read{where}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed("the YAML body holds what JSON cannot say") from error
+
+
+def _load_yaml(raw: bytes) -> tuple[Any, list[str]]:
+    loader = _JsonLoader(raw)
+    try:
+        return loader.get_single_data(), loader.twice
+    finally:
+        loader.dispose()
 
 
 def _check_yaml(raw: bytes, depth: int) -> None:
@@ -171,6 +190,16 @@ class _JsonLoader(yaml.CSafeLoader):
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     yaml_constructors: ClassVar[dict[str | None, Any]] = {**yaml.SafeLoader.yaml_constructors, _FLOAT: _finite}
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self.twice: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value) and len(self.twice) < CAUSES_MAX:
+            self.twice += in_yaml(node)
+        return mapping
 
 
 def merge(target: Any, patch: Any) -> Any:

@@ -126,8 +126,9 @@ class Terms:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiContext:
     """One per process. ``authenticator`` None is the product's own (certificates, sessions); ``replica`` names this
-    process in leases, by the address at which others ``dial`` it; ``gateway_key`` makes the replicas' secrets;
-    ``content`` finds bytes by digest; ``registries`` hold what else this process counts, for ``/metrics``."""
+    process in leases, by the address at which others ``dial`` it; ``unheard`` says for how many seconds it has not
+    known how far the database is; ``gateway_key`` makes the replicas' secrets; ``content`` finds bytes by digest;
+    ``registries`` hold what else this process counts, for ``/metrics``."""
 
     ports: Ports
     kinds: Mapping[str, Kind[Any, Any]]
@@ -140,6 +141,7 @@ class ApiContext:
     authenticator: Authenticator | None = None
     replica: str = "api"
     dial: Dial | None = None
+    unheard: Callable[[], float] = lambda: 0.0
     version: str = "0.1.0"
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)

@@ -21,6 +21,7 @@ from bessemer.api.bounds import Bounds
 from bessemer.api.context import Identity
 from bessemer.api.errors import invalid
 from bessemer.api.names import is_subdomain, show
+from bessemer.api.query import flag
 from bessemer.core.clock import Clock, epoch, rfc3339
 from bessemer.core.errors import BessemerError, Cause, Forbidden, NotFound, Unauthenticated
 from bessemer.core.ports import CONTROLLER, Objects, Scope, Stored
@@ -267,7 +268,7 @@ def require_within(call: Call, rule: Rule) -> None:
     if who is None or who.bounds is None or target is None:
         return
     verb: str = rule.verb if rule.permission == "kind" else _METHODS[rule.method]
-    if verb == "list" and call.query.get("watch", "") not in ("", "0", "false"):
+    if verb == "list" and flag(call.query, "watch"):
         verb = "watch"
     subresource = rule.path.partition("{name}/")[2]
     kind = target.resource.stored

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ from bessemer.api import schema
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import NotFound
-from bessemer.core.ports import Bookmark, Objects, Page, Part, Scope, Stored, Writer
+from bessemer.core.ports import NOBODY, Asker, Bookmark, Objects, Page, Part, Policy, Scope, Stored, Writer
 from bessemer.core.resource import GROUP, Change, Key
 from bessemer.kinds.kubernetes.definition import NAME
 
@@ -45,10 +45,10 @@ class WithDefinitions:
             raise NotFound(f"{key} does not exist")
         return found
 
-    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "", asker: Asker = NOBODY) -> Page:
         """All definitions at once: they are a few dozen."""
         if scope.kind != NAME:
-            return await self._objects.list(scope, limit=limit, after=after)
+            return await self._objects.list(scope, limit=limit, after=after, asker=asker)
         found = [
             stored
             for name, stored in sorted(self._definitions().items())
@@ -56,11 +56,18 @@ class WithDefinitions:
         ]
         return Page([] if scope.labels else found, (await self._objects.list(_NOWHERE)).revision)
 
-    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+    async def watch(
+        self,
+        scope: Scope,
+        *,
+        since: int | None = None,
+        level: bool = False,
+        lagged: Callable[[], None] | None = None,
+    ) -> AsyncIterator[Change | Bookmark]:
         """Of definitions nothing changes."""
         if scope.kind == NAME:
             await asyncio.Event().wait()
-        async for event in self._objects.watch(scope, since=since):
+        async for event in self._objects.watch(scope, since=since, level=level, lagged=lagged):
             yield event
 
     async def create(
@@ -87,10 +94,17 @@ class WithDefinitions:
         return await self._objects.replace(body, writer, part=part, dry_run=dry_run, sealed=sealed)
 
     async def delete(
-        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+        self,
+        key: Key,
+        writer: Writer,
+        *,
+        uid: str = "",
+        revision: str = "",
+        dry_run: bool = False,
+        policy: Policy | None = None,
     ) -> Stored:
         """As the store does."""
-        return await self._objects.delete(key, writer, uid=uid, revision=revision, dry_run=dry_run)
+        return await self._objects.delete(key, writer, uid=uid, revision=revision, dry_run=dry_run, policy=policy)
 
     def _definitions(self) -> Mapping[str, Stored]:
         if not self._made:

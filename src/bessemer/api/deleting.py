@@ -18,14 +18,14 @@ from starlette.responses import Response
 
 from bessemer.api import keeping
 from bessemer.api.access import Target
-from bessemer.api.deletion import Wish, delete_options, require_policy, wish_of
+from bessemer.api.deletion import Wish, delete_options, wish_of
 from bessemer.api.errors import success
 from bessemer.api.granting import WAYS_IN, require_administrator
 from bessemer.api.lists import Selection, select, selected, shape
 from bessemer.api.media import wanted
 from bessemer.api.query import ListOptions, list_options
 from bessemer.api.shown import page_of
-from bessemer.api.state import Call, answer
+from bessemer.api.state import Call, answer, asker
 from bessemer.core.errors import Conflict, Expired, NotFound, Unavailable
 from bessemer.core.ports import Page, Stored
 from bessemer.core.resource import Verb
@@ -49,7 +49,6 @@ async def delete_collection(call: Call) -> Response:
     wants = wanted(call.request.headers.get("accept", ""))
     options = await delete_options(call)
     await call.still()
-    require_policy(options, call.query)
     wish = wish_of(options, call.query)
     asked = list_options({name: value for name, value in call.query.items() if name != "watch"})
     if call.about.resource.stored in WAYS_IN:
@@ -121,7 +120,12 @@ class _Done:
         uid = wish.uid or item.uid
         try:
             left = await objects.delete(
-                item.key, self._call.writer, uid=uid, revision=wish.revision, dry_run=wish.dry_run
+                item.key,
+                self._call.writer,
+                uid=uid,
+                revision=wish.revision,
+                dry_run=wish.dry_run,
+                policy=wish.policy,
             )
             return keeping.unwritten(left, str(item.revision)) if wish.dry_run else left
         except NotFound:
@@ -169,4 +173,5 @@ async def _parts(
 
 async def _page(call: Call, selection: Selection, *, asked: ListOptions, after: str) -> Page:
     limit = page_of(call.about.resource, asked.limit or PAGE)
-    return await call.state.ports.objects.list(selection.scope, limit=limit, after=after)
+    who = asker(call, selection.scope)
+    return await call.state.ports.objects.list(selection.scope, limit=limit, after=after, asker=who)

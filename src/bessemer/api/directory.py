@@ -1,8 +1,8 @@
 """Holdings that follow the store, by four watches.
 
 A write through this process waits until the directory has seen it (`reach`), so that whoever made a tenant may use it
-at once, and whoever lost something has lost it when the answer comes; another replica's write arrives with its watch.
-It decides nothing: see `api.access`.
+at once, and whoever lost something has lost it when the answer comes; another replica's write arrives with the watch,
+a moment later, and where none can arrive nothing is decided (`following`). It decides nothing: see `api.access`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from functools import partial
 
 import orjson
 
-from bessemer.api.following import follow
+from bessemer.api.following import Following
 from bessemer.api.holdings import KINDS, Holdings
-from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
-from bessemer.core.ports import Bookmark, Objects
+from bessemer.core.ports import Bookmark
 from bessemer.core.resource import Change
 from bessemer.kinds.tenancy.rights import Place, Rulebook
 
@@ -27,10 +26,9 @@ REACH_SECONDS_MAX = 2.0
 class Directory(Holdings):
     """Run it with `run`; read it after `ready`. ``version`` counts what may change a decision."""
 
-    def __init__(self, objects: Objects, clock: Clock, *, book: Rulebook) -> None:
+    def __init__(self, following: Following, *, book: Rulebook) -> None:
         super().__init__(book)
-        self._objects = objects
-        self._clock = clock
+        self._following = following
         self._revisions = dict.fromkeys(KINDS, 0)
         self._moved = asyncio.Event()
         self._turn = asyncio.Event()
@@ -76,7 +74,7 @@ class Directory(Holdings):
             self._born = {key: born for key, born in self._born.items() if key[0] != kind}
             self._changed()
 
-        await follow(self._objects, kind, clock=self._clock, hear=partial(self._apply, kind), begin=begin)
+        await self._following.follow(kind, hear=partial(self._apply, kind), begin=begin)
 
     def _apply(self, kind: str, event: Change | Bookmark) -> None:
         if isinstance(event, Bookmark):

@@ -135,7 +135,7 @@ def status_of(error: BessemerError, subject: Subject | None = None) -> dict[str,
     body: dict[str, Any] = {
         "kind": "Status",
         "apiVersion": "v1",
-        "metadata": {},
+        "metadata": {"continue": error.proceed} if isinstance(error, Expired) and error.proceed else {},
         "status": "Failure",
         "message": _message(error, about),
         "reason": row.reason,
@@ -196,7 +196,16 @@ def _message(error: BessemerError, about: Subject) -> str:
     return error.message or "the server could not do this"
 
 
-_OF_NO_OBJECT = (FieldConflict, FutureRevision, Malformed, Unacceptable, Unauthenticated, UnknownFormat, WrongMethod)
+_OF_NO_OBJECT = (
+    Expired,
+    FieldConflict,
+    FutureRevision,
+    Malformed,
+    Unacceptable,
+    Unauthenticated,
+    UnknownFormat,
+    WrongMethod,
+)
 """Errors whose details name nothing."""
 
 

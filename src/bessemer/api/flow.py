@@ -42,11 +42,17 @@ at most; more where turns are long."""
 STREAMS = 16
 """Streams that are told of changes in one turn of the loop."""
 
+FANS = 4
+"""Steps of channels, likewise: each tells some readers (`channels.FAN`)."""
+
 REFUSAL_SECONDS = 1.0
 """Until a refusal is told: whoever asks again at once costs little of what all share."""
 
-OURS = frozenset({"system:gateway", "system:portal"})
+GATEWAY = "system:gateway"
+OURS = frozenset({GATEWAY, "system:portal"})
 """Names of certificates that wait at no door."""
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 FLOWS_MAX = 10_000
 RETRY_SECONDS_MAX = 30
@@ -322,33 +328,48 @@ class Flows:
         self._door = Pace(clock, steps=ARRIVALS_ALONE, share=0.5, seconds=ARRIVAL_SECONDS)
         self._known = Pace(clock, steps=ARRIVALS_ALONE, seconds=ARRIVAL_SECONDS)
         """For who shows a certificate of ours: however many strangers come, these do not wait for them."""
+        self._familiar = Pace(clock, steps=ARRIVALS_ALONE, seconds=ARRIVAL_SECONDS, apart=True)
+        """For who was known a while ago, likewise, and however many hosts there are. Who asks for little does not wait
+        behind a storm even once."""
         self._streams = Pace(clock, steps=STREAMS)
+        self._fans = Pace(clock, steps=FANS)
         door = self._door
         self._people = Lane(clock, TENANTS, door=door, shed=lambda: shed("people"))
         self._agents = Lane(clock, AGENTS, door=door, shed=lambda: shed("agents"))
         self._strangers = Lane(clock, STRANGERS, door=door, shed=lambda: shed("strangers"))
 
-    async def arrive(self, shown: Credentials) -> None:
-        """Before it is known who asks, which has its price, also where the answer is to wait: a few in a turn of the
-        loop, networks by turns, and within one what is shown. Certificates have a door of their own, by name."""
+    async def arrive(self, shown: Credentials, known: Identity | None = None) -> None:
+        """Before it is found out who asks, which has its price, also where the answer is to wait: a few in a turn of
+        the loop, networks by turns, and within one what is shown. Certificates have a door of their own, by name, and
+        who was ``known`` before has another, by flow."""
         steps = ARRIVALS_SHARED if self._people.crowded else ARRIVALS_ALONE
-        self._door.steps = self._known.steps = steps
-        if shown.peer is None:
+        self._door.steps = self._known.steps = self._familiar.steps = steps
+        if shown.authorization and known is not None:
+            await self._familiar.enter(self._flow(known, ""), known.name)
+        elif shown.peer is None:
             await self._door.enter(network(shown.source), shown.authorization)
         elif shown.peer.name not in OURS:
             await self._known.enter(shown.peer.name)
 
-    async def enter(self, who: Identity | None, *, tenant: str, source: str) -> Turn | None:
-        """A turn for a request about what a tenant owns ("" is nobody's); None for who needs none. Raises TooMany."""
+    async def enter(self, who: Identity | None, *, tenant: str, shown: Credentials) -> Turn | None:
+        """A turn for a request about what a tenant owns ("" is nobody's); None for who needs none. Where nobody has to
+        be known, the gateway is by what is ``shown``: by what is public it hears whether we are here. The portal is
+        not, for what it asks there is a stranger's. Raises TooMany."""
         if who is None:
-            return await self._strangers.enter(network(source))
+            ours = shown.peer is not None and shown.peer.name == GATEWAY
+            return None if ours else await self._strangers.enter(network(shown.source))
         if who.kind == "user":
             return await self._people.enter(self._flow(who, tenant))
         return await self._agents.enter(who.name) if who.kind == "agent" else None
 
-    async def follow(self, work: Coroutine[Any, Any, None], *, tenant: str) -> None:
-        """Tell somebody of changes for as long as they come, with a few others in one turn of the loop."""
-        await self._streams.run(work, group=tenant)
+    async def follow(self, work: Work, *, tenant: str) -> None:
+        """Tell somebody of changes for as long as they come, with a few others in one turn of the loop. ``work`` is
+        called once it begins, so that one that is cancelled before leaves nothing."""
+        await self._streams.run(work(), group=tenant)
+
+    async def fan(self, work: Work, *, tenant: str) -> None:
+        """Tell many of the same changes, some readers in a step."""
+        await self._fans.run(work(), group=tenant)
 
     def waiting(self) -> Mapping[str, int]:
         """Lane → requests that have no turn yet."""

@@ -5,20 +5,21 @@ A credential never gets more than its owner, nor than its bounds. Decisions are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import Identity
 from bessemer.api.directory import Directory
 from bessemer.api.holdings import Subject
-from bessemer.core.resource import READ
+from bessemer.core.resource import READ, tenant_of
 from bessemer.kinds.tenancy.rights import (
     ADMINISTER,
     EVERYWHERE,
     NO_NAMES,
     NOTHING,
     TRAIL,
+    Cell,
     Grant,
     Names,
     Place,
@@ -29,6 +30,8 @@ from bessemer.kinds.tenancy.rights import (
     shared,
     united,
 )
+
+_READ_ROLES = Cell("Role", "", "get")
 
 _KEPT_MAX = 8192
 """Askers whose grants are kept as they were found."""
@@ -111,15 +114,27 @@ class Grants:
         owner = self.grants(replace(who, bounds=None, credential=""))
         program = self._directory.grants([("ApplicationCredential", who.credential)])
         whole = [*owner, *(_within(self._standing(grant), owner) for grant in program)]
-        return tuple(book.grant(self._bounded(grant.rights, bounds), grant.place) for grant in whole)
+        most = self._most(bounds.roles, owner) if bounds.roles is not None else None
+        return tuple(book.grant(_bounded(grant.rights, bounds, most=most), grant.place) for grant in whole)
 
-    def _bounded(self, rights: Rights, bounds: Bounds) -> Rights:
-        mine = ((cell, names) for cell, names in rights.items() if cell not in (ADMINISTER, TRAIL))
-        kept = {cell: names for cell, names in mine if bounds.covers(cell.verb, cell.kind)}
-        if bounds.roles is not None:
-            most = united(self._directory.rights(role) or NOTHING for role in bounds.roles)
-            kept = {cell: shared(names, most.get(cell, NO_NAMES)) for cell, names in kept.items()}
-        return named(kept, bounds.names)
+    def _most(self, roles: Iterable[str], owner: Sequence[Grant]) -> Rights:
+        """What any of the roles gives. One of a tenant in which the owner holds nothing, and whose roles they may not
+        read, counts as one that is nowhere: what is left would tell of it."""
+        known = (role for role in roles if _knows(owner, tenant_of(role)))
+        return united(self._directory.rights(role) or NOTHING for role in known)
+
+
+def _knows(owner: Sequence[Grant], tenant: str) -> bool:
+    mine = (grant.place.tenant == tenant or grant.upon(_READ_ROLES, Place(tenant)) is None for grant in owner)
+    return not tenant or any(mine)
+
+
+def _bounded(rights: Rights, bounds: Bounds, *, most: Rights | None) -> Rights:
+    mine = ((cell, names) for cell, names in rights.items() if cell not in (ADMINISTER, TRAIL))
+    kept = {cell: names for cell, names in mine if bounds.covers(cell.verb, cell.kind)}
+    if most is not None:
+        kept = {cell: shared(names, most.get(cell, NO_NAMES)) for cell, names in kept.items()}
+    return named(kept, bounds.names)
 
 
 def _within(grant: Grant, owner: Sequence[Grant]) -> Grant:

@@ -2,7 +2,10 @@
 
 An account is never closed to everybody, for else a stranger could lock its owner out: attempts are bounded for an
 address, and for an address at an account. Where many fail at one account, whoever from, each attempt at it waits the
-longer, but from where it was signed in to before: nobody else's failures concern that. Where many fail at all, all wait
+longer, and addresses that have failed there a few times have few attempts together, each in its turn, which none takes
+from another; but not those from where it was signed in to before: nobody else's failures concern them. So an attacker
+with many addresses has a few attempts from each and hardly more, while the owner, wherever they are, has as many at the
+start, and a turn after that; only who is behind the owner's own address can spend it. Where many fail at all, all wait
 a little. Nothing is shared with other replicas: behind a balancer that spreads one address over N of them, it has N
 times the attempts.
 """
@@ -12,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
+from functools import lru_cache
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import TooMany
@@ -29,6 +33,11 @@ ACCOUNT_FAILURES_FREE = 40.0
 
 ACCOUNT_SLOWER_SECONDS = 0.1
 ACCOUNT_SLOWEST_SECONDS = 5.0
+STRANGE_FREE = 2.0
+"""Failures from an address at an account; with more it waits for its turn among all others that have."""
+
+STRANGE_SECONDS = 1200.0
+"""In which one of those is forgotten, so that nobody's turn is longer in coming."""
 _NETWORK_BITS = 64
 
 
@@ -79,6 +88,41 @@ class Failures:
         return max(0.0, failures - (self._clock.monotonic() - at) / self._seconds)
 
 
+class Turns:
+    """One attempt per ``seconds`` at an account, by turns of the networks from which it is tried: each waits so long
+    for every one of them, but not past ``longest``, and no other takes its turn, however often it asks. One that has
+    had none for ``longest`` has one at once. Those whose turn is the longest ago are forgotten first."""
+
+    def __init__(self, clock: Clock, *, seconds: float, longest: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._longest = longest
+        self._had: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._networks: Counter[str] = Counter()
+
+    def take(self, account: str, network: str) -> None:
+        """Have a turn. Raises TooMany with the seconds to wait."""
+        now, mine = self._clock.monotonic(), (account, network)
+        while self._had and next(iter(self._had.values())) <= now - self._longest:
+            self._forget()
+        if mine in self._had:
+            wait = self._had[mine] + min(self._networks[account] * self._seconds, self._longest) - now
+            if wait > 0:
+                raise TooMany("too many attempts: wait a little", retry_after_seconds=math.ceil(wait))
+        else:
+            self._networks[account] += 1
+        self._had[mine] = now
+        self._had.move_to_end(mine)
+        while len(self._had) > KEYS_MAX:
+            self._forget()
+
+    def _forget(self) -> None:
+        (account, _), _ = self._had.popitem(last=False)
+        self._networks[account] -= 1
+        if not self._networks[account]:
+            del self._networks[account]
+
+
 class SignIns:
     """``burst`` attempts of an address at an account at once, then one per ``seconds``."""
 
@@ -89,6 +133,8 @@ class SignIns:
         self._proofs = Limiter(clock, burst=burst, seconds=seconds)
         self._all = Failures(clock, seconds=1.0)
         self._accounts = Failures(clock, seconds=seconds)
+        self._strange = Failures(clock, seconds=STRANGE_SECONDS)
+        self._turns = Turns(clock, seconds=ACCOUNT_SLOWEST_SECONDS, longest=STRANGE_SECONDS)
         # Addresses at accounts, by whose sign-ins others' failures there are no business of theirs.
         self._known: OrderedDict[str, None] = OrderedDict()
 
@@ -98,13 +144,16 @@ class SignIns:
         self._sources.take(network(source))
         if account:
             self._pairs.take(_pair(source, account))
+            if self._besieged(source, account) and self._strange.level(_pair(source, account)) > STRANGE_FREE:
+                self._turns.take(_digest(account), network(source))
         await self._clock.sleep(max(self.delay, self.delay_at(source, account)))
 
-    def failed(self, account: str = "") -> None:
-        """Somebody, somewhere, was wrong."""
+    def failed(self, source: str, account: str = "") -> None:
+        """Somebody was wrong."""
         self._all.add("")
         if account:
             self._accounts.add(_digest(account))
+            self._strange.add(_pair(source, account))
 
     def succeeded(self, source: str, account: str) -> None:
         """Somebody has shown that they are who they say."""
@@ -131,10 +180,13 @@ class SignIns:
 
     def delay_at(self, source: str, account: str) -> float:
         """The seconds that an attempt at an account waits now, from there."""
+        return min(self._besieged(source, account) * ACCOUNT_SLOWER_SECONDS, ACCOUNT_SLOWEST_SECONDS)
+
+    def _besieged(self, source: str, account: str) -> float:
+        """How many more failures at the account there are than are free, where they concern who tries from there."""
         if not account or _pair(source, account) in self._known:
             return 0.0
-        over = max(0.0, self._accounts.level(_digest(account)) - ACCOUNT_FAILURES_FREE)
-        return min(over * ACCOUNT_SLOWER_SECONDS, ACCOUNT_SLOWEST_SECONDS)
+        return max(0.0, self._accounts.level(_digest(account)) - ACCOUNT_FAILURES_FREE)
 
 
 class Bearers:
@@ -175,6 +227,7 @@ def _pair(source: str, account: str) -> str:
     return f"{network(source)} {_digest(account)}"
 
 
+@lru_cache(KEYS_MAX)
 def network(source: str) -> str:
     """What counts as one address: of IPv6 the network, of which everybody has 2^64 addresses; but one of IPv4 that came
     over an IPv6 socket is itself."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import resource
 import socket
 import ssl
 from collections import Counter
@@ -19,11 +18,13 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bessemer.api.accepting import Accepting
 from bessemer.api.ca import Pair, peer_of
 from bessemer.api.limit import network
+from bessemer.core.descriptors import descriptors_max
 from bessemer.core.errors import Unavailable
 from bessemer.core.tls import show
 
@@ -39,7 +40,7 @@ HEADERS_BYTES_MAX = 64 << 10
 READ_SECONDS = 60.0
 """A reader that has not taken what the sockets hold (some hundred KiB) in that time is gone, whatever its TCP says."""
 
-FILES_SHARE = 0.8
+FILES_SHARE = 0.5
 """Of the files that the process may have open, for connections of those who show no certificate."""
 
 HELD_BYTES_MAX = 64 << 10
@@ -87,10 +88,52 @@ class Gathering:
             self._transport.write(b"".join(held))
 
 
+class Outlet:
+    """Of a connection, as ``state["outlet"]``: for parts of an answer that was begun without a length (`chunk`), where
+    many are told the same. What is written goes out in this turn of the loop; uvicorn's way is a coroutine for each
+    part of each answer, and puts it into a frame of its own. Not for HEAD."""
+
+    __slots__ = ("_flow", "_gathering", "_transport", "lost", "when_lost")
+
+    def __init__(self, transport: asyncio.Transport, gathering: Gathering, *, flow: FlowControl) -> None:
+        self._transport = transport
+        self._gathering = gathering
+        self._flow = flow
+        self.lost = False
+        """Of a connection that broke, its transport does not say that it is closing."""
+        self.when_lost: Callable[[], None] | None = None
+        """Is called then: an application does not hear of it while another request waits behind its answer."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is written is taken: the connection is there, and its reader not slow."""
+        return not (self._flow.write_paused or self.lost or self._transport.is_closing())
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads any more."""
+        return self.lost or self._transport.is_closing()
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self.lost = True
+        if self.when_lost is not None:
+            self.when_lost()
+
+    def write(self, part: bytes) -> None:
+        """Send it after all that was written before."""
+        self._gathering.flush()
+        self._transport.write(part)
+
+
+def chunk(part: bytes) -> bytes:
+    """A part of an answer as HTTP/1.1 frames it; none is nothing, for an empty chunk would be the end."""
+    return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
+
+
 def strangers_max() -> int:
     """By the files that this process may have open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return int((soft if soft > 0 else 1 << 20) * FILES_SHARE)
+    return int(descriptors_max() * FILES_SHARE)
 
 
 class Doors:
@@ -137,7 +180,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(self._gathering)  # type: ignore[arg-type]
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "peer": peer_of(certificate) if certificate else None}
+        peer = peer_of(certificate) if certificate else None
+        self._outlet = Outlet(transport, self._gathering, flow=self.flow)
+        self.app_state = {**self.app_state, "peer": peer, "outlet": self._outlet}
         self._expect_headers()
         if certificate is None:
             address = network(self.client[0]) if self.client else "local"
@@ -190,6 +235,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._forget()
         self._go_on()
         self._leave()
+        self._outlet.lose()
         super().connection_lost(exc)
 
     def _expect_headers(self) -> None:

@@ -22,10 +22,10 @@ from bessemer.api.packing import streamed
 from bessemer.api.query import ListOptions, list_options
 from bessemer.api.selectors import FieldTerm, LabelSelector, parse_fields, parse_labels
 from bessemer.api.shown import page_of, part_of
-from bessemer.api.state import Call
+from bessemer.api.state import Call, asker
 from bessemer.api.watches import watch
 from bessemer.core.errors import Expired
-from bessemer.core.ports import Page, Scope, Stored
+from bessemer.core.ports import Asker, Page, Scope, Stored
 from bessemer.core.resource import Verb
 
 PART = 64
@@ -91,17 +91,25 @@ async def list_or_watch(call: Call) -> Response:
     if options.watch:
         return watch(call, selection, options=options, wants=wants)
     limit = page_of(call.about.resource, options.limit)
-    page = await call.state.ports.objects.list(selection.scope, limit=limit, after=options.after)
+    who = asker(call, selection.scope)
+    page = await call.state.ports.objects.list(selection.scope, limit=limit, after=options.after, asker=who)
     if options.revision is not None and options.revision > page.revision:
         raise FutureRevision(options.revision, page.revision)
     if options.exact and options.revision != page.revision:
         raise Expired("The resourceVersion for the provided list is too old.")
-    parts = _stream(call, selection, options=options, wants=wants, page=page)
+    items = _parts(call, selection, options=options, page=page, who=who)
+    parts = _stream(call, selection, options=options, wants=wants, page=page, items=items)
     return await streamed(call.request, parts, secret=call.about.resource.kind == "Secret")
 
 
 async def _stream(
-    call: Call, selection: Selection, *, options: ListOptions, wants: Wanted, page: Page
+    call: Call,
+    selection: Selection,
+    *,
+    options: ListOptions,
+    wants: Wanted,
+    page: Page,
+    items: AsyncIterator[Sequence[Stored]],
 ) -> AsyncIterator[bytes]:
     meta: dict[str, Any] = {"resourceVersion": str(page.revision)}
     if page.next and options.limit:
@@ -112,8 +120,8 @@ async def _stream(
     whole = wants.shape == "object" or options.include == "Object"
     yield start
     first = True
-    async for items in _parts(call, selection, options=options, page=page):
-        part = selected(selection, await keeping.shown(call, items, whole=whole))
+    async for some in items:
+        part = selected(selection, await keeping.shown(call, some, whole=whole))
         written = b",".join(write(item) for item in part)
         if written:
             yield written if first else b"," + written
@@ -123,7 +131,7 @@ async def _stream(
 
 
 async def _parts(
-    call: Call, selection: Selection, *, options: ListOptions, page: Page
+    call: Call, selection: Selection, *, options: ListOptions, page: Page, who: Asker
 ) -> AsyncIterator[Sequence[Stored]]:
     """The items of a page in parts. What is as large as files comes a few at a time: then a list of all goes on to the
     pages that follow, which are of the same revision, as it is written."""
@@ -134,7 +142,7 @@ async def _parts(
         if options.limit or not page.next:
             return
         limit = page_of(call.about.resource, 0)
-        page = await call.state.ports.objects.list(selection.scope, limit=limit, after=page.next)
+        page = await call.state.ports.objects.list(selection.scope, limit=limit, after=page.next, asker=who)
 
 
 def selected(selection: Selection, items: Sequence[Stored]) -> Sequence[Stored]:

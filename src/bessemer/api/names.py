@@ -104,7 +104,7 @@ def opaque_text(value: Any, path: str) -> Iterator[Cause]:
     every field whose name does, or is longer than ``KEY_MAX``."""
     if _is_plain(value):
         return
-    for at, item in _places(value, path):
+    for at, item in places(value, path):
         name = at[-1]
         if isinstance(name, str) and (len(name) > KEY_MAX or _opaque(name)):
             words = "holds what is not text" if len(name) <= KEY_MAX else f"has more than {KEY_MAX} characters"
@@ -122,7 +122,7 @@ def _is_plain(value: Any) -> bool:
             if not (item.isascii() and item.isprintable()):
                 return False
         elif isinstance(item, dict):
-            if any(len(name) > KEY_MAX for name in item):
+            if max(map(len, item), default=0) > KEY_MAX:
                 return False
             left += item
             left += item.values()
@@ -135,9 +135,9 @@ def _opaque(text: str) -> re.Match[str] | None:
     return None if text.isascii() and text.isprintable() else _OPAQUE.search(text)
 
 
-def _places(value: Any, path: str) -> Iterator[tuple[list[str | int], Any]]:
-    """All that is in ``value``, each with where it is. That is one list, which changes with the next step: to keep a
-    place for each of a million items would cost a million times the longest name above them."""
+def places(value: Any, path: str) -> Iterator[tuple[list[str | int], Any]]:
+    """All that is in ``value``, each with where it is, for `field_path`. That is one list, which changes with the next
+    step: to keep a place for each of a million items would cost a million times the longest name above them."""
     levels: list[Iterator[tuple[str | int, Any]]] = [iter([(path, value)])]
     at: list[str | int] = [path]
     while levels:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bessemer.api.context import Identity
+from bessemer.api.following import Following
 from bessemer.api.oidcpeople import People, Person, Vouched, address, group_names, person_name, text
 from bessemer.api.oidcproviders import Provider, Providers
 from bessemer.core.clock import Clock
@@ -37,10 +38,10 @@ class _Verified:
 class Federation:
     """Run it with `run`."""
 
-    def __init__(self, objects: Objects, clock: Clock, *, issuers: Issuers) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, issuers: Issuers, following: Following) -> None:
         self._clock = clock
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
-        self.providers = Providers(objects, clock, issuers=issuers)
+        self.providers = Providers(objects, clock, issuers=issuers, following=following)
 
     @property
     def people(self) -> People:

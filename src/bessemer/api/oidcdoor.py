@@ -79,6 +79,7 @@ async def enter(call: Call) -> Response:
     """POST /login/providers/NAME: a code, and the verifier and nonce of its attempt, for a portal session."""
     said = await _said(call)
     code, verifier, nonce = (_text(said, name) for name in ("code", "verifier", "nonce"))
+    call.state.following.require()
     await call.state.sign_ins.admit(call.credentials.source)
     federation = call.state.federation
     try:
@@ -90,7 +91,7 @@ async def enter(call: Call) -> Response:
         who = federation.vouched(provider, claims)
         person = await federation.people.admitted(who, create=provider.spec.create_users)
     except Unauthenticated as error:
-        call.state.sign_ins.failed()
+        call.state.sign_ins.failed(call.credentials.source)
         refused = Refusal(call.acting, LOGIN, Key("User", "", UNKNOWN), error.message)
         await call.state.refusals.stranger(refused)
         raise

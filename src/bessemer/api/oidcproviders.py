@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 from pydantic import ValidationError
 
-from bessemer.api.following import follow
+from bessemer.api.following import Following
 from bessemer.api.oidcpeople import People, whole
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unauthenticated
@@ -54,8 +54,8 @@ class Provider:
 class Providers:
     """Run it with `run`. ``people`` are the Users, by a watch beside its own."""
 
-    def __init__(self, objects: Objects, clock: Clock, *, issuers: Issuers) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, clock: Clock, *, issuers: Issuers, following: Following) -> None:
+        self._following = following
         self._clock = clock
         self._issuers = issuers
         self._bodies: dict[str, IdentityProvider] = {}
@@ -126,7 +126,7 @@ class Providers:
         async def begin() -> None:
             self._forget(kind)
 
-        await follow(self._objects, kind, clock=self._clock, hear=partial(self._hear, kind), begin=begin)
+        await self._following.follow(kind, hear=partial(self._hear, kind), begin=begin)
 
     def _forget(self, kind: str) -> None:
         if kind == "User":

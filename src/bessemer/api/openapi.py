@@ -80,7 +80,18 @@ def _paths(shown: Shown, name: str) -> dict[str, Any]:
         many["delete"] = _operation(
             shown, "deletecollection", answers=f"{name}List", query=(*_SELECTED_QUERY, *_DELETE_QUERY)
         )
-    return {collection: many, f"{collection}/{{name}}": one}
+    status = {f"{collection}/{{name}}/status": {"parameters": of_name, **_of_status(shown, name)}}
+    return {collection: many, f"{collection}/{{name}}": one, **(status if shown.has_status else {})}
+
+
+def _of_status(shown: Shown, name: str) -> dict[str, Any]:
+    """What is asked of the status alone: whoever may read the object reads it, its controller or agent writes it."""
+    said = {
+        "get": _operation(shown, "get", answers=name, query=()),
+        "put": _operation(shown, "put", answers=name, query=_WRITE_QUERY, body="update"),
+        "patch": _operation(shown, "patch", answers=name, query=_PATCH_QUERY, body="patch"),
+    }
+    return {method: {**one, "operationId": f"{one['operationId']}Status"} for method, one in said.items()}
 
 
 def _operation(shown: Shown, action: str, *, answers: str, query: Sequence[str], body: str = "") -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _merged_list(shape: Shape, live: list[Any], *, patch: list[Any]) -> list[Any
     found = {shape.step(item): item for item in live}
     for item in patch:
         step = shape.step(item)
-        value = merge(shape.items, found.get(step), patch=item) if isinstance(item, Mapping) else item
+        value = merge(shape.items, found.get(step), patch=item) if shape.kind == "map" else item
         if value is _GONE:
             found.pop(step, None)
         else:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
+
+from starlette.datastructures import QueryParams
 
 from bessemer.api.errors import Subject, Unfit
 from bessemer.api.managed import MANAGER_MAX
 from bessemer.api.names import plain
+from bessemer.api.twice import Twice
 from bessemer.core.errors import Cause, Malformed
 
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
@@ -52,6 +55,10 @@ def revision(text: str) -> int:
     return int(text)
 
 
+UNKNOWN_MAX = 8
+"""Fields that are named as unknown."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
     """Of create, update and patch. Unknown fields are refused unless the client says else."""
@@ -59,27 +66,57 @@ class WriteOptions:
     dry_run: bool = False
     validation: FieldValidation = "Strict"
     manager: str = ""
+    warnings: list[str] = field(default_factory=list)
+    """What the answer says beside, once the body is read."""
+
+    @property
+    def twice(self) -> Twice | None:
+        """What is done about fields that stand twice in the body; None where nothing is."""
+        return None if self.validation == "Ignore" else self._doubt
+
+    def unknown(self, paths: Sequence[str]) -> None:
+        """These fields of the body mean nothing. Raises Malformed where that is strict."""
+        if paths and self.validation != "Ignore":
+            self._doubt([f'unknown field "{plain(path)}"' for path in paths[:UNKNOWN_MAX]])
+
+    def _doubt(self, words: Sequence[str]) -> None:
+        if self.validation == "Strict":
+            raise Malformed("strict decoding error: " + ", ".join(words))
+        self.warnings.extend(words)
 
 
 def write_options(query: Mapping[str, str], kind: str) -> WriteOptions:
     """``kind`` is CreateOptions, UpdateOptions or PatchOptions, for the message. Raises Invalid."""
-    dry = query.get("dryRun", "")
     said = query.get("fieldValidation", "") or "Strict"
     validation = _VALIDATIONS.get(said)
     if validation is None:
         supported = '"", "Ignore", "Strict", "Warn"'
         raise Unfit(Subject(_META, kind=kind), [_unsupported("fieldValidation", f'"{said[:40]}"', supported=supported)])
-    return WriteOptions(dry_run([dry] if dry else [], kind), validation, _manager(query, kind))
+    return WriteOptions(dry_run(_all(query, "dryRun"), kind), validation, _manager(query, kind))
 
 
 def dry_run(said: Any, kind: str) -> bool:
-    """``dryRun`` as options have it: a list with All, or nothing. Raises Invalid."""
+    """``dryRun`` as options have it: a list of nothing but All, or nothing. Raises Invalid: a dry run that is not
+    understood is no write."""
     if not said:
         return False
-    if said == ["All"]:
+    if isinstance(said, list) and all(one == "All" for one in said):
         return True
     listed = ", ".join(f'"{str(one)[:40]}"' for one in (said if isinstance(said, list) else [said]))
     raise Unfit(Subject(_META, kind=kind), [_unsupported("dryRun", f"[]string{{{listed}}}", supported='"All"')])
+
+
+def refuse_dry_run(query: Mapping[str, str]) -> None:
+    """Of a route that cannot say what it would do. Raises Malformed where that is asked, Invalid as `dry_run` does."""
+    if dry_run(_all(query, "dryRun"), "CreateOptions"):
+        raise Malformed("dryRun is not supported here: this route would do what it does, and has done nothing")
+
+
+def _all(query: Mapping[str, str], name: str) -> list[str]:
+    """Each value of a parameter that may be given more than once."""
+    if name not in query:
+        return []
+    return query.getlist(name) if isinstance(query, QueryParams) else [query[name]]
 
 
 def _manager(query: Mapping[str, str], kind: str) -> str:

@@ -24,6 +24,9 @@ class Review:
 
     group: str
     kind: str
+    spec: frozenset[str] = frozenset()
+    """The fields of what is asked."""
+
     namespaced: bool = False
 
     @property
@@ -46,12 +49,19 @@ class Review:
         return Subject(self.group, self.plural, self.kind)
 
 
-ACCESS = Review(AUTHORIZATION, "SubjectAccessReview")
-LOCAL_ACCESS = Review(AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True)
-SELF_ACCESS = Review(AUTHORIZATION, "SelfSubjectAccessReview")
-SELF_RULES = Review(AUTHORIZATION, "SelfSubjectRulesReview")
+_ASKED: Mapping[str, frozenset[str]] = {
+    "resourceAttributes": frozenset(
+        {"namespace", "verb", "group", "version", "resource", "subresource", "name", "fieldSelector", "labelSelector"}
+    ),
+    "nonResourceAttributes": frozenset({"path", "verb"}),
+}
+_OF_SOMEBODY = frozenset({*_ASKED, "user", "groups", "uid", "extra"})
+ACCESS = Review(AUTHORIZATION, "SubjectAccessReview", _OF_SOMEBODY)
+LOCAL_ACCESS = Review(AUTHORIZATION, "LocalSubjectAccessReview", _OF_SOMEBODY, namespaced=True)
+SELF_ACCESS = Review(AUTHORIZATION, "SelfSubjectAccessReview", frozenset(_ASKED))
+SELF_RULES = Review(AUTHORIZATION, "SelfSubjectRulesReview", frozenset({"namespace"}))
 SELF = Review(AUTHENTICATION, "SelfSubjectReview")
-TOKEN = Review(AUTHENTICATION, "TokenReview")
+TOKEN = Review(AUTHENTICATION, "TokenReview", frozenset({"token", "audiences"}))
 REVIEWS = (SELF, TOKEN, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS)
 
 
@@ -75,6 +85,20 @@ class Visit:
 
     verb: str
     path: str
+
+
+def unknown(review: Review, body: Mapping[str, Any]) -> list[str]:
+    """The paths of fields that no such review has, in order; ``body`` is one that `identify` took."""
+    paths = [name for name in body if name not in {"apiVersion", "kind", "metadata", "spec", "status"}]
+    spec = body.get("spec") or {}
+    if spec and not review.spec:
+        return sorted([*paths, "spec"])
+    paths += [f"spec.{name}" for name in spec if name not in review.spec]
+    for name, fields in _ASKED.items():
+        asked = spec.get(name) if name in review.spec else None
+        if isinstance(asked, Mapping):
+            paths += [f"spec.{name}.{inner}" for inner in asked if inner not in fields]
+    return sorted(paths)
 
 
 def identify(review: Review, body: dict[str, Any]) -> dict[str, Any]:

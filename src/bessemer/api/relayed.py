@@ -1,8 +1,10 @@
 """Logs and consoles of hosts whose socket another replica holds: asked of that one, and carried through here.
 
-Which one it is stands in the host's lease, as that replica's address. Who may see what was decided by the replica that
-was asked; it vouches for it with a certificate that only replicas have. The other opens what it holds itself and
-nothing else, so nobody is sent in circles, and counts it for the reader as its own.
+Which one it is stands in the host's lease, as that replica's address: a host that dialled another may have left a
+socket here of which nobody said that it is dead. That one is asked nonetheless where the lease cannot be read, or the
+replica that it names is not reached. Who may see what was decided by the replica that was asked; it vouches
+for it with a certificate that only replicas have. The other opens what it holds itself and nothing else, so nobody is
+sent in circles, and counts it for the reader as its own.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from starlette.websockets import WebSocket
 from bessemer.api.hosts import messages
 from bessemer.api.relay import Reader
 from bessemer.api.state import Call
-from bessemer.core.errors import Forbidden, Malformed
+from bessemer.core.errors import Forbidden, Malformed, Unavailable
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.tasks import first_of
 from bessemer.kinds.fleet.heartbeats import lease_of
@@ -27,10 +29,15 @@ REPLICA = "system:replica"
 async def open_stream(call: Call, host: str, *, request: Mapping[str, Any], reader: Reader) -> Stream:
     """A stream to a host, whichever replica has its socket. Raises what `Relay.open` does."""
     state = call.state
-    replica = "" if state.relay.holds(host) or state.others is None else await _holder(call, host)
-    if state.others is None or not replica:
-        return await state.relay.open(host, request, reader=reader)
-    return await state.others.open(replica, {**request, "host": host, "tenant": reader.tenant, "user": reader.user})
+    try:
+        replica = "" if state.others is None else await _holder(call, host)
+        if state.others is not None and replica:
+            asked = {**request, "host": host, "tenant": reader.tenant, "user": reader.user}
+            return await state.others.open(replica, asked)
+    except Unavailable:
+        if not state.relay.holds(host):
+            raise
+    return await state.relay.open(host, request, reader=reader)
 
 
 async def _holder(call: Call, host: str) -> str:

@@ -8,10 +8,12 @@ that nobody fills the disk by asking for what they may not have. It is not the t
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import structlog
 
+from bessemer.api.context import Identity
 from bessemer.api.state import Call
 from bessemer.core.clock import Clock
 
@@ -28,18 +30,22 @@ class RequestLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._log = log.bind()  # once: it would be made for each line
         self._since = clock.monotonic()
         self._refused: Counter[str] = Counter()
 
     def answered(self, call: Call, method: str, *, code: int, seconds: float) -> None:
         """A request came to its end. ``method`` is WS for a socket; ``code`` is 0 where nobody was answered."""
-        who = call.identity
-        user = f"{who.kind}:{who.name}" if who else ""
-        tell = log.info if self._is_told(user, method, code=code) else log.debug
+        user = _named(call.identity)
+        told = self._is_told(user or _named(call.known), method, code=code)
+        if not (told or self._log.is_enabled_for(logging.DEBUG)):
+            return
+        tell = self._log.info if told else self._log.debug
         tell(
             "request",
             request_id=call.request_id,
             user=user,
+            **({"taken_for": _named(call.known)} if call.known and not user else {}),
             verb=method,
             path=call.connection.scope["path"][:PATH_CHARACTERS_MAX],
             status=code,
@@ -59,6 +65,10 @@ class RequestLog:
         """A new window; what the last one left out is said."""
         for user, count in self._refused.items():
             if count > REFUSED_EACH:
-                log.info("refusals left out", user=user, count=count - REFUSED_EACH)
+                self._log.info("refusals left out", user=user, count=count - REFUSED_EACH)
         self._refused.clear()
         self._since = self._clock.monotonic()
+
+
+def _named(who: Identity | None) -> str:
+    return f"{who.kind}:{who.name}" if who else ""

@@ -19,7 +19,7 @@ from bessemer.api import body as bodies
 from bessemer.api import credentials, keeping, managed, table
 from bessemer.api.access import Target
 from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
-from bessemer.api.deletion import delete_options, require_policy, wish_of
+from bessemer.api.deletion import delete_options, wish_of
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
 from bessemer.api.granting import WAYS_IN, grant, require_administrator
 from bessemer.api.media import Wanted, wanted
@@ -33,10 +33,12 @@ from bessemer.api.warnings import warning
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, Conflict, Forbidden, Malformed, NotFound, TooLarge
 from bessemer.core.ports import Part, Stored
-from bessemer.core.resource import Key
+from bessemer.core.resource import Key, Verb
 from bessemer.kinds.kubernetes import lease
 
 PATCH_ATTEMPTS = 8
+_ENDS: tuple[Verb, ...] = ("delete", "update", "patch")
+"""Who may do one of these to an object may keep it from going."""
 _PATCHES = f"{bodies.JSON_PATCH}, {bodies.MERGE_PATCH}, {bodies.APPLY_PATCH}"
 Wish = Callable[[dict[str, Any]], dict[str, Any]]
 """What an object should be, in view of what it is."""
@@ -58,7 +60,7 @@ async def create(call: Call) -> Response:
     """A new object; 201."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "CreateOptions")
-    said = await bodies.read_object(call.request, call.limits)
+    said = await bodies.read_object(call.request, call.limits, twice=options.twice)
     await call.still()
     return await make(call, said, options=options, wants=wants, record=_updates(call, options))
 
@@ -80,14 +82,14 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
         stored = keeping.unwritten(stored, "")
     else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
-    return render(call, stored, wants=wants, code=201, warnings=admitted.warnings)
+    return render(call, stored, wants=wants, code=201, warnings=(*options.warnings, *admitted.warnings))
 
 
 async def replace(call: Call) -> Response:
     """The whole object, under its resourceVersion; of some of Kubernetes' own kinds also without."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "UpdateOptions")
-    said = await bodies.read_object(call.request, call.limits)
+    said = await bodies.read_object(call.request, call.limits, twice=options.twice)
     await call.still()
     target = call.about
     await call.state.access.require(call.who, "update", on=target)
@@ -107,7 +109,7 @@ async def patch(call: Call) -> Response:
     """Merge patch or JSON patch of metadata and spec. See `applying` for the third."""
     wants = wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "PatchOptions")
-    change = await _read_patch(call)
+    change = await _read_patch(call, options)
     await call.state.access.require(call.who, "patch", on=call.about)
 
     def wish(old: dict[str, Any]) -> dict[str, Any]:
@@ -131,24 +133,25 @@ async def _rewrite(call: Call, wish: Wish, *, pinned: bool, options: WriteOption
 
 async def delete(call: Call) -> Response:
     """Delete, or begin to where finalizers stand: then the object is answered, else a Status."""
+    wants = wanted(call.request.headers.get("accept", ""))
     target = call.about
     options = await delete_options(call)
     await call.still()
     await call.state.access.require(call.who, "delete", on=target)
     if target.resource.stored in WAYS_IN:
         require_administrator(call, target)
-    require_policy(options, call.query)
     wish = wish_of(options, call.query)
     now = await load(call, target, whole=False)
-    left = await call.state.ports.objects.delete(
-        target.key, call.writer, uid=wish.uid or now.uid, revision=wish.revision, dry_run=wish.dry_run
+    uid, objects = wish.uid or now.uid, call.state.ports.objects
+    left = await objects.delete(
+        target.key, call.writer, uid=uid, revision=wish.revision, dry_run=wish.dry_run, policy=wish.policy
     )
     if not wish.dry_run:
         await call.state.directory.reach(target.resource.stored, left.revision)
     body = orjson.loads(left.body)
     if body["metadata"].get("finalizers") and body["metadata"].get("deletionTimestamp"):
         shown = keeping.unwritten(left, str(now.revision)) if wish.dry_run else left
-        return answer(keeping.bare(target.resource, shown).body)
+        return render(call, keeping.bare(target.resource, shown), wants=wants)
     return answer(success(target.subject, now.uid))
 
 
@@ -158,7 +161,7 @@ async def delete(call: Call) -> Response:
 async def replace_status(call: Call) -> Response:
     """The status alone: a Claim's by its agent, ``report`` of a Host by its agent."""
     options = write_options(call.query, "UpdateOptions")
-    said = await bodies.read_object(call.request, call.state.context.limits)
+    said = await bodies.read_object(call.request, call.state.context.limits, twice=options.twice)
     await call.still()
     target = call.about
     await call.state.access.require(call.who, "get", on=target)
@@ -170,7 +173,7 @@ async def replace_status(call: Call) -> Response:
 async def patch_status(call: Call) -> Response:
     """As `replace_status`, by a patch."""
     options = write_options(call.query, "PatchOptions")
-    change = await _read_patch(call)
+    change = await _read_patch(call, options)
     await call.state.access.require(call.who, "get", on=call.about)
     for attempt in range(PATCH_ATTEMPTS):
         old = await present(call)
@@ -189,7 +192,7 @@ async def write_status(
 ) -> Response:
     """The status of what was said, which nobody has judged yet. Agents write it thousands of times an hour, and nobody
     else: who set which field of it is kept only where one applies it."""
-    target = call.about
+    wants, target = wanted(call.request.headers.get("accept", "")), call.about
     if not target.resource.has_status:
         raise not_found(target.subject)
     part: Part = "report" if call.who.kind == "agent" and target.resource.kind == "Host" else "status"
@@ -199,7 +202,7 @@ async def write_status(
         admitted = {**admitted, "metadata": {**admitted["metadata"], "managedFields": entries}}
     stored = await call.state.ports.objects.replace(admitted, call.writer, part=part, dry_run=options.dry_run)
     call.uid = stored.uid
-    return answer(keeping.bare(target.resource, stored).body)
+    return render(call, keeping.bare(target.resource, stored), wants=wants, warnings=tuple(options.warnings))
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ async def write_main(
         stored = keeping.unwritten(stored, old["metadata"]["resourceVersion"])
     else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
-    return render(call, stored, wants=wants, warnings=admitted.warnings)
+    return render(call, stored, wants=wants, warnings=(*options.warnings, *admitted.warnings))
 
 
 def _updates(call: Call, options: WriteOptions) -> Record:
@@ -315,9 +318,12 @@ async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], o
             raise refuse_owner(target.subject, owner) from error
         if found.uid != owner["uid"]:
             raise refuse_owner(target.subject, owner)
+        if owner.get("blockOwnerDeletion") and not any(call.state.access.may(call.who, v, on=place) for v in _ENDS):
+            words = f"cannot set blockOwnerDeletion: {owner['kind']} {owner['name']} is not yours to change or delete"
+            raise Forbidden(f'{target.subject.plural} "{target.name}" is forbidden: {words}')
 
 
-async def _read_patch(call: Call) -> Any:
+async def _read_patch(call: Call, options: WriteOptions) -> Any:
     """A merge patch (an object) or a JSON patch (a list), of somebody who is still who they were."""
     media = bodies.media_type(call.request.headers.get("content-type", ""))
     strategic = media == STRATEGIC and call.about.resource.native
@@ -325,7 +331,8 @@ async def _read_patch(call: Call) -> Any:
         words = f"the body of the request was in an unknown format - accepted media types include: {_PATCHES}"
         raise UnknownFormat(f"{words}, {STRATEGIC}" if call.about.resource.native else words)
     limits = call.limits
-    change = bodies.parse_json(await bodies.read(call.request, limits), limits.depth)
+    raw = await bodies.read(call.request, limits)
+    change = await bodies.parse_checked(raw, limits.depth, twice=options.twice)
     await call.still()
     if media == bodies.JSON_PATCH and not isinstance(change, list):
         raise Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
@@ -360,6 +367,7 @@ def _unconditional(resource: Shown) -> bool:
 def _pinned(change: Any) -> bool:
     """Whether the client said which revision it means."""
     if isinstance(change, list):
-        return any(str(o.get("path", "")).startswith("/metadata/resourceVersion") for o in change)
+        paths = (str(one.get("path", "")) for one in change if isinstance(one, dict))
+        return any(path.startswith("/metadata/resourceVersion") for path in paths)
     metadata = change.get("metadata")
     return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))

@@ -10,7 +10,7 @@ could be tried here; how often somebody may be wrong is bounded. Nothing is kept
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -39,9 +39,11 @@ from bessemer.api.questions import (
     question,
     text,
     texts,
+    unknown,
 )
 from bessemer.api.refusals import Refusal
 from bessemer.api.state import Call, answer
+from bessemer.api.warnings import warning
 from bessemer.core.errors import Cause, Malformed, Unauthenticated
 from bessemer.core.resource import GROUP, Key
 
@@ -67,18 +69,20 @@ class Reviews:
 
     async def own_access(self, call: Call) -> Response:
         """POST selfsubjectaccessreviews: may I?"""
-        body, spec = await _said(call, SELF_ACCESS)
-        return _told(call, body, status=await self._allowed(call, question(SELF_ACCESS, spec), who=call.who))
+        said = await _said(call, SELF_ACCESS)
+        return _told(call, said, status=await self._allowed(call, question(SELF_ACCESS, said.spec), who=call.who))
 
     async def access(self, call: Call) -> Response:
         """POST subjectaccessreviews: may they?"""
-        body, spec = await _said(call, ACCESS)
-        return _told(call, body, status=await self._judged(call, question(ACCESS, spec), review=ACCESS, spec=spec))
+        said = await _said(call, ACCESS)
+        return _told(
+            call, said, status=await self._judged(call, question(ACCESS, said.spec), review=ACCESS, spec=said.spec)
+        )
 
     async def local_access(self, call: Call) -> Response:
         """POST localsubjectaccessreviews: may they, in this project?"""
-        body, spec = await _said(call, LOCAL_ACCESS)
-        asked, namespace = question(LOCAL_ACCESS, spec), call.parameter("namespace")
+        said = await _said(call, LOCAL_ACCESS)
+        asked, namespace = question(LOCAL_ACCESS, said.spec), call.parameter("namespace")
         if isinstance(asked, Visit):
             words = "Forbidden: a path is in no project"
             raise invalid(LOCAL_ACCESS.subject, [Cause("spec.nonResourceAttributes", words, "FieldValueForbidden")])
@@ -86,37 +90,37 @@ class Reviews:
             words = "Invalid value: must match the namespace on the URL"
             raise invalid(LOCAL_ACCESS.subject, [Cause("spec.resourceAttributes.namespace", words)])
         here = replace(asked, namespace=namespace)
-        return _told(call, body, status=await self._judged(call, here, review=LOCAL_ACCESS, spec=spec))
+        return _told(call, said, status=await self._judged(call, here, review=LOCAL_ACCESS, spec=said.spec))
 
     async def own_rules(self, call: Call) -> Response:
         """POST selfsubjectrulesreviews: all that I may, in a project and in none."""
-        body, spec = await _said(call, SELF_RULES)
-        namespace = text(SELF_RULES, spec, field="namespace", at="spec")
+        said = await _said(call, SELF_RULES)
+        namespace = text(SELF_RULES, said.spec, field="namespace", at="spec")
         if not namespace:
             raise Malformed("no namespace on request")
-        return _told(call, body, status=await self._offers(call).rules(call.who, namespace))
+        return _told(call, said, status=await self._offers(call).rules(call.who, namespace))
 
     async def oneself(self, call: Call) -> Response:
         """POST selfsubjectreviews: who am I?"""
-        body, _ = await _said(call, SELF)
-        return _told(call, body, status={"userInfo": await _user_info(call, call.who)})
+        said = await _said(call, SELF)
+        return _told(call, said, status={"userInfo": await _user_info(call, call.who)})
 
     async def token(self, call: Call) -> Response:
         """POST tokenreviews: whose is this token?"""
-        body, spec = await _said(call, TOKEN)
-        token = text(TOKEN, spec, field="token", at="spec", longest=TOKEN_MAX)
-        audiences = texts(TOKEN, spec, field="audiences", at="spec")
-        body["spec"] = {"audiences": audiences} if audiences else {}
+        said = await _said(call, TOKEN)
+        token = text(TOKEN, said.spec, field="token", at="spec", longest=TOKEN_MAX)
+        audiences = texts(TOKEN, said.spec, field="audiences", at="spec")
+        said.body["spec"] = {"audiences": audiences} if audiences else {}
         if audiences and AUDIENCE not in audiences:
             words = f'the token is for "{AUDIENCE}", and not for the audiences that were named'
-            return _told(call, body, status={"authenticated": False, "error": words})
+            return _told(call, said, status={"authenticated": False, "error": words})
         holder = await _paced(call, token)
         if holder is None:
             refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", UNKNOWN), _NOT_ONES_OWN)
             await call.state.refusals.known(refused)
-            return _told(call, body, status={"authenticated": False, "error": _NOT_ONES_OWN})
+            return _told(call, said, status={"authenticated": False, "error": _NOT_ONES_OWN})
         status = {"authenticated": True, "user": await _user_info(call, holder), "audiences": [AUDIENCE]}
-        return _told(call, body, status=status)
+        return _told(call, said, status=status)
 
     def _offers(self, call: Call) -> Offers:
         rules, authorise = self._table()
@@ -139,20 +143,30 @@ class Reviews:
         return await self._allowed(call, asked, who=who)
 
 
-async def _said(call: Call, review: Review) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The body and its spec, of somebody who is still who they were."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    body: dict[str, Any]
+    spec: dict[str, Any]
+    warnings: Sequence[str]
+
+
+async def _said(call: Call, review: Review) -> _Said:
+    """What is asked, of somebody who is still who they were."""
     wanted(call.request.headers.get("accept", ""))
-    write_options(call.query, "CreateOptions")
-    body = await bodies.read_object(call.request, call.state.context.limits)
+    options = write_options(call.query, "CreateOptions")
+    body = await bodies.read_object(call.request, call.state.context.limits, twice=options.twice)
     await call.still()
-    return body, identify(review, body)
+    spec = identify(review, body)
+    options.unknown(unknown(review, body))
+    return _Said(body, spec, options.warnings)
 
 
-def _told(call: Call, body: dict[str, Any], *, status: dict[str, Any]) -> Response:
+def _told(call: Call, asked: _Said, *, status: dict[str, Any]) -> Response:
     """The review with its answer."""
-    said = {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": {"creationTimestamp": None}}
-    told = {**said, **({"spec": body["spec"]} if body.get("spec") else {}), "status": status}
-    headers = {"Cache-Control": "no-store"}
+    body = asked.body
+    head = {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": {"creationTimestamp": None}}
+    told = {**head, **({"spec": body["spec"]} if body.get("spec") else {}), "status": status}
+    headers = {"Cache-Control": "no-store", **({"Warning": told_of} if (told_of := warning(asked.warnings)) else {})}
     if wanted(call.request.headers.get("accept", "")).yaml:
         return Response(yaml.safe_dump(told), 201, headers=headers, media_type="application/yaml")
     return answer(told, 201, headers=headers)

@@ -55,11 +55,14 @@ Permission = Literal[
 Handler = Callable[[Call], Awaitable[Response | None]]
 OURS = f"/apis/{GROUP}/{VERSION}"
 IN_PROJECT = f"{OURS}/namespaces/{{namespace}}"
+READS = frozenset({"GET", "WS"})
+"""Of these nothing is a write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row. ``method`` WS is a WebSocket; ``plural`` "" is taken from the path; ``verb`` is for ``kind``."""
+    """One row. ``method`` WS is a WebSocket; ``plural`` "" is taken from the path; ``verb`` is for ``kind``. Who asks
+    for a dry run reaches no handler that writes and knows none."""
 
     method: str
     path: str
@@ -67,25 +70,26 @@ class Rule:
     handler: Handler
     plural: str = ""
     verb: Verb = "get"
+    dry_run: bool = False
 
 
 def _collection(path: str) -> list[Rule]:
     return [
         Rule("GET", path, "kind", lists.list_or_watch, verb="list"),
-        Rule("POST", path, "kind", resources.create, verb="create"),
-        Rule("DELETE", path, "kind", deleting.delete_collection, verb="deletecollection"),
+        Rule("POST", path, "kind", resources.create, verb="create", dry_run=True),
+        Rule("DELETE", path, "kind", deleting.delete_collection, verb="deletecollection", dry_run=True),
     ]
 
 
 def _object(path: str) -> list[Rule]:
     return [
         Rule("GET", path, "kind", resources.get),
-        Rule("PUT", path, "kind", resources.replace, verb="update"),
-        Rule("PATCH", path, "kind", applying.patch, verb="patch"),
-        Rule("DELETE", path, "kind", resources.delete, verb="delete"),
+        Rule("PUT", path, "kind", resources.replace, verb="update", dry_run=True),
+        Rule("PATCH", path, "kind", applying.patch, verb="patch", dry_run=True),
+        Rule("DELETE", path, "kind", resources.delete, verb="delete", dry_run=True),
         Rule("GET", f"{path}/status", "kind", resources.get),
-        Rule("PUT", f"{path}/status", "status", resources.replace_status, verb="update"),
-        Rule("PATCH", f"{path}/status", "status", applying.patch_status, verb="patch"),
+        Rule("PUT", f"{path}/status", "status", resources.replace_status, verb="update", dry_run=True),
+        Rule("PATCH", f"{path}/status", "status", applying.patch_status, verb="patch", dry_run=True),
     ]
 
 
@@ -93,15 +97,16 @@ _REVIEWS = Reviews(lambda: (ROUTES, authorise))
 
 ROUTES: tuple[Rule, ...] = (
     # First what is asked most: a path is looked for in this order, and these would be objects by theirs.
-    Rule("POST", LOCAL_ACCESS.path, "admin", _REVIEWS.local_access),
+    Rule("POST", LOCAL_ACCESS.path, "admin", _REVIEWS.local_access, dry_run=True),
     *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
     *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     Rule("POST", f"{OURS}/usage", "gateway", accounting.usage),
-    Rule("POST", SELF_ACCESS.path, "signed-in", _REVIEWS.own_access),
-    Rule("POST", SELF_RULES.path, "signed-in", _REVIEWS.own_rules),
-    Rule("POST", SELF.path, "signed-in", _REVIEWS.oneself),
-    Rule("POST", TOKEN.path, "signed-in", _REVIEWS.token),
-    Rule("POST", ACCESS.path, "admin", _REVIEWS.access),
+    Rule("GET", f"{OURS}/usage", "gateway", accounting.held),
+    Rule("POST", SELF_ACCESS.path, "signed-in", _REVIEWS.own_access, dry_run=True),
+    Rule("POST", SELF_RULES.path, "signed-in", _REVIEWS.own_rules, dry_run=True),
+    Rule("POST", SELF.path, "signed-in", _REVIEWS.oneself, dry_run=True),
+    Rule("POST", TOKEN.path, "signed-in", _REVIEWS.token, dry_run=True),
+    Rule("POST", ACCESS.path, "admin", _REVIEWS.access, dry_run=True),
     *_collection("/apis/{group}/{version}/{plural}"),
     *_object("/apis/{group}/{version}/{plural}/{name}"),
     Rule("GET", "/healthz", "public", system.healthy),

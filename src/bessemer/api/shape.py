@@ -22,6 +22,8 @@ _TRACKED = ("annotations", "finalizers", "generateName", "labels", "ownerReferen
 """Of the metadata, what writers say; the rest is the server's."""
 
 _HEAD = ("apiVersion", "kind", "metadata")
+_ABSENT = object()
+"""What is not there, which null is not: where free fields hold one, it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,12 @@ class Shape:
     def compared(self, old: Any, new: Any) -> tuple[Fields | None, Fields | None]:
         """What is new or has another value, and what is gone; None is nothing."""
         if self.by_field(old) and self.by_field(new):
-            pairs = ((f"f:{name}", self.of(name), old.get(name), inner) for name, inner in new.items())
+            pairs = ((f"f:{name}", self.of(name), old.get(name, _ABSENT), inner) for name, inner in new.items())
             lost = ((f"f:{name}", self.of(name), old[name]) for name in old.keys() - new.keys())
             return _compared(pairs, lost)
         if self.by_item(old) and self.by_item(new):
             before, after = ({self.step(item): item for item in items} for items in (old, new))
-            pairs = ((step, self.items, before.get(step), item) for step, item in after.items())
+            pairs = ((step, self.items, before.get(step, _ABSENT), item) for step, item in after.items())
             lost = ((step, self.items, before[step]) for step in before.keys() - after.keys())
             return _compared(pairs, lost)
         if old == new:
@@ -173,7 +175,7 @@ def _compared(
     changed: Fields = {}
     gone: Fields = {step: shape.whole(value) for step, shape, value in lost}
     for step, shape, before, after in pairs:
-        if before is None:
+        if before is _ABSENT:
             changed[step] = shape.whole(after)
             continue
         new, old = shape.compared(before, after)

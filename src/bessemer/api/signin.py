@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from bessemer.api.following import follow
+from bessemer.api.following import Following
 from bessemer.api.limit import Limiter, network
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Forbidden, TooMany
@@ -38,10 +38,10 @@ _PROVE = (
 class OwnDoor:
     """Run it with `run`."""
 
-    def __init__(self, objects: Objects, audit: Audit, *, clock: Clock) -> None:
+    def __init__(self, objects: Objects, audit: Audit, *, clock: Clock, following: Following) -> None:
         self._objects = objects
         self._audit = audit
-        self._clock = clock
+        self._following = following
         self._full = asyncio.Event()
         self._noted = Limiter(clock, burst=1, seconds=NOTE_SECONDS)
         self._open = True
@@ -66,7 +66,7 @@ class OwnDoor:
 
     async def run(self) -> None:
         """Follow until cancelled. What was known last holds while nothing newer can be read."""
-        await follow(self._objects, KIND, clock=self._clock, hear=self._hear, begin=self._read)
+        await self._following.follow(KIND, hear=self._hear, begin=self._read)
 
     async def _read(self) -> int:
         page = await self._objects.list(Scope(kind=KIND))

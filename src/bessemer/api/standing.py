@@ -14,8 +14,7 @@ from weakref import WeakValueDictionary
 import orjson
 
 from bessemer.api.context import Identity
-from bessemer.api.following import follow
-from bessemer.core.clock import Clock
+from bessemer.api.following import Following
 from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import Change
 
@@ -25,9 +24,9 @@ KINDS = ("Host", "User", "Session", "ApplicationCredential", "IdentityProvider",
 class Standing:
     """Run it with `run`, from a revision of `present` on."""
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, following: Following) -> None:
         self._objects = objects
-        self._clock = clock
+        self._following = following
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Event] = WeakValueDictionary()
 
     def turn(self, who: Identity) -> asyncio.Event:
@@ -44,9 +43,7 @@ class Standing:
         """Follow until cancelled, whatever the store answers."""
         async with asyncio.TaskGroup() as group:
             for kind in KINDS:
-                group.create_task(
-                    follow(self._objects, kind, clock=self._clock, hear=self._hear, begin=self._anew, since=since)
-                )
+                group.create_task(self._following.follow(kind, hear=self._hear, begin=self._anew, since=since))
 
     async def _anew(self) -> int:
         """Where history was lost, everybody may stand otherwise."""

@@ -14,12 +14,17 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from bessemer.api.access import Access, Target
+from bessemer.api.asked import Json
+from bessemer.api.askers import Askers
 from bessemer.api.authn import LocalAuthenticator, Passwords, Sessions
+from bessemer.api.bells import Bells
+from bessemer.api.channels import Channels
 from bessemer.api.context import ApiContext, Authenticator, Credentials, Identity, Limits, Ports
 from bessemer.api.definitions import WithDefinitions
 from bessemer.api.directory import Directory
 from bessemer.api.discovery import Discovery
 from bessemer.api.flow import Flows, Turn
+from bessemer.api.following import Following
 from bessemer.api.health import Database
 from bessemer.api.limit import Bearers, Limiter, SignIns
 from bessemer.api.metrics import Metrics
@@ -30,8 +35,8 @@ from bessemer.api.relay import Relay
 from bessemer.api.shown import Resources
 from bessemer.api.signin import OwnDoor
 from bessemer.api.standing import Standing
-from bessemer.core.errors import BessemerError, Malformed, Unauthenticated
-from bessemer.core.ports import Stored, Writer
+from bessemer.core.errors import BessemerError, Malformed, Unauthenticated, Unavailable
+from bessemer.core.ports import Asker, Scope, Stored, Writer
 from bessemer.core.tasks import first_of
 from bessemer.kinds.tenancy.rights import Rulebook
 
@@ -45,15 +50,17 @@ whoever reads none of them keeps nobody else waiting."""
 DELETIONS_MAX, DELETIONS_EACH = 4, 1
 """Parts of collections that are deleted at once, in all and of one tenant: the others stand in nobody's way."""
 
+UNTOLD_SECONDS, UNTOLD_SECONDS_MAX = 1.0, 60.0
+"""Until it is asked again who asks, where that could not be told; and for how long in all."""
+
 BACKCHANNEL_BURST = 200
 """Sign-outs that an issuer tells of at once; from then on ten a second."""
 
 
-class Openings:
-    """Places for what costs all much: ``most`` in all, of which one asker has ``each``. Those of watches that are told
-    what there is, if nothing else is said."""
+class Places:
+    """For what costs all much: ``most`` in all, of which one asker has ``each``."""
 
-    def __init__(self, most: int = OPENINGS_MAX, each: int = OPENINGS_EACH) -> None:
+    def __init__(self, most: int, each: int) -> None:
         self._most_of_one = each
         self._all = asyncio.Semaphore(most)
         self._each: dict[str, asyncio.Semaphore] = {}
@@ -84,6 +91,7 @@ class State:
     context: ApiContext
     resources: Resources
     discovery: Discovery
+    following: Following
     directory: Directory
     standing: Standing
     database: Database
@@ -108,11 +116,14 @@ class State:
     others: Others | None
     metrics: Metrics
     flows: Flows
+    askers: Askers
+    channels: Channels
+    bells: Bells
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    openings: Openings = field(default_factory=Openings)
+    openings: Places = field(default_factory=lambda: Places(OPENINGS_MAX, OPENINGS_EACH))
     """The watches that are told what there is at once."""
 
-    deletions: Openings = field(default_factory=lambda: Openings(DELETIONS_MAX, DELETIONS_EACH))
+    deletions: Places = field(default_factory=lambda: Places(DELETIONS_MAX, DELETIONS_EACH))
     """The parts of collections that are deleted at once, by tenant."""
 
     @property
@@ -125,17 +136,20 @@ def build(context: ApiContext) -> State:
     resources = Resources(context.kinds.values())
     objects = WithDefinitions(context.ports.objects, resources, since=context.clock.now())
     context = replace(context, ports=replace(context.ports, objects=objects))
-    directory = Directory(objects, context.clock, book=Rulebook(resources.kinds))
-    federation = Federation(objects, context.clock, issuers=context.issuers)
-    door = OwnDoor(objects, context.ports.audit, clock=context.clock)
+    following = Following(objects, context.clock, unheard=context.unheard)
+    directory = Directory(following, book=Rulebook(resources.kinds))
+    federation = Federation(objects, context.clock, issuers=context.issuers, following=following)
+    door = OwnDoor(objects, context.ports.audit, clock=context.clock, following=following)
     local = LocalAuthenticator(objects, context.clock, federation=federation, door=door)
     limits = context.limits
     metrics, access = Metrics(), Access(directory, objects)
-    standing = Standing(objects, context.clock)
+    standing = Standing(objects, following)
+    flows = Flows(context.clock, access.flow, shed=lambda lane: metrics.shed.labels(lane).inc())
     return State(
         context=context,
         resources=resources,
         discovery=Discovery(resources, context.version),
+        following=following,
         directory=directory,
         standing=standing,
         database=Database(standing.present, context.clock),
@@ -155,7 +169,10 @@ def build(context: ApiContext) -> State:
         relay=Relay(),
         others=Others(context.dial) if context.dial is not None else None,
         metrics=metrics,
-        flows=Flows(context.clock, access.flow, shed=lambda lane: metrics.shed.labels(lane).inc()),
+        flows=flows,
+        askers=Askers(context.clock),
+        channels=Channels(objects, context.clock, flows=flows),
+        bells=Bells(context.clock),
     )
 
 
@@ -167,10 +184,15 @@ class Call:
     connection: HTTPConnection
     request_id: str
     credentials: Credentials
+    known: Identity | None = None
+    """Who asked last with what is shown: by their turn it waits."""
     identity: Identity | None = None
+    """Who asks, once that is found out."""
     target: Target | None = None
     turn: Turn | None = None
-    """Its turn, where it needed one; whoever answers the request leaves it."""
+    """Its turn, where it needs one; whoever answers the request leaves it."""
+    seated: bool = False
+    """Whether that was asked."""
     uid: str = ""
     """Of the object that was read or written, once it is known: for the log."""
 
@@ -217,9 +239,12 @@ class Call:
         await self.state.ports.audit.note(self.writer, verb, key=about.key, uid=about.uid)
 
     async def again(self) -> Identity | None:
-        """Who asks, asked anew: None where that is nobody any more, or somebody else."""
+        """Who asks, asked anew: None where that is nobody any more, or somebody else. Raises Unavailable where that
+        cannot be told for now."""
         try:
-            who = await self.state.authenticator.authenticate(self.credentials)
+            who = await identified(self)
+        except Unavailable:
+            raise
         except BessemerError:
             return None
         return who if who == self.identity else None
@@ -231,10 +256,13 @@ class Call:
             raise Unauthenticated("sign in again")
 
     async def lapsed(self, holds: Callable[[Identity], bool]) -> None:
-        """Return once who asks is nobody any more, or what ``holds`` does not."""
+        """Return once who asks is nobody any more, or what ``holds`` does not, or that cannot be told for long."""
         while True:
             turns = self.turns()
-            who = await self.again()
+            try:
+                who = await again_in_time(self)
+            except Unavailable:
+                return
             if who is None or not holds(who):
                 return
             await self.doubted(turns, seconds=self.state.context.limits.recheck_seconds)
@@ -271,7 +299,45 @@ class Call:
         return str(self.connection.path_params.get(name, ""))
 
 
+async def identified(call: Call) -> Identity | None:
+    """Who asks, by what they show. Raises Unauthenticated; Unavailable for a bearer, where this process may not know
+    what was withdrawn. A certificate's rights are not among what is kept here."""
+    if call.credentials.authorization:
+        call.state.following.require()
+    return await call.state.authenticator.authenticate(call.credentials)
+
+
+def group(call: Call) -> str:
+    """By what the streams of a request take turns: the tenant that it is about; of a person's that are about all, what
+    their requests take turns by; agents' are one."""
+    if call.about.tenant or call.who.kind != "user":
+        return call.about.tenant
+    return call.state.access.flow(call.who, "")
+
+
+def asker(call: Call, scope: Scope) -> Asker:
+    """Who has a list of a scope in pages: what is held for it counts for those with whom its asker takes turns. What
+    was under the names of the scope's projects before they were there was somebody else's, perhaps."""
+    who, access = call.who, call.state.access
+    group = access.flow(who, call.about.tenant) if who.kind == "user" else who.kind
+    return Asker(f"{who.kind}:{who.name}", group, access.begins(scope))
+
+
+async def again_in_time(call: Call) -> Identity | None:
+    """`Call.again` for what is open already: a store that cannot be read for a moment ends nothing. Raises Unavailable
+    where it cannot for `UNTOLD_SECONDS_MAX`."""
+    clock = call.state.context.clock
+    until = clock.monotonic() + UNTOLD_SECONDS_MAX
+    while True:
+        try:
+            return await call.again()
+        except Unavailable:
+            if clock.monotonic() >= until:
+                raise
+        await clock.sleep(UNTOLD_SECONDS)
+
+
 def answer(value: Any, code: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
     """JSON. Bytes are taken to be JSON already."""
     body = value if isinstance(value, bytes) else orjson.dumps(value)
-    return Response(body, code, headers=dict(headers or {}), media_type="application/json")
+    return Json(body, code, headers=headers or {})

@@ -26,10 +26,11 @@ async def healthy(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """GET /readyz: its database answers, it knows its tenants, and it is not stopping. 503 says which of these fails;
-    ``verbose`` says it of each."""
+    """GET /readyz: its database answers, it knows its tenants, hears of what others change, and is not stopping. 503
+    says which of these fails; ``verbose`` says it of each."""
     state = call.state
     checks = {"ping": True, "database": await state.database.answers(), "tenants": await _knows(call)}
+    checks["watches"] = state.following.current
     checks["shutdown"] = not state.closing.is_set()
     if all(checks.values()):
         return PlainTextResponse(told(checks) if "verbose" in call.query else "ok")

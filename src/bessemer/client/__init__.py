@@ -13,7 +13,7 @@ from pathlib import Path
 from bessemer.client.calls import SOURCE_HEADER, Begun, Joined, Me, Offer, SignedIn
 from bessemer.client.kubeconfig import Connection, read_kubeconfig
 from bessemer.client.objects import Client, an_object, stored
-from bessemer.client.transport import Ask, HttpTransport, Socket, Transport, Unreachable, tls_context
+from bessemer.client.transport import PING_SECONDS, Ask, HttpTransport, Socket, Transport, Unreachable, tls_context
 
 __all__ = [
     "SOURCE_HEADER",
@@ -39,10 +39,18 @@ __all__ = [
 ]
 
 
-def connect(url: str, *, ca: Path | None = None, cert: tuple[Path, Path] | None = None, token: str = "") -> Client:
-    """A client for ``url``. ``cert`` is (certificate, key); the files are read now. ``close`` it at the end."""
+def connect(
+    url: str,
+    *,
+    ca: Path | None = None,
+    cert: tuple[Path, Path] | None = None,
+    token: str = "",
+    ping_seconds: float = PING_SECONDS,
+) -> Client:
+    """A client for ``url``. ``cert`` is (certificate, key); the files are read now. ``ping_seconds`` is a transport's.
+    ``close`` it at the end."""
     pair = (cert[0].read_bytes(), cert[1].read_bytes()) if cert else None
-    return _client(Connection(url, ca.read_bytes() if ca else None, pair, token, ""), None)
+    return _client(Connection(url, ca.read_bytes() if ca else None, pair, token, ""), None, ping_seconds=ping_seconds)
 
 
 def from_kubeconfig(path: Path, *, context: str = "", token: str = "") -> Client:
@@ -52,9 +60,9 @@ def from_kubeconfig(path: Path, *, context: str = "", token: str = "") -> Client
     return _client(replace(found, cert=None, token=token) if token else found, plurals())
 
 
-def _client(to: Connection, known: Mapping[str, str] | None) -> Client:
+def _client(to: Connection, known: Mapping[str, str] | None, *, ping_seconds: float = PING_SECONDS) -> Client:
     tls = tls_context(to.ca, to.cert) if to.url.startswith("https:") else None
-    return Client(HttpTransport(to.url, tls=tls, token=to.token), plurals=known)
+    return Client(HttpTransport(to.url, tls=tls, token=to.token, ping_seconds=ping_seconds), plurals=known)
 
 
 def plurals() -> dict[str, str]:

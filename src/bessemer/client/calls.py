@@ -227,6 +227,10 @@ class Agents(_Area):
         body = {"meter": meter, "amount": amount} | ({"money": money} if money is not None else {})
         return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body=body)
 
+    async def held(self, holder: str) -> list[str]:
+        """A gateway: the projects of whose money it holds some, by what was said in its name."""
+        return list((await self._ask("GET", f"{BASE}/usage", query={"holder": holder}))["projects"])
+
     def _host(self, host: str, sub: str) -> str:
         return self._paths.of(Key("Host", "", host), sub)
 

@@ -20,7 +20,7 @@ from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed, TooMany, Unavailable
-from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
+from bessemer.core.ports import Bookmark, Page, Part, Policy, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 
 PatchType = Literal["merge", "json"]
@@ -123,13 +123,20 @@ class Client:
         return stored(await self.transport.request(ask))
 
     async def delete(
-        self, key: Key, writer: Writer | None = None, *, uid: str = "", revision: str = "", dry_run: bool = False
+        self,
+        key: Key,
+        writer: Writer | None = None,
+        *,
+        uid: str = "",
+        revision: str = "",
+        dry_run: bool = False,
+        policy: Policy | None = "Background",
     ) -> Stored:
         """Delete, or ask for it where finalizers stand; the object as it was. Raises NotFound, Conflict."""
         last = await self.get(key)
         if last.key.name != key.name:
             raise Malformed(f"the server told of {last.key} where {key} was asked for: nothing is deleted")
-        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        options: dict[str, Any] = {"propagationPolicy": policy} if policy else {}
         if uid or revision:
             said = {"uid": uid, "resourceVersion": revision}
             options["preconditions"] = {name: value for name, value in said.items() if value}

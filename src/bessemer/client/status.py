@@ -78,6 +78,8 @@ def error_of_status(code: int, status: Mapping[str, Any], *, retry_after: str = 
     if code == 429:
         return TooMany(message, retry_after_seconds=seconds)
     known = _BY_REASON.get(reason) or _BY_CODE.get(code)
+    if known is Expired:
+        return Expired(message, proceed=str((status.get("metadata") or {}).get("continue") or ""))
     if known is not None:
         return known(message)
     return Unavailable(message, retry_after_seconds=seconds) if code >= 500 else Malformed(message)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 
@@ -29,8 +29,12 @@ streams for minutes."""
 SILENCE_SECONDS_MAX = 90.0
 """The server sends a bookmark on a quiet watch every minute; a stream silent for longer than this is dead."""
 
+CONNECT_SECONDS_MAX = 10.0
+"""Until a connection stands, from the look for its address to TLS: a wire that is cut says nothing."""
+
 PING_SECONDS = 60.0
-"""After so much silence a socket is asked whether it lives. One over which a heart beats is never asked."""
+"""After so much silence a socket is asked whether it lives, and has half of that to say so. One over which a heart
+beats is never asked."""
 
 _LOST = "the connection was lost"
 
@@ -120,19 +124,29 @@ class Unreachable(Unavailable):
 
 
 class HttpTransport:
-    """HTTPS with pooled connections. ``tls`` is of `tls_context`; ``token`` a bearer. Use on one loop."""
+    """HTTPS with pooled connections. ``tls`` is of `tls_context`; ``token`` a bearer; ``ping_seconds`` the silence of a
+    socket after which it is asked whether it lives. Where it does not, the wire is cut, and all connections are given
+    up with it: a watch would wait for a minute and a half. Use on one loop."""
 
-    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, token: str = "") -> None:
+    def __init__(
+        self, url: str, *, tls: ssl.SSLContext | None = None, token: str = "", ping_seconds: float = PING_SECONDS
+    ) -> None:
         self._url = url.rstrip("/")
         self._ssl = tls
+        self._ping_seconds = ping_seconds
         self._headers = {"User-Agent": "bessemer", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._session: aiohttp.ClientSession | None = None
+        self._answers: set[aiohttp.ClientResponse] = set()
+        """Those that are being read. Of the end of a session their readers would not hear."""
+
+        self._begun: set[asyncio.Timeout] = set()
+        """Of those who have no answer yet, some of whom look for an address or dial."""
 
     async def request(self, ask: Ask) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX, connect=CONNECT_SECONDS_MAX)
         try:
             async with self._open(ask, timeout) as response:
-                body: bytes = await response.read()
+                body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error, url=self._url) from error
         if response.status >= 400:
@@ -141,7 +155,7 @@ class HttpTransport:
 
     @asynccontextmanager
     async def stream(self, ask: Ask, *, silence: float | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence)
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS_MAX, sock_read=silence)
         try:
             async with self._open(ask, timeout) as response:
                 if response.status >= 400:
@@ -153,16 +167,16 @@ class HttpTransport:
     @asynccontextmanager
     async def socket(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Socket]:
         try:
-            async with asyncio.timeout(DIAL_SECONDS_MAX):
-                dialled = await self._live().ws_connect(
+            async with asyncio.timeout(DIAL_SECONDS_MAX), self._beginning() as session:
+                dialled = await session.ws_connect(
                     self._url + path,
                     params=dict(query),
                     headers=self._headers,
                     ssl=self._ssl or True,
-                    heartbeat=PING_SECONDS,
+                    heartbeat=self._ping_seconds,
                     max_msg_size=MESSAGE_BYTES_MAX,
                 )
-            async with dialled as inner:
+            async with dialled as inner, self._standing_with(inner, session):
                 yield _AioSocket(inner)
         except aiohttp.WSServerHandshakeError as error:
             raise error_of(error.status, b"", headers=error.headers or {}) from error
@@ -170,9 +184,51 @@ class HttpTransport:
             raise _unreachable(error, url=self._url) from error
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """End the connections there are, and what is under way over them, which raises Unavailable; a later request
+        dials anew."""
+        session, self._session = self._session, None
+        now = asyncio.get_running_loop().time()
+        for begun in self._begun:
+            begun.reschedule(now)
+        for answer in self._answers:
+            answer.close()
+        if session is not None:
+            await session.close()
+
+    def listen(self) -> Callable[[], bool]:
+        """Whether since this call more has come of an answer that was being read then. One that began later says
+        nothing of the connections there were."""
+        before = {answer: answer.content.total_bytes for answer in self._answers}
+        return lambda: any(answer.content.total_bytes > count for answer, count in before.items())
+
+    @asynccontextmanager
+    async def _beginning(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """The session, until an answer begins. Of its end whoever waits hears as of a connection that was lost. By
+        itself aiohttp cancels whoever looks for an address, which nobody takes for an error: a group of tasks would
+        believe that the task was done. And it sends again, by a session that has ended, what has no answer yet."""
+        begun = asyncio.timeout(None)
+        try:
+            async with begun:
+                self._begun.add(begun)
+                try:
+                    yield self._live()
+                finally:
+                    self._begun.discard(begun)
+        except TimeoutError as error:
+            if begun.expired():
+                raise Unreachable(self._url, internal=_LOST) from error
+            raise
+
+    @asynccontextmanager
+    async def _standing_with(
+        self, socket: aiohttp.ClientWebSocketResponse, session: aiohttp.ClientSession
+    ) -> AsyncIterator[None]:
+        """All connections end with one that answered no ping, unless they were dialled anew since."""
+        try:
+            yield
+        finally:
+            if isinstance(socket.exception(), aiohttp.ServerTimeoutError) and self._session is session:
+                await self.close()
 
     def _live(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -181,20 +237,30 @@ class HttpTransport:
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
         return self._session
 
-    def _open(self, ask: Ask, timeout: aiohttp.ClientTimeout) -> Any:
+    @asynccontextmanager
+    async def _open(self, ask: Ask, timeout: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {**self._headers, **ask.headers}
         if ask.body is not None:
             headers["Content-Type"] = ask.content_type
-        return self._live().request(
-            ask.method,
-            self._url + ask.path,
-            params=dict(ask.query),
-            data=ask.body,
-            headers=headers,
-            timeout=timeout,
-            ssl=self._ssl or True,
-            allow_redirects=False,
-        )
+        async with self._beginning() as session:
+            begun = await session.request(
+                ask.method,
+                self._url + ask.path,
+                params=dict(ask.query),
+                data=ask.body,
+                headers=headers,
+                timeout=timeout,
+                ssl=self._ssl or True,
+                allow_redirects=False,
+            )
+        async with begun as answer:
+            if self._session is not session:
+                raise Unreachable(self._url, internal=_LOST)
+            self._answers.add(answer)
+            try:
+                yield answer
+            finally:
+                self._answers.discard(answer)
 
 
 def tls_context(ca: bytes | None, cert: tuple[bytes, bytes] | None) -> ssl.SSLContext:

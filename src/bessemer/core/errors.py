@@ -93,7 +93,12 @@ class Taken(Conflict):
 
 
 class Expired(BessemerError):
-    """History no longer reaches back so far: list again."""
+    """History no longer reaches back so far: list again. ``proceed`` is where a list may go on all the same, at what
+    there is now; "" where it may not."""
+
+    def __init__(self, message: str, *, proceed: str = "", internal: str = "") -> None:
+        super().__init__(message, internal=internal)
+        self.proceed = proceed
 
 
 class TooMany(BessemerError):

@@ -28,11 +28,17 @@ _TURN_SECONDS_MAX = 0.1
 
 class Pace:
     """``steps`` in a turn of the loop, or more where they would come to less than ``share`` of the time. A step takes
-    ``seconds``, as far as is known before the first is done."""
+    ``seconds``, as far as is known before the first is done. With ``apart`` the first step of a group in a turn is done
+    at once, whatever others had, for as many groups as there are steps."""
 
-    def __init__(self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002) -> None:
+    def __init__(
+        self, clock: Clock, *, steps: int = 4, share: float = 0.25, seconds: float = 0.0002, apart: bool = False
+    ) -> None:
         self.clock = clock
         self.steps = steps
+        self._apart = apart
+        self._had: set[str] = set()
+        """Groups that had a step in this turn, where that counts."""
         self._share = share
         self._left = 0
         self._waiting = Turns[asyncio.Future[None]]()
@@ -47,22 +53,25 @@ class Pace:
 
     async def enter(self, group: str, member: str = "") -> None:
         """Wait for one step: what the caller does next."""
-        if not self.admitted():
+        if not self.admitted(group):
             await self.place(group, member)
 
     def run(self, work: Coroutine[Any, Any, T], *, group: str = "", member: str = "") -> Awaitable[T]:
         """Do the work, each step of it by the turns of its group and member; answers and raises what it does."""
         return _Paced(self, work, group=group, member=member)
 
-    def admitted(self) -> bool:
+    def admitted(self, group: str = "") -> bool:
         """Whether a step may be done in this turn of the loop."""
         if not self._turning:
             self._turning, self._left = True, self.steps
             self._turned = self.clock.monotonic()
             asyncio.get_running_loop().call_soon(self._turn)
-        if self._left <= 0:
+        if self._left > 0:
+            self._left -= 1
+        elif not self._apart or group in self._had or group in self._waiting or len(self._had) >= self.steps:
             return False
-        self._left -= 1
+        if self._apart:
+            self._had.add(group)
         return True
 
     def place(self, group: str, member: str) -> asyncio.Future[None]:
@@ -77,6 +86,7 @@ class Pace:
 
     def _turn(self) -> None:
         """A turn of the loop later: let the next begin."""
+        self._had.clear()
         if not self._waiting:
             self._turning = False
             return
@@ -107,27 +117,33 @@ class _Paced(Generator[Any, Any, T]):
 
     def send(self, given: Any) -> Any:
         """The work could go on, or its step has come."""
-        step, self._next = self._next, None
-        return self._go(partial(self._work.send, given)) if step is None else self._do(step)
+        if self._next is not None:
+            return self._do()
+        self._next = partial(self._work.send, given)
+        return self._go()
 
     def throw(self, error: Any, *more: Any) -> Any:
         """What it waited for has failed, or it is cancelled: for that nothing is waited."""
-        step, self._next = partial(self._work.throw, error, *more), None
-        return self._do(step) if isinstance(error, asyncio.CancelledError) else self._go(step)
+        self._next = partial(self._work.throw, error, *more)
+        at_once = isinstance(error, asyncio.CancelledError)
+        del error, more  # it comes to hold this frame, and the two would keep all of the work until a full collection
+        return self._do() if at_once else self._go()
 
     def close(self) -> None:
         """It is given up."""
         self._work.close()
 
-    def _go(self, step: Callable[[], Any]) -> Any:
-        if self._pace.admitted():
-            return self._do(step)
-        self._next = step
+    def _go(self) -> Any:
+        if self._pace.admitted(self._group):
+            return self._do()
         return next(self._pace.place(self._group, self._member).__await__())
 
-    def _do(self, step: Callable[[], Any]) -> Any:
+    def _do(self) -> Any:
+        step, self._next = self._next, None
+        assert step is not None
         began = self._pace.clock.monotonic()
         try:
             return step()
         finally:
+            del step
             self._pace.took(self._pace.clock.monotonic() - began)

@@ -7,7 +7,7 @@ The ports of the trail and of sealed values stand in `core.kept`, and are found 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,6 +37,7 @@ __all__ = [
     "Objects",
     "Page",
     "Part",
+    "Policy",
     "Scope",
     "Sealed",
     "SealedKeys",
@@ -100,6 +101,20 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who has a list in pages: no other ``name`` continues it, what the store keeps for it counts for ``group``, and
+    nothing of a revision before ``since`` is shown when it is continued."""
+
+    name: str = ""
+    group: str = ""
+    since: int = 0
+
+
+NOBODY = Asker()
+"""The process itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bookmark:
     """Everything up to ``revision`` has been delivered."""
 
@@ -111,6 +126,18 @@ Part = Literal["main", "status", "report"]
 status for a Claim's agent. ``report``: ``status.report`` of a Host, its agent's."""
 
 
+Policy = Literal["Background", "Foreground", "Orphan"]
+"""What becomes of what an object owns: it goes behind it, or before it, or stays and names it no more."""
+
+
+class Watchable(Protocol):
+    """What follows a kind needs no more."""
+
+    def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        """See `Objects.watch`."""
+        ...
+
+
 class Objects(Protocol):
     """Objects by key. Every method raises errors of ``core.errors``."""
 
@@ -118,8 +145,9 @@ class Objects(Protocol):
         """Raises NotFound."""
         ...
 
-    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
-        """In order of namespace and name. ``limit`` 0 is all. Raises Expired where ``after`` is of a lost snapshot."""
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "", asker: Asker = NOBODY) -> Page:
+        """In order of namespace and name. ``limit`` 0 is all. ``after`` is the ``next`` of a page that the same asker
+        had of the same kind. Raises Expired where its snapshot is lost, Malformed where it is none."""
         ...
 
     # ``sealed`` is what the object's sealed values are from this write on, by field, in its transaction; None leaves
@@ -151,15 +179,32 @@ class Objects(Protocol):
         ...
 
     async def delete(
-        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+        self,
+        key: Key,
+        writer: Writer,
+        *,
+        uid: str = "",
+        revision: str = "",
+        dry_run: bool = False,
+        policy: Policy | None = None,
     ) -> Stored:
-        """Delete, or set deletionTimestamp while finalizers stand. Owned objects follow. A ``uid`` or ``revision`` must
-        be the object's. Raises NotFound, Conflict."""
+        """Delete, or set deletionTimestamp while finalizers stand. Owned objects follow, by ``policy``; with None by
+        the finalizers that say so, and else in the background. A ``uid`` or ``revision`` must be the object's. Answers
+        it as it went, or as it was marked. Raises NotFound, Conflict."""
         ...
 
-    def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+    def watch(
+        self,
+        scope: Scope,
+        *,
+        since: int | None = None,
+        level: bool = False,
+        lagged: Callable[[], None] | None = None,
+    ) -> AsyncIterator[Change | Bookmark]:
         """Every change after ``since``, in order of revision, for ever; with None first an ADDED for each object that
-        there is, then a Bookmark. Raises Expired where history does not reach back to ``since``."""
+        there is, then a Bookmark. With ``level`` also a Bookmark of the present each time that nothing is left to tell.
+        ``lagged`` is called where more has happened than waits here, before that is read, which may take a while.
+        Raises Expired where history does not reach back to ``since``."""
         ...
 
 
@@ -226,6 +271,11 @@ class Capacity(Protocol):
         """Give out ``amount`` of what project and tenant may within the present window, whole or not at all, and let
         the statement ``money`` stand with it. A call whose answer is lost gives out twice: less is used than may be,
         never more; a statement may be made again. Raises QuotaExceeded, Invalid."""
+        ...
+
+    async def held_by(self, holder: str) -> Sequence[str]:
+        """The names of the projects of whose money a gateway holds some, by its statements. What a process that was
+        killed left is given back by who has its name next."""
         ...
 
     async def told(self, scope: str, *, meter: str, used: int, upto: int) -> None:

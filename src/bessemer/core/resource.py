@@ -78,7 +78,7 @@ class OwnerReference(ApiModel):
     uid: str = Field(description="The owner's uid: another object of its name is another owner.")
     controller: bool | None = Field(None, description="True for the one owner that made it.")
     block_owner_deletion: bool | None = Field(
-        None, description="Kept for clients; an owner's deletion takes its objects along."
+        None, description="Whether an owner that is deleted in the foreground waits until this object is gone."
     )
 
 

@@ -132,6 +132,9 @@ class Verifier:
         if row.id > self._last + 1:
             missing = f"row {self._last + 1}" if row.id == self._last + 2 else f"rows {self._last + 1} to {row.id - 1}"
             return self._fault(row.id, f"{missing} before row {row.id} was taken out")
+        if row.id <= self._begun:
+            words = f"row {row.id} stands before the first: inserted, or left where a trim stopped"
+            return self._fault(row.id, words)
         if row.id <= self._last:
             return self._fault(row.id, f"row {row.id} stands where row {self._last + 1} should")
         if row.digest != digest(self._digest, row):

@@ -24,6 +24,9 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._length
 
+    def __contains__(self, group: str) -> bool:
+        return group in self._members
+
     def add(self, thing: T, *, group: str, member: str = "") -> None:
         """Let it wait."""
         things = self._things.get((group, member))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 MICRO = 1_000_000
@@ -28,13 +29,19 @@ _FACTOR = {
 
 def quantity(text: str | int) -> Decimal:
     """Read a Kubernetes quantity: ``"1.5Gi"`` → 1610612736, ``"500m"`` → 0.5. Raises ValueError."""
-    match = _QUANTITY.match(str(text))
+    return _quantity(str(text))
+
+
+@lru_cache(1024)
+def _quantity(text: str) -> Decimal:
+    """Read once: the same few stand in all bodies."""
+    match = _QUANTITY.match(text)
     if match is None:
-        raise ValueError(f"not a quantity: {str(text)[:40]!r} (write 2, 500m, 512Mi, 1.5Gi)")
+        raise ValueError(f"not a quantity: {text[:40]!r} (write 2, 500m, 512Mi, 1.5Gi)")
     try:
         return Decimal(match[1]) * _FACTOR[match[2] or ""]
     except InvalidOperation as error:  # pragma: no cover - the pattern bounds the digits
-        raise ValueError(f"not a quantity: {str(text)[:40]!r}") from error
+        raise ValueError(f"not a quantity: {text[:40]!r}") from error
 
 
 def parse_bytes(text: str | int) -> int:

@@ -9,10 +9,23 @@ from __future__ import annotations
 
 from bessemer.gateway.app import Gateway, GatewayFacts, Patience
 from bessemer.gateway.follow import Follower
+from bessemer.gateway.pulse import Pulse
 from bessemer.gateway.purse import Bound
 from bessemer.gateway.settle import Settler
 from bessemer.gateway.shares import Given, Shares
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import Tables
 
-__all__ = ["Bound", "Follower", "Gateway", "GatewayFacts", "Given", "Patience", "Settler", "Shares", "Spool", "Tables"]
+__all__ = [
+    "Bound",
+    "Follower",
+    "Gateway",
+    "GatewayFacts",
+    "Given",
+    "Patience",
+    "Pulse",
+    "Settler",
+    "Shares",
+    "Spool",
+    "Tables",
+]

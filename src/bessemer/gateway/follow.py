@@ -8,7 +8,7 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired
-from bessemer.core.ports import Bookmark, Objects, Scope
+from bessemer.core.ports import Bookmark, Scope, Watchable
 from bessemer.gateway.tables import Tables
 
 KINDS = ("ApiKey", "Endpoint", "Claim")
@@ -20,7 +20,7 @@ _log = structlog.get_logger("gateway.follow")
 class Follower:
     """Follows the kinds that the gateway may read. ``ready`` is set once each was listed."""
 
-    def __init__(self, objects: Objects, tables: Tables, *, clock: Clock) -> None:
+    def __init__(self, objects: Watchable, tables: Tables, *, clock: Clock) -> None:
         self._objects = objects
         self._tables = tables
         self._clock = clock

@@ -41,7 +41,7 @@ class Segment:
         self.uid = uid
         self.count = self.settled = self._durable = 0
         self.damaged = False
-        self.end = self._settled_at = _HEADER_BYTES
+        self.end = self._settled_at = self._last_at = _HEADER_BYTES
         self._fd = fd
         self._size = size
 
@@ -69,7 +69,8 @@ class Segment:
             return None
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         segment = cls(path, fd, uid=uuid.UUID(bytes=data[len(_MAGIC) : _HEADER_BYTES]).hex, size=len(data))
-        for segment.end, _ in _records(data, _HEADER_BYTES):
+        for end, _ in _records(data, _HEADER_BYTES):
+            segment._last_at, segment.end = segment.end, end
             segment.count += 1
         segment.damaged = data.count(0, segment.end) < len(data) - segment.end
         return segment
@@ -94,6 +95,7 @@ class Segment:
         data = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload + bytes(_HEAD.size)
         if os.pwrite(self._fd, data, self.end) < len(data):
             raise OSError(errno.ENOSPC, "only a part of a record was written", str(self.path))
+        self._last_at = self.end
         self.end += len(data) - _HEAD.size
         self.count += 1
 
@@ -102,9 +104,9 @@ class Segment:
         try:
             records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
         except ValidationError as error:
-            raise self._unreadable() from error
+            raise _unreadable(self) from error
         if not records:
-            raise self._unreadable()
+            raise _unreadable(self)
         return records
 
     def settle(self, sequence: int) -> None:
@@ -116,6 +118,15 @@ class Segment:
     def rewind(self) -> None:
         """Nobody knows what of it is stored: all of it waits again."""
         self.settled, self._settled_at = 0, _HEADER_BYTES
+
+    def doubt(self) -> None:
+        """Where all of it is settled, let its last record wait once more: whether that is stored still is heard before
+        the file goes. One that cannot be read any more does not."""
+        if self.waiting or not self.count:
+            return
+        self.settled, self._settled_at = self.count - 1, self._last_at
+        if next(self._unsettled(1), None) is None:
+            self.settled, self._settled_at = self.count, self.end
 
     def sync(self) -> None:
         """Make what it has now survive the machine; what is appended meanwhile waits for the next time."""
@@ -140,9 +151,6 @@ class Segment:
                 os.close(self._fd)
                 self._fd = -1
 
-    def _unreadable(self) -> OSError:
-        return OSError(errno.EIO, f"what was written behind record {self.settled} cannot be read", str(self.path))
-
     def _unsettled(self, most: int) -> Iterator[tuple[int, bytes]]:
         length = min(self.end - self._settled_at, most * (_HEAD.size + RECORD_BYTES_MAX))
         if length <= 0:
@@ -156,6 +164,11 @@ class Segment:
         since = self._settled_at
         for place, payload in islice(_records(data, 0), most):
             yield since + place, payload
+
+
+def _unreadable(segment: Segment) -> OSError:
+    words = f"what was written behind record {segment.settled} cannot be read"
+    return OSError(errno.EIO, words, str(segment.path))
 
 
 def _records(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:

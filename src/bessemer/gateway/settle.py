@@ -1,7 +1,8 @@
 """Sends the spool to the api until all of it is stored. A batch that arrives twice is stored once, by its sequence.
 
-A store that was restored has less of a segment than the gateway knows, and refuses what would leave a gap. Then the
-segment is sent from its beginning: what is there still is stored once, and whoever heard of a record hears it once.
+A store that was restored has less of a segment than the gateway knows, and refuses what would leave a gap. Then every
+segment that is here is sent from its beginning: what is there still is stored once, and whoever heard of a record hears
+it once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _log = structlog.get_logger("gateway.settle")
 
 Send = Callable[[UsageBatch], Awaitable[int]]
 """Settles a batch; answers the highest sequence stored for the spool."""
+
+
+KNOWN_MAX = 256
+"""Segments: some gigabyte of usage."""
 
 
 class Settler:
@@ -43,8 +48,8 @@ class Settler:
         self._gateway_uid = gateway_uid
         self._every = every_seconds
         self._settled = settled
-        self._told = ("", 0)
-        """Of the segment that was sent from its beginning again: up to where ``settled`` has heard of it."""
+        self._told: dict[str, int] = {}
+        """Of the last segments: up to where ``settled`` has heard of each, should it be sent again."""
 
     async def run(self) -> None:
         """Settle until cancelled."""
@@ -67,7 +72,7 @@ class Settler:
     async def once(self) -> bool:
         """Send the oldest batch; whether there was one. Raises what the api refuses with, and OSError of the disk.
 
-        After Conflict the next call sends the segment from its beginning."""
+        After Conflict the next calls send each segment from its beginning."""
         try:
             pending = self._spool.pending()
         finally:
@@ -85,16 +90,15 @@ class Settler:
             sequence = await self._send(batch)
         except Conflict:
             if batch.first_sequence > 1:
-                self._told = (batch.spool_uid, max(batch.first_sequence - 1, self._heard(batch)))
                 self._spool.settle(batch.spool_uid, None)
             raise
         waiting = self._spool.waiting
         self._spool.settle(batch.spool_uid, sequence)
-        told = max(0, min(self._heard(batch), sequence) + 1 - batch.first_sequence)
+        heard = self._told.pop(batch.spool_uid, 0)
+        self._told[batch.spool_uid] = max(heard, sequence)
+        if len(self._told) > KNOWN_MAX:
+            del self._told[next(iter(self._told))]
+        told = max(0, min(heard, sequence) + 1 - batch.first_sequence)
         records = batch.records[told : sequence + 1 - batch.first_sequence]
         self._settled(records, waiting - self._spool.waiting - told)
         return True
-
-    def _heard(self, batch: UsageBatch) -> int:
-        uid, sequence = self._told
-        return sequence if uid == batch.spool_uid else 0

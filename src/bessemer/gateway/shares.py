@@ -7,7 +7,7 @@ api's: a share says for how many seconds it is good, counted from before it was 
 
 Money goes with it. A gateway says with each call, and once a minute besides, how much of a project's money it holds in
 all; what it does not need any more it gives back so. Who starts anew has a spool of before settled first: what is in
-there is held by what its predecessor said.
+there is held by what its predecessor said. Then it gives back what that one held, whatever it serves itself.
 
 Where nothing is bounded nobody waits: that is asked again once a minute, beside the requests. While the api is away,
 whoever had no bound is served, and whoever had one is served from the share that is here.
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound
 from bessemer.core.money import STATED_MAX, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
@@ -37,6 +37,10 @@ SLACK_SECONDS = 5.0
 
 ROUND_SECONDS = 30.0
 """How often what is held is said again, and what nobody needs is given back."""
+
+INHERIT_SECONDS = 1.0
+INHERIT_TRIES = 60
+"""How often, and of each project how many times, it is tried to give back what a predecessor held."""
 
 AT_ONCE = 32
 """Of how many projects it is said at a time at the end: so many calls of one gateway the api lets wait. While requests
@@ -72,6 +76,10 @@ class Ask(Protocol):
     """What the api answers to a gateway that wants so many tokens, and says so of money."""
 
     def __call__(self, project: str, tokens: int, *, money: Wish) -> Awaitable[Given]: ...
+
+
+Left = Callable[[], Awaitable[Sequence[str]]]
+"""The projects of whose money the gateway of this name holds some, by what the api was told."""
 
 
 class Shares:
@@ -127,12 +135,36 @@ class Shares:
             if (purse := self._purses.get(record.project)) is not None:
                 purse.money.owed.pop(record.request_id, None)
 
-    async def run(self) -> None:
-        """Say what is held, again and again, until cancelled."""
+    async def run(self, left: Left | None = None) -> None:
+        """Say what is held, again and again, until cancelled; beside that, see to what a predecessor ``left``."""
         assert self._clock is not None
-        while True:
-            await self._clock.sleep(ROUND_SECONDS)
-            await self.say()
+        async with asyncio.TaskGroup() as beside:
+            if left is not None:
+                beside.create_task(self.inherit(left))
+            while True:
+                await self._clock.sleep(ROUND_SECONDS)
+                await self.say()
+
+    async def inherit(self, left: Left) -> None:
+        """Once the spool of before is settled, give back what a predecessor of this name held, in every project."""
+        assert self._clock is not None
+        projects: Sequence[str] | None = None
+        while projects is None:
+            projects = None if self._before else await _known(left)
+            if projects is None:
+                await self._clock.sleep(INHERIT_SECONDS)
+        for _ in range(INHERIT_TRIES):
+            projects = [project for project in projects if not await self._replaced(project)]
+            if not projects:
+                return
+            await self._clock.sleep(INHERIT_SECONDS)
+        _log.warning("what is held from before is held for an hour", projects=len(projects))
+
+    async def _replaced(self, project: str) -> bool:
+        """Let this gateway's word take the place of its predecessor's; whether it did."""
+        purse = self._purses.setdefault(project, Purse())
+        async with purse.turn:
+            return await self._state(project, purse)
 
     async def say(self, *, last: bool = False) -> None:
         """Say of each project what of its money is held; what was not used since the last time, or will not be after
@@ -155,15 +187,17 @@ class Shares:
             if money.prices is not None and not self._before and (money.level or money.stated):
                 await self._state(project, purse)
 
-    async def _state(self, project: str, purse: Purse) -> None:
-        """Let the api know. Until it does it keeps more than there is, or knows of a later word than this gateway."""
+    async def _state(self, project: str, purse: Purse) -> bool:
+        """Let the api know; whether it does. Until then it keeps more than there is, or knows of a later word than this
+        gateway."""
         for _ in range(2):
             try:
                 given = await self._given(project, 0, purse=purse, more=0)
             except errors.Refused:
-                return
+                return False
             if given.money is None or given.money.stands:
-                return
+                return not given.words
+        return False
 
     async def _fill(self, project: str, purse: Purse, *, need: Need) -> None:
         """Get what is missing, and somewhat more where there is plenty. Raises Refused."""
@@ -225,6 +259,17 @@ class Shares:
     def _now(self) -> float:
         assert self._clock is not None
         return self._clock.monotonic()
+
+
+async def _known(left: Left) -> Sequence[str] | None:
+    """None where nobody says."""
+    try:
+        return await left()
+    except (NotFound, Forbidden, Malformed):
+        return ()  # a replica of an older release knows no such path or method: it keeps it for an hour
+    except (BessemerError, OSError) as error:
+        _log.warning("what is held from before is not known", error=str(error))
+        return None
 
 
 def most(wanted: Wanted, context_tokens: int) -> Need:

@@ -2,8 +2,9 @@
 
 Invariants: whoever is admitted by `reserve` has room for a record, whatever becomes of the disk; a record that is
 appended is never dropped, and waits in memory where the disk does not take it; a sequence never means two records. A
-segment goes when all of it is settled. One with a part that cannot be read is written to no more, and stays as
-``*.damaged`` once the rest of it is settled: what is behind the damage is nowhere else.
+segment goes when all of it is settled, and was said to be after it was full. One with a part that cannot be read is
+written to no more, and stays as ``*.damaged`` once the rest of it is settled: what is behind the damage is nowhere
+else.
 
 Records are read from the file again when they are sent, so that a long absence of the api costs disk and no memory.
 One process has a spool at a time: a lock in its folder, which the kernel lets go with the process, holds that.
@@ -130,10 +131,14 @@ class Spool:
 
     def settle(self, spool_uid: str, sequence: int | None) -> None:
         """Everything of the segment up to ``sequence`` is stored; a full one that is all settled goes. None: the store
-        has less of it than was settled, and all that is here waits again."""
+        has less of it than was settled, and all that is here waits again, of every segment."""
+        if sequence is None:
+            for segment in self._segments:
+                segment.rewind()
+            return
         for segment in list(self._segments):
             if segment.uid == spool_uid:
-                segment.rewind() if sequence is None else segment.settle(sequence)
+                segment.settle(sequence)
             if not segment.waiting and (segment.damaged or segment is not self._segments[-1]):
                 self._segments.remove(segment)
                 if segment.damaged:
@@ -203,6 +208,8 @@ class Spool:
                 self._make(self._room() + 1)
             # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
             self._full = _still_open([*self._full, *self._segments[-1:]])
+            for before in self._segments[-1:]:
+                before.doubt()
             self._segments.append(self._spare.pop(0))
         self._segments[-1].append(payload)
 

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired
-from bessemer.core.ports import Bookmark, Scope
+from bessemer.core.ports import Bookmark, Scope, Watchable
 from bessemer.core.resource import Change
 
 STEP = 8
 """Changes between two chances for others to run."""
 
 log = structlog.get_logger(__name__)
-
-
-class Watchable(Protocol):
-    """What a feed needs of ``ports.Objects``."""
-
-    def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]: ...
 
 
 class Feed:

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import Clock
 from bessemer.core.pace import Pace
-from bessemer.core.ports import Events, Leases, Writer
+from bessemer.core.ports import Events, Leases, Watchable, Writer
 from bessemer.core.resource import Change, Key, Kind, tenant_of
-from bessemer.loop.feed import Feed, Watchable
+from bessemer.loop.feed import Feed
 from bessemer.loop.leadership import LEASE_SECONDS, Leadership
 from bessemer.loop.metrics import Metrics
 from bessemer.loop.queue import Queue

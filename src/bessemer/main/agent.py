@@ -38,6 +38,11 @@ from bessemer.main.settings import (
 )
 
 _TOKEN_LOOK_SECONDS = 0.05
+_BEATS_TO_A_PING = 1.25
+_PING_SECONDS_MIN = 5.0
+"""An agent's socket is asked whether it lives once a beat was not answered: one that is in order never is. It has half
+as long to say so, which an api with much to do may take."""
+
 _log = structlog.get_logger("agent")
 
 
@@ -53,16 +58,17 @@ def run_agent(options: AgentOptions) -> int:
 
 
 class _Connector:
-    """Implements `agent.link.Connect`: clients of one api, trusting its authority."""
+    """Implements `agent.link.Connect`: clients of one api, trusting its authority, for agents that beat so often."""
 
-    def __init__(self, url: str, ca: Path) -> None:
+    def __init__(self, url: str, ca: Path, *, heartbeat_seconds: float) -> None:
         self._url = url
         self._ca = ca
+        self._ping_seconds = max(heartbeat_seconds * _BEATS_TO_A_PING, _PING_SECONDS_MIN)
 
     def __call__(self, identity: Identity, *, anonymous: bool = False) -> Client:
         joined = not anonymous and identity.life() is not None
         cert = (identity.certificate_path, identity.key_path) if joined else None
-        return connect(self._url, ca=self._ca, cert=cert)
+        return connect(self._url, ca=self._ca, cert=cert, ping_seconds=self._ping_seconds)
 
 
 async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name: str) -> None:
@@ -82,7 +88,7 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     registry = CollectorRegistry()
     agent = Agent(
         agent_settings,
-        connect=_Connector(url, ca),
+        connect=_Connector(url, ca, heartbeat_seconds=settings.heartbeat_seconds),
         drivers=drivers,
         sides=HOST_SIDES,
         clock=SystemClock(),
@@ -126,7 +132,7 @@ async def _fake(paths: Paths, settings: Settings) -> None:
         settings=FakeSettings(
             directory=paths.fake, doors=default_folder(paths.fake), heartbeat_seconds=settings.heartbeat_seconds
         ),
-        connect=_Connector(url, paths.ca_certificate),
+        connect=_Connector(url, paths.ca_certificate, heartbeat_seconds=settings.heartbeat_seconds),
         sides=HOST_SIDES,
         clock=SystemClock(),
         metrics=AgentMetrics(registry),

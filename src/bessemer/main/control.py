@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 _LEAVE_SECONDS = 7.0
 """For what is at work when a controller is told to end, and its leases."""
 
+_REPLICA_PING_SECONDS = 8.0
+"""Between replicas, of which there are few: whoever reads a log through another does not wait long for one that is cut
+off."""
+
 _log = structlog.get_logger("server")
 
 
@@ -184,7 +188,7 @@ class _Control:
         from bessemer.client import connect
 
         pair = self._paths.certificate(identities.REPLICA)
-        client = connect(url, ca=self._paths.ca_certificate, cert=pair)
+        client = connect(url, ca=self._paths.ca_certificate, cert=pair, ping_seconds=_REPLICA_PING_SECONDS)
         try:
             async with client.transport.socket(PATH, {}) as socket:
                 yield socket
@@ -209,6 +213,7 @@ class _Control:
             ca=identities.authority_of(paths),
             replica=identities.own_url(self._settings) if self._settings.store else "api",
             dial=self._dial if self._settings.store else None,
+            unheard=store.unheard,
             gateway_key=identities.key_of(paths, identities.GATEWAY_KEY),
             content=self._content.find,
             version=__version__,

@@ -20,11 +20,13 @@ from rich.markup import escape
 
 from bessemer.cli.output import DOCUMENTS, document
 from bessemer.cli.verbs import DoctorOptions
+from bessemer.core.descriptors import obtainable
 from bessemer.core.errors import DriverError
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Inventory
 from bessemer.drivers.process.protocol import Isolation
 from bessemer.main.hostdrivers import local_drivers
+from bessemer.main.process import FILES_WANTED
 from bessemer.main.settings import state_directory
 
 Verdict = Literal["ok", "limited", "missing"]
@@ -66,6 +68,7 @@ async def examine(state: Path) -> list[Finding]:
             *_devices(inventory),
             _filters(),
             _disk(state),
+            _files(),
         ]
 
 
@@ -173,3 +176,12 @@ def _disk(state: Path) -> Finding:
     if free < _DISK_WANTED:
         return Finding("disk", "limited", text, f"{show_bytes(_DISK_WANTED)} leave room for images and models")
     return Finding("disk", "ok", text)
+
+
+def _files() -> Finding:
+    most = obtainable()
+    text = f"{most:,} may be open in a process"
+    if most < FILES_WANTED:
+        remedy = f"raise the hard limit to {FILES_WANTED:,} or more: `LimitNOFILE=` of the service, or limits.conf"
+        return Finding("files", "limited", text, remedy)
+    return Finding("files", "ok", text)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,12 +16,13 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.agent.listener import serve_metrics
 from bessemer.api import listen, serve, server_tls
-from bessemer.client import connect
+from bessemer.client import Ask as Request
+from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Settler, Shares, Spool, Tables
+from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Pulse, Settler, Shares, Spool, Tables
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.shares import Ask
@@ -31,6 +33,8 @@ _METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
 """What a gateway that ends may take to give back the money that it holds."""
 
+_ALIVE = Request(method="GET", path="/livez")
+
 _log = structlog.get_logger("gateway")
 
 
@@ -39,7 +43,9 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     clock, tables = SystemClock(), Tables(doors_of(paths, settings))
     spool = Spool(paths.spool)
     certificate, key = paths.certificate(identities.GATEWAY)
-    client = connect(identities.urls(settings)["api"], ca=paths.ca_certificate, cert=(certificate, key))
+    tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
+    transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
+    client = Client(transport, plurals=None)
     follower = Follower(client, tables, clock=clock)
 
     shares = Shares(asking(client.agents.share), clock=clock, holder=_uid(paths), before=spool.waiting)
@@ -54,17 +60,19 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         shares=shares,
     )
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths), settled=shares.settled)
+    pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
             group.create_task(settler.run())
-            group.create_task(shares.run())
+            group.create_task(pulse.run())
+            group.create_task(shares.run(partial(client.agents.held, _uid(paths))))
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port)
-            tls = server_tls(identities.pair_of(paths, identities.GATEWAY))
-            group.create_task(serve(app, on=on, tls=tls, stop=stop))
+            shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
+            group.create_task(serve(app, on=on, tls=shown, stop=stop))
     finally:
         with suppress(TimeoutError):
             await asyncio.wait_for(shares.say(last=True), _GIVE_BACK_SECONDS)

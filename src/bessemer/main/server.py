@@ -10,9 +10,10 @@ import asyncio
 import socket
 
 from bessemer.cli.verbs import ServerOptions
+from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
 from bessemer.main import identities
-from bessemer.main.process import have_read, run
+from bessemer.main.process import give_back, have_read, run
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, load, state_directory
 
 PARTS = ("api", "controller", "portal", "gateway")
@@ -50,6 +51,7 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
                 group.create_task(_portal_metrics(paths))
             await asyncio.sleep(0)
             have_read()
+            await give_back(SystemClock())
             await asyncio.Event().wait()
         finally:
             stop.set()

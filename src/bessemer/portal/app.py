@@ -65,6 +65,7 @@ def make_portal(settings: PortalSettings, *, clock: Clock | None = None) -> Star
         exception_handlers={HTTPException: _no_route},
         lifespan=_lifespan,
     )
+    app.router.redirect_slashes = False  # it would lead to whatever the Host header says
     app.state.site = site
     return app
 

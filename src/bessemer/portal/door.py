@@ -13,11 +13,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from bessemer.client import Client, Offer, SignedIn
 from bessemer.core.clock import epoch
-from bessemer.core.errors import BessemerError, Malformed, TooMany, Unauthenticated
+from bessemer.core.errors import BessemerError, Malformed, TooLarge, TooMany, Unauthenticated
 from bessemer.portal.told import for_stranger
 from bessemer.portal.visit import COOKIE, body_of, site_of, theme
 
 _FIELD_MAX = 1024
+_FIELDS_MAX = 8
 _FORM_BYTES_MAX = 16 << 10
 
 
@@ -28,10 +29,11 @@ async def show(request: Request) -> Response:
 
 async def enter(request: Request) -> Response:
     """Sign in with user and password."""
-    form = await _form(request)
-    user, back = form.get("user", ""), safe(form.get("back", ""))
+    user, back = "", "/"
     client = stranger(request)
     try:
+        form = await _form(request)
+        user, back = form.get("user", ""), safe(form.get("back", ""))
         signed = await client.account.login(user, form.get("password", ""), purpose="portal")
         return let_in(request, signed, response=RedirectResponse(back, 303))
     except Unauthenticated:
@@ -45,9 +47,9 @@ async def enter(request: Request) -> Response:
 
 async def follow(request: Request) -> Response:
     """Exchange a one-time link."""
-    form = await _form(request)
     client = stranger(request)
     try:
+        form = await _form(request)
         signed = await client.account.follow_link(form.get("link", ""))
         return let_in(request, signed, response=RedirectResponse("/", 303))
     except Unauthenticated:
@@ -138,13 +140,17 @@ def said(error: BessemerError) -> tuple[str, str]:
 
 def status_of(error: BessemerError) -> int:
     """The status of a page that says so."""
-    return 429 if isinstance(error, TooMany) else 400 if isinstance(error, Malformed) else 503
+    codes = ((TooMany, 429), (Malformed, 400), (TooLarge, 413))
+    return next((code for kind, code in codes if isinstance(error, kind)), 503)
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form, cut to what anybody would write."""
+    """The fields of a form, cut to what anybody would write. Raises Malformed, TooLarge."""
     data = await body_of(request, limit=_FORM_BYTES_MAX)
-    fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8)
+    try:
+        fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    except ValueError as error:
+        raise Malformed(f"a form has at most {_FIELDS_MAX} fields") from error
     return {name: value[:_FIELD_MAX] for name, value in fields}
 
 

@@ -231,7 +231,7 @@ class Row(Part):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRow(Part):
     """Somebody, and a role that they hold. ``roles`` are those that it can be changed to, none where the session may
-    not; ``act`` takes it."""
+    not; where there are ``more_roles`` than these, another is written by name; ``act`` takes it."""
 
     macro: ClassVar[str] = "member_row"
 
@@ -241,6 +241,7 @@ class MemberRow(Part):
     where: str
     source: str
     roles: tuple[str, ...]
+    more_roles: bool = False
     act: Act | None
 
 

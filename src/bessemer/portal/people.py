@@ -170,12 +170,11 @@ async def _members(visit: Visit, scope: str, *, said: Said = NOTHING, code: int 
 
 async def _who(visit: Visit, scope: str) -> members.Held:
     if scope == EVERYTHING:
-        return members.Held(await _list(visit, "RoleBinding"), await _list(visit, "Tenant"), ())
+        return members.Held(await _list(visit, "RoleBinding"), await _list(visit, "Tenant"), Listed())
     tenant = tenant_of(scope)
     bindings = await _list(visit, "RoleBinding", fits=partial(members.about, project=scope))
     roles = await _list(visit, "Role", fits=lambda body: tenant_of(body["metadata"]["name"]) == tenant)
-    names = [body["metadata"]["name"] for body in roles.bodies]
-    return members.Held(bindings, await _one(visit, Key("Tenant", "", tenant)), names)
+    return members.Held(bindings, await _one(visit, Key("Tenant", "", tenant)), roles)
 
 
 async def member_act(visit: Visit) -> Response:

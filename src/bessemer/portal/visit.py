@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from bessemer.core.clock import Clock
@@ -176,10 +176,14 @@ _WORDS: Mapping[int, tuple[str, str]] = {
 
 
 async def body_of(request: Request, *, limit: int) -> bytes:
-    """A request's body. Raises TooLarge past ``limit`` bytes, before the rest is read."""
+    """A request's body. Raises TooLarge past ``limit`` bytes, before the rest is read, and Malformed for one that
+    breaks off."""
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise TooLarge(f"at most {limit >> 10} KiB are taken: begin anew with less")
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > limit:
+                raise TooLarge(f"at most {limit >> 10} KiB are taken: begin anew with less")
+    except ClientDisconnect as error:
+        raise Malformed("the request ended before its body did") from error
     return bytes(data)

@@ -45,13 +45,15 @@ class Turn(Protocol):
 
 
 class Here:
-    """In the event loop, at once. Each connection holds pages and files; opening one takes a millisecond."""
+    """In the event loop, each call in a turn of its own: the steps of a longer read leave room for who asks for little.
+    Each connection holds pages and files; opening one takes a millisecond."""
 
     remote: ClassVar[bool] = False
     idle: ClassVar[int] = 4
     room: ClassVar[AbstractAsyncContextManager[object]] = nullcontext()
 
     async def do(self, call: Callable[[], T], *, undo: Callable[[T], object] | None = None) -> T:
+        await asyncio.sleep(0)
         return call()
 
     def later(self, call: Callable[[], object]) -> None:

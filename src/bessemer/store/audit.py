@@ -2,8 +2,8 @@
 
 Rows of allowed writes stand in the write's own transaction. Status written by agents and controllers is observation,
 not an act, and has no row. The last row of a group is handed on with its transaction, so that the chain costs no read.
-`Trail.sign` signs the last row and tells that outside (`heads`); `Trail.verify` finds what was changed, inserted, taken
-out, cut off or computed anew, and says where.
+`Trail.sign` signs the last row and tells that outside (`heads`); `TrailView.verify` finds what was changed, inserted,
+taken out, cut off or computed anew, and says where.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from bessemer.core.trail import Fault, Head, Verifier
 from bessemer.store import heads, rules
 from bessemer.store.difference import NOTHING
 from bessemer.store.heads import HeadTable, Signing
+from bessemer.store.known import Look
 from bessemer.store.reader import Reader
-from bessemer.store.schema import audit, filled, of
+from bessemer.store.schema import audit, counters, filled, of
 from bessemer.store.transaction import COUNTER, SET_COUNTER, Tx
 from bessemer.store.writer import Committer
 
@@ -36,6 +37,8 @@ log = structlog.get_logger(__name__)
 _NAMES = tuple(field.name for field in fields(AuditRow))
 _COLUMNS = tuple(audit.c[name] for name in _NAMES)
 _HEAD = select(audit.c.id, audit.c.digest).order_by(audit.c.id.desc()).limit(1)
+LOOK = Look(_HEAD, {})
+"""What `append` asks."""
 _ONE = select(audit.c.digest).where(of(audit.c.id))
 _APPEND = insert(audit)
 _ROWS = select(*_COLUMNS).where(audit.c.id > bindparam("after")).order_by(audit.c.id).limit(bindparam("count"))
@@ -43,33 +46,26 @@ _NEWEST = (
     select(*_COLUMNS).where(audit.c.id < bindparam("before")).order_by(audit.c.id.desc()).limit(bindparam("count"))
 )
 _NEWEST_OF = _NEWEST.where(of(audit.c.tenant), filled(audit.c.tenant))
-_OLDEST = select(audit.c.id).order_by(audit.c.id).limit(1)
-_DROP = delete(audit).where(audit.c.id <= bindparam("until"))
+_OLDEST = select(*_COLUMNS).order_by(audit.c.id).limit(1)
+_FIRST = select(audit.c.id).where(audit.c.id > bindparam("floor")).order_by(audit.c.id).limit(1)
+_DROP = delete(audit).where(audit.c.id > bindparam("floor"), audit.c.id <= bindparam("until"))
+_SET_OUT = insert(counters)
 _SLICE = 500
 _DROP_AT_ONCE = 1000
 _LOOKED_AT_MAX = 20_000
 _LAST_ID = 1 << 62
 BASE = "audit_base"
 """The counter up to which rows may be dropped: the triggers of `schema_versions` look at it."""
+FLOOR = "audit_floor"
+"""The counter up to which none was left when `BASE` was moved: what stands there now is not the trail's, and stays."""
 
 
-class Trail:
-    """Implements `ports.Audit`."""
+class TrailView:
+    """The trail for who only reads it, and verifies what was read."""
 
-    def __init__(self, committer: Committer, reader: Reader, *, clock: Clock, signing: Signing) -> None:
-        self._committer = committer
+    def __init__(self, reader: Reader, *, signing: Signing) -> None:
         self._reader = reader
-        self._clock = clock
         self._heads = HeadTable(reader, signing)
-        self._signed: Head | None = None
-
-    async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None:
-        """Note an act that was refused."""
-        await self._committer.submit(lambda tx: refuse(tx, writer, verb=verb, key=key, reason=reason))
-
-    async def note(self, writer: Writer, verb: str, *, key: Key, uid: str = "") -> None:
-        """Note an act that writes no object of its own."""
-        await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid=uid))
 
     async def rows(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRow]:
         """Rows in order."""
@@ -95,24 +91,30 @@ class Trail:
     async def verify(self) -> Fault | None:
         """The first place where the trail is not what it was, or None."""
         while True:
-            check, digest = await self._begun()
-            begun = check.last
-            fault = await self._judged(check, digest)
-            if fault is None or (await self._begun())[0].last == begun:
+            begun, digest = await self._base()
+            fault = await self._judged(Verifier(self._heads.trusted, after=begun, digest=digest))
+            if fault is None or (await self._base())[0] == begun:
                 return fault  # else some was archived meanwhile
 
-    async def _judged(self, check: Verifier, digest: str) -> Fault | None:
+    async def _judged(self, check: Verifier) -> Fault | None:
         # Heads first: each that is known by now is of a row that was there before it.
         last = await self._heads.last()
-        newest, oldest = await self._reader.ask(_HEAD), await self._reader.ask(_OLDEST)
-        if oldest and oldest[0][0] <= check.last and not await self._dropping(check.last, digest):
-            words = f"row {oldest[0][0]} stands before the first: inserted, or left where a trim stopped"
-            return Fault(oldest[0][0], words)
+        newest = await self._reader.ask(_HEAD)
         until = max(newest[0][0] if newest else 0, last.id if last is not None else 0)
-        async for said in self._sayings(check.last, until):
+        async for said in self._everything(check.last, until):
             if fault := _checked(check, said):
                 return fault
         return check.end()
+
+    async def _stray(self) -> AuditRow | None:
+        """The first of rows that stand before where the trail begins though nobody is dropping them."""
+        while True:
+            base, digest = await self._base()
+            rows = await self._reader.ask(_OLDEST)
+            if not rows or rows[0][0] > base or await self._dropping(base, digest):
+                return None
+            if (await self._base())[0] == base:
+                return _row(rows[0])  # else it was another's to drop
 
     async def _dropping(self, base: int, digest: str) -> bool:
         """Whether rows up to the signed base are just being dropped, here or by another process: the base's own is the
@@ -125,79 +127,17 @@ class Trail:
         oldest = await self._reader.ask(_OLDEST)
         return not oldest or oldest[0][0] > base
 
-    async def sign(self) -> None:
-        """Sign the last row where it is not signed yet. Raises Unavailable."""
-        rows = await self._reader.ask(_HEAD)
-        number, digest = rows[0] if rows else (0, "")
-        last = self._signed or await self._heads.last()
-        if last is not None and (number < last.id or await _digest(self._reader, last.id) not in ("", last.digest)):
-            log.error("the trail is not what was signed of it: run bessemer audit verify", row=last.id)
-        if number <= (last.id if last is not None else 0):
-            return
-        head = self._heads.signer.sign(Head(id=number, digest=digest, at=self._clock.now()))
-        await self._committer.submit(lambda tx: heads.keep(tx, head))
-        await heads.on_disk(partial(self._heads.tell, head))
-        self._signed = head
-
-    async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
-        """See `ports.Audit.export`. Raises Conflict for a row that is not there."""
-        await self.sign()
-        last = await self._heads.last()
-        check, base = await self._begun()
-        if after > check.last:
-            digest = await _digest(self._reader, after)
-            if not digest:
-                raise Conflict(f"the trail has no row {after}")
-        else:
-            after, digest = check.last, base
-        yield trail.opening(self._heads.signer.public, after=after, digest=digest)
-        parts: list[bytes] = []
-        async for said in self._sayings(after, last.id if last else 0):
-            parts.append(trail.line(said))
-            if len(parts) == _SLICE:
-                yield b"".join(parts)
-                parts.clear()
-        yield b"".join(parts)
-
-    async def trim(self, through: int, *, digest: str, writer: Writer) -> int:
-        """See `ports.Audit.trim`."""
-        check, _ = await self._begun()
-        begun = check.last
-        if through <= begun:
-            return 0
-        async for said in self._sayings(begun, through):
-            if fault := _checked(check, said):
-                raise Conflict(f"nothing is dropped: {fault.words}")
-        if check.last != through or await _digest(self._reader, through) != digest:
-            raise Conflict(f"nothing is dropped: row {through} is not there, or has another digest")
-        base = self._heads.signer.sign(Head(id=through, digest=digest, at=self._clock.now(), kind="base"))
-
-        def write(tx: Tx) -> int:
-            before: int = max(begun, (tx.one(COUNTER, of_name=BASE) or (0,))[0])
-            if before >= through:
-                return 0  # another has come first, who archived as much or more
-            heads.keep(tx, base)
-            tx.run(SET_COUNTER, of_name=BASE, value=through)
-            append(tx, writer, verb="trim", key=Key("Trail", "", str(through)), uid="")
-            return through - before
-
-        went = await self._committer.submit(write)
-        if went:
-            await heads.on_disk(partial(self._heads.tell, base))
-            await self.tidy()
-        return went
-
-    async def tidy(self) -> None:
-        """Drop what was archived, some at a time; also what an earlier process left."""
-        while await self._committer.submit(_drop_some, apart=True):
-            pass
-        await self._heads.tidy()
-
-    async def _begun(self) -> tuple[Verifier, str]:
-        """Who checks the trail from where it begins now, and the digest of the row before that."""
+    async def _base(self) -> tuple[int, str]:
+        """The row before the trail's first and its digest; (0, "") where nothing was archived."""
         base = await self._heads.base()
-        after, digest = (base.id, base.digest) if base is not None else (0, "")
-        return Verifier(self._heads.trusted, after=after, digest=digest), digest
+        return (base.id, base.digest) if base is not None else (0, "")
+
+    async def _everything(self, after: int, until: int) -> AsyncIterator[AuditRow | Head]:
+        """What is the trail's, and first of all a row that stands before it begins, for no verifier takes that."""
+        if (stray := await self._stray()) is not None:
+            yield stray
+        async for said in self._sayings(after, until):
+            yield said
 
     async def _sayings(self, after: int, until: int) -> AsyncIterator[AuditRow | Head]:
         """Rows after one and up to another, each followed by its heads; last the heads of rows that are not there."""
@@ -220,6 +160,94 @@ class Trail:
                 yield said
             place = end
             await asyncio.sleep(0)
+
+
+class Trail(TrailView):
+    """Implements `ports.Audit`."""
+
+    def __init__(self, committer: Committer, reader: Reader, *, clock: Clock, signing: Signing) -> None:
+        super().__init__(reader, signing=signing)
+        self._committer = committer
+        self._clock = clock
+        self._signed: Head | None = None
+
+    async def deny(self, writer: Writer, verb: str, key: Key, reason: str) -> None:
+        """Note an act that was refused."""
+        await self._committer.submit(lambda tx: refuse(tx, writer, verb=verb, key=key, reason=reason))
+
+    async def note(self, writer: Writer, verb: str, *, key: Key, uid: str = "") -> None:
+        """Note an act that writes no object of its own."""
+        await self._committer.submit(lambda tx: append(tx, writer, verb=verb, key=key, uid=uid))
+
+    async def sign(self) -> None:
+        """Sign the last row where it is not signed yet. Raises Unavailable."""
+        rows = await self._reader.ask(_HEAD)
+        number, digest = rows[0] if rows else (0, "")
+        last = self._signed or await self._heads.last()
+        if last is not None and (number < last.id or await _digest(self._reader, last.id) not in ("", last.digest)):
+            log.error("the trail is not what was signed of it: run bessemer audit verify", row=last.id)
+        if number <= (last.id if last is not None else 0):
+            return
+        head = self._heads.signer.sign(Head(id=number, digest=digest, at=self._clock.now()))
+        await self._committer.submit(lambda tx: heads.keep(tx, head))
+        await heads.on_disk(partial(self._heads.tell, head))
+        self._signed = head
+
+    async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
+        """See `ports.Audit.export`. Raises Conflict for a row that is not there."""
+        await self.sign()
+        last = await self._heads.last()
+        begun, base = await self._base()
+        if after > begun:
+            digest = await _digest(self._reader, after)
+            if not digest:
+                raise Conflict(f"the trail has no row {after}")
+        else:
+            after, digest = begun, base
+        yield trail.opening(self._heads.signer.public, after=after, digest=digest)
+        parts: list[bytes] = []
+        async for said in self._everything(after, last.id if last else 0):
+            parts.append(trail.line(said))
+            if len(parts) == _SLICE:
+                yield b"".join(parts)
+                parts.clear()
+        yield b"".join(parts)
+
+    async def trim(self, through: int, *, digest: str, writer: Writer) -> int:
+        """See `ports.Audit.trim`. A row that stands before the trail begins keeps nobody from it."""
+        begun, before_it = await self._base()
+        if through <= begun:
+            return 0
+        check = Verifier(self._heads.trusted, after=begun, digest=before_it)
+        async for said in self._sayings(begun, through):
+            if fault := _checked(check, said):
+                raise Conflict(f"nothing is dropped: {fault.words}")
+        if check.last != through or await _digest(self._reader, through) != digest:
+            raise Conflict(f"nothing is dropped: row {through} is not there, or has another digest")
+        base = self._heads.signer.sign(Head(id=through, digest=digest, at=self._clock.now(), kind="base"))
+
+        def write(tx: Tx) -> int:
+            before: int = max(begun, (tx.one(COUNTER, of_name=BASE) or (0,))[0])
+            if before >= through:
+                return 0  # another has come first, who archived as much or more
+            heads.keep(tx, base)
+            if tx.one(_ONE, of_id=before) is None:  # else what was archived before is still being dropped
+                _raise_floor(tx, before)
+            tx.run(SET_COUNTER, of_name=BASE, value=through)
+            append(tx, writer, verb="trim", key=Key("Trail", "", str(through)), uid="")
+            return through - before
+
+        went = await self._committer.submit(write)
+        if went:
+            await heads.on_disk(partial(self._heads.tell, base))
+            await self.tidy()
+        return went
+
+    async def tidy(self) -> None:
+        """Drop what was archived, some at a time; also what an earlier process left."""
+        while await self._committer.submit(_drop_some, apart=True):
+            pass
+        await self._heads.tidy()
 
 
 async def _digest(reader: Reader, number: int) -> str:
@@ -256,7 +284,7 @@ def fits(wanted: AuditFilter, row: AuditRow) -> bool:
 
 def _write(tx: Tx, writer: Writer, *, act: tuple[str, str, str, bool, str], change: str) -> None:
     """Every write comes by here: it makes no value but what is hashed and kept."""
-    last, before = tx.trail or tx.one(_HEAD) or (0, "")
+    last, before = tx.trail or _last(tx)
     said = [last + 1, float(tx.now), rules.name(writer), *act, writer.request_id, writer.source]
     digest = trail.digest_of(before, said, change=change)
     values = dict(zip(_NAMES, (*said, digest, trail.tenant_of_key(act[1]), change), strict=True))
@@ -265,12 +293,27 @@ def _write(tx: Tx, writer: Writer, *, act: tuple[str, str, str, bool, str], chan
     tx.trail = (last + 1, digest)
 
 
+def _last(tx: Tx) -> tuple[int, str]:
+    """Number and digest of the last row, (0, "") where there is none."""
+    for number, digest in tx.look(_HEAD):
+        return number, digest
+    return 0, ""
+
+
 def _drop_some(tx: Tx) -> int:
-    base, oldest = tx.one(COUNTER, of_name=BASE), tx.one(_OLDEST)
-    if base is None or oldest is None or oldest[0] > base[0]:
+    base, floor = tx.one(COUNTER, of_name=BASE), (tx.one(COUNTER, of_name=FLOOR) or (0,))[0]
+    first = tx.one(_FIRST, floor=floor)
+    if not base or not base[0] or first is None or first[0] > base[0]:
         return 0
+    if tx.one(_ONE, of_id=base[0]) is None:
+        return 0  # the base's own goes last: what stands before it now was put there, and is left to be found
     heads.drop(tx, before=base[0])
-    return tx.run(_DROP, until=min(base[0], oldest[0] + _DROP_AT_ONCE - 1))
+    return tx.run(_DROP, floor=floor, until=min(base[0], first[0] + _DROP_AT_ONCE - 1))
+
+
+def _raise_floor(tx: Tx, floor: int) -> None:
+    if not tx.run(SET_COUNTER, of_name=FLOOR, value=floor):
+        tx.run(_SET_OUT, name=FLOOR, value=floor)
 
 
 def _checked(check: Verifier, said: AuditRow | Head) -> Fault | None:

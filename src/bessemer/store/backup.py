@@ -130,4 +130,6 @@ class Unpacking:
         for host in map(Row.of, tx.all(_OF_KIND, of_kind=HOST)):
             for field in once:
                 tx.run(_SPEND, of_uid=host.uid, of_field=field)
-        tx.end()
+        for statement, rows in tx.rest():
+            for values in rows:
+                session.execute(statement, values)

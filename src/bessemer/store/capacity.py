@@ -21,6 +21,7 @@ from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec, Inventory
 from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, quota, rules, walls
+from bessemer.store.cascade import Cascades
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
@@ -46,9 +47,17 @@ class CapacityTable:
     """Implements `ports.Capacity`."""
 
     def __init__(
-        self, committer: Committer, reader: Reader, *, kinds: Mapping[str, StoreKind], clock: Clock, time: Time
+        self,
+        committer: Committer,
+        reader: Reader,
+        *,
+        kinds: Mapping[str, StoreKind],
+        clock: Clock,
+        time: Time,
+        cascades: Cascades,
     ) -> None:
         self._committer = committer
+        self._cascades = cascades
         self._reader = reader
         self._kinds = kinds
         self._clock = clock
@@ -86,7 +95,9 @@ class CapacityTable:
         """All of them or none. Raises QuotaExceeded, Walled, Taken, Forbidden, Invalid, and Conflict where a name is in
         use."""
         rules.may_take(writer)
-        wanted = [(key, spec, self._document(key, spec, metadata=metadata)) for key, spec, metadata in claims]
+        wanted = [
+            (key, spec, _document(key, spec, metadata=metadata, kinds=self._kinds)) for key, spec, metadata in claims
+        ]
         return await self._committer.submit(
             lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer, terms=terms) for claim in wanted],
             apart=len(wanted) > FEW,
@@ -108,7 +119,7 @@ class CapacityTable:
     async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:
         """Free the hardware, close the interval, remove the Claim. Raises Conflict unless it is Gone or fenced."""
         rules.may_take(writer)
-        await self._committer.submit(
+        await self._cascades.submit(
             lambda tx: _release(tx, _there(tx, key, uid=uid), kinds=self._kinds, writer=writer, fenced=fenced)
         )
 
@@ -148,6 +159,11 @@ class CapacityTable:
             lambda tx: quota.hold(tx, project, meter=counted, amount=amount, wish=money)
         )
 
+    async def held_by(self, holder: str) -> Sequence[str]:
+        """The projects of which a gateway holds money."""
+        rows = await self._reader.ask(money.HELD_BY, of_holder=holder, now=int(await self._now()))
+        return [project for (project,) in rows]
+
     async def told(self, scope: str, *, meter: str, used: int, upto: int) -> None:
         """What the ledger came to, up to a row. Raises Invalid for a meter that is counted here."""
         await self._committer.submit(lambda tx: money.tell(tx, scope, meter=meter, used=used, upto=upto))
@@ -161,17 +177,18 @@ class CapacityTable:
         """As `Tx.server_time`, by which windows begin and holds end."""
         return await self._time.now(self._reader) if self._reader.remote else self._clock.now()
 
-    def _document(self, key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any]) -> Document:
-        said = {
-            "kind": CLAIM,
-            "metadata": {**metadata, "name": key.name, "namespace": key.namespace},
-            "spec": spec.dump(),
-        }
-        document = documents.settled(said)
-        documents.key_of(document, self._kinds)
-        if any(part.milli_cores < 0 or part.memory_bytes < 0 for part in spec.allocations):
-            raise Invalid("a claim takes no less than nothing")
-        return document
+
+def _document(key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any], kinds: Mapping[str, StoreKind]) -> Document:
+    said = {
+        "kind": CLAIM,
+        "metadata": {**metadata, "name": key.name, "namespace": key.namespace},
+        "spec": spec.dump(),
+    }
+    document = documents.settled(said)
+    documents.key_of(document, kinds)
+    if any(part.milli_cores < 0 or part.memory_bytes < 0 for part in spec.allocations):
+        raise Invalid("a claim takes no less than nothing")
+    return document
 
 
 def _claim(key: Key) -> Key:

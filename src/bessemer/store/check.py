@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bessemer.core.clock import Clock
-from bessemer.store import check_accounts, check_capacity, check_objects
+from bessemer.store import check_accounts, check_capacity, check_objects, check_schema
 from bessemer.store.events import FACTS
 from bessemer.store.heads import Signing
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
@@ -26,10 +26,11 @@ from bessemer.store.vault import Vault
 Check = Callable[[Snapshot, Survey], Tally]
 
 CHECKS: tuple[Check, ...] = (
-    check_accounts.schema,
+    check_schema.schema,
     check_objects.names,
     check_objects.indexed_labels,
     check_objects.indexed_owners,
+    check_objects.blocking,
     check_objects.owned,
     check_objects.projects,
     check_objects.history,

@@ -1,22 +1,19 @@
-"""Checks of what is final, and of what is secret: the ledger, the trail, sealed values, and what keeps them so."""
+"""Checks of what is final, and of what is secret: the ledger, the trail, sealed values."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Select, column, func, literal_column, or_, select, table, text
+from sqlalchemy import func, or_, select
 
 from bessemer.core.errors import Unavailable
-from bessemer.store.audit import Trail
+from bessemer.store.audit import TrailView
 from bessemer.store.heads import Signing
 from bessemer.store.schema import audit, data_keys, filled, ledger, sealed
-from bessemer.store.schema_versions import ddl, ddl_of_database
 from bessemer.store.snapshot import Snapshot
 from bessemer.store.tally import Survey, Tally
 from bessemer.store.vault import DataKey, Vault
-from bessemer.store.writer import Committer
 
 _FIELDS = ("id", "claim_uid", "kind", "at", "state", "tenant_uid", "project_uid")
 _INTERVALS = (
@@ -34,64 +31,6 @@ _CORRECTIONS = (
 _SEALED = select(sealed.c.uid, sealed.c.field, sealed.c.ciphertext).order_by(sealed.c.uid, sealed.c.field)
 _KEYS = select(data_keys.c.id, data_keys.c.kek, data_keys.c.wrapped)
 _ROWS_OF_TRAIL = select(func.count()).select_from(audit)
-
-_MADE = re.compile(r"^CREATE (?:UNIQUE )?(TABLE|INDEX|TRIGGER|FUNCTION) (\w+)", re.MULTILINE)
-_THERE: Select[Any] = select(table("sqlite_master", column("name"), column("sql")))
-_HERE = "current_schema()::regnamespace"
-_OF_DATABASE: tuple[Select[Any], ...] = (
-    select(literal_column("'TABLE', relname, ''"))
-    .select_from(text("pg_class"))
-    .where(text(f"relkind = 'r' AND relnamespace = {_HERE}")),
-    select(literal_column("'INDEX', i.relname, t.relname || CASE WHEN indisunique THEN ' UNIQUE' ELSE '' END"))
-    .select_from(text("pg_index JOIN pg_class i ON i.oid = indexrelid JOIN pg_class t ON t.oid = indrelid"))
-    .where(text(f"indisvalid AND i.relnamespace = {_HERE}")),
-    select(literal_column("'TRIGGER', tgname, relname || ' ' || tgtype || ' ' || proname"))
-    .select_from(text("pg_trigger JOIN pg_class t ON t.oid = tgrelid JOIN pg_proc p ON p.oid = tgfoid"))
-    .where(text(f"tgenabled IN ('O', 'A') AND relnamespace = {_HERE} AND pronamespace = {_HERE}")),
-    select(literal_column("'FUNCTION', proname, prosrc"))
-    .select_from(text("pg_proc"))
-    .where(text(f"pronamespace = {_HERE}")),
-)
-"""(what, name, what it is) of all that works in the schema that is ours: an index whose making was stopped and a
-trigger that is switched off do not."""
-_MADE_IN_DATABASE = re.compile(
-    r"^CREATE (?P<unique>UNIQUE )?(?P<what>TABLE|INDEX|TRIGGER|FUNCTION) (?P<name>\w+)"
-    r"(?:(?P<when>[^\n(]*) ON (?P<on>\w+)(?:.* EXECUTE FUNCTION (?P<calls>\w+))?|\(\) [^$]*\$\$(?P<source>[^$]*)\$\$)?",
-    re.MULTILINE,
-)
-_WHEN = {"FOR EACH ROW": 1, "BEFORE": 2, "INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
-"""What the server keeps of a trigger as a number."""
-
-
-def schema(snapshot: Snapshot, survey: Survey) -> Tally:
-    """What refuses to change what is final, and what is unique, is there to refuse."""
-    tally = Tally("schema", "every table, index and trigger of this release is there")
-    if snapshot.remote:
-        found = {(what, name): words.split() for ask in _OF_DATABASE for what, name, words in snapshot.all(ask)}
-        for made in _MADE_IN_DATABASE.finditer(ddl_of_database()):
-            what, name = made["what"], made["name"]
-            same = found.get((what, name)) == _kept(made).split()
-            tally.require(same, f"{what.lower()} {name} is not there, is another, or is switched off")
-        return tally
-    there = dict(snapshot.all(_THERE))
-    for statement in ddl().split(";\n"):
-        for what, name in _MADE.findall(statement):
-            same = name in there and (what == "TABLE" or _words(there[name]) == _words(statement))
-            tally.require(same, f"{what.lower()} {name} is not there, or is another")
-    return tally
-
-
-def _kept(made: re.Match[str]) -> str:
-    """What the server keeps of it, as `_OF_DATABASE` asks for it."""
-    if made["what"] == "TRIGGER":
-        return f"{made['on']} {sum(bit for word, bit in _WHEN.items() if word in made[0])} {made['calls']}"
-    if made["what"] == "INDEX":
-        return f"{made['on']} {made['unique'] or ''}"
-    return made["source"] or ""
-
-
-def _words(sql: str) -> list[str]:
-    return sql.rstrip(";").split()
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------
@@ -181,8 +120,7 @@ async def chained(snapshot: Snapshot, survey: Survey, *, signing: Signing) -> Ta
     """The rows of the trail, and the heads that were signed of them."""
     tally = Tally("audit", "the trail's rows hang together, up to its signed heads in the database and beside it")
     tally.rows = int(snapshot.all(_ROWS_OF_TRAIL)[0][0])
-    nobody = cast(Committer, None)  # who verifies writes nothing
-    fault = await Trail(nobody, snapshot.reader, clock=snapshot.clock, signing=signing).verify()
+    fault = await TrailView(snapshot.reader, signing=signing).verify()
     if fault is not None:
         sound = f"sound up to row {fault.sound}" if fault.sound else "no row before is vouched for"
         tally.fault(f"{fault.words} ({sound})")

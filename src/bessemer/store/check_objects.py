@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import func, select
 
 from bessemer.core.resource import Key, tenant_of
-from bessemer.store.documents import Document, deleting, host_of, labels_of
+from bessemer.store.documents import Document, deleting, finalizers, host_of, labels_of
 from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT
-from bessemer.store.schema import changes, counters, dependents, labels, objects
+from bessemer.store.schema import cascades, changes, counters, dependents, labels, objects
 from bessemer.store.snapshot import Snapshot
 from bessemer.store.tally import OBJECTS, Known, Survey, Tally, differences, digest, parsed
+from bessemer.store.waiting import blocked_by, others
 
 _UIDS = select(objects.c.uid, func.count()).group_by(objects.c.uid).having(func.count() > 1)
 _NAMES = (
@@ -22,6 +23,8 @@ _NAMES = (
 )
 _LABELS = select(labels.c.kind, labels.c.label, labels.c.value, labels.c.namespace, labels.c.name)
 _OWNED = select(dependents.c.owner, dependents.c.uid)
+_BLOCKING = select(dependents.c.owner, dependents.c.uid, dependents.c.blocks)
+_CASCADES = select(cascades.c.uid)
 _COUNTERS = select(counters.c.name, counters.c.value)
 _CHANGES = select(
     changes.c.revision,
@@ -51,7 +54,9 @@ def bodies(snapshot: Snapshot, survey: Survey) -> Tally:
         if row[6] > snapshot.revision:
             tally.fault(f"{key}: revision {row[6]} was never given, the last is {snapshot.revision}")
         owners = tuple(_owners(document))
-        known = Known(key, row[3], row[6], digest(body), deleting(document), owners)
+        doomed = deleting(document)
+        waits = doomed and others(finalizers(document)) != finalizers(document)
+        known = Known(key, row[3], row[6], digest(body), doomed, owners, frozenset(blocked_by(document)), waits)
         try:
             survey.note(known, document)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -111,6 +116,21 @@ def indexed_owners(snapshot: Snapshot, survey: Survey) -> Tally:
         above, below = survey.by_uid.get(owner), survey.by_uid[uid]
         if above is not None and above.key.namespace not in ("", below.key.namespace):
             tally.fault(f"{below.key}: its owner {above.key} is in another project")
+    return tally
+
+
+def blocking(snapshot: Snapshot, survey: Survey) -> Tally:
+    """Who waits for whom, and that somebody sees to it."""
+    tally = Tally("blocking", "an owner waits for whom bodies say, and what waits for its dependents is seen to")
+    for owner, uid, blocks in snapshot.rows(_BLOCKING):
+        known = survey.by_uid.get(uid)
+        if known is not None and owner in survey.by_uid and blocks in (0, 1):  # else it is not known yet
+            words = f"{known.key}: {survey.by_uid[owner].key} would{'' if blocks else ' not'} wait for it"
+            tally.require((owner in known.blocks) == bool(blocks), words)
+    seen = {uid for (uid,) in snapshot.rows(_CASCADES)}
+    for known in survey.objects.values():
+        if known.waits:
+            tally.require(known.uid in seen, f"{known.key}: would wait for its dependents for ever")
     return tally
 
 

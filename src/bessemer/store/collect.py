@@ -3,20 +3,25 @@
 An object with finalizers is marked and waits for them; without, it goes at once, and what it owned follows in the same
 transaction by the same rule. A Claim is only marked: its hardware is freed by `Capacity.release` alone. A dependent
 with another owner that lives stays. Events are about an object, not owned by it: they outlive it and are pruned by age.
+An object that waits for its dependents (`waiting`) goes in the transaction in which the last that blocks it goes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import inf
 
 from sqlalchemy import bindparam, delete, select
 
 from bessemer.core.errors import Conflict
-from bessemer.core.ports import Writer
-from bessemer.store import audit, difference, documents, quota, walls
+from bessemer.core.ports import Policy, Writer
+from bessemer.core.resource import Key
+from bessemer.store import audit, difference, documents, quota, waiting, walls
+from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT, StoreKind
-from bessemer.store.rows import BY_UID, Row, exists, remove, save
+from bessemer.store.known import Known, Look, Rows
+from bessemer.store.rows import Row, by_uid, exists, place, remove, save, who_owns
 from bessemer.store.schema import dependents, objects, of
 from bessemer.store.transaction import Tx
 
@@ -34,26 +39,58 @@ _PROJECT_OF = (
     )
     .limit(1)
 )
+_OF_KEY = (
+    select(objects.c.uid, dependents.c.uid)
+    .select_from(objects.outerjoin(dependents, dependents.c.owner == objects.c.uid))
+    .where(of(objects.c.kind), of(objects.c.namespace), of(objects.c.name))
+    .order_by(dependents.c.uid)
+)
 _OF_OWNER = select(dependents.c.uid).where(of(dependents.c.owner)).order_by(dependents.c.uid)
-_OWNERS = select(dependents.c.owner).where(of(dependents.c.uid))
 _FORGET = delete(dependents).where(of(dependents.c.owner))
 
 
-def begin_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds) -> Row:
-    """Mark what something must be done for first; remove the rest. Harmless when repeated."""
-    document = row.document()
+def look(key: Key) -> Look:
+    """What a deletion asks of an object that owns nothing; `rows.look` apart."""
+    return Look(_OF_KEY, place(key), _learn)
+
+
+def _learn(known: Known, rows: Rows) -> None:
+    for owner in {owner for owner, _ in rows}:
+        theirs = [(uid,) for of, uid in rows if of == owner and uid is not None]
+        known.set(_OF_OWNER, {"of_owner": owner}, rows=theirs)
+
+
+def begin_deletion(
+    tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, policy: Policy | None = None, verb: str = "delete"
+) -> Row:
+    """Mark what something must be done for first; remove the rest. Harmless when repeated. What it owns goes by
+    ``policy``; None is by the finalizers that stand there, and in the background where none says so."""
+    before = row.document()
+    document = waiting.held(before, policy)
     if row.key.kind != CLAIM and not documents.finalizers(document):
-        return finish_deletion(tx, row, writer=writer, kinds=kinds)
-    return mark(tx, row, writer=writer, verb="delete")
+        going = row if document is before else row._replace(body=documents.encode(document, most=inf))
+        return finish_deletion(tx, going, writer=writer, kinds=kinds, verb=verb)
+    return _hold(tx, row, document=document, writer=writer, verb=verb)
 
 
-def mark(tx: Tx, row: Row, *, writer: Writer, verb: str) -> Row:
-    """Set deletionTimestamp, once."""
-    document = row.document()
-    if documents.deleting(document):
+def _hold(tx: Tx, row: Row, *, document: Document, writer: Writer, verb: str) -> Row:
+    """Mark it, with the finalizers of ``document``."""
+    left = mark(tx, row, document=document, writer=writer, verb=verb)
+    if waiting.waits(left):
+        waiting.begin(tx, left.uid, writer=writer, anew=left is not row)
+    return left
+
+
+def mark(tx: Tx, row: Row, *, writer: Writer, verb: str, document: Document | None = None) -> Row:
+    """Set deletionTimestamp, once, in its body or in that which is to take its place."""
+    before = row.document()
+    document = before if document is None else document
+    if not documents.deleting(document):
+        document = documents.doomed(document, now=tx.now)
+    if document == before:
         return row
     audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid)
-    return save(tx, documents.doomed(document, now=tx.now), before=row)
+    return save(tx, document, before=row, bounded=False)
 
 
 def finish_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str = "delete") -> Row:
@@ -62,27 +99,61 @@ def finish_deletion(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str
     Raises Conflict for a project in which something is left, and for a tenant with a project: it would belong to
     nobody, or to the next of that name.
     """
-    name = row.key.name
-    if row.key.kind == PROJECT:
-        _require_empty(tx, name, kinds=kinds)
-        quota.forget(tx, f"project/{name}")
-    elif row.key.kind == TENANT:
-        _require_no_project(tx, name)
-        quota.forget(tx, f"tenant/{name}")
-        walls.forget(tx, name)
+    if refusal := _refusal(tx, row.key, kinds=kinds):
+        raise Conflict(refusal)
     first = _drop(tx, row, writer=writer, kinds=kinds, verb=verb)
-    orphaned = deque(_orphans(tx, row.uid))
-    while orphaned:
-        dependent = orphaned.popleft()
-        if dependent.key.kind == CLAIM or documents.finalizers(dependent.document()):
-            mark(tx, dependent, writer=writer, verb="collect")
-        else:
-            _drop(tx, dependent, writer=writer, kinds=kinds, verb="collect")
-            orphaned.extend(_orphans(tx, dependent.uid))
+    _follow(tx, _orphans(tx, row.uid), owners=waiting.blocked_by_row(row), writer=writer, kinds=kinds)
     return first
 
 
+def relieve(tx: Tx, owners: Iterable[str], *, writer: Writer, kinds: Kinds) -> None:
+    """Something no longer blocks these: let those go that waited for it alone."""
+    _follow(tx, [], owners=owners, writer=writer, kinds=kinds)
+
+
+def _follow(tx: Tx, lost: Iterable[Row], *, owners: Iterable[str], writer: Writer, kinds: Kinds) -> None:
+    """What has lost its last owner goes, then owners that waited for what went, and so on."""
+    orphaned, waited = deque(lost), deque(owners)
+    while orphaned or waited:
+        if orphaned:
+            one, by = orphaned.popleft(), writer
+            document = one.document()
+            if one.key.kind == CLAIM or documents.finalizers(document):
+                _hold(tx, one, document=waiting.held(document, None), writer=writer, verb="collect")
+                continue
+        elif (done := _done(tx, waited.popleft(), kinds=kinds)) is not None:
+            one, by = done
+        else:
+            continue
+        _drop(tx, one, writer=by, kinds=kinds, verb="collect")
+        orphaned.extend(_orphans(tx, one.uid))
+        waited.extend(waiting.blocked_by_row(one))
+
+
+def _done(tx: Tx, owner: str, *, kinds: Kinds) -> tuple[Row, Writer] | None:
+    """An owner that waited, and is to go now; None where there is none, or it waits for something else yet."""
+    found = waiting.over(tx, owner)
+    if found is None:
+        return None
+    left = waiting.others(found.finalizers)
+    document = documents.with_finalizers(found.row.document(), left)
+    if left:
+        waiting.forget(tx, owner)
+        save(tx, document, before=found.row, bounded=False)
+        return None
+    if _refusal(tx, found.row.key, kinds=kinds):
+        return None  # it is looked at again
+    waiting.forget(tx, owner)
+    return found.row._replace(body=documents.encode(document, most=inf)), found.writer
+
+
 def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
+    name = row.key.name
+    if row.key.kind == PROJECT:
+        quota.forget(tx, f"project/{name}")
+    elif row.key.kind == TENANT:
+        quota.forget(tx, f"tenant/{name}")
+        walls.forget(tx, name)
     facts = kinds.get(row.key.kind)
     if facts is not None and facts.meter:
         quota.count(tx, row.key, meter=facts.meter, by=-1)
@@ -90,27 +161,28 @@ def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
     return remove(tx, row)
 
 
-def _require_empty(tx: Tx, project: str, *, kinds: Kinds) -> None:
-    for kind, facts in kinds.items():
-        if facts.namespaced and kind != EVENT and tx.one(_ANY, of_kind=kind, of_namespace=project) is not None:
-            raise Conflict(f"project {project} still holds a {kind}")
-
-
-def _require_no_project(tx: Tx, tenant: str) -> None:
-    left = tx.one(_PROJECT_OF, of_kind=PROJECT, first=f"{tenant}--", beyond=f"{tenant}-.")
-    if left is not None:
-        raise Conflict(f"tenant {tenant} still has project {left[0]}")
+def _refusal(tx: Tx, key: Key, *, kinds: Kinds) -> str:
+    """Why it cannot go yet; "" where it can."""
+    if key.kind == PROJECT:
+        for kind, facts in kinds.items():
+            if facts.namespaced and kind != EVENT and tx.one(_ANY, of_kind=kind, of_namespace=key.name) is not None:
+                return f"project {key.name} still holds a {kind}"
+    if key.kind == TENANT:
+        left = tx.one(_PROJECT_OF, of_kind=PROJECT, first=f"{key.name}--", beyond=f"{key.name}-.")
+        if left is not None:
+            return f"tenant {key.name} still has project {left[0]}"
+    return ""
 
 
 def _orphans(tx: Tx, owner: str) -> list[Row]:
     """Those whose last living owner this was."""
     found = []
-    for (uid,) in tx.all(_OF_OWNER, of_owner=owner):
-        row = tx.one(BY_UID, of_uid=uid)
-        if row is None or row[0] == EVENT:
+    for (uid,) in tx.look(_OF_OWNER, of_owner=owner):
+        row = by_uid(tx, uid)
+        if row is None or row.key.kind == EVENT:
             continue
-        if not any(exists(tx, other) for (other,) in tx.all(_OWNERS, of_uid=uid) if other != owner):
-            found.append(Row.of(row))
+        if not any(exists(tx, other) for other in who_owns(tx, uid) if other != owner):
+            found.append(row)
     if found:
         tx.run(_FORGET, of_owner=owner)
     return found

@@ -24,6 +24,9 @@ from bessemer.store.kinds import StoreKind
 Document = dict[str, Any]
 
 BODY_BYTES_MAX = 3 << 20
+ENDING_BYTES = 4 << 10
+"""By which a body may pass that while it is being deleted: what says so was put into it by us."""
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _KEPT = ("annotations", "labels", "ownerReferences", "finalizers")
@@ -41,13 +44,13 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
-    """JSON. Raises Malformed for what is no JSON (or is nested too deep), TooLarge past 3 MiB."""
+def encode(document: Mapping[str, Any], *, most: float = BODY_BYTES_MAX) -> bytes:
+    """JSON. Raises Malformed for what is no JSON (or is nested too deep), TooLarge past so many bytes."""
     try:
         body = orjson.dumps(document, default=_plain)
     except orjson.JSONEncodeError as error:
         raise Malformed("the object cannot be written as JSON", internal=str(error)) from error
-    if len(body) > BODY_BYTES_MAX:
+    if len(body) > most:
         raise TooLarge(f"the object has {len(body)} bytes; at most {BODY_BYTES_MAX} are kept")
     return body
 
@@ -60,7 +63,7 @@ def decode(body: bytes) -> Document:
 
 def settled(body: Mapping[str, Any]) -> Document:
     """A copy of ``body`` that nobody else holds, with metadata that has the right shape. Raises Invalid, Malformed."""
-    document = decode(encode(body))
+    document = decode(encode(body, most=BODY_BYTES_MAX + ENDING_BYTES))
     metadata = document.setdefault("metadata", {})
     try:
         Metadata.model_validate(metadata)
@@ -241,3 +244,23 @@ def host_of(document: Document) -> str:
 def owners_of(document: Document) -> list[str]:
     """The uids of those it goes with."""
     return [reference["uid"] for reference in document["metadata"].get("ownerReferences", ())]
+
+
+def bonds_of(document: Document) -> dict[str, bool]:
+    """Those, each with whether it waits for this one where it is deleted in the foreground. For an Event nobody does:
+    it outlives what it is about."""
+    references = document["metadata"].get("ownerReferences", ())
+    return {one["uid"]: one.get("blockOwnerDeletion") is True and document["kind"] != "Event" for one in references}
+
+
+def without_owner(document: Document, owner: str) -> Document:
+    """``document`` as it is once it no longer goes with the owner of that uid."""
+    left = [one for one in document["metadata"].get("ownerReferences", ()) if one["uid"] != owner]
+    metadata = {field: value for field, value in document["metadata"].items() if field != "ownerReferences"}
+    return {**document, "metadata": {**metadata, "ownerReferences": left} if left else metadata}
+
+
+def with_finalizers(document: Document, names: Sequence[str]) -> Document:
+    """``document`` with these alone."""
+    metadata = {field: value for field, value in document["metadata"].items() if field != "finalizers"}
+    return {**document, "metadata": {**metadata, "finalizers": [*names]} if names else metadata}

@@ -71,7 +71,7 @@ def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:
         save(tx, document, before=row)
         return
     saved = save(tx, _new(key, about, uid=uid, words=words, at=tx.now), before=None)
-    own(tx, saved.uid, owners=[uid])
+    own(tx, saved.uid, owners={uid: False})
     surplus = tx.one(_COUNT, of_owner=uid)[0] - PER_OBJECT_MAX
     if surplus > 0:
         for old in tx.all(_OLDEST, of_owner=uid, count=surplus):

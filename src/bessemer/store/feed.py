@@ -10,6 +10,7 @@ It does not read the database: `watch` does.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,6 +123,8 @@ class Feed:
 
     def __init__(self, revision: int, metrics: Metrics) -> None:
         self.revision = revision
+        self.heard_at = math.inf
+        """All that was committed by then (monotonic) has been offered: here all is, since nobody else commits."""
         self._metrics = metrics
         self._buckets: dict[Bucket, set[Watcher]] = {}
 

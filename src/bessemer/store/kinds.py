@@ -19,6 +19,9 @@ PRICE_PLAN = "PricePlan"
 LEASE = "Lease"
 SESSION = "Session"
 
+FOLLOWERS = frozenset([CLAIM, "Role", "RoleBinding", SESSION, "ApplicationCredential"])
+"""What goes with its owner whatever is wished: hardware that it holds, and rights and ways in that are about it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
@@ -33,6 +36,11 @@ class StoreKind:
     parts: Sequence[str] = ("spec",)
     most: int = 0
     forward: Forward | None = None
+
+    @property
+    def files(self) -> bool:
+        """Whether a body may be as large as a file, as nothing else is. (What is sealed stands beside its body.)"""
+        return "binaryData" in self.parts
 
 
 def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:

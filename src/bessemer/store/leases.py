@@ -19,9 +19,11 @@ from sqlalchemy import Float, bindparam, case, cast, delete, extract, func, inse
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import HEARTBEATS, UNDER, Lease
+from bessemer.store.known import Look
 from bessemer.store.reader import Reader
+from bessemer.store.runner import Operation
 from bessemer.store.schema import leases, of
-from bessemer.store.transaction import Operation, Tx
+from bessemer.store.transaction import Tx
 from bessemer.store.writer import Committer
 
 T = TypeVar("T")
@@ -74,19 +76,27 @@ class FencedCommitter(Committer):
     """Refuses what is written under a lease that has been given to another since (`ports.UNDER`)."""
 
     async def submit(
-        self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0, apart: bool = False
+        self,
+        operation: Operation[T],
+        *,
+        dry_run: bool = False,
+        patience: float = 0.0,
+        apart: bool = False,
+        looks: Sequence[Look] | None = None,
     ) -> T:
         fence = UNDER.get()
         if fence is None:
-            return await super().submit(operation, dry_run=dry_run, patience=patience, apart=apart)
+            return await super().submit(operation, dry_run=dry_run, patience=patience, apart=apart, looks=looks)
 
         def fenced(tx: Tx) -> T:
-            row = tx.one(_FENCE, of_name=fence.lease)
-            if row is not None and row[0] != fence.number:
-                raise Conflict(f"{fence.lease} is another's by now")
+            for (number,) in tx.look(_FENCE, of_name=fence.lease):
+                if number != fence.number:
+                    raise Conflict(f"{fence.lease} is another's by now")
             return operation(tx)
 
-        return await super().submit(fenced, dry_run=dry_run, patience=patience, apart=apart)
+        if looks is not None:
+            looks = [*looks, Look(_FENCE, {"of_name": fence.lease})]
+        return await super().submit(fenced, dry_run=dry_run, patience=patience, apart=apart, looks=looks)
 
 
 class Time(Protocol):

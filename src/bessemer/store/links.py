@@ -15,11 +15,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.adapt import Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.types.numeric import Int8Dumper
@@ -47,6 +48,8 @@ WHOLE = ("SET statement_timeout = 0", "SET idle_in_transaction_session_timeout =
 _LOOK_SECONDS = 0.5
 _PREPARED_MAX = 400
 _OK = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+_LOST = (psycopg.OperationalError, psycopg.DatabaseError)
+"""What the driver raises, without a code of the server's, where the connection is lost."""
 
 
 class Watch:
@@ -94,6 +97,8 @@ class Link:
     def __init__(self, url: str, *settings: str, watch: Watch) -> None:
         self.due = math.inf
         """When the answer that is waited for is overdue."""
+        self.broken = False
+        """It was lost amid an answer, whatever it says itself."""
         self._watch = watch
         try:
             where = make_conninfo(**{**_PARAMETERS, **conninfo_to_dict(url)})
@@ -104,6 +109,10 @@ class Link:
         self.connection.adapters.register_dumper(int, Int8Dumper)
         self.cursor = self.connection.cursor(binary=True)
         self.wire = self.connection.pgconn
+        self.transformer = Transformer(self.connection)
+        """Turns values to what is sent, and back."""
+        self.prepared: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
+        """Statement and types of its parameters → the name by which the server knows it, of an `exchange`."""
         try:
             # Another name for the same socket, which stays ours however the driver ends its own.
             self._socket = socket.socket(fileno=os.dup(self.wire.socket))
@@ -125,30 +134,47 @@ class Link:
             result = self.wire.exec_(words)
         finally:
             self.due = math.inf
+        return self.good(result)
+
+    def good(self, result: psycopg.pq.abc.PGresult) -> psycopg.pq.abc.PGresult:
+        """The result. Raises psycopg.Error where it is none."""
         if result.status not in _OK:
-            raise psycopg.errors.error_from_result(result)
+            raise self._noted(psycopg.errors.error_from_result(result))
         return result
+
+    def _noted(self, error: psycopg.Error) -> psycopg.Error:
+        """After a crash of the server the driver may say that the connection is lost before it looks so."""
+        self.broken = self.broken or (type(error) in _LOST and error.sqlstate is None)
+        return error
 
     def run(self, sql: bytes, values: list[Any], *, prepare: bool, bound: bool = True) -> psycopg.Cursor[Any]:
         """One statement; its rows stand in the link's one cursor until the next. What reads all is not bound."""
         self.due = time.monotonic() + ANSWER_SECONDS if bound else math.inf
         try:
             return self.cursor.execute(sql, values, prepare=prepare)
+        except psycopg.Error as error:
+            self._noted(error)
+            raise
         finally:
             self.due = math.inf
 
-    def run_each(self, sql: bytes, rows: Sequence[list[Any]]) -> None:
-        """One statement for each of the rows, in a pipeline: the server's answers are waited for once."""
-        self.due = time.monotonic() + ANSWER_SECONDS
+    def rows(self, result: psycopg.pq.abc.PGresult) -> list[tuple[Any, ...]]:
+        """What it found. Nothing of it is kept here."""
+        self.transformer.set_pgresult(result)
         try:
-            self.cursor.executemany(sql, rows)
+            return self.transformer.load_rows(0, result.ntuples, tuple)
         finally:
-            self.due = math.inf
+            self.transformer.set_pgresult(None)
 
     @property
     def well(self) -> bool:
         """Whether there is a server at the other end, as far as is known."""
-        return bool(self.wire.status == ConnStatus.OK)
+        return not self.broken and bool(self.wire.status == ConnStatus.OK)
+
+    @property
+    def file(self) -> int:
+        """What an event loop waits on, until `close`."""
+        return self._socket.fileno()
 
     def cut(self) -> None:
         """Have whoever waits for an answer hear that there is none. From any thread."""

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from sqlalchemy import Table, delete, insert
+from sqlalchemy import Table, delete, insert, text
 
 from bessemer.core.errors import Conflict, Unavailable
 from bessemer.store import sqlite
@@ -22,7 +22,8 @@ from bessemer.store.places import is_address
 from bessemer.store.schema import counters
 from bessemer.store.schema_versions import HEAD, ddl, ddl_of_database
 from bessemer.store.session import ReadSession, Statement, placed
-from bessemer.store.transaction import SET_COUNTER
+from bessemer.store.streams import Rows
+from bessemer.store.transaction import SET_COUNTER, read_counter
 
 if TYPE_CHECKING:
     from bessemer.store import links, postgres
@@ -64,6 +65,20 @@ def loading(where: str | Path) -> Iterator[Loader]:
     sync(path.parent)
 
 
+def _complete(loader: Loader, database: str) -> None:
+    """What was copied may be of a database that carries writers of an older schema yet, and has rows to be filled in.
+    Beside a new store there are none, and its tables are those of this schema: nobody would do it later."""
+    from bessemer.store import migrations  # not paid for by who only looks
+
+    carried = read_counter(loader, "carries", missing=int(HEAD))
+    for script in migrations.after(f"{carried:04d}") or ():
+        steps = migrations.steps_of(script, database) or migrations.Steps()
+        for words in steps.migrate:
+            while loader.execute(cast(Statement, text(words)), {}).rowcount > 0:
+                pass
+    loader.execute(SET_COUNTER, {"of_name": "carries", "value": int(HEAD)})
+
+
 def _clear(path: Path) -> None:
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
@@ -95,6 +110,9 @@ class _File(sqlite.Session):
 
     stream = sqlite.Session.execute
 
+    def export(self) -> str:
+        return ""
+
     def load(self, table: Table, rows: Iterable[Values]) -> None:
         names, statement = [column.name for column in table.c], insert(table)
         for values in rows:
@@ -110,8 +128,7 @@ def _file(path: Path) -> Iterator[Loader]:
         session.begin()
         session.execute(delete(counters), {})
         yield session
-        # A database may carry writers of an older schema yet. Beside a file there are none, and nobody ends that later.
-        session.execute(SET_COUNTER, {"of_name": "carries", "value": int(HEAD)})
+        _complete(session, "SQLITE")
         session.commit()
         session.script("PRAGMA wal_checkpoint(TRUNCATE)")
     except session.faults as error:
@@ -132,8 +149,9 @@ class _Database:
     def __init__(self, link: links.Link, texts: postgres.Texts, *, time: float) -> None:
         self._link = link
         self._texts = texts
-        self._streams = False
+        self._rows = Rows(lambda sql, values: link.run(sql, values, prepare=False, bound=False))
         self.time = time
+        self.counter = None
 
     def load(self, table: Table, rows: Iterable[Values]) -> None:
         from psycopg import sql
@@ -148,20 +166,15 @@ class _Database:
         text = self._texts[statement]
         return self._link.run(text.sql, placed(values, text.order), prepare=True, bound=False)
 
-    def stream(self, statement: Statement, values: Mapping[str, Any]) -> _Database:
-        if self._streams:
-            self._link.say(b"CLOSE rows")
+    def stream(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         text = self._texts[statement]
-        declared = b"DECLARE rows NO SCROLL CURSOR FOR " + text.sql
-        self._link.run(declared, placed(values, text.order), prepare=False, bound=False)
-        self._streams = True
-        return self
+        return self._rows.begin(text.sql, placed(values, text.order))
 
-    def fetchmany(self, size: int, /) -> list[Any]:
-        return self._link.run(f"FETCH {size} FROM rows".encode(), [], prepare=False, bound=False).fetchall()
+    def look(self, snapshot: str = "") -> None:
+        """It is one look already, and nobody else's."""
 
-    def look(self) -> None:
-        """It is one look already."""
+    def export(self) -> str:
+        return ""
 
     def leave(self) -> None:
         """The block's end ends it."""
@@ -202,6 +215,7 @@ def _database(url: str) -> Iterator[Loader]:
         loader = _Database(link, postgres.Texts(), time=float(begun.get_value(0, 0) or 0))
         loader.execute(delete(counters), {})
         yield loader
+        _complete(loader, "POSTGRESQL")
         # Numbers of rows that come later go on behind those that are there.
         link.say(b"SELECT setval('ledger_id_seq', coalesce((SELECT max(id) FROM ledger), 0) + 1, false)")
         link.say(b"COMMIT", bound=False)

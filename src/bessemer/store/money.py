@@ -7,7 +7,7 @@ moves a hold. It says nothing of what was spent where nothing is bounded: that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -20,6 +20,7 @@ from bessemer.core.resource import Key, tenant_of
 from bessemer.core.units import show_price
 from bessemer.core.values import ClaimSpec, LedgerEntry
 from bessemer.store.kinds import PRICE_PLAN, TENANT
+from bessemer.store.known import Look
 from bessemer.store.rows import load
 from bessemer.store.schema import holds, ledger, looks, of, quota
 from bessemer.store.scopes import owner, raise_it
@@ -39,6 +40,7 @@ _BOUNDS = (
     .order_by(quota.c.scope)
 )
 _BOUND = select(quota.c.bound).where(*_HERE)
+_STATED = select(quota.c.bound).where(of(quota.c.scope), of(quota.c.meter))
 _ADD = update(quota).values(used=quota.c.used + bindparam("amount")).where(*_HERE)
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 
@@ -56,6 +58,9 @@ _LESS = (
     .where(*_MINE)
 )
 _INSERT_HOLD = insert(holds)
+HELD_BY = select(holds.c.project).where(of(holds.c.holder), holds.c.micro > 0, holds.c.until > _NOW)
+"""The projects of which somebody holds money."""
+
 _DROP = delete(holds).where(*_MINE)
 _DROP_ALL = delete(holds).where(of(holds.c.project))
 _SWEEP = delete(holds).where(holds.c.until <= _NOW)
@@ -137,10 +142,17 @@ def _held(tx: Tx, scope: str) -> int:
 
 def require(tx: Tx, project: str, *, tenant: str) -> None:
     """That neither has come up to its bound. Raises QuotaExceeded."""
-    bounds = _bounds(tx, project, tenant=tenant)
-    if bounds:
+    stated = (bound for look in asked(project, tenant=tenant) for (bound,) in tx.look(look.statement, **look.values))
+    if any(bound is not None for bound in stated):
+        bounds = _bounds(tx, project, tenant=tenant)
         for room in _rooms(tx, bounds, currency=prices_of(tx, tenant).currency):
             room.require(0)
+
+
+def asked(project: str, *, tenant: str) -> Iterator[Look]:
+    """What `require` asks where no money is bounded."""
+    for scope in (f"project/{project}", f"tenant/{tenant}"):
+        yield Look(_STATED, {"of_scope": scope, "of_meter": METER})
 
 
 def begin(tx: Tx, spec: ClaimSpec, *, project: str) -> None:

@@ -9,20 +9,35 @@ that comes out is of its kind's newest version, whichever it was stored or writt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from math import inf
 from typing import Any
 
 from bessemer.core.errors import AlreadyExists, Cause, Conflict, Expired, Invalid
-from bessemer.core.ports import Bookmark, Page, Part, Scope, Stored, Writer
+from bessemer.core.ports import NOBODY, Asker, Bookmark, Page, Part, Policy, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key, tenant_of
-from bessemer.store import audit, crowd, difference, documents, events, ledger, money, quota, rules, walls
-from bessemer.store.collect import begin_deletion, finish_deletion
+from bessemer.store import (
+    audit,
+    crowd,
+    difference,
+    documents,
+    events,
+    foresight,
+    ledger,
+    money,
+    quota,
+    rules,
+    waiting,
+    walls,
+)
+from bessemer.store.cascade import Cascades, advance
+from bessemer.store.collect import begin_deletion, finish_deletion, relieve
 from bessemer.store.documents import Document
 from bessemer.store.feed import Feed, Watcher
 from bessemer.store.forward import Forwarding
 from bessemer.store.kinds import CLAIM, EVENT, HOST, LEASE, PROJECT, StoreKind
 from bessemer.store.reader import WINDOW, Reader
-from bessemer.store.rows import exists, find, load, save
+from bessemer.store.rows import disown, exists, find, load, save
 from bessemer.store.sealed import reseal
 from bessemer.store.transaction import Tx
 from bessemer.store.vault import Vault
@@ -33,9 +48,17 @@ class ObjectTable:
     """Implements `ports.Objects`."""
 
     def __init__(
-        self, committer: Committer, reader: Reader, *, feed: Feed, kinds: Mapping[str, StoreKind], vault: Vault
+        self,
+        committer: Committer,
+        reader: Reader,
+        *,
+        feed: Feed,
+        kinds: Mapping[str, StoreKind],
+        vault: Vault,
+        cascades: Cascades,
     ) -> None:
         self._committer = committer
+        self._cascades = cascades
         self._vault = vault
         self._reader = reader
         self._feed = feed
@@ -46,9 +69,10 @@ class ObjectTable:
         """Raises NotFound."""
         return self._forward.stored(await self._reader.fetch(key) if self._reader.remote else self._reader.get(key))
 
-    async def list(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+    async def list(self, scope: Scope, *, limit: int = 0, after: str = "", asker: Asker = NOBODY) -> Page:
         """In order of namespace and name, all of one revision. Raises Expired, Malformed."""
-        return self._forward.page(await self._reader.page(scope, limit=limit, after=after), scope.kind)
+        page = await self._reader.page(scope, limit=limit, after=after, asker=asker)
+        return self._forward.page(page, scope.kind)
 
     async def create(
         self,
@@ -67,7 +91,9 @@ class ObjectTable:
         def write(tx: Tx) -> Stored:
             return self._sealed(tx, _create(tx, said, key=key, kinds=self._kinds, writer=writer), values=sealed)
 
-        return await self._committer.submit(write, dry_run=dry_run)
+        foresees = sealed is None and self._committer.foresees
+        looks = foresight.of_create(said, key, facts=self._kinds[key.kind]) if foresees else None
+        return await self._committer.submit(write, dry_run=dry_run, looks=looks)
 
     async def replace(
         self,
@@ -82,6 +108,8 @@ class ObjectTable:
         said = self._forward.document(documents.settled(body))
         key = documents.key_of(said, self._kinds)
         forward = self._forward
+        foresees = sealed is None and self._committer.foresees
+        looks = foresight.of_replace(said, key, part=part, facts=self._kinds[key.kind]) if foresees else None
         if part == "main":
             rules.may_write_main(key, writer)
             await self._ready(sealed)
@@ -90,9 +118,11 @@ class ObjectTable:
                 stored = _replace_main(tx, said, key=key, kinds=self._kinds, writer=writer, forward=forward)
                 return self._sealed(tx, stored, values=sealed)
 
-            return await self._committer.submit(write, dry_run=dry_run)
+            return await self._cascades.submit(write, dry_run=dry_run, looks=looks)
         return await self._committer.submit(
-            lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward), dry_run=dry_run
+            lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward),
+            dry_run=dry_run,
+            looks=looks,
         )
 
     async def _ready(self, sealed: Mapping[str, bytes] | None) -> None:
@@ -106,18 +136,39 @@ class ObjectTable:
         return stored
 
     async def delete(
-        self, key: Key, writer: Writer, *, uid: str = "", revision: str = "", dry_run: bool = False
+        self,
+        key: Key,
+        writer: Writer,
+        *,
+        uid: str = "",
+        revision: str = "",
+        dry_run: bool = False,
+        policy: Policy | None = None,
     ) -> Stored:
         """Delete, or set deletionTimestamp while finalizers stand. Raises NotFound, Conflict, Forbidden."""
         rules.may_write_main(key, writer)
-        said = {"uid": uid, "resourceVersion": revision}
-        left = await self._committer.submit(
-            lambda tx: _delete(tx, said, key=key, kinds=self._kinds, writer=writer),
-            dry_run=dry_run,
-        )
-        return self._forward.stored(left)
+        said, kinds = {"uid": uid, "resourceVersion": revision}, self._kinds
+        facts = kinds.get(key.kind)
+        looks = foresight.of_delete(key, facts=facts) if facts is not None and self._committer.foresees else None
 
-    async def watch(self, scope: Scope, *, since: int | None = None) -> AsyncIterator[Change | Bookmark]:
+        def act(tx: Tx) -> Stored:
+            row = load(tx, key)
+            documents.check(said, row.uid, revision=row.revision, key=key)
+            left = begin_deletion(tx, row, writer=writer, kinds=kinds, policy=policy)
+            if waiting.waits(left) and advance(tx, left.uid, kinds=kinds):
+                tx.unseen += 1
+            return left.stored()
+
+        return self._forward.stored(await self._cascades.submit(act, dry_run=dry_run, looks=looks))
+
+    async def watch(
+        self,
+        scope: Scope,
+        *,
+        since: int | None = None,
+        level: bool = False,
+        lagged: Callable[[], None] | None = None,
+    ) -> AsyncIterator[Change | Bookmark]:
         """Every change after ``since``, in order, for ever; see `ports.Objects.watch`. Raises Expired."""
         watcher = self._feed.join(scope)
         try:
@@ -132,33 +183,40 @@ class ObjectTable:
                 if since > self._feed.revision and since > await self._reader.revision():
                     raise Expired("that revision has not been given yet: list again")
                 watcher.lagging = since < self._feed.revision
-            async for event in self._follow(watcher, position):
+            async for event in self._follow(watcher, position, level=level, lagged=lagged):
                 yield event if isinstance(event, Bookmark) else self._forward.change(event)
         finally:
             self._feed.leave(watcher)
 
-    async def _follow(self, watcher: Watcher, position: int) -> AsyncIterator[Change | Bookmark]:
+    async def _follow(
+        self, watcher: Watcher, position: int, *, level: bool, lagged: Callable[[], None] | None
+    ) -> AsyncIterator[Change | Bookmark]:
         """Queue and history by turns. Nothing happens in the loop between a look at the feed and the next await."""
+        watcher.due |= level
         while True:
             if watcher.ended:
                 raise Expired("the database has gone back to an earlier state: list again")
             if watcher.lagging:
                 watcher.lagging = False  # from here on the queue fills again, from the feed's revision on
                 until = self._feed.revision
+                if lagged is not None:
+                    lagged()
                 async for change in self._history(watcher.scope, position, until=until):
+                    watcher.due |= level
                     yield change
                 position = max(position, until)
             while watcher.queue:
                 change = watcher.queue.popleft()
                 if change.revision > position:
                     position = change.revision
+                    watcher.due |= level
                     yield change
             if watcher.lagging or watcher.queue:
                 continue
             if watcher.due:
                 watcher.due = False
-                if position < self._feed.revision:
-                    position = self._feed.revision
+                if level or position < self._feed.revision:
+                    position = max(position, self._feed.revision)
                     yield Bookmark(position)
                     continue
             await watcher.wait()
@@ -183,13 +241,14 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     if facts.meter:
         money.require(tx, key.namespace, tenant=tenant_of(key.namespace))
         quota.count(tx, key, meter=facts.meter, by=1)
-    if facts.most:
-        crowd.make_room(tx, key, most=facts.most)
+    count = crowd.make_room(tx, key, most=facts.most) if facts.most else 0
     walls.follow(tx, document)
     quota.follow(tx, document)
     if key.kind == PROJECT:
         events.forget(tx, key.name)
     row = save(tx, document, before=None)
+    if count:
+        crowd.filled(tx, key, count=count)
     if key.kind != EVENT:
         audit.append(tx, writer, verb="create", key=key, uid=row.uid, change=difference.made(document))
     return row.stored()
@@ -215,13 +274,21 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
     document = documents.merged_main(old, said, parts=facts.parts, keep_finalizer=keep)
     if document == old:
         return forward.stored(row.stored())
+    owned = documents.owners_of(document) != documents.owners_of(old)
+    unblocked = set(waiting.blocked_by(old)) - {*waiting.blocked_by(document)}
     if documents.deleting(old) and not documents.finalizers(document):
-        return finish_deletion(tx, row._replace(body=documents.encode(document)), writer=writer, kinds=kinds).stored()
-    if documents.owners_of(document) != documents.owners_of(old):
+        if owned:
+            disown(tx, row.uid)
+        going = row._replace(body=documents.encode(document, most=inf))
+        gone = finish_deletion(tx, going, writer=writer, kinds=kinds)
+        relieve(tx, unblocked, writer=writer, kinds=kinds)
+        return gone.stored()
+    if owned:
         require_owners(tx, document)
     walls.follow(tx, document)
     quota.follow(tx, document)
     saved = save(tx, document, before=row)
+    relieve(tx, unblocked, writer=writer, kinds=kinds)
     if not _routine(old, document):
         audit.append(tx, writer, verb="update", key=key, uid=row.uid, change=difference.between(old, document))
     return saved.stored()
@@ -261,9 +328,3 @@ def _phase(document: Document) -> str:
     if not isinstance(phase, str):
         raise Invalid("the status has no phase that can be read")
     return phase
-
-
-def _delete(tx: Tx, said: Mapping[str, str], *, key: Key, kinds: Kinds, writer: Writer) -> Stored:
-    row = load(tx, key)
-    documents.check(said, row.uid, revision=row.revision, key=key)
-    return begin_deletion(tx, row, writer=writer, kinds=kinds).stored()

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,21 +21,23 @@ from bessemer.core.errors import Invalid, Unavailable
 from bessemer.store import sqlite
 from bessemer.store.apart import Apart, Here, Turn
 from bessemer.store.feed import Feed
+from bessemer.store.held import SNAPSHOTS_MAX
 from bessemer.store.leases import ServerTime, SteadyTime, Time
 from bessemer.store.metrics import Metrics
-from bessemer.store.reader import SNAPSHOTS_MAX
+from bessemer.store.rows import LOAD_EACH
 from bessemer.store.schema_versions import prepare
 from bessemer.store.session import ReadSession, Session
 
 if TYPE_CHECKING:
     from bessemer.store import postgres
+    from bessemer.store.gathering import Gathering
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _REMEDY = "bring it back from a copy, or move the whole state directory away to begin anew"
 _SCHEMES = ("postgresql://", "postgres://")
 _READERS = 8
 _HELD_MAX = 16
-"""Lists that hold a snapshot, and with it a connection: a server has few."""
+"""Snapshots of lists, each of which has a connection: a server has few."""
 
 
 class Place(Protocol):
@@ -50,6 +52,9 @@ class Place(Protocol):
 
     def reading(self, lean: bool) -> ReadSession: ...
     def turn(self) -> Turn: ...
+    def gathering(self, turn: Turn, files: Container[str]) -> Gathering | None:
+        """How single objects are read, where that waits for a network. ``files`` are kinds of large ones."""
+
     def time(self, clock: Clock) -> Time:
         """By what its leases are measured."""
 
@@ -111,6 +116,9 @@ class File:
     def turn(self) -> Here:
         return Here()
 
+    def gathering(self, turn: Turn, files: Container[str]) -> None:
+        """A get of a file waits for nothing."""
+
     def time(self, clock: Clock) -> Time:
         return SteadyTime(clock)
 
@@ -171,6 +179,13 @@ class Server:
 
     def turn(self) -> Apart:
         return Apart(_READERS)
+
+    def gathering(self, turn: Turn, files: Container[str]) -> Gathering:
+        from bessemer.store import gathering, postgres
+        from bessemer.store.links import Link
+
+        connect = partial(Link, self._url, *postgres.reading(), *gathering.PLANS, watch=self._watch)
+        return gathering.Gathering(connect, self._texts[LOAD_EACH].sql, turn=turn, files=files)
 
     def time(self, clock: Clock) -> Time:
         return ServerTime()

@@ -7,11 +7,11 @@ one user at a time. It knows no statement but the counter's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bessemer.core.errors import Unavailable
+from bessemer.core.errors import Expired, Unavailable
 from bessemer.store.apart import Turn
 from bessemer.store.session import ReadSession, Statement
 from bessemer.store.transaction import read_counter
@@ -27,14 +27,13 @@ class View:
     session: ReadSession
     revision: int
     turn: Turn
-    until: float = 0.0
 
     async def rows(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row, with a turn for others between `SLICE` of them."""
         return [row async for rows in self.slices(statement, values) for row in rows]
 
-    async def slices(self, statement: Statement, values: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
-        """The rows, `SLICE` at a time."""
+    async def slices(self, statement: Statement, values: Mapping[str, Any]) -> AsyncGenerator[list[Any], None]:
+        """The rows, `SLICE` at a time; to be closed by whoever stops before the end."""
         stream = await self.turn.do(lambda: self.session.stream(statement, values))
         while rows := await self.turn.do(lambda: stream.fetchmany(SLICE)):
             yield rows
@@ -52,6 +51,7 @@ class Pool:
         self.session = connect(False)
         """The one for single statements in the event loop."""
         self.idle: list[ReadSession] = [self.session] if turn.remote else []
+        self._closed = False
 
     async def ask(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
         """Every row of a short read."""
@@ -59,19 +59,23 @@ class Pool:
             return await self.turn.do(lambda: self._briefly(statement, values))
         return self.session.execute(statement, values).fetchall()
 
-    async def open(self) -> View:
-        """Look at one revision from now on, until `end`."""
-        return await self.turn.do(self._open, undo=lambda view: self._leave(view.session))
+    async def open(self, snapshot: str = "") -> View:
+        """Look at one revision from now on, until `end`: that of now, or of a ``snapshot`` that another connection
+        holds, of whichever process. Raises Expired where none does."""
+        return await self.turn.do(lambda: self._open(snapshot), undo=lambda view: self._leave(view.session))
 
     def end(self, view: View) -> None:
         """Have the connection back, in its time."""
         self.turn.later(lambda: self._leave(view.session))
 
     def close(self, held: Iterable[ReadSession]) -> None:
-        """Close every connection; ``held`` are those of views that have not ended."""
+        """Close every connection; ``held`` are those of views that have not ended. Whoever reads meanwhile is told
+        Unavailable, and what they give back is closed."""
+        self._closed = True
         self.turn.close()
         for session in (*held, *self.idle, self.session):
             session.close()
+        self.idle = []
 
     # --- wherever reads run -------------------------------------------------------------------------------------
 
@@ -87,12 +91,15 @@ class Pool:
             finally:
                 self._give(session)
 
-    def _open(self) -> View:
+    def _open(self, snapshot: str) -> View:
         while True:
             session, fresh = self._take()
             try:
-                session.look()
+                session.look(snapshot)
                 return View(session, read_counter(session, "revision"), self.turn)
+            except Expired:
+                self._give(session)
+                raise
             except Unavailable:
                 again = not (fresh or session.sound)
                 session.close()
@@ -107,14 +114,16 @@ class Pool:
         self._give(session)
 
     def _take(self) -> tuple[ReadSession, bool]:
-        """A connection, and whether it has just been made."""
+        """A connection, and whether it has just been made. Raises Unavailable."""
+        if self._closed:
+            raise Unavailable("the store is closed")
         try:
             return self.idle.pop(), False
         except IndexError:
             return self._connect(True), True
 
     def _give(self, session: ReadSession) -> None:
-        if session.sound and len(self.idle) < self.turn.idle:
+        if session.sound and not self._closed and len(self.idle) < self.turn.idle:
             self.idle.append(session)
         else:
             session.close()

@@ -9,30 +9,33 @@ database no longer carries is refused there. Of a commit whose answer was lost t
 begins in the same line and so behind the lost one. (A transaction's id proves nothing: after a crash the server may
 give it to another.)
 
-Every parameter is typed and sent apart from its statement. What a statement has as a constant stands in its text, so
-that an index of some rows is found by plans of any parameters.
+How a statement reads is `texts`'s, and how many are sent together `exchange`'s.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from bessemer.core.errors import Unavailable
+from bessemer.core.errors import Expired, Invalid
 from bessemer.store import beside, schema_versions
+from bessemer.store.exchange import Exchange, Said, said
 from bessemer.store.links import Link, Watch
-from bessemer.store.session import Statement, Unsettled, placed
+from bessemer.store.session import Asked, Batch, Statement, Undone, Unsettled, placed, unreadable
+from bessemer.store.streams import Rows
 from bessemer.store.tables import IN_LINE, LINE_MS, Tables
+from bessemer.store.texts import Texts, literal
+
+__all__ = ["CHANNEL", "ReadSession", "Session", "Texts"]
 
 CHANNEL = "bessemer"
 """Where the database says that the counter has moved."""
@@ -51,153 +54,55 @@ _MARK_SECONDS = 86_400
 """What a process leaves behind is forgotten after a day in which it wrote nothing."""
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_BEGIN = (
-    b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + IN_LINE + b"; SELECT extract(epoch FROM clock_timestamp())"
+_BEGIN = Said(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+_LINE = Said(
+    b"SELECT value, extract(epoch FROM clock_timestamp())::float8 FROM (" + IN_LINE + b") AS line"  # behind it in line
 )
+_COMMIT = Said(b"COMMIT")
+_ROLLBACK = Said(b"ROLLBACK")
 _SETTLE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {_SETTLE_LINE_MS}; ".encode() + IN_LINE
 _MARK = """INSERT INTO leases (name, holder, fence, expires_at, ttl, note)
-VALUES ('writer/{0}', '{0}', {1}, extract(epoch FROM clock_timestamp()) + {2}, {2}, {3})
-ON CONFLICT (name) DO UPDATE SET fence = excluded.fence, expires_at = excluded.expires_at; COMMIT"""
+VALUES ('writer/{0}', '{0}', $1, extract(epoch FROM clock_timestamp()) + {1}, {1}, {2})
+ON CONFLICT (name) DO UPDATE SET fence = excluded.fence, expires_at = excluded.expires_at"""
 _MARKED = "SELECT fence FROM leases WHERE name = 'writer/{}'"
 _GONE = "DELETE FROM leases WHERE name = 'writer/{}'"
 _REFUSED = "BE001"
 """What the database says to a writer that it no longer carries (`beside`)."""
 _LOOK = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_EXPORT = b"SELECT pg_export_snapshot()"
+_SNAPSHOT = re.compile(r"[0-9A-F-]{1,64}").fullmatch
+_GONE_SNAPSHOT = ("22023", "42704", "55000")
+"""There is no such name; whoever held it has ended."""
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-_STATEMENTS = 1_024
-"""More than there are."""
-_PARAMETER = re.compile(r"\$(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A statement as PostgreSQL wants it, and the names of its parameters."""
+class _Writing:
+    """What runs within a transaction."""
 
-    sql: bytes
-    order: tuple[str, ...]
-
-
-class Texts(dict[Statement, _Text]):
-    """Statement → its text, compiled at first use."""
-
-    def __missing__(self, statement: Statement) -> _Text:
-        self[statement] = _compiled(statement)
-        return self[statement]
-
-
-@functools.lru_cache(_STATEMENTS)
-def _compiled(statement: Statement) -> _Text:
-    """What the stores of a process share: most statements are constants, and each takes a millisecond."""
-    dialect = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-    compiled = statement.compile(dialect=dialect)
-    names, order = compiled.positiontup or [], list[str]()
-
-    def place(match: re.Match[str]) -> str:
-        name = names[int(match[1]) - 1]
-        value = compiled.params[name]
-        if value is not None:
-            return _literal(value)
-        if name not in order:
-            order.append(name)
-        return f"${order.index(name) + 1}"
-
-    sql = _PARAMETER.sub(place, str(compiled))
-    return _Text(sql.encode(), tuple(order))
-
-
-def _literal(value: str | float) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
-
-
-class Session:
-    """The writing connection. It is made anew where it was lost between two transactions."""
-
-    remote: ClassVar[bool] = True
-    refusals: ClassVar[tuple[type[Exception], ...]] = (
-        psycopg.IntegrityError,
-        psycopg.DataError,
-        psycopg.ProgrammingError,
-    )
-    faults: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, Unsettled, beside.Outdated)
-
-    def __init__(self, url: str, *, texts: Texts, watch: Watch) -> None:
-        self._url = url
+    def __init__(self, link: Link, texts: Texts) -> None:
+        self._link = link
         self._texts = texts
-        self._watch = watch
-        self._name = secrets.token_hex(8)
-        self._said = _literal(beside.said())
-        self._number = 0
         self._kept = False
-        self.time = 0.0
-        """The server's clock at `begin`, in seconds since the epoch."""
-        self.links = 1
-        """How often a connection was made: another may be to another server."""
-        self._link = _writing(url, watch)
-
-    def _relink(self) -> None:
-        self._link.close()
-        self.links += 1
-        self._link = _writing(self._url, self._watch)
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
         """Run one statement. Raises Invalid for text that no database takes."""
         text = self._texts[statement]
         return self._link.run(text.sql, placed(values, text.order), prepare=True)
 
-    def execute_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run one statement with each of the rows, which are sent together."""
-        text = self._texts[statement]
-        self._link.run_each(text.sql, [placed(row, text.order) for row in rows])
+    def execute_each(self, batches: Sequence[Batch]) -> None:
+        """Run statements with each of their rows, all of which are sent together."""
+        if statements := list(self._texted(batches)):
+            error = Exchange(self._link, statements).wait().error
+            if error is not None:
+                raise error
 
-    def begin(self, *, wait: bool = True) -> bool:
-        """Open a transaction as the one writer of all processes. It waits in line, whatever ``wait`` says."""
-        if not self._link.well:
-            self._relink()
-        try:
-            begun = self._link.say(_BEGIN)
-        except psycopg.Error:
-            if self._link.well:
-                raise
-            self._relink()  # lost while nothing was under way
-            begun = self._link.say(_BEGIN)
-        self._kept = False
-        self._number += 1
-        self.time = float(begun.get_value(0, 0) or 0)
-        return True
-
-    def commit(self) -> None:
-        """Raises `Unsettled` where the answer was lost and nobody says what became of it, `Outdated` where the database
-        no longer carries this release."""
-        mark = _MARK.format(self._name, self._number, _MARK_SECONDS, self._said)
-        try:
-            status = self._link.say(mark.encode()).command_status
-        except psycopg.Error as error:
-            if error.sqlstate == _REFUSED:
-                raise beside.Outdated(beside.too_old(self._version())) from error
-            if self.alive:  # the server broke the transaction off, and says so
-                raise
-            self._settle(error)
-            return
-        if status != b"COMMIT":
-            raise psycopg.OperationalError("the transaction had been broken off")
-
-    def _settle(self, lost: psycopg.Error) -> None:
-        """Look whether the commit whose answer was ``lost`` was done: it returns where it stands."""
-        until = time.monotonic() + _SETTLE_SECONDS
-        while time.monotonic() < until:
-            try:
-                self._relink()
-                self._link.say(_SETTLE)
-                found = self._link.say(_MARKED.format(self._name).encode())
-                marked = int(found.get_value(0, 0) or 0) if found.ntuples else 0
-                self._link.say(b"ROLLBACK")
-            except psycopg.Error:
-                time.sleep(_SETTLE_EACH)  # not there yet, or the lost one still holds the line
-                continue
-            if marked == self._number:
-                return
-            raise lost
-        raise Unsettled(f"{type(lost).__name__}: {lost}")
+    def _texted(self, batches: Sequence[Batch]) -> Iterator[Said]:
+        for statement, rows in batches:
+            text = self._texts[statement]
+            if text.many is not None and len(rows) > 1:
+                yield text.many.said(rows)
+            else:
+                yield from (said(self._link, text.sql, values=placed(row, text.order)) for row in rows)
 
     def rollback(self) -> None:
         if self.alive:
@@ -219,6 +124,126 @@ class Session:
     def alive(self) -> bool:
         """Whether the transaction still stands, be it only to be undone."""
         return self._link.well and self._link.wire.transaction_status in _OPEN
+
+
+class Session(_Writing):
+    """The writing connection. It is made anew where it was lost between two transactions."""
+
+    refusals: ClassVar[tuple[type[Exception], ...]] = (
+        psycopg.IntegrityError,
+        psycopg.DataError,
+        psycopg.ProgrammingError,
+    )
+    faults: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, Undone, Unsettled, beside.Outdated)
+
+    def __init__(self, url: str, *, texts: Texts, watch: Watch) -> None:
+        self._url = url
+        self._watch = watch
+        self._name = secrets.token_hex(8)
+        self._mark = _MARK.format(self._name, _MARK_SECONDS, literal(beside.said())).encode()
+        self._number = 0
+        self._asked: list[bool] = []
+        self.time = 0.0
+        """The server's clock at `begin`, in seconds since the epoch."""
+        self.counter: int | None = None
+        """The revision then."""
+        self.found: Sequence[list[Any] | None] = ()
+        """What the looks of `begin` found; None for one that could not be asked."""
+        self.links = 1
+        """How often a connection was made: another may be to another server."""
+        super().__init__(_writing(url, watch), texts)
+
+    def _relink(self) -> None:
+        self._link.close()
+        self.links += 1
+        self._link = _writing(self._url, self._watch)
+
+    def begin(self, *, wait: bool = True, looks: Sequence[Asked] = ()) -> bool:
+        """Open a transaction as the one writer of all processes. It waits in line, whatever ``wait`` says."""
+        if not self._link.well:
+            self._relink()
+        try:
+            self.rollback()  # what came to nothing elsewhere
+            self.opened(self.opening(looks).wait())
+        except self.refusals:
+            self.rollback()  # a look that the server does not take is its operation's to hear of
+            self.opened(self.opening(()).wait())
+        except psycopg.Error:
+            if self._link.well:
+                raise
+            self._relink()  # lost while nothing was under way
+            self.opened(self.opening(looks).wait())
+        return True
+
+    def opening(self, looks: Sequence[Asked]) -> Exchange:
+        """Send what `begin` does."""
+        if not self._link.well:
+            raise psycopg.OperationalError("the connection was lost")
+        statements, self._asked = [_BEGIN, _LINE], []
+        for look in looks:
+            text = self._texts[look.statement]
+            try:
+                statements.append(said(self._link, text.sql, values=placed(look.values, text.order)))
+                self._asked.append(True)
+            except (Invalid, ValueError, TypeError):
+                self._asked.append(False)  # its operation hears so, when it asks
+        return Exchange(self._link, statements)
+
+    def opened(self, exchange: Exchange) -> None:
+        """The transaction is open, and this is what was found."""
+        if exchange.error is not None:
+            raise exchange.error
+        ((self.counter, self.time),) = exchange.rows(1)
+        places = itertools.count(2)
+        self.found = [exchange.rows(next(places)) if asked else None for asked in self._asked]
+        self._kept = False
+        self._number += 1
+
+    def commit(self, batches: Sequence[Batch] = ()) -> None:
+        """Write what is left, and commit. Where the answer was lost, raises `Undone` if the database says that nothing
+        was done, and `Unsettled` if it does not say; `Outdated` where it no longer carries this release."""
+        self.closed(self.closing(batches).wait())
+
+    def closing(self, batches: Sequence[Batch]) -> Exchange:
+        """Send what `commit` does."""
+        statements = [*self._texted(batches), said(self._link, self._mark, values=[self._number]), _COMMIT]
+        return Exchange(self._link, statements)
+
+    def closed(self, exchange: Exchange) -> None:
+        """It is committed, or not; see `commit`."""
+        error = exchange.error
+        if error is None:
+            if exchange.status != b"COMMIT":
+                raise psycopg.OperationalError("the transaction had been broken off")
+        elif error.sqlstate == _REFUSED:
+            raise beside.Outdated(beside.too_old(self._version())) from error
+        elif self.alive:  # the server broke the transaction off, and says so
+            raise error
+        else:
+            self._settle(error)
+
+    def leaving(self) -> Exchange:
+        """Send what `rollback` does."""
+        return Exchange(self._link, [_ROLLBACK])
+
+    def _settle(self, lost: psycopg.Error) -> None:
+        """Look whether the commit whose answer was ``lost`` was done: it returns where it stands. Raises `Undone`,
+        `Unsettled`."""
+        until = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < until:
+            try:
+                self._relink()
+                self._link.say(_SETTLE)
+                found = self._link.say(_MARKED.format(self._name).encode())
+                marked = int(found.get_value(0, 0) or 0) if found.ntuples else 0
+                self._link.say(b"ROLLBACK")
+            except psycopg.Error:
+                time.sleep(_SETTLE_EACH)  # not there yet, or the lost one still holds the line
+                continue
+            if marked == self._number:
+                return
+            raise Undone(f"{type(lost).__name__}: {lost}") from lost
+        raise Unsettled(f"{type(lost).__name__}: {lost}")
 
     def _version(self) -> str:
         self.rollback()
@@ -243,6 +268,15 @@ def _writing(url: str, watch: Watch) -> Link:
     return Link(url, silent, f"SET lock_timeout = {LINE_MS}", _DURABLE, watch=watch)
 
 
+def reading(*, whole: bool = False) -> tuple[str, ...]:
+    """Settings of a connection that only reads."""
+    return (
+        "SET default_transaction_read_only = on",
+        f"SET statement_timeout = {0 if whole else _READ_MS}",
+        f"SET idle_in_transaction_session_timeout = {_WHOLE_MS if whole else _LOOK_MS}",
+    )
+
+
 class ReadSession:
     """A connection that only reads: where the database is not well it raises Unavailable. ``whole`` is for who reads
     all there is: a read of it takes what it takes."""
@@ -250,48 +284,46 @@ class ReadSession:
     def __init__(self, url: str, *, texts: Texts, watch: Watch, whole: bool = False) -> None:
         self._texts = texts
         self._bound = not whole
-        self._streams = False
+        self._rows = Rows(functools.partial(self._run, prepare=False))
         self._heard = False
         try:
-            self._link = Link(
-                url,
-                "SET default_transaction_read_only = on",
-                f"SET statement_timeout = {0 if whole else _READ_MS}",
-                f"SET idle_in_transaction_session_timeout = {_WHOLE_MS if whole else _LOOK_MS}",
-                watch=watch,
-            )
+            self._link = Link(url, *reading(whole=whole), watch=watch)
         except psycopg.Error as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
         """Run one statement. Raises Unavailable, and Invalid for text that no database takes."""
         text = self._texts[statement]
         return self._run(text.sql, placed(values, text.order), prepare=True)
 
-    def stream(self, statement: Statement, values: Mapping[str, Any]) -> ReadSession:
-        """Within `look`: begin a longer read, whose rows the server keeps until `fetchmany` asks for them."""
-        if self._streams:
-            self._run(b"CLOSE rows", [], prepare=False)
+    def stream(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        """Within `look`: begin a longer read."""
         text = self._texts[statement]
-        named = placed(values, text.order)
-        self._run(b"DECLARE rows NO SCROLL CURSOR FOR " + text.sql, named, prepare=False)
-        self._streams = True
-        return self
+        return self._rows.begin(text.sql, placed(values, text.order))
 
-    def fetchmany(self, size: int) -> list[Any]:
-        """The next rows of `stream`."""
-        return self._run(f"FETCH {size} FROM rows".encode(), [], prepare=False).fetchall()
-
-    def look(self) -> None:
-        """Begin a transaction that sees one revision; `leave` ends it."""
+    def look(self, snapshot: str = "") -> None:
+        """Begin a transaction that sees one revision; `leave` ends it. Raises Expired where nobody holds the snapshot
+        any more."""
+        if snapshot and not _SNAPSHOT(snapshot):
+            raise Expired("that is no snapshot's name")
         try:
-            self._link.say(_LOOK)
+            self._link.say(_LOOK + f"; SET TRANSACTION SNAPSHOT '{snapshot}'".encode() if snapshot else _LOOK)
         except psycopg.Error as error:
-            raise _unreadable(error) from error
+            if snapshot and error.sqlstate in _GONE_SNAPSHOT:
+                self.leave()
+                raise Expired("that snapshot is held by nobody any more", internal=str(error)) from error
+            raise unreadable(error) from error
+
+    def export(self) -> str:
+        """By which name other connections find what this one sees, while its transaction lasts."""
+        try:
+            return bytes(self._link.say(_EXPORT).get_value(0, 0) or b"").decode()
+        except psycopg.Error as error:
+            raise unreadable(error) from error
 
     def leave(self) -> None:
         """End it. (After a ROLLBACK the driver would have everything prepared anew.)"""
-        self._streams = False
+        self._rows.end()
         try:
             self._link.say(b"COMMIT")
         except psycopg.Error:
@@ -314,7 +346,7 @@ class ReadSession:
         try:
             self._link.say(f"LISTEN {CHANNEL}".encode())
         except psycopg.Error as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         return self._link.wire.socket
 
     def hear(self) -> bool:
@@ -324,7 +356,7 @@ class ReadSession:
             while self._link.wire.notifies() is not None:
                 self._heard = True
         except psycopg.Error as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         heard, self._heard = self._heard, False
         return heard
 
@@ -337,8 +369,4 @@ class ReadSession:
         except Session.refusals:
             raise
         except psycopg.Error as error:
-            raise _unreadable(error) from error
-
-
-def _unreadable(error: psycopg.Error) -> Unavailable:
-    return Unavailable("the store cannot be read now", internal=f"{type(error).__name__}: {error}")
+            raise unreadable(error) from error

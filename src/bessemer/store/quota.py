@@ -1,4 +1,4 @@
-"""Quota: what each scope uses of what it may, moved by conditional updates only.
+"""Quota: what each scope uses of what it may, moved by whoever has the writers' line, in which nobody else moves it.
 
 A scope is ``project/NAME`` or ``tenant/NAME``; a meter is one of the register in ``core.quota``. Invariants: ``used``
 is the sum over what stands; bounds follow their Tenant or Project in the transaction that stores it; one that is
@@ -8,7 +8,7 @@ lowered below what is used stops new use and touches nothing. What is given out 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import structlog
@@ -25,6 +25,7 @@ from bessemer.store import money
 from bessemer.store.beside import Outdated, unaware
 from bessemer.store.documents import Document, decode
 from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
+from bessemer.store.known import Look
 from bessemer.store.schema import counters, is_kind, objects, of, quota, windows
 from bessemer.store.scopes import WHO, raise_it, scopes
 from bessemer.store.transaction import SET_COUNTER, Tx
@@ -32,12 +33,8 @@ from bessemer.store.transaction import SET_COUNTER, Tx
 log = structlog.get_logger(__name__)
 
 _HERE = (of(quota.c.scope), of(quota.c.meter))
-_MORE = quota.c.used + bindparam("amount")
-_TAKE = update(quota).values(used=_MORE).where(*_HERE, or_(quota.c.bound.is_(None), quota.c.bound >= _MORE))
-_LESS = quota.c.used - bindparam("amount")
-_GIVE = update(quota).values(used=_LESS).where(*_HERE, quota.c.used >= bindparam("amount"))
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
-_LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
+LOOK = select(quota.c.used, quota.c.bound).where(*_HERE)
 _INSERT = insert(quota)
 _BOUND = update(quota).values(bound=bindparam("bound")).where(*_HERE)
 _FORGET = delete(quota).where(of(quota.c.scope))
@@ -72,18 +69,45 @@ def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     """Use more of each meter, in every scope. Raises QuotaExceeded."""
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
-            if amount and not tx.run(_TAKE, of_scope=scope, of_meter=meter, amount=amount):
-                _first_use(tx, scope, meter=meter, amount=amount)
+            if amount:
+                _take(tx, scope, meter=meter, amount=amount)
+
+
+def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
+    place = {"of_scope": scope, "of_meter": meter}
+    used, bound = 0, None
+    for used, bound in (rows := tx.look(LOOK, **place)):
+        if bound is not None and used + amount > bound:
+            raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
+    if rows:
+        tx.add(_SET, **place, used=used + amount)
+    else:
+        tx.add(_INSERT, scope=scope, meter=meter, used=amount, bound=None)
+    tx.know(LOOK, [(used + amount, bound)], **place)
 
 
 def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
     """Use less of each meter. It stops at 0: what an older release beside this one took, it did not count."""
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
-            if not amount or tx.run(_GIVE, of_scope=scope, of_meter=meter, amount=amount):
-                continue
-            if tx.run(_SET, of_scope=scope, of_meter=meter, used=0):
-                log.warning("less is used than is given back", scope=scope, meter=meter, amount=amount)
+            if amount:
+                _give(tx, scope, meter=meter, amount=amount)
+
+
+def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
+    place = {"of_scope": scope, "of_meter": meter}
+    for used, bound in tx.look(LOOK, **place):
+        if amount > used:
+            log.warning("less is used than is given back", scope=scope, meter=meter, amount=amount)
+        left = max(used - amount, 0)
+        tx.add(_SET, **place, used=left)
+        tx.know(LOOK, [(left, bound)], **place)
+
+
+def looks(key: Key, *, meter: str) -> Iterator[Look]:
+    """What `count` asks."""
+    for scope in scopes(key.namespace, _tenant_of(key)):
+        yield Look(LOOK, {"of_scope": scope, "of_meter": meter})
 
 
 def count(tx: Tx, key: Key, *, meter: str, by: int) -> None:
@@ -94,15 +118,6 @@ def count(tx: Tx, key: Key, *, meter: str, by: int) -> None:
 
 def _tenant_of(key: Key) -> str:
     return tenant_of(key.name if key.kind == PROJECT else key.namespace)
-
-
-def _first_use(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
-    row = tx.one(_LOOK, of_scope=scope, of_meter=meter)
-    if row is None:
-        tx.run(_INSERT, scope=scope, meter=meter, used=amount, bound=None)
-        return
-    used, bound = row
-    raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
 
 
 def exceeded(scope: str, meter: str, *, amount: int, left: int, bound: int) -> QuotaExceeded:
@@ -123,11 +138,11 @@ def follow(tx: Tx, document: Document) -> None:
     kind, name = document["kind"], document["metadata"]["name"]
     if kind not in (TENANT, PROJECT):
         return
-    stated = document.get("spec", {}).get("quota") or {}
     try:
+        stated = document.get("spec", {}).get("quota") or {}
         theirs = {to_camel(meter) for meter in _marks(tx)} - _FIELDS
         wanted = Quota.model_validate({name: stated[name] for name in stated if name not in theirs})
-    except (ValidationError, TypeError) as error:
+    except (ValidationError, TypeError, AttributeError) as error:
         raise Invalid(f"the quota of {kind} {name} cannot be read") from error
     set_bounds(tx, f"{kind.lower()}/{name}", wanted=wanted)
 
@@ -181,7 +196,7 @@ def hold(tx: Tx, project: str, *, meter: Meter, amount: int, wish: Wish | None =
     start = int(tx.server_time) // meter.window_seconds * meter.window_seconds
     left = []
     for scope in scopes(project, tenant_of(project)):
-        row = tx.one(_LOOK, of_scope=scope, of_meter=meter.name)
+        row = tx.one(LOOK, of_scope=scope, of_meter=meter.name)
         if row is not None and row[1] is not None:
             left.append(row[1] - _hold(tx, scope, meter=meter, amount=amount, bound=row[1], start=start))
     return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None), money=purse)
@@ -222,28 +237,64 @@ def begin_counting(tx: Tx, kinds: Mapping[str, StoreKind]) -> None:
     """Count, once, what stands of each meter that this store has not met before: later it is counted as it moves.
 
     Where somebody writes who would not count it, it waits for a later call, and has no bound until then: its number
-    would not be true. Raises Outdated where what is counted is more than this release knows.
+    would not be true. Bounds are read once, after all is counted that is. Raises Outdated where what is counted is more
+    than this release knows.
     """
     marks = _marks(tx)
     unknown = {meter for meter, counted in marks.items() if counted} - {meter.name for meter in METERS}
     if unknown:
         raise Outdated(f"a newer release counts {', '.join(sorted(unknown))} in this store, and this one would not")
-    for meter in METERS:
-        facts = kinds.get(meter.kind)
-        of_objects = facts is not None and facts.meter == meter.name
-        if (meter.kind and not of_objects) or marks.get(meter.name):
-            continue
+    new = [meter for meter in METERS if not marks.get(meter.name) and _moves(meter, kinds)]
+    for meter in new:
         if meter.name not in marks:
             tx.run(_MARK, name=_MET + meter.name, value=0)
-        if unaware(tx, meter.name):
-            log.info("a meter is counted once no older replica serves", meter=meter.name)
-            continue
+    counted = [meter for meter in new if not unaware(tx, meter.name)]
+    for meter in counted:
         tx.run(SET_COUNTER, of_name=_MET + meter.name, value=1)
-        if of_objects or meter.per_claim is not None:
+        if meter.kind or meter.per_claim is not None:
             _count_anew(tx, meter)
-        if meter.name in marks:
-            for (body,) in tx.all(_BOUNDED):
-                follow(tx, decode(body))
+    if waiting := [meter.name for meter in new if meter not in counted]:
+        log.info("meters are counted once no older replica serves", meters=waiting)
+    for (body,) in tx.all(_BOUNDED) if counted else ():
+        _follow_stored(tx, decode(body))
+
+
+def _moves(meter: Meter, kinds: Mapping[str, StoreKind]) -> bool:
+    """Whether this store counts it: objects of a kind where it knows that they are."""
+    facts = kinds.get(meter.kind)
+    return not meter.kind or (facts is not None and facts.meter == meter.name)
+
+
+def _follow_stored(tx: Tx, document: Document) -> None:
+    """As `follow`, where nobody is there to be refused: what cannot be read is told in the log, and stops no start."""
+    try:
+        follow(tx, document)
+    except Invalid as error:
+        scope = f"{document['kind'].lower()}/{document['metadata']['name']}"
+        log.error(
+            "a bound that cannot be read stays as it was, or is 0: state the quota anew", scope=scope, why=str(error)
+        )
+        set_bounds(tx, scope, wanted=_legible(tx, document, scope=scope))
+
+
+def _legible(tx: Tx, document: Document, *, scope: str) -> Quota:
+    """What can be read of a stored quota, a meter at a time. A bound that cannot be is not none: it is what it was, and
+    where there was none it gives nothing."""
+    spec = document.get("spec")
+    stated = spec.get("quota") if isinstance(spec, dict) else None
+    held = {meter: bound for _, meter, _, bound in tx.all(USE, of_scope=scope) if bound is not None}
+    by_model = {meter.name for meter in METERS if meter.by_model}
+    found: dict[str, object] = {}
+    for name in Quota.model_fields:
+        said = (
+            {one: stated[one] for one in (name, to_camel(name)) if one in stated} if isinstance(stated, dict) else None
+        )
+        try:
+            found[name] = getattr(Quota.model_validate(said), name)
+        except ValidationError:
+            models = {meter.partition("/")[2]: held[meter] for meter in held if meter.partition("/")[0] == name}
+            found[name] = (models or {"*": 0}) if name in by_model else held.get(name, 0)
+    return Quota().model_copy(update=found)
 
 
 def _marks(tx: Tx) -> dict[str, int]:

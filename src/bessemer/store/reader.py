@@ -1,43 +1,40 @@
 """Reads: one object at once, lists in slices of one snapshot, history for those who fell behind.
 
 Of a file they run in the event loop; where each waits for a network, in threads (`apart`). A get is one statement on a
-connection that is open already. A list looks at one revision from its first row to its last, and lets others run
-between slices, so that a neighbour never waits for 10,000 rows. A list that is continued holds its snapshot until it
-ends, is left for a minute, or history has moved on too far; then it is Expired.
+connection that is open already, or goes with others (`gathering`). A list looks at one revision from its first row to
+its last, and lets others run between slices, so that a neighbour never waits for 10,000 rows. So does one that is
+continued, whichever process is asked, for as long as its snapshot is held (`held`); then it is Expired, and may go on
+at what there is now.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, select
 
-from bessemer.core.clock import Clock
-from bessemer.core.errors import Expired, Malformed, NotFound
-from bessemer.core.ports import Page, Scope, Stored
+from bessemer.core.errors import Expired, NotFound
+from bessemer.core.ports import NOBODY, Asker, Page, Scope, Stored
 from bessemer.core.resource import Change, Key
+from bessemer.store.continuing import Seal, Token
 from bessemer.store.documents import read_labels
 from bessemer.store.feed import CHANGE_TYPES, Entry, seen, selects
+from bessemer.store.held import Held, Look
 from bessemer.store.listing import Place, listing
-from bessemer.store.metrics import Metrics
 from bessemer.store.pool import Pool, View
 from bessemer.store.rows import LOAD, Row, place
 from bessemer.store.schema import changes, filled, of
 from bessemer.store.session import Statement
 from bessemer.store.transaction import COUNTER
 
+if TYPE_CHECKING:
+    from bessemer.store.gathering import Gathering
+
 WINDOW = 500
 """Revisions of history read at once."""
-
-SNAPSHOT_SECONDS = 60.0
-SNAPSHOTS_MAX = 64
-SNAPSHOT_REVISIONS = 20_000
 
 _HISTORY = select(
     changes.c.revision,
@@ -62,27 +59,27 @@ _CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), filled(changes.c.host))
 
 
 class Reader:
-    """Reads through the connections of ``pool``; ``flat`` names the kinds that belong to no project; ``held`` bounds
-    the snapshots of lists. What cannot be read raises Unavailable."""
+    """Reads through the connections of ``pool``; ``held`` has the snapshots of lists, and ``seal`` is for their tokens;
+    ``flat`` names the kinds that belong to no project; single objects behind a network are had by ``gathering``. What
+    cannot be read raises Unavailable."""
 
     def __init__(
         self,
         pool: Pool,
         *,
-        clock: Clock,
-        metrics: Metrics,
+        held: Held,
+        seal: Seal,
         flat: frozenset[str] = frozenset(),
-        held: int = SNAPSHOTS_MAX,
+        gathering: Gathering | None = None,
     ) -> None:
         self.pool = pool
-        self._clock = clock
-        self._metrics = metrics
+        self._gathering = gathering
         self._turn = pool.turn
         self.remote = pool.turn.remote
         """Whether one object is had by `fetch`, and not at once by `get`."""
         self._listing = listing(flat)
-        self._held_max = held
-        self._held: dict[str, View] = {}
+        self._held = held
+        self._seal = seal
 
     def get(self, key: Key) -> Stored:
         """One object, at once. Raises NotFound."""
@@ -93,9 +90,15 @@ class Reader:
 
     async def fetch(self, key: Key) -> Stored:
         """`get`, wherever the database is. Raises NotFound."""
-        for row in await self.ask(LOAD, **place(key)):
-            return Row.of(row).stored()
-        raise NotFound(f"{key} does not exist")
+        if self._gathering is None:
+            return self.get(key)
+        if key.kind in self._gathering.files:
+            row = next(iter(await self.pool.ask(LOAD, place(key))), None)
+        else:
+            row = await self._gathering.row(key)
+        if row is None:
+            raise NotFound(f"{key} does not exist")
+        return Row.of(row).stored()
 
     async def ask(self, statement: Statement, **values: Any) -> list[Any]:
         """Every row of a short read."""
@@ -123,36 +126,36 @@ class Reader:
 
     # --- lists --------------------------------------------------------------------------------------------------
 
-    async def page(self, scope: Scope, *, limit: int = 0, after: str = "") -> Page:
+    async def page(self, scope: Scope, *, limit: int = 0, after: str = "", asker: Asker = NOBODY) -> Page:
         """See `ports.Objects.list`."""
-        await self.trim()
-        token, place_after = _read_token(after)
-        async with self._turn.room:
-            view = self._resume(token) if token else await self.pool.open()
-            try:
-                items, more = await self._read(view, scope, limit=limit, after=place_after)
-                remaining = await self._remaining(view, scope, last=items[-1].key) if more else 0
-            except BaseException:
-                self.pool.end(view)
-                raise
-            if not more:
-                self.pool.end(view)
-                return Page(items, view.revision)
-        token = token or secrets.token_hex(8)
-        view.until = self._clock.monotonic() + SNAPSHOT_SECONDS
-        self._held[token] = view
-        self._metrics.snapshots = len(self._held)
-        return Page(items, view.revision, _write_token(token, items[-1].key), remaining)
+        token = self._seal.read(after, scope.kind, asker=asker)
+        if self._held.due:
+            await self.trim()
+        try:
+            if 0 < token.revision < asker.since:
+                raise Expired("that is from before what is here now")
+            async with self._turn.room, self._held.look(token) as look:
+                return await self._page(look, scope, limit=limit, token=token, asker=asker)
+        except Expired as error:
+            raise self._seal.expired(token, scope.kind, asker=asker) from error
+
+    async def _page(self, look: Look, scope: Scope, *, limit: int, token: Token, asker: Asker) -> Page:
+        view = look.view
+        items, more = await self._read(view, scope, limit=limit, after=token.last)
+        if not more:
+            self._held.ended(view.revision, token.reading, group=asker.group)
+            return Page(items, view.revision)
+        last = items[-1].key
+        remaining = await self._remaining(view, scope, last=last)
+        following = await self._held.keep(look, token, last=(last.namespace, last.name), group=asker.group)
+        return Page(items, view.revision, self._seal.write(following, scope.kind, asker=asker), remaining)
 
     async def _read(self, view: View, scope: Scope, *, limit: int, after: Place) -> tuple[list[Stored], bool]:
         items: list[Stored] = []
         reads = await self._turn.do(lambda: [*self._listing.reads(view.session, scope, after=after)])
         for statement, values in reads:
-            async for rows in view.slices(statement, values):
-                fitting = (row for row in rows if _fits(scope, row))
-                room = limit - len(items) if limit else None
-                items += [Row.of(row).stored() for row in islice(fitting, room)]
-                if len(items) == limit and next(fitting, None) is not None:
+            async with aclosing(view.slices(statement, values)) as slices:
+                if await _fill(items, slices, scope=scope, limit=limit):
                     return items, True
         return items, False
 
@@ -163,27 +166,15 @@ class Reader:
         counts = self._listing.counts(scope, (last.namespace, last.name))
         return await self._turn.do(lambda: sum(view.session.execute(*count).fetchone()[0] for count in counts))
 
-    # --- snapshots ----------------------------------------------------------------------------------------------
-
-    def _resume(self, token: str) -> View:
-        view = self._held.pop(token, None)
-        if view is None:
-            raise Expired("the list that is continued is not held any more: list again from the start")
-        self._metrics.snapshots = len(self._held)
-        return view
-
     async def trim(self) -> None:
         """Let go of snapshots that nobody came back for, or that keep the log from being folded in."""
-        now, revision = self._clock.monotonic(), await self.revision() if self._held else 0
-        surplus = len(self._held) - self._held_max
-        for index, (token, held) in enumerate(list(self._held.items())):
-            if index < surplus or held.until <= now or revision - held.revision > SNAPSHOT_REVISIONS:
-                self.pool.end(self._held.pop(token))
-        self._metrics.snapshots = len(self._held)
+        await self._held.trim(await self.revision() if len(self._held) else 0)
 
     def close(self) -> None:
         """Close every connection."""
-        self.pool.close(view.session for view in self._held.values())
+        if self._gathering is not None:
+            self._gathering.close()
+        self.pool.close(view.session for view in self._held.views)
 
     # --- history ------------------------------------------------------------------------------------------------
 
@@ -209,23 +200,19 @@ def entry(row: Any) -> Entry:
     return Entry(change, row[9])
 
 
+async def _fill(items: list[Stored], slices: AsyncIterator[list[Any]], *, scope: Scope, limit: int) -> bool:
+    """Add what fits; whether more do than there is room for."""
+    async for rows in slices:
+        fitting = (row for row in rows if _fits(scope, row))
+        room = limit - len(items) if limit else None
+        items += [Row.of(row).stored() for row in islice(fitting, room)]
+        if len(items) == limit and next(fitting, None) is not None:
+            return True
+    return False
+
+
 def _fits(scope: Scope, row: Any) -> bool:
     """What the statement did not check."""
     if scope.names is not None and row[2] not in scope.names:
         return False
     return not scope.labels or selects(scope.labels, read_labels(row[7]))
-
-
-def _write_token(token: str, last: Key) -> str:
-    return base64.urlsafe_b64encode(f"{token}/{last.namespace}/{last.name}".encode()).decode()
-
-
-def _read_token(after: str) -> tuple[str, tuple[str, str]]:
-    """The snapshot and the place in it. Raises Malformed."""
-    if not after:
-        return "", ("", "")
-    try:
-        token, namespace, name = base64.urlsafe_b64decode(after.encode()).decode().split("/")
-    except (ValueError, binascii.Error) as error:
-        raise Malformed("the continue token is none of ours") from error
-    return token, (namespace, name)

@@ -5,16 +5,30 @@ Invariant: a row, its change, its owners and its revision are written together. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import inf
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, delete, insert, select, update
+from sqlalchemy import ARRAY, Select, Text, bindparam, cast, delete, func, insert, select, true, update
 
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import Stored
 from bessemer.core.resource import Change, Key
-from bessemer.store.documents import Document, decode, encode, host_of, labels_of, owners_of, read_labels
+from bessemer.store.documents import (
+    BODY_BYTES_MAX,
+    ENDING_BYTES,
+    Document,
+    bonds_of,
+    decode,
+    deleting,
+    encode,
+    host_of,
+    labels_of,
+    read_labels,
+)
 from bessemer.store.feed import CHANGE_TYPES, Entry
 from bessemer.store.kinds import EVENT
+from bessemer.store.known import Look
 from bessemer.store.schema import changes, dependents, labels, objects, of, sealed
 from bessemer.store.transaction import Tx
 
@@ -33,6 +47,12 @@ _THIS = (of(objects.c.kind), of(objects.c.namespace), of(objects.c.name))
 
 ROWS: Select[Any] = select(*_COLUMNS)
 LOAD = ROWS.where(*_THIS)
+_ARRAYS = (cast(bindparam(name), ARRAY(Text)) for name in Key._fields)
+_ASKED = func.unnest(*_ARRAYS).table_valued(*Key._fields).render_derived(name="asked")
+_FOUND = ROWS.where(*(objects.c[name] == _ASKED.c[name] for name in Key._fields)).limit(1).lateral("found")
+LOAD_EACH = select(_FOUND).select_from(_ASKED.join(_FOUND, true()))
+"""`LOAD` of several, whose kinds, namespaces and names come as arrays: a server's alone. The limit has each looked for
+by itself: else a plan that is made while the table is empty may read all of it later."""
 BY_UID = ROWS.where(of(objects.c.uid))
 _EXISTS = select(objects.c.kind).where(of(objects.c.uid))
 _INSERT = insert(objects)
@@ -44,6 +64,7 @@ _UPDATE = (
 _DELETE = delete(objects).where(*_THIS)
 _CHANGE = insert(changes)
 _OWNED = insert(dependents)
+_OWNERS = select(dependents.c.owner).where(of(dependents.c.uid))
 _LABEL = insert(labels)
 _UNLABEL = delete(labels).where(
     of(labels.c.kind), of(labels.c.namespace), of(labels.c.name), of(labels.c.label), of(labels.c.value)
@@ -82,10 +103,16 @@ def place(key: Key) -> dict[str, str]:
     return {"of_kind": key.kind, "of_namespace": key.namespace, "of_name": key.name}
 
 
+def look(key: Key) -> Look:
+    """What `find` asks."""
+    return Look(LOAD, place(key))
+
+
 def find(tx: Tx, key: Key) -> Row | None:
     """The row, or None."""
-    row = tx.one(LOAD, **place(key))
-    return Row.of(row) if row is not None else None
+    for row in tx.look(LOAD, **place(key)):
+        return Row.of(row)
+    return None
 
 
 def load(tx: Tx, key: Key) -> Row:
@@ -96,13 +123,25 @@ def load(tx: Tx, key: Key) -> Row:
     return row
 
 
+def by_uid(tx: Tx, uid: str) -> Row | None:
+    """The row, or None."""
+    row = tx.one(BY_UID, of_uid=uid)
+    return Row.of(row) if row is not None else None
+
+
+def who_owns(tx: Tx, uid: str) -> list[str]:
+    """Whom an object goes with."""
+    return [owner for (owner,) in tx.all(_OWNERS, of_uid=uid)]
+
+
 def exists(tx: Tx, uid: str) -> bool:
     """Whether any object has the uid."""
-    return tx.one(_EXISTS, of_uid=uid) is not None
+    return bool(tx.look(_EXISTS, of_uid=uid))
 
 
-def save(tx: Tx, document: Document, *, before: Row | None) -> Row:
-    """Write a new body and its change; the body gets the revision."""
+def save(tx: Tx, document: Document, *, before: Row | None, bounded: bool = True) -> Row:
+    """Write a new body and its change; the body gets the revision. What a deletion itself writes is not ``bounded``:
+    else what is full could not go. Raises TooLarge."""
     metadata = document["metadata"]
     revision = tx.next_revision()
     metadata["resourceVersion"] = str(revision)
@@ -114,7 +153,7 @@ def save(tx: Tx, document: Document, *, before: Row | None) -> Row:
         metadata.get("generation", 1),
         revision,
         labels_of(document),
-        encode(document),
+        encode(document, most=_most(document) if bounded else inf),
     )
     values = {
         "generation": row.generation,
@@ -124,17 +163,22 @@ def save(tx: Tx, document: Document, *, before: Row | None) -> Row:
         "body": row.body,
     }
     if before is None:
-        tx.run(_INSERT, **key._asdict(), uid=row.uid, host=row.host, **values)
-        own(tx, row.uid, owners=owners_of(document))
+        tx.add(_INSERT, **key._asdict(), uid=row.uid, host=row.host, **values)
+        own(tx, row.uid, owners=bonds_of(document))
         _append(tx, 0, row=row, labels_before="")
     else:
-        tx.run(_UPDATE, **place(key), **values)
-        if owners_of(document) != owners_of(before.document()):
-            tx.run(_DISOWN, of_uid=row.uid)
-            own(tx, row.uid, owners=owners_of(document))
+        tx.add(_UPDATE, **place(key), **values)
+        if (owners := bonds_of(document)) != bonds_of(before.document()):
+            disown(tx, row.uid)
+            own(tx, row.uid, owners=owners)
         _append(tx, 1, row=row, labels_before=before.labels)
+    tx.know(LOAD, [(*key, *row[1:])], **place(key))
     _index(tx, key, before=before.labels if before is not None else "", after=row.labels)
     return row
+
+
+def _most(document: Document) -> int:
+    return BODY_BYTES_MAX + (ENDING_BYTES if deleting(document) else 0)
 
 
 def remove(tx: Tx, before: Row) -> Row:
@@ -142,30 +186,40 @@ def remove(tx: Tx, before: Row) -> Row:
     revision = tx.next_revision()
     document = before.document()
     document["metadata"]["resourceVersion"] = str(revision)
-    row = before._replace(revision=revision, body=encode(document))
-    tx.run(_DELETE, **place(row.key))
-    tx.run(_DISOWN, of_uid=row.uid)
+    row = before._replace(revision=revision, body=encode(document, most=inf))
+    tx.add(_DELETE, **place(row.key))
+    tx.know(LOAD, [], **place(row.key))
+    if bonds_of(document) or row.key.kind == EVENT:
+        disown(tx, row.uid)
     _index(tx, row.key, before=before.labels, after="")
     if row.key.kind != EVENT:
-        tx.run(_UNSEAL, of_uid=row.uid)
+        tx.add(_UNSEAL, of_uid=row.uid)
     _append(tx, 2, row=row, labels_before=before.labels)
     return row
 
 
-def own(tx: Tx, uid: str, *, owners: list[str]) -> None:
-    """Note whom an object goes with."""
-    for owner in dict.fromkeys(owners):
-        tx.run(_OWNED, owner=owner, uid=uid)
+def disown(tx: Tx, uid: str) -> None:
+    """It goes with nobody any more."""
+    tx.add(_DISOWN, of_uid=uid)
+
+
+def look_uid(uid: str) -> Look:
+    """What `exists` asks."""
+    return Look(_EXISTS, {"of_uid": uid})
+
+
+def own(tx: Tx, uid: str, *, owners: Mapping[str, bool]) -> None:
+    """Note whom an object goes with, and which of those wait for it."""
+    for owner, blocks in owners.items():
+        tx.add(_OWNED, owner=owner, uid=uid, blocks=int(blocks))
 
 
 def _index(tx: Tx, key: Key, *, before: str, after: str) -> None:
     if before == after:
         return
     old, new = read_labels(before), read_labels(after)
-    if old:
-        tx.settle()  # labels that the group itself has put on
     for label, value in old.items() - new.items():
-        tx.run(_UNLABEL, **place(key), of_label=label, of_value=value)
+        tx.add(_UNLABEL, **place(key), of_label=label, of_value=value)
     for label, value in new.items() - old.items():
         tx.add(_LABEL, **key._asdict(), label=label, value=value)
 

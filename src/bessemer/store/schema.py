@@ -70,7 +70,7 @@ counters = Table(
     sqlite_with_rowid=False,
 )
 """``revision``: the last one given. ``floor``: history reaches back to the changes after it. ``audit_base``: the last
-row of the trail that is archived."""
+row of the trail that is archived; ``audit_floor``: the last that was gone before those were dropped."""
 
 objects = Table(
     "objects",
@@ -125,10 +125,25 @@ dependents = Table(
     METADATA,
     _text("owner", primary_key=True),
     _text("uid", primary_key=True),
+    # An older release that still writes says nothing of it: 2 is not known, and taken for 1 until it is.
+    _int("blocks", server_default=text("2")),
     Index("dependents_uid", "uid"),
+    _some("dependents_blocks", "owner", where="blocks > 0"),
     sqlite_with_rowid=False,
 )
-"""The owner references of bodies (and which object an Event is about), the other way round."""
+"""The owner references of bodies (and which object an Event is about), the other way round. ``blocks`` is 1 where an
+owner that is deleted in the foreground waits for the object."""
+
+cascades = Table(
+    "cascades",
+    METADATA,
+    _text("uid", primary_key=True),
+    _text("upto"),
+    _text("writer"),
+    sqlite_with_rowid=False,
+)
+"""Objects that are marked, and whose dependents go, or are left behind, before them: up to which uid these were seen
+to (all of them: `cascade.ALL`), and who asked for it."""
 
 hosts = Table(
     "hosts",

@@ -8,6 +8,7 @@ of another schema, it says so.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
 from bessemer.store import sqlite
 from bessemer.store.apart import Here
+from bessemer.store.continuing import Seal
+from bessemer.store.held import Held
 from bessemer.store.metrics import Metrics
 from bessemer.store.places import Server, is_address
 from bessemer.store.pool import Pool
@@ -71,7 +74,8 @@ class Snapshot:
     @cached_property
     def reader(self) -> Reader:
         """For what asks through one: each of its reads is of this commit. It is not to be closed."""
-        return Reader(Pool(lambda _: self.session, turn=Here()), clock=self.clock, metrics=Metrics())
+        pool = Pool(lambda _: self.session, turn=Here())
+        return Reader(pool, held=Held(pool, clock=self.clock, metrics=Metrics()), seal=Seal(secrets.token_bytes(32)))
 
 
 @contextmanager

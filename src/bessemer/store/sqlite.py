@@ -14,20 +14,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from sqlalchemy.dialects import sqlite
 
-from bessemer.core.errors import Unavailable
-from bessemer.store.session import Statement, placed
+from bessemer.core.errors import Expired, Unavailable
+from bessemer.store.session import Asked, Batch, Statement, placed, unreadable
 
 _CHECKPOINT_PAGES = 5_000
 """A log of 40 MB: folding it in more often is what makes the slowest commits slow."""
 _BUSY_MS = 5_000
 _STATEMENTS = 1_024
 """More than there are."""
-_CACHE_KIB = 32_768
+_CACHE_KIB = 8_192
+_READ_CACHE_KIB = 4_096
+"""A commit empties a reader's cache, and what the machine's own cache of the file has is two microseconds away."""
 _LEAN_CACHE_KIB = 1_024
-"""Of a connection of which there are many: what it reads, the machine's own cache of the file has."""
+"""Of a connection of which there are many."""
 _PAGE_BYTES = 8_192
 """Bodies of up to 2 kB stay within a leaf: with SQLite's 4,096 every object of ours has an overflow page."""
 
@@ -61,7 +64,6 @@ def _compiled(statement: Statement) -> _Text:
 class Session:
     """One connection. The statement's parameters are passed by name; every one without a constant is required."""
 
-    remote: ClassVar[bool] = False
     refusals: ClassVar[tuple[type[Exception], ...]] = (
         sqlite3.IntegrityError,
         sqlite3.DataError,
@@ -72,6 +74,8 @@ class Session:
     faults: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)
     """The database is not well: full, locked, broken."""
     time: ClassVar[None] = None
+    counter: ClassVar[None] = None
+    found: ClassVar[tuple[()]] = ()
 
     def __init__(self, path: Path, *, texts: Texts, durable: bool = True) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
@@ -95,13 +99,18 @@ class Session:
         known = {**text.constants, **values} if text.constants else values
         return self._execute(text.sql, placed(known, text.order))
 
-    def execute_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run one statement with each of the rows."""
-        text = self._texts[statement]
-        self._connection.executemany(text.sql, [placed({**text.constants, **row}, text.order) for row in rows])
+    def execute_each(self, batches: Sequence[Batch]) -> None:
+        """Run statements with each of their rows."""
+        for statement, rows in batches:
+            if len(rows) == 1:
+                self.execute(statement, rows[0])
+                continue
+            text = self._texts[statement]
+            self._connection.executemany(text.sql, [placed({**text.constants, **row}, text.order) for row in rows])
 
-    def begin(self, *, wait: bool = True) -> bool:
-        """Open the one writing transaction. Without ``wait`` it answers False where another has the database."""
+    def begin(self, *, wait: bool = True, looks: Sequence[Asked] = ()) -> bool:
+        """Open the one writing transaction. Without ``wait`` it answers False where another has the database. A look
+        costs the same whenever it is asked: none is asked here."""
         if wait is not self._waits:
             self._execute(f"PRAGMA busy_timeout={_BUSY_MS if wait else 0}")
             self._waits = wait
@@ -113,7 +122,8 @@ class Session:
             return False
         return True
 
-    def commit(self) -> None:
+    def commit(self, batches: Sequence[Batch] = ()) -> None:
+        self.execute_each(batches)
         self._execute("COMMIT")
 
     def rollback(self) -> None:
@@ -137,8 +147,10 @@ class Session:
         """Whether the transaction still stands: SQLite ends it by itself where the disk is full."""
         return self._connection.in_transaction
 
-    def look(self) -> None:
-        """Begin a reading transaction; `leave` ends it."""
+    def look(self, snapshot: str = "") -> None:
+        """Begin a reading transaction; `leave` ends it. None of a file is found by a name."""
+        if snapshot:
+            raise Expired("a file's snapshots have no names")
         self._execute("BEGIN")
 
     leave = rollback
@@ -170,25 +182,53 @@ class ReadSession(Session):
     def __init__(self, path: Path, *, texts: Texts, lean: bool = False) -> None:
         try:
             super().__init__(path, texts=texts)
-            if lean:
-                self._execute(f"PRAGMA cache_size=-{_LEAN_CACHE_KIB}")
+            self._closed = False
+            self._streams: WeakSet[sqlite3.Cursor] = WeakSet()
+            self._execute(f"PRAGMA cache_size=-{_LEAN_CACHE_KIB if lean else _READ_CACHE_KIB}")
         except sqlite3.Error as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
-        """Run one statement. Raises Unavailable, also while its rows are fetched."""
+        """Run one statement. Raises Unavailable, also while its rows are fetched, and where this was closed."""
         text = self._texts[statement]
         known = {**text.constants, **values} if text.constants else values
         ordered = placed(known, text.order)
         try:
             return self._connection.cursor(_Cursor).execute(text.sql, ordered)
-        except self.refusals:
+        except self.refusals as error:
+            if self._closed:
+                raise Unavailable("the store is closed") from error
             raise
         except sqlite3.Error as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
-    stream = execute
-    """SQLite finds rows as they are fetched."""
+    def stream(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        """Within `look`: begin a longer read, of which there may be several at once, for lists share what they look at.
+        SQLite finds rows as they are fetched."""
+        stream = self.execute(statement, values)
+        self._streams.add(stream)
+        return stream
+
+    def leave(self) -> None:
+        """End it, and longer reads: while one is not at its end, SQLite keeps what it sees for the next `look`."""
+        if not self._closed:
+            for stream in [*self._streams]:
+                stream.close()
+            self._streams.clear()
+            self.rollback()
+
+    def export(self) -> str:
+        """Nobody else finds what it sees."""
+        return ""
+
+    @property
+    def sound(self) -> bool:
+        """Whether the connection can be used again: a file's always can, until it is closed."""
+        return not self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        super().close()
 
 
 class _Cursor(sqlite3.Cursor):
@@ -198,20 +238,16 @@ class _Cursor(sqlite3.Cursor):
         try:
             return super().fetchone()
         except sqlite3.DatabaseError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
     def fetchmany(self, size: int | None = 1) -> list[Any]:
         try:
             return super().fetchmany(size)
         except sqlite3.DatabaseError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
     def fetchall(self) -> list[Any]:
         try:
             return super().fetchall()
         except sqlite3.DatabaseError as error:
-            raise _unreadable(error) from error
-
-
-def _unreadable(error: sqlite3.Error) -> Unavailable:
-    return Unavailable("the store cannot be read now", internal=f"{type(error).__name__}: {error}")
+            raise unreadable(error) from error

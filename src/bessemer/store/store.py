@@ -7,10 +7,12 @@ process has a file open at a time; a database of a server is many's (`places`).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import monotonic
 
 from bessemer.core import ports
 from bessemer.core.clock import Clock
@@ -20,11 +22,14 @@ from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.beside import Outdated
 from bessemer.store.capacity import CapacityTable
+from bessemer.store.cascade import Cascades
 from bessemer.store.compaction import History, compact
+from bessemer.store.continuing import Seal
 from bessemer.store.events import EventTable
 from bessemer.store.feed import Feed
 from bessemer.store.forward import Forwarding, rewrite
 from bessemer.store.heads import Signing, derived
+from bessemer.store.held import Held
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
 from bessemer.store.leases import FencedCommitter, LeaseTable
 from bessemer.store.ledger import LedgerTable
@@ -72,6 +77,7 @@ class Store:
     events: ports.Events
     metrics: Metrics
     history: History
+    _cascades: Cascades
     _kinds: Mapping[str, StoreKind]
     _forward: Forwarding
     _clock: Clock
@@ -85,23 +91,32 @@ class Store:
         """The last committed one that this process has heard of: of a file, the last."""
         return self._feed.revision
 
+    def unheard(self) -> float:
+        """For how many seconds this process has not known how far the database is; of a file, none."""
+        return max(0.0, monotonic() - self._feed.heard_at)
+
     async def tend(self) -> None:
-        """For ever: drop old history and old events, rewrite what is stored in an older version, bookmark quiet
-        watches. ``main`` runs it as a task."""
-        await self._clock.sleep(SOON_SECONDS)
-        while True:
-            try:
-                await self.tidy()
-            except Outdated:
-                raise  # nothing of this process is kept any more
-            except Unavailable:
-                pass  # a full disk: the writers hear of it; the next round tries again
-            await self._clock.sleep(TEND_SECONDS)
+        """For ever: see to what waits for its dependents, drop old history and old events, rewrite what is stored in an
+        older version, bookmark quiet watches. ``main`` runs it as a task."""
+        cascades = asyncio.create_task(self._cascades.run())
+        try:
+            await self._clock.sleep(SOON_SECONDS)
+            while True:
+                try:
+                    await self.tidy()
+                except Outdated:
+                    raise  # nothing of this process is kept any more
+                except Unavailable:
+                    pass  # a full disk: the writers hear of it; the next round tries again
+                await self._clock.sleep(TEND_SECONDS)
+        finally:
+            cascades.cancel()
 
     async def tidy(self) -> None:
         """One round of `tend`. Each of its operations commits, and so says that this process serves (`beside`)."""
         await asyncio.to_thread(self._place.finish)
         await self._committer.submit(lambda tx: quota.begin_counting(tx, self._kinds), apart=True)
+        await self._cascades.again()
         while dropped := await self._committer.submit(lambda tx: compact(tx, self.history), apart=True):
             self.metrics.compacted += dropped
         while await self._committer.submit(events.prune, apart=True):
@@ -171,16 +186,21 @@ def _opened(
     quota.begin_counting(Tx(session, clock, careful=True), facts)
     revision = read_counter(session, "revision")
     session.commit()
-    pool = Pool(place.reading, turn=place.turn())
+    turn = place.turn()
+    pool = Pool(place.reading, turn=turn)
     undo.callback(pool.close, ())
     feed = place.feed(revision, metrics)
     flat = frozenset(name for name, kind in facts.items() if not kind.namespaced)
-    reader = Reader(pool, clock=clock, metrics=metrics, flat=flat, held=place.held)
+    gathering = place.gathering(turn, frozenset(name for name, kind in facts.items() if kind.files))
+    held = Held(pool, clock=clock, metrics=metrics, most=place.held)
+    seal = Seal(hashlib.sha256(b"bessemer continue v1" + guard.signing.key).digest())
+    reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering)
     time = place.time(clock)
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
+    cascades = Cascades(committer, kinds=facts)
     return Store(
-        objects=ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault),
-        capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time),
+        objects=ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades),
+        capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time, cascades=cascades),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
@@ -188,6 +208,7 @@ def _opened(
         events=EventTable(committer),
         metrics=metrics,
         history=History(),
+        _cascades=cascades,
         _kinds=facts,
         _forward=Forwarding(facts),
         _clock=clock,

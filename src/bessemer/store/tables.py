@@ -23,6 +23,8 @@ LINE_MS = 10_000
 IN_LINE = b"SELECT value FROM counters WHERE name = 'revision' FOR UPDATE"
 """Begins each writing transaction: the writers of all processes stand in line at this row."""
 LOCK_MS = 500
+UNGUARD_MS = 50
+"""For what is tried again and again while everybody reads and writes."""
 TRIES = 60
 PAUSE_SECONDS = 0.5
 
@@ -38,6 +40,9 @@ _OLDER = (
 )
 _CARRIED = b"SELECT value FROM counters WHERE name = 'carries'"
 _CARRY = "UPDATE counters SET value = {} WHERE name = 'carries'"
+_GUARDS = (
+    rb"SELECT proname FROM pg_proc WHERE proname LIKE 'forget\_%' AND pronamespace = current_schema()::regnamespace"
+)
 
 
 def patiently(act: Callable[[], None], *, what: str) -> None:
@@ -103,18 +108,40 @@ class Tables:
         with self._line():
             return self._link.say(sql.encode()).command_tuples or 0
 
-    def contract(self, statements: Sequence[str], *, carries: int) -> bool:
-        """Change the tables for good, and admit no writer of a schema before ``carries`` from then on. False, with
-        nothing changed, where one serves or a table is held."""
+    def contract(self, statements: Sequence[str], *, carries: int, migrate: Sequence[str] = ()) -> bool:
+        """Change the tables for good, and admit no writer of a schema before ``carries`` from then on. What was written
+        since the rows were filled in is filled in with that by ``migrate``. False, with nothing changed, where one
+        serves or a table is held."""
         try:
             with self._line():
                 if self.older(carries):
                     return False
+                for statement in migrate:
+                    self._exhaust(statement)
                 for statement in (*statements, _CARRY.format(carries)):
                     self._link.say(statement.encode())
         except psycopg.errors.LockNotAvailable:
             return False
         return True
+
+    def unguard(self) -> bool:
+        """Drop the triggers that guarded what was filled in: no older writer is admitted any more, and they do nothing.
+        Nobody stands in line for it, and who reads waits for `UNGUARD_MS` at most. False where a table is held."""
+        found = self._link.say(_GUARDS)
+        try:
+            for row in range(found.ntuples):
+                name = (found.get_value(row, 0) or b"").decode()
+                self.script(f"SET lock_timeout = {UNGUARD_MS}; DROP FUNCTION {name}() CASCADE")
+        except psycopg.errors.LockNotAvailable:
+            return False
+        finally:
+            if self._link.well:
+                self.script(f"SET lock_timeout = {LOCK_MS}")
+        return True
+
+    def _exhaust(self, sql: str) -> None:
+        while self._link.say(sql.encode()).command_tuples:
+            pass
 
     @contextmanager
     def _line(self) -> Iterator[None]:

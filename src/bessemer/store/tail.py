@@ -16,6 +16,7 @@ import asyncio
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -65,6 +66,7 @@ class SharedFeed(Feed):
         """What went out last, by which the database is known again."""
         self._position = 0
         """How far the thread has handed over."""
+        self.heard_at = time.monotonic()
         self._backs = self._heard_backs = 0
         """How often the database has gone back: as the thread knows, and as the loop does."""
 
@@ -72,6 +74,7 @@ class SharedFeed(Feed):
         """See `Feed.join`; the loop that watches first is the one that is told."""
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
+            self.heard_at = time.monotonic()
             self._begin()
         return super().join(scope)
 
@@ -190,8 +193,10 @@ class SharedFeed(Feed):
         """Hand over the next changes; whether there may be more."""
         if self._backs == self._heard_backs:
             self._position = max(self._position, self.revision)
+        began = time.monotonic()
         rows = session.execute(NEWER, {"since": self._position, "most": WINDOW}).fetchall()
         if not rows:
+            self.heard_at = began
             return False
         if rows[0][0] != self._position + 1:
             self._position = read_counter(session, "revision")
@@ -200,7 +205,10 @@ class SharedFeed(Feed):
         entries = [entry(row) for row in rows]
         self._position = entries[-1].change.revision
         self._tell(self._caught_up, entries)
-        return len(rows) == WINDOW
+        if len(rows) == WINDOW:
+            return True
+        self.heard_at = began
+        return False
 
     def _tell(self, call: Callable[..., object], what: object) -> None:
         assert self._loop is not None

@@ -77,6 +77,10 @@ class Known:
     deleting: bool
     owners: tuple[tuple[str, str], ...]
     """(uid, name) of each."""
+    blocks: frozenset[str]
+    """The uids of those that wait for it."""
+    waits: bool
+    """Whether it is marked, and waits for what it owns."""
 
 
 @dataclass(slots=True)

@@ -1,68 +1,50 @@
-"""One group of operations through one transaction, and a revision that moves with the commit.
+"""The open transaction, as an operation sees it: `Tx`.
 
-A refused operation is undone alone and leaves no gap in the revisions; a database that is not well fails the group, and
-each of its writers hears so. Nearly all operations stand, or are refused before they wrote anything: so none gets a
-savepoint until one would have to be undone, and then the group is run again with a savepoint for each (ADR 24). An
-operation may thus run several times, and changes nothing but through its transaction. It neither waits nor chooses what
-belongs to a group: see `writer`. It knows no table but the counter.
+What it writes may be put off and what it looks at be known beforehand, without an operation noticing: whatever asks the
+database about a table with rows put off has them written first, and what is known is what the database would answer.
+It knows no table but the counter. Who runs operations is `runner`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Unavailable
 from bessemer.store.feed import Entry
-from bessemer.store.metrics import Metrics
+from bessemer.store.known import Known, Later, Look, Rows
 from bessemer.store.schema import counters, of
-from bessemer.store.session import ReadSession, Session, Statement, Unsettled
-
-T = TypeVar("T")
-
-GROUP_SECONDS = 0.005
-"""An operation more than this after its group's first goes into the next: the loop has others to serve."""
-
-CAREFUL_SECONDS = 1.0
-"""After a group that ran twice, so that whoever is refused all the time costs the others a savepoint and no more."""
+from bessemer.store.session import Batch, ReadSession, Session, Statement
 
 COUNTER = select(counters.c.value).where(of(counters.c.name))
 SET_COUNTER = update(counters).values(value=bindparam("value")).where(of(counters.c.name))
 _STEP = update(counters).values(value=counters.c.value + 1).where(of(counters.c.name)).returning(counters.c.value)
 
-
-OPERATION_SECONDS = 0.01
-"""What an operation may take in the event loop; where it takes longer, it is undone and runs apart."""
-
-
-_OF_ROWS: tuple[type[Exception], ...] = (BessemerError, ValueError, TypeError, OverflowError)
-"""What a row that no database takes raises on this side of the wire."""
-
-Mark = tuple[int, int, tuple[int, str] | None, int, int]
+Mark = tuple[int, int, tuple[int, str] | None, int, int, int]
 
 
 class TooLong(Exception):
-    """An operation ran out of the time that it has in the event loop. No operation catches it."""
-
-
-class Again(Exception):
-    """What one operation of a group wrote is not to stand, and cannot be told from what the others did."""
+    """An operation ran out of the time that it has in the event loop, or asks there what is not known. No operation
+    catches it."""
 
 
 class Tx:
-    """The open transaction, as an operation sees it."""
+    """One transaction of `runner`, which goes through several operations. ``careful``: each of its writes is done where
+    it is said. ``mute``: the database is not to be asked. ``looks`` are what the session was begun with."""
 
-    def __init__(self, session: Session, clock: Clock, *, careful: bool) -> None:
+    def __init__(
+        self, session: Session, clock: Clock, *, careful: bool, mute: bool = False, looks: Sequence[Look] = ()
+    ) -> None:
         self._session = session
         self._clock = clock
         self._careful = careful
-        self._later: list[tuple[Statement, Mapping[str, Any]]] = []
+        self.mute = mute
+        self._known = Known()
+        self._later = Later()
+        self._settled = 0
         self.until = math.inf
         """When the operation that runs has had its time."""
         self.revision = 0
@@ -73,6 +55,15 @@ class Tx:
         self.written = 0
         """How many statements have written, or were refused by the database."""
         self._counted = 0
+        self.unseen = 0
+        """How often it was noted that something waits for its dependents, which are seen to afterwards (`cascade`)."""
+        for look, rows in zip(looks, session.found, strict=False) if looks else ():
+            if rows is None:
+                continue
+            if look.learn is None:
+                self._known.set(look.statement, look.values, rows=rows)
+            else:
+                look.learn(self._known, rows)
 
     @property
     def now(self) -> float:
@@ -87,27 +78,41 @@ class Tx:
         return self.now if time is None else time
 
     def run(self, statement: Statement, **values: Any) -> int:
-        """Write; answers how many rows it met."""
+        """Write now; answers how many rows it met. What need not know that says `add`."""
         met: int = self._ask(statement, values).rowcount
         return met
 
     def add(self, statement: Statement, **values: Any) -> None:
-        """Insert a row that no operation reads before the transaction ends: those of a group go in together, which
-        costs a call for each table, and a remote database one answer. See `settle` for who does read them."""
+        """Write, at the latest before the table is asked about, or the transaction ends. A group's go in together,
+        which costs a call for each table, and a remote database one answer for all."""
+        self._known.forget(statement, values)
         if self._careful:
-            self.run(statement, **values)
+            self.written += 1
+            self._session.execute(statement, values)
         else:
-            self._later.append((statement, values))
+            self._later.add(statement, values)
+
+    def look(self, statement: Statement, **values: Any) -> Rows:
+        """Every row, as `all` has them, or as they are known to be: what an operation may say beforehand (`Look`)."""
+        rows = self._known.get(statement, values)
+        if rows is None:
+            rows = self.all(statement, **values)
+            self._known.set(statement, values, rows=rows)
+        return rows
+
+    def know(self, statement: Statement, rows: Rows, **values: Any) -> None:
+        """Whoever wrote says what `look` would find now."""
+        self._known.set(statement, values, rows=rows)
 
     def settle(self) -> None:
         """Write what `add` was given."""
-        tables: dict[Statement, list[Mapping[str, Any]]] = {}
-        for statement, values in self._later:
-            tables.setdefault(statement, []).append(values)
-        self._later.clear()
-        for statement, rows in tables.items():
-            self.written += 1
-            self._session.execute_each(statement, rows)
+        batches, self._settled = self._later.batches(), self._settled + len(self._later.writes)
+        self._later.cut(0)
+        try:
+            self._session.execute_each(batches)
+        except BaseException:
+            self.written += 1  # whose row it was is not known
+            raise
 
     def one(self, statement: Statement, **values: Any) -> Any:
         """The first row as a tuple, or None."""
@@ -123,209 +128,42 @@ class Tx:
         which the group's end brings up to the last."""
         if self.revision:
             self.revision += 1
+        elif self._session.counter is not None:
+            self.revision = self._session.counter + 1
         else:
             self.revision = self._counted = self.one(_STEP, of_name="revision")[0]
         return self.revision
 
     def mark(self) -> Mark:
         """Where it stands, for `back`."""
-        return (self.revision, len(self.entries), self.trail, len(self._later), self.written)
+        later = self._settled + len(self._later.writes)
+        return (self.revision, len(self.entries), self.trail, later, self.written, self._known.mark())
 
     def back(self, mark: Mark) -> bool:
         """Forget what was noted since. Whether that is all: else something was written, too."""
-        self.revision, entries, self.trail, later, written = mark
-        del self.entries[entries:], self._later[later:]
-        return self.written == written
+        self.revision, entries, self.trail, later, written, known = mark
+        left = later - self._settled
+        del self.entries[entries:]
+        self._later.cut(max(left, 0))
+        self._known.back(known)
+        return self.written == written and left >= 0
 
-    def end(self) -> None:
-        """The group ends: write what was put off, and bring the counter up to the revisions that were taken."""
+    def rest(self) -> Sequence[Batch]:
+        """It ends: what is to be written with the commit, the counter among it where revisions were taken."""
         self.until = math.inf
-        self.settle()
         if self.revision > self._counted:
-            self.run(SET_COUNTER, of_name="revision", value=self.revision)
+            self._later.add(SET_COUNTER, {"of_name": "revision", "value": self.revision})
+        return self._later.batches()
 
     def _ask(self, statement: Statement, values: Mapping[str, Any]) -> Any:
-        if self._clock.monotonic() > self.until:
+        if self.mute or self._clock.monotonic() > self.until:
             raise TooLong
+        if self._later.met(statement, values):
+            self.settle()
         if statement.is_dml:
+            self._known.forget(statement, values)
             self.written += 1
         return self._session.execute(statement, values)
-
-
-Operation = Callable[[Tx], T]
-
-
-@dataclass(slots=True)
-class Item(Generic[T]):
-    """One operation, and who waits for what it answers or raises. ``apart``: see `writer.Committer.submit`."""
-
-    operation: Operation[T]
-    future: asyncio.Future[T]
-    dry_run: bool
-    apart: bool
-    value: Any = None
-    error: Exception | None = None
-
-
-@dataclass(slots=True)
-class Group:
-    """Operations on their way through one transaction. ``stands``: there is something to commit."""
-
-    items: list[Item[Any]]
-    started: float = 0.0
-    ran: bool = False
-    stands: bool = False
-    entries: list[Entry] = field(default_factory=list)
-    revision: int = 0
-
-
-class Runner:
-    """Runs groups on the writing connection, of which there is one, and which one thread has at a time."""
-
-    def __init__(self, session: Session, clock: Clock, *, metrics: Metrics) -> None:
-        self._session = session
-        self._clock = clock
-        self._metrics = metrics
-        self._careful_until = -math.inf
-
-    def run(self, group: Group, *, apart: bool) -> list[Item[Any]]:
-        """Run the group's operations in a transaction, which stays open where something stands. Unless it runs apart
-        it has little time: answers those for which there was none. Where another has the database, none is run."""
-        items = group.items
-        careful = any(item.dry_run for item in items) or self._clock.monotonic() < self._careful_until
-        try:
-            while True:
-                group.started = self._clock.monotonic()
-                if not self._session.begin(wait=apart):
-                    group.ran, group.items = False, items
-                    return []
-                try:
-                    self._run(group, items, apart=apart, careful=careful)
-                    break
-                except Again:
-                    self._session.rollback()
-                    careful, self._careful_until = True, group.started + CAREFUL_SECONDS
-        except self._session.faults + self._session.refusals as error:
-            group.ran, group.items = True, items
-            self._abandon(group, error)
-        return items[len(group.items) :]
-
-    def _run(self, group: Group, items: list[Item[Any]], *, apart: bool, careful: bool) -> None:
-        """Raises Again where it would have to be careful."""
-        group.ran, group.items, group.stands = True, [], False
-        tx = Tx(self._session, self._clock, careful=careful)
-        try:
-            self._each(group, tx, items=items, apart=apart, careful=careful)
-            if group.stands:
-                tx.end()
-                group.entries, group.revision = tx.entries, tx.revision
-        except TooLong:
-            group.items, group.stands = [], False
-        except self._session.refusals + _OF_ROWS as error:
-            if careful:
-                raise
-            raise Again from error  # of a row that had been put off: its operation shall hear so, alone
-        if not group.stands:
-            self._session.rollback()
-            self._ended(group)
-
-    def commit(self, group: Group) -> None:
-        """Make what stands durable; where that fails, nothing of it was written."""
-        try:
-            self._session.commit()
-        except self._session.faults as error:
-            self._abandon(group, error)
-            return
-        self._ended(group)
-
-    def _each(self, group: Group, tx: Tx, *, items: list[Item[Any]], apart: bool, careful: bool) -> None:
-        """One after the other while there is time; the others leave the group, one that was too long as the first.
-        Raises TooLong where it takes all others along."""
-        for item in items:
-            now = self._clock.monotonic()
-            if group.items and not apart and now > group.started + GROUP_SECONDS:
-                break
-            tx.until = math.inf if apart else now + OPERATION_SECONDS
-            try:
-                group.stands |= self._within(item, tx) if careful else self._without(item, tx, alone=len(items) == 1)
-            except TooLong:
-                item.apart = True
-                if not careful:
-                    raise
-                break
-            group.items.append(item)
-
-    def _ended(self, group: Group) -> None:
-        took = self._clock.monotonic() - group.started
-        self._metrics.ended(len(group.items), len(group.entries), seconds=took)
-
-    def _without(self, item: Item[Any], tx: Tx, *, alone: bool) -> bool:
-        """`_attempt`; raises Again where something of it is left that is not to stand. Of one alone the transaction is
-        the savepoint."""
-        mark = tx.mark()
-        stands = self._attempt(item, tx)
-        if not stands and not tx.back(mark) and not alone:
-            raise Again
-        return stands
-
-    def _within(self, item: Item[Any], tx: Tx) -> bool:
-        """`_attempt`, of which nothing is left where it is not to stand."""
-        mark, stands = tx.mark(), False
-        self._session.savepoint()
-        try:
-            stands = self._attempt(item, tx)
-        finally:
-            if stands:
-                self._session.keep()
-            elif self._session.alive:
-                self._session.undo()
-                tx.back(mark)
-        return stands
-
-    def _attempt(self, item: Item[Any], tx: Tx) -> bool:
-        """Run one operation; whether what it wrote is to stand. A wrong one fails alone, its neighbours in the group do
-        not. Raises where the database is not well any more, and TooLong."""
-        item.error = None
-        try:
-            item.value = item.operation(tx)
-        except TooLong:
-            raise
-        except self._session.refusals as error:
-            item.error = error
-            tx.written += 1  # be it a read: a server takes nothing more until what failed is undone
-        except self._session.faults as error:
-            if not self._session.alive:
-                raise
-            item.error = _unavailable(error)
-            tx.written += 1
-        except StopIteration as error:  # which no future takes
-            item.error = RuntimeError(f"an operation ended by {error!r}")
-        except Exception as error:
-            item.error = error
-        return item.error is None and not item.dry_run
-
-    def _abandon(self, group: Group, error: Exception) -> None:
-        """Nothing of the group was written: each of its writers hears so."""
-        try:
-            self._session.rollback()
-        except self._session.faults:
-            pass  # the transaction is gone already; the next BEGIN says whether the database is well
-        self._metrics.failed()
-        group.stands, group.entries = False, []
-        for item in group.items:
-            item.error = _unavailable(error)
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    if isinstance(error, Unavailable):
-        return error
-    if isinstance(error, Unsettled):
-        return Unavailable(
-            "the database went away amid the commit: whether it was done is not known", internal=str(error)
-        )
-    full = any(word in str(error) for word in ("full", "No space left"))
-    words = "the disk of the store is full" if full else "the store cannot write now"
-    return Unavailable(f"{words}; nothing was changed", internal=f"{type(error).__name__}: {error}")
 
 
 def read_counter(session: ReadSession | Session, name: str, *, missing: int = 0) -> int:

@@ -17,7 +17,8 @@ from bessemer.core.values import ClaimSpec
 from bessemer.store import documents
 from bessemer.store.documents import Document, labels_of, read_labels
 from bessemer.store.kinds import EVENT, HOST, PROJECT, TENANT
-from bessemer.store.rows import find
+from bessemer.store.known import Look
+from bessemer.store.rows import find, look
 from bessemer.store.schema import objects, of, walls
 from bessemer.store.transaction import Tx
 
@@ -43,16 +44,30 @@ def require_open(tx: Tx, key: Key) -> None:
     """Nothing is made in a project that is going away, and no project of such a tenant: what holds it might go before
     it is seen, and the next of that name would find it. Nor is anything of a tenant that is not active, but what is
     told of its objects. Raises Forbidden."""
-    project = key.name if key.kind == PROJECT else key.namespace
-    if not project or key.kind == EVENT:
+    above = _above(key)
+    if above is None:
         return
-    tenant = tenant_of(project)
-    above = Key(TENANT, "", tenant) if key.kind == PROJECT else Key(PROJECT, "", project)
     row = find(tx, above)
     if row is not None and documents.deleting(row.document()):
         raise Forbidden(f"{above.kind.lower()} {above.name} is being deleted: nothing new is made there")
-    for (state,) in tx.all(_STATE, of_tenant=tenant):
+    tenant = tenant_of(key.name if key.kind == PROJECT else key.namespace)
+    for (state,) in tx.look(_STATE, of_tenant=tenant):
         raise _not_active(tenant, state)
+
+
+def looks(key: Key) -> Iterator[Look]:
+    """What `require_open` asks."""
+    if (above := _above(key)) is not None:
+        yield look(above)
+        yield Look(_STATE, {"of_tenant": tenant_of(key.name if key.kind == PROJECT else key.namespace)})
+
+
+def _above(key: Key) -> Key | None:
+    """What must not be going away for anything to be made there."""
+    project = key.name if key.kind == PROJECT else key.namespace
+    if not project or key.kind == EVENT:
+        return None
+    return Key(TENANT, "", tenant_of(project)) if key.kind == PROJECT else Key(PROJECT, "", project)
 
 
 def _not_active(tenant: str, state: str) -> Walled:

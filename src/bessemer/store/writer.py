@@ -8,10 +8,12 @@ operation leaves no gap.
 A group's operations run in the event loop, and its commit, which waits for the disk, in a thread of its own; meanwhile
 the next group gathers. The driver lets go of the interpreter's lock at every statement: a thread that ran them beside
 a busy loop would queue for it a dozen times per operation, which costs more than the statements do. What takes long
-runs apart, in the thread as a whole, so that the loop goes on; so does every group of a session that waits for a
-network at each statement.
+runs apart, in the thread as a whole, so that the loop goes on.
 
-What a group does in its transaction is `transaction`'s. It is not for reading: see `reader`.
+Where each statement waits for a network, a group runs in the event loop if its operations said beforehand what they
+will ask (`flight`), and in the thread if not: what follows one another and is of one sort is a group.
+
+What a group does in its transaction is `runner`'s. It is not for reading: see `reader`.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.store.feed import Entry
+from bessemer.store.flight import Flight
+from bessemer.store.known import Look
 from bessemer.store.metrics import Metrics
-from bessemer.store.session import Session
-from bessemer.store.transaction import Group, Item, Operation, Runner
+from bessemer.store.runner import Group, Item, Operation, Runner
+from bessemer.store.session import Remote, Session
 
 T = TypeVar("T")
 
@@ -57,7 +61,11 @@ class Committer:
     ) -> None:
         self._session = session
         self._clock = clock
+        self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._runner = Runner(session, clock, metrics=metrics)
+        self._flight: Flight | None = None
+        if isinstance(session, Remote):
+            self._flight = Flight(session, self._runner, aside=self._queue.put, left=self._back, landed=self._landed)
         self._publish = publish
         self._waiting: deque[Item[Any]] = deque()
         self._due = math.inf
@@ -65,15 +73,26 @@ class Committer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flying: Group | None = None
         self._closed = False
-        self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def foresees(self) -> bool:
+        """Whether it is of use to say beforehand what an operation will ask."""
+        return self._flight is not None
+
     async def submit(
-        self, operation: Operation[T], *, dry_run: bool = False, patience: float = 0.0, apart: bool = False
+        self,
+        operation: Operation[T],
+        *,
+        dry_run: bool = False,
+        patience: float = 0.0,
+        apart: bool = False,
+        looks: Sequence[Look] | None = None,
     ) -> T:
         """Run ``operation`` in the next group, which need not form for its sake within ``patience`` seconds.
-        ``dry_run`` answers its value and undoes it. ``apart`` is for one that may take many milliseconds.
+        ``dry_run`` answers its value and undoes it. ``apart`` is for one that may take many milliseconds. ``looks`` are
+        all that it will ask by `Tx.look`, if it asks nothing else; None where that is not known.
 
         Raises what the operation raises, and Unavailable where the database cannot take it: then nothing was written.
         """
@@ -87,7 +106,7 @@ class Committer:
         elif loop is not self._loop:
             raise RuntimeError("a store is written to from one event loop")
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(Item(operation, future, dry_run, apart))
+        self._waiting.append(Item(operation, future, dry_run, apart, looks))
         whole = len(self._waiting) >= GROUP_MAX
         due = -math.inf if whole else self._clock.monotonic() + patience
         if due < self._due:
@@ -99,6 +118,8 @@ class Committer:
         """Finish what is queued, then end the thread and the connection."""
         if not self._closed:
             self._closed = True
+            if self._flight is not None:
+                self._flight.finish()
             if self._waiting:
                 self._queue.put(Group([*self._waiting]))
                 self._waiting.clear()
@@ -123,23 +144,34 @@ class Committer:
         group = Group(self._gather())
         if not group.items:
             return  # the store was closed meanwhile
-        if not (group.items[0].apart or self._session.remote):
-            self._waiting.extendleft(reversed(self._runner.run(group, apart=False)))
+        if self._flight is None and not group.items[0].apart:
+            self._back(self._runner.run(group, apart=False))
         self._due = -math.inf if self._waiting else math.inf
         if group.ran and not group.stands:
             self._landed(group, loop)
+            return
+        self._flying = group
+        if self._flight is not None and group.items[0].foreseen and not self._runner.careful:
+            self._flight.begin(group, loop)
         else:
-            self._flying = group
             self._queue.put(group)
 
+    def _back(self, items: list[Item[Any]]) -> None:
+        """They did not get their turn, and are the first of the next group."""
+        self._waiting.extendleft(reversed(items))
+        if items:
+            self._due = -math.inf
+
     def _gather(self) -> list[Item[Any]]:
-        """As many as a group takes; one that is long is a group by itself."""
+        """As many as a group takes; one that is long is a group by itself, and where that decides who runs them, those
+        that were foreseen are."""
         items: list[Item[Any]] = []
         while self._waiting and len(items) < GROUP_MAX:
-            if self._waiting[0].apart and items:
+            first = self._waiting[0]
+            if items and (first.apart or (self._flight is not None and first.foreseen != items[0].foreseen)):
                 break
             items.append(self._waiting.popleft())
-            if items[-1].apart:
+            if first.apart:
                 break
         return items
 
@@ -151,8 +183,9 @@ class Committer:
                 self._publish(group.entries, group.revision)
         finally:
             # A turn later, so that who watches has sent the change before its writer takes up his answer.
-            loop.call_soon(_resolve, group.items)
-            self._plan(loop)
+            with suppress(RuntimeError):  # the loop has ended: nobody listens there
+                loop.call_soon(_resolve, group.items)
+                self._plan(loop)
 
     # --- in the thread ------------------------------------------------------------------------------------------
 

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import ldap
+
 from bessemer.api.ca import CertificateAuthority, create_ca
 
 BASE = "dc=example,dc=org"
 PEOPLE, GROUPS = f"ou=people,{BASE}", f"ou=groups,{BASE}"
 US, SECRET = f"cn=bessemer,{BASE}", "our own secret"
+ROOT = f"cn=root,{BASE}"
+"""Who may change the directory, by the same secret."""
+
 SCHEMAS = ("core", "cosine", "inetorgperson")
 _SLAPD = "/usr/sbin/slapd"
+_ASKED = re.compile(r'BIND dn="[^"]*"(?= method=)|SRCH(?= base=)')
 
 
 @dataclass
 class Slapd:
-    """Where it listens: ``ldaps`` by TLS from the first byte, ``ldap`` by StartTLS."""
+    """Where it listens: ``ldaps`` by TLS from the first byte, ``ldap`` by StartTLS; ``log`` holds what it was asked."""
 
     ldaps: str
     ldap: str
     ca: CertificateAuthority
+    log: Path
 
     @property
     def authorities(self) -> str:
         return self.ca.certificate.decode()
+
+    def asked(self, since: int = 0) -> list[str]:
+        """Binds, with whom as, and searches, in order, of what it noted from that place in its log on."""
+        return _ASKED.findall(self.log.read_text()[since:])
+
+    def let_in(self, group: str, members: Sequence[str]) -> None:
+        """From now on the group has these DNs, at least one, and no others."""
+        with tempfile.NamedTemporaryFile() as file:
+            Path(file.name).write_bytes(self.ca.certificate)
+            link = ldap.initialize(self.ldaps)
+            link.set_option(ldap.OPT_X_TLS_CACERTFILE, file.name)
+            link.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
+            link.simple_bind_s(ROOT, SECRET)
+        link.modify_s(group_of(group), [(ldap.MOD_REPLACE, "member", [member.encode() for member in members])])
+        link.unbind_s()
 
 
 @contextmanager
@@ -46,8 +70,11 @@ def running(directory: Path, people: Mapping[str, str], groups: Mapping[str, Seq
     ldif.write_text(_ldif(people, groups))
     subprocess.run(["/usr/sbin/slapadd", "-q", "-f", config, "-l", ldif], check=True, capture_output=True)
     ports = _ports()
-    made = Slapd(f"ldaps://127.0.0.1:{ports[0]}", f"ldap://127.0.0.1:{ports[1]}", ca)
-    server = subprocess.Popen([_SLAPD, "-d", "0", "-f", config, "-h", f"{made.ldaps} {made.ldap}"])
+    made = Slapd(f"ldaps://127.0.0.1:{ports[0]}", f"ldap://127.0.0.1:{ports[1]}", ca, directory / "log")
+    with made.log.open("wb") as log:
+        server = subprocess.Popen(
+            [_SLAPD, "-d", "stats", "-f", config, "-h", f"{made.ldaps} {made.ldap}"], stdout=log, stderr=log
+        )
     try:
         _await(ports, server)
         yield made
@@ -71,7 +98,8 @@ database mdb
 suffix "{BASE}"
 directory {directory}/db
 maxsize 10485760
-rootdn "cn=root,{BASE}"
+rootdn "{ROOT}"
+rootpw "{SECRET}"
 access to attrs=userPassword by anonymous auth by * none
 access to dn.subtree="{GROUPS}" by dn.exact="{US}" read by * none
 access to * by dn.exact="{US}" read by self read by * none

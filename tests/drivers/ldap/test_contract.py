@@ -215,6 +215,33 @@ async def test_of_two_of_a_name_none_is_meant(server: slapd.Slapd) -> None:
 
 
 @pytest.mark.real
+async def test_nobody_costs_the_directory_what_a_wrong_password_does(server: slapd.Slapd) -> None:
+    """We bind, search and bind as whoever that is: where it is nobody, as a name that is made up each time."""
+    place = replace(PLACE, url=server.ldaps, authorities=server.authorities)
+
+    async def asked(name: str) -> list[str]:
+        before = len(server.log.read_text())
+        assert await real.LibLdap().check(place, name, password="wrong wrong", secret=slapd.SECRET) is None
+        found: list[str] = []
+        async with asyncio.timeout(5):
+            while len(found) < 3:  # its log is written beside its answers
+                await asyncio.sleep(0.02)
+                found = server.asked(before)
+        return found
+
+    us, search, somebody = await asked("ada")
+    assert (us, search, somebody) == (f'BIND dn="{slapd.US}"', "SRCH", f'BIND dn="{slapd.dn_of("ada")}"')
+    made_up = set()
+    for name in ("nobody", "nobody", "*"):
+        first, then, nobody = await asked(name)
+        assert (first, then) == (us, search)
+        assert nobody.endswith(f',{slapd.PEOPLE}"')
+        made_up.add(nobody)
+    assert len(made_up) == 3
+    assert not any("nobody" in one for one in made_up)
+
+
+@pytest.mark.real
 async def test_in_chain_is_asked_as_active_directory_wants_it(server: slapd.Slapd) -> None:
     """A server that does not know the rule finds nothing by it, and that is no error."""
     terms = "(member={})".replace("={}", f":{IN_CHAIN}:={{}}")

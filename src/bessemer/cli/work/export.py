@@ -31,7 +31,9 @@ _FOREIGN = ("kubectl.kubernetes.io/", "conversion.", "applyset.kubernetes.io/")
 _SECRETS: Mapping[str, str] = {
     "ApiKey": "its token: `bessemer key token {name} -n {namespace}`",
     "ApplicationCredential": "by whose it is: `bessemer credential create {name} -n {namespace}`",
-    "Secret": "all of it: no file has it",
+    "Secret": (
+        "all of it, no file has it: `kubectl create secret generic {name} -n {namespace} --from-literal KEY=VALUE`"
+    ),
 }
 _PASSING = ("Event", "Lease")
 """Kinds of which programs write what they did, and nobody what they want."""

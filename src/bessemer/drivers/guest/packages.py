@@ -18,7 +18,7 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.scratch import refusal
 
 _URI = re.compile(r"^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", re.MULTILINE)
-_DEPENDS = re.compile(r"^\s*\|?Depends: (linux-image-\S+)$", re.MULTILINE)
+_DEPENDS = re.compile(r"^[ \t]*\|?Depends: (linux-image-\S+)$", re.MULTILINE)
 _TIMEOUT_SECONDS = 900.0
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from bessemer.core.descriptors import of_children
 from bessemer.drivers.process.protocol import Confined
 
 TOOLS = ("/usr/bin/bwrap", "/usr/bin/setpriv", "/usr/bin/prlimit")
@@ -48,9 +49,9 @@ def inside(confined: Confined, *, user: int | None, limited: bool) -> tuple[str,
 
     ``limited`` says that a cgroup holds it; otherwise each of its processes is bounded by itself.
     """
-    words: list[str] = []
+    words = [PRLIMIT, f"--nofile={of_children()}:"]
     if not limited:
-        words += [PRLIMIT, f"--data={confined.memory_bytes}", f"--nproc={confined.pids_max}"]
+        words += [f"--data={confined.memory_bytes}", f"--nproc={confined.pids_max}"]
     if user is not None:
         words += [SETPRIV, f"--reuid={user}", f"--regid={user}", *_DROPS]
     return (*words, *confined.argv)

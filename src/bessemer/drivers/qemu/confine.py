@@ -11,6 +11,7 @@ import os
 import shutil
 from dataclasses import dataclass
 
+from bessemer.core.descriptors import of_children
 from bessemer.drivers.qemu.protocol import MachineSpec
 
 _FIRST_USER = 1_879_048_192
@@ -36,7 +37,7 @@ class Confinement:
         # No file that QEMU writes grows past its disk, so a guest that floods its serial log stays within what it has.
         limit = disk_bytes + disk_bytes // 64 + _FILE_SLACK_BYTES
         return [
-            *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0"),
+            *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0", f"--nofile={of_children()}:"),
             *("env", "--ignore-signal=XFSZ"),
             *("setsid", "--fork"),
             *self._namespaces(),

@@ -6,7 +6,7 @@ would grant more than they hold, and the page shows its words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,11 @@ _LEAD = "Nobody grants more than they hold. A change holds at once, in sessions 
 
 @dataclass(slots=True)
 class Held:
-    """What an open page was last told: bindings, the tenants whose members are shown, and names of roles."""
+    """What an open page was last told: bindings, the tenants whose members are shown, and the tenant's own roles."""
 
     bindings: Listed
     tenants: Listed
-    roles: Sequence[str]
+    roles: Listed
 
 
 def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
@@ -48,7 +48,8 @@ def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
     )
     tenant = tenant_of(project)
     grants = desk.role(project) in ("admin", "tenant-admin") if project else False
-    roles = (*ROLES, *(role for role in held.roles if tenant_of(role) == tenant))
+    own = (body["metadata"]["name"] for body in held.roles.bodies)
+    roles = (*ROLES, *(role for role in own if tenant_of(role) == tenant))
     rows: list[Part] = list(_of_tenants(desk, held, project=project))
     rows += _of_bindings(held, project=project, roles=roles if grants else ())
     rows += caveats(held.tenants, what="the members that a tenant names", plural="tenants")
@@ -62,6 +63,7 @@ def build(desk: Desk, scope: str, *, held: Held, said: Said) -> Page:
         lead=_LEAD,
         said=said,
         roles=roles,
+        more_roles=held.roles.more,
         tenant=tenant,
         makes=grants,
     )
@@ -101,6 +103,7 @@ def _of_bindings(held: Held, *, project: str, roles: tuple[str, ...]) -> Iterato
                 where=where(name, spec.get("scope", {})),
                 source=f"binding {name}",
                 roles=roles if own else (),
+                more_roles=held.roles.more,
                 act=_act(project, f"binding/{name}/{kind}/{who}", who=who) if own and roles else None,
             )
 

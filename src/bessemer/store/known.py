@@ -1,0 +1,255 @@
+"""What a transaction knows of the database without asking it again, and what makes that untrue.
+
+An answer is known by its statement and values: because it was looked for beforehand, was asked before, or because
+whoever wrote the row says what stands there now. A write forgets each answer that it may have changed: on its table,
+and of the same row as far as the primary key tells. `back` restores what was known at a `mark`, for a transaction that
+goes back, too. Which table a statement touches, and which row, is read off the statement once.
+
+It is right because one transaction writes at a time (ADR 8). It is no cache: it ends with its transaction.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import BindParameter, Column, Delete, Insert, Select, Table, Update
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, ColumnElement
+
+from bessemer.store.session import Batch, Statement
+
+Rows = Sequence[Any]
+_UID = "uid"
+_STATEMENTS = 1_024
+"""More than there are."""
+
+
+class Look(NamedTuple):
+    """What an operation will ask, said beforehand. ``learn`` tells what follows from the rows where that is another
+    answer than this statement's own."""
+
+    statement: Select[Any]
+    values: Mapping[str, Any]
+    learn: Callable[[Known, Rows], None] | None = None
+
+    @property
+    def name(self) -> tuple[Any, ...]:
+        """Two of one name ask the same."""
+        return (self.statement, *sorted(self.values.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """What a statement has to do with tables. ``fixed``: of its only table, each column that never changes (those of
+    the primary key, and a uid) and is equal to a parameter → the parameter's name. ``key``: the parameters that make
+    the primary key, where all of it is fixed. ``states``: it is an UPDATE of one row that says all of what it sets, so
+    that of several with the same row the last one counts."""
+
+    tables: frozenset[str]
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    states: bool = False
+
+    def row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The primary key; () where it is not fixed."""
+        return tuple([values[name] for name in self.key])
+
+
+@functools.lru_cache(_STATEMENTS)
+def touch(statement: Statement) -> Touch:
+    """See `Touch`; most statements are constants."""
+    tables = {table.name: table for table in _tables(statement)}
+    if len(tables) != 1:
+        return Touch(frozenset(tables))
+    ((name, table),) = tables.items()
+    keys = [column.name for column in table.primary_key]
+    names = {*keys, _UID} & {column.name for column in table.columns}
+    where = statement.whereclause if isinstance(statement, Select | Update | Delete) else None
+    if isinstance(statement, Insert):
+        fixed = {key: key for key in names} if _plain(statement) else {}
+    else:
+        fixed = dict(_equal(where, names)) if where is not None else {}
+    key = tuple(fixed[key] for key in keys) if fixed.keys() >= set(keys) else ()
+    states = isinstance(statement, Update) and bool(key) and _conditions(where) == len(keys) and _says_all(statement)
+    return Touch(frozenset((name,)), fixed, key, states)
+
+
+@functools.lru_cache(_STATEMENTS)
+def _common(asked: Statement, written: Statement) -> tuple[tuple[str, str], ...]:
+    """The parameters of both that fix the same column."""
+    one, other = touch(asked).fixed, touch(written).fixed
+    return tuple((one[column], other[column]) for column in one.keys() & other.keys())
+
+
+def _plain(statement: Insert) -> bool:
+    return not statement._values and statement.select is None
+
+
+def _tables(statement: Statement) -> Iterator[Table]:
+    for element in visitors.iterate(statement):
+        if isinstance(element, Table):
+            yield element
+        elif isinstance(element, Column) and isinstance(element.table, Table):
+            yield element.table
+    if isinstance(statement, Insert | Update | Delete) and isinstance(statement.table, Table):
+        yield statement.table
+    if isinstance(statement, Select):
+        yield from (table for table in statement.get_final_froms() if isinstance(table, Table))
+
+
+def _conditions(where: ColumnElement[bool] | None) -> int:
+    return len(where.clauses) if isinstance(where, BooleanClauseList) else int(where is not None)
+
+
+def _equal(where: ColumnElement[bool], keys: Set[str]) -> Iterator[tuple[str, str]]:
+    """Conditions ``column = :parameter`` that all must hold."""
+    every = where.clauses if isinstance(where, BooleanClauseList) and where.operator is operators.and_ else (where,)
+    for one in every:
+        if isinstance(one, BinaryExpression) and one.operator is operators.eq and isinstance(one.left, Column):
+            value = one.right
+            if one.left.name in keys and isinstance(value, BindParameter) and value.required:
+                yield one.left.name, value.key
+
+
+def _says_all(statement: Update) -> bool:
+    values: Mapping[Any, Any] = statement._values or {}
+    return bool(values) and all(isinstance(value, BindParameter) for value in values.values())
+
+
+class Known:
+    """Statement and values → rows."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Statement, dict[tuple[Any, ...], tuple[Mapping[str, Any], Rows]]] = {}
+        self._tables: dict[str, list[Statement]] = {}
+        self._journal: list[tuple[Statement, tuple[Any, ...], tuple[Mapping[str, Any], Rows] | None]] = []
+
+    def get(self, statement: Statement, values: Mapping[str, Any]) -> Rows | None:
+        """The rows, or None where nobody knows."""
+        found = self._rows.get(statement)
+        entry = found.get(_name(statement, values)) if found else None
+        return entry[1] if entry is not None else None
+
+    def set(self, statement: Statement, values: Mapping[str, Any], *, rows: Rows) -> None:
+        """This is what the statement would answer now."""
+        name, found = _name(statement, values), self._rows.get(statement)
+        if found is None:
+            found = self._rows[statement] = {}
+            for table in touch(statement).tables:
+                self._tables.setdefault(table, []).append(statement)
+        self._journal.append((statement, name, found.get(name)))
+        found[name] = (values, rows)
+
+    def forget(self, written: Statement, values: Mapping[str, Any]) -> None:
+        """What may be another by a write."""
+        for table in touch(written).tables:
+            for statement in self._tables.get(table, ()):
+                found = self._rows[statement]
+                gone = _met(statement, found, written=written, values=values) if found else ()
+                self._journal.extend([(statement, name, found.pop(name)) for name in gone])
+
+    def mark(self) -> int:
+        """Where it stands, for `back`."""
+        return len(self._journal)
+
+    def back(self, mark: int) -> None:
+        """Know what was known then."""
+        while len(self._journal) > mark:
+            statement, name, before = self._journal.pop()
+            if before is None:
+                self._rows[statement].pop(name, None)
+            else:
+                self._rows[statement][name] = before
+
+
+def _name(statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    key = touch(statement).key
+    if len(key) == len(values):
+        return tuple([values[name] for name in key])
+    return tuple(sorted(values.items()))
+
+
+def _met(
+    asked: Statement,
+    found: Mapping[tuple[Any, ...], tuple[Mapping[str, Any], Rows]],
+    *,
+    written: Statement,
+    values: Mapping[str, Any],
+) -> list[tuple[Any, ...]]:
+    """The answers that may be of a row that is written: no column is fixed to one thing here and another there."""
+    change, key = touch(written), touch(asked).key
+    if change.key and key and len(key) == len(next(iter(found))):
+        row = change.row(values)
+        return [row] if row in found else []
+    common = _common(asked, written)
+    return [name for name, (said, _) in found.items() if all(said[one] == values[other] for one, other in common)]
+
+
+class Later:
+    """Writes that were put off, in order, and whether a statement may meet one of them."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[Statement, Mapping[str, Any]]] = []
+        self._tables: dict[str, list[tuple[Statement, Mapping[str, Any]]]] = {}
+        self._rows: dict[str, tuple[int, set[tuple[Any, ...]]]] = {}
+
+    def add(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        """One more, of one table."""
+        write = (statement, values)
+        self.writes.append(write)
+        (table,) = touch(statement).tables
+        found = self._tables.get(table)
+        if found is None:
+            self._tables[table] = [write]
+        else:
+            found.append(write)
+
+    def met(self, statement: Statement, values: Mapping[str, Any]) -> bool:
+        """Whether it asks, or writes, what may be one of theirs."""
+        if not self._tables:
+            return False
+        asked = touch(statement)
+        for table in asked.tables:
+            if table in self._tables:
+                rows = self._rows_of(table) if asked.key else ()
+                if not asked.key or () in rows or asked.row(values) in rows:
+                    return True
+        return False
+
+    def _rows_of(self, table: str) -> set[tuple[Any, ...]]:
+        """The primary keys of the rows; () for a write whose row is not known."""
+        seen, rows = self._rows.get(table, (0, set()))
+        writes = self._tables[table]
+        rows.update(touch(statement).row(values) for statement, values in writes[seen:])
+        self._rows[table] = (len(writes), rows)
+        return rows
+
+    def cut(self, length: int) -> None:
+        """Forget those after so many."""
+        if length < len(self.writes):
+            writes, self.writes, self._tables, self._rows = self.writes[:length], [], {}, {}
+            for statement, values in writes:
+                self.add(statement, values)
+
+    def batches(self) -> list[Batch]:
+        """In each table in order, and together where that is the same statement."""
+        found: list[Batch] = []
+        for writes in self._tables.values():
+            for statement, some in itertools.groupby(writes, key=_statement):
+                rows = [values for _, values in some]
+                found.append((statement, _last(statement, rows) if len(rows) > 1 else rows))
+        return found
+
+
+def _statement(write: tuple[Statement, Mapping[str, Any]]) -> Statement:
+    return write[0]
+
+
+def _last(statement: Statement, rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of writes that state all of a row, the last for each."""
+    change = touch(statement)
+    return list({change.row(values): values for values in rows}.values()) if change.states else rows
