@@ -1,0 +1,36 @@
+"""What a place costs: one protocol for our own rule and for the published ones that it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bessemer.placement.fleet import Ints
+from bessemer.placement.shape import Shape
+from bessemer.placement.states import States
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """``value`` [B]: what putting one of a shape there costs, in steps of the policy; least wins, and what is equal is
+    equal. ``milli`` [B]: for a share, the free thousandths of the device that it is best taken from. Hosts on which it
+    does not fit may hold anything in both."""
+
+    value: Floats
+    milli: Ints
+
+
+class Policy(Protocol):
+    """Pure: equal shapes and states cost the same, until ``version`` is another."""
+
+    name: str
+    version: int
+
+    def costs(self, shape: Shape, states: States) -> Costs:
+        """What one of ``shape`` would cost on each of the hosts."""
+        ...

@@ -1,0 +1,45 @@
+"""`Shape`: what of a request the hardware must answer, apart from whose it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bessemer.core.values import NumaPolicy, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Equal shapes fit and cost the same on every host. ``device_milli`` are thousandths of each device: below 1000 it is
+    a share of one. ``models`` are those that will do; none: any."""
+
+    milli_cores: int
+    memory_bytes: int
+    device_count: int = 0
+    device_milli: int = 1000
+    models: frozenset[str] = frozenset()
+    numa: NumaPolicy = "preferred"
+    same_switch: bool = False
+    same_nvlink: bool = False
+
+    @classmethod
+    def of(cls, request: Request) -> Shape:
+        return cls(
+            milli_cores=request.milli_cores,
+            memory_bytes=request.memory_bytes,
+            device_count=request.device_count,
+            device_milli=request.device_milli,
+            models=request.device_models,
+            numa=request.numa,
+            same_switch=request.same_switch,
+            same_nvlink=request.same_nvlink,
+        )
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is a share of one device."""
+        return self.device_count == 1 and self.device_milli < 1000
+
+    @property
+    def milli(self) -> int:
+        """Thousandths of devices, all together."""
+        return self.device_count * self.device_milli
