@@ -161,7 +161,7 @@ def test_what_a_tenant_may_tolerate_is_proposed_before_what_an_administrator_may
 
 
 def test_another_model_is_proposed_by_its_name():
-    refusal = refused(fleet(host("a", gpus=2, model="A100")), device_count=2, device_model="H100")
+    refusal = refused(fleet(host("a", gpus=2, model="A100")), device_count=2, device_models=frozenset({"H100"}))
     assert (str(refusal), refusal.cheapest) == ("1 host: without H100", "ask for A100")
 
 

@@ -51,7 +51,7 @@ def test_a_host_that_keeps_changing_its_words_uses_up_nothing() -> None:
         arrays.set_host(facts)
     assert len(arrays.models.all) <= 1 + 2 * MODELS_MAX
     assert len(arrays.taint_sets) <= 3
-    answer = decide(arrays, ask(device_count=2, device_model="H100"))
+    answer = decide(arrays, ask(device_count=2, device_models=frozenset({"H100"})))
     assert isinstance(answer, Decision)
     assert answer.host == "honest"
     arrays.remove_host("liar")

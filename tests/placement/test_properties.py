@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight
 from tests.placement.hosts import fleet, host
 
-MODELS = ("H100", "A100")
+MODELS = ("H100", "A100", "B200")
 TAINTS = ((), ("slow",), ("bessemer.dev/fake",), ("slow", "mine"))
 
 
@@ -66,13 +67,15 @@ def fleets(draw: st.DrawFn) -> list[HostFacts]:
     return [draw(hosts(f"h{n}")) for n in range(draw(st.integers(0, 4)))]
 
 
+SHARES = (1, 250, 300, 500, 700, 999)
+
 requests = st.builds(
-    Request,
+    lambda devices, **more: Request(device_count=devices[0], device_milli=devices[1], **more),
+    st.one_of(st.tuples(st.integers(0, 3), st.just(1000)), st.tuples(st.just(1), st.sampled_from(SHARES))),
     tenant=st.just("acme"),
     milli_cores=st.integers(0, 6).map(lambda n: n * 1000),
     memory_bytes=st.integers(0, 6).map(lambda n: n * GIB),
-    device_count=st.integers(0, 3),
-    device_model=st.sampled_from(("", *MODELS)),
+    device_models=st.frozensets(st.sampled_from((*MODELS, "gone")), max_size=2),
     numa=st.sampled_from(("required", "preferred", "legacy")),
     same_switch=st.booleans(),
     same_nvlink=st.booleans(),
@@ -90,6 +93,7 @@ class Slow:
         self.cores = {(f.name, n.id): n.threads * 1000 for f in facts for n in f.inventory.numa}
         self.memory = {(f.name, n.id): n.memory_bytes for f in facts for n in f.inventory.numa}
         self.devices = {(f.name, d.id): d for f in facts for d in f.inventory.devices if d.healthy}
+        self.milli = dict.fromkeys(self.devices, 1000)
 
     def take(self, decision: Decision) -> None:
         for part in decision.allocations:
@@ -98,7 +102,8 @@ class Slow:
             assert self.cores[decision.host, part.numa_node] >= 0
             assert self.memory[decision.host, part.numa_node] >= 0
         for device in decision.devices:
-            del self.devices[decision.host, device]
+            self.milli[decision.host, device] -= decision.device_milli
+            assert self.milli[decision.host, device] >= 0
 
     def fits(self, name: str, request: Request) -> bool:
         facts = self.facts[name]
@@ -114,9 +119,15 @@ class Slow:
         free = [
             device
             for (host, _), device in self.devices.items()
-            if host == name and request.device_model in ("", device.model)
+            if host == name
+            and (not request.device_models or device.model in request.device_models)
+            and self.milli[name, device.id] >= request.device_milli
         ]
         return combinations(free, request.device_count)
+
+    def ways(self, name: str, request: Request) -> list[set[str]]:
+        """Which devices there would do."""
+        return [{d.id for d in chosen} for chosen in self.choices(name, request) if self.suits(name, request, chosen)]
 
     def suits(self, name: str, request: Request, chosen: tuple[Device, ...]) -> bool:
         if chosen and request.same_switch and (len({d.pcie_switch for d in chosen}) > 1 or not chosen[0].pcie_switch):
@@ -144,7 +155,7 @@ def arrays_of(facts: list[HostFacts]) -> FleetArrays:
 
 
 def as_hold(decision: Decision) -> Hold:
-    return Hold(decision.host, decision.devices, decision.allocations)
+    return Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
 
 
 @given(fleets(), st.lists(requests, min_size=1, max_size=8))
@@ -158,7 +169,8 @@ def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostF
             assert answer.host in fitting
             chosen = tuple(slow.devices[answer.host, device] for device in answer.devices)
             assert len(set(answer.devices)) == request.device_count
-            assert slow.suits(answer.host, request, chosen)
+            assert {device.id for device in chosen} in slow.ways(answer.host, request)
+            assert answer.device_milli == request.device_milli
             assert sum(part.milli_cores for part in answer.allocations) == request.milli_cores
             assert sum(part.memory_bytes for part in answer.allocations) == request.memory_bytes
             if request.numa == "required":
@@ -203,21 +215,22 @@ HOLDS = st.tuples(
     st.booleans(),
     st.sets(st.sampled_from(("gpu0", "gpu1", "gpu2", "gone")), max_size=3),
     st.integers(0, 4),
+    st.sampled_from((1000, *SHARES)),
 )
 
 
 @given(st.lists(HOLDS, max_size=12))
 @settings(max_examples=200, deadline=None)
 def test_what_is_free_is_what_no_hold_names_in_whatever_order_they_came_and_went(
-    steps: list[tuple[str, bool, set[str], int]],
+    steps: list[tuple[str, bool, set[str], int, int]],
 ) -> None:
     """A claim may be seen before the end of the one that had its device, and after its place was assumed."""
     facts = host("h", gpus=3)
     kept, holds = fleet(facts), dict[str, Hold]()
-    for uid, stays, devices, cores in steps:
+    for uid, stays, devices, cores, milli in steps:
         if stays:
             part = Allocation(numa_node=0, milli_cores=cores, memory_bytes=cores)
-            holds[uid] = Hold("h", tuple(sorted(devices)), (part,))
+            holds[uid] = Hold("h", tuple(sorted(devices)), (part,), milli)
             kept.hold(uid, holds[uid])
         else:
             holds.pop(uid, None)
@@ -225,8 +238,12 @@ def test_what_is_free_is_what_no_hold_names_in_whatever_order_they_came_and_went
         anew = fleet(facts)
         for other, hold in holds.items():
             anew.hold(other, hold)
-        for name in ("device_free", "cores_free", "memory_free"):
+        for name in ("device_milli", "cores_free", "memory_free", "sizes"):
             assert (getattr(kept, name) == getattr(anew, name)).all(), name
+        for column, gpu in enumerate(("gpu0", "gpu1", "gpu2")):
+            held = sum(hold.milli for hold in holds.values() if gpu in hold.devices)
+            assert kept.device_milli[0, column] == 1000 - held
+            assert kept.states(np.arange(1)).milli[0, column] == max(0, 1000 - held)
 
 
 @given(fleets(), st.lists(requests, max_size=6), st.data())
@@ -254,4 +271,5 @@ def test_arrays_kept_current_equal_arrays_built_anew(
         nodes, devices = len(fact.inventory.numa), len(fact.inventory.devices)
         assert (kept.cores_free[mine][:nodes] == anew.cores_free[other][:nodes]).all()
         assert (kept.memory_free[mine][:nodes] == anew.memory_free[other][:nodes]).all()
-        assert (kept.device_free[mine][:devices] == anew.device_free[other][:devices]).all()
+        assert (kept.device_milli[mine][:devices] == anew.device_milli[other][:devices]).all()
+        assert (kept.sizes[mine] == anew.sizes[other]).all()

@@ -147,16 +147,18 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What one replica wants of one host. ``device_model`` "" is any model; ``device_count`` 0 wants none. ``bearable``
-    are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization`` is for guests,
-    ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where its tenant may
-    be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
+    """What one replica wants of one host. ``device_count`` 0 wants no devices; ``device_milli`` are thousandths of
+    each, below 1000 a share of one. ``device_models`` are those that will do, several of them together too; none: any.
+    ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
+    is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
+    its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
 
     tenant: str
     milli_cores: int
     memory_bytes: int
     device_count: int = 0
-    device_model: str = ""
+    device_milli: int = 1000
+    device_models: frozenset[str] = frozenset()
     numa: NumaPolicy = "preferred"
     same_switch: bool = False
     same_nvlink: bool = False
@@ -166,6 +168,12 @@ class Request:
     own_hosts: bool = False
     virtualization: bool = False
     isolation: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.device_milli <= 1000:
+            raise ValueError(f"{self.device_milli} thousandths of a device; it has 1000")
+        if self.device_milli < 1000 and self.device_count != 1:
+            raise ValueError(f"a share of {self.device_count} devices; it is of one")
 
 
 class Allocation(ApiModel):
@@ -187,7 +195,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Where a request goes: one host, the devices there, and cores and memory per NUMA node.
+    """Where a request goes: one host, the devices there (``device_milli`` thousandths of each), and cores and memory
+    per NUMA node.
 
     ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
     small is good); ``reasons`` say why the others were set aside.
@@ -196,6 +205,7 @@ class Decision:
     host: str
     devices: tuple[str, ...]
     allocations: tuple[Allocation, ...]
+    device_milli: int = 1000
     fake: bool = False
     score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     fitting: int = 0

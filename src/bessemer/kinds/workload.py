@@ -217,7 +217,7 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         milli_cores=flavor.cores * 1000,
         memory_bytes=parse_bytes(flavor.memory),
         device_count=devices.count if devices else 0,
-        device_model=devices.model if devices else "",
+        device_models=frozenset({devices.model} if devices and devices.model else ()),
         numa=flavor.numa,
         same_switch=devices is not None and "switch" in devices.together,
         same_nvlink=devices is not None and "nvlink" in devices.together,

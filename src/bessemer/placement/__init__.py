@@ -8,6 +8,7 @@ It waits for nothing, looks nowhere and keeps nothing but the arrays; whoever fe
 """
 
 from bessemer.placement.decide import decide
-from bessemer.placement.fleet import FleetArrays, Hold, HostFacts, Wall, set_wall
+from bessemer.placement.facts import Hold, HostFacts, Wall
+from bessemer.placement.fleet import FleetArrays, set_wall
 
 __all__ = ["FleetArrays", "Hold", "HostFacts", "Wall", "decide", "set_wall"]

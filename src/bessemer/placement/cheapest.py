@@ -15,8 +15,9 @@ import numpy as np
 from bessemer.core.units import MIB, show_bytes
 from bessemer.core.values import Request
 from bessemer.placement.choose import place
-from bessemer.placement.filters import fitting, not_borne, show_cores
+from bessemer.placement.filters import device_words, fitting, not_borne, show_milli
 from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import WHOLE
 
 _MEMORY_STEP = 64 * MIB
 
@@ -121,11 +122,12 @@ def _listed(keys: Iterable[str], *, fake: bool) -> str:
 
 def _other_model(sight: Sight) -> Iterator[Change]:
     request = sight.request
-    placed = place(asking(sight, device_model="")) if request.device_count and request.device_model else None
+    placed = place(asking(sight, device_models=frozenset())) if request.device_count and request.device_models else None
     row = sight.fleet.row(placed.host) if placed is not None else None
     if placed is not None and row is not None:
-        model = next(d.model for d in sight.fleet.devices(row) if d.id in placed.devices)
-        yield Change(f"ask for {model}", asking(sight, device_model=model))
+        models = frozenset(d.model for d in sight.fleet.devices(row) if d.id in placed.devices)
+        other = asking(sight, device_models=models)
+        yield Change(f"ask for {device_words(other.request)}", other)
 
 
 def _less(sight: Sight) -> Iterator[Change]:
@@ -140,7 +142,12 @@ def _less(sight: Sight) -> Iterator[Change]:
         yield Change(f"ask for at most {show_bytes(memory.request.memory_bytes)} of memory", memory)
     devices = _largest(request.device_count - 1, lambda n: asking(sight, device_count=n))
     if devices is not None:
-        yield Change(f"ask for at most {devices.request.device_count} {request.device_model or 'GPUs'}", devices)
+        yield Change(f"ask for at most {devices.request.device_count} {device_words(devices.request)}", devices)
+    if request.device_milli < WHOLE:
+        share = _largest(request.device_milli - 1, lambda n: asking(sight, device_milli=n))
+        if share is not None:
+            text = f"ask for at most {show_milli(share.request.device_milli)} {device_words(request)}"
+            yield Change(text, share)
     both = _less_of_both(sight)
     if both is not None:
         memory_text = show_bytes(both.request.memory_bytes)
@@ -170,13 +177,16 @@ def _largest(high: int, made: Callable[[int], Sight]) -> Sight | None:
 
 
 def _cores(request: Request) -> str:
-    return f"{show_cores(request.milli_cores)} core{'' if request.milli_cores == 1000 else 's'}"
+    return f"{show_milli(request.milli_cores)} core{'' if request.milli_cores == 1000 else 's'}"
 
 
 def _time(sight: Sight) -> Iterator[Change]:
     fleet, n = sight.fleet, sight.size
     emptied = replace(
-        sight, cores_free=fleet.cores[:n], memory_free=fleet.memory[:n], device_free=np.ones_like(sight.device_free)
+        sight,
+        cores_free=fleet.cores[:n],
+        memory_free=fleet.memory[:n],
+        device_milli=np.full_like(sight.device_milli, WHOLE),
     )
     placed = place(emptied)
     if placed is not None:

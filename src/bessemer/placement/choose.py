@@ -1,7 +1,7 @@
 """Which of the hosts that fit, and what of it: best fit, so that what is left free stays in large blocks.
 
 Between hosts each criterion narrows the field, and the name settles a tie; within a host the smallest group of devices
-that suffices is taken, and cores and memory beside it.
+that suffices is taken, for a share of one the fullest that suffices, and cores and memory beside it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,33 @@ import numpy as np
 
 from bessemer.core.values import Allocation, Decision
 from bessemer.placement.filters import fitting
-from bessemer.placement.fleet import Bools, Ints
 from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import WHOLE, Bools, Ints
 
 _NOWHERE = int(np.iinfo(np.int64).max)
 
 
-def place(sight: Sight, fits: Bools | None = None) -> Decision | None:
-    """The best place, or None where nothing fits. ``fits`` are the hosts that do, for who has sifted them already."""
+def place(sight: Sight, fits: Bools | None = None, *, wish: int | None = None) -> Decision | None:
+    """The best place, or None where nothing fits. ``fits`` are the hosts that do, for who has sifted them already;
+    ``wish`` as for `place_at`."""
     if fits is None:
         fits = fitting(sight)
     if not fits.any():
         return None
     row, score = best_row(sight, fits)
+    return place_at(sight, row, score=score, wish=wish)
+
+
+def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | None = None) -> Decision:
+    """What to take of a host that fits. ``wish`` are the free thousandths of the device to take a share of; where none
+    that would do has as much, it is as if nothing were wished."""
     fleet, spot = sight.fleet, _Spot(sight, row)
-    gpus = spot.devices()
+    gpus = spot.devices() if sight.request.device_milli == WHOLE else [spot.shared(wish)]
     ids = fleet.devices(row)
     return Decision(
         host=fleet.names[row],
         devices=tuple(ids[gpu.column].id for gpu in gpus),
+        device_milli=sight.request.device_milli,
         allocations=spot.spread(spot.node_order([gpu.node for gpu in gpus])),
         fake=bool(fleet.fake[row]),
         score=score,
@@ -61,13 +69,18 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
     if request.numa == "preferred":
         # A replica that spans NUMA nodes runs, but slower.
         yield "spansNumaNodes", (~sight.close).astype(np.int64)
-    if request.device_count:
+    if request.device_milli < WHOLE:
+        # What is begun is used up first, and then what leaves more devices whole.
+        left = _left_on_device(sight)
+        yield "milliLeftOnDevice", left
+        yield "devicesLeft", sight.whole_count - (left == WHOLE - request.device_milli)
+    elif request.device_count:
         # Whole groups stay whole: first the host with the tightest switch, then the one with the least left over.
         yield "devicesLeftOnSwitch", _slack(sight)
         yield "devicesLeft", sight.usable_count - request.device_count
     else:
         # What needs no device stays off the hosts that have some to give.
-        yield "devicesLeft", (sight.fleet.device_sound[: sight.size] & sight.device_free).sum(axis=1)
+        yield "devicesLeft", sight.whole_count
     yield "milliCoresLeft", sight.cores_sum - request.milli_cores
     yield "memoryLeft", sight.memory_sum - request.memory_bytes
 
@@ -79,6 +92,25 @@ def _slack(sight: Sight) -> Ints:
     slack: Ints = np.full(sight.size, _NOWHERE, dtype=np.int64)
     np.minimum.at(slack, groups.rows[left >= 0], left[left >= 0])
     return slack
+
+
+def _left_on_device(sight: Sight) -> Ints:
+    """[hosts]: thousandths that stay free on the fullest device that a share can be taken of; `_NOWHERE` where none
+    can."""
+    free = np.where(_shareable(sight), sight.device_milli, _NOWHERE).min(axis=1)
+    left: Ints = np.where(free == _NOWHERE, _NOWHERE, free - sight.request.device_milli)
+    return left
+
+
+def _shareable(sight: Sight) -> Bools:
+    """[hosts, devices]: of which a share may be taken, and on each host, where that is wished and there are some, only
+    those beside cores and memory."""
+    if sight.request.numa == "legacy":
+        return sight.able
+    if sight.request.numa == "required":
+        return sight.able_near
+    chosen: Bools = np.where(sight.close[:, None], sight.able_near, sight.able)
+    return chosen
 
 
 # --- within one host --------------------------------------------------------------------------------------------
@@ -118,7 +150,7 @@ class _Spot:
         request = self.sight.request
         if request.device_count == 0:
             return ()
-        free = self._free_gpus()
+        free = self._gpus(self.sight.usable)
         must = [
             field
             for wanted, field in (
@@ -135,6 +167,18 @@ class _Spot:
                 group = min(enough, key=lambda group: (len(group), group[0].column))
                 return _least_harm(group)[: request.device_count]
         raise AssertionError("a host that fits has the devices")
+
+    def shared(self, wish: int | None) -> _Gpu:
+        """The device to take a share of: one with the wished thousandths free, or else the fullest; of equals what
+        breaks up the least."""
+        sight, free = self.sight, self.sight.device_milli[self.row]
+        good = self._gpus(_shareable(sight))
+        for among in (good, self._gpus(sight.able) if sight.request.numa == "preferred" else []):
+            wished = [gpu for gpu in among if free[gpu.column] == wish]
+            if wished:
+                return _least_harm(wished)[0]
+        least = min(free[gpu.column] for gpu in good)
+        return _least_harm([gpu for gpu in good if free[gpu.column] == least])[0]
 
     def node_order(self, device_nodes: Sequence[int]) -> Sequence[int]:
         """NUMA nodes in the order in which cores and memory are taken from them."""
@@ -166,7 +210,8 @@ class _Spot:
             cores, memory = cores - some_cores, memory - some_memory
         return tuple(taken)
 
-    def _free_gpus(self) -> list[_Gpu]:
+    def _gpus(self, among: Bools) -> list[_Gpu]:
+        """Those of the host; ``among`` is [hosts, devices]."""
         fleet, row = self.sight.fleet, self.row
         return [
             _Gpu(
@@ -176,7 +221,7 @@ class _Spot:
                 int(fleet.device_switch[row, column]),
                 int(fleet.device_nvlink[row, column]),
             )
-            for column in np.flatnonzero(self.sight.usable[row])
+            for column in np.flatnonzero(among[row])
         ]
 
     def _may_be(self, gpu: _Gpu) -> bool:

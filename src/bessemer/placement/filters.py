@@ -12,8 +12,9 @@ import numpy as np
 
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Reason, Request
-from bessemer.placement.fleet import Bools, Wall
+from bessemer.placement.facts import Wall
 from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import WHOLE, Bools
 
 Passes = Callable[[Sight], Bools]
 Says = Callable[[Sight, Bools], Iterator[Reason]]
@@ -40,16 +41,6 @@ def sift(sight: Sight) -> tuple[Bools, tuple[Reason, ...]]:
             reasons += link.says(sight, rejected)
             left = passed
     return left, tuple(reasons)
-
-
-def fitting(sight: Sight) -> Bools:
-    """[hosts]: who passes every link."""
-    left = sight.fleet.present[: sight.size].copy()
-    for link in LINKS:
-        if not left.any():
-            break
-        left &= link.passes(sight)
-    return left
 
 
 def _plainly(code: str, text: str) -> Says:
@@ -137,11 +128,11 @@ def _says_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     there = sight.wanted.sum(axis=1)
     none = rejected & (there == 0)
     if none.any():
-        yield Reason("NoDevice", int(none.sum()), f"without {_device(sight.request)}")
+        yield Reason("NoDevice", int(none.sum()), f"without {device_words(sight.request)}")
     few = rejected & ~none
     if few.any():
         best = _best(few, int(there[few].max()))
-        text = f"with fewer than {sight.request.device_count} {_device(sight.request)} ({best} there)"
+        text = f"with fewer than {sight.request.device_count} {device_words(sight.request)} ({best} there)"
         yield Reason("TooFewDevices", int(few.sum()), text)
 
 
@@ -151,8 +142,8 @@ def _has_cores(sight: Sight) -> Bools:
 
 
 def _says_cores(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    best = _best(rejected, show_cores(int(sight.cores_sum[rejected].max())))
-    text = f"short of {show_cores(sight.request.milli_cores)} cores ({best} free)"
+    best = _best(rejected, show_milli(int(sight.cores_sum[rejected].max())))
+    text = f"short of {show_milli(sight.request.milli_cores)} cores ({best} free)"
     yield Reason("ShortOfCores", int(rejected.sum()), text)
 
 
@@ -175,8 +166,14 @@ def _has_free_devices(sight: Sight) -> Bools:
 
 
 def _says_free_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    best = _best(rejected, int(sight.usable_count[rejected].max()))
-    text = f"short of {sight.request.device_count} {_device(sight.request)} ({best} free)"
+    request = sight.request
+    if request.device_milli < WHOLE:
+        most = int(sight.device_milli[sight.wanted & rejected[:, None]].max())
+        best = _best(rejected, show_milli(max(0, most)))
+        text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({best} free on one)"
+    else:
+        best = _best(rejected, int(sight.usable_count[rejected].max()))
+        text = f"short of {request.device_count} {device_words(request)} ({best} free)"
     yield Reason("ShortOfDevices", int(rejected.sum()), text)
 
 
@@ -205,8 +202,10 @@ def wants_closeness(request: Request) -> bool:
     return request.numa == "required" or devices
 
 
-def _device(request: Request) -> str:
-    return request.device_model or ("GPU" if request.device_count == 1 else "GPUs")
+def device_words(request: Request) -> str:
+    """What devices it asks for: "GPUs", "H100", "A100 or H100"."""
+    *others, last = sorted(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs",)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _best(rejected: Bools, figure: str | int) -> str:
@@ -214,12 +213,12 @@ def _best(rejected: Bools, figure: str | int) -> str:
     return f"at most {figure}" if int(rejected.sum()) > 1 else str(figure)
 
 
-def show_cores(milli: int) -> str:
+def show_milli(milli: int) -> str:
     """``1500`` → ``1.5``."""
     return f"{milli / 1000:g}"
 
 
-LINKS: Sequence[Link] = (
+FACTS: Sequence[Link] = (
     # Its agent is silent: what happens there is not known.
     Link(_reachable, _plainly("Unreachable", "not reachable")),
     # An administrator lets nothing new land there.
@@ -232,6 +231,10 @@ LINKS: Sequence[Link] = (
     Link(_virtual, _plainly("NoVirtualization", "without virtualization")),
     # Engines of several tenants cannot be kept apart there: no sandbox starts.
     Link(_isolated, _plainly("NoIsolation", "without a sandbox for engines")),
+)
+"""Who may land where at all, whatever is free there."""
+
+HARDWARE: Sequence[Link] = (
     # The hardware is not there at all, whoever holds it.
     Link(_has_devices, _says_devices),
     # Enough over all NUMA nodes; how it lies is looked at last.
@@ -242,3 +245,16 @@ LINKS: Sequence[Link] = (
     # The dearest: every NUMA node, switch and domain by itself.
     Link(_close, _says_close),
 )
+"""What hosts have, and what is free of it."""
+
+LINKS: Sequence[Link] = (*FACTS, *HARDWARE)
+
+
+def fitting(sight: Sight, links: Sequence[Link] = LINKS) -> Bools:
+    """[hosts]: who is present and passes every link."""
+    left = sight.fleet.present[: sight.size].copy()
+    for link in links:
+        if not left.any():
+            break
+        left &= link.passes(sight)
+    return left

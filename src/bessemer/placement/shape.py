@@ -9,8 +9,8 @@ from bessemer.core.values import NumaPolicy, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Equal shapes fit and cost the same on every host. ``device_milli`` are thousandths of each device: below 1000 it is
-    a share of one. ``models`` are those that will do; none: any."""
+    """Equal shapes fit and cost the same on every host. ``device_milli`` are thousandths of each device: below 1000 it
+    is a share of one. ``models`` are those that will do; none: any."""
 
     milli_cores: int
     memory_bytes: int

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
 from bessemer.core.values import DEVICES_MAX, NODES_MAX, Request
-from bessemer.placement.fleet import NONE, Bools, FleetArrays, Ints, Smalls
+from bessemer.placement.arrays import Arrays
+from bessemer.placement.vectors import NONE, WHOLE, Bools, Ints, Smalls
 
 _BITS = max(DEVICES_MAX, NODES_MAX).bit_length()
 """Of the index of a node, a switch or a domain within its host."""
@@ -27,16 +28,16 @@ class Groups:
 class Sight:
     """Rows ``[:size]`` of what may be changed in thought; the rest is read from ``fleet``. What is derived is kept."""
 
-    fleet: FleetArrays
+    fleet: Arrays
     request: Request
     reachable: Bools
     schedulable: Bools
     cores_free: Ints
     memory_free: Ints
-    device_free: Bools
+    device_milli: Ints
 
     @classmethod
-    def of(cls, fleet: FleetArrays, request: Request) -> Sight:
+    def of(cls, fleet: Arrays, request: Request) -> Sight:
         n = fleet.size
         return cls(
             fleet,
@@ -45,7 +46,7 @@ class Sight:
             fleet.schedulable[:n],
             fleet.cores_free[:n],
             fleet.memory_free[:n],
-            fleet.device_free[:n],
+            fleet.device_milli[:n],
         )
 
     @property
@@ -71,24 +72,53 @@ class Sight:
 
     @cached_property
     def wanted(self) -> Bools:
-        """[hosts, devices]: sound devices of the model asked for, free or not."""
+        """[hosts, devices]: sound devices of the models asked for, free or not."""
         sound = self.fleet.device_sound[: self.size]
-        if not self.request.device_model:
+        if not self.request.device_models:
             return sound
-        model = self.fleet.models.find(self.request.device_model)
-        chosen: Bools = sound & (self.fleet.device_model[: self.size] == model)
+        device_model = self.fleet.device_model[: self.size]
+        # What is not in the fleet is found as `NONE`, and so has a device that is none: but that is not sound.
+        of_a_model = (device_model == self.fleet.models.find(model) for model in self.request.device_models)
+        chosen: Bools = sound & reduce(np.logical_or, of_a_model)
         return chosen
 
     @cached_property
     def usable(self) -> Bools:
-        """[hosts, devices]: those of them that are free."""
-        chosen: Bools = self.wanted & self.device_free
+        """[hosts, devices]: those of them with as much free as is asked for of each."""
+        chosen: Bools = self.wanted & (self.device_milli >= self.request.device_milli)
         return chosen
 
     @cached_property
     def usable_count(self) -> Ints:
         """[hosts]: how many those are."""
         total: Ints = self.usable.sum(axis=1)
+        return total
+
+    @cached_property
+    def able(self) -> Bools:
+        """[hosts, devices]: of those, where one is asked for, which will do: what must be the same must be known."""
+        able = self.usable
+        if self.request.same_switch:
+            able = able & (self.fleet.device_switch[: self.size] != NONE)
+        if self.request.same_nvlink:
+            able = able & (self.fleet.device_nvlink[: self.size] != NONE)
+        return able
+
+    @cached_property
+    def able_near(self) -> Bools:
+        """[hosts, devices]: of those, which have the cores and the memory on their NUMA node."""
+        devices = np.flatnonzero(self.able)
+        node = self.fleet.device_node[: self.size].ravel()[devices]
+        there = self.node_room[devices // self.able.shape[1], node] & (node != NONE)
+        near = np.zeros(self.able.size, dtype=np.bool_)
+        near[devices[there]] = True
+        return near.reshape(self.able.shape)
+
+    @cached_property
+    def whole_count(self) -> Ints:
+        """[hosts]: sound devices that nobody has anything of."""
+        whole = self.fleet.device_sound[: self.size] & (self.device_milli >= WHOLE)
+        total: Ints = whole.sum(axis=1)
         return total
 
     @cached_property
@@ -109,6 +139,9 @@ class Sight:
         if not ask.device_count:
             somewhere: Bools = np.logical_or.reduce(self.node_room, axis=1)
             return somewhere if numa else self.everyone
+        if ask.device_count == 1:
+            anywhere: Bools = np.logical_or.reduce(self.able_near if numa else self.able, axis=1)
+            return anywhere
         near = [fleet.device_node] if numa else []
         near += [fleet.device_switch] if ask.same_switch else []
         near += [fleet.device_nvlink] if ask.same_nvlink else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bessemer.placement.fleet import Ints, Smalls
+from bessemer.placement.vectors import Ints, Smalls
 
 SIZES = 9
 """Columns of `States.sizes`: a share of a device, then one to seven devices, then eight and more."""

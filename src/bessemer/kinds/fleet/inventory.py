@@ -144,7 +144,8 @@ class FleetFeed:
         """
         if claim_uid in self._known["Claim"]:
             return
-        self._arrays.hold(claim_uid, Hold(decision.host, decision.devices, decision.allocations))
+        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
+        self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
     def forget(self, claim_uid: str) -> None:

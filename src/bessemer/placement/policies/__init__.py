@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bessemer.placement.fleet import Ints
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
+from bessemer.placement.vectors import Ints
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,120 @@
+"""`Arrays`: what a sight reads of a fleet, or of some rows of it.
+
+A row per host, a column per NUMA node or device. Column indices of NUMA nodes, PCIe switches and NVLink domains are a
+host's own; models, walls and sets of taints are numbered over the fleet.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from bessemer.core.values import Device, NumaNode
+from bessemer.placement.facts import Wall
+from bessemer.placement.numbering import Numbers
+from bessemer.placement.states import SIZES, States
+from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
+
+
+class Arrays(ABC):
+    """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
+    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero."""
+
+    size: int
+    names: list[str]
+    models: Numbers[str]
+    walls: Numbers[Wall]
+    taint_sets: Sequence[frozenset[str]]
+    """The sets to which `taints` points."""
+
+    @abstractmethod
+    def row(self, name: str) -> int | None:
+        """The row of a host."""
+
+    @abstractmethod
+    def devices(self, row: int) -> Sequence[Device]:
+        """The GPUs of a row, in the order of its columns."""
+
+    @abstractmethod
+    def node_ids(self, row: int) -> Sequence[int]:
+        """The NUMA nodes of a row, in the order of its columns."""
+
+    def states(self, rows: Ints) -> States:
+        """What policies look at of some rows, as it is now."""
+        milli = np.where(self.device_sound[rows], np.maximum(self.device_milli[rows], 0), 0)
+        return States(
+            cores=np.maximum(self.cores_free[rows], 0).sum(axis=1),
+            memory=np.maximum(self.memory_free[rows], 0).sum(axis=1),
+            milli=milli,
+            model=self.device_model[rows],
+            sizes=self.sizes[rows],
+            models=self.models.all,
+        )
+
+    def _allocate(self, *, rows: int, nodes: int, devices: int) -> None:
+        def bools(*shape: int) -> Bools:
+            return np.zeros(shape, dtype=np.bool_)
+
+        self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
+        self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
+        self.taints: Ints = np.zeros(rows, dtype=np.int64)
+        self.wall: Ints = np.zeros(rows, dtype=np.int64)
+        self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.memory_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
+        self.device_model: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_node: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
+        self.device_milli: Ints = np.zeros((rows, devices), dtype=np.int64)
+        self.device_sound = bools(rows, devices)
+        self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)
+
+    def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
+        self.cores[row] = self.memory[row] = 0
+        for column, node in enumerate(nodes):
+            self.cores[row, column] = node.threads * overcommit_milli
+            self.memory[row, column] = node.memory_bytes
+        self.cores_free[row] = self.cores[row]
+        self.memory_free[row] = self.memory[row]
+
+    def _widen(self, *, nodes: int, devices: int) -> None:
+        if nodes > self.cores.shape[1] or devices > self.device_milli.shape[1]:
+            self._grow(rows=len(self.present), nodes=nodes, devices=devices)
+
+    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0) -> None:
+        """More room, in which all keeps its values."""
+        old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        self._allocate(
+            rows=rows,
+            nodes=max(nodes, self.cores.shape[1]),
+            devices=max(devices, self.device_milli.shape[1]),
+        )
+        for name, before in old.items():
+            getattr(self, name)[tuple(slice(length) for length in before.shape)] = before
+
+
+class View(Arrays):
+    """Some rows of a fleet as they were when the view was made, by numbers of its own."""
+
+    def __init__(self, fleet: Arrays, rows: Ints) -> None:
+        self._fleet = fleet
+        self._rows = [int(row) for row in rows]
+        self.size = len(rows)
+        self.names = [fleet.names[row] for row in self._rows]
+        self.models, self.walls, self.taint_sets = fleet.models, fleet.walls, fleet.taint_sets
+        for name, value in vars(fleet).items():
+            if isinstance(value, np.ndarray):
+                setattr(self, name, value[rows])
+
+    def row(self, name: str) -> int | None:
+        return self.names.index(name) if name in self.names else None
+
+    def devices(self, row: int) -> Sequence[Device]:
+        return self._fleet.devices(self._rows[row])
+
+    def node_ids(self, row: int) -> Sequence[int]:
+        return self._fleet.node_ids(self._rows[row])

@@ -1,0 +1,39 @@
+"""What the arrays are told: a host as it stands, and what a claim holds of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bessemer.core.values import Allocation, Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """Where a host stands, and the tenants that it is dedicated to: to none it is anybody's."""
+
+    site: str = ""
+    owners: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What placement must know of one host. ``taints`` are keys; ``overcommit_milli`` 4000 sells a thread 4 times."""
+
+    name: str
+    inventory: Inventory
+    overcommit_milli: int = 1000
+    taints: tuple[str, ...] = ()
+    wall: Wall = Wall()
+    schedulable: bool = True
+    reachable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What one claim holds of one host. ``milli`` are thousandths of each of its devices; one that is named twice is
+    held once."""
+
+    host: str
+    devices: tuple[str, ...]
+    allocations: tuple[Allocation, ...]
+    milli: int = 1000
