@@ -1,4 +1,4 @@
-"""simulate openb, simulate churn: what a fleet makes of requests that came elsewhere. ``main`` replays, this shows it."""
+"""simulate openb, simulate churn: what a fleet makes of requests that came elsewhere. ``main`` replays, this shows."""
 
 from __future__ import annotations
 

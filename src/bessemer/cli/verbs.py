@@ -1,7 +1,7 @@
 """The verbs that build things, as callables that ``main`` hands in, so that the CLI needs no room above it.
 
-Each returns an exit status and prints for a person; ``simulate`` returns what it found, for the CLI to show. Options are
-values: what a flag means is decided there, not here.
+Each returns an exit status and prints for a person; ``simulate`` returns what it found, for the CLI to show. Options
+are values: what a flag means is decided there, not here.
 """
 
 from __future__ import annotations

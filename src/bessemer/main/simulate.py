@@ -1,11 +1,11 @@
-"""``bessemer simulate``: reads a trace, replays it once for each seed with the code that places in earnest, and says what
-became of it. Seeds are replayed in processes of their own beside each other; Ctrl-C ends them all.
+"""``bessemer simulate``: reads a trace, replays it once for each seed with the code that places in earnest, and says
+what became of it. Seeds are replayed in processes of their own beside each other; Ctrl-C ends them all.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,9 +48,7 @@ def _filled(trace: Trace, options: FillOptions, *, told: Told) -> Sequence[Fille
 
 def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Churned]:
     policy, stays = options.policy or OWN, (options.warm_up, options.stays)
-    jobs = [
-        ChurnJob(trace=trace, seed=seed, policy=policy, load=options.load, stays=stays) for seed in _seeds(options)
-    ]
+    jobs = [ChurnJob(trace=trace, seed=seed, policy=policy, load=options.load, stays=stays) for seed in _seeds(options)]
     return reckon(replay_churn, jobs, hands=_hands(options), told=told)
 
 
@@ -110,13 +108,13 @@ def _counted(replays: Sequence[Filled] | Sequence[Churned]) -> dict[str, Any]:
     counts = together(replay.counts for replay in replays)
     moves, came = sum(replay.moves for replay in replays), sum(count.came for count in counts.values())
     return {
-        "blocked": [{"devices": size} | _count(count) for size, count in counts.items()],
+        "blocked": [{"devices": size, **_count(count)} for size, count in counts.items()],
         "moves": moves,
         "moves_per_100_arrivals": _rounded(100 * moves / max(1, came)),
     }
 
 
-def _count(count: Count) -> Mapping[str, Any]:
+def _count(count: Count) -> dict[str, Any]:
     return {
         "came": count.came,
         "refused": count.refused,

@@ -8,7 +8,6 @@ to it any more. It is for what only reckons: it inherits no file, no connection 
 from __future__ import annotations
 
 import signal
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,28 +36,35 @@ def reckon(
 
     Raises Invalid as a task does, and DriverError (``WorkerEnded``) where its process ended without a result.
     """
-    done, results = [0.0] * len(tasks), dict[int, Result]()
     if hands < 2 or len(tasks) < 2:
-        for n, task in enumerate(tasks):
-            results[n] = work(task, lambda share, n=n: told((n + share) / len(tasks)))  # type: ignore[misc]
-        return list(results.values())
-    waiting, running = deque(enumerate(tasks)), dict[Connection, _Worker]()
+        count = len(tasks)
+        return [work(task, lambda share, n=n: told((n + share) / count)) for n, task in enumerate(tasks)]  # type: ignore[misc]
+    done, results = [0.0] * len(tasks), dict[int, Result]()
+    waiting, running = list(reversed(range(len(tasks)))), dict[Connection, _Worker]()
     with ExitStack() as at_the_end:
-        while waiting or running:
+        while len(results) < len(tasks):
             while waiting and len(running) < hands:
-                n, task = waiting.popleft()
-                worker = _started(n, work, task)
+                n = waiting.pop()
+                worker = _started(_Order(work, n, tasks[n]))
                 at_the_end.callback(worker.end)
                 running[worker.ear] = worker
-            for ear in wait(list(running)):
-                worker = running[ear]  # type: ignore[index]
+            for worker in [running[ear] for ear in wait(list(running)) if isinstance(ear, Connection)]:
                 said = worker.hear()
-                done[worker.task] = said.done
+                done[worker.number] = said.done
                 if said.done == 1.0:
-                    results[worker.task] = said.result
+                    results[worker.number] = said.result
                     running.pop(worker.ear).end()
             told(sum(done) / len(done))
     return [results[n] for n in range(len(tasks))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a worker is to do, and the number of its task."""
+
+    work: Callable[[Any, Told], Any]
+    number: int
+    task: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class _Said:
 class _Worker:
     """A process, the number of its task, and where it is heard."""
 
-    task: int
+    number: int
     process: SpawnProcess
     ear: Connection
 
@@ -98,10 +104,10 @@ class _Worker:
             self.process.join()
 
 
-def _started(n: int, work: Callable[[Any, Told], Any], task: Any) -> _Worker:
+def _started(order: _Order) -> _Worker:
     context = get_context("spawn")
     ear, mouth = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(mouth, work, task), daemon=True)
+    process = context.Process(target=_work, args=(mouth, order), daemon=True)
     resource_tracker.ensure_running()  # or `start` does, and lets signals in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -109,11 +115,11 @@ def _started(n: int, work: Callable[[Any, Told], Any], task: Any) -> _Worker:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     mouth.close()  # theirs alone, so that its end is heard when they end
-    return _Worker(n, process, ear)
+    return _Worker(order.number, process, ear)
 
 
-def _work(mouth: Connection, work: Callable[[Any, Told], Any], task: Any) -> None:
-    """In its own process."""
+def _work(mouth: Connection, order: _Order) -> None:
+    """In its own process, which took over that Ctrl-C is blocked."""
     last = 0.0
 
     def tell(share: float) -> None:
@@ -123,7 +129,7 @@ def _work(mouth: Connection, work: Callable[[Any, Told], Any], task: Any) -> Non
             mouth.send(_Said(share))
 
     try:
-        mouth.send(_Said(1.0, work(task, tell)))
+        mouth.send(_Said(1.0, order.work(order.task, tell)))
     except Invalid as error:
         mouth.send(_Said(last, error=error))
     except BrokenPipeError:

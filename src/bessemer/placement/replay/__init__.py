@@ -1,7 +1,7 @@
 """Replay of traces: what a fleet would have made of requests that came, with the code that places them in earnest.
 
-A trace is hosts and requests (`trace`); `openb` reads one from the files of the published sets, `arrivals` says who comes
-when, `run` lets them come and counts. Nothing here decides: whoever does is handed in beside its fleet (`Desk`).
+A trace is hosts and requests (`trace`); `openb` reads one from the files of the published sets, `arrivals` says who
+comes when, `run` lets them come and counts. Nothing here decides: whoever does is handed in beside its fleet (`Desk`).
 
 Equal traces, seeds and desks give equal figures. It reads no file and no clock; randomness is a NumPy Generator that it
 is handed.

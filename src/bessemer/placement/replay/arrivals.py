@@ -14,14 +14,12 @@ import numpy as np
 
 from bessemer.core.errors import Invalid
 from bessemer.core.values import Request
-from bessemer.placement.fleet import Ints
 from bessemer.placement.policies import Floats
 from bessemer.placement.replay.trace import milli_of
+from bessemer.placement.vectors import Ints
 
 
-def inflated(
-    requests: Sequence[Request], capacity_milli: int, *, ratio: float, generator: np.random.Generator
-) -> Ints:
+def inflated(requests: Sequence[Request], capacity_milli: int, *, ratio: float, generator: np.random.Generator) -> Ints:
     """[arrivals]: indices into ``requests``: all of them shuffled, then drawn with replacement until the devices that
     they want come to ``ratio`` of the capacity. Of more than that, some are left out at random.
 

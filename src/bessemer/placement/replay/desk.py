@@ -8,7 +8,8 @@ from functools import partial
 from bessemer.core.errors import Invalid
 from bessemer.core.values import Request
 from bessemer.placement.decide import decide
-from bessemer.placement.fleet import FleetArrays, HostFacts
+from bessemer.placement.facts import HostFacts
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.replay.run import Desk
 
 OWN = "own"

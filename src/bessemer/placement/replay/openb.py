@@ -18,7 +18,7 @@ from typing import TypeVar
 from bessemer.core.errors import Invalid
 from bessemer.core.units import MIB
 from bessemer.core.values import DEVICES_MAX, NODE_BYTES_MAX, Device, Inventory, NumaNode, Request
-from bessemer.placement.fleet import HostFacts
+from bessemer.placement.facts import HostFacts
 
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")

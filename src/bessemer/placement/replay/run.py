@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bessemer.core.values import Decision, Refusal, Request
-from bessemer.placement.fleet import FleetArrays, Hold, Ints
+from bessemer.placement.facts import Hold
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.replay.arrivals import Visits
 from bessemer.placement.replay.figures import Churned, Count, Filled, size_of, together
 from bessemer.placement.replay.trace import milli_of
+from bessemer.placement.vectors import Ints
 
 Decide = Callable[[Request], Decision | Refusal | None]
 """Where a request goes. None refuses it without a word: here nobody reads them."""
@@ -106,7 +108,7 @@ def churn(
 
 @dataclass(slots=True)
 class _Clock:
-    """Lets those leave whose time is over, (time, arrival, thousandths) in a heap, and adds up what is held over time."""
+    """Lets those leave whose time is over (a heap of time, arrival, thousandths), and adds up what is held."""
 
     tally: _Tally
     leaving: list[tuple[float, int, int]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bessemer.core.values import Request
-from bessemer.placement.fleet import HostFacts
+from bessemer.placement.facts import HostFacts
 
 
 @dataclass(frozen=True)
