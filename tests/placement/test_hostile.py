@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from time import perf_counter
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from bessemer.core.values import DEVICES_MAX, MODELS_MAX, NODES_MAX, Decision, Device, Inventory, NumaNode, Request
-from bessemer.placement import FleetArrays, HostFacts, decide
+from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from tests.placement.hosts import ask, fleet, host
 
 
@@ -80,7 +81,40 @@ def seconds(arrays: FleetArrays, request: Request) -> float:
 def test_the_widest_lie_makes_no_decision_dear() -> None:
     """Every decision looks at every host; what one pretends to have is looked at once, not once for each part."""
     arrays = fleet(*(host(f"h{n}", gpus=8) for n in range(500)))
-    near = ask(device_count=4, numa="required", same_switch=True, same_nvlink=True)
-    assert seconds(arrays, near) < 1.0
+    near = {"numa": "required", "same_switch": True, "same_nvlink": True}
+    asked = (ask(device_count=4, **near), ask(device_count=1, device_milli=300, **near))
+    for request in asked:
+        assert seconds(arrays, request) < 1.0
     arrays.set_host(widest())
-    assert seconds(arrays, near) < 1.0
+    for request in asked:
+        assert seconds(arrays, request) < 1.0
+
+
+def test_a_liar_is_forgotten_by_readers_too() -> None:
+    """Who reads what changed is told no more of a host than its row, however wide it pretends to be and however often
+    it says so."""
+    arrays = fleet(host("honest", gpus=2))
+    for number in range(100):
+        arrays.set_host(widest(f"lie {number}"))
+    assert list(arrays.changes.since(0)) == [0, 1]
+    states = arrays.states(np.array([0, 1]))
+    assert states.milli.sum(axis=1).tolist() == [2000, 1000 * DEVICES_MAX]
+    assert states.models[states.model[1, 0]] == "lie 99"
+    arrays.remove_host("liar")
+    arrays.set_host(host("heir", gpus=2))
+    states = arrays.states(arrays.changes.since(1))
+    assert states.milli.sum(axis=1).tolist() == [2000]
+    assert set(states.model[0]) == {states.model[0, 0], -1}
+    view = arrays.view(np.array([1]))
+    assert decide(view, ask(device_count=2, device_models=frozenset({"H100"}))).host == "heir"
+    assert decide(view, ask(device_count=1, device_milli=1)).host == "heir"
+
+
+def test_a_hold_that_names_what_is_not_there_takes_nothing() -> None:
+    arrays = fleet(host("a", gpus=1))
+    arrays.hold("x", Hold("a", ("gpu7", "", "gpu0" * 1000), (), 300))
+    assert decide(arrays, ask(device_count=1)).host == "a"
+    arrays.hold("x", Hold("a", tuple(f"gpu{n}" for n in range(5000)), ()))
+    assert not isinstance(decide(arrays, ask(device_count=1, device_milli=1)), Decision)
+    arrays.drop("x")
+    assert decide(arrays, ask(device_count=1)).host == "a"

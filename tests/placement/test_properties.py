@@ -176,6 +176,10 @@ def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostF
             if request.numa == "required":
                 nodes = {part.numa_node for part in answer.allocations} | {device.numa_node for device in chosen}
                 assert len(nodes) <= 1
+            if request.device_milli < 1000 and request.numa != "preferred":
+                ways = [(name, device) for name in fitting for way in slow.ways(name, request) for device in way]
+                fullest = min(slow.milli[way] for way in ways)
+                assert slow.milli[answer.host, answer.devices[0]] == fullest
             slow.take(answer)
             arrays.hold(f"claim-{number}", as_hold(answer))
         else:
@@ -183,31 +187,49 @@ def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostF
             assert sum(reason.hosts for reason in answer.reasons) == len(facts)
 
 
-@given(fleets(), requests, st.randoms(use_true_random=False))
+@given(fleets(), st.lists(requests, min_size=1, max_size=6), st.randoms(use_true_random=False))
 @settings(max_examples=200, deadline=None)
-def test_the_order_in_which_hosts_came_decides_nothing(facts: list[HostFacts], request: Request, random: Any) -> None:
-    shuffled = list(facts)
-    random.shuffle(shuffled)
-    first, second = decide(arrays_of(facts), request), decide(arrays_of(shuffled), request)
-    assert first == second
-    assert first == decide(arrays_of(facts), request)
+def test_the_order_in_which_hosts_and_holds_came_decides_nothing(
+    facts: list[HostFacts], asked: list[Request], random: Any
+) -> None:
+    first, holds = arrays_of(facts), list[tuple[str, Hold]]()
+    for number, request in enumerate(asked[:-1]):
+        answer = decide(first, request)
+        if isinstance(answer, Decision):
+            holds.append((f"claim-{number}", as_hold(answer)))
+            first.hold(*holds[-1])
+    told = [*facts, *holds]
+    random.shuffle(told)
+    second = FleetArrays()
+    for one in told:
+        if isinstance(one, HostFacts):
+            second.set_host(one)
+        else:
+            second.hold(*one)
+    assert decide(first, asked[-1]) == decide(second, asked[-1])
 
 
-@given(fleets(), requests)
+@given(fleets(), st.lists(requests, min_size=1, max_size=4))
 @settings(max_examples=200, deadline=None)
-def test_the_cheapest_change_really_makes_it_fit(facts: list[HostFacts], request: Request) -> None:
-    sight = Sight.of(arrays_of(facts), request)
-    if place(sight) is not None:
-        return
-    change = cheapest(sight)
+def test_the_cheapest_change_really_makes_it_fit(facts: list[HostFacts], asked: list[Request]) -> None:
+    arrays, slow, request = arrays_of(facts), Slow(facts), asked[-1]
+    for number, earlier in enumerate(asked[:-1]):
+        answer = decide(arrays, earlier)
+        if isinstance(answer, Decision):
+            slow.take(answer)
+            arrays.hold(f"claim-{number}", as_hold(answer))
+    sight = Sight.of(arrays, request)
+    change = cheapest(sight) if place(sight) is None else None
     if change is None:
         return
     changed = change.sight.request
     assert place(change.sight) is not None
     if changed != request:
-        slow = Slow(facts)
         assert any(slow.fits(name, changed) for name in slow.facts), change.text
     assert changed.device_count > 0 or request.device_count == 0
+    if changed.device_milli < request.device_milli:
+        more = replace(changed, device_milli=changed.device_milli + 1)
+        assert not any(slow.fits(name, more) for name in slow.facts), "there is a larger share"
 
 
 HOLDS = st.tuples(

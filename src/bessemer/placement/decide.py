@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bessemer.core.values import Decision, Refusal, Request
+from bessemer.placement.arrays import Arrays
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.filters import sift
-from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.sight import Sight
 
 
-def decide(fleet: FleetArrays, request: Request) -> Decision | Refusal:
+def decide(fleet: Arrays, request: Request) -> Decision | Refusal:
     """Where ``request`` goes now. The decision holds only as long as nobody else takes the same."""
     sight = Sight.of(fleet, request)
     fits, reasons = sift(sight)

@@ -1,0 +1,206 @@
+"""What readers of the arrays are told: which rows changed, whether the facts did, some rows alone, and states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bessemer.core.units import GIB
+from bessemer.core.values import Allocation, Decision, Request
+from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
+from bessemer.placement.changes import KEPT, Changes
+from bessemer.placement.filters import FACTS, HARDWARE, fitting
+from bessemer.placement.sight import Sight
+from tests.placement.hosts import ask, fleet, host
+from tests.placement.test_properties import arrays_of, as_hold, fleets, hosts, requests
+
+ARRAYS = sorted(name for name, value in vars(FleetArrays()).items() if isinstance(value, np.ndarray))
+NOT_HARDWARE = ("present", "schedulable", "reachable", "virtual", "isolated", "fake", "taints", "wall")
+
+
+# --- changes ----------------------------------------------------------------------------------------------------
+
+
+def test_who_has_read_all_is_told_what_changed_since() -> None:
+    arrays = fleet(host("a", gpus=1), host("b", gpus=1), host("c"))
+    read = arrays.changes.position
+    assert list(arrays.changes.since(read)) == []
+    arrays.hold("x", Hold("b", ("gpu0",), ()))
+    arrays.hold("y", Hold("b", (), ()))
+    arrays.hold("z", Hold("nowhere", (), ()))
+    arrays.drop("nobody")
+    assert list(arrays.changes.since(read)) == [1]
+    arrays.remove_host("c")
+    arrays.set_host(host("d"))
+    arrays.set_host(host("e"))
+    assert list(arrays.changes.since(read)) == [1, 2, 3]
+    read = arrays.changes.position
+    arrays.hold("x", Hold("b", ("gpu0",), ()))
+    assert list(arrays.changes.since(read)) == [], "what is the same is no change"
+    arrays.hold("x", Hold("a", ("gpu0",), ()))
+    assert list(arrays.changes.since(read)) == [0, 1]
+
+
+def test_who_is_too_far_behind_looks_at_all() -> None:
+    changes = Changes()
+    for row in range(2 * KEPT):
+        changes.add(row)
+    assert len(changes.since(0)) == 2 * KEPT
+    changes.add(7)
+    assert changes.since(0) is None
+    assert changes.since(KEPT - 1) is None
+    assert list(changes.since(2 * KEPT - 2)) == [7, 2 * KEPT - 2, 2 * KEPT - 1]
+    assert changes.position == 2 * KEPT + 1
+    assert len(changes.since(KEPT)) == KEPT + 1
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("hold"), st.sampled_from("xyz"), st.sampled_from("abc"), st.sampled_from((1000, 300))),
+    st.tuples(st.just("drop"), st.sampled_from("xyz")),
+    st.tuples(st.just("set"), st.sampled_from("abc").flatmap(hosts)),
+    st.tuples(st.just("remove"), st.sampled_from("abc")),
+    st.tuples(st.just("wall"), st.sampled_from("abc"), st.sampled_from(("", "x"))),
+)
+
+
+def step(arrays: FleetArrays, verb: str, *words) -> None:
+    match verb:
+        case "hold":
+            uid, name, milli = words
+            arrays.hold(uid, Hold(name, ("g0", "g1"), (Allocation(numa_node=0, milli_cores=1, memory_bytes=1),), milli))
+        case "drop":
+            arrays.drop(*words)
+        case "set":
+            arrays.set_host(*words)
+        case "remove":
+            arrays.remove_host(*words)
+        case "wall":
+            set_wall(arrays, words[0], wall=Wall(words[1]))
+
+
+def widened(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What was, in the shape of what is."""
+    fill = -1 if before.dtype == np.int32 else 0
+    wide = np.full(after.shape, fill, dtype=before.dtype)
+    wide[tuple(slice(length) for length in before.shape)] = before
+    return wide
+
+
+@given(st.lists(STEPS, max_size=15))
+@settings(max_examples=200, deadline=None)
+def test_nothing_changes_without_a_word(steps: list[tuple]) -> None:
+    arrays = FleetArrays()
+    for one in steps:
+        before = {name: getattr(arrays, name).copy() for name in ARRAYS}
+        named = [(arrays.taint_sets[t], arrays.walls.all[w]) for t, w in zip(arrays.taints, arrays.wall, strict=True)]
+        read, facts, version = arrays.changes.position, arrays.facts, arrays.version
+        step(arrays, *one)
+        told = set(arrays.changes.since(read))
+        for name in ARRAYS:
+            after = getattr(arrays, name)
+            differs = (widened(before[name], after) != after).reshape(len(after), -1).any(axis=1)
+            if name in NOT_HARDWARE:
+                assert arrays.facts > facts or not differs.any(), name
+            else:
+                assert set(np.flatnonzero(differs)) <= told, name
+            assert arrays.version > version or not differs.any()
+        if arrays.facts == facts:
+            now = [(arrays.taint_sets[t], arrays.walls.all[w]) for t, w in zip(arrays.taints, arrays.wall, strict=True)]
+            assert now == named, "a number may be given anew"
+
+
+def test_the_same_host_again_changes_no_facts_and_another_wall_no_hardware() -> None:
+    arrays = fleet(host("a", gpus=1, taints=("slow",)), host("b"))
+    facts, read = arrays.facts, arrays.changes.position
+    arrays.set_host(host("a", gpus=2, taints=("slow",)))
+    arrays.hold("x", Hold("a", ("gpu0",), ()))
+    assert arrays.facts == facts
+    for other in ({"taints": ("slower",)}, {"reachable": False}, {"schedulable": False}, {"isolation": "none"}):
+        arrays.set_host(host("a", gpus=2, **other))
+        assert arrays.facts > facts, other
+        facts = arrays.facts
+    read = arrays.changes.position
+    set_wall(arrays, "a", wall=Wall("x"))
+    assert arrays.facts == facts + 1
+    assert list(arrays.changes.since(read)) == []
+
+
+# --- views ------------------------------------------------------------------------------------------------------
+
+
+@given(fleets(), st.lists(requests, min_size=1, max_size=6), st.data())
+@settings(max_examples=150, deadline=None)
+def test_some_rows_alone_are_judged_as_among_all(
+    facts: list[HostFacts], asked: list[Request], data: st.DataObject
+) -> None:
+    arrays = arrays_of(facts)
+    for number, request in enumerate(asked[:-1]):
+        answer = decide(arrays, replace(request, tolerations=("*",)))
+        if isinstance(answer, Decision):
+            arrays.hold(f"c{number}", as_hold(answer))
+    rows = np.array(data.draw(st.lists(st.sampled_from(range(max(1, len(facts)))), unique=True)), dtype=np.int64)
+    rows = rows[rows < arrays.size]
+    view, request = arrays.view(rows), asked[-1]
+    for links in (FACTS, HARDWARE, (*FACTS, *HARDWARE)):
+        among_all = fitting(Sight.of(arrays, request), links)
+        assert (fitting(Sight.of(view, request), links) == among_all[rows]).all()
+    alone = FleetArrays()
+    for row in rows:
+        alone.set_host(facts[row])
+    for uid, hold in arrays._holds.items():
+        alone.hold(uid, hold)
+    assert decide(view, request) == decide(alone, request)
+    for name, row in zip(view.names, range(view.size), strict=True):
+        assert view.row(name) == row
+        assert view.devices(row) == arrays.devices(arrays.row(name))
+    assert view.row("nowhere") is None
+    for name in ("cores", "memory", "milli", "model", "sizes"):
+        mine, all_of_them = view.states(np.arange(view.size)), arrays.states(rows)
+        assert (getattr(mine, name) == getattr(all_of_them, name)).all(), name
+
+
+def test_a_view_stays_as_it_was() -> None:
+    arrays = fleet(host("a", gpus=1), host("b", gpus=1))
+    view = arrays.view(np.array([1]))
+    arrays.hold("x", Hold("b", ("gpu0",), ()))
+    assert decide(view, ask(device_count=1)).host == "b"
+    assert decide(arrays, ask(device_count=1)).host == "a"
+
+
+# --- states -----------------------------------------------------------------------------------------------------
+
+
+def test_states_are_what_is_free_and_who_is_there() -> None:
+    facts = host("a", nodes=2, threads=4, memory=8 * GIB, gpus=3)
+    sick = [d.model_copy(update={"healthy": d.id != "gpu2"}) for d in facts.inventory.devices]
+    arrays = fleet(HostFacts(name="a", inventory=facts.inventory.model_copy(update={"devices": sick})), host("b"))
+    arrays.hold("x", Hold("a", ("gpu0",), (Allocation(numa_node=0, milli_cores=5000, memory_bytes=GIB),), 300))
+    arrays.hold("y", Hold("a", ("gpu0",), (), 300))
+    arrays.hold("z", Hold("a", ("gpu1", "gone"), ()))
+    arrays.hold("w", Hold("a", tuple(f"g{n}" for n in range(12)), ()))
+    arrays.hold("v", Hold("a", (), ()))
+    states = arrays.states(np.array([1, 0]))
+    assert len(states) == 2
+    assert list(states.cores) == [16000, 4000], "what a node lacks is not made good by another"
+    assert list(states.memory) == [64 * GIB, 15 * GIB]
+    assert states.milli[1, :3].tolist() == [400, 0, 0]
+    assert [states.models[number] for number in states.model[1, :3]] == ["H100"] * 3
+    assert (states.milli[0] == 0).all()
+    assert (states.model[0] == -1).all()
+    assert states.sizes.tolist() == [[0] * 9, [2, 0, 1, 0, 0, 0, 0, 0, 1]]
+    for uid in "xyzwv":
+        arrays.drop(uid)
+    assert (arrays.states(np.arange(2)).sizes == 0).all()
+    assert arrays.states(np.arange(2)).milli[0, :3].tolist() == [1000, 1000, 0]
+
+
+def test_the_row_of_a_host_that_went_has_nothing() -> None:
+    arrays = fleet(host("a", gpus=2))
+    arrays.hold("x", Hold("a", ("gpu0",), ()))
+    arrays.remove_host("a")
+    states = arrays.states(np.array([0]))
+    assert not any(values.any() for values in (states.cores, states.memory, states.milli, states.sizes))
+    assert (states.model == -1).all()
