@@ -32,7 +32,9 @@ class Job:
     def desk(self) -> Desk:
         """An empty fleet, and who decides over it."""
         learned = self.trace.requests if self.learned is None else self.learned
-        return seat(self.trace.named_anew(self.seed), policy=self.policy, learned=learned)
+        # Dice of its own: who decides must not change who comes.
+        dice = np.random.default_rng((self.seed, 1))
+        return seat(self.trace.named_anew(self.seed), policy=self.policy, learned=learned, dice=dice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
