@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from bessemer.placement.vectors import Ints, Smalls
@@ -17,7 +17,8 @@ class States:
 
     ``cores`` [B] are free milli-cores and ``memory`` [B] free bytes, of all NUMA nodes together; ``milli`` [B, D] the
     free thousandths of each device, 0 where there is none or it is unsound; ``model`` [B, D] its number in ``models``,
-    -1 where there is no device; ``sizes`` [B, SIZES] counts the claims there that hold devices, by how many.
+    -1 where there is no device; ``sizes`` [B, SIZES] counts the claims there that hold devices, by how many. ``kind``
+    [B] is the number in ``kinds`` of what the host's inventory is, -1 where nobody says; without it nobody does.
     """
 
     cores: Ints
@@ -26,6 +27,8 @@ class States:
     model: Smalls
     sizes: Ints
     models: Sequence[str]
+    kind: Smalls | None = None
+    kinds: Sequence[Hashable] = ()
 
     def __len__(self) -> int:
         return len(self.cores)

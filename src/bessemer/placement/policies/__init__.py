@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,4 +34,18 @@ class Policy(Protocol):
 
     def costs(self, shape: Shape, states: States) -> Costs:
         """What one of ``shape`` would cost on each of the hosts."""
+        ...
+
+
+class Rationing(Policy, Protocol):
+    """A policy that rations classes of hosts: what a place costs then depends on how many of the shape are where. That
+    is the same for all hosts of a class, so it is added to kept costs at each decision, and never kept."""
+
+    def rationed(self, shape: Shape) -> bool:
+        """Whether anything is ever added for ``shape``. Mostly not, and then nobody need count."""
+        ...
+
+    def surcharge(self, shape: Shape, held: Mapping[Hashable, int]) -> Mapping[Hashable, float]:
+        """What is added to ``value`` on hosts of each class now; 0 for classes that are not named. ``held``: how many
+        of the shape hosts of each class (as in `States.kinds`) hold."""
         ...

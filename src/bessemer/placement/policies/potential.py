@@ -1,0 +1,160 @@
+"""Our own rule: a request goes where the potential of the fleet rises least.
+
+The potential of a host is what its free devices are worth less than all of them, in thousandths of a device:
+
+- `fragments`: what typical shapes could not use of it (FGD; see `Fragments`);
+- `waste`: what cannot be cut from its left-overs, at the dual prices of the cutting-stock program over the sizes of
+  shares that are asked for (see `dual_waste`); it tells a left-over that waits for its counterpart from one for good;
+- `strand`: devices for which there are no cores, at as many cores a device as requests have in the mean. It keeps what
+  needs few cores on hosts that have few, and what needs no device on those that have cores to spare.
+
+Two further terms bind classes of hosts that are scarce (see `class_plan`): the reduced costs of the plan, and a
+surcharge where a class has more of a shape already than the plan's part of all that are held.
+
+Rises are rounded down to steps. Differences below a step are noise, and hosts in a fixed order decide better: what
+could go anywhere fills the first hosts, and leaves the last ones whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bessemer.placement.demand import Outlook
+from bessemer.placement.demand.mix import Floats
+from bessemer.placement.policies import Costs
+from bessemer.placement.policies.fragments import Fragments
+from bessemer.placement.policies.ways import cheapest_way, in_batches, rises
+from bessemer.placement.shape import Shape
+from bessemer.placement.states import States
+
+GRAIN = 2.0**-20
+"""Waste is rounded to it, so that sums over devices are exact in any order."""
+
+SURCHARGE = 0.2
+"""What it costs, in devices, to go beyond the plan's part of a scarce class."""
+
+SLACK = 1.0
+"""Requests by which the plan's part may be passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Weights of the terms, and steps in devices: ``step``, and ``idle_step`` for requests without devices.
+
+    ``share`` and ``by_devices`` say which shapes are typical (see `Mix.typical`); ``whole`` is what an untouched device
+    is worth beyond its length, in devices.
+    """
+
+    fragments: float = 0.2
+    waste: float = 0.9
+    strand: float = 0.25
+    step: float = 0.02
+    idle_step: float = 0.2
+    share: float = 0.95
+    by_devices: float = 0.0
+    whole: float = 0.0
+
+
+FILLING = Tuning()
+"""What fills an empty fleet furthest."""
+
+TURNING = Tuning(fragments=1.2, strand=0.12, share=0.9999, by_devices=1.0)
+"""What refuses least where as much goes as comes: there large requests wait for what small ones break up, so that
+shapes count by their devices, and nearly all of them do."""
+
+
+def tuned(turnover: float) -> Tuning:
+    """Between the two, by how much of what is taken is given back (see `Turnover`)."""
+    part = min(max(turnover, 0.0), 1.0)
+
+    def between(filling: float, turning: float) -> float:
+        return filling + part * (turning - filling)
+
+    return Tuning(
+        fragments=between(FILLING.fragments, TURNING.fragments),
+        waste=between(FILLING.waste, TURNING.waste),
+        strand=between(FILLING.strand, TURNING.strand),
+        step=between(FILLING.step, TURNING.step),
+        idle_step=between(FILLING.idle_step, TURNING.idle_step),
+        share=TURNING.share if part else FILLING.share,
+        by_devices=between(FILLING.by_devices, TURNING.by_devices),
+        whole=between(FILLING.whole, TURNING.whole),
+    )
+
+
+class Potential:
+    """Costs in steps. ``tuning`` in place of the one that the outlook's turnover asks for."""
+
+    name = "LPG"
+
+    def __init__(self, outlook: Outlook, *, tuning: Tuning | None = None) -> None:
+        self.version = outlook.version
+        self.tuning = tuned(outlook.turnover) if tuning is None else tuning
+        self._plan = outlook.plan
+        self._fragments = Fragments(
+            outlook.mix.typical(self.tuning.share, by_devices=self.tuning.by_devices),
+        )
+        self._cores = outlook.mix.cores_per_device
+        waste = outlook.waste.copy()
+        if self.tuning.waste:
+            waste[-1] -= 1000 * self.tuning.whole / self.tuning.waste
+        self._waste: Floats = np.round(waste / GRAIN) * GRAIN
+        self._kinds: tuple[Hashable, ...] = ()
+        self._columns = np.full(1, -1, dtype=np.int64)
+
+    def costs(self, shape: Shape, states: States) -> Costs:
+        return in_batches(lambda part: self._costs(shape, part), states)
+
+    def rationed(self, shape: Shape) -> bool:
+        return self._plan is not None and self._plan.index(shape) is not None
+
+    def surcharge(self, shape: Shape, held: Mapping[Hashable, int]) -> Mapping[Hashable, float]:
+        row = None if self._plan is None else self._plan.index(shape)
+        if self._plan is None or row is None:
+            return {}
+        every = sum(held.values()) + 1
+        steps = np.floor(SURCHARGE / self._step(shape))
+        return {
+            kind: steps
+            for kind, k in self._plan.classes.items()
+            if self._plan.scarce[k] and held.get(kind, 0) + 1 > self._plan.share[row, k] * every + SLACK
+        }
+
+    def _costs(self, shape: Shape, states: States) -> Costs:
+        tuning = self.tuning
+        found = rises(shape, states, fragments=self._fragments, waste=self._waste)
+        rise = tuning.fragments * found.fragments + tuning.waste * found.waste
+        least = cheapest_way(shape, states, values=rise)
+        devices = (least.value + tuning.strand * self._stranded(shape, states)) / 1000.0
+        devices += self._reduced(shape, states)
+        return Costs(np.floor(devices / self._step(shape)), least.milli)
+
+    def _stranded(self, shape: Shape, states: States) -> Floats | float:
+        """[B]: thousandths of devices without cores that there are more than before."""
+        if not self._cores:
+            return 0.0
+        before = states.milli.sum(axis=1) - states.cores / self._cores
+        after = before - (shape.milli - shape.milli_cores / self._cores)
+        more: Floats = np.maximum(after, 0.0) - np.maximum(before, 0.0)
+        return more
+
+    def _reduced(self, shape: Shape, states: States) -> Floats | float:
+        """[B]: what the plan says that one more of the shape costs there, in devices."""
+        row = None if self._plan is None or states.kind is None else self._plan.index(shape)
+        if self._plan is None or row is None:
+            return 0.0
+        kinds = tuple(states.kinds)
+        if kinds != self._kinds:
+            # The last is for hosts of which nobody says the class, whose number is -1; beyond it a column of zeros.
+            numbers: dict[Hashable, int] = {kind: k for kind, k in self._plan.classes.items()}
+            self._columns = np.array([numbers.get(kind, -1) for kind in kinds] + [-1], dtype=np.int64)
+            self._kinds = kinds
+        costs = np.append(self._plan.reduced[row], 0.0)
+        reduced: Floats = costs[self._columns[states.kind]]
+        return reduced
+
+    def _step(self, shape: Shape) -> float:
+        return self.tuning.step if shape.device_count else self.tuning.idle_step
