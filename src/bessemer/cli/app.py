@@ -19,6 +19,7 @@ from bessemer.cli import (
     objects,
     quota,
     roles,
+    simulate,
     storekeys,
     system,
     workloads,
@@ -71,6 +72,7 @@ def build(verbs: Verbs) -> typer.Typer:
         module.add(app)
     system.add(app, verbs)
     storekeys.add(app, verbs)
+    simulate.add(app, verbs)
     return app
 
 

@@ -1,14 +1,15 @@
 """The verbs that build things, as callables that ``main`` hands in, so that the CLI needs no room above it.
 
-Each returns an exit status and prints for a person. Options are values: what a flag means is decided there, not here.
+Each returns an exit status and prints for a person; ``simulate`` returns what it found, for the CLI to show. Options
+are values: what a flag means is decided there, not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bessemer.core.errors import Invalid
 
@@ -125,8 +126,52 @@ class RestoreOptions:
     force: bool = False
 
 
+Told = Callable[[float], None]
+"""Hears how much is done, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillOptions:
+    """``bessemer simulate openb``: requests come until they want ``inflate`` times what there is, and stay. ``policy``
+    "" is the product's own; ``processes`` 0 are as many as there are cores."""
+
+    nodes: Path
+    pods: Path
+    policy: str = ""
+    seeds: int = 10
+    first_seed: int = 42
+    processes: int = 0
+    inflate: float = 1.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChurnOptions:
+    """``bessemer simulate churn``: requests come and leave, and would want ``load`` of what there is. ``warm_up`` and
+    ``stays`` are lengths in mean stays."""
+
+    nodes: Path
+    pods: Path
+    policy: str = ""
+    seeds: int = 10
+    first_seed: int = 42
+    processes: int = 0
+    load: float = 0.95
+    warm_up: float = 3.0
+    stays: float = 5.0
+
+
+SimulateOptions = FillOptions | ChurnOptions
+
+Document = Mapping[str, Any]
+"""What a replay came to, as ``--json`` prints it."""
+
+
 def _no_keys(_: KeyOptions) -> int:
     raise Invalid("no keys are kept here")
+
+
+def _no_replay(_: SimulateOptions, __: Told) -> Document:
+    raise Invalid("nothing is replayed here")
 
 
 def _no_store(_: object) -> int:
@@ -149,3 +194,4 @@ class Verbs:
     copy: Callable[[CopyOptions], int] = _no_store
     backup: Callable[[BackupOptions], int] = _no_store
     restore: Callable[[RestoreOptions], int] = _no_store
+    simulate: Callable[[SimulateOptions, Told], Document] = _no_replay

@@ -14,9 +14,12 @@ from bessemer.cli.verbs import (
     CopyOptions,
     DemoOptions,
     DoctorOptions,
+    Document,
     KeyOptions,
     RestoreOptions,
     ServerOptions,
+    SimulateOptions,
+    Told,
     UpOptions,
     Verbs,
 )
@@ -40,6 +43,7 @@ def main() -> None:
             copy=_copy,
             backup=_backup,
             restore=_restore,
+            simulate=_simulate,
         )
     )
 
@@ -108,6 +112,12 @@ def _restore(options: RestoreOptions) -> int:
     from bessemer.main.restoring import restore
 
     return restore(options)
+
+
+def _simulate(options: SimulateOptions, told: Told) -> Document:
+    from bessemer.main.simulate import simulate
+
+    return simulate(options, told)
 
 
 def _kubeconfig(state: Path | None) -> Path:

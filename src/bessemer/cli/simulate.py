@@ -1,0 +1,179 @@
+"""simulate openb, simulate churn: what a fleet makes of requests that came elsewhere. ``main`` replays, this shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bessemer.cli.output import DOCUMENTS, OutputOption, document
+from bessemer.cli.render import columns, width
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Told, Verbs
+
+NodesOption = Annotated[Path, typer.Option(help="Node list: sn,cpu_milli,memory_mib,gpu,model.", show_default=False)]
+PodsOption = Annotated[
+    Path,
+    typer.Option(help="Pod list: name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.", show_default=False),
+]
+PolicyOption = Annotated[str, typer.Option(help="Who decides; by default the product's own.", show_default=False)]
+SeedsOption = Annotated[int, typer.Option(min=1, max=1000, help="How often, each time with other arrivals.")]
+FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The first; the others follow it.")]
+ProcessesOption = Annotated[
+    int, typer.Option(min=0, max=1024, help="Seeds at a time; 0: one on each core.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
+
+
+def add(app: typer.Typer, verbs: Verbs) -> None:
+    """Put the commands into the tree."""
+    group = typer.Typer(help="Replay requests over a fleet.", no_args_is_help=True, rich_markup_mode=None)
+    _fill(group, verbs)
+    _churn(group, verbs)
+    app.add_typer(group, name="simulate")
+
+
+def _fill(group: typer.Typer, verbs: Verbs) -> None:
+    @group.command("openb")
+    def openb(
+        nodes: NodesOption,
+        pods: PodsOption,
+        *,
+        inflate: Annotated[
+            float, typer.Option(min=0.01, max=10.0, help="Until requests want so many times what there is.")
+        ] = 1.3,
+        seeds: SeedsOption = 10,
+        first_seed: FirstSeedOption = 42,
+        policy: PolicyOption = "",
+        processes: ProcessesOption = 0,
+        output: OutputOption = "table",
+        as_json: JsonOption = False,
+    ) -> None:
+        """Fill a fleet with the requests of a trace, in the order of each seed: all of them, then any of them again.
+
+        Examples: `bessemer simulate openb --nodes nodes.csv --pods pods.csv` ·
+        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --inflate 1.3 --seeds 10 --policy fgd --json`
+        """
+        options = FillOptions(
+            nodes=nodes,
+            pods=pods,
+            policy=policy,
+            seeds=seeds,
+            first_seed=first_seed,
+            processes=processes,
+            inflate=inflate,
+        )
+        _told(verbs, options, output="json" if as_json else output)
+
+
+def _churn(group: typer.Typer, verbs: Verbs) -> None:
+    @group.command("churn")
+    def churn(
+        nodes: NodesOption,
+        pods: PodsOption,
+        *,
+        load: Annotated[
+            float, typer.Option(min=0.01, max=10.0, help="What requests want at a time, of all that there is.")
+        ] = 0.95,
+        warm_up: Annotated[float, typer.Option(min=0.0, max=100.0, help="Mean stays before anything counts.")] = 3.0,
+        stays: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Mean stays that count.")] = 5.0,
+        seeds: SeedsOption = 10,
+        first_seed: FirstSeedOption = 42,
+        policy: PolicyOption = "",
+        processes: ProcessesOption = 0,
+        output: OutputOption = "table",
+        as_json: JsonOption = False,
+    ) -> None:
+        """Let the requests of a trace come and leave at random; one that is refused does not come back.
+
+        Example: `bessemer simulate churn --nodes nodes.csv --pods pods.csv --load 0.95 --seeds 4`
+        """
+        options = ChurnOptions(
+            nodes=nodes,
+            pods=pods,
+            policy=policy,
+            seeds=seeds,
+            first_seed=first_seed,
+            processes=processes,
+            load=load,
+            warm_up=warm_up,
+            stays=stays,
+        )
+        _told(verbs, options, output="json" if as_json else output)
+
+
+def _told(verbs: Verbs, options: SimulateOptions, *, output: str) -> None:
+    with _bar() as told:
+        found = verbs.simulate(options, told)
+    if output in DOCUMENTS:
+        typer.echo(document(found, output))
+    else:
+        typer.echo(shown(found, within=0 if output == "wide" else width()))
+
+
+@contextmanager
+def _bar() -> Iterator[Told]:
+    """A bar on standard error where somebody looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*parts, console=console, transient=True) as progress:
+        task = progress.add_task("replaying", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def shown(found: Document, *, within: int = 0) -> str:
+    """What was replayed, what became of it, and who was refused: for a person."""
+    parts = [_about(found)]
+    if "levels" in found:
+        rows = [[_percent(row["arrived_percent"], 0), *_spread(row, "allocation_percent")] for row in found["levels"]]
+        parts.append(columns(["ARRIVED", "ALLOCATED", "±"], rows, within=within))
+    rows = [
+        [_size(row["devices"]), f"{row['came']:,}", f"{row['refused']:,}", _percent(row["refused_percent"], 2)]
+        for row in found["blocked"]
+    ]
+    parts.append(columns(["REQUESTS FOR", "CAME", "REFUSED", "OF THEM"], rows, within=within))
+    parts.append(_end(found))
+    return "\n\n".join(parts)
+
+
+def _about(found: Document) -> str:
+    trace = found["trace"]
+    seeds = f"{found['seeds']} seed{'s' if found['seeds'] != 1 else ''} from {found['first_seed']}"
+    sizes = f"{trace['hosts']:,} hosts, {trace['devices']:,} devices, {trace['requests']:,} requests"
+    return f"{sizes}; policy {found['policy']}, {seeds}"
+
+
+def _end(found: Document) -> str:
+    lines = [("allocated", " ± ".join(_spread(found, "allocation_percent")))]
+    if "unallocated_gpus" in found:
+        lines.append(("unallocated", " ± ".join(_spread(found, "unallocated_gpus", unit="")) + " devices"))
+        first = found["first_refusal_percent"]
+        lines.append(("first refused", "none" if first is None else f"when {first:.2f} % had arrived"))
+    if "blocked_percent" in found:
+        lines.append(("blocked", " ± ".join(_spread(found, "blocked_percent")) + " of the devices wanted"))
+    lines.append(("moves", f"{found['moves']:,}"))
+    return "\n".join(f"{name:<15}{text}" for name, text in lines)
+
+
+def _spread(row: Mapping[str, Any], name: str, *, unit: str = " %") -> list[str]:
+    return [f"{row[name]:.2f}{unit}", f"{row[f'{name}_deviation']:.2f}"]
+
+
+def _percent(value: float, digits: int) -> str:
+    return f"{value:.{digits}f} %"
+
+
+def _size(size: str) -> str:
+    words = {"cores": "cores alone", "share": "a share of a device", "1": "1 device"}
+    return words.get(size, f"{size} devices")

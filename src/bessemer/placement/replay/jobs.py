@@ -1,0 +1,71 @@
+"""One replay as a value: a trace, a policy, a seed and what else decides how it goes. Equal jobs come to equal figures,
+in whichever process they are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bessemer.core.values import Request
+from bessemer.placement.replay.arrivals import churning, inflated
+from bessemer.placement.replay.desk import OWN, seat
+from bessemer.placement.replay.figures import Churned, Filled
+from bessemer.placement.replay.run import Desk, Told, churn, fill
+from bessemer.placement.replay.trace import Trace
+
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3)
+"""Arrivals, as shares of the capacity, at which allocation is told; and where they end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """``learned`` are the requests from which the policy knows what is asked for; None: those of the trace."""
+
+    trace: Trace
+    seed: int
+    policy: str = OWN
+    learned: Sequence[Request] | None = None
+
+    def desk(self) -> Desk:
+        """An empty fleet, and who decides over it."""
+        learned = self.trace.requests if self.learned is None else self.learned
+        return seat(self.trace.named_anew(self.seed), policy=self.policy, learned=learned)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillJob(Job):
+    """Requests come until they want ``ratio`` times the capacity, and stay."""
+
+    ratio: float = 1.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChurnJob(Job):
+    """Requests come and leave, and would want ``load`` times the capacity. ``stays``: of the warm-up, and of what is
+    counted, in mean stays."""
+
+    load: float = 0.95
+    stays: tuple[float, float] = (3.0, 5.0)
+
+
+def replay_fill(job: FillJob, told: Told) -> Filled:
+    """Do it."""
+    trace, generator = job.trace, np.random.default_rng(job.seed)
+    return fill(
+        job.desk(),
+        trace.requests,
+        arrivals=inflated(trace.requests, trace.capacity_milli, ratio=job.ratio, generator=generator),
+        capacity_milli=trace.capacity_milli,
+        levels=sorted({level for level in LEVELS if level < job.ratio} | {job.ratio}),
+        told=told,
+    )
+
+
+def replay_churn(job: ChurnJob, told: Told) -> Churned:
+    """Do it."""
+    trace, generator = job.trace, np.random.default_rng(job.seed)
+    visits = churning(trace.requests, trace.capacity_milli, load=job.load, stays=job.stays, generator=generator)
+    return churn(job.desk(), trace.requests, visits=visits, capacity_milli=trace.capacity_milli, told=told)
