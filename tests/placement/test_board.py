@@ -1,0 +1,172 @@
+"""The board: what it keeps is what a board made anew would find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bessemer.core.values import Decision, Refusal, Request
+from bessemer.placement import FleetArrays, Hold, HostFacts, decide
+from bessemer.placement.board import SHAPES_MAX, Board
+from bessemer.placement.changes import KEPT
+from bessemer.placement.policies import Costs
+from bessemer.placement.shape import Shape
+from bessemer.placement.states import States
+from tests.placement.hosts import ask, fleet, host
+from tests.placement.test_properties import hosts, requests
+
+
+class Fullest:
+    """Rather a host with less left, by two figures at once; counts how many hosts it was asked about."""
+
+    name = "fullest"
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.looked = 0
+
+    def costs(self, shape: Shape, states: States) -> Costs:
+        self.looked += len(states)
+        value = (states.milli.sum(axis=1) // 500 + states.cores // 1000 + self.version).astype(np.float64)
+        enough = np.where(states.milli >= shape.device_milli, states.milli, 1 << 20)
+        return Costs(value, enough.min(axis=1, initial=1 << 20))
+
+
+def a_fleet(count: int, **more: Any) -> FleetArrays:
+    return fleet(*(host(f"h{n}", **{"gpus": 4, **more}) for n in range(count)))
+
+
+def held(decision: Decision) -> Hold:
+    return Hold(decision.host, decision.devices, decision.allocations, milli=decision.device_milli)
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_what_is_kept_is_what_is_found_anew(data: st.DataObject) -> None:
+    arrays, policy = FleetArrays(), Fullest()
+    board = Board(arrays, policy)
+    asked = data.draw(st.lists(requests, min_size=1, max_size=3))
+    taken: dict[str, Hold] = {}
+    for step in range(data.draw(st.integers(1, 12))):
+        name = f"h{data.draw(st.integers(0, 3))}"
+        match data.draw(st.sampled_from(("host", "gone", "ask", "ask", "drop", "policy"))):
+            case "host":
+                arrays.set_host(data.draw(hosts(name)))
+            case "gone":
+                arrays.remove_host(name)
+            case "drop" if taken:
+                uid = data.draw(st.sampled_from(sorted(taken)))
+                arrays.drop(uid)
+                del taken[uid]
+            case "policy":
+                policy.version += 1
+            case _:
+                request = data.draw(st.sampled_from(asked))
+                answer = board.decide(request)
+                assert answer == Board(arrays, policy).decide(request)
+                plain = decide(arrays, request)
+                assert isinstance(answer, Decision) == isinstance(plain, Decision)
+                assert answer.reasons == plain.reasons
+                if isinstance(answer, Decision) and isinstance(plain, Decision):
+                    assert answer.fitting == plain.fitting
+                    taken[f"u{step}"] = held(answer)
+                    arrays.hold(f"u{step}", taken[f"u{step}"])
+
+
+def test_the_cheapest_wins_and_a_fixed_order_settles_what_is_equal() -> None:
+    arrays = a_fleet(8)
+    first = Board(arrays, Fullest()).place(ask(1))
+    assert first is not None
+    again = fleet(*(host(f"h{n}", gpus=4) for n in reversed(range(8))))
+    assert Board(again, Fullest()).place(ask(1)) == first, "whatever order the hosts came in"
+    arrays.hold("u", Hold("h5", ("gpu0",), ()))
+    cheaper = Board(arrays, Fullest()).place(ask(1))
+    assert cheaper is not None
+    assert cheaper.host == "h5"
+    assert cheaper.score["fullest"] < first.score["fullest"]
+
+
+def test_a_placement_has_one_host_looked_at_anew() -> None:
+    arrays, policy = a_fleet(50), Fullest()
+    board = Board(arrays, policy)
+    for n in range(10):
+        before = policy.looked
+        decision = board.place(ask(1, device_count=1))
+        assert decision is not None
+        assert policy.looked - before == 50 if n == 0 else policy.looked - before <= 1
+        arrays.hold(f"u{n}", held(decision))
+
+
+def test_a_fleet_that_changed_more_than_is_remembered_is_looked_at_whole() -> None:
+    arrays, policy = a_fleet(3), Fullest()
+    board = Board(arrays, policy)
+    board.place(ask(1))
+    for n in range(2 * KEPT + 2):
+        arrays.hold("u", Hold("h1", (f"gpu{n % 2}",), ()))
+    assert board.decide(ask(1)) == Board(arrays, Fullest()).decide(ask(1))
+
+
+def test_a_replica_that_may_span_nodes_rather_does_not() -> None:
+    """Whatever else that costs."""
+    arrays = fleet(host("far", nodes=2, threads=2), host("near", nodes=1, threads=64))
+    request = ask(3)
+    placed = Board(arrays, Fullest()).place(request)
+    assert placed is not None
+    assert (placed.host, placed.score["spansNumaNodes"]) == ("near", 0)
+    arrays.remove_host("near")
+    apart = Board(arrays, Fullest()).place(request)
+    assert apart is not None
+    assert (apart.host, apart.score["spansNumaNodes"]) == ("far", 1)
+
+
+def test_tenants_share_figures_and_not_hosts() -> None:
+    arrays, policy = a_fleet(4), Fullest()
+    arrays.set_host(host("h0", gpus=4, taints=("mine",)))
+    board = Board(arrays, policy)
+    board.place(ask(1))
+    looked = policy.looked
+    mine = replace(ask(1), tenant="rival", tolerations=("mine",))
+    decision = board.place(mine)
+    assert decision is not None
+    assert decision.fitting == 4
+    assert policy.looked == looked
+
+
+def test_a_share_is_taken_of_the_device_that_the_policy_names() -> None:
+    arrays = a_fleet(1)
+    arrays.hold("u", Hold("h0", ("gpu2",), (), milli=400))
+    decision = Board(arrays, Fullest()).place(ask(1, device_count=1, device_milli=250))
+    assert decision is not None
+    assert decision.devices == ("gpu2",)
+
+
+def test_shapes_that_nobody_asks_for_any_more_are_forgotten() -> None:
+    arrays = a_fleet(2)
+    board = Board(arrays, Fullest())
+    for n in range(SHAPES_MAX + 20):
+        board.place(replace(ask(0), milli_cores=n + 1, tenant=f"t{n}"))
+    assert len(board._figures) == len(board._allowed) == SHAPES_MAX
+
+
+def test_what_fits_nowhere_is_told_as_without_a_board() -> None:
+    arrays = a_fleet(3)
+    request = Request(tenant="acme", milli_cores=10**9, memory_bytes=1)
+    answer = Board(arrays, Fullest()).decide(request)
+    assert isinstance(answer, Refusal)
+    assert answer == decide(arrays, request)
+
+
+def test_hosts_that_come_later_are_decided_on_too() -> None:
+    arrays: FleetArrays = a_fleet(1)
+    board = Board(arrays, Fullest())
+    board.place(ask(1))
+    late: list[HostFacts] = [host(f"late{n}", gpus=4) for n in range(40)]
+    for facts in late:
+        arrays.set_host(facts)
+    decision = board.place(ask(1))
+    assert decision is not None
+    assert decision.fitting == 41
