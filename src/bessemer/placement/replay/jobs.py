@@ -53,6 +53,11 @@ class ChurnJob(Job):
     stays: tuple[float, float] = (3.0, 5.0)
 
 
+def replay(job: FillJob | ChurnJob, told: Told) -> Filled | Churned:
+    """Do one of either kind."""
+    return replay_fill(job, told) if isinstance(job, FillJob) else replay_churn(job, told)
+
+
 def replay_fill(job: FillJob, told: Told) -> Filled:
     """Do it."""
     trace, generator = job.trace, np.random.default_rng(job.seed)
