@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bessemer.placement.fleet import Ints
 from bessemer.placement.shape import Shape
+from bessemer.placement.vectors import Ints
 
 Floats = NDArray[np.float64]
 

@@ -19,8 +19,8 @@ from bessemer.core.units import GIB
 from bessemer.placement.demand.mix import Floats, Mix
 from bessemer.placement.demand.solver import Program
 from bessemer.placement.demand.waste import WHOLE, generated, rounded
-from bessemer.placement.fleet import Bools
 from bessemer.placement.shape import Shape
+from bessemer.placement.vectors import Bools
 
 SHAPES, CLASSES, PATTERNS = 512, 64, 400
 """The most frequent shapes and the classes with most devices, as many as these; further ones are in no plan. With more

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bessemer.placement.demand.mix import Floats, Typical
 from bessemer.placement.demand.waste import WHOLE
-from bessemer.placement.fleet import Ints
 from bessemer.placement.states import States
+from bessemer.placement.vectors import Ints
 
 Cells = NDArray[np.int32]
 

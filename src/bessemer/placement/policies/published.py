@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from bessemer.placement.demand import WHOLE
-from bessemer.placement.fleet import Ints
 from bessemer.placement.policies import Costs
 from bessemer.placement.policies.ways import fullest, usable
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
+from bessemer.placement.vectors import Ints
 
 HOST_CORES = 128_000
 HOST_MILLI = 8 * WHOLE

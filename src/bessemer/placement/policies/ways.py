@@ -13,11 +13,11 @@ import numpy as np
 
 from bessemer.placement.demand.mix import Floats
 from bessemer.placement.demand.waste import WHOLE
-from bessemer.placement.fleet import Bools, Ints
 from bessemer.placement.policies import Costs
 from bessemer.placement.policies.fragments import Fragments
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
+from bessemer.placement.vectors import Bools, Ints
 
 BATCH = 512
 """Hosts that are looked at together: what they need in between stays in the processor's caches."""
