@@ -45,7 +45,7 @@ def held(decision: Decision) -> Hold:
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_what_is_kept_is_what_is_found_anew(data: st.DataObject) -> None:
     arrays, policy = FleetArrays(), Fullest()
     board = Board(arrays, policy)

@@ -105,7 +105,7 @@ def test_a_share_lies_beside_its_cores_where_that_is_wished() -> None:
     assert [part.numa_node for part in required.allocations] == [1]
     wish = place(Sight.of(arrays, share(500, cores=2)), wish=500)
     assert wish is not None
-    assert wish.devices == ("gpu0",), "what is wished goes before what is near"
+    assert wish.devices == ("gpu2",), "what is near goes before what is wished"
     held(arrays, gpu3=300)
     refusal = refused(arrays, share(800, cores=8, numa="required"))
     assert str(refusal) == "1 host: with room, but not on one NUMA node"

@@ -171,14 +171,11 @@ class _Spot:
     def shared(self, wish: int | None) -> _Gpu:
         """The device to take a share of: one with the wished thousandths free, or else the fullest; of equals what
         breaks up the least."""
-        sight, free = self.sight, self.sight.device_milli[self.row]
-        good = self._gpus(_shareable(sight))
-        for among in (good, self._gpus(sight.able) if sight.request.numa == "preferred" else []):
-            wished = [gpu for gpu in among if free[gpu.column] == wish]
-            if wished:
-                return _least_harm(wished)[0]
-        least = min(free[gpu.column] for gpu in good)
-        return _least_harm([gpu for gpu in good if free[gpu.column] == least])[0]
+        free = self.sight.device_milli[self.row]
+        good = self._gpus(_shareable(self.sight))
+        wished = [gpu for gpu in good if free[gpu.column] == wish] or good
+        least = min(free[gpu.column] for gpu in wished)
+        return _least_harm([gpu for gpu in wished if free[gpu.column] == least])[0]
 
     def node_order(self, device_nodes: Sequence[int]) -> Sequence[int]:
         """NUMA nodes in the order in which cores and memory are taken from them."""

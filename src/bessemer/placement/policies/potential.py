@@ -149,7 +149,7 @@ class Potential:
         kinds = tuple(states.kinds)
         if kinds != self._kinds:
             # The last is for hosts of which nobody says the class, whose number is -1; beyond it a column of zeros.
-            numbers: dict[Hashable, int] = {kind: k for kind, k in self._plan.classes.items()}
+            numbers = dict[Hashable, int](self._plan.classes.items())
             self._columns = np.array([numbers.get(kind, -1) for kind in kinds] + [-1], dtype=np.int64)
             self._kinds = kinds
         costs = np.append(self._plan.reduced[row], 0.0)
