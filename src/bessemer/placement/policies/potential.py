@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.placement.demand import Outlook
+from bessemer.placement.demand import HostClass, Outlook
 from bessemer.placement.demand.mix import Floats
 from bessemer.placement.policies import Costs
 from bessemer.placement.policies.fragments import Fragments
@@ -149,8 +149,8 @@ class Potential:
         kinds = tuple(states.kinds)
         if kinds != self._kinds:
             # The last is for hosts of which nobody says the class, whose number is -1; beyond it a column of zeros.
-            numbers: dict[Hashable, int] = {kind: k for kind, k in self._plan.classes.items()}
-            self._columns = np.array([numbers.get(kind, -1) for kind in kinds] + [-1], dtype=np.int64)
+            known = [self._plan.classes.get(kind, -1) if isinstance(kind, HostClass) else -1 for kind in kinds]
+            self._columns = np.array([*known, -1], dtype=np.int64)
             self._kinds = kinds
         costs = np.append(self._plan.reduced[row], 0.0)
         reduced: Floats = costs[self._columns[states.kind]]
