@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.placement.demand import Arrivals, Mix, Turnover
@@ -38,6 +38,7 @@ def test_by_devices_a_request_weighs_what_it_asks_for() -> None:
     assert half.weight[0] == pytest.approx((100 / 119) / 2)
 
 
+@settings(max_examples=60, deadline=None)
 @given(mixes, st.sampled_from((0.3, 0.95, 1.0)), st.sampled_from((0.0, 0.5, 1.0)))
 def test_weights_add_up_to_one_and_are_whole_grains(mix: Mix, share: float, by_devices: float) -> None:
     typical = mix.typical(share, by_devices=by_devices)
@@ -45,6 +46,7 @@ def test_weights_add_up_to_one_and_are_whole_grains(mix: Mix, share: float, by_d
     assert sum(typical.weight) == pytest.approx(1.0 if len(typical) else 0.0, abs=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
 @given(mixes)
 def test_equal_counts_make_equal_mixes_in_any_order(mix: Mix) -> None:
     counts = dict(zip(mix.shapes, mix.counts, strict=True))

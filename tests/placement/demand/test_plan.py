@@ -110,7 +110,7 @@ def most_devices(shapes: Mapping[Shape, int], hosts: Mapping[HostClass, int]) ->
     return best
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1000, 20_000)), st.integers(1, 3))
 def test_the_plan_uses_as_many_devices_as_can_be_used(plain: int, rare: int, cores: int, twos: int) -> None:
     """Demand is scaled to all devices, so that here each count is exactly what is asked for."""

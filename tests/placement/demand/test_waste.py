@@ -45,7 +45,7 @@ def best_corner(sizes: Mapping[int, float]) -> float:
     return best
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(few_sizes)
 def test_prices_are_as_good_as_the_best_corner(sizes: dict[int, float]) -> None:
     wanted = rounded(sizes)
@@ -54,6 +54,7 @@ def test_prices_are_as_good_as_the_best_corner(sizes: dict[int, float]) -> None:
     assert float(prices @ list(wanted.values())) == pytest.approx(best_corner(wanted), rel=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.integers(20, 999), st.floats(0, 1), max_size=4), st.integers(0, WHOLE))
 def test_the_knapsack_is_exact(prices: dict[int, float], length: int) -> None:
     lengths, each = list(prices), np.array(list(prices.values()), dtype=np.float64)
