@@ -40,8 +40,8 @@ SURCHARGE = 0.2
 """What it costs, in devices, to go beyond the plan's part of a scarce class."""
 
 STEEP = 5
-"""Of the eight devices of a free host the first to go costs half of all that they are worth as a block; of the last four,
-all together a thirtieth."""
+"""Of the eight devices of a free host, the first to go costs half of what they are worth as a block; the last four, all
+together, a thirtieth."""
 
 SLACK = 1.0
 """Requests by which the plan's part may be passed."""
