@@ -6,8 +6,9 @@ leaves half a one behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +18,15 @@ from bessemer.placement.demand.mix import Floats
 if TYPE_CHECKING:
     from highspy import HighsLp
 
-SECONDS = 10.0
-"""No program runs longer. What is asked for here takes a tenth of a second to one."""
+BOUNDS: Mapping[str, str | float | int | bool] = MappingProxyType(
+    {"output_flag": False, "threads": 1, "time_limit": 60.0, "simplex_iteration_limit": 200_000}
+)
+"""No program runs longer. What is asked for here takes a tenth of a second; steps, unlike seconds, are equal on every
+machine."""
 
-INTERIOR_STEPS = 200
-"""Steps of the interior point method: a bound that, other than time, is the same on every machine."""
-
-SIMPLEX_STEPS = 200_000
+INTERIOR: Mapping[str, str | float | int | bool] = MappingProxyType(
+    {"solver": "ipm", "run_crossover": "off", "ipm_iteration_limit": 200}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +66,17 @@ class Program:
         import highspy
 
         solver = highspy.Highs()
-        solver.silent()
-        solver.setOptionValue("time_limit", SECONDS)
-        solver.setOptionValue("threads", 1)
-        solver.setOptionValue("simplex_iteration_limit", SIMPLEX_STEPS)
-        if interior:
-            solver.setOptionValue("solver", "ipm")
-            solver.setOptionValue("run_crossover", "off")
-            solver.setOptionValue("ipm_iteration_limit", INTERIOR_STEPS)
+        for option, value in {**BOUNDS, **(INTERIOR if interior else {})}.items():
+            solver.setOptionValue(option, value)
         solver.passModel(self._model())
-        solver.run()
-        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            return None
-        found = solver.getSolution()
-        return Solution(np.array(found.col_value), np.array(found.col_dual), np.array(found.row_dual))
+        # What presolve reduced to nothing may come back with prices that are none; then without it.
+        for presolve in ("choose", "off"):
+            solver.setOptionValue("presolve", presolve)
+            solver.run()
+            if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
+                found = solver.getSolution()
+                return Solution(np.array(found.col_value), np.array(found.col_dual), np.array(found.row_dual))
+        return None
 
     def _model(self) -> HighsLp:
         import highspy

@@ -30,8 +30,8 @@ class Turnover:
 
     @property
     def ratio(self) -> float:
-        """As it is now, 0 to 1."""
-        return min(1.0, self._returned / self._taken) if self._taken else 0.0
+        """As it is now, 0 to 1; near 0 before a twentieth of the window was taken, which says little."""
+        return min(1.0, self._returned / max(self._taken, self._window / 20))
 
     def stage(self) -> float:
         """The same in `STEPS` steps, 0 to 1; it moves once the ratio is three quarters of a step away, not to and fro

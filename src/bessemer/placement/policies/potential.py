@@ -6,7 +6,10 @@ The potential of a host is what its free devices are worth less than all of them
 - `waste`: what cannot be cut from its left-overs, at the dual prices of the cutting-stock program over the sizes of
   shares that are asked for (see `dual_waste`); it tells a left-over that waits for its counterpart from one for good;
 - `strand`: devices for which there are no cores, at as many cores a device as requests have in the mean. It keeps what
-  needs few cores on hosts that have few, and what needs no device on those that have cores to spare.
+  needs few cores on hosts that have few, and what needs no device on those that have cores to spare;
+- less what whole devices are worth beyond their length: `whole`, each, and `blocks`, the more the nearer those of a
+  host are to the largest request, so that small ones go where little is whole, and hosts empty again. In balance only:
+  while a fleet fills, nothing is given back, and what keeps one host whole breaks up another.
 
 Two further terms bind classes of hosts that are scarce (see `class_plan`): the reduced costs of the plan, and a
 surcharge where a class has more of a shape already than the plan's part of all that are held.
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.placement.demand import Outlook
+from bessemer.placement.demand import WHOLE, HostClass, Outlook
 from bessemer.placement.demand.mix import Floats
 from bessemer.placement.policies import Costs
 from bessemer.placement.policies.fragments import Fragments
@@ -36,6 +39,10 @@ GRAIN = 2.0**-20
 SURCHARGE = 0.2
 """What it costs, in devices, to go beyond the plan's part of a scarce class."""
 
+STEEP = 5
+"""Of the eight devices of a free host, the first to go costs half of what they are worth as a block; the last four, all
+together, a thirtieth."""
+
 SLACK = 1.0
 """Requests by which the plan's part may be passed."""
 
@@ -44,8 +51,9 @@ SLACK = 1.0
 class Tuning:
     """Weights of the terms, and steps in devices: ``step``, and ``idle_step`` for requests without devices.
 
-    ``share`` and ``by_devices`` say which shapes are typical (see `Mix.typical`); ``whole`` is what an untouched device
-    is worth beyond its length, in devices.
+    ``share`` and ``by_devices`` say which shapes are typical (see `Mix.typical`). In devices, ``whole`` is what an
+    untouched device is worth beyond its length, and ``blocks`` what as many of one host as the largest typical request
+    has are; of fewer of them, the part to the power of `STEEP`.
     """
 
     fragments: float = 0.2
@@ -56,12 +64,13 @@ class Tuning:
     share: float = 0.95
     by_devices: float = 0.0
     whole: float = 0.0
+    blocks: float = 0.0
 
 
 FILLING = Tuning()
 """What fills an empty fleet furthest."""
 
-TURNING = Tuning(fragments=1.2, strand=0.12, share=0.9999, by_devices=1.0)
+TURNING = Tuning(fragments=5.0, strand=0.5, share=0.9999, by_devices=1.0, whole=0.4, blocks=2.0)
 """What refuses least where as much goes as comes: there large requests wait for what small ones break up, so that
 shapes count by their devices, and nearly all of them do."""
 
@@ -82,6 +91,7 @@ def tuned(turnover: float) -> Tuning:
         share=TURNING.share if part else FILLING.share,
         by_devices=between(FILLING.by_devices, TURNING.by_devices),
         whole=between(FILLING.whole, TURNING.whole),
+        blocks=between(FILLING.blocks, TURNING.blocks),
     )
 
 
@@ -94,9 +104,9 @@ class Potential:
         self.version = outlook.version
         self.tuning = tuned(outlook.turnover) if tuning is None else tuning
         self._plan = outlook.plan
-        self._fragments = Fragments(
-            outlook.mix.typical(self.tuning.share, by_devices=self.tuning.by_devices),
-        )
+        typical = outlook.mix.typical(self.tuning.share, by_devices=self.tuning.by_devices)
+        self._fragments = Fragments(typical)
+        self._largest = int(typical.count.max(initial=0))
         self._cores = outlook.mix.cores_per_device
         waste = outlook.waste.copy()
         if self.tuning.waste:
@@ -127,10 +137,24 @@ class Potential:
         tuning = self.tuning
         found = rises(shape, states, fragments=self._fragments, waste=self._waste)
         rise = tuning.fragments * found.fragments + tuning.waste * found.waste
+        if tuning.blocks and shape.device_count and self._largest > 1:
+            rise += self._broken(shape, states)
         least = cheapest_way(shape, states, values=rise)
         devices = (least.value + tuning.strand * self._stranded(shape, states)) / 1000.0
         devices += self._reduced(shape, states)
         return Costs(np.floor(devices / self._step(shape)), least.milli)
+
+    def _broken(self, shape: Shape, states: States) -> Floats:
+        """[B, ways]: what its whole devices are worth less as a block, in thousandths; only where the largest typical
+        request could ever be."""
+        largest, whole = self._largest, states.milli == WHOLE
+        worth = (
+            1000.0 * self.tuning.blocks * (np.minimum(np.arange(states.milli.shape[1] + 1), largest) / largest) ** STEEP
+        )
+        count = whole.sum(axis=1)
+        less = worth[count] - worth[np.maximum(count - shape.device_count, 0)]
+        less = np.where((states.model >= 0).sum(axis=1) >= largest, less, 0.0)[:, None]
+        return whole * less if shape.shared else less
 
     def _stranded(self, shape: Shape, states: States) -> Floats | float:
         """[B]: thousandths of devices without cores that there are more than before."""
@@ -149,8 +173,8 @@ class Potential:
         kinds = tuple(states.kinds)
         if kinds != self._kinds:
             # The last is for hosts of which nobody says the class, whose number is -1; beyond it a column of zeros.
-            numbers = dict[Hashable, int](self._plan.classes.items())
-            self._columns = np.array([numbers.get(kind, -1) for kind in kinds] + [-1], dtype=np.int64)
+            known = [self._plan.classes.get(kind, -1) if isinstance(kind, HostClass) else -1 for kind in kinds]
+            self._columns = np.array([*known, -1], dtype=np.int64)
             self._kinds = kinds
         costs = np.append(self._plan.reduced[row], 0.0)
         reduced: Floats = costs[self._columns[states.kind]]
