@@ -55,7 +55,7 @@ bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute
 	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
 
 performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance.md: 20 quiet minutes (PEER=DIR)
-	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(ARGS)
+	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)
 	@tools/lock

@@ -71,10 +71,11 @@ def figure(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a program was asked: within a minute, and with which peer (a directory, or "" for none)."""
+    """How a program was asked: within a minute, with which peer and over which data (directories, or "" for none)."""
 
     quick: bool
     peer: str
+    data: str = ""
 
     def runs(self, full: int) -> int:
         """How often to repeat: ``full`` times, once where it must be quick."""
@@ -84,7 +85,7 @@ class Options:
 Measure = Callable[[Options], Coroutine[Any, Any, list[Figure]]]
 
 
-def program(measure: Measure, *, about: str, peer: str = "") -> None:
+def program(measure: Measure, *, about: str, peer: str = "", data: str = "") -> None:
     """The command line of a program. Ends the process: 0 also where a goal is missed, for a figure is no test."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="fewer runs, within a minute")
@@ -92,9 +93,10 @@ def program(measure: Measure, *, about: str, peer: str = "") -> None:
         "--json", action="store_true", help="a list of {metric, value, unit, peer, peer_value, goal, met}"
     )
     parser.add_argument("--peer", default="", metavar="DIR", help=peer or "this program has no peer to start")
+    parser.add_argument("--data", default="", metavar="DIR", help=data or "this program reads no data")
     given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(_told(measure(Options(given.quick, given.peer))))
+        figures = runner.run(_told(measure(Options(given.quick, given.peer, given.data))))
     if given.json:
         print(json.dumps([asdict(row) for row in figures], ensure_ascii=False, indent=1))
     else:

@@ -27,7 +27,7 @@ DOCS = HERE.parent / "docs"
 OF_THE_API = ("control_plane", "fairness")
 APART = (*OF_THE_API, "size")
 """Those that stand on other pages."""
-PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "size")
+PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "placement", "size")
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; all where none is named")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peer", default="", metavar="DIR", help="for control_plane: see tools/kube-peer")
+    parser.add_argument("--data", default="", metavar="DIR", help="for placement: the files of openb")
     parser.add_argument("--page", action="store_true", help="run nothing: write the page from what is kept")
     given = parser.parse_args()
     if unknown := set(given.names) - set(PROGRAMS):
@@ -44,7 +45,8 @@ def main() -> None:
     kept: dict[str, Any] = json.loads(kept_path.read_text()) if kept_path.exists() else {}
     for name in () if given.page else given.names or PROGRAMS:
         peer = ("--peer", given.peer) if given.peer and name == "control_plane" else ()
-        kept[name] = _run(name, *peer, quick=given.quick)
+        data = ("--data", given.data) if given.data and name == "placement" else ()
+        kept[name] = _run(name, *peer, *data, quick=given.quick)
         kept_path.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
         _write(kept)
     _write(kept)

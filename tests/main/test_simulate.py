@@ -96,7 +96,7 @@ def test_a_fleet_without_devices_has_nothing_to_fill(files: FillOptions) -> None
 
 def test_the_command_prints_one_object(files: FillOptions) -> None:
     words = ("simulate", "openb", "--nodes", files.nodes, "--pods", files.pods, "--inflate", "1.2", "--seeds", "2")
-    env = {**os.environ, "PYTHONPATH": str(SRC)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")])}
     asked = [sys.executable, "-m", "bessemer", *map(str, words), "--processes", "1", "--json"]
     done = subprocess.run(asked, env=env, capture_output=True, check=True)
     assert json.loads(done.stdout) == simulate(files, lambda _: None)

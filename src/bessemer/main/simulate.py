@@ -22,7 +22,7 @@ Read = TypeVar("Read")
 
 def simulate(options: SimulateOptions, told: Told) -> Document:
     """What a trace came to, over all seeds. Raises Invalid for files, policies and figures that make no sense."""
-    known(options.policy or OWN)
+    policy = known(options.policy or OWN)
     trace = Trace(
         hosts=tuple(_read(options.nodes, "--nodes", read=openb.read_hosts)),
         requests=tuple(_read(options.pods, "--pods", read=openb.read_requests)),
@@ -30,7 +30,7 @@ def simulate(options: SimulateOptions, told: Told) -> Document:
     if not trace.devices:
         raise Invalid(f"{options.nodes}: no host has a device; there is nothing to fill")
     about = {
-        "policy": options.policy or OWN,
+        "policy": policy,
         "seeds": options.seeds,
         "first_seed": options.first_seed,
         "trace": {"hosts": len(trace.hosts), "devices": trace.devices, "requests": len(trace.requests)},
@@ -41,13 +41,13 @@ def simulate(options: SimulateOptions, told: Told) -> Document:
 
 
 def _filled(trace: Trace, options: FillOptions, *, told: Told) -> Sequence[Filled]:
-    policy, ratio = options.policy or OWN, options.inflate
+    policy, ratio = known(options.policy or OWN), options.inflate
     jobs = [FillJob(trace=trace, seed=seed, policy=policy, ratio=ratio) for seed in _seeds(options)]
     return reckon(replay_fill, jobs, hands=_hands(options), told=told)
 
 
 def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Churned]:
-    policy, stays = options.policy or OWN, (options.warm_up, options.stays)
+    policy, stays = known(options.policy or OWN), (options.warm_up, options.stays)
     jobs = [ChurnJob(trace=trace, seed=seed, policy=policy, load=options.load, stays=stays) for seed in _seeds(options)]
     return reckon(replay_churn, jobs, hands=_hands(options), told=told)
 

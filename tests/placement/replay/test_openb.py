@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from bench._trace import drawn
 
 from bessemer.core.errors import Invalid
 from bessemer.core.units import GIB
@@ -98,6 +99,14 @@ def test_a_bad_pod_list_is_refused_where_it_is_bad(row: str, said: str) -> None:
     with pytest.raises(Invalid, match="line 3, ") as refused:
         openb.read_requests([PODS, "p,1000,1024,1,500,,", row], file="F")
     assert said in str(refused.value)
+
+
+def test_a_drawn_trace_is_drawn_again_and_may_be_picky() -> None:
+    assert drawn(1, hosts=5) == drawn(1, hosts=5) != drawn(2, hosts=5)
+    requests = openb.read_requests(drawn(1, hosts=30, picky=0.5).pods)
+    devices = [r for r in requests if r.device_count]
+    assert 0.35 < sum(bool(r.device_models) for r in devices) / len(devices) < 0.65
+    assert {r.device_milli < 1000 for r in devices} == {True, False}
 
 
 def test_a_trace_knows_its_size_and_its_halves() -> None:

@@ -8,7 +8,7 @@ to it any more. It is for what only reckons: it inherits no file, no connection 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
@@ -42,18 +42,14 @@ def reckon(
     done, results = [0.0] * len(tasks), dict[int, Result]()
     waiting, running = list(reversed(range(len(tasks)))), dict[Connection, _Worker]()
     with ExitStack() as at_the_end:
-        while len(results) < len(tasks):
+        while waiting or running:
             while waiting and len(running) < hands:
                 n = waiting.pop()
                 worker = _started(_Order(work, n, tasks[n]))
                 at_the_end.callback(worker.end)
                 running[worker.ear] = worker
-            for worker in [running[ear] for ear in wait(list(running)) if isinstance(ear, Connection)]:
-                said = worker.hear()
-                done[worker.number] = said.done
-                if said.done == 1.0:
-                    results[worker.number] = said.result
-                    running.pop(worker.ear).end()
+            for worker, said in _heard(running):
+                done[worker.number], results[worker.number] = said.done, said.result
             told(sum(done) / len(done))
     return [results[n] for n in range(len(tasks))]
 
@@ -102,6 +98,15 @@ class _Worker:
             self.ear.close()
             self.process.terminate()
             self.process.join()
+
+
+def _heard(running: dict[Connection, _Worker]) -> Iterator[tuple[_Worker, _Said]]:
+    """The next words of whoever says something first. Who said the last is ended, and runs no more."""
+    for worker in [running[ear] for ear in wait(list(running)) if isinstance(ear, Connection)]:
+        said = worker.hear()
+        if said.done == 1.0:
+            running.pop(worker.ear).end()
+        yield worker, said
 
 
 def _started(order: _Order) -> _Worker:

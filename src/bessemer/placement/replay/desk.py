@@ -1,33 +1,85 @@
-"""`seat`: a fleet of hosts, and who decides over it by the name of a policy."""
+"""`seat`: a fleet of hosts, and who decides over it by the name of a policy.
+
+The product's own policy learns as it goes how much is given back of what is taken (`Turnover`), as it would in a
+running system; what is asked for it knows from the start, as FGD's artefact does.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
+
+import numpy as np
 
 from bessemer.core.errors import Invalid
-from bessemer.core.values import Request
-from bessemer.placement.decide import decide
+from bessemer.core.values import Decision, Request
+from bessemer.placement.board import Board
+from bessemer.placement.demand import HostClass, Mix, Outlook, Turnover
 from bessemer.placement.facts import HostFacts
 from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.policies.table import POLICIES
 from bessemer.placement.replay.run import Desk
+from bessemer.placement.replay.trace import milli_of
+from bessemer.placement.shape import Shape
 
-OWN = "own"
+OWN = "LPG"
 """The policy of the product."""
 
 
 def known(policy: str) -> str:
-    """The name itself. Raises Invalid, with those that there are, for one that is none of them."""
-    names = [OWN]
-    if policy not in names:
-        raise Invalid(f"no policy is called {policy!r}; there are {', '.join(names)}")
-    return policy
+    """The name as the table has it, however it is written. Raises Invalid, with those that there are, for another."""
+    names = {name.lower(): name for name in POLICIES}
+    if policy.lower() not in names:
+        raise Invalid(f"no policy is called {policy!r}; there are {', '.join(names.values())}")
+    return names[policy.lower()]
 
 
-def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request]) -> Desk:
-    """Nothing is placed yet. ``learned`` are the requests from which the policy knows what is asked for."""
-    known(policy)
-    fleet = FleetArrays()
+def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request], dice: np.random.Generator) -> Desk:
+    """Nothing is placed yet. ``learned`` are the requests from which the policy knows what is asked for; ``dice`` are
+    for a policy that throws some."""
+    fleet, kinds, devices = FleetArrays(), Counter[HostClass](), 0
     for host in hosts:
         fleet.set_host(host)
-    return Desk(fleet, partial(decide, fleet))
+        kinds[_class_of(host)] += 1
+        devices += sum(device.kind == "gpu" for device in host.inventory.devices)
+    name, mix = known(policy), Mix.of(Counter(map(Shape.of, learned)))
+    if name != OWN:
+        board = Board(fleet, POLICIES[name](Outlook(mix=mix), dice))
+        return Desk(fleet, board.place)
+    own = _Own(fleet, Outlook.derive(mix, kinds), window=devices)
+    return Desk(fleet, own.decide, left=own.left)
+
+
+class _Own:
+    """A board by the product's own policy, made anew whenever the turnover is of another stage."""
+
+    def __init__(self, fleet: FleetArrays, outlook: Outlook, *, window: float) -> None:
+        self._fleet = fleet
+        self._outlook = outlook
+        self._turnover = Turnover(window=window)
+        self._stage = self._turnover.stage()
+        self._board = self._made()
+
+    def decide(self, request: Request) -> Decision | None:
+        stage = self._turnover.stage()
+        if stage != self._stage:
+            self._stage, self._board = stage, self._made()
+        decision = self._board.place(request)
+        if decision is not None:
+            self._turnover.took(milli_of(request))
+        return decision
+
+    def left(self, request: Request) -> None:
+        self._turnover.gave_back(milli_of(request))
+
+    def _made(self) -> Board:
+        outlook = self._outlook.at(self._stage)
+        return Board(self._fleet, POLICIES[OWN](outlook, np.random.default_rng(0)))
+
+
+def _class_of(host: HostFacts) -> HostClass:
+    """What an empty host is."""
+    found = host.inventory
+    models = Counter(device.model for device in found.devices if device.kind == "gpu" and device.healthy)
+    cores = found.threads * host.overcommit_milli
+    return HostClass(cores, found.memory_bytes, tuple(sorted(models.items())))

@@ -32,7 +32,9 @@ class Job:
     def desk(self) -> Desk:
         """An empty fleet, and who decides over it."""
         learned = self.trace.requests if self.learned is None else self.learned
-        return seat(self.trace.named_anew(self.seed), policy=self.policy, learned=learned)
+        # Dice of its own: who decides must not change who comes.
+        dice = np.random.default_rng((self.seed, 1))
+        return seat(self.trace.named_anew(self.seed), policy=self.policy, learned=learned, dice=dice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,11 @@ class ChurnJob(Job):
 
     load: float = 0.95
     stays: tuple[float, float] = (3.0, 5.0)
+
+
+def replay(job: FillJob | ChurnJob, told: Told) -> Filled | Churned:
+    """Do one of either kind."""
+    return replay_fill(job, told) if isinstance(job, FillJob) else replay_churn(job, told)
 
 
 def replay_fill(job: FillJob, told: Told) -> Filled:

@@ -32,10 +32,11 @@ _EVERY = 128
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """A fleet, and who decides over it."""
+    """A fleet, and who decides over it; ``left`` hears of each request that was placed and has gone."""
 
     fleet: FleetArrays
     decide: Decide
+    left: Callable[[Request], None] = lambda _: None
 
 
 def fill(
@@ -81,7 +82,7 @@ def churn(
 ) -> Churned:
     """They come and leave. Figures are of the time after the warm-up; what was placed before it still holds there."""
     tally = _Tally(desk)
-    leaving: list[tuple[float, int, int]] = []
+    leaving: list[tuple[float, int, Request]] = []
     clock = _Clock(tally, leaving)
     warm = int(np.searchsorted(visits.comes, visits.warm_up))
     for n, index in enumerate(visits.indices.tolist()):
@@ -90,7 +91,7 @@ def churn(
         clock.until(float(visits.comes[n]))
         request = requests[index]
         if tally.place(request, n):
-            heapq.heappush(leaving, (float(visits.leaves[n]), n, milli_of(request)))
+            heapq.heappush(leaving, (float(visits.leaves[n]), n, request))
         if n % _EVERY == 0:
             told(n / len(visits))
     if warm == len(visits):
@@ -108,18 +109,18 @@ def churn(
 
 @dataclass(slots=True)
 class _Clock:
-    """Lets those leave whose time is over (a heap of time, arrival, thousandths), and adds up what is held."""
+    """Lets those leave whose time is over (a heap of time, arrival, request), and adds up what is held."""
 
     tally: _Tally
-    leaving: list[tuple[float, int, int]]
+    leaving: list[tuple[float, int, Request]]
     now: float = 0.0
     area: float = 0.0
 
     def until(self, then: float) -> None:
         while self.leaving and self.leaving[0][0] <= then:
-            at, n, milli = heapq.heappop(self.leaving)
+            at, n, request = heapq.heappop(self.leaving)
             self._pass(at)
-            self.tally.leave(n, milli)
+            self.tally.leave(n, request)
         self._pass(then)
 
     def start(self, then: float) -> None:
@@ -157,10 +158,11 @@ class _Tally:
             self.desk.fleet.hold(str(n), hold)
         return placed
 
-    def leave(self, n: int, milli: int) -> None:
+    def leave(self, n: int, request: Request) -> None:
         """The arrival number ``n`` is gone."""
         self.desk.fleet.drop(str(n))
-        self.held_milli -= milli
+        self.desk.left(request)
+        self.held_milli -= milli_of(request)
 
     def forget(self) -> None:
         """Count from nothing on."""
