@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.placement.demand import HostClass, Mix, Plan, class_plan
-from bessemer.placement.demand.plan import CLASSES, PATTERNS, SHAPES, _patterns
+from bessemer.placement.demand.plan import CLASSES, PATTERNS, SHAPES, _Cuts, _cuts
 from bessemer.placement.demand.solver import Program
 from bessemer.placement.shape import Shape
 from tests.placement.shapes import shape
@@ -70,18 +70,21 @@ def test_requests_without_devices_that_find_no_cores_do_not_undo_the_plan() -> N
 
 def test_hostile_mixes_and_fleets_are_bounded() -> None:
     dice = np.random.default_rng(5)
-    odd = {shape(int(n), 1, milli=int(dice.integers(1, 1000)), models=["B"]): 1.0 for n in range(SHAPES + 40)}
+    odd = {
+        shape(n, 1, milli=int(dice.integers(1, 1000)), models=["B"] if n % 3 else []): 1.0 for n in range(SHAPES + 40)
+    }
     hosts = {HostClass(32_000 + n, 1 << 40, (("B" if n % 9 == 0 else "A", 4),)): 1 for n in range(CLASSES + 9)}
     plan = class_plan(Mix.of(odd), hosts)
     assert plan is not None
     assert plan.share.shape == (SHAPES, CLASSES)
 
 
-def test_patterns_are_all_maximal_ones_or_those_that_suffice() -> None:
-    assert _patterns({}) == {}
-    assert _patterns({300: 1.0, 500: 1.0}) == {300: [0, 1, 3], 500: [2, 1, 0]}
-    many = _patterns(dict.fromkeys(range(20, 420, 10), 1.0))
-    assert 0 < len(many[20]) < PATTERNS
+def test_ways_to_cut_are_all_maximal_ones_or_those_that_suffice() -> None:
+    assert _cuts({}).ways == 0
+    assert _cuts({500: 1.0, 300: 1.0}) == _Cuts([300, 500], [[(1, 1.0), (2, 3.0)], [(0, 2.0), (1, 1.0)]], 3)
+    many = _cuts(dict.fromkeys(range(20, 420, 10), 1.0))
+    assert 0 < many.ways < PATTERNS
+    assert all(many.having)
 
 
 def most_devices(shapes: Mapping[Shape, int], hosts: Mapping[HostClass, int]) -> float:

@@ -77,7 +77,7 @@ def test_potential(mix: Mix, shape: Shape, hosts: States, turnover: float, seed:
         if largest < 2 or sum(model != "" for _, model in host.devices) < largest:
             return 0.0
         whole = sum(milli == WHOLE for milli, _ in host.devices)
-        return 1000 * tuning.blocks * (min(whole, int(largest)) / int(largest)) ** 3
+        return 1000 * tuning.blocks * (min(whole, int(largest)) / int(largest)) ** 5
 
     def expected(shape: Shape, host: literal.Host) -> tuple[float, int]:
         rises = []

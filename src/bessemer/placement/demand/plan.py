@@ -9,8 +9,10 @@ are asked for by shapes that fit nearly nowhere else.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from bessemer.placement.demand.waste import WHOLE, generated, rounded
 from bessemer.placement.shape import Shape
 from bessemer.placement.vectors import Bools
 
-SHAPES, CLASSES, PATTERNS = 512, 64, 400
+SHAPES, CLASSES, PATTERNS = 512, 32, 200
 """The most frequent shapes and the classes with most devices, as many as these; further ones are in no plan. With more
 patterns than these, only those are used that sufficed for the cutting-stock program."""
 
@@ -82,8 +84,8 @@ def class_plan(mix: Mix, hosts: Mapping[HostClass, int]) -> Plan | None:
     task = _Task.of(mix, hosts)
     if not task.shapes or not task.devices.sum() or not task.scarce.any():
         return None
-    cuts = _patterns(rounded(mix.shares))
-    columns = _columns(task, _ways(cuts))
+    cuts = _cuts(rounded(mix.shares))
+    columns = _columns(task, cuts.ways)
     solution = _program(task, columns, cuts=cuts).solve(interior=True)
     if solution is None:
         return None
@@ -168,19 +170,16 @@ def _columns(task: _Task, patterns: int) -> _Columns:
     return _Columns(cell, unserved, cut, start + len(task.classes) * (patterns + 1))
 
 
-def _program(task: _Task, columns: _Columns, *, cuts: Mapping[int, Sequence[float]]) -> Program:
-    """Maximise the devices in use. ``cuts``: for each size of share, how many each pattern has."""
+def _program(task: _Task, columns: _Columns, *, cuts: _Cuts) -> Program:
+    """Maximise the devices in use."""
     cost = np.zeros(columns.count)
     for s, shape in enumerate(task.shapes):
         cost[columns.cell[s][columns.cell[s] >= 0]] = -shape.milli / 1000
         if columns.unserved[s] >= 0:
             cost[columns.unserved[s]] = UNSERVED
     program = Program(cost)
-    patterns = _ways(cuts)
     for k in range(len(task.classes)):
         _class_rows(program, task, columns=columns, cuts=cuts, k=k)
-        first = int(columns.cut[k])
-        program.row(range(first, first + patterns + 1), [1.0] * (patterns + 1), upper=float(task.devices[k]))
     for s, shape in enumerate(task.shapes):
         here = [int(column) for column in columns.cell[s] if column >= 0]
         if shape.device_count:
@@ -191,48 +190,44 @@ def _program(task: _Task, columns: _Columns, *, cuts: Mapping[int, Sequence[floa
     return program
 
 
-def _class_rows(
-    program: Program, task: _Task, *, columns: _Columns, cuts: Mapping[int, Sequence[float]], k: int
-) -> None:
-    """Cores, memory, shares by size, and whole devices of the k-th class."""
+def _class_rows(program: Program, task: _Task, *, columns: _Columns, cuts: _Cuts, k: int) -> None:
+    """Cores, memory, devices, shares by size, and whole devices of the k-th class."""
     kind, hosts, first = task.classes[k], float(task.hosts[k]), int(columns.cut[k])
     here = [(int(columns.cell[s, k]), shape) for s, shape in enumerate(task.shapes) if columns.cell[s, k] >= 0]
     at = [column for column, _ in here]
     program.row(at, [shape.milli_cores / 1000 for _, shape in here], upper=hosts * kind.milli_cores / 1000)
     program.row(at, [shape.memory_bytes / GIB for _, shape in here], upper=hosts * kind.memory_bytes / GIB)
-    sizes = list(cuts)
-    for size, counts in cuts.items():
-        served = [column for column, shape in here if shape.shared and _up_to(sizes, shape.device_milli) == size]
-        cutting = [(first + p, -count) for p, count in enumerate(counts) if count]
-        program.row(
-            served + [column for column, _ in cutting], [1.0] * len(served) + [n for _, n in cutting], upper=0.0
-        )
+    last = first + cuts.ways
+    program.row(range(first, last + 1), [1.0] * (cuts.ways + 1), upper=float(task.devices[k]))
+    served: list[list[int]] = [[] for _ in cuts.sizes]
+    for column, shape in here:
+        if shape.shared:
+            served[bisect_left(cuts.sizes, shape.device_milli)].append(column)
+    for shares, cutting in zip(served, cuts.having, strict=True):
+        made = [first + way for way, _ in cutting]
+        program.row(shares + made, [1.0] * len(shares) + [-count for _, count in cutting], upper=0.0)
     whole = [(column, float(shape.device_count)) for column, shape in here if shape.device_count and not shape.shared]
-    last = first + _ways(cuts)
     program.row([column for column, _ in whole] + [last], [count for _, count in whole] + [-1.0], upper=0.0)
 
 
-def _ways(cuts: Mapping[int, Sequence[float]]) -> int:
-    """How many patterns there are."""
-    return len(next(iter(cuts.values()), ()))
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """``ways`` to cut a device; of each of ``sizes``, ascending, which ways have it, and how often: ``having``."""
+
+    sizes: Sequence[int]
+    having: Sequence[Sequence[tuple[int, float]]]
+    ways: int
 
 
-def _up_to(sizes: Sequence[int], size: int) -> int:
-    """The size that stands for it: itself, or what it was rounded up to."""
-    return next((known for known in sizes if known >= size), WHOLE)
-
-
-def _patterns(sizes: Mapping[int, float]) -> dict[int, list[float]]:
-    """For each size, how many of it are in each of the ways to cut a device."""
-    lengths = list(sizes)
-    ways: list[list[int]] = []
-    for way in _maximal(tuple(reversed(lengths)), WHOLE):
-        if len(ways) == PATTERNS:
-            found = generated(sizes)
-            ways = [[pattern.get(i, 0) for i in range(len(lengths))] for pattern in (found[0] if found else ())]
-            break
-        ways.append(list(reversed(way)))
-    return {length: [float(way[i]) for way in ways] for i, length in enumerate(lengths)}
+def _cuts(sizes: Mapping[int, float]) -> _Cuts:
+    """All maximal ways, or, where those are too many, the ones that sufficed for the cutting-stock program."""
+    lengths = sorted(sizes)
+    ways = [list(reversed(way)) for way in islice(_maximal(tuple(reversed(lengths)), WHOLE), PATTERNS + 1)]
+    if len(ways) > PATTERNS:
+        found = generated(sizes)
+        ways = [[pattern.get(i, 0) for i in range(len(lengths))] for pattern in (found[0] if found else ())]
+    having = [[(w, float(way[i])) for w, way in enumerate(ways) if way[i]] for i in range(len(lengths))]
+    return _Cuts(lengths, having, len(ways) if lengths else 0)
 
 
 def _maximal(lengths: tuple[int, ...], left: int) -> Iterator[tuple[int, ...]]:

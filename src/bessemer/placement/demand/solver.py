@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from highspy import HighsLp
 
 BOUNDS: Mapping[str, str | float | int | bool] = MappingProxyType(
-    {"output_flag": False, "threads": 1, "time_limit": 10.0, "simplex_iteration_limit": 200_000}
+    {"output_flag": False, "threads": 1, "time_limit": 60.0, "simplex_iteration_limit": 200_000}
 )
 """No program runs longer. What is asked for here takes a tenth of a second; steps, unlike seconds, are equal on every
 machine."""

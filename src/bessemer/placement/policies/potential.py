@@ -39,8 +39,9 @@ GRAIN = 2.0**-20
 SURCHARGE = 0.2
 """What it costs, in devices, to go beyond the plan's part of a scarce class."""
 
-STEEP = 3
-"""Of eight, the last device that is taken of a free host costs 64 times less than the first: 1/512 and 169/512."""
+STEEP = 5
+"""Of the eight devices of a free host, the first to go costs half of what they are worth as a block; the last four, all
+together, a thirtieth."""
 
 SLACK = 1.0
 """Requests by which the plan's part may be passed."""
@@ -69,7 +70,7 @@ class Tuning:
 FILLING = Tuning()
 """What fills an empty fleet furthest."""
 
-TURNING = Tuning(fragments=5.0, strand=0.5, share=0.9999, by_devices=1.0, whole=0.4, blocks=1.0)
+TURNING = Tuning(fragments=5.0, strand=0.5, share=0.9999, by_devices=1.0, whole=0.4, blocks=2.0)
 """What refuses least where as much goes as comes: there large requests wait for what small ones break up, so that
 shapes count by their devices, and nearly all of them do."""
 
