@@ -224,6 +224,37 @@ async def test_what_we_wrote_ourselves_first_hides_no_step_back(database: str) -
         other.close()
 
 
+async def test_a_step_back_while_it_is_looked_for_is_seen_as_far_as_it_went(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(database)
+    try:
+        following = store.objects.watch(THINGS, since=0)
+        first = asyncio.ensure_future(anext(following))
+        for number in range(4):
+            await store.objects.create(body("Thing", f"t{number}"), ALICE)
+        assert [(await first).revision, *await seen(following, 3)] == [1, 2, 3, 4]
+        coming = asyncio.ensure_future(anext(following))
+        feed: Any = store._feed
+        holds = feed._holds
+
+        def between(session: Any, last: Any) -> bool:
+            go_back(database, 2)
+            return bool(holds(session, last))
+
+        monkeypatch.setattr(feed, "_holds", between)
+        cut(database)
+        with pytest.raises(Expired, match="gone back"):
+            await asyncio.wait_for(coming, 30)
+        assert store.revision == 2
+        anew = store.objects.watch(THINGS, since=2)
+        after = asyncio.ensure_future(anext(anew))
+        assert (await store.objects.create(body("Thing", "after"), ALICE)).revision == 3
+        assert (await asyncio.wait_for(after, 30)).revision == 3
+    finally:
+        store.close()
+
+
 async def test_connections_that_were_only_cut_end_no_watch(database: str) -> None:
     store, other = opened(database), opened(database)
     try:

@@ -239,12 +239,19 @@ async def test_a_guest_past_its_memory_is_ended_and_it_is_said_why(real: RealRig
     spec = await real.spec()
     qemu = real.new()
     guest = await qemu.start(spec)
-    real.cgroups.create(spec.uid, Limits(memory_bytes=48 * MIB))
+    await real.report(qemu, spec.uid)
+    console = await qemu.console(spec.uid)
+    used = real.cgroups.usage(spec.uid)
+    assert used is not None
+    # The kernel may refuse to set less than there is in use: so it has booted, and then wants more.
+    real.cgroups.create(spec.uid, Limits(memory_bytes=used.memory_bytes + 8 * MIB))
+    await console.write(b"head -c 96000000 /dev/zero >/dev/fill\n")
 
     async def gone() -> bool:
         return await qemu.find(spec.uid) is None
 
     await real.until(gone)
+    await console.close()
     assert guest.pid not in {running.pid for running in await qemu.running()}
     assert "want of memory" in await qemu.last_words(spec.uid)
 
