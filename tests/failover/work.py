@@ -33,6 +33,8 @@ TOLERATIONS: Sequence[Mapping[str, str]] = ({"key": FAKE_TAINT},)
 PAUSE_SECONDS = 0.25
 WAITING_MAX = 16
 """Instances that do not run yet: no more are asked for meanwhile, lest a busy machine do nothing but work off those."""
+HELD_MAX = 150
+"""Instances that a writer keeps: three of them leave room on the hosts, however long it takes."""
 
 TROUBLE = (BessemerError, OSError)
 
@@ -93,14 +95,14 @@ class Work:
     ended: bool = False
 
     async def write(self, replica: Replica) -> None:
-        """Ask for one after the other, and give up every third."""
+        """Ask for one after the other, and give up every third, or each where there are many."""
         number, mine = 0, list[str]()
         while not self.ended:
             number += 1
             name = f"{replica.name}-{number}"
             if await self.asks_for(replica.client, name):
                 mine.append(name)
-            if number % 3 == 0 and mine:
+            if mine and (number % 3 == 0 or len(mine) > HELD_MAX):
                 await self._delete(replica.client, mine.pop(random.randrange(len(mine))))
             await asyncio.sleep(PAUSE_SECONDS)
             while len(self.wanted - self.running) > WAITING_MAX and not self.ended:
