@@ -19,8 +19,10 @@ from tests.logs import logs_kept
 from tests.long_table import LongTable
 from tests.ports import held_port
 
-# The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones.
-settings.register_profile("repeatable", derandomize=True)
+# The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones. None has
+# a time of its own: on a machine that stalls, any of them takes seconds now and then.
+for _name in ("repeatable", "default"):
+    settings.register_profile(_name, derandomize=_name == "repeatable", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
