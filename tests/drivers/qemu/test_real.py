@@ -84,10 +84,14 @@ async def test_a_hostile_guest_fills_nothing(real: RealRig) -> None:
     await real.report(qemu, spec.uid)
     console = await qemu.console(spec.uid)
     await typed(console, "p=$(grep -l org.bessemer.report /sys/class/virtio-ports/*/name); p=${p%/name}; p=${p##*/}")
-    await typed(console, 'head -c 10000000 /dev/zero >"/dev/$p" & sleep 2')
-    report = await qemu.report(spec.uid)
-    assert report is not None
-    assert REPORT_READ_LIMIT_BYTES // 2 < len(report) <= REPORT_READ_LIMIT_BYTES
+    await typed(console, 'head -c 10000000 /dev/zero >"/dev/$p" &')
+
+    async def filled() -> bytes | None:
+        said = await qemu.report(spec.uid)
+        return said if said is not None and len(said) > REPORT_READ_LIMIT_BYTES // 2 else None
+
+    report = await real.until(filled)
+    assert len(report) <= REPORT_READ_LIMIT_BYTES
     assert NONCE.encode() in report
     await typed(console, "head -c 900000 /dev/zero | base64", seconds=120.0)
     await console.close()
