@@ -298,7 +298,7 @@ async def https(app: ASGIApp, tls: ssl.SSLContext, bound: socket.socket | None =
     )
     server = uvicorn.Server(config)
     task = asyncio.ensure_future(server._serve(sockets=[bound]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not server.started:
             await asyncio.sleep(0.01)
     try:
