@@ -1,6 +1,6 @@
 """Ports of loopback that are told to a program before it listens there.
 
-The kernel gives a port that is asked for, and lets go of again, to whoever asks next: to a test of another worker, while
+The kernel gives a port that was asked for and let go of to whoever asks next: to a test of another worker, while
 the program that was told the number still starts. The numbers here lie below those of which the kernel chooses, and
 each is marked by a name of its own as long as it is held.
 """
