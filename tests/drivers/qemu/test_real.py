@@ -84,7 +84,7 @@ async def test_a_hostile_guest_fills_nothing(real: RealRig) -> None:
     await real.report(qemu, spec.uid)
     console = await qemu.console(spec.uid)
     await typed(console, "p=$(grep -l org.bessemer.report /sys/class/virtio-ports/*/name); p=${p%/name}; p=${p##*/}")
-    await typed(console, 'head -c 10000000 /dev/zero >"/dev/$p" &')
+    await typed(console, 'head -c 10000000 /dev/zero >"/dev/$p" & :')
 
     async def filled() -> bytes | None:
         said = await qemu.report(spec.uid)
