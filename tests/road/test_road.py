@@ -245,16 +245,16 @@ async def signs_in(road: Road) -> None:
 async def boots(road: Road, kubectl: Kubectl) -> None:
     """A guest, made through the api: pages that were open before it was follow its boot, and kubectl waits for it."""
     plant, rows = road.plant, await road.listed("instances")
-    await plant.until(Key("Image", "", SPECS[INSTANCE]["image"]), is_ready, seconds=120)
+    await plant.until(Key("Image", "", SPECS[INSTANCE]["image"]), is_ready, seconds=180)
     await plant.create(INSTANCE, SPECS[INSTANCE])
     await rows.locator("#rows").get_by_role("link", name=INSTANCE.name, exact=True).wait_for(timeout=LIVE_MS)
     page = await road.visitor.open(f"/in/{PROJECT}/instances/{INSTANCE.name}")
     await page.evaluate("window.untouched = true")
-    target = ("wait", "--for=condition=Ready", f"instance/{INSTANCE.name}", "-n", PROJECT, "--timeout=90s")
+    target = ("wait", "--for=condition=Ready", f"instance/{INSTANCE.name}", "-n", PROJECT, "--timeout=180s")
     waiting = asyncio.create_task(kubectl.run(*target))
     await expect(page.locator(".phase--now")).to_contain_text("Boot", timeout=60_000)
     await road.picture(page, "boot")
-    body = await plant.until(INSTANCE, is_ready, seconds=90)
+    body = await plant.until(INSTANCE, is_ready, seconds=180)
     await expect(page.locator(".phase--done")).to_have_count(len(BOOT), timeout=LIVE_MS)
     await expect(page.locator("#head")).to_contain_text("Running", timeout=LIVE_MS)
     await expect(page.locator("#facts")).to_contain_text(body["status"]["guest"]["kernel"], timeout=LIVE_MS)
@@ -274,12 +274,12 @@ async def boots(road: Road, kubectl: Kubectl) -> None:
 async def serves(road: Road) -> Page:
     """A model behind llama.cpp; its page, which stays open from now."""
     plant, rows = road.plant, await road.listed("endpoints")
-    await plant.until(Key("Model", "", MODEL), is_ready, seconds=120)
+    await plant.until(Key("Model", "", MODEL), is_ready, seconds=180)
     await plant.create(ENDPOINT, SPECS[ENDPOINT])
     await rows.locator("#rows").get_by_role("link", name=ENDPOINT.name, exact=True).wait_for(timeout=LIVE_MS)
     page = await road.visitor.open(f"/in/{PROJECT}/endpoints/{ENDPOINT.name}")
     await page.evaluate("window.untouched = true")
-    await plant.until(ENDPOINT, is_ready, seconds=90)
+    await plant.until(ENDPOINT, is_ready, seconds=180)
     await expect(page.locator("#head")).to_contain_text("Ready", timeout=LIVE_MS)
     await expect(rows.locator("#rows .status")).to_contain_text("Ready", timeout=LIVE_MS)
     assert await rows.evaluate("window.untouched"), "it came without a reload"

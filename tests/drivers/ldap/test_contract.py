@@ -24,6 +24,7 @@ PLACE = Place(
     user_base=slapd.PEOPLE,
     group_base=slapd.GROUPS,
     nested="walk",
+    seconds=30.0,
 )
 
 

@@ -30,7 +30,7 @@ _HOLD = "import fcntl, sys; fcntl.flock(lock := open(sys.argv[1], 'w'), 2); prin
 """A program that takes the lock named by its argument and keeps it."""
 
 
-async def typed(console: Console, command: str, *, seconds: float = 60.0) -> bytes:
+async def typed(console: Console, command: str, *, seconds: float = 120.0) -> bytes:
     """Run a command in the guest's shell; what it printed."""
     await console.write(f"{command}; echo en''d-of-it\n".encode())
     return await read_until(console, b"end-of-it", seconds=seconds)
@@ -93,7 +93,7 @@ async def test_a_hostile_guest_fills_nothing(real: RealRig) -> None:
     report = await real.until(filled)
     assert len(report) <= REPORT_READ_LIMIT_BYTES
     assert NONCE.encode() in report
-    await typed(console, "head -c 900000 /dev/zero | base64", seconds=120.0)
+    await typed(console, "head -c 900000 /dev/zero | base64", seconds=240.0)
     await console.close()
     state = await qemu.state(spec.uid)
     assert state is not None
