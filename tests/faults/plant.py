@@ -272,11 +272,10 @@ class Plant:
         """Processes, control groups and sockets of this state directory that are there now."""
         marks = (str(self.state), *self.claims.values())
         left = [f"{pid}: {line}" for pid, line in command_lines().items() if any(mark in line for mark in marks)]
-        # By `os.walk`, which passes over what goes meanwhile: other tests have control groups that come and go.
-        groups = [os.path.join(place, name) for place, names, _ in os.walk("/sys/fs/cgroup") for name in names]
-        left += [group for group in groups if any(uid in os.path.basename(group) for uid in self.claims.values())]
-        doors = os.walk(default_folder(self.paths.agent))
-        return left + [os.path.join(place, name) for place, _, names in doors for name in names if _is_door(name)]
+        for uid in self.claims.values():
+            left += [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{uid}*")]
+        doors = default_folder(self.paths.agent)
+        return left + [str(path) for path in doors.rglob("*.sock")]
 
     # --- as an application ---
 
@@ -365,10 +364,6 @@ def phase_of(body: Body) -> str:
 def started(pid: int) -> int:
     """When the process started, in ticks since the machine's boot."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
-def _is_door(name: str) -> bool:
-    return name.endswith(".sock")
 
 
 def command_lines() -> dict[int, str]:
