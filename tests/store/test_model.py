@@ -408,7 +408,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def told(self) -> None:
         """Until the watchers have heard: the writer is a thread, and may be slow to tell on a busy machine."""
-        for _ in range(500):
+        for _ in range(3_000):
             await settle()
             seen = {name: {n: change.revision for n, change in view.items()} for name, view in self.views.items()}
             if all(view == self.expected(name) for name, view in seen.items()):
@@ -432,7 +432,7 @@ def references(owners: dict[str, bool]) -> list[dict[str, Any]]:
 async def first(watch: AsyncIterator[Change | Bookmark], count: int) -> list[Change]:
     """The first changes of a watch; it is left once they were told."""
     found: list[Change] = []
-    async with asyncio.timeout(10), aclosing(watch):  # type: ignore[type-var]
+    async with asyncio.timeout(60), aclosing(watch):  # type: ignore[type-var]
         while len(found) < count:
             event = await anext(watch)
             found += [] if isinstance(event, Bookmark) else [event]

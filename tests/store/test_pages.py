@@ -335,7 +335,7 @@ async def test_a_list_whose_connection_is_lost_may_go_on_at_what_there_is(
     await make(here, *"abc")
     first = await began(here)
     with psycopg.connect(database, autocommit=True) as admin:
-        assert len(admin.execute(f"SELECT pg_terminate_backend(pid, 5000) {HOLDERS}").fetchall()) == 1
+        assert len(admin.execute(f"SELECT pg_terminate_backend(pid, 60000) {HOLDERS}").fetchall()) == 1
     for store in (there, here):
         with pytest.raises(Expired) as expired:
             await store_page(store, first.next)
