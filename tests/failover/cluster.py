@@ -118,7 +118,7 @@ class Replica:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
-        status = await asyncio.wait_for(self.process.wait(), 20)
+        status = await asyncio.wait_for(self.process.wait(), 60)
         self.process = None
         return status
 
@@ -163,7 +163,7 @@ class Cluster:
 
     async def some_leader(self) -> Replica:
         """Whoever leads, once somebody does."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while (found := self.leader()) is None:
             assert time.monotonic() < until
             await asyncio.sleep(0.05)
