@@ -143,7 +143,7 @@ class Plant:
         finally:
             await made.close()
 
-    async def ask(self, work: Callable[[Client], Awaitable[T]], *, seconds: float = 30.0) -> T:
+    async def ask(self, work: Callable[[Client], Awaitable[T]], *, seconds: float = 90.0) -> T:
         """Ask the api, and ask again while it is away."""
         end = time.monotonic() + seconds
         async with self.client() as client:
@@ -179,7 +179,7 @@ class Plant:
         """A new token for the application's key; the old one is worth nothing from now."""
         self.token = await self.ask(lambda client: client.account.key_token(PROJECT, "app"))
 
-    async def until(self, key: Key, holds: Callable[[Body], bool], *, seconds: float = 60.0) -> Body:
+    async def until(self, key: Key, holds: Callable[[Body], bool], *, seconds: float = 120.0) -> Body:
         """The object once it is so. It is watched, so that nothing short is missed."""
         last: Body = {}
         try:
@@ -203,7 +203,7 @@ class Plant:
             except Unavailable:
                 return
 
-    async def converged(self, *, seconds: float = 60.0) -> None:
+    async def converged(self, *, seconds: float = 120.0) -> None:
         """Guest and model are Ready, and so is the host."""
         host = Key("Host", "", load(self.paths).host_name or _machine())
         await asyncio.gather(*(self.until(key, is_ready, seconds=seconds) for key in (host, INSTANCE, ENDPOINT)))
@@ -244,7 +244,7 @@ class Plant:
         os.kill(part.pid, signal.SIGKILL)
         return part
 
-    async def restarted(self, name: str, before: Part, *, seconds: float = 30.0) -> Part:
+    async def restarted(self, name: str, before: Part, *, seconds: float = 90.0) -> Part:
         """The part that took its place."""
 
         async def another() -> Part | None:
@@ -273,7 +273,7 @@ class Plant:
         marks = (str(self.state), *self.claims.values())
         left = [f"{pid}: {line}" for pid, line in command_lines().items() if any(mark in line for mark in marks)]
         for uid in self.claims.values():
-            left += [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{uid}*")]
+            left += [path for path in control_groups() if uid in Path(path).name]
         doors = default_folder(self.paths.agent)
         return left + [str(path) for path in doors.rglob("*.sock")]
 
@@ -377,6 +377,11 @@ def command_lines() -> dict[int, str]:
         if line and int(folder.name) != os.getpid():
             found[int(folder.name)] = line
     return found
+
+
+def control_groups() -> list[str]:
+    """Every one of the machine; those of other tests come and go meanwhile."""
+    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup")]
 
 
 def _machine() -> str:
