@@ -32,8 +32,8 @@ async def start(
 
 
 async def until(said: Callable[[], bool]) -> None:
-    """Return once it is so. Raises TimeoutError after a minute."""
-    async with asyncio.timeout(60):
+    """Return once it is so. Raises TimeoutError after two minutes."""
+    async with asyncio.timeout(120):
         while not said():
             await asyncio.sleep(0.02)
 

@@ -101,7 +101,7 @@ async def demo(state_dir: Path) -> AsyncIterator[Demo]:
 
 @pytest.mark.real
 async def test_ctrl_c_while_the_guest_boots_stops_everything(demo: Demo) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         run = await demo.start()
         await run.until("Model: ")
         while not (demo.residue.guests() and demo.residue.networks()):

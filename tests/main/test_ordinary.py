@@ -50,7 +50,7 @@ class Terminal:
 
     async def until(self, words: bytes, *, process: Process) -> None:
         """Return once the words were said. Raises AssertionError where the process ends before."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while words not in self.text:
                 assert process.returncode is None, self.text.decode()
                 self.changed.clear()
@@ -144,7 +144,7 @@ async def test_without_root_the_demo_stays_up_in_the_weaker_class_until_ctrl_c(
         assert {entry.user for entry in found} == {person.user.number}
         gateway = _gateway(residue)
         os.kill(gateway, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while _gateway(residue) in (0, gateway):
                 await asyncio.sleep(0.05)
         os.write(seen.master, CTRL_C)

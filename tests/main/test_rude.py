@@ -69,7 +69,7 @@ async def test_ctrl_c_while_it_starts_leaves_nothing(paths: Paths) -> None:
     process = await start(paths)
     await until((paths.logs / "control.log").exists)
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     assert await running(paths) == []
 
 
@@ -80,7 +80,7 @@ async def test_a_closed_terminal_is_a_ctrl_c(paths: Paths) -> None:
     os.close(terminal)
     await until(lambda: is_up(paths))
     os.close(master)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     assert await running(paths) == []
 
 
