@@ -34,9 +34,10 @@ from bessemer.drivers.process.protocol import Part
 from bessemer.main import identities
 from bessemer.main.hostdrivers import LocalDrivers, local_drivers
 from bessemer.main.parts import command
-from bessemer.main.settings import Paths, load
+from bessemer.main.settings import Paths, Settings, load
 from bessemer.main.up import LOCK
 from tests.drivers import micro_guest
+from tests.ports import ANY, kept_ports, port_flags
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "acme--lab"
@@ -64,9 +65,11 @@ class Look:
 
 @dataclass
 class Plant:
-    """The factory of one state directory. ``variables`` are what the shell in which it is started says besides."""
+    """The factory of one state directory, whose ports are those of ``settings``. ``variables`` are what the shell in
+    which it is started says besides."""
 
     state: Path
+    settings: Settings = ANY
     variables: Mapping[str, str] = field(default_factory=lambda: SHORT)
     token: str = ""
     answers: int = 0
@@ -98,13 +101,13 @@ class Plant:
         return done.stdout
 
     def up(self) -> None:
-        """In the background, on free ports."""
+        """In the background."""
         self.state.mkdir(exist_ok=True)
         self.paths.cache.mkdir(exist_ok=True)
         packages = self.paths.cache / "packages"
         if not packages.exists():
             packages.symlink_to(micro_guest.package_cache())
-        ports = [] if self.paths.settings.exists() else ["--api-port=0", "--portal-port=0", "--gateway-port=0"]
+        ports = () if self.paths.settings.exists() else port_flags(self.settings)
         self.run("up", "--detach", *ports)
 
     def down(self) -> str:
@@ -323,15 +326,16 @@ class Plant:
 @contextmanager
 def running(variables: Mapping[str, str] = SHORT) -> Iterator[Plant]:
     """A plant that is up; stopped at the end, and nothing left."""
-    made = Plant(Path(tempfile.mkdtemp(prefix="bsm-")), variables)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
-        left = made.residue()
-        shutil.rmtree(made.state, ignore_errors=True)
-        assert left == []
+    with kept_ports(ANY) as settings:
+        made = Plant(Path(tempfile.mkdtemp(prefix="bsm-")), settings, variables)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.down()
+            left = made.residue()
+            shutil.rmtree(made.state, ignore_errors=True)
+            assert left == []
 
 
 async def eventually(holds: Callable[[], Awaitable[Any]], *, seconds: float, what: str) -> Any:
