@@ -20,7 +20,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.frames import Stream
 from bessemer.core.resource import API_VERSION, Key
 from tests.api.test_streams import VM, client, dialled, running
-from tests.api.world import ADMIN, BASE, Reply, Served, World, instance, named, served, world
+from tests.api.world import ADMIN, BASE, PATIENCE_SECONDS, Reply, Served, World, instance, named, served, world
 
 ROLES, BINDINGS, USERS, TENANTS = (f"{BASE}/{plural}" for plural in ("roles", "rolebindings", "users", "tenants"))
 LAB = f"{BASE}/namespaces/acme--lab/instances"
@@ -517,7 +517,7 @@ async def test_a_log_and_a_console_end_with_the_binding(s: Served, how: str) -> 
     async with (
         dialled(s, pair, "h1", accept),
         client(s, token=token) as reader,
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE_SECONDS),
         reader.workloads.log(VM, follow=True) as parts,
         reader.workloads.console(VM) as socket,
     ):
