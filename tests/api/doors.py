@@ -22,6 +22,7 @@ from bessemer.portal.visit import COOKIE
 from tests.api.world import BASE, PATIENCE_SECONDS, Served, World, served, world
 from tests.gateway.harness import Rig, rig
 
+HEARING_SECONDS = 20.0
 _CHAT = orjson.dumps({"model": "words", "messages": [{"role": "user", "content": "hello"}]})
 _PROJECT = orjson.dumps({"metadata": {"name": "acme--smuggled"}, "spec": {}})
 
@@ -55,7 +56,7 @@ class Door:
         reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
         answered = b""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(HEARING_SECONDS):
                 with suppress(ConnectionError):
                     writer.write(raw)
                     while part := await reader.read(1 << 16):

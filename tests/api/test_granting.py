@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bessemer.api import make_app
+from bessemer.api import Limits, make_app
 from bessemer.api.access import Target
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import Credentials, Identity
@@ -29,7 +29,8 @@ MERGE, JSON, APPLY = "application/merge-patch+json", "application/json-patch+jso
 
 @pytest.fixture
 async def s(tmp_path: Path) -> AsyncIterator[Served]:
-    async with world() as w, served(w, tmp_path) as made:
+    """Nobody is looked at again by the clock: what ends amid a test ends for what was withdrawn."""
+    async with world(limits=Limits(login_burst=50, recheck_seconds=600.0)) as w, served(w, tmp_path) as made:
         yield made
 
 

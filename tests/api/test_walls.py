@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bessemer.api import make_app
+from bessemer.api import Limits, make_app
 from bessemer.api.context import Identity
 from bessemer.api.following import Following
 from bessemer.api.standing import KINDS, Standing
@@ -51,7 +51,8 @@ P256 = bytes.fromhex("06082a8648ce3d030107")
 
 @pytest.fixture
 async def s(tmp_path: Path) -> AsyncIterator[Served]:
-    async with world() as w, served(w, tmp_path) as made:
+    """Nobody is looked at again by the clock: what ends amid a test ends for what was withdrawn."""
+    async with world(limits=Limits(login_burst=50, recheck_seconds=600.0)) as w, served(w, tmp_path) as made:
         yield made
 
 
