@@ -6,9 +6,9 @@ import gc
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,12 @@ from hypothesis import settings
 from bessemer.core.clock import FakeClock
 from tests.logs import logs_kept
 from tests.long_table import LongTable
+from tests.loopback import held_port
 
-# The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones.
-settings.register_profile("repeatable", derandomize=True)
+# The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones. None has
+# a time of its own: on a machine that stalls, any of them takes seconds now and then.
+for _name in ("repeatable", "default"):
+    settings.register_profile(_name, derandomize=_name == "repeatable", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
@@ -67,17 +70,7 @@ def state_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A function that gives a TCP port of loopback which was free just now, another one at each call."""
-    given: set[int] = set()
-
-    def port() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                number: int = probe.getsockname()[1]
-            if number not in given:
-                given.add(number)
-                return number
-
-    return port
+def free_port() -> Iterator[Callable[[], int]]:
+    """A function that gives a TCP port of loopback which is the test's alone, another one at each call."""
+    with ExitStack() as held:
+        yield lambda: held.enter_context(held_port())

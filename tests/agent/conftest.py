@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -21,6 +24,25 @@ from bessemer.kinds import HOST_SIDES
 from tests.agent.standin import HOST, TOKEN, Api
 
 
+class Threads(ThreadPoolExecutor):
+    """Those of the loop, and how many are at work: a disk that is busy takes seconds for what is flushed."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.busy = 0
+        self._lock = Lock()
+
+    def submit(self, call: Callable[..., Any], /, *given: Any, **more: Any) -> Future[Any]:
+        self._count(1)
+        work = super().submit(call, *given, **more)
+        work.add_done_callback(lambda _: self._count(-1))
+        return work
+
+    def _count(self, by: int) -> None:
+        with self._lock:
+            self.busy += by
+
+
 @dataclass
 class Bench:
     """One host, whose world survives its agents."""
@@ -29,6 +51,7 @@ class Bench:
     clock: FakeClock
     directory: Path
     drivers: AgentDrivers
+    threads: Threads
     durable: bool = True
     running: dict[asyncio.Task[None], Agent] = field(default_factory=dict)
     metrics: AgentMetrics = field(default_factory=lambda: AgentMetrics(CollectorRegistry()))
@@ -66,7 +89,7 @@ class Bench:
         self.running.clear()
 
     async def expect(self, holds: Callable[[], object], *, seconds: float = 120.0) -> None:
-        """Move the clock until it holds; files are written by threads, which get a moment of real time."""
+        """Move the clock until it holds; files are written by threads, for which it stands meanwhile."""
         end = self.clock.monotonic() + seconds
         while not holds():
             for task in self.running:
@@ -75,6 +98,8 @@ class Bench:
             assert self.clock.monotonic() < end, "it never came true"
             await self.clock.advance(0.1)
             await asyncio.sleep(0.0005)
+            while self.threads.busy:
+                await asyncio.sleep(0.0005)
 
     def memory(self) -> Bench:
         """The same bench, with intent in memory, for the tests that move the clock far."""
@@ -89,6 +114,8 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def bench(clock: FakeClock, tmp_path: Path) -> AsyncIterator[Bench]:
-    found = Bench(Api(clock), clock, tmp_path / "agent", fake_drivers(0, clock))
+    threads = Threads()
+    asyncio.get_running_loop().set_default_executor(threads)
+    found = Bench(Api(clock), clock, tmp_path / "agent", fake_drivers(0, clock), threads)
     yield found
     await found.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ class Site:
     prefix: tuple[str, ...] = ()
     door_host: str = ""
     port: int = 0
+    kept: socket.socket | None = None
     serving: asyncio.Task[None] | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     agent: subprocess.Popen[bytes] | None = None
@@ -68,8 +70,13 @@ class Site:
 
     async def up(self) -> None:
         """Serve on the address as before."""
+        if self.kept is None:
+            # While nobody listens there, the kernel would give the port to whoever asks for a free one.
+            self.kept = socket.socket()
+            self.kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.kept.bind((self.address, 0))
+            self.port = self.kept.getsockname()[1]
         bound = listen(self.address, self.port)
-        self.port = bound.getsockname()[1]
         pair = self.w.ca.issue("api", sans=[self.address])
         ready, self.stop = asyncio.Event(), asyncio.Event()
         app = make_app(self.w.api.state.context)
@@ -82,6 +89,12 @@ class Site:
         self.stop.set()
         if self.serving is not None:
             await self.serving
+
+    async def end(self) -> None:
+        """Let go of the address."""
+        await self.down()
+        if self.kept is not None:
+            self.kept.close()
 
     async def token(self) -> str:
         await self.w.create("/apis/bessemer.dev/v1alpha1/hosts", named(HOST))
@@ -203,9 +216,9 @@ async def site(state: Path, *, address: str = "127.0.0.1", **how: Any) -> AsyncI
     """A control plane that serves; the agent is not started yet."""
     async with world(limits=Limits(login_burst=100)) as w:
         made = Site(w, state, address, **how)
-        await made.up()
         try:
+            await made.up()
             yield made
         finally:
             await made.clean()
-            await made.down()
+            await made.end()

@@ -114,7 +114,7 @@ class Stage:
         await self.w.create("/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/instances", instance("vm"))
         return await self.w.claim("vm", HOST, "acme--lab", **INTENT)
 
-    async def expect(self, holds: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    async def expect(self, holds: Callable[[], Any], *, seconds: float = 60.0) -> Any:
         """What ``holds`` (a coroutine function or a function) says once it says something."""
         end = time.monotonic() + seconds
         while True:
@@ -173,9 +173,9 @@ async def s(tmp_path: Path) -> AsyncIterator[Stage]:
 async def test_the_road_of_a_claim(s: Stage) -> None:
     key = await s.running()
     assert (await s.host())["status"]["report"]["fake"] is True
-    lease = next(iter(await s.w.store.leases.held(f"host/{HOST}")))
-    assert lease.holder == HOST
     await s.expect(lambda: s.w.api.state.relay.holds(HOST))
+    await s.expect(s.beats)
+    assert [lease.holder for lease in await s.w.store.leases.held(f"host/{HOST}")] == [HOST]
     asked = {"verb": "log", "claim": next(iter(s.qemu.world.guests))}
     stream = await s.w.api.state.relay.open(HOST, asked, reader=Reader("acme", "rob"))
     assert b"boots" in b"".join([part async for part in stream])
@@ -307,5 +307,8 @@ async def test_fake_hosts_join_over_real_connections(s: Stage, tmp_path: Path) -
 
     await s.expect(lambda: s.connect.made >= len(names), seconds=60)
     await s.expect(all_reported, seconds=60)
-    held = await s.w.store.leases.held("host/")
-    assert len(held) == len(names)
+
+    async def all_heard() -> bool:
+        return len(await s.w.store.leases.held("host/")) == len(names)
+
+    await s.expect(all_heard, seconds=60)

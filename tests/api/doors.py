@@ -19,10 +19,10 @@ from bessemer.core.resource import Key
 from bessemer.core.tls import show
 from bessemer.portal import PortalSettings, close_portal, make_portal
 from bessemer.portal.visit import COOKIE
-from tests.api.world import BASE, Served, World, served, world
+from tests.api.world import BASE, PATIENCE_SECONDS, Served, World, served, world
 from tests.gateway.harness import Rig, rig
 
-PATIENCE_SECONDS = 20.0
+HEARING_SECONDS = 20.0
 _CHAT = orjson.dumps({"model": "words", "messages": [{"role": "user", "content": "hello"}]})
 _PROJECT = orjson.dumps({"metadata": {"name": "acme--smuggled"}, "spec": {}})
 
@@ -56,7 +56,7 @@ class Door:
         reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
         answered = b""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(HEARING_SECONDS):
                 with suppress(ConnectionError):
                     writer.write(raw)
                     while part := await reader.read(1 << 16):
@@ -82,7 +82,7 @@ async def _listening(
     bound, stop, up = listen("127.0.0.1", 0), asyncio.Event(), asyncio.Event()
     task = asyncio.ensure_future(serve(app, on=bound, tls=tls, stop=stop, ready=up.set, close=close))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await up.wait()
         yield f"https://127.0.0.1:{bound.getsockname()[1]}"
     finally:

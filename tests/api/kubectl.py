@@ -52,7 +52,7 @@ class Kubectl:
     async def run(self, *arguments: str, text: str = "", code: int = 0) -> str:
         """stdout (and stderr, where ``code`` is not 0) of a command that ends with ``code``."""
         process = await self.start(*arguments)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             out, err = await process.communicate(text.encode())
         assert process.returncode == code, f"{arguments}: {process.returncode}\n{out.decode()}\n{err.decode()}"
         return out.decode() if code == 0 else out.decode() + err.decode()

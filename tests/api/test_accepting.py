@@ -8,7 +8,7 @@ import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -53,6 +53,7 @@ class Door:
         self.pace = Counted()
         self.tls = server_tls(ca.issue("server", sans=["127.0.0.1"]), ca.certificate)
         self.client = ssl.create_default_context(cadata=ca.certificate.decode())
+        self.accepting = Accepting(self.on, Greeting, tls=self.tls, pace=self.pace)
 
     async def silent(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection that says nothing."""
@@ -69,9 +70,9 @@ class Door:
 @asynccontextmanager
 async def door() -> AsyncIterator[Door]:
     made = Door()
-    task = asyncio.ensure_future(Accepting(made.on, Greeting, tls=made.tls, pace=made.pace).run())
+    task = asyncio.ensure_future(made.accepting.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield made
     finally:
         task.cancel()
@@ -113,7 +114,8 @@ async def test_one_that_begins_a_handshake_and_stops_is_shed(monkeypatch: pytest
     async with door() as d:
         reader, writer = await d.silent()
         writer.write(b"\x16\x03\x01")
-        assert await reader.read() == b""
+        with suppress(ConnectionResetError):  # where the machine stalls, what was said is not read before that
+            assert await reader.read() == b""
         writer.close()
 
 
@@ -232,7 +234,8 @@ async def test_a_room_holds_no_more_than_it_may_and_who_has_least_loses_nothing(
 async def test_its_end_leaves_no_connection_open() -> None:
     async with door() as d:
         reader, writer = await d.silent()
-        await asyncio.sleep(0.01)
+        while not d.accepting._meetings:  # until then the kernel alone has it
+            await asyncio.sleep(0.001)
     assert await reader.read() == b""
     writer.close()
     with pytest.raises(OSError, match=r"."):

@@ -13,7 +13,7 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.kinds import KINDS
 from bessemer.kinds.parts import Parts
-from tests.api.world import BASE, PASSWORD, World, hashed, instance, named, tenant
+from tests.api.world import BASE, PASSWORD, PATIENCE_SECONDS, World, hashed, instance, named, tenant
 
 
 async def remove(w: World, path: str, kind: str, name: str, *, namespace: str = "") -> None:
@@ -39,7 +39,7 @@ async def user_again(w: World, name: str) -> None:
 
 async def heard(w: World, user: str, tenants: int) -> None:
     """Until the directory has that many tenants of the user."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(w.api.state.directory.tenants(user)) != tenants:
             await asyncio.sleep(0)
 

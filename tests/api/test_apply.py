@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from bessemer.api import managed
 from bessemer.api.schema import of_resource
+from bessemer.core.clock import FakeClock
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import API_VERSION, Key, Kind
 from bessemer.kinds import KINDS
 from tests.api.test_hostile import JSON_VALUES
-from tests.api.world import BASE, Reply, World, instance
+from tests.api.world import BASE, Reply, World, instance, world
 
 LAB = f"{BASE}/namespaces/acme--lab/instances"
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
@@ -59,7 +60,12 @@ ALL_OF_SPEC: dict[str, Any] = {
 }
 
 
-async def test_a_create_owns_what_it_makes(w: World) -> None:
+async def test_a_create_owns_what_it_makes() -> None:
+    async with world(FakeClock()) as w:  # which stands: when it was made and when it was owned are one second
+        await check_owned(w)
+
+
+async def check_owned(w: World) -> None:
     labelled = {**instance("a"), "metadata": {"name": "a", "labels": {"tier": "web"}}}
     made = await w.create(LAB, labelled, headers={"user-agent": "kubectl/v1.37.1 (linux/amd64)"})
     (entry,) = made["metadata"]["managedFields"]

@@ -15,7 +15,7 @@ from bessemer.api.askers import ASKERS_MAX, REMEMBERED_SECONDS, Askers
 from bessemer.api.ca import Peer
 from bessemer.api.context import Credentials, Identity
 from bessemer.core.clock import FakeClock
-from tests.api.world import BASE, World, named
+from tests.api.world import BASE, PATIENCE_SECONDS, World, named
 
 KEYS = f"{BASE}/namespaces/acme--lab/apikeys"
 MIA, ROB = Identity("user", "mia"), Identity("user", "rob")
@@ -58,7 +58,7 @@ async def storm(w: World, token: str, stack: AsyncExitStack, *, waiting: int) ->
 
 async def until(w: World, *, seated: int, waiting: int) -> None:
     lane = w.api.state.flows._people
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (len(lane._seats.held), lane.waiting) != (seated, waiting):
             await asyncio.sleep(0.01)
 

@@ -21,7 +21,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import GROUP, Key
 from tests.api.test_protobuf import encoded, enveloped
-from tests.api.world import BASE, Events, World, instance, world
+from tests.api.world import BASE, PATIENCE_SECONDS, Events, World, instance, world
 
 LAB = f"{BASE}/namespaces/acme--lab"
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
@@ -100,7 +100,7 @@ async def test_argo_caches_all_that_there_is(w: World) -> None:
 
 async def opened(events: Events) -> None:
     """Once a watch is answered."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not events.code:
             await asyncio.sleep(0)
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bessemer.api import make_app
+from bessemer.api import Limits, make_app
 from bessemer.api.access import Target
 from bessemer.api.bounds import Bounds
 from bessemer.api.context import Credentials, Identity
@@ -20,7 +20,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.frames import Stream
 from bessemer.core.resource import API_VERSION, Key
 from tests.api.test_streams import VM, client, dialled, running
-from tests.api.world import ADMIN, BASE, Reply, Served, World, instance, named, served, world
+from tests.api.world import ADMIN, BASE, PATIENCE_SECONDS, Reply, Served, World, instance, named, served, world
 
 ROLES, BINDINGS, USERS, TENANTS = (f"{BASE}/{plural}" for plural in ("roles", "rolebindings", "users", "tenants"))
 LAB = f"{BASE}/namespaces/acme--lab/instances"
@@ -29,7 +29,8 @@ MERGE, JSON, APPLY = "application/merge-patch+json", "application/json-patch+jso
 
 @pytest.fixture
 async def s(tmp_path: Path) -> AsyncIterator[Served]:
-    async with world() as w, served(w, tmp_path) as made:
+    """Nobody is looked at again by the clock: what ends amid a test ends for what was withdrawn."""
+    async with world(limits=Limits(login_burst=50, recheck_seconds=600.0)) as w, served(w, tmp_path) as made:
         yield made
 
 
@@ -517,7 +518,7 @@ async def test_a_log_and_a_console_end_with_the_binding(s: Served, how: str) -> 
     async with (
         dialled(s, pair, "h1", accept),
         client(s, token=token) as reader,
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE_SECONDS),
         reader.workloads.log(VM, follow=True) as parts,
         reader.workloads.console(VM) as socket,
     ):

@@ -10,7 +10,7 @@ from bessemer.api import health
 from bessemer.api.health import Database
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import Unavailable
-from tests.api.world import World
+from tests.api.world import PATIENCE_SECONDS, World
 
 VERBOSE = """\
 [+]ping ok
@@ -75,9 +75,10 @@ async def test_a_look_that_hangs_is_a_no_and_no_second_one_begins(monkeypatch: p
     database = Database(slow.look, clock)
     assert not await database.answers()
     await clock.advance(60)
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await asyncio.gather(*(database.answers() for _ in range(100))) == [False] * 100
     assert slow.looks == 1
+    monkeypatch.setattr(health, "LOOK_SECONDS", PATIENCE_SECONDS)
     slow.go.set()
     await settle()
     assert await database.answers(), "it came back"

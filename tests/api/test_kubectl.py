@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,17 @@ class Stage:
         body["status"] = {"phase": phase, "host": "h1", "conditions": [condition]}
         await self.w.store.objects.replace(body, CONTROLLER, part="status")
         await self.w.store.events.emit(VM, stored.uid, phase, f"the guest is {phase.lower()}")
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """What is begun within is left once it watches instances: a kubectl takes as long as it likes to start."""
+        watches = self.w.api.state.metrics.watches.labels("instances")._value
+        async with asyncio.timeout(60):
+            while watches.get():  # by one that has ended, of which the server is still to hear
+                await asyncio.sleep(0.01)
+            yield
+            while not watches.get():
+                await asyncio.sleep(0.01)
 
 
 def compare(name: str, text: str) -> None:
@@ -147,13 +159,13 @@ async def test_what_is_wrong_is_told(stage: Stage) -> None:
 
 async def test_wait_for_ready_then_delete(stage: Stage) -> None:
     await stage.apply()
-    waiting = asyncio.ensure_future(stage.k.run("wait", "--for=condition=Ready", "instance/vm", "--timeout=30s"))
-    await asyncio.sleep(0.5)
+    async with stage.watched():
+        waiting = asyncio.ensure_future(stage.k.run("wait", "--for=condition=Ready", "instance/vm", "--timeout=60s"))
     await stage.report("Booting", "False")
     await stage.report("Running", "True")
     assert await waiting == "instance.bessemer.dev/vm condition met\n"
-    deleting = asyncio.ensure_future(stage.k.run("delete", "instance", "vm", "--timeout=30s"))
-    await asyncio.sleep(0.5)
+    async with stage.watched():
+        deleting = asyncio.ensure_future(stage.k.run("delete", "instance", "vm", "--timeout=60s"))
     body = orjson.loads((await stage.w.store.objects.get(VM)).body)
     assert body["metadata"]["deletionTimestamp"]
     body["metadata"]["finalizers"] = []
@@ -169,10 +181,10 @@ async def test_wait_begins_with_what_there_is(stage: Stage) -> None:
         ("--for=condition=Ready", ("Running", "True")),
         ("--for=jsonpath={.status.phase}=Booting", ("Booting", "False")),
     ):
-        process = await stage.k.start("wait", end, "instance/vm", "--timeout=30s", "-v=6")
-        await asyncio.sleep(0.5)
+        async with stage.watched():
+            process = await stage.k.start("wait", end, "instance/vm", "--timeout=60s", "-v=6")
         await stage.report(*report)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, err = await process.communicate()
         assert (process.returncode, out) == (0, b"instance.bessemer.dev/vm condition met\n"), err
         asked = [line for line in err.decode().splitlines() if "fieldSelector=metadata.name%3Dvm" in line]
@@ -186,7 +198,7 @@ async def test_get_watch(stage: Stage) -> None:
     process = await stage.k.start("get", "instances", "-w")
     assert process.stdout is not None
     shown = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         shown += [await process.stdout.readline() for _ in range(2)]
         for phase, ready in (("Booting", "False"), ("Running", "True")):
             await stage.report(phase, ready)

@@ -36,7 +36,7 @@ REVIEWS: dict[str, dict[str, Any]] = {
 async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
     """What a command that goes on has printed."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [(await process.stdout.readline()).decode() for _ in range(count)]
 
 
@@ -56,10 +56,11 @@ async def test_a_day(tmp_path: Path) -> None:
     async with world() as w, served(w, tmp_path) as s:
         stage = Stage(w, kubectl(s))
         run = stage.k.run
-        made = asyncio.ensure_future(run("wait", "--for=create", "instance/vm", "--timeout=30s"))
+        made = asyncio.ensure_future(run("wait", "--for=create", "instance/vm", "--timeout=60s"))
         await stage.apply()
         assert await made == "instance.bessemer.dev/vm condition met\n"
-        watching = await stage.k.start("get", "instances", "--watch-only", "-o", "name")
+        async with stage.watched():
+            watching = await stage.k.start("get", "instances", "--watch-only", "-o", "name")
         await edited(stage)
         await stage.report("Running", "True")
         assert await lines(watching, 2) == ["instance.bessemer.dev/vm\n"] * 2
@@ -71,7 +72,8 @@ async def test_a_day(tmp_path: Path) -> None:
         )
         assert "running: false" in await run("get", "instance", "vm", "--subresource=status", "-o", "yaml")
         await many(stage.k)
-        gone = asyncio.ensure_future(run("wait", "--for=delete", "instance/vm", "--timeout=30s"))
+        async with stage.watched():
+            gone = asyncio.ensure_future(run("wait", "--for=delete", "instance/vm", "--timeout=60s"))
         assert await run("delete", "instance", "vm", "--wait=false") == (
             'instance.bessemer.dev "vm" deleted from acme--lab namespace\n'
         )

@@ -18,7 +18,7 @@ from bessemer.drivers.ldap.fake import FakeDirectory, FakePerson, group_dn, pers
 from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.ldap.real import LibLdap
 from bessemer.kinds.tenancy.identityprovider import LdapSpec, place_of
-from tests.api.world import BASE, PASSWORD, World, hashed, named, tenant, world
+from tests.api.world import BASE, PASSWORD, PATIENCE_SECONDS, World, hashed, named, tenant, world
 from tests.drivers.ldap import slapd
 
 MERGE = "application/merge-patch+json"
@@ -137,7 +137,7 @@ async def test_sessions_end_with_their_provider() -> None:
         _, token, _ = await enter(w, "corp.ada")
         spec = {"spec": {"disabled": True}}
         assert (await w.call("PATCH", f"{BASE}/identityproviders/corp", spec, media=MERGE)).code == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (await w.call("GET", "/whoami", token=token)).code != 401:
                 await asyncio.sleep(0.005)
         assert (await enter(w, "corp.ada"))[2] == WRONG

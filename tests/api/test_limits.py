@@ -31,7 +31,8 @@ async def never() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("drips", [False, True])
 async def test_a_body_that_does_not_come_in_time_is_given_up(drips: bool) -> None:
     """Also one of which a byte comes now and then: the time is the whole body's."""
-    async with world(limits=Limits(body_seconds=0.05)) as w:
+    # Long enough for what makes the world, whose bodies come at once.
+    async with world(limits=Limits(body_seconds=0.5)) as w:
         body = parts(b" ", 1000, seconds=0.005) if drips else never()
         reply = await w.call("POST", KEYS, body)
         assert (reply.code, reply.json["message"]) == (400, "the request body did not come in time")

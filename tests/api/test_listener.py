@@ -16,6 +16,7 @@ from bessemer.api import create_ca, listen, listener, serve, server_tls
 from bessemer.api.listener import HELD_BYTES_MAX, Gathering
 from bessemer.core.errors import Unavailable
 from bessemer.core.tls import show
+from tests.api.world import PATIENCE_SECONDS
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -51,7 +52,7 @@ async def serving(app: Application, stop: asyncio.Event, ready: asyncio.Event) -
 async def test_it_serves_until_it_is_stopped_or_cancelled(cancelled: bool) -> None:
     app, stop, ready = Application(), asyncio.Event(), asyncio.Event()
     task = asyncio.ensure_future(serving(app, stop, ready))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await ready.wait()
         assert not app.ended
         if cancelled:
@@ -66,6 +67,7 @@ async def test_it_serves_until_it_is_stopped_or_cancelled(cancelled: bool) -> No
 async def test_it_sleeps_while_nothing_happens_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = list[int]()
     tick = uvicorn.Server.on_tick
+    monkeypatch.setattr(listener, "TICK_SECONDS", 10 * PATIENCE_SECONDS)
 
     async def counted(server: uvicorn.Server, counter: int) -> bool:
         ticks.append(counter)
@@ -78,7 +80,7 @@ async def test_it_sleeps_while_nothing_happens_and_ends_at_once(monkeypatch: pyt
     await asyncio.sleep(0.3)
     assert len(ticks) == 1
     stop.set()
-    async with asyncio.timeout(0.6):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await task
 
 
@@ -131,7 +133,7 @@ async def test_much_goes_out_within_the_turn_and_everything_before_the_end() -> 
 async def test_an_application_that_does_not_start_is_no_silent_end() -> None:
     app, ready = Application(fails=True), asyncio.Event()
     with pytest.raises(Unavailable, match="did not start"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await serving(app, asyncio.Event(), ready)
     assert not ready.is_set()
 
@@ -175,7 +177,7 @@ async def answering(app: Answering) -> AsyncIterator[Callable[[bool], Awaitable[
         open_.append(writer)
         return reader, writer
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(2 * PATIENCE_SECONDS):
         await ready.wait()
         try:
             yield connect
@@ -199,8 +201,11 @@ async def _asked(stream: Stream) -> bytes:
 @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "])
 async def test_headers_that_do_not_end_are_given_up(monkeypatch: pytest.MonkeyPatch, before: bytes) -> None:
     """A line now and then keeps nothing open; whoever is in time is served beside it."""
-    monkeypatch.setattr(listener, "HEADERS_SECONDS", 0.2)
     async with answering(Answering()) as connect:
+        in_time = await connect(False)  # which the server has by then: its bound is not that of a handshake, too
+        assert await _asked(in_time)
+        await in_time[0].readuntil(b"\r\n0\r\n\r\n")
+        monkeypatch.setattr(listener, "HEADERS_SECONDS", 0.2)
         reader, writer = await connect(False)
         writer.write(before)
 
@@ -210,7 +215,7 @@ async def test_headers_that_do_not_end_are_given_up(monkeypatch: pytest.MonkeyPa
                 writer.write(b"X-B: c\r\n" if before else b"")
 
         dripping = asyncio.ensure_future(drip())
-        assert await _asked(await connect(False))
+        assert (await _asked(in_time)).startswith(b"HTTP/1.1 200")
         try:
             assert await reader.read() == b""
         except ConnectionError:
@@ -226,7 +231,7 @@ async def test_whoever_does_not_read_is_shed(monkeypatch: pytest.MonkeyPatch) ->
     async with answering(app) as connect:
         reader, writer = await connect(False)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await app.over.wait()  # uvicorn lets an answer to nobody run out
         assert len(await reader.read()) < app.size
 

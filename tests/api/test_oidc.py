@@ -15,7 +15,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
-from tests.api.world import BASE, World, named, tenant, world
+from tests.api.world import BASE, PATIENCE_SECONDS, World, named, tenant, world
 
 ISSUER, OTHER = "https://id.example.org", "https://id.example.com"
 MERGE = "application/merge-patch+json"
@@ -49,7 +49,7 @@ class Site:
         await settle()
 
     async def check_until(self, token: str, code: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (await self.whoami(token))[0] != code:
                 await asyncio.sleep(0.005)
 

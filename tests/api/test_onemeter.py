@@ -21,7 +21,7 @@ async def test_one_line_more_is_counted_shown_and_refused(tmp_path: Path) -> Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
     assert said.decode().endswith("counted, shown and refused\n")

@@ -31,14 +31,20 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import VERSION
 from bessemer.kinds import KINDS
 from tests.api.test_hostile import JSON_VALUES
-from tests.api.world import ADMIN, GATEWAY, Reply, World
+from tests.api.world import ADMIN, GATEWAY, Reply, World, named
 from tests.kinds import pages
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 ANSWER_BYTES_MAX = 1 << 20
 GROWTH_BYTES_MAX = 192 << 20
 LAB, THERE = "acme--lab", "there"
-NAMES = {"namespaces": LAB, "projects": LAB, "tenants": "acme", "users": "mia"}
+NAMES = {
+    "namespaces": LAB,
+    "projects": LAB,
+    "tenants": "acme",
+    "users": "mia",
+    "claims": f"instance-{THERE}-0",
+}
 COME_WITH_THE_WORLD = {"Tenant", "Project", "User"}
 AGENT = Peer("system:agent:there", ("system:agents",), "a" * 64)
 
@@ -116,6 +122,10 @@ async def tenant(w: World) -> str:
             metadata = {"name": THERE, **({"namespace": LAB} if kind.namespaced else {})}
             body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **specs[kind.name]}
             await w.store.objects.create(body, CONTROLLER)
+    # What nobody makes, but many ask for: a place, and a session.
+    await w.claim(THERE, THERE, LAB)
+    session = {"user": "mia", "purpose": "portal", "digest": "0" * 64, "expiresAt": "2999-01-01T00:00:00Z"}
+    await w.store.objects.create({**named(THERE), "kind": "Session", "spec": session}, CONTROLLER)
     told = {"metadata": {"name": THERE}, "involvedObject": {"kind": "Instance", "name": THERE}, "reason": "Told"}
     await w.create(f"/api/v1/namespaces/{LAB}/events", told)  # no kind's page shows one
     return await w.login("ann")

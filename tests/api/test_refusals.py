@@ -15,7 +15,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.ports import AuditRow, Writer
 from bessemer.core.resource import Key
 from tests.api.test_hosts import Agent, host_and_token
-from tests.api.world import BASE, PASSWORD, World, named, world
+from tests.api.world import BASE, PASSWORD, PATIENCE_SECONDS, World, named, world
 
 KEYS = f"{BASE}/namespaces/acme--lab/apikeys"
 Make = Callable[[World], Awaitable[Any]]
@@ -139,7 +139,7 @@ async def test_whoever_asks_for_what_is_not_theirs_does_not_fill_the_trail() -> 
         rows = (await w.store.audit.rows())[before:]
         assert [row.writer for row in rows] == ["user:mia"] * ROWS_EACH + ["user:rob"]
         await clock.advance(WINDOW_SECONDS)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not (later := (await w.store.audit.rows())[before + ROWS_EACH + 1 :]):
                 await asyncio.sleep(0.01)  # a thread writes it
         [count] = later

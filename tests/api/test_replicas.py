@@ -19,6 +19,7 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import Scope
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
+from bessemer.store.links import ANSWER_SECONDS
 from tests.api.test_credentials import OURS, made
 from tests.api.test_hosts import Agent, host_and_token, peer
 from tests.api.test_oidc import ADA, ISSUER, oidc
@@ -30,7 +31,7 @@ from tests.store.server import Server, running
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 MERGE = "application/merge-patch+json"
-BOUND_SECONDS = 5.0
+BOUND_SECONDS = 20.0
 """Of what takes milliseconds: the machine may be busy with much else."""
 
 
@@ -160,12 +161,13 @@ async def test_who_hears_nothing_decides_nothing(pair: Pair, monkeypatch: pytest
     def broken(_: object) -> bool:
         raise Unavailable("the network is gone")
 
-    monkeypatch.setattr(following, "STALE_SECONDS", 2.5)
+    monkeypatch.setattr(following, "STALE_SECONDS", 600.0)
     feed: Any = pair.there.store._feed
     with monkeypatch.context() as patched:
         patched.setattr(feed, "_read", broken)
         await pair.patch("tenants/other", members=[])
         assert await code_of(pair.there, token, vms) == 200, "not long ago, it was so"
+        patched.setattr(following, "STALE_SECONDS", 2.5)
         await until(lambda: is_code(pair.there, token, 503, vms))
         assert (await pair.there.store.objects.list(Scope(kind="Tenant"))).items, "its reads work"
     await until(lambda: is_refused(pair.there, token, vms))
@@ -180,7 +182,7 @@ async def test_who_is_cut_off_says_so_at_once(pair: Pair, monkeypatch: pytest.Mo
     began = time.monotonic()
     reply = await pair.there.call("GET", "/whoami", token=token)
     assert (reply.code, reply.headers["retry-after"]) == (503, str(following.AGAIN_SECONDS))
-    assert time.monotonic() - began < 1.0, "without asking the database"
+    assert time.monotonic() - began < ANSWER_SECONDS / 2, "without asking the database"
     assert (await pair.there.call("GET", "/whoami", peer=ADMIN)).code == 200
     pair.wire.cut(Wire.OPEN)
     await until(lambda: is_code(pair.there, token, 200))

@@ -9,7 +9,7 @@ from typing import Any
 
 from bessemer.core.clock import FakeClock, settle
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
-from tests.api.world import ADMIN, BASE, PASSWORD, World, named, world
+from tests.api.world import ADMIN, BASE, PASSWORD, PATIENCE_SECONDS, World, named, world
 
 MERGE = "application/merge-patch+json"
 ISSUER = "https://id.example.org"
@@ -49,7 +49,7 @@ async def site() -> AsyncIterator[Site]:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not await holds():
             await asyncio.sleep(0.005)
 

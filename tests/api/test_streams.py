@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from bessemer.api import listener
 from bessemer.api.ca import Pair, Peer, peer_of
 from bessemer.api.relay import TENANT_STREAMS_MAX, USER_STREAMS_MAX, Reader, Relay
 from bessemer.client import Client, HttpTransport, plurals, tls_context
@@ -18,7 +19,7 @@ from bessemer.core.errors import DriverError, Expired, Forbidden, NotFound, TooM
 from bessemer.core.frames import Mux, Stream
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
-from tests.api.world import BASE, Served, World, _scope, instance, served, world
+from tests.api.world import BASE, PATIENCE_SECONDS, Served, World, _scope, instance, served, world
 
 VM = Key("Instance", "acme--lab", "vm")
 Accept = Callable[[Stream], Awaitable[None]]
@@ -55,7 +56,7 @@ async def dialled(s: Served, pair: Pair, host: str, accept: Accept) -> AsyncIter
     """An agent's stream socket, serving what the api opens."""
     async with client(s, pair) as agent, agent.agents.stream(host) as socket:
         task = asyncio.ensure_future(Mux(socket.send, dialled=True, accept=accept).run(aiter(socket)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not s.world.api.state.relay.holds(host):
                 await asyncio.sleep(0.01)
         try:
@@ -107,7 +108,7 @@ async def test_a_reader_who_leaves_ends_the_stream(s: Served) -> None:
         async with admin.workloads.log(VM, follow=True) as parts:
             assert await anext(parts) == b"x"
         await admin.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await ended.wait()
 
 
@@ -240,20 +241,27 @@ async def test_the_lease_says_which_replica_holds_the_socket(s: Served) -> None:
         await stream.read()
 
     async with dialled(s, pair, "h1", accept):
-        (lease,) = await s.world.store.leases.held("host/h1")
-        assert (lease.holder, lease.note) == ("h1", "api")
-    async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (leases := await s.world.store.leases.held("host/h1")):
+                await asyncio.sleep(0.01)  # it is written once the socket has joined
+        assert [(lease.holder, lease.note) for lease in leases] == [("h1", "api")]
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while s.world.api.state.relay.holds("h1"):
             await asyncio.sleep(0.01)
 
 
-async def test_the_server_stops_within_its_bound_whatever_is_open(tmp_path: Path) -> None:
+async def test_the_server_stops_within_its_bound_whatever_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ending what is open, and not because its bound is over."""
+    monkeypatch.setattr(listener, "STOP_SECONDS", 10 * int(PATIENCE_SECONDS))
     loop = asyncio.get_running_loop()
     async with world() as w:
         async with served(w, tmp_path) as s:
-            pair = await running(s)
+            pair, begun = await running(s), asyncio.Event()
 
             async def accept(stream: Stream) -> None:
+                begun.set()
                 await stream.write(b"x")
                 await stream.read()
 
@@ -268,13 +276,14 @@ async def test_the_server_stops_within_its_bound_whatever_is_open(tmp_path: Path
                         pass
 
             agent = asyncio.ensure_future(_hold(s, pair, accept))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while not w.api.state.relay.holds("h1"):
                     await asyncio.sleep(0.01)
             reader = asyncio.ensure_future(follow())
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await begun.wait()
             began = loop.time()
-        assert loop.time() - began < 5
+        assert loop.time() - began < PATIENCE_SECONDS
         results = await asyncio.gather(agent, reader, return_exceptions=True)
         assert all(r is None or isinstance(r, Unavailable) for r in results)
         await admin.close()
@@ -291,7 +300,7 @@ async def test_a_heart_beats_over_the_socket_and_only_one_of_them(s: Served) -> 
         mux = Mux(socket.send, dialled=True)
         task = asyncio.ensure_future(mux.run(aiter(socket)))
         heart = await mux.open({"verb": "heartbeat"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await heart.write(b"\n")
             assert await heart.read() == b"60"
             (before,) = await s.world.store.leases.held("host/h1")
@@ -300,7 +309,7 @@ async def test_a_heart_beats_over_the_socket_and_only_one_of_them(s: Served) -> 
         (after,) = await s.world.store.leases.held("host/h1")
         assert (after.holder, after.expires_at > before.expires_at) == ("h1", True)
         second, other = await mux.open({"verb": "heartbeat"}), await mux.open({"verb": "log"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             with pytest.raises(Unavailable, match="one heartbeat"):
                 await second.read()
             with pytest.raises(Unavailable, match="nothing else"):
@@ -319,11 +328,11 @@ async def test_a_revoked_host_loses_its_socket_and_its_watches_at_once(s: Served
         async with client(s, pair) as agent, dialled(s, pair, "h1", _nothing):
             watch = agent.watch(Scope(kind="Claim", host="h1"), since=s.world.store.revision)
             reading = asyncio.ensure_future(anext(watch))
-            await asyncio.sleep(0.1)
+            await watched(s, "claims")
             await s.world.call(
                 "PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media="application/merge-patch+json"
             )
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 with pytest.raises(Expired):
                     await reading
                 while s.world.api.state.relay.holds("h1"):
@@ -337,15 +346,23 @@ async def test_who_signs_out_reads_no_further(s: Served) -> None:
     async with client(s, token=mia) as member:
         watch = member.watch(Scope(kind="Instance", namespace="acme--lab"), since=s.world.store.revision)
         reading = asyncio.ensure_future(anext(watch))
-        await asyncio.sleep(0.1)
+        await watched(s, "instances")
         await member.account.logout()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             with pytest.raises((Expired, Unauthenticated)):
                 await reading
 
 
 async def _nothing(stream: Stream) -> None:
     del stream
+
+
+async def watched(s: Served, plural: str) -> None:
+    """Once a watch of these is open."""
+    open_ = s.world.api.state.metrics.watches.labels(plural)._value
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not open_.get():
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("what", ["console", "log"])
@@ -371,7 +388,7 @@ async def test_a_reader_who_leaves_before_the_answer_leaves_nothing_open(s: Serv
     scope = _scope("GET", path, {"authorization": f"Bearer {token}"}, None)
     if what == "console":
         scope["type"] = "websocket"
-    async with dialled(s, pair, "h1", accept), asyncio.timeout(5):
+    async with dialled(s, pair, "h1", accept), asyncio.timeout(PATIENCE_SECONDS):
         with suppress(OSError):
             await s.world.api(scope, receive, send)
         assert await begun.wait()

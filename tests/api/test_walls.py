@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bessemer.api import make_app
+from bessemer.api import Limits, make_app
 from bessemer.api.context import Identity
 from bessemer.api.following import Following
 from bessemer.api.standing import KINDS, Standing
@@ -32,6 +32,7 @@ from tests.api.test_streams import VM, client, dialled, running
 from tests.api.world import (
     BASE,
     GATEWAY,
+    PATIENCE_SECONDS,
     Served,
     World,
     instance,
@@ -50,7 +51,8 @@ P256 = bytes.fromhex("06082a8648ce3d030107")
 
 @pytest.fixture
 async def s(tmp_path: Path) -> AsyncIterator[Served]:
-    async with world() as w, served(w, tmp_path) as made:
+    """Nobody is looked at again by the clock: what ends amid a test ends for what was withdrawn."""
+    async with world(limits=Limits(login_burst=50, recheck_seconds=600.0)) as w, served(w, tmp_path) as made:
         yield made
 
 
@@ -298,7 +300,7 @@ async def test_a_log_ends_with_the_membership(s: Served, what: str) -> None:
     async with (
         dialled(s, pair, "h1", accept),
         client(s, token=token) as reader,
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE_SECONDS),
         reader.workloads.log(VM, follow=True) as parts,
     ):
         assert await anext(parts) == b"booting\n"
@@ -321,7 +323,7 @@ async def test_a_console_ends_with_the_right_to_type(s: Served) -> None:
         assert await anext(shown) == b"login: "
         now = tenant("acme", ann="tenant_admin", mia="reader", rob="reader")
         assert (await s.world.call("PATCH", f"{BASE}/tenants/acme", {"spec": now["spec"]}, media=MERGE)).code == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await over.wait()
             with pytest.raises(Unavailable, match="you may not type here any more"):
                 await anext(shown)
@@ -340,7 +342,7 @@ async def test_the_socket_of_a_revoked_host_is_closed(tmp_path: Path) -> None:
                 reply = await w.call("PATCH", f"{BASE}/hosts/h1", {"spec": {"revoked": True}}, media=MERGE)
                 assert reply.code == 200
                 await clock.advance(11.0)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     while w.api.state.relay.holds("h1"):
                         await asyncio.sleep(0.01)
         assert not w.api.state.relay.holds("h1")
@@ -389,7 +391,7 @@ async def test_where_nobody_follows_who_may_stand_otherwise_no_stream_stays_open
         raise ValueError("a defect")
 
     monkeypatch.setattr(Standing, "run", dies)
-    async with make_app(w.api.state.context).running() as api, asyncio.timeout(5):
+    async with make_app(w.api.state.context).running() as api, asyncio.timeout(PATIENCE_SECONDS):
         await api.state.closing.wait()
         there = World(api, w.store, w.ca, w.clock)
         async with there.watch(f"{INSTANCES}?watch=1&resourceVersion={w.store.revision}") as events:
@@ -429,10 +431,10 @@ async def test_a_log_that_says_nothing_yet_begins_and_is_let_go_of(s: Served) ->
         ended.set()
 
     async with dialled(s, pair, "h1", accept), client(s, s.admin) as admin:
-        async with asyncio.timeout(5), admin.workloads.log(VM, follow=True):
+        async with asyncio.timeout(PATIENCE_SECONDS), admin.workloads.log(VM, follow=True):
             pass
         await admin.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await ended.wait()
 
 

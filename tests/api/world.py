@@ -33,6 +33,8 @@ ADMIN = Peer("admin", ("system:masters",), "")
 GATEWAY = Peer("system:gateway", (), "")
 GATEWAY_KEY = b"g" * 32
 PASSWORD = "correct horse battery"
+PATIENCE_SECONDS = 30.0
+"""Of what takes milliseconds, and of which only a hang is to be told: a busy machine stalls for seconds."""
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Events:
 
     async def next(self) -> Any:
         """The next event; None at the stream's end."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             line = await self.lines.get()
         return None if line is None else orjson.loads(line)
 
@@ -348,7 +350,7 @@ async def served(w: World, directory: Path, tls: ssl.SSLContext | None = None) -
     context = tls or server_tls(pair, w.ca.certificate)
     task = asyncio.ensure_future(serve(w.api, on=bound, tls=context, stop=stop, ready=up.set, close=w.api.close))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await up.wait()
         admin = w.ca.issue("admin", groups=["system:masters"])
         yield Served(w, f"https://127.0.0.1:{bound.getsockname()[1]}", admin, directory)

@@ -340,11 +340,11 @@ def test_at_a_terminal_the_tree_is_drawn_over_itself(monkeypatch: pytest.MonkeyP
 def test_waiting_ends_when_all_is_ready_or_says_what_is_not(cli: Cli, folder: Path, ours: tuple[str, ...]) -> None:
     write(folder, a=vm("a"), b=vm("b"))
     cli("apply", *ours)
-    late = cli("apply", *ours, "--wait", "--timeout", "0.5")
+    late = cli("apply", *ours, "--wait", "--timeout", "3")
     assert late.code == 1
     assert "instance/a waits: nobody has looked at it yet" in late.out
     assert "flavor/small waits: there is none of that name" in late.out
-    assert "2 of 2 objects still wait after 0.5 s" in late.err
+    assert "2 of 2 objects still wait after 3 s" in late.err
     cli.status(Key("Instance", PROJECT, "a"), **says("True", "Ready", phase="Running"))
     cli.status(Key("Instance", PROJECT, "b"), **says("False", "Unschedulable", stuck=True))
     stuck = cli("apply", *ours, "--wait")

@@ -60,9 +60,9 @@ class Desk:
             assert url, line
             back = asyncio.run(_agree(user, url[0], line.rpartition(": ")[2].strip()))
             if not device:
-                with urllib.request.urlopen(back, timeout=10) as answer:
+                with urllib.request.urlopen(back, timeout=60) as answer:
                     assert b"Go back to the terminal" in answer.read()
-            out, err = command.communicate(timeout=30)
+            out, err = command.communicate(timeout=60)
             assert command.returncode == 0, err
             return out.decode()
 

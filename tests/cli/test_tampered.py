@@ -26,7 +26,7 @@ def hand(site: Cli, tmp_path: Path) -> Hand:
     """Who writes beside the server, past the triggers."""
 
     def write(*statements: str) -> None:
-        connection = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+        connection = sqlite3.connect(tmp_path / "store.db", isolation_level=None, timeout=60)
         past = [f"DROP TRIGGER IF EXISTS audit_no_{act}" for act in ("update", "delete")]
         for statement in (*past, *statements):
             connection.execute(statement)

@@ -23,7 +23,7 @@ from tests.api.test_streams import dialled, running
 from tests.cli.conftest import PROJECT, Cli, terminal
 
 PLACE = ("-n", PROJECT)
-SECONDS = 30
+SECONDS = 60
 
 
 class Guest:

@@ -24,7 +24,7 @@ from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import API_VERSION, Change, Key
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Given
-from tests.api.world import PASSWORD, Served, served, world
+from tests.api.world import PASSWORD, PATIENCE_SECONDS, Served, served, world
 
 LAB = "acme--lab"
 VM = Key("Instance", LAB, "vm")
@@ -153,7 +153,7 @@ async def test_a_server_that_is_not_there_is_unavailable(s: Served) -> None:
 async def test_a_watch_begins_with_what_there_is_and_goes_on(client: Client) -> None:
     await client.create(body("a"))
     found: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for event in client.watch(Scope(kind="Instance", namespace=LAB)):
             if isinstance(event, Bookmark):
                 await client.create(body("b"))
@@ -217,7 +217,7 @@ class Quick(SystemClock):
 
 
 async def _until(holds: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not holds():
             await asyncio.sleep(0.01)
 
@@ -394,12 +394,12 @@ async def test_a_watch_that_is_closed_closes_its_connection(s: Served) -> None:
     async with aclosing(client.watch(Scope(kind="Instance"))) as events:
         assert isinstance(await anext(events), Bookmark)
         reading = asyncio.ensure_future(anext(events))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not _watches(s):
                 await asyncio.sleep(0.01)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while _watches(s):
             await asyncio.sleep(0.01)
     await client.close()

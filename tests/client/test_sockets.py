@@ -13,6 +13,7 @@ from aiohttp import web
 
 from bessemer.client import Ask, HttpTransport, Socket, transport
 from bessemer.core import errors
+from tests.api.world import PATIENCE_SECONDS
 
 
 async def test_a_socket_that_does_not_come_to_stand_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +29,7 @@ async def test_a_socket_that_does_not_come_to_stand_is_given_up(monkeypatch: pyt
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     made = HttpTransport(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         with pytest.raises(errors.Unavailable, match="did not answer in time"):
             async with made.socket("/stream", {}):
                 pass
@@ -57,7 +58,7 @@ async def _hung_up(ending: Callable[[web.WebSocketResponse, web.Request], Awaita
     await site.start()
     made = HttpTransport(f"http://127.0.0.1:{runner.addresses[0][1]}")
     try:
-        async with asyncio.timeout(5), made.socket("/console", {}) as socket:
+        async with asyncio.timeout(PATIENCE_SECONDS), made.socket("/console", {}) as socket:
             yield socket
     finally:
         await made.close()
@@ -119,7 +120,10 @@ async def test_a_socket_whose_wire_is_cut_ends_all_that_was_dialled() -> None:
             await anext(aiter(socket))
 
     try:
-        async with asyncio.timeout(5), made.stream(Ask(method="GET", path="/watch"), silence=60) as parts:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            made.stream(Ask(method="GET", path="/watch"), silence=60) as parts,
+        ):
             assert await anext(parts) == b"begun"
             more = asyncio.ensure_future(anext(parts))
             with pytest.raises(errors.Unavailable):

@@ -39,12 +39,12 @@ def operating(config: Path, folder: Path) -> Iterator[Path]:
             yield log
         finally:
             process.terminate()
-            assert process.wait(20) == 0, log.read_text()
+            assert process.wait(60) == 0, log.read_text()
 
 
 def until(look: Callable[[], Any], holds: Callable[[Any], bool], log: Path) -> Any:
     """What is looked at, once it holds."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not holds(found := look()):
         assert time.monotonic() < end, f"{found}\n{log.read_text()}"
         time.sleep(0.05)

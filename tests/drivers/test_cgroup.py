@@ -34,7 +34,7 @@ async def start(groups: Cgroups, *argv: str) -> asyncio.subprocess.Process:
 async def test_a_command_runs_inside_and_ends_with_its_group(groups: Cgroups) -> None:
     groups.create(UID, Limits(milli_cores=500, memory_bytes=64 << 20, pids=20))
     process = await start(groups, "/bin/sh", "-c", "sleep 60 & sleep 60 & wait")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(groups.pids(UID)) < 3:
             await asyncio.sleep(0.01)
     assert process.pid in groups.pids(UID)

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from bessemer.client import Ask, Client, connect
 from bessemer.core.errors import BessemerError
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.main import identities
-from bessemer.main.settings import Paths, Settings, save, with_ports
+from bessemer.main.settings import Paths, Settings, save
 from tests.failover.gateway import Gateway
 from tests.failover.proxy import Proxy, Wire, balanced, before, proxied
+from tests.ports import kept_ports
 from tests.store.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,7 @@ class Replica:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
-        status = await asyncio.wait_for(self.process.wait(), 20)
+        status = await asyncio.wait_for(self.process.wait(), 60)
         self.process = None
         return status
 
@@ -163,7 +164,7 @@ class Cluster:
 
     async def some_leader(self) -> Replica:
         """Whoever leads, once somebody does."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while (found := self.leader()) is None:
             assert time.monotonic() < until
             await asyncio.sleep(0.05)
@@ -196,12 +197,14 @@ class Cluster:
         self.well[:] = [one.settings.api_port for one in self.replicas]
 
 
-def founded(base: Path, *, settings: Settings, count: int) -> list[tuple[Paths, Settings]]:
+def founded(
+    base: Path, *, settings: Settings, count: int, stack: ExitStack | AsyncExitStack
+) -> list[tuple[Paths, Settings]]:
     """State directories as the documentation says that they are made: authority and keys of the first are copied, and
-    content is shared."""
+    content is shared. Their ports are theirs until the stack is closed."""
     made: list[tuple[Paths, Settings]] = []
     for name in "abc"[:count]:
-        paths, own = Paths(base / name), with_ports(settings, find_free=True)
+        paths, own = Paths(base / name), stack.enter_context(kept_ports(settings))
         if made:
             first = made[0][0]
             shutil.copytree(first.ca, paths.ca)
@@ -219,7 +222,7 @@ async def cluster(server: Server, base: Path, *, count: int = 2, settings: Setti
     gateway."""
     database = server.database("cluster")
     async with AsyncExitStack() as stack:
-        states = founded(base, settings=_free(settings), count=count)
+        states = founded(base, settings=_free(settings), count=count, stack=stack)
         balancer, well = await stack.enter_async_context(balanced([own.api_port for _, own in states]))
         agents, gateways = [await stack.enter_async_context(before(balancer.port)) for _ in range(2)]
         replicas: list[Replica] = []
@@ -246,7 +249,7 @@ async def embedded(base: Path) -> AsyncIterator[Replica]:
     """One server over a file, which is one process's; and the agents of a few fake hosts. Its wire is the one that all
     who ask it come by."""
     async with AsyncExitStack() as stack:
-        ((paths, own),) = founded(base, settings=_free(QUICK), count=1)
+        ((paths, own),) = founded(base, settings=_free(QUICK), count=1, stack=stack)
         wire, _ = await stack.enter_async_context(balanced([own.api_port]))
         settings = own.model_copy(update={"api_url": at(wire.port)})
         save(paths, settings)

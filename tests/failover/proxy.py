@@ -140,6 +140,15 @@ async def _listening(dial: Callable[[], Awaitable[tuple[Reader, Writer]]]) -> As
     try:
         yield proxy
     finally:
+        await _refuse(server)
         server.close()
         proxy.cut(Wire.CLOSED)
         await asyncio.sleep(0)
+
+
+async def _refuse(server: asyncio.Server) -> None:
+    """Accept nobody any more. Of a connection that was accepted just before a server is closed asyncio lets go with a
+    warning: it has a turn here to be taken on."""
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    await asyncio.sleep(0)

@@ -20,7 +20,7 @@ from bessemer.client import an_object, connect
 from bessemer.core.errors import BessemerError, Expired, Forbidden
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Key
-from tests.failover.cluster import HOSTS, Cluster, cluster
+from tests.failover.cluster import HOSTS, QUICK, Cluster, cluster
 from tests.failover.faults import CUTS, FAULTS, holder_of, log_of
 from tests.failover.gateway import PROJECT
 from tests.failover.rivals import FIGHTS, LIMITS, arena
@@ -30,9 +30,13 @@ from tests.store.server import Server
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 TENANTS = Scope(kind="Tenant")
+STEADY = QUICK.model_copy(update={"controller_lease_seconds": 4.0})
+"""Leases that outlive a stall of a second or two, as a busy machine has it: whoever leads sixty-four instances would
+begin anew after each."""
+
 RESUMES_SECONDS = 30.0
-"""Some times what is measured with leases of a second, for the machine may be busy all of a sudden; more where it has
-more to do than it has processors."""
+"""Some times what is measured with leases of a second or a few, for the machine may be busy all of a sudden; more where
+it has more to do than it has processors."""
 
 AT_ONCE = 12
 """Lists."""
@@ -44,22 +48,26 @@ BRIEF = "gateway-deaf"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(server: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     """Two replicas, with hosts and all that an Instance wants."""
-    async with cluster(server, tmp_path_factory.mktemp("pair")) as found:
+    async with cluster(server, tmp_path_factory.mktemp("pair"), settings=STEADY) as found:
         await furnish_all(found)
         yield found
 
 
 async def test_what_is_written_through_one_is_watched_through_the_other(pair: Cluster) -> None:
     one, other = pair.replicas
-    watching = other.client.watch(Scope(kind="Tenant"))
+    watching = other.client.watch(Scope(kind="Flavor"))
     while not isinstance(await anext(watching), Bookmark):
         continue
-    began = time.monotonic()
-    made = await one.client.create(an_object(Key("Tenant", "", "rival"), {}))
-    event = await asyncio.wait_for(anext(watching), 5)
-    assert event.revision == made.revision
-    assert time.monotonic() - began < 0.9, "by NOTIFY, and not by looking once a second"
+    took, heard = list[float](), time.monotonic()
+    for number in range(6):
+        made = await one.client.create(an_object(Key("Flavor", "", f"told-{number}"), {"cores": 1, "memory": "1Gi"}))
+        event = await asyncio.wait_for(anext(watching), 60)
+        assert event.revision == made.revision
+        took.append(time.monotonic() - heard)
+        heard += took[-1]
     await watching.aclose()
+    # From one look of its own to the next it is a second. A busy machine takes its time, and not each time.
+    assert min(took[1:]) < 0.5, f"by NOTIFY, and not by looking once a second: {took}"
 
 
 async def test_lists_at_once_are_each_of_one_revision_whichever_replica_is_asked(pair: Cluster) -> None:
@@ -95,9 +103,7 @@ async def test_tenants_and_sessions_of_one_count_on_the_other(pair: Cluster) -> 
         assert (await ada.account.whoami()).name == "ada"
         with pytest.raises(BessemerError):
             await ada.list(Scope(kind="Instance", namespace=PROJECT))
-        tenant = orjson.loads((await one.client.get(Key("Tenant", "", "acme"))).body)
-        tenant["spec"]["members"] = [{"user": "ada", "role": "member"}]
-        await one.client.replace(tenant)
+        await one.client.patch(Key("Tenant", "", "acme"), {"spec": {"members": [{"user": "ada", "role": "member"}]}})
         await eventually(lambda: ada.list(Scope(kind="Instance", namespace=PROJECT)))
         await one.client.delete(Key("Session", "", signed_in.token.removeprefix("bss_").partition(".")[0]))
         await eventually(lambda: refused(ada.account.whoami()))
@@ -118,8 +124,9 @@ async def test_a_log_is_read_through_either(pair: Cluster) -> None:
     client = pair.replicas[0].client
     made = await client.create(instance("talks"))
     body: dict[str, Any] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while body.get("status", {}).get("phase") != "Running":
+            await asyncio.sleep(0.05)
             body = orjson.loads((await client.get(made.key)).body)
     assert await holder_of(pair, "talks") in pair.replicas
     heard = [await log_of(replica, "talks") for replica in pair.replicas]
@@ -137,12 +144,12 @@ async def test_nobody_else_asks_a_replica_for_streams(pair: Cluster) -> None:
 async def test_a_controller_that_is_told_to_end_lets_go_at_once(pair: Cluster) -> None:
     leader = await pair.some_leader()
     pair.take_out(leader)
-    began = time.monotonic()
+    began, ended = time.monotonic(), leader.pid
     assert await leader.end(signal.SIGTERM) == 0
     with psycopg.connect(pair.database) as connection:
         held = connection.execute("SELECT holder FROM leases WHERE name = 'loop/Instance'").fetchone()
     assert held is not None
-    assert "-" not in held[0] or pair.leader() is pair.other(leader)
+    assert f"-{ended}-" not in held[0], "it is nobody's, or the other's by now"
     await pair.some_leader()
     pair.measured("told to end", began)
     await leader.start()
@@ -179,7 +186,7 @@ async def test_a_list_whose_replica_is_killed_may_go_on_at_what_there_is(pair: C
     assert len(held) == 1
     pair.take_out(one)
     await one.end(signal.SIGKILL)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while held & holders(pair.database):
             await asyncio.sleep(0.05)
     with pytest.raises(Expired) as expired:
@@ -217,7 +224,7 @@ async def refused(asking: Awaitable[Any]) -> None:
 
 async def eventually(ask: Callable[[], Awaitable[Any]]) -> None:
     """Ask until it is answered."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while True:
         try:
             await ask()

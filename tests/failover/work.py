@@ -33,8 +33,13 @@ TOLERATIONS: Sequence[Mapping[str, str]] = ({"key": FAKE_TAINT},)
 PAUSE_SECONDS = 0.25
 WAITING_MAX = 16
 """Instances that do not run yet: no more are asked for meanwhile, lest a busy machine do nothing but work off those."""
+HELD_MAX = 150
+"""Instances that a writer keeps: three of them leave room on the hosts, however long it takes."""
 
 TROUBLE = (BessemerError, OSError)
+
+Log = list[tuple[int, int, str, str]]
+"""Of Instances: revision, type, name and uid."""
 
 
 def instance(name: str) -> dict[str, Any]:
@@ -52,7 +57,7 @@ async def furnish(client: Client) -> None:
         ("Image", "micro", {}),
     ):
         await client.create(an_object(Key(kind, "", name), spec))
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while sum(is_ready(orjson.loads(host.body)) for host in (await client.list(Scope(kind="Host"))).items) < HOSTS:
         assert time.monotonic() < until, "no host is Ready"
         await asyncio.sleep(0.1)
@@ -93,14 +98,14 @@ class Work:
     ended: bool = False
 
     async def write(self, replica: Replica) -> None:
-        """Ask for one after the other, and give up every third."""
+        """Ask for one after the other, and give up every third, or each where there are many."""
         number, mine = 0, list[str]()
         while not self.ended:
             number += 1
             name = f"{replica.name}-{number}"
             if await self.asks_for(replica.client, name):
                 mine.append(name)
-            if number % 3 == 0 and mine:
+            if mine and (number % 3 == 0 or len(mine) > HELD_MAX):
                 await self._delete(replica.client, mine.pop(random.randrange(len(mine))))
             await asyncio.sleep(PAUSE_SECONDS)
             while len(self.wanted - self.running) > WAITING_MAX and not self.ended:
@@ -201,17 +206,18 @@ class Work:
                     found.append(f"{kind} {name} at {revision}: {orjson.loads(body).get('status')}")
         return "\n".join(found)
 
-    async def watched(self) -> None:
-        """Wait until every watch has told the last change."""
-        until = time.monotonic() + 20
-        last = self._log()[-1][0]
+    async def watched(self) -> Log:
+        """Wait until every watch has told the last change; the log of changes up to that."""
+        until, log = time.monotonic() + 60, self._log()
+        last = log[-1][0]
         while any(not seen or seen[-1] < last for seen in self.seen.values()):
             assert time.monotonic() < until, {name: seen[-3:] for name, seen in self.seen.items()}
             await asyncio.sleep(0.05)
+        return log
 
-    def check(self) -> None:
-        """Nothing that was acknowledged is lost, nothing is doubled, nothing was told twice, late or never."""
-        log = self._log()
+    def check(self, log: Log) -> None:
+        """Nothing that was acknowledged is lost, nothing is doubled, nothing was told twice, late or never. What
+        changes after the end of the log is on its way to the watches still."""
         by_revision = {revision: (uid, name) for revision, _, name, uid in log}
         lost = {key: value for key, value in self.acknowledged.items() if by_revision.get(key) != value}
         assert not lost, f"acknowledged, and not in the log of changes: {lost}"
@@ -235,7 +241,7 @@ class Work:
             assert len(opened) >= len(self.wanted)
         invariants.check(self.cluster.database)
 
-    def _log(self) -> list[tuple[int, int, str, str]]:
+    def _log(self) -> Log:
         asked = "SELECT revision, type, name, uid FROM changes WHERE kind = 'Instance' ORDER BY revision"
         with psycopg.connect(self.cluster.database) as connection:
             return [(int(r), int(t), str(n), str(u)) for r, t, n, u in connection.execute(asked)]
@@ -254,8 +260,7 @@ async def working(cluster: Cluster) -> AsyncIterator[Work]:
         await asyncio.gather(*writers)
         await cluster.gateway.settled()
         await work.settled()
-        await work.watched()
-        work.check()
+        work.check(await work.watched())
         await cluster.gateway.settled(seconds=0)
     finally:
         work.ended = True

@@ -34,9 +34,10 @@ from bessemer.drivers.process.protocol import Part
 from bessemer.main import identities
 from bessemer.main.hostdrivers import LocalDrivers, local_drivers
 from bessemer.main.parts import command
-from bessemer.main.settings import Paths, load
+from bessemer.main.settings import Paths, Settings, load
 from bessemer.main.up import LOCK
 from tests.drivers import micro_guest
+from tests.ports import ANY, kept_ports, port_flags
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "acme--lab"
@@ -64,9 +65,11 @@ class Look:
 
 @dataclass
 class Plant:
-    """The factory of one state directory. ``variables`` are what the shell in which it is started says besides."""
+    """The factory of one state directory, whose ports are those of ``settings``. ``variables`` are what the shell in
+    which it is started says besides."""
 
     state: Path
+    settings: Settings = ANY
     variables: Mapping[str, str] = field(default_factory=lambda: SHORT)
     token: str = ""
     answers: int = 0
@@ -98,13 +101,13 @@ class Plant:
         return done.stdout
 
     def up(self) -> None:
-        """In the background, on free ports."""
+        """In the background."""
         self.state.mkdir(exist_ok=True)
         self.paths.cache.mkdir(exist_ok=True)
         packages = self.paths.cache / "packages"
         if not packages.exists():
             packages.symlink_to(micro_guest.package_cache())
-        ports = [] if self.paths.settings.exists() else ["--api-port=0", "--portal-port=0", "--gateway-port=0"]
+        ports = () if self.paths.settings.exists() else port_flags(self.settings)
         self.run("up", "--detach", *ports)
 
     def down(self) -> str:
@@ -143,7 +146,7 @@ class Plant:
         finally:
             await made.close()
 
-    async def ask(self, work: Callable[[Client], Awaitable[T]], *, seconds: float = 30.0) -> T:
+    async def ask(self, work: Callable[[Client], Awaitable[T]], *, seconds: float = 90.0) -> T:
         """Ask the api, and ask again while it is away."""
         end = time.monotonic() + seconds
         async with self.client() as client:
@@ -179,7 +182,7 @@ class Plant:
         """A new token for the application's key; the old one is worth nothing from now."""
         self.token = await self.ask(lambda client: client.account.key_token(PROJECT, "app"))
 
-    async def until(self, key: Key, holds: Callable[[Body], bool], *, seconds: float = 60.0) -> Body:
+    async def until(self, key: Key, holds: Callable[[Body], bool], *, seconds: float = 120.0) -> Body:
         """The object once it is so. It is watched, so that nothing short is missed."""
         last: Body = {}
         try:
@@ -203,7 +206,7 @@ class Plant:
             except Unavailable:
                 return
 
-    async def converged(self, *, seconds: float = 60.0) -> None:
+    async def converged(self, *, seconds: float = 120.0) -> None:
         """Guest and model are Ready, and so is the host."""
         host = Key("Host", "", load(self.paths).host_name or _machine())
         await asyncio.gather(*(self.until(key, is_ready, seconds=seconds) for key in (host, INSTANCE, ENDPOINT)))
@@ -244,7 +247,7 @@ class Plant:
         os.kill(part.pid, signal.SIGKILL)
         return part
 
-    async def restarted(self, name: str, before: Part, *, seconds: float = 30.0) -> Part:
+    async def restarted(self, name: str, before: Part, *, seconds: float = 90.0) -> Part:
         """The part that took its place."""
 
         async def another() -> Part | None:
@@ -273,7 +276,7 @@ class Plant:
         marks = (str(self.state), *self.claims.values())
         left = [f"{pid}: {line}" for pid, line in command_lines().items() if any(mark in line for mark in marks)]
         for uid in self.claims.values():
-            left += [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{uid}*")]
+            left += [path for path in control_groups() if uid in Path(path).name]
         doors = default_folder(self.paths.agent)
         return left + [str(path) for path in doors.rglob("*.sock")]
 
@@ -323,15 +326,16 @@ class Plant:
 @contextmanager
 def running(variables: Mapping[str, str] = SHORT) -> Iterator[Plant]:
     """A plant that is up; stopped at the end, and nothing left."""
-    made = Plant(Path(tempfile.mkdtemp(prefix="bsm-")), variables)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
-        left = made.residue()
-        shutil.rmtree(made.state, ignore_errors=True)
-        assert left == []
+    with kept_ports(ANY) as settings:
+        made = Plant(Path(tempfile.mkdtemp(prefix="bsm-")), settings, variables)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.down()
+            left = made.residue()
+            shutil.rmtree(made.state, ignore_errors=True)
+            assert left == []
 
 
 async def eventually(holds: Callable[[], Awaitable[Any]], *, seconds: float, what: str) -> Any:
@@ -377,6 +381,11 @@ def command_lines() -> dict[int, str]:
         if line and int(folder.name) != os.getpid():
             found[int(folder.name)] = line
     return found
+
+
+def control_groups() -> list[str]:
+    """Every one of the machine; those of other tests come and go meanwhile."""
+    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup")]
 
 
 def _machine() -> str:

@@ -79,7 +79,7 @@ class Rig:
             secret=secret,
         )
         running = await self.engine.start(spec)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not os.path.exists(running.door):  # noqa: ASYNC240 - a loopback test, a local socket
                 await asyncio.sleep(0.01)
         self.tables.apply(claim(name, f"unix:{running.door}", of=of))
@@ -105,7 +105,7 @@ async def rig(*, patience: Patience | None = None, doors: Path | None = None) ->
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not server.started:
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]

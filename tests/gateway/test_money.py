@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.clock import FakeClock, settle
+from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Malformed, NotFound, QuotaExceeded, Unavailable
 from bessemer.core.money import HOLD_SECONDS, Wish
 from bessemer.core.quota import Quota, Use
@@ -174,7 +174,7 @@ async def test_one_that_ends_gives_back_the_most_first_and_is_held_up_by_no_call
         shares.settle(await shares.hold(f"acme--p{number}", Need(10 + number, 0)), 0)
     ends = True
     saying = asyncio.create_task(shares.say(last=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(said) < 299:
             await asyncio.sleep(0)
     saying.cancel()
@@ -240,7 +240,7 @@ async def test_one_that_starts_anew_gives_back_what_its_predecessor_held_where_i
         assert await store.capacity.held_by("g") == [PROJECT]
         await heir.settle()
         await clock.advance(2 * INHERIT_SECONDS)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await money(store)).held:
                 await asyncio.sleep(0.01)
         use = await money(store)
@@ -267,14 +267,14 @@ async def test_an_heir_asks_until_the_api_is_there_and_lives_with_an_older_one(s
 
     task = asyncio.create_task(heir.shares.inherit(left))
     await clock.advance(INHERIT_SECONDS)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
     assert ((await money(store)).held, heir.asked, len(answers)) == (held, [], 1)
     heir.away = True
     task = asyncio.create_task(heir.shares.inherit(left))
     await clock.advance(INHERIT_SECONDS)
     heir.away = False
     await clock.advance(INHERIT_SECONDS)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
     assert (await money(store)).held == 0
 
 
@@ -285,7 +285,7 @@ async def test_an_api_that_knows_no_such_method_ends_the_question(store: Store, 
         asked.append(1)
         raise Malformed("the server does not allow this method on the requested resource")
 
-    await asyncio.wait_for(heir.shares.inherit(left), 5)
+    await asyncio.wait_for(heir.shares.inherit(left), 30)
     assert asked == [1]
 
 
@@ -302,12 +302,10 @@ async def test_what_is_not_used_is_given_back_while_nobody_says_what_a_predecess
         await one.serve(Need(100, 50), read=50, written=10)
         await one.settle()
         assert (await money(store)).held > 0
-        for _ in range(3):
-            await clock.advance(ROUND_SECONDS)
-            await settle()
-        async with asyncio.timeout(5):
-            while (await money(store)).held:
-                await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while (await money(store)).held:  # a round may pass while the one before is still said, by a thread
+                await clock.advance(ROUND_SECONDS)
+        assert clock.monotonic() < HOLD_SECONDS / 2, "it was given back, and did not end by itself"
     finally:
         running.cancel()
 
@@ -357,7 +355,9 @@ async def test_a_bound_that_comes_goes_and_is_lowered(store: Store, clock: FakeC
     await store.capacity.set_quota("tenant/acme", Quota(spend_micro=BOUND))
     await clock.advance(61)
     await one.serve(Need(100, 50), read=50, written=10)  # it hears of it beside this one
-    await asyncio.sleep(0.05)
+    again = one.shares._purses[PROJECT].again
+    assert again is not None
+    await again
     await one.serve(Need(100, 50), read=50, written=10)
     assert one.spool[-1].held_micro == 202
     await store.capacity.set_quota("tenant/acme", Quota(spend_micro=100))

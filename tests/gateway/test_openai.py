@@ -145,7 +145,7 @@ async def test_a_client_that_leaves_is_metered_and_frees_the_replica() -> None:
             for _ in range(6):
                 await got.content.readany()
             got.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while to.spool.waiting == 0:
                 await asyncio.sleep(0.01)
         assert 0 < settled(to)[0][1] < 200

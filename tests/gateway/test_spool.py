@@ -304,7 +304,7 @@ async def test_what_the_disk_does_not_take_waits_in_memory_and_nobody_is_admitte
     monkeypatch.setattr("os.pwrite", lambda fd, data, at: 10)
     assert refused(spool), "a part of a record is none"
     monkeypatch.undo()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(got) < 3:
             await asyncio.sleep(0.001)
             await clock.advance(0.5)
@@ -407,7 +407,7 @@ def test_it_is_not_closed_under_who_syncs_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("os.fdatasync", slow)
     syncing = threading.Thread(target=spool.sync)
     syncing.start()
-    assert entered.wait(5)
+    assert entered.wait(30)
     spool.close()
     closed.set()
     syncing.join()
@@ -452,7 +452,7 @@ async def test_what_cannot_be_read_again_is_said_and_left_alone(tmp_path: Path) 
         await settler.once()
     with capture_logs() as logs:
         running = asyncio.create_task(settler.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(logs) < 3:
                 await asyncio.sleep(0.001)
                 await clock.advance(1.0)
@@ -603,15 +603,22 @@ async def test_it_sleeps_while_there_is_nothing_to_settle(tmp_path: Path, monkey
         looked.append(clock.monotonic())
         return pending(most=most)
 
+    sleeps, news = asyncio.Event(), spool.news.wait
+
+    async def waits() -> object:
+        sleeps.set()
+        return await news()
+
     monkeypatch.setattr(spool, "pending", looks)
+    monkeypatch.setattr(spool.news, "wait", waits)
     settling = asyncio.create_task(Settler(spool, send, clock=clock, gateway_uid="g").run())
-    async with asyncio.timeout(5):
-        while not list(tmp_path.glob("*.spool")):  # noqa: ASYNC240 - a thread makes it
-            await asyncio.sleep(0.001)
+    async with asyncio.timeout(30):
+        await sleeps.wait()  # a thread makes the first segment before
+    assert list(tmp_path.glob("*.spool"))  # noqa: ASYNC240 - a look
     await clock.advance(3600)
     assert looked == [0.0], "nothing wakes it"
     spool.append(record(1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not got:
             await clock.advance(0.5)
             await asyncio.sleep(0.001)

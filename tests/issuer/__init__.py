@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import orjson
 from joserfc.jwk import RSAKey
 
+from tests.loopback import held_port
 from tests.npm import modules, node
 
 HERE = Path(__file__).parent
@@ -86,7 +86,7 @@ class Issuer:
                 env={**os.environ, "NODE_NO_WARNINGS": "1", **trusted},
             )
         assert self._process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (line := await self._process.stdout.readline()) != b"up\n":
                 assert line, log.read_text()
 
@@ -103,13 +103,11 @@ async def issuer(
     directory: Path, portal_url: str, *, backchannel: str = "", ca: Path | None = None
 ) -> AsyncIterator[Issuer]:
     """A started issuer that knows the portal and command lines."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Issuer(directory, port=port, ca=ca)
-    made.clients = clients(portal_url, backchannel=backchannel)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
+    with held_port() as port:
+        made = Issuer(directory, port=port, ca=ca)
+        made.clients = clients(portal_url, backchannel=backchannel)
+        try:
+            await made.start()
+            yield made
+        finally:
+            await made.stop()

@@ -180,7 +180,7 @@ class RealBench(HostBench):
     def forget(self) -> None:
         self.claim = self.claim.model_copy(update={"status": ClaimStatus()})
 
-    async def until(self, holds: Callable[[HostBench], bool], *, seconds: float = 120.0) -> None:
+    async def until(self, holds: Callable[[HostBench], bool], *, seconds: float = 240.0) -> None:
         async with asyncio.timeout(seconds):
             await self.step()
             while not holds(self):

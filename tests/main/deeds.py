@@ -54,8 +54,8 @@ async def refused(work: Awaitable[Any]) -> None:
 
 
 async def holds(said: Callable[[], Awaitable[bool]]) -> None:
-    """Return once it is so. Raises TimeoutError after a minute."""
-    async with asyncio.timeout(60):
+    """Return once it is so. Raises TimeoutError after two minutes."""
+    async with asyncio.timeout(120):
         while not await said():
             await asyncio.sleep(0.05)
 

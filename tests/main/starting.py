@@ -10,30 +10,37 @@ from collections.abc import Callable
 
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.parts import ORDER, command
-from bessemer.main.settings import Paths
+from bessemer.main.settings import Paths, load
 from bessemer.main.up import LOCK, UP
+from tests.ports import ANY, keepers_of, port_flags
 
 
 async def start(
     paths: Paths, *, terminal: int | None = None, fake_hosts: int = 0, output: int = asyncio.subprocess.DEVNULL
 ) -> asyncio.subprocess.Process:
     """``bessemer up`` in a session of its own, on that terminal; without one what it says goes to ``output``."""
-    words = ("--api-port", "0", "--portal-port", "0", "--gateway-port", "0", "--fake-hosts", str(fake_hosts))
 
     def own_terminal() -> None:
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
     read, written = (asyncio.subprocess.DEVNULL, output) if terminal is None else (terminal, terminal)
-    argv = (sys.executable, "-m", "bessemer", "up", "--state", str(paths.state), *words)
-    return await asyncio.create_subprocess_exec(
-        *argv, stdin=read, stdout=written, stderr=written, start_new_session=True, preexec_fn=own_terminal
-    )
+    with keepers_of(load(paths) if paths.settings.exists() else ANY) as (own, keepers):
+        words = (*port_flags(own), "--fake-hosts", str(fake_hosts))
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bessemer", "up", "--state", str(paths.state), *words),
+            stdin=read,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+            preexec_fn=own_terminal,
+            pass_fds=keepers,
+        )
 
 
 async def until(said: Callable[[], bool]) -> None:
-    """Return once it is so. Raises TimeoutError after a minute."""
-    async with asyncio.timeout(60):
+    """Return once it is so. Raises TimeoutError after two minutes."""
+    async with asyncio.timeout(120):
         while not said():
             await asyncio.sleep(0.02)
 

@@ -317,7 +317,7 @@ def test_a_file_that_leads_out_of_the_directory_is_refused(key: Path, tmp_path: 
 
 def killed(verb: str, state: Path, place: object, key: Path, left: int) -> None:
     argv = [sys.executable, "-c", KILLED, verb, str(state), str(place), str(key), str(left)]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=180)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
@@ -379,7 +379,7 @@ def test_who_is_killed_behind_the_commit_of_a_database_leaves_both_whole(
 ) -> None:
     place, there = server.database("unnamed"), Paths(tmp_path / "there")
     argv = [sys.executable, "-c", UNNAMED, str(file), str(there.state), str(key), place]
-    assert subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(argv, capture_output=True, check=False, timeout=180).returncode == -signal.SIGKILL
     assert not there.state.exists()
     with pytest.raises(Conflict, match="the database holds tables already"):
         restore(RestoreOptions(file=file, state=there.state, key_file=key, store=place))
@@ -404,7 +404,7 @@ def test_a_database_is_backed_up_restored_and_copied_to(
     there = Paths(tmp_path / "there")
     killed_at = [sys.executable, "-c", KILLED.replace("key_file=Path(key)", f"key_file=Path(key), store={two!r}", 2)]
     argv = [*killed_at, "restore", str(there.state), str(tmp_path / "f"), str(key), "9"]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=180)
     assert done.returncode == -signal.SIGKILL
     with psycopg.connect(two) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)

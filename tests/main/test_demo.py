@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from bessemer.main.down import stop_all
-from bessemer.main.settings import Paths, Settings, save, state_directory, with_ports
+from bessemer.main.settings import Paths, save, state_directory
 from tests.drivers import micro_guest
 from tests.main.residue import Residue
+from tests.ports import ANY, kept_ports
 
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = 130
@@ -92,16 +93,17 @@ async def demo(state_dir: Path) -> AsyncIterator[Demo]:
     made = Demo(paths, Residue(paths.state))
     made.paths.cache.mkdir()
     (made.paths.cache / "packages").symlink_to(micro_guest.package_cache())
-    save(made.paths, with_ports(Settings(api_port=0, portal_port=0, gateway_port=0), find_free=True))
-    try:
-        yield made
-    finally:
-        await made.close()
+    with kept_ports(ANY) as settings:
+        save(made.paths, settings)
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
 @pytest.mark.real
 async def test_ctrl_c_while_the_guest_boots_stops_everything(demo: Demo) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         run = await demo.start()
         await run.until("Model: ")
         while not (demo.residue.guests() and demo.residue.networks()):

@@ -32,7 +32,7 @@ def paths(state_dir: Path) -> Paths:
 async def asked(socket: Path) -> str:
     """What is told at a unix socket, once somebody listens there: it is seen a moment before."""
     session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)))
-    async with session, asyncio.timeout(10):
+    async with session, asyncio.timeout(60):
         while True:
             try:
                 async with session.get("http://process/metrics") as answer:
@@ -72,7 +72,7 @@ async def test_each_process_of_up_tells_its_metrics(paths: Paths) -> None:
             assert f'bessemer_up_restarts_total{{part="{name}"}} 0.0' in told["up"]
         (gateway,) = await HostParts().find(command(paths, GATEWAY).marker)
         os.kill(gateway.pid, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while f'bessemer_up_restarts_total{{part="{GATEWAY}"}} 1.0' not in await asked(
                 paths.state / METRICS_SOCKET
             ):

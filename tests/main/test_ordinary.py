@@ -23,11 +23,12 @@ import pytest
 from bessemer.client import from_kubeconfig
 from bessemer.core.resource import Key
 from bessemer.drivers.process import procfs
-from bessemer.main.settings import Paths, Settings, host_name, save, state_directory, with_ports
+from bessemer.main.settings import Paths, host_name, save, state_directory
 from tests.drivers import micro_guest
 from tests.drivers.llamacpp.conftest import SMOLLM2, model_path
 from tests.main.ordinary import NO_NAMESPACES, ROOT, Ordinary, ordinary
 from tests.main.residue import Residue
+from tests.ports import ANY, kept_ports
 
 __all__ = ["model_path"]
 
@@ -50,7 +51,7 @@ class Terminal:
 
     async def until(self, words: bytes, *, process: Process) -> None:
         """Return once the words were said. Raises AssertionError where the process ends before."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while words not in self.text:
                 assert process.returncode is None, self.text.decode()
                 self.changed.clear()
@@ -103,12 +104,13 @@ class Person:
 @pytest.fixture
 async def person(state_dir: Path, tmp_path: Path) -> AsyncIterator[Person]:
     made = Person(ordinary(tmp_path), Paths(state_directory(state_dir)))
-    save(made.paths, with_ports(Settings(api_port=0, portal_port=0, gateway_port=0), find_free=True))
-    made.user.give(state_dir)
-    try:
-        yield made
-    finally:
-        await (await made.run("down")).communicate()
+    with kept_ports(ANY) as settings:
+        save(made.paths, settings)
+        made.user.give(state_dir)
+        try:
+            yield made
+        finally:
+            await (await made.run("down")).communicate()
 
 
 def bring(person: Person, model: Path) -> None:
@@ -144,7 +146,7 @@ async def test_without_root_the_demo_stays_up_in_the_weaker_class_until_ctrl_c(
         assert {entry.user for entry in found} == {person.user.number}
         gateway = _gateway(residue)
         os.kill(gateway, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while _gateway(residue) in (0, gateway):
                 await asyncio.sleep(0.05)
         os.write(seen.master, CTRL_C)

@@ -38,7 +38,7 @@ log.debug("not told")
 
 
 def test_each_line_is_json_whatever_is_told() -> None:
-    said = subprocess.run([sys.executable, "-c", TELL], capture_output=True, check=True, timeout=60)
+    said = subprocess.run([sys.executable, "-c", TELL], capture_output=True, check=True, timeout=180)
     plain, odd, failed = [json.loads(line) for line in said.stdout.splitlines()]
     assert (plain["event"], plain["level"], plain["name"], plain["path"]) == ("plain", "info", "é", "PosixPath('/x')")
     assert plain["timestamp"].endswith("Z")
@@ -78,7 +78,7 @@ async def main():
     await clock.advance(61)
     await settle()
     await clock.advance(1.1)
-    for _ in range(50 if "busy" in sys.argv else 500):
+    for _ in range(50 if "busy" in sys.argv else 3000):
         await asyncio.sleep(0.01)
         if resident() < full - 60:
             break
@@ -114,7 +114,7 @@ async def test_where_little_was_freed_nothing_is_given_back(monkeypatch: pytest.
         for seconds in (61, 2):
             await settle()
             await clock.advance(seconds)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(holes) > left:
                 await asyncio.sleep(0.001)
         assert heap.trims == trims
@@ -134,5 +134,5 @@ class Heap:
 def given_back(*words: str) -> int:
     """MiB, by a process of which most was freed."""
     root = Path(__file__).parents[2]
-    said = subprocess.run([sys.executable, "-c", HOLES, *words], capture_output=True, check=True, timeout=60, cwd=root)
+    said = subprocess.run([sys.executable, "-c", HOLES, *words], capture_output=True, check=True, timeout=180, cwd=root)
     return int(said.stdout)

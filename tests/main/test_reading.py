@@ -39,7 +39,7 @@ async def test_the_portal_is_read_when_somebody_knocks(monkeypatch: pytest.Monke
         waiting = asyncio.ensure_future(server._knocked(on))
         await asyncio.sleep(0)
         assert not waiting.done()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             _, writer = await asyncio.open_connection(*on.getsockname())
             await waiting
         writer.close()
@@ -49,6 +49,6 @@ async def test_the_portal_is_read_in_a_moment_also_for_nobody(monkeypatch: pytes
     monkeypatch.setattr(server, "_PORTAL_SECONDS", 0.0)
     with listen("127.0.0.1", 0) as on:
         waiting = asyncio.ensure_future(server._knocked(on))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waiting
         assert waiting.done()

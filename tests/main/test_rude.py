@@ -69,7 +69,7 @@ async def test_ctrl_c_while_it_starts_leaves_nothing(paths: Paths) -> None:
     process = await start(paths)
     await until((paths.logs / "control.log").exists)
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     assert await running(paths) == []
 
 
@@ -78,9 +78,15 @@ async def test_a_closed_terminal_is_a_ctrl_c(paths: Paths) -> None:
     master, terminal = pty.openpty()
     process = await start(paths, terminal=terminal)
     os.close(terminal)
-    await until(lambda: is_up(paths))
-    os.close(master)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    loop = asyncio.get_running_loop()
+    # Somebody reads it: it would be full before all is up on a busy machine, and whoever writes to it would wait.
+    loop.add_reader(master, os.read, master, 1 << 16)
+    try:
+        await until(lambda: is_up(paths))
+    finally:
+        loop.remove_reader(master)
+        os.close(master)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     assert await running(paths) == []
 
 

@@ -128,7 +128,7 @@ def test_a_port_that_another_installation_has_is_said_to_be_its(tmp_path: Path) 
         settings = Settings(api_port=int(other.stdout.readline()), portal_port=0, gateway_port=0)
         with pytest.raises(Invalid, match=rf"is in use by the Bessemer of {tmp_path}; choose another"):
             with_ports(settings, find_free=False)
-        other.communicate("\n", 20)
+        other.communicate("\n", 60)
 
 
 def test_at_the_first_start_a_taken_port_is_passed_over(taken: socket.socket) -> None:

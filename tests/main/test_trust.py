@@ -57,7 +57,7 @@ async def test_the_official_client_needs_one_variable_and_nothing_else(tmp_path:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await asyncio.wait_for(process.communicate(), 60)
+        said, _ = await asyncio.wait_for(process.communicate(), 120)
     assert said.decode().splitlines() == ["['smol']", "a stranger: True"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from bessemer.core.values import Decision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.board import SHAPES_MAX, Board
 from bessemer.placement.changes import KEPT
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.policies import Costs
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
@@ -170,3 +172,32 @@ def test_hosts_that_come_later_are_decided_on_too() -> None:
     decision = board.place(ask(1))
     assert decision is not None
     assert decision.fitting == 41
+
+
+class Rations(Fullest):
+    """No more than one of a shape on hosts of a class, as long as there is another."""
+
+    def rationed(self, shape: Shape) -> bool:
+        return shape.device_count > 0
+
+    def surcharge(self, shape: Shape, held: Mapping[HostClass | None, int]) -> Mapping[HostClass | None, float]:
+        return {kind: 1e6 for kind, count in held.items() if count}
+
+
+def test_what_rations_scarce_hosts_counts_what_is_held_at_this_moment() -> None:
+    arrays = fleet(*(host(f"a{n}", gpus=4) for n in range(3)), *(host(f"b{n}", gpus=8, threads=64) for n in range(3)))
+    board, request = Board(arrays, Rations()), ask(1, device_count=1)
+    taken = []
+    for uid in ("u0", "u1"):
+        decision = board.place(request)
+        assert decision is not None
+        arrays.hold(uid, replace(held(decision), shape=Shape.of(request)))
+        taken.append(decision.host[0])
+    assert taken == ["a", "b"]
+    arrays.drop("u0")
+    again = board.place(request)
+    assert again is not None
+    assert again.host[0] == "a"
+    plain = Board(arrays, Rations()).place(ask(1))
+    assert plain is not None
+    assert plain.score["fullest"] < 1e6

@@ -13,6 +13,8 @@ from bessemer.core.values import Allocation, Decision, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 from bessemer.placement.changes import KEPT, Changes
 from bessemer.placement.filters import FACTS, HARDWARE, fitting
+from bessemer.placement.hostclass import HostClass
+from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.test_properties import arrays_of, as_hold, fleets, hosts, requests
@@ -204,3 +206,25 @@ def test_the_row_of_a_host_that_went_has_nothing() -> None:
     states = arrays.states(np.array([0]))
     assert not any(values.any() for values in (states.cores, states.memory, states.milli, states.sizes))
     assert (states.model == -1).all()
+
+
+def test_the_census_follows_what_is_held_and_what_its_host_is() -> None:
+    arrays = FleetArrays()
+    shape = Shape.of(ask(1, device_count=1))
+    small, large = host("h0", gpus=2), host("h0", gpus=4)
+    arrays.set_host(small)
+    arrays.hold("a", Hold("h0", ("gpu0",), (), shape=shape))
+    arrays.hold("b", Hold("h0", ("gpu1",), (), shape=shape))
+    arrays.hold("c", Hold("h0", (), ()))
+    arrays.hold("away", Hold("h1", (), (), shape=shape))
+    assert dict(arrays.census.of(shape)) == {HostClass.of(small): 2, None: 1}
+    arrays.set_host(large)
+    assert dict(arrays.census.of(shape)) == {HostClass.of(large): 2, None: 1}
+    arrays.drop("a")
+    arrays.drop("away")
+    arrays.remove_host("h0")
+    assert dict(arrays.census.of(shape)) == {None: 1}
+    arrays.set_host(small)
+    assert dict(arrays.census.of(shape)) == {HostClass.of(small): 1}
+    arrays.drop("b")
+    assert dict(arrays.census.of(shape)) == {}

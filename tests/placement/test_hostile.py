@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -69,12 +69,12 @@ def test_what_a_host_says_twice_counts_once() -> None:
 
 
 def seconds(arrays: FleetArrays, request: Request) -> float:
-    """Of the fastest of some decisions."""
+    """Of the fastest of some decisions, and of this process alone."""
     best = 1e9
     for _ in range(3):
-        began = perf_counter()
+        began = process_time()
         decide(arrays, request)
-        best = min(best, perf_counter() - began)
+        best = min(best, process_time() - began)
     return best
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from tests.api.world import PASSWORD
 from tests.portal.town import Town, town
@@ -29,6 +29,8 @@ _HARMLESS = ("the server responded with a status of",)
 """Chromium notes each answer of 400 and more; tests that provoke one look at the answer itself."""
 
 WIDE, PHONE = (1440, 900), (390, 844)
+EXPECT_MS = 30_000
+"""How long anything may take that a page is to show; playwright's own five seconds are too few for a busy machine."""
 PICTURES = Path(__file__).parents[2] / ".out" / "screenshots"
 """Where pictures of pages go, as CI's output."""
 
@@ -42,6 +44,7 @@ async def t() -> AsyncIterator[Town]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    expect.set_options(timeout=EXPECT_MS)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         yield chromium

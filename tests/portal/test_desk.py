@@ -23,6 +23,7 @@ from bessemer.portal.facts import FlavorFact
 from bessemer.portal.live import Page, Tab
 from bessemer.portal.playground import Keyring
 from bessemer.portal.stream import EventStream, Stream
+from bessemer.portal.visit import COOKIE
 from tests.portal.test_guard import caller
 from tests.portal.town import Town
 
@@ -76,7 +77,7 @@ def stream(of: Desk, *tabs: Tab) -> Stream:
 
 async def told(events: Any, what: str) -> bytes:
     """The next event that says so."""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         async for event in events:
             if what.encode() in event:
                 return bytes(event)
@@ -129,11 +130,17 @@ async def test_a_page_that_is_let_go_says_why(
 ) -> None:
     monkeypatch.setattr(desk, "TABS_MAX", 2)
     async with visitor("ada") as member:
-        pages = []
+        (shown,) = [one for one in await member.context.cookies() if one["name"] == COOKIE]
+        here = await t.portal.state.site.desks.of(shown["value"])
+        pages, tokens = [], set()
         for _ in range(3):
             pages.append(await member.open("/overview"))
+            tokens.add(await pages[-1].evaluate("document.body.dataset.tab"))
             await expect(pages[-1].locator("#age")).to_contain_text("Live")
-            await pages[-1].wait_for_timeout(200)
+            async with asyncio.timeout(30):
+                # Of those that nobody follows yet one would be let go without a word.
+                while not all(one.owner for token, one in here.tabs.items() if token in tokens):
+                    await asyncio.sleep(0.02)
         await expect(pages[0].locator("#age")).to_have_text("No longer live: too many pages are open")
         await expect(pages[2].locator("#age")).to_contain_text("Live,")
 

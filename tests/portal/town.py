@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from bessemer.portal import PortalSettings, make_portal
 from tests.api.test_streams import dialled
 from tests.api.world import BASE, PASSWORD, Served, World, hashed, named, served, tenant, world
 
+AWAY_SECONDS = 3 * 3600.0
 REAL = "workshop"
 LAB, SHOW = "acme--research", "foundry--showcase"
 VM = Key("Instance", LAB, "vm-train-3")
@@ -81,12 +83,22 @@ udhcpc: lease of 10.0.2.15 obtained from 10.0.2.2
 
 
 class ShiftedClock(SystemClock):
-    """The machine's clock, some seconds behind: a town is furnished in its own past, then caught up."""
+    """The machine's clock, some seconds behind: a town is furnished in its own past, then caught up. Where that past
+    and the next hour lie in two months, of which each has an invoice of its own, it stays behind."""
 
     behind = 0.0
 
+    def __init__(self) -> None:
+        self._always = AWAY_SECONDS if _is_turn_of_month(super().now()) else 0.0
+
     def now(self) -> float:
-        return super().now() - self.behind
+        return super().now() - self.behind - self._always
+
+
+def _is_turn_of_month(now: float) -> bool:
+    """Whether a month began in the last two hours, or ends within the next."""
+    months = {datetime.fromtimestamp(now + hours * 3600, UTC).month for hours in (-2, 1)}
+    return len(months) > 1
 
 
 class StubGateway:
@@ -298,7 +310,7 @@ async def https(app: ASGIApp, tls: ssl.SSLContext, bound: socket.socket | None =
     )
     server = uvicorn.Server(config)
     task = asyncio.ensure_future(server._serve(sockets=[bound]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not server.started:
             await asyncio.sleep(0.01)
     try:

@@ -31,14 +31,14 @@ from bessemer.main.settings import load
 from tests.api.kubectl import Kubectl, binary
 from tests.faults.plant import ENDPOINT, GUEST, INSTANCE, PROJECT, REPLICA, SPECS, Plant, eventually, is_ready, running
 from tests.oracle import program
-from tests.portal.conftest import ARGUMENTS, CHROMIUM, PICTURES, WIDE, Visitor
+from tests.portal.conftest import ARGUMENTS, CHROMIUM, EXPECT_MS, PICTURES, WIDE, Visitor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real]
 
 PERSON = "ada"
 QUESTION = "What did the Bessemer process make?"
 TOKENS_MAX = 24
-LIVE_MS = 5_000
+LIVE_MS = 30_000
 """How long a page may take to show what the api says; on a quiet machine it takes a tenth of a second."""
 BOOT = ["Pending", "Preparing", "Booting", "Running"]
 MODEL = SPECS[ENDPOINT]["model"]
@@ -116,7 +116,7 @@ class Road:
         async def settled() -> bool:
             return (await self.billed())[0] > requests
 
-        await eventually(settled, seconds=20, what="the request is settled in the ledger")
+        await eventually(settled, seconds=60, what="the request is settled in the ledger")
         total, now = await self.billed()
         tokens = now.less(billed)
         assert total == requests + 1
@@ -133,6 +133,7 @@ async def road() -> AsyncIterator[Road]:
         await plant.create(Key("User", "", PERSON), {"displayName": "Ada"})
         await plant.create(Key("Tenant", "", "acme"), {"displayName": "Acme", "members": [member]})
         await plant.create(Key("Project", "", PROJECT), {"displayName": "Lab"})
+        expect.set_options(timeout=EXPECT_MS)
         async with async_playwright() as playwright:
             chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
             context = await chromium.new_context(
@@ -244,16 +245,16 @@ async def signs_in(road: Road) -> None:
 async def boots(road: Road, kubectl: Kubectl) -> None:
     """A guest, made through the api: pages that were open before it was follow its boot, and kubectl waits for it."""
     plant, rows = road.plant, await road.listed("instances")
-    await plant.until(Key("Image", "", SPECS[INSTANCE]["image"]), is_ready, seconds=120)
+    await plant.until(Key("Image", "", SPECS[INSTANCE]["image"]), is_ready, seconds=180)
     await plant.create(INSTANCE, SPECS[INSTANCE])
     await rows.locator("#rows").get_by_role("link", name=INSTANCE.name, exact=True).wait_for(timeout=LIVE_MS)
     page = await road.visitor.open(f"/in/{PROJECT}/instances/{INSTANCE.name}")
     await page.evaluate("window.untouched = true")
-    target = ("wait", "--for=condition=Ready", f"instance/{INSTANCE.name}", "-n", PROJECT, "--timeout=90s")
+    target = ("wait", "--for=condition=Ready", f"instance/{INSTANCE.name}", "-n", PROJECT, "--timeout=180s")
     waiting = asyncio.create_task(kubectl.run(*target))
     await expect(page.locator(".phase--now")).to_contain_text("Boot", timeout=60_000)
     await road.picture(page, "boot")
-    body = await plant.until(INSTANCE, is_ready, seconds=90)
+    body = await plant.until(INSTANCE, is_ready, seconds=180)
     await expect(page.locator(".phase--done")).to_have_count(len(BOOT), timeout=LIVE_MS)
     await expect(page.locator("#head")).to_contain_text("Running", timeout=LIVE_MS)
     await expect(page.locator("#facts")).to_contain_text(body["status"]["guest"]["kernel"], timeout=LIVE_MS)
@@ -273,12 +274,12 @@ async def boots(road: Road, kubectl: Kubectl) -> None:
 async def serves(road: Road) -> Page:
     """A model behind llama.cpp; its page, which stays open from now."""
     plant, rows = road.plant, await road.listed("endpoints")
-    await plant.until(Key("Model", "", MODEL), is_ready, seconds=120)
+    await plant.until(Key("Model", "", MODEL), is_ready, seconds=180)
     await plant.create(ENDPOINT, SPECS[ENDPOINT])
     await rows.locator("#rows").get_by_role("link", name=ENDPOINT.name, exact=True).wait_for(timeout=LIVE_MS)
     page = await road.visitor.open(f"/in/{PROJECT}/endpoints/{ENDPOINT.name}")
     await page.evaluate("window.untouched = true")
-    await plant.until(ENDPOINT, is_ready, seconds=90)
+    await plant.until(ENDPOINT, is_ready, seconds=180)
     await expect(page.locator("#head")).to_contain_text("Ready", timeout=LIVE_MS)
     await expect(rows.locator("#rows .status")).to_contain_text("Ready", timeout=LIVE_MS)
     assert await rows.evaluate("window.untouched"), "it came without a reload"
@@ -315,7 +316,7 @@ async def streams(road: Road) -> None:
     trust = ssl.create_default_context(cafile=str(plant.paths.ca_certificate))
     http = openai.DefaultAsyncHttpxClient(verify=trust)
     async with openai.AsyncOpenAI(base_url=url, api_key=token, max_retries=0, http_client=http) as ai:
-        await eventually(lambda: _offered(ai), seconds=10, what="the gateway knows the key")
+        await eventually(lambda: _offered(ai), seconds=60, what="the gateway knows the key")
         for _ in range(2):
             told, tokens = await road.metered(lambda: _streamed(ai))
             assert told == tokens

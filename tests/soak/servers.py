@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import psycopg
 
 from bessemer.main import identities
 from bessemer.main.parts import CONTROL, command
-from bessemer.main.settings import Paths, Settings, save, with_ports
+from bessemer.main.settings import Paths, Settings, save
 from tests.failover.cluster import founded
+from tests.ports import kept_ports
 from tests.store import server as postgresql
 
 TYPES = ("ADDED", "MODIFIED", "DELETED")
@@ -150,14 +151,15 @@ async def servers(base: Path, *, over: str, kept: int) -> AsyncIterator[Servers]
     ports = {"api_port": 0, "portal_port": 0, "gateway_port": 0}
     settings = Settings.model_validate({**ports, "keep_revisions": kept, "controller_lease_seconds": 1.0})
     if over == "sqlite":
-        paths, own = Paths(base), with_ports(settings, find_free=True)
-        identities.prepare(paths, own)
-        async with _running(Servers([Replica(paths, own)])) as made:
-            yield made
+        with kept_ports(settings) as own:
+            paths = Paths(base)
+            identities.prepare(paths, own)
+            async with _running(Servers([Replica(paths, own)])) as made:
+                yield made
         return
-    with postgresql.running() as database:
+    with postgresql.running() as database, ExitStack() as stack:
         told = settings.model_copy(update={"store": database.database("soak")})
-        states = founded(base, settings=told, count=2)
+        states = founded(base, settings=told, count=2, stack=stack)
         async with _running(Servers([Replica(paths, own) for paths, own in states], database)) as made:
             yield made
 

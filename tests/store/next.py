@@ -16,7 +16,7 @@ from bessemer.core import quota as register
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Taken
 from bessemer.core.quota import Meter, Quota
-from bessemer.store import Guard, beside, migrations, open_store, quota, schema_versions
+from bessemer.store import Guard, migrations, open_store, quota, schema_versions
 from bessemer.store.kinds import StoreKind
 from tests.store import crash_writer
 from tests.store.conftest import KEY, KINDS
@@ -60,8 +60,7 @@ def become(folder: Path) -> dict[str, StoreKind]:
     return {**KINDS, "Thing": StoreKind(namespaced=True, meter="things")}
 
 
-async def main(url: str, folder: Path, serves: float) -> None:
-    beside.SERVES_SECONDS = serves
+async def main(url: str, folder: Path) -> None:
     store = open_store(url, clock=SystemClock(), kinds=become(folder), seal_key=KEY)
 
     async def tidies() -> None:
@@ -86,7 +85,7 @@ async def look(url: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[3] == "check":
+    if sys.argv[3:] == ["check"]:
         asyncio.run(look(sys.argv[1], Path(sys.argv[2])))
     else:
-        asyncio.run(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))
+        asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

@@ -68,7 +68,7 @@ class Server:
                 user=self._user,
                 start_new_session=True,
             )
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url("postgres")).close()
@@ -82,7 +82,7 @@ class Server:
         """SIGINT lets go of everybody at once and in order, SIGQUIT is a crash."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
     def database(self, name: str) -> str:

@@ -194,7 +194,7 @@ async def test_a_start_needs_no_lock_for_what_is_there(
     lister.execute("SELECT count(*) FROM objects")
     began = time.monotonic()
     opened(url).close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert old.carried() == 6
 
 

@@ -90,7 +90,7 @@ async def test_dependents_go_first_and_watchers_see_it(store: Store) -> None:
     await delete(store, top)
     assert await names(store) == []
     seen = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for event in store.objects.watch(Scope(kind="Thing"), since=since):
             if isinstance(event, Change):
                 seen.append((event.type, event.key.name))
@@ -322,7 +322,7 @@ async def test_the_process_that_was_asked_goes_on_by_itself(store: Store) -> Non
     tending = asyncio.create_task(store.tend())
     await asyncio.sleep(0)
     await delete(store, top)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await names(store):
             await asyncio.sleep(0.01)
     assert await noted(store) == []
@@ -336,7 +336,7 @@ async def tended(store: Store) -> AsyncIterator[None]:
     await asyncio.sleep(0)
     yield
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await noted(store) or await names(store):
                 await asyncio.sleep(0.01)
     finally:

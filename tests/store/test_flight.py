@@ -184,7 +184,7 @@ async def test_what_nobody_expects_holds_nobody_up(
 
     async def made(name: str) -> Any:
         asked = store.objects.delete(Key("Thing", "", name), ALICE) if step == "leaving" else None
-        return (await asyncio.wait_for(gathered(asked or store.objects.create(body("Thing", name), ALICE)), 10))[0]
+        return (await asyncio.wait_for(gathered(asked or store.objects.create(body("Thing", name), ALICE)), 60))[0]
 
     monkeypatch.setattr(session, step, breaks)
     assert isinstance(await made("a"), NotFound if step == "leaving" else Unavailable)
@@ -198,7 +198,7 @@ async def test_a_database_without_its_counter_is_said_to_be_unavailable(store: S
     with psycopg.connect(database, autocommit=True) as connection:
         asked = "DELETE FROM counters WHERE name = 'revision' RETURNING value"
         (revision,) = connection.execute(asked).fetchone() or (0,)
-        found = await asyncio.wait_for(gathered(store.objects.create(body("Thing", "a"), ALICE)), 10)
+        found = await asyncio.wait_for(gathered(store.objects.create(body("Thing", "a"), ALICE)), 60)
         assert [type(one) for one in found] == [Unavailable]
         connection.execute("INSERT INTO counters (name, value) VALUES ('revision', %s)", [revision])
     await store.objects.create(body("Thing", "a"), ALICE)
@@ -229,7 +229,7 @@ def test_a_store_is_closed_after_its_loop_with_a_group_in_the_air(database: str,
     asyncio.run(leave())
     closing = threading.Thread(target=opened.close, daemon=True)
     closing.start()
-    closing.join(10)
+    closing.join(60)
     assert not closing.is_alive()
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT name FROM objects WHERE kind = 'Thing'").fetchall() == [("a",)]

@@ -55,7 +55,7 @@ async def served(store: Store) -> list[dict[str, Any]]:
 def stored(place: str) -> dict[str, Any]:
     connection = invariants.connect(place)
     try:
-        rows = connection.execute("SELECT name, body FROM objects WHERE kind = 'Flavor'").fetchall()
+        rows = connection.execute("SELECT name, body FROM objects WHERE kind = 'Flavor' ORDER BY name").fetchall()
         return {name: json.loads(bytes(body)) for name, body in rows}
     finally:
         connection.close()

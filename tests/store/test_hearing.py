@@ -43,7 +43,7 @@ async def _heard(said: bytes) -> list[bytes | str]:
 
         hearing = Hearing(loop, ours.fileno(), call=take, writing=False)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await over.wait()
         finally:
             hearing.end()

@@ -18,6 +18,7 @@ from bessemer.core.resource import Key
 from bessemer.core.values import LedgerEntry, UsageBatch, UsageRecord
 from bessemer.store import Store, periods
 from bessemer.store.periods import Period, Periods
+from bessemer.store.pool import View
 from tests.store.make import ALICE, PROJECT, body, claim, inventory, read
 
 
@@ -260,8 +261,17 @@ async def test_a_claim_that_ends_while_the_window_is_read_is_in_it_once(
     await store.capacity.declare("h1", inventory())
     _, project = await make_tenant(store)
     taken = [(await store.capacity.take([claim(f"c{number}")], CONTROLLER))[0] for number in range(5)]
+    pool, looks = store._reader.pool, asyncio.Event()  # type: ignore[attr-defined]
+    look = pool.open
+
+    async def opened() -> View:
+        view: View = await look()
+        looks.set()
+        return view
+
+    monkeypatch.setattr(pool, "open", opened)
     reading = asyncio.create_task(window(store, start=0, end=1 << 40, project_uid=project))
-    await asyncio.sleep(0)
+    await looks.wait()
     assert not reading.done()
     await store.capacity.release(taken[-1].key, CONTROLLER, fenced=True)
     assert [row.claim_uid for row in await reading] == [claimed.uid for claimed in taken]

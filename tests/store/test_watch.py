@@ -24,7 +24,7 @@ async def some(watch: AsyncIterator[Change | Bookmark], count: int) -> list[tupl
     """The next events as (type, name)."""
     found = []
     for _ in range(count):
-        event = await asyncio.wait_for(anext(watch), 5)
+        event = await asyncio.wait_for(anext(watch), 60)
         found.append(("BOOKMARK", str(event.revision)) if isinstance(event, Bookmark) else (event.type, event.key.name))
     return found
 
@@ -63,7 +63,7 @@ async def test_history_and_present_meet_without_gap_or_doubling(store: Store) ->
     watch = store.objects.watch(THINGS, since=2)
     assert [event.revision for event in [await anext(watch)]] == [3]
     await put(store, "a", 9)
-    revisions = [(await asyncio.wait_for(anext(watch), 5)).revision for _ in range(3)]
+    revisions = [(await asyncio.wait_for(anext(watch), 60)).revision for _ in range(3)]
     assert revisions == [4, 5, 6]
     waiting = await idle(watch)
     await put(store, "b")
@@ -79,7 +79,7 @@ async def test_writes_while_the_first_list_runs_are_neither_lost_nor_doubled(sto
     writes = asyncio.gather(*(put(store, f"t{i:03}", 2) for i in range(450)))
     revisions: list[int] = []
     while len(seen) < 450 or any(revision <= 450 for revision in seen.values()):
-        event = await asyncio.wait_for(anext(watch), 5)
+        event = await asyncio.wait_for(anext(watch), 60)
         if isinstance(event, Change):
             assert event.revision > seen.get(event.key.name, 0)
             seen[event.key.name] = event.revision
@@ -100,7 +100,7 @@ async def test_a_slow_watcher_reads_history_and_loses_nothing(store: Store) -> N
     revisions.append((await waiting).revision)
     assert lagged == []
     while len(revisions) < count:
-        event = await asyncio.wait_for(anext(watch), 5)
+        event = await asyncio.wait_for(anext(watch), 60)
         if isinstance(event, Change):
             revisions.append(event.revision)
     assert revisions == list(range(1, count + 1))

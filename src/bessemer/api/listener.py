@@ -31,6 +31,9 @@ from bessemer.core.tls import show
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application: ``scope``, ``receive``, ``send``."""
 
+TICK_SECONDS = 1.0
+"""Between two looks at what time it is, which answers tell."""
+
 STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 HEADERS_SECONDS = 20.0
@@ -276,7 +279,7 @@ class _Quiet(uvicorn.Server):
     async def main_loop(self) -> None:
         while not await self.on_tick(0):  # which keeps the answers' date
             with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(TICK_SECONDS):
                     await self._ending.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bessemer.core.values import Device, NumaNode
 from bessemer.placement.facts import Wall
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.states import SIZES, States
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
@@ -26,6 +27,7 @@ class Arrays(ABC):
     names: list[str]
     models: Numbers[str]
     walls: Numbers[Wall]
+    kinds: Numbers[HostClass]
     taint_sets: Sequence[frozenset[str]]
     """The sets to which `taints` points."""
 
@@ -51,6 +53,8 @@ class Arrays(ABC):
             model=self.device_model[rows],
             sizes=self.sizes[rows],
             models=self.models.all,
+            kind=self.kind[rows],
+            kinds=self.kinds.all,
         )
 
     def _allocate(self, *, rows: int, nodes: int, devices: int) -> None:
@@ -61,6 +65,7 @@ class Arrays(ABC):
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
+        self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
@@ -106,6 +111,7 @@ class View(Arrays):
         self.size = len(rows)
         self.names = [fleet.names[row] for row in self._rows]
         self.models, self.walls, self.taint_sets = fleet.models, fleet.walls, fleet.taint_sets
+        self.kinds = fleet.kinds
         for name, value in vars(fleet).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, value[rows])

@@ -20,7 +20,7 @@ from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place_at
 from bessemer.placement.filters import FACTS, HARDWARE, fitting, sift
 from bessemer.placement.fleet import FleetArrays
-from bessemer.placement.policies import Floats, Policy
+from bessemer.placement.policies import Floats, Policy, Rationing
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Bools, Ints
@@ -87,7 +87,7 @@ class Board:
         """Where the request goes now, without the reasons against the others."""
         figures = self._current(request)
         n = self._fleet.size
-        value = np.where(self._open_to(request), figures.value[:n], np.inf)
+        value = np.where(self._open_to(request), figures.value[:n], np.inf) + self._surcharges(Shape.of(request))
         fits = np.isfinite(value)
         if not fits.any():
             return None
@@ -101,6 +101,16 @@ class Board:
         decision = place_at(sight, 0, score={**score, self._policy.name: least}, wish=int(figures.milli[row]))
         return replace(decision, fitting=int(fits.sum()))
 
+    def _surcharges(self, shape: Shape) -> Floats | float:
+        """[hosts]: what a policy that rations scarce hosts adds at this moment."""
+        policy, fleet = self._policy, self._fleet
+        if not isinstance(policy, Rationing) or not policy.rationed(shape):
+            return 0.0
+        more = policy.surcharge(shape, fleet.census.of(shape))
+        by_kind = np.array([more.get(kind, 0.0) for kind in fleet.kinds.all])
+        added: Floats = by_kind[fleet.kind[: fleet.size]] if more else np.zeros(fleet.size)
+        return added
+
     def _current(self, request: Request) -> _Figures:
         """The figures of a request's shape, as the hardware is now."""
         fleet, shape = self._fleet, Shape.of(request)
@@ -113,10 +123,10 @@ class Board:
             rows = np.arange(fleet.size)
         figures.position, figures.version = fleet.changes.position, self._policy.version
         if len(rows):
-            self._look(request, rows, figures)
+            self._look(request, rows, figures=figures)
         return figures
 
-    def _look(self, request: Request, rows: Ints, figures: _Figures) -> None:
+    def _look(self, request: Request, rows: Ints, *, figures: _Figures) -> None:
         """Look at some hosts anew."""
         sight = Sight.of(self._fleet.view(rows), request)
         fits = fitting(sight, HARDWARE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bessemer.core.values import Allocation, Inventory
+from bessemer.placement.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,10 @@ class HostFacts:
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What one claim holds of one host. ``milli`` are thousandths of each of its devices; one that is named twice is
-    held once."""
+    held once. ``shape`` is what it was asked for as, where that is known: scarce hosts are rationed by it."""
 
     host: str
     devices: tuple[str, ...]
     allocations: tuple[Allocation, ...]
     milli: int = 1000
+    shape: Shape | None = None

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 
 from bessemer.core.values import Device
 from bessemer.placement.arrays import Arrays, View
+from bessemer.placement.census import Census
 from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Hold, HostFacts, Wall
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.states import SIZES
 from bessemer.placement.vectors import NONE, WHOLE, Ints
@@ -22,7 +24,7 @@ from bessemer.placement.vectors import NONE, WHOLE, Ints
 class FleetArrays(Arrays):
     """``version`` rises with each update, ``facts`` with those after which another may land somewhere, whatever the
     hardware there: who is present, reachable, schedulable, walls, taints, virtualization and isolation. ``changes`` are
-    the rows whose hardware changed, or what is free of it."""
+    the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each class hold."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -32,6 +34,8 @@ class FleetArrays(Arrays):
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
+        self.kinds = Numbers()
+        self.census = Census()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
         self.taint_sets = self._taint_sets.all
         self._rows: dict[str, int] = {}
@@ -61,10 +65,11 @@ class FleetArrays(Arrays):
         self._device_columns[row] = {device.id: column for column, device in enumerate(gpus)}
         self._node_columns[row] = {node.id: column for column, node in enumerate(nodes)}
         self._fill_host(row, facts)
+        _stand_as(self, row, kind=HostClass.of(facts), holds=_held_by(self, facts.name))
         self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
-        for uid in self._holds_by_host.get(facts.name, ()):
-            self._apply(row, self._holds[uid], sign=-1)
+        for hold in _held_by(self, facts.name):
+            self._apply(row, hold, sign=-1)
         self.facts += _standing(self, row) != before
         self._changed(row)
 
@@ -74,6 +79,7 @@ class FleetArrays(Arrays):
         if row is None:
             return
         self._give_back(row)
+        _stand_as(self, row, kind=None, holds=_held_by(self, name))
         self._fill_nodes(row, (), overcommit_milli=0)
         self._fill_devices(row, ())
         self.present[row] = False
@@ -92,6 +98,7 @@ class FleetArrays(Arrays):
         self._holds[uid] = hold
         self._holds_by_host.setdefault(hold.host, set()).add(uid)
         row = self._rows.get(hold.host)
+        self.census.add(hold.shape, _class_at(self, row), count=1)
         if row is not None:
             self._apply(row, hold, sign=-1)
         self._changed(row)
@@ -104,6 +111,7 @@ class FleetArrays(Arrays):
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
+        self.census.add(hold.shape, _class_at(self, row), count=-1)
         if row is not None:
             self._apply(row, hold, sign=1)
         if not others:
@@ -202,6 +210,26 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
     fleet.wall[row] = fleet.walls.take(wall)
     fleet.version += 1
     fleet.facts += 1
+
+
+def _held_by(fleet: FleetArrays, host: str) -> Sequence[Hold]:
+    return [fleet._holds[uid] for uid in fleet._holds_by_host.get(host, ())]
+
+
+def _class_at(fleet: FleetArrays, row: int | None) -> HostClass | None:
+    number = NONE if row is None else int(fleet.kind[row])
+    return None if number == NONE else fleet.kinds.all[number]
+
+
+def _stand_as(fleet: FleetArrays, row: int, *, kind: HostClass | None, holds: Iterable[Hold]) -> None:
+    """The row's host is of that class from here on, and with it what it holds."""
+    before = _class_at(fleet, row)
+    for hold in holds:
+        fleet.census.add(hold.shape, before, count=-1)
+        fleet.census.add(hold.shape, kind, count=1)
+    if before is not None:
+        fleet.kinds.give_back(int(fleet.kind[row]))
+    fleet.kind[row] = NONE if kind is None else fleet.kinds.take(kind)
 
 
 def _standing(fleet: FleetArrays, row: int) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 from bessemer.core.clock import FakeClock
 from bessemer.core.units import GIB
 from bessemer.core.values import DEVICES_MAX, Device, Inventory
+from bessemer.drivers.inspect import kvm
 from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
@@ -170,9 +172,9 @@ def qemu(folder: Path, does: str) -> str:
 )
 async def test_what_kvm_may_do_to_a_guest(tmp_path: Path, does: str, expected: str) -> None:
     """On any machine: a device that opens proves nothing, and a guest that hangs is ended in bounded time."""
-    before = time.monotonic()
-    assert await run_guest("kvm", "host", program=qemu(tmp_path, does), seconds=1.0) == expected
-    assert time.monotonic() - before < 5
+    before, seconds = time.monotonic(), 1.0 if expected.startswith("it hangs") else 60.0
+    assert await run_guest("kvm", "host", program=qemu(tmp_path, does), seconds=seconds) == expected
+    assert time.monotonic() - before < 50
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,10 @@ async def test_what_kvm_may_do_to_a_guest(tmp_path: Path, does: str, expected: s
     ],
     ids=["aborts", "runs"],
 )
-async def test_the_verdict_is_what_a_guest_did(tmp_path: Path, does: str, expected: Verdict) -> None:
+async def test_the_verdict_is_what_a_guest_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, expected: Verdict
+) -> None:
+    monkeypatch.setattr(kvm, "run_guest", partial(run_guest, seconds=60.0))
     device = tmp_path / "kvm"
     device.touch()
     device.chmod(0o666)
@@ -192,10 +197,13 @@ async def test_the_verdict_is_what_a_guest_did(tmp_path: Path, does: str, expect
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs guests as itself")
-async def test_a_device_that_is_roots_alone_runs_no_guest_of_roots(tmp_path: Path) -> None:
+async def test_a_device_that_is_roots_alone_runs_no_guest_of_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = tmp_path / "kvm"
     device.touch(0o600)
     probe = KvmProbe(tmp_path / "kvm.json", device=device, program=qemu(tmp_path, f"exit {PASSED}"))
+    monkeypatch.setattr(kvm, "run_guest", partial(run_guest, seconds=60.0))
     found = await probe.verdict("boot")
     assert found.virtualization == "tcg"
     assert "root's alone" in found.note
@@ -203,7 +211,7 @@ async def test_a_device_that_is_roots_alone_runs_no_guest_of_roots(tmp_path: Pat
 
 @pytest.mark.real
 async def test_the_probes_guest_runs_to_its_end_without_kvm() -> None:
-    assert await run_guest("tcg", "qemu64", seconds=30.0) == ""
+    assert await run_guest("tcg", "qemu64", seconds=120.0) == ""
 
 
 @pytest.mark.real
@@ -214,7 +222,7 @@ async def test_the_probe_survives_what_kvm_does_here(cpu: str) -> None:
         pytest.skip("this machine has no KVM device")
     before = time.monotonic()
     said = await run_guest("kvm", cpu)
-    assert time.monotonic() - before < 6
+    assert time.monotonic() - before < 30
     assert said == "" or cpu in said
 
 

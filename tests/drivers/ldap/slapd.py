@@ -16,6 +16,7 @@ from pathlib import Path
 import ldap
 
 from bessemer.api.ca import CertificateAuthority, create_ca
+from tests.loopback import held_port
 
 BASE = "dc=example,dc=org"
 PEOPLE, GROUPS = f"ou=people,{BASE}", f"ou=groups,{BASE}"
@@ -69,18 +70,18 @@ def running(directory: Path, people: Mapping[str, str], groups: Mapping[str, Seq
     config.write_text(_config(directory))
     ldif.write_text(_ldif(people, groups))
     subprocess.run(["/usr/sbin/slapadd", "-q", "-f", config, "-l", ldif], check=True, capture_output=True)
-    ports = _ports()
-    made = Slapd(f"ldaps://127.0.0.1:{ports[0]}", f"ldap://127.0.0.1:{ports[1]}", ca, directory / "log")
-    with made.log.open("wb") as log:
-        server = subprocess.Popen(
-            [_SLAPD, "-d", "stats", "-f", config, "-h", f"{made.ldaps} {made.ldap}"], stdout=log, stderr=log
-        )
-    try:
-        _await(ports, server)
-        yield made
-    finally:
-        server.terminate()
-        server.wait(10)
+    with held_port() as tls, held_port() as plain:
+        made = Slapd(f"ldaps://127.0.0.1:{tls}", f"ldap://127.0.0.1:{plain}", ca, directory / "log")
+        with made.log.open("wb") as log:
+            server = subprocess.Popen(
+                [_SLAPD, "-d", "stats", "-f", config, "-h", f"{made.ldaps} {made.ldap}"], stdout=log, stderr=log
+            )
+        try:
+            _await((tls, plain), server)
+            yield made
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 def _config(directory: Path) -> str:
@@ -145,16 +146,8 @@ def _escaped(value: str) -> str:
     return "".join(f"\\{letter}" if letter in ',+"\\<>;=#' else letter for letter in value)
 
 
-def _ports() -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def _await(ports: Sequence[int], server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     for port in ports:
         while True:
             try:

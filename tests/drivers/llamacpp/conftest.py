@@ -103,7 +103,7 @@ class RealHost:
         running = await self.engine.find(uid)
         assert running is not None
         os.kill(running.pid, 9)
-        async with asyncio.timeout(5):  # a process that is killed may be there for a moment longer
+        async with asyncio.timeout(30):  # a process that is killed may be there for a moment longer
             while await self.engine.find(uid) is not None:
                 await asyncio.sleep(0.02)
 

@@ -5,21 +5,41 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp.protocol import EngineMetrics
+from bessemer.drivers.llamacpp.protocol import EngineMetrics, RunningEngine
 from bessemer.drivers.process.protocol import End
 from tests.drivers.llamacpp.conftest import ALIAS, SECRET, Host, ready, talk
 
 
+async def early(host: Host, ask: Callable[[], Awaitable[object]]) -> RunningEngine:
+    """An engine that was asked while it loaded, and said so. Where the machine stalls it may have loaded by then: then
+    another is started."""
+    for _ in range(5):
+        running = await host.engine.start(host.spec())
+        if await reason_of(ask) == "EngineStarting":
+            return running
+        await host.engine.stop("a")
+    raise AssertionError("no engine says that it loads")
+
+
+async def reason_of(ask: Callable[[], Awaitable[object]]) -> str:
+    """Why it is refused; "" where it is not. No other reason than that it loads is one so early."""
+    try:
+        await ask()
+    except DriverError as error:
+        if error.reason != "EngineStarting":
+            raise
+        return error.reason
+    return ""
+
+
 async def test_it_answers_with_sense(host: Host) -> None:
-    running = await host.engine.start(host.spec())
-    with pytest.raises(DriverError) as early:
-        await host.engine.probe("a", SECRET)
-    assert early.value.reason == "EngineStarting"
+    running = await early(host, lambda: host.engine.probe("a", SECRET))
     result = await ready(host)
     assert result.model == ALIAS
     assert result.text.strip()
@@ -48,10 +68,7 @@ async def test_only_the_secret_opens(host: Host) -> None:
 
 
 async def test_a_check_costs_no_tokens(host: Host) -> None:
-    await host.engine.start(host.spec())
-    with pytest.raises(DriverError) as early:
-        await host.engine.check("a")
-    assert early.value.reason == "EngineStarting"
+    await early(host, lambda: host.engine.check("a"))
     await ready(host)
     before = await host.engine.metrics("a", SECRET)
     await host.engine.check("a")
@@ -110,23 +127,23 @@ async def test_a_stream_that_is_left_can_still_be_counted(host: Host) -> None:
     await ready(host)
     before = await host.engine.metrics("a", SECRET)
     reply = await talk(
-        host.engine.door("a"), stream=True, timings_per_token=True, max_tokens=200, ignore_eos=True, cut_after=5
+        host.engine.door("a"), stream=True, timings_per_token=True, max_tokens=1500, ignore_eos=True, cut_after=5
     )
     assert not reply.done
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (count := difference(await host.engine.metrics("a", SECRET), before))[1] == 0:
             await asyncio.sleep(0.05)
     prompt, predicted = count
     assert prompt == reply.timings["prompt_n"] + reply.timings["cache_n"]
     # The engine notices a client that left only when it writes: it has done more than was seen, and far from all.
-    assert reply.timings["predicted_n"] <= predicted < 200
+    assert reply.timings["predicted_n"] <= predicted < 1500
 
 
 async def test_a_crash_is_told_and_a_new_start_heals(host: Host) -> None:
     first = await host.engine.start(host.spec())
     await ready(host)
     await host.crash("a")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await host.engine.find("a") is not None:
             await asyncio.sleep(0.01)
     with pytest.raises(DriverError) as refusal:

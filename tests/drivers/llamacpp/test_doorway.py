@@ -7,7 +7,6 @@ import datetime
 import os
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,7 +101,7 @@ async def models(address: str, context: ssl.SSLContext) -> bytes:
     try:
         reader, writer = await connect(address, context)
         writer.write(ASK)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             answer = await reader.read()
     except (ssl.SSLError, ConnectionError):
         return b""
@@ -198,7 +197,7 @@ async def test_a_renewed_certificate_takes_over_and_streams_go_on(
     writer.write(ASK)
     assert b'"smollm2"' in await reader.read()
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while procfs.entry(old.pid) is not None:
             await asyncio.sleep(0.01)
     assert len(await real_host.processes.companions("a")) == 1
@@ -261,10 +260,11 @@ async def test_without_an_engine_there_is_none(either: Doorway, listen: Listen) 
     assert await either.find("b") is None
 
 
-async def test_a_taken_port_is_told(either: Doorway, listen: Listen, free_port: Callable[[], int]) -> None:
-    port = free_port()
-    if isinstance(either, FakeDoorway):
-        either.taken.add(port)
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(DriverError) as refusal:
-        await either.open("a", replace(listen, port=port))
+async def test_a_taken_port_is_told(either: Doorway, listen: Listen) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        if isinstance(either, FakeDoorway):
+            either.taken.add(port)
+        with pytest.raises(DriverError) as refusal:
+            await either.open("a", replace(listen, port=port))
     assert refusal.value.reason == "PortTaken"

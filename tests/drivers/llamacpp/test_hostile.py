@@ -89,7 +89,8 @@ async def test_a_stand_in_that_makes_sense_passes(real_host: RealHost, pretend: 
 )
 async def test_nonsense_is_told(real_host: RealHost, pretend: Callable[..., None], act: str, message: str) -> None:
     pretend(act)
-    real_host.engine = LlamaCpp(real_host.processes, real_host.state / "doors", probe_seconds=1.0)
+    seconds = 1.0 if message == "no answer within" else 60.0
+    real_host.engine = LlamaCpp(real_host.processes, real_host.state / "doors", probe_seconds=seconds)
     await real_host.engine.start(real_host.spec())
     with pytest.raises(DriverError, match=message) as refusal:
         await ready(real_host)

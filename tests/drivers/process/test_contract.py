@@ -12,14 +12,14 @@ from tests.drivers.process.conftest import World
 
 
 async def end_of(processes: Processes, uid: str) -> Ended:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (end := await processes.ended(uid)) is None:
             await asyncio.sleep(0.01)
     return end
 
 
 async def log_of(processes: Processes, uid: str, *, holding: bytes) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             text = b"".join([chunk async for chunk in processes.log(uid)])
             if holding in text:
@@ -94,7 +94,7 @@ async def test_a_follower_is_done_when_the_process_is(world: World) -> None:
             heard.append(chunk)
 
     follower = asyncio.create_task(follow())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not heard:
             await asyncio.sleep(0.01)
         assert not follower.done()

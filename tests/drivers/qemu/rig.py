@@ -60,7 +60,7 @@ class Rig(ABC):
         )
         return replace(spec, **changes)
 
-    async def until(self, asked: Callable[[], Awaitable[Any]], *, seconds: float = 60.0) -> Any:
+    async def until(self, asked: Callable[[], Awaitable[Any]], *, seconds: float = 180.0) -> Any:
         """The first true answer."""
         async with asyncio.timeout(seconds):
             while not (answer := await asked()):
@@ -123,7 +123,7 @@ class RealRig(Rig):
             await qemu.remove(uid)
 
 
-async def read_until(console: Console, words: bytes, *, seconds: float = 30.0) -> bytes:
+async def read_until(console: Console, words: bytes, *, seconds: float = 120.0) -> bytes:
     """What the console shows, up to and with these words."""
     shown = b""
     async with asyncio.timeout(seconds):

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.placement.demand import HostClass, Mix, Plan, class_plan
+from bessemer.placement.demand import Mix, Plan, class_plan
 from bessemer.placement.demand.plan import CLASSES, PATTERNS, SHAPES, _Cuts, _cuts
 from bessemer.placement.demand.solver import Program
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
 from tests.placement.shapes import shape
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bessemer.placement.demand import HostClass, Mix, Outlook, Plan
+from bessemer.placement.demand import Mix, Outlook, Plan
 from bessemer.placement.demand.plan import shape_key
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.policies.potential import FILLING, SURCHARGE, TURNING, Potential, tuned
 from bessemer.placement.policies.published import Random
 from bessemer.placement.policies.table import POLICIES

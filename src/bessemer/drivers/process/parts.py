@@ -46,14 +46,15 @@ def spawn(
 
 
 def _await_name(pid: int) -> None:
-    """The kernel lets us go on a moment before the child's command line can be read, by which everybody finds it."""
+    """The kernel lets us go on a moment before the child's command line can be read, by which everybody finds it. On a
+    machine that is busy with others that moment may be long."""
     for _ in range(_NAME_LOOKS):
-        if any(procfs.arguments(pid)):
+        if any(procfs.arguments(pid)) or procfs.entry(pid) is None:
             return
         time.sleep(_NAME_LOOK_SECONDS)
 
 
-_NAME_LOOKS, _NAME_LOOK_SECONDS = 20, 0.000_5
+_NAME_LOOKS, _NAME_LOOK_SECONDS = 4_000, 0.000_5
 _DEFAULTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 

@@ -6,14 +6,13 @@ bounded time; where one does not end well, there is no answer, and who asked doe
 
 from bessemer.placement.demand.mix import Arrivals, Mix, Typical
 from bessemer.placement.demand.outlook import Outlook
-from bessemer.placement.demand.plan import HostClass, Plan, class_plan
+from bessemer.placement.demand.plan import Plan, class_plan
 from bessemer.placement.demand.turnover import Turnover
 from bessemer.placement.demand.waste import WHOLE, dual_waste
 
 __all__ = [
     "WHOLE",
     "Arrivals",
-    "HostClass",
     "Mix",
     "Outlook",
     "Plan",

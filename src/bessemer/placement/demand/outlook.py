@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bessemer.placement.demand.mix import Floats, Mix
-from bessemer.placement.demand.plan import HostClass, Plan, class_plan
+from bessemer.placement.demand.plan import Plan, class_plan
 from bessemer.placement.demand.waste import WHOLE, dual_waste
+from bessemer.placement.hostclass import HostClass
 
 
 @dataclass(frozen=True, eq=False)

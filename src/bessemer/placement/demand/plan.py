@@ -21,6 +21,7 @@ from bessemer.core.units import GIB
 from bessemer.placement.demand.mix import Floats, Mix
 from bessemer.placement.demand.solver import Program
 from bessemer.placement.demand.waste import WHOLE, generated, rounded
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
 from bessemer.placement.vectors import Bools
 
@@ -36,26 +37,6 @@ UNSERVED = 8.0
 """What a request without devices that finds no place costs, in devices: more than any that its cores could serve."""
 
 ShapeKey = tuple[int, int, int, int, frozenset[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class HostClass:
-    """What hosts of a class have in common: all of their inventory that a shape could ask for. ``devices`` are pairs of
-    model and count, by model."""
-
-    milli_cores: int
-    memory_bytes: int
-    devices: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def device_count(self) -> int:
-        return sum(count for _, count in self.devices)
-
-    def fits(self, shape: Shape) -> bool:
-        """Whether an empty host of the class holds one."""
-        usable = sum(count for model, count in self.devices if not shape.models or model in shape.models)
-        enough = self.milli_cores >= shape.milli_cores and self.memory_bytes >= shape.memory_bytes
-        return enough and usable >= shape.device_count
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
 from bessemer.placement.vectors import Ints
@@ -37,6 +38,7 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
 class Rationing(Policy, Protocol):
     """A policy that rations classes of hosts: what a place costs then depends on how many of the shape are where. That
     is the same for all hosts of a class, so it is added to kept costs at each decision, and never kept."""
@@ -45,7 +47,7 @@ class Rationing(Policy, Protocol):
         """Whether anything is ever added for ``shape``. Mostly not, and then nobody need count."""
         ...
 
-    def surcharge(self, shape: Shape, held: Mapping[Hashable, int]) -> Mapping[Hashable, float]:
+    def surcharge(self, shape: Shape, held: Mapping[HostClass | None, int]) -> Mapping[HostClass | None, float]:
         """What is added to ``value`` on hosts of each class now; 0 for classes that are not named. ``held``: how many
         of the shape hosts of each class (as in `States.kinds`) hold."""
         ...

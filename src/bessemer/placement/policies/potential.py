@@ -25,8 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.placement.demand import WHOLE, HostClass, Outlook
+from bessemer.placement.demand import WHOLE, Outlook
 from bessemer.placement.demand.mix import Floats
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.policies import Costs
 from bessemer.placement.policies.fragments import Fragments
 from bessemer.placement.policies.ways import cheapest_way, in_batches, rises
@@ -121,7 +122,7 @@ class Potential:
     def rationed(self, shape: Shape) -> bool:
         return self._plan is not None and self._plan.index(shape) is not None
 
-    def surcharge(self, shape: Shape, held: Mapping[Hashable, int]) -> Mapping[Hashable, float]:
+    def surcharge(self, shape: Shape, held: Mapping[HostClass | None, int]) -> Mapping[HostClass | None, float]:
         row = None if self._plan is None else self._plan.index(shape)
         if self._plan is None or row is None:
             return {}

@@ -14,9 +14,10 @@ import numpy as np
 from bessemer.core.errors import Invalid
 from bessemer.core.values import Decision, Request
 from bessemer.placement.board import Board
-from bessemer.placement.demand import HostClass, Mix, Outlook, Turnover
+from bessemer.placement.demand import Mix, Outlook, Turnover
 from bessemer.placement.facts import HostFacts
 from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.hostclass import HostClass
 from bessemer.placement.policies.table import POLICIES
 from bessemer.placement.replay.run import Desk
 from bessemer.placement.replay.trace import milli_of
@@ -40,7 +41,7 @@ def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request],
     fleet, kinds, devices = FleetArrays(), Counter[HostClass](), 0
     for host in hosts:
         fleet.set_host(host)
-        kinds[_class_of(host)] += 1
+        kinds[HostClass.of(host)] += 1
         devices += sum(device.kind == "gpu" for device in host.inventory.devices)
     name, mix = known(policy), Mix.of(Counter(map(Shape.of, learned)))
     if name != OWN:
@@ -75,11 +76,3 @@ class _Own:
     def _made(self) -> Board:
         outlook = self._outlook.at(self._stage)
         return Board(self._fleet, POLICIES[OWN](outlook, np.random.default_rng(0)))
-
-
-def _class_of(host: HostFacts) -> HostClass:
-    """What an empty host is."""
-    found = host.inventory
-    models = Counter(device.model for device in found.devices if device.kind == "gpu" and device.healthy)
-    cores = found.threads * host.overcommit_milli
-    return HostClass(cores, found.memory_bytes, tuple(sorted(models.items())))

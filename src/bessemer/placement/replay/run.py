@@ -18,6 +18,7 @@ from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.replay.arrivals import Visits
 from bessemer.placement.replay.figures import Churned, Count, Filled, size_of, together
 from bessemer.placement.replay.trace import milli_of
+from bessemer.placement.shape import Shape
 from bessemer.placement.vectors import Ints
 
 Decide = Callable[[Request], Decision | Refusal | None]
@@ -154,7 +155,8 @@ class _Tally:
         self.came_milli += milli
         if isinstance(decision, Decision):
             self.held_milli += milli
-            hold = Hold(decision.host, decision.devices, decision.allocations, milli=request.device_milli)
+            shape = Shape.of(request)
+            hold = Hold(decision.host, decision.devices, decision.allocations, request.device_milli, shape)
             self.desk.fleet.hold(str(n), hold)
         return placed
 
