@@ -29,6 +29,7 @@ from bessemer.placement import Hold, HostFacts
 from bessemer.placement.replay import Churned, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN, seat
 from bessemer.placement.replay.jobs import ChurnJob, FillJob, replay
+from bessemer.placement.shape import Shape
 
 FIRST_SEED = 42
 """The artefact's seeds are this and the nine that follow."""
@@ -302,7 +303,8 @@ def _decided(requests: Sequence[Request], *, count: int, warm: int) -> list[floa
         decision = desk.decide(request)
         took = time.thread_time() - began
         if isinstance(decision, Decision):
-            hold = Hold(decision.host, decision.devices, decision.allocations, milli=request.device_milli)
+            shape = Shape.of(request)
+            hold = Hold(decision.host, decision.devices, decision.allocations, request.device_milli, shape)
             desk.fleet.hold(str(n), hold)
         if n >= warm:
             seconds.append(took)
