@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bessemer.placement.demand import HostClass, Mix, Outlook, Plan
 from bessemer.placement.demand.plan import shape_key
-from bessemer.placement.policies.potential import FILLING, SURCHARGE, TURNING, Potential, tuned
+from bessemer.placement.policies.fgd import Fgd
+from bessemer.placement.policies.potential import BALANCE, FILLING, SURCHARGE, TURNING, Potential, tuned
 from bessemer.placement.policies.published import Random
 from bessemer.placement.policies.table import POLICIES
 from bessemer.placement.shape import Shape
@@ -60,6 +62,16 @@ def test_without_an_outlook_every_place_is_as_good() -> None:
     assert len(set(costs.value)) == 1
 
 
+def test_models_without_number_take_no_room_without_bound() -> None:
+    names = [f"m{n}" for n in range(100)]
+    mix = Mix.of({shape(n, 1, milli=n + 1, models=[name]): 1 for n, name in enumerate(names)})
+    some = hosts_with(*[[1000]] * len(names))
+    states = replace(some, model=np.arange(len(names), dtype=np.int32)[:, None], models=names)
+    value = Fgd(mix, exact=True).costs(shape(0, 1), states).value
+    assert len(value) == len(names)
+    assert np.isfinite(value).all()
+
+
 def test_random_throws_anew_each_time_and_equal_dice_throw_alike() -> None:
     hosts, asked = hosts_with([1000], [1000], [1000]), shape(1, 1)
     one, other = Random(np.random.default_rng(7)), Random(np.random.default_rng(7))
@@ -88,8 +100,8 @@ def test_what_needs_no_device_goes_where_cores_are_to_spare() -> None:
 
 def test_tuning_goes_from_filling_to_turning() -> None:
     assert tuned(0.0) == FILLING
-    assert tuned(1.0) == tuned(7.0) == TURNING
-    between = tuned(0.5)
+    assert tuned(BALANCE) == tuned(1.0) == tuned(7.0) == TURNING
+    between = tuned(BALANCE / 2)
     assert between.fragments == pytest.approx((FILLING.fragments + TURNING.fragments) / 2)
     assert between.share == TURNING.share
 

@@ -75,9 +75,13 @@ TURNING = Tuning(fragments=5.0, strand=0.5, share=0.9999, by_devices=1.0, whole=
 shapes count by their devices, and nearly all of them do."""
 
 
+BALANCE = 0.5
+"""From this turnover on a fleet counts as in balance: what was broken up before takes a holding time to heal."""
+
+
 def tuned(turnover: float) -> Tuning:
     """Between the two, by how much of what is taken is given back (see `Turnover`)."""
-    part = min(max(turnover, 0.0), 1.0)
+    part = min(max(turnover / BALANCE, 0.0), 1.0)
 
     def between(filling: float, turning: float) -> float:
         return filling + part * (turning - filling)
