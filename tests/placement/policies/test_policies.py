@@ -129,6 +129,14 @@ def test_beyond_its_part_of_a_scarce_class_a_shape_pays() -> None:
     assert potential.surcharge(asked, {SMALL: 6}) == {}
 
 
+def test_in_balance_the_plan_weighs_more() -> None:
+    asked = shape(1000, 1)
+    plan = planned(asked, share=(0.25, 0.75), reduced=(0.0, 0.0))
+    filling, turning = (Potential(Outlook(plan=plan, turnover=turnover)) for turnover in (0.0, 1.0))
+    held = {LARGE: 1}
+    assert turning.surcharge(asked, held)[LARGE] > 10 * filling.surcharge(asked, held)[LARGE]
+
+
 def test_a_shape_that_no_plan_knows_is_not_rationed() -> None:
     potential = Potential(Outlook(plan=planned(shape(1000, 1), share=(0.0, 1.0), reduced=(0.0, 0.0))))
     other = shape(2000, 1)
