@@ -72,6 +72,15 @@ def test_models_without_number_take_no_room_without_bound() -> None:
     assert np.isfinite(value).all()
 
 
+@pytest.mark.parametrize("name", ["LPG", "FGD", "FGD-exact"])
+def test_another_outlook_makes_another_version(name: str) -> None:
+    outlook = Outlook.derive(Mix.of({shape(1000, 1, milli=500): 1}), {}, version=3)
+    later = outlook.at(1.0, version=4)
+    dice = np.random.default_rng(1)
+    assert [POLICIES[name](one, dice).version for one in (outlook, later)] == [3, 4]
+    assert later.waste is outlook.waste
+
+
 def test_random_throws_anew_each_time_and_equal_dice_throw_alike() -> None:
     hosts, asked = hosts_with([1000], [1000], [1000]), shape(1, 1)
     one, other = Random(np.random.default_rng(7)), Random(np.random.default_rng(7))
