@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.placement.demand import Arrivals, Mix, Turnover
-from bessemer.placement.demand.mix import GRAIN
+from bessemer.placement.demand.mix import GRAIN, MOST
 from tests.placement.shapes import mixes, shape
 
 
@@ -19,6 +19,12 @@ def test_typical_are_the_most_frequent_that_make_up_95_of_100() -> None:
     typical = mix.typical()
     assert list(typical.cores) == [1, 2, 3]
     assert list(typical.weight) == pytest.approx([60 / 96, 30 / 96, 6 / 96])
+
+
+def test_there_are_never_many_typical_shapes() -> None:
+    typical = Mix.of({shape(n): 1 for n in range(3 * MOST)}).typical()
+    assert len(typical) == MOST
+    assert sum(typical.weight) == pytest.approx(1.0)
 
 
 def test_typical_shapes_are_told_apart_by_cores_devices_and_models_alone() -> None:

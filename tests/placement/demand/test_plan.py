@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.placement.demand import Mix, Plan, class_plan
-from bessemer.placement.demand.plan import CLASSES, PATTERNS, SHAPES, _Cuts, _cuts
+from bessemer.placement.demand.plan import CLASSES, PATTERNS, SHAPES, _columns, _Cuts, _cuts, _program, _Task
 from bessemer.placement.demand.solver import Program
+from bessemer.placement.demand.waste import ROUNDS, SIZES, rounded
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
 from tests.placement.shapes import shape
@@ -75,9 +76,14 @@ def test_hostile_mixes_and_fleets_are_bounded() -> None:
         shape(n, 1, milli=int(dice.integers(1, 1000)), models=["B"] if n % 3 else []): 1.0 for n in range(SHAPES + 40)
     }
     hosts = {HostClass(32_000 + n, 1 << 40, (("B" if n % 9 == 0 else "A", 4),)): 1 for n in range(CLASSES + 9)}
-    plan = class_plan(Mix.of(odd), hosts)
-    assert plan is not None
-    assert plan.share.shape == (SHAPES, CLASSES)
+    mix = Mix.of(odd)
+    task, cuts = _Task.of(mix, hosts), _cuts(rounded(mix.shares))
+    assert task.fits.shape == (SHAPES, CLASSES)
+    columns = _columns(task, cuts.ways)
+    assert cuts.ways <= SIZES + ROUNDS
+    assert columns.count <= SHAPES * CLASSES + SHAPES + CLASSES * (cuts.ways + 1)
+    program = _program(task, columns, cuts=cuts)
+    assert len(program.lower) == len(program.upper) == SHAPES + CLASSES * (len(cuts.sizes) + 4)
 
 
 def test_ways_to_cut_are_all_maximal_ones_or_those_that_suffice() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from bessemer.placement.demand import Mix, Outlook, Plan
 from bessemer.placement.demand.plan import shape_key
 from bessemer.placement.hostclass import HostClass
-from bessemer.placement.policies.potential import FILLING, SURCHARGE, TURNING, Potential, tuned
+from bessemer.placement.policies.fgd import Fgd
+from bessemer.placement.policies.potential import BALANCE, FILLING, SURCHARGE, TURNING, Potential, tuned
 from bessemer.placement.policies.published import Random
 from bessemer.placement.policies.table import POLICIES
 from bessemer.placement.shape import Shape
@@ -61,6 +63,25 @@ def test_without_an_outlook_every_place_is_as_good() -> None:
     assert len(set(costs.value)) == 1
 
 
+def test_models_without_number_take_no_room_without_bound() -> None:
+    names = [f"m{n}" for n in range(100)]
+    mix = Mix.of({shape(n, 1, milli=n + 1, models=[name]): 1 for n, name in enumerate(names)})
+    some = hosts_with(*[[1000]] * len(names))
+    states = replace(some, model=np.arange(len(names), dtype=np.int32)[:, None], models=names)
+    value = Fgd(mix, exact=True).costs(shape(0, 1), states).value
+    assert len(value) == len(names)
+    assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize("name", ["LPG", "FGD", "FGD-exact"])
+def test_another_outlook_makes_another_version(name: str) -> None:
+    outlook = Outlook.derive(Mix.of({shape(1000, 1, milli=500): 1}), {}, version=3)
+    later = outlook.at(1.0, version=4)
+    dice = np.random.default_rng(1)
+    assert [POLICIES[name](one, dice).version for one in (outlook, later)] == [3, 4]
+    assert later.waste is outlook.waste
+
+
 def test_random_throws_anew_each_time_and_equal_dice_throw_alike() -> None:
     hosts, asked = hosts_with([1000], [1000], [1000]), shape(1, 1)
     one, other = Random(np.random.default_rng(7)), Random(np.random.default_rng(7))
@@ -89,8 +110,8 @@ def test_what_needs_no_device_goes_where_cores_are_to_spare() -> None:
 
 def test_tuning_goes_from_filling_to_turning() -> None:
     assert tuned(0.0) == FILLING
-    assert tuned(1.0) == tuned(7.0) == TURNING
-    between = tuned(0.5)
+    assert tuned(BALANCE) == tuned(1.0) == tuned(7.0) == TURNING
+    between = tuned(BALANCE / 2)
     assert between.fragments == pytest.approx((FILLING.fragments + TURNING.fragments) / 2)
     assert between.share == TURNING.share
 
@@ -116,6 +137,14 @@ def test_beyond_its_part_of_a_scarce_class_a_shape_pays() -> None:
     assert potential.surcharge(asked, {LARGE: 1}) == {LARGE: pytest.approx(steps, abs=1)}
     assert potential.surcharge(asked, {LARGE: 1, SMALL: 6}) == {}
     assert potential.surcharge(asked, {SMALL: 6}) == {}
+
+
+def test_in_balance_the_plan_weighs_more() -> None:
+    asked = shape(1000, 1)
+    plan = planned(asked, share=(0.25, 0.75), reduced=(0.0, 0.0))
+    filling, turning = (Potential(Outlook(plan=plan, turnover=turnover)) for turnover in (0.0, 1.0))
+    held = {LARGE: 1}
+    assert turning.surcharge(asked, held)[LARGE] > 10 * filling.surcharge(asked, held)[LARGE]
 
 
 def test_a_shape_that_no_plan_knows_is_not_rationed() -> None:

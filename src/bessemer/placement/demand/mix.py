@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 TYPICAL_SHARE = 0.95
 """The artefact of the paper above takes the most frequent classes that make up 95 % of arrivals."""
 
+MOST = 256
+"""There are never more typical shapes than these, however many different ones tenants think of."""
+
 GRAIN = 2.0**-30
 """Weights are multiples of it. Sums of weights times thousandths of devices are then exact in double precision, in any
 order: a host costs the same alone and among thousands, on every machine."""
@@ -57,7 +60,7 @@ class Mix:
         return cls(tuple(shape for shape, _ in kept), tuple(float(n) for _, n in kept), version)
 
     def typical(self, share: float = TYPICAL_SHARE, *, by_devices: float = 0.0) -> Typical:
-        """The classes that weigh most, as many as make up ``share`` of the weight.
+        """The classes that weigh most, as many as make up ``share`` of the weight, at most `MOST`.
 
         A request weighs 1 with ``by_devices`` 0, as in the artefact; its devices with 1 (so large requests matter as
         much as what they would earn); in between both, each as a part of its own total.
@@ -69,9 +72,10 @@ class Mix:
             key = (shape.milli_cores, shape.device_count, shape.device_milli, shape.models)
             classes[key] = classes.get(key, 0.0) + weight
         ranked = sorted(classes.items(), key=lambda pair: (-pair[1], pair[0][:3], sorted(pair[0][3])))
-        wanted, reached, chosen = share * sum(classes.values()), 0.0, []
+        wanted, reached = share * sum(classes.values()), 0.0
+        chosen: list[tuple[tuple[int, int, int, frozenset[str]], float]] = []
         for key, weight in ranked:
-            if reached >= wanted or weight <= 0:
+            if reached >= wanted or weight <= 0 or len(chosen) == MOST:
                 break
             chosen.append((key, weight))
             reached += weight

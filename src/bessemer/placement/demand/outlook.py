@@ -16,7 +16,7 @@ from bessemer.placement.hostclass import HostClass
 @dataclass(frozen=True, eq=False)
 class Outlook:
     """``waste`` [WHOLE + 1] see `dual_waste`; ``plan`` where some class of hosts is scarce; ``turnover`` see
-    `Turnover`; ``version`` is another whenever any of it is."""
+    `Turnover`. Whoever derives outlooks counts them: ``version`` is another whenever any of it is."""
 
     mix: Mix = field(default_factory=Mix)
     waste: Floats = field(default_factory=lambda: np.zeros(WHOLE + 1))
@@ -25,18 +25,16 @@ class Outlook:
     version: int = 0
 
     @classmethod
-    def derive(
-        cls, mix: Mix, hosts: Mapping[HostClass, int], *, turnover: float = 0.0, version: int | None = None
-    ) -> Outlook:
+    def derive(cls, mix: Mix, hosts: Mapping[HostClass, int], *, turnover: float = 0.0, version: int = 0) -> Outlook:
         """Solve what there is to solve: a tenth of a second, or a few. ``hosts``: how many there are of each class."""
         return cls(
             mix=mix,
             waste=dual_waste(mix.shares),
             plan=class_plan(mix, hosts),
             turnover=turnover,
-            version=mix.version if version is None else version,
+            version=version,
         )
 
-    def at(self, turnover: float) -> Outlook:
+    def at(self, turnover: float, *, version: int) -> Outlook:
         """The same at another turnover: nothing is solved again."""
-        return replace(self, turnover=turnover, version=self.version + 1)
+        return replace(self, turnover=turnover, version=version)

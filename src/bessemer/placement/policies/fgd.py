@@ -21,9 +21,9 @@ from bessemer.placement.states import States
 class Fgd:
     """Minus the artefact's score, ``floor(100 · sigmoid(−ΔF / 1000))``; with ``exact`` ΔF itself, in thousandths."""
 
-    def __init__(self, mix: Mix, *, exact: bool = False) -> None:
+    def __init__(self, mix: Mix, *, exact: bool = False, version: int = 0) -> None:
         self.name = "FGD-exact" if exact else "FGD"
-        self.version = mix.version
+        self.version = version
         self._exact = exact
         self._fragments = Fragments(mix.typical())
         self._no_waste = np.zeros(WHOLE + 1)

@@ -24,6 +24,9 @@ _COUNT = 1 << 20
 
 _ROW = WHOLE + 1
 
+_TABLES = 64
+"""So many models have tables of their own, a megabyte each at most; a further one counts as one that nobody names."""
+
 
 class Fragments:
     """Made for one `Typical`. Shapes without devices leave all that is free a fragment, before and after: they matter
@@ -45,9 +48,9 @@ class Fragments:
                 level = int(self._levels.searchsorted(typical.cores[member]))
                 self._weights[level + 1 :, g] += typical.weight[member]
         self._named: frozenset[str] = frozenset[str]().union(*self._models)
-        # Rows of the table begin with those of a model that nobody names.
+        # The first rows are those of any model that nobody names.
         self._cells: Cells = self._cells_of(None)
-        self._starts: dict[str | None, int] = {None: 0}
+        self._starts: dict[str, int] = {}
         self._seen: tuple[str, ...] = ()
         self._offsets: Ints = np.zeros(1, dtype=np.int64)
 
@@ -57,8 +60,9 @@ class Fragments:
             return 0
         models = tuple(states.models)
         if models != self._seen:
+            self._make_room([name for name in dict.fromkeys(models) if name in self._named - self._starts.keys()])
             # The last is for "no device", whose number is -1.
-            self._offsets = np.array([self._start(name) for name in models] + [0], dtype=np.int64)
+            self._offsets = np.array([self._starts.get(name, 0) for name in models] + [0], dtype=np.int64)
             self._seen = models
         offsets: Ints = self._offsets[states.model]
         return offsets
@@ -74,12 +78,12 @@ class Fragments:
         found: Floats = np.where(sums >= self._need, (sums & (_COUNT - 1)) * weights, 0.0).sum(axis=-1)
         return found
 
-    def _start(self, name: str) -> int:
-        known = self._starts.get(name if name in self._named else None)
-        if known is None:
-            known = self._starts[name] = len(self._cells)
-            self._cells = np.concatenate([self._cells, self._cells_of(name)])
-        return known
+    def _make_room(self, models: list[str]) -> None:
+        """Tables for models that have none yet."""
+        new = models[: _TABLES - len(self._starts)]
+        for name in new:
+            self._starts[name] = (len(self._starts) + 1) * _ROW
+        self._cells = np.concatenate([self._cells, *map(self._cells_of, new)])
 
     def _cells_of(self, model: str | None) -> Cells:
         """[WHOLE + 1, G] for devices of one model; None is any that no shape names."""

@@ -38,7 +38,7 @@ GRAIN = 2.0**-20
 """Waste is rounded to it, so that sums over devices are exact in any order."""
 
 SURCHARGE = 0.2
-"""What it costs, in devices, to go beyond the plan's part of a scarce class."""
+"""What it costs, in devices, to go beyond the plan's part of a scarce class, at a weight of 1."""
 
 STEEP = 5
 """Of the eight devices of a free host, the first to go costs half of what they are worth as a block; the last four, all
@@ -54,7 +54,7 @@ class Tuning:
 
     ``share`` and ``by_devices`` say which shapes are typical (see `Mix.typical`). In devices, ``whole`` is what an
     untouched device is worth beyond its length, and ``blocks`` what as many of one host as the largest typical request
-    has are; of fewer of them, the part to the power of `STEEP`.
+    has are; of fewer of them, the part to the power of `STEEP`. ``plan`` weighs what binds scarce classes.
     """
 
     fragments: float = 0.2
@@ -66,19 +66,24 @@ class Tuning:
     by_devices: float = 0.0
     whole: float = 0.0
     blocks: float = 0.0
+    plan: float = 1.0
 
 
 FILLING = Tuning()
 """What fills an empty fleet furthest."""
 
-TURNING = Tuning(fragments=5.0, strand=0.5, share=0.9999, by_devices=1.0, whole=0.4, blocks=2.0)
+TURNING = Tuning(fragments=5.0, strand=0.5, share=0.9999, by_devices=1.0, whole=0.4, blocks=2.0, plan=20.0)
 """What refuses least where as much goes as comes: there large requests wait for what small ones break up, so that
-shapes count by their devices, and nearly all of them do."""
+shapes count by their devices, and nearly all of them do. And a scarce class is left to its own: what once strays into
+it is in their way for as long as it runs."""
+
+BALANCE = 0.5
+"""From this turnover on a fleet counts as in balance: what was broken up before takes a holding time to heal."""
 
 
 def tuned(turnover: float) -> Tuning:
     """Between the two, by how much of what is taken is given back (see `Turnover`)."""
-    part = min(max(turnover, 0.0), 1.0)
+    part = min(max(turnover / BALANCE, 0.0), 1.0)
 
     def between(filling: float, turning: float) -> float:
         return filling + part * (turning - filling)
@@ -93,6 +98,7 @@ def tuned(turnover: float) -> Tuning:
         by_devices=between(FILLING.by_devices, TURNING.by_devices),
         whole=between(FILLING.whole, TURNING.whole),
         blocks=between(FILLING.blocks, TURNING.blocks),
+        plan=between(FILLING.plan, TURNING.plan),
     )
 
 
@@ -127,7 +133,7 @@ class Potential:
         if self._plan is None or row is None:
             return {}
         every = sum(held.values()) + 1
-        steps = np.floor(SURCHARGE / self._step(shape))
+        steps = float(np.floor(self.tuning.plan * SURCHARGE / self._step(shape)))
         return {
             kind: steps
             for kind, k in self._plan.classes.items()
@@ -142,7 +148,7 @@ class Potential:
             rise += self._broken(shape, states)
         least = cheapest_way(shape, states, values=rise)
         devices = (least.value + tuning.strand * self._stranded(shape, states)) / 1000.0
-        devices += self._reduced(shape, states)
+        devices += tuning.plan * self._reduced(shape, states)
         return Costs(np.floor(devices / self._step(shape)), least.milli)
 
     def _broken(self, shape: Shape, states: States) -> Floats:

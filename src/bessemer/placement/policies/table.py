@@ -18,8 +18,8 @@ Makes = Callable[[Outlook, np.random.Generator], Policy]
 POLICIES: Mapping[str, Makes] = MappingProxyType(
     {
         "LPG": lambda outlook, _dice: Potential(outlook),
-        "FGD": lambda outlook, _dice: Fgd(outlook.mix),
-        "FGD-exact": lambda outlook, _dice: Fgd(outlook.mix, exact=True),
+        "FGD": lambda outlook, _dice: Fgd(outlook.mix, version=outlook.version),
+        "FGD-exact": lambda outlook, _dice: Fgd(outlook.mix, exact=True, version=outlook.version),
         "BestFit": lambda _outlook, _dice: BestFit(),
         "GpuPacking": lambda _outlook, _dice: GpuPacking(),
         "GpuClustering": lambda _outlook, _dice: GpuClustering(),

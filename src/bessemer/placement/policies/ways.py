@@ -19,8 +19,8 @@ from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
 from bessemer.placement.vectors import Bools, Ints
 
-BATCH = 512
-"""Hosts that are looked at together: what they need in between stays in the processor's caches."""
+BATCH = 4096
+"""Devices that are looked at together: what they need in between stays in the processor's caches, and never is much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +86,17 @@ def fullest(shape: Shape, states: States) -> Ints:
 
 
 def in_batches(costs: Callable[[States], Costs], states: States) -> Costs:
-    """``costs`` of the same hosts, `BATCH` at a time."""
-    if len(states) <= BATCH:
+    """``costs`` of the same hosts, as many at a time as have `BATCH` devices."""
+    hosts = max(1, BATCH // max(states.milli.shape[1], 1))
+    if len(states) <= hosts:
         return costs(states)
-    found = [costs(part) for part in _parts(states)]
+    found = [costs(part) for part in _parts(states, hosts)]
     return Costs(np.concatenate([one.value for one in found]), np.concatenate([one.milli for one in found]))
 
 
-def _parts(states: States) -> Iterator[States]:
-    for start in range(0, len(states), BATCH):
-        part = slice(start, start + BATCH)
+def _parts(states: States, hosts: int) -> Iterator[States]:
+    for start in range(0, len(states), hosts):
+        part = slice(start, start + hosts)
         yield States(
             cores=states.cores[part],
             memory=states.memory[part],
