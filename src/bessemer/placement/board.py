@@ -25,8 +25,8 @@ from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Bools, Ints
 
-SHAPES_MAX = 256
-"""Shapes whose figures are kept: what is asked for comes in few; at 10,000 hosts each takes 180 kB."""
+SHAPES_MAX = 1024
+"""Shapes whose figures are kept: what is asked for comes in few; at 10,000 hosts each takes 170 kB."""
 
 Kept = TypeVar("Kept")
 Named = TypeVar("Named", bound=Hashable)

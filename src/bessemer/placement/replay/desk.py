@@ -59,6 +59,7 @@ class _Own:
         self._outlook = outlook
         self._turnover = Turnover(window=window)
         self._stage = self._turnover.stage()
+        self._made_times = 0
         self._board = self._made()
 
     def decide(self, request: Request) -> Decision | None:
@@ -74,5 +75,6 @@ class _Own:
         self._turnover.gave_back(milli_of(request))
 
     def _made(self) -> Board:
-        outlook = self._outlook.at(self._stage)
+        self._made_times += 1
+        outlook = self._outlook.at(self._stage, version=self._made_times)
         return Board(self._fleet, POLICIES[OWN](outlook, np.random.default_rng(0)))
