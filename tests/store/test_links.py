@@ -235,14 +235,13 @@ async def test_a_step_back_while_it_is_looked_for_is_seen_as_far_as_it_went(
             await store.objects.create(body("Thing", f"t{number}"), ALICE)
         assert [(await first).revision, *await seen(following, 3)] == [1, 2, 3, 4]
         coming = asyncio.ensure_future(anext(following))
-        feed: Any = store._feed
-        holds = feed._holds
+        holds = tail._holds
 
         def between(session: Any, last: Any) -> bool:
             go_back(database, 2)
             return bool(holds(session, last))
 
-        monkeypatch.setattr(feed, "_holds", between)
+        monkeypatch.setattr(tail, "_holds", between)
         cut(database)
         with pytest.raises(Expired, match="gone back"):
             await asyncio.wait_for(coming, 30)

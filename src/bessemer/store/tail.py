@@ -183,14 +183,9 @@ class SharedFeed(Feed):
         """Whether the database is the one that was, and where it stands. That is looked at last: it may go back
         while we look, and where it stood before is nothing to go on from."""
         last = self._last
-        same = last is None or self._holds(session, last.change)
+        same = last is None or _holds(session, last.change)
         revision = read_counter(session, "revision")
         return same and revision >= max(self._position, last.change.revision if last is not None else 0), revision
-
-    def _holds(self, session: ReadSession, last: Change) -> bool:
-        """Whether the change is there, or history of it is dropped."""
-        rows = session.execute(NEWER, {"since": last.revision - 1, "most": 1}).fetchall()
-        return (bool(rows) and _same(entry(rows[0]).change, last)) or last.revision <= read_counter(session, "floor")
 
     def _read(self, session: ReadSession) -> bool:
         """Hand over the next changes; whether there may be more."""
@@ -219,6 +214,12 @@ class SharedFeed(Feed):
             self._loop.call_soon_threadsafe(call, what)
         except RuntimeError as error:
             raise _LoopEnded from error
+
+
+def _holds(session: ReadSession, last: Change) -> bool:
+    """Whether the change is there, or history of it is dropped."""
+    rows = session.execute(NEWER, {"since": last.revision - 1, "most": 1}).fetchall()
+    return (bool(rows) and _same(entry(rows[0]).change, last)) or last.revision <= read_counter(session, "floor")
 
 
 def _same(found: Change, last: Change) -> bool:
