@@ -59,7 +59,7 @@ class _Own:
         self._outlook = outlook
         self._turnover = Turnover(window=window)
         self._stage = self._turnover.stage()
-        self._made_times = 0
+        self._boards = 0
         self._board = self._made()
 
     def decide(self, request: Request) -> Decision | None:
@@ -75,6 +75,6 @@ class _Own:
         self._turnover.gave_back(milli_of(request))
 
     def _made(self) -> Board:
-        self._made_times += 1
-        outlook = self._outlook.at(self._stage, version=self._made_times)
+        self._boards += 1
+        outlook = self._outlook.at(self._stage, version=self._boards)
         return Board(self._fleet, POLICIES[OWN](outlook, np.random.default_rng(0)))
