@@ -96,4 +96,12 @@ def test_an_interruption_ends_them_all_without_a_word_of_theirs() -> None:
 
 def working(starter: psutil.Process) -> list[psutil.Process]:
     """The workers that it has; what Python keeps beside them to clean up after them is none."""
-    return [child for child in starter.children() if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in starter.children() if "spawn_main" in words(child)]
+
+
+def words(process: psutil.Process) -> str:
+    """Its command line; of one that has ended, as another test's may have, there is none."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
