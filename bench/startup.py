@@ -24,7 +24,7 @@ from bessemer.main.settings import Paths
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE_HOSTS = 200
-KEPT_INSTALL_MB = 178
+KEPT_INSTALL_MB = 178.2
 """Of requirements/base.txt, measured by this program; a quick run has no time for it."""
 
 
