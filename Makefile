@@ -54,14 +54,14 @@ format: $(STAMPS)/dev ## Format the code and mend what ruff can mend
 bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute, and what they say (QUICK= for full runs)
 	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
 
-performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance.md: 20 quiet minutes (PEER=DIR)
+performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance.md: 35 quiet minutes (PEER=DIR, DATA=DIR)
 	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)
 	@tools/lock
 
 clean: ## Remove what make made: the environment, caches and state
-	@if [ -x $(BIN)/bessemer ] && [ -d .state ]; then $(BIN)/bessemer down || true; fi
+	@for state in .state/*/; do if [ -x $(BIN)/bessemer ] && [ -d "$$state" ]; then $(BIN)/bessemer down --state "$$state" || true; fi; done
 	@rm -rf .venv .state .cache .out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -18,7 +18,9 @@ PodsOption = Annotated[
     Path,
     typer.Option(help="Pod list: name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.", show_default=False),
 ]
-PolicyOption = Annotated[str, typer.Option(help="Who decides; by default the product's own.", show_default=False)]
+PolicyOption = Annotated[
+    str, typer.Option(help="Who decides: LPG (the product's own), FGD, BestFit …", show_default=False)
+]
 SeedsOption = Annotated[int, typer.Option(min=1, max=1000, help="How often, each time with other arrivals.")]
 FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The first; the others follow it.")]
 ProcessesOption = Annotated[
@@ -137,7 +139,8 @@ def shown(found: Document, *, within: int = 0) -> str:
     parts = [_about(found)]
     if "levels" in found:
         rows = [[_percent(row["arrived_percent"], 0), *_spread(row, "allocation_percent")] for row in found["levels"]]
-        parts.append(columns(["ARRIVED", "ALLOCATED", "±"], rows, within=within))
+        wide = 3 if found["seeds"] > 1 else 2  # one seed has no deviation
+        parts.append(columns(["ARRIVED", "ALLOCATED", "±"][:wide], [row[:wide] for row in rows], within=within))
     rows = [
         [_size(row["devices"]), f"{row['came']:,}", f"{row['refused']:,}", _percent(row["refused_percent"], 2)]
         for row in found["blocked"]
@@ -155,13 +158,16 @@ def _about(found: Document) -> str:
 
 
 def _end(found: Document) -> str:
-    lines = [("allocated", " ± ".join(_spread(found, "allocation_percent")))]
+    def mean(name: str, unit: str = " %") -> str:
+        return " ± ".join(_spread(found, name, unit=unit)[: 2 if found["seeds"] > 1 else 1])
+
+    lines = [("allocated", mean("allocation_percent"))]
     if "unallocated_gpus" in found:
-        lines.append(("unallocated", " ± ".join(_spread(found, "unallocated_gpus", unit="")) + " devices"))
+        lines.append(("unallocated", f"{mean('unallocated_gpus', '')} devices"))
         first = found["first_refusal_percent"]
         lines.append(("first refused", "none" if first is None else f"when {first:.2f} % had arrived"))
     if "blocked_percent" in found:
-        lines.append(("blocked", " ± ".join(_spread(found, "blocked_percent")) + " of the devices wanted"))
+        lines.append(("blocked", f"{mean('blocked_percent')} of the devices wanted"))
     lines.append(("moves", f"{found['moves']:,}"))
     return "\n".join(f"{name:<15}{text}" for name, text in lines)
 

@@ -17,6 +17,12 @@ LOCAL = ("up", "down", "demo", "doctor", "server", "agent")
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="State directory (default ~/.bessemer).", show_default=False)
 ]
+DemoStateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", envvar="BESSEMER_STATE", help="State directory (default .state/demo, here).", show_default=False
+    ),
+]
 FakeOption = Annotated[int | None, typer.Option(min=0, max=20_000, help="Fake GPU hosts beside this machine.")]
 StoreOption = Annotated[
     str | None, typer.Option("--store", help="postgresql://USER@HOST/DB instead of a file.", show_default=False)
@@ -66,7 +72,7 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
 
     @app.command("demo")
     def demo(
-        state: StateOption = None,
+        state: DemoStateOption = None,
         fake_hosts: Annotated[
             int, typer.Option(min=0, max=20_000, help="Fake GPU hosts to look at; never fewer than before.")
         ] = 200,
