@@ -58,6 +58,8 @@ class LongTable:
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     load: float = field(default_factory=lambda: os.getloadavg()[0])
+    commit: str = field(default_factory=lambda: head())
+    """From which it ran: what is committed meanwhile it has not seen."""
     rows: dict[str, Row] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
@@ -115,14 +117,19 @@ class LongTable:
 
     def passed_at(self) -> str:
         """The day, and the commit where there is one."""
-        said = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, capture_output=True, check=False)
-        return f"{self.started.date().isoformat()} {said.stdout.decode().strip()}".strip()
+        return f"{self.started.date().isoformat()} {self.commit}".strip()
 
     def table(self) -> str:
         """All rows of this run as a Markdown table."""
         good = self.good()
         rows = [row.cells(test, "yes" if test in good else "no") for test, row in self.rows.items()]
         return markdown([_COLUMNS, *rows])
+
+
+def head() -> str:
+    """The commit of the checkout, short; none outside of one."""
+    said = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, capture_output=True, check=False)
+    return said.stdout.decode().strip()
 
 
 def picks(config: pytest.Config) -> bool:
