@@ -36,6 +36,12 @@ are of all rounds together, setting up included.
 _COLUMNS = ("test", "shows", "rounds", "counted", "seconds", "longest", "passed")
 
 
+def head() -> str:
+    """The commit of the checkout, short; none outside of one."""
+    said = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, capture_output=True, check=False)
+    return said.stdout.decode().strip()
+
+
 @dataclass
 class Row:
     """One test function and its rounds."""
@@ -58,7 +64,7 @@ class LongTable:
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     load: float = field(default_factory=lambda: os.getloadavg()[0])
-    commit: str = field(default_factory=lambda: head())
+    commit: str = field(default_factory=head)
     """From which it ran: what is committed meanwhile it has not seen."""
     rows: dict[str, Row] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)
@@ -124,12 +130,6 @@ class LongTable:
         good = self.good()
         rows = [row.cells(test, "yes" if test in good else "no") for test, row in self.rows.items()]
         return markdown([_COLUMNS, *rows])
-
-
-def head() -> str:
-    """The commit of the checkout, short; none outside of one."""
-    said = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, capture_output=True, check=False)
-    return said.stdout.decode().strip()
 
 
 def picks(config: pytest.Config) -> bool:
