@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from bessemer.core.values import Decision, Refusal, Request
-from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place_at
+from bessemer.placement.decide import refused
 from bessemer.placement.filters import FACTS, HARDWARE, fitting, sift
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.policies import Floats, Policy, Rationing
@@ -78,10 +78,8 @@ class Board:
         """Where the request goes now, and why not elsewhere; or why nowhere, and what would help."""
         placed = self.place(request)
         sight = Sight.of(self._fleet, request)
-        if placed is not None:
-            return replace(placed, reasons=sift(sight)[1])
-        change = cheapest(sight)
-        return Refusal(reasons=sift(sight)[1], cheapest=change.text if change is not None else "")
+        _, reasons = sift(sight)
+        return refused(sight, reasons) if placed is None else replace(placed, reasons=reasons)
 
     def place(self, request: Request) -> Decision | None:
         """Where the request goes now, without the reasons against the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.values import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
@@ -19,5 +19,10 @@ def decide(fleet: Arrays, request: Request) -> Decision | Refusal:
     placed = place(sight, fits)
     if placed is not None:
         return replace(placed, fitting=int(fits.sum()), reasons=reasons)
+    return refused(sight, reasons)
+
+
+def refused(sight: Sight, reasons: tuple[Reason, ...]) -> Refusal:
+    """What is said of a request that fits nowhere."""
     change = cheapest(sight)
     return Refusal(reasons=reasons, cheapest=change.text if change is not None else "")
