@@ -17,7 +17,7 @@ from hypothesis import settings
 from bessemer.core.clock import FakeClock
 from tests.logs import logs_kept
 from tests.long_table import LongTable
-from tests.loopback import held_port
+from tests.ports import held_port
 
 # The same examples at each run, so that a failure is there again at the next; `make test-long` draws new ones. None has
 # a time of its own: on a machine that stalls, any of them takes seconds now and then.

@@ -1,7 +1,9 @@
-"""Ports of an installation that begins to listen later, or again: nobody else is given them meanwhile.
+"""Ports that somebody listens at later, or again: nobody else is given them meanwhile.
 
-They are bound here, and not listened at. So whoever asks the kernel for any port is given another one, and who is told
-these may listen there, as often as it begins anew: both sides say SO_REUSEADDR.
+The kernel gives a port that was asked for and let go of to whoever asks next: to a test of another worker, while the
+program that was told the number still starts. So it is not let go of: it stays bound, and is not listened at. Whoever
+asks for any port is given another one; whoever is told this one may listen there, as often as it begins anew, for both
+sides say SO_REUSEADDR. While nobody does, whoever dials is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +15,25 @@ from contextlib import ExitStack, contextmanager
 from bessemer.main.settings import Settings, with_ports
 
 ANY = Settings(api_port=0, portal_port=0, gateway_port=0)
+
+
+def keeper(address: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """What keeps a port, any that is free where it is 0, until it is closed; by whoever inherits it, too."""
+    bound = socket.socket()
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A TCP port of loopback at which nobody listens, and which nobody else is given while this holds."""
+    with keeper() as held:
+        yield int(held.getsockname()[1])
 
 
 @contextmanager
@@ -28,11 +49,9 @@ def keepers_of(settings: Settings) -> Iterator[tuple[Settings, list[int]]]:
     lives."""
     own = with_ports(settings, find_free=True)
     with ExitStack() as stack:
-        keepers = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for keeper, port in zip(keepers, (own.api_port, own.portal_port, own.gateway_port), strict=True):
-            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            keeper.bind((own.listen, port))
-        yield own, [keeper.fileno() for keeper in keepers]
+        ports = (own.api_port, own.portal_port, own.gateway_port)
+        keepers = [stack.enter_context(keeper(own.listen, port)) for port in ports]
+        yield own, [each.fileno() for each in keepers]
 
 
 def port_flags(settings: Settings) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.main.hostdrivers import LocalDrivers, local_drivers
 from bessemer.main.settings import Paths
 from tests.api.world import World, instance, named, world
+from tests.ports import keeper
 
 HOST = "real-1"
 ROOT = Path(__file__).parents[2]
@@ -72,9 +73,7 @@ class Site:
         """Serve on the address as before."""
         if self.kept is None:
             # While nobody listens there, the kernel would give the port to whoever asks for a free one.
-            self.kept = socket.socket()
-            self.kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.kept.bind((self.address, 0))
+            self.kept = keeper(self.address)
             self.port = self.kept.getsockname()[1]
         bound = listen(self.address, self.port)
         pair = self.w.ca.issue("api", sans=[self.address])

@@ -19,7 +19,7 @@ from bessemer.cli.app import build
 from bessemer.cli.outcome import explain, status_of
 from bessemer.cli.verbs import AgentOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
 from bessemer.core import errors
-from tests.loopback import held_port
+from tests.ports import held_port
 
 SRC = Path(__file__).parents[2] / "src"
 HEAVY = ("pydantic", "numpy", "aiohttp", "sqlalchemy", "cryptography", "starlette", "bessemer.kinds", "bessemer.store")

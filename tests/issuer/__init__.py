@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 from joserfc.jwk import RSAKey
 
-from tests.loopback import held_port
 from tests.npm import modules, node
+from tests.ports import held_port
 
 HERE = Path(__file__).parent
 CLIENT, SECRET, PUBLIC = "bessemer", "portal-secret", "bessemer-cli"

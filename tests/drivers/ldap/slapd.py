@@ -16,7 +16,7 @@ from pathlib import Path
 import ldap
 
 from bessemer.api.ca import CertificateAuthority, create_ca
-from tests.loopback import held_port
+from tests.ports import held_port
 
 BASE = "dc=example,dc=org"
 PEOPLE, GROUPS = f"ou=people,{BASE}", f"ou=groups,{BASE}"
