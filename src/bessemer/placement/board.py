@@ -83,9 +83,10 @@ class Board:
 
     def place(self, request: Request) -> Decision | None:
         """Where the request goes now, without the reasons against the others."""
-        figures = self._current(request)
+        shape = Shape.of(request)
+        figures = self._current(request, shape)
         n = self._fleet.size
-        value = np.where(self._open_to(request), figures.value[:n], np.inf) + self._surcharges(Shape.of(request))
+        value = np.where(self._open_to(request), figures.value[:n], np.inf) + self._surcharges(shape)
         fits = np.isfinite(value)
         if not fits.any():
             return None
@@ -109,9 +110,9 @@ class Board:
         added: Floats = by_kind[fleet.kind[: fleet.size]] if more else np.zeros(fleet.size)
         return added
 
-    def _current(self, request: Request) -> _Figures:
+    def _current(self, request: Request, shape: Shape) -> _Figures:
         """The figures of a request's shape, as the hardware is now."""
-        fleet, shape = self._fleet, Shape.of(request)
+        fleet = self._fleet
         figures = _recent(self._figures, shape)
         if figures is None or len(figures.value) < fleet.size:
             figures = self._figures[shape] = _Figures.room(len(fleet.present))
@@ -121,10 +122,10 @@ class Board:
             rows = np.arange(fleet.size)
         figures.position, figures.version = fleet.changes.position, self._policy.version
         if len(rows):
-            self._look(request, rows, figures=figures)
+            self._look(request, rows, shape=shape, figures=figures)
         return figures
 
-    def _look(self, request: Request, rows: Ints, *, figures: _Figures) -> None:
+    def _look(self, request: Request, rows: Ints, *, shape: Shape, figures: _Figures) -> None:
         """Look at some hosts anew."""
         sight = Sight.of(self._fleet.view(rows), request)
         fits = fitting(sight, HARDWARE)
@@ -132,7 +133,7 @@ class Board:
         there = rows[fits]
         if not len(there):
             return
-        costs = self._policy.costs(Shape.of(request), self._fleet.states(there))
+        costs = self._policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
         figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
