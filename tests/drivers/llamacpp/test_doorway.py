@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import signal
 import socket
 import ssl
 from dataclasses import replace
@@ -201,6 +202,25 @@ async def test_a_renewed_certificate_takes_over_and_streams_go_on(
         while procfs.entry(old.pid) is not None:
             await asyncio.sleep(0.01)
     assert len(await real_host.processes.companions("a")) == 1
+
+
+@pytest.mark.real
+async def test_whoever_knocks_amid_a_renewal_is_answered(
+    doorway: HostDoorway, listen: Listen, authority: Authority, real_host: RealHost
+) -> None:
+    address = await doorway.open("a", listen)
+    context = client(authority, "system:gateway")
+    assert b'"smollm2"' in await models(address, context)
+    [(old, _)] = await real_host.processes.companions("a")
+    os.kill(old.pid, signal.SIGSTOP)
+    before = [asyncio.create_task(models(address, context)) for _ in range(8)]
+    await asyncio.sleep(0.2)
+    authority.issue("system:host:host-a", "host", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    assert await doorway.open("a", listen) == address
+    for _ in range(8):
+        assert b'"smollm2"' in await models(address, context)
+    os.kill(old.pid, signal.SIGCONT)
+    assert [answer for answer in await asyncio.gather(*before) if b'"smollm2"' not in answer] == []
 
 
 @pytest.mark.real

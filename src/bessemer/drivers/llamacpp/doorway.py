@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import signal
 import socket
+import struct
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from bessemer.drivers.process.users import USERS
 _START_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _BACKLOG = 256
+_SO_ATTACH_REUSEPORT_CBPF = 51
+_BPF_RETURN = 0x06
 
 
 class EngineProcesses(Processes, Companions, Protocol):
@@ -95,7 +99,8 @@ class HostDoorway:
             words = (address, _fingerprint(listen), *map(str, (*numbers, user)), *files)
             argv = (sys.executable, "-I", "-S", "-B", relay.__file__, *words)
             part = await self._processes.accompany(running.uid, argv, keep=numbers)
-        await self._serving(running.uid, part, user=user)
+            await self._serving(running.uid, part, user=user)
+            _choose(listener, 1)
         return _Relay(part, address, _fingerprint(listen))
 
     async def _serving(self, uid: str, part: Part, *, user: int) -> None:
@@ -122,12 +127,24 @@ def _listener(listen: Listen, address: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((listen.host, port))
         listener.listen(_BACKLOG)
+        _choose(listener, 0)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise DriverError("PortTaken", f"port {port} of {listen.host} is in use") from error
         raise DriverError("ProcessFailed", f"{listen.host} cannot be listened on", internal=str(error)) from error
     return listener
+
+
+def _choose(listener: socket.socket, number: int) -> None:
+    """Have the kernel give what knocks at the listener's port from now on to one of its listeners: 0 is the oldest.
+
+    Else each gets some until the old one closes, which resets those that it has not accepted. A program of one line
+    (BPF, socket(7) ``SO_ATTACH_REUSEPORT_CBPF``) names the listener; where there is none of that number, as when the
+    old one has gone, the kernel chooses among those there are.
+    """
+    program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, number))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
 def _fingerprint(listen: Listen) -> str:

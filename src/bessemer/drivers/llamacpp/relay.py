@@ -4,7 +4,8 @@
 
 It is run as a file of its own and imports nothing of ours. ``LISTENER`` and ``DOOR`` are inherited descriptors: the
 socket to accept on, and a path descriptor of the engine's socket, which is all that it reaches once it has given up
-root for ``USER`` (-1: stays who it is). It reads no HTTP. SIGTERM: accept no more, and end with the last stream.
+root for ``USER`` (-1: stays who it is). It reads no HTTP. SIGTERM, sent once another relay is given what comes anew:
+take whoever has knocked, accept no more, and end with the last stream.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Any
 GATEWAY = "system:gateway"
 STREAMS_MAX = 1024
 HANDSHAKE_SECONDS = 10.0
-GREETING_SECONDS = 0.3
-"""At the end, for those whose handshake is under way: they are no streams yet."""
+KNOCKED_SECONDS = 0.5
+"""At the end, for those whom the kernel has put in our queue: to close it would reset them."""
+GREETING_SECONDS = 3.0
+"""After that, for those whose handshake is under way: they are no streams yet."""
 CHUNK_BYTES = 1 << 16
 
 
@@ -57,6 +60,7 @@ class _Relay:
             limit=CHUNK_BYTES,
         )
         await stop.wait()
+        await asyncio.sleep(KNOCKED_SECONDS)
         server.close()
         await asyncio.sleep(GREETING_SECONDS)
         while self._streams:
