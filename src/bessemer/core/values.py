@@ -232,6 +232,62 @@ class Refusal:
         return "; ".join(parts) or "there are no hosts"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who asks for a place, as far as it decides whose turn it is. ``uid`` is the workload's; ``since`` when it was
+    made; ``ends`` when it will have ended at the latest, None where nobody knows. What is ``preemptible`` may be
+    stopped for what has more priority."""
+
+    uid: str
+    project: str
+    priority: int = 0
+    since: int = 0
+    ends: int | None = None
+    preemptible: bool = False
+
+
+Level = Literal["host", "leaf", "spine", "site"]
+"""Of the fabric, from near to far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """``count`` members that are placed together or not at all, each as ``member`` says.
+
+    All lie under one switch of ``level`` (``required``) or as low as they can (``preferred``), under as few switches as
+    possible. Blocks of ``segment`` members in a row (0: no blocks) each lie under one switch of ``segment_level``.
+    ``per_host`` members may share a host at most (0: as many as fit); ``spread`` has them on as many hosts as possible
+    in place of as few.
+    """
+
+    member: Request
+    count: int
+    level: Level = "leaf"
+    policy: Literal["required", "preferred"] = "preferred"
+    segment: int = 0
+    segment_level: Level = "leaf"
+    per_host: int = 0
+    spread: bool = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a gang of {self.count} members")
+        if self.segment and self.count % self.segment:
+            raise ValueError(f"{self.count} members do not come in blocks of {self.segment}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangDecision:
+    """Where a gang goes: a decision for each member in the order of ranks, neighbours in rank near each other.
+
+    ``leaves`` and ``spines`` are the switches above them, counted; ``score`` as in a `Decision`."""
+
+    members: tuple[Decision, ...]
+    leaves: int
+    spines: int
+    score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
 # --- claims -----------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
@@ -23,8 +23,13 @@ from bessemer.kinds.parts import Parts
 class Fleet(Protocol):
     """The arrays of the fleet as this process knows them (``kinds.fleet.inventory``)."""
 
-    def decide(self, request: Request) -> Decision | Refusal:
-        """Where the request would go now. Pure over the arrays; the transaction disposes."""
+    def decide(self, request: Request, asker: Asker | None = None) -> Decision | Refusal:
+        """Where the request would go now. Pure over the arrays; the transaction disposes. Who names itself as ``asker``
+        waits its turn; nobody in particular asks what would be, were it its turn."""
+        ...
+
+    def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
+        """The same, for all of a gang or none."""
         ...
 
     def assume(self, decision: Decision, claim_uid: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bessemer.core.values import Allocation, Inventory
+from bessemer.core.values import Allocation, Inventory, Request
 from bessemer.placement.shape import Shape
 
 
@@ -29,13 +29,29 @@ class HostFacts:
     reachable: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenure:
+    """On what terms a claim stands: whose it is, since when and until when at the latest (None: nobody knows), and
+    whether it may be stopped for another (``preemptible``), or started anew elsewhere (``restartable``)."""
+
+    project: str = ""
+    priority: int = 0
+    since: int = 0
+    ends: int | None = None
+    preemptible: bool = False
+    restartable: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What one claim holds of one host. ``milli`` are thousandths of each of its devices; one that is named twice is
-    held once. ``shape`` is what it was asked for as, where that is known: scarce hosts are rationed by it."""
+    held once. ``shape`` is what it was asked for as, where that is known: scarce hosts are rationed by it. ``request``
+    is what it was placed by, and what another place would be looked for with; None where nobody says."""
 
     host: str
     devices: tuple[str, ...]
     allocations: tuple[Allocation, ...]
     milli: int = 1000
     shape: Shape | None = None
+    request: Request | None = None
+    tenure: Tenure = Tenure()

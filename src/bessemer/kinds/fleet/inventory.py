@@ -19,7 +19,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Allocation, Decision, Inventory, Refusal, Request
+from bessemer.core.values import Allocation, Asker, Decision, Inventory, Refusal, Request
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
@@ -120,7 +120,7 @@ class FleetFeed:
         """Whether each kind has been read once."""
         return self._read
 
-    def decide(self, request: Request) -> Decision | Refusal:
+    def decide(self, request: Request, asker: Asker | None = None) -> Decision | Refusal:
         """Where the request would go now. Raises Unavailable until the fleet has been read."""
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
