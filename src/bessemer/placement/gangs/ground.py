@@ -33,7 +33,7 @@ class Ground:
     sites: Ints
 
     @classmethod
-    def of(cls, sight: Sight, gang: Gang, fits: Bools | None = None) -> Ground:
+    def of(cls, sight: Sight, gang: Gang, *, fits: Bools | None = None) -> Ground:
         """``fits`` [hosts of the sight] are those that fit a member, for who has sifted them already."""
         most = min(gang.count, gang.per_host or gang.count)
         counts = np.where(fitting(sight) if fits is None else fits, room(sight, most=most), 0)

@@ -26,32 +26,32 @@ class _Candidates:
     rank: Ints
 
 
-def one_host(ground: Ground, gang: Gang, sight: Sight, policy: Policy | None) -> Ints | None:
+def one_host(ground: Ground, gang: Gang, *, sight: Sight, policy: Policy | None) -> Ints | None:
     """[hosts]: all on the tightest host that holds them, or None."""
     enough = np.flatnonzero(ground.hosts >= gang.count)
     if not len(enough):
         return None
     tightest = enough[ground.hosts[enough] == ground.hosts[enough].min()]
-    among = _ranked(ground, tightest, sight, policy)
+    among = _ranked(ground, tightest, sight=sight, policy=policy)
     counts = np.zeros(len(ground.hosts), dtype=np.int64)
     counts[among.index[np.argmin(among.rank)]] = gang.count
     return counts
 
 
-def by_host(ground: Ground, gang: Gang, shares: Ints, *, sight: Sight, policy: Policy | None) -> Ints:
+def by_host(ground: Ground, gang: Gang, *, shares: Ints, sight: Sight, policy: Policy | None) -> Ints:
     """[hosts]: members on each, as many under each leaf as ``shares`` [leaves] say: on as few hosts as possible, or on
     as many. The fewest are those with the most room and, last, the one with the least that takes the rest."""
     index = np.flatnonzero(shares[ground.fabric.leaf] > 0)
-    among = _ranked(ground, index, sight, policy)
+    among = _ranked(ground, index, sight=sight, policy=policy)
     counts = np.zeros(len(ground.hosts), dtype=np.int64)
     if gang.spread:
-        counts[index] = _spread(ground, among, shares)
+        counts[index] = _spread(ground, among, shares=shares)
     else:
-        counts[index] = _packed(ground, among, shares)
+        counts[index] = _packed(ground, among, shares=shares)
     return counts
 
 
-def _ranked(ground: Ground, index: Ints, sight: Sight, policy: Policy | None) -> _Candidates:
+def _ranked(ground: Ground, index: Ints, *, sight: Sight, policy: Policy | None) -> _Candidates:
     """Who would rather not span NUMA nodes does not; then what the policy says, or the tightest; then the name."""
     rows = ground.rows[index]
     names = sight.fleet.names
@@ -68,7 +68,7 @@ def _ranked(ground: Ground, index: Ints, sight: Sight, policy: Policy | None) ->
     return _Candidates(index, rank)
 
 
-def _packed(ground: Ground, among: _Candidates, shares: Ints) -> Ints:
+def _packed(ground: Ground, among: _Candidates, *, shares: Ints) -> Ints:
     room, leaf = ground.hosts[among.index], ground.fabric.leaf[among.index]
     order = np.lexsort((among.rank, -room, leaf))
     wanted = shares[leaf[order]] - running(room[order], leaf[order])
@@ -83,7 +83,7 @@ def _packed(ground: Ground, among: _Candidates, shares: Ints) -> Ints:
     return counts
 
 
-def _spread(ground: Ground, among: _Candidates, shares: Ints) -> Ints:
+def _spread(ground: Ground, among: _Candidates, *, shares: Ints) -> Ints:
     """One on each host in turn, in blocks where blocks lie on one host."""
     step = ground.steps[0]
     leaf = ground.fabric.leaf[among.index]

@@ -186,7 +186,7 @@ def _dealt(ground: Ground, taken: dict[int, int], *, count: int) -> _Shares:
         leaves = _by_room(ground, p)
         spare = min(surplus, over[p]) // step * step
         part = over[p] - spare
-        chosen = _tightened(ground.leaves[leaves], taken[p], part)
+        chosen = _tightened(ground.leaves[leaves], taken[p], count=part)
         surplus -= spare
         # Those of one spine fill up in order, the smallest last.
         for leaf in leaves[chosen]:
@@ -198,7 +198,7 @@ def _dealt(ground: Ground, taken: dict[int, int], *, count: int) -> _Shares:
     return _Shares(dealt, left)
 
 
-def _tightened(rooms: Ints, taken: int, count: int) -> list[int]:
+def _tightened(rooms: Ints, taken: int, *, count: int) -> list[int]:
     """Which ``taken`` of some leaves, the largest first: with room for ``count``, and little more. Exact for one; of
     more each is changed once, from the smallest on, for the smallest that will do."""
     chosen = list(range(taken))

@@ -39,10 +39,10 @@ class _Cut:
     allocations: tuple[Allocation, ...]
 
 
-def settle(sight: Sight, rows: Ints, counts: Ints, *, told: Told) -> tuple[Decision, ...]:
+def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decision, ...]:
     """Decisions for ``counts`` members on each of ``rows``, in their order."""
     if not understood(sight.request):
-        return tuple(_plainly(sight, int(row), told) for row in rows)
+        return tuple(_plainly(sight, int(row), told=told) for row in rows)
     fleet = sight.fleet
     known: dict[object, Sequence[_Cut]] = {}
     decisions: list[Decision] = []
@@ -50,7 +50,7 @@ def settle(sight: Sight, rows: Ints, counts: Ints, *, told: Told) -> tuple[Decis
         key = (state, count, *fleet.node_ids(row))
         cuts = known.get(key)
         if cuts is None:
-            cuts = known[key] = _cut(sight, row, count)
+            cuts = known[key] = _cut(sight, row, count=count)
         ids = [device.id for device in fleet.devices(row)]
         name, fake = fleet.names[row], bool(fleet.fake[row])
         decisions += [
@@ -68,7 +68,7 @@ def settle(sight: Sight, rows: Ints, counts: Ints, *, told: Told) -> tuple[Decis
     return tuple(decisions)
 
 
-def _plainly(sight: Sight, row: int, told: Told) -> Decision:
+def _plainly(sight: Sight, row: int, *, told: Told) -> Decision:
     seen = Sight.of(View(sight.fleet, np.array([row])), sight.request)
     return replace(place_at(seen, 0, score={}), fitting=told.fitting, reasons=told.reasons)
 
@@ -83,7 +83,7 @@ def _states(fleet: Arrays, rows: Ints) -> list[bytes]:
     return [state.tobytes() for state in np.concatenate(parts, axis=1)]
 
 
-def _cut(sight: Sight, row: int, count: int) -> list[_Cut]:
+def _cut(sight: Sight, row: int, *, count: int) -> list[_Cut]:
     """What so many members take of a host, each of what those before it left."""
     view = View(sight.fleet, np.array([row]))
     columns = {device.id: column for column, device in enumerate(view.devices(0))}
