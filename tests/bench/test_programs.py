@@ -21,7 +21,9 @@ pytestmark = pytest.mark.real
 
 
 def test_there_are_programs() -> None:
-    assert {"control_plane", "fairness", "gateway", "placement", "reconcile", "size", "startup"} <= set(PROGRAMS)
+    assert {"control_plane", "fairness", "gangs", "gateway", "placement", "reconcile", "size", "startup"} <= set(
+        PROGRAMS
+    )
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] if n in SLOW else []) for n in PROGRAMS])
