@@ -65,11 +65,11 @@ class _Order:
 
 
 class Board:
-    """Decides over a fleet by a policy."""
+    """Decides over a fleet by a ``policy``, in whose place another of the same fleet may be set: of another version."""
 
     def __init__(self, fleet: FleetArrays, policy: Policy) -> None:
         self._fleet = fleet
-        self._policy = policy
+        self.policy = policy
         self._figures: OrderedDict[Shape, _Figures] = OrderedDict()
         self._allowed: OrderedDict[Request, _Allowed] = OrderedDict()
         self._order = _Order()
@@ -97,12 +97,12 @@ class Board:
         row = int(rows[np.argmin(self._ranks()[rows])])
         score = {"spansNumaNodes": float(not close)} if request.numa == "preferred" else {}
         sight = Sight.of(self._fleet.view(np.array([row])), request)
-        decision = place_at(sight, 0, score={**score, self._policy.name: least}, wish=int(figures.milli[row]))
+        decision = place_at(sight, 0, score={**score, self.policy.name: least}, wish=int(figures.milli[row]))
         return replace(decision, fitting=int(fits.sum()))
 
     def _surcharges(self, shape: Shape) -> Floats | float:
         """[hosts]: what a policy that rations scarce hosts adds at this moment."""
-        policy, fleet = self._policy, self._fleet
+        policy, fleet = self.policy, self._fleet
         if not isinstance(policy, Rationing) or not policy.rationed(shape):
             return 0.0
         more = policy.surcharge(shape, fleet.census.of(shape))
@@ -118,9 +118,9 @@ class Board:
             figures = self._figures[shape] = _Figures.room(len(fleet.present))
             _keep_few(self._figures)
         rows = fleet.changes.since(figures.position) if figures.position >= 0 else None
-        if rows is None or figures.version != self._policy.version:
+        if rows is None or figures.version != self.policy.version:
             rows = np.arange(fleet.size)
-        figures.position, figures.version = fleet.changes.position, self._policy.version
+        figures.position, figures.version = fleet.changes.position, self.policy.version
         if len(rows):
             self._look(request, rows, shape=shape, figures=figures)
         return figures
@@ -133,7 +133,7 @@ class Board:
         there = rows[fits]
         if not len(there):
             return
-        costs = self._policy.costs(shape, self._fleet.states(there))
+        costs = self.policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
         figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
