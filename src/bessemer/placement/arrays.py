@@ -23,12 +23,15 @@ from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 class Arrays(ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
-    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero."""
+    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero.
+    ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
 
     size: int
     names: list[str]
     models: Numbers[str]
     walls: Numbers[Wall]
+    switches: Numbers[str]
+    """Names of leaves and spines; one name may stand for several, at several sites or under several spines."""
     kinds: Numbers[HostClass]
     taint_sets: Sequence[frozenset[str]]
     """The sets to which `taints` points."""
@@ -67,6 +70,8 @@ class Arrays(ABC):
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
+        self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)
+        self.spine: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)

@@ -16,6 +16,7 @@ from bessemer.placement.board import Board
 from bessemer.placement.demand import Outlook, Turnover
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.hostclass import HostClass
+from bessemer.placement.policies import Policy
 from bessemer.placement.policies.potential import Potential
 from bessemer.placement.vectors import NONE
 
@@ -43,6 +44,11 @@ class Own:
     def place(self, request: Request) -> Decision | None:
         """As `Board.place`."""
         return self._current().place(request)
+
+    @property
+    def policy(self) -> Policy:
+        """What it decides by now."""
+        return self._current().policy
 
     def foresee(self, outlook: Outlook) -> None:
         """Go by another outlook; its turnover and version are nothing here."""

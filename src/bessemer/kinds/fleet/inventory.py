@@ -18,11 +18,12 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Asker, Decision, Refusal, Request
+from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
+from bessemer.placement.gangs import decide_gang
 from bessemer.placement.shape import Shape
 
 ASSUMED_SECONDS = 10.0
@@ -105,6 +106,13 @@ class FleetFeed:
         if isinstance(answer, Refusal):
             self._refusals[request] = answer
         return answer
+
+    def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
+        """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        self._expire()
+        return decide_gang(self._arrays, gang, policy=self.demand.own.policy)
 
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
