@@ -17,7 +17,7 @@ from bessemer.core.values import Decision, Request
 from bessemer.placement.choose import place_at
 from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import FleetArrays, holds_of
-from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.holdings import Columns, Holdings
 from bessemer.placement.moves.search import HAIR, Found, lacking, searched
 from bessemer.placement.policies import Floats
 from bessemer.placement.sight import Sight
@@ -54,7 +54,7 @@ def removals(
     holdings.refresh()
     fleet = holdings.fleet
     sight = Sight.of(fleet, request)
-    emptied = without(sight, holdings, np.isfinite(cost))
+    emptied = without(sight, holdings, gone=np.isfinite(cost))
     open_to = fitting(emptied)
     bounds = _bounds(sight, holdings, cost=cost)
     # Of equal bounds the first by name, whatever order the hosts came in.
@@ -74,12 +74,11 @@ def removals(
     return tuple(removal for removal in told if removal is not None)
 
 
-def without(sight: Sight, holdings: Holdings, gone: Bools) -> Sight:
+def without(sight: Sight, holdings: Holdings, *, gone: Bools) -> Sight:
     """The sight after all claims of the slots ``gone`` [slots] are removed."""
     fleet, n = sight.fleet, sight.size
 
-    def freed(table: str, value: str, width: int) -> Ints:
-        columns = holdings.devices if table == "devices" else holdings.nodes
+    def freed(columns: Columns, value: str, *, width: int) -> Ints:
         values = np.where(gone[columns["slot"]], columns[value], 0)
         cells = columns["row"] * width + columns["column"]
         # Sums of doubles are exact here: what one host has of anything stays below 2**53.
@@ -89,9 +88,9 @@ def without(sight: Sight, holdings: Holdings, gone: Bools) -> Sight:
     nodes, devices = fleet.cores_free.shape[1], fleet.device_milli.shape[1]
     return replace(
         sight,
-        cores_free=sight.cores_free + freed("nodes", "cores", nodes),
-        memory_free=sight.memory_free + freed("nodes", "memory", nodes),
-        device_milli=sight.device_milli + freed("devices", "milli", devices),
+        cores_free=sight.cores_free + freed(holdings.nodes, "cores", width=nodes),
+        memory_free=sight.memory_free + freed(holdings.nodes, "memory", width=nodes),
+        device_milli=sight.device_milli + freed(holdings.devices, "milli", width=devices),
     )
 
 
