@@ -65,9 +65,10 @@ def removals(
     while start < min(len(rows), looked):
         if len(best) >= most and bounds[rows[start]] >= HAIR * best[most - 1].cost:
             break
-        best += searched(holdings, request, cost=cost, rows=rows[start : min(start + BATCH, looked)])
+        end = min(start + BATCH, looked)
+        best += searched(holdings, request, cost=cost, rows=rows[start:end])
         best.sort(key=lambda found: (found.cost, fleet.names[found.row]))
-        start += BATCH
+        start = end
     # Whoever was not looked at costs as much as its bound at least.
     sure = min([*(found.bound for found in best), *bounds[rows[start : start + 1]].tolist()], default=np.inf)
     told = (_removal(holdings, request, found=found, sure=sure) for found in best[:most])
