@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import strategies as st
 
 from bessemer.core.units import GIB
@@ -12,6 +13,7 @@ from bessemer.core.values import Decision, Device, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Tenure
+from bessemer.placement.filters import fitting
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from tests.placement.test_properties import fleets, requests
@@ -95,6 +97,25 @@ def worlds(draw: st.DrawFn) -> tuple[list[HostFacts], dict[str, Hold]]:
     """Hosts, and claims that lie where placement put them, one after the other."""
     facts = draw(fleets())
     return facts, settled(facts, draw(st.lists(st.tuples(requests, tenures), max_size=9)))
+
+
+@st.composite
+def scattered(draw: st.DrawFn) -> tuple[list[HostFacts], dict[str, Hold]]:
+    """Hosts over which claims lie anyhow, as after many came and left; most may be moved."""
+    facts = [draw(roomy(f"h{n}")) for n in range(3)]
+    facts = [replace(fact, schedulable=True) for fact in facts]
+    fleet, holds = arrays(facts, {}), dict[str, Hold]()
+    for n, (request, tenure, first) in enumerate(
+        draw(st.lists(st.tuples(small, tenures, st.integers(0, 2)), min_size=6, max_size=9))
+    ):
+        sight = Sight.of(fleet, request)
+        fits = fitting(sight)
+        fits &= np.arange(3) == first
+        decision = place(sight, fits)
+        if decision is not None:
+            holds[f"c{n}"] = hold_of(decision, request, tenure)
+            fleet.hold(f"c{n}", holds[f"c{n}"])
+    return facts, holds
 
 
 def settled(facts: Sequence[HostFacts], claims: Sequence[tuple[Request, Tenure]]) -> dict[str, Hold]:

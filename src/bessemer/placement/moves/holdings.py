@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from bessemer.core.values import Request
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays, holds_of
+from bessemer.placement.numbering import Numbers
 from bessemer.placement.policies import Floats
 from bessemer.placement.vectors import NONE, Ints
 
-CLAIM = ("used", "row", "milli", "priority", "since", "ends", "preemptible", "restartable")
+CLAIM = ("used", "row", "ask", "milli", "priority", "since", "ends", "preemptible", "restartable")
 """The columns of `Holdings.claims`."""
 
 
@@ -53,10 +55,11 @@ class Columns:
 class Holdings:
     """The holds that stand on hosts of ``fleet``, as they were at the last `refresh`.
 
-    ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``milli`` (thousandths of devices
-    in all), and of its tenure ``priority``, ``since``, ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``.
-    ``devices`` are ``slot, row, column, milli`` of each device held, ``nodes`` are ``slot, row, column, cores, memory``
-    of each NUMA node. What a host does not have any more is no part of either.
+    ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``ask`` (the number of its request
+    in ``asks``; -1: nobody says), ``milli`` (thousandths of devices in all), and of its tenure ``priority``, ``since``,
+    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``. ``devices`` are ``slot, row, column, milli`` of each
+    device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does not have any
+    more is no part of either.
     """
 
     def __init__(self, fleet: FleetArrays) -> None:
@@ -64,6 +67,7 @@ class Holdings:
         self.claims = Columns(*CLAIM)
         self.devices = Columns("slot", "row", "column", "milli")
         self.nodes = Columns("slot", "row", "column", "cores", "memory")
+        self.asks: Numbers[Request] = Numbers()
         self._held: dict[int, tuple[str, Hold]] = {}
         self._parts: dict[int, tuple[list[int], list[int]]] = {}
         self._slots: dict[int, list[int]] = {}
@@ -113,6 +117,9 @@ class Holdings:
             devices, nodes = self._parts.pop(slot)
             self.devices.free(devices)
             self.nodes.free(nodes)
+            ask = int(self.claims["ask"][slot])
+            if ask != NONE:
+                self.asks.give_back(ask)
             del self._held[slot]
         self.claims.free(slots)
 
@@ -139,6 +146,7 @@ class Holdings:
         slot = self.claims.add(
             1,
             row,
+            NONE if hold.request is None else self.asks.take(hold.request),
             hold.milli * len(set(hold.devices)),
             tenure.priority,
             tenure.since,

@@ -18,7 +18,9 @@ from bessemer.placement.demand import Mix, Outlook, Turnover
 from bessemer.placement.facts import HostFacts
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.hostclass import HostClass
+from bessemer.placement.moves.plan import Place, Planner
 from bessemer.placement.policies.table import POLICIES
+from bessemer.placement.replay.moving import Allowance, Mover
 from bessemer.placement.replay.run import Desk
 from bessemer.placement.replay.trace import milli_of
 from bessemer.placement.shape import Shape
@@ -35,9 +37,16 @@ def known(policy: str) -> str:
     return names[policy.lower()]
 
 
-def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request], dice: np.random.Generator) -> Desk:
+def seat(
+    hosts: Iterable[HostFacts],
+    *,
+    policy: str,
+    learned: Sequence[Request],
+    dice: np.random.Generator,
+    moves: Allowance | None = None,
+) -> Desk:
     """Nothing is placed yet. ``learned`` are the requests from which the policy knows what is asked for; ``dice`` are
-    for a policy that throws some."""
+    for a policy that throws some; ``moves`` are what may be moved, None: nothing."""
     fleet, kinds, devices = FleetArrays(), Counter[HostClass](), 0
     for host in hosts:
         fleet.set_host(host)
@@ -46,9 +55,13 @@ def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request],
     name, mix = known(policy), Mix.of(Counter(map(Shape.of, learned)))
     if name != OWN:
         board = Board(fleet, POLICIES[name](Outlook(mix=mix), dice))
-        return Desk(fleet, board.place)
+        return Desk(fleet, board.place, mover=_mover(fleet, board.place, moves=moves))
     own = _Own(fleet, Outlook.derive(mix, kinds), window=devices)
-    return Desk(fleet, own.decide, left=own.left)
+    return Desk(fleet, own.decide, left=own.left, mover=_mover(fleet, own.place, moves=moves))
+
+
+def _mover(fleet: FleetArrays, place: Place, *, moves: Allowance | None) -> Mover | None:
+    return Mover(Planner(fleet, place), moves) if moves is not None and moves.per_hundred else None
 
 
 class _Own:
@@ -70,6 +83,10 @@ class _Own:
         if decision is not None:
             self._turnover.took(milli_of(request))
         return decision
+
+    def place(self, request: Request) -> Decision | None:
+        """For what is moved: it was counted when it came."""
+        return self._board.place(request)
 
     def left(self, request: Request) -> None:
         self._turnover.gave_back(milli_of(request))
