@@ -26,8 +26,9 @@ from bessemer.placement.vectors import NONE, WHOLE, Ints
 
 class FleetArrays(Arrays):
     """``version`` rises with each update, ``facts`` with those after which another may land somewhere, whatever the
-    hardware there: who is present, reachable, schedulable, walls, taints, virtualization and isolation. ``changes`` are
-    the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each class hold."""
+    hardware there: who is present, reachable, schedulable, walls, taints, virtualization, isolation and the switches
+    above. ``changes`` are the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each
+    class hold."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -37,6 +38,7 @@ class FleetArrays(Arrays):
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
+        self.switches = Numbers()
         self.kinds = Numbers()
         self.census = Census()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
@@ -106,11 +108,11 @@ class FleetArrays(Arrays):
             self._apply(row, hold, sign=-1)
         self._changed(row)
 
-    def drop(self, uid: str) -> None:
-        """Count a claim no more. Harmless when repeated."""
+    def drop(self, uid: str) -> Hold | None:
+        """Count a claim no more; what was counted. Harmless when repeated."""
         hold = self._holds.pop(uid, None)
         if hold is None:
-            return
+            return None
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
@@ -120,6 +122,7 @@ class FleetArrays(Arrays):
         if not others:
             del self._holds_by_host[hold.host]
         self._changed(row)
+        return hold
 
     def view(self, rows: Ints) -> View:
         """Some rows alone, as they are now."""
@@ -157,6 +160,8 @@ class FleetArrays(Arrays):
         self.virtual[row] = found.virtualization != "none"
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
+        self.leaf[row] = self.switches.take(found.leaf) if found.leaf else NONE
+        self.spine[row] = self.switches.take(found.spine) if found.spine else NONE
 
     def _fill_devices(self, row: int, gpus: Sequence[Device]) -> None:
         switches = _numbered(gpu.pcie_switch for gpu in gpus)
@@ -184,6 +189,10 @@ class FleetArrays(Arrays):
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
+        for above in (self.leaf, self.spine):
+            if above[row] != NONE:
+                self.switches.give_back(int(above[row]))
+            above[row] = NONE
         models = self.device_model[row]
         for number in models[models != NONE]:
             self.models.give_back(int(number))
@@ -269,6 +278,7 @@ def _standing(fleet: FleetArrays, row: int) -> tuple[object, ...]:
         bool(fleet.fake[row]),
         fleet.taint_sets[fleet.taints[row]],
         fleet.walls.all[fleet.wall[row]],
+        *(fleet.switches.all[above[row]] if above[row] != NONE else "" for above in (fleet.leaf, fleet.spine)),
     )
 
 

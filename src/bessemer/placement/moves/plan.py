@@ -123,7 +123,7 @@ class Planner:
         for removal, claims in self._tries(request, trial, depth=depth, hosts=TRIES):
             if len(claims) > most:
                 continue
-            moves = self._cleared(claims, removal.decision, trial, most=most, depth=depth)
+            moves = self._cleared(removal.decision, trial, claims=claims, most=most, depth=depth)
             trial.back_to(0)
             ordered = None if moves is None else in_order(moves, trial, then=removal.decision)
             trial.back_to(0)
@@ -145,7 +145,7 @@ class Planner:
         return found
 
     def _cleared(
-        self, claims: Sequence[_Standing], decision: Decision, trial: Trial, *, most: int, depth: int
+        self, decision: Decision, trial: Trial, *, claims: Sequence[_Standing], most: int, depth: int
     ) -> list[Move] | None:
         """``decision`` is held, and each of the claims that were there goes to another host. None where one finds no
         place with ``most`` moves in all; what was tried is then left for `Trial.back_to`."""
@@ -174,7 +174,7 @@ class Planner:
             return None
         for removal, others in self._tries(request, trial, depth=depth - 1, hosts=TRIES // 4):
             mark = trial.mark()
-            moves = self._cleared(others, removal.decision, trial, most=most - 1, depth=depth - 1)
+            moves = self._cleared(removal.decision, trial, claims=others, most=most - 1, depth=depth - 1)
             if moves is not None:
                 return [*moves, claim.to(removal.decision)]
             trial.back_to(mark)
