@@ -8,6 +8,7 @@ others stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -46,6 +47,12 @@ class Columns:
         self._values[:, slot] = values
         return slot
 
+    def copy(self) -> Columns:
+        """One that goes its own way."""
+        other = Columns(*self._names)
+        other._values, other._vacant, other.size = self._values.copy(), list(self._vacant), self.size
+        return other
+
     def free(self, slots: Sequence[int]) -> None:
         """They are nobody's."""
         self._values[:, slots] = 0
@@ -75,6 +82,18 @@ class Holdings:
         self._facts = -1
         self._ranks: Ints = np.zeros(0, dtype=np.int64)
         self.refresh()
+
+    def forked(self, fleet: FleetArrays) -> Holdings:
+        """The same for a fork of the fleet that was made just now, read no claim anew."""
+        self.refresh()
+        fork = copy(self)
+        fork.fleet = fleet
+        fork.claims, fork.devices, fork.nodes = self.claims.copy(), self.devices.copy(), self.nodes.copy()
+        fork.asks = self.asks.copy()
+        fork._held, fork._parts = dict(self._held), dict(self._parts)
+        fork._slots = {row: list(slots) for row, slots in self._slots.items()}
+        fork._position = fleet.changes.position
+        return fork
 
     def refresh(self) -> None:
         """Read what changed."""

@@ -84,11 +84,14 @@ def by_devices(holdings: Holdings) -> Floats:
 
 class Planner:
     """Plans over ``fleet``, by ``place``, which reads it. The arrays change while a plan is looked for and are as they
-    were when it is told; who must not have that gives a fork (`fleet.forked`) and a board over it."""
+    were when it is told; who must not have that gives a fork (`fleet.forked`) and a board over it. ``holdings`` are
+    the fleet's, for who has them already."""
 
-    def __init__(self, fleet: FleetArrays, place: Place, *, prices: Prices = by_devices) -> None:
+    def __init__(
+        self, fleet: FleetArrays, place: Place, *, prices: Prices = by_devices, holdings: Holdings | None = None
+    ) -> None:
         self.fleet = fleet
-        self.holdings = Holdings(fleet)
+        self.holdings = holdings or Holdings(fleet)
         self._place = place
         self._prices = prices
         self._version = -1
