@@ -17,13 +17,14 @@ TOOLS = ("/usr/bin/bwrap", "/usr/bin/setpriv", "/usr/bin/prlimit")
 BWRAP, SETPRIV, PRLIMIT = TOOLS
 
 _CACHE = "/etc/ld.so.cache"
-_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
 _DROPS = ("--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
 
 
 def options(confined: Confined, *, root: bool) -> tuple[str, ...]:
     """What ``bwrap --args`` reads: namespaces, mounts and environment. The root and ``/dev`` end up read-only."""
-    words = [*_NAMESPACES, "--new-session", "--hostname", "confined", "--clearenv", "--cap-drop", "ALL"]
+    apart = _NAMESPACES if confined.network else (*_NAMESPACES, "--unshare-net")
+    words = [*apart, "--new-session", "--hostname", "confined", "--clearenv", "--cap-drop", "ALL"]
     if root:
         words += [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
     else:
