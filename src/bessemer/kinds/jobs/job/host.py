@@ -51,7 +51,8 @@ class JobHost:
 
     async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
         this = Pass(ctx, claim, JobIntent.model_validate(claim.spec.intent))
-        member, end = await ctx.drivers.jobs.find(claim.uid), await ctx.drivers.jobs.ended(claim.uid)
+        member = await ctx.drivers.jobs.find(claim.uid)
+        end = await ctx.drivers.jobs.ended(claim.uid) if member is None else None
         step = decide(claim.status, member, end, now=ctx.clock.now(), ends=this.intent.ends)
         if step == "rest":
             return _rest(claim.status)
