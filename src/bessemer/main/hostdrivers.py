@@ -12,6 +12,7 @@ from bessemer.drivers.disks.real import QcowDisks
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
+from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.real import HostJobs
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.llamacpp.doorway import HostDoorway
@@ -54,7 +55,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
         ),
         disks=QcowDisks(directory / "disks"),
         engine=LlamaCpp(processes, doors),
-        jobs=HostJobs(HostProcesses(directory / "jobs")),
+        jobs=HostJobs(HostProcesses(directory / "jobs"), Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),

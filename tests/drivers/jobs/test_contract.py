@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +13,12 @@ from typing import Protocol
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.drivers.jobs.fake import Fate, FakeJobs
+from bessemer.core.errors import Invalid
+from bessemer.drivers.jobs.fake import FakeJobs, Fate
+from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.protocol import HOSTFILE, SCRIPT, Jobs, MemberSpec
 from bessemer.drivers.jobs.real import HostJobs
+from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import End, Ended
 from bessemer.drivers.process.real import HostProcesses
 
@@ -77,7 +81,7 @@ class RealWorld:
         self.jobs: Jobs = self.another()
 
     def another(self) -> Jobs:
-        return HostJobs(HostProcesses(self.state / "jobs", users=self.state / "users"))
+        return HostJobs(HostProcesses(self.state / "jobs", users=self.state / "users"), Kept(self.state / "outputs"))
 
     def waits(self, uid: str) -> MemberSpec:
         return shell(uid, "echo waits; exec sleep 600")
@@ -173,6 +177,40 @@ async def test_removed_it_leaves_nothing(world: World) -> None:
     assert await printed(world.jobs, "m-1") == ""
 
 
+async def test_what_it_printed_is_kept_when_it_is_removed(world: World) -> None:
+    await world.jobs.start(world.leaves("m-1", 3))
+    await until_ended(world, "m-1")
+    before = await printed(world.jobs, "m-1")
+    await world.jobs.keep("m-1", "job.0.0")
+    await world.jobs.remove("m-1")
+    await world.jobs.keep("m-1", "job.0.0")
+    assert before
+    assert await kept(world.another(), "job.0.0") == before, "also where it is kept once more, and nothing is left"
+    assert await kept(world.jobs, "job.0.1") == ""
+    assert await world.jobs.uids() == frozenset()
+
+
+async def kept(jobs: Jobs, name: str) -> str:
+    return b"".join([chunk async for chunk in jobs.kept(name)]).decode()
+
+
+async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
+    async def output(size: int) -> AsyncIterator[bytes]:
+        yield b"x" * size
+
+    kept = Kept(tmp_path / "outputs", bytes_max=100, seconds_max=1000.0)
+    for number in range(4):
+        await kept.keep(f"job.{number}", output(40))
+        os.utime(tmp_path / "outputs" / f"job.{number}", (time.time() - 500 + number,) * 2)
+    assert sorted(file.name for file in (tmp_path / "outputs").iterdir()) == ["job.2", "job.3"]
+    os.utime(tmp_path / "outputs" / "job.2", (time.time() - 2000,) * 2)
+    await kept.keep("job.5", output(10))
+    assert sorted(file.name for file in (tmp_path / "outputs").iterdir()) == ["job.3", "job.5"]
+    for name in ("../x", "", ".hidden"):
+        with pytest.raises(Invalid):
+            await kept.keep(name, output(1))
+
+
 # --- behind the walls of this machine ---------------------------------------------------------------------------
 
 
@@ -212,12 +250,4 @@ async def test_it_has_the_hosts_network_and_nothing_else_of_the_host(real: RealW
 async def test_what_it_leaves_running_ends_with_it(real: RealWorld) -> None:
     marker = f"600.{os.getpid()}"
     await output(real, f"sleep {marker} & echo started")
-    alive = [path for path in Path("/proc").glob("[0-9]*/cmdline") if marker.encode() in _bytes(path)]
-    assert alive == []
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    assert procfs.with_argument(marker) == ()

@@ -104,12 +104,13 @@ async def test_what_cannot_be_started_is_tried_again() -> None:
     assert b.jobs.starts == 1
 
 
-async def test_removed_it_leaves_nothing() -> None:
+async def test_removed_it_leaves_nothing_but_what_it_printed() -> None:
     b = bench(Fate(10_000.0))
     await b.until_phase("Running")
     assert isinstance(await b.remove(), Done)
     assert isinstance(await b.remove(), Done)
     assert await b.residue() == []
+    assert b.jobs.outputs == {"w-1.0.0": b"fake member: /bin/sh\n"}
 
 
 RUNS, KNOWN = RunningMember("c-1", 7, 100), {"process": "7:100"}

@@ -27,7 +27,8 @@ class Fate:
 
 
 class FakeJobs:
-    """Implements `jobs.protocol.Jobs` in memory. ``starts`` counts true starts; ``specs`` are the last of each uid."""
+    """Implements `jobs.protocol.Jobs` in memory. ``starts`` counts true starts; ``specs`` are what was started, by uid;
+    ``outputs`` is what was kept, by name."""
 
     def __init__(self, clock: Clock, *, on_call: Hook = no_hook) -> None:
         self._clock = clock
@@ -36,6 +37,7 @@ class FakeJobs:
         self.processes = FakeProcesses(clock)
         self.fate: Callable[[MemberSpec], Fate] = lambda _member: Fate()
         self.specs: dict[str, MemberSpec] = {}
+        self.outputs: dict[str, bytes] = {}
         self.starts = 0
 
     async def start(self, member: MemberSpec) -> RunningMember:
@@ -78,6 +80,17 @@ class FakeJobs:
         self._on_call("jobs.log")
         async for chunk in self.processes.log(uid, follow=follow):
             yield chunk
+
+    async def keep(self, uid: str, name: str) -> None:
+        self._on_call("jobs.keep")
+        output = b"".join([chunk async for chunk in self.processes.log(uid)])
+        self.outputs[name] = output or self.outputs.get(name, b"")
+        self._on_call("jobs.keep.done")
+
+    async def kept(self, name: str) -> AsyncIterator[bytes]:
+        self._on_call("jobs.kept")
+        if output := self.outputs.get(name, b""):
+            yield output
 
     async def kill(self, uid: str) -> None:
         self._on_call("jobs.kill")

@@ -71,6 +71,15 @@ class Jobs(Protocol):
         """What it printed, as `Processes.log`."""
         ...
 
+    async def keep(self, uid: str, name: str) -> None:
+        """Keep what it printed under that name (as a uid's), also once it is removed; within the host's bounds, the
+        oldest goes first. Where nothing is left of it, what was kept stays."""
+        ...
+
+    def kept(self, name: str) -> AsyncIterator[bytes]:
+        """What was kept. Ends at once if nothing was."""
+        ...
+
     async def kill(self, uid: str) -> None:
         """End it and all it started; its output and its end can still be read."""
         ...

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from bessemer.core.errors import DriverError
+from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.protocol import HOSTFILE, SCRIPT, MemberSpec, RunningMember
 from bessemer.drivers.process.protocol import Confined, Ended, Running
 from bessemer.drivers.process.real import HostProcesses
@@ -36,8 +38,9 @@ _BEGIN = f'cd /tmp && cat >{SCRIPT} && printf %s "${_HOSTS}" >{HOSTFILE} && unse
 class HostJobs:
     """Implements `jobs.protocol.Jobs`. ``processes`` should hold members alone: `uids` lists all of it."""
 
-    def __init__(self, processes: HostProcesses) -> None:
+    def __init__(self, processes: HostProcesses, kept: Kept) -> None:
         self._processes = processes
+        self._kept = kept
 
     async def start(self, member: MemberSpec) -> RunningMember:
         return _member(await self._processes.start(_confined(member)))
@@ -57,6 +60,15 @@ class HostJobs:
 
     def log(self, uid: str, *, follow: bool = False) -> AsyncIterator[bytes]:
         return self._processes.log(uid, follow=follow)
+
+    async def keep(self, uid: str, name: str) -> None:
+        try:
+            await self._kept.keep(name, self.log(uid))
+        except OSError as error:
+            raise DriverError("DiskFull", "its output cannot be kept", internal=str(error)) from error
+
+    def kept(self, name: str) -> AsyncIterator[bytes]:
+        return self._kept.read(name)
 
     async def kill(self, uid: str) -> None:
         await self._processes.kill(uid)

@@ -158,9 +158,9 @@ def _lost(seen: Seen) -> MemberFailure | None:
     if not missing:
         return None
     rank, attempt = min(missing), attempt_of(seen.claims[0])
-    host = next((host.name for host in seen.job.status.hosts if rank in host.ranks), "")
+    name = next((known.name for known in seen.job.status.hosts if rank in known.ranks), "")
     message = "its Claim is gone, as those of fenced hosts are"
-    return MemberFailure(rank=rank, host=host, attempt=attempt, reason="MemberLost", message=message)
+    return MemberFailure(rank=rank, host=name, attempt=attempt, reason="MemberLost", message=message)
 
 
 def _failure(claim: Claim, *, reason: str, message: str, code: int | None = None) -> MemberFailure:

@@ -18,11 +18,12 @@ from bessemer.drivers.process.protocol import End, Ended
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import Pass, clear
-from bessemer.kinds.jobs.job.spec import JobIntent
+from bessemer.kinds.jobs.job.spec import JobIntent, output_name
 from bessemer.kinds.retry import Retry
 
-LOOK_SECONDS, LOOK_FAKE_SECONDS = 1.0, 5.0
-"""How often a member that runs is looked at: its end is what the gang waits for."""
+LOOK_SECONDS, LOOK_SECONDS_MAX, LOOK_PART = 1.0, 5.0, 0.05
+"""How often a member that runs is looked at: its end is what the gang waits for, the sooner the shorter it runs. So it
+waits for this part of the member's time, within bounds."""
 
 _Pass = Pass[JobIntent]
 Step = Literal["announce", "start", "watch", "late", "ended", "lost", "hold", "rest"]
@@ -76,10 +77,21 @@ class JobHost:
         return this.wait("Preparing", "Preparing", message="the member is about to be started", again=0.0)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        return await clear(ctx, claim, ctx.drivers.jobs.remove)
+        """What it printed is kept: who asks why it failed does so when its place is long given back."""
+        ref, attempt = claim.spec.workload, JobIntent.model_validate(claim.spec.intent).attempt
+        name = output_name(ref.uid, rank=ref.replica, attempt=attempt)
+
+        async def keep(uid: str) -> None:
+            await ctx.drivers.jobs.kill(uid)
+            await ctx.drivers.jobs.keep(uid, name)
+
+        return await clear(ctx, claim, keep, ctx.drivers.jobs.remove)
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
         return ctx.drivers.jobs.log(claim.uid, follow=follow)
+
+    def kept(self, ctx: HostContext, name: str) -> AsyncIterator[bytes]:
+        return ctx.drivers.jobs.kept(name)
 
 
 def _spec(this: _Pass) -> MemberSpec:
@@ -102,7 +114,9 @@ def _watched(this: _Pass, member: RunningMember) -> Outcome:
     if this.claim.status.detail.get("process") != process:
         changes["started_at"] = rfc3339(this.ctx.clock.now())
     status = this.status("Running", detail={"process": process, "retry": None}, **changes)
-    again = LOOK_FAKE_SECONDS if this.claim.spec.fake else LOOK_SECONDS
+    again = (
+        LOOK_SECONDS_MAX if this.claim.spec.fake else max(LOOK_SECONDS, min(LOOK_SECONDS_MAX, this.age() * LOOK_PART))
+    )
     if this.intent.ends:
         again = min(again, max(0.1, this.intent.ends - this.ctx.clock.now()))
     return Done(status=status, again=again)

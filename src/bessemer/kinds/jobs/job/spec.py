@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -154,6 +154,20 @@ class JobIntent(ApiModel):
     attempt: int = 0
     started: int = 0
     ends: int = 0
+
+
+def output_name(uid: str, *, rank: int, attempt: int) -> str:
+    """Under which name a host keeps what a member of the job with the uid printed."""
+    return f"{uid}.{attempt}.{rank}"
+
+
+def output_of(body: Mapping[str, Any], rank: int) -> tuple[str, str] | None:
+    """The host that keeps what the rank of a job printed last, and under which name; None where it never ran."""
+    status = body.get("status", {})
+    host = next((host["name"] for host in status.get("hosts", ()) if rank in host["ranks"]), "")
+    # While the gang is taken anew, what is kept is of the attempt before.
+    attempt = status.get("attempt", 0) - (status.get("phase") == "Restarting")
+    return (host, output_name(body["metadata"]["uid"], rank=rank, attempt=attempt)) if host else None
 
 
 _WHY = "members are made with it; make another job"
