@@ -247,7 +247,8 @@ async def test_waiting_for_a_place_does_not_count_towards_the_deadline() -> None
 
         await world.until(later)
         await world.create("Flavor", "late", {"cores": 1, "memory": "1Gi"}, namespace="")
-        await until_phase(world, "Succeeded")
+        status = await until_phase(world, "Succeeded")
+        assert status["failures"] == 0
 
 
 async def test_it_is_deleted_its_time_after_its_end() -> None:

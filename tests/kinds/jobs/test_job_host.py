@@ -137,4 +137,4 @@ ZERO, KILLED = Ended(End.EXITED, 0, "exit status 0"), Ended(End.KILLED, 137, "en
 def test_what_comes_next(
     status: ClaimStatus, member: RunningMember | None, end: Ended | None, now: float, step: str
 ) -> None:
-    assert decide(status, member, end, now=now, ends=50) == step
+    assert decide(status, member, end=end, now=now, ends=50) == step

@@ -62,7 +62,7 @@ class Seen:
 async def reconcile(ctx: Context, job: Job) -> Outcome:
     claims = await workload.own_claims(ctx, job)
     if job.status.phase in FINISHED:
-        return await _finished(ctx, job, claims)
+        return await _finished(ctx, job, claims=claims)
     now, attempt = ctx.clock.now(), max([job.status.attempt, *map(attempt_of, claims)])
     ctx.parts.note(job.key, [Key("Flavor", "", job.spec.flavor)], waits=not claims)
     if _late(job, now):
@@ -116,10 +116,10 @@ def fold(seen: Seen) -> Outcome:
     if failure is not None and failure.reason == "DeadlineExceeded":
         return _failed(status, seen.now, reason="DeadlineExceeded", message=_deadline(seen.job))
     if failure is not None and failure.reason != "MemberLost":
-        return _again(status, seen, failure)
+        return _again(status, seen, failure=failure)
     lost = failure or _lost(seen)
     if lost is not None:
-        return _again(status, seen, lost)
+        return _again(status, seen, failure=lost)
     silent = [host for host in seen.hosts.values() if not host.reachable]
     if silent:
         return _wait(status, "Unknown", reason="HostSilent", message=silent[0].message, again=30.0)
@@ -197,7 +197,7 @@ def _observed(seen: Seen) -> JobStatus:
 # --- what follows -----------------------------------------------------------------------------------------------
 
 
-def _again(status: JobStatus, seen: Seen, failure: MemberFailure) -> Outcome:
+def _again(status: JobStatus, seen: Seen, *, failure: MemberFailure) -> Outcome:
     """The gang is stopped, and taken anew as long as it may be."""
     lost = failure.reason == "MemberLost"
     failures = status.failures + (not lost)
@@ -228,7 +228,7 @@ def _failed(status: JobStatus, now: float, *, reason: str, message: str) -> Outc
     return Fail(reason=reason, message=message, status=status, again=0.0, remedy=REMEDIES["Failed"])
 
 
-async def _finished(ctx: Context, job: Job, claims: Sequence[Claim]) -> Outcome:
+async def _finished(ctx: Context, job: Job, *, claims: Sequence[Claim]) -> Outcome:
     """Let its Claims go, and after its time the job itself. What was said of its end stands."""
     again, status = 300.0, job.status
     ctx.parts.forget(job.key)

@@ -29,7 +29,7 @@ _Pass = Pass[JobIntent]
 Step = Literal["announce", "start", "watch", "late", "ended", "lost", "hold", "rest"]
 
 
-def decide(status: ClaimStatus, member: RunningMember | None, end: Ended | None, *, now: float, ends: int) -> Step:
+def decide(status: ClaimStatus, member: RunningMember | None, *, end: Ended | None, now: float, ends: int) -> Step:
     """What comes next. Pure."""
     if "end" in status.detail:
         return "rest"
@@ -54,7 +54,7 @@ class JobHost:
         this = Pass(ctx, claim, JobIntent.model_validate(claim.spec.intent))
         member = await ctx.drivers.jobs.find(claim.uid)
         end = await ctx.drivers.jobs.ended(claim.uid) if member is None else None
-        step = decide(claim.status, member, end, now=ctx.clock.now(), ends=this.intent.ends)
+        step = decide(claim.status, member, end=end, now=ctx.clock.now(), ends=this.intent.ends)
         if step == "rest":
             return _rest(claim.status)
         try:

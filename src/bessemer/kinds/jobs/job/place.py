@@ -72,7 +72,7 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     except Taken as error:
         return Hold("Taken", error.message, 0.2)
     except Conflict as error:
-        return Hold("NameHeld", f"members of an earlier job of this name are still cleared away: {error.message}", 2.0)
+        return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
     return None
 
 
