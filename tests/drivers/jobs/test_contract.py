@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,9 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Invalid
 from bessemer.drivers.jobs.fake import FakeJobs, Fate
 from bessemer.drivers.jobs.kept import Kept
+from bessemer.drivers.jobs.nodes import nodes_of
 from bessemer.drivers.jobs.protocol import HOSTFILE, SCRIPT, Jobs, MemberSpec
-from bessemer.drivers.jobs.real import HostJobs
+from bessemer.drivers.jobs.real import HostJobs, _confined
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import End, Ended
 from bessemer.drivers.process.real import HostProcesses
@@ -220,6 +222,36 @@ async def output(world: RealWorld, script: str, *args: str, **env: str) -> str:
     said = await printed(world.jobs, "m-1")
     assert end.code == 0, said
     return said
+
+
+@pytest.mark.real
+async def test_of_devices_it_can_open_its_own_and_no_others(real: RealWorld) -> None:
+    """A device file of this machine stands for one of an accelerator; without being named it is not there."""
+    look = "test -c /dev/kmsg && echo there || echo not; ls /dev | wc -l"
+    before = (await output(real, look)).split()
+    confined = _confined(shell("m-2", "test -c /dev/kmsg && echo there"))
+    processes = HostProcesses(real.state / "jobs", users=real.state / "users")
+    await processes.start(replace(confined, devices=(Path("/dev/kmsg"),)))
+    await until_ended(real, "m-2")
+    assert (before[0], await printed(real.jobs, "m-2")) == ("not", "there\n")
+
+
+def test_the_kernel_says_which_files_are_whose(tmp_path: Path) -> None:
+    for number, address in enumerate(("0000:18:00.0", "0000:28:00.0")):
+        said = tmp_path / "proc/driver/nvidia/gpus" / address / "information"
+        said.parent.mkdir(parents=True)
+        said.write_text(f"Model: \t\t H100\nDevice Minor: \t {7 - number}\n")
+    (tmp_path / "sys/bus/pci/devices/0000:38:00.0/drm/renderD129").mkdir(parents=True)
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    for name in ("nvidia6", "nvidia7", "nvidiactl", "nvidia-uvm", "kfd", "dri/renderD128", "dri/renderD129"):
+        (tmp_path / "dev" / name).touch()
+
+    def names(*devices: str) -> list[str]:
+        return [str(node.relative_to(tmp_path / "dev")) for node in nodes_of(devices, root=tmp_path)]
+
+    assert names("gpu-0000:28:00.0") == ["nvidia-uvm", "nvidia6", "nvidiactl"]
+    assert names("gpu-0000:38:00.0") == ["dri/renderD129", "kfd"]
+    assert names("gpu-0000:99:00.0", "nic-0", "gpu-../../x") == []
 
 
 @pytest.mark.real

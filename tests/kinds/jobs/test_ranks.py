@@ -53,11 +53,11 @@ def test_a_gang_on_one_host_needs_no_address() -> None:
     assert isinstance(world_of([at("a"), at("b")], {}, subnet="", port=1), str)
 
 
-def test_devices_are_numbered_as_their_makers_count_them() -> None:
+def test_a_members_devices_are_numbered_as_it_sees_them() -> None:
     found = [gpu("0000:18:00.0"), gpu("0000:20:00.0", "amd"), gpu("0000:28:00.0"), gpu("0000:38:00.0")]
     mine = ["gpu-0000:38:00.0", "gpu-0000:28:00.0"]
     assert visible(found, mine) == {
-        "CUDA_VISIBLE_DEVICES": "1,2",
+        "CUDA_VISIBLE_DEVICES": "0,1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HIP_VISIBLE_DEVICES": "",
     }

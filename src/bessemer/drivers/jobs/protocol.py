@@ -22,7 +22,8 @@ SCRIPT_BYTES_MAX = 1 << 16
 @dataclass(frozen=True, slots=True)
 class MemberSpec:
     """One member. ``words`` are its command line, ``env`` its environment but for ``PATH`` and ``HOME``; ``script``
-    lies at `SCRIPT` and ``hosts`` at `HOSTFILE`. It works in ``/tmp``, which is its own, in memory, and counts as such.
+    lies at `SCRIPT` and ``hosts`` at `HOSTFILE`. Of the host's devices it can open those with the ids ``devices``. It
+    works in ``/tmp``, which is its own, in memory, and counts as such.
     """
 
     uid: str
@@ -31,6 +32,7 @@ class MemberSpec:
     memory_bytes: int
     script: str = ""
     hosts: str = ""
+    devices: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
 

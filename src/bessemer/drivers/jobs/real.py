@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.jobs.kept import Kept
+from bessemer.drivers.jobs.nodes import nodes_of
 from bessemer.drivers.jobs.protocol import HOSTFILE, SCRIPT, MemberSpec, RunningMember
 from bessemer.drivers.process.protocol import Confined, Ended, Running
 from bessemer.drivers.process.real import HostProcesses
@@ -93,5 +94,6 @@ def _confined(member: MemberSpec) -> Confined:
         pids_max=PIDS_MAX,
         tmp_bytes=max(1 << 20, member.memory_bytes // 2),
         network=True,
+        devices=nodes_of(member.devices),
         stdin=member.script.encode(),
     )

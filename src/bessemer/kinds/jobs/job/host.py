@@ -103,6 +103,7 @@ def _spec(this: _Pass) -> MemberSpec:
         memory_bytes=intent.memory_bytes,
         script=intent.script,
         hosts=intent.hosts,
+        devices=tuple(this.claim.spec.devices),
         env=intent.env,
     )
 

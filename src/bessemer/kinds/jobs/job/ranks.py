@@ -105,12 +105,12 @@ def environment(world: World, rank: int, *, devices: Sequence[str]) -> Mapping[s
 
 
 def visible(found: Sequence[Device], mine: Sequence[str]) -> Mapping[str, str]:
-    """The makers' variables. A library counts the devices of its maker by their place on the bus; one that has none of
-    them is told so, for without a word it would take all."""
+    """The makers' variables. A library counts the devices that it can open, by their place on the bus, and a member can
+    open its own alone; one that has none of a maker is told so."""
     words: dict[str, str] = {}
     for vendor in sorted({device.vendor for device in found} & VISIBLE.keys()):
-        theirs = [device.id for device in found if device.vendor == vendor]
-        numbers = ",".join(str(n) for n, one in enumerate(theirs) if one in mine)
+        own = [device.id for device in found if device.vendor == vendor and device.id in mine]
+        numbers = ",".join(map(str, range(len(own))))
         words |= dict.fromkeys(VISIBLE[vendor], numbers)
         words |= ORDER.get(vendor, {})
     return words
