@@ -9,8 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.core.values import Gang, GangDecision, Refusal
-from bessemer.placement import HostFacts
+from bessemer.core.values import Allocation, Gang, GangDecision, Refusal
+from bessemer.placement import Hold, HostFacts
+from bessemer.placement.choose import place_at
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.gangs.changes import cheapest
 from bessemer.placement.gangs.room import room
@@ -135,3 +136,19 @@ def test_the_change_that_a_refusal_names_makes_it_fit(facts: list[HostFacts], ga
     if change.gang.count < gang.count:
         more = replace(change.gang, count=change.gang.count + (gang.segment or 1))
         assert best(opened, more) is None, "there is room for more"
+
+
+@given(facts=yards, member=members, held=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000)), max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_a_member_gets_of_a_host_what_a_single_request_would(facts: list[HostFacts], member, held) -> None:
+    arrays = fleet(*facts)
+    for number, (host, cores) in enumerate(held):
+        part = Allocation(numa_node=number % 2, milli_cores=cores, memory_bytes=1000 * cores)
+        arrays.hold(str(number), Hold(f"h{host}", (), (part,)))
+    for count in (1, 3):
+        answer = decide_gang(arrays, Gang(member=member, count=count, per_host=1))
+        for got in answer.members if isinstance(answer, GangDecision) else ():
+            row = arrays.row(got.host)
+            assert row is not None
+            alone = place_at(Sight.of(arrays.view(np.array([row])), member), 0, score={})
+            assert replace(got, fitting=0, reasons=()) == alone

@@ -61,7 +61,7 @@ def _ranked(ground: Ground, index: Ints, *, sight: Sight, policy: Policy | None)
     if policy is not None:
         keys: Sequence[np.ndarray] = (policy.costs(Shape.of(sight.request), sight.fleet.states(rows)).value,)
     else:
-        keys = (seen.whole_count, seen.cores_sum, seen.memory_sum)
+        keys = (seen.usable_count, seen.cores_sum, seen.memory_sum)
     apart = ~seen.close if sight.request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
     rank = np.zeros(len(rows), dtype=np.int64)
     rank[np.lexsort((by_name, *reversed(keys), apart))] = np.arange(len(rows))
