@@ -121,7 +121,7 @@ def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
             used[scope, "milli_cores"] += sum(part["milliCores"] for part in spec["allocations"])
             used[scope, "memory_bytes"] += sum(part["memoryBytes"] for part in spec["allocations"])
     for key in documents:
-        if meter := {"Instance": "instances", "Endpoint": "endpoints", "ApiKey": "api_keys"}.get(key[0]):
+        if meter := {"Instance": "instances", "Endpoint": "endpoints", "Job": "jobs", "ApiKey": "api_keys"}.get(key[0]):
             used[f"project/{key[1]}", meter] += 1
             used[f"tenant/{key[1].partition('--')[0]}", meter] += 1
         elif key[0] == "Project" and "--" in key[2]:
