@@ -72,6 +72,11 @@ class Partitioning(ApiModel):
         has then. All that stand on a device are 1000 together at most."""
         return max(1, WHOLE_MILLI * profile.memory // self.memory)
 
+    def milli_of(self, name: str) -> int:
+        """The same of the profile of that name; 0 where there is none."""
+        profile = self.find(name)
+        return 0 if profile is None else self.milli(profile)
+
     @property
     def full(self) -> int:
         """In use as if all of it were."""
@@ -82,6 +87,13 @@ def taken(profile: Profile, start: int) -> int:
     """What an instance takes."""
     area = ((1 << profile.memory) - 1) << start | (_ENGINES if profile.engines else 0)
     return area | profile.compute << _COMPUTE | 1 << _COUNT
+
+
+def room(table: Partitioning, used: int, *, profile: Profile) -> bool:
+    """Whether as much is free as the profile takes, wherever it lies."""
+    area = (1 << table.memory) - 1
+    free = (~used & area).bit_count()
+    return free >= profile.memory and fits(table, used & ~area, take=taken(profile, 0))
 
 
 def fits(table: Partitioning, used: int, *, take: int) -> bool:

@@ -15,19 +15,22 @@ from bessemer.core.values import Device, NumaNode
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
+from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES, States
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 
 class Arrays(ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
-    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero."""
+    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero. Of a
+    device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`."""
 
     size: int
     names: list[str]
     models: Numbers[str]
     walls: Numbers[Wall]
     kinds: Numbers[HostClass]
+    cuts: Cuts
     taint_sets: Sequence[frozenset[str]]
     """The sets to which `taints` points."""
 
@@ -63,6 +66,7 @@ class Arrays(ABC):
 
         self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
+        self.sharing = bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
         self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
@@ -76,6 +80,7 @@ class Arrays(ABC):
         self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.device_milli: Ints = np.zeros((rows, devices), dtype=np.int64)
         self.device_sound = bools(rows, devices)
+        self.device_cut: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)
 
     def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
@@ -111,7 +116,7 @@ class View(Arrays):
         self.size = len(rows)
         self.names = [fleet.names[row] for row in self._rows]
         self.models, self.walls, self.taint_sets = fleet.models, fleet.walls, fleet.taint_sets
-        self.kinds = fleet.kinds
+        self.kinds, self.cuts = fleet.kinds, fleet.cuts
         for name, value in vars(fleet).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, value[rows])

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from bessemer.core.values import Decision, Refusal, Request
-from bessemer.placement.choose import place_at
+from bessemer.placement.choose import instance_cost, place_at
 from bessemer.placement.decide import refused
 from bessemer.placement.filters import FACTS, HARDWARE, fitting, sift
 from bessemer.placement.fleet import FleetArrays
@@ -133,6 +133,11 @@ class Board:
         there = rows[fits]
         if not len(there):
             return
+        if shape.profile:
+            # No policy knows what lies how on a device that is cut.
+            figures.value[there] = instance_cost(sight)[fits]
+            figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
+            return
         costs = self._policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
@@ -146,6 +151,7 @@ class Board:
             memory_bytes=0,
             device_count=0,
             device_milli=1000,
+            device_profile="",
             device_models=frozenset(),
             numa="legacy",
             same_switch=False,

@@ -14,6 +14,7 @@ from bessemer.core.units import show_bytes
 from bessemer.core.values import Reason, Request
 from bessemer.placement.facts import Wall
 from bessemer.placement.sight import Sight
+from bessemer.placement.slices.instances import says_instances
 from bessemer.placement.vectors import WHOLE, Bools
 
 Passes = Callable[[Sight], Bools]
@@ -167,6 +168,9 @@ def _has_free_devices(sight: Sight) -> Bools:
 
 def _says_free_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     request = sight.request
+    if request.device_profile:
+        yield from says_instances(sight.instances, sight.wanted, rejected=rejected, words=device_words(request))
+        return
     if request.device_milli < WHOLE:
         most = int(sight.device_milli[sight.wanted & rejected[:, None]].max())
         best = _best(rejected, show_milli(max(0, most)))
@@ -175,6 +179,11 @@ def _says_free_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
         best = _best(rejected, int(sight.usable_count[rejected].max()))
         text = f"short of {request.device_count} {device_words(request)} ({best} free)"
     yield Reason("ShortOfDevices", int(rejected.sum()), text)
+
+
+def _shares(sight: Sight) -> Bools:
+    shared: Bools = sight.fleet.sharing[: sight.size] if sight.request.device_milli < WHOLE else sight.everyone
+    return shared
 
 
 def _close(sight: Sight) -> Bools:
@@ -203,9 +212,10 @@ def wants_closeness(request: Request) -> bool:
 
 
 def device_words(request: Request) -> str:
-    """What devices it asks for: "GPUs", "H100", "A100 or H100"."""
+    """What devices it asks for: "GPUs", "H100", "A100 or H100", "1g.10gb of H100"."""
     *others, last = sorted(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs",)
-    return f"{', '.join(others)} or {last}" if others else last
+    words = f"{', '.join(others)} or {last}" if others else last
+    return f"{request.device_profile} of {words}" if request.device_profile else words
 
 
 def _best(rejected: Bools, figure: str | int) -> str:
@@ -237,6 +247,8 @@ FACTS: Sequence[Link] = (
 HARDWARE: Sequence[Link] = (
     # The hardware is not there at all, whoever holds it.
     Link(_has_devices, _says_devices),
+    # It is there in one piece: nothing keeps several claims on it apart.
+    Link(_shares, _plainly("NotShared", "whose devices cannot be shared")),
     # Enough over all NUMA nodes; how it lies is looked at last.
     Link(_has_cores, _says_cores),
     Link(_has_memory, _says_memory),

@@ -17,6 +17,7 @@ from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Hold, HostFacts, Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
+from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES
 from bessemer.placement.vectors import NONE, WHOLE, Ints
 
@@ -35,6 +36,7 @@ class FleetArrays(Arrays):
         self.models = Numbers()
         self.walls = Numbers()
         self.kinds = Numbers()
+        self.cuts = Cuts()
         self.census = Census()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
         self.taint_sets = self._taint_sets.all
@@ -68,6 +70,7 @@ class FleetArrays(Arrays):
         _stand_as(self, row, kind=HostClass.of(facts), holds=_held_by(self, facts.name))
         self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
+        self.device_cut[row, : len(gpus)] = self.cuts.begin(row, gpus, tables=facts.inventory.partitions)
         for hold in _held_by(self, facts.name):
             self._apply(row, hold, sign=-1)
         self.facts += _standing(self, row) != before
@@ -96,6 +99,7 @@ class FleetArrays(Arrays):
             return
         self.drop(uid)
         self._holds[uid] = hold
+        self.cuts.count(hold.profile, by=1)
         self._holds_by_host.setdefault(hold.host, set()).add(uid)
         row = self._rows.get(hold.host)
         self.census.add(hold.shape, _class_at(self, row), count=1)
@@ -108,6 +112,7 @@ class FleetArrays(Arrays):
         hold = self._holds.pop(uid, None)
         if hold is None:
             return
+        self.cuts.count(hold.profile, by=-1)
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
@@ -154,6 +159,7 @@ class FleetArrays(Arrays):
         self.virtual[row] = found.virtualization != "none"
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
+        self.sharing[row] = found.sharing != "none"
 
     def _fill_devices(self, row: int, gpus: Sequence[Device]) -> None:
         switches = _numbered(gpu.pcie_switch for gpu in gpus)
@@ -181,6 +187,8 @@ class FleetArrays(Arrays):
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
+        self.cuts.end(row, self.device_cut[row])
+        self.device_cut[row] = NONE
         models = self.device_model[row]
         for number in models[models != NONE]:
             self.models.give_back(int(number))
@@ -195,9 +203,13 @@ class FleetArrays(Arrays):
                 self.memory_free[row, column] += sign * part.memory_bytes
         held = set(hold.devices)
         for device in held & devices.keys():
-            self.device_milli[row, devices[device]] += sign * hold.milli
+            if hold.profile and self.device_cut[row, devices[device]] != NONE:
+                _recut(self, row, device=device)
+            else:
+                # Of what has an instance, and is said to be one piece now, nothing can be had.
+                self.device_milli[row, devices[device]] += sign * (WHOLE if hold.profile else hold.milli)
         if held:
-            size = 0 if hold.milli < WHOLE else min(len(held), SIZES - 1)
+            size = 0 if hold.profile or hold.milli < WHOLE else min(len(held), SIZES - 1)
             self.sizes[row, size] -= sign
 
 
@@ -210,6 +222,16 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
     fleet.wall[row] = fleet.walls.take(wall)
     fleet.version += 1
     fleet.facts += 1
+
+
+def _recut(fleet: FleetArrays, row: int, *, device: str) -> None:
+    """What instances have of a device, looked at anew: one that is held twice for a while is in use until both went."""
+    column = fleet._device_columns[row][device]
+    number = int(fleet.device_cut[row, column])
+    holds = [hold for hold in _held_by(fleet, fleet.names[row]) if hold.profile and device in hold.devices]
+    before = fleet.cuts.used(number)
+    fleet.device_cut[row, column] = moved = fleet.cuts.move(number, [(hold.profile, hold.start) for hold in holds])
+    fleet.device_milli[row, column] += WHOLE * (int(before != 0) - int(fleet.cuts.used(moved) != 0))
 
 
 def _held_by(fleet: FleetArrays, host: str) -> Sequence[Hold]:
