@@ -108,13 +108,20 @@ def starts(table: Partitioning, used: int, *, profile: Profile) -> Sequence[int]
     return [start for start in profile.starts if fits(table, used, take=taken(profile, start))]
 
 
-def together(table: Partitioning, instances: Iterable[tuple[str, int]]) -> int:
-    """What is in use by instances (profile, start). Where they do not go together, or one is none that the device can
-    have, all of it is: who reads may be behind who writes, and then nothing is given."""
+def standing(table: Partitioning, instances: Iterable[tuple[str, int]]) -> int | None:
+    """What is in use by instances (profile, start); None where they do not go together, or one is none that such a
+    device can have."""
     used = 0
     for name, start in instances:
         profile = table.find(name)
         if profile is None or start not in profile.starts or not fits(table, used, take=taken(profile, start)):
-            return table.full
+            return None
         used += taken(profile, start)
     return used
+
+
+def together(table: Partitioning, instances: Iterable[tuple[str, int]]) -> int:
+    """The same, and all of it where they do not go together: who reads may be behind who writes, and then nothing is
+    given."""
+    used = standing(table, instances)
+    return table.full if used is None else used

@@ -324,6 +324,16 @@ class Placement(ApiModel):
     reasons: list[ReasonView] = Field(default_factory=list, description="Why the other hosts were set aside.")
 
 
+def whole(milli: int) -> bool:
+    """Whether thousandths are all of them."""
+    return milli == 1000
+
+
+def nothing(value: object) -> bool:
+    """Whether a field says nothing."""
+    return not value
+
+
 class ClaimSpec(ApiModel):
     """What one replica takes of one host, and the intent of the host side (JSON that only the workload's kind
     reads)."""
@@ -332,9 +342,16 @@ class ClaimSpec(ApiModel):
     tenant: str = Field(description="Who pays.")
     workload: WorkloadRef = Field(description="Which workload holds it, and which replica of it.")
     devices: list[str] = Field(default_factory=list, description="Ids of the devices that it has, whole or in part.")
-    device_milli: int = Field(1000, ge=1, le=1000, description="Thousandths of each; below 1000 a share of one.")
-    device_profile: str = Field("", description="The profile of the instance that it has of one device.")
-    device_start: int = Field(0, ge=0, description="The slice of memory with which that instance begins.")
+    # Left out where they say nothing: a release that does not know them reads a claim of whole devices as well.
+    device_milli: int = Field(
+        1000, ge=1, le=1000, exclude_if=whole, description="Thousandths of each; below 1000 a share of one."
+    )
+    device_profile: str = Field(
+        "", max_length=63, exclude_if=nothing, description="The profile of the instance that it has of one device."
+    )
+    device_start: int = Field(
+        0, ge=0, exclude_if=nothing, description="The slice of memory with which that instance begins."
+    )
     device_model: str = Field("", description="The devices' model, as it is priced.")
     allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
     flavor: str = Field("", description="The flavor by which it was placed.")
@@ -351,6 +368,16 @@ class ClaimSpec(ApiModel):
     @property
     def memory_bytes(self) -> int:
         return sum(a.memory_bytes for a in self.allocations)
+
+    @property
+    def milli_devices(self) -> int:
+        """Thousandths of devices, all together."""
+        return len(self.devices) * self.device_milli
+
+    @property
+    def shared(self) -> bool:
+        """Whether it has one device in part."""
+        return bool(self.devices) and (self.device_milli < 1000 or bool(self.device_profile))
 
 
 ClaimPhase = Literal["Pending", "Preparing", "Starting", "Running", "Stopping", "Stopped", "Lost", "Failed", "Gone"]
@@ -404,6 +431,7 @@ class LedgerEntry(ApiModel):
     flavor: str = ""
     device_model: str = ""
     devices: int = 0
+    device_milli: int = 1000
     milli_cores: int = 0
     memory_bytes: int = 0
     model: str = ""
@@ -413,6 +441,11 @@ class LedgerEntry(ApiModel):
     cached_input_tokens: int = 0
     output_tokens: int = 0
     corrects: int | None = None
+
+    @property
+    def milli_devices(self) -> int:
+        """Thousandths of devices, all together: ``device_milli`` of each."""
+        return self.devices * self.device_milli
 
 
 QUANTITIES = (
