@@ -445,6 +445,7 @@ ONE_BY_ONE = {
     "history": "no counter",
     "changes": "another body",
     "devices": "device of who is gone",
+    "shares": "part that no row says",
     "nodes": "node counts otherwise",
     "hosts": "capacity of no host",
     "quota": "counts too much",

@@ -99,10 +99,15 @@ class Inventory(ApiModel):
     )
     isolation_note: Note = Field("", description="What is missing for more.")
     sharing: Literal["time", "mps", "none"] = Field(
-        "none", description="How a device is shared by several claims here: by turns, by MPS, or not at all."
+        "none",
+        exclude_if=lambda said: said == "none",
+        description="How a device is shared by several claims here: by turns, by MPS, or not at all.",
     )
     partitions: dict[Word, Partitioning] = Field(
-        default_factory=dict, max_length=MODELS_MAX, description="Into what GPUs can be cut here, by their model."
+        default_factory=dict,
+        max_length=MODELS_MAX,
+        exclude_if=lambda said: not said,
+        description="Into what GPUs can be cut here, by their model.",
     )
     site: Word = Field("", description="Where it stands.")
     rack: Word = Field("", description="The rack.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -58,10 +58,11 @@ def parts(snapshot: Snapshot, survey: Survey) -> Tally:
         if spec.shared
     }
     on_device: dict[tuple[str, str], list[sharing.Part]] = {}
-    for host, device, claim, *part in snapshot.rows(sharing.ALL_SHARES):
+    for host, device, claim, milli, profile, start in snapshot.rows(sharing.ALL_SHARES):
+        part = (milli, profile, start)
         words = f"{host}/{device}: {_who(survey, claim)} has {_part(part)} by its row"
-        tally.require(said.pop((host, device, claim), None) == tuple(part), f"{words}, and does not say so")
-        on_device.setdefault((host, device), []).append((part[0], part[1], part[2]))
+        tally.require(said.pop((host, device, claim), None) == part, f"{words}, and does not say so")
+        on_device.setdefault((host, device), []).append(part)
     for (host, device, uid), part in said.items():
         tally.fault(f"{host}/{device}: {_who(survey, uid)} has {_part(part)}, and no row says so")
     models = {(host, device): model for host, device, model in snapshot.rows(_MODELS)}
@@ -72,7 +73,7 @@ def parts(snapshot: Snapshot, survey: Survey) -> Tally:
     return tally
 
 
-def _part(part: Sequence[Any]) -> str:
+def _part(part: sharing.Part) -> str:
     milli, profile, start = part
     return f"{profile} from slice {start} on" if profile else f"{milli} thousandths"
 

@@ -19,6 +19,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
+from bessemer.core.slices import WHOLE_MILLI
 from bessemer.core.values import Allocation, Asker, Decision, Inventory, Refusal, Request
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
@@ -144,7 +145,14 @@ class FleetFeed:
         """
         if claim_uid in self._known["Claim"]:
             return
-        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
+        hold = Hold(
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            profile=decision.device_profile,
+            start=decision.device_start,
+        )
         self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
@@ -225,7 +233,15 @@ class FleetFeed:
             workload = spec["workload"]
             self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
             parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
-            self._arrays.hold(change.uid, Hold(spec["host"], tuple(spec.get("devices", ())), parts))
+            hold = Hold(
+                spec["host"],
+                tuple(spec.get("devices", ())),
+                parts,
+                spec.get("deviceMilli", WHOLE_MILLI),
+                profile=spec.get("deviceProfile", ""),
+                start=spec.get("deviceStart", 0),
+            )
+            self._arrays.hold(change.uid, hold)
 
     def _claim_gone(self, uid: str) -> None:
         self._known["Claim"].discard(uid)
