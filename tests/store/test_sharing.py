@@ -8,7 +8,7 @@ import random
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import QuotaExceeded, Taken
+from bessemer.core.errors import BessemerError, QuotaExceeded, Taken
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.quota import Quota, begun, said, title_of
 from bessemer.core.resource import Key
@@ -306,6 +306,39 @@ async def test_whatever_came_and_went_the_rows_add_up(store: Store, place: str, 
         await end(store, name)
     check(place)
     assert await holders(store) == {"gpu-0": "", "gpu-1": ""}
+
+
+async def test_a_fault_at_any_statement_leaves_nothing_half_done(store: Store, place: str) -> None:
+    await store.capacity.declare("h1", inventory(2))
+    session = store._committer._session
+    execute, left = session.execute, [0]
+
+    def faulty(statement, values):
+        left[0] -= 1
+        if left[0] < 0 and statement.is_dml:
+            raise session.faults[0]("somebody pulled the plug")
+        return execute(statement, values)
+
+    async def taking() -> None:
+        await take(store, part("a", 250), instance("b", "1g.20gb", 0, device="gpu-1"))
+
+    async def giving() -> None:
+        await end(store, "a")
+        await end(store, "b")
+
+    for step in (taking, giving):
+        before, number = await holders(store), 0
+        while await holders(store) == before:
+            session.execute, left[0] = faulty, number
+            try:
+                await step()
+            except (BessemerError, *session.faults):
+                number += 1
+            session.execute = execute
+            check(place)
+        assert number > 3, step.__name__
+        await step()
+    assert await used(store) == {}
 
 
 # --- the judgement itself ---------------------------------------------------------------------------------------
