@@ -23,12 +23,15 @@ from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 class Arrays(ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
     ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero. Of a
-    device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`."""
+    device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`.
+    ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
 
     size: int
     names: list[str]
     models: Numbers[str]
     walls: Numbers[Wall]
+    switches: Numbers[str]
+    """Names of leaves and spines; one name may stand for several, at several sites or under several spines."""
     kinds: Numbers[HostClass]
     cuts: Cuts
     taint_sets: Sequence[frozenset[str]]
@@ -69,6 +72,8 @@ class Arrays(ABC):
         self.sharing = bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
+        self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)
+        self.spine: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
@@ -116,7 +121,7 @@ class View(Arrays):
         self.size = len(rows)
         self.names = [fleet.names[row] for row in self._rows]
         self.models, self.walls, self.taint_sets = fleet.models, fleet.walls, fleet.taint_sets
-        self.kinds, self.cuts = fleet.kinds, fleet.cuts
+        self.kinds, self.switches, self.cuts = fleet.kinds, fleet.switches, fleet.cuts
         for name, value in vars(fleet).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, value[rows])

@@ -24,8 +24,9 @@ from bessemer.placement.vectors import NONE, WHOLE, Ints
 
 class FleetArrays(Arrays):
     """``version`` rises with each update, ``facts`` with those after which another may land somewhere, whatever the
-    hardware there: who is present, reachable, schedulable, walls, taints, virtualization and isolation. ``changes`` are
-    the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each class hold."""
+    hardware there: who is present, reachable, schedulable, walls, taints, virtualization, isolation and the switches
+    above. ``changes`` are the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each
+    class hold."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -35,6 +36,7 @@ class FleetArrays(Arrays):
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
+        self.switches = Numbers()
         self.kinds = Numbers()
         self.cuts = Cuts()
         self.census = Census()
@@ -160,6 +162,8 @@ class FleetArrays(Arrays):
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
         self.sharing[row] = found.sharing != "none"
+        self.leaf[row] = self.switches.take(found.leaf) if found.leaf else NONE
+        self.spine[row] = self.switches.take(found.spine) if found.spine else NONE
 
     def _fill_devices(self, row: int, gpus: Sequence[Device]) -> None:
         switches = _numbered(gpu.pcie_switch for gpu in gpus)
@@ -189,6 +193,10 @@ class FleetArrays(Arrays):
         self.taints[row] = self.wall[row] = 0
         self.cuts.end(row, self.device_cut[row])
         self.device_cut[row] = NONE
+        for above in (self.leaf, self.spine):
+            if above[row] != NONE:
+                self.switches.give_back(int(above[row]))
+            above[row] = NONE
         models = self.device_model[row]
         for number in models[models != NONE]:
             self.models.give_back(int(number))
@@ -265,6 +273,7 @@ def _standing(fleet: FleetArrays, row: int) -> tuple[object, ...]:
         bool(fleet.fake[row]),
         fleet.taint_sets[fleet.taints[row]],
         fleet.walls.all[fleet.wall[row]],
+        *(fleet.switches.all[above[row]] if above[row] != NONE else "" for above in (fleet.leaf, fleet.spine)),
     )
 
 

@@ -20,10 +20,11 @@ from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
 from bessemer.core.slices import WHOLE_MILLI
-from bessemer.core.values import Allocation, Asker, Decision, Inventory, Refusal, Request
+from bessemer.core.values import Allocation, Asker, Decision, Gang, GangDecision, Inventory, Refusal, Request
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
+from bessemer.placement.gangs import decide_gang
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -137,6 +138,13 @@ class FleetFeed:
         if isinstance(answer, Refusal):
             self._refusals[request] = answer
         return answer
+
+    def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
+        """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        self._expire()
+        return decide_gang(self._arrays, gang)
 
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
