@@ -46,6 +46,7 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         allocations=spot.spread(spot.node_order([gpu.node for gpu in gpus])),
         fake=bool(fleet.fake[row]),
         score=score,
+        request=sight.request,
     )
 
 
@@ -62,6 +63,7 @@ def _instance(spot: _Spot, score: Mapping[str, float]) -> Decision:
         device_milli=table.milli_of(request.device_profile),
         device_profile=request.device_profile,
         device_start=start,
+        request=request,
         allocations=spot.spread(spot.node_order([int(fleet.device_node[row, column])])),
         fake=bool(fleet.fake[row]),
         score=score,

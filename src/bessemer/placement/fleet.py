@@ -109,11 +109,11 @@ class FleetArrays(Arrays):
             self._apply(row, hold, sign=-1)
         self._changed(row)
 
-    def drop(self, uid: str) -> None:
-        """Count a claim no more. Harmless when repeated."""
+    def drop(self, uid: str) -> Hold | None:
+        """Count a claim no more; what was counted. Harmless when repeated."""
         hold = self._holds.pop(uid, None)
         if hold is None:
-            return
+            return None
         self.cuts.count(hold.profile, by=-1)
         others = self._holds_by_host[hold.host]
         others.discard(uid)
@@ -124,6 +124,7 @@ class FleetArrays(Arrays):
         if not others:
             del self._holds_by_host[hold.host]
         self._changed(row)
+        return hold
 
     def view(self, rows: Ints) -> View:
         """Some rows alone, as they are now."""
@@ -191,7 +192,7 @@ class FleetArrays(Arrays):
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
-        self.cuts.end(row, self.device_cut[row])
+        self.cuts.end(row)
         self.device_cut[row] = NONE
         for above in (self.leaf, self.spine):
             if above[row] != NONE:
@@ -211,7 +212,7 @@ class FleetArrays(Arrays):
                 self.memory_free[row, column] += sign * part.memory_bytes
         held = set(hold.devices)
         for device in held & devices.keys():
-            if hold.profile and self.device_cut[row, devices[device]] != NONE:
+            if hold.profile and self.cuts.at(row, devices[device]) != NONE:
                 _recut(self, row, device=device)
             else:
                 # Of what has an instance, and is said to be one piece now, nothing can be had.
@@ -235,10 +236,12 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
 def _recut(fleet: FleetArrays, row: int, *, device: str) -> None:
     """What instances have of a device, looked at anew: one that is held twice for a while is in use until both went."""
     column = fleet._device_columns[row][device]
-    number = int(fleet.device_cut[row, column])
+    number = fleet.cuts.at(row, column)
     holds = [hold for hold in _held_by(fleet, fleet.names[row]) if hold.profile and device in hold.devices]
     before = fleet.cuts.used(number)
-    fleet.device_cut[row, column] = moved = fleet.cuts.move(number, [(hold.profile, hold.start) for hold in holds])
+    fleet.device_cut[row, column] = moved = fleet.cuts.move(
+        row, column, instances=[(hold.profile, hold.start) for hold in holds]
+    )
     fleet.device_milli[row, column] += WHOLE * (int(before != 0) - int(fleet.cuts.used(moved) != 0))
 
 

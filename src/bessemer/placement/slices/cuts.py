@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bessemer.core.slices import Partitioning, together
 from bessemer.core.values import Device
 from bessemer.placement.numbering import Numbers
-from bessemer.placement.vectors import NONE, Smalls
+from bessemer.placement.vectors import NONE
 
 
 class Cut(NamedTuple):
@@ -30,6 +30,7 @@ class Cuts:
         self._tables: Numbers[Partitioning] = Numbers()
         self._cuts: Numbers[Cut] = Numbers()
         self._rows: dict[int, Sequence[int]] = {}
+        self._held: dict[int, list[int]] = {}
         self.asked: Counter[str] = Counter()
         """How many instances of each profile are held, of whatever device."""
 
@@ -43,20 +44,28 @@ class Cuts:
         numbers = {model: self._tables.take(tables[model]) for model in sorted(models)}
         self._rows[row] = tuple(numbers.values())
         found = (numbers.get(device.model) for device in devices)
-        return [NONE if table is None else self._cuts.take(Cut(table, 0)) for table in found]
+        self._held[row] = [NONE if table is None else self._cuts.take(Cut(table, 0)) for table in found]
+        return self._held[row]
 
-    def end(self, row: int, numbers: Smalls) -> None:
+    def end(self, row: int) -> None:
         """The host's devices are gone."""
-        for number in numbers[numbers != NONE]:
-            self._cuts.give_back(int(number))
+        for number in self._held.pop(row, ()):
+            if number != NONE:
+                self._cuts.give_back(number)
         for table in self._rows.pop(row, ()):
             self._tables.give_back(table)
 
-    def move(self, number: int, instances: Iterable[tuple[str, int]]) -> int:
+    def at(self, row: int, column: int) -> int:
+        """The number of a device."""
+        return self._held[row][column]
+
+    def move(self, row: int, column: int, *, instances: Iterable[tuple[str, int]]) -> int:
         """The number of a device on which these stand now (profile, start)."""
+        number = self.at(row, column)
         table = self._cuts.all[number].table
         moved = self._cuts.take(Cut(table, together(self._tables.all[table], sorted(set(instances)))))
         self._cuts.give_back(number)
+        self._held[row][column] = moved
         return moved
 
     def count(self, profile: str, *, by: int) -> None:

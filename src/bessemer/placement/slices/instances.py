@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bessemer.core.slices import Partitioning, room
-from bessemer.core.values import Reason
 from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.slices.geometry import best_start
 from bessemer.placement.vectors import NONE, WHOLE, Bools, Floats, Ints, Smalls
@@ -63,17 +62,6 @@ class Instances:
         if spot is None:
             raise AssertionError("a device that fits has a start")
         return table, spot.start
-
-
-def says_instances(instances: Instances, wanted: Bools, *, rejected: Bools, words: str) -> Iterator[Reason]:
-    """Why hosts that have such devices can make no instance now."""
-    torn = rejected & (wanted & instances.room).any(axis=1)
-    if torn.any():
-        text = f"with room for {words}, but not in one piece where it may begin"
-        yield Reason("Fragmented", int(torn.sum()), text)
-    full = rejected & ~torn
-    if full.any():
-        yield Reason("ShortOfDevices", int(full.sum()), f"short of {words} (nothing as large is free)")
 
 
 def smaller(cuts: Cuts, name: str) -> Sequence[str]:
