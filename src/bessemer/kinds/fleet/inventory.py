@@ -127,6 +127,8 @@ class FleetFeed:
             decision.devices,
             decision.allocations,
             decision.device_milli,
+            profile=decision.device_profile,
+            start=decision.device_start,
             shape=Shape.of(request) if request is not None else None,
             request=request,
         )
