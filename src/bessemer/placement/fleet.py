@@ -8,7 +8,7 @@ that is gone unseen, and by the next. The arrays are as wide as the widest host 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bessemer.core.values import Device
 from bessemer.placement.arrays import Arrays, View
@@ -218,6 +218,11 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
     fleet.wall[row] = fleet.walls.take(wall)
     fleet.version += 1
     fleet.facts += 1
+
+
+def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
+    """What is counted at a host, by uid and in its order; the host may be away."""
+    return {uid: fleet._holds[uid] for uid in sorted(fleet._holds_by_host.get(host, ()))}
 
 
 def _held_by(fleet: FleetArrays, host: str) -> Sequence[Hold]:
