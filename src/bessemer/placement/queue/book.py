@@ -55,8 +55,11 @@ class Book:
             if self.fleet.present[row]:
                 self._read(row)
 
-    def of(self, project: str) -> Amounts:
-        return self.used.get(project, {})
+    def amounts(self, hold: Hold) -> Counter[str]:
+        """What a claim has."""
+        row = self.fleet.row(hold.host)
+        devices = self.fleet.devices(row) if row is not None else ()
+        return held_amounts(hold, {device.id: device.model for device in devices})
 
     def _read(self, row: int) -> None:
         held = holds_of(self.fleet, self.fleet.names[row])

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bessemer.core.values import Decision, Gang, Request
+from bessemer.core.values import Decision, Gang, GangDecision, Request
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import sift
@@ -80,7 +80,7 @@ def kept(uid: str, places: Sequence[Decision], *, start: int | None, gone: Mappi
 def _endings(book: Book, *, now: int, drain: bool) -> Mapping[int, Sequence[Ending]]:
     """By row, soonest first. What should have ended by now will in a second."""
     if not drain:
-        return {row: [(max(ends, now + 1), *rest) for ends, *rest in some] for row, some in book.ending.items()}
+        return {row: [(max(at, now + 1), uid, hold) for at, uid, hold in some] for row, some in book.ending.items()}
     found: dict[int, Sequence[Ending]] = {}
     for row in range(book.fleet.size):
         held = holds_of(book.fleet, book.fleet.names[row]) if book.fleet.present[row] else {}
@@ -96,7 +96,7 @@ def _endings(book: Book, *, now: int, drain: bool) -> Mapping[int, Sequence[Endi
 
 def _alone(fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequence[Ending]], now: int) -> Kept | None:
     request = pending.member
-    heap = []
+    heap: list[tuple[int, str, int, int]] = []
     for row in _possible(fleet, np.array(sorted(endings), dtype=np.int64), request):
         gone = _enough(fleet, row, request, endings=endings[row])
         if gone:
@@ -127,9 +127,9 @@ def _possible(fleet: FleetArrays, rows: Ints, request: Request) -> Sequence[int]
 
 def _enough(fleet: FleetArrays, row: int, request: Request, *, endings: Sequence[Ending]) -> int:
     """How many of a row's claims must end at least, by what it lacks in sum; 0 where all of them are too few."""
-    cores = request.milli_cores - int(fleet.cores_free[row].sum())
-    memory = request.memory_bytes - int(fleet.memory_free[row].sum())
-    milli = request.device_count * request.device_milli - int(fleet.device_milli[row].sum())
+    cores = request.milli_cores - _free(fleet.cores_free[row])
+    memory = request.memory_bytes - _free(fleet.memory_free[row])
+    milli = request.device_count * request.device_milli - _free(fleet.device_milli[row])
     for number, (_, _, hold) in enumerate(endings, start=1):
         cores -= _cores(hold)
         memory -= sum(part.memory_bytes for part in hold.allocations)
@@ -137,6 +137,11 @@ def _enough(fleet: FleetArrays, row: int, request: Request, *, endings: Sequence
         if cores <= 0 and memory <= 0 and milli <= 0:
             return number
     return 0
+
+
+def _free(amounts: Ints) -> int:
+    """What is below zero is kept for somebody, or lost: it is less than nothing of no other."""
+    return int(np.maximum(amounts, 0).sum())
 
 
 def _place_at(fleet: FleetArrays, row: int, request: Request) -> Decision | None:
@@ -156,7 +161,7 @@ def _together(
         leave = {uid: hold for some in endings.values() for at, uid, hold in some if at <= times[middle]}
         with without(fleet, leave):
             answer = places.decide_gang(pending.wants)
-        if hasattr(answer, "members"):
+        if isinstance(answer, GangDecision):
             start = times[middle] if times[middle] < FAR else None
             high, found = middle, kept(pending.uid, decisions(answer), start=start, gone=leave)
         else:
@@ -169,7 +174,7 @@ def _cores(hold: Hold) -> int:
 
 
 def lasting(uid: str, one: Kept, *, pending: Pending, now: int) -> Mapping[str, Hold]:
-    """What is kept for somebody as a claim that ends once it has run: what may come after it is looked for behind it."""
+    """What is kept for somebody, as a claim that ends once it has run: others are looked for behind it."""
     asker = pending.asker
     if one.start is None or asker.ends is None:
         return one.ghosts

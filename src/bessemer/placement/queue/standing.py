@@ -66,6 +66,12 @@ class Standing:
     def level(self, name: str, more: Amounts | None = None) -> float:
         return self.share(name, more=more) / self.weight(name)
 
+    def change(self, project: str, amounts: Amounts, *, sign: int) -> None:
+        """A project has so much more or less from here on. Fair shares stay as they were."""
+        sums = self._used.setdefault(project, Counter())
+        for resource, amount in amounts.items():
+            sums[resource] += sign * amount
+
     def _of(self, name: str) -> Amounts:
         if tenant_of(name):
             return self._used.get(name, {})
