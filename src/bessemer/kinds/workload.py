@@ -10,15 +10,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from bessemer.core.errors import BessemerError, NotFound
-from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ClaimSpec, Decision, Placement, Reason, ReasonView, Request, Toleration, WorkloadRef
+from bessemer.core.values import (
+    Asker,
+    ClaimSpec,
+    Decision,
+    Placement,
+    Reason,
+    ReasonView,
+    Request,
+    Toleration,
+    WorkloadRef,
+)
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
@@ -28,6 +38,13 @@ from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 
 R = TypeVar("R", bound=Resource[Any, Any])
+
+
+class Reads(Protocol):
+    """What is needed to read objects: a Context, or less."""
+
+    @property
+    def objects(self) -> Objects: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,7 @@ class Terms:
     sites: frozenset[str] = frozenset()
     own_hosts: bool = False
     allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
+    max_priority: int = 0
 
     def refuses(self, *parts: Resource[Any, Any]) -> str:
         """What to say where the tenant may not use one of these; "" where it may use all."""
@@ -67,9 +85,10 @@ class Make:
     flavor: Flavor
     intent: Mapping[str, Any]
     terms: Terms
+    asker: Asker | None = None
 
 
-async def read(ctx: Context, resource: type[R], *, name: str, namespace: str = "") -> R | None:
+async def read(ctx: Reads, resource: type[R], *, name: str, namespace: str = "") -> R | None:
     """The object, or None where there is none."""
     try:
         stored = await ctx.objects.get(Key(resource.KIND, namespace, name))
@@ -121,6 +140,8 @@ async def take(
         allocations=list(decision.allocations),
         flavor=flavor.metadata.name,
         fake=decision.fake,
+        **_tenure(make.asker),
+        since=int(ctx.clock.now()),
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),
     )
@@ -137,6 +158,13 @@ async def take(
     except BessemerError:
         ctx.fleet.forget(held)
         raise
+
+
+def _tenure(asker: Asker | None) -> dict[str, Any]:
+    """On what terms a claim stands that is taken for ``asker``."""
+    if asker is None:
+        return {}
+    return {"priority": asker.priority, "preemptible": asker.preemptible, "ends": asker.ends}
 
 
 async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:
@@ -188,7 +216,7 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 # --- placement --------------------------------------------------------------------------------------------------
 
 
-async def terms_of(ctx: Context, project: str) -> Terms:
+async def terms_of(ctx: Reads, project: str) -> Terms:
     """The terms of the project's tenant."""
     tenant = tenant_of(project)
     try:
@@ -203,6 +231,7 @@ async def terms_of(ctx: Context, project: str) -> Terms:
         sites=frozenset(body.get("spec", {}).get("sites", ())),
         own_hosts=own_hosts(body).only,
         allowed=allowed(body),
+        max_priority=body.get("spec", {}).get("maxPriority", 0),
     )
 
 

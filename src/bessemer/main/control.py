@@ -32,6 +32,7 @@ from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
@@ -137,7 +138,8 @@ class _Control:
         self._content = HostContent(paths.content)
         self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
-        self.fleet = FleetFeed(self.store.objects, self._clock)
+        objects = self.store.objects
+        self.fleet = Queueing(FleetFeed(objects, self._clock), objects, self._clock)
         self.importer = ControlImporter(
             DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
         )

@@ -73,7 +73,7 @@ class Line:
     def plan(self, *waiting: Pending) -> Plan:
         some = waiting or tuple(self.waiting.values())
         here = Here(self.fleet)
-        return plan(self.book, self.holdings, here, waiting=some, now=self.now, terms=(self.tree, self.rules))
+        return plan(self.book, self.holdings, places=here, waiting=some, now=self.now, terms=(self.tree, self.rules))
 
     # --- time ---
 

@@ -173,7 +173,7 @@ def test_nobody_who_comes_later_delays_a_start_that_was_promised(made: tuple[Lin
 def test_shares_are_max_min_and_sum_up(made: dict[str, tuple[float, int]]) -> None:
     wants = {name: want for name, (want, _) in made.items()}
     weights = {name: weight for name, (_, weight) in made.items()}
-    shares = filled(1.0, wants, weights)
+    shares = filled(1.0, wants, weights=weights)
     assert abs(sum(shares.values()) - min(1.0, sum(wants.values()))) < 1e-9
     for name, share in shares.items():
         assert share <= wants[name] + 1e-12

@@ -2,7 +2,8 @@
 
 main starts one in each process with a controller, or an api for dry runs. Invariants: it reads everything once and then
 only changes, unless history ran out; a change costs what its one host costs; a Claim's status is never parsed, for what
-a Claim holds is fixed when it is taken. The arrays may lag behind the truth, and the transaction disposes.
+a Claim holds is fixed when it is taken, but for when it ends. The arrays may lag behind the truth; the transaction
+disposes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
 from bessemer.core.values import Allocation, Asker, Decision, Gang, GangDecision, Inventory, Refusal, Request
 from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.fleet.tenure import leaves, tenure_of
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
+from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
 
 ASSUMED_SECONDS = 10.0
@@ -145,14 +148,21 @@ class FleetFeed:
         self._expire()
         return decide_gang(self._arrays, gang)
 
-    def assume(self, decision: Decision, claim_uid: str) -> None:
+    @property
+    def arrays(self) -> FleetArrays:
+        """What is known, for whoever plans on it. They leave it as it was."""
+        return self._arrays
+
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
 
         ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken.
         """
         if claim_uid in self._known["Claim"]:
             return
-        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
+        hold = Hold(
+            decision.host, decision.devices, decision.allocations, decision.device_milli, tenure=tenure or Tenure()
+        )
         self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
@@ -227,13 +237,15 @@ class FleetFeed:
     def _claim_changed(self, change: Change) -> None:
         if change.type == "DELETED":
             self._claim_gone(change.uid)
-        elif change.uid not in self._known["Claim"]:
+        elif change.uid not in self._known["Claim"] or leaves(change.body):
             self._known["Claim"].add(change.uid)
-            spec = orjson.loads(change.body)["spec"]
+            body = orjson.loads(change.body)
+            spec = body["spec"]
             workload = spec["workload"]
             self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
             parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
-            self._arrays.hold(change.uid, Hold(spec["host"], tuple(spec.get("devices", ())), parts))
+            hold = Hold(spec["host"], tuple(spec.get("devices", ())), parts, tenure=tenure_of(body))
+            self._arrays.hold(change.uid, hold)
 
     def _claim_gone(self, uid: str) -> None:
         self._known["Claim"].discard(uid)

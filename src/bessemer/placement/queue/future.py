@@ -97,8 +97,8 @@ def _endings(book: Book, *, now: int, drain: bool) -> Mapping[int, Sequence[Endi
 def _alone(fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequence[Ending]], now: int) -> Kept | None:
     request = pending.member
     heap: list[tuple[int, str, int, int]] = []
-    for row in _possible(fleet, np.array(sorted(endings), dtype=np.int64), request):
-        gone = _enough(fleet, row, request, endings=endings[row])
+    for row in _possible(fleet, np.array(sorted(endings), dtype=np.int64), request=request):
+        gone = _enough(fleet, row, request=request, endings=endings[row])
         if gone:
             heapq.heappush(heap, (endings[row][gone - 1][0], fleet.names[row], gone, row))
     for _ in range(_TRIED):
@@ -107,7 +107,7 @@ def _alone(fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequen
         at, name, gone, row = heapq.heappop(heap)
         leave = {uid: hold for _, uid, hold in endings[row][:gone]}
         with without(fleet, leave):
-            decision = _place_at(fleet, row, request)
+            decision = _place_at(fleet, row, request=request)
         if decision is not None:
             return kept(pending.uid, [decision], start=at if at < FAR else None, gone=leave)
         if gone < len(endings[row]):
@@ -115,7 +115,7 @@ def _alone(fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequen
     return None
 
 
-def _possible(fleet: FleetArrays, rows: Ints, request: Request) -> Sequence[int]:
+def _possible(fleet: FleetArrays, rows: Ints, *, request: Request) -> Sequence[int]:
     """Of some rows those where it would fit, were they empty."""
     view = fleet.view(rows)
     view.cores_free, view.memory_free = view.cores.copy(), view.memory.copy()
@@ -125,7 +125,7 @@ def _possible(fleet: FleetArrays, rows: Ints, request: Request) -> Sequence[int]
     return found
 
 
-def _enough(fleet: FleetArrays, row: int, request: Request, *, endings: Sequence[Ending]) -> int:
+def _enough(fleet: FleetArrays, row: int, *, request: Request, endings: Sequence[Ending]) -> int:
     """How many of a row's claims must end at least, by what it lacks in sum; 0 where all of them are too few."""
     cores = request.milli_cores - _free(fleet.cores_free[row])
     memory = request.memory_bytes - _free(fleet.memory_free[row])
@@ -144,7 +144,7 @@ def _free(amounts: Ints) -> int:
     return int(np.maximum(amounts, 0).sum())
 
 
-def _place_at(fleet: FleetArrays, row: int, request: Request) -> Decision | None:
+def _place_at(fleet: FleetArrays, row: int, *, request: Request) -> Decision | None:
     sight = Sight.of(fleet.view(np.array([row])), request)
     fits, _ = sift(sight)
     return place(sight, fits) if fits.any() else None

@@ -54,8 +54,8 @@ class _Draft:
 def plan(
     book: Book,
     holdings: Holdings,
-    places: Places,
     *,
+    places: Places,
     waiting: Sequence[Pending],
     now: int,
     terms: tuple[Tree, Rules],

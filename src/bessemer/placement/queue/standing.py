@@ -26,7 +26,7 @@ def dominant(amounts: Amounts, total: Amounts) -> float:
     return max(parts, default=0.0)
 
 
-def filled(whole: float, wants: Mapping[str, float], weights: Mapping[str, int]) -> dict[str, float]:
+def filled(whole: float, wants: Mapping[str, float], *, weights: Mapping[str, int]) -> dict[str, float]:
     """``whole`` shared out by weight, to nobody more than they want: weighted max-min."""
     found: dict[str, float] = {}
     left, weight = whole, sum(weights[name] for name in wants)
@@ -61,7 +61,7 @@ class Standing:
 
     def share(self, name: str, *, more: Amounts | None = None, less: Amounts | None = None) -> float:
         """The dominant share of a tenant or a project, were it to have ``more`` or ``less``."""
-        return dominant(_sum(self._of(name), more or {}, less or {}), self.total)
+        return dominant(_sum(self._of(name), more=more or {}, less=less or {}), self.total)
 
     def level(self, name: str, more: Amounts | None = None) -> float:
         return self.share(name, more=more) / self.weight(name)
@@ -87,10 +87,10 @@ class Standing:
 
     def _filled(self, whole: float, wants: Mapping[str, Amounts]) -> dict[str, float]:
         parts = {name: dominant(amounts, self.total) for name, amounts in wants.items()}
-        return filled(whole, parts, {name: self.weight(name) for name in wants})
+        return filled(whole, parts, weights={name: self.weight(name) for name in wants})
 
 
-def _sum(amounts: Amounts, more: Amounts, less: Amounts) -> Amounts:
+def _sum(amounts: Amounts, *, more: Amounts, less: Amounts) -> Amounts:
     names = {*amounts, *more, *less}
     return {name: amounts.get(name, 0) + more.get(name, 0) - less.get(name, 0) for name in names}
 

@@ -140,10 +140,10 @@ def _together(claims: Claims, pending: Pending, *, eligible: Mapping[str, Hold],
     """For a gang: of one leaf all that it takes, from the leaf on where least is lost; then of the whole fleet."""
     best: Stop | None = None
     for some in _domains(claims, eligible, now=now):
-        found = _pruned(claims, pending, some, now=now)
+        found = _pruned(claims, pending, some=some, now=now)
         if found is not None and (best is None or (found.lost, len(found.uids)) < (best.lost, len(best.uids))):
             best = found
-    return best or _pruned(claims, pending, eligible, now=now)
+    return best or _pruned(claims, pending, some=eligible, now=now)
 
 
 def _domains(claims: Claims, eligible: Mapping[str, Hold], *, now: int) -> Sequence[Mapping[str, Hold]]:
@@ -157,7 +157,7 @@ def _domains(claims: Claims, eligible: Mapping[str, Hold], *, now: int) -> Seque
     return ranked[:_DOMAINS]
 
 
-def _pruned(claims: Claims, pending: Pending, some: Mapping[str, Hold], *, now: int) -> Stop | None:
+def _pruned(claims: Claims, pending: Pending, *, some: Mapping[str, Hold], now: int) -> Stop | None:
     """Of ``some`` what must go, so that the gang fits: whatever it fits beside stays, the dearest first."""
     fleet, gang = claims.book.fleet, pending.wants
     assert isinstance(gang, Gang)
