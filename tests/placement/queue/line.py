@@ -10,6 +10,7 @@ from bessemer.core.units import GIB
 from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, decide
 from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import holds_of
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue import Book, Pending, Plan, Rules, Share, plan
@@ -45,7 +46,7 @@ class Line:
 
     hosts: int = 2
     gpus: int = 4
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     tree: Mapping[str, Share] = field(default_factory=dict)
     now: int = NOW
 
@@ -84,10 +85,9 @@ class Line:
     def step(self, seconds: int = 1) -> None:
         """What has ended goes, and each who is in turn takes its place."""
         self.now += seconds
-        for name in self.fleet.names:
-            for uid, hold in self._held(name).items():
-                if hold.tenure.ends is not None and hold.tenure.ends <= self.now:
-                    self.fleet.drop(uid)
+        for uid, hold in self.running().items():
+            if hold.tenure.ends is not None and hold.tenure.ends <= self.now:
+                self.fleet.drop(uid)
         for uid, turn in self.plan().turns.items() if self.waiting else ():
             if turn.placed is not None:
                 self.take(uid, turn.placed)
@@ -107,7 +107,5 @@ class Line:
         for number, member in enumerate(members):
             self.fleet.hold(f"{uid}/{number}", Hold(member.host, member.devices, member.allocations, tenure=tenure))
 
-    def _held(self, name: str) -> Mapping[str, Hold]:
-        from bessemer.placement.fleet import holds_of
-
-        return holds_of(self.fleet, name)
+    def running(self) -> dict[str, Hold]:
+        return {uid: hold for name in self.fleet.names for uid, hold in holds_of(self.fleet, name).items()}

@@ -88,6 +88,12 @@ class Queueing:
         assert not isinstance(answer, Decision)
         return answer
 
+    def plan(self) -> Plan:
+        """Of all who wait, at this moment. Raises Unavailable until all has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        return self._planned().plan
+
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         asker = self._asked.get(claim_uid.partition("/")[0])
