@@ -279,7 +279,7 @@ class World:
             Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
         )
         objects, leases = self.tapped(store.objects, "objects", "control"), self._traffic.counted(store.leases)
-        fleet = self.fleet = Queueing(FleetFeed(store.objects, self.clock), store.objects, self.clock)
+        fleet = self.fleet = Queueing(FleetFeed(store.objects, self.clock), store.objects, clock=self.clock)
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),

@@ -137,7 +137,7 @@ class Controller:
 
         own: Clock = _GatedClock(clock, self.gate) if rivals else clock
         objects = reached(store.objects)
-        self._fleet = Queueing(FleetFeed(objects, own), objects, own)
+        self._fleet = Queueing(FleetFeed(objects, own), objects, clock=own)
         ctx = Context(
             objects=objects,
             capacity=reached(store.capacity),

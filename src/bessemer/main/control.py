@@ -139,7 +139,7 @@ class _Control:
         self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
         objects = self.store.objects
-        self.fleet = Queueing(FleetFeed(objects, self._clock), objects, self._clock)
+        self.fleet = Queueing(FleetFeed(objects, self._clock), objects, clock=self._clock)
         self.importer = ControlImporter(
             DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
         )

@@ -94,12 +94,12 @@ class _Walls:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``."""
+    """Implements ``kinds.context.Fleet``. Who plans on ``arrays`` leaves them as they were."""
 
     def __init__(self, objects: Objects, clock: Clock) -> None:
         self._objects = objects
         self._clock = clock
-        self._arrays = FleetArrays()
+        self._arrays = self.arrays = FleetArrays()
         self._assumed: deque[tuple[float, str]] = deque()
         self._known: dict[str, set[str]] = {kind: set() for kind in _KINDS}
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
@@ -147,11 +147,6 @@ class FleetFeed:
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         self._expire()
         return decide_gang(self._arrays, gang)
-
-    @property
-    def arrays(self) -> FleetArrays:
-        """What is known, for whoever plans on it. They leave it as it was."""
-        return self._arrays
 
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.

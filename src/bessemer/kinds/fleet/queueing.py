@@ -53,7 +53,7 @@ class _Made:
 class Queueing:
     """Implements ``kinds.context.Fleet``."""
 
-    def __init__(self, feed: FleetFeed, objects: Objects, clock: Clock, *, rules: Rules | None = None) -> None:
+    def __init__(self, feed: FleetFeed, objects: Objects, *, clock: Clock, rules: Rules | None = None) -> None:
         self._feed = feed
         self._clock = clock
         self._rules = rules or Rules()
@@ -97,20 +97,12 @@ class Queueing:
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         asker = self._asked.get(claim_uid.partition("/")[0])
-        self._feed.assume(decision, claim_uid, tenure=self._tenure(asker) if asker is not None else None)
+        tenure = _tenure(asker, since=int(self._clock.now())) if asker is not None else None
+        self._feed.assume(decision, claim_uid, tenure=tenure)
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
         self._feed.forget(claim_uid)
-
-    def _tenure(self, asker: Asker) -> Tenure:
-        return Tenure(
-            project=asker.project,
-            priority=asker.priority,
-            since=int(self._clock.now()),
-            ends=asker.ends,
-            preemptible=asker.preemptible,
-        )
 
     # --- turns ---
 
@@ -207,3 +199,14 @@ class Queueing:
             return None
         at = int(self._clock.now()) + self._rules.grace
         return Stops(turn.victims, turn.kept.hosts, at)
+
+
+def _tenure(asker: Asker, *, since: int) -> Tenure:
+    """Of what is taken for the asker."""
+    return Tenure(
+        project=asker.project,
+        priority=asker.priority,
+        since=since,
+        ends=asker.ends,
+        preemptible=asker.preemptible,
+    )

@@ -49,6 +49,7 @@ class Waiting:
         self._reads = _Reads(objects)
         self._clock = clock
         self._unread = {*WISHES, *_SHARERS}
+        self._since: dict[str, int] = {}
         self._listed: dict[str, set[str]] = {}
 
     def ready(self) -> bool:
@@ -67,23 +68,30 @@ class Waiting:
                 group.create_task(self._follow(kind))
 
     async def _follow(self, kind: str) -> None:
-        since: int | None = None
         while True:
-            if since is None:
-                self._listed[kind] = set()
             try:
-                async for item in self._reads.objects.watch(Scope(kind=kind), since=since):
-                    if isinstance(item, Change):
-                        await self._take(item, listing=since is None)
-                    elif since is None:
-                        self._end_of_list(kind)
-                    if not isinstance(item, Change) or since is not None:
-                        since = item.revision
+                await self._watch(kind)
             except Expired:
-                since = None
+                self._since.pop(kind, None)
             except BessemerError as error:
                 log.warning("watch interrupted", kind=kind, error=str(error), internal=error.internal)
             await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _watch(self, kind: str) -> None:
+        """One watch until it ends, and the revision kept from which the next goes on."""
+        since = self._since.get(kind)
+        listing = since is None
+        if listing:
+            self._listed[kind] = set()
+        async for item in self._reads.objects.watch(Scope(kind=kind), since=since):
+            if isinstance(item, Change):
+                await self._take(item, listing=listing)
+                if listing:
+                    continue
+            elif listing:
+                listing = False
+                self._end_of_list(kind)
+            self._since[kind] = item.revision
 
     async def _take(self, change: Change, *, listing: bool) -> None:
         """One change; one that cannot be read is left out by itself."""
@@ -91,18 +99,18 @@ class Waiting:
         gone = change.type == "DELETED"
         if kind in _SHARERS:
             name, found = change.key.name, None if gone else _share(orjson.loads(change.body))
-            self._put(self.tree, name, found)
+            self._put(self.tree, name, found=found)
         else:
             name = change.uid
             try:
-                self._put(self.pending, name, None if gone else await self._pending(change))
+                self._put(self.pending, name, found=None if gone else await self._pending(change))
             except (BessemerError, ValueError, KeyError) as error:
                 log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
-                self._put(self.pending, name, None)
+                self._put(self.pending, name, found=None)
         if listing and not gone:
             self._listed[kind].add(name)
 
-    def _put(self, among: dict[str, Any], name: str, found: Any) -> None:
+    def _put(self, among: dict[str, Any], name: str, *, found: Any) -> None:
         if among.get(name) == found:
             return
         self.version += 1
@@ -115,7 +123,7 @@ class Waiting:
         listed = self._listed.pop(kind)
         among: dict[str, Any] = self.tree if kind in _SHARERS else self.pending
         for name in [name for name in among if name not in listed and self._is(kind, name)]:
-            self._put(among, name, None)
+            self._put(among, name, found=None)
         self._unread.discard(kind)
 
     def _is(self, kind: str, name: str) -> bool:
