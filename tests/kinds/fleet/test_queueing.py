@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from bessemer.core.clock import epoch
 from bessemer.core.resource import tenant_of
+from tests.kinds.five import Life, check_lives_through, distinct
+from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
 
 THEIRS = "beta--lab"
@@ -109,6 +114,37 @@ async def test_a_higher_priority_has_what_is_preemptible_stopped() -> None:
         await world.delete("Instance", "high", namespace=THEIRS)
         await world.until_ready("Instance", "low")
         assert condition(await status(world, "low"), "Preempted")["status"] == "False"
+
+
+async def stopped_for_another(stop: Point | None) -> Life:
+    """One is stopped for another, which then goes; the first has its place again, and goes too."""
+    async with World(gpus=1, stop=stop) as world:
+        await furnish(world, maxPriority=10)
+        await make(world, "low", preemptible=True)
+        await world.until_ready("Instance", "low")
+        await make(world, "high", namespace=THEIRS, priority=7)
+        await world.until_ready("Instance", "high", namespace=THEIRS)
+        await world.delete("Instance", "high", namespace=THEIRS)
+        await world.until_ready("Instance", "low")
+        await world.delete("Instance", "low")
+        await world.until_gone("Instance", "low")
+        await world.until_gone("Instance", "high", namespace=THEIRS)
+        await world.check_clean()
+        return Life(world.points.names, world.crashes)
+
+
+def words(names: Sequence[str]) -> Sequence[int]:
+    """What is written of a stop: each notice, and each end that is asked for."""
+    return [index for index, name in enumerate(names) if "retire" in name]
+
+
+async def test_a_crash_at_each_word_of_a_stop_changes_nothing() -> None:
+    await check_lives_through(stopped_for_another, chosen=words)
+
+
+@pytest.mark.long
+async def test_a_crash_at_any_call_changes_nothing() -> None:
+    await check_lives_through(stopped_for_another, chosen=distinct)
 
 
 async def test_what_is_not_preemptible_is_never_stopped() -> None:
