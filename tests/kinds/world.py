@@ -41,6 +41,7 @@ from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
+from tests.kinds.fleet.outlooks import at_once
 from tests.kinds.host_bench import DIGEST, SECRET, BenchContent
 from tests.kinds.points import EVERYTHING, WRITES, PartName, Point, Points, Stop, Tap
 from tests.sim.clock import Traffic, drained
@@ -279,7 +280,8 @@ class World:
             Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
         )
         objects, leases = self.tapped(store.objects, "objects", "control"), self._traffic.counted(store.leases)
-        fleet = self.fleet = Queueing(FleetFeed(store.objects, self.clock), store.objects, clock=self.clock)
+        feed = FleetFeed(store.objects, self.clock, derive=at_once)
+        fleet = self.fleet = Queueing(feed, store.objects, clock=self.clock)
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),

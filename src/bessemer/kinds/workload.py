@@ -19,6 +19,7 @@ from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import (
+    Asked,
     Asker,
     ClaimSpec,
     Decision,
@@ -139,6 +140,7 @@ async def take(
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
         flavor=flavor.metadata.name,
+        asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
         **_tenure(make.asker),
         since=int(ctx.clock.now()),

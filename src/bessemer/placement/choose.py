@@ -43,6 +43,7 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         allocations=spot.spread(spot.node_order([gpu.node for gpu in gpus])),
         fake=bool(fleet.fake[row]),
         score=score,
+        request=sight.request,
     )
 
 

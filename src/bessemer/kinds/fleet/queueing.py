@@ -155,6 +155,7 @@ class Queueing:
 
     def _planned(self) -> _Made:
         """The plan of this moment: the last one, where it would be the same."""
+        self._feed.expire()
         waiting, now = self._all(), self._clock.monotonic()
         of = (self._feed.arrays.version, self._joined, self._waiting.version)
         if self._made is not None and self._made.of == of and now - self._made.at < _PLAN_SECONDS:
