@@ -39,6 +39,7 @@ from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, 
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
@@ -292,7 +293,8 @@ class World:
             Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
         )
         objects, leases = self.tapped(store.objects, "objects", "control"), self._traffic.counted(store.leases)
-        fleet = FleetFeed(store.objects, self.clock, derive=at_once)
+        feed = FleetFeed(store.objects, self.clock, derive=at_once)
+        fleet = self.fleet = Queueing(feed, store.objects, clock=self.clock)
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from bessemer.core.notices import Stops
 from bessemer.core.resource import ApiModel
 from bessemer.core.slices import Partitioning
 
@@ -242,10 +243,16 @@ class ReasonView(ApiModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Nothing fits: every rejected set with its count, and the cheapest change that would make it fit ("" if none)."""
+    """Nothing fits: every rejected set with its count, and the cheapest change that would make it fit ("" if none).
+
+    ``queued``: there is room, but for others first. ``expected`` is when it starts at the latest as far as is known
+    (epoch seconds). ``stops`` are claims that are to make room for it."""
 
     reasons: tuple[Reason, ...]
     cheapest: str = ""
+    queued: bool = False
+    expected: int | None = None
+    stops: Stops | None = None
 
     def __str__(self) -> str:
         parts = [f"{r.hosts} host{'s' if r.hosts != 1 else ''}: {r.text}" for r in self.reasons]
@@ -397,6 +404,10 @@ class ClaimSpec(ApiModel):
     flavor: str = Field("", description="The flavor by which it was placed.")
     asked: Asked | None = Field(None, description="What was asked for; older claims do not say.")
     fake: bool = Field(False, description="Whether the host is fake; so is the bill.")
+    priority: int = Field(0, description="Priority of the workload when it was taken.")
+    preemptible: bool = Field(False, description="Whether it may be stopped for others.")
+    since: int = Field(0, description="When it was taken (epoch seconds).")
+    ends: int | None = Field(None, description="When it will have ended at the latest (epoch seconds).")
     placement: Placement = Field(default_factory=Placement, description="Why that host.")
     intent: dict[str, Any] = Field(
         default_factory=dict, description="What the host is asked for; only the workload's kind reads it."
