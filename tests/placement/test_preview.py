@@ -27,17 +27,22 @@ def test_what_is_taken_in_thought_is_taken_back_also_after_an_error() -> None:
     there, asked = fleet(host("a", gpus=2), host("b", gpus=2)), ask(1, device_count=2)
     there.hold("before", Hold("a", ("gpu0",), ()))
     before = arrays_of(there)
-    with pytest.raises(RuntimeError), Thought(there) as thought:
-        first = decide(there, asked)
-        assert isinstance(first, Decision)
-        thought.take(first, asked)
-        assert not isinstance(decide(there, asked), Decision)  # b is used up, and a was held before
-        raise RuntimeError
+
+    def think() -> None:
+        with Thought(there) as thought:
+            first = decide(there, asked)
+            assert isinstance(first, Decision)
+            thought.take(first, asked)
+            assert not isinstance(decide(there, asked), Decision)  # b is used up, and a was held before
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        think()
     assert same(before, arrays_of(there))
     assert there.census.of(Shape.of(asked)) == {}
 
 
-@pytest.mark.parametrize("by_policy", (False, True))
+@pytest.mark.parametrize("by_policy", [False, True])
 def test_the_next_best_is_what_would_be_chosen_were_those_before_it_not_there(*, by_policy: bool) -> None:
     there, asked = fleet(*(host(name, gpus=gpus) for name, gpus in (("a", 8), ("b", 2), ("c", 4)))), ask(device_count=2)
     mix = Mix.of({Shape.of(ask(device_count=count)): 1.0 for count in (2, 4, 8)})

@@ -22,6 +22,7 @@ from bessemer.api import (
     hosts,
     lists,
     oidcdoor,
+    planning,
     relayed,
     resources,
     sealed,
@@ -32,7 +33,7 @@ from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.others import PATH
-from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
+from bessemer.api.questions import ACCESS, LOCAL_ACCESS, PLACEMENT, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
 from bessemer.api.state import Call
 from bessemer.core.errors import Forbidden, NotFound
@@ -98,6 +99,7 @@ _REVIEWS = Reviews(lambda: (ROUTES, authorise))
 ROUTES: tuple[Rule, ...] = (
     # First what is asked most: a path is looked for in this order, and these would be objects by theirs.
     Rule("POST", LOCAL_ACCESS.path, "admin", _REVIEWS.local_access, dry_run=True),
+    Rule("POST", PLACEMENT.path, "signed-in", planning.placement, dry_run=True),
     *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
     *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     Rule("POST", f"{OURS}/usage", "gateway", accounting.usage),

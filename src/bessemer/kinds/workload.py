@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from bessemer.core.errors import BessemerError, NotFound
-from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ClaimSpec, Decision, Placement, Reason, ReasonView, Request, Toleration, WorkloadRef
@@ -28,6 +28,13 @@ from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 
 R = TypeVar("R", bound=Resource[Any, Any])
+
+
+class Reads(Protocol):
+    """As much of a `Context` as who only looks needs."""
+
+    @property
+    def objects(self) -> Objects: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Make:
     terms: Terms
 
 
-async def read(ctx: Context, resource: type[R], *, name: str, namespace: str = "") -> R | None:
+async def read(ctx: Reads, resource: type[R], *, name: str, namespace: str = "") -> R | None:
     """The object, or None where there is none."""
     try:
         stored = await ctx.objects.get(Key(resource.KIND, namespace, name))
@@ -188,7 +195,7 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 # --- placement --------------------------------------------------------------------------------------------------
 
 
-async def terms_of(ctx: Context, project: str) -> Terms:
+async def terms_of(ctx: Reads, project: str) -> Terms:
     """The terms of the project's tenant."""
     tenant = tenant_of(project)
     try:

@@ -225,4 +225,5 @@ class _Control:
                 gateway_url=urls["gateway"],
             ),
             registries=(self.registry,),
+            fleet=self.fleet,
         )

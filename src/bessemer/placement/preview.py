@@ -1,5 +1,5 @@
 """What is seen of the fleet by who asks where something would go: the hosts beside the chosen one, what is free of a
-host, and how much there is under each leaf. It changes nothing, but for `Thought`, which takes back whatever it changed.
+host, and how much there is under each leaf. It changes nothing, but for `Thought`, which takes back what it changed.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Scored:
 
 
 def ranked(fleet: FleetArrays, request: Request, *, policy: Policy | None, first: str, most: int) -> Sequence[Scored]:
-    """``first``, the host that was chosen, and the next best ``most``, as things stand. Without a policy by the criteria
-    of `choose`."""
+    """``first``, the host that was chosen, and the next best ``most``, as things stand. Without a policy by the
+    criteria of `choose`."""
     sight = Sight.of(fleet, request)
     fits = fitting(sight)
     row = fleet.row(first)

@@ -24,6 +24,7 @@ from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 from bessemer.placement.gangs import decide_gang
+from bessemer.placement.policies import Policy
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -91,12 +92,14 @@ class _Walls:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``."""
+    """Implements ``kinds.context.Fleet``. ``arrays`` are for who looks on: whoever changes them takes it back at once;
+    ``policy`` is what chooses between hosts, None the criteria of `placement.choose`."""
 
     def __init__(self, objects: Objects, clock: Clock) -> None:
         self._objects = objects
         self._clock = clock
-        self._arrays = FleetArrays()
+        self._arrays = self.arrays = FleetArrays()
+        self.policy: Policy | None = None
         self._assumed: deque[tuple[float, str]] = deque()
         self._known: dict[str, set[str]] = {kind: set() for kind in _KINDS}
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)

@@ -30,8 +30,8 @@ class Explained(Policy, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a place costs: ``value`` in steps of the policy, least wins; ``parts`` in thousandths of a device, none where
-    the policy's costs have none."""
+    """What a place costs: ``value`` in steps of the policy, least wins; ``parts`` in thousandths of a device, none
+    where the policy's costs have none."""
 
     value: float
     parts: Mapping[str, float]

@@ -1,0 +1,227 @@
+"""Where replicas would go, one after the other: decided by what decides in earnest, upon arrays that are changed in
+thought alone and are afterwards as they were, also where something goes wrong. It awaits nothing, so that nobody sees
+them meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bessemer.core.units import show_bytes
+from bessemer.core.values import Decision, Refusal, Request
+from bessemer.kinds.fleet.outline import (
+    OtherHost,
+    Outline,
+    PlannedDevice,
+    PlannedRefusal,
+    PlannedReplica,
+    RoomDevice,
+    RoomHost,
+    RoomLeaf,
+    RoomNode,
+)
+from bessemer.kinds.workload import shown
+from bessemer.placement import FleetArrays
+from bessemer.placement.policies import Policy
+from bessemer.placement.preview import HostRoom, Scored, Thought, host_room, leaf_rooms, ranked
+
+REPLICAS_MAX = 64
+"""Of one question: nobody else is served while they are decided."""
+
+OTHERS = 3
+"""Next best hosts that are told."""
+
+
+class Planner(Protocol):
+    """Who decides over the fleet, and the arrays by which it does. ``policy`` None chooses by criteria."""
+
+    @property
+    def arrays(self) -> FleetArrays: ...
+
+    @property
+    def policy(self) -> Policy | None: ...
+
+    def decide(self, request: Request) -> Decision | Refusal: ...
+
+
+@dataclass(slots=True)
+class Planned:
+    """What was decided of ``wanted`` replicas, with what was beside each; ``refusal`` says why there are not more."""
+
+    request: Request
+    wanted: int
+    decisions: list[Decision] = field(default_factory=list)
+    beside: list[Sequence[Scored]] = field(default_factory=list)
+    refusal: Refusal | None = None
+
+    @property
+    def tried(self) -> int:
+        return len(self.decisions) + (self.refusal is not None)
+
+
+def plan(fleet: Planner, request: Request, *, replicas: int) -> Planned:
+    """Decide the first `REPLICAS_MAX` of them. Raises Unavailable until the fleet has been read."""
+    found = Planned(request, replicas)
+    arrays = fleet.arrays
+    with Thought(arrays) as thought:
+        for _ in range(min(replicas, REPLICAS_MAX)):
+            answer = fleet.decide(request)
+            if isinstance(answer, Refusal):
+                found.refusal = answer
+                break
+            found.decisions.append(answer)
+            found.beside.append(ranked(arrays, request, policy=fleet.policy, first=answer.host, most=OTHERS))
+            thought.take(answer, request)
+    return found
+
+
+def outline(fleet: Planner, planned: Planned, *, named: bool) -> Outline:
+    """The same for people and programs. ``named``: who asks may read hosts."""
+    replicas = [_replica(planned, number, fleet=fleet, named=named) for number in range(len(planned.decisions))]
+    refusal = None
+    if planned.refusal is not None:
+        reasons, remedy = shown(planned.refusal.reasons), planned.refusal.cheapest
+        message = str(planned.refusal)
+        refusal = PlannedRefusal(replica=len(replicas), message=message, reasons=reasons, remedy=remedy)
+    return Outline(
+        fits=refusal is None,
+        message=_summary(planned),
+        wanted=planned.wanted,
+        tried=planned.tried,
+        replicas=replicas,
+        refusal=refusal,
+        hosts=list(_rooms(fleet.arrays, planned.decisions)),
+        leaves=[
+            RoomLeaf(leaf=room.leaf, hosts=room.hosts, fitting=room.fitting, devices=room.devices, free=room.free)
+            for room in leaf_rooms(fleet.arrays, planned.request)
+        ],
+    )
+
+
+def _replica(planned: Planned, number: int, *, fleet: Planner, named: bool) -> PlannedReplica:
+    decision, beside = planned.decisions[number], planned.beside[number]
+    row = fleet.arrays.row(decision.host)
+    models = {device.id: device.model for device in fleet.arrays.devices(row)} if row is not None else {}
+    return PlannedReplica(
+        replica=number,
+        host=decision.host,
+        fake=decision.fake,
+        devices=[PlannedDevice(id=d, model=models.get(d, ""), milli=decision.device_milli) for d in decision.devices],
+        allocations=list(decision.allocations),
+        why=why(decision, beside),
+        fitting=decision.fitting,
+        score=dict(decision.score),
+        parts=dict(beside[0].parts) if beside else {},
+        others=[
+            OtherHost(host=one.host if named else "", score=dict(one.score), parts=dict(one.parts))
+            for one in beside[1:]
+        ],
+        reasons=shown(decision.reasons),
+    )
+
+
+def _summary(planned: Planned) -> str:
+    room, wanted = len(planned.decisions), planned.wanted
+    if wanted == 0:
+        return "no replica is wanted"
+    if wanted == 1:
+        return f"fits on {planned.decisions[0].host}" if room else "fits nowhere now"
+    if planned.refusal is not None:
+        return f"{room} of {wanted} replicas fit now"
+    hosts = len({decision.host for decision in planned.decisions})
+    place = planned.decisions[0].host if hosts == 1 else f"{hosts} hosts"
+    more = f"; the other {wanted - room} were not looked at" if room < wanted else ""
+    return f"{room if more else 'all'} of {wanted} replicas fit, on {place}{more}"
+
+
+# --- why there --------------------------------------------------------------------------------------------------------
+
+_WORDS: Mapping[str, str] = {
+    "milliLeftOnDevice": "{:g} thousandths are left of the device",
+    "devicesLeftOnSwitch": "{:g} devices stay free on the PCIe switch",
+    "devicesLeft": "{:g} devices stay free on the host",
+    "milliCoresLeft": "{:g} thousandths of cores are left",
+}
+"""A criterion's figure in words."""
+
+_TERMS: Mapping[str, str] = {
+    "fragments": "left-overs that fit nothing typical",
+    "waste": "left-overs of a device that cannot be cut up",
+    "blocks": "a free host broken up",
+    "strand": "devices left without cores",
+    "plan": "a scarce kind of host",
+    "surcharge": "more than this shape's part of a scarce kind of host",
+}
+"""A part of a policy's score in words."""
+
+
+def why(decision: Decision, beside: Sequence[Scored]) -> str:
+    """Why there, in a sentence."""
+    if decision.fitting <= 1:
+        return "no other host has room"
+    parts = beside[0].parts if beside else {}
+    words = [_criterion(name, figure) for name, figure in decision.score.items()]
+    if parts:
+        told = [f"{_TERMS.get(name, name)} {figure:+g}" for name, figure in parts.items() if figure]
+        total = sum(parts.values()) / 1000
+        words = [f"it costs the fleet least there: {total:g} of a device ({', '.join(told) or 'nothing'})"]
+        words += [_criterion("spansNumaNodes", decision.score["spansNumaNodes"])] * ("spansNumaNodes" in decision.score)
+    return f"of {decision.fitting} hosts with room: {'; '.join(filter(None, words)) or 'the first in order'}"
+
+
+def _criterion(name: str, figure: float) -> str:
+    if name == "spansNumaNodes":
+        return "it would span NUMA nodes" if figure else "all lies on one NUMA node"
+    if name == "memoryLeft":
+        return f"{show_bytes(int(figure))} of memory are left"
+    return _WORDS[name].format(figure) if name in _WORDS else f"{name} {figure:g}"
+
+
+# --- the chosen hosts -------------------------------------------------------------------------------------------------
+
+
+def _rooms(arrays: FleetArrays, decisions: Sequence[Decision]) -> list[RoomHost]:
+    by_host: dict[str, list[Decision]] = defaultdict(list)
+    for decision in decisions:
+        by_host[decision.host].append(decision)
+    rooms = [(host_room(arrays, name), taken) for name, taken in by_host.items()]
+    return [_room(room, taken) for room, taken in rooms if room is not None]
+
+
+def _room(room: HostRoom, decisions: Sequence[Decision]) -> RoomHost:
+    cores, memory, devices = defaultdict[int, int](int), defaultdict[int, int](int), defaultdict[str, int](int)
+    for decision in decisions:
+        for part in decision.allocations:
+            cores[part.numa_node] += part.milli_cores
+            memory[part.numa_node] += part.memory_bytes
+        for device in decision.devices:
+            devices[device] += decision.device_milli
+    nodes = [
+        RoomNode(
+            id=node.id,
+            milli_cores=node.milli_cores,
+            milli_cores_free=node.milli_cores_free,
+            milli_cores_taken=cores[node.id],
+            memory_bytes=node.memory_bytes,
+            memory_free_bytes=node.memory_free_bytes,
+            memory_taken_bytes=memory[node.id],
+        )
+        for node in room.nodes
+    ]
+    there = [
+        RoomDevice(
+            id=device.id,
+            model=device.model,
+            numa_node=device.numa_node,
+            pcie_switch=device.pcie_switch,
+            nvlink_domain=device.nvlink_domain,
+            healthy=device.healthy,
+            free_milli=free,
+            taken_milli=devices[device.id],
+        )
+        for device, free in room.devices
+    ]
+    return RoomHost(name=room.name, fake=room.fake, leaf=room.leaf, spine=room.spine, numa=nodes, devices=there)
