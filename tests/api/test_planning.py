@@ -65,8 +65,8 @@ async def fed(w: World) -> AsyncIterator[FleetFeed]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.fixture
-async def fleet(w: World) -> AsyncIterator[FleetFeed]:
+@asynccontextmanager
+async def furnished(w: World) -> AsyncIterator[FleetFeed]:
     """Three hosts of anybody, one of another tenant; flavors, an image, a model and a price plan."""
     for name, gpus in (("h1", 2), ("h2", 4), ("h3", 4)):
         await stand(w, name, inventory(gpus=gpus, leaf=f"leaf-{name[1:]}"))
@@ -82,6 +82,12 @@ async def fleet(w: World) -> AsyncIterator[FleetFeed]:
     await status(w, "Image", "micro", phase="Ready", digest="sha256:" + "0" * 64)
     await model(w)
     async with fed(w) as feed:
+        yield feed
+
+
+@pytest.fixture
+async def fleet(w: World) -> AsyncIterator[FleetFeed]:
+    async with furnished(w) as feed:
         yield feed
 
 
@@ -160,6 +166,20 @@ async def test_replicas_are_decided_one_after_the_other(w: World, fleet: FleetFe
     assert "expectedStart" not in said
     assert (await endpoint(w, 5))["fits"]
     assert (await endpoint(w, 0))["message"] == "no replica is wanted"
+    assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
+
+
+async def test_what_goes_before_is_counted(w: World, fleet: FleetFeed) -> None:
+    before = arrays(fleet)
+    chat = {"kind": "Endpoint", **named("chat", model="smol", flavor="pair", replicas=4)}
+    spec = {"object": {"kind": "Instance", **vm()}, "after": [chat]}
+    reply = await w.call("POST", PATH, {"spec": spec}, token=await w.login("mia"))
+    alone = await told(w, vm())
+    (replica,) = reply.json["status"]["replicas"]
+    # Four pairs of the ten devices are gone: what is left is where the Endpoint's fifth replica would go.
+    assert replica["host"] == (await endpoint(w, 5))["replicas"][4]["host"] != alone["replicas"][0]["host"]
+    assert (await w.call("POST", PATH, {"spec": {**spec, "after": [chat] * 17}})).code == 422
+    assert (await w.call("POST", PATH, {"spec": {**spec, "after": [{"kind": "Tenant"}]}})).code == 422
     assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
 
 

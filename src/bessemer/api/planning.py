@@ -28,10 +28,13 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause, NotFound, Unavailable
 from bessemer.core.quota import amounts_of, meter_of_kind, said, show_amount
 from bessemer.core.resource import Key, Resource, tenant_of
-from bessemer.kinds.asks import ASKS
+from bessemer.kinds.asks import ASKS, Ask
 from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, Outline, PriceLine
 from bessemer.kinds.fleet.planning import REPLICAS_MAX, Planned, Planner, outline, plan
 from bessemer.metering.estimate import Hardware, hour
+
+AFTER_MAX = 16
+"""Objects that are taken to be placed before the one that is asked about."""
 
 _MORE = "Delete something, or ask for a higher quota."
 
@@ -39,13 +42,14 @@ _MORE = "Delete something, or ask for a higher quota."
 async def placement(call: Call) -> Response:
     """POST placementreviews: where would it go?"""
     asked = await said_in(call, PLACEMENT)
-    target, made = await _judged(call, asked)
+    target, ask = await _asked(call, asked, at="spec.object", body=asked.spec.get("object"))
+    earlier = [await _asked(call, asked, at=at, body=body) for at, body in _after(asked)]
+    after = [(one.request, one.replicas) for _, one in earlier if one.request is not None]
     fleet = call.state.context.fleet
     if fleet is None:
         raise Unavailable("this server keeps no fleet; ask another", retry_after_seconds=10)
-    ask = await ASKS[target.resource.kind](call.state.ports, made)
     # From here to the outline nothing is awaited: what it shows is of one moment.
-    planned = plan(fleet, ask.request, replicas=ask.replicas) if ask.request is not None else None
+    planned = plan(fleet, ask.request, replicas=ask.replicas, after=after) if ask.request is not None else None
     found = _outlined(call, fleet, planned=planned)
     hindrances, price = [*ask.hindrances], None
     if planned is not None:
@@ -80,16 +84,30 @@ def _whole(call: Call, found: Outline, *, hindrances: list[Hindrance], price: Ho
 # --- the object -------------------------------------------------------------------------------------------------------
 
 
-async def _judged(call: Call, asked: Said) -> tuple[Target, Resource[Any, Any]]:
-    """The object that the review has, as it would be created. Raises whatever a create of it would."""
-    body, namespace = asked.spec.get("object"), call.parameter("namespace")
+def _after(asked: Said) -> Iterator[tuple[str, Any]]:
+    """The objects that are taken to be placed before. Raises Invalid."""
+    bodies = asked.spec.get("after") or []
+    if not isinstance(bodies, list) or len(bodies) > AFTER_MAX:
+        words = f"Invalid value: must be a list of at most {AFTER_MAX} objects"
+        raise invalid(PLACEMENT.subject, [Cause("spec.after", words)])
+    return ((f"spec.after[{index}]", body) for index, body in enumerate(bodies))
+
+
+async def _asked(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Target, Ask]:
+    """What an object would ask of the fleet, which the asker could create. Raises whatever a create of it would."""
+    target, made = await _judged(call, asked, at=at, body=body)
+    return target, await ASKS[target.resource.kind](call.state.ports, made)
+
+
+async def _judged(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Target, Resource[Any, Any]]:
+    namespace = call.parameter("namespace")
     if not isinstance(body, dict):
-        raise invalid(PLACEMENT.subject, [Cause("spec.object", "Required value: an object", "FieldValueRequired")])
-    shown = call.state.resources.of_kind(str(body.get("kind", ""))) if body.get("kind") in ASKS else None
+        raise invalid(PLACEMENT.subject, [Cause(at, "Required value: an object", "FieldValueRequired")])
+    shown = call.state.resources.of_kind(str(body.get("kind", ""))) if str(body.get("kind", "")) in ASKS else None
     if shown is None:
         supported = ", ".join(f'"{kind}"' for kind in ASKS)
         words = f"Unsupported value: {show(body.get('kind'))}: supported values: {supported}"
-        raise invalid(PLACEMENT.subject, [Cause("spec.object.kind", words, "FieldValueNotSupported")])
+        raise invalid(PLACEMENT.subject, [Cause(f"{at}.kind", words, "FieldValueNotSupported")])
     # What is asked is told back: admission changes what it judges.
     body = orjson.loads(orjson.dumps(body))
     await _may(call, Target(shown, namespace))

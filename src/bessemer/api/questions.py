@@ -64,8 +64,8 @@ SELF_ACCESS = Review(AUTHORIZATION, "SelfSubjectAccessReview", frozenset(_ASKED)
 SELF_RULES = Review(AUTHORIZATION, "SelfSubjectRulesReview", frozenset({"namespace"}))
 SELF = Review(AUTHENTICATION, "SelfSubjectReview")
 TOKEN = Review(AUTHENTICATION, "TokenReview", frozenset({"token", "audiences"}))
-PLACEMENT = Review(GROUP, "PlacementReview", frozenset({"object"}), namespaced=True, version=VERSION)
-"""Where an object would go, were it created."""
+PLACEMENT = Review(GROUP, "PlacementReview", frozenset({"object", "after"}), namespaced=True, version=VERSION)
+"""Where an object would go, were it created, after others."""
 
 REVIEWS = (SELF, TOKEN, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS, PLACEMENT)
 

@@ -64,6 +64,11 @@ def best_row(sight: Sight, fits: Bools) -> tuple[int, Mapping[str, float]]:
     return int(min(rows, key=lambda row: names[row])), score
 
 
+def figures_of(sight: Sight, row: int) -> Mapping[str, float]:
+    """All that decides, of one row that fits, in its order."""
+    return {name: float(cost[row]) for name, cost in _criteria(sight) if cost[row] != _NOWHERE}
+
+
 def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
     request = sight.request
     if request.numa == "preferred":

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from bessemer.core.values import Decision, Device, Request
-from bessemer.placement.choose import best_row
+from bessemer.placement.choose import best_row, figures_of
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import FACTS, fitting
 from bessemer.placement.fleet import FleetArrays
@@ -90,19 +90,13 @@ def _apart(sight: Sight, row: int) -> dict[str, float]:
 
 def _by_criteria(sight: Sight, fits: Bools, *, most: int, first: int) -> Iterator[Scored]:
     """Each is what would be chosen were those before it not there."""
-    left = fits.copy()
-    only = np.zeros_like(fits)
-    only[first] = True
-    yield Scored(sight.fleet.names[first], best_row(sight, only)[1])
-    left[first] = False
-    for _ in range(most):
+    left, row = fits.copy(), first
+    for _ in range(most + 1):
+        yield Scored(sight.fleet.names[row], figures_of(sight, row))
+        left[row] = False
         if not left.any():
             return
         row, _ = best_row(sight, left)
-        only = np.zeros_like(fits)
-        only[row] = True
-        yield Scored(sight.fleet.names[row], best_row(sight, only)[1])
-        left[row] = False
 
 
 # --- a host, and what is above it -----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ class OtherHost(ApiModel):
     """One that has room and is not chosen."""
 
     host: str = Field("", description="Its name, for who may read hosts.")
+    why: str = Field("", description="What it has against it, beside the chosen one.")
     score: dict[str, float] = Field(default_factory=dict, description="The figures of the chosen one; least wins.")
     parts: dict[str, float] = Field(default_factory=dict, description="The score by its parts.")
 

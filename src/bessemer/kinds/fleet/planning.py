@@ -62,11 +62,14 @@ class Planned:
         return len(self.decisions) + (self.refusal is not None)
 
 
-def plan(fleet: Planner, request: Request, *, replicas: int) -> Planned:
-    """Decide the first `REPLICAS_MAX` of them. Raises Unavailable until the fleet has been read."""
+def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tuple[Request, int]] = ()) -> Planned:
+    """Decide the first `REPLICAS_MAX` of them, as if as many of each request of ``after`` had gone before, as far as
+    they find room. Raises Unavailable until the fleet has been read."""
     found = Planned(request, replicas)
     arrays = fleet.arrays
     with Thought(arrays) as thought:
+        for earlier in after:
+            _suppose(fleet, earlier, thought=thought)
         for _ in range(min(replicas, REPLICAS_MAX)):
             answer = fleet.decide(request)
             if isinstance(answer, Refusal):
@@ -78,14 +81,27 @@ def plan(fleet: Planner, request: Request, *, replicas: int) -> Planned:
     return found
 
 
+def _suppose(fleet: Planner, earlier: tuple[Request, int], *, thought: Thought) -> None:
+    """Count as many as find room."""
+    request, replicas = earlier
+    for _ in range(min(replicas, REPLICAS_MAX)):
+        answer = fleet.decide(request)
+        if isinstance(answer, Refusal):
+            return
+        thought.take(answer, request)
+
+
 def outline(fleet: Planner, planned: Planned, *, named: bool) -> Outline:
     """The same for people and programs. ``named``: who asks may read hosts."""
     replicas = [_replica(planned, number, fleet=fleet, named=named) for number in range(len(planned.decisions))]
     refusal = None
     if planned.refusal is not None:
-        reasons, remedy = shown(planned.refusal.reasons), planned.refusal.cheapest
-        message = str(planned.refusal)
-        refusal = PlannedRefusal(replica=len(replicas), message=message, reasons=reasons, remedy=remedy)
+        refusal = PlannedRefusal(
+            replica=len(replicas),
+            message=str(planned.refusal),
+            reasons=shown(planned.refusal.reasons),
+            remedy=_remedy(planned.refusal.cheapest, placed=len(replicas)),
+        )
     return Outline(
         fits=refusal is None,
         message=_summary(planned),
@@ -116,11 +132,24 @@ def _replica(planned: Planned, number: int, *, fleet: Planner, named: bool) -> P
         score=dict(decision.score),
         parts=dict(beside[0].parts) if beside else {},
         others=[
-            OtherHost(host=one.host if named else "", score=dict(one.score), parts=dict(one.parts))
+            OtherHost(
+                host=one.host if named else "",
+                why=_against(one, beside[0]),
+                score=dict(one.score),
+                parts=dict(one.parts),
+            )
             for one in beside[1:]
         ],
         reasons=shown(decision.reasons),
     )
+
+
+def _remedy(cheapest: str, *, placed: int) -> str:
+    """To wait for what is there in thought alone helps nobody; fewer replicas always do."""
+    if not placed:
+        return cheapest
+    fewer = f"ask for at most {placed} replica{'s' if placed > 1 else ''}"
+    return fewer if not cheapest or cheapest.startswith("wait ") else f"{fewer}, or {cheapest}"
 
 
 def _summary(planned: Planned) -> str:
@@ -143,7 +172,6 @@ _WORDS: Mapping[str, str] = {
     "milliLeftOnDevice": "{:g} thousandths are left of the device",
     "devicesLeftOnSwitch": "{:g} devices stay free on the PCIe switch",
     "devicesLeft": "{:g} devices stay free on the host",
-    "milliCoresLeft": "{:g} thousandths of cores are left",
 }
 """A criterion's figure in words."""
 
@@ -156,6 +184,9 @@ _TERMS: Mapping[str, str] = {
     "surcharge": "more than this shape's part of a scarce kind of host",
 }
 """A part of a policy's score in words."""
+
+
+_EQUAL = "as good, but for the order of hosts"
 
 
 def why(decision: Decision, beside: Sequence[Scored]) -> str:
@@ -172,9 +203,26 @@ def why(decision: Decision, beside: Sequence[Scored]) -> str:
     return f"of {decision.fitting} hosts with room: {'; '.join(filter(None, words)) or 'the first in order'}"
 
 
+def _against(other: Scored, chosen: Scored) -> str:
+    """The first figure in which it is worse."""
+    if other.parts:
+        more = (sum(other.parts.values()) - sum(chosen.parts.values())) / 1000
+        return (
+            f"it would cost the fleet {more:.3g} of a device more"
+            if more > 0
+            else "as good, but for the order of hosts"
+        )
+    for name, figure in other.score.items():
+        if figure != chosen.score.get(name, figure):
+            return _criterion(name, figure)
+    return _EQUAL
+
+
 def _criterion(name: str, figure: float) -> str:
     if name == "spansNumaNodes":
         return "it would span NUMA nodes" if figure else "all lies on one NUMA node"
+    if name == "milliCoresLeft":
+        return f"{figure / 1000:g} cores are left"
     if name == "memoryLeft":
         return f"{show_bytes(int(figure))} of memory are left"
     return _WORDS[name].format(figure) if name in _WORDS else f"{name} {figure:g}"
