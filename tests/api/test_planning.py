@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.planning import REPLICAS_MAX
 from bessemer.metering.invoice import derive
 from bessemer.metering.plan import Plan
+from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.own import classes
+from bessemer.placement.shape import Shape
 from tests.api.world import ADMIN, BASE, PATIENCE_SECONDS, Reply, World, instance, named
 from tests.kinds import pages
 from tests.placement.hosts import inventory
@@ -82,6 +86,9 @@ async def furnished(w: World) -> AsyncIterator[FleetFeed]:
     await status(w, "Image", "micro", phase="Ready", digest="sha256:" + "0" * 64)
     await model(w)
     async with fed(w) as feed:
+        pair = Request(tenant="", milli_cores=2000, memory_bytes=4 * GIB, device_count=2)
+        mix = Mix.of({Shape.of(pair): 3.0, Shape.of(replace(pair, device_count=4, milli_cores=4000)): 1.0})
+        feed.own.foresee(Outlook.derive(mix, classes(feed.arrays)))
         yield feed
 
 
@@ -123,15 +130,16 @@ async def test_it_says_where_and_keeps_nothing(w: World, fleet: FleetFeed) -> No
     mia = await w.login("mia")
     before, revision, rows = arrays(fleet), w.store.revision, len(await w.store.audit.rows())
     said = await told(w, vm(), token=mia)
-    assert (said["fits"], said["message"], said["wanted"], said["tried"]) == (True, "fits on h2", 1, 1)
+    assert (said["fits"], said["message"], said["wanted"], said["tried"]) == (True, "fits on h3", 1, 1)
     (replica,) = said["replicas"]
     flavor = Request(tenant="acme", milli_cores=2000, memory_bytes=4 * GIB, device_count=2, virtualization=True)
     decided = fleet.decide(flavor)
     assert isinstance(decided, Decision)
-    assert replica["host"] == decided.host == "h2"
+    assert replica["host"] == decided.host == "h3"
     assert [device["id"] for device in replica["devices"]] == list(decided.devices)
     assert replica["allocations"] == [part.dump() for part in decided.allocations]
-    assert replica["why"].startswith("of 3 hosts with room: ")
+    assert replica["why"].startswith("of 3 hosts with room: it costs the fleet least there, 0.1 of a device (")
+    assert replica["parts"]["fragments"] == 100.0
     assert {reason["code"]: reason["hosts"] for reason in replica["reasons"]} == {"Dedicated": 1}
     assert said["expectedStart"]
     assert said["preempts"] == []
@@ -222,7 +230,7 @@ async def test_hosts_are_named_to_who_may_read_them(w: World, fleet: FleetFeed) 
         (replica,) = reply.json["status"]["replicas"]
         seen[str(who)] = [other["host"] for other in replica["others"]]
         assert all(other["score"] for other in replica["others"])
-    assert [*seen.values()] == [["", ""], ["h3", "h1"]]
+    assert [*seen.values()] == [["", ""], ["h2", "h1"]]
 
 
 async def test_the_price_is_the_invoice_of_an_hour(w: World, fleet: FleetFeed) -> None:

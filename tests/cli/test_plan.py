@@ -51,7 +51,7 @@ def test_a_story(told: Cli, tmp_path: Path) -> None:
 def test_documents_are_whole(told: Cli) -> None:
     said = told("plan", "-f", "-", "-n", PROJECT, "-o", "json", stdin=VM)
     review = json.loads(said.out)
-    assert (said.code, review["kind"], review["status"]["replicas"][0]["host"]) == (0, "PlacementReview", "h2")
+    assert (said.code, review["kind"], review["status"]["replicas"][0]["host"]) == (0, "PlacementReview", "h3")
     said = told("plan", "-f", "-", "-n", PROJECT, "-o", "yaml", stdin=f"{CHAT}---\n{VM}")
     both = yaml.safe_load(said.out)["items"]
     taken = [

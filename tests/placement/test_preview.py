@@ -42,15 +42,12 @@ def test_what_is_taken_in_thought_is_taken_back_also_after_an_error() -> None:
     assert there.census.of(Shape.of(asked)) == {}
 
 
-@pytest.mark.parametrize("by_policy", [False, True])
-def test_the_next_best_is_what_would_be_chosen_were_those_before_it_not_there(*, by_policy: bool) -> None:
+def test_the_next_best_is_what_would_be_chosen_were_those_before_it_not_there() -> None:
     there, asked = fleet(*(host(name, gpus=gpus) for name, gpus in (("a", 8), ("b", 2), ("c", 4)))), ask(device_count=2)
-    mix = Mix.of({Shape.of(ask(device_count=count)): 1.0 for count in (2, 4, 8)})
-    policy = Fgd(mix, exact=True) if by_policy else None
+    policy = Fgd(Mix.of({Shape.of(ask(device_count=count)): 1.0 for count in (2, 4, 8)}), exact=True)
 
     def chosen() -> Decision | None:
-        answer = Board(there, policy).place(asked) if policy else decide(there, asked)
-        return answer if isinstance(answer, Decision) else None
+        return Board(there, policy).place(asked)
 
     first = chosen()
     assert first is not None

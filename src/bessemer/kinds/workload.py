@@ -18,7 +18,17 @@ from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ClaimSpec, Decision, Placement, Reason, ReasonView, Request, Toleration, WorkloadRef
+from bessemer.core.values import (
+    Asked,
+    ClaimSpec,
+    Decision,
+    Placement,
+    Reason,
+    ReasonView,
+    Request,
+    Toleration,
+    WorkloadRef,
+)
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
@@ -127,6 +137,7 @@ async def take(
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
         flavor=flavor.metadata.name,
+        asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),

@@ -43,6 +43,7 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         allocations=spot.spread(spot.node_order([gpu.node for gpu in gpus])),
         fake=bool(fleet.fake[row]),
         score=score,
+        request=sight.request,
     )
 
 
@@ -62,11 +63,6 @@ def best_row(sight: Sight, fits: Bools) -> tuple[int, Mapping[str, float]]:
             break
     names = sight.fleet.names
     return int(min(rows, key=lambda row: names[row])), score
-
-
-def figures_of(sight: Sight, row: int) -> Mapping[str, float]:
-    """All that decides, of one row that fits, in its order."""
-    return {name: float(cost[row]) for name, cost in _criteria(sight) if cost[row] != _NOWHERE}
 
 
 def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:

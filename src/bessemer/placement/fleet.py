@@ -105,11 +105,11 @@ class FleetArrays(Arrays):
             self._apply(row, hold, sign=-1)
         self._changed(row)
 
-    def drop(self, uid: str) -> None:
-        """Count a claim no more. Harmless when repeated."""
+    def drop(self, uid: str) -> Hold | None:
+        """Count a claim no more; what was counted. Harmless when repeated."""
         hold = self._holds.pop(uid, None)
         if hold is None:
-            return
+            return None
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
@@ -119,6 +119,7 @@ class FleetArrays(Arrays):
         if not others:
             del self._holds_by_host[hold.host]
         self._changed(row)
+        return hold
 
     def view(self, rows: Ints) -> View:
         """Some rows alone, as they are now."""

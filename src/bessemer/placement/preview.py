@@ -4,7 +4,7 @@ host, and how much there is under each leaf. It changes nothing, but for `Though
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 
 from bessemer.core.values import Decision, Device, Request
-from bessemer.placement.choose import best_row, figures_of
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import FACTS, fitting
 from bessemer.placement.fleet import FleetArrays
@@ -20,7 +19,7 @@ from bessemer.placement.policies import Policy
 from bessemer.placement.policies.parts import explained, values
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import NONE, WHOLE, Bools
+from bessemer.placement.vectors import NONE, WHOLE
 
 _NAME = "in thought"
 
@@ -62,16 +61,13 @@ class Scored:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-def ranked(fleet: FleetArrays, request: Request, *, policy: Policy | None, first: str, most: int) -> Sequence[Scored]:
-    """``first``, the host that was chosen, and the next best ``most``, as things stand. Without a policy by the
-    criteria of `choose`."""
+def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, most: int) -> Sequence[Scored]:
+    """``first``, the host that was chosen, and the next best ``most``, as things stand."""
     sight = Sight.of(fleet, request)
     fits = fitting(sight)
     row = fleet.row(first)
     if row is None or not fits[row]:
         return ()
-    if policy is None:
-        return list(_by_criteria(sight, fits, most=most, first=row))
     rows = np.flatnonzero(fits)
     shape = Shape.of(request)
     apart = ~sight.close[rows] if request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
@@ -86,17 +82,6 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy | None, first
 
 def _apart(sight: Sight, row: int) -> dict[str, float]:
     return {"spansNumaNodes": float(not sight.close[row])} if sight.request.numa == "preferred" else {}
-
-
-def _by_criteria(sight: Sight, fits: Bools, *, most: int, first: int) -> Iterator[Scored]:
-    """Each is what would be chosen were those before it not there."""
-    left, row = fits.copy(), first
-    for _ in range(most + 1):
-        yield Scored(sight.fleet.names[row], figures_of(sight, row))
-        left[row] = False
-        if not left.any():
-            return
-        row, _ = best_row(sight, left)
 
 
 # --- a host, and what is above it -----------------------------------------------------------------------------------

@@ -19,12 +19,14 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Allocation, Asker, Decision, Gang, GangDecision, Inventory, Refusal, Request
+from bessemer.core.values import Asker, Decision, Gang, GangDecision, Inventory, Refusal, Request
+from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
+from bessemer.kinds.fleet.holds import hold_of, replica_of
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
-from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
+from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, set_wall
 from bessemer.placement.gangs import decide_gang
-from bessemer.placement.policies import Policy
+from bessemer.placement.shape import Shape
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -92,14 +94,15 @@ class _Walls:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``. ``arrays`` are for who looks on: whoever changes them takes it back at once;
-    ``policy`` is what chooses between hosts, None the criteria of `placement.choose`."""
+    """Implements ``kinds.context.Fleet``. ``arrays`` are for who looks on, as ``own``, which decides over them: whoever
+    changes them takes it back at once."""
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread) -> None:
         self._objects = objects
         self._clock = clock
         self._arrays = self.arrays = FleetArrays()
-        self.policy: Policy | None = None
+        self._demand = Demand(self._arrays, clock, derive=derive)
+        self.own = self._demand.own
         self._assumed: deque[tuple[float, str]] = deque()
         self._known: dict[str, set[str]] = {kind: set() for kind in _KINDS}
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
@@ -119,6 +122,7 @@ class FleetFeed:
         async with asyncio.TaskGroup() as group:
             for source in sources:
                 group.create_task(self._follow(source))
+            group.create_task(self._demand.run())
 
     def ready(self) -> bool:
         """Whether each kind has been read once."""
@@ -136,7 +140,7 @@ class FleetFeed:
         known = self._refusals.get(request)
         if known is not None:
             return known
-        answer = decide(self._arrays, request)
+        answer = self._demand.own.decide(request)
         if isinstance(answer, Refusal):
             self._refusals[request] = answer
         return answer
@@ -155,7 +159,15 @@ class FleetFeed:
         """
         if claim_uid in self._known["Claim"]:
             return
-        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
+        request = decision.request
+        hold = Hold(
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            shape=Shape.of(request) if request is not None else None,
+            request=request,
+        )
         self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
@@ -222,25 +234,29 @@ class FleetFeed:
             reachable=host.reachable,
         )
         self._arrays.set_host(facts)
+        self._demand.hosts_changed()
 
     def _host_gone(self, name: str) -> None:
         self._walls.leave(name)
         self._arrays.remove_host(name)
+        self._demand.hosts_changed()
 
     def _claim_changed(self, change: Change) -> None:
         if change.type == "DELETED":
             self._claim_gone(change.uid)
         elif change.uid not in self._known["Claim"]:
             self._known["Claim"].add(change.uid)
-            spec = orjson.loads(change.body)["spec"]
-            workload = spec["workload"]
-            self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
-            parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
-            self._arrays.hold(change.uid, Hold(spec["host"], tuple(spec.get("devices", ())), parts))
+            self._arrays.drop(replica_of(change))
+            hold = hold_of(change)
+            self._arrays.hold(change.uid, hold)
+            self._demand.began(hold, before="Claim" in self._unread)
 
     def _claim_gone(self, uid: str) -> None:
+        counted = uid in self._known["Claim"]
         self._known["Claim"].discard(uid)
-        self._arrays.drop(uid)
+        hold = self._arrays.drop(uid)
+        if hold is not None and counted:
+            self._demand.ended(hold)
 
 
 def _take(source: _Source, change: Change) -> None:

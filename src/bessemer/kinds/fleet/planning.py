@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bessemer.core.units import show_bytes
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.kinds.fleet.outline import (
     OtherHost,
@@ -25,7 +24,7 @@ from bessemer.kinds.fleet.outline import (
 )
 from bessemer.kinds.workload import shown
 from bessemer.placement import FleetArrays
-from bessemer.placement.policies import Policy
+from bessemer.placement.own import Own
 from bessemer.placement.preview import HostRoom, Scored, Thought, host_room, leaf_rooms, ranked
 
 REPLICAS_MAX = 64
@@ -36,13 +35,13 @@ OTHERS = 3
 
 
 class Planner(Protocol):
-    """Who decides over the fleet, and the arrays by which it does. ``policy`` None chooses by criteria."""
+    """Who decides over the fleet, and the arrays by which it does."""
 
     @property
     def arrays(self) -> FleetArrays: ...
 
     @property
-    def policy(self) -> Policy | None: ...
+    def own(self) -> Own: ...
 
     def decide(self, request: Request) -> Decision | Refusal: ...
 
@@ -76,7 +75,7 @@ def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tup
                 found.refusal = answer
                 break
             found.decisions.append(answer)
-            found.beside.append(ranked(arrays, request, policy=fleet.policy, first=answer.host, most=OTHERS))
+            found.beside.append(ranked(arrays, request, policy=fleet.own.policy, first=answer.host, most=OTHERS))
             thought.take(answer, request)
     return found
 
@@ -168,13 +167,6 @@ def _summary(planned: Planned) -> str:
 
 # --- why there --------------------------------------------------------------------------------------------------------
 
-_WORDS: Mapping[str, str] = {
-    "milliLeftOnDevice": "{:g} thousandths are left of the device",
-    "devicesLeftOnSwitch": "{:g} devices stay free on the PCIe switch",
-    "devicesLeft": "{:g} devices stay free on the host",
-}
-"""A criterion's figure in words."""
-
 _TERMS: Mapping[str, str] = {
     "fragments": "left-overs that fit nothing typical",
     "waste": "left-overs of a device that cannot be cut up",
@@ -194,38 +186,28 @@ def why(decision: Decision, beside: Sequence[Scored]) -> str:
     if decision.fitting <= 1:
         return "no other host has room"
     parts = beside[0].parts if beside else {}
-    words = [_criterion(name, figure) for name, figure in decision.score.items()]
-    if parts:
-        told = [f"{_TERMS.get(name, name)} {figure:+g}" for name, figure in parts.items() if figure]
-        total = sum(parts.values()) / 1000
-        words = [f"it costs the fleet least there: {total:g} of a device ({', '.join(told) or 'nothing'})"]
-        words += [_criterion("spansNumaNodes", decision.score["spansNumaNodes"])] * ("spansNumaNodes" in decision.score)
-    return f"of {decision.fitting} hosts with room: {'; '.join(filter(None, words)) or 'the first in order'}"
+    told = [f"{_TERMS.get(name, name)} {figure:+g}" for name, figure in parts.items() if figure]
+    words = ["it costs the fleet nothing there"]
+    if told:
+        words = [
+            f"it costs the fleet least there, {_of_a_device(sum(parts.values()))} ({', '.join(told)}, in thousandths)"
+        ]
+    if "spansNumaNodes" in decision.score:
+        words.append("it spans NUMA nodes" if decision.score["spansNumaNodes"] else "all lies on one NUMA node")
+    return f"of {decision.fitting} hosts with room: {'; '.join(words)}"
+
+
+def _of_a_device(milli: float) -> str:
+    return f"{milli / 1000:.3g} of a device"
 
 
 def _against(other: Scored, chosen: Scored) -> str:
-    """The first figure in which it is worse."""
-    if other.parts:
-        more = (sum(other.parts.values()) - sum(chosen.parts.values())) / 1000
-        return (
-            f"it would cost the fleet {more:.3g} of a device more"
-            if more > 0
-            else "as good, but for the order of hosts"
-        )
-    for name, figure in other.score.items():
-        if figure != chosen.score.get(name, figure):
-            return _criterion(name, figure)
-    return _EQUAL
-
-
-def _criterion(name: str, figure: float) -> str:
-    if name == "spansNumaNodes":
-        return "it would span NUMA nodes" if figure else "all lies on one NUMA node"
-    if name == "milliCoresLeft":
-        return f"{figure / 1000:g} cores are left"
-    if name == "memoryLeft":
-        return f"{show_bytes(int(figure))} of memory are left"
-    return _WORDS[name].format(figure) if name in _WORDS else f"{name} {figure:g}"
+    """In what it is worse first."""
+    if other.score.get("spansNumaNodes", 0) > chosen.score.get("spansNumaNodes", 0):
+        return "it would span NUMA nodes"
+    more = sum(other.parts.values()) - sum(chosen.parts.values())
+    steps = max(other.score.values(), default=0.0) > max(chosen.score.values(), default=0.0)
+    return f"it would cost the fleet {_of_a_device(more)} more" if steps else _EQUAL
 
 
 # --- the chosen hosts -------------------------------------------------------------------------------------------------
