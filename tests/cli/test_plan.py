@@ -73,3 +73,12 @@ def test_what_is_wrong_is_said_with_its_line(told: Cli) -> None:
     said = told("plan", "-f", "-", "-n", PROJECT, stdin=f"{VM}---\nkind: Project\nmetadata: {{name: acme--x}}\n")
     assert (said.code, "project/acme--x" in said.err) == (0, True)
     assert told("plan", "-f", "-", "-n", "acme--none", stdin=VM).code == 1
+
+
+def test_the_fleet_by_model(told: Cli) -> None:
+    said = told("fleet")
+    golden = GOLDEN / "fleet.txt"
+    if os.environ.get("BESSEMER_GOLDEN") == "write":
+        golden.write_text(said.transcript)
+    assert said.transcript == golden.read_text()
+    assert json.loads(told("fleet", "-o", "json").out)["models"][0]["uselessMilli"] == 500

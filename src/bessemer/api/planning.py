@@ -18,6 +18,7 @@ from bessemer.api.accounting import plan_of
 from bessemer.api.admission import identify
 from bessemer.api.credentials import require
 from bessemer.api.errors import invalid
+from bessemer.api.fleetfigures import require as require_fleet
 from bessemer.api.names import show
 from bessemer.api.questions import PLACEMENT
 from bessemer.api.resources import require_project, require_rights
@@ -25,7 +26,7 @@ from bessemer.api.reviews import Said, said_in, told_of
 from bessemer.api.state import Call
 from bessemer.api.versions import admit
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import Cause, NotFound, Unavailable
+from bessemer.core.errors import Cause, Forbidden, NotFound, Unavailable
 from bessemer.core.quota import amounts_of, meter_of_kind, said, show_amount
 from bessemer.core.resource import Key, Resource, tenant_of
 from bessemer.kinds.asks import ASKS, Ask
@@ -65,9 +66,11 @@ async def placement(call: Call) -> Response:
 def _outlined(call: Call, fleet: Planner, *, planned: Planned | None) -> Outline:
     if planned is None:
         return Outline(fits=False, message="what it would ask for is not known", wanted=0, tried=0)
-    hosts = call.state.resources.of_kind("Host")
-    named = hosts is not None and call.state.access.may(call.who, "list", on=Target(hosts))
-    return outline(fleet, planned, named=named)
+    try:
+        require_fleet(call, call.who)
+    except Forbidden:
+        return outline(fleet, planned, named=False)
+    return outline(fleet, planned, named=True)
 
 
 def _whole(call: Call, found: Outline, *, hindrances: list[Hindrance], price: HourlyPrice | None) -> Outline:

@@ -19,6 +19,7 @@ from bessemer.api import (
     applying,
     audit,
     deleting,
+    fleetfigures,
     hosts,
     lists,
     oidcdoor,
@@ -52,6 +53,7 @@ Permission = Literal[
     "gateway",
     "oneself",
     "content",
+    "fleet",
 ]
 Handler = Callable[[Call], Awaitable[Response | None]]
 OURS = f"/apis/{GROUP}/{VERSION}"
@@ -135,6 +137,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/audit", "signed-in", audit.find),
     Rule("GET", "/audit/export", "auditor", audit.export),
     Rule("POST", "/audit/trim", "admin", audit.trim),
+    Rule("GET", "/fleet", "fleet", fleetfigures.figures),
     Rule("GET", "/sealed", "admin", sealed.state),
     Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
     Rule("WS", PATH, "admin", relayed.serve),
@@ -291,6 +294,10 @@ async def _content(call: Call, rule: Rule) -> None:
         raise NotFound("there is no such content")
 
 
+async def _fleet(call: Call, rule: Rule) -> None:
+    fleetfigures.require(call, call.who)
+
+
 Check = Callable[[Call, Rule], Awaitable[Any]]
 PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
     {
@@ -306,6 +313,7 @@ PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
         "gateway": _gateway,
         "oneself": _oneself,
         "content": _content,
+        "fleet": _fleet,
     }
 )
 """``vouched``: the body itself carries what vouches for it (a join's token or signature)."""
