@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Told
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
+from bessemer.main.rehearse import rehearse
 from bessemer.placement.replay import Churned, Count, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN, known
 from bessemer.placement.replay.figures import together
@@ -22,6 +23,8 @@ Read = TypeVar("Read")
 
 def simulate(options: SimulateOptions, told: Told) -> Document:
     """What a trace came to, over all seeds. Raises Invalid for files, policies and figures that make no sense."""
+    if isinstance(options, FleetOptions):
+        return rehearse(options, told)
     policy = known(options.policy or OWN)
     trace = Trace(
         hosts=tuple(_read(options.nodes, "--nodes", read=openb.read_hosts)),
