@@ -140,7 +140,7 @@ def export(context: typer.Context, *, since: TimeOption = "", until: TimeOption 
     async def work(client: Client) -> Sequence[str]:
         from bessemer.cli.work.history import lines
 
-        return await lines(client, start, end)
+        return await lines(client, start=start, end=end)
 
     found = run(context, work)
     for line in found:

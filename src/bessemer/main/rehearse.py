@@ -76,7 +76,7 @@ def rehearse(options: FleetOptions, told: Told) -> Document:
     each = len(seeds)
     about = {"seeds": each, "first_seed": options.first_seed, "currency": fleet.currency}
     source = {"history": str(options.history), "claims": len(history)} if history else {"load": options.churn}
-    figures = [_figures(case, done[n * each : (n + 1) * each], tasks[n * each]) for n, case in enumerate(cases)]
+    figures = [_figures(tasks[n], done[n : n + each]) for n in range(0, len(tasks), each)]
     return {**about, **source, "hours": round(tasks[0].window.end - tasks[0].window.start, 4), "cases": figures}
 
 
@@ -139,8 +139,9 @@ def _read(path: Path, read: Callable[[str], Read]) -> Read:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def _figures(case: Case, done: Sequence[Lived], task: Rehearsal) -> dict[str, Any]:
+def _figures(task: Rehearsal, done: Sequence[Lived]) -> dict[str, Any]:
     """The means over seeds of one case."""
+    case = task.case
     devices, hours = _devices(case.fleet), task.window.end - task.window.start
     counts = together(one.counts for one in done)
     came = [sum(count.came for count in one.counts.values()) for one in done]

@@ -72,7 +72,7 @@ async def _prices(client: Client) -> tuple[Mapping[str, int], str]:
     return spec.get("rates", {}).get("deviceHour", {}), spec.get("currency", "EUR")
 
 
-async def lines(client: Client, start: int, end: int) -> list[str]:
+async def lines(client: Client, *, start: int, end: int) -> list[str]:
     """A line for each claim that was held in [start, end), in the order in which they began. What began before counts
     from its beginning; what ran on fake hosts is among it."""
     projects = await client.list(Scope(kind="Project"))

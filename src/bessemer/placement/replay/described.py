@@ -47,7 +47,7 @@ class HostGroup(ApiModel):
                 NumaNode(
                     id=n,
                     cores=max(1, self.cores // self.numa // 2),
-                    threads=_part(self.cores, self.numa, n),
+                    threads=_part(self.cores, parts=self.numa, number=n),
                     memory_bytes=memory,
                 )
                 for n in range(self.numa)
@@ -156,7 +156,7 @@ class HistoryLine(ApiModel):
         return Stay((self.start - origin) / 3600, (max(stop, self.start) - origin) / 3600, wish)
 
 
-def _part(whole: int, parts: int, number: int) -> int:
+def _part(whole: int, *, parts: int, number: int) -> int:
     return whole // parts + (number < whole % parts)
 
 
