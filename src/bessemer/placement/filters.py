@@ -152,7 +152,7 @@ def _isolated(sight: Sight) -> Bools:
 def _has_some_device(sight: Sight) -> Bools:
     if not sight.request.device_count:
         return sight.everyone
-    some: Bools = sight.wanted.any(axis=1)
+    some: Bools = np.logical_or.reduce(sight.wanted, axis=1)
     return some
 
 

@@ -31,11 +31,6 @@ class Own:
         self._policies = 0
         self._board = Board(fleet, self._made())
 
-    @property
-    def policy(self) -> Policy:
-        """By which it decides now."""
-        return self._current().policy
-
     def decide(self, request: Request) -> Decision | Refusal:
         """As `Board.decide`."""
         return self._current().decide(request)
@@ -43,6 +38,11 @@ class Own:
     def place(self, request: Request) -> Decision | None:
         """As `Board.place`."""
         return self._current().place(request)
+
+    @property
+    def policy(self) -> Policy:
+        """What it decides by now."""
+        return self._current().policy
 
     def foresee(self, outlook: Outlook) -> None:
         """Go by another outlook; its turnover and version are nothing here."""

@@ -1,108 +1,62 @@
-"""`decide_gang`: members placed one after the other, in the nearest domain that takes them all."""
+"""`decide_gang`: places for all members, or every reason against and a change that would help."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from bessemer.core.values import Decision, Gang, GangDecision, Level, Reason, Refusal
+from bessemer.core.values import Gang, GangDecision, Refusal
 from bessemer.placement.arrays import Arrays
-from bessemer.placement.choose import place
-from bessemer.placement.filters import fitting, sift
+from bessemer.placement.filters import sift
+from bessemer.placement.gangs.ground import LEVELS, Ground
+from bessemer.placement.gangs.hosts import by_host, one_host
+from bessemer.placement.gangs.leaves import shares
+from bessemer.placement.gangs.members import Told, settle
+from bessemer.placement.gangs.refuse import refused
+from bessemer.placement.policies import Policy
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import NONE, Bools, Ints
-
-LEVELS: Sequence[Level] = ("host", "leaf", "spine", "site")
+from bessemer.placement.vectors import Ints
 
 
-def decide_gang(fleet: Arrays, gang: Gang) -> GangDecision | Refusal:
-    """Where all members of ``gang`` go now. The decision holds only as long as nobody else takes the same."""
+def decide_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> GangDecision | Refusal:
+    """Where all members of ``gang`` go now. Which hosts of a leaf with equal room are taken is the ``policy``'s to say;
+    without one the tightest are. The decision holds only as long as nobody else takes the same."""
     sight = Sight.of(fleet, gang.member)
     fits, reasons = sift(sight)
-    above = {level: _domains(fleet, level) for level in LEVELS}
-    first = LEVELS.index(gang.level)
-    wider = () if gang.policy == "required" else LEVELS[first + 1 :]
-    for level in (*LEVELS[: first + 1], *wider):
-        for domain in np.unique(above[level][fits]):
-            members = _filled(sight, fits & (above[level] == domain), gang=gang, blocks=above[gang.segment_level])
-            if members is not None:
-                rows = [fleet.row(member.host) for member in members]
-                leaves, spines = (len({int(above[level][row]) for row in rows}) for level in ("leaf", "spine"))
-                return GangDecision(members=tuple(members), leaves=leaves, spines=spines)
-    some = Reason("NotTogether", int(fits.sum()), f"with room, but not for {gang.count} members under one {gang.level}")
-    return Refusal(reasons=(*reasons, some) if fits.any() else reasons)
+    ground = Ground.of(sight, gang, fits=fits)
+    counts = _placed(ground, gang, sight=sight, policy=policy)
+    if counts is None:
+        return refused(ground, gang, sight=sight, reasons=reasons)
+    taken = np.flatnonzero(counts)
+    taken = taken[_ranks(ground, taken, names=fleet.names)]
+    members = settle(sight, ground.rows[taken], counts=counts[taken], told=Told(int(fits.sum()), reasons))
+    leaves, spines, sites = (np.unique(ground.above(level)[taken]) for level in LEVELS[1:])
+    score = {
+        "sites": float(len(sites)),
+        "leaves": float(len(leaves)),
+        "spines": float(len(spines)),
+        "hosts": float(len(taken)),
+        "placesLeftOnLeaves": float(ground.leaves[leaves].sum() - gang.count),
+    }
+    return GangDecision(members=members, leaves=len(leaves), spines=len(spines), score=score)
 
 
-def _domains(fleet: Arrays, level: Level) -> Ints:
-    """[hosts]: the number of the switch of that level above each, in order of names; who has none is alone."""
-    names = [
-        (site, spine or "\0" + host, leaf or "\0" + host, host)
-        for host, site, spine, leaf in (
-            (
-                fleet.names[row],
-                fleet.walls.all[fleet.wall[row]].site,
-                fleet.switches.all[fleet.spine[row]] if fleet.spine[row] != NONE else "",
-                fleet.switches.all[fleet.leaf[row]] if fleet.leaf[row] != NONE else "",
-            )
-            for row in range(fleet.size)
-        )
-    ]
-    keys = [name[: len(LEVELS) - LEVELS.index(level)] for name in names]
-    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
-    return np.array([numbers[key] for key in keys], dtype=np.int64)
+def _placed(ground: Ground, gang: Gang, *, sight: Sight, policy: Policy | None) -> Ints | None:
+    """[hosts]: members on each, or None."""
+    if ground.most(gang) < gang.count:
+        return None
+    if gang.level == "host":
+        together = one_host(ground, gang, sight=sight, policy=policy)
+        if together is not None or gang.policy == "required":
+            return together
+    by_leaf = shares(ground, gang)
+    return None if by_leaf is None else by_host(ground, gang, shares=by_leaf, sight=sight, policy=policy)
 
 
-def _filled(sight: Sight, among: Bools, *, gang: Gang, blocks: Ints) -> list[Decision] | None:
-    """All members within some hosts, or None."""
-    sight = replace(
-        sight,
-        cores_free=sight.cores_free.copy(),
-        memory_free=sight.memory_free.copy(),
-        device_milli=sight.device_milli.copy(),
-    )
-    if not gang.segment:
-        return _block(sight, among, count=gang.count, per_host=gang.per_host)
-    members: list[Decision] = []
-    for _ in range(gang.count // gang.segment):
-        for domain in np.unique(blocks[among]):
-            some = _block(sight, among & (blocks == domain), count=gang.segment, per_host=gang.per_host)
-            if some is not None:
-                members += some
-                break
-        else:
-            return None
-    return members
-
-
-def _block(sight: Sight, among: Bools, *, count: int, per_host: int) -> list[Decision] | None:
-    """So many members within some hosts, taken from the sight's arrays, or None and nothing taken."""
-    members: list[Decision] = []
-    on_host: dict[str, int] = {}
-    among = among.copy()
-    while len(members) < count:
-        seen = replace(sight)
-        member = place(seen, among & fitting(seen))
-        if member is None:
-            for taken in members:
-                _take(sight, taken, sign=1)
-            return None
-        _take(sight, member, sign=-1)
-        members.append(member)
-        on_host[member.host] = on_host.get(member.host, 0) + 1
-        if on_host[member.host] == per_host:
-            among[sight.fleet.row(member.host)] = False
-    return members
-
-
-def _take(sight: Sight, member: Decision, *, sign: int) -> None:
-    row = sight.fleet.row(member.host)
-    assert row is not None
-    nodes = list(sight.fleet.node_ids(row))
-    for part in member.allocations:
-        sight.cores_free[row, nodes.index(part.numa_node)] += sign * part.milli_cores
-        sight.memory_free[row, nodes.index(part.numa_node)] += sign * part.memory_bytes
-    for column, device in enumerate(sight.fleet.devices(row)):
-        if device.id in member.devices:
-            sight.device_milli[row, column] += sign * member.device_milli
+def _ranks(ground: Ground, taken: Ints, *, names: Sequence[str]) -> Ints:
+    """[taken]: in the order of ranks, so that neighbours in rank are near: leaf by leaf, spine by spine, and by name on
+    each leaf."""
+    leaf = ground.fabric.leaf[taken].tolist()
+    name = [names[row] for row in ground.rows[taken]]
+    return np.array(sorted(range(len(taken)), key=lambda at: (leaf[at], name[at])), dtype=np.int64)
