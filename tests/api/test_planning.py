@@ -12,10 +12,11 @@ import numpy as np
 import orjson
 import pytest
 
+from bessemer.api.questions import SELF_ACCESS
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import CONTROLLER, Writer
-from bessemer.core.resource import API_VERSION, Key
+from bessemer.core.resource import API_VERSION, GROUP, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import Decision, Inventory, LedgerEntry, Refusal, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
@@ -220,6 +221,11 @@ async def test_who_may_create_may_ask(w: World, fleet: FleetFeed) -> None:
     codes = {user: (await ask(w, vm(), token=await w.login(user))).code for user in ("ann", "mia", "rob", "eve", "new")}
     assert codes == {"ann": 201, "mia": 201, "rob": 403, "eve": 404, "new": 404}
     assert (await ask(w, vm(), peer=None)).code == 401
+    question = {"verb": "create", "group": GROUP, "resource": "placementreviews", "namespace": "acme--lab"}
+    for user, code in codes.items():
+        told = {"spec": {"resourceAttributes": question}}
+        reply = await w.call("POST", SELF_ACCESS.path, told, token=await w.login(user))
+        assert reply.json["status"]["allowed"] == (code == 201), user
 
 
 async def test_hosts_are_named_to_who_may_read_them(w: World, fleet: FleetFeed) -> None:

@@ -16,10 +16,10 @@ from starlette.responses import Response
 from bessemer.api.access import Target
 from bessemer.api.accounting import plan_of
 from bessemer.api.admission import identify
-from bessemer.api.credentials import require
 from bessemer.api.errors import invalid
 from bessemer.api.fleetfigures import require as require_fleet
 from bessemer.api.names import show
+from bessemer.api.planners import may_create
 from bessemer.api.questions import PLACEMENT
 from bessemer.api.resources import require_project, require_rights
 from bessemer.api.reviews import Said, said_in, told_of
@@ -113,21 +113,16 @@ async def _judged(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Targe
         raise invalid(PLACEMENT.subject, [Cause(f"{at}.kind", words, "FieldValueNotSupported")])
     # What is asked is told back: admission changes what it judges.
     body = orjson.loads(orjson.dumps(body))
-    await _may(call, Target(shown, namespace))
+    await may_create(call, call.who, on=Target(shown, namespace))
     subject = identify(shown, body, namespace=namespace)
     target = Target(shown, namespace, subject.name)
-    await _may(call, target)
+    await may_create(call, call.who, on=target)
     await require_project(call, target)
     admitted = admit(shown, body, old=None, validation=asked.options.validation)
     asked.options.warnings.extend(admitted.warnings)
     await require_rights(call, target, body=admitted.body, old=None)
     made: Resource[Any, Any] = shown.model.model_validate(admitted.body)
     return target, made
-
-
-async def _may(call: Call, target: Target) -> None:
-    require(call.who, "create", on=target)
-    await call.state.access.require(call.who, "create", on=target)
 
 
 # --- what it would hold -----------------------------------------------------------------------------------------------

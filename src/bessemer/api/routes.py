@@ -34,6 +34,7 @@ from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.others import PATH
+from bessemer.api.planners import require_planner
 from bessemer.api.questions import ACCESS, LOCAL_ACCESS, PLACEMENT, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
 from bessemer.api.state import Call
@@ -54,6 +55,7 @@ Permission = Literal[
     "oneself",
     "content",
     "fleet",
+    "planner",
 ]
 Handler = Callable[[Call], Awaitable[Response | None]]
 OURS = f"/apis/{GROUP}/{VERSION}"
@@ -101,7 +103,7 @@ _REVIEWS = Reviews(lambda: (ROUTES, authorise))
 ROUTES: tuple[Rule, ...] = (
     # First what is asked most: a path is looked for in this order, and these would be objects by theirs.
     Rule("POST", LOCAL_ACCESS.path, "admin", _REVIEWS.local_access, dry_run=True),
-    Rule("POST", PLACEMENT.path, "signed-in", planning.placement, dry_run=True),
+    Rule("POST", PLACEMENT.path, "planner", planning.placement, dry_run=True),
     *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
     *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     Rule("POST", f"{OURS}/usage", "gateway", accounting.usage),
@@ -294,6 +296,10 @@ async def _content(call: Call, rule: Rule) -> None:
         raise NotFound("there is no such content")
 
 
+async def _planner(call: Call, rule: Rule) -> None:
+    await require_planner(call, call.who, namespace=call.parameter("namespace"))
+
+
 async def _fleet(call: Call, rule: Rule) -> None:
     fleetfigures.require(call, call.who)
 
@@ -314,6 +320,7 @@ PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
         "oneself": _oneself,
         "content": _content,
         "fleet": _fleet,
+        "planner": _planner,
     }
 )
 """``vouched``: the body itself carries what vouches for it (a join's token or signature)."""
