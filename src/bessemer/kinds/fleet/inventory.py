@@ -55,8 +55,9 @@ class _Source:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet. Who
-    plans on ``arrays`` leaves them as they were."""
+    """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet.
+    ``arrays`` are for who looks on or plans, as ``own``, which decides over them: whoever changes them takes it back at
+    once."""
 
     def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
         self._objects = objects
@@ -64,6 +65,7 @@ class FleetFeed:
         self._arrays = self.arrays = FleetArrays()
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
         self._told = Told(self._arrays, self.demand)
+        self.own = self.demand.own
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)
