@@ -28,6 +28,7 @@ from bessemer.core.resource import Change, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import Device, Inventory, LedgerEntry, NumaNode
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
@@ -38,6 +39,7 @@ from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, 
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
@@ -229,7 +231,15 @@ class World:
         self.crashes = 0
         devices = [Device(id=f"gpu-{i}", kind="gpu", model="H100") for i in range(gpus)]
         numa = [NumaNode(id=0, cores=8, threads=16, memory_bytes=64 * GIB)]
-        found = Inventory(fake=fake, numa=numa, devices=devices, virtualization="tcg", isolation=isolation)
+        found = Inventory(
+            fake=fake,
+            numa=numa,
+            devices=devices,
+            virtualization="tcg",
+            isolation=isolation,
+            sharing="time" if gpus else "none",
+            partitions={"H100": known()["H100-80GB"]} if gpus else {},
+        )
         here = {f"h{i}": found.model_copy(update={"addresses": [f"192.0.2.{i}"]}) for i in range(1, hosts + 1)}
         self.hosts = {name: WorldHost(name, self.clock, machine) for name, machine in here.items()}
         shared = "/dev/shm"
@@ -283,7 +293,8 @@ class World:
             Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
         )
         objects, leases = self.tapped(store.objects, "objects", "control"), self._traffic.counted(store.leases)
-        fleet = FleetFeed(store.objects, self.clock, derive=at_once)
+        feed = FleetFeed(store.objects, self.clock, derive=at_once)
+        fleet = self.fleet = Queueing(feed, store.objects, clock=self.clock)
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),
