@@ -129,7 +129,7 @@ def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
         if meter.startswith("shares/"):
             used[scope, meter.replace("shares", "devices")] += (milli + 999) // 1000
     for key in documents:
-        if meter := {"Instance": "instances", "Endpoint": "endpoints", "ApiKey": "api_keys"}.get(key[0]):
+        if meter := {"Instance": "instances", "Endpoint": "endpoints", "Job": "jobs", "ApiKey": "api_keys"}.get(key[0]):
             used[f"project/{key[1]}", meter] += 1
             used[f"tenant/{key[1].partition('--')[0]}", meter] += 1
         elif key[0] == "Project" and "--" in key[2]:

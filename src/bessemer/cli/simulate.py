@@ -26,6 +26,10 @@ FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The firs
 ProcessesOption = Annotated[
     int, typer.Option(min=0, max=1024, help="Seeds at a time; 0: one on each core.", show_default=False)
 ]
+MovesOption = Annotated[
+    float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
+]
+AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -50,6 +54,8 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         first_seed: FirstSeedOption = 42,
         policy: PolicyOption = "",
         processes: ProcessesOption = 0,
+        moves_per_hundred: MovesOption = 0.0,
+        moves_at_once: AtOnceOption = 1,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -66,6 +72,8 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             first_seed=first_seed,
             processes=processes,
             inflate=inflate,
+            moves_per_hundred=moves_per_hundred,
+            moves_at_once=moves_at_once,
         )
         _told(verbs, options, output="json" if as_json else output)
 
@@ -85,12 +93,15 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         first_seed: FirstSeedOption = 42,
         policy: PolicyOption = "",
         processes: ProcessesOption = 0,
+        moves_per_hundred: MovesOption = 0.0,
+        moves_at_once: AtOnceOption = 8,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
         """Let the requests of a trace come and leave at random; one that is refused does not come back.
 
-        Example: `bessemer simulate churn --nodes nodes.csv --pods pods.csv --load 0.95 --seeds 4`
+        Examples: `bessemer simulate churn --nodes nodes.csv --pods pods.csv --load 0.95 --seeds 4` ·
+        `bessemer simulate churn --nodes nodes.csv --pods pods.csv --moves-per-hundred 0.5`
         """
         options = ChurnOptions(
             nodes=nodes,
@@ -102,6 +113,8 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             load=load,
             warm_up=warm_up,
             stays=stays,
+            moves_per_hundred=moves_per_hundred,
+            moves_at_once=moves_at_once,
         )
         _told(verbs, options, output="json" if as_json else output)
 
@@ -168,7 +181,8 @@ def _end(found: Document) -> str:
         lines.append(("first refused", "none" if first is None else f"when {first:.2f} % had arrived"))
     if "blocked_percent" in found:
         lines.append(("blocked", f"{mean('blocked_percent')} of the devices wanted"))
-    lines.append(("moves", f"{found['moves']:,}"))
+    rate = found["moves_per_100_arrivals"]
+    lines.append(("moves", f"{found['moves']:,}" + (f", {rate:.2f} for a hundred requests" if rate else "")))
     return "\n".join(f"{name:<15}{text}" for name, text in lines)
 
 

@@ -133,7 +133,8 @@ Told = Callable[[float], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillOptions:
     """``bessemer simulate openb``: requests come until they want ``inflate`` times what there is, and stay. ``policy``
-    "" is the product's own; ``processes`` 0 are as many as there are cores."""
+    "" is the product's own; ``processes`` 0 are as many as there are cores. ``moves_per_hundred`` requests that came
+    are made at most, ``moves_at_once`` of them for one that would be refused."""
 
     nodes: Path
     pods: Path
@@ -142,12 +143,14 @@ class FillOptions:
     first_seed: int = 42
     processes: int = 0
     inflate: float = 1.3
+    moves_per_hundred: float = 0.0
+    moves_at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnOptions:
     """``bessemer simulate churn``: requests come and leave, and would want ``load`` of what there is. ``warm_up`` and
-    ``stays`` are lengths in mean stays."""
+    ``stays`` are lengths in mean stays; moves as in `FillOptions`."""
 
     nodes: Path
     pods: Path
@@ -158,6 +161,8 @@ class ChurnOptions:
     load: float = 0.95
     warm_up: float = 3.0
     stays: float = 5.0
+    moves_per_hundred: float = 0.0
+    moves_at_once: int = 8
 
 
 SimulateOptions = FillOptions | ChurnOptions

@@ -70,6 +70,7 @@ class Quota(ApiModel):
     )
     instances: Annotated[int | None, Meter(kind="Instance")] = Field(None, description="Instances that may exist.")
     endpoints: Annotated[int | None, Meter(kind="Endpoint")] = Field(None, description="Endpoints that may exist.")
+    jobs: Annotated[int | None, Meter(kind="Job")] = Field(None, description="Jobs that may exist, ended ones too.")
     claims: Annotated[int | None, Meter(per_claim=lambda _: 1)] = Field(None, description="Claims that may stand.")
     api_keys: Annotated[int | None, Meter(kind="ApiKey")] = Field(None, description="Keys that may exist.")
     projects: Annotated[int | None, Meter(kind="Project")] = Field(

@@ -31,12 +31,17 @@ class Change:
     sight: Sight
 
 
-def cheapest(sight: Sight) -> Change | None:
-    """The first change after which something fits, or None."""
+Propose = Callable[[Sight], Iterator[Change]]
+
+
+def cheapest(sight: Sight, *, remedies: Sequence[Propose] = ()) -> Change | None:
+    """The first change after which something fits, or None. ``remedies`` are what others may do so that the request
+    gets all that it asks for (see `moves.remedies`); they come before asking for less."""
     for propose in (
         _nearness,
         _real_taints,
         _other_model,
+        *remedies,
         _less,
         _fake_taints,
         _time,

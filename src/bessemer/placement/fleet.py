@@ -8,7 +8,10 @@ that is gone unseen, and by the next. The arrays are as wide as the widest host 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+
+import numpy as np
 
 from bessemer.core.values import Device
 from bessemer.placement.arrays import Arrays, View
@@ -243,6 +246,29 @@ def _recut(fleet: FleetArrays, row: int, *, device: str) -> None:
         row, column, instances=[(hold.profile, hold.start) for hold in holds]
     )
     fleet.device_milli[row, column] += WHOLE * (int(before != 0) - int(fleet.cuts.used(moved) != 0))
+
+
+def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
+    """What is counted at a host, by uid and in its order; the host may be away."""
+    return {uid: fleet._holds[uid] for uid in sorted(fleet._holds_by_host.get(host, ()))}
+
+
+def hold_of(fleet: FleetArrays, uid: str) -> Hold | None:
+    """What is counted under a uid."""
+    return fleet._holds.get(uid)
+
+
+def forked(fleet: FleetArrays) -> FleetArrays:
+    """The same fleet for itself: holds that come and go there change nothing here. No host may be set in either, for
+    what is known of hosts apart from holds is shared."""
+    fork = copy(fleet)
+    for name, value in vars(fleet).items():
+        if isinstance(value, np.ndarray):
+            setattr(fork, name, value.copy())
+    fork.changes, fork.census, fork.cuts = Changes(), fleet.census.copy(), fleet.cuts.copy()
+    fork._holds = dict(fleet._holds)
+    fork._holds_by_host = {host: set(uids) for host, uids in fleet._holds_by_host.items()}
+    return fork
 
 
 def _held_by(fleet: FleetArrays, host: str) -> Sequence[Hold]:

@@ -16,7 +16,7 @@ from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
 from bessemer.core.values import Decision, Gang, GangDecision, Refusal
 from bessemer.drivers.inspect.tables import known
-from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, FleetFeed
+from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
 from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
 from tests.placement.hosts import ask, inventory
 
@@ -156,6 +156,36 @@ async def test_a_refusal_is_worked_out_once_until_something_changes() -> None:
         assert refused(yard.fleet, cores=1000) is first
         await yard.take("vm", "h1")
         assert refused(yard.fleet, cores=1000) is not first
+
+
+async def test_who_lost_a_place_to_another_process_takes_what_costs_hardly_more() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+        task = asyncio.create_task(feed.run())
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        decision = placed(feed, device_count=1)
+        board = feed.demand.own._board
+        assert board.slack == 0
+        feed.assume(decision, "w-vm/0")
+        feed.forget("w-vm/0")
+        placed(feed, device_count=1)
+        assert board.slack == CONTENDED_SLACK
+        await yard.advance(CONTENDED_SECONDS)
+        placed(feed, device_count=1)
+        assert board.slack == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_is_alone_lost_a_place_to_nobody() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        yard.fleet.assume(placed(yard.fleet, device_count=1), "w-vm/0")
+        yard.fleet.forget("w-vm/0")
+        placed(yard.fleet, device_count=1)
+        assert yard.fleet.demand.own._board.slack == 0
 
 
 class Script:

@@ -42,8 +42,8 @@ async def in_thread(mix: Mix, hosts: Mapping[HostClass, int]) -> Outlook:
 class Demand:
     """``own`` decides by what is learned here."""
 
-    def __init__(self, arrays: FleetArrays, clock: Clock, *, derive: Derive = in_thread) -> None:
-        self.own = Own(arrays)
+    def __init__(self, arrays: FleetArrays, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
+        self.own = Own(arrays, order=order)
         self._arrays = arrays
         self._clock = clock
         self._derive = derive

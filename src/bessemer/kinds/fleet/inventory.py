@@ -28,6 +28,13 @@ from bessemer.placement.shape import Shape
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
+CONTENDED_SECONDS = 2.0
+"""For so long after a decision was lost to another process, hosts that cost hardly more are as good: at the cheapest
+one all would meet again."""
+
+CONTENDED_SLACK = 6.0
+"""Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
+
 _REFUSALS_MAX = 1_000
 _KINDS = ("Tenant", "Host", "Claim")
 
@@ -46,19 +53,21 @@ class _Source:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``."""
+    """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet."""
 
-    def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
         self._objects = objects
         self._clock = clock
         self._arrays = FleetArrays()
-        self._demand = Demand(self._arrays, clock, derive=derive)
-        self._told = Told(self._arrays, self._demand)
+        self.demand = Demand(self._arrays, clock, derive=derive, order=order)
+        self._told = Told(self._arrays, self.demand)
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)
         self.audit = Audit(self._told, objects, clock=clock)
         self._read = False
+        self._alone = not order
+        self._contended_until = 0.0
         self._refusals: dict[Request, Refusal] = {}
         self._refusals_version = -1
 
@@ -73,7 +82,7 @@ class FleetFeed:
         async with asyncio.TaskGroup() as group:
             for source in sources:
                 group.create_task(self._follow(source))
-            group.create_task(self._demand.run())
+            group.create_task(self.demand.run())
             group.create_task(self.audit.run())
 
     def ready(self) -> bool:
@@ -92,7 +101,8 @@ class FleetFeed:
         known = self._refusals.get(request)
         if known is not None:
             return known
-        answer = self._demand.own.decide(request)
+        self.demand.own.concede(CONTENDED_SLACK if self._clock.monotonic() < self._contended_until else 0.0)
+        answer = self.demand.own.decide(request)
         if isinstance(answer, Refusal):
             self._refusals[request] = answer
         return answer
@@ -102,7 +112,7 @@ class FleetFeed:
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         self._expire()
-        return decide_gang(self._arrays, gang, policy=self._demand.own.policy)
+        return decide_gang(self._arrays, gang, policy=self.demand.own.policy)
 
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
@@ -129,11 +139,15 @@ class FleetFeed:
         """Take an assumption back: the Claim was not taken."""
         if claim_uid not in self._told.known["Claim"]:
             self._arrays.drop(claim_uid)
+            if not self._alone:
+                self._contended_until = self._clock.monotonic() + CONTENDED_SECONDS
 
     def _expire(self) -> None:
         now = self._clock.monotonic()
         while self._assumed and self._assumed[0][0] <= now:
-            self.forget(self._assumed.popleft()[1])
+            uid = self._assumed.popleft()[1]
+            if uid not in self._told.known["Claim"]:
+                self._arrays.drop(uid)
 
     async def _follow(self, source: _Source) -> None:
         while True:
