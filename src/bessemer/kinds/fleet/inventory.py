@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from bessemer.core.clock import Clock
+from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
@@ -24,6 +24,7 @@ from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.gangs import decide_gang
+from bessemer.placement.moves.remedies import Remedies
 from bessemer.placement.shape import Shape
 
 ASSUMED_SECONDS = 10.0
@@ -53,6 +54,8 @@ class FleetFeed:
         self._clock = clock
         self._arrays = FleetArrays()
         self._demand = Demand(self._arrays, clock, derive=derive)
+        remedies = Remedies(self._arrays, self._demand.own.over, named=lambda uid: f"claim {uid}", timed=rfc3339)
+        self._demand.own.remedy((remedies.moved, remedies.ended))
         self._told = Told(self._arrays, self._demand)
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
