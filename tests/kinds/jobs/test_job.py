@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bessemer.core.resource import Metadata
+from bessemer.core.values import Gang
 from bessemer.drivers.jobs.fake import Fate
 from bessemer.drivers.jobs.protocol import MemberSpec
 from bessemer.drivers.process.protocol import End
@@ -349,6 +350,15 @@ async def test_a_gang_whose_place_is_needed_is_stopped_whole_and_has_its_turn_ag
 
         await world.until(waits)
         assert running(world) == [], "not one of its members goes on alone"
+        await world.crash()
+
+        async def known() -> bool:
+            return world.fleet.ready()
+
+        await world.until(known)
+        (pending,) = world.fleet._waiting.pending.values()
+        assert isinstance(pending.wants, Gang)
+        assert pending.wants.count == 2, "who begins anew knows what it waits for"
         fates(world, lambda _member: Fate(5.0))
         await world.delete("Instance", "high", namespace="beta--lab")
         status = await until_phase(world, "Succeeded")

@@ -15,14 +15,14 @@ from bessemer.core.clock import epoch
 from bessemer.core.errors import Conflict, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Asker, Gang, GangDecision, Inventory, Refusal
+from bessemer.core.values import Asker, GangDecision, Inventory, Refusal
 from bessemer.drivers.jobs.protocol import SCRIPT
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.jobs.job import ranks
-from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent
+from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent, gang_of
 
 _ASK = "Ask an administrator of the platform, or make another job."
 
@@ -51,7 +51,8 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
         return Hold("TenantWalled", words, 30.0, remedy=_ASK)
     now = ctx.clock.now()
     asker = asker_of(job, terms=terms, now=now)
-    decision = ctx.fleet.decide_gang(gang_of(job, flavor=flavor, terms=terms), asker)
+    member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
+    decision = ctx.fleet.decide_gang(gang_of(job, member=member), asker)
     if isinstance(decision, Refusal):
         await turns.make_room(ctx, decision, asker=asker)
         waiting = turns.refused(job.status, decision, now=now)
@@ -81,22 +82,6 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     except Conflict as error:
         return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
     return None
-
-
-def gang_of(job: Job, *, flavor: Flavor, terms: workload.Terms) -> Gang:
-    """What the job asks of the fleet. Pure."""
-    topology = job.spec.topology
-    member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
-    return Gang(
-        member=member,
-        count=job.spec.members,
-        level=topology.level,
-        policy=topology.policy,
-        segment=topology.segment,
-        segment_level=topology.segment_level,
-        per_host=topology.per_host,
-        spread=topology.spread,
-    )
 
 
 def asker_of(job: Job, *, terms: workload.Terms, now: float) -> Asker:

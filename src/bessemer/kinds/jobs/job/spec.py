@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints
 
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
-from bessemer.core.values import Level, Toleration
+from bessemer.core.values import Gang, Level, Request, Toleration
 from bessemer.drivers.jobs.protocol import SCRIPT_BYTES_MAX
 from bessemer.kinds.fields import Name, Names, ShortText, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
@@ -154,6 +154,21 @@ class JobIntent(ApiModel):
     attempt: int = 0
     started: int = 0
     ends: int = 0
+
+
+def gang_of(job: Job, *, member: Request) -> Gang:
+    """What the job asks of the fleet, where ``member`` is what one of it asks."""
+    topology = job.spec.topology
+    return Gang(
+        member=member,
+        count=job.spec.members,
+        level=topology.level,
+        policy=topology.policy,
+        segment=topology.segment,
+        segment_level=topology.segment_level,
+        per_host=topology.per_host,
+        spread=topology.spread,
+    )
 
 
 def output_name(uid: str, *, rank: int, attempt: int) -> str:
