@@ -142,9 +142,9 @@ class _Control:
         # A file admits one process; of those that share a database each has a name of its own.
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if settings.store else ""
         objects = self.store.objects
-        feed = FleetFeed(objects, self._clock, order=self._name)
-        self.registry.register(PlacementFigures(feed.audit))
-        self.fleet = Queueing(feed, objects, clock=self._clock)
+        self._feed = FleetFeed(objects, self._clock, order=self._name)
+        self.registry.register(PlacementFigures(self._feed.audit))
+        self.fleet = Queueing(self._feed, objects, clock=self._clock)
         self.importer = ControlImporter(
             DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
         )
@@ -232,4 +232,5 @@ class _Control:
                 gateway_url=urls["gateway"],
             ),
             registries=(self.registry,),
+            fleet=self._feed,
         )
