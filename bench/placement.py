@@ -377,7 +377,7 @@ def _machine() -> Inventory:
         for n in range(8)
     ]
     numa = [NumaNode(id=n, cores=64, threads=64, memory_bytes=512 * GIB) for n in range(2)]
-    return Inventory(numa=numa, devices=devices)
+    return Inventory(numa=numa, devices=devices, sharing="time")
 
 
 def _bar(share: float) -> None:

@@ -32,6 +32,7 @@ from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
@@ -140,8 +141,10 @@ class _Control:
         self.registry.register(self.store.metrics)
         # A file admits one process; of those that share a database each has a name of its own.
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if settings.store else ""
-        self.fleet = FleetFeed(self.store.objects, self._clock, order=self._name)
-        self.registry.register(PlacementFigures(self.fleet.audit))
+        objects = self.store.objects
+        self._feed = FleetFeed(objects, self._clock, order=self._name)
+        self.registry.register(PlacementFigures(self._feed.audit))
+        self.fleet = Queueing(self._feed, objects, clock=self._clock)
         self.importer = ControlImporter(
             DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
         )
@@ -229,4 +232,5 @@ class _Control:
                 gateway_url=urls["gateway"],
             ),
             registries=(self.registry,),
+            fleet=self._feed,
         )

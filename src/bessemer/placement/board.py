@@ -17,7 +17,7 @@ import numpy as np
 
 from bessemer.core.values import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
-from bessemer.placement.choose import place_at
+from bessemer.placement.choose import instance_cost, place_at
 from bessemer.placement.decide import refused
 from bessemer.placement.filters import ABSENT, FACTS, FITS, HARDWARE, Verdicts, judged, sift
 from bessemer.placement.fleet import FleetArrays
@@ -56,6 +56,7 @@ class _Asked:
             memory_bytes=0,
             device_count=0,
             device_milli=1000,
+            device_profile="",
             device_models=frozenset(),
             numa="legacy",
             same_switch=False,
@@ -252,6 +253,11 @@ class Board:
         figures.apart[rows] = False
         there = rows[fits]
         if not len(there):
+            return
+        if shape.profile:
+            # No policy knows what lies how on a device that is cut.
+            figures.value[there] = instance_cost(sight)[fits]
+            figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
             return
         costs = policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value

@@ -15,6 +15,7 @@ from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
 from bessemer.core.values import Decision, Gang, GangDecision, Refusal
+from bessemer.drivers.inspect.tables import known
 from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
 from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
 from tests.placement.hosts import ask, inventory
@@ -61,6 +62,25 @@ async def test_it_follows_hosts_and_claims() -> None:
         await yard.delete("Host", "h1")
         await yard.advance(2)
         assert str(refused(yard.fleet)) == "there are no hosts"
+
+
+async def test_it_follows_parts_of_devices() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2, partitions={"H100": known()["H100-80GB"]}))
+        await yard.advance(20)
+        await yard.take("share", "h1", devices=["gpu0"], device_milli=600)
+        cut = {"device_milli": 500, "device_profile": "3g.40gb", "device_start": 4}
+        await yard.take("cut", "h1", devices=["gpu1"], **cut)
+        assert str(refused(yard.fleet, device_count=1)) == "1 host: short of 1 GPU (0 free)"
+        assert placed(yard.fleet, device_count=1, device_milli=400).devices == ("gpu0",)
+        decision = placed(yard.fleet, device_count=1, device_profile="4g.40gb")
+        assert (decision.devices, decision.device_start) == (("gpu1",), 0)
+        yard.fleet.assume(decision, "somebody/0")
+        assert refused(yard.fleet, device_count=1, device_profile="1g.10gb").reasons[0].code == "ShortOfDevices"
+        yard.fleet.forget("somebody/0")
+        for name in ("share", "cut"):
+            await yard.end(name, "h1")
+        assert len(placed(yard.fleet, device_count=2).devices) == 2
 
 
 async def test_a_fake_host_is_for_those_who_tolerate_it() -> None:

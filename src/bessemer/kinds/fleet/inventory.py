@@ -2,7 +2,8 @@
 
 main starts one in each process with a controller, or an api for dry runs. Invariants: it reads everything once and then
 only changes, unless history ran out; a change costs what its one host costs; a Claim's status is never parsed, for what
-a Claim holds is fixed when it is taken. The arrays may lag behind the truth, and the transaction disposes.
+a Claim holds is fixed when it is taken, but for when it ends. The arrays may lag behind the truth; the transaction
+disposes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
+from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.shape import Shape
 
@@ -53,14 +55,17 @@ class _Source:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet."""
+    """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet.
+    ``arrays`` are for who looks on or plans, as ``own``, which decides over them: whoever changes them takes it back at
+    once."""
 
     def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
         self._objects = objects
         self._clock = clock
-        self._arrays = FleetArrays()
+        self._arrays = self.arrays = FleetArrays()
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
         self._told = Told(self._arrays, self.demand)
+        self.own = self.demand.own
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)
@@ -93,7 +98,7 @@ class FleetFeed:
         """Where the request would go now. Raises Unavailable until the fleet has been read."""
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
-        self._expire()
+        self.expire()
         # Many replicas ask the same, and a refusal is dear: it tries what would help.
         if self._refusals_version != self._arrays.version or len(self._refusals) > _REFUSALS_MAX:
             self._refusals.clear()
@@ -111,10 +116,10 @@ class FleetFeed:
         """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
-        self._expire()
+        self.expire()
         return decide_gang(self._arrays, gang, policy=self.demand.own.policy)
 
-    def assume(self, decision: Decision, claim_uid: str) -> None:
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
 
         ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken.
@@ -127,8 +132,11 @@ class FleetFeed:
             decision.devices,
             decision.allocations,
             decision.device_milli,
+            profile=decision.device_profile,
+            start=decision.device_start,
             shape=Shape.of(request) if request is not None else None,
             request=request,
+            tenure=tenure or Tenure(),
         )
         self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
@@ -140,7 +148,8 @@ class FleetFeed:
             if not self._alone:
                 self._contended_until = self._clock.monotonic() + CONTENDED_SECONDS
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Count no more what was assumed for too long."""
         now = self._clock.monotonic()
         while self._assumed and self._assumed[0][0] <= now:
             uid = self._assumed.popleft()[1]
