@@ -8,7 +8,7 @@ anew when that changed. What is decided is what a board made anew would decide.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TypeVar
@@ -17,6 +17,7 @@ import numpy as np
 
 from bessemer.core.values import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
+from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at
 from bessemer.placement.decide import refused
 from bessemer.placement.filters import ABSENT, FACTS, FITS, HARDWARE, Verdicts, judged, sift
@@ -122,6 +123,7 @@ class Board:
         self._named = order
         self.slack = 0.0
         self.policy = policy
+        self.remedies: Sequence[Propose] = ()
         self._asked: OrderedDict[Request, _Asked] = OrderedDict()
         self._figures: OrderedDict[Shape, _Figures] = OrderedDict()
         self._allowed: OrderedDict[Request, _Allowed] = OrderedDict()
@@ -158,7 +160,7 @@ class Board:
         placed = self.place(request)
         reasons = self.reasons(request)
         if placed is None:
-            return refused(Sight.of(self._fleet, request), reasons)
+            return refused(Sight.of(self._fleet, request), reasons, remedies=self.remedies)
         return replace(placed, reasons=reasons)
 
     def place(self, request: Request) -> Decision | None:

@@ -7,12 +7,13 @@ so: a decision alone is no claim.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.placement.board import Board
+from bessemer.placement.cheapest import Propose
 from bessemer.placement.demand import Outlook, Turnover
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.hostclass import HostClass
@@ -57,6 +58,14 @@ class Own:
     def policy(self) -> Policy:
         """What it decides by now."""
         return self._current().policy
+
+    def over(self, fleet: FleetArrays) -> Callable[[Request], Decision | None]:
+        """Who places on a fork of the fleet by the policy of now."""
+        return Board(fleet, self.policy).place
+
+    def remedy(self, remedies: Sequence[Propose]) -> None:
+        """What others may do for a request that fits nowhere is proposed to it."""
+        self._board.remedies = remedies
 
     def foresee(self, outlook: Outlook) -> None:
         """Go by another outlook at once; its turnover and version are nothing here."""
