@@ -30,6 +30,7 @@ MovesOption = Annotated[
     float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
 ]
 AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
+GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -56,6 +57,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 1,
+        moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -74,6 +76,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             inflate=inflate,
             moves_per_hundred=moves_per_hundred,
             moves_at_once=moves_at_once,
+            moves_gain=moves_gain,
         )
         _told(verbs, options, output="json" if as_json else output)
 
@@ -95,6 +98,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 8,
+        moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -115,6 +119,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             stays=stays,
             moves_per_hundred=moves_per_hundred,
             moves_at_once=moves_at_once,
+            moves_gain=moves_gain,
         )
         _told(verbs, options, output="json" if as_json else output)
 
