@@ -1,17 +1,19 @@
-"""simulate openb, simulate churn: what a fleet makes of requests that came elsewhere. ``main`` replays, this shows."""
+"""simulate openb, churn and what `rehearse` adds: what a fleet makes of requests that came elsewhere. ``main`` replays,
+this shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bessemer.cli import rehearse
 from bessemer.cli.output import DOCUMENTS, OutputOption, document
+from bessemer.cli.progress import bar
 from bessemer.cli.render import columns, width
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Told, Verbs
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Verbs
 
 NodesOption = Annotated[Path, typer.Option(help="Node list: sn,cpu_milli,memory_mib,gpu,model.", show_default=False)]
 PodsOption = Annotated[
@@ -39,6 +41,7 @@ def add(app: typer.Typer, verbs: Verbs) -> None:
     group = typer.Typer(help="Replay requests over a fleet.", no_args_is_help=True, rich_markup_mode=None)
     _fill(group, verbs)
     _churn(group, verbs)
+    rehearse.add(group, verbs)
     app.add_typer(group, name="simulate")
 
 
@@ -51,6 +54,10 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         inflate: Annotated[
             float, typer.Option(min=0.01, max=10.0, help="Until requests want so many times what there is.")
         ] = 1.3,
+        churn: Annotated[
+            float | None,
+            typer.Option(min=0.01, max=10.0, help="Let them come and leave at this load.", show_default=False),
+        ] = None,
         seeds: SeedsOption = 10,
         first_seed: FirstSeedOption = 42,
         policy: PolicyOption = "",
@@ -62,22 +69,24 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Fill a fleet with the requests of a trace, in the order of each seed: all of them, then any of them again.
+        With --churn they come and leave in place of that, as with `simulate churn`.
 
         Examples: `bessemer simulate openb --nodes nodes.csv --pods pods.csv` ·
-        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --inflate 1.3 --seeds 10 --policy fgd --json`
+        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --inflate 1.3 --seeds 10 --policy fgd --json` ·
+        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --churn 0.95 --json`
         """
-        options = FillOptions(
-            nodes=nodes,
-            pods=pods,
-            policy=policy,
-            seeds=seeds,
-            first_seed=first_seed,
-            processes=processes,
-            inflate=inflate,
-            moves_per_hundred=moves_per_hundred,
-            moves_at_once=moves_at_once,
-            moves_gain=moves_gain,
-        )
+        said: dict[str, Any] = {
+            "nodes": nodes,
+            "pods": pods,
+            "policy": policy,
+            "seeds": seeds,
+            "first_seed": first_seed,
+            "processes": processes,
+            "moves_per_hundred": moves_per_hundred,
+            "moves_at_once": moves_at_once,
+            "moves_gain": moves_gain,
+        }
+        options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
         _told(verbs, options, output="json" if as_json else output)
 
 
@@ -125,28 +134,12 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
 
 
 def _told(verbs: Verbs, options: SimulateOptions, *, output: str) -> None:
-    with _bar() as told:
+    with bar() as told:
         found = verbs.simulate(options, told)
     if output in DOCUMENTS:
         typer.echo(document(found, output))
     else:
         typer.echo(shown(found, within=0 if output == "wide" else width()))
-
-
-@contextmanager
-def _bar() -> Iterator[Told]:
-    """A bar on standard error where somebody looks at it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*parts, console=console, transient=True) as progress:
-        task = progress.add_task("replaying", total=1.0)
-        yield lambda share: progress.update(task, completed=share)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------

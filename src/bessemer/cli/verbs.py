@@ -7,7 +7,7 @@ are values: what a flag means is decided there, not here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,7 +168,27 @@ class ChurnOptions:
     moves_gain: float = 0.0
 
 
-SimulateOptions = FillOptions | ChurnOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOptions:
+    """``bessemer simulate fleet`` and ``history``: over the fleet of a file, with a drawn load of what it says is asked
+    for, or with a ``history`` that was (``churn`` and ``hours`` mean nothing then). ``more`` are hosts that a group has
+    more in a second case beside the first; each of ``policies`` is a case of its own (none: the product's own).
+    ``waits``: who finds no room waits, in place of being lost."""
+
+    fleet: Path
+    history: Path | None = None
+    policies: tuple[str, ...] = ()
+    more: Mapping[str, int] = field(default_factory=dict)
+    churn: float = 0.95
+    hours: float = 24.0
+    warm_up: float = 24.0
+    waits: bool = True
+    seeds: int = 3
+    first_seed: int = 42
+    processes: int = 0
+
+
+SimulateOptions = FillOptions | ChurnOptions | FleetOptions
 
 Document = Mapping[str, Any]
 """What a replay came to, as ``--json`` prints it."""

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Told
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
+from bessemer.main.rehearse import rehearse
 from bessemer.placement.replay import Churned, Count, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN, known
 from bessemer.placement.replay.figures import together
@@ -24,6 +25,8 @@ Read = TypeVar("Read")
 
 def simulate(options: SimulateOptions, told: Told) -> Document:
     """What a trace came to, over all seeds. Raises Invalid for files, policies and figures that make no sense."""
+    if isinstance(options, FleetOptions):
+        return rehearse(options, told)
     policy = known(options.policy or OWN)
     trace = Trace(
         hosts=tuple(_read(options.nodes, "--nodes", read=openb.read_hosts)),
@@ -61,7 +64,7 @@ def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Chu
     return reckon(replay_churn, jobs, hands=_hands(options), told=told)
 
 
-def _moves(options: SimulateOptions) -> Allowance | None:
+def _moves(options: FillOptions | ChurnOptions) -> Allowance | None:
     if not options.moves_per_hundred:
         return None
     return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once, gain=options.moves_gain)
