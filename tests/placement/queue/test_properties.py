@@ -206,7 +206,7 @@ def test_a_book_that_is_kept_equals_one_that_is_made_anew(made: tuple[Line, list
 # --- starvation ---
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(1, 3), st.integers(0, 2), st.integers(1, 4), st.booleans())
 def test_nobody_starves_under_an_endless_stream(hosts: int, earlier: int, size: int, ends: bool) -> None:
     """Rivals of a tenant with a hundred times the weight ask for one GPU each, for ever, faster than they end. Whoever

@@ -76,7 +76,16 @@ class Trial:
         nodes = {node: column for column, node in enumerate(fleet.node_ids(row))}
         devices = {device.id: column for column, device in enumerate(fleet.devices(row))}
         return (
-            all(fleet.device_milli[row, devices[device]] >= decision.device_milli for device in decision.devices)
+            all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
             and all(fleet.cores_free[row, nodes[part.numa_node]] >= part.milli_cores for part in decision.allocations)
             and all(fleet.memory_free[row, nodes[part.numa_node]] >= part.memory_bytes for part in decision.allocations)
         )
+
+
+def _has(fleet: FleetArrays, row: int, *, column: int, decision: Decision) -> bool:
+    """Whether a device has free what the decision takes of it."""
+    milli = int(fleet.device_milli[row, column])
+    if not decision.device_profile:
+        return milli >= decision.device_milli
+    instance = (decision.device_profile, decision.device_start)
+    return fleet.cuts.open(row, column, instance=instance, milli=milli)

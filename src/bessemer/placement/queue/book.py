@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bessemer.core.values import Request
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays, holds_of
-from bessemer.placement.vectors import NONE, WHOLE
+from bessemer.placement.vectors import NONE, WHOLE, Ints
 
 Amounts = Mapping[str, int]
 
@@ -40,6 +42,8 @@ class Book:
         """By row: ``(ends, uid, hold)`` of what ends, soonest first."""
         self.stoppable: dict[int, Mapping[str, Hold]] = {}
         """By row: what may be stopped for another."""
+        self.spans: dict[int, Ints] = {}
+        """By row: `span` of what ends."""
         self._rows: dict[int, _Row] = {}
         self._position = -1
 
@@ -51,6 +55,7 @@ class Book:
         for row in range(self.fleet.size) if rows is None else rows.tolist():
             self._count(self._rows.pop(row, None), sign=-1)
             self.ending.pop(row, None)
+            self.spans.pop(row, None)
             self.stoppable.pop(row, None)
             if self.fleet.present[row]:
                 self._read(row)
@@ -73,6 +78,7 @@ class Book:
         ends = sorted((hold.tenure.ends, uid, hold) for uid, hold in held.items() if hold.tenure.ends is not None)
         if ends:
             self.ending[row] = ends
+            self.spans[row] = span(ends)
         stoppable = {uid: hold for uid, hold in held.items() if hold.tenure.preemptible}
         if stoppable:
             self.stoppable[row] = stoppable
@@ -97,6 +103,24 @@ class Book:
                 sums[resource] += sign * amount
             if not any(sums.values()):
                 del self.used[project]
+
+
+def span(endings: Sequence[tuple[int, str, Hold]]) -> Ints:
+    """[4, claims]: when each ends, and the cores, memory and thousandths of devices that are left by then, in sum."""
+    found = np.array(
+        [
+            (
+                ends,
+                sum(part.milli_cores for part in hold.allocations),
+                sum(part.memory_bytes for part in hold.allocations),
+                hold.milli * len(set(hold.devices)),
+            )
+            for ends, _, hold in endings
+        ],
+        dtype=np.int64,
+    ).T
+    found[1:] = found[1:].cumsum(axis=1)
+    return found
 
 
 def held_amounts(hold: Hold, models: Mapping[str, str]) -> Counter[str]:

@@ -19,10 +19,10 @@ from bessemer.placement.choose import place
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import sift
 from bessemer.placement.fleet import FleetArrays, holds_of
-from bessemer.placement.queue.book import Book
+from bessemer.placement.queue.book import Book, span
 from bessemer.placement.queue.values import Kept, Pending, Places, decisions
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import NONE, WHOLE, Ints
+from bessemer.placement.vectors import NONE, WHOLE, Bools, Ints
 
 FAR = 1 << 40
 """Seconds: after whatever ends at a time that somebody knows."""
@@ -46,13 +46,76 @@ def without(fleet: FleetArrays, holds: Mapping[str, Hold]) -> Iterator[None]:
             fleet.hold(uid, hold)
 
 
-def earliest(book: Book, pending: Pending, *, places: Places, now: int, drain: bool = False) -> Kept | None:
-    """Where ``pending`` will fit first, as the arrays are. None where it will not by what is known to end; with
-    ``drain`` also the rest is waited for, as little of it as possible, and nobody knows how long."""
-    endings = _endings(book, now=now, drain=drain)
+class Timeline:
+    """What ends when, of all rows at once, as the book says. With ``drain`` also the rest of what runs, as little of it
+    as possible, and nobody knows how long that takes. `add` is for what is kept for somebody who will have ended."""
+
+    def __init__(self, book: Book, *, now: int, drain: bool = False) -> None:
+        self.fleet = book.fleet
+        self._now = now
+        self._ending: Mapping[int, Sequence[Ending]] = _draining(book, now=now) if drain else book.ending
+        spans = {row: span(some) for row, some in self._ending.items()} if drain else book.spans
+        self._rows = sorted(spans, key=lambda row: book.fleet.names[row])
+        sizes = [spans[row].shape[1] for row in self._rows]
+        self._row = np.repeat(np.array(self._rows, dtype=np.int64), sizes)
+        self._nth = np.concatenate([np.arange(1, size + 1) for size in sizes]) if sizes else self._row
+        self._spans = np.concatenate([spans[row] for row in self._rows], axis=1) if sizes else np.zeros((4, 0), int)
+        self._more: dict[int, list[Ending]] = {}
+        self._possible: dict[Request, Bools] = {}
+
+    def add(self, ghosts: Mapping[str, Hold]) -> None:
+        """These end, too."""
+        for uid, hold in ghosts.items():
+            row = self.fleet.row(hold.host)
+            if row is not None and hold.tenure.ends is not None:
+                self._more.setdefault(row, []).append((hold.tenure.ends, uid, hold))
+
+    def at(self, row: int) -> Sequence[Ending]:
+        """Soonest first. What should have ended by now will in a second."""
+        some = [*self._ending.get(row, ()), *self._more.get(row, ())]
+        return sorted((max(ends, self._now + 1), uid, hold) for ends, uid, hold in some)
+
+    def all(self) -> Mapping[int, Sequence[Ending]]:
+        """Of every row."""
+        return {row: self.at(row) for row in {*self._rows, *self._more}}
+
+    def first(self, request: Request) -> Iterator[tuple[int, int, int]]:
+        """``(time, row, claims)``: when a row could have room first by what it lacks in sum, and how many of its claims
+        will have ended by then; soonest first, and of equals by name."""
+        fleet = self.fleet
+        if request not in self._possible:
+            self._possible[request] = _possible(fleet, request)
+        wants = (request.milli_cores, request.memory_bytes, request.device_count * request.device_milli)
+        free = (fleet.cores_free, fleet.memory_free, fleet.device_milli)
+        enough = self._possible[request][self._row]
+        for want, amounts, left in zip(wants, free, self._spans[1:], strict=True):
+            # What is below zero is kept for somebody, or lost: it is less than nothing of no other.
+            enough &= left >= want - np.maximum(amounts[: fleet.size], 0).sum(axis=1)[self._row]
+        if self._more:
+            enough &= ~np.isin(self._row, list(self._more))
+        found = np.flatnonzero(enough)
+        _, firsts = np.unique(self._row[found], return_index=True)
+        found = np.sort(found[firsts])
+        times = np.maximum(self._spans[0, found], self._now + 1)
+        order = np.argsort(times, kind="stable")
+        plain = ((int(times[n]), int(self._row[found[n]]), int(self._nth[found[n]])) for n in order)
+        own = sorted(self._behind(request), key=lambda one: (one[0], fleet.names[one[1]]))
+        return heapq.merge(plain, own, key=lambda one: (one[0], fleet.names[one[1]]))
+
+    def _behind(self, request: Request) -> Iterator[tuple[int, int, int]]:
+        """Of the rows to which something was added."""
+        for row in self._more:
+            endings = self.at(row)
+            gone = _enough(self.fleet, row, request=request, endings=endings)
+            if gone and self._possible[request][row]:
+                yield endings[gone - 1][0], row, gone
+
+
+def earliest(timeline: Timeline, pending: Pending, *, places: Places) -> Kept | None:
+    """Where ``pending`` will fit first, as the arrays are. None where it will not by what the timeline has."""
     if isinstance(pending.wants, Gang):
-        return _together(book.fleet, pending, endings=endings, places=places, now=now)
-    return _alone(book.fleet, pending, endings=endings, now=now)
+        return _together(timeline.fleet, pending, endings=timeline.all(), places=places)
+    return _alone(timeline, pending)
 
 
 def kept(uid: str, places: Sequence[Decision], *, start: int | None, gone: Mapping[str, Hold]) -> Kept:
@@ -77,10 +140,8 @@ def kept(uid: str, places: Sequence[Decision], *, start: int | None, gone: Mappi
     return Kept(uid=uid, start=start, places=tuple(places), ghosts=ghosts)
 
 
-def _endings(book: Book, *, now: int, drain: bool) -> Mapping[int, Sequence[Ending]]:
-    """By row, soonest first. What should have ended by now will in a second."""
-    if not drain:
-        return {row: [(max(at, now + 1), uid, hold) for at, uid, hold in some] for row, some in book.ending.items()}
+def _draining(book: Book, *, now: int) -> Mapping[int, Sequence[Ending]]:
+    """By row: what ends, then the rest, the largest first."""
     found: dict[int, Sequence[Ending]] = {}
     for row in range(book.fleet.size):
         held = holds_of(book.fleet, book.fleet.names[row]) if book.fleet.present[row] else {}
@@ -94,35 +155,36 @@ def _endings(book: Book, *, now: int, drain: bool) -> Mapping[int, Sequence[Endi
     return {row: some for row, some in found.items() if some}
 
 
-def _alone(fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequence[Ending]], now: int) -> Kept | None:
-    request = pending.member
-    heap: list[tuple[int, str, int, int]] = []
-    for row in _possible(fleet, np.array(sorted(endings), dtype=np.int64), request=request):
-        gone = _enough(fleet, row, request=request, endings=endings[row])
-        if gone:
-            heapq.heappush(heap, (endings[row][gone - 1][0], fleet.names[row], gone, row))
+def _alone(timeline: Timeline, pending: Pending) -> Kept | None:
+    request, fleet = pending.member, timeline.fleet
+    later: list[tuple[int, str, int, int]] = []
+    firsts = timeline.first(request)
+    following = next(firsts, None)
     for _ in range(_TRIED):
-        if not heap:
+        if following is not None and (not later or (following[0], fleet.names[following[1]]) <= later[0][:2]):
+            at, row, gone = following
+            following = next(firsts, None)
+        elif later:
+            at, _, gone, row = heapq.heappop(later)
+        else:
             return None
-        at, name, gone, row = heapq.heappop(heap)
-        leave = {uid: hold for _, uid, hold in endings[row][:gone]}
+        endings = timeline.at(row)
+        leave = {uid: hold for _, uid, hold in endings[:gone]}
         with without(fleet, leave):
             decision = _place_at(fleet, row, request=request)
         if decision is not None:
             return kept(pending.uid, [decision], start=at if at < FAR else None, gone=leave)
-        if gone < len(endings[row]):
-            heapq.heappush(heap, (endings[row][gone][0], name, gone + 1, row))
+        if gone < len(endings):
+            heapq.heappush(later, (endings[gone][0], fleet.names[row], gone + 1, row))
     return None
 
 
-def _possible(fleet: FleetArrays, rows: Ints, *, request: Request) -> Sequence[int]:
-    """Of some rows those where it would fit, were they empty."""
-    view = fleet.view(rows)
-    view.cores_free, view.memory_free = view.cores.copy(), view.memory.copy()
+def _possible(fleet: FleetArrays, request: Request) -> Bools:
+    """[hosts]: where it would fit, were they empty."""
+    view = fleet.view(np.arange(fleet.size))
+    view.cores_free, view.memory_free = view.cores, view.memory
     view.device_milli = np.where(view.device_model != NONE, WHOLE, 0)
-    fits, _ = sift(Sight.of(view, request))
-    found: list[int] = rows[fits].tolist()
-    return found
+    return sift(Sight.of(view, request))[0]
 
 
 def _enough(fleet: FleetArrays, row: int, *, request: Request, endings: Sequence[Ending]) -> int:
@@ -140,7 +202,6 @@ def _enough(fleet: FleetArrays, row: int, *, request: Request, endings: Sequence
 
 
 def _free(amounts: Ints) -> int:
-    """What is below zero is kept for somebody, or lost: it is less than nothing of no other."""
     return int(np.maximum(amounts, 0).sum())
 
 
@@ -151,7 +212,7 @@ def _place_at(fleet: FleetArrays, row: int, *, request: Request) -> Decision | N
 
 
 def _together(
-    fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequence[Ending]], places: Places, now: int
+    fleet: FleetArrays, pending: Pending, *, endings: Mapping[int, Sequence[Ending]], places: Places
 ) -> Kept | None:
     assert isinstance(pending.wants, Gang)
     times = sorted({at for some in endings.values() for at, _, _ in some})
@@ -173,7 +234,7 @@ def _cores(hold: Hold) -> int:
     return sum(part.milli_cores for part in hold.allocations)
 
 
-def lasting(uid: str, one: Kept, *, pending: Pending, now: int) -> Mapping[str, Hold]:
+def lasting(one: Kept, *, pending: Pending, now: int) -> Mapping[str, Hold]:
     """What is kept for somebody, as a claim that ends once it has run: others are looked for behind it."""
     asker = pending.asker
     if one.start is None or asker.ends is None:

@@ -17,7 +17,7 @@ from bessemer.core.values import Gang, Refusal
 from bessemer.placement.facts import Hold
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue.book import Book, wanted_amounts
-from bessemer.placement.queue.future import earliest, kept, lasting, without
+from bessemer.placement.queue.future import Timeline, earliest, kept, lasting, without
 from bessemer.placement.queue.standing import Standing, ordered
 from bessemer.placement.queue.stops import Claims, stop
 from bessemer.placement.queue.values import Kept, Pending, Placed, Places, Rules, Tree, Turn, Wants, decisions
@@ -49,6 +49,13 @@ class _Draft:
     leaving: Mapping[str, Hold] = field(default_factory=dict)
     reserved: int = 0
     stopped: int = 0
+    timelines: dict[bool, Timeline] = field(default_factory=dict)
+
+    def ends(self, *, drain: bool = False) -> Timeline:
+        """What ends when; made once."""
+        if drain not in self.timelines:
+            self.timelines[drain] = Timeline(self.claims.book, now=self.now, drain=drain)
+        return self.timelines[drain]
 
 
 def plan(
@@ -166,8 +173,9 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
             keep = kept(pending.uid, found.places, start=start, gone={**leaving, **gone})
             return Turn(ahead=ahead, kept=keep, victims=found.uids, expected=start)
     if draft.reserved < rules.reservations and (not draft.reserved or pending.uid in draft.overdue):
-        drain = pending.uid in draft.overdue
-        soonest = earliest(book, pending, places=draft.claims.places, now=now, drain=drain)
+        soonest = earliest(draft.ends(), pending, places=draft.claims.places)
+        if soonest is None and pending.uid in draft.overdue:
+            soonest = earliest(draft.ends(drain=True), pending, places=draft.claims.places)
         if soonest is not None:
             draft.reserved += 1
             return Turn(ahead=ahead, kept=soonest, expected=soonest.start)
@@ -186,19 +194,19 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
         return
     waits = [pending for pending in order if draft.turns[pending.uid].kept is None]
     soft: dict[str, Kept] = {}
+    timeline = draft.ends()
     by_uid = {pending.uid: pending for pending in order}
     try:
         for one in draft.kept.values():
-            for name, ghost in lasting(one.uid, one, pending=by_uid[one.uid], now=now).items():
-                book.fleet.hold(name, ghost)
+            timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
         for pending in waits:
-            book.refresh()
-            found = earliest(book, pending, places=draft.claims.places, now=now)
+            found = earliest(timeline, pending, places=draft.claims.places)
             if found is None or found.start is None:
                 continue
             draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
             soft[pending.uid] = found
-            for name, ghost in lasting(pending.uid, found, pending=pending, now=now).items():
+            timeline.add(lasting(found, pending=pending, now=now))
+            for name, ghost in found.ghosts.items():
                 book.fleet.hold(name, ghost)
     finally:
         for found in soft.values():
