@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bessemer.core.values import Device, NumaNode
+from bessemer.placement.beside import Beside, Parts
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
@@ -19,7 +20,7 @@ from bessemer.placement.states import SIZES, States
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 
-class Arrays(ABC):
+class Arrays(Beside, ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
     ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero."""
 
@@ -57,7 +58,7 @@ class Arrays(ABC):
             kinds=self.kinds.all,
         )
 
-    def _allocate(self, *, rows: int, nodes: int, devices: int) -> None:
+    def _allocate(self, *, rows: int, nodes: int, devices: int, others: int) -> None:
         def bools(*shape: int) -> Bools:
             return np.zeros(shape, dtype=np.bool_)
 
@@ -77,26 +78,30 @@ class Arrays(ABC):
         self.device_milli: Ints = np.zeros((rows, devices), dtype=np.int64)
         self.device_sound = bools(rows, devices)
         self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)
+        self._allocate_beside(rows=rows, nodes=nodes, devices=devices, others=others)
 
     def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
         self.cores[row] = self.memory[row] = 0
         for column, node in enumerate(nodes):
             self.cores[row, column] = node.threads * overcommit_milli
-            self.memory[row, column] = node.memory_bytes
+            self.memory[row, column] = node.plain_bytes
         self.cores_free[row] = self.cores[row]
         self.memory_free[row] = self.memory[row]
+        self._fill_beside(row, nodes, overcommit_milli=overcommit_milli)
 
-    def _widen(self, *, nodes: int, devices: int) -> None:
-        if nodes > self.cores.shape[1] or devices > self.device_milli.shape[1]:
-            self._grow(rows=len(self.present), nodes=nodes, devices=devices)
+    def _widen(self, *, nodes: int, devices: int, others: int) -> None:
+        wide = self.cores.shape[1], self.device_milli.shape[1], self.other_name.shape[1]
+        if any(wanted > there for wanted, there in zip((nodes, devices, others), wide, strict=True)):
+            self._grow(rows=len(self.present), nodes=nodes, devices=devices, others=others)
 
-    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0) -> None:
+    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0, others: int = 0) -> None:
         """More room, in which all keeps its values."""
         old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         self._allocate(
             rows=rows,
             nodes=max(nodes, self.cores.shape[1]),
             devices=max(devices, self.device_milli.shape[1]),
+            others=max(others, self.other_name.shape[1]),
         )
         for name, before in old.items():
             getattr(self, name)[tuple(slice(length) for length in before.shape)] = before
@@ -112,6 +117,7 @@ class View(Arrays):
         self.names = [fleet.names[row] for row in self._rows]
         self.models, self.walls, self.taint_sets = fleet.models, fleet.walls, fleet.taint_sets
         self.kinds = fleet.kinds
+        self.other_names, self.topologies = fleet.other_names, fleet.topologies
         for name, value in vars(fleet).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, value[rows])
@@ -124,3 +130,6 @@ class View(Arrays):
 
     def node_ids(self, row: int) -> Sequence[int]:
         return self._fleet.node_ids(self._rows[row])
+
+    def parts(self, row: int) -> Parts:
+        return self._fleet.parts(self._rows[row])

@@ -150,6 +150,9 @@ class Board:
             numa="legacy",
             same_switch=False,
             same_nvlink=False,
+            companions=(),
+            cpu_policy="shared",
+            page_bytes=0,
         )
         allowed = _recent(self._allowed, who)
         if allowed is None or allowed.facts != self._fleet.facts:

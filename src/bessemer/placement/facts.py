@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bessemer.core.values import Allocation, Inventory, Request
+from bessemer.core.beside import CompanionUse
+from bessemer.core.values import Allocation, Decision, Inventory, Request
 from bessemer.placement.shape import Shape
 
 
@@ -55,3 +56,15 @@ class Hold:
     shape: Shape | None = None
     request: Request | None = None
     tenure: Tenure = Tenure()
+    companions: tuple[CompanionUse, ...] = ()
+
+    @classmethod
+    def of(cls, decision: Decision) -> Hold:
+        """What a decision takes."""
+        return cls(
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            companions=decision.companions,
+        )

@@ -13,8 +13,17 @@ import numpy as np
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Reason, Request
 from bessemer.placement.facts import Wall
+from bessemer.placement.nearness import (
+    close,
+    has_companions,
+    has_free_companions,
+    says_close,
+    says_companions,
+    says_free_companions,
+)
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools
+from bessemer.placement.words import best, cores_words, device_words, memory_words, show_milli
 
 Passes = Callable[[Sight], Bools]
 Says = Callable[[Sight, Bools], Iterator[Reason]]
@@ -131,8 +140,8 @@ def _says_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
         yield Reason("NoDevice", int(none.sum()), f"without {device_words(sight.request)}")
     few = rejected & ~none
     if few.any():
-        best = _best(few, int(there[few].max()))
-        text = f"with fewer than {sight.request.device_count} {device_words(sight.request)} ({best} there)"
+        most = best(few, int(there[few].max()))
+        text = f"with fewer than {sight.request.device_count} {device_words(sight.request)} ({most} there)"
         yield Reason("TooFewDevices", int(few.sum()), text)
 
 
@@ -142,8 +151,8 @@ def _has_cores(sight: Sight) -> Bools:
 
 
 def _says_cores(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    best = _best(rejected, show_milli(int(sight.cores_sum[rejected].max())))
-    text = f"short of {show_milli(sight.request.milli_cores)} cores ({best} free)"
+    most = best(rejected, show_milli(int(sight.cores_sum[rejected].max())))
+    text = f"short of {cores_words(sight.request)} ({most} free)"
     yield Reason("ShortOfCores", int(rejected.sum()), text)
 
 
@@ -153,9 +162,9 @@ def _has_memory(sight: Sight) -> Bools:
 
 
 def _says_memory(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    best = _best(rejected, show_bytes(int(sight.memory_sum[rejected].max())))
-    text = f"short of {show_bytes(sight.request.memory_bytes)} of memory ({best} free)"
-    yield Reason("ShortOfMemory", int(rejected.sum()), text)
+    most = best(rejected, show_bytes(int(sight.memory_sum[rejected].max())))
+    text = f"short of {memory_words(sight.request)} ({most} free)"
+    yield Reason("ShortOfHugepages" if sight.request.page_bytes else "ShortOfMemory", int(rejected.sum()), text)
 
 
 def _has_free_devices(sight: Sight) -> Bools:
@@ -169,53 +178,12 @@ def _says_free_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     request = sight.request
     if request.device_milli < WHOLE:
         most = int(sight.device_milli[sight.wanted & rejected[:, None]].max())
-        best = _best(rejected, show_milli(max(0, most)))
-        text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({best} free on one)"
+        left = best(rejected, show_milli(max(0, most)))
+        text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({left} free on one)"
     else:
-        best = _best(rejected, int(sight.usable_count[rejected].max()))
-        text = f"short of {request.device_count} {device_words(request)} ({best} free)"
+        left = best(rejected, int(sight.usable_count[rejected].max()))
+        text = f"short of {request.device_count} {device_words(request)} ({left} free)"
     yield Reason("ShortOfDevices", int(rejected.sum()), text)
-
-
-def _close(sight: Sight) -> Bools:
-    if not wants_closeness(sight.request):
-        return sight.everyone
-    return sight.together(numa=sight.request.numa == "required")
-
-
-def _says_close(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    where = [
-        place
-        for wanted, place in (
-            (sight.request.numa == "required", "NUMA node"),
-            (sight.request.same_switch and sight.request.device_count, "PCIe switch"),
-            (sight.request.same_nvlink and sight.request.device_count, "NVLink domain"),
-        )
-        if wanted
-    ]
-    yield Reason("NotTogether", int(rejected.sum()), f"with room, but not on one {' and one '.join(where)}")
-
-
-def wants_closeness(request: Request) -> bool:
-    """Whether the request says how its parts must lie."""
-    devices = request.device_count > 0 and (request.same_switch or request.same_nvlink)
-    return request.numa == "required" or devices
-
-
-def device_words(request: Request) -> str:
-    """What devices it asks for: "GPUs", "H100", "A100 or H100"."""
-    *others, last = sorted(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs",)
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-def _best(rejected: Bools, figure: str | int) -> str:
-    """The best of several hosts' figures, or the one host's."""
-    return f"at most {figure}" if int(rejected.sum()) > 1 else str(figure)
-
-
-def show_milli(milli: int) -> str:
-    """``1500`` → ``1.5``."""
-    return f"{milli / 1000:g}"
 
 
 FACTS: Sequence[Link] = (
@@ -237,13 +205,15 @@ FACTS: Sequence[Link] = (
 HARDWARE: Sequence[Link] = (
     # The hardware is not there at all, whoever holds it.
     Link(_has_devices, _says_devices),
+    Link(has_companions, says_companions),
     # Enough over all NUMA nodes; how it lies is looked at last.
     Link(_has_cores, _says_cores),
     Link(_has_memory, _says_memory),
     # The hardware is there and somebody holds it.
     Link(_has_free_devices, _says_free_devices),
+    Link(has_free_companions, says_free_companions),
     # The dearest: every NUMA node, switch and domain by itself.
-    Link(_close, _says_close),
+    Link(close, says_close),
 )
 """What hosts have, and what is free of it."""
 

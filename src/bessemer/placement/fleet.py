@@ -45,7 +45,8 @@ class FleetArrays(Arrays):
         self._node_columns: dict[int, dict[int, int]] = {}
         self._holds: dict[str, Hold] = {}
         self._holds_by_host: dict[str, set[str]] = {}
-        self._allocate(rows=16, nodes=2, devices=8)
+        self._begin_beside()
+        self._allocate(rows=16, nodes=2, devices=8, others=8)
         # Rows that are nobody's point to the first set of taints: there always is one.
         self._taint_sets.take(frozenset())
         self.walls.take(Wall())
@@ -59,8 +60,9 @@ class FleetArrays(Arrays):
         self._give_back(row)
         # What an agent says twice counts once.
         nodes = list({node.id: node for node in facts.inventory.numa}.values())
-        gpus = sorted({d.id: d for d in facts.inventory.devices if d.kind == "gpu"}.values(), key=lambda d: d.id)
-        self._widen(nodes=len(nodes), devices=len(gpus))
+        found = sorted({d.id: d for d in facts.inventory.devices}.values(), key=lambda d: d.id)
+        gpus, others = [d for d in found if d.kind == "gpu"], [d for d in found if d.kind != "gpu"]
+        self._widen(nodes=len(nodes), devices=len(gpus), others=len(others))
         self._devices[row] = gpus
         self._device_columns[row] = {device.id: column for column, device in enumerate(gpus)}
         self._node_columns[row] = {node.id: column for column, node in enumerate(nodes)}
@@ -68,6 +70,7 @@ class FleetArrays(Arrays):
         _stand_as(self, row, kind=HostClass.of(facts), holds=_held_by(self, facts.name))
         self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
+        self._fill_others(row, gpus=gpus, others=others, nodes=self._node_columns[row])
         for hold in _held_by(self, facts.name):
             self._apply(row, hold, sign=-1)
         self.facts += _standing(self, row) != before
@@ -82,6 +85,8 @@ class FleetArrays(Arrays):
         _stand_as(self, row, kind=None, holds=_held_by(self, name))
         self._fill_nodes(row, (), overcommit_milli=0)
         self._fill_devices(row, ())
+        self._fill_others(row, gpus=(), others=(), nodes={})
+        self._leave_beside(row)
         self.present[row] = False
         self.names[row] = ""
         for kept in (self._devices, self._device_columns, self._node_columns):
@@ -178,6 +183,7 @@ class FleetArrays(Arrays):
         """The numbers that a host used."""
         if not self.present[row]:
             return
+        self._leave_beside(row)
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
@@ -191,8 +197,9 @@ class FleetArrays(Arrays):
         for part in hold.allocations:
             column = nodes.get(part.numa_node)
             if column is not None:
-                self.cores_free[row, column] += sign * part.milli_cores
-                self.memory_free[row, column] += sign * part.memory_bytes
+                self.cores_free[row, column] += sign * (part.milli_cores + part.spare_milli_cores)
+                self.memory_free[row, column] += 0 if part.page_bytes else sign * part.memory_bytes
+        self._apply_beside(row, hold, sign=sign, nodes=nodes)
         held = set(hold.devices)
         for device in held & devices.keys():
             self.device_milli[row, devices[device]] += sign * hold.milli
