@@ -58,6 +58,7 @@ class Device(ApiModel):
     speed_mbps: Size = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
     functions: Count = Field(0, description="How many virtual functions it can give; 0 where it is given whole only.")
     healthy: bool = Field(True, description="Whether it may be given to anybody.")
+    in_use: bool = Field(False, description="Whether the host needs it itself: its own disk, its own way out.")
 
 
 class NumaNode(ApiModel):
@@ -219,6 +220,16 @@ class Allocation(ApiModel):
         0, description="Taken besides, for nobody shares its threads: idle siblings, and what would be sold again."
     )
     page_bytes: int = Field(0, description="Size of the huge pages that the memory lies in; 0: ordinary memory.")
+
+    @property
+    def taken_milli_cores(self) -> int:
+        """What it takes of its node."""
+        return self.milli_cores + self.spare_milli_cores
+
+    @property
+    def plain_bytes(self) -> int:
+        """What it takes of its node's ordinary memory."""
+        return 0 if self.page_bytes else self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True)

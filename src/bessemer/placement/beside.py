@@ -127,7 +127,7 @@ class Beside:
             self.other_node[row, column], self.other_rail[row, column] = place[0], place[2]
             self.other_name[row, column] = self.other_names.take((other.kind, other.model))
             self.other_functions[row, column] = other.functions
-            self.other_sound[row, column] = other.healthy
+            self.other_sound[row, column] = other.healthy and not other.in_use
 
     def _leave_beside(self, row: int) -> None:
         """The numbers that a host used."""

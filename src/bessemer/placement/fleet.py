@@ -197,8 +197,8 @@ class FleetArrays(Arrays):
         for part in hold.allocations:
             column = nodes.get(part.numa_node)
             if column is not None:
-                self.cores_free[row, column] += sign * (part.milli_cores + part.spare_milli_cores)
-                self.memory_free[row, column] += 0 if part.page_bytes else sign * part.memory_bytes
+                self.cores_free[row, column] += sign * part.taken_milli_cores
+                self.memory_free[row, column] += sign * part.plain_bytes
         self._apply_beside(row, hold, sign=sign, nodes=nodes)
         held = set(hold.devices)
         for device in held & devices.keys():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
+from bessemer.core.beside import CompanionUse
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
@@ -144,8 +145,7 @@ class FleetFeed:
         """
         if claim_uid in self._known["Claim"]:
             return
-        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
-        self._arrays.hold(claim_uid, hold)
+        self._arrays.hold(claim_uid, Hold.of(decision))
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
     def forget(self, claim_uid: str) -> None:
@@ -225,7 +225,9 @@ class FleetFeed:
             workload = spec["workload"]
             self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
             parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
-            self._arrays.hold(change.uid, Hold(spec["host"], tuple(spec.get("devices", ())), parts))
+            beside = tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ()))
+            hold = Hold(spec["host"], tuple(spec.get("devices", ())), parts, companions=beside)
+            self._arrays.hold(change.uid, hold)
 
     def _claim_gone(self, uid: str) -> None:
         self._known["Claim"].discard(uid)
