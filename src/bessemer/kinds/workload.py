@@ -119,6 +119,8 @@ async def take(
         devices=list(decision.devices),
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
+        companions=list(decision.companions),
+        tree=list(decision.tree),
         flavor=flavor.metadata.name,
         fake=decision.fake,
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
@@ -221,6 +223,9 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         numa=flavor.numa,
         same_switch=devices is not None and "switch" in devices.together,
         same_nvlink=devices is not None and "nvlink" in devices.together,
+        companions=tuple(one.wanted() for one in flavor.companions),
+        cpu_policy=flavor.cpu_policy,
+        page_bytes=parse_bytes(flavor.hugepages),
         tolerations=tuple(t.key for t in tolerations),
         **wishes,
     )
