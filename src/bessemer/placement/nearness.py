@@ -37,7 +37,9 @@ def says_companions(sight: Sight, rejected: Bools) -> Iterator[Reason]:
         lacking = rejected & (there < one.count)
         rejected = rejected & ~lacking
         if lacking.any():
-            yield Reason("NoCompanion", int(lacking.sum()), f"without {companion_words(one)}")
+            yield Reason(
+                "NoCompanion", int(lacking.sum()), f"without {companion_words(one)}{' on a rail' if one.rails else ''}"
+            )
 
 
 def has_free_companions(sight: Sight) -> Bools:
