@@ -15,10 +15,10 @@ _KEPT = Path(__file__).parents[1] / ".pytest_cache/v/cache/lastfailed"
 def main(most: int, kept: Path = _KEPT) -> int:
     """Print them. Returns the exit status."""
     failed = sorted(json.loads(kept.read_text())) if kept.exists() else []
-    print(*failed, sep="\n")
+    sys.stdout.writelines(f"{name}\n" for name in failed)
     if 0 < len(failed) <= most:
         return 0
-    print(f"{len(failed)} tests failed; from 1 to {most} are asked again", file=sys.stderr)
+    sys.stderr.write(f"{len(failed)} tests failed; from 1 to {most} are asked again\n")
     return 1
 
 

@@ -40,6 +40,7 @@ from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
+from tests.kinds.fleet.outlooks import at_once
 from tests.kinds.host_bench import DIGEST, SECRET, BenchContent
 from tests.kinds.points import EVERYTHING, WRITES, PartName, Point, Points, Stop, Tap
 from tests.sim.clock import Traffic, drained
@@ -278,7 +279,7 @@ class World:
             Path(self._folder.name) / "store.db", clock=self.clock, kinds=self.kinds, seal_key=bytes(32)
         )
         objects, leases = self.tapped(store.objects, "objects", "control"), self._traffic.counted(store.leases)
-        fleet = FleetFeed(store.objects, self.clock)
+        fleet = FleetFeed(store.objects, self.clock, derive=at_once)
         ctx = Context(
             objects=objects,
             capacity=self.tapped(store.capacity, "capacity", "control"),

@@ -256,8 +256,8 @@ def check(slow: Slow, decision: Decision, request: Request) -> None:
     assert not uses
     gpus = [found[device] for device in decision.devices]
     assert slow.suits(decision.host, request, gpus, beside)
-    assert [place.device for place in decision.tree] == [d.id for d in (*gpus, *(d for more in beside for d in more))]
-    assert all(found[place.device].pcie_switch == place.switch for place in decision.tree)
+    assert [place.id for place in decision.tree] == [d.id for d in (*gpus, *(d for more in beside for d in more))]
+    assert all(found[place.id] == place for place in decision.tree)
     assert sum(part.milli_cores for part in decision.allocations) == request.milli_cores
     assert sum(part.memory_bytes for part in decision.allocations) == request.memory_bytes
     for part in decision.allocations:
@@ -407,7 +407,17 @@ def test_arrays_kept_current_equal_arrays_built_anew(
 
 def assert_equal_rows(kept: FleetArrays, anew: FleetArrays, *, rows: tuple[int, int]) -> None:
     """What is beside devices is the same in both, as wide as the narrower."""
-    for name in ("threads_free", "wholes_free", "smt", "pages_free", "other_used", "other_whole", "other_sound"):
+    for name in (
+        "cores_free",
+        "memory_free",
+        "threads_free",
+        "wholes_free",
+        "smt",
+        "pages_free",
+        "other_used",
+        "other_whole",
+        "other_sound",
+    ):
         mine, other = getattr(kept, name)[rows[0]], getattr(anew, name)[rows[1]]
         width = min(len(mine), len(other))
         assert (mine[:width] == other[:width]).all(), name

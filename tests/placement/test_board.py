@@ -10,13 +10,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.values import Allocation, Decision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.board import SHAPES_MAX, Board
 from bessemer.placement.changes import KEPT
+from bessemer.placement.filters import sift
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.policies import Costs
 from bessemer.placement.shape import Shape
+from bessemer.placement.sight import Sight
 from bessemer.placement.states import States
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.test_properties import hosts, requests
@@ -77,6 +79,35 @@ def test_what_is_kept_is_what_is_found_anew(data: st.DataObject) -> None:
                     assert answer.fitting == plain.fitting
                     taken[f"u{step}"] = held(answer)
                     arrays.hold(f"u{step}", taken[f"u{step}"])
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_reasons_that_are_kept_are_those_of_a_look_at_every_host(data: st.DataObject) -> None:
+    arrays = FleetArrays()
+    board = Board(arrays, Fullest())
+    names = [f"h{n}" for n in range(6)]
+    for name in names:
+        arrays.set_host(data.draw(hosts(name)))
+    asked = data.draw(st.lists(requests, min_size=1, max_size=4))
+    for step in range(data.draw(st.integers(1, 10))):
+        name = data.draw(st.sampled_from(names))
+        match data.draw(st.sampled_from(("host", "gone", "hold", "hold", "drop"))):
+            case "host":
+                arrays.set_host(data.draw(hosts(name)))
+            case "gone":
+                arrays.remove_host(name)
+            case "drop":
+                arrays.drop(f"u{data.draw(st.integers(0, 10))}")
+            case _:
+                devices = tuple(f"gpu{n}" for n in data.draw(st.sets(st.integers(0, 7), max_size=4)))
+                cores = Allocation(numa_node=0, milli_cores=data.draw(st.sampled_from((0, 1000, 7000))), memory_bytes=0)
+                arrays.hold(f"u{step}", Hold(name, devices, (cores,), milli=data.draw(st.sampled_from((300, 1000)))))
+        for request in asked:
+            fits, reasons = sift(Sight.of(arrays, request))
+            assert board.reasons(request) == reasons
+            placed = board.place(request)
+            assert (placed.fitting if placed is not None else 0) == fits.sum()
 
 
 def test_the_cheapest_wins_and_a_fixed_order_settles_what_is_equal() -> None:

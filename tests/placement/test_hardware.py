@@ -66,7 +66,7 @@ def test_the_near_one_is_taken_also_where_any_would_do() -> None:
     decision = placed(arrays, ask(device_count=1, companions=(NIC,), numa="legacy"))
     assert [use.device for use in decision.companions] == ["nic1"]
     assert decision.companions[0].address == "pci-nic1"
-    assert [(place.device, place.switch, place.numa_node) for place in decision.tree] == [
+    assert [(place.id, place.pcie_switch, place.numa_node) for place in decision.tree] == [
         ("gpu0", "a", 0),
         ("nic1", "a", 0),
     ]

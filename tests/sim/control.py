@@ -21,6 +21,7 @@ from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop import Granted, Loop
 from bessemer.store import Store
+from tests.kinds.fleet.outlooks import at_once
 from tests.kinds.world import WorldImporter
 from tests.sim.clock import Traffic
 
@@ -136,7 +137,7 @@ class Controller:
 
         own: Clock = _GatedClock(clock, self.gate) if rivals else clock
         objects = reached(store.objects)
-        self._fleet = FleetFeed(objects, own)
+        self._fleet = FleetFeed(objects, own, derive=at_once)
         ctx = Context(
             objects=objects,
             capacity=reached(store.capacity),

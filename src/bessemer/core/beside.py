@@ -42,6 +42,28 @@ class Companion:
             raise ValueError(f"{self.count} companions with {self.functions} functions of each")
 
 
+class CompanionAsked(ApiModel):
+    """A `Companion` as a claim keeps it."""
+
+    kind: str = Field(description="What it is.")
+    count: int = Field(1, description="How many.")
+    models: list[str] = Field(default_factory=list, description="Models that would have done; none: any.")
+    functions: int = Field(0, description="How many virtual functions of each; 0: each whole.")
+    rails: bool = Field(False, description="Whether no two were to be on one rail.")
+    near: Nearness = Field("", description="How near the devices they had to lie.")
+
+    @classmethod
+    def of(cls, one: Companion) -> CompanionAsked:
+        return cls(
+            **{name: getattr(one, name) for name in cls.model_fields if name != "models"}, models=sorted(one.models)
+        )
+
+    def wanted(self) -> Companion:
+        """What was asked for. Raises ValueError."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Companion(**{**fields, "models": frozenset(self.models)})
+
+
 def require_apart(companions: Sequence[Companion], *, devices: int) -> None:
     """That no device could be of two of them, and that none wants to be near what is not asked for. Raises
     ValueError."""

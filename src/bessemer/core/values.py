@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from bessemer.core.beside import PAGE_SIZES, Companion, CompanionUse, CpuPolicy, PciPlace, require_apart
+from bessemer.core.beside import PAGE_SIZES, Companion, CompanionAsked, CompanionUse, CpuPolicy, PciPlace, require_apart
 from bessemer.core.cpus import CPUS_MAX
 from bessemer.core.resource import ApiModel
 
@@ -247,8 +247,8 @@ class Decision:
     per NUMA node.
 
     ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
-    small is good); ``reasons`` say why the others were set aside. ``tree`` says of each device and companion where it
-    hangs.
+    small is good); ``reasons`` say why the others were set aside. ``tree`` are the devices and companions as the
+    host reports them: where each hangs. ``request`` is what was asked for.
     """
 
     host: str
@@ -259,8 +259,9 @@ class Decision:
     score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     fitting: int = 0
     reasons: tuple[Reason, ...] = ()
+    request: Request | None = None
     companions: tuple[CompanionUse, ...] = ()
-    tree: tuple[PciPlace, ...] = ()
+    tree: tuple[Device, ...] = ()
 
 
 class ReasonView(ApiModel):
@@ -361,6 +362,44 @@ class Placement(ApiModel):
     reasons: list[ReasonView] = Field(default_factory=list, description="Why the other hosts were set aside.")
 
 
+class Asked(ApiModel):
+    """A `Request` as a claim keeps it: fields of equal names and meanings, less the tenant, which the claim names."""
+
+    milli_cores: int = Field(description="Thousandths of a core.")
+    memory_bytes: int = Field(description="Memory.")
+    device_count: int = Field(0, description="How many devices; 0 for none.")
+    device_milli: int = Field(1000, description="Thousandths of each device; below 1000 it is a share of one.")
+    device_models: list[str] = Field(default_factory=list, description="Models that would have done; none: any.")
+    numa: NumaPolicy = Field("preferred", description="Whether all had to lie on one NUMA node.")
+    same_switch: bool = Field(False, description="Whether the devices had to lie on one PCIe switch.")
+    same_nvlink: bool = Field(False, description="Whether the devices had to lie in one NVLink domain.")
+    tolerations: list[str] = Field(default_factory=list, description="Keys of the taints that it would have borne.")
+    bearable: list[str] | None = Field(None, description="Taints that its tenant might bear; without, any.")
+    sites: list[str] = Field(default_factory=list, description="Sites where its tenant might be; none: anywhere.")
+    own_hosts: bool = Field(False, description="Whether its tenant was kept to hosts of its own.")
+    virtualization: bool = Field(False, description="Whether it had to be a host that runs guests.")
+    isolation: bool = Field(False, description="Whether it had to be a host that keeps engines apart.")
+    companions: list[CompanionAsked] = Field(default_factory=list, description="What was to lie beside the devices.")
+    cpu_policy: CpuPolicy = Field("shared", description="Whether threads or cores of its own.")
+    page_bytes: int = Field(0, description="Size of the huge pages that its memory was to lie in; 0: ordinary memory.")
+
+    @classmethod
+    def of(cls, request: Request) -> Asked:
+        fields = {name: getattr(request, name) for name in cls.model_fields}
+        fields["companions"] = [CompanionAsked.of(one) for one in request.companions]
+        return cls.model_validate({k: sorted(v) if isinstance(v, frozenset) else v for k, v in fields.items()})
+
+    def request(self, tenant: str) -> Request:
+        """The same as a request of that tenant. Raises ValueError where it is none that could be asked."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        sets = {name: frozenset(fields[name] or ()) for name in ("device_models", "sites")}
+        bearable = None if self.bearable is None else frozenset(self.bearable)
+        fields |= {"companions": tuple(one.wanted() for one in self.companions)}
+        return Request(
+            **{**fields, **sets, "tenant": tenant, "tolerations": tuple(self.tolerations), "bearable": bearable}
+        )
+
+
 class ClaimSpec(ApiModel):
     """What one replica takes of one host, and the intent of the host side (JSON that only the workload's kind
     reads)."""
@@ -378,6 +417,7 @@ class ClaimSpec(ApiModel):
     tree: list[PciPlace] = Field(
         default_factory=list, description="Where each of them hangs, as a guest may be shown it."
     )
+    asked: Asked | None = Field(None, description="What was asked for; older claims do not say.")
     fake: bool = Field(False, description="Whether the host is fake; so is the bill.")
     placement: Placement = Field(default_factory=Placement, description="Why that host.")
     intent: dict[str, Any] = Field(

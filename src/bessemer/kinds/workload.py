@@ -14,11 +14,23 @@ from typing import Any, TypeVar
 
 import orjson
 
+from bessemer.core.beside import PciPlace
 from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ClaimSpec, Decision, Placement, Reason, ReasonView, Request, Toleration, WorkloadRef
+from bessemer.core.values import (
+    Asked,
+    ClaimSpec,
+    Decision,
+    Device,
+    Placement,
+    Reason,
+    ReasonView,
+    Request,
+    Toleration,
+    WorkloadRef,
+)
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
@@ -120,8 +132,9 @@ async def take(
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
         companions=list(decision.companions),
-        tree=list(decision.tree),
+        tree=[_hangs(device) for device in decision.tree],
         flavor=flavor.metadata.name,
+        asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),
@@ -139,6 +152,16 @@ async def take(
     except BessemerError:
         ctx.fleet.forget(held)
         raise
+
+
+def _hangs(device: Device) -> PciPlace:
+    return PciPlace(
+        device=device.id,
+        kind=device.kind,
+        address=device.address,
+        switch=device.pcie_switch,
+        numa_node=device.numa_node,
+    )
 
 
 async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:

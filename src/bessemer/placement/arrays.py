@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +24,15 @@ from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 class Arrays(Beside, ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
-    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero."""
+    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero.
+    ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
 
     size: int
     names: list[str]
     models: Numbers[str]
     walls: Numbers[Wall]
+    switches: Numbers[str]
+    """Names of leaves and spines; one name may stand for several, at several sites or under several spines."""
     kinds: Numbers[HostClass]
     taint_sets: Sequence[frozenset[str]]
     """The sets to which `taints` points."""
@@ -66,6 +71,8 @@ class Arrays(Beside, ABC):
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
+        self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)
+        self.spine: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
@@ -107,29 +114,44 @@ class Arrays(Beside, ABC):
             getattr(self, name)[tuple(slice(length) for length in before.shape)] = before
 
 
-class View(Arrays):
-    """Some rows of a fleet as they were when the view was made, by numbers of its own."""
+class Glance(Arrays):
+    """Some rows of a fleet, by numbers of their own, each array read when it is first asked for: for who is done with
+    it before the fleet changes."""
 
     def __init__(self, fleet: Arrays, rows: Ints) -> None:
         self._fleet = fleet
-        self._rows = [int(row) for row in rows]
+        self._rows = rows
         self.size = len(rows)
-        self.names = [fleet.names[row] for row in self._rows]
-        self.models, self.walls, self.taint_sets = fleet.models, fleet.walls, fleet.taint_sets
-        self.kinds = fleet.kinds
-        self.other_names, self.topologies = fleet.other_names, fleet.topologies
-        for name, value in vars(fleet).items():
-            if isinstance(value, np.ndarray):
-                setattr(self, name, value[rows])
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what is not there yet: whatever of the fleet's is an array stays here, narrowed.
+        value = getattr(self._fleet, name)
+        if isinstance(value, np.ndarray):
+            value = value[self._rows]
+            setattr(self, name, value)
+        return value
+
+    @cached_property
+    def names(self) -> list[str]:  # type: ignore[override]
+        return [self._fleet.names[row] for row in self._rows]
 
     def row(self, name: str) -> int | None:
         return self.names.index(name) if name in self.names else None
 
     def devices(self, row: int) -> Sequence[Device]:
-        return self._fleet.devices(self._rows[row])
+        return self._fleet.devices(int(self._rows[row]))
 
     def node_ids(self, row: int) -> Sequence[int]:
-        return self._fleet.node_ids(self._rows[row])
+        return self._fleet.node_ids(int(self._rows[row]))
 
     def parts(self, row: int) -> Parts:
-        return self._fleet.parts(self._rows[row])
+        return self._fleet.parts(int(self._rows[row]))
+
+
+class View(Glance):
+    """Some rows of a fleet as they were when the view was made, by numbers of its own."""
+
+    def __init__(self, fleet: Arrays, rows: Ints) -> None:
+        super().__init__(fleet, rows)
+        for name in ("names", *(name for name, value in vars(fleet).items() if isinstance(value, np.ndarray))):
+            getattr(self, name)

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.values import Decision, Reason, Refusal, Request
+from bessemer.placement.arrays import Glance
 from bessemer.placement.choose import place_at
 from bessemer.placement.decide import refused
-from bessemer.placement.filters import FACTS, HARDWARE, fitting, sift
+from bessemer.placement.filters import ABSENT, FACTS, FITS, HARDWARE, Verdicts, judged, sift
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.policies import Floats, Policy, Rationing
 from bessemer.placement.shape import Shape
@@ -28,32 +29,72 @@ from bessemer.placement.vectors import Bools, Ints
 SHAPES_MAX = 1024
 """Shapes whose figures are kept: what is asked for comes in few; at 10,000 hosts each takes 170 kB."""
 
+_LEAST = int(np.iinfo(np.int64).min)
+
 Kept = TypeVar("Kept")
 Named = TypeVar("Named", bound=Hashable)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What of a request the hardware must answer, and what is left of it: whose it is."""
+
+    shape: Shape
+    who: Request
+
+    @classmethod
+    def of(cls, request: Request) -> _Asked:
+        who = replace(
+            request,
+            milli_cores=0,
+            memory_bytes=0,
+            device_count=0,
+            device_milli=1000,
+            device_models=frozenset(),
+            numa="legacy",
+            same_switch=False,
+            same_nvlink=False,
+            companions=(),
+            cpu_policy="shared",
+            page_bytes=0,
+        )
+        return cls(Shape.of(request), who)
+
+
 @dataclass(slots=True, eq=False)
 class _Figures:
-    """Of one shape, [hosts]. ``value`` is infinite where it does not fit; ``apart``: it would span NUMA nodes, which it
-    would rather not."""
+    """Of one shape, [hosts]. ``verdict`` is `FITS`, `ABSENT`, or the link of `HARDWARE` that set the host aside.
+    ``value`` is infinite where it does not fit; ``apart``: it would span NUMA nodes, which it would rather not.
+    ``milli`` is as in `Costs` where it fits, and elsewhere the figure of which that link speaks."""
 
     position: int
     version: int
+    verdict: Verdicts
     value: Floats
     milli: Ints
     apart: Bools
 
     @classmethod
     def room(cls, rows: int) -> _Figures:
-        return cls(-1, -1, np.full(rows, np.inf), np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.bool_))
+        return cls(
+            -1,
+            -1,
+            np.full(rows, ABSENT, dtype=np.uint8),
+            np.full(rows, np.inf),
+            np.zeros(rows, dtype=np.int64),
+            np.zeros(rows, dtype=np.bool_),
+        )
 
 
 @dataclass(slots=True, eq=False)
 class _Allowed:
-    """To whom hosts are open, [hosts], as the facts were then."""
+    """To whom hosts are open, [hosts], as the facts were then, and why the others are not. ``everywhere``: of hosts
+    that there are, all."""
 
     facts: int
     hosts: Bools
+    reasons: tuple[Reason, ...]
+    everywhere: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -69,46 +110,93 @@ class Board:
 
     def __init__(self, fleet: FleetArrays, policy: Policy) -> None:
         self._fleet = fleet
-        self._policy = policy
+        self.policy = policy
+        self._asked: OrderedDict[Request, _Asked] = OrderedDict()
         self._figures: OrderedDict[Shape, _Figures] = OrderedDict()
         self._allowed: OrderedDict[Request, _Allowed] = OrderedDict()
         self._order = _Order()
 
+    @property
+    def policy(self) -> Policy:
+        """By which it decides. Another may be set in its place, of another version."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy = policy
+        self._rationing = policy if isinstance(policy, Rationing) else None
+
     def decide(self, request: Request) -> Decision | Refusal:
         """Where the request goes now, and why not elsewhere; or why nowhere, and what would help."""
         placed = self.place(request)
-        sight = Sight.of(self._fleet, request)
-        _, reasons = sift(sight)
-        return refused(sight, reasons) if placed is None else replace(placed, reasons=reasons)
+        reasons = self.reasons(request)
+        if placed is None:
+            return refused(Sight.of(self._fleet, request), reasons)
+        return replace(placed, reasons=reasons)
 
     def place(self, request: Request) -> Decision | None:
         """Where the request goes now, without the reasons against the others."""
-        shape = Shape.of(request)
-        figures = self._current(request, shape)
+        asked = self._parts(request)
+        figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
         n = self._fleet.size
-        value = np.where(self._open_to(request), figures.value[:n], np.inf) + self._surcharges(shape)
-        fits = np.isfinite(value)
-        if not fits.any():
+        fits = figures.verdict[:n] == FITS
+        value = figures.value[:n]
+        if not allowed.everywhere:
+            fits &= allowed.hosts
+            value = np.where(allowed.hosts, value, np.inf)
+        room = int(np.count_nonzero(fits))
+        if not room:
             return None
-        near = fits & ~figures.apart[:n]
-        close = bool(near.any())
-        least = float(value[near if close else fits].min())
-        rows = np.flatnonzero((near if close else fits) & (value == least))
+        more = self._surcharges(asked.shape)
+        value = value if more is None else value + more
+        close, least, rows = _least(value, figures.apart[:n])
+        if least == np.inf:
+            return None
         row = int(rows[np.argmin(self._ranks()[rows])])
         score = {"spansNumaNodes": float(not close)} if request.numa == "preferred" else {}
-        sight = Sight.of(self._fleet.view(np.array([row])), request)
+        sight = Sight.of(Glance(self._fleet, np.array([row])), request)
         decision = place_at(sight, 0, score={**score, self._policy.name: least}, wish=int(figures.milli[row]))
-        return replace(decision, fitting=int(fits.sum()))
+        return replace(decision, fitting=room)
 
-    def _surcharges(self, shape: Shape) -> Floats | float:
-        """[hosts]: what a policy that rations scarce hosts adds at this moment."""
-        policy, fleet = self._policy, self._fleet
-        if not isinstance(policy, Rationing) or not policy.rationed(shape):
-            return 0.0
+    def reasons(self, request: Request) -> tuple[Reason, ...]:
+        """Why hosts are set aside, as `sift` says it; of hosts that did not change since the last look from what is
+        kept."""
+        asked = self._parts(request)
+        figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
+        n = self._fleet.size
+        verdict, figure = figures.verdict[:n], figures.milli[:n]
+        if not allowed.everywhere:
+            verdict, figure = verdict[allowed.hosts], figure[allowed.hosts]
+        counts = np.bincount(verdict, minlength=len(HARDWARE))
+        found = list(allowed.reasons)
+        for number, link in enumerate(HARDWARE):
+            if not counts[number]:
+                continue
+            if link.measure is not None:
+                most = int(figure.max(where=verdict == number, initial=_LEAST))
+                found.append(link.measure.words(request, hosts=int(counts[number]), most=most))
+                continue
+            rejected = (figures.verdict[:n] == number) & allowed.hosts
+            found += link.says(Sight.of(self._fleet, request), rejected)
+        return tuple(found)
+
+    def _surcharges(self, shape: Shape) -> Floats | None:
+        """[hosts]: what a policy that rations scarce hosts adds at this moment; None for nothing."""
+        policy, fleet = self._rationing, self._fleet
+        if policy is None or not policy.rationed(shape):
+            return None
         more = policy.surcharge(shape, fleet.census.of(shape))
-        by_kind = np.array([more.get(kind, 0.0) for kind in fleet.kinds.all])
-        added: Floats = by_kind[fleet.kind[: fleet.size]] if more else np.zeros(fleet.size)
+        if not more:
+            return None
+        added: Floats = np.array([more.get(kind, 0.0) for kind in fleet.kinds.all])[fleet.kind[: fleet.size]]
         return added
+
+    def _parts(self, request: Request) -> _Asked:
+        asked = _recent(self._asked, request)
+        if asked is None:
+            asked = self._asked[request] = _Asked.of(request)
+            _keep_few(self._asked)
+        return asked
 
     def _current(self, request: Request, shape: Shape) -> _Figures:
         """The figures of a request's shape, as the hardware is now."""
@@ -127,39 +215,30 @@ class Board:
 
     def _look(self, request: Request, rows: Ints, *, shape: Shape, figures: _Figures) -> None:
         """Look at some hosts anew."""
-        sight = Sight.of(self._fleet.view(rows), request)
-        fits = fitting(sight, HARDWARE)
+        sight = Sight.of(Glance(self._fleet, rows), request)
+        verdict, figure = judged(sight, HARDWARE)
+        fits = verdict == FITS
+        figures.verdict[rows] = verdict
         figures.value[rows] = np.inf
+        figures.milli[rows] = figure
+        figures.apart[rows] = False
         there = rows[fits]
         if not len(there):
             return
         costs = self._policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
-        figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
+        if request.numa == "preferred":
+            figures.apart[there] = ~sight.close[fits]
 
-    def _open_to(self, request: Request) -> Bools:
-        """[hosts]: to whom they are open, by what of the request that depends on."""
-        who = replace(
-            request,
-            milli_cores=0,
-            memory_bytes=0,
-            device_count=0,
-            device_milli=1000,
-            device_models=frozenset(),
-            numa="legacy",
-            same_switch=False,
-            same_nvlink=False,
-            companions=(),
-            cpu_policy="shared",
-            page_bytes=0,
-        )
+    def _open_to(self, who: Request) -> _Allowed:
+        """To whom of the request hosts are open."""
         allowed = _recent(self._allowed, who)
         if allowed is None or allowed.facts != self._fleet.facts:
-            hosts = fitting(Sight.of(self._fleet, who), FACTS)
-            allowed = self._allowed[who] = _Allowed(self._fleet.facts, hosts)
+            hosts, reasons = sift(Sight.of(self._fleet, who), FACTS)
+            allowed = self._allowed[who] = _Allowed(self._fleet.facts, hosts, reasons, everywhere=not reasons)
             _keep_few(self._allowed)
-        return allowed.hosts
+        return allowed
 
     def _ranks(self) -> Ints:
         if self._order.facts != self._fleet.facts:
@@ -169,6 +248,16 @@ class Board:
             ranks[sorted(range(len(names)), key=lambda row: (digests[row], names[row]))] = np.arange(len(names))
             self._order = _Order(self._fleet.facts, ranks)
         return self._order.ranks
+
+
+def _least(value: Floats, apart: Bools) -> tuple[bool, float, Ints]:
+    """Whether any host has it all together, the least of those (of all, where none has), and the rows with that."""
+    near = np.where(apart, np.inf, value) if apart.any() else value
+    least = float(near.min())
+    close = least < np.inf
+    if not close:
+        near, least = value, float(value.min())
+    return close, least, np.flatnonzero(near == least)
 
 
 def _recent(kept: OrderedDict[Named, Kept], name: Named) -> Kept | None:

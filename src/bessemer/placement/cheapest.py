@@ -280,3 +280,16 @@ def _administration(sight: Sight) -> Iterator[Change]:
         placed = place(changed)
         if placed is not None:
             yield Change(text.format(placed.host), changed)
+
+
+def own_choices(sight: Sight) -> Iterator[Change]:
+    """What a request may let go of by itself and still have all that it asked for; whether it helps is not tried."""
+    yield from _nearness(sight)
+    yield from _real_taints(sight)
+
+
+def last_resorts(sight: Sight) -> Iterator[Change]:
+    """Fake hosts, and what an administrator may open to its tenant; whether it helps is not tried."""
+    yield from _fake_taints(sight)
+    yield from _rights(sight)
+    yield from _walls(sight)

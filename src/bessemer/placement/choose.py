@@ -14,7 +14,7 @@ import numpy as np
 from bessemer.core.beside import Companion
 from bessemer.core.values import Allocation, Decision
 from bessemer.placement.filters import fitting
-from bessemer.placement.pick import hangs, use_of, way
+from bessemer.placement.pick import use_of, way
 from bessemer.placement.pins import allocation
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools, Ints
@@ -47,9 +47,10 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         device_milli=sight.request.device_milli,
         allocations=spot.spread(spot.node_order(nodes)),
         companions=tuple(use_of(one, others[column]) for one, column in beside),
-        tree=tuple(map(hangs, taken)),
+        tree=tuple(taken),
         fake=bool(fleet.fake[row]),
         score=score,
+        request=sight.request,
     )
 
 

@@ -66,5 +66,7 @@ class Hold:
             decision.devices,
             decision.allocations,
             decision.device_milli,
+            shape=None if decision.request is None else Shape.of(decision.request),
+            request=decision.request,
             companions=decision.companions,
         )

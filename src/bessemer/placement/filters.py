@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Reason, Request
@@ -22,26 +24,56 @@ from bessemer.placement.nearness import (
     says_free_companions,
 )
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import WHOLE, Bools
+from bessemer.placement.vectors import WHOLE, Bools, Ints
 from bessemer.placement.words import best, cores_words, device_words, memory_words, show_milli
 
 Passes = Callable[[Sight], Bools]
 Says = Callable[[Sight, Bools], Iterator[Reason]]
+Verdicts = NDArray[np.uint8]
+
+FITS, ABSENT = 254, 255
+"""Verdicts of hosts that pass every link, and of rows that are nobody's; others are numbers of links."""
+
+
+class Words(Protocol):
+    def __call__(self, request: Request, *, hosts: int, most: int) -> Reason:
+        """What is said of so many hosts, of which none has more than ``most``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Where what is said of hosts follows from how many they are and the most of a ``figure`` [hosts] that any of them
+    has. Who keeps both needs no further look at the fleet."""
+
+    figure: Callable[[Sight], Ints]
+    words: Words
+
+    def says(self, sight: Sight, rejected: Bools) -> Iterator[Reason]:
+        hosts, most = int(rejected.sum()), int(self.figure(sight)[rejected].max())
+        yield self.words(sight.request, hosts=hosts, most=most)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """``passes`` marks the hosts that may stay; ``says`` explains those that may not."""
+    """``passes`` marks the hosts that may stay; ``says`` explains those that may not, by a ``measure`` if there is
+    one; without, it looks at nothing but the request and who they are, or is slow."""
 
     passes: Passes
     says: Says
+    measure: Measure | None = None
 
 
-def sift(sight: Sight) -> tuple[Bools, tuple[Reason, ...]]:
+def _measured(passes: Passes, *, figure: Callable[[Sight], Ints], words: Words) -> Link:
+    measure = Measure(figure, words)
+    return Link(passes, measure.says, measure)
+
+
+def sift(sight: Sight, links: Sequence[Link] | None = None) -> tuple[Bools, tuple[Reason, ...]]:
     """[hosts]: who passes every link; and a reason for each set of hosts that does not. Stops where nobody is left."""
     left = sight.fleet.present[: sight.size].copy()
     reasons: list[Reason] = []
-    for link in LINKS:
+    for link in LINKS if links is None else links:
         if not left.any():
             break
         passed = left & link.passes(sight)
@@ -126,23 +158,33 @@ def _isolated(sight: Sight) -> Bools:
     return sight.fleet.isolated[: sight.size] if sight.request.isolation else sight.everyone
 
 
+def _has_some_device(sight: Sight) -> Bools:
+    if not sight.request.device_count:
+        return sight.everyone
+    some: Bools = np.logical_or.reduce(sight.wanted, axis=1)
+    return some
+
+
+def _says_none(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    yield Reason("NoDevice", int(rejected.sum()), f"without {device_words(sight.request)}")
+
+
 def _has_devices(sight: Sight) -> Bools:
     if not sight.request.device_count:
         return sight.everyone
-    enough: Bools = sight.wanted.sum(axis=1) >= sight.request.device_count
+    enough: Bools = _devices_there(sight) >= sight.request.device_count
     return enough
 
 
-def _says_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    there = sight.wanted.sum(axis=1)
-    none = rejected & (there == 0)
-    if none.any():
-        yield Reason("NoDevice", int(none.sum()), f"without {device_words(sight.request)}")
-    few = rejected & ~none
-    if few.any():
-        most = best(few, int(there[few].max()))
-        text = f"with fewer than {sight.request.device_count} {device_words(sight.request)} ({most} there)"
-        yield Reason("TooFewDevices", int(few.sum()), text)
+def _devices_there(sight: Sight) -> Ints:
+    """[hosts]: how many there are that would do, free or not."""
+    there: Ints = sight.wanted.sum(axis=1)
+    return there
+
+
+def _few_devices(request: Request, *, hosts: int, most: int) -> Reason:
+    text = f"with fewer than {request.device_count} {device_words(request)} ({best(hosts, most)} there)"
+    return Reason("TooFewDevices", hosts, text)
 
 
 def _has_cores(sight: Sight) -> Bools:
@@ -150,10 +192,9 @@ def _has_cores(sight: Sight) -> Bools:
     return enough
 
 
-def _says_cores(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    most = best(rejected, show_milli(int(sight.cores_sum[rejected].max())))
-    text = f"short of {cores_words(sight.request)} ({most} free)"
-    yield Reason("ShortOfCores", int(rejected.sum()), text)
+def _short_of_cores(request: Request, *, hosts: int, most: int) -> Reason:
+    text = f"short of {cores_words(request)} ({best(hosts, show_milli(most))} free)"
+    return Reason("ShortOfCores", hosts, text)
 
 
 def _has_memory(sight: Sight) -> Bools:
@@ -161,10 +202,9 @@ def _has_memory(sight: Sight) -> Bools:
     return enough
 
 
-def _says_memory(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    most = best(rejected, show_bytes(int(sight.memory_sum[rejected].max())))
-    text = f"short of {memory_words(sight.request)} ({most} free)"
-    yield Reason("ShortOfHugepages" if sight.request.page_bytes else "ShortOfMemory", int(rejected.sum()), text)
+def _short_of_memory(request: Request, *, hosts: int, most: int) -> Reason:
+    text = f"short of {memory_words(request)} ({best(hosts, show_bytes(most))} free)"
+    return Reason("ShortOfHugepages" if request.page_bytes else "ShortOfMemory", hosts, text)
 
 
 def _has_free_devices(sight: Sight) -> Bools:
@@ -174,16 +214,21 @@ def _has_free_devices(sight: Sight) -> Bools:
     return enough
 
 
-def _says_free_devices(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    request = sight.request
+def _free_devices(sight: Sight) -> Ints:
+    """[hosts]: of a share, the thousandths free on one device; else how many devices are."""
+    if sight.request.device_milli == WHOLE:
+        return sight.usable_count
+    most: Ints = np.where(sight.wanted, sight.device_milli, 0).max(axis=1, initial=0)
+    return most
+
+
+def _short_of_devices(request: Request, *, hosts: int, most: int) -> Reason:
     if request.device_milli < WHOLE:
-        most = int(sight.device_milli[sight.wanted & rejected[:, None]].max())
-        left = best(rejected, show_milli(max(0, most)))
-        text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({left} free on one)"
+        free = best(hosts, show_milli(max(0, most)))
+        text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({free} free on one)"
     else:
-        left = best(rejected, int(sight.usable_count[rejected].max()))
-        text = f"short of {request.device_count} {device_words(request)} ({left} free)"
-    yield Reason("ShortOfDevices", int(rejected.sum()), text)
+        text = f"short of {request.device_count} {device_words(request)} ({best(hosts, most)} free)"
+    return Reason("ShortOfDevices", hosts, text)
 
 
 FACTS: Sequence[Link] = (
@@ -204,13 +249,14 @@ FACTS: Sequence[Link] = (
 
 HARDWARE: Sequence[Link] = (
     # The hardware is not there at all, whoever holds it.
-    Link(_has_devices, _says_devices),
+    Link(_has_some_device, _says_none),
+    _measured(_has_devices, figure=_devices_there, words=_few_devices),
     Link(has_companions, says_companions),
     # Enough over all NUMA nodes; how it lies is looked at last.
-    Link(_has_cores, _says_cores),
-    Link(_has_memory, _says_memory),
+    _measured(_has_cores, figure=lambda sight: sight.cores_sum, words=_short_of_cores),
+    _measured(_has_memory, figure=lambda sight: sight.memory_sum, words=_short_of_memory),
     # The hardware is there and somebody holds it.
-    Link(_has_free_devices, _says_free_devices),
+    _measured(_has_free_devices, figure=_free_devices, words=_short_of_devices),
     Link(has_free_companions, says_free_companions),
     # The dearest: every NUMA node, switch and domain by itself.
     Link(close, says_close),
@@ -228,3 +274,22 @@ def fitting(sight: Sight, links: Sequence[Link] = LINKS) -> Bools:
             break
         left &= link.passes(sight)
     return left
+
+
+def judged(sight: Sight, links: Sequence[Link]) -> tuple[Verdicts, Ints]:
+    """[hosts]: the first link that each does not pass, by its number, or `FITS` or `ABSENT`; and the figure of which
+    that link speaks, where it does."""
+    left = sight.fleet.present[: sight.size].copy()
+    verdict: Verdicts = np.where(left, FITS, ABSENT).astype(np.uint8)
+    figure: Ints = np.zeros(sight.size, dtype=np.int64)
+    for number, link in enumerate(links):
+        if not left.any():
+            break
+        passed = left & link.passes(sight)
+        rejected = left & ~passed
+        if rejected.any():
+            verdict[rejected] = number
+            if link.measure is not None:
+                figure[rejected] = link.measure.figure(sight)[rejected]
+            left = passed
+    return verdict, figure

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bessemer.core.cpus import parse_cpus
 from bessemer.core.values import Device
 from bessemer.placement.arrays import Arrays, View
 from bessemer.placement.census import Census
@@ -23,8 +24,9 @@ from bessemer.placement.vectors import NONE, WHOLE, Ints
 
 class FleetArrays(Arrays):
     """``version`` rises with each update, ``facts`` with those after which another may land somewhere, whatever the
-    hardware there: who is present, reachable, schedulable, walls, taints, virtualization and isolation. ``changes`` are
-    the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each class hold."""
+    hardware there: who is present, reachable, schedulable, walls, taints, virtualization, isolation and the switches
+    above. ``changes`` are the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each
+    class hold."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -34,6 +36,7 @@ class FleetArrays(Arrays):
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
+        self.switches = Numbers()
         self.kinds = Numbers()
         self.census = Census()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
@@ -108,11 +111,11 @@ class FleetArrays(Arrays):
             self._apply(row, hold, sign=-1)
         self._changed(row)
 
-    def drop(self, uid: str) -> None:
-        """Count a claim no more. Harmless when repeated."""
+    def drop(self, uid: str) -> Hold | None:
+        """Count a claim no more; what was counted. Harmless when repeated."""
         hold = self._holds.pop(uid, None)
         if hold is None:
-            return
+            return None
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
@@ -122,6 +125,7 @@ class FleetArrays(Arrays):
         if not others:
             del self._holds_by_host[hold.host]
         self._changed(row)
+        return hold
 
     def view(self, rows: Ints) -> View:
         """Some rows alone, as they are now."""
@@ -159,6 +163,8 @@ class FleetArrays(Arrays):
         self.virtual[row] = found.virtualization != "none"
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
+        self.leaf[row] = self.switches.take(found.leaf) if found.leaf else NONE
+        self.spine[row] = self.switches.take(found.spine) if found.spine else NONE
 
     def _fill_devices(self, row: int, gpus: Sequence[Device]) -> None:
         switches = _numbered(gpu.pcie_switch for gpu in gpus)
@@ -187,6 +193,10 @@ class FleetArrays(Arrays):
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
+        for above in (self.leaf, self.spine):
+            if above[row] != NONE:
+                self.switches.give_back(int(above[row]))
+            above[row] = NONE
         models = self.device_model[row]
         for number in models[models != NONE]:
             self.models.give_back(int(number))
@@ -197,7 +207,9 @@ class FleetArrays(Arrays):
         for part in hold.allocations:
             column = nodes.get(part.numa_node)
             if column is not None:
-                self.cores_free[row, column] += sign * part.taken_milli_cores
+                # Threads of its own take what they would be sold for by now, whatever that was when they were taken.
+                own = len(parse_cpus(part.cpus)) * int(self.overcommit[row])
+                self.cores_free[row, column] += sign * max(part.taken_milli_cores, own)
                 self.memory_free[row, column] += sign * part.plain_bytes
         self._apply_beside(row, hold, sign=sign, nodes=nodes)
         held = set(hold.devices)
@@ -250,6 +262,7 @@ def _standing(fleet: FleetArrays, row: int) -> tuple[object, ...]:
         bool(fleet.fake[row]),
         fleet.taint_sets[fleet.taints[row]],
         fleet.walls.all[fleet.wall[row]],
+        *(fleet.switches.all[above[row]] if above[row] != NONE else "" for above in (fleet.leaf, fleet.spine)),
     )
 
 

@@ -57,7 +57,7 @@ def says_free_companions(sight: Sight, rejected: Bools) -> Iterator[Reason]:
         lacking = rejected & (count < one.count)
         rejected = rejected & ~lacking
         if lacking.any():
-            text = f"short of {companion_words(one)} ({best(lacking, int(count[lacking].max()))} free)"
+            text = f"short of {companion_words(one)} ({best(int(lacking.sum()), int(count[lacking].max()))} free)"
             yield Reason("ShortOfCompanions", int(lacking.sum()), text)
 
 

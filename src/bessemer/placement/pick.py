@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.core.beside import Companion, CompanionUse, PciPlace
+from bessemer.core.beside import Companion, CompanionUse
 from bessemer.core.values import Device
 from bessemer.placement.beside import GPUS, OTHERS, Cell
 from bessemer.placement.cells import room_at
@@ -133,14 +133,3 @@ def _choices(sight: Sight, row: int, *, order: Sequence[int]) -> Iterator[Bools]
 def use_of(one: Companion, device: Device) -> CompanionUse:
     """What is taken of a device beside the others."""
     return CompanionUse(kind=device.kind, device=device.id, functions=one.functions, address=device.address)
-
-
-def hangs(device: Device) -> PciPlace:
-    """Where a device hangs."""
-    return PciPlace(
-        device=device.id,
-        kind=device.kind,
-        address=device.address,
-        switch=device.pcie_switch,
-        numa_node=device.numa_node,
-    )

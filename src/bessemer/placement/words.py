@@ -7,7 +7,6 @@ from collections.abc import Collection
 from bessemer.core.beside import Companion
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Request
-from bessemer.placement.vectors import Bools
 
 _ABBREVIATIONS = ("nic", "ib", "fpga", "npu", "dpu", "ssd", "hca")
 
@@ -40,9 +39,9 @@ def memory_words(request: Request, memory: int | None = None) -> str:
     return f"{size} in huge pages of {show_bytes(request.page_bytes)}" if request.page_bytes else f"{size} of memory"
 
 
-def best(rejected: Bools, figure: str | int) -> str:
+def best(hosts: int, figure: str | int) -> str:
     """The best of several hosts' figures, or the one host's."""
-    return f"at most {figure}" if int(rejected.sum()) > 1 else str(figure)
+    return f"at most {figure}" if hosts > 1 else str(figure)
 
 
 def show_milli(milli: int) -> str:

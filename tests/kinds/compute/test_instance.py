@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from bessemer.core.resource import Metadata
-from bessemer.core.values import BILLING
+from bessemer.core.resource import Change, Key, Metadata
+from bessemer.core.units import MIB
+from bessemer.core.values import BILLING, Asked
 from bessemer.drivers.qemu.fake import Fault
 from bessemer.kinds.compute.instance.control import PHASES
 from bessemer.kinds.compute.instance.host import BOOTS
 from bessemer.kinds.compute.instance.spec import Instance, InstanceSpec, validate
 from bessemer.kinds.context import Progress
+from bessemer.kinds.fleet.holds import hold_of
 from bessemer.loop.leadership import LEASE_SECONDS
 from bessemer.metering import derive
+from bessemer.placement.shape import Shape
 from tests.kinds.five import (
     Case,
     check_converges,
@@ -113,6 +118,18 @@ async def test_without_a_place_it_says_why_and_what_would_help() -> None:
         status = await status_of(world)
         assert [set(reason) for reason in status["reasons"]] == [{"code", "hosts", "text"}]  # type: ignore[attr-defined]
         assert status["remedy"]
+
+
+async def test_its_claim_says_what_was_asked_for_and_the_fleet_counts_it_by_that() -> None:
+    async with World() as world:
+        await up(world, tolerations=[{"key": "bessemer.dev/fake"}])
+        (claim,) = await world.bodies("Claim")
+        asked = claim["spec"]["asked"]
+        assert (asked["milliCores"], asked["memoryBytes"], asked["deviceCount"]) == (2000, 256 * MIB, 0)
+        assert (asked["virtualization"], asked["tolerations"]) == (True, ["bessemer.dev/fake"])
+        held = hold_of(Change(1, "ADDED", Key("Claim", "", ""), "", "h1", json.dumps(claim).encode()))
+        assert held.request == Asked.model_validate(asked).request("acme")
+        assert held.shape == Shape.of(held.request)
 
 
 async def test_fake_hosts_take_nothing_that_does_not_tolerate_them() -> None:

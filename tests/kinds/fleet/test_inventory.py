@@ -14,7 +14,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Decision, Refusal
+from bessemer.core.values import Decision, Gang, GangDecision, Refusal
 from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, FleetFeed
 from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
 from tests.placement.hosts import ask, inventory
@@ -100,6 +100,32 @@ async def test_an_assumption_counts_until_its_claim_is_seen_or_its_time_is_over(
         assert str(refused(yard.fleet, device_count=1)) == "1 host: short of 1 GPU (0 free)"
         await yard.end("vm", "h1")
         assert placed(yard.fleet, device_count=1), "nothing of the assumption is left"
+
+
+async def test_a_gang_is_assumed_member_by_member_until_its_claims_are_seen() -> None:
+    async with Yard() as yard:
+        for name in ("h1", "h2"):
+            await yard.host(name, inventory(gpus=2, leaf="l1"))
+        await yard.advance(20)
+        gang = Gang(member=ask(device_count=2), count=2, policy="required")
+        decision = yard.fleet.decide_gang(gang)
+        assert isinstance(decision, GangDecision)
+        assert [member.host for member in decision.members] == ["h1", "h2"]
+        for rank, member in enumerate(decision.members):
+            yard.fleet.assume(member, f"w-job/{rank}")
+        assert str(yard.fleet.decide_gang(gang)) == "2 hosts: short of 2 GPUs (at most 0 free)"
+        yard.fleet.forget("w-job/1")
+        one = yard.fleet.decide_gang(gang)
+        assert isinstance(one, Refusal)
+        assert one.cheapest == "ask for at most 1 member"
+        await yard.advance(ASSUMED_SECONDS)
+        assert yard.fleet.decide_gang(gang) == decision
+
+
+async def test_before_it_has_read_the_fleet_it_decides_no_gang() -> None:
+    async with Yard() as yard:
+        with pytest.raises(Unavailable):
+            FleetFeed(yard.store.objects, yard.clock).decide_gang(Gang(member=ask(), count=2))
 
 
 async def test_a_refusal_is_worked_out_once_until_something_changes() -> None:

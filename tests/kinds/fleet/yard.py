@@ -28,6 +28,7 @@ from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.loop import Loop
 from bessemer.store import open_store, store_kinds
+from tests.kinds.fleet.outlooks import at_once
 from tests.kinds.points import EVERYTHING, Points, Stop, Tap
 
 KINDS: Sequence[Kind[Any, Any]] = (host.KIND, claim.KIND, flavor.KIND, image.KIND)
@@ -106,7 +107,7 @@ class Yard:
             return Tap(inner, self.points, sort=sort, prefix=prefix, only=only)
 
         objects = tapped(self.store.objects, "objects", "commit", WRITES)
-        self.fleet = FleetFeed(self.store.objects, self.clock)
+        self.fleet = FleetFeed(self.store.objects, self.clock, derive=at_once)
         ctx = Context(
             objects=objects,
             capacity=tapped(self.store.capacity, "capacity", "driver", CALLS),

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
 import structlog
 
-from bessemer.core.beside import CompanionUse
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Allocation, Asker, Decision, Inventory, Refusal, Request
-from bessemer.kinds.fleet.host import Host
-from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
-from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
+from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
+from bessemer.kinds.fleet.audit import Audit
+from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
+from bessemer.kinds.fleet.told import Told
+from bessemer.placement import FleetArrays, Hold
+from bessemer.placement.gangs import decide_gang
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -44,78 +44,36 @@ class _Source:
     remove: Callable[[str], None]
 
 
-class _Walls:
-    """Whose each host is, from what tenants have to themselves. ``known`` are the tenants that there are."""
-
-    def __init__(self, arrays: FleetArrays, known: set[str]) -> None:
-        self._arrays = arrays
-        self._known = known
-        self._places: dict[str, tuple[str, Mapping[str, str]]] = {}
-        self._dedicated: dict[str, OwnHosts] = {}
-
-    def changed(self, change: Change) -> None:
-        """A tenant did."""
-        name = change.key.name
-        if change.type == "DELETED":
-            self._known.discard(name)
-            self.gone(name)
-            return
-        self._known.add(name)
-        self._dedicate(name, own_hosts(orjson.loads(change.body)))
-
-    def gone(self, tenant: str) -> None:
-        """It has no hosts any more."""
-        self._dedicate(tenant, OwnHosts())
-
-    def stand(self, host: str, site: str, *, labels: Mapping[str, str]) -> Wall:
-        """A host's wall, as the host is now."""
-        self._places[host] = (site, labels)
-        return self._wall(host)
-
-    def leave(self, host: str) -> None:
-        """The host is gone."""
-        self._places.pop(host, None)
-
-    def _dedicate(self, tenant: str, hosts: OwnHosts) -> None:
-        """Few tenants have hosts of their own, and they change seldom: then every host is looked at."""
-        before = self._dedicated.pop(tenant, OwnHosts())
-        if hosts.names or hosts.match_labels:
-            self._dedicated[tenant] = hosts
-        if before != hosts:
-            for host in self._places:
-                set_wall(self._arrays, host, wall=self._wall(host))
-
-    def _wall(self, host: str) -> Wall:
-        site, labels = self._places[host]
-        return Wall(site, frozenset(name for name, hosts in self._dedicated.items() if hosts.holds(host, labels)))
-
-
 class FleetFeed:
     """Implements ``kinds.context.Fleet``."""
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread) -> None:
         self._objects = objects
         self._clock = clock
         self._arrays = FleetArrays()
+        self._demand = Demand(self._arrays, clock, derive=derive)
+        self._told = Told(self._arrays, self._demand)
         self._assumed: deque[tuple[float, str]] = deque()
-        self._known: dict[str, set[str]] = {kind: set() for kind in _KINDS}
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)
-        self._walls = _Walls(self._arrays, self._known["Tenant"])
+        self.audit = Audit(self._told, objects, clock=clock)
         self._read = False
         self._refusals: dict[Request, Refusal] = {}
         self._refusals_version = -1
 
     async def run(self) -> None:
         """Follow the kinds, for ever."""
+        told = self._told
         sources = (
-            _Source("Tenant", lambda change: change.key.name, self._walls.changed, self._walls.gone),
-            _Source("Host", lambda change: change.key.name, self._host_changed, self._host_gone),
-            _Source("Claim", lambda change: change.uid, self._claim_changed, self._claim_gone),
+            _Source("Tenant", lambda change: change.key.name, told.walls.changed, told.walls.gone),
+            _Source("Host", lambda change: change.key.name, told.host_changed, told.host_gone),
+            _Source("Claim", lambda change: change.uid, told.claim_changed, told.claim_gone),
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
                 group.create_task(self._follow(source))
+            group.create_task(self._demand.run())
+            group.create_task(self.audit.run())
 
     def ready(self) -> bool:
         """Whether each kind has been read once."""
@@ -133,24 +91,31 @@ class FleetFeed:
         known = self._refusals.get(request)
         if known is not None:
             return known
-        answer = decide(self._arrays, request)
+        answer = self._demand.own.decide(request)
         if isinstance(answer, Refusal):
             self._refusals[request] = answer
         return answer
+
+    def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
+        """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        self._expire()
+        return decide_gang(self._arrays, gang, policy=self._demand.own.policy)
 
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
 
         ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken.
         """
-        if claim_uid in self._known["Claim"]:
+        if claim_uid in self._told.known["Claim"]:
             return
         self._arrays.hold(claim_uid, Hold.of(decision))
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
-        if claim_uid not in self._known["Claim"]:
+        if claim_uid not in self._told.known["Claim"]:
             self._arrays.drop(claim_uid)
 
     def _expire(self) -> None:
@@ -186,52 +151,13 @@ class FleetFeed:
             self._since[source.kind] = item.revision
 
     def _listed(self, source: _Source, listed: set[str]) -> None:
-        for gone in self._known[source.kind] - listed:
+        for gone in self._told.known[source.kind] - listed:
             source.remove(gone)
-        self._known[source.kind] &= listed
+        self._told.known[source.kind].intersection_update(listed)
         self._unread.discard(source.kind)
+        self._told.followed |= source.kind == "Claim"
         if not self._unread:
             self._read = True
-
-    def _host_changed(self, change: Change) -> None:
-        name = change.key.name
-        if change.type == "DELETED":
-            self._known["Host"].discard(name)
-            self._host_gone(name)
-            return
-        self._known["Host"].add(name)
-        host = Host.load(change.body)
-        facts = HostFacts(
-            name=name,
-            inventory=host.status.report or Inventory(),
-            overcommit_milli=host.spec.overcommit_milli,
-            taints=tuple(host.taint_keys),
-            wall=self._walls.stand(name, host.spec.site, labels=host.metadata.labels),
-            schedulable=host.open,
-            reachable=host.reachable,
-        )
-        self._arrays.set_host(facts)
-
-    def _host_gone(self, name: str) -> None:
-        self._walls.leave(name)
-        self._arrays.remove_host(name)
-
-    def _claim_changed(self, change: Change) -> None:
-        if change.type == "DELETED":
-            self._claim_gone(change.uid)
-        elif change.uid not in self._known["Claim"]:
-            self._known["Claim"].add(change.uid)
-            spec = orjson.loads(change.body)["spec"]
-            workload = spec["workload"]
-            self._arrays.drop(f"{workload['uid']}/{workload.get('replica', 0)}")
-            parts = tuple(Allocation.model_validate(part) for part in spec.get("allocations", ()))
-            beside = tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ()))
-            hold = Hold(spec["host"], tuple(spec.get("devices", ())), parts, companions=beside)
-            self._arrays.hold(change.uid, hold)
-
-    def _claim_gone(self, uid: str) -> None:
-        self._known["Claim"].discard(uid)
-        self._arrays.drop(uid)
 
 
 def _take(source: _Source, change: Change) -> None:

@@ -85,6 +85,16 @@ class Mix:
         cores, count_of, milli = numbers.T
         return Typical(cores, count_of, milli, models, np.round(weights / GRAIN) * GRAIN)
 
+    def distance(self, other: Mix) -> float:
+        """How different what they ask for is, however much of it: 0 for the same, 1 for nothing in common. Half of the
+        sum of differences between the parts that shapes have (the total variation distance)."""
+        ours, theirs = self._parts(), other._parts()
+        return sum(abs(ours.get(shape, 0.0) - theirs.get(shape, 0.0)) for shape in ours.keys() | theirs.keys()) / 2
+
+    def _parts(self) -> Mapping[Shape, float]:
+        every = sum(self.counts) or 1.0
+        return {shape: count / every for shape, count in zip(self.shapes, self.counts, strict=True)}
+
     @cached_property
     def devices(self) -> float:
         """Devices asked for, all together, in the unit of the counts."""

@@ -35,6 +35,11 @@ class Outlook:
             version=version,
         )
 
+    @property
+    def solved(self) -> bool:
+        """Whether there are prices for shares, where any are asked for."""
+        return not self.mix.shares or bool(self.waste.any())
+
     def at(self, turnover: float, *, version: int) -> Outlook:
         """The same at another turnover: nothing is solved again."""
         return replace(self, turnover=turnover, version=version)

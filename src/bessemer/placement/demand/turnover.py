@@ -13,10 +13,14 @@ class Turnover:
     comes as goes. ``window`` is how many devices must be taken until what was before counts 1/e: some fleets' worth."""
 
     def __init__(self, *, window: float) -> None:
-        self._window = max(window, 1.0) * 1000.0
+        self.resize(window)
         self._taken = 0.0
         self._returned = 0.0
         self._step = 0
+
+    def resize(self, window: float) -> None:
+        """Another window from here on: the fleet grew, or shrank."""
+        self._window = max(window, 1.0) * 1000.0
 
     def took(self, milli: int) -> None:
         """A claim of ``milli`` thousandths of devices began."""

@@ -14,10 +14,10 @@ import numpy as np
 from bessemer.core.errors import Invalid
 from bessemer.core.values import Decision, Request
 from bessemer.placement.board import Board
-from bessemer.placement.demand import Mix, Outlook, Turnover
+from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.facts import HostFacts
 from bessemer.placement.fleet import FleetArrays
-from bessemer.placement.hostclass import HostClass
+from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.policies.table import POLICIES
 from bessemer.placement.replay.run import Desk
 from bessemer.placement.replay.trace import milli_of
@@ -38,43 +38,28 @@ def known(policy: str) -> str:
 def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request], dice: np.random.Generator) -> Desk:
     """Nothing is placed yet. ``learned`` are the requests from which the policy knows what is asked for; ``dice`` are
     for a policy that throws some."""
-    fleet, kinds, devices = FleetArrays(), Counter[HostClass](), 0
+    fleet = FleetArrays()
     for host in hosts:
         fleet.set_host(host)
-        kinds[HostClass.of(host)] += 1
-        devices += sum(device.kind == "gpu" for device in host.inventory.devices)
     name, mix = known(policy), Mix.of(Counter(map(Shape.of, learned)))
     if name != OWN:
         board = Board(fleet, POLICIES[name](Outlook(mix=mix), dice))
         return Desk(fleet, board.place)
-    own = _Own(fleet, Outlook.derive(mix, kinds), window=devices)
-    return Desk(fleet, own.decide, left=own.left)
+    learning = _Learning(Own(fleet, outlook=Outlook.derive(mix, classes(fleet)), window=devices(fleet)))
+    return Desk(fleet, learning.decide, left=learning.left)
 
 
-class _Own:
-    """A board by the product's own policy, made anew whenever the turnover is of another stage."""
+class _Learning:
+    """Decides, and learns as it goes."""
 
-    def __init__(self, fleet: FleetArrays, outlook: Outlook, *, window: float) -> None:
-        self._fleet = fleet
-        self._outlook = outlook
-        self._turnover = Turnover(window=window)
-        self._stage = self._turnover.stage()
-        self._boards = 0
-        self._board = self._made()
+    def __init__(self, own: Own) -> None:
+        self._own = own
 
     def decide(self, request: Request) -> Decision | None:
-        stage = self._turnover.stage()
-        if stage != self._stage:
-            self._stage, self._board = stage, self._made()
-        decision = self._board.place(request)
+        decision = self._own.place(request)
         if decision is not None:
-            self._turnover.took(milli_of(request))
+            self._own.turnover.took(milli_of(request))
         return decision
 
     def left(self, request: Request) -> None:
-        self._turnover.gave_back(milli_of(request))
-
-    def _made(self) -> Board:
-        self._boards += 1
-        outlook = self._outlook.at(self._stage, version=self._boards)
-        return Board(self._fleet, POLICIES[OWN](outlook, np.random.default_rng(0)))
+        self._own.turnover.gave_back(milli_of(request))

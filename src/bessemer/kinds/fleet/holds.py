@@ -1,0 +1,32 @@
+"""`hold_of`: what placement counts for a Claim."""
+
+from __future__ import annotations
+
+import orjson
+
+from bessemer.core.beside import CompanionUse
+from bessemer.core.resource import Change
+from bessemer.core.values import Allocation, Asked
+from bessemer.placement import Hold
+from bessemer.placement.shape import Shape
+
+
+def hold_of(claim: Change) -> Hold:
+    """Read from its spec alone, which is fixed when it is taken. Raises ValueError where no sense can be made of it."""
+    spec = orjson.loads(claim.body)["spec"]
+    asked = Asked.model_validate(spec["asked"]) if spec.get("asked") else None
+    request = asked.request(spec["tenant"]) if asked is not None else None
+    return Hold(
+        spec["host"],
+        tuple(spec.get("devices", ())),
+        tuple(Allocation.model_validate(part) for part in spec.get("allocations", ())),
+        shape=Shape.of(request) if request is not None else None,
+        request=request,
+        companions=tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ())),
+    )
+
+
+def replica_of(claim: Change) -> str:
+    """``WORKLOAD_UID/REPLICA``."""
+    workload = orjson.loads(claim.body)["spec"]["workload"]
+    return f"{workload['uid']}/{workload.get('replica', 0)}"

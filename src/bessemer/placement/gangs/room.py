@@ -1,0 +1,105 @@
+"""How many members of a gang fit on a host at once."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from bessemer.core.values import Request
+from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import NONE, WHOLE, Ints
+
+COUNTED = frozenset(
+    {
+        "tenant",
+        "milli_cores",
+        "memory_bytes",
+        "device_count",
+        "device_milli",
+        "device_models",
+        "numa",
+        "same_switch",
+        "same_nvlink",
+        "tolerations",
+        "bearable",
+        "sites",
+        "own_hosts",
+        "virtualization",
+        "isolation",
+    }
+)
+"""What of a request is understood here well enough to put several on one host."""
+
+_ANY = 1 << 31
+"""As many as one likes, where nothing is asked for."""
+
+
+def understood(request: Request) -> bool:
+    """Whether it asks for nothing else."""
+    return all(getattr(request, wish.name) == wish.default for wish in fields(Request) if wish.name not in COUNTED)
+
+
+def room(sight: Sight, *, most: int) -> Ints:
+    """[hosts]: how many fit at once, ``most`` at most; only of hosts that fit one at all does it say anything.
+
+    Exact: members are equal, and each takes its devices of one group that is as near as must be (a NUMA node, a PCIe
+    switch, an NVLink domain, or all of a host), so a group of n devices serves n // count of them, whichever they
+    take. Of what is not understood one goes to a host.
+    """
+    ask = sight.request
+    if not understood(ask):
+        return np.ones(sight.size, dtype=np.int64)
+    if ask.numa == "required":
+        return np.minimum(_by_node(sight, most), most)
+    cores, memory = _times(sight.cores_sum, ask.milli_cores), _times(sight.memory_sum, ask.memory_bytes)
+    counts: Ints = np.minimum(np.minimum(cores, memory), np.minimum(_by_devices(sight), most))
+    return counts
+
+
+def _times(free: Ints, each: int) -> Ints:
+    return np.maximum(free, 0) // each if each else np.full(free.shape, _ANY, dtype=np.int64)
+
+
+def _by_devices(sight: Sight) -> Ints:
+    """[hosts]: for how many there are devices, wherever cores and memory are."""
+    ask, fleet = sight.request, sight.fleet
+    if not ask.device_count:
+        return np.full(sight.size, _ANY, dtype=np.int64)
+    if ask.device_milli < WHOLE:
+        shares: Ints = np.where(sight.able, sight.device_milli // ask.device_milli, 0).sum(axis=1)
+        return shares
+    near = [fleet.device_switch] if ask.same_switch else []
+    near += [fleet.device_nvlink] if ask.same_nvlink else []
+    if not near:
+        return sight.usable_count // ask.device_count
+    groups = sight.groups(*near)
+    counts = np.zeros(sight.size, dtype=np.int64)
+    np.add.at(counts, groups.rows, groups.counts // ask.device_count)
+    return counts
+
+
+def _by_node(sight: Sight, most: int) -> Ints:
+    """[hosts]: each with all that it wants on one NUMA node."""
+    ask = sight.request
+    counts = np.minimum(_times(sight.cores_free, ask.milli_cores), _times(sight.memory_free, ask.memory_bytes))
+    if ask.device_count:
+        counts = np.minimum(counts, _devices_by_node(sight))
+    total: Ints = np.minimum(counts, most).sum(axis=1)
+    return total
+
+
+def _devices_by_node(sight: Sight) -> Ints:
+    """[hosts, nodes]: for how many there are devices on each node."""
+    ask, fleet = sight.request, sight.fleet
+    counts = np.zeros(sight.cores_free.shape, dtype=np.int64)
+    if ask.device_milli < WHOLE:
+        rows, columns = np.nonzero(sight.able & (fleet.device_node[: sight.size] != NONE))
+        shares = sight.device_milli[rows, columns] // ask.device_milli
+        np.add.at(counts, (rows, fleet.device_node[rows, columns]), shares)
+        return counts
+    near = [fleet.device_switch] if ask.same_switch else []
+    near += [fleet.device_nvlink] if ask.same_nvlink else []
+    groups = sight.groups(fleet.device_node, *near)
+    np.add.at(counts, (groups.rows, groups.leads), groups.counts // ask.device_count)
+    return counts

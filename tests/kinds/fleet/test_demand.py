@@ -1,0 +1,168 @@
+"""What the fleet learns from claims, and what decides by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from structlog.testing import capture_logs
+
+from bessemer.core.clock import FakeClock
+from bessemer.core.values import Asked, Request
+from bessemer.kinds.fleet.demand import PACE_SECONDS, Demand, Derive
+from bessemer.placement import FleetArrays, Hold
+from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.hostclass import HostClass
+from bessemer.placement.shape import Shape
+from tests.kinds.fleet.outlooks import at_once
+from tests.placement.hosts import ask, fleet, host
+from tests.placement.test_properties import requests
+
+THIRD, TWO = ask(1, device_count=1, device_milli=300), ask(2, device_count=2)
+
+
+@given(requests)
+def test_a_claim_keeps_what_was_asked_for(request: Request) -> None:
+    kept = Asked.model_validate(Asked.of(request).dump())
+    assert kept.request(request.tenant) == request
+    assert Asked.of(request) == kept
+
+
+def test_nothing_of_a_request_is_lost() -> None:
+    assert {field.name for field in fields(Request)} - {"tenant"} == set(Asked.model_fields)
+
+
+class Counted:
+    """Derives, and counts how often; or does what a test says."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.fails: Exception | None = None
+        self.prices = True
+
+    async def __call__(self, mix: Mix, hosts: Mapping[HostClass, int]) -> Outlook:
+        self.times += 1
+        if self.fails is not None:
+            raise self.fails
+        outlook = await at_once(mix, hosts)
+        return outlook if self.prices else replace(outlook, waste=np.zeros_like(outlook.waste))
+
+
+@asynccontextmanager
+async def learning(clock: FakeClock, derive: Derive, *, arrays: FleetArrays) -> AsyncIterator[Demand]:
+    demand = Demand(arrays, clock, derive=derive)
+    task = asyncio.create_task(demand.run())
+    try:
+        yield demand
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def held(request: Request) -> Hold:
+    return Hold("h0", (), (), shape=Shape.of(request), request=request)
+
+
+async def test_an_outlook_is_derived_when_something_else_is_asked_for_and_not_before() -> None:
+    clock, derive = FakeClock(), Counted()
+    async with learning(clock, derive, arrays=fleet(host("h0", gpus=4))) as demand:
+        await clock.advance(10 * PACE_SECONDS)
+        assert derive.times == 0, "nothing was asked for yet"
+        demand.began(held(THIRD))
+        assert demand.own.outlook.mix.shapes == ()
+        await clock.advance(PACE_SECONDS)
+        assert demand.own.outlook.mix.shapes == (Shape.of(THIRD),)
+        assert demand.own.outlook.waste[100] == pytest.approx(100), "which is too little for another"
+        demand.began(held(THIRD))
+        await clock.advance(PACE_SECONDS)
+        assert derive.times == 1, "more of the same is nothing new"
+        for _ in range(5):
+            demand.began(held(TWO))
+        await clock.advance(PACE_SECONDS)
+        assert (derive.times, demand.own.outlook.mix.shapes[0]) == (2, Shape.of(TWO))
+
+
+async def test_hosts_of_another_class_are_something_else_too() -> None:
+    clock, derive, arrays = FakeClock(), Counted(), fleet(host("h0", gpus=4))
+    async with learning(clock, derive, arrays=arrays) as demand:
+        demand.began(held(TWO))
+        await clock.advance(PACE_SECONDS)
+        demand.hosts_changed()
+        await clock.advance(PACE_SECONDS)
+        assert derive.times == 1
+        arrays.set_host(host("h1", gpus=8))
+        demand.hosts_changed()
+        await clock.advance(PACE_SECONDS)
+        assert derive.times == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("HiGHS"), ImportError("highspy")])
+async def test_where_none_can_be_derived_the_last_is_kept_and_decisions_go_on(error: Exception) -> None:
+    clock, derive, arrays = FakeClock(), Counted(), fleet(host("h0", gpus=4))
+    async with learning(clock, derive, arrays=arrays) as demand:
+        demand.began(held(THIRD))
+        await clock.advance(PACE_SECONDS)
+        last, derive.fails = demand.own.outlook, error
+        demand.began(held(TWO))
+        with capture_logs() as logs:
+            await clock.advance(PACE_SECONDS)
+        assert demand.own.outlook is last
+        assert [line["event"] for line in logs] == ["no outlook could be derived"]
+        assert demand.own.place(TWO) is not None
+        derive.fails = None
+        demand.began(held(TWO))
+        await clock.advance(PACE_SECONDS)
+        assert len(demand.own.outlook.mix.shapes) == 2
+
+
+async def test_where_a_program_has_no_answer_the_last_prices_are_kept() -> None:
+    clock, derive = FakeClock(), Counted()
+    async with learning(clock, derive, arrays=fleet(host("h0", gpus=4))) as demand:
+        demand.began(held(THIRD))
+        await clock.advance(PACE_SECONDS)
+        waste, derive.prices = demand.own.outlook.waste, False
+        demand.began(held(replace(THIRD, device_milli=450)))
+        with capture_logs() as logs:
+            await clock.advance(PACE_SECONDS)
+        assert "prices of shares could not be derived" in {line["event"] for line in logs}
+        assert len(demand.own.outlook.mix.shapes) == 2
+        assert (demand.own.outlook.waste == waste).all()
+
+
+async def test_what_was_held_before_says_nothing_of_what_is_given_back() -> None:
+    clock = FakeClock()
+    async with learning(clock, at_once, arrays=fleet(host("h0", gpus=4))) as demand:
+        for _ in range(100):
+            demand.began(held(TWO), before=True)
+        await clock.advance(PACE_SECONDS)
+        assert demand.own.turnover.ratio == 0
+        for _ in range(4):
+            demand.began(held(TWO))
+            demand.ended(held(TWO))
+        assert demand.own.turnover.ratio > 0.7
+
+
+async def test_decisions_are_by_what_was_learned() -> None:
+    """A third stays off a half, once halves are asked for; before that, nobody knows that they are."""
+    clock = FakeClock()
+    arrays = fleet(*(host(f"h{n}", gpus=1) for n in range(6)))
+    for n in range(6):
+        arrays.hold(f"u{n}", Hold(f"h{n}", ("gpu0",), (), milli=700 if n == 4 else 500))
+    async with learning(clock, at_once, arrays=arrays) as demand:
+        before = demand.own.place(THIRD)
+        assert before is not None
+        assert before.host != "h4"
+        for _ in range(20):
+            demand.began(held(replace(THIRD, device_milli=500)))
+        demand.began(held(THIRD))
+        await clock.advance(PACE_SECONDS)
+        decision = demand.own.place(THIRD)
+        assert decision is not None
+        assert decision.host == "h4"
+        assert decision.request == THIRD
