@@ -123,6 +123,30 @@ def test_the_cheapest_wins_and_a_fixed_order_settles_what_is_equal() -> None:
     assert cheaper.score["fullest"] < first.score["fullest"]
 
 
+def test_who_decides_at_once_by_another_order_takes_another_of_equals() -> None:
+    arrays, request = a_fleet(40), ask(1)
+    chosen = [Board(arrays, Fullest(), order=order).place(request) for order in ("", "one", "two", "one")]
+    assert chosen[1] == chosen[3], "an order is fixed by its name"
+    assert len({decision.host for decision in chosen if decision is not None}) == 3
+
+
+def test_with_slack_what_costs_hardly_more_is_as_good() -> None:
+    arrays, request = a_fleet(8), ask(1)
+    first = Board(arrays, Fullest()).place(request)
+    assert first is not None
+    other = next(name for name in arrays.names if name != first.host)
+    arrays.hold("u", Hold(other, ("gpu0",), ()))
+    board = Board(arrays, Fullest())
+    cheapest = board.place(request)
+    assert cheapest is not None
+    assert cheapest.host == other
+    board.slack = 2.0
+    slack = board.place(request)
+    assert slack is not None
+    assert slack.host == first.host
+    assert slack.score["fullest"] == cheapest.score["fullest"] + 2
+
+
 def test_a_placement_has_one_host_looked_at_anew() -> None:
     arrays, policy = a_fleet(50), Fullest()
     board = Board(arrays, policy)

@@ -19,6 +19,7 @@ from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop import Granted, Loop
 from bessemer.store import Store
 from tests.kinds.fleet.outlooks import at_once
@@ -137,7 +138,7 @@ class Controller:
 
         own: Clock = _GatedClock(clock, self.gate) if rivals else clock
         objects = reached(store.objects)
-        self._fleet = FleetFeed(objects, own, derive=at_once)
+        self._fleet = Queueing(FleetFeed(objects, own, derive=at_once), objects, clock=own)
         ctx = Context(
             objects=objects,
             capacity=reached(store.capacity),

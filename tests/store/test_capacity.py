@@ -8,6 +8,7 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded, Taken
+from bessemer.core.notices import Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
@@ -205,6 +206,22 @@ async def test_retire_marks_once(store: Store) -> None:
     first = await store.capacity.retire(taken.key, CONTROLLER)
     assert read(first)["metadata"]["deletionTimestamp"]
     assert await store.capacity.retire(taken.key, CONTROLLER) == first
+
+
+async def test_a_notice_is_told_once_and_asks_for_no_end(store: Store) -> None:
+    await store.capacity.declare("h1", inventory())
+    (taken,) = await store.capacity.take([claim("a")], CONTROLLER)
+    first = await store.capacity.retire(taken.key, CONTROLLER, notice=Notice(1_800_000_000, "for another"))
+    meta = read(first)["metadata"]
+    assert Notice.read(meta["annotations"]) == Notice(1_800_000_000, "for another")
+    assert ("deletionTimestamp" in meta, first.generation) == (False, taken.generation)
+    again = await store.capacity.retire(taken.key, CONTROLLER, notice=Notice(1_900_000_000, "for a third"))
+    assert again == first
+    ended = await store.capacity.retire(taken.key, CONTROLLER)
+    assert read(ended)["metadata"]["deletionTimestamp"]
+    late = await store.capacity.retire(taken.key, CONTROLLER, notice=Notice(1, "too late"))
+    assert late == ended
+    assert await store.audit.verify() is None
 
 
 async def test_a_word_for_an_earlier_claim_of_the_name_changes_nothing(store: Store) -> None:

@@ -208,6 +208,15 @@ def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: fr
     ]
 
 
+def priority_causes(body: Body, old: Body | None, *, tenant: str, most: int) -> list[Cause]:
+    """A priority that a write says anew and that is more than the tenant's to have."""
+    said, before = (some.get("spec", {}).get("priority", 0) for some in (body, old or {}))
+    if not isinstance(said, int) or said <= most or said == before:
+        return []
+    words = f"Forbidden: {said}: {tenant} may go up to {most}"
+    return [Cause("spec.priority", words, "FieldValueForbidden")]
+
+
 def _owners_once(metadata: Body) -> tuple[str, ...]:
     """Take out owners that stand there a second time, by uid, as Kubernetes does; what to warn of."""
     seen: set[str] = set()

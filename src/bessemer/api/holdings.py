@@ -37,6 +37,7 @@ class TenantTerms:
     bearable: frozenset[str]
     state: str = "Active"
     allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
+    max_priority: int = 0
     made: float = 0.0
     """When: what happened before was another's of that name."""
 
@@ -214,6 +215,7 @@ def _terms(tenant: Mapping[str, Any]) -> TenantTerms:
         bearable=bearable(tenant),
         state=spec.get("state", "Active"),
         allowed=allowed(tenant),
+        max_priority=spec.get("maxPriority", 0),
         made=epoch(made) if made else 0.0,
     )
 

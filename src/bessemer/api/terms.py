@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from bessemer.api.access import Target
-from bessemer.api.admission import Body, toleration_causes
+from bessemer.api.admission import Body, priority_causes, toleration_causes
 from bessemer.api.errors import invalid
 from bessemer.api.names import show
 from bessemer.api.state import Call
@@ -27,6 +27,7 @@ async def require_terms(call: Call, target: Target, *, body: Body, old: Body | N
     """Of a namespaced object. Raises Invalid."""
     terms, tenant = call.state.directory.terms(target.tenant), f"tenant {target.tenant}"
     causes = toleration_causes(body, old, tenant=tenant, bearable=terms.bearable)
+    causes += priority_causes(body, old, tenant=tenant, most=terms.max_priority)
     before = {(path, name) for path, _, name in _named(target, old)}
     for path, kind, name in _named(target, body):
         among = terms.allowed.get(kind.lower())

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from bessemer.core.kept import Audit, AuditFilter, AuditRow, Sealed, SealedKeys, Wrapping
 from bessemer.core.money import Wish
+from bessemer.core.notices import Notice
 from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, UsageBatch
@@ -247,9 +248,9 @@ class Capacity(Protocol):
         Conflict where another has the name."""
         ...
 
-    async def retire(self, key: Key, writer: Writer, *, uid: str = "") -> Stored:
-        """Ask for the end: sets deletionTimestamp. Harmless when repeated. Raises NotFound, Conflict where another has
-        the name."""
+    async def retire(self, key: Key, writer: Writer, *, uid: str = "", notice: Notice | None = None) -> Stored:
+        """Ask for the end: sets deletionTimestamp. Harmless when repeated. With a ``notice`` it is only told that the
+        end will be asked for; the first that is told stays. Raises NotFound, Conflict where another has the name."""
         ...
 
     async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:

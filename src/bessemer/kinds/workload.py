@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from bessemer.core.beside import PciPlace
 from bessemer.core.errors import BessemerError, NotFound
-from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import (
     Asked,
+    Asker,
     ClaimSpec,
     Decision,
     Device,
@@ -40,6 +41,13 @@ from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 
 R = TypeVar("R", bound=Resource[Any, Any])
+
+
+class Reads(Protocol):
+    """What is needed to read objects: a Context, or less."""
+
+    @property
+    def objects(self) -> Objects: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,7 @@ class Terms:
     sites: frozenset[str] = frozenset()
     own_hosts: bool = False
     allowed: Mapping[str, Allowed] = field(default_factory=lambda: MappingProxyType({}))
+    max_priority: int = 0
 
     def refuses(self, *parts: Resource[Any, Any]) -> str:
         """What to say where the tenant may not use one of these; "" where it may use all."""
@@ -79,9 +88,10 @@ class Make:
     flavor: Flavor
     intent: Mapping[str, Any]
     terms: Terms
+    asker: Asker | None = None
 
 
-async def read(ctx: Context, resource: type[R], *, name: str, namespace: str = "") -> R | None:
+async def read(ctx: Reads, resource: type[R], *, name: str, namespace: str = "") -> R | None:
     """The object, or None where there is none."""
     try:
         stored = await ctx.objects.get(Key(resource.KIND, namespace, name))
@@ -123,12 +133,38 @@ async def take(
     replica: int = 0,
 ) -> None:
     """Take what was decided for one replica. Raises QuotaExceeded, Walled, Taken."""
+    await take_all(ctx, workload, parts={replica: (decision, make)})
+
+
+async def take_all(ctx: Context, workload: Resource[Any, Any], *, parts: Mapping[int, tuple[Decision, Make]]) -> None:
+    """Take what was decided for these replicas, of one tenant: all of it or nothing. Raises QuotaExceeded, Walled,
+    Taken."""
+    claims = [await _claim(ctx, workload, decision=d, make=m, replica=n) for n, (d, m) in parts.items()]
+    # Held in the arrays while the transaction is under way: others decide meanwhile, and would want the same place.
+    for replica, (decision, _) in parts.items():
+        ctx.fleet.assume(decision, f"{workload.uid}/{replica}")
+    try:
+        terms = next(make.terms.revision for _, make in parts.values())
+        await ctx.capacity.take(claims, CONTROLLER, terms=terms)
+    except BessemerError:
+        for replica in parts:
+            ctx.fleet.forget(f"{workload.uid}/{replica}")
+        raise
+
+
+async def _claim(
+    ctx: Context, workload: Resource[Any, Any], *, decision: Decision, make: Make, replica: int
+) -> tuple[Key, ClaimSpec, Mapping[str, Any]]:
+    """The Claim of one replica, as it is taken."""
     meta, flavor = workload.metadata, make.flavor
     spec = ClaimSpec(
         host=decision.host,
         tenant=tenant_of(meta.namespace or ""),
         workload=WorkloadRef(kind=workload.KIND, name=meta.name, uid=workload.uid, replica=replica),
         devices=list(decision.devices),
+        device_milli=decision.device_milli,
+        device_profile=decision.device_profile,
+        device_start=decision.device_start,
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
         companions=list(decision.companions),
@@ -136,6 +172,8 @@ async def take(
         flavor=flavor.metadata.name,
         asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
+        **_tenure(make.asker),
+        since=int(ctx.clock.now()),
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),
     )
@@ -143,15 +181,14 @@ async def take(
         "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
         "ownerReferences": [workload.owner_reference().dump()],
     }
-    # Held in the arrays while the transaction is under way: others decide meanwhile, and would want the same place.
-    held = f"{workload.uid}/{replica}"
-    ctx.fleet.assume(decision, held)
-    try:
-        claim = (claim_key(workload, replica), spec, metadata)
-        await ctx.capacity.take([claim], CONTROLLER, terms=make.terms.revision)
-    except BessemerError:
-        ctx.fleet.forget(held)
-        raise
+    return claim_key(workload, replica), spec, metadata
+
+
+def _tenure(asker: Asker | None) -> dict[str, Any]:
+    """On what terms a claim stands that is taken for ``asker``."""
+    if asker is None:
+        return {}
+    return {"priority": asker.priority, "preemptible": asker.preemptible, "ends": asker.ends}
 
 
 def _hangs(device: Device) -> PciPlace:
@@ -213,7 +250,7 @@ async def host_views(ctx: Context, claims: Sequence[Claim]) -> Mapping[str, Host
 # --- placement --------------------------------------------------------------------------------------------------
 
 
-async def terms_of(ctx: Context, project: str) -> Terms:
+async def terms_of(ctx: Reads, project: str) -> Terms:
     """The terms of the project's tenant."""
     tenant = tenant_of(project)
     try:
@@ -228,6 +265,7 @@ async def terms_of(ctx: Context, project: str) -> Terms:
         sites=frozenset(body.get("spec", {}).get("sites", ())),
         own_hosts=own_hosts(body).only,
         allowed=allowed(body),
+        max_priority=body.get("spec", {}).get("maxPriority", 0),
     )
 
 
@@ -242,6 +280,8 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         milli_cores=flavor.cores * 1000,
         memory_bytes=parse_bytes(flavor.memory),
         device_count=devices.count if devices else 0,
+        device_milli=devices.milli if devices else 1000,
+        device_profile=devices.profile if devices else "",
         device_models=frozenset({devices.model} if devices and devices.model else ()),
         numa=flavor.numa,
         same_switch=devices is not None and "switch" in devices.together,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -158,7 +158,8 @@ class Beside:
                 self.pages_free[row, place, PAGE_SIZES.index(part.page_bytes)] += sign * pages
 
     def _own(self, row: int, part: Allocation, *, place: int, sign: int) -> None:
-        parts = self._parts[row]
+        # Another, and not the same changed: a fork of the fleet has it too.
+        parts = self._parts[row] = replace(self._parts[row], own=self._parts[row].own.copy())
         own, siblings, smt = parts.own, parts.cores[place], int(self.smt[row, place])
         for cpu in parse_cpus(part.cpus):
             own[cpu] += sign

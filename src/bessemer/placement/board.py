@@ -17,7 +17,7 @@ import numpy as np
 
 from bessemer.core.values import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
-from bessemer.placement.choose import place_at
+from bessemer.placement.choose import instance_cost, place_at
 from bessemer.placement.decide import refused
 from bessemer.placement.filters import ABSENT, FACTS, FITS, HARDWARE, Verdicts, judged, sift
 from bessemer.placement.fleet import FleetArrays
@@ -50,6 +50,7 @@ class _Asked:
             memory_bytes=0,
             device_count=0,
             device_milli=1000,
+            device_profile="",
             device_models=frozenset(),
             numa="legacy",
             same_switch=False,
@@ -106,10 +107,14 @@ class _Order:
 
 
 class Board:
-    """Decides over a fleet by a policy."""
+    """Decides over a fleet by a policy. ``order`` names an order of hosts, by which what is equal is settled: those who
+    decide over one fleet at once each have another, and seldom want the same. ``slack``: what costs by so much more
+    than the least is as good."""
 
-    def __init__(self, fleet: FleetArrays, policy: Policy) -> None:
+    def __init__(self, fleet: FleetArrays, policy: Policy, *, order: str = "") -> None:
         self._fleet = fleet
+        self._named = order
+        self.slack = 0.0
         self.policy = policy
         self._asked: OrderedDict[Request, _Asked] = OrderedDict()
         self._figures: OrderedDict[Shape, _Figures] = OrderedDict()
@@ -149,10 +154,11 @@ class Board:
             return None
         more = self._surcharges(asked.shape)
         value = value if more is None else value + more
-        close, least, rows = _least(value, figures.apart[:n])
-        if least == np.inf:
+        close, rows = _least(value, figures.apart[:n], slack=self.slack)
+        if not len(rows):
             return None
         row = int(rows[np.argmin(self._ranks()[rows])])
+        least = float(value[row])
         score = {"spansNumaNodes": float(not close)} if request.numa == "preferred" else {}
         sight = Sight.of(Glance(self._fleet, np.array([row])), request)
         decision = place_at(sight, 0, score={**score, self._policy.name: least}, wish=int(figures.milli[row]))
@@ -225,6 +231,11 @@ class Board:
         there = rows[fits]
         if not len(there):
             return
+        if shape.profile:
+            # No policy knows what lies how on a device that is cut.
+            figures.value[there] = instance_cost(sight)[fits]
+            figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
+            return
         costs = self._policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
@@ -243,21 +254,22 @@ class Board:
     def _ranks(self) -> Ints:
         if self._order.facts != self._fleet.facts:
             names = self._fleet.names
-            digests = [blake2b(name.encode(), digest_size=8).digest() for name in names]
+            salt = blake2b(self._named.encode(), digest_size=16).digest() if self._named else b""
+            digests = [blake2b(name.encode(), digest_size=8, key=salt).digest() for name in names]
             ranks = np.zeros(len(names), dtype=np.int64)
             ranks[sorted(range(len(names)), key=lambda row: (digests[row], names[row]))] = np.arange(len(names))
             self._order = _Order(self._fleet.facts, ranks)
         return self._order.ranks
 
 
-def _least(value: Floats, apart: Bools) -> tuple[bool, float, Ints]:
-    """Whether any host has it all together, the least of those (of all, where none has), and the rows with that."""
+def _least(value: Floats, apart: Bools, *, slack: float) -> tuple[bool, Ints]:
+    """Whether any host has it all together, and the rows that cost least of those (of all, where none has)."""
     near = np.where(apart, np.inf, value) if apart.any() else value
     least = float(near.min())
     close = least < np.inf
     if not close:
         near, least = value, float(value.min())
-    return close, least, np.flatnonzero(near == least)
+    return close, np.flatnonzero(near <= least + slack) if least < np.inf else np.zeros(0, dtype=np.int64)
 
 
 def _recent(kept: OrderedDict[Named, Kept], name: Named) -> Kept | None:

@@ -19,6 +19,7 @@ from bessemer.placement.choose import place
 from bessemer.placement.filters import fitting, not_borne
 from bessemer.placement.room import Spare
 from bessemer.placement.sight import Sight
+from bessemer.placement.slices.instances import smaller
 from bessemer.placement.vectors import WHOLE
 from bessemer.placement.words import companion_words, cores_words, device_words, memory_words, show_milli
 
@@ -33,14 +34,19 @@ class Change:
     sight: Sight
 
 
-def cheapest(sight: Sight) -> Change | None:
-    """The first change after which something fits, or None."""
+Propose = Callable[[Sight], Iterator[Change]]
+
+
+def cheapest(sight: Sight, *, remedies: Sequence[Propose] = ()) -> Change | None:
+    """The first change after which something fits, or None. ``remedies`` are what others may do so that the request
+    gets all that it asks for (see `moves.remedies`); they come before asking for less."""
     for propose in (
         _nearness,
         _real_taints,
         _sorts,
         _other_model,
         _other_companions,
+        *remedies,
         _less,
         _fewer_companions,
         _fake_taints,
@@ -226,6 +232,12 @@ def _less(sight: Sight) -> Iterator[Change]:
         if share is not None:
             text = f"ask for at most {show_milli(share.request.device_milli)} {device_words(request)}"
             yield Change(text, share)
+    for name in smaller(sight.fleet.cuts, request.device_profile):
+        other = asking(sight, device_profile=name)
+        yield Change(f"ask for {device_words(other.request)}", other)
+    if request.device_profile or request.device_milli < WHOLE:
+        whole = asking(sight, device_profile="", device_milli=WHOLE)
+        yield Change(f"ask for a whole {device_words(whole.request)}", whole)
     both = _less_of_both(sight)
     if both is not None:
         yield Change(f"ask for at most {cores_words(both.request)} and {memory_words(both.request)}", both)
@@ -266,6 +278,7 @@ def _time(sight: Sight) -> Iterator[Change]:
         memory_free=fleet.memory[:n],
         device_milli=np.full_like(sight.device_milli, WHOLE),
         changed_spare=Spare.emptied(fleet, n),
+        drained=True,
     )
     placed = place(emptied)
     if placed is not None:

@@ -17,7 +17,8 @@ from bessemer.placement.filters import fitting
 from bessemer.placement.pick import use_of, way
 from bessemer.placement.pins import allocation
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import WHOLE, Bools, Ints
+from bessemer.placement.slices.instances import UNCUT
+from bessemer.placement.vectors import WHOLE, Bools, Floats, Ints
 
 _NOWHERE = int(np.iinfo(np.int64).max)
 
@@ -37,6 +38,8 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
     """What to take of a host that fits. ``wish`` are the free thousandths of the device to take a share of; where none
     that would do has as much, it is as if nothing were wished."""
     fleet, spot = sight.fleet, _Spot(sight, row)
+    if sight.request.device_profile:
+        return _instance(spot, score)
     gpus, beside = spot.take(wish)
     ids, others = fleet.devices(row), fleet.parts(row).others
     nodes = [gpu.node for gpu in gpus] or [int(fleet.other_node[row, column]) for _, column in beside]
@@ -51,6 +54,37 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         fake=bool(fleet.fake[row]),
         score=score,
         request=sight.request,
+    )
+
+
+def _instance(spot: _Spot, score: Mapping[str, float]) -> Decision:
+    """An instance of the device of the host where it loses least."""
+    sight, row = spot.sight, spot.row
+    request, fleet = sight.request, sight.fleet
+    cost = np.where(_shareable(sight)[row], sight.instances.cost[row], np.inf)
+    beside: Sequence[tuple[Companion, int]] = ()
+    if request.companions:
+        anywhere = np.where(sight.able[row], sight.instances.cost[row], np.inf)
+        order = sorted(np.flatnonzero(sight.able[row]).tolist(), key=lambda at: (float(anywhere[at]), at))
+        found = way(sight, row, order=order)
+        (column,) = found.allowed()
+        beside = found.companions([column])
+    else:
+        column = int(np.argmin(cost))
+    device, others = fleet.devices(row)[column], fleet.parts(row).others
+    table, start = sight.instances.spot(int(fleet.device_cut[row, column]))
+    return Decision(
+        host=fleet.names[row],
+        devices=(device.id,),
+        companions=tuple(use_of(one, others[at]) for one, at in beside),
+        tree=(device, *(others[at] for _, at in beside)),
+        device_milli=table.milli_of(request.device_profile),
+        device_profile=request.device_profile,
+        device_start=start,
+        request=request,
+        allocations=spot.spread(spot.node_order([int(fleet.device_node[row, column])])),
+        fake=bool(fleet.fake[row]),
+        score=score,
     )
 
 
@@ -77,18 +111,25 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
     if request.numa == "preferred":
         # A replica that spans NUMA nodes runs, but slower.
         yield "spansNumaNodes", (~sight.close).astype(np.int64)
-    if request.device_milli < WHOLE:
+    if request.device_profile:
+        # What is cut already is used up first, where that takes least from those that come later.
+        cost = instance_cost(sight)
+        cuts = cost >= UNCUT
+        yield "cutsDevice", cuts.astype(np.int64)
+        yield "waysLost", np.where(np.isinf(cost), _NOWHERE, cost % UNCUT).astype(np.int64)
+        yield "devicesLeft", _whole_count(sight) - cuts
+    elif request.device_milli < WHOLE:
         # What is begun is used up first, and then what leaves more devices whole.
         left = _left_on_device(sight)
         yield "milliLeftOnDevice", left
-        yield "devicesLeft", sight.whole_count - (left == WHOLE - request.device_milli)
+        yield "devicesLeft", _whole_count(sight) - (left == WHOLE - request.device_milli)
     elif request.device_count:
         # Whole groups stay whole: first the host with the tightest switch, then the one with the least left over.
         yield "devicesLeftOnSwitch", _slack(sight)
         yield "devicesLeft", sight.usable_count - request.device_count
     else:
         # What needs no device stays off the hosts that have some to give.
-        yield "devicesLeft", sight.whole_count
+        yield "devicesLeft", _whole_count(sight)
     yield "milliCoresLeft", sight.cores_sum - request.milli_cores
     yield "memoryLeft", sight.memory_sum - request.memory_bytes
 
@@ -100,6 +141,19 @@ def _slack(sight: Sight) -> Ints:
     slack: Ints = np.full(sight.size, _NOWHERE, dtype=np.int64)
     np.minimum.at(slack, groups.rows[left >= 0], left[left >= 0])
     return slack
+
+
+def instance_cost(sight: Sight) -> Floats:
+    """[hosts]: what the instance that is asked for costs on the device where it loses least; infinite where on none."""
+    cost: Floats = np.where(_shareable(sight), sight.instances.cost, np.inf).min(axis=1, initial=np.inf)
+    return cost
+
+
+def _whole_count(sight: Sight) -> Ints:
+    """[hosts]: sound devices that nobody has anything of."""
+    whole = sight.fleet.device_sound[: sight.size] & (sight.device_milli >= WHOLE)
+    total: Ints = whole.sum(axis=1)
+    return total
 
 
 def _left_on_device(sight: Sight) -> Ints:
@@ -208,7 +262,8 @@ class _Spot:
         policy, nodes = self.sight.request.numa, range(len(self.sight.fleet.node_ids(self.row)))
         if policy == "legacy":
             return nodes
-        cores = self.sight.cores_here[self.row]
+        sight, shared = self.sight, self.sight.request.cpu_policy == "shared"
+        cores = (sight.cores_free if shared else sight.cores_here)[self.row]
 
         # One node that holds all is best, a device's own before others; of several the one with the least left over.
         def harm(node: int) -> tuple[bool, bool, int, int, int]:

@@ -47,7 +47,8 @@ class Tenure:
 class Hold:
     """What one claim holds of one host. ``milli`` are thousandths of each of its devices; one that is named twice is
     held once. ``shape`` is what it was asked for as, where that is known: scarce hosts are rationed by it. ``request``
-    is what it was placed by, and what another place would be looked for with; None where nobody says."""
+    is what it was placed by, and what another place would be looked for with; None where nobody says. With a
+    ``profile`` it is an instance of one device, from its slice ``start`` on."""
 
     host: str
     devices: tuple[str, ...]
@@ -56,6 +57,8 @@ class Hold:
     shape: Shape | None = None
     request: Request | None = None
     tenure: Tenure = Tenure()
+    profile: str = ""
+    start: int = 0
     companions: tuple[CompanionUse, ...] = ()
 
     @classmethod
@@ -66,6 +69,8 @@ class Hold:
             decision.devices,
             decision.allocations,
             decision.device_milli,
+            profile=decision.device_profile,
+            start=decision.device_start,
             shape=None if decision.request is None else Shape.of(decision.request),
             request=decision.request,
             companions=decision.companions,

@@ -210,6 +210,9 @@ def _short_of_memory(request: Request, *, hosts: int, most: int) -> Reason:
 def _has_free_devices(sight: Sight) -> Bools:
     if not sight.request.device_count:
         return sight.everyone
+    if sight.request.device_profile:
+        room: Bools = np.logical_or.reduce(sight.wanted & sight.instances.room, axis=1)
+        return room
     enough: Bools = sight.usable_count >= sight.request.device_count
     return enough
 
@@ -223,12 +226,29 @@ def _free_devices(sight: Sight) -> Ints:
 
 
 def _short_of_devices(request: Request, *, hosts: int, most: int) -> Reason:
+    if request.device_profile:
+        return Reason("ShortOfDevices", hosts, f"short of {device_words(request)} (nothing as large is free)")
     if request.device_milli < WHOLE:
         free = best(hosts, show_milli(max(0, most)))
         text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({free} free on one)"
     else:
         text = f"short of {request.device_count} {device_words(request)} ({best(hosts, most)} free)"
     return Reason("ShortOfDevices", hosts, text)
+
+
+def _in_one_piece(sight: Sight) -> Bools:
+    whole: Bools = sight.usable_count > 0 if sight.request.device_profile else sight.everyone
+    return whole
+
+
+def _says_torn(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    text = f"with room for {device_words(sight.request)}, but not in one piece where it may begin"
+    yield Reason("Fragmented", int(rejected.sum()), text)
+
+
+def _shares(sight: Sight) -> Bools:
+    shared: Bools = sight.fleet.sharing[: sight.size] if sight.request.device_milli < WHOLE else sight.everyone
+    return shared
 
 
 FACTS: Sequence[Link] = (
@@ -252,12 +272,16 @@ HARDWARE: Sequence[Link] = (
     Link(_has_some_device, _says_none),
     _measured(_has_devices, figure=_devices_there, words=_few_devices),
     Link(has_companions, says_companions),
+    # It is there in one piece: nothing keeps several claims on it apart.
+    Link(_shares, _plainly("NotShared", "whose devices cannot be shared")),
     # Enough over all NUMA nodes; how it lies is looked at last.
     _measured(_has_cores, figure=lambda sight: sight.cores_sum, words=_short_of_cores),
     _measured(_has_memory, figure=lambda sight: sight.memory_sum, words=_short_of_memory),
     # The hardware is there and somebody holds it.
     _measured(_has_free_devices, figure=_free_devices, words=_short_of_devices),
     Link(has_free_companions, says_free_companions),
+    # As much is free of a device, and does not lie together.
+    Link(_in_one_piece, _says_torn),
     # The dearest: every NUMA node, switch and domain by itself.
     Link(close, says_close),
 )

@@ -22,18 +22,24 @@ from bessemer.placement.vectors import NONE
 
 
 class Own:
-    """``window``: devices of the fleet, about; see `Turnover`."""
+    """``window``: devices of the fleet, about; see `Turnover`. ``order`` as for `Board`."""
 
-    def __init__(self, fleet: FleetArrays, *, outlook: Outlook | None = None, window: float = 0.0) -> None:
+    def __init__(
+        self, fleet: FleetArrays, *, outlook: Outlook | None = None, window: float = 0.0, order: str = ""
+    ) -> None:
         self.outlook = outlook or Outlook()
         self.turnover = Turnover(window=window)
         self._stage = self.turnover.stage()
         self._policies = 0
-        self._board = Board(fleet, self._made())
+        self._board = Board(fleet, self._made(), order=order)
 
     def decide(self, request: Request) -> Decision | Refusal:
         """As `Board.decide`."""
         return self._current().decide(request)
+
+    def concede(self, slack: float) -> None:
+        """See `Board.slack`."""
+        self._board.slack = slack
 
     def place(self, request: Request) -> Decision | None:
         """As `Board.place`."""

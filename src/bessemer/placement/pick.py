@@ -122,7 +122,7 @@ def way(sight: Sight, row: int, *, order: Sequence[int] = ()) -> Way:
 def _choices(sight: Sight, row: int, *, order: Sequence[int]) -> Iterator[Bools]:
     """[devices]: of which to choose, the better ones first."""
     usable, columns = sight.usable[row], np.arange(sight.usable.shape[1])
-    if sight.request.device_milli < 1000:
+    if sight.request.device_milli < 1000 or sight.request.device_profile:
         yield from (columns == column for column in order)
         return
     models = sight.fleet.device_model[row]

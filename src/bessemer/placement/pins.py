@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bessemer.core.cpus import show_cpus
-from bessemer.core.values import Allocation
+from bessemer.core.beside import PAGE_SIZES
+from bessemer.core.cpus import parse_cpus, show_cpus
+from bessemer.core.values import Allocation, Decision
+from bessemer.placement.arrays import Arrays
 from bessemer.placement.beside import Cores, usual
 from bessemer.placement.sight import Sight
 
@@ -37,3 +39,23 @@ def cores_of(cores: Cores, own: Counter[int], *, count: int) -> list[int]:
     smt = usual(cores)
     whole = [core for core in cores if len(core) == smt and not any(own[cpu] > 0 for cpu in core)]
     return [cpu for core in whole[: -(-count // smt)] for cpu in core]
+
+
+def still_free(fleet: Arrays, row: int, *, decision: Decision) -> bool:
+    """Whether nobody has what a decision takes of companions, huge pages and threads of its own."""
+    parts = fleet.parts(row)
+    nodes = {node: column for column, node in enumerate(fleet.node_ids(row))}
+    for use in decision.companions:
+        column = parts.columns[use.device]
+        left = fleet.other_functions[row, column] - fleet.other_used[row, column]
+        enough = left >= use.functions if use.functions else fleet.other_used[row, column] <= 0
+        if fleet.other_whole[row, column] > 0 or not enough:
+            return False
+    for part in decision.allocations:
+        if any(parts.own[cpu] > 0 for cpu in parse_cpus(part.cpus)):
+            return False
+        if part.page_bytes:
+            pages = fleet.pages_free[row, nodes[part.numa_node], PAGE_SIZES.index(part.page_bytes)]
+            if pages * part.page_bytes < part.memory_bytes:
+                return False
+    return True

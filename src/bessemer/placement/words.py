@@ -12,8 +12,9 @@ _ABBREVIATIONS = ("nic", "ib", "fpga", "npu", "dpu", "ssd", "hca")
 
 
 def device_words(request: Request) -> str:
-    """What devices it asks for: "GPUs", "H100", "A100 or H100"."""
-    return _either(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs")
+    """What devices it asks for: "GPUs", "H100", "A100 or H100", "1g.10gb of H100"."""
+    words = _either(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs")
+    return f"{request.device_profile} of {words}" if request.device_profile else words
 
 
 def companion_words(one: Companion, *, count: int | None = None) -> str:

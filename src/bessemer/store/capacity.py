@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
 from bessemer.core.money import Wish
+from bessemer.core.notices import Notice
 from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
@@ -109,12 +110,17 @@ class CapacityTable:
         said = documents.settled({"metadata": {}, "spec": {"intent": intent}})["spec"]["intent"]
         return await self._committer.submit(lambda tx: _amend(tx, _own(tx, key, uid=uid), intent=said, writer=writer))
 
-    async def retire(self, key: Key, writer: Writer, *, uid: str = "") -> Stored:
-        """Ask for the end. Raises NotFound, Conflict."""
+    async def retire(self, key: Key, writer: Writer, *, uid: str = "", notice: Notice | None = None) -> Stored:
+        """Ask for the end, or tell that it will be asked for. Raises NotFound, Conflict."""
         rules.may_take(writer)
-        return await self._committer.submit(
-            lambda tx: mark(tx, _own(tx, key, uid=uid), writer=writer, verb="retire").stored()
-        )
+
+        def follow(tx: Tx) -> Stored:
+            row = _own(tx, key, uid=uid)
+            if notice is not None:
+                return _tell(tx, row, notice=notice, writer=writer)
+            return mark(tx, row, writer=writer, verb="retire").stored()
+
+        return await self._committer.submit(follow)
 
     async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:
         """Free the hardware, close the interval, remove the Claim. Raises Conflict unless it is Gone or fenced."""
@@ -258,6 +264,18 @@ def _amend(tx: Tx, row: Row, *, intent: Document, writer: Writer) -> Stored:
     document["metadata"]["generation"] += 1
     change = difference.between(row.document(), document)
     audit.append(tx, writer, verb="amend", key=row.key, uid=row.uid, change=change)
+    return save(tx, document, before=row).stored()
+
+
+def _tell(tx: Tx, row: Row, *, notice: Notice, writer: Writer) -> Stored:
+    """That its end is near: no new intent, so no new generation."""
+    document = row.document()
+    told = document["metadata"].get("annotations", {})
+    if Notice.read(told) is not None or documents.deleting(document):
+        return row.stored()
+    document["metadata"] = {**document["metadata"], "annotations": {**told, **notice.annotations()}}
+    change = difference.between(row.document(), document)
+    audit.append(tx, writer, verb="notify", key=row.key, uid=row.uid, change=change)
     return save(tx, document, before=row).stored()
 
 

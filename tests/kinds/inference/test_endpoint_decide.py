@@ -59,7 +59,7 @@ def endpoint(replicas: int) -> Endpoint:
 
 HOSTS = {"h1": HostView("h1"), "h2": HostView("h2", reachable=False, message="Host h2 is silent")}
 ROOM = ReasonView(code="Room", hosts=3, text="short of 2 cores")
-NO_PLACE = Hold("Unschedulable", "no host has room", reasons=(ROOM,), remedy="a smaller flavor")
+NO_PLACE = Hold("Unschedulable", "no host has room", remedy="a smaller flavor", waiting={"reasons": [ROOM]})
 UP, COMING, DEAD = ("Running", {}), ("Starting", {"reason": "EngineStarting"}), ("Failed", {"reason": "KindUnknown"})
 LOST, AWAY = ("Lost", {"reason": "EngineExited"}), ("Running", {"host": "h2"})
 TAKEN, PREPARING = ("Pending", {}), ("Preparing", {})

@@ -42,8 +42,8 @@ async def in_thread(mix: Mix, hosts: Mapping[HostClass, int]) -> Outlook:
 class Demand:
     """``own`` decides by what is learned here."""
 
-    def __init__(self, arrays: FleetArrays, clock: Clock, *, derive: Derive = in_thread) -> None:
-        self.own = Own(arrays)
+    def __init__(self, arrays: FleetArrays, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
+        self.own = Own(arrays, order=order)
         self._arrays = arrays
         self._clock = clock
         self._derive = derive
@@ -53,7 +53,8 @@ class Demand:
 
     def began(self, hold: Hold, *, before: bool = False) -> None:
         """A claim is new; or it was there ``before`` anybody looked, and says nothing of what ended meanwhile."""
-        if hold.shape is not None:
+        # No price of an instance follows from those of shares and of whole devices.
+        if hold.shape is not None and not hold.profile:
             self._arrivals.saw(hold.shape)
             self._stirred.set()
         if not before:
@@ -102,4 +103,6 @@ def _moved(before: Mapping[HostClass, int], now: Mapping[HostClass, int]) -> flo
 
 def _milli(hold: Hold) -> int:
     """Thousandths of devices, all together."""
+    if hold.profile:
+        return hold.milli
     return hold.shape.milli if hold.shape is not None else WHOLE * len(hold.devices)

@@ -1,7 +1,8 @@
 """Flavor as bessemer.dev/v1alpha1 has it, which the first release stored: devices as four fields that hang together.
 
-It cannot say ``offered``, what lies beside devices, of which sort cores and memory are, nor an order of words that
-means nothing; ``gpuModel`` and its like mean nothing without ``gpus``. What a flavor is and does stands in `flavor`.
+It cannot say ``offered``, which part of a device, what lies beside devices, of which sort cores and memory are, nor an
+order of words that means nothing; ``gpuModel`` and its like mean nothing without ``gpus``. What a flavor is and does
+stands in `flavor`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bessemer.core.versions import Spec, Version
 from bessemer.kinds.fields import Bytes, ShortText, at
 
 _SAME = (("sameSwitch", "switch"), ("sameNvlink", "nvlink"))
+_PART = ("share", "profile")
 _SHARED = ("description", "memory", "disk", "numa")
 _NEWER: Mapping[str, Any] = MappingProxyType(
     {"offered": True, "companions": [], "cpuPolicy": "shared", "hugepages": "0"}
@@ -66,7 +68,8 @@ def up(spec: Spec, kept: Spec) -> Spec:
         newest["cores"] = spec["cpus"]
     if spec.get("gpus"):
         together = [word for field, word in _SAME if spec.get(field)]
-        newest["devices"] = {"count": spec["gpus"], "model": spec.get("gpuModel", ""), "together": together}
+        part = kept.get("part", {}) if spec["gpus"] == 1 else {}
+        newest["devices"] = {"count": spec["gpus"], "model": spec.get("gpuModel", ""), "together": together, **part}
     return {**newest, **{name: kept.get(name, copy(usual)) for name, usual in _NEWER.items()}}
 
 
@@ -80,7 +83,9 @@ def down(spec: Spec) -> tuple[Spec, Spec]:
         older["cpus"] = spec["cores"]
     older |= {"gpus": devices.get("count", 0), "gpuModel": devices.get("model", "")}
     older |= {field: isinstance(together, list) and word in together for field, word in _SAME}
-    return older, {name: spec[name] for name, usual in _NEWER.items() if name in spec and spec[name] != usual}
+    kept: Spec = {name: spec[name] for name, usual in _NEWER.items() if name in spec and spec[name] != usual}
+    part = {name: devices[name] for name in _PART if devices.get(name)}
+    return older, {**kept, "part": part} if part else kept
 
 
 V1ALPHA1 = Version(

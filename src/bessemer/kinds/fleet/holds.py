@@ -6,23 +6,31 @@ import orjson
 
 from bessemer.core.beside import CompanionUse
 from bessemer.core.resource import Change
+from bessemer.core.slices import WHOLE_MILLI
 from bessemer.core.values import Allocation, Asked
+from bessemer.kinds.fleet.tenure import tenure_of
 from bessemer.placement import Hold
 from bessemer.placement.shape import Shape
 
 
 def hold_of(claim: Change) -> Hold:
-    """Read from its spec alone, which is fixed when it is taken. Raises ValueError where no sense can be made of it."""
-    spec = orjson.loads(claim.body)["spec"]
+    """Read from its spec, which is fixed when it is taken, and from what says when it ends. Raises ValueError where no
+    sense can be made of it."""
+    body = orjson.loads(claim.body)
+    spec = body["spec"]
     asked = Asked.model_validate(spec["asked"]) if spec.get("asked") else None
     request = asked.request(spec["tenant"]) if asked is not None else None
     return Hold(
         spec["host"],
         tuple(spec.get("devices", ())),
         tuple(Allocation.model_validate(part) for part in spec.get("allocations", ())),
+        spec.get("deviceMilli", WHOLE_MILLI),
         shape=Shape.of(request) if request is not None else None,
         request=request,
         companions=tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ())),
+        profile=spec.get("deviceProfile", ""),
+        start=spec.get("deviceStart", 0),
+        tenure=tenure_of(body),
     )
 
 

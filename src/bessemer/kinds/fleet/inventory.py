@@ -2,7 +2,8 @@
 
 main starts one in each process with a controller, or an api for dry runs. Invariants: it reads everything once and then
 only changes, unless history ran out; a change costs what its one host costs; a Claim's status is never parsed, for what
-a Claim holds is fixed when it is taken. The arrays may lag behind the truth, and the transaction disposes.
+a Claim holds is fixed when it is taken, but for when it ends. The arrays may lag behind the truth; the transaction
+disposes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -23,10 +24,18 @@ from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
+from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
+CONTENDED_SECONDS = 2.0
+"""For so long after a decision was lost to another process, hosts that cost hardly more are as good: at the cheapest
+one all would meet again."""
+
+CONTENDED_SLACK = 6.0
+"""Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
+
 _REFUSALS_MAX = 1_000
 _KINDS = ("Tenant", "Host", "Claim")
 
@@ -45,19 +54,24 @@ class _Source:
 
 
 class FleetFeed:
-    """Implements ``kinds.context.Fleet``."""
+    """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet.
+    ``arrays`` are for who looks on or plans, as ``own``, which decides over them: whoever changes them takes it back at
+    once."""
 
-    def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
         self._objects = objects
         self._clock = clock
-        self._arrays = FleetArrays()
-        self._demand = Demand(self._arrays, clock, derive=derive)
-        self._told = Told(self._arrays, self._demand)
+        self._arrays = self.arrays = FleetArrays()
+        self.demand = Demand(self._arrays, clock, derive=derive, order=order)
+        self._told = Told(self._arrays, self.demand)
+        self.own = self.demand.own
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)
         self.audit = Audit(self._told, objects, clock=clock)
         self._read = False
+        self._alone = not order
+        self._contended_until = 0.0
         self._refusals: dict[Request, Refusal] = {}
         self._refusals_version = -1
 
@@ -72,7 +86,7 @@ class FleetFeed:
         async with asyncio.TaskGroup() as group:
             for source in sources:
                 group.create_task(self._follow(source))
-            group.create_task(self._demand.run())
+            group.create_task(self.demand.run())
             group.create_task(self.audit.run())
 
     def ready(self) -> bool:
@@ -83,7 +97,7 @@ class FleetFeed:
         """Where the request would go now. Raises Unavailable until the fleet has been read."""
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
-        self._expire()
+        self.expire()
         # Many replicas ask the same, and a refusal is dear: it tries what would help.
         if self._refusals_version != self._arrays.version or len(self._refusals) > _REFUSALS_MAX:
             self._refusals.clear()
@@ -91,7 +105,8 @@ class FleetFeed:
         known = self._refusals.get(request)
         if known is not None:
             return known
-        answer = self._demand.own.decide(request)
+        self.demand.own.concede(CONTENDED_SLACK if self._clock.monotonic() < self._contended_until else 0.0)
+        answer = self.demand.own.decide(request)
         if isinstance(answer, Refusal):
             self._refusals[request] = answer
         return answer
@@ -100,28 +115,34 @@ class FleetFeed:
         """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
-        self._expire()
-        return decide_gang(self._arrays, gang, policy=self._demand.own.policy)
+        self.expire()
+        return decide_gang(self._arrays, gang, policy=self.demand.own.policy)
 
-    def assume(self, decision: Decision, claim_uid: str) -> None:
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
 
         ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken.
         """
         if claim_uid in self._told.known["Claim"]:
             return
-        self._arrays.hold(claim_uid, Hold.of(decision))
+        hold = replace(Hold.of(decision), tenure=tenure or Tenure())
+        self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
         if claim_uid not in self._told.known["Claim"]:
             self._arrays.drop(claim_uid)
+            if not self._alone:
+                self._contended_until = self._clock.monotonic() + CONTENDED_SECONDS
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Count no more what was assumed for too long."""
         now = self._clock.monotonic()
         while self._assumed and self._assumed[0][0] <= now:
-            self.forget(self._assumed.popleft()[1])
+            uid = self._assumed.popleft()[1]
+            if uid not in self._told.known["Claim"]:
+                self._arrays.drop(uid)
 
     async def _follow(self, source: _Source) -> None:
         while True:

@@ -1,7 +1,7 @@
 """`Told`: what changes of Tenants, Hosts and Claims tell the arrays of placement.
 
 A change costs what its one host costs; a Claim's status is never parsed, for what a Claim holds is fixed when it is
-taken. Each is harmless when told again.
+taken, but for when it ends. Each is harmless when told again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bessemer.core.values import Inventory
 from bessemer.kinds.fleet.demand import Demand
 from bessemer.kinds.fleet.holds import hold_of, replica_of
 from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.fleet.tenure import leaves
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, HostFacts, Wall, set_wall
 
@@ -70,6 +71,8 @@ class Told:
             hold = hold_of(change)
             self.arrays.hold(change.uid, hold)
             self._demand.began(hold, before=not self.followed)
+        elif leaves(change.body):
+            self.arrays.hold(change.uid, hold_of(change))
 
     def claim_gone(self, uid: str) -> None:
         counted = uid in self.known["Claim"]

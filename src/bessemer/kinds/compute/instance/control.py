@@ -18,7 +18,7 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ClaimPhase, Refusal
-from bessemer.kinds import workload
+from bessemer.kinds import turns, workload
 from bessemer.kinds.compute.instance.spec import GuestReport, Instance, InstanceIntent, InstancePhase, InstanceStatus
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
@@ -73,7 +73,8 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         message = f"{claim.key} belongs to an earlier instance of this name"
         return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0, remedy=_HELD)
     host = await workload.host_view(ctx, claim.spec.host)
-    lost = host.fenced or claim.deleting or claim.status.phase == "Gone"
+    now = ctx.clock.now()
+    lost = host.fenced or claim.deleting or claim.status.phase == "Gone" or turns.due(claim, now=now)
     if lost or claim.status.phase == instance.status.phase == "Failed":
         # The place is lost; the disk with it. What follows once the claim is released is a new place, or none. A claim
         # that is not Failed itself was taken anew, just before a crash: it stays.
@@ -81,9 +82,13 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         if given_up:
             return _given_up(instance, again=1.0)
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
-        return Wait(reason="Replacing", message=message, status=_pending(instance, message), again=1.0, remedy=_HELD)
+        reason, notice = "Replacing", turns.notice_of(claim)
+        if notice is not None:
+            reason, message = turns.PREEMPTED, f"{notice.why}; {message}"
+        return Wait(reason=reason, message=message, status=_pending(instance, message), again=1.0, remedy=_HELD)
     note = await workload.parted(ctx, *parts)
-    return fold(instance, await _amended(ctx, instance, claim=claim), host=host, note=note)
+    claim = await _amended(ctx, instance, claim=claim)
+    return turns.told(fold(instance, claim, host=host, note=note), [claim], now=now)
 
 
 def _given_up(instance: Instance, *, again: float = 300.0) -> Outcome:
@@ -147,11 +152,13 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     if words := terms.refuses(flavor, image):
         return _walled(instance, words)
     request = workload.request_of(terms, flavor.spec, tolerations=instance.spec.tolerations, virtualization=True)
-    decision = ctx.fleet.decide(request)
+    asker = turns.asker_of(instance, terms=terms, now=ctx.clock.now())
+    decision = ctx.fleet.decide(request, asker)
     if isinstance(decision, Refusal):
-        return _unschedulable(instance, decision)
+        await turns.make_room(ctx, decision, asker=asker)
+        return _unschedulable(instance, decision, now=ctx.clock.now())
     try:
-        make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms)
+        make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms, asker)
         await workload.take(ctx, instance, decision=decision, make=make)
     except QuotaExceeded as error:
         remedy = "Delete something, or ask for a higher quota."
@@ -160,7 +167,8 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     except Walled as error:
         return _walled(instance, error.message)
     except Taken as error:
-        status = _pending(instance, error.message)
+        waiting = turns.still_waiting(instance.status, now=ctx.clock.now())
+        status = _pending(instance, error.message).model_copy(update=waiting)
         return Wait(reason="Taken", message=error.message, status=status, again=0.2, remedy="Take a smaller flavor.")
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
@@ -189,8 +197,7 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
         "fake": claim.spec.fake,
         "restarts": said.restarts,
         "started_at": said.started_at,
-        "reasons": [],
-        "remedy": "",
+        **turns.NOT_WAITING,
     }
     status = instance.status.model_copy(update=update)
     if not host.reachable:
@@ -257,8 +264,7 @@ def _pending(instance: Instance, message: str, *, claim: str = "") -> InstanceSt
         "guest": None,
         "started_at": None,
         "message": message,
-        "reasons": [],
-        "remedy": "",
+        **turns.NOT_WAITING,
     }
     return instance.status.model_copy(update=update)
 
@@ -272,8 +278,8 @@ def _missing(instance: Instance, reason: str, *, message: str, remedy: str = _CR
     return Wait(reason=reason, message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
 
 
-def _unschedulable(instance: Instance, refusal: Refusal) -> Outcome:
+def _unschedulable(instance: Instance, refusal: Refusal, *, now: float) -> Outcome:
     message = str(refusal)
-    update = {"reasons": workload.shown(refusal.reasons), "remedy": refusal.cheapest}
-    status = _pending(instance, message).model_copy(update=update)
-    return Wait(reason="Unschedulable", message=message, status=status, again=10.0, remedy=refusal.cheapest)
+    status = _pending(instance, message).model_copy(update=turns.refused(instance.status, refusal, now=now))
+    reason = "Queued" if refusal.queued else "Unschedulable"
+    return Wait(reason=reason, message=message, status=status, again=10.0, remedy=refusal.cheapest)

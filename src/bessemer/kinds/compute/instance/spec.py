@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
-from bessemer.core.values import ReasonView, Toleration
+from bessemer.core.resource import ApiModel, Resource, keyed_by
+from bessemer.core.values import Toleration
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
+from bessemer.kinds.turns import Turned, WaitingStatus
 
 
-class InstanceSpec(ApiModel):
+class InstanceSpec(Turned):
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: its size.")
     image: Annotated[Name, Names("Image")] = Field(description="Name of the Image that it boots.")
     running: bool = Field(True, description="False stops the guest; its disk and its place stay.")
@@ -64,7 +65,7 @@ InstancePhase = Literal[
 ]
 
 
-class InstanceStatus(Status):
+class InstanceStatus(WaitingStatus):
     phase: InstancePhase = Field("Pending", description="Where it is in its life, in one word.")
     claim: str = Field("", description="Name of the Claim that it holds.")
     host: str = Field("", description="The host that it is on.")
@@ -73,8 +74,6 @@ class InstanceStatus(Status):
     restarts: int = Field(0, description="How often the guest was started again.")
     started_at: str | None = Field(None, description="When the guest was started.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
-    reasons: list[ReasonView] = Field(default_factory=list, description="Why no host was taken.")
-    remedy: str = Field("", description="The cheapest change that would help.")
 
 
 class Instance(Resource[InstanceSpec, InstanceStatus]):

@@ -7,13 +7,14 @@ intent is frozen when it is taken: deleting the Model or the Flavor touches noth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.resource import Done, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ReasonView, Refusal
-from bessemer.kinds import workload
+from bessemer.core.values import Refusal
+from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
@@ -53,8 +54,9 @@ class Hold:
     reason: str
     message: str
     again: float = 10.0
-    reasons: tuple[ReasonView, ...] = ()
     remedy: str = ""
+    waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
+    """What the status says of a turn that is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
         hold = await _take(ctx, endpoint, missing=missing)
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold)
-    return fold(endpoint, seen, note=await workload.parted(ctx, *parts))
+    outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts))
+    return turns.told(outcome, seen.claims, now=ctx.clock.now())
 
 
 async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
@@ -107,7 +110,8 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     for claim in reversed(claims):
         host = hosts[claim.spec.host]
         surplus = claim.spec.workload.replica >= endpoint.spec.replicas
-        ending = surplus or host.fenced or claim.deleting or claim.status.phase == "Gone"
+        stopped = turns.due(claim, now=ctx.clock.now())
+        ending = surplus or stopped or host.fenced or claim.deleting or claim.status.phase == "Gone"
         if not ending or await workload.let_go(ctx, claim, host=host):
             kept.append(claim)
     return Seen(kept[::-1], hosts)
@@ -130,13 +134,16 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
     terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
     if words := terms.refuses(flavor, model):
         return Hold("TenantWalled", words, 30.0, remedy=_ASK)
-    make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms)
+    asker = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now())
+    make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms, asker)
     request = workload.request_of(terms, flavor.spec, tolerations=endpoint.spec.tolerations, isolation=True)
     for number in missing[:GROUP]:
-        decision = ctx.fleet.decide(request)
+        decision = ctx.fleet.decide(request, asker)
         if isinstance(decision, Refusal):
-            reasons = tuple(workload.shown(decision.reasons))
-            return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
+            await turns.make_room(ctx, decision, asker=asker)
+            waiting = turns.refused(endpoint.status, decision, now=ctx.clock.now())
+            reason = "Queued" if decision.queued else "Unschedulable"
+            return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
         try:
             await workload.take(ctx, endpoint, decision=decision, make=make, replica=number)
         except QuotaExceeded as error:
@@ -144,7 +151,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
         except Walled as error:
             return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
-            return Hold("Taken", error.message, 0.2)
+            waiting = turns.still_waiting(endpoint.status, now=ctx.clock.now())
+            return Hold("Taken", error.message, 0.2, waiting=waiting)
     rest = len(missing) - GROUP
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
@@ -174,7 +182,7 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
         "ready_replicas": answering,
         "wanted_replicas": wanted,
         "fake": any(claim.spec.fake for claim in seen.claims),
-        "reasons": list(hold.reasons) if hold else [],
+        **(hold.waiting if hold else turns.NOT_WAITING),
         "remedy": hold.remedy if hold else "",
         "message": "",
     }

@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
-from bessemer.core.values import ReasonView, Toleration
+from bessemer.core.resource import ApiModel, Resource, keyed_by
+from bessemer.core.values import Toleration
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
+from bessemer.kinds.turns import Turned, WaitingStatus
 
 
-class EndpointSpec(ApiModel):
+class EndpointSpec(Turned):
     model: Annotated[Name, Names("Model")] = Field(description="Name of the Model that is served.")
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one replica.")
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
@@ -55,7 +56,7 @@ EndpointPhase = Literal[
 ]
 
 
-class EndpointStatus(Status):
+class EndpointStatus(WaitingStatus):
     phase: EndpointPhase = Field("Pending", description="Where it is in its life, in one word.")
     replicas: list[ReplicaStatus] = Field(
         default_factory=list, description="Its replicas, by number.", json_schema_extra=keyed_by("replica")
@@ -64,8 +65,6 @@ class EndpointStatus(Status):
     wanted_replicas: int = Field(0, description="Replicas that are wanted.")
     fake: bool = Field(False, description="Whether a replica is on a fake host.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
-    reasons: list[ReasonView] = Field(default_factory=list, description="Why no host was taken.")
-    remedy: str = Field("", description="The cheapest change that would help.")
 
 
 class Endpoint(Resource[EndpointSpec, EndpointStatus]):

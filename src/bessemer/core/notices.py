@@ -1,0 +1,37 @@
+"""What a Claim is told before its end is asked for. It stands in annotations that nobody but `Capacity` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_AT, _WHY = "bessemer.dev/ends-at", "bessemer.dev/ends-because"
+
+MARK = f'"{_AT}"'.encode()
+"""What the body of a Claim holds that was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Its end is asked for ``at`` (epoch seconds), ``why`` in words."""
+
+    at: int
+    why: str
+
+    def annotations(self) -> dict[str, str]:
+        return {_AT: str(self.at), _WHY: self.why}
+
+    @classmethod
+    def read(cls, annotations: Mapping[str, str]) -> Notice | None:
+        """None where nothing was told, or nothing that can be read."""
+        at = annotations.get(_AT, "")
+        return cls(int(at), annotations.get(_WHY, "")) if at.isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Claims ``uids`` on ``hosts`` that are to be told, so that somebody has room ``at`` that time."""
+
+    uids: tuple[str, ...]
+    hosts: tuple[str, ...]
+    at: int

@@ -1,0 +1,213 @@
+"""`Queueing`: the fleet, taken in turn. It stands before `FleetFeed` and implements ``kinds.context.Fleet``, too.
+
+Who asks for itself and finds nobody waiting is answered by the feed. Else all who wait are planned for
+(``placement.queue``), and who asks hears what the plan says of it. Invariants: nothing is placed that the plan keeps
+for another; nothing stands here that is lost with the process: who waits is in the objects and asks again, what runs
+is in the Claims. It takes nothing and stops nothing: it proposes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from bessemer.core.clock import Clock, rfc3339
+from bessemer.core.errors import Unavailable
+from bessemer.core.notices import Stops
+from bessemer.core.ports import Objects
+from bessemer.core.values import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
+from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.waiting import Waiting
+from bessemer.placement.facts import Tenure
+from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.queue import Book, Pending, Plan, Rules, Turn, plan
+from bessemer.placement.queue.plan import ask, beside
+from bessemer.placement.queue.values import Placed, Wants
+
+SILENT_SECONDS = 45.0
+"""Whoever waits asks every ten seconds at least; who is silent for longer, and says nothing in its object, left."""
+
+_PLAN_SECONDS = 5.0
+"""A plan holds for so long where nothing changes: times pass by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Who asked here, and when (monotonic)."""
+
+    pending: Pending
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A plan and what it was made of."""
+
+    plan: Plan
+    of: tuple[int, ...]
+    at: float
+    waiting: Mapping[str, Pending]
+
+
+class Queueing:
+    """Implements ``kinds.context.Fleet``."""
+
+    def __init__(self, feed: FleetFeed, objects: Objects, *, clock: Clock, rules: Rules | None = None) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._rules = rules or Rules()
+        self._waiting = Waiting(objects, clock)
+        self._book = Book(feed.arrays)
+        self._holdings = Holdings(feed.arrays)
+        self._heard: dict[str, _Heard] = {}
+        self._joined = 0
+        self._asked: dict[str, Asker] = {}
+        self._made: _Made | None = None
+
+    async def run(self) -> None:
+        """Follow the fleet and who waits for it, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed.run())
+            group.create_task(self._waiting.run())
+
+    def ready(self) -> bool:
+        """Whether the fleet, and who waits for it, have been read once."""
+        return self._feed.ready() and self._waiting.ready()
+
+    def decide(self, request: Request, asker: Asker | None = None) -> Decision | Refusal:
+        """Where the request would go now, were it its turn; for an asker, where it goes. Raises Unavailable until all
+        has been read."""
+        answer = self._answer(request, asker)
+        assert not isinstance(answer, GangDecision)
+        return answer
+
+    def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
+        """The same for all of a gang or none."""
+        answer = self._answer(gang, asker)
+        assert not isinstance(answer, Decision)
+        return answer
+
+    def plan(self) -> Plan:
+        """Of all who wait, at this moment. Raises Unavailable until all has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        return self._planned().plan
+
+    def assume(self, decision: Decision, claim_uid: str) -> None:
+        """Count a decision until its Claim is seen; for whoever asked, on its terms."""
+        asker = self._asked.get(claim_uid.partition("/")[0])
+        tenure = _tenure(asker, since=int(self._clock.now())) if asker is not None else None
+        self._feed.assume(decision, claim_uid, tenure=tenure)
+
+    def forget(self, claim_uid: str) -> None:
+        """Take an assumption back: the Claim was not taken."""
+        self._feed.forget(claim_uid)
+
+    # --- turns ---
+
+    def _answer(self, wants: Wants, asker: Asker | None) -> Placed | Refusal:
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        if asker is None:
+            return ask(self._feed, wants)
+        pending = Pending(asker, wants)
+        if not any(uid != asker.uid for uid in self._all()):
+            answer = ask(self._feed, wants)
+            if not isinstance(answer, Refusal):
+                return self._placed(pending, answer)
+        self._join(pending)
+        made = self._planned()
+        turn = made.plan.turns.get(asker.uid)
+        if turn is not None and turn.placed is not None:
+            return self._placed(pending, turn.placed)
+        if turn is None:
+            with beside(self._book, made.plan.kept, ends=asker.ends):
+                answer = ask(self._feed, wants)
+            self._made = replace(made, of=(self._feed.arrays.version, *made.of[1:]))
+            if not isinstance(answer, Refusal):
+                return self._placed(pending, answer)
+        return self._refused(pending, made.plan, turn=turn)
+
+    def _placed(self, pending: Pending, answer: Placed) -> Placed:
+        uid = pending.uid
+        self._joined += self._heard.pop(uid, None) is not None
+        self._waiting.forget(uid)
+        self._asked.pop(uid, None)
+        self._asked[uid] = pending.asker
+        while len(self._asked) > 1024:
+            del self._asked[next(iter(self._asked))]
+        return answer
+
+    def _join(self, pending: Pending) -> None:
+        known = self._heard.get(pending.uid)
+        if known is None or known.pending != pending:
+            self._joined += 1
+        self._heard[pending.uid] = _Heard(pending, self._clock.monotonic())
+
+    def _all(self) -> Mapping[str, Pending]:
+        """Who waits: by its object, and by what it asked here, which is newer."""
+        before = self._clock.monotonic() - SILENT_SECONDS
+        for uid in [uid for uid, heard in self._heard.items() if heard.at < before]:
+            del self._heard[uid]
+            self._joined += 1
+        return {**self._waiting.pending, **{uid: heard.pending for uid, heard in self._heard.items()}}
+
+    def _planned(self) -> _Made:
+        """The plan of this moment: the last one, where it would be the same."""
+        self._feed.expire()
+        waiting, now = self._all(), self._clock.monotonic()
+        of = (self._feed.arrays.version, self._joined, self._waiting.version)
+        if self._made is not None and self._made.of == of and now - self._made.at < _PLAN_SECONDS:
+            return self._made
+        found = plan(
+            self._book,
+            self._holdings,
+            places=self._feed,
+            waiting=list(waiting.values()),
+            now=int(self._clock.now()),
+            terms=(self._waiting.tree, self._rules),
+        )
+        # What it tried is undone, and counts as a change to whoever counts them.
+        self._made = _Made(found, (self._feed.arrays.version, *of[1:]), now, waiting)
+        return self._made
+
+    # --- words ---
+
+    def _refused(self, pending: Pending, found: Plan, *, turn: Turn | None) -> Refusal:
+        """Why not now: what placement says where it would not fit in any case, else who comes before it."""
+        plain = ask(self._feed, pending.wants)
+        ahead = found.order.get(pending.uid, 0)
+        expected = turn.expected if turn is not None else None
+        wait = f"wait until {rfc3339(expected)}" if expected is not None else ""
+        if isinstance(plain, Refusal):
+            cheapest = "; or ".join(filter(None, (plain.cheapest, wait)))
+            refusal = replace(plain, cheapest=cheapest, expected=expected)
+        else:
+            hosts = sorted({host for one in found.kept if one.uid != pending.uid for host in one.hosts})
+            text = f"room, but {ahead} of higher standing {'wait' if ahead != 1 else 'waits'} for it"
+            if hosts:
+                text += f"; places on {len(hosts)} host{'s'[: len(hosts) > 1]} are kept for them"
+            if isinstance(plain, Decision):
+                reasons: tuple[Reason, ...] = (Reason("Queued", plain.fitting, text), *plain.reasons)
+            else:
+                reasons = (Reason("Queued", len({member.host for member in plain.members}), text),)
+            refusal = Refusal(reasons=reasons, cheapest=wait, queued=True, expected=expected)
+        return replace(refusal, stops=self._stops(turn))
+
+    def _stops(self, turn: Turn | None) -> Stops | None:
+        if turn is None or not turn.victims or turn.kept is None:
+            return None
+        at = int(self._clock.now()) + self._rules.grace
+        return Stops(turn.victims, turn.kept.hosts, at)
+
+
+def _tenure(asker: Asker, *, since: int) -> Tenure:
+    """Of what is taken for the asker."""
+    return Tenure(
+        project=asker.project,
+        priority=asker.priority,
+        since=since,
+        ends=asker.ends,
+        preemptible=asker.preemptible,
+    )

@@ -1,0 +1,170 @@
+"""`Waiting`: who waits for a place and what each tenant's share is, by what objects say, followed like the fleet.
+
+So every process knows all who wait, whoever drives their kinds, and knows it again after a restart. Invariants: it
+reads everything once and then only changes; what cannot be read waits for nothing; a request is made anew each time
+that its object changes, of the flavor and the terms of that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from bessemer.core.clock import Clock, epoch
+from bessemer.core.errors import BessemerError, Expired
+from bessemer.core.ports import Objects, Scope
+from bessemer.core.quota import Quota
+from bessemer.core.resource import Change
+from bessemer.core.values import Asker, Toleration
+from bessemer.kinds import workload
+from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.placement.queue import Pending, Share
+
+WISHES: Mapping[str, Mapping[str, Any]] = {"Instance": {"virtualization": True}, "Endpoint": {"isolation": True}}
+"""What the replicas of a kind ask for beside what their flavor says."""
+
+_SHARERS = ("Tenant", "Project")
+_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    objects: Objects
+
+
+class Waiting:
+    """``pending`` by uid, ``tree`` by the name of a tenant or project. ``version`` rises with each change of either."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self.pending: dict[str, Pending] = {}
+        self.tree: dict[str, Share] = {}
+        self.version = 0
+        self._reads = _Reads(objects)
+        self._clock = clock
+        self._unread = {*WISHES, *_SHARERS}
+        self._since: dict[str, int] = {}
+        self._listed: dict[str, set[str]] = {}
+
+    def ready(self) -> bool:
+        """Whether each kind has been read once."""
+        return not self._unread
+
+    def forget(self, uid: str) -> None:
+        """It has its place, or asks for it no more; its object says so in a moment."""
+        if self.pending.pop(uid, None) is not None:
+            self.version += 1
+
+    async def run(self) -> None:
+        """Follow the kinds, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for kind in sorted(self._unread):
+                group.create_task(self._follow(kind))
+
+    async def _follow(self, kind: str) -> None:
+        while True:
+            try:
+                await self._watch(kind)
+            except Expired:
+                self._since.pop(kind, None)
+            except BessemerError as error:
+                log.warning("watch interrupted", kind=kind, error=str(error), internal=error.internal)
+            await self._clock.sleep(_RETRY_SECONDS)
+
+    async def _watch(self, kind: str) -> None:
+        """One watch until it ends, and the revision kept from which the next goes on."""
+        since = self._since.get(kind)
+        listing = since is None
+        if listing:
+            self._listed[kind] = set()
+        async for item in self._reads.objects.watch(Scope(kind=kind), since=since):
+            if isinstance(item, Change):
+                await self._take(item, listing=listing)
+                if listing:
+                    continue
+            elif listing:
+                listing = False
+                self._end_of_list(kind)
+            self._since[kind] = item.revision
+
+    async def _take(self, change: Change, *, listing: bool) -> None:
+        """One change; one that cannot be read is left out by itself."""
+        kind = change.key.kind
+        gone = change.type == "DELETED"
+        if kind in _SHARERS:
+            name, found = change.key.name, None if gone else _share(orjson.loads(change.body))
+            self._put(self.tree, name, found=found)
+        else:
+            name = change.uid
+            try:
+                self._put(self.pending, name, found=None if gone else await self._pending(change))
+            except (BessemerError, ValueError, KeyError) as error:
+                log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
+                self._put(self.pending, name, found=None)
+        if listing and not gone:
+            self._listed[kind].add(name)
+
+    def _put(self, among: dict[str, Any], name: str, *, found: Any) -> None:
+        if among.get(name) == found:
+            return
+        self.version += 1
+        if found is None:
+            del among[name]
+        else:
+            among[name] = found
+
+    def _end_of_list(self, kind: str) -> None:
+        listed = self._listed.pop(kind)
+        among: dict[str, Any] = self.tree if kind in _SHARERS else self.pending
+        for name in [name for name in among if name not in listed and self._is(kind, name)]:
+            self._put(among, name, found=None)
+        self._unread.discard(kind)
+
+    def _is(self, kind: str, name: str) -> bool:
+        """Whether what is known under a name is of the kind."""
+        if kind in _SHARERS:
+            return ("--" in name) == (kind == "Project")
+        wishes = WISHES[kind]
+        return all(getattr(self.pending[name].member, wish) == value for wish, value in wishes.items())
+
+    async def _pending(self, change: Change) -> Pending | None:
+        """What its object waits for, or None."""
+        body = orjson.loads(change.body)
+        spec, meta, status = body["spec"], body["metadata"], body.get("status", {})
+        since = status.get("waitingSince")
+        if not since or meta.get("deletionTimestamp"):
+            return None
+        project = change.key.namespace
+        flavor = await workload.read(self._reads, Flavor, name=spec["flavor"])
+        if flavor is None:
+            return None
+        terms = await workload.terms_of(self._reads, project)
+        tolerations = [Toleration.model_validate(one) for one in spec.get("tolerations", ())]
+        request = workload.request_of(terms, flavor.spec, tolerations=tolerations, **WISHES[change.key.kind])
+        asker = Asker(
+            uid=change.uid,
+            project=project,
+            priority=min(spec.get("priority", 0), terms.max_priority),
+            since=int(epoch(since)),
+            preemptible=spec.get("preemptible", False),
+        )
+        return Pending(asker, request)
+
+
+def _share(body: Mapping[str, Any]) -> Share | None:
+    """Of a tenant or a project, where it is another than everybody's."""
+    spec = body["spec"]
+    quota = Quota.model_validate(spec.get("quota") or {})
+    bounds = {f"devices/{model}".removesuffix("/*"): most * 1000 for model, most in quota.devices.items()}
+    if quota.milli_cores is not None:
+        bounds["cores"] = quota.milli_cores
+    if quota.memory_bytes is not None:
+        bounds["memory"] = quota.memory_bytes
+    found = Share(weight=spec.get("weight", 1), bounds=bounds)
+    return None if found == Share() else found

@@ -1,0 +1,154 @@
+"""What workloads say of their turn: as whom they ask for a place, that they wait for one, and that they are stopped for
+somebody.
+
+Invariants: who waits says so in its own status, and nowhere else; who is stopped is told first, by a notice on its
+Claim, and its own controller lets the Claim go when it is time. No word of it names another tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.errors import Conflict, NotFound
+from bessemer.core.notices import Notice
+from bessemer.core.ports import CONTROLLER, Scope
+from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition
+from bessemer.core.values import Asker, ReasonView, Refusal
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.claim import Claim
+
+PRIORITY_MAX = 1000
+
+PREEMPTED = "Preempted"
+"""Condition of a workload that is stopped for another, until it has a place again."""
+
+
+class Turned(ApiModel):
+    """Fields of the spec of whatever is placed."""
+
+    priority: int = Field(
+        0,
+        ge=-PRIORITY_MAX,
+        le=PRIORITY_MAX,
+        description="Who has more is placed first, and what is preemptible of less may be stopped for it.",
+    )
+    preemptible: bool = Field(
+        False, description="Whether it may be stopped for a higher priority, or for others' fair shares."
+    )
+
+
+class WaitingStatus(Status):
+    """Fields of the status of whatever is placed."""
+
+    waiting_since: str | None = Field(None, description="Since when it waits for a place; empty while it does not.")
+    expected_start: str | None = Field(
+        None, description="When it has a place at the latest; empty where nobody knows, or it waits for none."
+    )
+    reasons: list[ReasonView] = Field(default_factory=list, description="Why no host was taken.")
+    remedy: str = Field("", description="The cheapest change that would help.")
+
+
+class _Bounded(Protocol):
+    @property
+    def max_priority(self) -> int: ...
+
+
+def asker_of(workload: Resource[Turned, WaitingStatus], *, terms: _Bounded, now: float) -> Asker:
+    """As whom it asks for a place. Who waited already has waited since then, whatever was restarted meanwhile."""
+    since = workload.status.waiting_since
+    return Asker(
+        uid=workload.uid,
+        project=workload.metadata.namespace or "",
+        priority=min(workload.spec.priority, terms.max_priority),
+        since=int(epoch(since) if since else now),
+        preemptible=workload.spec.preemptible,
+    )
+
+
+NOT_WAITING: Mapping[str, Any] = {"waiting_since": None, "expected_start": None, "reasons": [], "remedy": ""}
+"""Of a status, where nothing is waited for that placement could give."""
+
+
+def still_waiting(status: WaitingStatus, *, now: float) -> Mapping[str, Any]:
+    """What of a status stays where a place was lost to somebody faster: its turn."""
+    return {**NOT_WAITING, "waiting_since": status.waiting_since or rfc3339(now)}
+
+
+def refused(status: WaitingStatus, refusal: Refusal, *, now: float) -> Mapping[str, Any]:
+    """What a status says of a refusal."""
+    return {
+        "reasons": [ReasonView(code=r.code, hosts=r.hosts, text=r.text) for r in refusal.reasons],
+        "remedy": refusal.cheapest,
+        "waiting_since": status.waiting_since or rfc3339(now),
+        "expected_start": None if refusal.expected is None else rfc3339(refusal.expected),
+    }
+
+
+# --- making room ------------------------------------------------------------------------------------------------
+
+
+async def make_room(ctx: Context, refusal: Refusal, *, asker: Asker) -> None:
+    """Tell the claims that are to go. Harmless when repeated; what it did not come to is proposed again."""
+    stops = refusal.stops
+    if stops is None:
+        return
+    for host in stops.hosts:
+        page = await ctx.objects.list(Scope(kind="Claim", host=host))
+        for claim in (Claim.load(stored.body) for stored in page.items if stored.uid in stops.uids):
+            notice = Notice(stops.at, _why(claim, asker))
+            try:
+                await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
+            except (NotFound, Conflict):
+                continue  # it went by itself
+
+
+def _why(claim: Claim, asker: Asker) -> str:
+    if claim.spec.priority < asker.priority:
+        return f"Preempted by a request of priority {asker.priority}"
+    return "Preempted by a request of somebody who has less than a fair share"
+
+
+# --- being stopped ----------------------------------------------------------------------------------------------
+
+
+def notice_of(claim: Claim) -> Notice | None:
+    """What the claim was told."""
+    return Notice.read(claim.metadata.annotations)
+
+
+def due(claim: Claim, *, now: float) -> bool:
+    """Whether its time is over."""
+    notice = notice_of(claim)
+    return notice is not None and notice.at <= now
+
+
+def told(outcome: Outcome, claims: Iterable[Claim], *, now: float) -> Outcome:
+    """The outcome of a workload that holds ``claims``, with what they were told: as condition, as reason (and by that
+    as event), and looked at again when it is time. A Fail keeps its own words."""
+    some = sorted((n for n in map(notice_of, claims) if n is not None), key=lambda notice: notice.at)
+    status = outcome.status
+    if not isinstance(status, Status):
+        return outcome
+    if not some:
+        return replace(outcome, status=_moved_on(status, now=now)) if any(claims) else outcome
+    message = f"{some[0].why}; it is stopped at {rfc3339(some[0].at)}, and waits for another place then"
+    conditions = set_condition(status.conditions, PREEMPTED, True, reason=PREEMPTED, message=message, now=rfc3339(now))
+    status = status.model_copy(update={"conditions": conditions})
+    if isinstance(outcome, Fail):
+        return replace(outcome, status=status)
+    again = max(0.0, min(outcome.again if outcome.again is not None else some[0].at - now, some[0].at - now))
+    return replace(outcome, status=status, reason=PREEMPTED, message=message, again=again or 1.0)
+
+
+def _moved_on(status: Status, *, now: float) -> Status:
+    """It holds what nobody wants of it."""
+    before = status.condition(PREEMPTED)
+    if before is None or before.status != "True":
+        return status
+    conditions = set_condition(status.conditions, PREEMPTED, False, reason="Placed", now=rfc3339(now))
+    return status.model_copy(update={"conditions": conditions})

@@ -1,0 +1,214 @@
+"""`plan`: what each of those who wait may have, by turn.
+
+One after the other, in the order of `standing.ordered`. Who fits beside what is kept for those before goes there. Who
+does not, waits: where what is leaving already makes room, or somebody may be stopped for it, that place is kept; else,
+for the first who does not fit and for whoever is overdue, the place that is free soonest (EASY: Lifka, The ANL/IBM SP
+Scheduling System, JSSPP 1995). What is kept is kept from all who come later in the order, but for those who will have
+ended before it starts. So a start that was promised is delayed by nobody who comes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from bessemer.core.values import Gang, Refusal
+from bessemer.placement.facts import Hold
+from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.queue.book import Book, wanted_amounts
+from bessemer.placement.queue.future import Timeline, earliest, kept, lasting, without
+from bessemer.placement.queue.standing import Standing, ordered
+from bessemer.placement.queue.stops import Claims, stop
+from bessemer.placement.queue.values import Kept, Pending, Placed, Places, Rules, Tree, Turn, Wants, decisions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``turns`` by uid, of those whom it looked at; ``order`` is everybody's place in the order, from 0."""
+
+    turns: Mapping[str, Turn]
+    order: Mapping[str, int]
+
+    @property
+    def kept(self) -> Sequence[Kept]:
+        return [turn.kept for turn in self.turns.values() if turn.kept is not None]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan while it is made: what is kept so far, and how often what is scarce was done."""
+
+    claims: Claims
+    rules: Rules
+    now: int
+    kept: dict[str, Kept] = field(default_factory=dict)
+    turns: dict[str, Turn] = field(default_factory=dict)
+    refused: set[Wants] = field(default_factory=set)
+    overdue: set[str] = field(default_factory=set)
+    leaving: Mapping[str, Hold] = field(default_factory=dict)
+    reserved: int = 0
+    stopped: int = 0
+    timelines: dict[bool, Timeline] = field(default_factory=dict)
+
+    def ends(self, *, drain: bool = False) -> Timeline:
+        """What ends when; made once."""
+        if drain not in self.timelines:
+            self.timelines[drain] = Timeline(self.claims.book, now=self.now, drain=drain)
+        return self.timelines[drain]
+
+
+def plan(
+    book: Book,
+    holdings: Holdings,
+    *,
+    places: Places,
+    waiting: Sequence[Pending],
+    now: int,
+    terms: tuple[Tree, Rules],
+) -> Plan:
+    """Pure: equal arrays, pending requests and times give equal plans, and leave the arrays as they were. ``terms`` are
+    the tree of shares and the rules."""
+    tree, rules = terms
+    book.refresh()
+    standing = Standing(book.used, book.total, waiting=waiting, tree=tree)
+    claims = Claims(book=book, holdings=holdings, standing=standing, places=places)
+    draft = _Draft(claims, rules, now)
+    order = list(ordered(waiting, standing, overdue=now - rules.patience))
+    draft.overdue = _first_overdue(order, before=now - rules.patience)
+    draft.leaving = _leaving(book, by=now + rules.grace)
+    for hold in draft.leaving.values():
+        standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
+    try:
+        for number, pending in enumerate(order[: rules.depth]):
+            _look(draft, pending, ahead=number)
+        _expect(draft, order[: rules.depth])
+    finally:
+        for one in draft.kept.values():
+            for uid in one.ghosts:
+                book.fleet.drop(uid)
+    return Plan(turns=draft.turns, order={pending.uid: number for number, pending in enumerate(order)})
+
+
+@contextmanager
+def beside(book: Book, some: Sequence[Kept], *, ends: int | None) -> Iterator[None]:
+    """The arrays with what is kept for others, but from whoever will have ended before it starts."""
+    binding = [one for one in some if ends is None or one.start is None or ends > one.start]
+    for one in binding:
+        for uid, ghost in one.ghosts.items():
+            book.fleet.hold(uid, ghost)
+    try:
+        yield
+    finally:
+        for one in binding:
+            for uid in one.ghosts:
+                book.fleet.drop(uid)
+
+
+def _first_overdue(order: Sequence[Pending], *, before: int) -> set[str]:
+    """Of each tenant and priority the one that waits longest, where that is long enough: `ordered` has it first."""
+    first: dict[tuple[int, str], Pending] = {}
+    for pending in sorted(order, key=lambda p: (p.asker.since, p.uid)):
+        if pending.asker.since <= before:
+            first.setdefault((pending.asker.priority, pending.tenant), pending)
+    return {pending.uid for pending in first.values()}
+
+
+def ask(places: Places, wants: Wants) -> Placed | Refusal:
+    return places.decide_gang(wants) if isinstance(wants, Gang) else places.decide(wants)
+
+
+def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
+    fleet, now, uid = draft.claims.book.fleet, draft.now, pending.uid
+    ends = pending.asker.ends
+    passed = {
+        name: ghost
+        for one in draft.kept.values()
+        if ends is not None and one.start is not None and now < one.start and ends <= one.start
+        for name, ghost in one.ghosts.items()
+    }
+    # Equal requests get equal answers, and where many wait most are equal.
+    known = not passed and pending.wants in draft.refused
+    with without(fleet, passed):
+        answer = None if known else ask(draft.claims.places, pending.wants)
+    if answer is not None and not isinstance(answer, Refusal):
+        keep = kept(uid, decisions(answer), start=now, gone={})
+        draft.turns[uid] = Turn(ahead=ahead, placed=answer, kept=keep, expected=now)
+    else:
+        if not passed:
+            draft.refused.add(pending.wants)
+        draft.turns[uid] = _wait(draft, pending, ahead=ahead)
+    found = draft.turns[uid].kept
+    if found is not None:
+        draft.kept[uid] = found
+        if found.start is not None and found.start <= now + draft.rules.grace:
+            wanted = wanted_amounts(pending.member, pending.count)
+            draft.claims.standing.change(pending.asker.project, wanted, sign=1)
+        for name, ghost in found.ghosts.items():
+            fleet.hold(name, ghost)
+
+
+def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
+    """It does not fit now."""
+    rules, now, book, leaving = draft.rules, draft.now, draft.claims.book, draft.leaving
+    if leaving:
+        with without(book.fleet, leaving):
+            answer = ask(draft.claims.places, pending.wants)
+        if not isinstance(answer, Refusal):
+            places = decisions(answer)
+            hosts = {place.host for place in places}
+            start = max([now + 1, *(hold.tenure.ends or 0 for hold in leaving.values() if hold.host in hosts)])
+            keep = kept(pending.uid, places, start=start, gone=leaving)
+            return Turn(ahead=ahead, kept=keep, expected=start)
+    if draft.stopped < rules.stops:
+        # What is leaving already leaves: so a stop that was begun, and cut short, goes on with the same.
+        with without(book.fleet, leaving):
+            found = stop(draft.claims, pending, rules=rules, now=now)
+        if found is not None:
+            draft.stopped += 1
+            gone = {uid: hold for some in book.stoppable.values() for uid, hold in some.items() if uid in found.uids}
+            for hold in gone.values():
+                draft.claims.standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
+            start = now + rules.grace
+            keep = kept(pending.uid, found.places, start=start, gone={**leaving, **gone})
+            return Turn(ahead=ahead, kept=keep, victims=found.uids, expected=start)
+    if draft.reserved < rules.reservations and (not draft.reserved or pending.uid in draft.overdue):
+        soonest = earliest(draft.ends(), pending, places=draft.claims.places)
+        if soonest is None and pending.uid in draft.overdue:
+            soonest = earliest(draft.ends(drain=True), pending, places=draft.claims.places)
+        if soonest is not None:
+            draft.reserved += 1
+            return Turn(ahead=ahead, kept=soonest, expected=soonest.start)
+    return Turn(ahead=ahead)
+
+
+def _leaving(book: Book, *, by: int) -> Mapping[str, Hold]:
+    """What will have ended by then."""
+    return {uid: hold for some in book.ending.values() for ends, uid, hold in some if ends <= by}
+
+
+def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
+    """When the others will start at the latest, each behind those before it, as if something were kept for each."""
+    book, now = draft.claims.book, draft.now
+    if not book.ending and not draft.kept:
+        return
+    waits = [pending for pending in order if draft.turns[pending.uid].kept is None]
+    soft: dict[str, Kept] = {}
+    timeline = draft.ends()
+    by_uid = {pending.uid: pending for pending in order}
+    try:
+        for one in draft.kept.values():
+            timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
+        for pending in waits:
+            found = earliest(timeline, pending, places=draft.claims.places)
+            if found is None or found.start is None:
+                continue
+            draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
+            soft[pending.uid] = found
+            timeline.add(lasting(found, pending=pending, now=now))
+            for name, ghost in found.ghosts.items():
+                book.fleet.hold(name, ghost)
+    finally:
+        for found in soft.values():
+            for name in found.ghosts:
+                book.fleet.drop(name)

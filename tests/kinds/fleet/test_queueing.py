@@ -1,0 +1,233 @@
+"""Turns, end to end: real store, loops and agents with fake drivers; who floods, who comes later, who is stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from bessemer.core.clock import epoch
+from bessemer.core.resource import tenant_of
+from tests.kinds.five import Life, check_lives_through, distinct
+from tests.kinds.points import Point
+from tests.kinds.world import PROJECT, World
+
+THEIRS = "beta--lab"
+
+
+async def furnish(world: World, **tenant: Any) -> None:
+    """Another tenant, and flavors with a GPU or two."""
+    await world.create("Tenant", "beta", tenant, namespace="")
+    await world.create("Project", THEIRS, {}, namespace="")
+    for name, count in (("one", 1), ("two", 2)):
+        spec = {"cores": 1, "memory": "256Mi", "disk": "1Gi", "devices": {"model": "H100", "count": count}}
+        await world.create("Flavor", name, spec, namespace="")
+    await world.until_ready("Project", THEIRS, namespace="")
+
+
+async def make(world: World, name: str, *, namespace: str = PROJECT, flavor: str = "one", **spec: Any) -> None:
+    await world.create("Instance", name, {"flavor": flavor, "image": "micro", **spec}, namespace=namespace)
+
+
+async def claims(world: World) -> list[dict[str, Any]]:
+    return await world.bodies("Claim")
+
+
+async def holders(world: World) -> dict[str, int]:
+    """Tenant → claims that stand and are to stay."""
+    some = [c for c in await claims(world) if "deletionTimestamp" not in c["metadata"]]
+    return dict(Counter(tenant_of(c["metadata"]["namespace"]) for c in some))
+
+
+async def status(world: World, name: str, *, namespace: str = PROJECT) -> dict[str, Any]:
+    found = await world.object("Instance", name, namespace=namespace)
+    assert found is not None
+    return found.get("status", {})
+
+
+def condition(said: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((c for c in said.get("conditions", ()) if c["type"] == name), {})
+
+
+async def test_who_floods_leaves_the_others_their_share() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        for number in range(7):
+            await make(world, f"flood{number}", preemptible=True)
+
+        async def full() -> bool:
+            waiting = [await status(world, f"flood{n}") for n in range(7)]
+            return await holders(world) == {"acme": 4} and sum(bool(s.get("waitingSince")) for s in waiting) == 3
+
+        await world.until(full)
+        for number in range(4):
+            await make(world, f"mine{number}", namespace=THEIRS, preemptible=True)
+
+        async def shared() -> bool:
+            running = [await status(world, f"mine{n}", namespace=THEIRS) for n in range(4)]
+            return sum(said.get("phase") == "Running" for said in running) == 2
+
+        await world.until(shared)
+        assert await holders(world) == {"acme": 2, "beta": 2}
+        # It stays so: what is shared as it should be is nobody's to take back.
+        end = world.clock.monotonic() + 700
+
+        async def later() -> bool:
+            assert await holders(world) == {"acme": 2, "beta": 2}
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+
+
+async def test_a_higher_priority_has_what_is_preemptible_stopped() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        await furnish(world, maxPriority=10)
+        await make(world, "low", preemptible=True)
+        await world.until_ready("Instance", "low")
+        asked = world.clock.now()
+        await make(world, "high", namespace=THEIRS, priority=7)
+
+        async def told() -> bool:
+            return condition(await status(world, "low"), "Preempted").get("status") == "True"
+
+        await world.until(told, seconds=30)
+        said = await status(world, "low")
+        assert said["phase"] == "Running"
+        assert "priority 7" in condition(said, "Preempted")["message"]
+        assert "beta" not in str(said)
+        await world.crash()  # what was told stands in the store
+
+        async def placed() -> bool:
+            return (await status(world, "high", namespace=THEIRS)).get("phase") == "Running"
+
+        await world.until(placed, seconds=200)
+        assert world.clock.now() >= asked + 30
+        low = await status(world, "low")
+        assert low["phase"] == "Pending"
+        assert condition(low, "Ready")["reason"] in ("Queued", "Unschedulable")
+        assert epoch(low["waitingSince"]) >= asked + 30
+        events = await world.bodies("Event")
+        assert "Preempted" in [e["reason"] for e in events if e["involvedObject"]["name"] == "low"]
+        # Once there is room it runs again, and says no more of it.
+        await world.delete("Instance", "high", namespace=THEIRS)
+        await world.until_ready("Instance", "low")
+        assert condition(await status(world, "low"), "Preempted")["status"] == "False"
+
+
+async def stopped_for_another(stop: Point | None) -> Life:
+    """One is stopped for another, which then goes; the first has its place again, and goes too."""
+    async with World(gpus=1, stop=stop) as world:
+        await furnish(world, maxPriority=10)
+        await make(world, "low", preemptible=True)
+        await world.until_ready("Instance", "low")
+        await make(world, "high", namespace=THEIRS, priority=7)
+        await world.until_ready("Instance", "high", namespace=THEIRS)
+        await world.delete("Instance", "high", namespace=THEIRS)
+        await world.until_ready("Instance", "low")
+        await world.delete("Instance", "low")
+        await world.until_gone("Instance", "low")
+        await world.until_gone("Instance", "high", namespace=THEIRS)
+        await world.check_clean()
+        return Life(world.points.names, world.crashes)
+
+
+def words(names: Sequence[str]) -> Sequence[int]:
+    """What is written of a stop: each notice, and each end that is asked for."""
+    return [index for index, name in enumerate(names) if "retire" in name]
+
+
+async def test_a_crash_at_each_word_of_a_stop_changes_nothing() -> None:
+    await check_lives_through(stopped_for_another, chosen=words)
+
+
+@pytest.mark.long
+async def test_a_crash_at_any_call_changes_nothing() -> None:
+    await check_lives_through(stopped_for_another, chosen=distinct)
+
+
+async def test_what_is_not_preemptible_is_never_stopped() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        await furnish(world, maxPriority=10)
+        await make(world, "low")
+        await world.until_ready("Instance", "low")
+        await make(world, "high", namespace=THEIRS, priority=7)
+        end = world.clock.monotonic() + 400
+
+        async def later() -> bool:
+            assert (await status(world, "low"))["phase"] == "Running"
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        assert condition(await status(world, "low"), "Preempted") == {}
+
+
+async def test_a_priority_above_its_tenants_counts_as_the_tenants() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        await furnish(world, maxPriority=2)
+        await make(world, "vm", namespace=THEIRS, priority=7)
+        await world.until(lambda: holders(world))
+        assert [c["spec"]["priority"] for c in await claims(world)] == [2]
+
+
+async def test_after_a_restart_the_order_is_the_same() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        await furnish(world)
+        await make(world, "held")
+        await world.until_ready("Instance", "held")
+        for number in range(3):
+            await make(world, f"a{number}")
+        await make(world, "b", namespace=THEIRS)
+
+        async def waiting() -> bool:
+            return world.fleet.ready() and len(world.fleet.plan().order) == 4
+
+        await world.until(waiting)
+        before = world.fleet.plan()
+        first = await world.object("Instance", "b", namespace=THEIRS)
+        assert first is not None
+        assert next(iter(before.order)) == first["metadata"]["uid"]
+        await world.crash()
+        await world.until(waiting)
+        assert world.fleet.plan() == before
+
+
+async def test_nobody_starves_beside_smaller_ones() -> None:
+    """Two devices at once, beside an endless line of requests for one, of a tenant with a hundred times the weight:
+    after ten minutes what becomes free is kept for it."""
+    async with World(hosts=1, gpus=2) as world:
+        await furnish(world, weight=100)
+        for name in ("small0", "small1"):
+            await make(world, name, namespace=THEIRS)
+        await world.until(lambda: _count(world, 2))
+        began = world.clock.monotonic()
+        await make(world, "big", flavor="two")
+        await world.until(lambda: _waits(world, "big"))
+        await world.until(lambda: _past(world, began + 5))
+        for name in ("small2", "small3", "small4"):
+            await make(world, name, namespace=THEIRS)
+        # Before it is overdue others have what is free and too small for it; after that, nobody.
+        await world.until(lambda: _past(world, began + 300))
+        await world.delete("Instance", "small0", namespace=THEIRS)
+        await world.until(lambda: _past(world, began + 360))
+        assert await holders(world) == {"beta": 2}
+        await world.until(lambda: _past(world, began + 660))
+        await world.delete("Instance", "small1", namespace=THEIRS)
+        await world.until(lambda: _past(world, began + 760))
+        assert await holders(world) == {"beta": 1}
+        (last,) = [c["spec"]["workload"]["name"] for c in await claims(world)]
+        await world.delete("Instance", last, namespace=THEIRS)
+        await world.until_ready("Instance", "big", seconds=60)
+
+
+async def _waits(world: World, name: str) -> bool:
+    return bool((await status(world, name)).get("waitingSince"))
+
+
+async def _count(world: World, number: int) -> bool:
+    return sum((await holders(world)).values()) == number
+
+
+async def _past(world: World, at: float) -> bool:
+    return world.clock.monotonic() > at

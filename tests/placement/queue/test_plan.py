@@ -1,0 +1,169 @@
+"""The queue by example: order, reservations, backfill, who is stopped for whom."""
+
+from __future__ import annotations
+
+from bessemer.core.values import Gang
+from bessemer.placement.queue import Rules, Share
+from tests.placement.queue.line import NOW, Line, gpus, waits
+
+
+def test_higher_priority_goes_first() -> None:
+    line = Line(hosts=1)
+    found = line.plan(waits("low", gpus(4), since=NOW - 50), waits("high", gpus(4), priority=5))
+    assert found.order == {"high": 0, "low": 1}
+    assert found.turns["high"].placed
+    assert found.turns["low"].placed is None
+    assert found.turns["low"].ahead == 1
+
+
+def test_whoever_has_less_of_its_share_goes_first() -> None:
+    line = Line(hosts=2)
+    line.runs("one", 4, project="acme--a")
+    found = line.plan(waits("more", gpus(4), since=NOW - 50), waits("first", gpus(4), project="beta--b"))
+    assert found.order == {"first": 0, "more": 1}
+    heavy = Line(hosts=2, tree={"acme": Share(weight=1000)})
+    heavy.runs("one", 4, project="acme--a")
+    heavy.runs("two", 1, project="beta--b")
+    found = heavy.plan(waits("first", gpus(1), since=NOW - 50), waits("more", gpus(1), project="beta--b"))
+    assert found.order == {"first": 0, "more": 1}
+
+
+def test_tenants_take_turns_and_so_do_their_projects() -> None:
+    line = Line(hosts=4)
+    flood = [waits(f"f{n}", gpus(1), since=NOW - 100 + n) for n in range(4)]
+    others = [waits("o", gpus(1), project="acme--b", since=NOW - 10), waits("t", gpus(1), project="beta--x")]
+    found = line.plan(*flood, *others)
+    assert list(found.order) == ["f0", "t", "o", "f1", "f2", "f3"]
+
+
+def test_the_first_who_does_not_fit_has_its_place_kept() -> None:
+    line = Line(hosts=1)
+    line.runs("long", 2, ends=NOW + 500, project="x--y")
+    found = line.plan(
+        waits("big", gpus(4), priority=1), waits("small", gpus(1)), waits("brief", gpus(1), ends=NOW + 400)
+    )
+    kept = found.turns["big"].kept
+    assert kept is not None
+    assert (kept.start, kept.hosts) == (NOW + 500, ("h0",))
+    assert found.turns["big"].expected == NOW + 500
+    # Its place would be later: it waits. Who has ended by then goes by.
+    assert found.turns["small"].placed is None
+    assert found.turns["brief"].placed
+
+
+def test_what_the_first_does_not_need_is_anybodys() -> None:
+    line = Line(hosts=2)
+    line.runs("long", 3, host="h0", ends=NOW + 500)
+    line.runs("longer", 3, host="h1", ends=NOW + 900)
+    found = line.plan(waits("big", gpus(4), priority=1), waits("small", gpus(1)))
+    assert found.turns["big"].kept.hosts == ("h0",)
+    assert found.turns["small"].placed.host == "h1"
+
+
+def test_nobody_knows_when_what_has_no_end_ends() -> None:
+    line = Line(hosts=1)
+    line.runs("for ever", 4)
+    found = line.plan(waits("big", gpus(4)))
+    assert found.turns["big"].expected is None
+    assert found.turns["big"].kept is None
+
+
+def test_for_who_is_overdue_a_host_is_drained_though_nobody_knows_how_long_it_takes() -> None:
+    line = Line(hosts=2, rules=Rules(patience=100))
+    line.runs("one", 1, host="h0")
+    line.runs("two", 1, host="h0", first=1)
+    line.runs("three", 3, host="h1")
+    found = line.plan(waits("big", gpus(4), since=NOW - 100), waits("small", gpus(1), project="beta--x"))
+    assert found.turns["big"].kept.hosts == ("h1",)
+    assert found.turns["big"].kept.start is None
+    assert found.turns["small"].placed.host == "h0"
+
+
+def test_a_higher_priority_stops_what_costs_least() -> None:
+    line = Line(hosts=2)
+    line.runs("old", 4, host="h0", since=NOW - 5000, preemptible=True)
+    line.runs("young", 4, host="h1", since=NOW - 50, preemptible=True)
+    turn = line.plan(waits("high", gpus(2), priority=1)).turns["high"]
+    assert turn.victims == ("young",)
+    assert turn.expected == NOW + line.rules.grace
+    assert turn.kept.hosts == ("h1",)
+
+
+def test_what_is_not_preemptible_or_of_equal_priority_is_let_be() -> None:
+    line = Line(hosts=2)
+    line.runs("kept", 4, host="h0", since=NOW - 5000)
+    line.runs("equal", 4, host="h1", since=NOW - 5000, priority=1, preemptible=True)
+    assert line.plan(waits("high", gpus(2), priority=1)).turns["high"].victims == ()
+
+
+def test_who_leaves_already_is_waited_for() -> None:
+    line = Line(hosts=2)
+    line.runs("leaving", 4, host="h0", ends=NOW + 20, preemptible=True)
+    line.runs("other", 4, host="h1", since=NOW - 50, preemptible=True)
+    turn = line.plan(waits("high", gpus(2), priority=1)).turns["high"]
+    assert turn.victims == ()
+    assert turn.expected == NOW + 20
+
+
+def test_a_stop_that_was_cut_short_goes_on_with_the_same_host() -> None:
+    line = Line(hosts=2)
+    line.runs("told", 2, host="h0", ends=NOW + 20, since=NOW - 900, preemptible=True)
+    line.runs("untold", 2, host="h0", first=2, since=NOW - 900, preemptible=True)
+    line.runs("other", 4, host="h1", since=NOW - 1000, preemptible=True)
+    assert line.plan(waits("high", gpus(4), priority=1)).turns["high"].victims == ("untold",)
+
+
+def test_what_is_borrowed_is_given_back_and_no_more() -> None:
+    line = Line(hosts=1, gpus=8)
+    for number in range(8):
+        line.runs(f"b{number}", 1, project="acme--a", since=NOW - 1000 + number, preemptible=True)
+    found = line.plan(*(waits(f"w{n}", gpus(1), project="beta--b") for n in range(8)))
+    victims = [uid for turn in found.turns.values() for uid in turn.victims]
+    assert victims == ["b7", "b6", "b5", "b4"]
+    over = Line(hosts=1, gpus=8)
+    for number in range(4):
+        over.runs(f"b{number}", 1, project="acme--a", since=NOW - 1000, preemptible=True)
+        over.runs(f"c{number}", 1, project="beta--b", since=NOW - 1000, preemptible=True)
+    assert not over.plan(waits("w", gpus(1), project="beta--b")).turns["w"].victims
+
+
+def test_what_is_borrowed_runs_for_a_while_first() -> None:
+    line = Line(hosts=1)
+    line.runs("b", 4, project="acme--a", since=NOW - 200, preemptible=True)
+    assert not line.plan(waits("w", gpus(1), project="beta--b")).turns["w"].victims
+
+
+def test_a_gang_is_planned_whole_and_stops_one_leaf() -> None:
+    line = Line(hosts=4)
+    for number, ago in enumerate((900, 50, 100, 100)):
+        line.runs(f"v{number}", 4, host=f"h{number}", since=NOW - ago, preemptible=True)
+    gang = Gang(member=gpus(4), count=2, policy="required")
+    turn = line.plan(waits("gang", gang, priority=1)).turns["gang"]
+    assert turn.victims == ("v2", "v3")
+    assert turn.kept.hosts == ("h2", "h3")
+
+
+def test_a_gang_has_its_hosts_kept_until_they_are_free() -> None:
+    line = Line(hosts=4)
+    for number, ends in enumerate((100, 400, 300, 200)):
+        line.runs(f"r{number}", 3, host=f"h{number}", ends=NOW + ends)
+    found = line.plan(waits("gang", Gang(member=gpus(4), count=2, policy="required"), priority=1), waits("s", gpus(1)))
+    assert (found.turns["gang"].kept.start, found.turns["gang"].kept.hosts) == (NOW + 300, ("h2", "h3"))
+    assert found.turns["s"].placed.host in ("h0", "h1")
+
+
+def test_the_others_are_told_when_behind_those_before_them() -> None:
+    line = Line(hosts=1)
+    line.runs("r", 4, ends=NOW + 100)
+    some = [waits(f"w{n}", gpus(4), since=NOW - 10 + n, ends=NOW + 60) for n in range(3)]
+    assert [turn.expected for turn in line.plan(*some).turns.values()] == [NOW + 100, NOW + 160, NOW + 220]
+
+
+def test_it_leaves_the_arrays_as_they_were() -> None:
+    line = Line(hosts=2)
+    line.runs("long", 2, ends=NOW + 500, preemptible=True)
+    before = (line.fleet.device_milli.copy(), line.fleet.cores_free.copy(), set(line.fleet._holds))
+    line.plan(*(waits(f"w{n}", gpus(4), priority=n % 2) for n in range(5)))
+    assert (line.fleet.device_milli == before[0]).all()
+    assert (line.fleet.cores_free == before[1]).all()
+    assert set(line.fleet._holds) == before[2]
