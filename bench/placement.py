@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -25,9 +26,12 @@ from _trace import drawn
 from bessemer.core.units import GIB
 from bessemer.core.values import Decision, Device, Inventory, NumaNode, Request
 from bessemer.drivers.process.crew import reckon
-from bessemer.placement import Hold, HostFacts
+from bessemer.placement import FleetArrays, Hold, HostFacts
+from bessemer.placement.board import Board
+from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.replay import Churned, Filled, Trace, openb, spread
-from bessemer.placement.replay.desk import OWN, seat
+from bessemer.placement.replay.desk import OWN
 from bessemer.placement.replay.jobs import ChurnJob, FillJob, replay
 from bessemer.placement.shape import Shape
 
@@ -271,44 +275,99 @@ def _several(replays: Sequence[Filled | Churned]) -> list[float]:
 
 
 def _speed(source: Source, *, quick: bool) -> Iterator[Figure]:
-    """Decisions a second on one core, placing as it goes, on a fleet that is part full."""
+    """Decisions a second on one core with all their reasons, placing as it goes, on a fleet that is part full; and how
+    long it takes to say why what fits nowhere does not."""
     trace = next(iter(source.traces.values()))
     plain = [request for request in trace.requests if not request.device_models]
     # A part of the mix wants everything beside each other.
     near = [replace(r, numa="required", same_switch=r.device_count == 2, same_nvlink=r.device_count > 2) for r in plain]
     for what, requests, goal in (("openb requests", plain, 2500), ("with NUMA, switch and NVLink terms", near, 1000)):
-        seconds = _decided(requests, count=1000 if quick else 10_000, warm=1000 if quick else 30_000)
+        desk = _Desk.of(requests)
+        seconds = desk.decided(count=1000 if quick else 10_000, warm=1000 if quick else 30_000)
         where = f"{HOSTS:,} hosts, {8 * HOSTS:,} devices, {what}"
         peer = ("kube-scheduler's own bound, extended resource, 5,000 nodes", KUBE_PER_SECOND)
         yield figure(f"decisions, {where}", len(seconds) / sum(seconds), "/s", at_least=goal, peer=peer)
         yield figure(f"decision, {where}, p50", 1e3 * median(seconds), "ms")
         bound = 1.0 if goal == 2500 else None
         yield figure(f"decision, {where}, p99", 1e3 * percentile(seconds, 0.99), "ms", at_most=bound)
+        if requests is plain:
+            yield from desk.refused()
 
 
-def _decided(requests: Sequence[Request], *, count: int, warm: int) -> list[float]:
-    """Seconds of its core for each of ``count`` decisions, after ``warm`` that filled a part; every shape was asked for
-    before, as it was in a system that has run for a while."""
-    generator = np.random.default_rng(FIRST_SEED)
-    machine = _machine()
-    hosts = [HostFacts(name=f"host-{n:05}", inventory=machine) for n in range(HOSTS)]
-    desk = seat(hosts, policy=OWN, learned=requests, dice=generator)
-    order = cycle(generator.permutation(len(requests)).tolist())
-    seconds = []
-    for request in dict.fromkeys(requests):
-        desk.decide(request)
-    for n in range(warm + count):
-        request = requests[next(order)]
-        began = time.thread_time()
-        decision = desk.decide(request)
-        took = time.thread_time() - began
-        if isinstance(decision, Decision):
-            shape = Shape.of(request)
-            hold = Hold(decision.host, decision.devices, decision.allocations, request.device_milli, shape)
-            desk.fleet.hold(str(n), hold)
-        if n >= warm:
-            seconds.append(took)
-    return seconds
+IMPOSSIBLE: Mapping[str, Request] = {
+    "more cores than any host has": Request(tenant="bench", milli_cores=10**9, memory_bytes=GIB),
+    "more memory than any host has": Request(tenant="bench", milli_cores=1000, memory_bytes=10**15, device_count=1),
+    "9 devices": Request(tenant="bench", milli_cores=1000, memory_bytes=GIB, device_count=9),
+    "a model that there is not": Request(
+        tenant="bench", milli_cores=1000, memory_bytes=GIB, device_count=1, device_models=frozenset({"none"})
+    ),
+    "3 devices on a switch of 2": Request(
+        tenant="bench", milli_cores=1000, memory_bytes=GIB, device_count=3, same_switch=True, numa="required"
+    ),
+    "a sandbox where no host has one": Request(tenant="bench", milli_cores=1000, memory_bytes=GIB, isolation=True),
+}
+"""What fits nowhere on the fleet of `_machine`."""
+
+REASONS_GOAL, CHANGE_GOAL = 10.0, 100.0
+KAI_SECONDS = 249.0
+
+
+@dataclass
+class _Desk:
+    """The product's own policy over `HOSTS` hosts. Every shape was asked for before, as it was in a system that has run
+    for a while."""
+
+    fleet: FleetArrays
+    own: Own
+    requests: Sequence[Request]
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> _Desk:
+        fleet, machine = FleetArrays(), _machine()
+        for n in range(HOSTS):
+            fleet.set_host(HostFacts(name=f"host-{n:05}", inventory=machine))
+        mix = Mix.of(Counter(map(Shape.of, requests)))
+        own = Own(fleet, outlook=Outlook.derive(mix, classes(fleet)), window=devices(fleet))
+        for request in dict.fromkeys(requests):
+            own.decide(request)
+        return cls(fleet, own, requests)
+
+    def decided(self, *, count: int, warm: int) -> list[float]:
+        """Seconds of its core for each of ``count`` decisions, after ``warm`` that filled a part."""
+        order = cycle(np.random.default_rng(FIRST_SEED).permutation(len(self.requests)).tolist())
+        seconds = []
+        for n in range(warm + count):
+            request = self.requests[next(order)]
+            began = time.thread_time()
+            decision = self.own.decide(request)
+            took = time.thread_time() - began
+            if isinstance(decision, Decision):
+                shape = Shape.of(request)
+                hold = Hold(decision.host, decision.devices, decision.allocations, request.device_milli, shape)
+                self.fleet.hold(str(n), hold)
+            if n >= warm:
+                seconds.append(took)
+        return seconds
+
+    def refused(self) -> Iterator[Figure]:
+        """The slowest of what is impossible, each asked for the first time: then nothing of it is kept."""
+        reasons, changes = {}, {}
+        for what, request in IMPOSSIBLE.items():
+            board = Board(self.fleet, self.own.policy)
+            began = time.thread_time()
+            board.reasons(request)
+            reasons[what] = time.thread_time() - began
+            answer = board.decide(request)
+            changes[what] = time.thread_time() - began
+            if isinstance(answer, Decision):
+                sys.exit(f"{what}: placed on {answer.host}, which no host can hold")
+        for said, found, goal, peer in (
+            ("reasons", reasons, REASONS_GOAL, ("KAI Scheduler, the verdict alone", 1e3 * KAI_SECONDS)),
+            ("reasons and the cheapest change", changes, CHANGE_GOAL, None),
+        ):
+            worst = max(found, key=lambda what: found[what])
+            metric = f"refused, {HOSTS:,} hosts: {said}; slowest of {len(found)}: {worst}"
+            yield figure(metric, 1e3 * found[worst], "ms", at_most=goal, peer=peer)
 
 
 def _machine() -> Inventory:
@@ -318,7 +377,7 @@ def _machine() -> Inventory:
         for n in range(8)
     ]
     numa = [NumaNode(id=n, cores=64, threads=64, memory_bytes=512 * GIB) for n in range(2)]
-    return Inventory(numa=numa, devices=devices)
+    return Inventory(numa=numa, devices=devices, sharing="time")
 
 
 def _bar(share: float) -> None:

@@ -102,11 +102,10 @@ async def live(name: str, stop: Point | str | None = None, *, victims: frozenset
     async with Stage(scenario.kind, scenario.name, stop=stop, victims=victims) as world:
         await scenario.play(world)
         await world.check_clean()
-        host = world.hosts["h1"]
         return Life(
             drivers=tuple(world.points.names["driver"]),
             commits=tuple(world.points.names["commit"]),
-            starts=host.qemu.starts + host.engine.starts,
+            starts=world.starts[0],
             intervals=intervals(await world.store.ledger.entries()),
             crashes=world.crashes,
             phases=world.points.phases,

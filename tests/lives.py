@@ -1,4 +1,4 @@
-"""Lives of an Instance and an Endpoint for the crash matrix, and the cloud in which they are lived.
+"""Lives of an Instance, an Endpoint and a Job for the crash matrix, and the cloud in which they are lived.
 
 Each is a scenario: what a user does, what goes wrong by itself, and what is waited for. Together they come to every
 phase that there is. `Noted` says in which phases things were at each point, or at the one where a life was stopped.
@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from bessemer.core.errors import BessemerError
+from bessemer.drivers.jobs.fake import Fate
+from bessemer.drivers.jobs.protocol import MemberSpec
 from bessemer.drivers.process.protocol import End
 from bessemer.drivers.qemu.fake import Fault
 from tests.kinds.points import EVERYTHING, Moment, PartName, Point, Points, Sort
@@ -167,6 +169,52 @@ async def troubled_endpoint(world: Stage) -> None:
     await world.until_gone("Endpoint", "chat")
 
 
+GANG = {"flavor": "serve", "members": 2, "script": "train"}
+
+
+async def job(world: Stage) -> None:
+    """A gang of two, of which one fails; taken anew, it ends well, and is deleted."""
+
+    def fate(member: MemberSpec) -> Fate:
+        first = member.env["BESSEMER_ATTEMPT"] == "0"
+        return Fate(1000.0 if first and member.env["RANK"] == "0" else 4.0, 3 if first else 0)
+
+    world.hosts["h1"].jobs.fate = fate
+    await world.create("Job", "train", {**GANG, "backoffLimit": 1})
+    await world.until_phase("Succeeded")
+    await until_free(world)
+    await world.delete("Job", "train")
+    await world.until_gone("Job", "train")
+
+
+async def troubled_job(world: Stage) -> None:
+    """A gang that fails for good and is deleted; another, its host silent and heard again, deleted while it runs."""
+    world.hosts["h1"].jobs.fate = lambda member: Fate(4.0 if member.env["RANK"] == "1" else 1000.0, 3)
+    await world.create("Job", "train", GANG)
+    await world.until_phase("Failed")
+    await until_free(world)
+    await world.delete("Job", "train")
+    await world.until_gone("Job", "train")
+    world.hosts["h1"].jobs.fate = lambda _member: Fate(100_000.0)
+    await world.create("Job", "train", GANG)
+    await world.until_phase("Running")
+    world.cut_off = True
+    await world.until_phase("Unknown")
+    world.cut_off = False
+    await world.until_phase("Running")
+    await world.delete("Job", "train")
+    await world.until_gone("Job", "train")
+
+
+async def until_free(world: World) -> None:
+    """Wait until nothing is held."""
+
+    async def free() -> bool:
+        return not await world.bodies("Claim")
+
+    await world.until(free)
+
+
 async def silent_for_a_while(world: Stage, kind: str, name: str) -> None:
     """Its host is not heard until it is said to be Unknown; then it is."""
     world.cut_off = True
@@ -192,6 +240,18 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             endpoint,
             least=8,
             phases=Phases(("Pending", "Starting", "Ready", "Degraded", "Terminating", "Claim Lost")),
+        ),
+        "Job": Scenario(
+            "Job",
+            "train",
+            job,
+            least=12,
+            phases=Phases(
+                ("Pending", "Placing", "Running", "Restarting", "Succeeded", "Claim Running", "Claim Failed")
+            ),
+        ),
+        "Job-in-trouble": Scenario(
+            "Job", "train", troubled_job, least=12, phases=Phases(("Failed", "Unknown", "Terminating"))
         ),
         "Instance-in-trouble": Scenario(
             "Instance", "vm", troubled_instance, least=12, phases=Phases(("Failed", "Unknown"))

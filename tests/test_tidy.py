@@ -39,6 +39,11 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "cli/system.py::_local.up"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/simulate.py::_fill.openb"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/simulate.py::_churn.churn"): "a command's options are its signature, as typer reads them",
+    ("few_parameters", "cli/rehearse.py::_fleet.fleet"): "a command's options are its signature, as typer reads them",
+    (
+        "few_parameters",
+        "cli/rehearse.py::_history.history",
+    ): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/declare.py::apply"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/declare.py::diff"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/declare.py::delete"): "a command's options are its signature, as typer reads them",

@@ -16,6 +16,7 @@ from bessemer.agent.streams import Relay
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
 from bessemer.core.frames import WINDOW, Mux
+from bessemer.drivers.jobs.fake import FakeJobs
 from tests.agent.conftest import Bench
 from tests.agent.standin import claim
 
@@ -37,6 +38,16 @@ async def test_a_log_to_its_end(bench: Bench) -> None:
     text = await gather(bench, asyncio.create_task(_all(stream)))
     assert b"boots" in text
     assert b"Ready" in text
+
+
+async def test_what_is_kept_of_a_claim_that_is_gone(bench: Bench) -> None:
+    await running(bench)
+    jobs = bench.drivers.host.jobs
+    assert isinstance(jobs, FakeJobs)
+    jobs.outputs["w-1.0.3"] = b"loss 0.25\n"
+    for name, text in (("w-1.0.3", b"loss 0.25\n"), ("w-1.0.4", b"")):
+        stream = await bench.api.muxes[0].open({"verb": "log", "kind": "Job", "kept": name})
+        assert await gather(bench, asyncio.create_task(_all(stream))) == text
 
 
 async def test_a_followed_log_ends_with_its_reader(bench: Bench) -> None:
@@ -78,6 +89,8 @@ async def test_a_console_both_ways_and_one_at_a_time(bench: Bench) -> None:
         ({"verb": "log", "claim": "uid-9"}, "does not run on this host"),
         ({"verb": "log"}, "does not run on this host"),
         ({"verb": "shell", "claim": "uid-1"}, "a log or a console"),
+        ({"verb": "log", "kind": "Instance", "kept": "uid-1"}, "nothing of it is kept"),
+        ({"verb": "log", "kept": "uid-1"}, "nothing of it is kept"),
     ],
 )
 async def test_whatever_else_is_refused(bench: Bench, request_: dict[str, str], words: str) -> None:

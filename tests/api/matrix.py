@@ -335,12 +335,16 @@ async def dialled(w: World, path: str, how: Mapping[str, Any]) -> int:
 
 
 def table(found: Found, name: str) -> Iterator[str]:
+    """A line for each row; of another tenant's things, where most are alike, for all that are answered alike."""
     askers = TABLES[name]
     yield f"| | {' | '.join(askers)} |"
     yield f"|---|{'---|' * len(askers)}"
+    alike: dict[str, list[str]] = {}
     for row in found.rows(name):
-        cells = [found.cells[row, name, asker] or "·" for asker in askers]
-        yield f"| {row} | {' | '.join(cells)} |"
+        cells = " | ".join(found.cells[row, name, asker] or "·" for asker in askers)
+        alike.setdefault(cells if name == "other" else f"{row} | {cells}", []).append(row)
+    for cells, rows in alike.items():
+        yield f"| {', '.join(rows)} | {cells} |" if name == "other" else f"| {cells} |"
 
 
 def filled(text: str, found: Found) -> str:

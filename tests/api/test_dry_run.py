@@ -74,7 +74,7 @@ async def body_of(w: World, rule: Rule) -> Any:
     if rule.method == "PUT":
         there = (await w.call("GET", path.removesuffix("/status"))).json
         return {**there, "metadata": {**there["metadata"], "labels": {"x": "y"}}}
-    said = {**REVIEW, "user": "mia", "token": "bss_x.y"}
+    said = {**REVIEW, "user": "mia", "token": "bss_x.y", "object": {"kind": "Instance", **instance("planned")}}
     review = next(review for review in REVIEWS if review.path == rule.path)
     return {"spec": {field: value for field, value in said.items() if field in review.spec}}
 

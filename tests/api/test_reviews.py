@@ -13,7 +13,17 @@ from bessemer.api.authn import MASTERS
 from bessemer.api.discovery import AGGREGATED
 from bessemer.api.protobuf import KINDS as TABLES
 from bessemer.api.protobuf import MEDIA
-from bessemer.api.questions import ACCESS, LOCAL_ACCESS, REVIEWS, SELF, SELF_ACCESS, SELF_RULES, TOKEN, Review
+from bessemer.api.questions import (
+    ACCESS,
+    LOCAL_ACCESS,
+    PLACEMENT,
+    REVIEWS,
+    SELF,
+    SELF_ACCESS,
+    SELF_RULES,
+    TOKEN,
+    Review,
+)
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.clock import FakeClock
 from bessemer.core.ports import CONTROLLER
@@ -24,6 +34,7 @@ from tests.api.world import ADMIN, BASE, GATEWAY, Reply, World, instance, named,
 from tests.kinds import pages
 
 LAB, THEIRS, NOWHERE = "acme--lab", "other--lab", "other--nope"
+KUBERNETES = [review for review in REVIEWS if review is not PLACEMENT]
 PEOPLE = ("ann", "mia", "rob", "eve", "new")
 LOCAL = LOCAL_ACCESS.path.format(namespace=LAB)
 
@@ -408,7 +419,7 @@ async def test_strangers_are_told_nothing(w: World) -> None:
         assert (reply.code, reply.json["reason"]) == (401, "Unauthorized")
 
 
-@pytest.mark.parametrize("review", REVIEWS, ids=lambda review: review.kind)
+@pytest.mark.parametrize("review", KUBERNETES, ids=lambda review: review.kind)
 async def test_protobuf_and_json_are_answered_alike(w: World, review: Review) -> None:
     specs = {
         SELF: None,
@@ -501,7 +512,7 @@ async def test_they_are_discovered_in_both_forms(w: World) -> None:
     groups = {group["name"]: group for group in (await w.call("GET", "/apis")).json["groups"]}
     aggregated = await w.call("GET", "/apis", headers={"accept": AGGREGATED})
     items = {item["metadata"]["name"]: item["versions"] for item in aggregated.json["items"]}
-    for review in REVIEWS:
+    for review in KUBERNETES:
         assert groups[review.group]["preferredVersion"] == {"groupVersion": review.api_version, "version": "v1"}
         assert (await w.call("GET", f"/apis/{review.group}")).json == groups[review.group]
         listed = (await w.call("GET", f"/apis/{review.api_version}")).json
@@ -512,6 +523,14 @@ async def test_they_are_discovered_in_both_forms(w: World) -> None:
         (told,) = (one for one in version["resources"] if one["resource"] == review.plural)
         assert told["responseKind"] == {"group": review.group, "version": "v1", "kind": review.kind}
         assert (told["scope"], told["verbs"]) == ("Namespaced" if review.namespaced else "Cluster", ["create"])
+    # Ours is one resource of a group that has others.
+    listed = (await w.call("GET", f"/apis/{PLACEMENT.api_version}")).json["resources"]
+    (entry,) = (one for one in listed if one["name"] == PLACEMENT.plural)
+    assert (entry["kind"], entry["namespaced"], entry["verbs"]) == ("PlacementReview", True, ["create"])
+    told = [one for version in items[GROUP] for one in version["resources"] if one["resource"] == PLACEMENT.plural]
+    assert [one["responseKind"]["version"] for one in told] == ["v1alpha1"]
+    versions = [version["version"] for version in groups[GROUP]["versions"]]
+    assert len(versions) == len(set(versions))
     assert (await w.call("GET", "/apis/authorization.k8s.io/v2")).code == 404
     assert (await w.call("GET", "/apis/nothing.k8s.io")).code == 404
     core = (await w.call("GET", "/api", headers={"accept": AGGREGATED})).json["items"]

@@ -25,6 +25,7 @@ from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.kinds import KINDS
+from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
 from bessemer.store import Store, open_store, store_kinds
 
@@ -114,6 +115,8 @@ class World:
     ca: CertificateAuthority
     clock: Clock
     content: dict[str, Path] = field(default_factory=dict)
+    fleet: FleetFeed | None = None
+    """Which knows nothing until somebody runs it."""
 
     async def call(
         self,
@@ -301,10 +304,11 @@ async def world(
         terms=Terms(**terms),
         issuers=issuers or FakeIssuers(),
         directories=directories or FakeDirectory(),
+        fleet=(fleet := FleetFeed(store.objects, clock)),
     )
     try:
         async with make_app(context).running() as api:
-            made = World(api, store, ca, clock, content)
+            made = World(api, store, ca, clock, content, fleet)
             if people:
                 await _people(made)
             yield made

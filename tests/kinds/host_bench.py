@@ -14,6 +14,7 @@ from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done, Metadata, Outcome
 from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds.context import HostContext, HostDrivers
@@ -60,6 +61,7 @@ class HostBench:
         self.qemu = FakeQemuWorld()
         self.disks = FakeDiskWorld()
         self.engine = FakeEngine(self.clock)
+        self.jobs = FakeJobs(self.clock)
         self.content = BenchContent()
         self.virtualization = "tcg"
         self.began = 0.0
@@ -84,6 +86,7 @@ class HostBench:
             qemu=FakeQemu(self.clock, world=self.qemu, disks=self.disks),
             disks=FakeDisks(self.disks),
             engine=self.engine,
+            jobs=self.jobs,
         )
         return HostContext(
             secrets=BenchSecrets(),
@@ -140,8 +143,7 @@ class HostBench:
     async def residue(self) -> list[str]:
         """What of the claim is left on the host."""
         left = [*self.qemu.guests, *self.disks.sizes, *self.disks.seeds, *self.content.pins]
-        left += [engine.uid for engine in await self.engine.running()]
-        return left
+        return [*left, *self.jobs.specs, *(engine.uid for engine in await self.engine.running())]
 
 
 class OneFile:

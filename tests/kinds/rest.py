@@ -13,6 +13,7 @@ AT_REST: Mapping[str, str] = MappingProxyType(
         "Active": "it is as it should be",
         "Ready": "it is as it should be",
         "Running": "it is as it should be",
+        "Succeeded": "it has ended well",
         "Stopped": "it is as its owner asked",
         "Suspended": "it is as an administrator asked, and keeps what it has",
         "Closed": "its receipt is written",

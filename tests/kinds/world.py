@@ -28,6 +28,8 @@ from bessemer.core.resource import Change, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import Device, Inventory, LedgerEntry, NumaNode
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.inspect.tables import known
+from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
@@ -79,6 +81,7 @@ class WorldHost:
 
     def __post_init__(self) -> None:
         self.engine = CountedEngine(self.clock)
+        self.jobs = FakeJobs(self.clock)
 
     def context(self, points: Points) -> HostContext:
         def tapped(inner: Any, prefix: str) -> Any:
@@ -92,6 +95,7 @@ class WorldHost:
                 qemu=tapped(FakeQemu(self.clock, world=self.qemu, disks=self.disks), "qemu"),
                 disks=tapped(FakeDisks(self.disks), "disks"),
                 engine=tapped(self.engine, "engine"),
+                jobs=tapped(self.jobs, "jobs"),
             ),
             virtualization="tcg",
             threads=4,
@@ -100,7 +104,7 @@ class WorldHost:
     async def residue(self) -> list[str]:
         """What of anybody is left on the host."""
         left = [*self.qemu.guests, *self.disks.sizes, *self.disks.seeds, *self.content.pins]
-        return left + [engine.uid for engine in await self.engine.running()]
+        return [*left, *self.jobs.specs, *(engine.uid for engine in await self.engine.running())]
 
 
 class _Secrets:
@@ -227,8 +231,17 @@ class World:
         self.crashes = 0
         devices = [Device(id=f"gpu-{i}", kind="gpu", model="H100") for i in range(gpus)]
         numa = [NumaNode(id=0, cores=8, threads=16, memory_bytes=64 * GIB)]
-        found = Inventory(fake=fake, numa=numa, devices=devices, virtualization="tcg", isolation=isolation)
-        self.hosts = {f"h{i}": WorldHost(f"h{i}", self.clock, found) for i in range(1, hosts + 1)}
+        found = Inventory(
+            fake=fake,
+            numa=numa,
+            devices=devices,
+            virtualization="tcg",
+            isolation=isolation,
+            sharing="time" if gpus else "none",
+            partitions={"H100": known()["H100-80GB"]} if gpus else {},
+        )
+        here = {f"h{i}": found.model_copy(update={"addresses": [f"192.0.2.{i}"]}) for i in range(1, hosts + 1)}
+        self.hosts = {name: WorldHost(name, self.clock, machine) for name, machine in here.items()}
         shared = "/dev/shm"
         self._folder = tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None)
         self._tasks: dict[PartName, list[asyncio.Task[None]]] = {"control": [], "agent": []}
@@ -311,6 +324,11 @@ class World:
         )
 
     @property
+    def starts(self) -> list[int]:
+        """By host: true starts of guests, engines and members of jobs."""
+        return [host.qemu.starts + host.engine.starts + host.jobs.starts for host in self.hosts.values()]
+
+    @property
     def _common(self) -> dict[str, Any]:
         return {"clock": self.clock, "jitter": lambda: 0.5, "workers": 4}
 
@@ -365,7 +383,7 @@ class World:
     async def explain(self) -> str:
         """What every object says, for a test that waits in vain."""
         lines = [f"t={self.clock.monotonic():.0f}s after {self.crashes} crashes"]
-        for kind in ("Instance", "Endpoint", "Model", "Claim", "Project", "Tenant"):
+        for kind in ("Instance", "Endpoint", "Job", "Model", "Claim", "Project", "Tenant"):
             for body in await self.bodies(kind):
                 status = body.get("status", {})
                 lines.append(f"{kind} {body['metadata']['name']}: {json.dumps(status)[:600]}")

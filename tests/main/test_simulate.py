@@ -53,6 +53,21 @@ def test_what_did_not_arrive_has_no_figure(files: FillOptions) -> None:
     assert found["allocation_percent_deviation"] == 0.0
 
 
+@pytest.mark.parametrize("churn", [False, True])
+def test_moves_make_room_as_far_as_they_are_allowed(files: FillOptions, *, churn: bool) -> None:
+    lines = drawn(3, hosts=25, picky=0.4)
+    files.nodes.write_text("\n".join(lines.nodes))
+    files.pods.write_text("\n".join(lines.pods))
+    options = churning(files, load=1.1) if churn else replace(files, inflate=1.0)
+    still = simulate(options, lambda _: None)
+    found = simulate(replace(options, moves_per_hundred=3.0, moves_at_once=2), lambda _: None)
+    assert (still["moves"], still["moves_per_100_arrivals"]) == (0, 0.0)
+    assert found["moves"] > 0
+    assert 0 < found["moves_per_100_arrivals"] <= 3.0
+    # While nobody leaves, each move lets one more in; whoever comes and leaves may be worse off later.
+    assert churn or found["allocation_percent"] > still["allocation_percent"]
+
+
 def test_visits_come_and_leave(files: FillOptions) -> None:
     found = simulate(churning(files, load=1.1), lambda _: None)
     assert found["load"] == 1.1

@@ -55,6 +55,7 @@ def ledgers(draw: st.DrawFn) -> list[LedgerEntry]:
             "milli_cores": draw(st.integers(0, 64_001)),
             "memory_bytes": draw(st.integers(0, 1 << 38)),
             "devices": draw(st.integers(0, 8)),
+            "device_milli": draw(st.sampled_from((1000, 1000, 1, 125, 250, 999))),
             "device_model": draw(st.sampled_from(["", "H100", "A2"])),
         }
         rows.append(opened(len(rows) + 1, at, **fields))

@@ -90,6 +90,32 @@ def test_devices_cost_by_model_and_any_other_by_the_star() -> None:
     assert [(line.model, line.amount_micro) for line in invoice.lines] == [("A2", 1_200_000), ("H100", 19_200_000)]
 
 
+def test_a_part_of_a_device_costs_that_part() -> None:
+    rows = [
+        opened(1, 0, state="running", milli_cores=0, memory_bytes=0, devices=1, device_milli=250, device_model="H100"),
+        opened(
+            2,
+            0,
+            state="running",
+            milli_cores=0,
+            memory_bytes=0,
+            devices=1,
+            device_milli=125,
+            device_model="A2",
+            claim_uid="c2",
+        ),
+    ]
+    invoice = derive(rows, PLAN, start=0, end=HOUR)
+    assert [(line.model, line.amount_micro, line.quantity) for line in invoice.lines] == [
+        ("A2", 150_000, 125 * HOUR),
+        ("H100", 600_000, 250 * HOUR),
+    ]
+    assert invoice.lines[1].formula.startswith("0.25 devices × 3,600 s = 0.25 device-hours")
+    assert sum(rows[0].milli_devices for _ in range(4)) == 1000, "four quarters cost what a device costs"
+    whole = [row.model_copy(update={"device_milli": 1000}) for row in rows]
+    assert derive(whole, PLAN, start=0, end=HOUR).lines[1].amount_micro == 4 * invoice.lines[1].amount_micro
+
+
 def test_what_ran_on_fake_hosts_says_so() -> None:
     rows = [opened(1, 0, state="running"), opened(2, 0, state="running", claim_uid="c2", fake=True)]
     invoice = derive(rows, PLAN, start=0, end=HOUR)

@@ -55,7 +55,8 @@ def lines(document):
         prices = {
             "cores": Fraction(row.get("milliCores", 0), 1000) * rates.get("coreHour", 0),
             "memory": Fraction(row.get("memoryBytes", 0), 2**30) * rates.get("memoryGibHour", 0),
-            f"device {model}": Fraction(row.get("devices", 0)) * devices.get(model, devices.get("*", 0)),
+            f"device {model}": Fraction(row.get("devices", 0) * row.get("deviceMilli", 1000), 1000)
+            * devices.get(model, devices.get("*", 0)),
         }
         for meter, per_hour in prices.items():
             amounts[key(row, meter)] += hours * per_hour

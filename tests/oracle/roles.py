@@ -31,6 +31,7 @@ TENANTS: Mapping[str, Mapping[str, str]] = {
     "ApplicationCredential": {**_WORK, "admin": "rud"},  # who asks by a certificate is no User, and has none
     "Instance": _WORK,
     "Endpoint": _WORK,
+    "Job": _WORK,
     "Event": _WORK,
     "Claim": {**_READERS, "admin": READ},  # written by who places
     "ConfigMap": _PAPER,
@@ -63,6 +64,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Project/shares": (),  # a gateway's
     "Instance/log": _TALK,
     "Endpoint/log": _TALK,
+    "Job/log": _TALK,
     "Instance/console": _HANDS,
     "ApiKey/token": _HANDS,
     "ApplicationCredential/token": (),  # its owner's, in person

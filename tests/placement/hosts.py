@@ -24,7 +24,9 @@ def inventory(*, nodes: int = 2, threads: int = 8, memory: int = 32 * GIB, gpus:
         for n in range(gpus)
     ]
     numa = [NumaNode(id=n, cores=threads // 2, threads=threads, memory_bytes=memory) for n in range(nodes)]
-    return Inventory(**{"numa": numa, "devices": devices, "virtualization": "kvm", "isolation": "strong", **more})
+    return Inventory(
+        **{"numa": numa, "devices": devices, "virtualization": "kvm", "isolation": "strong", "sharing": "time", **more}
+    )
 
 
 def host(name: str, *, taints: tuple[str, ...] = (), **more: Any) -> HostFacts:

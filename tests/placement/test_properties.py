@@ -55,6 +55,7 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
             fake="bessemer.dev/fake" in taints,
             virtualization=draw(st.sampled_from(("kvm", "tcg", "none"))),
             isolation=draw(st.sampled_from(("strong", "weak", "none"))),
+            sharing="time",
         ),
         taints=taints,
         schedulable=draw(st.integers(0, 9)) > 0,

@@ -13,6 +13,9 @@ from bessemer.store import Store, open_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.make import ALICE, agent, body, claim, inventory, read
 
+PARTS = ((1000, "", 0), (250, "", 0), (125, "1g.10gb", 6))
+"""Whole devices, shares and instances."""
+
 
 def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
@@ -33,7 +36,8 @@ async def objects(store: Store, run: str, worker: int) -> None:
 async def claims(store: Store, run: str, worker: int) -> None:
     for number in range(1_000_000):
         try:
-            wanted = claim(f"{run}-{worker}-{number}", devices=(f"gpu-{number % 8}",), cores=1)
+            part = PARTS[number // 8 % len(PARTS)]
+            wanted = claim(f"{run}-{worker}-{number}", devices=(f"gpu-{number % 8}",), cores=1, part=part)
             (taken,) = await store.capacity.take([wanted], CONTROLLER)
         except Taken:
             continue

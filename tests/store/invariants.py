@@ -100,8 +100,12 @@ def _indexes(connection: Connection, documents: dict[Any, Any]) -> None:
 
 def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
     claims = [document for key, document in documents.items() if key[0] == "Claim"]
-    held = {(c["spec"]["host"], d): c["metadata"]["uid"] for c in claims for d in c["spec"].get("devices", ())}
-    assert len(held) == sum(len(c["spec"].get("devices", ())) for c in claims)
+    whole = [c for c in claims if not _part(c["spec"])]
+    held = {(c["spec"]["host"], d): c["metadata"]["uid"] for c in whole for d in c["spec"].get("devices", ())}
+    assert len(held) == sum(len(c["spec"].get("devices", ())) for c in whole)
+    parted = _parts(connection, [c for c in claims if _part(c["spec"])])
+    assert not held.keys() & parted
+    held |= dict.fromkeys(parted, "*")
     rows: Rows = connection.execute("SELECT host, device, model, claim FROM devices WHERE claim <> ''").fetchall()
     assert {(row[0], row[1]): row[3] for row in rows} == held
     models = {(row[0], row[1]): row[2] for row in rows}
@@ -115,13 +119,17 @@ def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
             nodes[spec["host"], part["numaNode"], "memory"] += part["memoryBytes"]
         for scope in scopes:
             used[scope, "claims"] += 1
-            used[scope, "devices/*"] += len(spec.get("devices", ()))
+            part = _part(spec)
+            used[scope, "shares/*" if part else "devices/*"] += len(spec.get("devices", ())) * (part or 1)
             for device in spec.get("devices", ()):
-                used[scope, f"devices/{models[spec['host'], device]}"] += 1
+                used[scope, f"{'shares' if part else 'devices'}/{models[spec['host'], device]}"] += part or 1
             used[scope, "milli_cores"] += sum(part["milliCores"] for part in spec["allocations"])
             used[scope, "memory_bytes"] += sum(part["memoryBytes"] for part in spec["allocations"])
+    for (scope, meter), milli in [*used.items()]:
+        if meter.startswith("shares/"):
+            used[scope, meter.replace("shares", "devices")] += (milli + 999) // 1000
     for key in documents:
-        if meter := {"Instance": "instances", "Endpoint": "endpoints", "ApiKey": "api_keys"}.get(key[0]):
+        if meter := {"Instance": "instances", "Endpoint": "endpoints", "Job": "jobs", "ApiKey": "api_keys"}.get(key[0]):
             used[f"project/{key[1]}", meter] += 1
             used[f"tenant/{key[1].partition('--')[0]}", meter] += 1
         elif key[0] == "Project" and "--" in key[2]:
@@ -135,6 +143,30 @@ def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
     ):
         assert (cores, memory) == (nodes.pop((host, node, "cores"), 0), nodes.pop((host, node, "memory"), 0))
     assert not +nodes
+
+
+def _part(spec: dict[str, Any]) -> int:
+    """Thousandths of its device, where the claim has one in part."""
+    part = spec.get("deviceMilli", 1000) < 1000 or spec.get("deviceProfile")
+    return int(spec.get("deviceMilli", 1000)) if part else 0
+
+
+def _parts(connection: Connection, claims: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """The devices that are had in part: the rows are the claims', and no device is more than whole."""
+    rows = set(connection.execute("SELECT host, device, claim, milli, profile, start FROM shares"))
+    specs = [(c["metadata"]["uid"], c["spec"]) for c in claims]
+    assert rows == {
+        (s["host"], *s["devices"], uid, _part(s), s.get("deviceProfile", ""), s.get("deviceStart", 0))
+        for uid, s in specs
+    }
+    sums: Counter[tuple[str, str]] = Counter()
+    kinds: dict[tuple[str, str], set[bool]] = {}
+    for host, device, _, milli, profile, _ in rows:
+        sums[host, device] += milli
+        kinds.setdefault((host, device), set()).add(bool(profile))
+    assert all(total <= 1000 for total in sums.values())
+    assert all(len(kind) == 1 for kind in kinds.values())
+    return set(sums)
 
 
 def _ledger(connection: Connection, documents: dict[Any, Any]) -> None:

@@ -22,11 +22,16 @@ async def live(store: Store) -> None:
     await objects.create(body("Tenant", "acme", namespace="", spec=TENANT_SPEC), SYSTEM)
     await objects.create(body("Project", PROJECT, namespace="", spec={"quota": {"claims": 9}}), SYSTEM)
     host = await objects.create(body("Host", "h1", namespace="", labels={"a": "b"}, spec={"site": "east"}), SYSTEM)
-    await capacity.declare("h1", inventory(4))
+    await capacity.declare("h1", inventory(6))
     await capacity.take([claim("a", devices=("gpu-0", "gpu-1")), claim("b"), claim("c", devices=("gpu-2",))], SYSTEM)
+    await capacity.release(Key("Claim", PROJECT, "instance-c-0"), SYSTEM, fenced=True)
+    parts = [
+        claim("d", devices=("gpu-4",), part=(250, "", 0)),
+        claim("e", devices=("gpu-5",), part=(125, "1g.10gb", 6)),
+    ]
+    await capacity.take(parts, SYSTEM)
     for phase in ("Starting", "Running"):
         await report(store, "instance-a-0", phase)
-    await capacity.release(Key("Claim", PROJECT, "instance-c-0"), SYSTEM, fenced=True)
     owner = await objects.create(body("Thing", "owner", labels={"tier": "gold", "team": "x"}), ALICE)
     reference = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "Thing", "name": "owner", "uid": owner.uid}
     await objects.create(body("Thing", "owned", ownerReferences=[reference]), ALICE)

@@ -277,6 +277,20 @@ BREAKS = {
         "devices quota",
         "h1/gpu-0 is another Claim's, too",
     ),
+    "part of nobody": Break(
+        sql("UPDATE shares SET claim = 'x' WHERE milli = 250"), "shares", "Claim x which is gone has"
+    ),
+    "part that no row says": Break(
+        sql("DELETE FROM shares WHERE milli = 250"), "shares", "250 thousandths, and no row"
+    ),
+    "parts that do not go together": Break(
+        sql("UPDATE shares SET device = 'gpu-5' WHERE milli = 250"),
+        "shares",
+        "is shared by thousandths and cut at once",
+    ),
+    "instance elsewhere": Break(
+        sql("UPDATE shares SET start = 7 WHERE profile <> ''"), "shares", "gpu-5: has not those slices free"
+    ),
     "no device": Break(sql("DELETE FROM devices WHERE device = 'gpu-0'"), "devices quota", "and is not there"),
     "node counts otherwise": Break(sql("UPDATE numa SET milli_cores_used = 1"), "nodes", "h1 node 0: 1 milli-cores"),
     "no node": Break(sql("DELETE FROM numa"), "nodes", "Claims stand there, and it is not there"),
@@ -285,12 +299,12 @@ BREAKS = {
     "counts too much": Break(
         sql("UPDATE quota SET used = 7 WHERE scope = 'tenant/acme' AND meter = 'claims'"),
         "quota",
-        "tenant/acme claims: 7 counted, 2 stand",
+        "tenant/acme claims: 7 counted, 4 stand",
     ),
     "counts nothing": Break(
         sql("DELETE FROM quota WHERE scope = 'project/acme--lab' AND meter = 'milli_cores'"),
         "quota",
-        "nothing counted, 2000 stand",
+        "nothing counted, 4000 stand",
     ),
     "another bound": Break(
         sql("UPDATE quota SET bound = 99 WHERE meter = 'instances' AND scope = 'tenant/acme'"),
@@ -431,6 +445,7 @@ ONE_BY_ONE = {
     "history": "no counter",
     "changes": "another body",
     "devices": "device of who is gone",
+    "shares": "part that no row says",
     "nodes": "node counts otherwise",
     "hosts": "capacity of no host",
     "quota": "counts too much",
@@ -475,6 +490,7 @@ def test_every_check_is_broken_by_one() -> None:
         *("schema", "bodies", "names", "labels", "owners", "blocking", "owned", "projects", "history", "changes"),
         *(
             "devices",
+            "shares",
             "nodes",
             "hosts",
             "quota",
@@ -487,7 +503,7 @@ def test_every_check_is_broken_by_one() -> None:
             "audit",
         ),
     }
-    assert len(CHECKS) + 3 == 21 == len(ONE_BY_ONE)
+    assert len(CHECKS) + 3 == 22 == len(ONE_BY_ONE)
 
 
 async def test_heads_beside_the_database_are_looked_at(lived: tuple[Path, str], tmp_path: Path) -> None:

@@ -73,12 +73,14 @@ async def sweep(drivers: HostDrivers, known: Callable[[], Set[str]]) -> list[str
     # Effects are read before the intents: an effect begins only after its intent, so one that is seen here and not
     # known afterwards has none.
     found = {engine.uid for engine in await drivers.engine.running()}
+    found |= await drivers.jobs.uids()
     found |= await drivers.qemu.uids()
     found |= await drivers.disks.uids()
     orphans = sorted(found - known())
     for uid in orphans:
         log.warning("orphan removed", object_uid=uid)
         await drivers.engine.stop(uid)
+        await drivers.jobs.remove(uid)
         await drivers.qemu.remove(uid)
         await drivers.disks.remove(uid)
     return orphans

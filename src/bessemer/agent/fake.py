@@ -26,6 +26,7 @@ from bessemer.core.tasks import first_of
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
+from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.kinds.context import HostDrivers
@@ -61,6 +62,7 @@ def fake_drivers(ordinal: int, clock: Clock, *, doors: Path | None = None) -> Ag
             qemu=FakeQemu(clock, disks=world),
             disks=FakeDisks(world),
             engine=FakeEngine(clock, doors=doors),
+            jobs=FakeJobs(clock),
         ),
     )
 

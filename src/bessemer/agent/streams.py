@@ -1,6 +1,7 @@
 """Bytes of workloads, relayed over one socket that the agent dials: logs to follow, consoles to type into.
 
-The api opens a stream with ``{"verb": "log" | "console", "claim": UID, "follow": bool}``; who may see it was decided
+The api opens a stream with ``{"verb": "log" | "console", "claim": UID, "follow": bool}``, or with ``{"verb": "log",
+"kind": KIND, "kept": NAME}`` for what is kept of a claim that is gone; who may see it was decided
 there, and here it can reach nothing but the Claims of this host. Windows are bounded (`core.frames`), so a slow reader
 holds up its own stream alone. The socket is dialled again for ever. While it stands the heart beats over it too: a
 message each way costs a fraction of a request, and says that the socket is alive.
@@ -108,6 +109,9 @@ class Relay:
 
     async def serve(self, stream: Stream) -> None:
         """Serve one stream to its end. Raises what the other side is told: NotFound, Malformed, DriverError."""
+        if "kept" in stream.request:
+            await self._serve_kept(stream)
+            return
         claim = self._find(str(stream.request.get("claim", "")))
         side = self._sides.get(claim.spec.workload.kind) if claim else None
         if claim is None or side is None:
@@ -124,6 +128,15 @@ class Relay:
                 await _converse(await attach(self._ctx, claim), stream)
             else:
                 raise Malformed("a stream is a log or a console")
+
+    async def _serve_kept(self, stream: Stream) -> None:
+        """What is kept of a claim that is gone, by its workload's kind and the name that this kind gave it."""
+        side = self._sides.get(str(stream.request.get("kind", "")))
+        kept = getattr(side, "kept", None)
+        if kept is None:
+            raise NotFound("nothing of it is kept on this host")
+        with self._metrics.streams.track_inprogress():
+            await first_of(_pump(kept(self._ctx, str(stream.request["kept"])), stream), _closed(stream))
 
 
 async def _pump(chunks: AsyncIterator[bytes], stream: Stream) -> None:

@@ -51,7 +51,7 @@ async def invoice(call: Call) -> Response:
     """GET projects/NAME/invoice?from=&to=: lines with their formula; what runs is billed to ``to``."""
     start, end = _window(call)
     project = await load(call, call.about)
-    account = Account(await _plan(call, tenant_of(project.key.name)), start=start, end=end)
+    account = Account(await plan_of(call, tenant_of(project.key.name)), start=start, end=end)
     async for entry in call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid):
         account.take(entry)
     made = account.invoice().model_dump(mode="json", by_alias=True)
@@ -65,7 +65,7 @@ async def ledger(call: Call) -> Response:
     """
     start, end = _window(call)
     project = await load(call, call.about)
-    plan = await _plan(call, tenant_of(project.key.name))
+    plan = await plan_of(call, tenant_of(project.key.name))
     head = {"project": project.key.name, "projectUid": project.uid, **terms(plan, start=start, end=end)}
     entries = call.state.ports.ledger.window(start=start, end=end, project_uid=project.uid)
     if workload := call.query.get("workload", ""):
@@ -94,7 +94,7 @@ async def use(call: Call) -> Response:
     scopes = [f"tenant/{name}"] if of_tenant else [f"project/{name}", f"tenant/{tenant_of(name)}"]
     uses = [one for scope in scopes for one in await call.state.ports.capacity.use(scope)]
     money = any(unit_of(one.meter) == "money" for one in uses)
-    currency = (await _plan(call, scopes[-1].removeprefix("tenant/"))).currency if money else ""
+    currency = (await plan_of(call, scopes[-1].removeprefix("tenant/"))).currency if money else ""
     return answer({"meters": [_meter(one, currency=currency) for one in uses]})
 
 
@@ -160,7 +160,7 @@ def _window(call: Call) -> tuple[int, int]:
     return start, end
 
 
-async def _plan(call: Call, tenant: str) -> Plan:
+async def plan_of(call: Call, tenant: str) -> Plan:
     """The tenant's price plan; one without prices where it is gone, since quantities stay true."""
     objects = call.state.ports.objects
     try:

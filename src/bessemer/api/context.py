@@ -19,6 +19,7 @@ from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.ldap.real import LibLdap
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.oidc.real import HttpIssuers
+from bessemer.kinds.fleet.planning import Planner
 
 MASTERS = "system:masters"
 """The group of the platform's administrators."""
@@ -128,7 +129,7 @@ class ApiContext:
     """One per process. ``authenticator`` None is the product's own (certificates, sessions); ``replica`` names this
     process in leases, by the address at which others ``dial`` it; ``unheard`` says for how many seconds it has not
     known how far the database is; ``gateway_key`` makes the replicas' secrets; ``content`` finds bytes by digest;
-    ``registries`` hold what else this process counts, for ``/metrics``."""
+    ``registries`` hold what else this process counts, for ``/metrics``; ``fleet`` decides for who plans."""
 
     ports: Ports
     kinds: Mapping[str, Kind[Any, Any]]
@@ -146,3 +147,4 @@ class ApiContext:
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)
     registries: Sequence[CollectorRegistry] = ()
+    fleet: Planner | None = None

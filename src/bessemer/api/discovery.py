@@ -121,10 +121,10 @@ def _aggregated_list(places: Places, *, core: bool) -> Document:
     versions: dict[str, list[dict[str, Any]]] = {}
     for (group, version), shown in places.items():
         if (group == "") == core:
-            versions.setdefault(group, []).append(_version(version, shown))
+            versions.setdefault(group, []).append(_version(group, version, shown=shown))
     items = [
         {"metadata": {"name": group, "creationTimestamp": None}, "versions": found} for group, found in versions.items()
-    ] + ([] if core else reviewed.aggregated())
+    ] + ([] if core else reviewed.aggregated(places))
     kind = {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2"}
     return of_value({**kind, "metadata": {}, "items": items}, AGGREGATED)
 
@@ -137,7 +137,7 @@ def _group_list(places: Places) -> dict[str, Any]:
 def _group(places: Places, name: str) -> dict[str, Any]:
     versions = [
         {"groupVersion": f"{group}/{version}", "version": version}
-        for group, version in (*places, *reviewed.PLACES)
+        for group, version in dict.fromkeys((*places, *reviewed.PLACES))
         if group == name
     ]
     if not versions:
@@ -175,8 +175,9 @@ def _resource(shown: Shown) -> list[dict[str, Any]]:
     return [entry, {**status, "kind": shown.kind, "verbs": list(_STATUS_VERBS)}]
 
 
-def _version(version: str, shown: Sequence[Shown]) -> dict[str, Any]:
-    return {"version": version, "freshness": "Current", "resources": [_aggregated(one) for one in shown]}
+def _version(group: str, version: str, *, shown: Sequence[Shown]) -> dict[str, Any]:
+    there = [*map(_aggregated, shown), *reviewed.below(group, version)]
+    return {"version": version, "freshness": "Current", "resources": there}
 
 
 def _aggregated(shown: Shown) -> dict[str, Any]:

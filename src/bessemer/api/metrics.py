@@ -12,6 +12,18 @@ LAG_SECONDS = 0.1
 """Between two looks at how late the event loop is."""
 
 
+FLEET = {
+    "devices": "Sound devices.",
+    "free_devices": "Free devices of hosts that take something new.",
+    "useless_devices": "Of these, expected, that serve nothing that is asked for.",
+    "stranded_devices": "Of these for want of cores or memory alone.",
+    "largest_free_devices": "The most that are free entirely on one host.",
+    "idle_micro_per_hour": "What free devices would earn in an hour at list price, in millionths of the currency.",
+    "useless_micro_per_hour": "What those would that serve nothing.",
+}
+"""Gauges of the fleet by model."""
+
+
 class Metrics:
     """Requests by route, verb and code; how long they took; who watches."""
 
@@ -42,6 +54,10 @@ class Metrics:
             registry=registry,
             buckets=LAGS,
         )
+        self.fleet = {
+            name: Gauge(f"bessemer_fleet_{name}", words, ["model", "fake"], registry=registry)
+            for name, words in FLEET.items()
+        }
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, verb: str, *, code: int, seconds: float | None) -> None:

@@ -19,6 +19,7 @@ from bessemer.api.credentials import require
 from bessemer.api.deleting import offered
 from bessemer.api.errors import WrongMethod
 from bessemer.api.names import plain
+from bessemer.api.planners import require_planner
 from bessemer.api.questions import Act, Visit
 from bessemer.api.shown import Resources, Shown
 from bessemer.api.state import Call
@@ -168,6 +169,8 @@ class Offers:
         yield from sorted(seen or ())
 
     async def _act(self, who: Identity, offer: Offer, *, namespace: str, name: str) -> str:
+        if offer.rule.permission == "planner":
+            return await self._plans(who, namespace)
         if offer.shown is None:
             return await self._refused(who, offer.rule)
         target = replace(_target(offer, offer.shown, namespace=namespace), name=name)
@@ -183,6 +186,13 @@ class Offers:
                 await self._create(who, target)
             else:
                 await access.require(who, offer.rule.verb, on=target)
+        except (Forbidden, NotFound) as error:
+            return error.message
+        return ""
+
+    async def _plans(self, who: Identity, namespace: str) -> str:
+        try:
+            await require_planner(self._call, who, namespace=namespace)
         except (Forbidden, NotFound) as error:
             return error.message
         return ""

@@ -12,6 +12,7 @@ from typing import Any
 from bessemer.api.errors import Subject, invalid
 from bessemer.api.names import NAME_MAX, show
 from bessemer.core.errors import Cause, Malformed
+from bessemer.core.resource import GROUP, VERSION
 
 AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 REVIEW_VERSION = "v1"
@@ -28,10 +29,11 @@ class Review:
     """The fields of what is asked."""
 
     namespaced: bool = False
+    version: str = REVIEW_VERSION
 
     @property
     def api_version(self) -> str:
-        return f"{self.group}/{REVIEW_VERSION}"
+        return f"{self.group}/{self.version}"
 
     @property
     def plural(self) -> str:
@@ -62,7 +64,10 @@ SELF_ACCESS = Review(AUTHORIZATION, "SelfSubjectAccessReview", frozenset(_ASKED)
 SELF_RULES = Review(AUTHORIZATION, "SelfSubjectRulesReview", frozenset({"namespace"}))
 SELF = Review(AUTHENTICATION, "SelfSubjectReview")
 TOKEN = Review(AUTHENTICATION, "TokenReview", frozenset({"token", "audiences"}))
-REVIEWS = (SELF, TOKEN, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS)
+PLACEMENT = Review(GROUP, "PlacementReview", frozenset({"object", "after"}), namespaced=True, version=VERSION)
+"""Where an object would go, were it created, after others."""
+
+REVIEWS = (SELF, TOKEN, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS, PLACEMENT)
 
 
 @dataclass(frozen=True, slots=True)

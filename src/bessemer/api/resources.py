@@ -72,9 +72,9 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     target = call.target = Target(about.resource, about.namespace or _namespace(about, said), subject.name)
     # Whose it is may stand in the body alone, so it is decided here, and not only with the route.
     await call.state.access.require(call.who, "create", on=target)
-    await _require_project(call, target)
+    await require_project(call, target)
     admitted = admit(about.resource, said, old=None, validation=options.validation)
-    await _require_rights(call, target, body=admitted.body, old=None)
+    await require_rights(call, target, body=admitted.body, old=None)
     admitted.body["metadata"]["managedFields"] = record(None, about.resource.seen(admitted.body))
     stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
@@ -250,7 +250,7 @@ async def write_main(
     """The metadata and spec of what was said, which nobody has judged yet, in place of ``old``."""
     target = call.about
     admitted = admit(target.resource, said, old=old, validation=options.validation)
-    await _require_rights(call, target, body=admitted.body, old=target.resource.stored_form(old))
+    await require_rights(call, target, body=admitted.body, old=target.resource.stored_form(old))
     if "managedFields" in said["metadata"]:
         admitted.body["metadata"]["managedFields"] = said["metadata"]["managedFields"]
     entries = record(old, target.resource.seen(admitted.body))
@@ -283,7 +283,7 @@ def _namespace(about: Target, said: dict[str, Any]) -> str:
     return namespace
 
 
-async def _require_project(call: Call, target: Target) -> None:
+async def require_project(call: Call, target: Target) -> None:
     """A namespaced object needs its project, one that is not going away."""
     if not target.resource.namespaced:
         return
@@ -295,7 +295,7 @@ async def _require_project(call: Call, target: Target) -> None:
         raise Forbidden(f'unable to create new content in namespace "{target.namespace}": it is being terminated')
 
 
-async def _require_rights(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
+async def require_rights(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:
     """What a body names anew must be its project's to name: taints that are borne, objects that it goes with."""
     if target.resource.namespaced:
         await require_terms(call, target, body=body, old=old)

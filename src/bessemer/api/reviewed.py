@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from bessemer.api.questions import REVIEW_VERSION, REVIEWS, Review
+from bessemer.api.questions import REVIEWS, Review
 
 PLACES: Mapping[tuple[str, str], Sequence[Review]] = MappingProxyType(
     {
-        (group, REVIEW_VERSION): tuple(review for review in REVIEWS if review.group == group)
-        for group in dict.fromkeys(review.group for review in REVIEWS)
+        place: tuple(review for review in REVIEWS if (review.group, review.version) == place)
+        for place in dict.fromkeys((review.group, review.version) for review in REVIEWS)
     }
 )
 """By group and version."""
@@ -28,23 +28,29 @@ def resource(review: Review) -> dict[str, Any]:
     }
 
 
-def aggregated() -> list[dict[str, Any]]:
-    """Items of APIGroupDiscoveryList."""
+def below(group: str, version: str) -> list[dict[str, Any]]:
+    """Resources of an aggregated version."""
+    return [_aggregated(review) for review in PLACES.get((group, version), ())]
+
+
+def aggregated(known: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Items of APIGroupDiscoveryList, of groups that nothing ``known`` is in."""
     return [
         {
             "metadata": {"name": group, "creationTimestamp": None},
             "versions": [
-                {"version": version, "freshness": "Current", "resources": [_aggregated(review) for review in reviews]}
+                {"version": version, "freshness": "Current", "resources": below(group, version)},
             ],
         }
-        for (group, version), reviews in PLACES.items()
+        for group, version in PLACES
+        if (group, version) not in known
     ]
 
 
 def _aggregated(review: Review) -> dict[str, Any]:
     return {
         "resource": review.plural,
-        "responseKind": {"group": review.group, "version": REVIEW_VERSION, "kind": review.kind},
+        "responseKind": {"group": review.group, "version": review.version, "kind": review.kind},
         "scope": "Namespaced" if review.namespaced else "Cluster",
         "singularResource": review.kind.lower(),
         "verbs": ["create"],

@@ -24,7 +24,7 @@ from bessemer.api.credentials import within_reach
 from bessemer.api.errors import invalid
 from bessemer.api.media import wanted
 from bessemer.api.offers import Authorise, Offers
-from bessemer.api.query import write_options
+from bessemer.api.query import WriteOptions, write_options
 from bessemer.api.questions import (
     ACCESS,
     LOCAL_ACCESS,
@@ -69,19 +69,19 @@ class Reviews:
 
     async def own_access(self, call: Call) -> Response:
         """POST selfsubjectaccessreviews: may I?"""
-        said = await _said(call, SELF_ACCESS)
-        return _told(call, said, status=await self._allowed(call, question(SELF_ACCESS, said.spec), who=call.who))
+        said = await said_in(call, SELF_ACCESS)
+        return told_of(call, said, status=await self._allowed(call, question(SELF_ACCESS, said.spec), who=call.who))
 
     async def access(self, call: Call) -> Response:
         """POST subjectaccessreviews: may they?"""
-        said = await _said(call, ACCESS)
-        return _told(
+        said = await said_in(call, ACCESS)
+        return told_of(
             call, said, status=await self._judged(call, question(ACCESS, said.spec), review=ACCESS, spec=said.spec)
         )
 
     async def local_access(self, call: Call) -> Response:
         """POST localsubjectaccessreviews: may they, in this project?"""
-        said = await _said(call, LOCAL_ACCESS)
+        said = await said_in(call, LOCAL_ACCESS)
         asked, namespace = question(LOCAL_ACCESS, said.spec), call.parameter("namespace")
         if isinstance(asked, Visit):
             words = "Forbidden: a path is in no project"
@@ -90,37 +90,37 @@ class Reviews:
             words = "Invalid value: must match the namespace on the URL"
             raise invalid(LOCAL_ACCESS.subject, [Cause("spec.resourceAttributes.namespace", words)])
         here = replace(asked, namespace=namespace)
-        return _told(call, said, status=await self._judged(call, here, review=LOCAL_ACCESS, spec=said.spec))
+        return told_of(call, said, status=await self._judged(call, here, review=LOCAL_ACCESS, spec=said.spec))
 
     async def own_rules(self, call: Call) -> Response:
         """POST selfsubjectrulesreviews: all that I may, in a project and in none."""
-        said = await _said(call, SELF_RULES)
+        said = await said_in(call, SELF_RULES)
         namespace = text(SELF_RULES, said.spec, field="namespace", at="spec")
         if not namespace:
             raise Malformed("no namespace on request")
-        return _told(call, said, status=await self._offers(call).rules(call.who, namespace))
+        return told_of(call, said, status=await self._offers(call).rules(call.who, namespace))
 
     async def oneself(self, call: Call) -> Response:
         """POST selfsubjectreviews: who am I?"""
-        said = await _said(call, SELF)
-        return _told(call, said, status={"userInfo": await _user_info(call, call.who)})
+        said = await said_in(call, SELF)
+        return told_of(call, said, status={"userInfo": await _user_info(call, call.who)})
 
     async def token(self, call: Call) -> Response:
         """POST tokenreviews: whose is this token?"""
-        said = await _said(call, TOKEN)
+        said = await said_in(call, TOKEN)
         token = text(TOKEN, said.spec, field="token", at="spec", longest=TOKEN_MAX)
         audiences = texts(TOKEN, said.spec, field="audiences", at="spec")
         said.body["spec"] = {"audiences": audiences} if audiences else {}
         if audiences and AUDIENCE not in audiences:
             words = f'the token is for "{AUDIENCE}", and not for the audiences that were named'
-            return _told(call, said, status={"authenticated": False, "error": words})
+            return told_of(call, said, status={"authenticated": False, "error": words})
         holder = await _paced(call, token)
         if holder is None:
             refused = Refusal(call.writer, "create", Key(TOKEN.kind, "", UNKNOWN), _NOT_ONES_OWN)
             await call.state.refusals.known(refused)
-            return _told(call, said, status={"authenticated": False, "error": _NOT_ONES_OWN})
+            return told_of(call, said, status={"authenticated": False, "error": _NOT_ONES_OWN})
         status = {"authenticated": True, "user": await _user_info(call, holder), "audiences": [AUDIENCE]}
-        return _told(call, said, status=status)
+        return told_of(call, said, status=status)
 
     def _offers(self, call: Call) -> Offers:
         rules, authorise = self._table()
@@ -144,13 +144,15 @@ class Reviews:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class Said:
+    """A question as it was put."""
+
     body: dict[str, Any]
     spec: dict[str, Any]
-    warnings: Sequence[str]
+    options: WriteOptions
 
 
-async def _said(call: Call, review: Review) -> _Said:
+async def said_in(call: Call, review: Review) -> Said:
     """What is asked, of somebody who is still who they were."""
     wanted(call.request.headers.get("accept", ""))
     options = write_options(call.query, "CreateOptions")
@@ -158,15 +160,18 @@ async def _said(call: Call, review: Review) -> _Said:
     await call.still()
     spec = identify(review, body)
     options.unknown(unknown(review, body))
-    return _Said(body, spec, options.warnings)
+    return Said(body, spec, options)
 
 
-def _told(call: Call, asked: _Said, *, status: dict[str, Any]) -> Response:
+def told_of(call: Call, asked: Said, *, status: dict[str, Any]) -> Response:
     """The review with its answer."""
     body = asked.body
     head = {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": {"creationTimestamp": None}}
     told = {**head, **({"spec": body["spec"]} if body.get("spec") else {}), "status": status}
-    headers = {"Cache-Control": "no-store", **({"Warning": told_of} if (told_of := warning(asked.warnings)) else {})}
+    headers = {
+        "Cache-Control": "no-store",
+        **({"Warning": words} if (words := warning(asked.options.warnings)) else {}),
+    }
     if wanted(call.request.headers.get("accept", "")).yaml:
         return Response(yaml.safe_dump(told), 201, headers=headers, media_type="application/yaml")
     return answer(told, 201, headers=headers)

@@ -19,9 +19,11 @@ from bessemer.api import (
     applying,
     audit,
     deleting,
+    fleetfigures,
     hosts,
     lists,
     oidcdoor,
+    planning,
     relayed,
     resources,
     sealed,
@@ -32,7 +34,8 @@ from bessemer.api.access import TENANTS_OWN, Target, forbidden
 from bessemer.api.credentials import require_within
 from bessemer.api.errors import WrongMethod, not_found
 from bessemer.api.others import PATH
-from bessemer.api.questions import ACCESS, LOCAL_ACCESS, SELF, SELF_ACCESS, SELF_RULES, TOKEN
+from bessemer.api.planners import require_planner
+from bessemer.api.questions import ACCESS, LOCAL_ACCESS, PLACEMENT, SELF, SELF_ACCESS, SELF_RULES, TOKEN
 from bessemer.api.reviews import Reviews
 from bessemer.api.state import Call
 from bessemer.core.errors import Forbidden, NotFound
@@ -51,6 +54,8 @@ Permission = Literal[
     "gateway",
     "oneself",
     "content",
+    "fleet",
+    "planner",
 ]
 Handler = Callable[[Call], Awaitable[Response | None]]
 OURS = f"/apis/{GROUP}/{VERSION}"
@@ -98,6 +103,7 @@ _REVIEWS = Reviews(lambda: (ROUTES, authorise))
 ROUTES: tuple[Rule, ...] = (
     # First what is asked most: a path is looked for in this order, and these would be objects by theirs.
     Rule("POST", LOCAL_ACCESS.path, "admin", _REVIEWS.local_access, dry_run=True),
+    Rule("POST", PLACEMENT.path, "planner", planning.placement, dry_run=True),
     *_collection("/apis/{group}/{version}/namespaces/{namespace}/{plural}"),
     *_object("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"),
     Rule("POST", f"{OURS}/usage", "gateway", accounting.usage),
@@ -133,6 +139,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", "/audit", "signed-in", audit.find),
     Rule("GET", "/audit/export", "auditor", audit.export),
     Rule("POST", "/audit/trim", "admin", audit.trim),
+    Rule("GET", "/fleet", "fleet", fleetfigures.figures),
     Rule("GET", "/sealed", "admin", sealed.state),
     Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
     Rule("WS", PATH, "admin", relayed.serve),
@@ -167,6 +174,7 @@ ROUTES: tuple[Rule, ...] = (
     ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),
+    Rule("GET", f"{IN_PROJECT}/jobs/{{name}}/log", "kind", workloads.log, plural="jobs"),
     Rule(
         "WS", f"{IN_PROJECT}/instances/{{name}}/console", "kind", workloads.console, plural="instances", verb="create"
     ),
@@ -289,6 +297,14 @@ async def _content(call: Call, rule: Rule) -> None:
         raise NotFound("there is no such content")
 
 
+async def _planner(call: Call, rule: Rule) -> None:
+    await require_planner(call, call.who, namespace=call.parameter("namespace"))
+
+
+async def _fleet(call: Call, rule: Rule) -> None:
+    fleetfigures.require(call, call.who)
+
+
 Check = Callable[[Call, Rule], Awaitable[Any]]
 PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
     {
@@ -304,6 +320,8 @@ PERMISSIONS: Mapping[Permission, Check | None] = MappingProxyType(
         "gateway": _gateway,
         "oneself": _oneself,
         "content": _content,
+        "fleet": _fleet,
+        "planner": _planner,
     }
 )
 """``vouched``: the body itself carries what vouches for it (a join's token or signature)."""

@@ -38,6 +38,7 @@ from bessemer.api.standing import Standing
 from bessemer.core.errors import BessemerError, Malformed, Unauthenticated, Unavailable
 from bessemer.core.ports import Asker, Scope, Stored, Writer
 from bessemer.core.tasks import first_of
+from bessemer.kinds.fleet.figures import FleetFigures
 from bessemer.kinds.tenancy.rights import Rulebook
 
 FILES_BYTES = 3 << 19
@@ -119,6 +120,7 @@ class State:
     askers: Askers
     channels: Channels
     bells: Bells
+    fleet_figures: FleetFigures
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     openings: Places = field(default_factory=lambda: Places(OPENINGS_MAX, OPENINGS_EACH))
     """The watches that are told what there is at once."""
@@ -173,6 +175,7 @@ def build(context: ApiContext) -> State:
         askers=Askers(context.clock),
         channels=Channels(objects, context.clock, flows=flows),
         bells=Bells(context.clock),
+        fleet_figures=FleetFigures(context.fleet, objects, clock=context.clock),
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
+from bessemer.api import fleetfigures
 from bessemer.api.discovery import AGGREGATED, OPENAPI_V2, OPENAPI_V2_ASKED, openapi_place
 from bessemer.api.documents import JSON, serve
 from bessemer.api.health import told
@@ -100,5 +101,6 @@ async def openapi_v2(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """GET /metrics, in Prometheus' text format."""
+    await fleetfigures.scraped(call.state)
     others = b"".join(generate_latest(registry) for registry in call.state.context.registries)
     return Response(call.state.metrics.text() + others, media_type=CONTENT_TYPE_LATEST)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import orjson
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
@@ -29,6 +30,7 @@ from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.tasks import first_error, first_of, until_first
+from bessemer.kinds.jobs.job.spec import Job, output_of
 
 FIRST_SECONDS = 1.0
 """How long a host may take to refuse a log, before the answer begins."""
@@ -40,10 +42,10 @@ async def log(call: Call) -> Response:
     """GET …/NAME/log?follow=&replica=: text, as it comes."""
     follow, replica = flag(call.query, "follow"), number(call.query, "replica")
     about = await load(call, call.about)
-    claim = await _claim(call, replica)
+    host, what = await _output(call, about, replica=replica)
     await call.note(about)
     async with AsyncExitStack() as leaving:
-        stream = await _open(call, claim, request={"verb": "log", "follow": follow})
+        stream = await _open(call, host, request={"verb": "log", "follow": follow, **what})
         leaving.push_async_callback(stream.close)
         reading = asyncio.ensure_future(stream.read())
         await first_of(asyncio.wait({reading}), call.state.context.clock.sleep(FIRST_SECONDS))
@@ -61,7 +63,7 @@ async def console(call: Call) -> None:
     about = await load(call, call.about)
     claim = await _claim(call, 0)
     await call.note(about)
-    stream = await _open(call, claim, request={"verb": "console"})
+    stream = await _open(call, claim.host, request={"verb": "console", "claim": claim.uid})
     try:
         await socket.accept()  # fails where the client has left already
         call.linger()
@@ -127,9 +129,21 @@ async def _claim(call: Call, replica: int) -> Stored:
         raise Unavailable("it has no place on a host yet", retry_after_seconds=2) from error
 
 
-async def _open(call: Call, claim: Stored, *, request: dict[str, Any]) -> Stream:
-    reader = Reader(tenant_of(claim.key.namespace), call.who.name)
-    return await open_stream(call, claim.host, request={"claim": claim.uid, **request}, reader=reader)
+async def _output(call: Call, about: Stored, *, replica: int) -> tuple[str, dict[str, Any]]:
+    """The host that has what a workload's replica printed, and how it is asked for there: by the claim, or where that
+    is gone by what is kept of it. Raises Unavailable where it has not printed anything yet."""
+    try:
+        claim = await _claim(call, replica)
+    except Unavailable:
+        kept = output_of(orjson.loads(about.body), replica) if about.key.kind == Job.KIND else None
+        if kept is None:
+            raise
+        return kept[0], {"kind": Job.KIND, "kept": kept[1]}
+    return claim.host, {"claim": claim.uid}
+
+
+async def _open(call: Call, host: str, *, request: dict[str, Any]) -> Stream:
+    return await open_stream(call, host, request=request, reader=Reader(tenant_of(call.about.namespace), call.who.name))
 
 
 async def _text(call: Call, stream: Stream, *, reading: asyncio.Future[bytes]) -> AsyncIterator[bytes]:

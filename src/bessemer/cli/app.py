@@ -14,9 +14,11 @@ from bessemer.cli import (
     credentials,
     declare,
     export,
+    fleet,
     login,
     money,
     objects,
+    plan,
     quota,
     roles,
     simulate,
@@ -68,7 +70,21 @@ def build(verbs: Verbs) -> typer.Typer:
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL} | storekeys.defaults(state)
 
-    for module in (objects, declare, workloads, money, quota, access, roles, login, credentials, audit, export):
+    for module in (
+        objects,
+        declare,
+        plan,
+        fleet,
+        workloads,
+        money,
+        quota,
+        access,
+        roles,
+        login,
+        credentials,
+        audit,
+        export,
+    ):
         module.add(app)
     system.add(app, verbs)
     storekeys.add(app, verbs)

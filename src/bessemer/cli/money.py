@@ -47,7 +47,7 @@ def invoice(
     """
     if not project:
         raise Invalid("say whose: -n TENANT--PROJECT")
-    start, end = _window(since, until)
+    start, end = window(since, until)
 
     async def work(client: Client) -> tuple[dict[str, Any], dict[str, Any] | None]:
         bill = await client.projects.invoice(project, start, end)
@@ -109,7 +109,8 @@ def _formula(text: str, *, within: int) -> str:
     return "\n".join(f"    {line}" for line in found)
 
 
-def _window(since: str, until: str) -> tuple[int, int]:
+def window(since: str, until: str) -> tuple[int, int]:
+    """[since, until) in epoch seconds; by default this month (UTC) until now. Raises Invalid."""
     now = time.time()
     month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     start = _time(since) if since else int(month.timestamp())

@@ -1,17 +1,19 @@
-"""simulate openb, simulate churn: what a fleet makes of requests that came elsewhere. ``main`` replays, this shows."""
+"""simulate openb, churn and what `rehearse` adds: what a fleet makes of requests that came elsewhere. ``main`` replays,
+this shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bessemer.cli import rehearse
 from bessemer.cli.output import DOCUMENTS, OutputOption, document
+from bessemer.cli.progress import bar
 from bessemer.cli.render import columns, width
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Told, Verbs
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Verbs
 
 NodesOption = Annotated[Path, typer.Option(help="Node list: sn,cpu_milli,memory_mib,gpu,model.", show_default=False)]
 PodsOption = Annotated[
@@ -26,6 +28,10 @@ FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The firs
 ProcessesOption = Annotated[
     int, typer.Option(min=0, max=1024, help="Seeds at a time; 0: one on each core.", show_default=False)
 ]
+MovesOption = Annotated[
+    float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
+]
+AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -34,6 +40,7 @@ def add(app: typer.Typer, verbs: Verbs) -> None:
     group = typer.Typer(help="Replay requests over a fleet.", no_args_is_help=True, rich_markup_mode=None)
     _fill(group, verbs)
     _churn(group, verbs)
+    rehearse.add(group, verbs)
     app.add_typer(group, name="simulate")
 
 
@@ -46,27 +53,37 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         inflate: Annotated[
             float, typer.Option(min=0.01, max=10.0, help="Until requests want so many times what there is.")
         ] = 1.3,
+        churn: Annotated[
+            float | None,
+            typer.Option(min=0.01, max=10.0, help="Let them come and leave at this load.", show_default=False),
+        ] = None,
         seeds: SeedsOption = 10,
         first_seed: FirstSeedOption = 42,
         policy: PolicyOption = "",
         processes: ProcessesOption = 0,
+        moves_per_hundred: MovesOption = 0.0,
+        moves_at_once: AtOnceOption = 1,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
         """Fill a fleet with the requests of a trace, in the order of each seed: all of them, then any of them again.
+        With --churn they come and leave in place of that, as with `simulate churn`.
 
         Examples: `bessemer simulate openb --nodes nodes.csv --pods pods.csv` ·
-        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --inflate 1.3 --seeds 10 --policy fgd --json`
+        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --inflate 1.3 --seeds 10 --policy fgd --json` ·
+        `bessemer simulate openb --nodes nodes.csv --pods pods.csv --churn 0.95 --json`
         """
-        options = FillOptions(
-            nodes=nodes,
-            pods=pods,
-            policy=policy,
-            seeds=seeds,
-            first_seed=first_seed,
-            processes=processes,
-            inflate=inflate,
-        )
+        said: dict[str, Any] = {
+            "nodes": nodes,
+            "pods": pods,
+            "policy": policy,
+            "seeds": seeds,
+            "first_seed": first_seed,
+            "processes": processes,
+            "moves_per_hundred": moves_per_hundred,
+            "moves_at_once": moves_at_once,
+        }
+        options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
         _told(verbs, options, output="json" if as_json else output)
 
 
@@ -85,12 +102,15 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         first_seed: FirstSeedOption = 42,
         policy: PolicyOption = "",
         processes: ProcessesOption = 0,
+        moves_per_hundred: MovesOption = 0.0,
+        moves_at_once: AtOnceOption = 8,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
         """Let the requests of a trace come and leave at random; one that is refused does not come back.
 
-        Example: `bessemer simulate churn --nodes nodes.csv --pods pods.csv --load 0.95 --seeds 4`
+        Examples: `bessemer simulate churn --nodes nodes.csv --pods pods.csv --load 0.95 --seeds 4` ·
+        `bessemer simulate churn --nodes nodes.csv --pods pods.csv --moves-per-hundred 0.5`
         """
         options = ChurnOptions(
             nodes=nodes,
@@ -102,33 +122,19 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             load=load,
             warm_up=warm_up,
             stays=stays,
+            moves_per_hundred=moves_per_hundred,
+            moves_at_once=moves_at_once,
         )
         _told(verbs, options, output="json" if as_json else output)
 
 
 def _told(verbs: Verbs, options: SimulateOptions, *, output: str) -> None:
-    with _bar() as told:
+    with bar() as told:
         found = verbs.simulate(options, told)
     if output in DOCUMENTS:
         typer.echo(document(found, output))
     else:
         typer.echo(shown(found, within=0 if output == "wide" else width()))
-
-
-@contextmanager
-def _bar() -> Iterator[Told]:
-    """A bar on standard error where somebody looks at it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*parts, console=console, transient=True) as progress:
-        task = progress.add_task("replaying", total=1.0)
-        yield lambda share: progress.update(task, completed=share)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
@@ -168,7 +174,8 @@ def _end(found: Document) -> str:
         lines.append(("first refused", "none" if first is None else f"when {first:.2f} % had arrived"))
     if "blocked_percent" in found:
         lines.append(("blocked", f"{mean('blocked_percent')} of the devices wanted"))
-    lines.append(("moves", f"{found['moves']:,}"))
+    rate = found["moves_per_100_arrivals"]
+    lines.append(("moves", f"{found['moves']:,}" + (f", {rate:.2f} for a hundred requests" if rate else "")))
     return "\n".join(f"{name:<15}{text}" for name, text in lines)
 
 

@@ -7,7 +7,7 @@ are values: what a flag means is decided there, not here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,7 +133,8 @@ Told = Callable[[float], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillOptions:
     """``bessemer simulate openb``: requests come until they want ``inflate`` times what there is, and stay. ``policy``
-    "" is the product's own; ``processes`` 0 are as many as there are cores."""
+    "" is the product's own; ``processes`` 0 are as many as there are cores. ``moves_per_hundred`` requests that came
+    are made at most, ``moves_at_once`` of them for one that would be refused."""
 
     nodes: Path
     pods: Path
@@ -142,12 +143,14 @@ class FillOptions:
     first_seed: int = 42
     processes: int = 0
     inflate: float = 1.3
+    moves_per_hundred: float = 0.0
+    moves_at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnOptions:
     """``bessemer simulate churn``: requests come and leave, and would want ``load`` of what there is. ``warm_up`` and
-    ``stays`` are lengths in mean stays."""
+    ``stays`` are lengths in mean stays; moves as in `FillOptions`."""
 
     nodes: Path
     pods: Path
@@ -158,9 +161,31 @@ class ChurnOptions:
     load: float = 0.95
     warm_up: float = 3.0
     stays: float = 5.0
+    moves_per_hundred: float = 0.0
+    moves_at_once: int = 8
 
 
-SimulateOptions = FillOptions | ChurnOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOptions:
+    """``bessemer simulate fleet`` and ``history``: over the fleet of a file, with a drawn load of what it says is asked
+    for, or with a ``history`` that was (``churn`` and ``hours`` mean nothing then). ``more`` are hosts that a group has
+    more in a second case beside the first; each of ``policies`` is a case of its own (none: the product's own).
+    ``waits``: who finds no room waits, in place of being lost."""
+
+    fleet: Path
+    history: Path | None = None
+    policies: tuple[str, ...] = ()
+    more: Mapping[str, int] = field(default_factory=dict)
+    churn: float = 0.95
+    hours: float = 24.0
+    warm_up: float = 24.0
+    waits: bool = True
+    seeds: int = 3
+    first_seed: int = 42
+    processes: int = 0
+
+
+SimulateOptions = FillOptions | ChurnOptions | FleetOptions
 
 Document = Mapping[str, Any]
 """What a replay came to, as ``--json`` prints it."""

@@ -24,9 +24,11 @@ def logs(
     *,
     project: ProjectOption = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing.")] = False,
-    replica: Annotated[int, typer.Option(help="Of an endpoint: which replica.")] = 0,
+    replica: Annotated[
+        int, typer.Option("--replica", "--rank", help="Which replica of an endpoint, which rank of a job.")
+    ] = 0,
 ) -> None:
-    """What an instance's serial port or an endpoint's engine printed.
+    """What an instance's serial port, an endpoint's engine or a job's member printed.
 
     Example: `bessemer logs instance vm -f -n acme--lab`
     """

@@ -5,7 +5,7 @@ Each class is an area of `Client`. Every method raises errors of ``core.errors``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -256,6 +256,23 @@ class Projects(_Area):
 
     def _path(self, project: str, sub: str) -> str:
         return self._paths.of(Key("Project", "", project), sub)
+
+
+class Fleet(_Area):
+    """The fleet as who plans sees it."""
+
+    async def plan(
+        self, project: str, body: Mapping[str, Any], *, after: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, Any]:
+        """Where an object would go, were those of ``after`` placed before it: an `Outline`. Raises what a create of it
+        would."""
+        path = f"{BASE}/namespaces/{segment(project)}/placementreviews"
+        spec = {"object": body, **({"after": list(after)} if after else {})}
+        return dict((await self._ask("POST", path, body={"spec": spec}))["status"])
+
+    async def figures(self) -> dict[str, Any]:
+        """What there is, what of it is of no use, and what that costs; for who may read hosts."""
+        return await self._ask("GET", "/fleet")
 
 
 class Workloads(_Area):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
-from bessemer.client.calls import Account, Agents, Audit, Projects, SealedValues, Workloads
+from bessemer.client.calls import Account, Agents, Audit, Fleet, Projects, SealedValues, Workloads
 from bessemer.client.paths import Paths, api_version
 from bessemer.client.status import error_of_status
 from bessemer.client.transport import SILENCE_SECONDS_MAX, Ask, Transport
@@ -40,6 +40,7 @@ class Client:
         self.agents = Agents(transport, self.paths)
         self.audit = Audit(transport, self.paths)
         self.projects = Projects(transport, self.paths)
+        self.fleet = Fleet(transport, self.paths)
         self.sealed = SealedValues(transport, self.paths)
         self.workloads = Workloads(transport, self.paths)
         self._clock = clock or SystemClock()

@@ -63,13 +63,13 @@ class Prices:
         cost = _up(dear * self.output + (tokens - dear) * read, _TOKENS)
         return cost + 2 if cost else 0  # of the three meters each is rounded up
 
-    def hours(self, seconds: int, *, milli_cores: int, memory_bytes: int, devices: int, model: str) -> int:
+    def hours(self, seconds: int, *, milli_cores: int, memory_bytes: int, milli_devices: int, model: str) -> int:
         """What hardware costs for a time."""
         device = self.device_hour.get(model, self.device_hour.get("*", 0))
         return (
             _up(milli_cores * seconds * self.core_hour, 1000 * SECONDS_PER_HOUR)
             + _up(memory_bytes * seconds * self.memory_gib_hour, GIB * SECONDS_PER_HOUR)
-            + _up(devices * seconds * device, SECONDS_PER_HOUR)
+            + _up(milli_devices * seconds * device, 1000 * SECONDS_PER_HOUR)
         )
 
 

@@ -20,6 +20,9 @@ Unit = Literal["", "cores", "bytes", "tokens", "money"]
 """What a meter's number is of: things, thousandths of a core, bytes, tokens, or millionths of a currency."""
 
 ALL_DEVICES = "devices/*"
+SHARES = "shares/"
+"""What meters begin with that count thousandths of devices which are had in part. They have no bound of their own."""
+ALL_SHARES = "shares/*"
 
 
 class Taken(Protocol):
@@ -29,6 +32,10 @@ class Taken(Protocol):
     def milli_cores(self) -> int: ...
     @property
     def memory_bytes(self) -> int: ...
+    @property
+    def device_milli(self) -> int: ...
+    @property
+    def shared(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,7 @@ class Quota(ApiModel):
     )
     instances: Annotated[int | None, Meter(kind="Instance")] = Field(None, description="Instances that may exist.")
     endpoints: Annotated[int | None, Meter(kind="Endpoint")] = Field(None, description="Endpoints that may exist.")
+    jobs: Annotated[int | None, Meter(kind="Job")] = Field(None, description="Jobs that may exist, ended ones too.")
     claims: Annotated[int | None, Meter(per_claim=lambda _: 1)] = Field(None, description="Claims that may stand.")
     api_keys: Annotated[int | None, Meter(kind="ApiKey")] = Field(None, description="Keys that may exist.")
     projects: Annotated[int | None, Meter(kind="Project")] = Field(
@@ -96,8 +104,22 @@ def meter_of_kind(kind: str) -> str:
 def amounts_of(claim: Taken, models: Mapping[str, int]) -> dict[str, int]:
     """Meter → what a claim with devices of these ``models`` (model → number) takes of it."""
     found = {meter.name: meter.per_claim(claim) for meter in METERS if meter.per_claim is not None}
+    if claim.shared:
+        parts = {model: number * claim.device_milli for model, number in models.items()}
+        return found | {f"{SHARES}{model}": milli for model, milli in parts.items()} | {ALL_SHARES: sum(parts.values())}
     found |= {f"devices/{model}": number for model, number in models.items()}
     return found | {ALL_DEVICES: sum(models.values())}
+
+
+def begun(milli: int) -> int:
+    """As how many devices parts of that many thousandths count, all of a meter together: four quarters are one. A bound
+    is of whole devices, so that what it lets through is the same as were they counted to the thousandth."""
+    return -(-milli // 1000)
+
+
+def devices_of(meter: str) -> str:
+    """The meter of devices to which one of shares adds what is `begun`; "" of any other."""
+    return f"devices/{meter.removeprefix(SHARES)}" if meter.startswith(SHARES) else ""
 
 
 def bounds_of(wanted: Quota) -> dict[str, int]:
@@ -129,11 +151,13 @@ def show_amount(meter: str, value: int) -> str:
         return show_bytes(value)
     if unit == "money":
         return f"{value / 1_000_000:,.2f}"
-    return f"{value / 1000:g}" if unit == "cores" else str(value)
+    return f"{value / 1000:g}" if unit == "cores" or meter.startswith(SHARES) else str(value)
 
 
 def title_of(meter: str) -> str:
     """What people call it: ``memory``, ``API keys``, ``H100``, ``devices``."""
+    if meter.startswith(SHARES):
+        return f"{title_of(devices_of(meter))} in part"
     if meter.startswith("devices/"):
         return meter.removeprefix("devices/").replace("*", "devices")
     return {"cores": "cores", "bytes": "memory", "money": "spend this month"}.get(

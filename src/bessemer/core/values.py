@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from bessemer.core.notices import Stops
 from bessemer.core.resource import ApiModel
+from bessemer.core.slices import Partitioning
 
 # --- a host as its agent sees it --------------------------------------------------------------------------------
 
@@ -98,6 +99,17 @@ class Inventory(ApiModel):
         "none", description="How engines of several tenants are kept apart here: strong, weak or none."
     )
     isolation_note: Note = Field("", description="What is missing for more.")
+    sharing: Literal["time", "mps", "none"] = Field(
+        "none",
+        exclude_if=lambda said: said == "none",
+        description="How a device is shared by several claims here: by turns, by MPS, or not at all.",
+    )
+    partitions: dict[Word, Partitioning] = Field(
+        default_factory=dict,
+        max_length=MODELS_MAX,
+        exclude_if=lambda said: not said,
+        description="Into what GPUs can be cut here, by their model.",
+    )
     site: Word = Field("", description="Where it stands.")
     rack: Word = Field("", description="The rack.")
     leaf: Word = Field("", description="The leaf switch that it is attached to.")
@@ -149,7 +161,8 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What one replica wants of one host. ``device_count`` 0 wants no devices; ``device_milli`` are thousandths of
-    each, below 1000 a share of one. ``device_models`` are those that will do, several of them together too; none: any.
+    each, below 1000 a share of one; ``device_profile`` wants one instance of that profile in place of a device.
+    ``device_models`` are those that will do, several of them together too; none: any.
     ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
     is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
     its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
@@ -159,6 +172,7 @@ class Request:
     memory_bytes: int
     device_count: int = 0
     device_milli: int = 1000
+    device_profile: str = ""
     device_models: frozenset[str] = frozenset()
     numa: NumaPolicy = "preferred"
     same_switch: bool = False
@@ -175,6 +189,8 @@ class Request:
             raise ValueError(f"{self.device_milli} thousandths of a device; it has 1000")
         if self.device_milli < 1000 and self.device_count != 1:
             raise ValueError(f"a share of {self.device_count} devices; it is of one")
+        if self.device_profile and (self.device_milli < 1000 or self.device_count != 1):
+            raise ValueError(f"{self.device_profile} is an instance of one device, and no share")
 
 
 class Allocation(ApiModel):
@@ -197,7 +213,8 @@ class Reason:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Where a request goes: one host, the devices there (``device_milli`` thousandths of each), and cores and memory
-    per NUMA node.
+    per NUMA node. With a ``device_profile`` an instance of that is made of the device, from its slice ``device_start``
+    on; the thousandths are what it is of the device.
 
     ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
     small is good); ``reasons`` say why the others were set aside. ``request`` is what was asked for.
@@ -207,6 +224,8 @@ class Decision:
     devices: tuple[str, ...]
     allocations: tuple[Allocation, ...]
     device_milli: int = 1000
+    device_profile: str = ""
+    device_start: int = 0
     fake: bool = False
     score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     fitting: int = 0
@@ -318,6 +337,16 @@ class Placement(ApiModel):
     reasons: list[ReasonView] = Field(default_factory=list, description="Why the other hosts were set aside.")
 
 
+def whole(milli: int) -> bool:
+    """Whether thousandths are all of them."""
+    return milli == 1000
+
+
+def nothing(value: object) -> bool:
+    """Whether a field says nothing."""
+    return not value
+
+
 class Asked(ApiModel):
     """A `Request` as a claim keeps it: fields of equal names and meanings, less the tenant, which the claim names."""
 
@@ -325,6 +354,7 @@ class Asked(ApiModel):
     memory_bytes: int = Field(description="Memory.")
     device_count: int = Field(0, description="How many devices; 0 for none.")
     device_milli: int = Field(1000, description="Thousandths of each device; below 1000 it is a share of one.")
+    device_profile: str = Field("", exclude_if=nothing, description="The profile of an instance of one, if it was one.")
     device_models: list[str] = Field(default_factory=list, description="Models that would have done; none: any.")
     numa: NumaPolicy = Field("preferred", description="Whether all had to lie on one NUMA node.")
     same_switch: bool = Field(False, description="Whether the devices had to lie on one PCIe switch.")
@@ -358,7 +388,17 @@ class ClaimSpec(ApiModel):
     host: str = Field(description="The host that it is on, for good.")
     tenant: str = Field(description="Who pays.")
     workload: WorkloadRef = Field(description="Which workload holds it, and which replica of it.")
-    devices: list[str] = Field(default_factory=list, description="Ids of the devices that it has whole.")
+    devices: list[str] = Field(default_factory=list, description="Ids of the devices that it has, whole or in part.")
+    # Left out where they say nothing: a release that does not know them reads a claim of whole devices as well.
+    device_milli: int = Field(
+        1000, ge=1, le=1000, exclude_if=whole, description="Thousandths of each; below 1000 a share of one."
+    )
+    device_profile: str = Field(
+        "", max_length=63, exclude_if=nothing, description="The profile of the instance that it has of one device."
+    )
+    device_start: int = Field(
+        0, ge=0, exclude_if=nothing, description="The slice of memory with which that instance begins."
+    )
     device_model: str = Field("", description="The devices' model, as it is priced.")
     allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
     flavor: str = Field("", description="The flavor by which it was placed.")
@@ -380,6 +420,16 @@ class ClaimSpec(ApiModel):
     @property
     def memory_bytes(self) -> int:
         return sum(a.memory_bytes for a in self.allocations)
+
+    @property
+    def milli_devices(self) -> int:
+        """Thousandths of devices, all together."""
+        return len(self.devices) * self.device_milli
+
+    @property
+    def shared(self) -> bool:
+        """Whether it has one device in part."""
+        return bool(self.devices) and (self.device_milli < 1000 or bool(self.device_profile))
 
 
 ClaimPhase = Literal["Pending", "Preparing", "Starting", "Running", "Stopping", "Stopped", "Lost", "Failed", "Gone"]
@@ -433,6 +483,7 @@ class LedgerEntry(ApiModel):
     flavor: str = ""
     device_model: str = ""
     devices: int = 0
+    device_milli: int = 1000
     milli_cores: int = 0
     memory_bytes: int = 0
     model: str = ""
@@ -442,6 +493,11 @@ class LedgerEntry(ApiModel):
     cached_input_tokens: int = 0
     output_tokens: int = 0
     corrects: int | None = None
+
+    @property
+    def milli_devices(self) -> int:
+        """Thousandths of devices, all together: ``device_milli`` of each."""
+        return self.devices * self.device_milli
 
 
 QUANTITIES = (

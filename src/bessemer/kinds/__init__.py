@@ -16,6 +16,7 @@ from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
+from bessemer.kinds.jobs import job
 from bessemer.kinds.kubernetes import configmap, lease, namespace, newevent, secret
 from bessemer.kinds.kubernetes.view import View
 from bessemer.kinds.tenancy import (
@@ -49,6 +50,7 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     instance.KIND,
     model.KIND,
     endpoint.KIND,
+    job.KIND,
     priceplan.KIND,
     event.KIND,
     configmap.KIND,
@@ -60,5 +62,5 @@ VIEWS: tuple[View, ...] = (namespace.VIEW, newevent.VIEW)
 """What is served of kinds under other names, for clients of Kubernetes."""
 
 HOST_SIDES: Mapping[str, HostSide] = MappingProxyType(
-    {"Instance": instance.InstanceHost(), "Endpoint": endpoint.EndpointHost()}
+    {"Instance": instance.InstanceHost(), "Endpoint": endpoint.EndpointHost(), "Job": job.JobHost()}
 )

@@ -14,6 +14,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
+from bessemer.drivers.jobs.protocol import Jobs
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.qemu.protocol import Qemu
@@ -128,6 +129,7 @@ class HostDrivers:
     qemu: Qemu
     disks: Disks
     engine: Engine
+    jobs: Jobs
 
 
 def unix_address(_claim_uid: str, door: str) -> str:

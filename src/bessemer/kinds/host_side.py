@@ -67,6 +67,14 @@ class HasConsole(Protocol):
         ...
 
 
+class HasKept(Protocol):
+    """A host side that keeps what a workload printed after its claim is gone, under a name that both sides make."""
+
+    def kept(self, ctx: HostContext, name: str) -> AsyncIterator[bytes]:
+        """What was kept under the name."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Pass(Generic[Intent]):
     """One look at one claim, and the outcomes it can have. ``changes`` are fields of its status, ``detail`` among them

@@ -131,12 +131,38 @@ async def take(
     replica: int = 0,
 ) -> None:
     """Take what was decided for one replica. Raises QuotaExceeded, Walled, Taken."""
+    await take_all(ctx, workload, parts={replica: (decision, make)})
+
+
+async def take_all(ctx: Context, workload: Resource[Any, Any], *, parts: Mapping[int, tuple[Decision, Make]]) -> None:
+    """Take what was decided for these replicas, of one tenant: all of it or nothing. Raises QuotaExceeded, Walled,
+    Taken."""
+    claims = [await _claim(ctx, workload, decision=d, make=m, replica=n) for n, (d, m) in parts.items()]
+    # Held in the arrays while the transaction is under way: others decide meanwhile, and would want the same place.
+    for replica, (decision, _) in parts.items():
+        ctx.fleet.assume(decision, f"{workload.uid}/{replica}")
+    try:
+        terms = next(make.terms.revision for _, make in parts.values())
+        await ctx.capacity.take(claims, CONTROLLER, terms=terms)
+    except BessemerError:
+        for replica in parts:
+            ctx.fleet.forget(f"{workload.uid}/{replica}")
+        raise
+
+
+async def _claim(
+    ctx: Context, workload: Resource[Any, Any], *, decision: Decision, make: Make, replica: int
+) -> tuple[Key, ClaimSpec, Mapping[str, Any]]:
+    """The Claim of one replica, as it is taken."""
     meta, flavor = workload.metadata, make.flavor
     spec = ClaimSpec(
         host=decision.host,
         tenant=tenant_of(meta.namespace or ""),
         workload=WorkloadRef(kind=workload.KIND, name=meta.name, uid=workload.uid, replica=replica),
         devices=list(decision.devices),
+        device_milli=decision.device_milli,
+        device_profile=decision.device_profile,
+        device_start=decision.device_start,
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
         flavor=flavor.metadata.name,
@@ -151,15 +177,7 @@ async def take(
         "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
         "ownerReferences": [workload.owner_reference().dump()],
     }
-    # Held in the arrays while the transaction is under way: others decide meanwhile, and would want the same place.
-    held = f"{workload.uid}/{replica}"
-    ctx.fleet.assume(decision, held)
-    try:
-        claim = (claim_key(workload, replica), spec, metadata)
-        await ctx.capacity.take([claim], CONTROLLER, terms=make.terms.revision)
-    except BessemerError:
-        ctx.fleet.forget(held)
-        raise
+    return claim_key(workload, replica), spec, metadata
 
 
 def _tenure(asker: Asker | None) -> dict[str, Any]:
@@ -248,6 +266,8 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         milli_cores=flavor.cores * 1000,
         memory_bytes=parse_bytes(flavor.memory),
         device_count=devices.count if devices else 0,
+        device_milli=devices.milli if devices else 1000,
+        device_profile=devices.profile if devices else "",
         device_models=frozenset({devices.model} if devices and devices.model else ()),
         numa=flavor.numa,
         same_switch=devices is not None and "switch" in devices.together,

@@ -37,6 +37,7 @@ from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
 from bessemer.main.importer import ControlImporter
+from bessemer.main.placed import PlacementFigures
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
 from bessemer.main.storage import agree, open_state
 from bessemer.store.compaction import History
@@ -138,8 +139,12 @@ class _Control:
         self._content = HostContent(paths.content)
         self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
+        # A file admits one process; of those that share a database each has a name of its own.
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if settings.store else ""
         objects = self.store.objects
-        self.fleet = Queueing(FleetFeed(objects, self._clock), objects, clock=self._clock)
+        self._feed = FleetFeed(objects, self._clock, order=self._name)
+        self.registry.register(PlacementFigures(self._feed.audit))
+        self.fleet = Queueing(self._feed, objects, clock=self._clock)
         self.importer = ControlImporter(
             DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
         )
@@ -173,10 +178,10 @@ class _Control:
     def _rivalry(self) -> dict[str, Any]:
         """How the loop is told from others. A file admits one process, so a successor may take the leases back at once;
         of those that share a database, one that was killed may still have a write on its way."""
-        if not self._settings.store:
+        if not self._name:
             return {"holder": "control"}
         return {
-            "holder": f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            "holder": self._name,
             "lease_seconds": self._settings.controller_lease_seconds,
         }
 
@@ -227,4 +232,5 @@ class _Control:
                 gateway_url=urls["gateway"],
             ),
             registries=(self.registry,),
+            fleet=self._feed,
         )

@@ -67,12 +67,16 @@ async def stop_all(paths: Paths) -> list[str]:
 
 
 async def _stop_workloads(paths: Paths) -> dict[str, str]:
-    """Guests and engines, also what is left of those that have died: a control group outlives its processes. Answers
-    for the uid of each Claim for which something ran what that was."""
+    """Guests and engines, also what is left of those that have died: a control group outlives its processes. How
+    members of jobs ended is kept: the next agent has yet to say it. Answers for the uid of each Claim for which
+    something ran what that was."""
     drivers = local_drivers(paths.agent)
     said = {guest.uid: f"guest {guest.uid} (pid {guest.pid}) stopped" for guest in await drivers.qemu.running()}
     for engine in await drivers.engine.running():
         said[engine.uid] = f"engine {engine.uid} (pid {engine.pid}) stopped"
+    for member in await drivers.jobs.running():
+        said[member.uid] = f"member {member.uid} of a job (pid {member.pid}) stopped"
+        await drivers.jobs.kill(member.uid)
     for uid in await drivers.qemu.uids():
         await drivers.qemu.kill(uid)
     for uid in await drivers.processes.uids():

@@ -12,6 +12,8 @@ from bessemer.drivers.disks.real import QcowDisks
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
+from bessemer.drivers.jobs.kept import Kept
+from bessemer.drivers.jobs.real import HostJobs
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
@@ -28,6 +30,7 @@ class LocalDrivers:
     qemu: LocalQemu
     disks: QcowDisks
     engine: LlamaCpp
+    jobs: HostJobs
     processes: HostProcesses
     content: HostContent
     inspect: LocalInspect
@@ -35,7 +38,7 @@ class LocalDrivers:
 
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
-        host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine)
+        host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs)
         return AgentDrivers(inspect=self.inspect, content=self.content, host=host, doorway=self.doorway)
 
 
@@ -52,6 +55,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
         ),
         disks=QcowDisks(directory / "disks"),
         engine=LlamaCpp(processes, doors),
+        jobs=HostJobs(HostProcesses(directory / "jobs"), Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),

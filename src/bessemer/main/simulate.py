@@ -6,22 +6,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Told
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
+from bessemer.main.rehearse import rehearse
 from bessemer.placement.replay import Churned, Count, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN, known
 from bessemer.placement.replay.figures import together
 from bessemer.placement.replay.jobs import ChurnJob, FillJob, replay_churn, replay_fill
+from bessemer.placement.replay.moving import Allowance
 
 Read = TypeVar("Read")
 
 
 def simulate(options: SimulateOptions, told: Told) -> Document:
     """What a trace came to, over all seeds. Raises Invalid for files, policies and figures that make no sense."""
+    if isinstance(options, FleetOptions):
+        return rehearse(options, told)
     policy = known(options.policy or OWN)
     trace = Trace(
         hosts=tuple(_read(options.nodes, "--nodes", read=openb.read_hosts)),
@@ -41,15 +46,28 @@ def simulate(options: SimulateOptions, told: Told) -> Document:
 
 
 def _filled(trace: Trace, options: FillOptions, *, told: Told) -> Sequence[Filled]:
-    policy, ratio = known(options.policy or OWN), options.inflate
-    jobs = [FillJob(trace=trace, seed=seed, policy=policy, ratio=ratio) for seed in _seeds(options)]
+    policy, ratio, moves = known(options.policy or OWN), options.inflate, _moves(options)
+    jobs = [FillJob(trace=trace, seed=seed, policy=policy, ratio=ratio, moves=moves) for seed in _seeds(options)]
     return reckon(replay_fill, jobs, hands=_hands(options), told=told)
 
 
 def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Churned]:
-    policy, stays = known(options.policy or OWN), (options.warm_up, options.stays)
-    jobs = [ChurnJob(trace=trace, seed=seed, policy=policy, load=options.load, stays=stays) for seed in _seeds(options)]
+    first = ChurnJob(
+        trace=trace,
+        seed=options.first_seed,
+        policy=known(options.policy or OWN),
+        load=options.load,
+        stays=(options.warm_up, options.stays),
+        moves=_moves(options),
+    )
+    jobs = [replace(first, seed=seed) for seed in _seeds(options)]
     return reckon(replay_churn, jobs, hands=_hands(options), told=told)
+
+
+def _moves(options: FillOptions | ChurnOptions) -> Allowance | None:
+    if not options.moves_per_hundred:
+        return None
+    return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once)
 
 
 def _seeds(options: SimulateOptions) -> Sequence[int]:

@@ -31,7 +31,7 @@ RANGES_MAX = 1000
 _UNITS: dict[Meter, tuple[str, int]] = {
     "cores": ("core-hour", 1000 * SECONDS_PER_HOUR),
     "memory": ("GiB-hour", GIB * SECONDS_PER_HOUR),
-    "devices": ("device-hour", SECONDS_PER_HOUR),
+    "devices": ("device-hour", 1000 * SECONDS_PER_HOUR),
     "input_tokens": ("million tokens", 1_000_000),
     "cached_input_tokens": ("million tokens", 1_000_000),
     "output_tokens": ("million tokens", 1_000_000),
@@ -40,8 +40,8 @@ _UNITS: dict[Meter, tuple[str, int]] = {
 
 class Line(ApiModel):
     """One meter of one workload. ``quantity`` is in the smallest unit (milli-core-seconds, byte-seconds,
-    device-seconds, tokens), of which ``divisor`` make one ``unit``; ``rows`` are ledger ids as ``3-5,9``, of a line
-    with very many rows only some: then ``rows_cut``."""
+    milli-device-seconds, tokens), of which ``divisor`` make one ``unit``; ``rows`` are ledger ids as ``3-5,9``, of a
+    line with very many rows only some: then ``rows_cut``."""
 
     workload_kind: str
     workload_name: str
@@ -178,7 +178,7 @@ class Account:
                 left,
                 milli_cores=claim.milli_cores,
                 memory_bytes=claim.memory_bytes,
-                devices=claim.devices,
+                milli_devices=claim.milli_devices,
                 model=claim.device_model,
             )
             for claim in self._claims.standing()
@@ -234,7 +234,7 @@ def _add_segment(sums: dict[_Slot, _Sum], segment: Segment) -> None:
     quantities: tuple[tuple[Meter, int, str], ...] = (
         ("cores", claim.milli_cores, ""),
         ("memory", claim.memory_bytes, ""),
-        ("devices", claim.devices, claim.device_model),
+        ("devices", claim.milli_devices, claim.device_model),
     )
     for meter, amount, model in quantities:
         _add(sums, _slot(claim, meter, model=model), quantity=amount * seconds, seconds=seconds, rows=segment.rows)

@@ -17,13 +17,15 @@ from bessemer.core.values import Device, NumaNode
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
+from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES, States
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 
 class Arrays(ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
-    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero.
+    ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero. Of a
+    device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`.
     ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
 
     size: int
@@ -33,6 +35,7 @@ class Arrays(ABC):
     switches: Numbers[str]
     """Names of leaves and spines; one name may stand for several, at several sites or under several spines."""
     kinds: Numbers[HostClass]
+    cuts: Cuts
     taint_sets: Sequence[frozenset[str]]
     """The sets to which `taints` points."""
 
@@ -68,6 +71,7 @@ class Arrays(ABC):
 
         self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
+        self.sharing = bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
         self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)
@@ -83,6 +87,7 @@ class Arrays(ABC):
         self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.device_milli: Ints = np.zeros((rows, devices), dtype=np.int64)
         self.device_sound = bools(rows, devices)
+        self.device_cut: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)
 
     def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:

@@ -19,6 +19,12 @@ class Census:
         """By class."""
         return self._counts.get(shape, {})
 
+    def copy(self) -> Census:
+        """One that counts on by itself."""
+        other = Census()
+        other._counts = {shape: Counter(counts) for shape, counts in self._counts.items()}
+        return other
+
     def add(self, shape: Shape | None, kind: HostClass | None, *, count: int) -> None:
         """``count`` more, or fewer. Who says no shape is not counted."""
         if shape is None:

@@ -17,6 +17,7 @@ from bessemer.core.values import Request
 from bessemer.placement.choose import place
 from bessemer.placement.filters import device_words, fitting, not_borne, show_milli
 from bessemer.placement.sight import Sight
+from bessemer.placement.slices.instances import smaller
 from bessemer.placement.vectors import WHOLE
 
 _MEMORY_STEP = 64 * MIB
@@ -30,12 +31,17 @@ class Change:
     sight: Sight
 
 
-def cheapest(sight: Sight) -> Change | None:
-    """The first change after which something fits, or None."""
+Propose = Callable[[Sight], Iterator[Change]]
+
+
+def cheapest(sight: Sight, *, remedies: Sequence[Propose] = ()) -> Change | None:
+    """The first change after which something fits, or None. ``remedies`` are what others may do so that the request
+    gets all that it asks for (see `moves.remedies`); they come before asking for less."""
     for propose in (
         _nearness,
         _real_taints,
         _other_model,
+        *remedies,
         _less,
         _fake_taints,
         _time,
@@ -148,6 +154,12 @@ def _less(sight: Sight) -> Iterator[Change]:
         if share is not None:
             text = f"ask for at most {show_milli(share.request.device_milli)} {device_words(request)}"
             yield Change(text, share)
+    for name in smaller(sight.fleet.cuts, request.device_profile):
+        other = asking(sight, device_profile=name)
+        yield Change(f"ask for {device_words(other.request)}", other)
+    if request.device_profile or request.device_milli < WHOLE:
+        whole = asking(sight, device_profile="", device_milli=WHOLE)
+        yield Change(f"ask for a whole {device_words(whole.request)}", whole)
     both = _less_of_both(sight)
     if both is not None:
         memory_text = show_bytes(both.request.memory_bytes)
@@ -187,6 +199,7 @@ def _time(sight: Sight) -> Iterator[Change]:
         cores_free=fleet.cores[:n],
         memory_free=fleet.memory[:n],
         device_milli=np.full_like(sight.device_milli, WHOLE),
+        drained=True,
     )
     placed = place(emptied)
     if placed is not None:

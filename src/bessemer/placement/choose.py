@@ -14,7 +14,8 @@ import numpy as np
 from bessemer.core.values import Allocation, Decision
 from bessemer.placement.filters import fitting
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import WHOLE, Bools, Ints
+from bessemer.placement.slices.instances import UNCUT
+from bessemer.placement.vectors import WHOLE, Bools, Floats, Ints
 
 _NOWHERE = int(np.iinfo(np.int64).max)
 
@@ -34,6 +35,8 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
     """What to take of a host that fits. ``wish`` are the free thousandths of the device to take a share of; where none
     that would do has as much, it is as if nothing were wished."""
     fleet, spot = sight.fleet, _Spot(sight, row)
+    if sight.request.device_profile:
+        return _instance(spot, score)
     gpus = spot.devices() if sight.request.device_milli == WHOLE else [spot.shared(wish)]
     ids = fleet.devices(row)
     return Decision(
@@ -44,6 +47,26 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         fake=bool(fleet.fake[row]),
         score=score,
         request=sight.request,
+    )
+
+
+def _instance(spot: _Spot, score: Mapping[str, float]) -> Decision:
+    """An instance of the device of the host where it loses least."""
+    sight, row = spot.sight, spot.row
+    request, fleet = sight.request, sight.fleet
+    good = _shareable(sight)[row]
+    column = int(np.argmin(np.where(good, sight.instances.cost[row], np.inf)))
+    table, start = sight.instances.spot(int(fleet.device_cut[row, column]))
+    return Decision(
+        host=fleet.names[row],
+        devices=(fleet.devices(row)[column].id,),
+        device_milli=table.milli_of(request.device_profile),
+        device_profile=request.device_profile,
+        device_start=start,
+        request=request,
+        allocations=spot.spread(spot.node_order([int(fleet.device_node[row, column])])),
+        fake=bool(fleet.fake[row]),
+        score=score,
     )
 
 
@@ -70,18 +93,25 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
     if request.numa == "preferred":
         # A replica that spans NUMA nodes runs, but slower.
         yield "spansNumaNodes", (~sight.close).astype(np.int64)
-    if request.device_milli < WHOLE:
+    if request.device_profile:
+        # What is cut already is used up first, where that takes least from those that come later.
+        cost = instance_cost(sight)
+        cuts = cost >= UNCUT
+        yield "cutsDevice", cuts.astype(np.int64)
+        yield "waysLost", np.where(np.isinf(cost), _NOWHERE, cost % UNCUT).astype(np.int64)
+        yield "devicesLeft", _whole_count(sight) - cuts
+    elif request.device_milli < WHOLE:
         # What is begun is used up first, and then what leaves more devices whole.
         left = _left_on_device(sight)
         yield "milliLeftOnDevice", left
-        yield "devicesLeft", sight.whole_count - (left == WHOLE - request.device_milli)
+        yield "devicesLeft", _whole_count(sight) - (left == WHOLE - request.device_milli)
     elif request.device_count:
         # Whole groups stay whole: first the host with the tightest switch, then the one with the least left over.
         yield "devicesLeftOnSwitch", _slack(sight)
         yield "devicesLeft", sight.usable_count - request.device_count
     else:
         # What needs no device stays off the hosts that have some to give.
-        yield "devicesLeft", sight.whole_count
+        yield "devicesLeft", _whole_count(sight)
     yield "milliCoresLeft", sight.cores_sum - request.milli_cores
     yield "memoryLeft", sight.memory_sum - request.memory_bytes
 
@@ -93,6 +123,19 @@ def _slack(sight: Sight) -> Ints:
     slack: Ints = np.full(sight.size, _NOWHERE, dtype=np.int64)
     np.minimum.at(slack, groups.rows[left >= 0], left[left >= 0])
     return slack
+
+
+def instance_cost(sight: Sight) -> Floats:
+    """[hosts]: what the instance that is asked for costs on the device where it loses least; infinite where on none."""
+    cost: Floats = np.where(_shareable(sight), sight.instances.cost, np.inf).min(axis=1, initial=np.inf)
+    return cost
+
+
+def _whole_count(sight: Sight) -> Ints:
+    """[hosts]: sound devices that nobody has anything of."""
+    whole = sight.fleet.device_sound[: sight.size] & (sight.device_milli >= WHOLE)
+    total: Ints = whole.sum(axis=1)
+    return total
 
 
 def _left_on_device(sight: Sight) -> Ints:

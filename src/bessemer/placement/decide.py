@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bessemer.core.values import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Arrays
-from bessemer.placement.cheapest import cheapest
+from bessemer.placement.cheapest import Propose, cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.filters import sift
 from bessemer.placement.sight import Sight
@@ -22,7 +23,7 @@ def decide(fleet: Arrays, request: Request) -> Decision | Refusal:
     return refused(sight, reasons)
 
 
-def refused(sight: Sight, reasons: tuple[Reason, ...]) -> Refusal:
-    """What is said of a request that fits nowhere."""
-    change = cheapest(sight)
+def refused(sight: Sight, reasons: tuple[Reason, ...], *, remedies: Sequence[Propose] = ()) -> Refusal:
+    """What is said of a request that fits nowhere; ``remedies`` as for `cheapest`."""
+    change = cheapest(sight, remedies=remedies)
     return Refusal(reasons=reasons, cheapest=change.text if change is not None else "")

@@ -46,7 +46,8 @@ class Tenure:
 class Hold:
     """What one claim holds of one host. ``milli`` are thousandths of each of its devices; one that is named twice is
     held once. ``shape`` is what it was asked for as, where that is known: scarce hosts are rationed by it. ``request``
-    is what it was placed by, and what another place would be looked for with; None where nobody says."""
+    is what it was placed by, and what another place would be looked for with; None where nobody says. With a
+    ``profile`` it is an instance of one device, from its slice ``start`` on."""
 
     host: str
     devices: tuple[str, ...]
@@ -55,3 +56,11 @@ class Hold:
     shape: Shape | None = None
     request: Request | None = None
     tenure: Tenure = Tenure()
+    profile: str = ""
+    start: int = 0
+
+    @property
+    def frees(self) -> int:
+        """Thousandths that its end gives back of each device by itself: of an instance none, for beside others the
+        device stays cut."""
+        return 0 if self.profile else self.milli

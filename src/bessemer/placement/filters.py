@@ -201,6 +201,9 @@ def _short_of_memory(request: Request, *, hosts: int, most: int) -> Reason:
 def _has_free_devices(sight: Sight) -> Bools:
     if not sight.request.device_count:
         return sight.everyone
+    if sight.request.device_profile:
+        room: Bools = np.logical_or.reduce(sight.wanted & sight.instances.room, axis=1)
+        return room
     enough: Bools = sight.usable_count >= sight.request.device_count
     return enough
 
@@ -214,12 +217,29 @@ def _free_devices(sight: Sight) -> Ints:
 
 
 def _short_of_devices(request: Request, *, hosts: int, most: int) -> Reason:
+    if request.device_profile:
+        return Reason("ShortOfDevices", hosts, f"short of {device_words(request)} (nothing as large is free)")
     if request.device_milli < WHOLE:
         free = _best(hosts, show_milli(max(0, most)))
         text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({free} free on one)"
     else:
         text = f"short of {request.device_count} {device_words(request)} ({_best(hosts, most)} free)"
     return Reason("ShortOfDevices", hosts, text)
+
+
+def _in_one_piece(sight: Sight) -> Bools:
+    whole: Bools = sight.usable_count > 0 if sight.request.device_profile else sight.everyone
+    return whole
+
+
+def _says_torn(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    text = f"with room for {device_words(sight.request)}, but not in one piece where it may begin"
+    yield Reason("Fragmented", int(rejected.sum()), text)
+
+
+def _shares(sight: Sight) -> Bools:
+    shared: Bools = sight.fleet.sharing[: sight.size] if sight.request.device_milli < WHOLE else sight.everyone
+    return shared
 
 
 def _close(sight: Sight) -> Bools:
@@ -248,9 +268,10 @@ def wants_closeness(request: Request) -> bool:
 
 
 def device_words(request: Request) -> str:
-    """What devices it asks for: "GPUs", "H100", "A100 or H100"."""
+    """What devices it asks for: "GPUs", "H100", "A100 or H100", "1g.10gb of H100"."""
     *others, last = sorted(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs",)
-    return f"{', '.join(others)} or {last}" if others else last
+    words = f"{', '.join(others)} or {last}" if others else last
+    return f"{request.device_profile} of {words}" if request.device_profile else words
 
 
 def _best(hosts: int, figure: str | int) -> str:
@@ -283,11 +304,15 @@ HARDWARE: Sequence[Link] = (
     # The hardware is not there at all, whoever holds it.
     Link(_has_some_device, _says_none),
     _measured(_has_devices, figure=_devices_there, words=_few_devices),
+    # It is there in one piece: nothing keeps several claims on it apart.
+    Link(_shares, _plainly("NotShared", "whose devices cannot be shared")),
     # Enough over all NUMA nodes; how it lies is looked at last.
     _measured(_has_cores, figure=lambda sight: sight.cores_sum, words=_short_of_cores),
     _measured(_has_memory, figure=lambda sight: sight.memory_sum, words=_short_of_memory),
     # The hardware is there and somebody holds it.
     _measured(_has_free_devices, figure=_free_devices, words=_short_of_devices),
+    # As much is free of a device, and does not lie together.
+    Link(_in_one_piece, _says_torn),
     # The dearest: every NUMA node, switch and domain by itself.
     Link(_close, _says_close),
 )

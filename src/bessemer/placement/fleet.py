@@ -9,6 +9,9 @@ that is gone unseen, and by the next. The arrays are as wide as the widest host 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+
+import numpy as np
 
 from bessemer.core.values import Device
 from bessemer.placement.arrays import Arrays, View
@@ -17,6 +20,7 @@ from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Hold, HostFacts, Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
+from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES
 from bessemer.placement.vectors import NONE, WHOLE, Ints
 
@@ -37,6 +41,7 @@ class FleetArrays(Arrays):
         self.walls = Numbers()
         self.switches = Numbers()
         self.kinds = Numbers()
+        self.cuts = Cuts()
         self.census = Census()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
         self.taint_sets = self._taint_sets.all
@@ -70,6 +75,7 @@ class FleetArrays(Arrays):
         _stand_as(self, row, kind=HostClass.of(facts), holds=_held_by(self, facts.name))
         self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
+        self.device_cut[row, : len(gpus)] = self.cuts.begin(row, gpus, tables=facts.inventory.partitions)
         for hold in _held_by(self, facts.name):
             self._apply(row, hold, sign=-1)
         self.facts += _standing(self, row) != before
@@ -98,6 +104,7 @@ class FleetArrays(Arrays):
             return
         self.drop(uid)
         self._holds[uid] = hold
+        self.cuts.count(hold.profile, by=1)
         self._holds_by_host.setdefault(hold.host, set()).add(uid)
         row = self._rows.get(hold.host)
         self.census.add(hold.shape, _class_at(self, row), count=1)
@@ -110,6 +117,7 @@ class FleetArrays(Arrays):
         hold = self._holds.pop(uid, None)
         if hold is None:
             return None
+        self.cuts.count(hold.profile, by=-1)
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
@@ -157,6 +165,7 @@ class FleetArrays(Arrays):
         self.virtual[row] = found.virtualization != "none"
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
+        self.sharing[row] = found.sharing != "none"
         self.leaf[row] = self.switches.take(found.leaf) if found.leaf else NONE
         self.spine[row] = self.switches.take(found.spine) if found.spine else NONE
 
@@ -186,6 +195,8 @@ class FleetArrays(Arrays):
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
+        self.cuts.end(row)
+        self.device_cut[row] = NONE
         for above in (self.leaf, self.spine):
             if above[row] != NONE:
                 self.switches.give_back(int(above[row]))
@@ -204,9 +215,13 @@ class FleetArrays(Arrays):
                 self.memory_free[row, column] += sign * part.memory_bytes
         held = set(hold.devices)
         for device in held & devices.keys():
-            self.device_milli[row, devices[device]] += sign * hold.milli
+            if hold.profile and self.cuts.at(row, devices[device]) != NONE:
+                _recut(self, row, device=device)
+            else:
+                # Of what has an instance, and is said to be one piece now, nothing can be had.
+                self.device_milli[row, devices[device]] += sign * (WHOLE if hold.profile else hold.milli)
         if held:
-            size = 0 if hold.milli < WHOLE else min(len(held), SIZES - 1)
+            size = 0 if hold.profile or hold.milli < WHOLE else min(len(held), SIZES - 1)
             self.sizes[row, size] -= sign
 
 
@@ -224,6 +239,36 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
 def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
     """What is counted at a host, by uid and in its order; the host may be away."""
     return {uid: fleet._holds[uid] for uid in sorted(fleet._holds_by_host.get(host, ()))}
+
+
+def hold_of(fleet: FleetArrays, uid: str) -> Hold | None:
+    """What is counted under a uid."""
+    return fleet._holds.get(uid)
+
+
+def forked(fleet: FleetArrays) -> FleetArrays:
+    """The same fleet for itself: holds that come and go there change nothing here. No host may be set in either, for
+    what is known of hosts apart from holds is shared."""
+    fork = copy(fleet)
+    for name, value in vars(fleet).items():
+        if isinstance(value, np.ndarray):
+            setattr(fork, name, value.copy())
+    fork.changes, fork.census, fork.cuts = Changes(), fleet.census.copy(), fleet.cuts.copy()
+    fork._holds = dict(fleet._holds)
+    fork._holds_by_host = {host: set(uids) for host, uids in fleet._holds_by_host.items()}
+    return fork
+
+
+def _recut(fleet: FleetArrays, row: int, *, device: str) -> None:
+    """What instances have of a device, looked at anew: one that is held twice for a while is in use until both went."""
+    column = fleet._device_columns[row][device]
+    number = fleet.cuts.at(row, column)
+    holds = [hold for hold in _held_by(fleet, fleet.names[row]) if hold.profile and device in hold.devices]
+    before = fleet.cuts.used(number)
+    fleet.device_cut[row, column] = moved = fleet.cuts.move(
+        row, column, instances=[(hold.profile, hold.start) for hold in holds]
+    )
+    fleet.device_milli[row, column] += WHOLE * (int(before != 0) - int(fleet.cuts.used(moved) != 0))
 
 
 def _held_by(fleet: FleetArrays, host: str) -> Sequence[Hold]:

@@ -40,7 +40,12 @@ def held_at(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
 
 def _row(fleet: FleetArrays, row: int) -> Mapping[str, NDArray[Any]]:
     arrays = {name: value for name, value in vars(fleet).items() if isinstance(value, np.ndarray)}
-    return {name: value[row].copy() for name, value in arrays.items() if name not in _NUMBERED}
+    found = {name: value[row].copy() for name, value in arrays.items() if name not in (*_NUMBERED, "device_cut")}
+    # Its numbers change with what is held; the fleet knows what each device's is.
+    said, count = fleet.device_cut[row], len(fleet.devices(row))
+    right = [fleet.cuts.at(row, column) for column in range(count)]
+    found["device_cut"] = np.array(said != np.array(right + [NONE] * (len(said) - count)))
+    return found
 
 
 def _renumbered(fleet: FleetArrays, row: int, *, name: str, facts: HostFacts) -> bool:

@@ -39,6 +39,13 @@ class Numbers(Generic[Named]):
         """The number of ``name``, or `NONE`."""
         return self._index.get(name, NONE)
 
+    def copy(self) -> Numbers[Named]:
+        """One that goes its own way, with the same numbers."""
+        other = Numbers[Named]()
+        other.all, other._users = list(self.all), list(self._users)
+        other._index, other._vacant = dict(self._index), list(self._vacant)
+        return other
+
     def _new(self, name: Named) -> int:
         if self._vacant:
             number = self._vacant.pop()

@@ -10,12 +10,13 @@ from bessemer.core.values import NumaPolicy, Request
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Equal shapes fit and cost the same on every host. ``device_milli`` are thousandths of each device: below 1000 it
-    is a share of one. ``models`` are those that will do; none: any."""
+    is a share of one; with a ``profile`` it is one instance. ``models`` are those that will do; none: any."""
 
     milli_cores: int
     memory_bytes: int
     device_count: int = 0
     device_milli: int = 1000
+    profile: str = ""
     models: frozenset[str] = frozenset()
     numa: NumaPolicy = "preferred"
     same_switch: bool = False
@@ -28,6 +29,7 @@ class Shape:
             memory_bytes=request.memory_bytes,
             device_count=request.device_count,
             device_milli=request.device_milli,
+            profile=request.device_profile,
             models=request.device_models,
             numa=request.numa,
             same_switch=request.same_switch,

@@ -9,7 +9,8 @@ import numpy as np
 
 from bessemer.core.values import DEVICES_MAX, NODES_MAX, Request
 from bessemer.placement.arrays import Arrays
-from bessemer.placement.vectors import NONE, WHOLE, Bools, Ints, Smalls
+from bessemer.placement.slices.instances import Instances
+from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 _BITS = max(DEVICES_MAX, NODES_MAX).bit_length()
 """Of the index of a node, a switch or a domain within its host."""
@@ -35,6 +36,8 @@ class Sight:
     cores_free: Ints
     memory_free: Ints
     device_milli: Ints
+    drained: bool = False
+    """Whether nothing is in use of what can be cut."""
 
     @classmethod
     def of(cls, fleet: Arrays, request: Request) -> Sight:
@@ -74,6 +77,8 @@ class Sight:
     def wanted(self) -> Bools:
         """[hosts, devices]: sound devices of the models asked for, free or not."""
         sound = self.fleet.device_sound[: self.size]
+        if self.request.device_profile:
+            sound = sound & self.instances.offered
         if not self.request.device_models:
             return sound
         device_model = self.fleet.device_model[: self.size]
@@ -85,8 +90,21 @@ class Sight:
     @cached_property
     def usable(self) -> Bools:
         """[hosts, devices]: those of them with as much free as is asked for of each."""
-        chosen: Bools = self.wanted & (self.device_milli >= self.request.device_milli)
+        enough = self.device_milli >= self.request.device_milli
+        chosen: Bools = self.wanted & (self.instances.fits if self.request.device_profile else enough)
         return chosen
+
+    @cached_property
+    def instances(self) -> Instances:
+        """Where an instance may be made, of what is asked for."""
+        n = self.size
+        return Instances.of(
+            self.fleet.cuts,
+            self.fleet.device_cut[:n],
+            milli=self.device_milli,
+            name=self.request.device_profile,
+            drained=self.drained,
+        )
 
     @cached_property
     def usable_count(self) -> Ints:
@@ -113,13 +131,6 @@ class Sight:
         near = np.zeros(self.able.size, dtype=np.bool_)
         near[devices[there]] = True
         return near.reshape(self.able.shape)
-
-    @cached_property
-    def whole_count(self) -> Ints:
-        """[hosts]: sound devices that nobody has anything of."""
-        whole = self.fleet.device_sound[: self.size] & (self.device_milli >= WHOLE)
-        total: Ints = whole.sum(axis=1)
-        return total
 
     @cached_property
     def close(self) -> Bools:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Smalls = NDArray[np.int32]
 
 NONE = -1

@@ -174,6 +174,8 @@ class ClaimFact(Fact):
     replica: int
     devices: tuple[str, ...]
     device_model: str
+    device_milli: int = 1000
+    device_profile: str = ""
     allocations: tuple[tuple[int, int, int], ...]
     fake: bool
     pid: int | None
@@ -222,6 +224,8 @@ class FlavorFact(Fact):
     disk: str
     gpus: int
     gpu_model: str
+    gpu_milli: int = 1000
+    gpu_profile: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -180,6 +180,8 @@ def claim(body: Body) -> ClaimFact:
         replica=workload.get("replica", 0),
         devices=tuple(spec.get("devices") or ()),
         device_model=spec.get("deviceModel", ""),
+        device_milli=spec.get("deviceMilli", 1000),
+        device_profile=spec.get("deviceProfile", ""),
         allocations=tuple(
             (a.get("numaNode", 0), a.get("milliCores", 0), a.get("memoryBytes", 0))
             for a in spec.get("allocations") or ()
@@ -232,6 +234,8 @@ def flavor(body: Body) -> FlavorFact:
         memory=spec.get("memory", "0"),
         disk=spec.get("disk", "0"),
         gpus=devices.get("count", 0),
+        gpu_milli=int(float(devices.get("share") or 1) * 1000 + 0.5),
+        gpu_profile=devices.get("profile", ""),
         gpu_model=devices.get("model", ""),
     )
 

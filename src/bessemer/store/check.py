@@ -36,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     check_objects.history,
     check_objects.logged,
     check_capacity.devices,
+    check_capacity.parts,
     check_capacity.nodes,
     check_capacity.on_hosts,
     check_capacity.use,

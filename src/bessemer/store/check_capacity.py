@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from bessemer.core.quota import METERS, Quota, bounds_of
 from bessemer.core.resource import Key
-from bessemer.store import walls
+from bessemer.store import sharing, walls
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.schema import counters, hosts, numa, quota
 from bessemer.store.schema import devices as device_rows
@@ -20,6 +20,7 @@ from bessemer.store.snapshot import Snapshot
 from bessemer.store.tally import Survey, Tally
 
 _DEVICES = select(device_rows.c.host, device_rows.c.device, device_rows.c.claim)
+_MODELS = select(device_rows.c.host, device_rows.c.device, device_rows.c.model)
 _NODES = select(numa.c.host, numa.c.node, numa.c.milli_cores_used, numa.c.memory_bytes_used)
 _HOSTS = select(hosts.c.host)
 _USE = select(quota.c.scope, quota.c.meter, quota.c.used, quota.c.bound)
@@ -30,13 +31,16 @@ _WALLS = select(wall_rows.c.what, wall_rows.c.value, wall_rows.c.tenant)
 
 def devices(snapshot: Snapshot, survey: Survey) -> Tally:
     """Device rows and Claims name each other."""
-    tally = Tally("devices", "a device names the one Claim that names it")
+    tally = Tally("devices", "a device names the one Claim that names it, or that Claims have it in part")
     held: dict[tuple[str, str], str] = {}
     for uid, (key, spec) in survey.claims.items():
         for device in spec.devices:
-            if (spec.host, device) in held:
+            holder = sharing.SHARED if spec.shared else uid
+            if held.get((spec.host, device), sharing.SHARED) != sharing.SHARED or (
+                holder == uid and (spec.host, device) in held
+            ):
                 tally.fault(f"{key}: {spec.host}/{device} is another Claim's, too")
-            held[spec.host, device] = uid
+            held[spec.host, device] = holder
     for host, device, claim in snapshot.rows(_DEVICES):
         names = held.pop((host, device), "")
         tally.require(names == claim, f"{host}/{device}: names {_who(survey, claim)}, taken by {_who(survey, names)}")
@@ -45,8 +49,39 @@ def devices(snapshot: Snapshot, survey: Survey) -> Tally:
     return tally
 
 
+def parts(snapshot: Snapshot, survey: Survey) -> Tally:
+    """Rows of what is had in part, against Claims, and against what a device can be cut into."""
+    tally = Tally("shares", "what Claims have in part is what its rows say, and goes together on each device")
+    said = {
+        (spec.host, spec.devices[0], uid): (spec.device_milli, spec.device_profile, spec.device_start)
+        for uid, (_, spec) in survey.claims.items()
+        if spec.shared
+    }
+    on_device: dict[tuple[str, str], list[sharing.Part]] = {}
+    for host, device, claim, milli, profile, start in snapshot.rows(sharing.ALL_SHARES):
+        part = (milli, profile, start)
+        words = f"{host}/{device}: {_who(survey, claim)} has {_part(part)} by its row"
+        tally.require(said.pop((host, device, claim), None) == part, f"{words}, and does not say so")
+        on_device.setdefault((host, device), []).append(part)
+    for (host, device, uid), part in said.items():
+        tally.fault(f"{host}/{device}: {_who(survey, uid)} has {_part(part)}, and no row says so")
+    models = {(host, device): model for host, device, model in snapshot.rows(_MODELS)}
+    tables = {(host, model): sharing.read_table(body) for host, model, body in snapshot.rows(sharing.ALL_TABLES)}
+    for (host, device), together in on_device.items():
+        trouble = sharing.wrong(together, tables.get((host, models.get((host, device), ""))))
+        tally.require(not trouble, f"{host}/{device}: {trouble}")
+    return tally
+
+
+def _part(part: sharing.Part) -> str:
+    milli, profile, start = part
+    return f"{profile} from slice {start} on" if profile else f"{milli} thousandths"
+
+
 def _who(survey: Survey, uid: str) -> str:
     claim = survey.claims.get(uid)
+    if uid == sharing.SHARED:
+        return "several in part"
     return str(claim[0]) if claim is not None else f"Claim {uid} which is gone" if uid else "nobody"
 
 

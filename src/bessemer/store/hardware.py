@@ -1,7 +1,8 @@
 """Capacity rows of hosts: NUMA nodes and devices, followed from inventories, taken and freed by claims.
 
-Invariant: a device names at most one claim, and no `take` uses more of a node than it has. What vanishes under a claim
-is kept until the claim goes: a device marked lost, a node with nothing left to give.
+Invariant: a device names at most one claim, or that several have it in part (`sharing`), and no `take` uses more of a
+node than it has. What vanishes under a claim is kept until the claim goes: a device marked lost, a node with nothing
+left to give.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from bessemer.core.errors import Taken
 from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory
+from bessemer.store import sharing
 from bessemer.store.schema import devices, filled, hosts, numa, of
 from bessemer.store.transaction import Tx
 
@@ -86,6 +88,7 @@ def declare(tx: Tx, host: str, *, inventory: Inventory, overcommit_milli: int, s
         tx.run(_SET_HOST, of_host=host, schedulable=int(schedulable))
     _declare_nodes(tx, host, inventory=inventory, overcommit_milli=overcommit_milli)
     _declare_devices(tx, host, inventory=inventory)
+    sharing.declare(tx, host, inventory=inventory)
 
 
 def _declare_nodes(tx: Tx, host: str, *, inventory: Inventory, overcommit_milli: int) -> None:
@@ -135,6 +138,7 @@ def withdraw(tx: Tx, host: str) -> None:
     """Drop every row of the host."""
     for statement in _DROP_HOST:
         tx.run(statement, of_host=host)
+    sharing.withdraw(tx, host)
 
 
 def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
@@ -150,6 +154,11 @@ def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
                 f"NUMA node {part.numa_node} of host {spec.host} has no {part.milli_cores} milli-cores "
                 f"and {part.memory_bytes} bytes of memory left"
             )
+    if spec.shared:
+        of_one = sharing.take(tx, spec, uid=uid)
+        if of_one is None:
+            raise Taken(_why_not(tx, spec.host, device=spec.devices[0]))
+        return of_one
     models: Counter[str] = Counter()
     for device in spec.devices:
         taken = tx.one(_USE_DEVICE, of_host=spec.host, of_device=device, claim=uid)
@@ -161,9 +170,12 @@ def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
 
 def free(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
     """Take it back; answers the devices by model. What was lost is forgotten."""
-    models = Counter(model for (model,) in tx.all(_HELD, of_claim=uid))
-    tx.run(_FORGET_LOST, of_claim=uid)
-    tx.run(_FREE_DEVICES, of_claim=uid)
+    if spec.shared:
+        models = sharing.free(tx, uid)
+    else:
+        models = Counter(model for (model,) in tx.all(_HELD, of_claim=uid))
+        tx.run(_FORGET_LOST, of_claim=uid)
+        tx.run(_FREE_DEVICES, of_claim=uid)
     for part in spec.allocations:
         tx.run(_FREE_NODE, of_host=spec.host, of_node=part.numa_node, **_share(part))
     return models
@@ -177,6 +189,8 @@ def _why_not(tx: Tx, host: str, *, device: str) -> str:
     row = tx.one(_LOOK_DEVICE, of_host=host, of_device=device)
     if row is None:
         return f"device {device} is not on host {host} any more"
+    if row[0] == sharing.SHARED:
+        return f"device {device} of host {host} went to others in part"
     if row[0]:
         return f"device {device} of host {host} went to another claim"
     return f"device {device} of host {host} is not healthy"

@@ -126,6 +126,7 @@ def open_interval(tx: Tx, spec: ClaimSpec, *, project: str, claim_uid: str) -> N
         flavor=spec.flavor,
         device_model=spec.device_model,
         devices=len(spec.devices),
+        device_milli=spec.device_milli,
         milli_cores=spec.milli_cores,
         memory_bytes=spec.memory_bytes,
     )

@@ -173,7 +173,7 @@ def _first_hour(prices: Prices, of: ClaimSpec | LedgerEntry) -> int:
         FIRST_SECONDS,
         milli_cores=of.milli_cores,
         memory_bytes=of.memory_bytes,
-        devices=of.devices if isinstance(of, LedgerEntry) else len(of.devices),
+        milli_devices=of.milli_devices,
         model=of.device_model,
     )
 

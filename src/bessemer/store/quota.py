@@ -18,7 +18,19 @@ from sqlalchemy import bindparam, delete, insert, null, or_, select, update
 
 from bessemer.core.errors import Invalid, QuotaExceeded
 from bessemer.core.money import Wish
-from bessemer.core.quota import METERS, Meter, Quota, Share, Use, bounds_of, said, show_amount, window_of
+from bessemer.core.quota import (
+    METERS,
+    Meter,
+    Quota,
+    Share,
+    Use,
+    begun,
+    bounds_of,
+    devices_of,
+    said,
+    show_amount,
+    window_of,
+)
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
 from bessemer.store import money
@@ -70,7 +82,7 @@ def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount:
-                _take(tx, scope, meter=meter, amount=amount)
+                _take(tx, scope, meter=meter, amount=_with_devices(tx, scope, meter=meter, by=amount))
 
 
 def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
@@ -91,7 +103,20 @@ def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount:
-                _give(tx, scope, meter=meter, amount=amount)
+                _give(tx, scope, meter=meter, amount=-_with_devices(tx, scope, meter=meter, by=-amount))
+
+
+def _with_devices(tx: Tx, scope: str, *, meter: str, by: int) -> int:
+    """Parts of devices count as devices too: as many as are begun by all of them. Answers ``by``."""
+    devices = devices_of(meter)
+    if devices:
+        used = next((used for used, _ in tx.look(LOOK, of_scope=scope, of_meter=meter)), 0)
+        more = begun(max(used + by, 0)) - begun(used)
+        if more > 0:
+            _take(tx, scope, meter=devices, amount=more)
+        elif more < 0:
+            _give(tx, scope, meter=devices, amount=-more)
+    return by
 
 
 def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:

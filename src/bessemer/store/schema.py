@@ -182,6 +182,32 @@ devices = Table(
     sqlite_with_rowid=False,
 )
 
+partitions = Table(
+    "partitions",
+    METADATA,
+    _text("host", primary_key=True),
+    _text("model", primary_key=True),
+    _text("body"),
+    sqlite_with_rowid=False,
+)
+"""Into what a host's devices of a model can be cut, as its agent said (JSON of `core.slices.Partitioning`)."""
+
+shares = Table(
+    "shares",
+    METADATA,
+    _text("host", primary_key=True),
+    _text("device", primary_key=True),
+    _text("claim", primary_key=True),
+    _int("milli"),
+    _text("profile"),
+    _int("start"),
+    Index("shares_claim", "claim"),
+    CheckConstraint("milli > 0 AND milli <= 1000"),
+    sqlite_with_rowid=False,
+)
+"""What claims have of devices that they have in part: thousandths, and where it is an instance its ``profile`` and the
+slice with which it begins. The device's row names no claim then, but `sharing.SHARED`, while there is one."""
+
 quota = Table(
     "quota",
     METADATA,
@@ -270,6 +296,8 @@ ledger = Table(
     _int("cached_input_tokens"),
     _int("output_tokens"),
     Column("corrects", _INTEGER),
+    # An older release that still writes holds nothing in part.
+    _int("device_milli", server_default=text("1000")),
     _some("ledger_claim", "claim_uid", "id", where="claim_uid <> ''"),
     Index("ledger_workload", "workload_uid", "id"),
     Index("ledger_project", "project_uid", "kind", "at"),

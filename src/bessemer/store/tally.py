@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from bessemer.core.quota import amounts_of
+from bessemer.core.quota import amounts_of, begun, devices_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
 from bessemer.store.documents import Document
@@ -134,6 +134,9 @@ class Survey:
         for key, spec in self.claims.values():
             held = Counter(models.get((spec.host, device), "?") for device in spec.devices)
             self._use(key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, held))
+        for (scope, meter), milli in tuple(self.used.items()):
+            if devices_of(meter):
+                self.used[scope, devices_of(meter)] += begun(milli)
 
     def _use(self, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
         for scope in scopes(project, tenant):

@@ -13,6 +13,7 @@ import pytest
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Done
 from bessemer.core.units import MIB
+from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.kinds.compute.instance.host import InstanceHost
 from bessemer.kinds.compute.instance.spec import InstanceIntent
@@ -33,7 +34,9 @@ class GuestBench(RealBench):
         super().__init__(InstanceHost(), intent.dump(), kind="Instance", content=rig.image)
 
     def drivers(self) -> HostDrivers:
-        return HostDrivers(qemu=self.rig.new(), disks=self.rig.disks, engine=FakeEngine(SystemClock()))
+        return HostDrivers(
+            qemu=self.rig.new(), disks=self.rig.disks, engine=FakeEngine(SystemClock()), jobs=FakeJobs(SystemClock())
+        )
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bessemer.core.resource import Metadata
-from bessemer.kinds.fleet.flavor import KIND, Flavor, FlavorSpec, validate
+from bessemer.kinds.fleet import flavor_v1alpha1
+from bessemer.kinds.fleet.flavor import KIND, Flavor, FlavorDevices, FlavorSpec, validate
 from tests.kinds.five import Case, check_is_denied_to_another_tenant
 from tests.kinds.fleet.yard import Yard
 
@@ -24,6 +26,12 @@ def flavor(name: str = "small", **spec: Any) -> Flavor:
     [
         ({}, []),
         ({"devices": {"count": 8, "model": "H100", "together": ["nvlink", "switch"]}}, []),
+        ({"devices": {"count": 1, "share": "0.25"}}, []),
+        ({"devices": {"count": 1, "profile": "1g.10gb"}}, []),
+        ({"devices": {"count": 2, "share": "0.25"}}, ["spec.devices.count"]),
+        ({"devices": {"count": 2, "profile": "1g.10gb"}}, ["spec.devices.count"]),
+        ({"devices": {"count": 1, "share": "0.5", "profile": "1g.10gb"}}, ["spec.devices.share"]),
+        ({"devices": {"count": 1, "share": "0.000"}}, ["spec.devices.share"]),
         ({"memory": "1Mi"}, ["spec.memory"]),
         ({"memory": "100Ti", "disk": "2Pi"}, ["spec.memory", "spec.disk"]),
     ],
@@ -35,6 +43,28 @@ def test_validate(spec: dict[str, Any], fields: list[str]) -> None:
 
 def test_a_name_is_a_label() -> None:
     assert [cause.field for cause in validate(flavor("a.b"), None)] == ["metadata.name"]
+
+
+@pytest.mark.parametrize(("share", "milli"), [("", 1000), ("0.25", 250), ("0.5", 500), ("0.125", 125), ("0.001", 1)])
+def test_a_share_is_a_decimal_fraction(share: str, milli: int) -> None:
+    assert FlavorDevices(count=1, share=share).milli == milli
+
+
+@pytest.mark.parametrize("share", ["1", "1.0", "0", "0.", ".5", "0.1234", "-0.5", "50%", "0,5"])
+def test_what_is_no_fraction_of_one_device_is_refused(share: str) -> None:
+    with pytest.raises(ValidationError):
+        FlavorDevices(count=1, share=share)
+
+
+def test_whoever_speaks_the_older_version_keeps_the_part() -> None:
+    spec = flavor(devices={"count": 1, "model": "H100", "share": "0.25"}).spec.dump()
+    older, kept = flavor_v1alpha1.down(spec)
+    assert older["gpus"] == 1
+    assert flavor_v1alpha1.up({**older, "cpus": 9}, kept)["devices"]["share"] == "0.25"
+    assert "share" not in flavor_v1alpha1.up({**older, "gpus": 2}, kept)["devices"], "it is of one device"
+    whole = flavor(devices={"count": 1}).spec.dump()
+    assert "share" not in whole["devices"]
+    assert flavor_v1alpha1.down(whole)[1] == {}
 
 
 async def test_converges() -> None:

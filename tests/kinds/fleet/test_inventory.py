@@ -15,7 +15,10 @@ from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
 from bessemer.core.values import Decision, Gang, GangDecision, Refusal
-from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, FleetFeed
+from bessemer.drivers.inspect.tables import known
+from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
+from bessemer.placement import Hold
+from bessemer.placement.facts import Tenure
 from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
 from tests.placement.hosts import ask, inventory
 
@@ -61,6 +64,42 @@ async def test_it_follows_hosts_and_claims() -> None:
         await yard.delete("Host", "h1")
         await yard.advance(2)
         assert str(refused(yard.fleet)) == "there are no hosts"
+
+
+async def test_it_follows_parts_of_devices() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2, partitions={"H100": known()["H100-80GB"]}))
+        await yard.advance(20)
+        await yard.take("share", "h1", devices=["gpu0"], device_milli=600)
+        cut = {"device_milli": 500, "device_profile": "3g.40gb", "device_start": 4}
+        await yard.take("cut", "h1", devices=["gpu1"], **cut)
+        assert str(refused(yard.fleet, device_count=1)) == "1 host: short of 1 GPU (0 free)"
+        assert placed(yard.fleet, device_count=1, device_milli=400).devices == ("gpu0",)
+        decision = placed(yard.fleet, device_count=1, device_profile="4g.40gb")
+        assert (decision.devices, decision.device_start) == (("gpu1",), 0)
+        yard.fleet.assume(decision, "somebody/0")
+        assert refused(yard.fleet, device_count=1, device_profile="1g.10gb").reasons[0].code == "ShortOfDevices"
+        yard.fleet.forget("somebody/0")
+        for name in ("share", "cut"):
+            await yard.end(name, "h1")
+        assert len(placed(yard.fleet, device_count=2).devices) == 2
+
+
+async def test_a_refusal_says_what_others_may_do() -> None:
+    async with Yard() as yard:
+        for name in ("h1", "h2"):
+            await yard.create("Host", name)
+            await yard.join(name, inventory(gpus=2))
+        await yard.advance(20)
+        arrays = yard.fleet._arrays
+        for uid, name in (("one", "h1"), ("two", "h2")):
+            found = placed(yard.fleet, device_count=1)
+            hold = Hold(name, ("gpu0",), found.allocations, request=ask(device_count=1))
+            arrays.hold(uid, replace(hold, tenure=Tenure(ends=1_800_000_000)))
+        words = "wait until 2027-01-15T08:00:00Z: enough on h1 will have ended by then"
+        assert refused(yard.fleet, device_count=2).cheapest == words
+        arrays.hold("two", replace(hold, tenure=Tenure(restartable=True)))
+        assert refused(yard.fleet, device_count=2).cheapest == "move claim two from h2 to h1"
 
 
 async def test_a_fake_host_is_for_those_who_tolerate_it() -> None:
@@ -136,6 +175,36 @@ async def test_a_refusal_is_worked_out_once_until_something_changes() -> None:
         assert refused(yard.fleet, cores=1000) is first
         await yard.take("vm", "h1")
         assert refused(yard.fleet, cores=1000) is not first
+
+
+async def test_who_lost_a_place_to_another_process_takes_what_costs_hardly_more() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+        task = asyncio.create_task(feed.run())
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        decision = placed(feed, device_count=1)
+        board = feed.demand.own._board
+        assert board.slack == 0
+        feed.assume(decision, "w-vm/0")
+        feed.forget("w-vm/0")
+        placed(feed, device_count=1)
+        assert board.slack == CONTENDED_SLACK
+        await yard.advance(CONTENDED_SECONDS)
+        placed(feed, device_count=1)
+        assert board.slack == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_is_alone_lost_a_place_to_nobody() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        yard.fleet.assume(placed(yard.fleet, device_count=1), "w-vm/0")
+        yard.fleet.forget("w-vm/0")
+        placed(yard.fleet, device_count=1)
+        assert yard.fleet.demand.own._board.slack == 0
 
 
 class Script:

@@ -224,7 +224,9 @@ class Yard:
         await self.create("Host", name, spec)
         await self.join(name, report)
 
-    async def take(self, name: str, on: str, *, devices: Sequence[str] = (), milli_cores: int = 1000) -> str:
+    async def take(
+        self, name: str, on: str, *, devices: Sequence[str] = (), milli_cores: int = 1000, **part: Any
+    ) -> str:
         """A Claim, as a workload's control side takes it; answers its uid."""
         spec = ClaimSpec(
             host=on,
@@ -232,6 +234,7 @@ class Yard:
             workload=WorkloadRef(kind="Instance", name=name, uid=f"w-{name}"),
             devices=list(devices),
             allocations=[Allocation(numa_node=0, milli_cores=milli_cores, memory_bytes=1 << 30)],
+            **part,
         )
         (stored,) = await self.store.capacity.take([(Key("Claim", PROJECT, name), spec, {})], CONTROLLER)
         await self.quiet()

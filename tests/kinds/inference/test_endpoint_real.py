@@ -17,6 +17,7 @@ from bessemer.core.units import MIB
 from bessemer.drivers.disks.fake import FakeDisks
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
+from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.fake import FakeQemu
@@ -47,7 +48,9 @@ class EngineBench(RealBench):
         return LlamaCpp(HostProcesses(self.folder / "engines", users=self.folder / "users"), self.folder / "doors")
 
     def drivers(self) -> HostDrivers:
-        return HostDrivers(qemu=FakeQemu(FakeClock()), disks=FakeDisks(), engine=self.real())
+        return HostDrivers(
+            qemu=FakeQemu(FakeClock()), disks=FakeDisks(), engine=self.real(), jobs=FakeJobs(FakeClock())
+        )
 
 
 @pytest.fixture

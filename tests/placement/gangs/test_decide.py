@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pytest
+
 from bessemer.core.values import Decision, Gang, GangDecision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, set_wall
 from bessemer.placement.gangs import decide_gang
@@ -230,3 +233,46 @@ def test_no_hosts_are_no_way() -> None:
     assert str(refused(FleetArrays(), whole(2))) == "there are no hosts"
     facts: list[HostFacts] = [host("a")]
     assert str(refused(fleet(*facts), whole(2))) == "1 host: without GPUs"
+
+
+GANGS = (
+    whole(1),
+    whole(3),
+    whole(7, level="spine"),
+    whole(4, segment=2),
+    Gang(member=ask(device_count=1), count=9),
+    Gang(member=ask(device_count=1), count=9, spread=True),
+    Gang(member=ask(device_count=2), count=3, per_host=1),
+    Gang(member=ask(device_count=1), count=3, level="host"),
+)
+
+
+@pytest.mark.parametrize("gang", GANGS, ids=str)
+def test_among_equals_the_names_decide_and_not_who_came_first(gang: Gang) -> None:
+    facts = [
+        host(f"h{leaf}-{n}", gpus=4, leaf=f"l{leaf}", spine=f"s{leaf // 2}") for leaf in (2, 0, 3, 1) for n in (1, 0, 2)
+    ]
+    first = placed(fleet(*sorted(facts, key=lambda fact: fact.name)), gang)
+    assert first.members[0].host == "h0-0"
+    dice = np.random.default_rng(1)
+    for _ in range(5):
+        assert placed(fleet(*(facts[n] for n in dice.permutation(len(facts)))), gang) == first
+
+
+def test_members_may_be_smaller() -> None:
+    arrays = yard(2)
+    for name in ("h0-0", "h0-1"):
+        arrays.hold(name, Hold(name, ("gpu3",), ()))
+    assert (
+        refused(arrays, Gang(member=ask(device_count=4), count=2)).cheapest == "ask for at most 3 GPUs for each member"
+    )
+    cores = Gang(member=ask(cores=99), count=2)
+    assert refused(arrays, cores).cheapest == "ask for at most 16 cores for each member"
+    assert refused(arrays, Gang(member=ask(cores=99), count=3)).cheapest == "ask for at most 8 cores for each member"
+
+
+def test_a_taint_or_closeness_may_help_all_of_them() -> None:
+    arrays = fleet(*(host(f"h{n}", gpus=4, leaf="l", taints=("mine",) if n else ()) for n in range(3)))
+    assert refused(arrays, whole(3)).cheapest == "tolerate mine"
+    near = Gang(member=ask(device_count=4, same_switch=True, tolerations=("mine",)), count=3)
+    assert refused(arrays, near).cheapest == "let the devices lie on several PCIe switches"

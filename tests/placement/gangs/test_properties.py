@@ -23,7 +23,7 @@ from tests.placement.test_properties import Slow
 
 
 @given(facts=yards, member=members, most=st.integers(1, 6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_as_many_fit_on_a_host_at_once_as_there_are_ways(facts: list[HostFacts], member, most: int) -> None:
     sight = Sight.of(fleet(*facts), member)
     counts = room(sight, most=most)
@@ -34,7 +34,7 @@ def test_as_many_fit_on_a_host_at_once_as_there_are_ways(facts: list[HostFacts],
 
 
 @given(facts=yards, gang=gangs())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_it_is_placed_where_there_is_a_way_and_under_the_fewest_switches(facts: list[HostFacts], gang: Gang) -> None:
     answer, expected = decide_gang(fleet(*facts), gang), best(facts, gang)
     assert isinstance(answer, GangDecision) == (expected is not None), answer
@@ -68,7 +68,7 @@ def check_holds(facts: list[HostFacts], gang: Gang, answer: GangDecision) -> Non
 
 
 @given(facts=yards, gang=gangs(), seed=st.integers(0, 99))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_order_of_hosts_decides_nothing(facts: list[HostFacts], gang: Gang, seed: int) -> None:
     shuffled = [facts[n] for n in np.random.default_rng(seed).permutation(len(facts))]
     assert decide_gang(fleet(*facts), gang) == decide_gang(fleet(*shuffled), gang)
@@ -86,7 +86,7 @@ offers = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4).map(sorted
 
 
 @given(gains=offers, count=st.integers(1, 30), step=st.integers(1, 4), leaves_first=st.booleans())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_fewest_leaves_are_taken_under_the_fewest_spines(
     gains: list[list[int]], count: int, step: int, leaves_first: bool
 ) -> None:
@@ -112,7 +112,7 @@ def test_the_fewest_leaves_are_taken_under_the_fewest_spines(
 
 
 @given(facts=yards, gang=gangs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_spread_is_on_no_fewer_hosts_than_pack(facts: list[HostFacts], gang: Gang) -> None:
     packed = decide_gang(fleet(*facts), replace(gang, spread=False))
     spread = decide_gang(fleet(*facts), replace(gang, spread=True))
@@ -121,7 +121,7 @@ def test_spread_is_on_no_fewer_hosts_than_pack(facts: list[HostFacts], gang: Gan
 
 
 @given(facts=yards, gang=gangs())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_change_that_a_refusal_names_makes_it_fit(facts: list[HostFacts], gang: Gang) -> None:
     arrays = fleet(*facts)
     if best(facts, gang) is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bessemer.core.units import GIB, TIB
 from bessemer.core.values import Device, Inventory, NumaNode
 from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.inspect.tables import of_devices
 
 _GPUS = 8
 _SWITCHES = 4
@@ -38,14 +39,16 @@ class FakeInspect:
 
     async def inventory(self) -> Inventory:
         self._on_call("inspect.inventory")
-        fabric = self._fabric
+        fabric, devices = self._fabric, [device for device in _devices() if device.id not in self.lost]
         return Inventory(
             fake=True,
             kernel="6.1.0-fake",
             boot_id=str(uuid.uuid5(_NAMESPACE, f"boot/{self._ordinal}")),
             cpu_model="Intel(R) Xeon(R) Platinum 8480C (fake)",
             numa=[NumaNode(id=n, cores=56, threads=112, memory_bytes=TIB, hugepages={}) for n in (0, 1)],
-            devices=[device for device in _devices() if device.id not in self.lost],
+            devices=devices,
+            sharing="time",
+            partitions=of_devices(devices),
             addresses=[f"198.18.{self._ordinal >> 8 & 255}.{self._ordinal & 255}"],
             virtualization="kvm",
             virtualization_note="fake",

@@ -94,10 +94,11 @@ class Confined:
     """A tenant's process.
 
     It sees ``/usr/lib`` and ``/lib*``, the binds (host path, path inside), a minimal ``/dev``, its own ``/proc`` and a
-    private ``/tmp`` of ``tmp_bytes``; it has no network. ``env`` is its whole environment. ``stdin`` is handed to it
-    once and is the way for secrets, since no other process can read it. A directory in ``binds_rw`` that does not exist
-    is made, and given to the process's user. ``user`` fixes its numeric user; without it one is allocated that no other
-    process has.
+    private ``/tmp`` of ``tmp_bytes``; it has no network, or with ``network`` its host's. ``env`` is its whole
+    environment. ``stdin`` is handed to it once and is the way for secrets, since no other process can read it. A
+    directory in ``binds_rw`` that does not exist is made, and given to the process's user. ``user`` fixes its numeric
+    user; without it one is allocated that no other process has. ``devices`` are files below ``/dev`` that it may open
+    as far as their modes let it.
     """
 
     uid: str
@@ -109,6 +110,8 @@ class Confined:
     binds_rw: tuple[tuple[Path, str], ...] = ()
     pids_max: int = 256
     tmp_bytes: int = 64 << 20
+    network: bool = False
+    devices: tuple[Path, ...] = ()
     user: int | None = None
     stdin: bytes = field(default=b"", repr=False)
 

@@ -146,6 +146,8 @@ def _check(confined: Confined) -> None:
     check_uid(confined.uid)
     if not confined.argv or len(confined.stdin) > _STDIN_BYTES_MAX:
         raise Invalid("a confined process needs a command, and at most 64 KiB to read")
+    if any("\0" in word for word in (*confined.argv, *confined.env, *confined.env.values())):
+        raise Invalid("no word of a confined process holds a NUL")  # which would end it, and begin an option of bwrap
     if min(confined.cores_milli, confined.memory_bytes, confined.pids_max) < 1:
         raise Invalid("a confined process needs cores, memory and room for a process")
     if confined.user is not None and confined.user < 1:

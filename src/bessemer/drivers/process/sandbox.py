@@ -17,13 +17,14 @@ TOOLS = ("/usr/bin/bwrap", "/usr/bin/setpriv", "/usr/bin/prlimit")
 BWRAP, SETPRIV, PRLIMIT = TOOLS
 
 _CACHE = "/etc/ld.so.cache"
-_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
 _DROPS = ("--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
 
 
 def options(confined: Confined, *, root: bool) -> tuple[str, ...]:
     """What ``bwrap --args`` reads: namespaces, mounts and environment. The root and ``/dev`` end up read-only."""
-    words = [*_NAMESPACES, "--new-session", "--hostname", "confined", "--clearenv", "--cap-drop", "ALL"]
+    apart = _NAMESPACES if confined.network else (*_NAMESPACES, "--unshare-net")
+    words = [*apart, "--new-session", "--hostname", "confined", "--clearenv", "--cap-drop", "ALL"]
     if root:
         words += [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
     else:
@@ -33,6 +34,8 @@ def options(confined: Confined, *, root: bool) -> tuple[str, ...]:
     for source, target in own:
         words += ["--ro-bind", str(source), target]
     words += ["--ro-bind-try", _CACHE, _CACHE, *_libraries(), "--proc", "/proc", "--dev", "/dev"]
+    words += [word for folder in sorted({*map(str, _below_dev(confined))}) for word in ("--dir", folder)]
+    words += [word for node in confined.devices for word in ("--dev-bind", str(node), str(node))]
     for folder in ("/tmp", "/dev/shm"):
         words += ["--perms", "1777", "--size", str(confined.tmp_bytes), "--tmpfs", folder]
     for source, target in confined.binds_ro:
@@ -61,6 +64,12 @@ def _parents(binds: Sequence[tuple[Path, str]]) -> list[str]:
     """The folders above what is bound. bwrap would make them for itself alone, and the process has another user."""
     folders = {str(parent) for _, target in binds for parent in PurePosixPath(target).parents} - {"/"}
     return [word for folder in sorted(folders) for word in ("--dir", folder)]
+
+
+def _below_dev(confined: Confined) -> list[PurePosixPath]:
+    """The folders between ``/dev`` and its devices."""
+    above = (parent for node in confined.devices for parent in PurePosixPath(node).parents)
+    return [folder for folder in above if folder.is_relative_to("/dev") and folder != PurePosixPath("/dev")]
 
 
 def _libraries() -> list[str]:

@@ -6,15 +6,15 @@ that runs is touched. It has no control side. Its older version is `flavor_v1alp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ALL, GROUP, READ, ApiModel, Column, Kind, Resource, Status, values_apart
 from bessemer.core.units import MIB, TIB, parse_bytes
-from bessemer.core.values import NumaPolicy
+from bessemer.core.values import NumaPolicy, nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems
 from bessemer.kinds.fleet import flavor_v1alpha1
@@ -32,14 +32,32 @@ def _in_order(near: list[Nearness]) -> list[Nearness]:
 class FlavorDevices(ApiModel):
     """The accelerators of one replica."""
 
-    count: int = Field(ge=1, le=64, description="How many, whole.")
+    count: int = Field(ge=1, le=64, description="How many; of a share or an instance 1.")
     model: ShortText = Field("", description="As hosts report it; any model when empty.")
+    # Left out where they say nothing: a release that does not know them reads a flavor of whole devices as well.
+    share: str = Field(
+        "",
+        pattern=r"^(0\.[0-9]{1,3})?$",
+        exclude_if=nothing,
+        description="A share of one device in place of all of it, as 0.25; where hosts can share devices.",
+    )
+    profile: str = Field(
+        "",
+        max_length=63,
+        exclude_if=nothing,
+        description="An instance of one device in place of all of it, as hosts report them: 1g.10gb.",
+    )
     together: Annotated[list[Nearness], AfterValidator(_in_order)] = Field(
         default_factory=list,
         max_length=16,
         description="What all of them must share: one PCIe switch, one NVLink domain.",
         json_schema_extra=values_apart(),
     )
+
+    @property
+    def milli(self) -> int:
+        """Thousandths of each."""
+        return int(self.share.removeprefix("0.").ljust(3, "0")) if self.share else 1000
 
 
 class FlavorSpec(ApiModel):
@@ -68,12 +86,28 @@ def validate(new: Flavor, old: Flavor | None) -> Sequence[Cause]:
     causes = [] if old else [*label_problems(new.metadata.name)]
     causes += _size_problems("spec.memory", new.spec.memory, least=MEMORY_MIN, most=MEMORY_MAX)
     causes += _size_problems("spec.disk", new.spec.disk, least=0, most=DISK_MAX)
-    return causes
+    return [*causes, *_part_problems(new.spec.devices)] if new.spec.devices else causes
+
+
+def _part_problems(devices: FlavorDevices) -> Iterator[Cause]:
+    """A part is of one device, and either a share or an instance."""
+    if devices.share and devices.profile:
+        yield Cause("spec.devices.share", "is no instance: name a share or a profile")
+    if (devices.share or devices.profile) and devices.count != 1:
+        yield Cause("spec.devices.count", "is 1 of what is a part of one device")
+    if not devices.milli:
+        yield Cause("spec.devices.share", "is nothing; at least 0.001")
 
 
 def _size_problems(path: str, text: str, *, least: int, most: int) -> Iterator[Cause]:
     if not least <= parse_bytes(text) <= most:
         yield Cause(path, f"must be between {least >> 20}Mi and {most >> 40}Ti")
+
+
+def _part(body: Mapping[str, Any]) -> str:
+    """Which part of a device, as ``0.25`` or ``1g.10gb``; "" where they are whole."""
+    devices = body.get("spec", {}).get("devices") or {}
+    return str(devices.get("share") or devices.get("profile") or "")
 
 
 KIND: Kind[Context, Flavor] = Kind(
@@ -91,6 +125,7 @@ KIND: Kind[Context, Flavor] = Kind(
         Column(name="Disk", value=at("spec", "disk", default="0")),
         Column(name="Devices", value=at("spec", "devices", "count", default=0), type="integer"),
         Column(name="Model", value=at("spec", "devices", "model", default="")),
+        Column(name="Part", value=_part, wide=True),
         Column(name="Offered", value=at("spec", "offered", default=True), type="boolean", wide=True),
         Column(name="NUMA", value=at("spec", "numa", default="preferred"), wide=True),
         Column(name="Description", value=at("spec", "description", default=""), wide=True),

@@ -1,7 +1,7 @@
 """Flavor as bessemer.dev/v1alpha1 has it, which the first release stored: devices as four fields that hang together.
 
-It cannot say ``offered``, nor an order of words that means nothing; ``gpuModel`` and its like mean nothing without
-``gpus``. What a flavor is and does stands in `flavor`.
+It cannot say ``offered``, which part of a device, nor an order of words that means nothing; ``gpuModel`` and its like
+mean nothing without ``gpus``. What a flavor is and does stands in `flavor`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bessemer.core.versions import Spec, Version
 from bessemer.kinds.fields import Bytes, ShortText, at
 
 _SAME = (("sameSwitch", "switch"), ("sameNvlink", "nvlink"))
+_PART = ("share", "profile")
 _SHARED = ("description", "memory", "disk", "numa")
 
 
@@ -60,7 +61,8 @@ def up(spec: Spec, kept: Spec) -> Spec:
         newest["cores"] = spec["cpus"]
     if spec.get("gpus"):
         together = [word for field, word in _SAME if spec.get(field)]
-        newest["devices"] = {"count": spec["gpus"], "model": spec.get("gpuModel", ""), "together": together}
+        part = kept.get("part", {}) if spec["gpus"] == 1 else {}
+        newest["devices"] = {"count": spec["gpus"], "model": spec.get("gpuModel", ""), "together": together, **part}
     return {**newest, "offered": kept.get("offered", True)}
 
 
@@ -74,7 +76,9 @@ def down(spec: Spec) -> tuple[Spec, Spec]:
         older["cpus"] = spec["cores"]
     older |= {"gpus": devices.get("count", 0), "gpuModel": devices.get("model", "")}
     older |= {field: isinstance(together, list) and word in together for field, word in _SAME}
-    return older, {} if spec.get("offered", True) else {"offered": False}
+    kept: Spec = {} if spec.get("offered", True) else {"offered": False}
+    part = {name: devices[name] for name in _PART if devices.get(name)}
+    return older, {**kept, "part": part} if part else kept
 
 
 V1ALPHA1 = Version(

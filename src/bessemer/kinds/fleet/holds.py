@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from bessemer.core.resource import Change
+from bessemer.core.slices import WHOLE_MILLI
 from bessemer.core.values import Allocation, Asked
 from bessemer.kinds.fleet.tenure import tenure_of
 from bessemer.placement import Hold
@@ -22,8 +23,11 @@ def hold_of(claim: Change) -> Hold:
         spec["host"],
         tuple(spec.get("devices", ())),
         tuple(Allocation.model_validate(part) for part in spec.get("allocations", ())),
+        spec.get("deviceMilli", WHOLE_MILLI),
         shape=Shape.of(request) if request is not None else None,
         request=request,
+        profile=spec.get("deviceProfile", ""),
+        start=spec.get("deviceStart", 0),
         tenure=tenure_of(body),
     )
 

@@ -19,7 +19,7 @@ from bessemer.placement.cheapest import asking, last_resorts, own_choices
 from bessemer.placement.filters import device_words, show_milli
 from bessemer.placement.gangs.ground import LEVELS, Ground
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import WHOLE, Bools
+from bessemer.placement.vectors import NONE, WHOLE, Bools
 
 _MEMORY_STEP = 64 * MIB
 
@@ -87,7 +87,7 @@ def _company(sight: Sight, gang: Gang) -> Iterator[Change]:
         text = f"up to {per_host} members to a host instead of {gang.per_host}"
         return Change(text, replace(gang, per_host=per_host), sight)
 
-    found = _least(gang.per_host + 1, gang.count, change)
+    found = _least(gang.per_host + 1, gang.count, made=change)
     if found is not None:
         yield found
 
@@ -109,7 +109,7 @@ def _last_resorts(sight: Sight, gang: Gang) -> Iterator[Change]:
         yield Change(change.text, replace(gang, member=change.sight.request), change.sight)
 
 
-def _asking(sight: Sight, gang: Gang, text: str, **wishes: Any) -> Change:
+def _asking(sight: Sight, gang: Gang, *, text: str, **wishes: Any) -> Change:
     other = asking(sight, **wishes)
     return Change(text, replace(gang, member=other.request), other)
 
@@ -123,7 +123,7 @@ def _other_model(sight: Sight, gang: Gang) -> Iterator[Change]:
         ):
             other = frozenset({sight.fleet.models.all[number]})
             if not other <= request.device_models:
-                yield _asking(sight, gang, f"ask for {next(iter(other))}", device_models=other)
+                yield _asking(sight, gang, text=f"ask for {next(iter(other))}", device_models=other)
 
 
 def _fewer(sight: Sight, gang: Gang) -> Iterator[Change]:
@@ -138,21 +138,22 @@ def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
     request = sight.request
 
     def cores(n: int) -> Change:
-        return _asking(sight, gang, f"ask for at most {n} cores for each member", milli_cores=1000 * n)
+        text = f"ask for at most {n} core{'s' if n > 1 else ''} for each member"
+        return _asking(sight, gang, text=text, milli_cores=1000 * n)
 
     def memory(n: int) -> Change:
         size = n * _MEMORY_STEP
         text = f"ask for at most {show_bytes(size)} of memory for each member"
-        return _asking(sight, gang, text, memory_bytes=size)
+        return _asking(sight, gang, text=text, memory_bytes=size)
 
     def devices(n: int) -> Change:
         other = asking(sight, device_count=n)
         text = f"ask for at most {n} {device_words(other.request)} for each member"
-        return _asking(sight, gang, text, device_count=n)
+        return _asking(sight, gang, text=text, device_count=n)
 
     def share(n: int) -> Change:
         text = f"ask for at most {show_milli(n)} {device_words(request)} for each member"
-        return _asking(sight, gang, text, device_milli=n)
+        return _asking(sight, gang, text=text, device_milli=n)
 
     limits = [
         ((request.milli_cores - 1) // 1000, cores),
@@ -184,7 +185,7 @@ def _time(sight: Sight, gang: Gang) -> Iterator[Change]:
     rows = ground.rows[above == best]
     hosts = np.zeros(sight.size, dtype=np.bool_)
     hosts[rows] = True
-    yield Change(f"wait until claims {_where(sight, gang, int(rows[0]))} end", gang, _emptied(sight, hosts))
+    yield Change(f"wait until claims {_where(sight, int(rows[0]), gang=gang)} end", gang, _emptied(sight, hosts))
 
 
 def _emptied(sight: Sight, hosts: Bools) -> Sight:
@@ -198,13 +199,16 @@ def _emptied(sight: Sight, hosts: Bools) -> Sight:
     )
 
 
-def _where(sight: Sight, gang: Gang, row: int) -> str:
+def _where(sight: Sight, row: int, *, gang: Gang) -> str:
+    """The switch of the gang's level above a host, or what stands for it where none is told."""
     fleet = sight.fleet
     if gang.level == "site":
         site = fleet.walls.all[fleet.wall[row]].site
         return f"at site {site}" if site else "at its site"
-    number = {"host": -1, "leaf": fleet.leaf[row], "spine": fleet.spine[row]}[gang.level]
-    return f"on {fleet.names[row]}" if number < 0 else f"under {fleet.switches.all[number]}"
+    known = [fleet.spine[row]] if gang.level == "spine" else []
+    known += [fleet.leaf[row]] if gang.level != "host" else []
+    named = [fleet.switches.all[number] for number in known if number != NONE]
+    return f"under {named[0]}" if named else f"on {fleet.names[row]}"
 
 
 def _administration(sight: Sight, gang: Gang) -> Iterator[Change]:
@@ -218,7 +222,7 @@ def _administration(sight: Sight, gang: Gang) -> Iterator[Change]:
         yield Change(text, gang, replace(sight, reachable=sight.everyone))
 
 
-def _least(low: int, high: int, made: Callable[[int], Change]) -> Change | None:
+def _least(low: int, high: int, *, made: Callable[[int], Change]) -> Change | None:
     """The change of the least count from ``low`` to ``high`` that fits: what fits, fits in any larger count."""
     if low > high or not made(high).fits():
         return None

@@ -8,15 +8,18 @@ others stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
+from bessemer.core.values import Request
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays, holds_of
+from bessemer.placement.numbering import Numbers
 from bessemer.placement.policies import Floats
 from bessemer.placement.vectors import NONE, Ints
 
-CLAIM = ("used", "row", "milli", "priority", "since", "ends", "preemptible", "restartable")
+CLAIM = ("used", "row", "ask", "milli", "priority", "since", "ends", "preemptible", "restartable")
 """The columns of `Holdings.claims`."""
 
 
@@ -44,6 +47,12 @@ class Columns:
         self._values[:, slot] = values
         return slot
 
+    def copy(self) -> Columns:
+        """One that goes its own way."""
+        other = Columns(*self._names)
+        other._values, other._vacant, other.size = self._values.copy(), list(self._vacant), self.size
+        return other
+
     def free(self, slots: Sequence[int]) -> None:
         """They are nobody's."""
         self._values[:, slots] = 0
@@ -53,10 +62,11 @@ class Columns:
 class Holdings:
     """The holds that stand on hosts of ``fleet``, as they were at the last `refresh`.
 
-    ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``milli`` (thousandths of devices
-    in all), and of its tenure ``priority``, ``since``, ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``.
-    ``devices`` are ``slot, row, column, milli`` of each device held, ``nodes`` are ``slot, row, column, cores, memory``
-    of each NUMA node. What a host does not have any more is no part of either.
+    ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``ask`` (the number of its request
+    in ``asks``; -1: nobody says), ``milli`` (thousandths of devices in all), and of its tenure ``priority``, ``since``,
+    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``. ``devices`` are ``slot, row, column, milli`` of each
+    device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does not have any
+    more is no part of either.
     """
 
     def __init__(self, fleet: FleetArrays) -> None:
@@ -64,6 +74,7 @@ class Holdings:
         self.claims = Columns(*CLAIM)
         self.devices = Columns("slot", "row", "column", "milli")
         self.nodes = Columns("slot", "row", "column", "cores", "memory")
+        self.asks: Numbers[Request] = Numbers()
         self._held: dict[int, tuple[str, Hold]] = {}
         self._parts: dict[int, tuple[list[int], list[int]]] = {}
         self._slots: dict[int, list[int]] = {}
@@ -71,6 +82,18 @@ class Holdings:
         self._facts = -1
         self._ranks: Ints = np.zeros(0, dtype=np.int64)
         self.refresh()
+
+    def forked(self, fleet: FleetArrays) -> Holdings:
+        """The same for a fork of the fleet that was made just now, read no claim anew."""
+        self.refresh()
+        fork = copy(self)
+        fork.fleet = fleet
+        fork.claims, fork.devices, fork.nodes = self.claims.copy(), self.devices.copy(), self.nodes.copy()
+        fork.asks = self.asks.copy()
+        fork._held, fork._parts = dict(self._held), dict(self._parts)
+        fork._slots = {row: list(slots) for row, slots in self._slots.items()}
+        fork._position = fleet.changes.position
+        return fork
 
     def refresh(self) -> None:
         """Read what changed."""
@@ -113,6 +136,9 @@ class Holdings:
             devices, nodes = self._parts.pop(slot)
             self.devices.free(devices)
             self.nodes.free(nodes)
+            ask = int(self.claims["ask"][slot])
+            if ask != NONE:
+                self.asks.give_back(ask)
             del self._held[slot]
         self.claims.free(slots)
 
@@ -126,7 +152,7 @@ class Holdings:
             slot = self._add(row, uid, hold=hold)
             self._slots.setdefault(row, []).append(slot)
             self._parts[slot] = (
-                [self.devices.add(slot, row, column, hold.milli) for column in _columns(hold, devices)],
+                [self.devices.add(slot, row, column, hold.frees) for column in _columns(hold, devices)],
                 [
                     self.nodes.add(slot, row, nodes[part.numa_node], part.milli_cores, part.memory_bytes)
                     for part in hold.allocations
@@ -139,6 +165,7 @@ class Holdings:
         slot = self.claims.add(
             1,
             row,
+            NONE if hold.request is None else self.asks.take(hold.request),
             hold.milli * len(set(hold.devices)),
             tenure.priority,
             tenure.since,

@@ -17,7 +17,7 @@ from bessemer.core.values import Decision, Request
 from bessemer.placement.choose import place_at
 from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import FleetArrays, holds_of
-from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.holdings import Columns, Holdings
 from bessemer.placement.moves.search import HAIR, Found, lacking, searched
 from bessemer.placement.policies import Floats
 from bessemer.placement.sight import Sight
@@ -54,7 +54,7 @@ def removals(
     holdings.refresh()
     fleet = holdings.fleet
     sight = Sight.of(fleet, request)
-    emptied = without(sight, holdings, np.isfinite(cost))
+    emptied = without(sight, holdings, gone=np.isfinite(cost))
     open_to = fitting(emptied)
     bounds = _bounds(sight, holdings, cost=cost)
     # Of equal bounds the first by name, whatever order the hosts came in.
@@ -65,21 +65,21 @@ def removals(
     while start < min(len(rows), looked):
         if len(best) >= most and bounds[rows[start]] >= HAIR * best[most - 1].cost:
             break
-        best += searched(holdings, request, cost=cost, rows=rows[start : min(start + BATCH, looked)])
+        end = min(start + BATCH, looked)
+        best += searched(holdings, request, cost=cost, rows=rows[start:end])
         best.sort(key=lambda found: (found.cost, fleet.names[found.row]))
-        start += BATCH
+        start = end
     # Whoever was not looked at costs as much as its bound at least.
     sure = min([*(found.bound for found in best), *bounds[rows[start : start + 1]].tolist()], default=np.inf)
     told = (_removal(holdings, request, found=found, sure=sure) for found in best[:most])
     return tuple(removal for removal in told if removal is not None)
 
 
-def without(sight: Sight, holdings: Holdings, gone: Bools) -> Sight:
+def without(sight: Sight, holdings: Holdings, *, gone: Bools) -> Sight:
     """The sight after all claims of the slots ``gone`` [slots] are removed."""
     fleet, n = sight.fleet, sight.size
 
-    def freed(table: str, value: str, width: int) -> Ints:
-        columns = holdings.devices if table == "devices" else holdings.nodes
+    def freed(columns: Columns, value: str, *, width: int) -> Ints:
         values = np.where(gone[columns["slot"]], columns[value], 0)
         cells = columns["row"] * width + columns["column"]
         # Sums of doubles are exact here: what one host has of anything stays below 2**53.
@@ -89,9 +89,9 @@ def without(sight: Sight, holdings: Holdings, gone: Bools) -> Sight:
     nodes, devices = fleet.cores_free.shape[1], fleet.device_milli.shape[1]
     return replace(
         sight,
-        cores_free=sight.cores_free + freed("nodes", "cores", nodes),
-        memory_free=sight.memory_free + freed("nodes", "memory", nodes),
-        device_milli=sight.device_milli + freed("devices", "milli", devices),
+        cores_free=sight.cores_free + freed(holdings.nodes, "cores", width=nodes),
+        memory_free=sight.memory_free + freed(holdings.nodes, "memory", width=nodes),
+        device_milli=sight.device_milli + freed(holdings.devices, "milli", width=devices),
     )
 
 
@@ -111,7 +111,7 @@ def given_back(fleet: FleetArrays, request: Request, *, host: str, uids: Sequenc
                 cores[0, nodes[part.numa_node]] += part.milli_cores
                 memory[0, nodes[part.numa_node]] += part.memory_bytes
         for column, device in enumerate(fleet.devices(row)):
-            milli[0, column] += hold.milli * (device.id in hold.devices)
+            milli[0, column] += hold.frees * (device.id in hold.devices)
     return replace(sight, cores_free=cores, memory_free=memory, device_milli=milli)
 
 

@@ -135,12 +135,10 @@ def _items(holdings: Holdings, request: Request, *, cost: Floats, rows: Ints) ->
         for k, slot in enumerate(mine[:ITEMS]):
             hold = holdings.held(slot)[1]
             slots[at, k], costs[at, k] = slot, cost[slot]
-            for device in set(hold.devices) & columns.keys():
-                milli[at, k, columns[device]] += hold.milli
-            for part in hold.allocations:
-                if part.numa_node in nodes:
-                    cores[at, k, nodes[part.numa_node]] += part.milli_cores
-                    memory[at, k, nodes[part.numa_node]] += part.memory_bytes
+            milli[at, k, [columns[device] for device in set(hold.devices) & columns.keys()]] = hold.frees
+            parts = [(nodes[part.numa_node], part) for part in hold.allocations if part.numa_node in nodes]
+            np.add.at(cores[at, k], [node for node, _ in parts], [part.milli_cores for _, part in parts])
+            np.add.at(memory[at, k], [node for node, _ in parts], [part.memory_bytes for _, part in parts])
     of_devices = np.where(sight.wanted[:, None], milli, 0).sum(axis=2)
     prices = _prices(costs, cores.sum(axis=2), memory.sum(axis=2), of_devices)
     first = _dominators(costs, np.concatenate([cores, memory, milli * sight.wanted[:, None]], axis=2))

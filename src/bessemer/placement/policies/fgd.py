@@ -8,10 +8,12 @@ without them (`exact`) it fills two points less.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from bessemer.placement.demand import WHOLE, Mix
-from bessemer.placement.policies import Costs
+from bessemer.placement.policies import Costs, Floats
 from bessemer.placement.policies.fragments import Fragments
 from bessemer.placement.policies.ways import cheapest_way, in_batches, rises
 from bessemer.placement.shape import Shape
@@ -30,6 +32,15 @@ class Fgd:
 
     def costs(self, shape: Shape, states: States) -> Costs:
         return in_batches(lambda part: self._costs(shape, part), states)
+
+    def parts(self, shape: Shape, states: States) -> Mapping[str, Floats]:
+        """[B]: by how much the expected fragment rises, in thousandths of a device."""
+        found = rises(shape, states, fragments=self._fragments, waste=self._no_waste)
+        return {"fragments": cheapest_way(shape, states, values=found.fragments).value}
+
+    def step(self, shape: Shape) -> float:
+        """No step of the artefact's score is so many thousandths: 0, unless it is ``exact``."""
+        return 1.0 if self._exact else 0.0
 
     def _costs(self, shape: Shape, states: States) -> Costs:
         found = rises(shape, states, fragments=self._fragments, waste=self._no_waste)

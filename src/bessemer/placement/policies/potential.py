@@ -140,6 +140,26 @@ class Potential:
             if self._plan.scarce[k] and held.get(kind, 0) + 1 > self._plan.share[row, k] * every + SLACK
         }
 
+    def parts(self, shape: Shape, states: States) -> Mapping[str, Floats]:
+        """[B] by term, in thousandths of a device: what the costs are made of, before they are rounded down to steps.
+        Of a share, those of the way that is taken."""
+        tuning, rows = self.tuning, np.arange(len(states))
+        found = rises(shape, states, fragments=self._fragments, waste=self._waste)
+        terms = {"fragments": tuning.fragments * found.fragments, "waste": tuning.waste * found.waste}
+        if tuning.blocks and shape.device_count and self._largest > 1:
+            terms["blocks"] = np.broadcast_to(self._broken(shape, states), found.fragments.shape)
+        rise = np.add.reduce([*terms.values()])
+        milli = np.where(rise == rise.min(axis=1, keepdims=True), states.milli if shape.shared else 0, WHOLE + 1)
+        way = milli.argmin(axis=1)
+        chosen: dict[str, Floats] = {name: term[rows, way] for name, term in terms.items()}
+        chosen["strand"] = np.broadcast_to(tuning.strand * self._stranded(shape, states), len(states))
+        chosen["plan"] = np.broadcast_to(1000.0 * tuning.plan * self._reduced(shape, states), len(states))
+        return chosen
+
+    def step(self, shape: Shape) -> float:
+        """Thousandths of a device in a step of ``value``."""
+        return 1000.0 * self._step(shape)
+
     def _costs(self, shape: Shape, states: States) -> Costs:
         tuning = self.tuning
         found = rises(shape, states, fragments=self._fragments, waste=self._waste)

@@ -17,8 +17,10 @@ from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.facts import HostFacts
 from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.moves.plan import Place, Planner
 from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.policies.table import POLICIES
+from bessemer.placement.replay.moving import Allowance, Mover
 from bessemer.placement.replay.run import Desk
 from bessemer.placement.replay.trace import milli_of
 from bessemer.placement.shape import Shape
@@ -35,18 +37,31 @@ def known(policy: str) -> str:
     return names[policy.lower()]
 
 
-def seat(hosts: Iterable[HostFacts], *, policy: str, learned: Sequence[Request], dice: np.random.Generator) -> Desk:
+def seat(
+    hosts: Iterable[HostFacts],
+    *,
+    policy: str,
+    learned: Sequence[Request],
+    dice: np.random.Generator,
+    moves: Allowance | None = None,
+) -> Desk:
     """Nothing is placed yet. ``learned`` are the requests from which the policy knows what is asked for; ``dice`` are
-    for a policy that throws some."""
+    for a policy that throws some; ``moves`` are what may be moved, None: nothing."""
     fleet = FleetArrays()
     for host in hosts:
         fleet.set_host(host)
     name, mix = known(policy), Mix.of(Counter(map(Shape.of, learned)))
     if name != OWN:
         board = Board(fleet, POLICIES[name](Outlook(mix=mix), dice))
-        return Desk(fleet, board.place)
-    learning = _Learning(Own(fleet, outlook=Outlook.derive(mix, classes(fleet)), window=devices(fleet)))
-    return Desk(fleet, learning.decide, left=learning.left)
+        return Desk(fleet, board.place, mover=_mover(fleet, board.place, moves=moves))
+    own = Own(fleet, outlook=Outlook.derive(mix, classes(fleet)), window=devices(fleet))
+    learning = _Learning(own)
+    # What is moved was counted when it came.
+    return Desk(fleet, learning.decide, left=learning.left, mover=_mover(fleet, own.place, moves=moves))
+
+
+def _mover(fleet: FleetArrays, place: Place, *, moves: Allowance | None) -> Mover | None:
+    return Mover(Planner(fleet, place), moves) if moves is not None and moves.per_hundred else None
 
 
 class _Learning:

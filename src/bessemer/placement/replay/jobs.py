@@ -13,6 +13,7 @@ from bessemer.core.values import Request
 from bessemer.placement.replay.arrivals import churning, inflated
 from bessemer.placement.replay.desk import OWN, seat
 from bessemer.placement.replay.figures import Churned, Filled
+from bessemer.placement.replay.moving import Allowance
 from bessemer.placement.replay.run import Desk, Told, churn, fill
 from bessemer.placement.replay.trace import Trace
 
@@ -22,19 +23,22 @@ LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """``learned`` are the requests from which the policy knows what is asked for; None: those of the trace."""
+    """``learned`` are the requests from which the policy knows what is asked for; None: those of the trace. ``moves``
+    are what may be moved; None: nothing."""
 
     trace: Trace
     seed: int
     policy: str = OWN
     learned: Sequence[Request] | None = None
+    moves: Allowance | None = None
 
     def desk(self) -> Desk:
         """An empty fleet, and who decides over it."""
         learned = self.trace.requests if self.learned is None else self.learned
         # Dice of its own: who decides must not change who comes.
         dice = np.random.default_rng((self.seed, 1))
-        return seat(self.trace.named_anew(self.seed), policy=self.policy, learned=learned, dice=dice)
+        hosts = self.trace.named_anew(self.seed)
+        return seat(hosts, policy=self.policy, learned=learned, dice=dice, moves=self.moves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

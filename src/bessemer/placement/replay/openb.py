@@ -49,7 +49,7 @@ def read_hosts(lines: Iterable[str], *, file: str = "the node list") -> list[Hos
         # Devices are sorted by their ids: so they keep their order.
         devices = [Device(id=f"gpu{n:03}", kind="gpu", model=model) for n in range(gpus)]
         node = NumaNode(id=0, cores=threads, threads=threads, memory_bytes=memory)
-        found[name] = HostFacts(name=name, inventory=Inventory(numa=[node], devices=devices))
+        found[name] = HostFacts(name=name, inventory=Inventory(numa=[node], devices=devices, sharing="time"))
     return _some(list(found.values()), file)
 
 

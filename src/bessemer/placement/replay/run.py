@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bessemer.core.values import Decision, Refusal, Request
-from bessemer.placement.facts import Hold
+from bessemer.placement.facts import Hold, Tenure
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.replay.arrivals import Visits
 from bessemer.placement.replay.figures import Churned, Count, Filled, size_of, together
+from bessemer.placement.replay.moving import Mover
 from bessemer.placement.replay.trace import milli_of
 from bessemer.placement.shape import Shape
 from bessemer.placement.vectors import Ints
@@ -33,11 +34,13 @@ _EVERY = 128
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """A fleet, and who decides over it; ``left`` hears of each request that was placed and has gone."""
+    """A fleet, and who decides over it; ``left`` hears of each request that was placed and has gone. ``mover`` makes
+    room for what would be refused; without one nothing is ever moved."""
 
     fleet: FleetArrays
     decide: Decide
     left: Callable[[Request], None] = lambda _: None
+    mover: Mover | None = None
 
 
 def fill(
@@ -70,6 +73,7 @@ def fill(
         unallocated_milli=capacity_milli - tally.held_milli,
         first_refusal=first,
         counts=tally.by_size(),
+        moves=tally.moves,
     )
 
 
@@ -105,6 +109,7 @@ def churn(
         allocated=clock.area / capacity_milli / (visits.end - visits.warm_up),
         blocked=sum(count.refused_milli for count in counts.values()) / max(1, offered),
         counts=counts,
+        moves=tally.moves,
     )
 
 
@@ -142,23 +147,44 @@ class _Tally:
     desk: Desk
     came_milli: int = 0
     held_milli: int = 0
+    moves: int = 0
     _counts: dict[str, list[int]] = field(default_factory=dict)
 
     def place(self, request: Request, n: int) -> bool:
         """Ask for a place for the arrival number ``n`` and hold it; whether there was one."""
         milli = milli_of(request)
-        decision = self.desk.decide(request)
-        placed = isinstance(decision, Decision)
+        decision = self._decided(request)
+        placed = decision is not None
         count = self._counts.setdefault(size_of(request), [0, 0, 0, 0])
         for at, more in enumerate((1, not placed, milli, milli * (not placed))):
             count[at] += more
         self.came_milli += milli
-        if isinstance(decision, Decision):
+        if decision is not None:
             self.held_milli += milli
-            shape = Shape.of(request)
-            hold = Hold(decision.host, decision.devices, decision.allocations, request.device_milli, shape)
+            shape, tenure = Shape.of(request), Tenure(restartable=self.desk.mover is not None)
+            hold = Hold(
+                decision.host, decision.devices, decision.allocations, request.device_milli, shape, request, tenure
+            )
             self.desk.fleet.hold(str(n), hold)
         return placed
+
+    def _decided(self, request: Request) -> Decision | None:
+        """Where it goes; where it goes nowhere as things stand, others are moved if they may be."""
+        desk = self.desk
+        if desk.mover is not None:
+            desk.mover.came()
+        decision = desk.decide(request)
+        if isinstance(decision, Decision):
+            return decision
+        plan = desk.mover.room_for(request) if desk.mover is not None else None
+        if plan is None:
+            return None
+        for move in plan.moves:
+            desk.fleet.hold(move.uid, move.hold)
+        self.moves += len(plan.moves)
+        # As if it had fitted at once: who decides hears of it like of any other.
+        placed = desk.decide(request)
+        return placed if isinstance(placed, Decision) else plan.decision
 
     def leave(self, n: int, request: Request) -> None:
         """The arrival number ``n`` is gone."""
@@ -169,6 +195,9 @@ class _Tally:
     def forget(self) -> None:
         """Count from nothing on."""
         self._counts.clear()
+        self.moves = 0
+        if self.desk.mover is not None:
+            self.desk.mover.forget()
 
     def by_size(self) -> dict[str, Count]:
         return dict(together([{size: Count(*count) for size, count in self._counts.items()}]))

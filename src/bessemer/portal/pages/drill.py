@@ -63,6 +63,6 @@ def row(entry: LedgerEntry) -> LedgerRow:
         return LedgerRow(entry.id, "tokens", entry.api_key, held, words.utc(entry.at))
     parts = [cores_held(entry.milli_cores), words.gib(entry.memory_bytes)]
     if entry.devices:
-        parts.insert(0, f"{entry.devices} × {words.device(entry.device_model)}")
+        parts.insert(0, f"{entry.milli_devices / 1000:g} × {words.device(entry.device_model)}")
     what = f"{entry.kind}: {entry.state}" if entry.state else entry.kind
     return LedgerRow(entry.id, what, entry.host, ", ".join(parts), words.utc(entry.at))

@@ -245,8 +245,10 @@ def prices(desk: Desk, fact: InstanceFact) -> list[Part]:
     plan, flavor = price.plan_for(desk, fact.project), desk.find(FlavorFact, fact.flavor)
     if plan is None or flavor is None:
         return [Fact("price-none", "The flavor or the price plan is gone", "not known", num=True)]
+    if flavor.gpu_profile:
+        return [Fact("price-none", f"{flavor.gpu_profile}: known once it has a host", "not known", num=True)]
     memory = parse_bytes(flavor.memory)
-    held = price.Held(flavor.cpus * 1000, memory, flavor.gpus, flavor.gpu_model)
+    held = price.Held(flavor.cpus * 1000, memory, flavor.gpus * flavor.gpu_milli, flavor.gpu_model)
     hour = price.hourly(plan, held)
     digits = price.digits_for(hour)
 
@@ -256,7 +258,7 @@ def prices(desk: Desk, fact: InstanceFact) -> list[Part]:
 
     found: list[Part] = []
     if flavor.gpus:
-        text = f"{flavor.gpus} × {words.device(flavor.gpu_model) or 'GPU'}"
+        text = f"{flavor.gpus * flavor.gpu_milli / 1000:g} × {words.device(flavor.gpu_model) or 'GPU'}"
         found.append(line("gpus", text, micro=price.devices(plan, held)))
     found += [
         line("cores", words.some(flavor.cpus, "core"), micro=price.cores(plan, held)),

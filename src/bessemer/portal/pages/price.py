@@ -20,7 +20,7 @@ class Held:
 
     milli_cores: int
     memory_bytes: int
-    devices: int = 0
+    milli_devices: int = 0
     model: str = ""
 
 
@@ -39,7 +39,7 @@ def memory(plan: PlanFact, held: Held) -> int:
 
 
 def devices(plan: PlanFact, held: Held) -> int:
-    return held.devices * plan.devices.get(held.model, plan.devices.get("*", 0))
+    return held.milli_devices * plan.devices.get(held.model, plan.devices.get("*", 0)) // 1000
 
 
 def hourly(plan: PlanFact, held: Held) -> int:
@@ -54,11 +54,11 @@ def plan_for(desk: Desk, project: str) -> PlanFact | None:
 
 
 def of_flavor(desk: Desk, fact: Workload, *, replicas: int = 1) -> Hourly | None:
-    """By the flavor; None where flavor or plan are not known."""
+    """By the flavor; None where flavor or plan are not known, or what an instance is of a device: hosts say that."""
     plan, flavor = plan_for(desk, fact.project), desk.find(FlavorFact, fact.flavor)
-    if plan is None or flavor is None:
+    if plan is None or flavor is None or flavor.gpu_profile:
         return None
-    held = Held(flavor.cpus * 1000, parse_bytes(flavor.memory), flavor.gpus, flavor.gpu_model)
+    held = Held(flavor.cpus * 1000, parse_bytes(flavor.memory), flavor.gpus * flavor.gpu_milli, flavor.gpu_model)
     return Hourly(hourly(plan, held) * replicas, plan.currency)
 
 
@@ -75,7 +75,7 @@ def of_claim(desk: Desk, claim: ClaimFact) -> Hourly | None:
     plan = plan_for(desk, claim.project)
     if plan is None:
         return None
-    held = Held(claim.milli_cores, claim.memory_bytes, len(claim.devices), claim.device_model)
+    held = Held(claim.milli_cores, claim.memory_bytes, len(claim.devices) * claim.device_milli, claim.device_model)
     return Hourly(hourly(plan, held), plan.currency)
 
 

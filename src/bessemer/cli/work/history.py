@@ -1,0 +1,105 @@
+"""The files of ``simulate``, out of what an installation knows: its hosts in groups, and who held what of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from bessemer.cli.render import as_yaml
+from bessemer.cli.work.objects import list_all
+from bessemer.client import Client
+from bessemer.core.errors import Invalid, NotFound
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Key
+from bessemer.core.units import MIB
+from bessemer.core.values import Inventory
+from bessemer.kinds.fleet.figures import LIST
+
+_HEAD = """\
+# What there is, as `bessemer simulate describe` found it: NUMA nodes and switches of a group are taken to be even.
+# Below asks say what is asked for: {weight: 3, devices: 1, models: [H100], cores: 8, memory: 64Gi, hours: 4}
+"""
+
+_Group = tuple[str, int, int, int, int, int, bool]
+
+
+async def described(client: Client) -> str:
+    """The fleet's file. Fake hosts stand in it like others where there are no others."""
+    bodies = await list_all(client, Scope(kind="Host"))
+    found = [report for body in bodies if (report := body.get("status", {}).get("report")) is not None]
+    real = [report for report in found if not report.get("fake")]
+    if not found:
+        raise Invalid("no host has said what it is yet")
+    prices, currency = await _prices(client)
+    counts = Counter(_group(Inventory.model_validate(report)) for report in real or found)
+    names = Counter[str]()
+    groups = [_described(group, count, prices=prices, names=names) for group, count in sorted(counts.items())]
+    return _HEAD + as_yaml({"currency": currency, "groups": groups, "asks": []})
+
+
+def _group(host: Inventory) -> _Group:
+    """What equal hosts have in common: model, devices, cores, memory, NUMA nodes, devices under a switch, NVLink."""
+    gpus = [device for device in host.devices if device.kind == "gpu"]
+    models = Counter(device.model for device in gpus)
+    switches = Counter(device.pcie_switch for device in gpus if device.pcie_switch)
+    joined = len(gpus) > 1 and len({device.nvlink_domain for device in gpus}) == 1 and bool(gpus[0].nvlink_domain)
+    model = models.most_common(1)[0][0] if models else ""
+    per_switch = max(switches.values(), default=0)
+    return (model, models[model], host.threads, host.memory_bytes, len(host.numa) or 1, per_switch, joined)
+
+
+def _described(group: _Group, count: int, *, prices: Mapping[str, int], names: Counter[str]) -> dict[str, Any]:
+    model, devices, cores, memory, numa, per_switch, nvlink = group
+    stem = "".join(letter if letter.isalnum() else "-" for letter in model.lower()) or "cores"
+    names[stem] += 1
+    name = stem if names[stem] == 1 else f"{stem}-{names[stem]}"
+    price = prices.get(model, prices.get("*", 0)) / 1_000_000
+    found = {"name": name, "count": count, "cores": cores, "memory": f"{memory // MIB}Mi", "numa": numa}
+    if not devices:
+        return found
+    lie = {"perSwitch": per_switch, "nvlink": nvlink}
+    return {**found, "model": model, "devices": devices, **lie, "price": price}
+
+
+async def _prices(client: Client) -> tuple[Mapping[str, int], str]:
+    try:
+        spec = orjson.loads((await client.get(Key("PricePlan", "", LIST))).body)["spec"]
+    except NotFound:
+        return {}, "EUR"
+    return spec.get("rates", {}).get("deviceHour", {}), spec.get("currency", "EUR")
+
+
+async def lines(client: Client, *, start: int, end: int) -> list[str]:
+    """A line for each claim that was held in [start, end), in the order in which they began. What began before counts
+    from its beginning; what ran on fake hosts is among it."""
+    projects = await client.list(Scope(kind="Project"))
+    found = []
+    for project in projects.items:
+        rows = (await client.projects.ledger(project.key.name, start, end))["rows"]
+        found += list(_claims(rows))
+    found.sort(key=lambda one: (one["start"], one["workload"], one["project"]))
+    return [orjson.dumps(one).decode() for one in found]
+
+
+def _claims(rows: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    """From the open row of each to its close row."""
+    held: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        uid = row.get("claimUid", "")
+        if row["kind"] == "open":
+            held[uid] = {
+                "start": row["at"],
+                "tenant": row["tenant"],
+                "project": row["project"],
+                "workload": f"{row['workloadKind']}/{row['workloadName']}",
+                "milliCores": row.get("milliCores", 0),
+                "memoryBytes": row.get("memoryBytes", 0),
+                "devices": row.get("devices", 0),
+                "model": row.get("deviceModel", ""),
+            }
+        elif row["kind"] == "close" and uid in held:
+            held[uid]["stop"] = row["at"]
+    return held.values()

@@ -1,0 +1,1 @@
+"""Members of jobs: processes of a gang, run to their end behind walls."""

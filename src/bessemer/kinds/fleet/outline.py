@@ -1,0 +1,137 @@
+"""`Outline`: the answer to where a workload would go, as api, command line and portal read it.
+
+All that a drawing needs is in it: the chosen hosts with what is free of them and what would be taken, and how much
+there is under each leaf. Nothing is kept, and nothing of another tenant's is named: of hosts that were not chosen the
+names stand in it for whoever may read hosts.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bessemer.core.resource import ApiModel
+from bessemer.core.values import Allocation, ReasonView
+
+
+class PlannedDevice(ApiModel):
+    id: str = Field(description="The device's id on its host.")
+    model: str = Field(description="Its model.")
+    milli: int = Field(1000, description="Thousandths of it that would be taken.")
+
+
+class OtherHost(ApiModel):
+    """One that has room and is not chosen."""
+
+    host: str = Field("", description="Its name, for who may read hosts.")
+    why: str = Field("", description="What it has against it, beside the chosen one.")
+    score: dict[str, float] = Field(default_factory=dict, description="The figures of the chosen one; least wins.")
+    parts: dict[str, float] = Field(default_factory=dict, description="The score by its parts.")
+
+
+class PlannedReplica(ApiModel):
+    replica: int = Field(description="Its number, from 0.")
+    host: str = Field(description="Where it would go.")
+    fake: bool = Field(False, description="Whether that host is fake.")
+    devices: list[PlannedDevice] = Field(default_factory=list, description="What it would take of its devices.")
+    allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
+    why: str = Field("", description="Why there, in words.")
+    fitting: int = Field(0, description="How many hosts have room.")
+    score: dict[str, float] = Field(
+        default_factory=dict, description="What chose between them, in the order in which it is looked at; least wins."
+    )
+    parts: dict[str, float] = Field(
+        default_factory=dict,
+        description="The policy's figure by its parts, in thousandths of a device; less than 0 is a gain.",
+    )
+    others: list[OtherHost] = Field(default_factory=list, description="The next best hosts, best first.")
+    reasons: list[ReasonView] = Field(default_factory=list, description="Why the hosts without room were set aside.")
+
+
+class PlannedRefusal(ApiModel):
+    replica: int = Field(description="The first replica for which there is no room.")
+    message: str = Field(description="Why, in words.")
+    reasons: list[ReasonView] = Field(default_factory=list, description="The same by set of hosts, counted.")
+    remedy: str = Field("", description="The cheapest change that would help; empty where none is known.")
+
+
+class Hindrance(ApiModel):
+    """What keeps it from starting besides room."""
+
+    reason: str = Field(description="In one CamelCase word, as the object's own status would have it.")
+    message: str = Field(description="In words.")
+    remedy: str = Field("", description="What helps.")
+    passing: bool = Field(False, description="Whether it goes by itself.")
+
+
+class PriceLine(ApiModel):
+    meter: str = Field(description="What is counted: cores, memory, devices.")
+    model: str = Field("", description="Of the devices.")
+    formula: str = Field(description="How its amount comes about.")
+    amount_micro: int = Field(description="Micro-units of the currency.")
+
+
+class HourlyPrice(ApiModel):
+    """What the replicas that find room cost while they run, by the tenant's price plan: the invoice of an hour."""
+
+    currency: str = Field(description="Three letters.")
+    micro_per_hour: int = Field(description="Micro-units of it, for an hour of all of them.")
+    lines: list[PriceLine] = Field(default_factory=list, description="What it is made of.")
+
+
+class RoomNode(ApiModel):
+    id: int = Field(description="Its number on the host.")
+    milli_cores: int = Field(description="Thousandths of cores that are sold.")
+    milli_cores_free: int = Field(description="What is free of them now.")
+    milli_cores_taken: int = Field(0, description="What would be taken.")
+    memory_bytes: int = Field(description="Its memory.")
+    memory_free_bytes: int = Field(description="What is free of it now.")
+    memory_taken_bytes: int = Field(0, description="What would be taken.")
+
+
+class RoomDevice(ApiModel):
+    id: str = Field(description="Its id on the host.")
+    model: str = Field(description="Its model.")
+    numa_node: int = Field(description="The NUMA node that it is attached to.")
+    pcie_switch: str = Field("", description="The PCIe switch above it.")
+    nvlink_domain: str = Field("", description="Devices of one domain reach each other by NVLink.")
+    healthy: bool = Field(True, description="Whether it may be given to anybody.")
+    free_milli: int = Field(description="Thousandths of it that are free now.")
+    taken_milli: int = Field(0, description="Thousandths that would be taken.")
+
+
+class RoomHost(ApiModel):
+    """A chosen host as it stands."""
+
+    name: str = Field(description="Its name.")
+    fake: bool = Field(False, description="Whether it is fake.")
+    leaf: str = Field("", description="The leaf switch above it.")
+    spine: str = Field("", description="The spine switch above that.")
+    numa: list[RoomNode] = Field(default_factory=list, description="Its NUMA nodes.")
+    devices: list[RoomDevice] = Field(default_factory=list, description="Its devices.")
+
+
+class RoomLeaf(ApiModel):
+    """The hosts under one leaf to which the workload may come at all."""
+
+    leaf: str = Field(description="The leaf switch; empty where hosts do not say theirs.")
+    hosts: int = Field(description="How many hosts.")
+    fitting: int = Field(description="How many of them have room for one replica.")
+    devices: int = Field(description="Their sound devices of the models that would do.")
+    free: int = Field(description="Those of which nobody has anything.")
+
+
+class Outline(ApiModel):
+    """Where it would go now, were nobody else to ask."""
+
+    fits: bool = Field(description="Whether all replicas find room and nothing else is in the way for good.")
+    message: str = Field(description="The same in a sentence.")
+    wanted: int = Field(1, description="Replicas that are wanted.")
+    tried: int = Field(1, description="Replicas that were decided, one after the other; of very many, the first.")
+    replicas: list[PlannedReplica] = Field(default_factory=list, description="Those that find room.")
+    refusal: PlannedRefusal | None = Field(None, description="Why the next one does not.")
+    hindrances: list[Hindrance] = Field(default_factory=list, description="What is in the way besides room.")
+    price: HourlyPrice | None = Field(None, description="What it costs; absent for who may not read the price plan.")
+    expected_start: str | None = Field(None, description="When it would begin to start; absent where nobody knows.")
+    preempts: list[str] = Field(default_factory=list, description="Workloads that would be stopped for it.")
+    hosts: list[RoomHost] = Field(default_factory=list, description="The chosen hosts, as they stand.")
+    leaves: list[RoomLeaf] = Field(default_factory=list, description="What there is under each leaf.")

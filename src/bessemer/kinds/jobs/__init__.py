@@ -1,0 +1,1 @@
+"""Work that is run to its end."""

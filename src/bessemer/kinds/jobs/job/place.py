@@ -1,0 +1,153 @@
+"""Finding places for a gang, and taking all of them in one transaction or none.
+
+What each member is told of the others is frozen in its Claim, so nothing has to be looked up while they run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import orjson
+
+from bessemer.core.clock import epoch
+from bessemer.core.errors import Conflict, QuotaExceeded, Taken, Walled
+from bessemer.core.ports import Scope, Stored
+from bessemer.core.units import parse_bytes
+from bessemer.core.values import Asker, Gang, GangDecision, Inventory, ReasonView, Refusal
+from bessemer.drivers.jobs.protocol import SCRIPT
+from bessemer.kinds import workload
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.jobs.job import ranks
+from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent
+
+_ASK = "Ask an administrator of the platform, or make another job."
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why no place is taken now. ``again`` is when to look again."""
+
+    reason: str
+    message: str
+    again: float = 10.0
+    reasons: tuple[ReasonView, ...] = ()
+    remedy: str = ""
+
+
+async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
+    """Take a place for each member; None when all have one."""
+    flavor = await workload.read(ctx, Flavor, name=job.spec.flavor)
+    if flavor is None:
+        return Hold("FlavorNotFound", f"there is no Flavor {job.spec.flavor}", 30.0)
+    if not flavor.spec.offered:
+        return Hold("FlavorWithdrawn", f"Flavor {job.spec.flavor} is not offered any more", 30.0)
+    terms = await workload.terms_of(ctx, job.metadata.namespace or "")
+    if words := terms.refuses(flavor):
+        return Hold("TenantWalled", words, 30.0, remedy=_ASK)
+    decision = ctx.fleet.decide_gang(gang_of(job, flavor=flavor, terms=terms), asker_of(job, now=ctx.clock.now()))
+    if isinstance(decision, Refusal):
+        reasons = tuple(workload.shown(decision.reasons))
+        return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
+    world = await _world(ctx, job, decision=decision, attempt=attempt)
+    if isinstance(world, str):
+        remedy = "Correct spec.subnet, or give the host an address: its agent reports what it finds."
+        return Hold("HostUnaddressed", world, 30.0, remedy=remedy)
+    intents = intents_of(job, flavor=flavor, world=world, decision=decision, attempt=attempt, now=int(ctx.clock.now()))
+    above = {"leaves": float(decision.leaves), "spines": float(decision.spines)}
+    parts = {
+        rank: (
+            replace(member, score={**decision.score, **member.score, **above}),
+            workload.Make(flavor, intents[rank].dump(), terms),
+        )
+        for rank, member in enumerate(decision.members)
+    }
+    try:
+        await workload.take_all(ctx, job, parts=parts)
+    except QuotaExceeded as error:
+        return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
+    except Walled as error:
+        return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
+    except Taken as error:
+        return Hold("Taken", error.message, 0.2)
+    except Conflict as error:
+        return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
+    return None
+
+
+def gang_of(job: Job, *, flavor: Flavor, terms: workload.Terms) -> Gang:
+    """What the job asks of the fleet. Pure."""
+    topology = job.spec.topology
+    member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
+    return Gang(
+        member=member,
+        count=job.spec.members,
+        level=topology.level,
+        policy=topology.policy,
+        segment=topology.segment,
+        segment_level=topology.segment_level,
+        per_host=topology.per_host,
+        spread=topology.spread,
+    )
+
+
+def asker_of(job: Job, *, now: float) -> Asker:
+    """Who asks, and when it will have ended at the latest. Pure."""
+    meta, deadline = job.metadata, job.spec.deadline_seconds
+    since = int(epoch(meta.creation_timestamp)) if meta.creation_timestamp else 0
+    began = epoch(job.status.started_at) if job.status.started_at else now
+    ends = None if deadline is None else int(began) + deadline
+    return Asker(uid=job.uid, project=meta.namespace or "", since=since, ends=ends)
+
+
+def intents_of(
+    job: Job, *, flavor: Flavor, world: ranks.World, decision: GangDecision, attempt: int, now: int
+) -> list[JobIntent]:
+    """What each member's host side is asked for, by rank, frozen at this moment. Pure."""
+    spec = job.spec
+    words = ["/bin/sh", SCRIPT, *spec.args] if spec.script else [spec.command, *spec.args]
+    started = int(epoch(job.status.started_at)) if job.status.started_at else now
+    same = JobIntent(
+        words=words,
+        script=spec.script,
+        hosts=world.hostfile,
+        cores_milli=flavor.spec.cores * 1000,
+        memory_bytes=parse_bytes(flavor.spec.memory),
+        attempt=attempt,
+        started=started,
+        ends=0 if spec.deadline_seconds is None else started + spec.deadline_seconds,
+    )
+    made = []
+    for rank, member in enumerate(decision.members):
+        told = ranks.environment(world, rank, devices=member.devices)
+        ours = {**told, f"{PREFIX}JOB": job.metadata.name, f"{PREFIX}ATTEMPT": str(attempt)}
+        address = told[f"{PREFIX}ADDRESS"]
+        made.append(same.model_copy(update={"env": {**spec.env, **ours}, "address": address}))
+    return made
+
+
+async def _world(ctx: Context, job: Job, *, decision: GangDecision, attempt: int) -> ranks.World | str:
+    """The gang as these decisions make it, with a port that no other gang has where rank 0 is."""
+    names = {member.host for member in decision.members}
+    found: dict[str, Inventory | None] = {}
+    for name in sorted(names):
+        host = await workload.read(ctx, Host, name=name)
+        found[name] = host.status.report if host is not None else None
+    taken = await _ports(ctx, decision.members[0].host)
+    port = ranks.port_of(job.uid, attempt, taken=taken)
+    return ranks.world_of(decision.members, found, subnet=job.spec.subnet, port=port)
+
+
+async def _ports(ctx: Context, host: str) -> frozenset[int]:
+    """The ports of the gangs that have a member on the host."""
+    page = await ctx.objects.list(Scope(kind="Claim", host=host))
+    return frozenset(map(_port, page.items)) - {0}
+
+
+def _port(claim: Stored) -> int:
+    """The port of the gang that a Claim is of; 0 where it is of none."""
+    spec = orjson.loads(claim.body)["spec"]
+    if spec["workload"]["kind"] != Job.KIND:
+        return 0
+    return int(spec["intent"].get("env", {}).get("MASTER_PORT", 0))

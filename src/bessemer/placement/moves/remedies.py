@@ -1,0 +1,102 @@
+"""What others may do so that a request fits: claims that are moved, claims that end. For `cheapest`, as proposals.
+
+Nothing is done here. Each is tried on a fork of the arrays, and what is proposed has been carried out there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bessemer.core.values import Request
+from bessemer.placement.cheapest import Change
+from bessemer.placement.filters import fitting
+from bessemer.placement.fleet import FleetArrays, forked
+from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.plan import Place, Plan, Planner, by_devices
+from bessemer.placement.moves.removal import without
+from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import NONE
+
+MOST = 4
+"""Moves that are proposed at most: of more nobody would call it a change."""
+
+Placer = Callable[[FleetArrays], Place]
+"""Who decides over a fork: a Board's `place` by the policy that decides in earnest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """The request fits on ``host`` at ``at`` (seconds since 1970), for the claims ``uids`` will have ended by then."""
+
+    at: int
+    host: str
+    uids: tuple[str, ...]
+    sight: Sight
+
+
+def waiting(holdings: Holdings, request: Request) -> Wait | None:
+    """The first time at which enough claims will have ended, as far as they say; None where they never do. Nobody else
+    is thought to come."""
+    holdings.refresh()
+    sight = Sight.of(holdings.fleet, request)
+    ends, used = holdings.claims["ends"], holdings.claims["used"] > 0
+    known = used & (ends != NONE)
+    times = np.unique(ends[known])
+    low, high = 0, len(times)
+    while low < high:
+        middle = (low + high) // 2
+        if fitting(without(sight, holdings, gone=known & (ends <= times[middle]))).any():
+            high = middle
+        else:
+            low = middle + 1
+    if low == len(times):
+        return None
+    after = without(sight, holdings, gone=known & (ends <= times[low]))
+    rows = np.flatnonzero(fitting(after))
+    row = int(rows[np.argmin(holdings.ranks()[rows])])
+    slots = [slot for slot in holdings.at(row) if known[slot] and ends[slot] <= times[low]]
+    uids = tuple(holdings.held(slot)[0] for slot in slots)
+    return Wait(at=int(times[low]), host=holdings.fleet.names[row], uids=uids, sight=after)
+
+
+class Remedies:
+    """Proposals over a fleet. ``named`` says how a claim is called for who reads it; ``timed`` puts a time into words,
+    for there is no clock here."""
+
+    def __init__(
+        self, fleet: FleetArrays, placer: Placer, *, named: Callable[[str], str], timed: Callable[[int], str]
+    ) -> None:
+        self._holdings = Holdings(fleet)
+        self._placer = placer
+        self._named = named
+        self._timed = timed
+
+    def moved(self, sight: Sight) -> Iterator[Change]:
+        """A move of a few claims that may be started anew."""
+        self._holdings.refresh()
+        if not np.isfinite(by_devices(self._holdings)).any():
+            return
+        fork = forked(self._holdings.fleet)
+        planner = Planner(fork, self._placer(fork), holdings=self._holdings.forked(fork))
+        plan = planner.opened(sight.request, most=MOST)
+        if plan is not None and plan.moves:
+            for move in plan.moves:
+                fork.hold(move.uid, move.hold)
+            yield Change(self._words(plan), Sight.of(fork, sight.request))
+
+    def ended(self, sight: Sight) -> Iterator[Change]:
+        """The time at which claims will have ended."""
+        wait = waiting(self._holdings, sight.request)
+        if wait is not None:
+            # Whose they are is nothing to who waits.
+            yield Change(
+                f"wait until {self._timed(wait.at)}: enough on {wait.host} will have ended by then", wait.sight
+            )
+
+    def _words(self, plan: Plan) -> str:
+        """`move a from h1 to h2, b from h1 to h3`."""
+        moves = (f"{self._named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
+        return f"move {', '.join(moves)}"

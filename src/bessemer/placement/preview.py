@@ -1,0 +1,162 @@
+"""What is seen of the fleet by who asks where something would go: the hosts beside the chosen one, what is free of a
+host, and how much there is under each leaf. It changes nothing, but for `Thought`, which takes back what it changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from bessemer.core.values import Decision, Device, Request
+from bessemer.placement.facts import Hold
+from bessemer.placement.filters import FACTS, fitting
+from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.policies import Policy
+from bessemer.placement.policies.parts import explained, values
+from bessemer.placement.shape import Shape
+from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import NONE, WHOLE
+
+_NAME = "in thought"
+
+
+class Thought:
+    """Decisions that are counted as if they were taken, until it is left, however that comes about. Nobody else may
+    look at the arrays meanwhile: whoever is in it awaits nothing."""
+
+    def __init__(self, fleet: FleetArrays) -> None:
+        self._fleet = fleet
+        self._taken = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in range(self._taken):
+            self._fleet.drop(f"{_NAME}/{number}")
+
+    def take(self, decision: Decision, request: Request) -> None:
+        """Count one."""
+        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli, Shape.of(request))
+        self._fleet.hold(f"{_NAME}/{self._taken}", hold)
+        self._taken += 1
+
+
+# --- other hosts ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A host with room, and the figures by which it is compared; small is good in each. ``parts`` are thousandths of a
+    device."""
+
+    host: str
+    score: Mapping[str, float]
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, most: int) -> Sequence[Scored]:
+    """``first``, the host that was chosen, and the next best ``most``, as things stand."""
+    sight = Sight.of(fleet, request)
+    fits = fitting(sight)
+    row = fleet.row(first)
+    if row is None or not fits[row]:
+        return ()
+    rows = np.flatnonzero(fits)
+    shape = Shape.of(request)
+    apart = ~sight.close[rows] if request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
+    order = np.lexsort((rows, values(policy, shape, fleet=fleet, rows=rows), apart))
+    best = np.array([row, *(int(at) for at in rows[order] if at != row)][: most + 1], dtype=np.int64)
+    scores = explained(policy, shape, fleet=fleet, rows=best)
+    return [
+        Scored(fleet.names[at], _apart(sight, int(at)) | {policy.name: score.value}, score.parts)
+        for at, score in zip(best, scores, strict=True)
+    ]
+
+
+def _apart(sight: Sight, row: int) -> dict[str, float]:
+    return {"spansNumaNodes": float(not sight.close[row])} if sight.request.numa == "preferred" else {}
+
+
+# --- a host, and what is above it -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRoom:
+    """A NUMA node: thousandths of cores that are sold, bytes, and what is free of both, never below zero."""
+
+    id: int
+    milli_cores: int
+    milli_cores_free: int
+    memory_bytes: int
+    memory_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoom:
+    """A host as it stands: its GPUs with the free thousandths of each, 0 of one that is unsound."""
+
+    name: str
+    fake: bool
+    leaf: str
+    spine: str
+    nodes: Sequence[NodeRoom]
+    devices: Sequence[tuple[Device, int]]
+
+
+def host_room(fleet: FleetArrays, name: str) -> HostRoom | None:
+    """What is free of a host, or None where it is not known."""
+    row = fleet.row(name)
+    if row is None:
+        return None
+    nodes = [
+        NodeRoom(
+            number,
+            int(fleet.cores[row, column]),
+            max(0, int(fleet.cores_free[row, column])),
+            int(fleet.memory[row, column]),
+            max(0, int(fleet.memory_free[row, column])),
+        )
+        for column, number in enumerate(fleet.node_ids(row))
+    ]
+    free = np.where(fleet.device_sound[row], np.clip(fleet.device_milli[row], 0, WHOLE), 0)
+    devices = [(device, int(free[column])) for column, device in enumerate(fleet.devices(row))]
+    return HostRoom(
+        name, bool(fleet.fake[row]), _above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]), nodes, devices
+    )
+
+
+def _above(fleet: FleetArrays, number: int) -> str:
+    return "" if number == NONE else fleet.switches.all[number]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRoom:
+    """The hosts under one leaf switch that are open to who asks: how many there are and have room, their sound devices
+    of the models that would do, and those of which nobody has anything."""
+
+    leaf: str
+    hosts: int
+    fitting: int
+    devices: int
+    free: int
+
+
+def leaf_rooms(fleet: FleetArrays, request: Request) -> Sequence[LeafRoom]:
+    """By leaf, "" for hosts of which nobody says it. A host to which the request may not come at all is in none."""
+    sight = Sight.of(fleet, request)
+    allowed, fits = fitting(sight, FACTS), fitting(sight)
+    leaves = fleet.leaf[: fleet.size]
+    whole = sight.wanted & (sight.device_milli >= WHOLE)
+    found = []
+    for number in np.unique(leaves[allowed]):
+        here = allowed & (leaves == number)
+        counts = (here.sum(), (fits & here).sum(), sight.wanted[here].sum(), whole[here].sum())
+        found.append(LeafRoom(_above(fleet, number), *(int(count) for count in counts)))
+    return sorted(found, key=lambda room: room.leaf)

@@ -1,0 +1,309 @@
+"""A placement's dry run: what it says is what a create would come to, and nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from bessemer.api.questions import SELF_ACCESS
+from bessemer.core.clock import rfc3339
+from bessemer.core.errors import Unavailable
+from bessemer.core.ports import CONTROLLER, Writer
+from bessemer.core.resource import API_VERSION, GROUP, Key
+from bessemer.core.units import GIB
+from bessemer.core.values import Decision, Inventory, LedgerEntry, Refusal, Request
+from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.planning import REPLICAS_MAX
+from bessemer.metering.invoice import derive
+from bessemer.metering.plan import Plan
+from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.own import classes
+from bessemer.placement.shape import Shape
+from tests.api.world import ADMIN, BASE, PATIENCE_SECONDS, Reply, World, instance, named
+from tests.kinds import pages
+from tests.placement.hosts import inventory
+
+LAB = f"{BASE}/namespaces/acme--lab"
+PATH = f"{LAB}/placementreviews"
+RATES = {"deviceHour": {"H100": 2_500_000, "*": 1}, "coreHour": 40_000, "memoryGibHour": 5_000}
+
+
+async def stand(w: World, name: str, report: Inventory, **spec: Any) -> None:
+    """A Host that is heard of."""
+    objects = w.store.objects
+    body = {"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": name}, "spec": spec}
+    await objects.create(body, CONTROLLER)
+    heard = {"type": "Reachable", "status": "True", "reason": "Heard", "lastTransitionTime": rfc3339(0)}
+    for part, said, writer in (
+        ("report", {"report": report.dump()}, Writer("agent", name)),
+        ("status", {"phase": "Ready", "conditions": [heard]}, CONTROLLER),
+    ):
+        now = orjson.loads((await objects.get(Key("Host", "", name))).body)
+        await objects.replace({**now, "status": {**now.get("status", {}), **said}}, writer, part=part)  # type: ignore[arg-type]
+    await w.store.capacity.declare(name, report)
+
+
+async def status(w: World, kind: str, name: str, **said: Any) -> None:
+    now = orjson.loads((await w.store.objects.get(Key(kind, "", name))).body)
+    await w.store.objects.replace({**now, "status": said}, CONTROLLER, part="status")
+
+
+@asynccontextmanager
+async def fed(w: World) -> AsyncIterator[FleetFeed]:
+    """The fleet, followed."""
+    assert w.fleet is not None
+    running = asyncio.ensure_future(w.fleet.run())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not w.fleet.ready():
+                await asyncio.sleep(0)
+        yield w.fleet
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def furnished(w: World) -> AsyncIterator[FleetFeed]:
+    """Three hosts of anybody, one of another tenant; flavors, an image, a model and a price plan."""
+    for name, gpus in (("h1", 2), ("h2", 4), ("h3", 4)):
+        await stand(w, name, inventory(gpus=gpus, leaf=f"leaf-{name[1:]}"))
+    await stand(w, "secret", inventory(gpus=8, leaf="leaf-1"))
+    other = {"metadata": {"name": "rival"}, "spec": {"hosts": {"names": ["secret"]}}}
+    await w.create(f"{BASE}/tenants", other)
+    await w.create(f"{BASE}/priceplans", named("standard", currency="EUR", rates=RATES))
+    size = {"cores": 2, "memory": "4Gi", "devices": {"count": 2, "model": "H100"}}
+    flavors = f"{BASE.replace('v1alpha1', 'v1beta1')}/flavors"
+    await w.create(flavors, named("pair", **size))
+    await w.create(flavors, named("large", **{**size, "devices": {"count": 16}}))
+    await w.create(f"{BASE}/images", named("micro"))
+    await status(w, "Image", "micro", phase="Ready", digest="sha256:" + "0" * 64)
+    await model(w)
+    async with fed(w) as feed:
+        pair = Request(tenant="", milli_cores=2000, memory_bytes=4 * GIB, device_count=2)
+        mix = Mix.of({Shape.of(pair): 3.0, Shape.of(replace(pair, device_count=4, milli_cores=4000)): 1.0})
+        feed.own.foresee(Outlook.derive(mix, classes(feed.arrays)))
+        yield feed
+
+
+@pytest.fixture
+async def fleet(w: World) -> AsyncIterator[FleetFeed]:
+    async with furnished(w) as feed:
+        yield feed
+
+
+def arrays(feed: FleetFeed) -> Mapping[str, Any]:
+    return {name: value.copy() for name, value in vars(feed.arrays).items() if isinstance(value, np.ndarray)}
+
+
+async def ask(w: World, body: Mapping[str, Any], *, kind: str = "Instance", **options: Any) -> Reply:
+    return await w.call("POST", PATH, {"spec": {"object": {"kind": kind, **body}}}, **options)
+
+
+async def told(w: World, body: Mapping[str, Any], **options: Any) -> Any:
+    reply = await ask(w, body, **options)
+    assert reply.code == 201, reply.body
+    return reply.json["status"]
+
+
+def vm(name: str = "vm", **spec: Any) -> dict[str, Any]:
+    return instance(name, **{"flavor": "pair", **spec})
+
+
+async def model(w: World) -> None:
+    await w.create(f"{BASE}/models", named("smol", **pages.specs()["Model"]))
+    await status(w, "Model", "smol", phase="Ready", digest="sha256:" + "0" * 64)
+
+
+async def endpoint(w: World, replicas: int, flavor: str = "pair", **options: Any) -> Any:
+    body = named("chat", model="smol", flavor=flavor, replicas=replicas)
+    return await told(w, body, kind="Endpoint", **options)
+
+
+async def test_it_says_where_and_keeps_nothing(w: World, fleet: FleetFeed) -> None:
+    mia = await w.login("mia")
+    before, revision, rows = arrays(fleet), w.store.revision, len(await w.store.audit.rows())
+    said = await told(w, vm(), token=mia)
+    assert (said["fits"], said["message"], said["wanted"], said["tried"]) == (True, "fits on h3", 1, 1)
+    (replica,) = said["replicas"]
+    flavor = Request(tenant="acme", milli_cores=2000, memory_bytes=4 * GIB, device_count=2, virtualization=True)
+    decided = fleet.decide(flavor)
+    assert isinstance(decided, Decision)
+    assert replica["host"] == decided.host == "h3"
+    assert [device["id"] for device in replica["devices"]] == list(decided.devices)
+    assert replica["allocations"] == [part.dump() for part in decided.allocations]
+    assert replica["why"].startswith("of 3 hosts with room: it costs the fleet least there, 0.1 of a device (")
+    assert replica["parts"]["fragments"] == 100.0
+    assert {reason["code"]: reason["hosts"] for reason in replica["reasons"]} == {"Dedicated": 1}
+    assert said["expectedStart"]
+    assert said["preempts"] == []
+    (room,) = said["hosts"]
+    taken = {device["id"]: device["takenMilli"] for device in room["devices"] if device["takenMilli"]}
+    assert taken == dict.fromkeys(decided.devices, 1000)
+    assert all(device["freeMilli"] == 1000 for device in room["devices"])
+    assert sum(node["milliCoresTaken"] for node in room["numa"]) == 2000
+    assert [(leaf["leaf"], leaf["hosts"], leaf["fitting"], leaf["free"]) for leaf in said["leaves"]] == [
+        ("leaf-1", 1, 1, 2),
+        ("leaf-2", 1, 1, 4),
+        ("leaf-3", 1, 1, 4),
+    ]
+    assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
+    assert (w.store.revision, len(await w.store.audit.rows())) == (revision, rows)
+
+
+async def test_replicas_are_decided_one_after_the_other(w: World, fleet: FleetFeed) -> None:
+    before = arrays(fleet)
+    said = await endpoint(w, 7)
+    hosts = [replica["host"] for replica in said["replicas"]]
+    assert (said["fits"], said["message"], sorted(hosts)) == (
+        False,
+        "5 of 7 replicas fit now",
+        ["h1", *["h2"] * 2, *["h3"] * 2],
+    )
+    held = [(replica["host"], device["id"]) for replica in said["replicas"] for device in replica["devices"]]
+    assert len(held) == len(set(held)) == 10
+    assert said["refusal"]["replica"] == 5
+    assert {reason["hosts"] for reason in said["refusal"]["reasons"]} == {1, 3}
+    assert said["refusal"]["remedy"]
+    assert "expectedStart" not in said
+    assert (await endpoint(w, 5))["fits"]
+    assert (await endpoint(w, 0))["message"] == "no replica is wanted"
+    assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
+
+
+async def test_what_goes_before_is_counted(w: World, fleet: FleetFeed) -> None:
+    before = arrays(fleet)
+    chat = {"kind": "Endpoint", **named("chat", model="smol", flavor="pair", replicas=4)}
+    spec = {"object": {"kind": "Instance", **vm()}, "after": [chat]}
+    reply = await w.call("POST", PATH, {"spec": spec}, token=await w.login("mia"))
+    alone = await told(w, vm())
+    (replica,) = reply.json["status"]["replicas"]
+    # Four pairs of the ten devices are gone: what is left is where the Endpoint's fifth replica would go.
+    assert replica["host"] == (await endpoint(w, 5))["replicas"][4]["host"] != alone["replicas"][0]["host"]
+    assert (await w.call("POST", PATH, {"spec": {**spec, "after": [chat] * 17}})).code == 422
+    assert (await w.call("POST", PATH, {"spec": {**spec, "after": [{"kind": "Tenant"}]}})).code == 422
+    assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
+
+
+async def test_an_error_on_the_way_leaves_nothing(w: World, fleet: FleetFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, decide, calls = arrays(fleet), fleet.decide, iter(range(3))
+
+    def breaks(request: Request) -> Decision | Refusal:
+        if next(calls) == 2:
+            raise Unavailable("now of all times", retry_after_seconds=1)
+        return decide(request)
+
+    monkeypatch.setattr(fleet, "decide", breaks)
+    reply = await ask(w, named("chat", model="smol", flavor="pair", replicas=4), kind="Endpoint")
+    assert reply.code == 503
+    assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
+
+
+async def test_of_very_many_replicas_the_first_are_looked_at(w: World, fleet: FleetFeed) -> None:
+    await w.create(f"{BASE.replace('v1alpha1', 'v1beta1')}/flavors", named("tiny", cores=1, memory="512Mi"))
+    await stand(w, "wide", inventory(threads=600, memory=512 * GIB))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while fleet.arrays.row("wide") is None:
+            await asyncio.sleep(0)
+    said = await endpoint(w, REPLICAS_MAX + 1, flavor="tiny")
+    assert (said["tried"], said["fits"]) == (REPLICAS_MAX, False)
+    assert [one["reason"] for one in said["hindrances"]] == ["TooManyReplicas"]
+
+
+async def test_who_may_create_may_ask(w: World, fleet: FleetFeed) -> None:
+    codes = {user: (await ask(w, vm(), token=await w.login(user))).code for user in ("ann", "mia", "rob", "eve", "new")}
+    assert codes == {"ann": 201, "mia": 201, "rob": 403, "eve": 404, "new": 404}
+    assert (await ask(w, vm(), peer=None)).code == 401
+    question = {"verb": "create", "group": GROUP, "resource": "placementreviews", "namespace": "acme--lab"}
+    for user, code in codes.items():
+        told = {"spec": {"resourceAttributes": question}}
+        reply = await w.call("POST", SELF_ACCESS.path, told, token=await w.login(user))
+        assert reply.json["status"]["allowed"] == (code == 201), user
+
+
+async def test_hosts_are_named_to_who_may_read_them(w: World, fleet: FleetFeed) -> None:
+    seen = {}
+    for who in ({"token": await w.login("mia")}, {"peer": ADMIN}):
+        reply = await ask(w, vm(), **who)
+        assert b"secret" not in reply.body
+        (replica,) = reply.json["status"]["replicas"]
+        seen[str(who)] = [other["host"] for other in replica["others"]]
+        assert all(other["score"] for other in replica["others"])
+    assert [*seen.values()] == [["", ""], ["h2", "h1"]]
+
+
+async def test_the_price_is_the_invoice_of_an_hour(w: World, fleet: FleetFeed) -> None:
+    said = await endpoint(w, 3, token=await w.login("mia"))
+    rows = []
+    for n in range(3):
+        who = {"tenant": "acme", "project": "acme--lab", "workload_kind": "Endpoint", "workload_name": "chat"}
+        rows.append(
+            LedgerEntry(
+                id=n,
+                at=1000,
+                kind="open",
+                **who,
+                workload_uid="u",
+                claim_uid=str(n),
+                state="running",
+                device_model="H100",
+                devices=2,
+                milli_cores=2000,
+                memory_bytes=4 * GIB,
+            )
+        )
+    bill = derive(rows, Plan.model_validate({"rates": RATES}), start=1000, end=4600)
+    assert said["price"]["microPerHour"] == bill.total_micro == 3 * (2 * 2_500_000 + 2 * 40_000 + 4 * 5_000)
+    assert {line["meter"]: line["amountMicro"] for line in said["price"]["lines"]} == {
+        line.meter: line.amount_micro for line in bill.lines
+    }
+
+
+async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
+    def reasons(said: Any) -> list[str]:
+        return [one["reason"] for one in said["hindrances"]]
+
+    said = await told(w, vm(flavor="none"))
+    assert (said["fits"], reasons(said), said["replicas"]) == (False, ["FlavorNotFound"], [])
+    said = await told(w, vm(image="none"))
+    assert (said["fits"], reasons(said), len(said["replicas"])) == (False, ["ImageNotFound"], 1)
+    await status(w, "Image", "micro", phase="Importing")
+    said = await told(w, vm())
+    assert (said["fits"], reasons(said), "expectedStart" in said) == (True, ["ImageNotReady"], False)
+    await status(w, "Image", "micro", phase="Ready", digest="sha256:" + "0" * 64)
+    said = await told(w, vm(flavor="large"))
+    assert (said["fits"], said["refusal"]["message"]) == (
+        False,
+        "1 host: dedicated to other tenants; 3 hosts: with fewer than 16 GPUs (at most 4 there)",
+    )
+    now = (await w.call("GET", f"{BASE}/tenants/acme")).json
+    now["spec"]["quota"] = {"devices": {"H100": 1}}
+    assert (await w.call("PUT", f"{BASE}/tenants/acme", now)).code == 200
+    said = await told(w, vm())
+    assert (said["fits"], reasons(said)) == (False, ["QuotaExceeded"])
+    assert said["hindrances"][0]["message"] == "tenant/acme may have 1 H100 and uses 0: 2 more do not fit"
+
+
+async def test_a_body_is_judged_as_one_that_is_created(w: World, fleet: FleetFeed) -> None:
+    for body, kind, code in (
+        (named("vm", flavor="pair"), "Instance", 422),
+        (vm(tolerations=[{"key": "bessemer.dev/fake"}]), "Instance", 422),
+        ({**vm(), "spek": {}}, "Instance", 400),
+        (named("k"), "ApiKey", 422),
+        ({**vm(), "metadata": {"name": "vm", "namespace": "other--lab"}}, "Instance", 400),
+    ):
+        token = await w.login("mia")
+        reply = await ask(w, body, kind=kind, token=token)
+        assert reply.code == code, reply.body
+        if kind == "Instance":
+            made = await w.call("POST", f"{LAB}/instances?dryRun=All", body, token=token)
+            assert (made.code, made.json["message"]) == (code, reply.json["message"])
+    assert (await w.call("POST", PATH, {"spec": {}})).code == 422
+    assert (await w.call("POST", PATH, {"spec": {"object": vm(), "policy": "x"}})).code == 400

@@ -1,0 +1,155 @@
+"""simulate fleet and history: what is asked reaches whoever replays, what comes of it is shown, files are written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from bessemer.cli.app import build
+from bessemer.cli.rehearse import area, resampled, shown, spark
+from bessemer.cli.verbs import ChurnOptions, Document, FleetOptions, SimulateOptions, Told, Verbs
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import Key
+from bessemer.placement.replay.described import read_fleet, read_history
+from tests.api.test_planning import furnished
+from tests.api.world import BASE, World
+from tests.cli.conftest import PROJECT, START, Cli
+
+INSTANCES = f"{BASE}/namespaces/{PROJECT}/instances"
+SPEC = {"flavor": "pair", "image": "micro"}
+GOLDEN = Path(__file__).with_name("golden") / "rehearse.txt"
+SERIES = {
+    "hours": [1.0, 2.0, 3.0, 4.0],
+    "allocation_percent": [0.0, 50.0, 97.0, 100.0],
+    "useless_percent": [0.0, 1.0, 2.0, 0.5],
+    "waiting": [0.0, 0.0, 3.0, 12.0],
+}
+CASE = {
+    "policy": "LPG",
+    "more": {},
+    "hosts": 36,
+    "devices": 1240,
+    "allocation_percent": 91.5,
+    "useless_percent": 0.26,
+    "blocked_percent": 12.24,
+    "waited_percent": 17.09,
+    "mean_wait_hours": 3.03,
+    "earned_per_hour": 500.82,
+    "worth_per_hour": 523.2,
+    "blocked": [{"devices": "share", "came": 1205, "refused": 0}, {"devices": "8", "came": 39, "refused": 8}],
+    "moves": 0,
+    "series": SERIES,
+}
+FOUND = {
+    "seeds": 3,
+    "first_seed": 42,
+    "currency": "EUR",
+    "load": 0.95,
+    "hours": 24.0,
+    "cases": [CASE, {**CASE, "more": {"h100": 20}, "hosts": 56}],
+}
+
+
+def called(words: str) -> tuple[SimulateOptions | None, Result]:
+    asked: list[SimulateOptions] = []
+
+    def replayed(options: SimulateOptions, _told: Told) -> Document:
+        asked.append(options)
+        return FOUND
+
+    def never(_: Any) -> int:
+        raise AssertionError
+
+    names = ("up", "down", "server", "agent", "demo", "doctor")
+    verbs = Verbs(**dict.fromkeys(names, never), kubeconfig=lambda _: Path("none"), simulate=replayed)  # type: ignore[arg-type]
+    result = CliRunner().invoke(build(verbs), ["simulate", *words.split()])
+    return (asked[0] if asked else None), result
+
+
+def test_options_are_handed_on() -> None:
+    asked, result = called(
+        "fleet --fleet f.yaml --churn 0.9 --more h100=20 --more l40s=-2 --policy lpg --policy fgd --lose"
+    )
+    assert result.exit_code == 0, result.output
+    assert asked == FleetOptions(
+        fleet=Path("f.yaml"), churn=0.9, more={"h100": 20, "l40s": -2}, policies=("lpg", "fgd"), waits=False
+    )
+    asked, _ = called("history --fleet f.yaml --history h.jsonl --json")
+    assert asked == FleetOptions(fleet=Path("f.yaml"), history=Path("h.jsonl"), seeds=1)
+    asked, result = called("fleet --fleet f.yaml --more h100")
+    assert asked is None
+    assert "write GROUP=N" in str(result.exception)
+    assert json.loads(called("fleet --fleet f.yaml --json")[1].output) == FOUND
+
+
+def test_openb_comes_and_goes_at_a_load_too() -> None:
+    asked, _ = called("openb --nodes n.csv --pods p.csv --churn 0.95 --seeds 4 --json")
+    assert asked == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), load=0.95, seeds=4)
+
+
+def test_the_cases_are_shown_and_plotted() -> None:
+    found = shown(FOUND) + "\n"
+    if os.environ.get("BESSEMER_GOLDEN") == "write":
+        GOLDEN.write_text(found)
+    assert found == GOLDEN.read_text()
+    assert max(map(len, shown(FOUND, within=100).splitlines())) <= 100
+
+
+def test_plots_are_to_scale() -> None:
+    assert spark([0.0, 1.0, 2.0]) == " ▄█"
+    assert spark([0.0, 0.0]) == "  "
+    assert [line.partition("│")[2] for line in area([0.0, 100.0, 50.0], most=100.0)] == [
+        " █ ",
+        " █ ",
+        " █ ",
+        " ██",
+        " ██",
+        " ██",
+    ]
+    assert list(resampled([1.0] * 600)) == [1.0] * 60
+    assert resampled([float(n) for n in range(120)])[0] == 0.5
+
+
+@pytest.fixture(scope="module")
+def told(cli: Cli) -> Iterator[Cli]:
+    with cli.beside(furnished(cli.world)):
+        yield cli
+
+
+def test_this_fleet_is_described(told: Cli) -> None:
+    said = told("simulate", "describe")
+    assert said.code == 0, said.err
+    found = read_fleet(yaml.safe_load(said.out))
+    groups = sorted((one.devices, one.count, one.model, one.price, one.numa) for one in found.groups)
+    assert groups == [(2, 1, "H100", 2.5, 2), (4, 2, "H100", 2.5, 2), (8, 1, "H100", 2.5, 2)]
+    assert all(one.cores == 16 for one in found.groups)
+
+
+def test_what_ran_is_exported(told: Cli) -> None:
+    async def ran(w: World) -> None:
+        await w.create(
+            f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/instances", {"metadata": {"name": "a"}, "spec": SPEC}
+        )
+        await w.claim("a", "h1", PROJECT)
+        await w.clock.advance(3600)  # type: ignore[attr-defined]
+        key = Key("Claim", PROJECT, "instance-a-0")
+        await w.store.capacity.release(key, CONTROLLER, fenced=True)
+        await w.create(
+            f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/instances", {"metadata": {"name": "b"}, "spec": SPEC}
+        )
+        await w.claim("b", "h1", PROJECT)
+        await w.clock.advance(60)  # type: ignore[attr-defined]
+
+    told.do(ran)
+    said = told("simulate", "export", "--since", "2025-06-01", "--until", "2025-07-01")
+    assert (said.code, said.err) == (0, "2 claims.")
+    first, second = read_history(said.raw.splitlines())
+    assert (first.start, first.stop, first.workload, first.project) == (START, START + 3600, "Instance/a", PROJECT)
+    assert (second.start, second.stop) == (START + 3600, None)
