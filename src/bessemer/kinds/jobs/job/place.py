@@ -15,7 +15,7 @@ from bessemer.core.ports import Scope, Stored
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import Asker, Gang, GangDecision, Inventory, ReasonView, Refusal
 from bessemer.drivers.jobs.protocol import SCRIPT
-from bessemer.kinds import workload
+from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
@@ -46,8 +46,10 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     terms = await workload.terms_of(ctx, job.metadata.namespace or "")
     if words := terms.refuses(flavor):
         return Hold("TenantWalled", words, 30.0, remedy=_ASK)
-    decision = ctx.fleet.decide_gang(gang_of(job, flavor=flavor, terms=terms), asker_of(job, now=ctx.clock.now()))
+    asker = asker_of(job, now=ctx.clock.now())
+    decision = ctx.fleet.decide_gang(gang_of(job, flavor=flavor, terms=terms), asker)
     if isinstance(decision, Refusal):
+        await turns.make_room(ctx, decision, asker=asker)
         reasons = tuple(workload.shown(decision.reasons))
         return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
     world = await _world(ctx, job, decision=decision, attempt=attempt)
@@ -59,7 +61,7 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     parts = {
         rank: (
             replace(member, score={**decision.score, **member.score, **above}),
-            workload.Make(flavor, intents[rank].dump(), terms),
+            workload.Make(flavor, intents[rank].dump(), terms, asker),
         )
         for rank, member in enumerate(decision.members)
     }
