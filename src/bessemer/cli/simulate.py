@@ -36,6 +36,7 @@ AnyAtOnceOption = Annotated[
     int | None,
     typer.Option(min=1, max=62, help="Moves for one request at most: 1; with --churn 8.", show_default=False),
 ]
+GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -67,6 +68,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AnyAtOnceOption = None,
+        moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -85,7 +87,9 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "first_seed": first_seed,
             "processes": processes,
             "moves_per_hundred": moves_per_hundred,
-        } | ({} if moves_at_once is None else {"moves_at_once": moves_at_once})
+            "moves_gain": moves_gain,
+        }
+        said |= {} if moves_at_once is None else {"moves_at_once": moves_at_once}
         options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
         _told(verbs, options, output="json" if as_json else output)
 
@@ -107,6 +111,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 8,
+        moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -127,6 +132,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             stays=stays,
             moves_per_hundred=moves_per_hundred,
             moves_at_once=moves_at_once,
+            moves_gain=moves_gain,
         )
         _told(verbs, options, output="json" if as_json else output)
 

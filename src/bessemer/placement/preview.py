@@ -5,7 +5,7 @@ host, and how much there is under each leaf. It changes nothing, but for `Though
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -43,16 +43,7 @@ class Thought:
 
     def take(self, decision: Decision, request: Request) -> None:
         """Count one."""
-        hold = Hold(
-            decision.host,
-            decision.devices,
-            decision.allocations,
-            decision.device_milli,
-            shape=Shape.of(request),
-            request=request,
-            profile=decision.device_profile,
-            start=decision.device_start,
-        )
+        hold = replace(Hold.of(decision), shape=Shape.of(request), request=request)
         self._fleet.hold(f"{_NAME}/{self._taken}", hold)
         self._taken += 1
 
