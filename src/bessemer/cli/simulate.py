@@ -32,11 +32,11 @@ MovesOption = Annotated[
     float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
 ]
 AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
+GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
 AnyAtOnceOption = Annotated[
     int | None,
     typer.Option(min=1, max=62, help="Moves for one request at most: 1; with --churn 8.", show_default=False),
 ]
-GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -88,8 +88,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "processes": processes,
             "moves_per_hundred": moves_per_hundred,
             "moves_gain": moves_gain,
-        }
-        said |= {} if moves_at_once is None else {"moves_at_once": moves_at_once}
+        } | ({} if moves_at_once is None else {"moves_at_once": moves_at_once})
         options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
         _told(verbs, options, output="json" if as_json else output)
 

@@ -103,17 +103,17 @@ class Waiting:
         """One change; one that cannot be read is left out by itself."""
         kind = change.key.kind
         gone = change.type == "DELETED"
-        if kind in _SHARERS:
-            name, found = change.key.name, None if gone else _share(orjson.loads(change.body))
-            self._put(self.tree, name, found=found)
-        else:
-            name = change.uid
+        among: dict[str, Any] = self.tree if kind in _SHARERS else self.pending
+        name = change.key.name if kind in _SHARERS else change.uid
+        if kind not in _SHARERS:
             self._kinds[name] = kind
-            try:
-                self._put(self.pending, name, found=None if gone else await self._pending(change))
-            except (BessemerError, ValueError, KeyError) as error:
-                log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
-                self._put(self.pending, name, found=None)
+        found: Any = None
+        try:
+            if not gone:
+                found = _share(orjson.loads(change.body)) if kind in _SHARERS else await self._pending(change)
+        except (BessemerError, ValueError, KeyError) as error:
+            log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
+        self._put(among, name, found=found)
         if listing and not gone:
             self._listed[kind].add(name)
 
