@@ -72,6 +72,28 @@ async def test_labels_that_are_none_select_nothing(w: World, labels: dict[str, s
     assert reply.json["details"]["causes"][0]["field"].startswith("spec.hosts.matchLabels")
 
 
+async def test_a_priority_above_the_tenants_is_refused_by_its_field(w: World) -> None:
+    mia = await w.login("mia")
+
+    async def asks(name: str, priority: int) -> Reply:
+        wanted = instance(name)
+        return await w.call(
+            "POST", f"{LAB}/instances", wanted | {"spec": {**wanted["spec"], "priority": priority}}, token=mia
+        )
+
+    for name, priority in (("low", -5), ("plain", 0)):
+        assert (await asks(name, priority)).code == 201
+    refused = await asks("high", 1)
+    assert refused.code == 422
+    (cause,) = refused.json["details"]["causes"]
+    assert (cause["field"], cause["message"]) == ("spec.priority", "Forbidden: 1: tenant acme may go up to 0")
+    await patch_tenant(w, maxPriority=10)
+    assert (await asks("high", 10)).code == 201
+    await patch_tenant(w, maxPriority=5)
+    label = {"metadata": {"labels": {"a": "b"}}}
+    assert (await w.call("PATCH", f"{LAB}/instances/high", label, media=MERGE, token=mia)).code == 200
+
+
 async def test_what_was_named_before_stays_and_a_dry_run_says_the_same(w: World) -> None:
     mia = await w.login("mia")
     assert (await w.call("POST", f"{LAB}/instances", instance("a", "big"), token=mia)).code == 201

@@ -31,6 +31,9 @@ SILENT_SECONDS = 45.0
 _PLAN_SECONDS = 5.0
 """A plan holds for so long where nothing changes: times pass by themselves."""
 
+_PLAN_SHARE = 10
+"""Where much changes, planning takes one part in so many of the time at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
@@ -47,6 +50,7 @@ class _Made:
     plan: Plan
     of: tuple[int, ...]
     at: float
+    took: float
     waiting: Mapping[str, Pending]
 
 
@@ -117,7 +121,7 @@ class Queueing:
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)
         self._join(pending)
-        made = self._planned()
+        made = self._planned(pending)
         turn = made.plan.turns.get(asker.uid)
         if turn is not None and turn.placed is not None:
             return self._placed(pending, turn.placed)
@@ -153,13 +157,18 @@ class Queueing:
             self._joined += 1
         return {**self._waiting.pending, **{uid: heard.pending for uid, heard in self._heard.items()}}
 
-    def _planned(self) -> _Made:
-        """The plan of this moment: the last one, where it would be the same."""
+    def _planned(self, pending: Pending | None = None) -> _Made:
+        """The plan of this moment: the last one, where it would be the same, or knows who asks and was dear to make.
+        Then it may be old, as decisions may be."""
         self._feed.expire()
         waiting, now = self._all(), self._clock.monotonic()
         of = (self._feed.arrays.version, self._joined, self._waiting.version)
-        if self._made is not None and self._made.of == of and now - self._made.at < _PLAN_SECONDS:
-            return self._made
+        made = self._made
+        if made is not None and made.of == of and now - made.at < _PLAN_SECONDS:
+            return made
+        recent = made is not None and now - made.at < _PLAN_SHARE * made.took
+        if made is not None and recent and pending is not None and made.waiting.get(pending.uid) == pending:
+            return made
         found = plan(
             self._book,
             self._holdings,
@@ -169,7 +178,8 @@ class Queueing:
             terms=(self._waiting.tree, self._rules),
         )
         # What it tried is undone, and counts as a change to whoever counts them.
-        self._made = _Made(found, (self._feed.arrays.version, *of[1:]), now, waiting)
+        took = self._clock.monotonic() - now
+        self._made = _Made(found, (self._feed.arrays.version, *of[1:]), now, took, waiting)
         return self._made
 
     # --- words ---

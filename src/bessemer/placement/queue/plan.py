@@ -45,6 +45,8 @@ class _Draft:
     kept: dict[str, Kept] = field(default_factory=dict)
     turns: dict[str, Turn] = field(default_factory=dict)
     refused: set[Wants] = field(default_factory=set)
+    alone: set[tuple[str, int, Wants]] = field(default_factory=set)
+    """Projects, priorities and requests for which nobody may be stopped to any end: nor may they for the next."""
     overdue: set[str] = field(default_factory=set)
     leaving: Mapping[str, Hold] = field(default_factory=dict)
     reserved: int = 0
@@ -160,7 +162,8 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
             start = max([now + 1, *(hold.tenure.ends or 0 for hold in leaving.values() if hold.host in hosts)])
             keep = kept(pending.uid, places, start=start, gone=leaving)
             return Turn(ahead=ahead, kept=keep, expected=start)
-    if draft.stopped < rules.stops:
+    who = (pending.asker.project, pending.asker.priority, pending.wants)
+    if draft.stopped < rules.stops and who not in draft.alone:
         # What is leaving already leaves: so a stop that was begun, and cut short, goes on with the same.
         with without(book.fleet, leaving):
             found = stop(draft.claims, pending, rules=rules, now=now)
@@ -172,6 +175,7 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
             start = now + rules.grace
             keep = kept(pending.uid, found.places, start=start, gone={**leaving, **gone})
             return Turn(ahead=ahead, kept=keep, victims=found.uids, expected=start)
+        draft.alone.add(who)
     if draft.reserved < rules.reservations and (not draft.reserved or pending.uid in draft.overdue):
         soonest = earliest(draft.ends(), pending, places=draft.claims.places)
         if soonest is None and pending.uid in draft.overdue:
@@ -192,7 +196,7 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
     book, now = draft.claims.book, draft.now
     if not book.ending and not draft.kept:
         return
-    waits = [pending for pending in order if draft.turns[pending.uid].kept is None]
+    waits = [pending for pending in order if draft.turns[pending.uid].kept is None][: draft.rules.told]
     soft: dict[str, Kept] = {}
     timeline = draft.ends()
     by_uid = {pending.uid: pending for pending in order}

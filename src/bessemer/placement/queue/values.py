@@ -73,7 +73,8 @@ Tree = Mapping[str, Share]
 class Rules:
     """Times are seconds. Who waited for ``patience`` is overdue. What is stopped has ``grace`` to end; what is borrowed
     is not taken back in its first ``least_run``. ``depth`` requests of the order are planned for, ``reservations`` of
-    them at most in the future, and for ``stops`` somebody is stopped, at a time."""
+    them at most in the future, and for ``stops`` somebody is stopped, at a time; ``told`` of the others hear when they
+    start."""
 
     patience: int = 600
     grace: int = 30
@@ -81,6 +82,7 @@ class Rules:
     depth: int = 32
     reservations: int = 8
     stops: int = 4
+    told: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
