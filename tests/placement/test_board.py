@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bessemer.core.values import Allocation, Decision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
-from bessemer.placement.board import SHAPES_MAX, Board
+from bessemer.placement.board import AHEAD_HOSTS, SHAPES_MAX, Board
 from bessemer.placement.changes import KEPT
 from bessemer.placement.filters import sift
 from bessemer.placement.hostclass import HostClass
@@ -121,6 +121,49 @@ def test_the_cheapest_wins_and_a_fixed_order_settles_what_is_equal() -> None:
     assert cheaper is not None
     assert cheaper.host == "h5"
     assert cheaper.score["fullest"] < first.score["fullest"]
+
+
+class Emptiest(Fullest):
+    """The other way round."""
+
+    def costs(self, shape: Shape, states: States) -> Costs:
+        costs = super().costs(shape, states)
+        return Costs(-costs.value, costs.milli)
+
+
+def test_another_policy_is_turned_to_in_small_steps_between_which_decisions_go_by_the_one_before() -> None:
+    arrays = a_fleet(2 * AHEAD_HOSTS + 5)
+    one, other = Fullest(), Emptiest()
+    other.version = 1
+    board, request = Board(arrays, one), ask(1, device_count=1)
+    for n in range(3):
+        board.place(ask(n + 1, device_count=1))
+    steps = 0
+    for n, _ in enumerate(board.turn_to(other)):
+        decision = board.place(request)
+        assert decision == Board(arrays, one).place(request) if n % 4 == 0 else decision
+        assert decision is not None
+        arrays.hold(f"u{n}", held(decision))
+        steps += 1
+    assert steps == 9, "three shapes, three steps each"
+    looked = other.looked
+    for cores in (1, 2, 3):
+        asked = ask(cores, device_count=1)
+        assert board.decide(asked) == Board(arrays, other).decide(asked)
+    assert other.looked - looked <= 3 * (2 * AHEAD_HOSTS + 5) + 3 * 9, "what was made ahead is not made again"
+
+
+def test_hosts_that_come_while_another_policy_is_turned_to_count() -> None:
+    arrays = a_fleet(3)
+    other = Emptiest()
+    other.version = 1
+    board = Board(arrays, Fullest())
+    board.place(ask(1))
+    for _ in board.turn_to(other):
+        for n in range(40):
+            arrays.set_host(host(f"late{n}", gpus=8))
+        arrays.remove_host("h1")
+    assert board.decide(ask(1)) == Board(arrays, other).decide(ask(1))
 
 
 def test_who_decides_at_once_by_another_order_takes_another_of_equals() -> None:

@@ -8,7 +8,7 @@ anew when that changed. What is decided is what a board made anew would decide.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TypeVar
@@ -17,6 +17,7 @@ import numpy as np
 
 from bessemer.core.values import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
+from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at
 from bessemer.placement.decide import refused
 from bessemer.placement.filters import ABSENT, FACTS, FITS, HARDWARE, Verdicts, judged, sift
@@ -28,6 +29,12 @@ from bessemer.placement.vectors import Bools, Ints
 
 SHAPES_MAX = 1024
 """Shapes whose figures are kept: what is asked for comes in few; at 10,000 hosts each takes 170 kB."""
+
+AHEAD_MAX = 256
+"""Shapes of which costs are made ahead by another policy, beside those that are kept."""
+
+AHEAD_HOSTS = 1024
+"""Hosts that are looked at in one go: a millisecond or two."""
 
 _LEAST = int(np.iinfo(np.int64).min)
 
@@ -66,8 +73,10 @@ class _Asked:
 class _Figures:
     """Of one shape, [hosts]. ``verdict`` is `FITS`, `ABSENT`, or the link of `HARDWARE` that set the host aside.
     ``value`` is infinite where it does not fit; ``apart``: it would span NUMA nodes, which it would rather not.
-    ``milli`` is as in `Costs` where it fits, and elsewhere the figure of which that link speaks."""
+    ``milli`` is as in `Costs` where it fits, and elsewhere the figure of which that link speaks. ``request`` is one of
+    the shape."""
 
+    request: Request
     position: int
     version: int
     verdict: Verdicts
@@ -76,8 +85,9 @@ class _Figures:
     apart: Bools
 
     @classmethod
-    def room(cls, rows: int) -> _Figures:
+    def room(cls, request: Request, rows: int) -> _Figures:
         return cls(
+            request,
             -1,
             -1,
             np.full(rows, ABSENT, dtype=np.uint8),
@@ -116,6 +126,7 @@ class Board:
         self._named = order
         self.slack = 0.0
         self.policy = policy
+        self.remedies: Sequence[Propose] = ()
         self._asked: OrderedDict[Request, _Asked] = OrderedDict()
         self._figures: OrderedDict[Shape, _Figures] = OrderedDict()
         self._allowed: OrderedDict[Request, _Allowed] = OrderedDict()
@@ -131,12 +142,28 @@ class Board:
         self._policy = policy
         self._rationing = policy if isinstance(policy, Rationing) else None
 
+    def turn_to(self, policy: Policy) -> Iterator[None]:
+        """Set another policy in the end. Its costs of the shapes that were asked for last are made first, some hosts at
+        a time: whoever iterates may do something else in between, and decisions meanwhile go by the policy before."""
+        made: dict[Shape, _Figures] = {}
+        for shape, before in list(self._figures.items())[-AHEAD_MAX:]:
+            figures = _Figures.room(before.request, len(self._fleet.present))
+            figures.position, figures.version = self._fleet.changes.position, policy.version
+            for start in range(0, self._fleet.size, AHEAD_HOSTS):
+                rows = np.arange(start, min(start + AHEAD_HOSTS, self._fleet.size, len(figures.value)))
+                self._look(rows, shape=shape, figures=figures, policy=policy)
+                yield
+            made[shape] = figures
+        self.policy = policy
+        for shape in made.keys() & self._figures.keys():
+            self._figures[shape] = made[shape]
+
     def decide(self, request: Request) -> Decision | Refusal:
         """Where the request goes now, and why not elsewhere; or why nowhere, and what would help."""
         placed = self.place(request)
         reasons = self.reasons(request)
         if placed is None:
-            return refused(Sight.of(self._fleet, request), reasons)
+            return refused(Sight.of(self._fleet, request), reasons, remedies=self.remedies)
         return replace(placed, reasons=reasons)
 
     def place(self, request: Request) -> Decision | None:
@@ -209,18 +236,19 @@ class Board:
         fleet = self._fleet
         figures = _recent(self._figures, shape)
         if figures is None or len(figures.value) < fleet.size:
-            figures = self._figures[shape] = _Figures.room(len(fleet.present))
+            figures = self._figures[shape] = _Figures.room(request, len(fleet.present))
             _keep_few(self._figures)
         rows = fleet.changes.since(figures.position) if figures.position >= 0 else None
         if rows is None or figures.version != self._policy.version:
             rows = np.arange(fleet.size)
         figures.position, figures.version = fleet.changes.position, self._policy.version
         if len(rows):
-            self._look(request, rows, shape=shape, figures=figures)
+            self._look(rows, shape=shape, figures=figures, policy=self._policy)
         return figures
 
-    def _look(self, request: Request, rows: Ints, *, shape: Shape, figures: _Figures) -> None:
+    def _look(self, rows: Ints, *, shape: Shape, figures: _Figures, policy: Policy) -> None:
         """Look at some hosts anew."""
+        request = figures.request
         sight = Sight.of(Glance(self._fleet, rows), request)
         verdict, figure = judged(sight, HARDWARE)
         fits = verdict == FITS
@@ -236,7 +264,7 @@ class Board:
             figures.value[there] = instance_cost(sight)[fits]
             figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
             return
-        costs = self._policy.costs(shape, self._fleet.states(there))
+        costs = policy.costs(shape, self._fleet.states(there))
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
         if request.numa == "preferred":

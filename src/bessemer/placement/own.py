@@ -7,12 +7,13 @@ so: a decision alone is no claim.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from bessemer.core.values import Decision, Refusal, Request
 from bessemer.placement.board import Board
+from bessemer.placement.cheapest import Propose
 from bessemer.placement.demand import Outlook, Turnover
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.hostclass import HostClass
@@ -22,15 +23,23 @@ from bessemer.placement.vectors import NONE
 
 
 class Own:
-    """``window``: devices of the fleet, about; see `Turnover`. ``order`` as for `Board`."""
+    """``window``: devices of the fleet, about; see `Turnover`. ``order`` as for `Board`. Who is
+    ``patient`` sees to it himself that the policy is not ``behind``."""
 
     def __init__(
-        self, fleet: FleetArrays, *, outlook: Outlook | None = None, window: float = 0.0, order: str = ""
+        self,
+        fleet: FleetArrays,
+        *,
+        outlook: Outlook | None = None,
+        window: float = 0.0,
+        order: str = "",
+        patient: bool = False,
     ) -> None:
         self.outlook = outlook or Outlook()
         self.turnover = Turnover(window=window)
         self._stage = self.turnover.stage()
         self._policies = 0
+        self._patient = patient
         self._board = Board(fleet, self._made(), order=order)
 
     def decide(self, request: Request) -> Decision | Refusal:
@@ -50,16 +59,32 @@ class Own:
         """What it decides by now."""
         return self._current().policy
 
+    def over(self, fleet: FleetArrays) -> Callable[[Request], Decision | None]:
+        """Who places on a fork of the fleet by the policy of now."""
+        return Board(fleet, self.policy).place
+
+    def remedy(self, remedies: Sequence[Propose]) -> None:
+        """What others may do for a request that fits nowhere is proposed to it."""
+        self._board.remedies = remedies
+
     def foresee(self, outlook: Outlook) -> None:
-        """Go by another outlook; its turnover and version are nothing here."""
-        self.outlook = outlook
+        """Go by another outlook at once; its turnover and version are nothing here."""
+        self.outlook, self._stage = outlook, self.turnover.stage()
         self._board.policy = self._made()
 
+    def turn_to(self, outlook: Outlook) -> Iterator[None]:
+        """The same in the end, in small steps; see `Board.turn_to`."""
+        self.outlook, self._stage = outlook, self.turnover.stage()
+        return self._board.turn_to(self._made())
+
+    @property
+    def behind(self) -> bool:
+        """Whether the turnover is of another stage than the policy is for."""
+        return self.turnover.stage() != self._stage
+
     def _current(self) -> Board:
-        stage = self.turnover.stage()
-        if stage != self._stage:
-            self._stage = stage
-            self._board.policy = self._made()
+        if not self._patient and self.behind:
+            self.foresee(self.outlook)
         return self._board
 
     def _made(self) -> Potential:

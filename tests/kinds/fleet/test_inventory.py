@@ -17,6 +17,8 @@ from bessemer.core.resource import Change
 from bessemer.core.values import Decision, Gang, GangDecision, Refusal
 from bessemer.drivers.inspect.tables import known
 from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
+from bessemer.placement import Hold
+from bessemer.placement.facts import Tenure
 from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
 from tests.placement.hosts import ask, inventory
 
@@ -81,6 +83,23 @@ async def test_it_follows_parts_of_devices() -> None:
         for name in ("share", "cut"):
             await yard.end(name, "h1")
         assert len(placed(yard.fleet, device_count=2).devices) == 2
+
+
+async def test_a_refusal_says_what_others_may_do() -> None:
+    async with Yard() as yard:
+        for name in ("h1", "h2"):
+            await yard.create("Host", name)
+            await yard.join(name, inventory(gpus=2))
+        await yard.advance(20)
+        arrays = yard.fleet._arrays
+        for uid, name in (("one", "h1"), ("two", "h2")):
+            found = placed(yard.fleet, device_count=1)
+            hold = Hold(name, ("gpu0",), found.allocations, request=ask(device_count=1))
+            arrays.hold(uid, replace(hold, tenure=Tenure(ends=1_800_000_000)))
+        words = "wait until 2027-01-15T08:00:00Z: enough on h1 will have ended by then"
+        assert refused(yard.fleet, device_count=2).cheapest == words
+        arrays.hold("two", replace(hold, tenure=Tenure(restartable=True)))
+        assert refused(yard.fleet, device_count=2).cheapest == "move claim two from h2 to h1"
 
 
 async def test_a_fake_host_is_for_those_who_tolerate_it() -> None:

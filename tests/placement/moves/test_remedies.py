@@ -83,7 +83,7 @@ def test_what_ends_is_named_with_its_time() -> None:
     sight = Sight.of(there, ask(device_count=2))
     change = cheapest(sight, remedies=[kept.moved, kept.ended])
     assert change is not None
-    assert change.text == "wait until t=40, when claim three, claim two will have ended on b"
+    assert change.text == "wait until t=40: enough on b will have ended by then"
     there.drop("one")
     assert list(kept.moved(Sight.of(there, ask(device_count=2)))) == []
 

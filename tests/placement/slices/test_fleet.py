@@ -18,6 +18,7 @@ from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.board import Board
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
+from bessemer.placement.fleet import forked
 from bessemer.placement.policies.published import BestFit
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
@@ -340,3 +341,36 @@ def test_what_is_free_follows_from_what_is_held_in_whatever_order_it_came_and_we
         kept.drop(uid)
     assert (kept.device_milli[0, :2] == 1000).all()
     assert [kept.cuts.used(int(number)) for number in kept.device_cut[0, :2]] == [0, 0]
+
+
+# --- what others do with the arrays -----------------------------------------------------------------------------
+
+
+def test_what_comes_and_goes_in_a_fork_changes_nothing_here() -> None:
+    arrays = fleet(cut("a", gpus=2))
+    put(arrays, "1", instance("3g.40gb"))
+    before = (arrays.device_cut.copy(), arrays.device_milli.copy(), [arrays.cuts.at(0, n) for n in range(2)])
+    fork = forked(arrays)
+    fork.drop("1")
+    put(fork, "2", instance("7g.80gb"))
+    for number in range(3):
+        put(fork, f"s{number}", instance("1g.10gb"))
+    after = (arrays.device_cut, arrays.device_milli, [arrays.cuts.at(0, n) for n in range(2)])
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+    assert arrays.cuts.asked == {"3g.40gb": 1}
+    assert put(arrays, "4", instance("4g.40gb" if arrays.cuts.used(before[2][0]) >> 4 & 1 else "3g.40gb")).host == "a"
+
+
+@pytest.mark.parametrize(
+    ("start", "milli", "is_open"), [(4, 0, True), (0, 0, False), (1, 0, False), (4, 1000, False), (4, -1000, False)]
+)
+def test_whether_an_instance_can_be_had_is_asked_of_one_device(start: int, milli: int, is_open: bool) -> None:
+    arrays = fleet(cut("a"))
+    arrays.hold("1", Hold("a", ("gpu0",), (), 500, profile="3g.40gb", start=0))
+    assert arrays.cuts.open(0, 0, instance=("3g.40gb", start), milli=milli) == is_open
+    assert not arrays.cuts.open(0, 0, instance=("gone", start), milli=0)
+
+
+def test_the_end_of_an_instance_gives_no_thousandths_back() -> None:
+    assert Hold("a", ("gpu0",), (), 125, profile="1g.10gb").frees == 0
+    assert Hold("a", ("gpu0",), (), 125).frees == 125

@@ -43,7 +43,7 @@ class Demand:
     """``own`` decides by what is learned here."""
 
     def __init__(self, arrays: FleetArrays, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
-        self.own = Own(arrays, order=order)
+        self.own = Own(arrays, order=order, patient=True)
         self._arrays = arrays
         self._clock = clock
         self._derive = derive
@@ -63,6 +63,7 @@ class Demand:
     def ended(self, hold: Hold) -> None:
         """A claim is gone."""
         self.own.turnover.gave_back(_milli(hold))
+        self._stirred.set()
 
     def hosts_changed(self) -> None:
         """There may be other hosts than before."""
@@ -79,20 +80,29 @@ class Demand:
     async def _look(self) -> None:
         self.own.turnover.resize(devices(self._arrays))
         mix, hosts = self._arrivals.mix(), classes(self._arrays)
-        last = self.own.outlook
-        if not mix.shapes or (mix.distance(last.mix) < ANOTHER and _moved(self._hosts, hosts) < GROWN):
-            return
+        last, outlook = self.own.outlook, None
+        if mix.shapes and (mix.distance(last.mix) >= ANOTHER or _moved(self._hosts, hosts) >= GROWN):
+            outlook = await self._outlook(mix, hosts)
+            if outlook is not None:
+                self._hosts = hosts
+                log.info(
+                    "outlook derived", shapes=len(mix.shapes), classes=len(hosts), turnover=self.own.turnover.ratio
+                )
+        if self.own.behind or outlook is not None:
+            for _ in self.own.turn_to(outlook or last):
+                await asyncio.sleep(0)
+
+    async def _outlook(self, mix: Mix, hosts: Mapping[HostClass, int]) -> Outlook | None:
+        """None where none could be derived."""
         try:
             outlook = await self._derive(mix, hosts)
         except (ArithmeticError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
             log.error("no outlook could be derived", shapes=len(mix.shapes), error=str(error)[:500])
-            return
+            return None
         if not outlook.solved:
             log.warning("prices of shares could not be derived", sizes=len(mix.shares))
-            outlook = replace(outlook, waste=last.waste)
-        self._hosts = hosts
-        self.own.foresee(outlook)
-        log.info("outlook derived", shapes=len(mix.shapes), classes=len(hosts), turnover=self.own.turnover.ratio)
+            return replace(outlook, waste=self.own.outlook.waste)
+        return outlook
 
 
 def _moved(before: Mapping[HostClass, int], now: Mapping[HostClass, int]) -> float:

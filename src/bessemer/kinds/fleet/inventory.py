@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from bessemer.core.clock import Clock
+from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
@@ -26,6 +26,7 @@ from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
+from bessemer.placement.moves.remedies import Remedies
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -65,6 +66,8 @@ class FleetFeed:
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
         self._told = Told(self._arrays, self.demand)
         self.own = self.demand.own
+        remedies = Remedies(self._arrays, self.own.over, named=lambda uid: f"claim {uid}", timed=rfc3339)
+        self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
         self._unread = set(_KINDS)

@@ -15,6 +15,7 @@ import numpy as np
 
 from bessemer.core.values import Allocation, Decision, Reason, Request
 from bessemer.placement.arrays import Arrays, View
+from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs.room import understood
 from bessemer.placement.sight import Sight
@@ -52,8 +53,10 @@ def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decis
     fleet, known = sight.fleet, dict[object, Sequence[_Cut]]()
     if not understood(sight.request):
         return tuple(_plainly(sight, int(row), told=told) for row in rows)
-    # On one node all depends on all; with several members the later ones lie beside what the first ones left.
-    apart = sight.request.numa != "required" and int(counts.max(initial=0)) == 1
+    # On one node all depends on all; with several members the later ones lie beside what the first ones left; and what
+    # is held beyond what there is, is for those to judge who decide on one host.
+    least = min(int(fleet.cores_free[rows].min(initial=0)), int(fleet.memory_free[rows].min(initial=0)))
+    apart = sight.request.numa != "required" and int(counts.max(initial=0)) == 1 and least >= 0
     states = _states(fleet, rows, without=_BULK if apart else frozenset())
     free = list(
         zip(map(tuple, fleet.cores_free[rows].tolist()), map(tuple, fleet.memory_free[rows].tolist()), strict=True)
@@ -88,7 +91,7 @@ def _states(fleet: Arrays, rows: Ints, *, without: frozenset[str]) -> list[bytes
     parts = [
         value[rows].reshape(len(rows), -1).astype(np.int64)
         for name, value in sorted(vars(fleet).items())
-        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | without
+        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | BESIDE | without
     ]
     return [state.tobytes() for state in np.concatenate(parts, axis=1)]
 

@@ -152,7 +152,7 @@ class Holdings:
             slot = self._add(row, uid, hold=hold)
             self._slots.setdefault(row, []).append(slot)
             self._parts[slot] = (
-                [self.devices.add(slot, row, column, hold.milli) for column in _columns(hold, devices)],
+                [self.devices.add(slot, row, column, hold.frees) for column in _columns(hold, devices)],
                 [
                     self.nodes.add(slot, row, nodes[part.numa_node], part.taken_milli_cores, part.plain_bytes)
                     for part in hold.allocations

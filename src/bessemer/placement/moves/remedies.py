@@ -15,7 +15,7 @@ from bessemer.placement.cheapest import Change
 from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import FleetArrays, forked
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.moves.plan import Place, Plan, Planner
+from bessemer.placement.moves.plan import Place, Plan, Planner, by_devices
 from bessemer.placement.moves.removal import without
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE
@@ -76,6 +76,9 @@ class Remedies:
 
     def moved(self, sight: Sight) -> Iterator[Change]:
         """A move of a few claims that may be started anew."""
+        self._holdings.refresh()
+        if not np.isfinite(by_devices(self._holdings)).any():
+            return
         fork = forked(self._holdings.fleet)
         planner = Planner(fork, self._placer(fork), holdings=self._holdings.forked(fork))
         plan = planner.opened(sight.request, most=MOST)
@@ -88,8 +91,10 @@ class Remedies:
         """The time at which claims will have ended."""
         wait = waiting(self._holdings, sight.request)
         if wait is not None:
-            these = ", ".join(map(self._named, wait.uids))
-            yield Change(f"wait until {self._timed(wait.at)}, when {these} will have ended on {wait.host}", wait.sight)
+            # Whose they are is nothing to who waits.
+            yield Change(
+                f"wait until {self._timed(wait.at)}: enough on {wait.host} will have ended by then", wait.sight
+            )
 
     def _words(self, plan: Plan) -> str:
         """`move a from h1 to h2, b from h1 to h3`."""

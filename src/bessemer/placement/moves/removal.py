@@ -111,7 +111,7 @@ def given_back(fleet: FleetArrays, request: Request, *, host: str, uids: Sequenc
                 cores[0, nodes[part.numa_node]] += part.taken_milli_cores
                 memory[0, nodes[part.numa_node]] += part.plain_bytes
         for column, device in enumerate(fleet.devices(row)):
-            milli[0, column] += hold.milli * (device.id in hold.devices)
+            milli[0, column] += hold.frees * (device.id in hold.devices)
     return replace(sight, cores_free=cores, memory_free=memory, device_milli=milli)
 
 

@@ -135,7 +135,7 @@ def _items(holdings: Holdings, request: Request, *, cost: Floats, rows: Ints) ->
         for k, slot in enumerate(mine[:ITEMS]):
             hold = holdings.held(slot)[1]
             slots[at, k], costs[at, k] = slot, cost[slot]
-            milli[at, k, [columns[device] for device in set(hold.devices) & columns.keys()]] = hold.milli
+            milli[at, k, [columns[device] for device in set(hold.devices) & columns.keys()]] = hold.frees
             parts = [(nodes[part.numa_node], part) for part in hold.allocations if part.numa_node in nodes]
             np.add.at(cores[at, k], [node for node, _ in parts], [part.taken_milli_cores for _, part in parts])
             np.add.at(memory[at, k], [node for node, _ in parts], [part.plain_bytes for _, part in parts])

@@ -78,9 +78,16 @@ class Trial:
         devices = {device.id: column for column, device in enumerate(fleet.devices(row))}
         return (
             still_free(fleet, row, decision=decision)
-            and all(fleet.device_milli[row, devices[device]] >= decision.device_milli for device in decision.devices)
-            and all(
-                fleet.cores_free[row, nodes[part.numa_node]] >= part.taken_milli_cores for part in decision.allocations
-            )
-            and all(fleet.memory_free[row, nodes[part.numa_node]] >= part.plain_bytes for part in decision.allocations)
+            and all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
+            and all(fleet.cores_free[row, nodes[p.numa_node]] >= p.taken_milli_cores for p in decision.allocations)
+            and all(fleet.memory_free[row, nodes[p.numa_node]] >= p.plain_bytes for p in decision.allocations)
         )
+
+
+def _has(fleet: FleetArrays, row: int, *, column: int, decision: Decision) -> bool:
+    """Whether a device has free what the decision takes of it."""
+    milli = int(fleet.device_milli[row, column])
+    if not decision.device_profile:
+        return milli >= decision.device_milli
+    instance = (decision.device_profile, decision.device_start)
+    return fleet.cuts.open(row, column, instance=instance, milli=milli)

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bessemer.core.slices import Partitioning, together
+from bessemer.core.slices import Partitioning, fits, taken, together
 from bessemer.core.values import Device
 from bessemer.placement.numbering import Numbers
-from bessemer.placement.vectors import NONE
+from bessemer.placement.vectors import NONE, WHOLE
 
 
 class Cut(NamedTuple):
@@ -36,15 +36,6 @@ class Cuts:
 
     def __len__(self) -> int:
         return len(self._cuts.all)
-
-    def copy(self) -> Cuts:
-        """The same by itself, for as long as no host begins or ends in either."""
-        other = Cuts()
-        other._tables, other._rows = self._tables, self._rows
-        other._cuts = self._cuts.copy()
-        other._held = {row: list(numbers) for row, numbers in self._held.items()}
-        other.asked = Counter(self.asked)
-        return other
 
     def begin(self, row: int, devices: Sequence[Device], *, tables: Mapping[str, Partitioning]) -> list[int]:
         """The numbers of a host's devices while nothing of them is in use; `NONE` for what cannot be cut."""
@@ -74,8 +65,23 @@ class Cuts:
         table = self._cuts.all[number].table
         moved = self._cuts.take(Cut(table, together(self._tables.all[table], sorted(set(instances)))))
         self._cuts.give_back(number)
-        self._held[row][column] = moved
+        self._held[row] = [moved if at == column else other for at, other in enumerate(self._held[row])]
         return moved
+
+    def open(self, row: int, column: int, *, instance: tuple[str, int], milli: int) -> bool:
+        """Whether an instance (profile, start) can be had of a device of which ``milli`` thousandths are free."""
+        number = self.at(row, column)
+        profile = None if number == NONE else self.table(number).find(instance[0])
+        if profile is None or instance[1] not in profile.starts or milli != (0 if self.used(number) else WHOLE):
+            return False
+        return fits(self.table(number), self.used(number), take=taken(profile, instance[1]))
+
+    def copy(self) -> Cuts:
+        """The same for itself, while no host is set in either: instances that come and go there change nothing here."""
+        other = Cuts()
+        other._tables, other._rows = self._tables, self._rows
+        other._cuts, other._held, other.asked = self._cuts.copy(), dict(self._held), self.asked.copy()
+        return other
 
     def count(self, profile: str, *, by: int) -> None:
         """So many more, or fewer, are held; "" is none."""
