@@ -24,15 +24,18 @@ import numpy as np
 from _common import Figure, Options, figure, median, percentile, program
 from _trace import drawn
 from bessemer.core.units import GIB
-from bessemer.core.values import Decision, Device, Inventory, NumaNode, Request
+from bessemer.core.values import Allocation, Decision, Device, Inventory, NumaNode, Request
 from bessemer.drivers.process.crew import reckon
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.removal import removals
 from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.replay import Churned, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN
 from bessemer.placement.replay.jobs import ChurnJob, FillJob, replay
+from bessemer.placement.replay.moving import Allowance
 from bessemer.placement.shape import Shape
 
 FIRST_SEED = 42
@@ -87,6 +90,9 @@ GAIN, MEAN_GAIN = 0.4, 1.0
 """Points more than FGD, on each workload and in the mean."""
 
 HELD_OUT_GOAL, BLOCKED_GOAL = 95.1, 0.5
+PICKY = "gpuspec33"
+FILL_MOVES = Allowance(per_hundred=2.0, at_once=1)
+CHURN_MOVES = Allowance(per_hundred=0.5, at_once=8)
 LOAD = 0.95
 HOSTS = 10_000
 KUBE_PER_SECOND = 180.0
@@ -112,7 +118,9 @@ async def measure(options: Options) -> list[Figure]:
         *_filled(source, replays),
         *_held_out(source, replays),
         *_churned(source, replays),
+        *_moved(source, replays),
         *_speed(source, quick=options.quick),
+        *_room(hosts=HOSTS // 10 if options.quick else HOSTS),
     ]
 
 
@@ -122,6 +130,7 @@ Key = tuple[str, str, str, int]
 """What is done, the workload, the policy, the seed."""
 
 Replays = Mapping[Key, Filled | Churned]
+Job = tuple[Key, FillJob | ChurnJob]
 
 
 def _source(options: Options) -> Source:
@@ -171,6 +180,21 @@ def _jobs(source: Source, seeds: Sequence[int], *, quick: bool) -> Iterator[tupl
                 ("churn", first, policy, seed),
                 ChurnJob(trace=source.traces[first], seed=seed, policy=policy, load=LOAD, stays=stays),
             )
+    yield from _moving(source, seeds[:1] if quick else seeds, first=first, stays=stays)
+
+
+def _moving(source: Source, seeds: Sequence[int], *, first: str, stays: tuple[float, float]) -> Iterator[Job]:
+    """Where devices are asked for by model, and under churn, with moves."""
+    picky = next((name for name in (PICKY, "drawn, picky") if name in source.traces), first)
+    for seed in seeds:
+        job = FillJob(trace=source.traces[picky], seed=seed, ratio=1.0, moves=FILL_MOVES)
+        yield ("fill with moves", picky, OWN, seed), job
+    for seed in seeds[:4]:
+        trace = source.traces[first]
+        yield (
+            ("churn with moves", first, OWN, seed),
+            ChurnJob(trace=trace, seed=seed, load=LOAD, stays=stays, moves=CHURN_MOVES),
+        )
 
 
 def _of(replays: Replays, what: str, name: str, policy: str) -> list[Filled | Churned]:
@@ -271,6 +295,23 @@ def _several(replays: Sequence[Filled | Churned]) -> list[float]:
     return [100 * sum(c.refused for c in of) / max(1, sum(c.came for c in of)) for of in counts]
 
 
+def _moved(source: Source, replays: Replays) -> Iterator[Figure]:
+    """What moves bring, and how many they were."""
+    for what, allowed, goal in (("fill with moves", FILL_MOVES, 95.0), ("churn with moves", CHURN_MOVES, 0.3)):
+        name = next(key[1] for key in replays if key[0] == what)
+        found = _of(replays, what, name, OWN)
+        rate = spread(100 * one.moves / max(1, sum(c.came for c in one.counts.values())) for one in found).mean
+        if what == "fill with moves":
+            value = 100 * spread(one.allocated for one in found).mean
+            bound = {"at_least": goal if source.real and name == PICKY else None}
+            yield figure(f"{OWN}, {name} at 100 %, with moves", value, "%", **bound)
+        else:
+            value = 100 * spread(one.blocked for one in found if isinstance(one, Churned)).mean
+            where = f"{name}, churn at {100 * LOAD:.0f} %, with moves"
+            yield figure(f"{OWN}, {where}: devices blocked", value, "%", at_most=goal if source.real else None)
+        yield figure(f"{OWN}, {name}, {what}: moves per 100 arrivals", rate, "", at_most=allowed.per_hundred)
+
+
 # --- how fast -----------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +409,35 @@ class _Desk:
             worst = max(found, key=lambda what: found[what])
             metric = f"refused, {HOSTS:,} hosts: {said}; slowest of {len(found)}: {worst}"
             yield figure(metric, 1e3 * found[worst], "ms", at_most=goal, peer=peer)
+
+
+def _room(*, hosts: int) -> Iterator[Figure]:
+    """How long it takes to say who would have to go, on a fleet that is full."""
+    generator, machine, fleet = np.random.default_rng(FIRST_SEED), _machine(), FleetArrays()
+    part = (Allocation(numa_node=0, milli_cores=4000, memory_bytes=8 * GIB),)
+    for n in range(hosts):
+        fleet.set_host(HostFacts(name=f"host-{n:05}", inventory=machine))
+        ids = [device.id for device in machine.devices]
+        while ids:
+            count = min(len(ids), int(generator.choice((1, 1, 1, 2, 4))))
+            shares = 2 if count == 1 and generator.random() < 0.5 else 1
+            for share in range(shares):
+                fleet.hold(f"{n}/{ids[0]}/{share}", Hold(f"host-{n:05}", tuple(ids[:count]), part, 1000 // shares))
+            ids = ids[count:]
+    holdings = Holdings(fleet)
+    one = Request(tenant="", milli_cores=8000, memory_bytes=GIB, device_count=1)
+    asked = [replace(one, device_milli=400), *(replace(one, device_count=count) for count in (1, 2, 4, 8))]
+    asked += [replace(one, device_count=2, same_switch=True), replace(one, device_count=4, numa="required")]
+    seconds = []
+    for request in asked * 5:
+        cost = generator.integers(1, 20, holdings.claims.size).astype(np.float64)
+        began = time.thread_time()
+        if not removals(holdings, request, cost=cost):
+            raise AssertionError("of a full fleet something can be removed")
+        seconds.append(time.thread_time() - began)
+    where = f"who must go so that a request fits, {hosts:,} hosts, {len(seconds)} requests"
+    yield figure(f"{where}, p50", 1e3 * median(seconds), "ms")
+    yield figure(f"{where}, the longest", 1e3 * max(seconds), "ms", at_most=50.0 if hosts == HOSTS else None)
 
 
 def _machine() -> Inventory:

@@ -18,6 +18,7 @@ from bessemer.api.routes import Rule
 from bessemer.api.shown import Resources, Shown
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.kinds import KINDS
+from bessemer.kinds.asks import ASKS
 from tests.api.matrix import PAGE, TABLES, Matrix
 from tests.api.world import World
 
@@ -138,6 +139,10 @@ def may_use(asker: str, rule: Rule, *, namespace: str, name: str) -> bool:
         return True
     if rule.permission == "auditor":
         return asker in ("admin", "auditor")
+    if rule.permission == "fleet":
+        return "r" in letters(asker, "Host", "platform")
+    if rule.permission == "planner":
+        return any("c" in letters(asker, kind, place_of(kind, namespace, "x")) for kind in ASKS)
     shown = next((one for one in Resources(KINDS).all if rule.plural and one.plural == rule.plural), None)
     if shown is None or rule.permission == "vouched":
         # What vouches for a join is in no request here, and nobody here is a gateway or an agent.

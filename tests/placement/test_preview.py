@@ -13,6 +13,7 @@ from bessemer.placement.policies.fgd import Fgd
 from bessemer.placement.preview import Thought, host_room, leaf_rooms, ranked
 from bessemer.placement.shape import Shape
 from tests.placement.hosts import ask, fleet, host
+from tests.placement.slices.test_fleet import cut, instance
 
 
 def arrays_of(there: FleetArrays) -> dict[str, object]:
@@ -61,6 +62,19 @@ def test_the_next_best_is_what_would_be_chosen_were_those_before_it_not_there() 
         there.remove_host(now.host)
     assert [one.host for one in told] == seen
     assert len(seen) == 3
+
+
+def test_instances_of_a_device_are_taken_in_thought_as_well() -> None:
+    there, asked = fleet(cut("a")), instance("3g.40gb")
+    before, placed = arrays_of(there), []
+    with Thought(there) as thought:
+        for _ in range(9):
+            answer = decide(there, asked)
+            if isinstance(answer, Decision):
+                thought.take(answer, asked)
+                placed.append((answer.devices, answer.device_start))
+    assert len(placed) == len(set(placed)) == 2
+    assert same(before, arrays_of(there))
 
 
 def test_a_host_is_shown_as_it_stands() -> None:

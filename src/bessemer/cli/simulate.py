@@ -32,6 +32,7 @@ MovesOption = Annotated[
     float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
 ]
 AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
+GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -63,6 +64,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 1,
+        moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -82,6 +84,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "processes": processes,
             "moves_per_hundred": moves_per_hundred,
             "moves_at_once": moves_at_once,
+            "moves_gain": moves_gain,
         }
         options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
         _told(verbs, options, output="json" if as_json else output)
@@ -104,6 +107,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 8,
+        moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -124,6 +128,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             stays=stays,
             moves_per_hundred=moves_per_hundred,
             moves_at_once=moves_at_once,
+            moves_gain=moves_gain,
         )
         _told(verbs, options, output="json" if as_json else output)
 

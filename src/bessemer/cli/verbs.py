@@ -134,7 +134,8 @@ Told = Callable[[float], None]
 class FillOptions:
     """``bessemer simulate openb``: requests come until they want ``inflate`` times what there is, and stay. ``policy``
     "" is the product's own; ``processes`` 0 are as many as there are cores. ``moves_per_hundred`` requests that came
-    are made at most, ``moves_at_once`` of them for one that would be refused."""
+    are made at most, ``moves_at_once`` of them for one that would be refused, each for ``moves_gain`` devices and
+    more."""
 
     nodes: Path
     pods: Path
@@ -145,6 +146,7 @@ class FillOptions:
     inflate: float = 1.3
     moves_per_hundred: float = 0.0
     moves_at_once: int = 1
+    moves_gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +165,7 @@ class ChurnOptions:
     stays: float = 5.0
     moves_per_hundred: float = 0.0
     moves_at_once: int = 8
+    moves_gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

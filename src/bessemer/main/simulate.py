@@ -67,7 +67,7 @@ def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Chu
 def _moves(options: FillOptions | ChurnOptions) -> Allowance | None:
     if not options.moves_per_hundred:
         return None
-    return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once)
+    return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once, gain=options.moves_gain)
 
 
 def _seeds(options: SimulateOptions) -> Sequence[int]:

@@ -15,7 +15,7 @@ from bessemer.placement.facts import Hold, HostFacts
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.vectors import NONE
 
-_NUMBERED = ("device_model", "wall", "taints", "kind")
+_NUMBERED = ("device_model", "wall", "taints", "kind", "leaf", "spine", "device_cut")
 """Arrays of numbers that mean something in this fleet alone, and may be others each time."""
 
 
@@ -51,11 +51,17 @@ def _row(fleet: FleetArrays, row: int) -> Mapping[str, NDArray[Any]]:
 def _renumbered(fleet: FleetArrays, row: int, *, name: str, facts: HostFacts) -> bool:
     """Let a row's numbers mean what the host is, and say whether they did not. Numbers are counted by their users: what
     a row never took it must not give back."""
-    alone = FleetArrays()
-    alone.set_host(facts)
-    said, right = getattr(fleet, name), getattr(alone, name)[alone.row(facts.name)]
+    said = getattr(fleet, name)
     meant = np.full(said[row].size, NONE)
-    meant[: right.size] = [_number(fleet, alone, name=name, number=int(n)) for n in np.atleast_1d(right)]
+    if name == "device_cut":
+        # Counted apart from the array, by what is held.
+        right = [fleet.cuts.at(row, column) for column in range(len(fleet.devices(row)))]
+    else:
+        alone = FleetArrays()
+        alone.set_host(facts)
+        numbers = np.atleast_1d(getattr(alone, name)[alone.row(facts.name)])
+        right = [_number(fleet, alone, name=name, number=int(number)) for number in numbers]
+    meant[: len(right)] = right
     wrong = not np.array_equal(np.atleast_1d(said[row]), meant)
     if wrong:
         said[row] = meant if said.ndim > 1 else meant[0]
@@ -70,6 +76,8 @@ def _number(fleet: FleetArrays, alone: FleetArrays, *, name: str, number: int) -
             return fleet.models.find(alone.models.all[number])
         case "wall":
             return fleet.walls.find(alone.walls.all[number])
+        case "leaf" | "spine":
+            return fleet.switches.find(alone.switches.all[number])
         case "kind":
             return fleet.kinds.find(alone.kinds.all[number])
         case _:

@@ -43,7 +43,16 @@ class Thought:
 
     def take(self, decision: Decision, request: Request) -> None:
         """Count one."""
-        hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli, Shape.of(request))
+        hold = Hold(
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            shape=Shape.of(request),
+            request=request,
+            profile=decision.device_profile,
+            start=decision.device_start,
+        )
         self._fleet.hold(f"{_NAME}/{self._taken}", hold)
         self._taken += 1
 

@@ -166,3 +166,21 @@ async def test_decisions_are_by_what_was_learned() -> None:
         assert decision is not None
         assert decision.host == "h4"
         assert decision.request == THIRD
+
+
+async def test_the_policy_follows_the_turnover_without_anything_being_solved_again() -> None:
+    clock, derive = FakeClock(), Counted()
+    async with learning(clock, derive, arrays=fleet(host("h0", gpus=4))) as demand:
+        demand.began(held(TWO))
+        await clock.advance(PACE_SECONDS)
+        filling = demand.own.policy
+        for _ in range(20):
+            demand.began(held(TWO))
+            demand.ended(held(TWO))
+        assert demand.own.behind
+        assert demand.own.place(TWO) is not None
+        assert demand.own.policy is filling, "who decides does not wait for another"
+        await clock.advance(PACE_SECONDS)
+        assert not demand.own.behind
+        assert demand.own.policy is not filling
+        assert derive.times == 1

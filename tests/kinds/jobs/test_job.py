@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bessemer.core.resource import Metadata
+from bessemer.core.values import Gang
 from bessemer.drivers.jobs.fake import Fate
 from bessemer.drivers.jobs.protocol import MemberSpec
 from bessemer.drivers.process.protocol import End
@@ -323,3 +324,43 @@ def test_only_what_no_member_is_made_of_may_change() -> None:
     assert validate(job(backoffLimit=3, ttlSecondsAfterFinished=9), job()) == []
     changed = validate(job(members=4, deadlineSeconds=5), job())
     assert [cause.field for cause in changed] == ["spec.members", "spec.deadlineSeconds"]
+
+
+# --- turns ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gang_whose_place_is_needed_is_stopped_whole_and_has_its_turn_again() -> None:
+    async with World(gpus=2) as world:
+        await world.create("Tenant", "beta", {"maxPriority": 10}, namespace="")
+        await world.create("Project", "beta--lab", {}, namespace="")
+        flavor = {"cores": 1, "memory": "256Mi", "disk": "1Gi", "devices": {"model": "H100", "count": 1}}
+        await world.create("Flavor", "one", flavor, namespace="")
+        fates(world, lambda _member: Fate(10_000.0))
+        await world.create("Job", "train", {**SPEC, "members": 2, "flavor": "one", "preemptible": True})
+        await until_phase(world, "Running")
+        high = {"flavor": "one", "image": "micro", "priority": 7}
+        await world.create("Instance", "high", high, namespace="beta--lab")
+        await world.until_ready("Instance", "high", namespace="beta--lab")
+        status = await status_of(world)
+        assert (status["failure"]["reason"], status["failures"], status["losses"]) == ("Preempted", 0, 0)
+
+        async def waits() -> bool:
+            status = await status_of(world)
+            return status["phase"] == "Pending" and bool(status.get("waitingSince"))
+
+        await world.until(waits)
+        assert running(world) == [], "not one of its members goes on alone"
+        await world.crash()
+
+        async def known() -> bool:
+            return world.fleet.ready()
+
+        await world.until(known)
+        (pending,) = world.fleet._waiting.pending.values()
+        assert isinstance(pending.wants, Gang)
+        assert pending.wants.count == 2, "who begins anew knows what it waits for"
+        fates(world, lambda _member: Fate(5.0))
+        await world.delete("Instance", "high", namespace="beta--lab")
+        status = await until_phase(world, "Succeeded")
+        assert (status["attempt"], status["failures"]) == (1, 0)
+        assert status.get("waitingSince") is None

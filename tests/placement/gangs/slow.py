@@ -38,6 +38,7 @@ def machines(draw: st.DrawFn, name: str) -> HostFacts:
     inventory = Inventory(
         numa=numa,
         devices=devices,
+        sharing=draw(st.sampled_from(("mps", "mps", "mps", "none"))),
         leaf=draw(st.sampled_from(("l0", "l0", "l1", "l2", ""))),
         spine=draw(st.sampled_from(("s0", "s0", "s1", ""))),
     )
@@ -110,6 +111,8 @@ class Left:
 def at_once(facts: HostFacts, request: Request, *, most: int) -> int:
     """How many fit on the host, ``most`` at most, whichever devices and nodes each takes."""
     if not facts.schedulable or set(facts.taints) - set(request.tolerations):
+        return 0
+    if request.device_milli < 1000 and facts.inventory.sharing == "none":
         return 0
     found, fresh = 0, {Left.of(facts)}
     while fresh and found < most:

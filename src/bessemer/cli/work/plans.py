@@ -117,7 +117,8 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> str:
     if not devices:
         return "-"
     models = ", ".join(dict.fromkeys(device["model"] for device in devices))
-    share = f" {devices[0]['milli'] / 1000:g} of it" if devices[0]["milli"] < 1000 else ""
+    part = devices[0]["profile"] or f"{devices[0]['milli'] / 1000:g} of it"
+    share = f" {part}" if devices[0]["profile"] or devices[0]["milli"] < 1000 else ""
     return f"{models}: {' '.join(device['id'] for device in devices)}{share}"
 
 

@@ -8,7 +8,7 @@ that host anew. One host after the other, each at most once an hour: an audit of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -19,6 +19,7 @@ from bessemer.core.ports import Objects, Scope, Stored
 from bessemer.core.resource import Change, Key
 from bessemer.kinds.fleet.holds import hold_of
 from bessemer.kinds.fleet.told import Told
+from bessemer.placement import Hold
 from bessemer.placement.mending import held_at, set_anew
 
 PACE_SECONDS = 60.0
@@ -119,7 +120,7 @@ class Audit:
         for uid in sorted(held.keys() & told.known["Claim"] - truth.claims.keys()):
             found.append((f"claim {uid} is gone", partial(told.claim_gone, uid)))
         for uid, claim in sorted(truth.claims.items()):
-            if _readable(claim) and held.get(uid) != hold_of(_change(claim)):
+            if _otherwise(held.get(uid), claim):
                 found.append((f"claim {uid} is not counted as it is", partial(self._hear, uid, claim)))
         return found
 
@@ -137,10 +138,11 @@ def _change(stored: Stored) -> Change:
     return Change(stored.revision, "MODIFIED", stored.key, stored.uid, stored.host, stored.body)
 
 
-def _readable(claim: Stored) -> bool:
-    """What the feed left out, since no sense can be made of it, stays out."""
+def _otherwise(held: Hold | None, claim: Stored) -> bool:
+    """Whether a claim holds something else than what is counted. On what terms it does follows later; and what the feed
+    left out, since no sense can be made of it, stays out."""
     try:
-        hold_of(_change(claim))
+        right = hold_of(_change(claim))
     except ValueError:
         return False
-    return True
+    return held is None or replace(held, tenure=right.tenure) != right

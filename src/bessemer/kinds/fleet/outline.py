@@ -17,6 +17,7 @@ class PlannedDevice(ApiModel):
     id: str = Field(description="The device's id on its host.")
     model: str = Field(description="Its model.")
     milli: int = Field(1000, description="Thousandths of it that would be taken.")
+    profile: str = Field("", description="The profile of the instance of it that would be made, if it is one.")
 
 
 class OtherHost(ApiModel):

@@ -126,7 +126,12 @@ def _replica(planned: Planned, number: int, *, fleet: Planner, named: bool) -> P
         replica=number,
         host=decision.host,
         fake=decision.fake,
-        devices=[PlannedDevice(id=d, model=models.get(d, ""), milli=decision.device_milli) for d in decision.devices],
+        devices=[
+            PlannedDevice(
+                id=device, model=models.get(device, ""), milli=decision.device_milli, profile=decision.device_profile
+            )
+            for device in decision.devices
+        ],
         allocations=list(decision.allocations),
         why=why(decision, beside),
         fitting=decision.fitting,

@@ -33,6 +33,7 @@ class Told:
         self._demand = demand
 
     def host_changed(self, change: Change) -> None:
+        """Raises ValueError where no sense can be made of it."""
         name = change.key.name
         if change.type == "DELETED":
             self.known["Host"].discard(name)
@@ -44,6 +45,7 @@ class Told:
         self._demand.hosts_changed()
 
     def facts(self, body: bytes) -> HostFacts:
+        """What a Host's body says, behind its wall of this moment. Raises ValueError likewise."""
         host = Host.load(body)
         name = host.metadata.name
         return HostFacts(
@@ -57,12 +59,14 @@ class Told:
         )
 
     def host_gone(self, name: str) -> None:
+        """The host is no more; what it held may still come to an end."""
         self.heard.pop(name, None)
         self.walls.leave(name)
         self.arrays.remove_host(name)
         self._demand.hosts_changed()
 
     def claim_changed(self, change: Change) -> None:
+        """A Claim takes the place of what was assumed for its replica. Raises ValueError likewise."""
         if change.type == "DELETED":
             self.claim_gone(change.uid)
         elif change.uid not in self.known["Claim"]:
@@ -75,6 +79,7 @@ class Told:
             self.arrays.hold(change.uid, hold_of(change))
 
     def claim_gone(self, uid: str) -> None:
+        """What it held is free."""
         counted = uid in self.known["Claim"]
         self.known["Claim"].discard(uid)
         hold = self.arrays.drop(uid)

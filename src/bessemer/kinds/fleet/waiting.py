@@ -23,9 +23,14 @@ from bessemer.core.resource import Change
 from bessemer.core.values import Asker, Toleration
 from bessemer.kinds import workload
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.jobs.job.spec import Job, gang_of
 from bessemer.placement.queue import Pending, Share
 
-WISHES: Mapping[str, Mapping[str, Any]] = {"Instance": {"virtualization": True}, "Endpoint": {"isolation": True}}
+WISHES: Mapping[str, Mapping[str, Any]] = {
+    "Instance": {"virtualization": True},
+    "Endpoint": {"isolation": True},
+    "Job": {"isolation": True},
+}
 """What the replicas of a kind ask for beside what their flavor says."""
 
 _SHARERS = ("Tenant", "Project")
@@ -51,6 +56,7 @@ class Waiting:
         self._unread = {*WISHES, *_SHARERS}
         self._since: dict[str, int] = {}
         self._listed: dict[str, set[str]] = {}
+        self._kinds: dict[str, str] = {}
 
     def ready(self) -> bool:
         """Whether each kind has been read once."""
@@ -106,10 +112,14 @@ class Waiting:
         except (BessemerError, ValueError, KeyError) as error:
             log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
         self._put(among, name, found=found)
+        if found is not None and kind not in _SHARERS:
+            self._kinds[name] = kind
         if listing and not gone:
             self._listed[kind].add(name)
 
     def _put(self, among: dict[str, Any], name: str, *, found: Any) -> None:
+        if found is None and among is self.pending:
+            self._kinds.pop(name, None)
         if among.get(name) == found:
             return
         self.version += 1
@@ -129,8 +139,7 @@ class Waiting:
         """Whether what is known under a name is of the kind."""
         if kind in _SHARERS:
             return ("--" in name) == (kind == "Project")
-        wishes = WISHES[kind]
-        return all(getattr(self.pending[name].member, wish) == value for wish, value in wishes.items())
+        return self._kinds.get(name) == kind
 
     async def _pending(self, change: Change) -> Pending | None:
         """What its object waits for, or None."""
@@ -153,6 +162,8 @@ class Waiting:
             since=int(epoch(since)),
             preemptible=spec.get("preemptible", False),
         )
+        if change.key.kind == Job.KIND:
+            return Pending(asker, gang_of(Job.load(change.body), member=request))
         return Pending(asker, request)
 
 

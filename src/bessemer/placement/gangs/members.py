@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.values import Allocation, Decision, Device, Reason, Request
+from bessemer.core.values import Allocation, Decision, Reason, Request
 from bessemer.placement.arrays import Arrays, View
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs.room import understood
@@ -39,35 +39,17 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class _Cut:
     """What one member takes of a host, by columns of its devices, the NUMA nodes of those, and all else that a decision
-    says. With ``particular`` that is of these very devices, and holds for a host with devices of the same words."""
+    says."""
 
     columns: tuple[int, ...]
     near: tuple[int, ...]
     allocations: tuple[Allocation, ...]
     more: Mapping[str, Any]
-    particular: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    """How members cut one host, and its devices."""
-
-    cuts: Sequence[_Cut]
-    devices: Sequence[Device]
-
-    def holds_for(self, devices: Sequence[Device]) -> bool:
-        """Whether it may be said of a host with these, which is alike in all that arrays say."""
-        return all(
-            vars(devices[column]) == vars(self.devices[column])
-            for cut in self.cuts
-            if cut.particular
-            for column in cut.columns
-        )
 
 
 def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decision, ...]:
     """Decisions for ``counts`` members on each of ``rows``, in their order."""
-    fleet, known = sight.fleet, dict[object, _Pattern]()
+    fleet, known = sight.fleet, dict[object, Sequence[_Cut]]()
     if not understood(sight.request):
         return tuple(_plainly(sight, int(row), told=told) for row in rows)
     # On one node all depends on all; with several members the later ones lie beside what the first ones left; and what
@@ -83,11 +65,12 @@ def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decis
     for at, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
         nodes = fleet.node_ids(row)
         key = (states[at], count, *nodes)
-        devices, pattern = fleet.devices(row), known.get(key)
-        if pattern is None or not pattern.holds_for(devices):
-            pattern = known[key] = _Pattern(_cut(sight, row, count=count, told=told), devices)
+        cuts = known.get(key)
+        if cuts is None:
+            cuts = known[key] = _cut(sight, row, count=count, told=told)
+        devices = fleet.devices(row)
         name, fake = fleet.names[row], bool(fleet.fake[row])
-        for cut in pattern.cuts:
+        for cut in cuts:
             beside = dealt.get((key, free[at])) if apart else cut.allocations
             if beside is None:
                 beside = dealt[key, free[at]] = _beside(sight.request, nodes, free=free[at], near=cut.near)
@@ -128,11 +111,10 @@ def _cut(sight: Sight, row: int, *, count: int, told: Told) -> list[_Cut]:
         left = replace(left)
         taken = place_at(left, 0, score={})
         more = {field.name: getattr(taken, field.name) for field in fields(Decision) if field.name not in _OWN}
-        particular = any(value for name, value in more.items() if name not in _COMMON)
         where = tuple(columns[device] for device in taken.devices)
         near = tuple(int(view.device_node[0, column]) for column in where)
         told_more = {**more, "fitting": told.fitting, "reasons": told.reasons}
-        cuts.append(_Cut(where, near, taken.allocations, told_more, particular))
+        cuts.append(_Cut(where, near, taken.allocations, told_more))
         for part in taken.allocations:
             left.cores_free[0, nodes[part.numa_node]] -= part.milli_cores
             left.memory_free[0, nodes[part.numa_node]] -= part.memory_bytes
@@ -143,9 +125,6 @@ def _cut(sight: Sight, row: int, *, count: int, told: Told) -> list[_Cut]:
 
 _OWN = frozenset({"host", "devices", "allocations", "fake"})
 """What a decision says of its host alone."""
-
-_COMMON = frozenset({"device_milli", "score", "fitting", "reasons", "request"})
-"""What it says of any host. The rest may speak of the very devices."""
 
 
 def _beside(

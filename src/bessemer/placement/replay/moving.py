@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 from bessemer.core.values import Request
 from bessemer.placement.moves.plan import Plan, Planner
+from bessemer.placement.replay.trace import milli_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """How much may be moved: ``per_hundred`` moves for a hundred requests that came so far, ``at_once`` for one of
-    them at most; with a ``depth`` of 2, claims make room for claims."""
+    them at most, and no more than bring ``gain`` devices each; with a ``depth`` of 2, claims make room for claims."""
 
     per_hundred: float
     at_once: int = 4
+    gain: float = 0.0
     depth: int = 1
 
 
@@ -37,9 +39,12 @@ class Mover:
 
     def room_for(self, request: Request) -> Plan | None:
         """A plan for a request that fits nowhere; whoever asks carries it out."""
-        left = int(self._allowance.per_hundred * self._came / 100) - self._moves
-        if left <= 0:
+        allowed = self._allowance
+        most = min(int(allowed.per_hundred * self._came / 100) - self._moves, allowed.at_once)
+        if allowed.gain:
+            most = min(most, int(milli_of(request) / 1000 / allowed.gain))
+        if most <= 0:
             return None
-        plan = self._planner.opened(request, most=min(left, self._allowance.at_once), depth=self._allowance.depth)
+        plan = self._planner.opened(request, most=most, depth=allowed.depth)
         self._moves += 0 if plan is None else len(plan.moves)
         return plan

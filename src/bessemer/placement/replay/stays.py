@@ -169,7 +169,13 @@ class _Day:
             return False
         milli, model = milli_of(stay.request), self._model(decision)
         hold = Hold(
-            decision.host, decision.devices, decision.allocations, stay.request.device_milli, Shape.of(stay.request)
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            shape=Shape.of(stay.request),
+            profile=decision.device_profile,
+            start=decision.device_start,
         )
         self.desk.fleet.hold(str(n), hold)
         self.held += milli

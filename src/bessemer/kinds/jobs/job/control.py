@@ -17,7 +17,7 @@ from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
-from bessemer.kinds import workload
+from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.jobs.job.place import Hold, place
@@ -74,14 +74,14 @@ async def reconcile(ctx: Context, job: Job) -> Outcome:
             job.status, "Restarting", reason="Restarting", message=waits or "the gang is taken anew", again=1.0
         )
     if claims:
-        return fold(Seen(job, claims, await workload.host_views(ctx, claims), now))
+        return _told(Seen(job, claims, await workload.host_views(ctx, claims), now))
     if job.status.not_before and (left := epoch(job.status.not_before) - now) > 0:
         return _wait(job.status, "Restarting", reason="BackingOff", message=job.status.message, again=left)
     hold = await place(ctx, job, attempt=attempt)
     if hold is not None:
         return _held(job.status, hold)
     claims = await workload.own_claims(ctx, job)
-    return fold(Seen(job, claims, await workload.host_views(ctx, claims), now))
+    return _told(Seen(job, claims, await workload.host_views(ctx, claims), now))
 
 
 async def finalize(ctx: Context, job: Job) -> Outcome:
@@ -104,6 +104,11 @@ def attempt_of(claim: Claim) -> int:
 
 
 # --- what its members say ---------------------------------------------------------------------------------------
+
+
+def _told(seen: Seen) -> Outcome:
+    """What its members say, and what they were told of who needs their places."""
+    return turns.told(fold(seen), seen.claims, now=seen.now)
 
 
 def fold(seen: Seen) -> Outcome:
@@ -151,6 +156,9 @@ def _lost(seen: Seen) -> MemberFailure | None:
     """A member whose host cannot run it any more, or whose Claim ends, or is gone, though nobody here asked for it."""
     for claim in seen.claims:
         host = seen.hosts[claim.spec.host]
+        if turns.due(claim, now=seen.now):
+            notice = turns.notice_of(claim)
+            return _failure(claim, reason=turns.PREEMPTED, message=notice.why if notice else "it was stopped")
         if host.fenced or claim.deleting or claim.status.phase == "Gone":
             message = f"Host {host.name} was fenced" if host.fenced else f"Host {host.name} no longer holds it"
             return _failure(claim, reason="MemberLost", message=message)
@@ -188,8 +196,7 @@ def _observed(seen: Seen) -> JobStatus:
         "started_at": started,
         "fake": any(claim.spec.fake for claim in seen.claims),
         "not_before": None,
-        "reasons": [],
-        "remedy": "",
+        **turns.NOT_WAITING,
     }
     return seen.job.status.model_copy(update=update)
 
@@ -199,13 +206,13 @@ def _observed(seen: Seen) -> JobStatus:
 
 def _again(status: JobStatus, seen: Seen, *, failure: MemberFailure) -> Outcome:
     """The gang is stopped, and taken anew as long as it may be."""
-    lost = failure.reason == "MemberLost"
-    failures = status.failures + (not lost)
-    status = status.model_copy(update={"failure": failure, "failures": failures})
+    losses = status.losses + (failure.reason == "MemberLost")
+    failures = status.failures + (failure.reason not in ("MemberLost", turns.PREEMPTED))
+    status = status.model_copy(update={"failure": failure, "failures": failures, "losses": losses})
     said = f"rank {failure.rank}{f' on Host {failure.host}' if failure.host else ''}: {failure.message}"
     if failures > seen.job.spec.backoff_limit:
         return _failed(status, seen.now, reason=failure.reason, message=said)
-    if lost and status.attempt - status.failures >= LOSSES_MAX:
+    if losses > LOSSES_MAX:
         return _failed(status, seen.now, reason="MemberLost", message=f"{said}; so often that it is given up")
     pause = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2 ** min(status.attempt, 20))
     update = {"attempt": status.attempt + 1, "not_before": rfc3339(seen.now + pause)}
@@ -224,7 +231,7 @@ _ENDED = "all members ended with status 0"
 
 def _failed(status: JobStatus, now: float, *, reason: str, message: str) -> Outcome:
     update = {"phase": "Failed", "finished_at": rfc3339(now), "message": message, "not_before": None}
-    status = status.model_copy(update={**update, "reasons": [], "remedy": ""})
+    status = status.model_copy(update={**update, **turns.NOT_WAITING})
     return Fail(reason=reason, message=message, status=status, again=0.0, remedy=REMEDIES["Failed"])
 
 
@@ -268,7 +275,7 @@ def _deadline(job: Job) -> str:
 
 def _held(status: JobStatus, hold: Hold) -> Outcome:
     """No place is taken, and none of what was known of hosts holds."""
-    update: dict[str, Any] = {"reasons": list(hold.reasons), "remedy": hold.remedy, "members": {}, "hosts": []}
+    update: dict[str, Any] = {**hold.waiting, "remedy": hold.remedy, "members": {}, "hosts": []}
     return _wait(
         status.model_copy(update=update), "Pending", reason=hold.reason, message=hold.message, again=hold.again
     )

@@ -5,7 +5,9 @@ What each member is told of the others is frozen in its Claim, so nothing has to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import orjson
 
@@ -13,14 +15,14 @@ from bessemer.core.clock import epoch
 from bessemer.core.errors import Conflict, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Asker, Gang, GangDecision, Inventory, ReasonView, Refusal
+from bessemer.core.values import Asker, GangDecision, Inventory, Refusal
 from bessemer.drivers.jobs.protocol import SCRIPT
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.jobs.job import ranks
-from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent
+from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent, gang_of
 
 _ASK = "Ask an administrator of the platform, or make another job."
 
@@ -32,8 +34,9 @@ class Hold:
     reason: str
     message: str
     again: float = 10.0
-    reasons: tuple[ReasonView, ...] = ()
     remedy: str = ""
+    waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
+    """What the status says of a turn that is waited for."""
 
 
 async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
@@ -46,17 +49,20 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     terms = await workload.terms_of(ctx, job.metadata.namespace or "")
     if words := terms.refuses(flavor):
         return Hold("TenantWalled", words, 30.0, remedy=_ASK)
-    asker = asker_of(job, now=ctx.clock.now())
-    decision = ctx.fleet.decide_gang(gang_of(job, flavor=flavor, terms=terms), asker)
+    now = ctx.clock.now()
+    asker = asker_of(job, terms=terms, now=now)
+    member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
+    decision = ctx.fleet.decide_gang(gang_of(job, member=member), asker)
     if isinstance(decision, Refusal):
         await turns.make_room(ctx, decision, asker=asker)
-        reasons = tuple(workload.shown(decision.reasons))
-        return Hold("Unschedulable", str(decision), reasons=reasons, remedy=decision.cheapest)
+        waiting = turns.refused(job.status, decision, now=now)
+        reason = "Queued" if decision.queued else "Unschedulable"
+        return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
     world = await _world(ctx, job, decision=decision, attempt=attempt)
     if isinstance(world, str):
         remedy = "Correct spec.subnet, or give the host an address: its agent reports what it finds."
         return Hold("HostUnaddressed", world, 30.0, remedy=remedy)
-    intents = intents_of(job, flavor=flavor, world=world, decision=decision, attempt=attempt, now=int(ctx.clock.now()))
+    intents = intents_of(job, flavor=flavor, world=world, decision=decision, attempt=attempt, now=int(now))
     above = {"leaves": float(decision.leaves), "spines": float(decision.spines)}
     parts = {
         rank: (
@@ -72,35 +78,18 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     except Walled as error:
         return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
     except Taken as error:
-        return Hold("Taken", error.message, 0.2)
+        return Hold("Taken", error.message, 0.2, waiting=turns.still_waiting(job.status, now=now))
     except Conflict as error:
         return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
     return None
 
 
-def gang_of(job: Job, *, flavor: Flavor, terms: workload.Terms) -> Gang:
-    """What the job asks of the fleet. Pure."""
-    topology = job.spec.topology
-    member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
-    return Gang(
-        member=member,
-        count=job.spec.members,
-        level=topology.level,
-        policy=topology.policy,
-        segment=topology.segment,
-        segment_level=topology.segment_level,
-        per_host=topology.per_host,
-        spread=topology.spread,
-    )
-
-
-def asker_of(job: Job, *, now: float) -> Asker:
+def asker_of(job: Job, *, terms: workload.Terms, now: float) -> Asker:
     """Who asks, and when it will have ended at the latest. Pure."""
-    meta, deadline = job.metadata, job.spec.deadline_seconds
-    since = int(epoch(meta.creation_timestamp)) if meta.creation_timestamp else 0
+    deadline = job.spec.deadline_seconds
     began = epoch(job.status.started_at) if job.status.started_at else now
     ends = None if deadline is None else int(began) + deadline
-    return Asker(uid=job.uid, project=meta.namespace or "", since=since, ends=ends)
+    return replace(turns.asker_of(job, terms=terms, now=now), ends=ends)
 
 
 def intents_of(

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ApiModel, Resource, Status, keyed_by
-from bessemer.core.values import Level, ReasonView, Toleration
+from bessemer.core.resource import ApiModel, Resource, keyed_by
+from bessemer.core.values import Gang, Level, Request, Toleration
 from bessemer.drivers.jobs.protocol import SCRIPT_BYTES_MAX
 from bessemer.kinds.fields import Name, Names, ShortText, duplicates, label_problems, unchangeable
+from bessemer.kinds.turns import Turned, WaitingStatus
 
 MEMBERS_MAX = 1024
 SCRIPTS_BYTES_MAX = 16 << 20
@@ -61,7 +62,7 @@ class Topology(ApiModel):
     spread: bool = Field(False, description="As many hosts as possible, in place of as few.")
 
 
-class JobSpec(ApiModel):
+class JobSpec(Turned):
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one member.")
     members: int = Field(1, ge=1, le=MEMBERS_MAX, description="Processes that run at the same time.")
     script: Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=SCRIPT_BYTES_MAX)] = Field(
@@ -115,7 +116,7 @@ class MemberFailure(ApiModel):
 JobPhase = Literal["Pending", "Placing", "Running", "Restarting", "Succeeded", "Failed", "Terminating", "Unknown"]
 
 
-class JobStatus(Status):
+class JobStatus(WaitingStatus):
     phase: JobPhase = Field("Pending", description="Where it is in its life, in one word.")
     members: dict[str, int] = Field(default_factory=dict, description="How many of its Claims are in which phase.")
     hosts: list[JobHost] = Field(
@@ -125,14 +126,13 @@ class JobStatus(Status):
     spines: int = Field(0, description="Spine switches above those.")
     attempt: int = Field(0, description="Which start of the gang this is, from 0.")
     failures: int = Field(0, description="Attempts that a member of the job's own ended; backoffLimit bounds them.")
+    losses: int = Field(0, description="Attempts that the platform lost; they do not count as failures.")
     not_before: str | None = Field(None, description="When the gang is taken anew at the earliest.")
     started_at: str | None = Field(None, description="When its first place was taken.")
     finished_at: str | None = Field(None, description="When it succeeded or failed for good.")
     failure: MemberFailure | None = Field(None, description="The member that failed first.")
     fake: bool = Field(False, description="Whether a member is on a fake host.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
-    reasons: list[ReasonView] = Field(default_factory=list, description="Why no hosts were taken.")
-    remedy: str = Field("", description="The cheapest change that would help.")
 
 
 class Job(Resource[JobSpec, JobStatus]):
@@ -156,6 +156,21 @@ class JobIntent(ApiModel):
     ends: int = 0
 
 
+def gang_of(job: Job, *, member: Request) -> Gang:
+    """What the job asks of the fleet, where ``member`` is what one of it asks."""
+    topology = job.spec.topology
+    return Gang(
+        member=member,
+        count=job.spec.members,
+        level=topology.level,
+        policy=topology.policy,
+        segment=topology.segment,
+        segment_level=topology.segment_level,
+        per_host=topology.per_host,
+        spread=topology.spread,
+    )
+
+
 def output_name(uid: str, *, rank: int, attempt: int) -> str:
     """Under which name a host keeps what a member of the job with the uid printed."""
     return f"{uid}.{attempt}.{rank}"
@@ -171,7 +186,7 @@ def output_of(body: Mapping[str, Any], rank: int) -> tuple[str, str] | None:
 
 
 _WHY = "members are made with it; make another job"
-_MAY_CHANGE = frozenset({"backoff_limit", "ttl_seconds_after_finished"})
+_MAY_CHANGE = frozenset({"backoff_limit", "ttl_seconds_after_finished", *Turned.model_fields})
 
 
 def validate(new: Job, old: Job | None) -> Sequence[Cause]:
