@@ -64,6 +64,7 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
     inventory = Inventory(
         numa=[draw(numa_nodes(n)) for n in range(nodes)],
         devices=[*devices("gpu", ("H100", "A100")), *devices("nic", ("x7", "x6")), *devices("disk", ("nvme",))],
+        sharing="time",
     )
     return HostFacts(name=name, inventory=inventory, overcommit_milli=draw(st.sampled_from((1000, 1500, 4000))))
 
