@@ -92,7 +92,7 @@ GAIN, MEAN_GAIN = 0.4, 1.0
 HELD_OUT_GOAL, BLOCKED_GOAL = 95.1, 0.5
 PICKY = "gpuspec33"
 FILL_MOVES = Allowance(per_hundred=2.0, at_once=1)
-CHURN_MOVES = Allowance(per_hundred=0.5, at_once=8)
+CHURN_MOVES = Allowance(per_hundred=0.5, at_once=7, gain=1.1)
 LOAD = 0.95
 HOSTS = 10_000
 KUBE_PER_SECOND = 180.0
