@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from bessemer.cli.app import build
 from bessemer.cli.rehearse import area, resampled, shown, spark
-from bessemer.cli.verbs import ChurnOptions, Document, FleetOptions, SimulateOptions, Told, Verbs
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told, Verbs
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.placement.replay.described import read_fleet, read_history
@@ -91,7 +91,10 @@ def test_options_are_handed_on() -> None:
 
 def test_openb_comes_and_goes_at_a_load_too() -> None:
     asked, _ = called("openb --nodes n.csv --pods p.csv --churn 0.95 --seeds 4 --json")
-    assert asked == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), load=0.95, seeds=4)
+    same, _ = called("churn --nodes n.csv --pods p.csv --load 0.95 --seeds 4 --json")
+    assert asked == same == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), load=0.95, seeds=4)
+    asked, _ = called("openb --nodes n.csv --pods p.csv --moves-at-once 3")
+    assert asked == FillOptions(nodes=Path("n.csv"), pods=Path("p.csv"), moves_at_once=3)
 
 
 def test_the_cases_are_shown_and_plotted() -> None:

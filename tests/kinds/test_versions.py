@@ -35,7 +35,14 @@ DEVICES = st.fixed_dictionaries(
 )
 newest = st.fixed_dictionaries(
     {"cores": st.integers(1, 4096), "memory": SIZES},
-    optional={**SHARED, "offered": st.booleans(), "devices": DEVICES},
+    optional={
+        **SHARED,
+        "offered": st.booleans(),
+        "devices": DEVICES,
+        "cpuPolicy": st.sampled_from(["shared", "threads", "cores"]),
+        "hugepages": st.sampled_from(["0", "1Gi"]),
+        "companions": st.lists(st.just({"kind": "nic", "near": "switch"}), max_size=1),
+    },
 ).map(lambda spec: FlavorSpec.model_validate(spec).dump())
 older = (
     st.fixed_dictionaries(

@@ -64,7 +64,7 @@ def test_what_spans_nodes_does_so_only_where_it_may():
     assert sum(part.milli_cores for part in decision.allocations) == 6000
     assert sum(part.memory_bytes for part in decision.allocations) == 40 * GIB
     refusal = refused(arrays, cores=6, numa="required")
-    assert str(refusal) == "1 host: with room, but not on one NUMA node"
+    assert str(refusal) == "1 host: each NUMA node short of 6 cores"
     assert refusal.cheapest == "numa: preferred instead of required"
 
 

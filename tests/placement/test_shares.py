@@ -108,7 +108,7 @@ def test_a_share_lies_beside_its_cores_where_that_is_wished() -> None:
     assert wish.devices == ("gpu2",), "what is near goes before what is wished"
     held(arrays, gpu3=300)
     refusal = refused(arrays, share(800, cores=8, numa="required"))
-    assert str(refusal) == "1 host: with room, but not on one NUMA node"
+    assert str(refusal) == "1 host: NUMA node 0 short of 8 cores"
     assert refusal.cheapest == "numa: preferred instead of required"
 
 

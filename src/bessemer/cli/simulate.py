@@ -33,6 +33,10 @@ MovesOption = Annotated[
 ]
 AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
 GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
+AnyAtOnceOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=62, help="Moves for one request at most: 1; with --churn 8.", show_default=False),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 
@@ -63,7 +67,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         policy: PolicyOption = "",
         processes: ProcessesOption = 0,
         moves_per_hundred: MovesOption = 0.0,
-        moves_at_once: AtOnceOption = 1,
+        moves_at_once: AnyAtOnceOption = None,
         moves_gain: GainOption = 0.0,
         output: OutputOption = "table",
         as_json: JsonOption = False,
@@ -83,9 +87,8 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "first_seed": first_seed,
             "processes": processes,
             "moves_per_hundred": moves_per_hundred,
-            "moves_at_once": moves_at_once,
             "moves_gain": moves_gain,
-        }
+        } | ({} if moves_at_once is None else {"moves_at_once": moves_at_once})
         options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
         _told(verbs, options, output="json" if as_json else output)
 

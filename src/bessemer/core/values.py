@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
+from bessemer.core.beside import PAGE_SIZES, Companion, CompanionAsked, CompanionUse, CpuPolicy, PciPlace, require_apart
+from bessemer.core.cpus import CPUS_MAX
 from bessemer.core.notices import Stops
 from bessemer.core.resource import ApiModel
 from bessemer.core.slices import Partitioning
 
 # --- a host as its agent sees it --------------------------------------------------------------------------------
 
-DeviceKind = Literal["gpu", "nic", "disk"]
+DeviceKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+"""What a device is, in a word of its agent: ``gpu``, ``nic``, ``disk``, or whatever else it can give away. Nothing but
+``gpu`` means anything to placement, which hands those out as devices and the others beside them."""
 
 
 NODE_BYTES_MAX = 1 << 48
@@ -54,7 +58,9 @@ class Device(ApiModel):
     nvlink_domain: Word = Field("", description="Devices of one domain reach each other by NVLink.")
     rail: Count | None = Field(None, description="The rail of the fabric that it is on.")
     speed_mbps: Size = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
+    functions: Count = Field(0, description="How many virtual functions it can give; 0 where it is given whole only.")
     healthy: bool = Field(True, description="Whether it may be given to anybody.")
+    in_use: bool = Field(False, description="Whether the host needs it itself: its own disk, its own way out.")
 
 
 class NumaNode(ApiModel):
@@ -67,6 +73,23 @@ class NumaNode(ApiModel):
     hugepages: dict[Word, Size] = Field(
         default_factory=dict, max_length=16, description="Huge pages set aside, by their size in bytes."
     )
+    siblings: list[Word] = Field(
+        default_factory=list,
+        max_length=CPUS_MAX,
+        description="Numbers of the hardware threads of each physical core: 0,56. None where they are not known.",
+    )
+
+    @property
+    def plain_bytes(self) -> int:
+        """Memory that is not set aside for huge pages."""
+        return max(0, self.memory_bytes - sum(int(size) * count for size, count in self.hugepages.items()))
+
+    @field_validator("hugepages")
+    @classmethod
+    def _sizes(cls, hugepages: dict[str, int]) -> dict[str, int]:
+        if not all(size.isdecimal() and size.isascii() and len(size) < 16 for size in hugepages):
+            raise ValueError("huge pages are counted by their size in bytes")
+        return hugepages
 
 
 class Inventory(ApiModel):
@@ -165,7 +188,9 @@ class Request:
     ``device_models`` are those that will do, several of them together too; none: any.
     ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
     is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
-    its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
+    its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it.
+    ``page_bytes`` is the size of the huge pages in which all its memory lies; 0: ordinary memory. No device could be of
+    two of ``companions``."""
 
     tenant: str
     milli_cores: int
@@ -183,8 +208,16 @@ class Request:
     own_hosts: bool = False
     virtualization: bool = False
     isolation: bool = False
+    companions: tuple[Companion, ...] = ()
+    cpu_policy: CpuPolicy = "shared"
+    page_bytes: int = 0
 
     def __post_init__(self) -> None:
+        require_apart(self.companions, devices=self.device_count)
+        if self.cpu_policy != "shared" and self.milli_cores % 1000:
+            raise ValueError(f"{self.milli_cores} thousandths of a core, of threads that are given whole")
+        if self.page_bytes and (self.page_bytes not in PAGE_SIZES or self.memory_bytes % self.page_bytes):
+            raise ValueError(f"{self.memory_bytes} bytes in pages of {self.page_bytes}")
         if not 0 < self.device_milli <= 1000:
             raise ValueError(f"{self.device_milli} thousandths of a device; it has 1000")
         if self.device_milli < 1000 and self.device_count != 1:
@@ -199,6 +232,21 @@ class Allocation(ApiModel):
     numa_node: int = Field(description="The NUMA node.")
     milli_cores: int = Field(description="Thousandths of a core.")
     memory_bytes: int = Field(description="Memory.")
+    cpus: Note = Field("", description="Hardware threads that are its own, as 2-5,58-61; none: it shares.")
+    spare_milli_cores: int = Field(
+        0, description="Taken besides, for nobody shares its threads: idle siblings, and what would be sold again."
+    )
+    page_bytes: int = Field(0, description="Size of the huge pages that the memory lies in; 0: ordinary memory.")
+
+    @property
+    def taken_milli_cores(self) -> int:
+        """What it takes of its node."""
+        return self.milli_cores + self.spare_milli_cores
+
+    @property
+    def plain_bytes(self) -> int:
+        """What it takes of its node's ordinary memory."""
+        return 0 if self.page_bytes else self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +265,8 @@ class Decision:
     on; the thousandths are what it is of the device.
 
     ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
-    small is good); ``reasons`` say why the others were set aside. ``request`` is what was asked for.
+    small is good); ``reasons`` say why the others were set aside. ``tree`` are the devices and companions as the
+    host reports them: where each hangs. ``request`` is what was asked for.
     """
 
     host: str
@@ -231,6 +280,8 @@ class Decision:
     fitting: int = 0
     reasons: tuple[Reason, ...] = ()
     request: Request | None = None
+    companions: tuple[CompanionUse, ...] = ()
+    tree: tuple[Device, ...] = ()
 
 
 class ReasonView(ApiModel):
@@ -365,10 +416,14 @@ class Asked(ApiModel):
     own_hosts: bool = Field(False, description="Whether its tenant was kept to hosts of its own.")
     virtualization: bool = Field(False, description="Whether it had to be a host that runs guests.")
     isolation: bool = Field(False, description="Whether it had to be a host that keeps engines apart.")
+    companions: list[CompanionAsked] = Field(default_factory=list, description="What was to lie beside the devices.")
+    cpu_policy: CpuPolicy = Field("shared", description="Whether threads or cores of its own.")
+    page_bytes: int = Field(0, description="Size of the huge pages that its memory was to lie in; 0: ordinary memory.")
 
     @classmethod
     def of(cls, request: Request) -> Asked:
         fields = {name: getattr(request, name) for name in cls.model_fields}
+        fields["companions"] = [CompanionAsked.of(one) for one in request.companions]
         return cls.model_validate({k: sorted(v) if isinstance(v, frozenset) else v for k, v in fields.items()})
 
     def request(self, tenant: str) -> Request:
@@ -376,6 +431,7 @@ class Asked(ApiModel):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         sets = {name: frozenset(fields[name] or ()) for name in ("device_models", "sites")}
         bearable = None if self.bearable is None else frozenset(self.bearable)
+        fields |= {"companions": tuple(one.wanted() for one in self.companions)}
         return Request(
             **{**fields, **sets, "tenant": tenant, "tolerations": tuple(self.tolerations), "bearable": bearable}
         )
@@ -402,6 +458,12 @@ class ClaimSpec(ApiModel):
     device_model: str = Field("", description="The devices' model, as it is priced.")
     allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
     flavor: str = Field("", description="The flavor by which it was placed.")
+    companions: list[CompanionUse] = Field(
+        default_factory=list, description="What it has beside them: network cards, disks, or functions of them."
+    )
+    tree: list[PciPlace] = Field(
+        default_factory=list, description="Where each of them hangs, as a guest may be shown it."
+    )
     asked: Asked | None = Field(None, description="What was asked for; older claims do not say.")
     fake: bool = Field(False, description="Whether the host is fake; so is the bill.")
     priority: int = Field(0, description="Priority of the workload when it was taken.")
@@ -420,6 +482,12 @@ class ClaimSpec(ApiModel):
     @property
     def memory_bytes(self) -> int:
         return sum(a.memory_bytes for a in self.allocations)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it takes what no row counts: threads by number, huge pages, functions of a device."""
+        parts = any(part.cpus or part.page_bytes for part in self.allocations)
+        return parts or bool(self.companions)
 
     @property
     def milli_devices(self) -> int:

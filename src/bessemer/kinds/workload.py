@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from bessemer.core.beside import PciPlace
 from bessemer.core.errors import BessemerError, NotFound
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
@@ -23,6 +24,7 @@ from bessemer.core.values import (
     Asker,
     ClaimSpec,
     Decision,
+    Device,
     Placement,
     Reason,
     ReasonView,
@@ -165,6 +167,8 @@ async def _claim(
         device_start=decision.device_start,
         device_model=await _model_of(ctx, decision, flavor=flavor),
         allocations=list(decision.allocations),
+        companions=list(decision.companions),
+        tree=[_hangs(device) for device in decision.tree],
         flavor=flavor.metadata.name,
         asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
@@ -185,6 +189,16 @@ def _tenure(asker: Asker | None) -> dict[str, Any]:
     if asker is None:
         return {}
     return {"priority": asker.priority, "preemptible": asker.preemptible, "ends": asker.ends}
+
+
+def _hangs(device: Device) -> PciPlace:
+    return PciPlace(
+        device=device.id,
+        kind=device.kind,
+        address=device.address,
+        switch=device.pcie_switch,
+        numa_node=device.numa_node,
+    )
 
 
 async def _model_of(ctx: Context, decision: Decision, *, flavor: Flavor) -> str:
@@ -272,6 +286,9 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         numa=flavor.numa,
         same_switch=devices is not None and "switch" in devices.together,
         same_nvlink=devices is not None and "nvlink" in devices.together,
+        companions=tuple(one.wanted() for one in flavor.companions),
+        cpu_policy=flavor.cpu_policy,
+        page_bytes=parse_bytes(flavor.hugepages),
         tolerations=tuple(t.key for t in tolerations),
         **wishes,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core.values import Device, NumaNode
+from bessemer.placement.beside import Beside, Parts
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
@@ -22,7 +23,7 @@ from bessemer.placement.states import SIZES, States
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
 
-class Arrays(ABC):
+class Arrays(Beside, ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
     ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero. Of a
     device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`.
@@ -65,7 +66,7 @@ class Arrays(ABC):
             kinds=self.kinds.all,
         )
 
-    def _allocate(self, *, rows: int, nodes: int, devices: int) -> None:
+    def _allocate(self, *, rows: int, nodes: int, devices: int, others: int) -> None:
         def bools(*shape: int) -> Bools:
             return np.zeros(shape, dtype=np.bool_)
 
@@ -89,26 +90,30 @@ class Arrays(ABC):
         self.device_sound = bools(rows, devices)
         self.device_cut: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)
+        self._allocate_beside(rows=rows, nodes=nodes, devices=devices, others=others)
 
     def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
         self.cores[row] = self.memory[row] = 0
         for column, node in enumerate(nodes):
             self.cores[row, column] = node.threads * overcommit_milli
-            self.memory[row, column] = node.memory_bytes
+            self.memory[row, column] = node.plain_bytes
         self.cores_free[row] = self.cores[row]
         self.memory_free[row] = self.memory[row]
+        self._fill_beside(row, nodes, overcommit_milli=overcommit_milli)
 
-    def _widen(self, *, nodes: int, devices: int) -> None:
-        if nodes > self.cores.shape[1] or devices > self.device_milli.shape[1]:
-            self._grow(rows=len(self.present), nodes=nodes, devices=devices)
+    def _widen(self, *, nodes: int, devices: int, others: int) -> None:
+        wide = self.cores.shape[1], self.device_milli.shape[1], self.other_name.shape[1]
+        if any(wanted > there for wanted, there in zip((nodes, devices, others), wide, strict=True)):
+            self._grow(rows=len(self.present), nodes=nodes, devices=devices, others=others)
 
-    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0) -> None:
+    def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0, others: int = 0) -> None:
         """More room, in which all keeps its values."""
         old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         self._allocate(
             rows=rows,
             nodes=max(nodes, self.cores.shape[1]),
             devices=max(devices, self.device_milli.shape[1]),
+            others=max(others, self.other_name.shape[1]),
         )
         for name, before in old.items():
             getattr(self, name)[tuple(slice(length) for length in before.shape)] = before
@@ -143,6 +148,9 @@ class Glance(Arrays):
 
     def node_ids(self, row: int) -> Sequence[int]:
         return self._fleet.node_ids(int(self._rows[row]))
+
+    def parts(self, row: int) -> Parts:
+        return self._fleet.parts(int(self._rows[row]))
 
 
 class View(Glance):

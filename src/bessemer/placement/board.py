@@ -62,6 +62,9 @@ class _Asked:
             numa="legacy",
             same_switch=False,
             same_nvlink=False,
+            companions=(),
+            cpu_policy="shared",
+            page_bytes=0,
         )
         return cls(Shape.of(request), who)
 

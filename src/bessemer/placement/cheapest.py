@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.units import MIB, show_bytes
+from bessemer.core.beside import Companion
+from bessemer.core.units import MIB
 from bessemer.core.values import Request
 from bessemer.placement.choose import place
-from bessemer.placement.filters import device_words, fitting, not_borne, show_milli
+from bessemer.placement.filters import fitting, not_borne
+from bessemer.placement.room import Spare
 from bessemer.placement.sight import Sight
 from bessemer.placement.slices.instances import smaller
 from bessemer.placement.vectors import WHOLE
+from bessemer.placement.words import companion_words, cores_words, device_words, memory_words, show_milli
 
 _MEMORY_STEP = 64 * MIB
 
@@ -40,9 +43,12 @@ def cheapest(sight: Sight, *, remedies: Sequence[Propose] = ()) -> Change | None
     for propose in (
         _nearness,
         _real_taints,
+        _sorts,
         _other_model,
+        _other_companions,
         *remedies,
         _less,
+        _fewer_companions,
         _fake_taints,
         _time,
         _administration,
@@ -68,9 +74,81 @@ def _nearness(sight: Sight) -> Iterator[Change]:
         yield Change("let the devices lie on several PCIe switches", asking(sight, same_switch=False))
     if request.same_nvlink:
         yield Change("let the devices lie in several NVLink domains", asking(sight, same_nvlink=False))
-    if sum((request.numa == "required", request.same_switch, request.same_nvlink)) > 1:
-        loose = asking(sight, numa="preferred", same_switch=False, same_nvlink=False)
+    yield from _companions_apart(sight)
+    near = any(one.near or one.rails for one in request.companions)
+    if sum((request.numa == "required", request.same_switch, request.same_nvlink, near)) > 1:
+        anywhere = tuple(replace(one, near="", rails=False) for one in request.companions)
+        loose = asking(sight, numa="preferred", same_switch=False, same_nvlink=False, companions=anywhere)
         yield Change("let cores, memory and devices lie apart", loose)
+
+
+def _companions_apart(sight: Sight) -> Iterator[Change]:
+    """Each companion farther from the devices, or with another on its rail."""
+    request = sight.request
+    devices = device_words(request)
+    for index, one in enumerate(request.companions):
+        name = companion_words(one)
+        if one.near == "switch":
+            text = f"let the {name} lie under another PCIe switch than the {devices}"
+            yield Change(text, _with_companion(sight, index, other=replace(one, near="node")))
+        if one.near:
+            text = f"let the {name} lie away from the {devices}"
+            yield Change(text, _with_companion(sight, index, other=replace(one, near="")))
+        if one.rails:
+            yield Change(f"let the {name} share rails", _with_companion(sight, index, other=replace(one, rails=False)))
+
+
+def _with_companion(sight: Sight, index: int, *, other: Companion | None) -> Sight:
+    """With another in its place, or none."""
+    before = sight.request.companions
+    return asking(sight, companions=(*before[:index], *(() if other is None else (other,)), *before[index + 1 :]))
+
+
+def _sorts(sight: Sight) -> Iterator[Change]:
+    """Cores and memory of a plainer sort."""
+    request = sight.request
+    if request.cpu_policy == "cores":
+        yield Change("ask for dedicated threads in place of whole cores", asking(sight, cpu_policy="threads"))
+    if request.cpu_policy != "shared":
+        yield Change("ask for shared cores in place of dedicated ones", asking(sight, cpu_policy="shared"))
+    if request.page_bytes:
+        yield Change("ask for ordinary memory in place of huge pages", asking(sight, page_bytes=0))
+    if request.page_bytes and request.cpu_policy != "shared":
+        plain = asking(sight, cpu_policy="shared", page_bytes=0)
+        yield Change("ask for shared cores and ordinary memory", plain)
+
+
+def _other_companions(sight: Sight) -> Iterator[Change]:
+    """Companions of any model, where no other asks for such."""
+    for index, one in enumerate(sight.request.companions):
+        if one.models and sum(other.kind == one.kind for other in sight.request.companions) == 1:
+            anyone = replace(one, models=frozenset())
+            yield Change(f"ask for any {companion_words(anyone)}", _with_companion(sight, index, other=anyone))
+
+
+def _fewer_companions(sight: Sight) -> Iterator[Change]:
+    """The most that there is of each, then none of it, then none of all."""
+    for index, one in enumerate(sight.request.companions):
+        for fewer in (
+            _largest(one.count - 1, _counted(sight, index)),
+            _largest(one.functions - 1, _functioning(sight, index)),
+        ):
+            if fewer is not None:
+                yield Change(f"ask for {companion_words(fewer.request.companions[index])}", fewer)
+        yield Change(f"do without the {companion_words(one)}", _with_companion(sight, index, other=None))
+    if len(sight.request.companions) > 1:
+        names = " and the ".join(companion_words(one) for one in sight.request.companions)
+        yield Change(f"do without the {names}", asking(sight, companions=()))
+
+
+def _counted(sight: Sight, index: int) -> Callable[[int], Sight]:
+    one = sight.request.companions[index]
+    return lambda n: _with_companion(sight, index, other=replace(one, count=n))
+
+
+def _functioning(sight: Sight, index: int) -> Callable[[int], Sight]:
+    one = sight.request.companions[index]
+    return lambda n: _with_companion(sight, index, other=replace(one, functions=n))
 
 
 def _real_taints(sight: Sight) -> Iterator[Change]:
@@ -141,11 +219,11 @@ def _less(sight: Sight) -> Iterator[Change]:
     request = sight.request
     cores = _largest((request.milli_cores - 1) // 1000, lambda n: asking(sight, milli_cores=n * 1000))
     if cores is not None:
-        yield Change(f"ask for at most {_cores(cores.request)}", cores)
-    steps = (request.memory_bytes - 1) // _MEMORY_STEP
-    memory = _largest(steps, lambda n: asking(sight, memory_bytes=n * _MEMORY_STEP))
+        yield Change(f"ask for at most {cores_words(cores.request)}", cores)
+    step = _memory_step(request)
+    memory = _largest((request.memory_bytes - 1) // step, lambda n: asking(sight, memory_bytes=n * step))
     if memory is not None:
-        yield Change(f"ask for at most {show_bytes(memory.request.memory_bytes)} of memory", memory)
+        yield Change(f"ask for at most {memory_words(memory.request)}", memory)
     devices = _largest(request.device_count - 1, lambda n: asking(sight, device_count=n))
     if devices is not None:
         yield Change(f"ask for at most {devices.request.device_count} {device_words(devices.request)}", devices)
@@ -162,18 +240,22 @@ def _less(sight: Sight) -> Iterator[Change]:
         yield Change(f"ask for a whole {device_words(whole.request)}", whole)
     both = _less_of_both(sight)
     if both is not None:
-        memory_text = show_bytes(both.request.memory_bytes)
-        yield Change(f"ask for at most {_cores(both.request)} and {memory_text} of memory", both)
+        yield Change(f"ask for at most {cores_words(both.request)} and {memory_words(both.request)}", both)
+
+
+def _memory_step(request: Request) -> int:
+    """In which memory is asked for: of huge pages as many as are some."""
+    return max(_MEMORY_STEP, request.page_bytes)
 
 
 def _less_of_both(sight: Sight) -> Sight | None:
     """As many cores as there are beside a little memory, then as much memory as there is beside those."""
-    memory = sight.request.memory_bytes
-    small = asking(sight, memory_bytes=min(memory, _MEMORY_STEP))
+    memory, step = sight.request.memory_bytes, _memory_step(sight.request)
+    small = asking(sight, memory_bytes=min(memory, step))
     fewer = _largest(sight.request.milli_cores // 1000, lambda n: asking(small, milli_cores=n * 1000))
     if fewer is None:
         return None
-    return _largest(memory // _MEMORY_STEP, lambda n: asking(fewer, memory_bytes=n * _MEMORY_STEP))
+    return _largest(memory // step, lambda n: asking(fewer, memory_bytes=n * step))
 
 
 def _largest(high: int, made: Callable[[int], Sight]) -> Sight | None:
@@ -188,10 +270,6 @@ def _largest(high: int, made: Callable[[int], Sight]) -> Sight | None:
     return made(low) if low else None
 
 
-def _cores(request: Request) -> str:
-    return f"{show_milli(request.milli_cores)} core{'' if request.milli_cores == 1000 else 's'}"
-
-
 def _time(sight: Sight) -> Iterator[Change]:
     fleet, n = sight.fleet, sight.size
     emptied = replace(
@@ -199,6 +277,7 @@ def _time(sight: Sight) -> Iterator[Change]:
         cores_free=fleet.cores[:n],
         memory_free=fleet.memory[:n],
         device_milli=np.full_like(sight.device_milli, WHOLE),
+        changed_spare=Spare.emptied(fleet, n),
         drained=True,
     )
     placed = place(emptied)

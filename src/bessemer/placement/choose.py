@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bessemer.core.beside import Companion
 from bessemer.core.values import Allocation, Decision
 from bessemer.placement.filters import fitting
+from bessemer.placement.pick import use_of, way
+from bessemer.placement.pins import allocation
 from bessemer.placement.sight import Sight
 from bessemer.placement.slices.instances import UNCUT
 from bessemer.placement.vectors import WHOLE, Bools, Floats, Ints
@@ -37,13 +40,17 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
     fleet, spot = sight.fleet, _Spot(sight, row)
     if sight.request.device_profile:
         return _instance(spot, score)
-    gpus = spot.devices() if sight.request.device_milli == WHOLE else [spot.shared(wish)]
-    ids = fleet.devices(row)
+    gpus, beside = spot.take(wish)
+    ids, others = fleet.devices(row), fleet.parts(row).others
+    nodes = [gpu.node for gpu in gpus] or [int(fleet.other_node[row, column]) for _, column in beside]
+    taken = [*(ids[gpu.column] for gpu in gpus), *(others[column] for _, column in beside)]
     return Decision(
         host=fleet.names[row],
         devices=tuple(ids[gpu.column].id for gpu in gpus),
         device_milli=sight.request.device_milli,
-        allocations=spot.spread(spot.node_order([gpu.node for gpu in gpus])),
+        allocations=spot.spread(spot.node_order(nodes)),
+        companions=tuple(use_of(one, others[column]) for one, column in beside),
+        tree=tuple(taken),
         fake=bool(fleet.fake[row]),
         score=score,
         request=sight.request,
@@ -54,12 +61,23 @@ def _instance(spot: _Spot, score: Mapping[str, float]) -> Decision:
     """An instance of the device of the host where it loses least."""
     sight, row = spot.sight, spot.row
     request, fleet = sight.request, sight.fleet
-    good = _shareable(sight)[row]
-    column = int(np.argmin(np.where(good, sight.instances.cost[row], np.inf)))
+    cost = np.where(_shareable(sight)[row], sight.instances.cost[row], np.inf)
+    beside: Sequence[tuple[Companion, int]] = ()
+    if request.companions:
+        anywhere = np.where(sight.able[row], sight.instances.cost[row], np.inf)
+        order = sorted(np.flatnonzero(sight.able[row]).tolist(), key=lambda at: (float(anywhere[at]), at))
+        found = way(sight, row, order=order)
+        (column,) = found.allowed()
+        beside = found.companions([column])
+    else:
+        column = int(np.argmin(cost))
+    device, others = fleet.devices(row)[column], fleet.parts(row).others
     table, start = sight.instances.spot(int(fleet.device_cut[row, column]))
     return Decision(
         host=fleet.names[row],
-        devices=(fleet.devices(row)[column].id,),
+        devices=(device.id,),
+        companions=tuple(use_of(one, others[at]) for one, at in beside),
+        tree=(device, *(others[at] for _, at in beside)),
         device_milli=table.milli_of(request.device_profile),
         device_profile=request.device_profile,
         device_start=start,
@@ -189,12 +207,24 @@ class _Spot:
     sight: Sight
     row: int
 
-    def devices(self) -> Sequence[_Gpu]:
-        """The smallest group of the nearest sort that suffices, and of it what breaks up the least."""
+    def take(self, wish: int | None) -> tuple[Sequence[_Gpu], Sequence[tuple[Companion, int]]]:
+        """The devices, and the companions by column."""
+        request = self.sight.request
+        whole = request.device_milli == WHOLE
+        if not request.companions:
+            return self.devices(self._gpus(self.sight.usable)) if whole else [self.shared(wish)], ()
+        found = way(self.sight, self.row, order=() if whole else self._by_share(wish))
+        every = {gpu.column: gpu for gpu in self._gpus(self.sight.usable)}
+        spread = found.spread()
+        gpus = self.devices([every[c] for c in found.allowed()]) if spread is None else [every[c] for c in spread]
+        return gpus, found.companions([gpu.column for gpu in gpus])
+
+    def devices(self, free: Sequence[_Gpu]) -> Sequence[_Gpu]:
+        """Of those that are free the smallest group of the nearest sort that suffices, and of it what breaks up the
+        least."""
         request = self.sight.request
         if request.device_count == 0:
             return ()
-        free = self._gpus(self.sight.usable)
         must = [
             field
             for wanted, field in (
@@ -221,12 +251,19 @@ class _Spot:
         least = min(free[gpu.column] for gpu in wished)
         return _least_harm([gpu for gpu in wished if free[gpu.column] == least])[0]
 
+    def _by_share(self, wish: int | None) -> list[int]:
+        """Every device of which a share may be taken, by column, in the order in which `shared` would."""
+        free = self.sight.device_milli[self.row]
+        harm = {gpu.column: n for n, gpu in enumerate(_least_harm(self._gpus(self.sight.able)))}
+        return sorted(harm, key=lambda column: (free[column] != wish, free[column], harm[column]))
+
     def node_order(self, device_nodes: Sequence[int]) -> Sequence[int]:
         """NUMA nodes in the order in which cores and memory are taken from them."""
         policy, nodes = self.sight.request.numa, range(len(self.sight.fleet.node_ids(self.row)))
         if policy == "legacy":
             return nodes
-        cores = self.sight.cores_free[self.row]
+        sight, shared = self.sight, self.sight.request.cpu_policy == "shared"
+        cores = (sight.cores_free if shared else sight.cores_here)[self.row]
 
         # One node that holds all is best, a device's own before others; of several the one with the least left over.
         def harm(node: int) -> tuple[bool, bool, int, int, int]:
@@ -240,14 +277,13 @@ class _Spot:
     def spread(self, nodes: Sequence[int]) -> tuple[Allocation, ...]:
         """Cores and memory from the nodes in their order, until there is enough."""
         sight, row = self.sight, self.row
-        ids = sight.fleet.node_ids(row)
         cores, memory = sight.request.milli_cores, sight.request.memory_bytes
         taken: list[Allocation] = []
         for node in nodes:
-            some_cores = min(cores, max(0, int(sight.cores_free[row, node])))
-            some_memory = min(memory, max(0, int(sight.memory_free[row, node])))
+            some_cores = min(cores, int(sight.cores_here[row, node]))
+            some_memory = min(memory, int(sight.memory_here[row, node]))
             if some_cores or some_memory:
-                taken.append(Allocation(numa_node=ids[node], milli_cores=some_cores, memory_bytes=some_memory))
+                taken.append(allocation(sight, row, node=node, milli_cores=some_cores, memory_bytes=some_memory))
             cores, memory = cores - some_cores, memory - some_memory
         return tuple(taken)
 
@@ -270,11 +306,7 @@ class _Spot:
         return self.sight.request.numa != "required" or (gpu.node >= 0 and self._holds_all(gpu.node))
 
     def _holds_all(self, node: int) -> bool:
-        sight, row = self.sight, self.row
-        return bool(
-            sight.cores_free[row, node] >= sight.request.milli_cores
-            and sight.memory_free[row, node] >= sight.request.memory_bytes
-        )
+        return bool(self.sight.node_room[self.row, node])
 
 
 def _grouped(gpus: Sequence[_Gpu], fields: Sequence[str]) -> list[list[_Gpu]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bessemer.core.values import Allocation, Inventory, Request
+from bessemer.core.beside import CompanionUse
+from bessemer.core.values import Allocation, Decision, Inventory, Request
 from bessemer.placement.shape import Shape
 
 
@@ -58,6 +59,22 @@ class Hold:
     tenure: Tenure = Tenure()
     profile: str = ""
     start: int = 0
+    companions: tuple[CompanionUse, ...] = ()
+
+    @classmethod
+    def of(cls, decision: Decision) -> Hold:
+        """What a decision takes."""
+        return cls(
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            profile=decision.device_profile,
+            start=decision.device_start,
+            shape=None if decision.request is None else Shape.of(decision.request),
+            request=decision.request,
+            companions=decision.companions,
+        )
 
     @property
     def frees(self) -> int:

@@ -15,8 +15,17 @@ from numpy.typing import NDArray
 from bessemer.core.units import show_bytes
 from bessemer.core.values import Reason, Request
 from bessemer.placement.facts import Wall
+from bessemer.placement.nearness import (
+    close,
+    has_companions,
+    has_free_companions,
+    says_close,
+    says_companions,
+    says_free_companions,
+)
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools, Ints
+from bessemer.placement.words import best, cores_words, device_words, memory_words, show_milli
 
 Passes = Callable[[Sight], Bools]
 Says = Callable[[Sight, Bools], Iterator[Reason]]
@@ -174,7 +183,7 @@ def _devices_there(sight: Sight) -> Ints:
 
 
 def _few_devices(request: Request, *, hosts: int, most: int) -> Reason:
-    text = f"with fewer than {request.device_count} {device_words(request)} ({_best(hosts, most)} there)"
+    text = f"with fewer than {request.device_count} {device_words(request)} ({best(hosts, most)} there)"
     return Reason("TooFewDevices", hosts, text)
 
 
@@ -184,7 +193,7 @@ def _has_cores(sight: Sight) -> Bools:
 
 
 def _short_of_cores(request: Request, *, hosts: int, most: int) -> Reason:
-    text = f"short of {show_milli(request.milli_cores)} cores ({_best(hosts, show_milli(most))} free)"
+    text = f"short of {cores_words(request)} ({best(hosts, show_milli(most))} free)"
     return Reason("ShortOfCores", hosts, text)
 
 
@@ -194,8 +203,8 @@ def _has_memory(sight: Sight) -> Bools:
 
 
 def _short_of_memory(request: Request, *, hosts: int, most: int) -> Reason:
-    text = f"short of {show_bytes(request.memory_bytes)} of memory ({_best(hosts, show_bytes(most))} free)"
-    return Reason("ShortOfMemory", hosts, text)
+    text = f"short of {memory_words(request)} ({best(hosts, show_bytes(most))} free)"
+    return Reason("ShortOfHugepages" if request.page_bytes else "ShortOfMemory", hosts, text)
 
 
 def _has_free_devices(sight: Sight) -> Bools:
@@ -220,10 +229,10 @@ def _short_of_devices(request: Request, *, hosts: int, most: int) -> Reason:
     if request.device_profile:
         return Reason("ShortOfDevices", hosts, f"short of {device_words(request)} (nothing as large is free)")
     if request.device_milli < WHOLE:
-        free = _best(hosts, show_milli(max(0, most)))
+        free = best(hosts, show_milli(max(0, most)))
         text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({free} free on one)"
     else:
-        text = f"short of {request.device_count} {device_words(request)} ({_best(hosts, most)} free)"
+        text = f"short of {request.device_count} {device_words(request)} ({best(hosts, most)} free)"
     return Reason("ShortOfDevices", hosts, text)
 
 
@@ -240,48 +249,6 @@ def _says_torn(sight: Sight, rejected: Bools) -> Iterator[Reason]:
 def _shares(sight: Sight) -> Bools:
     shared: Bools = sight.fleet.sharing[: sight.size] if sight.request.device_milli < WHOLE else sight.everyone
     return shared
-
-
-def _close(sight: Sight) -> Bools:
-    if not wants_closeness(sight.request):
-        return sight.everyone
-    return sight.together(numa=sight.request.numa == "required")
-
-
-def _says_close(sight: Sight, rejected: Bools) -> Iterator[Reason]:
-    where = [
-        place
-        for wanted, place in (
-            (sight.request.numa == "required", "NUMA node"),
-            (sight.request.same_switch and sight.request.device_count, "PCIe switch"),
-            (sight.request.same_nvlink and sight.request.device_count, "NVLink domain"),
-        )
-        if wanted
-    ]
-    yield Reason("NotTogether", int(rejected.sum()), f"with room, but not on one {' and one '.join(where)}")
-
-
-def wants_closeness(request: Request) -> bool:
-    """Whether the request says how its parts must lie."""
-    devices = request.device_count > 0 and (request.same_switch or request.same_nvlink)
-    return request.numa == "required" or devices
-
-
-def device_words(request: Request) -> str:
-    """What devices it asks for: "GPUs", "H100", "A100 or H100", "1g.10gb of H100"."""
-    *others, last = sorted(request.device_models) or ("GPU" if request.device_count == 1 else "GPUs",)
-    words = f"{', '.join(others)} or {last}" if others else last
-    return f"{request.device_profile} of {words}" if request.device_profile else words
-
-
-def _best(hosts: int, figure: str | int) -> str:
-    """The best of several hosts' figures, or the one host's."""
-    return f"at most {figure}" if hosts > 1 else str(figure)
-
-
-def show_milli(milli: int) -> str:
-    """``1500`` → ``1.5``."""
-    return f"{milli / 1000:g}"
 
 
 FACTS: Sequence[Link] = (
@@ -304,6 +271,7 @@ HARDWARE: Sequence[Link] = (
     # The hardware is not there at all, whoever holds it.
     Link(_has_some_device, _says_none),
     _measured(_has_devices, figure=_devices_there, words=_few_devices),
+    Link(has_companions, says_companions),
     # It is there in one piece: nothing keeps several claims on it apart.
     Link(_shares, _plainly("NotShared", "whose devices cannot be shared")),
     # Enough over all NUMA nodes; how it lies is looked at last.
@@ -311,10 +279,11 @@ HARDWARE: Sequence[Link] = (
     _measured(_has_memory, figure=lambda sight: sight.memory_sum, words=_short_of_memory),
     # The hardware is there and somebody holds it.
     _measured(_has_free_devices, figure=_free_devices, words=_short_of_devices),
+    Link(has_free_companions, says_free_companions),
     # As much is free of a device, and does not lie together.
     Link(_in_one_piece, _says_torn),
     # The dearest: every NUMA node, switch and domain by itself.
-    Link(_close, _says_close),
+    Link(close, says_close),
 )
 """What hosts have, and what is free of it."""
 

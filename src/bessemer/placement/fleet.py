@@ -13,6 +13,7 @@ from copy import copy
 
 import numpy as np
 
+from bessemer.core.cpus import parse_cpus
 from bessemer.core.values import Device
 from bessemer.placement.arrays import Arrays, View
 from bessemer.placement.census import Census
@@ -52,7 +53,8 @@ class FleetArrays(Arrays):
         self._node_columns: dict[int, dict[int, int]] = {}
         self._holds: dict[str, Hold] = {}
         self._holds_by_host: dict[str, set[str]] = {}
-        self._allocate(rows=16, nodes=2, devices=8)
+        self._begin_beside()
+        self._allocate(rows=16, nodes=2, devices=8, others=8)
         # Rows that are nobody's point to the first set of taints: there always is one.
         self._taint_sets.take(frozenset())
         self.walls.take(Wall())
@@ -66,8 +68,9 @@ class FleetArrays(Arrays):
         self._give_back(row)
         # What an agent says twice counts once.
         nodes = list({node.id: node for node in facts.inventory.numa}.values())
-        gpus = sorted({d.id: d for d in facts.inventory.devices if d.kind == "gpu"}.values(), key=lambda d: d.id)
-        self._widen(nodes=len(nodes), devices=len(gpus))
+        found = sorted({d.id: d for d in facts.inventory.devices}.values(), key=lambda d: d.id)
+        gpus, others = [d for d in found if d.kind == "gpu"], [d for d in found if d.kind != "gpu"]
+        self._widen(nodes=len(nodes), devices=len(gpus), others=len(others))
         self._devices[row] = gpus
         self._device_columns[row] = {device.id: column for column, device in enumerate(gpus)}
         self._node_columns[row] = {node.id: column for column, node in enumerate(nodes)}
@@ -75,6 +78,7 @@ class FleetArrays(Arrays):
         _stand_as(self, row, kind=HostClass.of(facts), holds=_held_by(self, facts.name))
         self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
+        self._fill_others(row, gpus=gpus, others=others, nodes=self._node_columns[row])
         self.device_cut[row, : len(gpus)] = self.cuts.begin(row, gpus, tables=facts.inventory.partitions)
         for hold in _held_by(self, facts.name):
             self._apply(row, hold, sign=-1)
@@ -90,6 +94,8 @@ class FleetArrays(Arrays):
         _stand_as(self, row, kind=None, holds=_held_by(self, name))
         self._fill_nodes(row, (), overcommit_milli=0)
         self._fill_devices(row, ())
+        self._fill_others(row, gpus=(), others=(), nodes={})
+        self._leave_beside(row)
         self.present[row] = False
         self.names[row] = ""
         for kept in (self._devices, self._device_columns, self._node_columns):
@@ -192,6 +198,7 @@ class FleetArrays(Arrays):
         """The numbers that a host used."""
         if not self.present[row]:
             return
+        self._leave_beside(row)
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
@@ -211,8 +218,11 @@ class FleetArrays(Arrays):
         for part in hold.allocations:
             column = nodes.get(part.numa_node)
             if column is not None:
-                self.cores_free[row, column] += sign * part.milli_cores
-                self.memory_free[row, column] += sign * part.memory_bytes
+                # Threads of its own take what they would be sold for by now, whatever that was when they were taken.
+                own = len(parse_cpus(part.cpus)) * int(self.overcommit[row])
+                self.cores_free[row, column] += sign * max(part.taken_milli_cores, own)
+                self.memory_free[row, column] += sign * part.plain_bytes
+        self._apply_beside(row, hold, sign=sign, nodes=nodes)
         held = set(hold.devices)
         for device in held & devices.keys():
             if hold.profile and self.cuts.at(row, devices[device]) != NONE:
@@ -254,7 +264,7 @@ def forked(fleet: FleetArrays) -> FleetArrays:
         if isinstance(value, np.ndarray):
             setattr(fork, name, value.copy())
     fork.changes, fork.census, fork.cuts = Changes(), fleet.census.copy(), fleet.cuts.copy()
-    fork._holds = dict(fleet._holds)
+    fork._holds, fork._parts = dict(fleet._holds), dict(fleet._parts)
     fork._holds_by_host = {host: set(uids) for host, uids in fleet._holds_by_host.items()}
     return fork
 

@@ -5,7 +5,7 @@ host, and how much there is under each leaf. It changes nothing, but for `Though
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -43,16 +43,7 @@ class Thought:
 
     def take(self, decision: Decision, request: Request) -> None:
         """Count one."""
-        hold = Hold(
-            decision.host,
-            decision.devices,
-            decision.allocations,
-            decision.device_milli,
-            shape=Shape.of(request),
-            request=request,
-            profile=decision.device_profile,
-            start=decision.device_start,
-        )
+        hold = replace(Hold.of(decision), shape=Shape.of(request), request=request)
         self._fleet.hold(f"{_NAME}/{self._taken}", hold)
         self._taken += 1
 
@@ -71,17 +62,22 @@ class Scored:
 
 
 def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, most: int) -> Sequence[Scored]:
-    """``first``, the host that was chosen, and the next best ``most``, as things stand."""
+    """``first``, the host that was chosen, and the next best ``most``, as things stand. Where that is none, no other
+    host is looked at."""
+    row, shape = fleet.row(first), Shape.of(request)
+    if row is None:
+        return ()
+    if not most:
+        (alone,) = explained(policy, shape, fleet=fleet, rows=np.array([row]))
+        return [Scored(first, {policy.name: alone.value}, alone.parts)]
     sight = Sight.of(fleet, request)
     fits = fitting(sight)
-    row = fleet.row(first)
-    if row is None or not fits[row]:
+    if not fits[row]:
         return ()
     rows = np.flatnonzero(fits)
-    shape = Shape.of(request)
     apart = ~sight.close[rows] if request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
     order = np.lexsort((rows, values(policy, shape, fleet=fleet, rows=rows), apart))
-    best = np.array([row, *(int(at) for at in rows[order] if at != row)][: most + 1], dtype=np.int64)
+    best = np.array([row, *(at for at in rows[order[: most + 1]].tolist() if at != row)][: most + 1], dtype=np.int64)
     scores = explained(policy, shape, fleet=fleet, rows=best)
     return [
         Scored(fleet.names[at], _apart(sight, int(at)) | {policy.name: score.value}, score.parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bessemer.core.beside import Companion, CpuPolicy
 from bessemer.core.values import NumaPolicy, Request
 
 
@@ -21,6 +22,9 @@ class Shape:
     numa: NumaPolicy = "preferred"
     same_switch: bool = False
     same_nvlink: bool = False
+    companions: tuple[Companion, ...] = ()
+    cpu_policy: CpuPolicy = "shared"
+    page_bytes: int = 0
 
     @classmethod
     def of(cls, request: Request) -> Shape:
@@ -34,6 +38,9 @@ class Shape:
             numa=request.numa,
             same_switch=request.same_switch,
             same_nvlink=request.same_nvlink,
+            companions=request.companions,
+            cpu_policy=request.cpu_policy,
+            page_bytes=request.page_bytes,
         )
 
     @property

@@ -9,6 +9,8 @@ import numpy as np
 
 from bessemer.core.values import DEVICES_MAX, NODES_MAX, Request
 from bessemer.placement.arrays import Arrays
+from bessemer.placement.cells import arranged
+from bessemer.placement.room import OfSort, Spare
 from bessemer.placement.slices.instances import Instances
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
 
@@ -26,7 +28,7 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Sight(OfSort):
     """Rows ``[:size]`` of what may be changed in thought; the rest is read from ``fleet``. What is derived is kept."""
 
     fleet: Arrays
@@ -38,6 +40,7 @@ class Sight:
     device_milli: Ints
     drained: bool = False
     """Whether nothing is in use of what can be cut."""
+    changed_spare: Spare | None = None
 
     @classmethod
     def of(cls, fleet: Arrays, request: Request) -> Sight:
@@ -60,18 +63,6 @@ class Sight:
     def everyone(self) -> Bools:
         """[hosts]: all of them."""
         return np.ones(self.size, dtype=np.bool_)
-
-    @cached_property
-    def cores_sum(self) -> Ints:
-        """Free milli-cores of each host; what a node lacks is not made good by another."""
-        total: Ints = np.maximum(self.cores_free, 0).sum(axis=1)
-        return total
-
-    @cached_property
-    def memory_sum(self) -> Ints:
-        """Free bytes of each host, likewise."""
-        total: Ints = np.maximum(self.memory_free, 0).sum(axis=1)
-        return total
 
     @cached_property
     def wanted(self) -> Bools:
@@ -141,11 +132,19 @@ class Sight:
     def node_room(self) -> Bools:
         """[hosts, nodes]: whether one NUMA node has all the cores and memory."""
         ask = self.request
-        room: Bools = (self.cores_free >= ask.milli_cores) & (self.memory_free >= ask.memory_bytes)
+        room: Bools = (self.cores_here >= ask.milli_cores) & (self.memory_here >= ask.memory_bytes)
         return room
 
     def together(self, *, numa: bool) -> Bools:
-        """[hosts]: whether devices lie as near to one another as they must; with ``numa`` see `close`."""
+        """[hosts]: whether devices and companions lie as near to one another as they must; with ``numa`` see
+        `close`."""
+        if not self.request.companions:
+            return self.devices_together(numa=numa)
+        room = self.node_room if numa else None
+        return arranged(self.fleet, self.request, usable=self.usable, companions=self.companions, room=room)
+
+    def devices_together(self, *, numa: bool) -> Bools:
+        """[hosts]: likewise, whatever is to lie beside them."""
         fleet, ask = self.fleet, self.request
         if not ask.device_count:
             somewhere: Bools = np.logical_or.reduce(self.node_room, axis=1)

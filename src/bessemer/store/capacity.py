@@ -21,7 +21,7 @@ from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec, Inventory
-from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, quota, rules, walls
+from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, pinned, quota, rules, walls
 from bessemer.store.cascade import Cascades
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
@@ -192,7 +192,7 @@ def _document(key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any], kinds: 
     }
     document = documents.settled(said)
     documents.key_of(document, kinds)
-    if any(part.milli_cores < 0 or part.memory_bytes < 0 for part in spec.allocations):
+    if any(min(part.milli_cores, part.memory_bytes, part.spare_milli_cores) < 0 for part in spec.allocations):
         raise Invalid("a claim takes no less than nothing")
     return document
 
@@ -246,7 +246,9 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
     walls.admit(tx, spec, terms=terms)
     money.begin(tx, spec, project=key.namespace)
     uid = document["metadata"]["uid"]
+    pinned.keep(tx, spec)
     models = hardware.take(tx, spec, uid=uid)
+    pinned.require_free(tx, spec)
     quota.take(tx, key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     saved = save(tx, document, before=None)
     ledger.open_interval(tx, spec, project=key.namespace, claim_uid=uid)

@@ -92,8 +92,8 @@ def nodes(snapshot: Snapshot, survey: Survey) -> Tally:
     memory: Counter[tuple[str, int]] = Counter()
     for _, spec in survey.claims.values():
         for part in spec.allocations:
-            cores[spec.host, part.numa_node] += part.milli_cores
-            memory[spec.host, part.numa_node] += part.memory_bytes
+            cores[spec.host, part.numa_node] += part.taken_milli_cores
+            memory[spec.host, part.numa_node] += part.plain_bytes
     for host, node, *used in snapshot.rows(_NODES):
         stands = [cores.pop((host, node), 0), memory.pop((host, node), 0)]
         words = f"{used[0]} milli-cores and {used[1]} bytes in use, {stands[0]} and {stands[1]} taken"

@@ -93,7 +93,7 @@ def declare(tx: Tx, host: str, *, inventory: Inventory, overcommit_milli: int, s
 
 def _declare_nodes(tx: Tx, host: str, *, inventory: Inventory, overcommit_milli: int) -> None:
     current = {row[0]: (row[1], row[2]) for row in tx.all(_NODES, of_host=host)}
-    found = {node.id: (node.threads * overcommit_milli, node.memory_bytes) for node in inventory.numa}
+    found = {node.id: (node.threads * overcommit_milli, node.plain_bytes) for node in inventory.numa}
     for node, (cores, memory) in found.items():
         if node not in current:
             tx.run(
@@ -182,7 +182,7 @@ def free(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
 
 
 def _share(part: Allocation) -> dict[str, int]:
-    return {"cores": part.milli_cores, "memory": part.memory_bytes}
+    return {"cores": part.taken_milli_cores, "memory": part.plain_bytes}
 
 
 def _why_not(tx: Tx, host: str, *, device: str) -> str:

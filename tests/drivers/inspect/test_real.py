@@ -46,6 +46,7 @@ async def test_numa_nodes_have_cores_threads_memory_and_hugepages(tmp_path: Path
         (0, 2, 4, 4 * GIB, {str(GIB): 16}),
         (1, 2, 4, 4 * GIB, {}),
     ]
+    assert [n.siblings for n in found.numa] == [["0,4", "1,5"], ["2,6", "3,7"]]
     assert found.cpu_model == "Drawn CPU @ 2 GHz"
 
 
@@ -104,6 +105,19 @@ async def test_a_gpu_that_its_driver_lost_is_not_healthy(tmp_path: Path) -> None
     gpus = of_kind(await inventory(tree, facts(GPUS[1]), facts(GPUS[2], healthy=False), facts(GPUS[3])), "gpu")
     assert [gpu.healthy for gpu in gpus] == [False, True, False, True]
     assert gpus[0].model == "H100-80GB-HBM3"
+
+
+async def test_what_the_host_needs_itself_is_said(tmp_path: Path) -> None:
+    tree = two_socket_server(tmp_path)
+    tree.file("proc/net/route", "Iface\tDestination\tGateway\neno1\t00000000\t0100000A")
+    tree.file("proc/net/if_inet6", "fe800000000000000000000000000001 02 40 20 80 ib0")
+    (tree.root / "sys/class/net/ib1/upper_bond0").mkdir()
+    tree.file("proc/mounts", "proc /proc proc\n/dev/nvme0n1p2 / ext4 rw")
+    (tree.root / "sys/block/nvme0n1/nvme0n1p2").mkdir()
+    found = await inventory(tree)
+    assert [nic.in_use for nic in of_kind(found, "nic")] == [True, False, True]
+    assert [disk.in_use for disk in of_kind(found, "disk")] == [True, False]
+    assert [nic.functions for nic in of_kind(found, "nic")] == [63, 0, 0]
 
 
 async def test_nics_and_disks_are_hardware_that_stays(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def two_socket_server(root: Path) -> Tree:
     plain = tree.pci("pci0000:00/0000:00:02.0", kind="0200", vendor="8086", device="1563")
     tree.net("eno1", above=plain, speed=10_000)
     virtual = tree.pci("pci0000:00/0000:00:02.1", kind="0200", vendor="8086", device="1565")
+    (plain / "sriov_totalvfs").write_text("63\n")
     (virtual / "physfn").symlink_to(plain)
     tree.net("eno1v0", above=virtual, speed=10_000)
     tree.net("lo", above=None)

@@ -283,6 +283,13 @@ async def test_the_guest_has_the_numa_nodes_that_were_asked_for(real: RealRig) -
     await console.close()
 
 
+async def test_a_guest_runs_on_its_own_threads_and_on_no_others(real: RealRig) -> None:
+    last = max(os.sched_getaffinity(0))
+    spec = await real.spec(own_cpus=str(last))
+    guest = await real.new().start(spec)
+    assert _status(guest)["Cpus_allowed_list"] == str(last)
+
+
 def _status(guest: Running) -> dict[str, str]:
     lines = Path(f"/proc/{guest.pid}/status").read_text().splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

@@ -15,6 +15,7 @@ from bessemer.drivers.inspect.tables import of_devices
 
 _GPUS = 8
 _SWITCHES = 4
+_CORES = 56
 _NAMESPACE = uuid.UUID("b2a7f0de-6a0c-5c56-9d6b-0f6d2d1a7c11")
 
 
@@ -45,7 +46,7 @@ class FakeInspect:
             kernel="6.1.0-fake",
             boot_id=str(uuid.uuid5(_NAMESPACE, f"boot/{self._ordinal}")),
             cpu_model="Intel(R) Xeon(R) Platinum 8480C (fake)",
-            numa=[NumaNode(id=n, cores=56, threads=112, memory_bytes=TIB, hugepages={}) for n in (0, 1)],
+            numa=[_node(number) for number in (0, 1)],
             devices=devices,
             sharing="time",
             partitions=of_devices(devices),
@@ -58,6 +59,13 @@ class FakeInspect:
             leaf=f"leaf-{self._ordinal // fabric.hosts_per_leaf:02d}",
             spine=f"spine-{self._ordinal // fabric.hosts_per_spine}",
         )
+
+
+def _node(number: int) -> NumaNode:
+    """56 cores of two threads; as the kernel does, first threads of all cores are numbered before their siblings."""
+    firsts = range(number * _CORES, (number + 1) * _CORES)
+    siblings = [f"{first},{first + 2 * _CORES}" for first in firsts]
+    return NumaNode(id=number, cores=_CORES, threads=2 * _CORES, memory_bytes=TIB, hugepages={}, siblings=siblings)
 
 
 def _devices() -> list[Device]:
@@ -89,6 +97,7 @@ def _devices() -> list[Device]:
                 pcie_switch=switch,
                 rail=index,
                 speed_mbps=400_000,
+                functions=16,
             ),
             Device(
                 id=f"disk-{index}",

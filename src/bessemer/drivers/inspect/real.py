@@ -139,6 +139,8 @@ class LocalInspect:
                     numa_node=function.numa_node,
                     pcie_switch=function.switch,
                     speed_mbps=nic.speed_mbps,
+                    functions=function.functions,
+                    in_use=nic.in_use,
                 )
             )
         return found
@@ -155,6 +157,7 @@ class LocalInspect:
                     vendor=_VENDORS.get(function.vendor, function.vendor) if function else "",
                     address=disk.address,
                     memory_bytes=disk.size_bytes,
+                    in_use=disk.in_use,
                     numa_node=function.numa_node if function else 0,
                     pcie_switch=function.switch if function else "",
                 )

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bessemer.core.cpus import show_cpus
 from bessemer.core.values import NumaNode
 
 _SECTOR_BYTES = 512
 _ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 _BRIDGE = "0604"
+_GLOBAL = "00"
+"""Of an IPv6 address: others reach it."""
 _BLOCK_SKIP = re.compile(r"^(loop|ram|zram|dm-|md|sr|fd|nbd)")
 
 
@@ -23,6 +26,7 @@ class PciFunction:
     """A function on the PCI bus. ``kind`` is the class code's first four digits ("0302"), ids are hexadecimal digits.
 
     ``switch`` is the address of the PCIe switch's upstream port right above it, "" where it hangs on a root port.
+    ``functions`` are the virtual functions that it can give.
     """
 
     address: str
@@ -32,6 +36,7 @@ class PciFunction:
     numa_node: int
     switch: str
     virtual: bool
+    functions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Nic:
     name: str
     address: str
     speed_mbps: int
+    in_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class Disk:
     model: str
     wwid: str
     size_bytes: int
+    in_use: bool = False
 
 
 class Machine:
@@ -81,23 +88,33 @@ class Machine:
         return [_function(base / entry.name) for entry in sorted(base.iterdir()) if _ADDRESS.match(entry.name)]
 
     def nics(self) -> list[Nic]:
-        """Network interfaces with hardware behind them, the first of each PCI function."""
+        """Network interfaces with hardware behind them, the first of each PCI function. One that has a route, or is a
+        part of another, is the host's own."""
+        routed = {line.split()[0] for line in text(self._proc / "net/route").splitlines()[1:]}
+        lines = [line.split() for line in text(self._proc / "net/if_inet6").splitlines()]
+        routed |= {line[5] for line in lines if len(line) == 6 and line[3] == _GLOBAL}
         found: dict[str, Nic] = {}
         for path in _children(self._sys / "class/net"):
             address = _pci_above(path / "device")
             if address:
-                found.setdefault(address, Nic(path.name, address, max(0, number(path / "speed"))))
+                used = path.name in routed or any(path.glob("upper_*"))
+                before = found.setdefault(address, Nic(path.name, address, max(0, number(path / "speed")), used))
+                found[address] = replace(before, in_use=before.in_use or used)
         return list(found.values())
 
     def disks(self) -> list[Disk]:
         """Whole disks that stay: no partitions, nothing stacked, nothing removable."""
         found = []
+        words = f"{text(self._proc / 'mounts')}\n{text(self._proc / 'swaps')}".splitlines()
+        mounted = {line.split()[0].removeprefix("/dev/") for line in words if line.startswith("/dev/")}
         for path in _children(self._sys / "block"):
             size = number(path / "size") * _SECTOR_BYTES
             if _BLOCK_SKIP.match(path.name) or number(path / "removable") == 1 or size <= 0:
                 continue
             wwid = text(path / "wwid") or text(path / "device/wwid") or text(path / "serial")
-            found.append(Disk(path.name, _pci_above(path), text(path / "device/model"), wwid, size))
+            parts = [path, *(part for part in _children(path) if part.name.startswith(path.name))]
+            used = any(part.name in mounted or any(_children(part / "holders")) for part in parts)
+            found.append(Disk(path.name, _pci_above(path), text(path / "device/model"), wwid, size, used))
         return found
 
     def gpu_model(self, address: str) -> str:
@@ -115,6 +132,7 @@ class Machine:
             threads=len(threads),
             memory_bytes=int(memory[1]) << 10 if memory else 0,
             hugepages=_hugepages(path / "hugepages"),
+            siblings=self._siblings(threads),
         )
 
     def _whole(self) -> NumaNode:
@@ -126,6 +144,7 @@ class Machine:
             threads=len(threads),
             memory_bytes=min(int(memory[1]) << 10 if memory else 0, self._memory_limit()),
             hugepages=_hugepages(self._sys / "kernel/mm/hugepages"),
+            siblings=self._siblings(threads),
         )
 
     def _memory_limit(self) -> int:
@@ -136,8 +155,17 @@ class Machine:
 
     def _cores(self, threads: list[int]) -> int:
         """Physical cores: threads that name the same siblings are one."""
+        return len({self._core(thread) for thread in threads})
+
+    def _siblings(self, threads: list[int]) -> list[str]:
+        """The threads of each physical core, of those that there are; none where the kernel does not say."""
+        cores = {core: set(_cpus(core)) & set(threads) for core in dict.fromkeys(map(self._core, threads))}
+        whole = sum(map(len, cores.values())) == len(threads)
+        return [show_cpus(core) for core in cores.values()] if whole else []
+
+    def _core(self, thread: int) -> str:
         base = self._sys / "devices/system/cpu"
-        return len({text(base / f"cpu{thread}/topology/thread_siblings_list") or str(thread) for thread in threads})
+        return text(base / f"cpu{thread}/topology/thread_siblings_list") or str(thread)
 
 
 def text(path: Path) -> str:
@@ -169,6 +197,7 @@ def _function(path: Path) -> PciFunction:
         numa_node=max(0, number(path / "numa_node")),
         switch=bridges[-2] if len(bridges) >= 3 else "",
         virtual=(path / "physfn").exists(),
+        functions=max(0, number(path / "sriov_totalvfs")),
     )
 
 

@@ -37,6 +37,7 @@ class Confinement:
         # No file that QEMU writes grows past its disk, so a guest that floods its serial log stays within what it has.
         limit = disk_bytes + disk_bytes // 64 + _FILE_SLACK_BYTES
         return [
+            *(("taskset", "--cpu-list", spec.own_cpus) if spec.own_cpus else ()),
             *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0", f"--nofile={of_children()}:"),
             *("env", "--ignore-signal=XFSZ"),
             *("setsid", "--fork"),

@@ -77,7 +77,7 @@ def _processors(spec: MachineSpec) -> list[str]:
     sockets = cells if spec.cpus % cells == 0 else 1
     accel = ["kvm"] if spec.accel == "kvm" else ["tcg", "thread=multi", f"tb-size={_TRANSLATED_CODE_MIB}"]
     return [
-        *("-machine", "q35,vmport=off"),
+        *("-machine", "q35,vmport=off" + (",memory-backend=ram" if spec.page_bytes and not spec.numa else "")),
         *("-accel", ",".join(accel)),
         *("-cpu", "host" if spec.accel == "kvm" else "qemu64"),
         *("-smp", f"cpus={spec.cpus},sockets={sockets},cores={spec.cpus // sockets},threads=1"),
@@ -87,14 +87,24 @@ def _processors(spec: MachineSpec) -> list[str]:
 def _memory(spec: MachineSpec) -> list[str]:
     words = ["-m", f"size={spec.memory_bytes >> 10}k"]
     first = 0
+    if spec.page_bytes and not spec.numa:
+        words += ["-object", json.dumps(_backend(spec, "ram", size=spec.memory_bytes))]
     for number, cell in enumerate(spec.numa):
-        backend: dict[str, Any] = {"qom-type": "memory-backend-ram", "id": f"ram{number}", "size": cell.memory_bytes}
+        backend = _backend(spec, f"ram{number}", size=cell.memory_bytes)
         if cell.host_node is not None:
             backend |= {"host-nodes": [cell.host_node], "policy": "bind"}
         cpus = f"cpus={first}-{first + cell.cpus - 1}"
         words += ["-object", json.dumps(backend), "-numa", f"node,nodeid={number},{cpus},memdev=ram{number}"]
         first += cell.cpus
     return words
+
+
+def _backend(spec: MachineSpec, name: str, *, size: int) -> dict[str, Any]:
+    """Huge pages by a file in memory: QEMU may open none by path."""
+    if not spec.page_bytes:
+        return {"qom-type": "memory-backend-ram", "id": name, "size": size}
+    huge = {"hugetlb": True, "hugetlbsize": spec.page_bytes}
+    return {"qom-type": "memory-backend-memfd", "id": name, "size": size, "share": False, **huge}
 
 
 def _boot(spec: MachineSpec, files: Files) -> list[str]:

@@ -36,7 +36,9 @@ class NumaCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """A guest to run. ``image`` is content with digest ``sha256:HEX``; cells of ``numa`` add up to the whole."""
+    """A guest to run. ``image`` is content with digest ``sha256:HEX``; cells of ``numa`` add up to the whole. It
+    runs on ``own_cpus`` (threads of the host, as 2-5,58) and on no others; "" wherever there is time. Its memory lies
+    in huge pages of ``page_bytes``; 0: in ordinary ones."""
 
     uid: str
     name: str
@@ -48,6 +50,8 @@ class MachineSpec:
     seed: Path | None = None
     accel: Accel = "tcg"
     numa: tuple[NumaCell, ...] = ()
+    own_cpus: str = ""
+    page_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ that runs is touched. It has no control side. Its older version is `flavor_v1alp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from bessemer.core.beside import PAGE_SIZES, Companion, CpuPolicy, require_apart
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ALL, GROUP, READ, ApiModel, Column, Kind, Resource, Status, values_apart
-from bessemer.core.units import MIB, TIB, parse_bytes
-from bessemer.core.values import NumaPolicy, nothing
+from bessemer.core.units import MIB, TIB, parse_bytes, show_bytes
+from bessemer.core.values import DeviceKind, NumaPolicy, nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems
 from bessemer.kinds.fleet import flavor_v1alpha1
@@ -60,6 +62,32 @@ class FlavorDevices(ApiModel):
         return int(self.share.removeprefix("0.").ljust(3, "0")) if self.share else 1000
 
 
+class FlavorCompanion(ApiModel):
+    """What lies beside the accelerators of one replica: network cards or functions of them, disks, whatever hosts
+    report."""
+
+    kind: DeviceKind = Field(description="As hosts report it: nic, disk.")
+    count: int = Field(1, ge=1, le=64, description="How many, each another.")
+    model: ShortText = Field("", description="As hosts report it; any model when empty.")
+    functions: int = Field(0, ge=0, le=1024, description="How many virtual functions of each; 0: each whole.")
+    near: Literal["anywhere", "node", "switch"] = Field(
+        "anywhere",
+        description="Where it lies: under the accelerators' PCIe switch, or on their NUMA node, each its own.",
+    )
+    distinct_rails: bool = Field(False, description="Whether no two may be on one rail of the fabric.")
+
+    def wanted(self) -> Companion:
+        """As placement knows it."""
+        return Companion(
+            kind=self.kind,
+            count=self.count,
+            models=frozenset({self.model} if self.model else ()),
+            functions=self.functions,
+            rails=self.distinct_rails,
+            near="" if self.near == "anywhere" else self.near,
+        )
+
+
 class FlavorSpec(ApiModel):
     description: ShortText = Field("", description="What it is good for.")
     offered: bool = Field(True, description="False withdraws it: nothing new is placed by it, what stands stays.")
@@ -68,6 +96,14 @@ class FlavorSpec(ApiModel):
     disk: Bytes = Field("0", description="A disk of its own, as 10Gi; 0 is none.")
     devices: FlavorDevices | None = Field(None, description="Its accelerators; none when absent.")
     numa: NumaPolicy = Field("preferred", description="Whether all must lie on one NUMA node.")
+    companions: list[FlavorCompanion] = Field(
+        default_factory=list, max_length=8, description="Network cards, disks and the like, beside its accelerators."
+    )
+    cpu_policy: CpuPolicy = Field(
+        "shared",
+        description="Cores: time on those that others use, hardware threads of its own, or whole physical cores.",
+    )
+    hugepages: Bytes = Field("0", description="Size of the huge pages that its memory lies in, as 1Gi; 0 is none.")
 
 
 class FlavorStatus(Status):
@@ -86,7 +122,28 @@ def validate(new: Flavor, old: Flavor | None) -> Sequence[Cause]:
     causes = [] if old else [*label_problems(new.metadata.name)]
     causes += _size_problems("spec.memory", new.spec.memory, least=MEMORY_MIN, most=MEMORY_MAX)
     causes += _size_problems("spec.disk", new.spec.disk, least=0, most=DISK_MAX)
+    causes += [*_page_problems(new.spec), *_companion_problems(new.spec)]
     return [*causes, *_part_problems(new.spec.devices)] if new.spec.devices else causes
+
+
+def _page_problems(spec: FlavorSpec) -> Iterator[Cause]:
+    size = parse_bytes(spec.hugepages)
+    if size and size not in PAGE_SIZES:
+        yield Cause("spec.hugepages", f"must be one of {', '.join(map(show_bytes, PAGE_SIZES))}")
+    elif size and parse_bytes(spec.memory) % size:
+        yield Cause("spec.memory", f"must be a multiple of its huge pages of {spec.hugepages}")
+
+
+def _companion_problems(spec: FlavorSpec) -> Iterator[Cause]:
+    wanted: list[Companion] = []
+    for index, one in enumerate(spec.companions):
+        wanted.append(one.wanted())
+        try:
+            require_apart(wanted[-1:], devices=spec.devices.count if spec.devices else 0)
+            require_apart([replace(other, near="") for other in wanted], devices=0)
+        except ValueError as error:
+            yield Cause(f"spec.companions[{index}]", str(error))
+            wanted.pop()
 
 
 def _part_problems(devices: FlavorDevices) -> Iterator[Cause]:

@@ -1,12 +1,15 @@
 """Flavor as bessemer.dev/v1alpha1 has it, which the first release stored: devices as four fields that hang together.
 
-It cannot say ``offered``, which part of a device, nor an order of words that means nothing; ``gpuModel`` and its like
-mean nothing without ``gpus``. What a flavor is and does stands in `flavor`.
+It cannot say ``offered``, which part of a device, what lies beside devices, of which sort cores and memory are, nor an
+order of words that means nothing; ``gpuModel`` and its like mean nothing without ``gpus``. What a flavor is and does
+stands in `flavor`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field
@@ -20,6 +23,10 @@ from bessemer.kinds.fields import Bytes, ShortText, at
 _SAME = (("sameSwitch", "switch"), ("sameNvlink", "nvlink"))
 _PART = ("share", "profile")
 _SHARED = ("description", "memory", "disk", "numa")
+_NEWER: Mapping[str, Any] = MappingProxyType(
+    {"offered": True, "companions": [], "cpuPolicy": "shared", "hugepages": "0"}
+)
+"""What this version cannot say, and is kept beside it where it is not what it is by default."""
 
 
 class FlavorSpec(ApiModel):
@@ -63,7 +70,7 @@ def up(spec: Spec, kept: Spec) -> Spec:
         together = [word for field, word in _SAME if spec.get(field)]
         part = kept.get("part", {}) if spec["gpus"] == 1 else {}
         newest["devices"] = {"count": spec["gpus"], "model": spec.get("gpuModel", ""), "together": together, **part}
-    return {**newest, "offered": kept.get("offered", True)}
+    return {**newest, **{name: kept.get(name, copy(usual)) for name, usual in _NEWER.items()}}
 
 
 def down(spec: Spec) -> tuple[Spec, Spec]:
@@ -76,7 +83,7 @@ def down(spec: Spec) -> tuple[Spec, Spec]:
         older["cpus"] = spec["cores"]
     older |= {"gpus": devices.get("count", 0), "gpuModel": devices.get("model", "")}
     older |= {field: isinstance(together, list) and word in together for field, word in _SAME}
-    kept: Spec = {} if spec.get("offered", True) else {"offered": False}
+    kept: Spec = {name: spec[name] for name, usual in _NEWER.items() if name in spec and spec[name] != usual}
     part = {name: devices[name] for name in _PART if devices.get(name)}
     return older, {**kept, "part": part} if part else kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from bessemer.core.beside import CompanionUse
 from bessemer.core.resource import Change
 from bessemer.core.slices import WHOLE_MILLI
 from bessemer.core.values import Allocation, Asked
@@ -26,6 +27,7 @@ def hold_of(claim: Change) -> Hold:
         spec.get("deviceMilli", WHOLE_MILLI),
         shape=Shape.of(request) if request is not None else None,
         request=request,
+        companions=tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ())),
         profile=spec.get("deviceProfile", ""),
         start=spec.get("deviceStart", 0),
         tenure=tenure_of(body),

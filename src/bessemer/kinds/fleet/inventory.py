@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -27,7 +27,6 @@ from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.remedies import Remedies
-from bessemer.placement.shape import Shape
 
 ASSUMED_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -129,18 +128,7 @@ class FleetFeed:
         """
         if claim_uid in self._told.known["Claim"]:
             return
-        request = decision.request
-        hold = Hold(
-            decision.host,
-            decision.devices,
-            decision.allocations,
-            decision.device_milli,
-            profile=decision.device_profile,
-            start=decision.device_start,
-            shape=Shape.of(request) if request is not None else None,
-            request=request,
-            tenure=tenure or Tenure(),
-        )
+        hold = replace(Hold.of(decision), tenure=tenure or Tenure())
         self._arrays.hold(claim_uid, hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 

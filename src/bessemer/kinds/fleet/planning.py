@@ -31,7 +31,9 @@ REPLICAS_MAX = 64
 """Of one question: nobody else is served while they are decided."""
 
 OTHERS = 3
-"""Next best hosts that are told."""
+"""Next best hosts that are told, of the first `EXPLAINED` replicas; they are dear: all hosts are looked at."""
+
+EXPLAINED = 4
 
 
 class Planner(Protocol):
@@ -77,7 +79,8 @@ def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tup
                 found.refusal = answer
                 break
             found.decisions.append(answer)
-            found.beside.append(ranked(arrays, request, policy=fleet.own.policy, first=answer.host, most=OTHERS))
+            most = OTHERS if len(found.beside) < EXPLAINED else 0
+            found.beside.append(ranked(arrays, request, policy=fleet.own.policy, first=answer.host, most=most))
             thought.take(answer, request)
     return found
 

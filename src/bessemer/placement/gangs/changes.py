@@ -16,10 +16,10 @@ import numpy as np
 from bessemer.core.units import MIB, show_bytes
 from bessemer.core.values import Gang
 from bessemer.placement.cheapest import asking, last_resorts, own_choices
-from bessemer.placement.filters import device_words, show_milli
 from bessemer.placement.gangs.ground import LEVELS, Ground
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools
+from bessemer.placement.words import device_words, show_milli
 
 _MEMORY_STEP = 64 * MIB
 

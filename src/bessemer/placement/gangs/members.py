@@ -74,8 +74,9 @@ def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decis
             beside = dealt.get((key, free[at])) if apart else cut.allocations
             if beside is None:
                 beside = dealt[key, free[at]] = _beside(sight.request, nodes, free=free[at], near=cut.near)
-            ids = tuple([devices[column].id for column in cut.columns])
-            decisions.append(Decision(host=name, devices=ids, allocations=beside, fake=fake, **cut.more))
+            tree = tuple([devices[column] for column in cut.columns])
+            ids = tuple([device.id for device in tree])
+            decisions.append(Decision(host=name, devices=ids, allocations=beside, fake=fake, tree=tree, **cut.more))
     return tuple(decisions)
 
 
@@ -123,7 +124,7 @@ def _cut(sight: Sight, row: int, *, count: int, told: Told) -> list[_Cut]:
     return cuts
 
 
-_OWN = frozenset({"host", "devices", "allocations", "fake"})
+_OWN = frozenset({"host", "devices", "allocations", "fake", "tree"})
 """What a decision says of its host alone."""
 
 

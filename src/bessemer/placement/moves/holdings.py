@@ -154,7 +154,7 @@ class Holdings:
             self._parts[slot] = (
                 [self.devices.add(slot, row, column, hold.frees) for column in _columns(hold, devices)],
                 [
-                    self.nodes.add(slot, row, nodes[part.numa_node], part.milli_cores, part.memory_bytes)
+                    self.nodes.add(slot, row, nodes[part.numa_node], part.taken_milli_cores, part.plain_bytes)
                     for part in hold.allocations
                     if part.numa_node in nodes
                 ],

@@ -248,14 +248,7 @@ class _Standing:
 
 def _held(decision: Decision, before: Hold | None) -> Hold:
     """What a claim holds at its new place; terms and wishes stay."""
-    hold = Hold(
-        decision.host,
-        decision.devices,
-        decision.allocations,
-        decision.device_milli,
-        profile=decision.device_profile,
-        start=decision.device_start,
-    )
+    hold = Hold.of(decision)
     if before is None:
         return hold
     return replace(hold, shape=before.shape, request=before.request, tenure=before.tenure)

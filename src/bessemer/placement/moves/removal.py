@@ -108,8 +108,8 @@ def given_back(fleet: FleetArrays, request: Request, *, host: str, uids: Sequenc
     for hold in (held[uid] for uid in uids):
         for part in hold.allocations:
             if part.numa_node in nodes:
-                cores[0, nodes[part.numa_node]] += part.milli_cores
-                memory[0, nodes[part.numa_node]] += part.memory_bytes
+                cores[0, nodes[part.numa_node]] += part.taken_milli_cores
+                memory[0, nodes[part.numa_node]] += part.plain_bytes
         for column, device in enumerate(fleet.devices(row)):
             milli[0, column] += hold.frees * (device.id in hold.devices)
     return replace(sight, cores_free=cores, memory_free=memory, device_milli=milli)

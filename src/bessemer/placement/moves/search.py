@@ -137,8 +137,8 @@ def _items(holdings: Holdings, request: Request, *, cost: Floats, rows: Ints) ->
             slots[at, k], costs[at, k] = slot, cost[slot]
             milli[at, k, [columns[device] for device in set(hold.devices) & columns.keys()]] = hold.frees
             parts = [(nodes[part.numa_node], part) for part in hold.allocations if part.numa_node in nodes]
-            np.add.at(cores[at, k], [node for node, _ in parts], [part.milli_cores for _, part in parts])
-            np.add.at(memory[at, k], [node for node, _ in parts], [part.memory_bytes for _, part in parts])
+            np.add.at(cores[at, k], [node for node, _ in parts], [part.taken_milli_cores for _, part in parts])
+            np.add.at(memory[at, k], [node for node, _ in parts], [part.plain_bytes for _, part in parts])
     of_devices = np.where(sight.wanted[:, None], milli, 0).sum(axis=2)
     prices = _prices(costs, cores.sum(axis=2), memory.sum(axis=2), of_devices)
     first = _dominators(costs, np.concatenate([cores, memory, milli * sight.wanted[:, None]], axis=2))
@@ -158,7 +158,7 @@ def _useful(holdings: Holdings, sight: Sight, *, cost: Floats, host: int, row: i
         return (
             (request.device_count > 0 and not wanted.isdisjoint(hold.devices))
             or (for_cores and any(part.milli_cores for part in hold.allocations))
-            or (for_memory and any(part.memory_bytes for part in hold.allocations))
+            or (for_memory and any(part.plain_bytes for part in hold.allocations))
         )
 
     slots = [slot for slot in holdings.at(row) if np.isfinite(cost[slot]) and helps(slot)]

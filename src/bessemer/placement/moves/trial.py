@@ -7,6 +7,7 @@ from collections.abc import Set
 from bessemer.core.values import Allocation, Decision
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays, hold_of
+from bessemer.placement.pins import still_free
 from bessemer.placement.vectors import WHOLE
 
 _PLUG = "\0plug/"
@@ -76,9 +77,12 @@ class Trial:
         nodes = {node: column for column, node in enumerate(fleet.node_ids(row))}
         devices = {device.id: column for column, device in enumerate(fleet.devices(row))}
         return (
-            all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
-            and all(fleet.cores_free[row, nodes[part.numa_node]] >= part.milli_cores for part in decision.allocations)
-            and all(fleet.memory_free[row, nodes[part.numa_node]] >= part.memory_bytes for part in decision.allocations)
+            still_free(fleet, row, decision=decision)
+            and all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
+            and all(
+                fleet.cores_free[row, nodes[part.numa_node]] >= part.taken_milli_cores for part in decision.allocations
+            )
+            and all(fleet.memory_free[row, nodes[part.numa_node]] >= part.plain_bytes for part in decision.allocations)
         )
 
 

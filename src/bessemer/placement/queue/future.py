@@ -125,18 +125,18 @@ def kept(uid: str, places: Sequence[Decision], *, start: int | None, gone: Mappi
     for hold in gone.values():
         for part in hold.allocations:
             sums = left.setdefault((hold.host, part.numa_node), [0, 0])
-            sums[0] += part.milli_cores
-            sums[1] += part.memory_bytes
+            sums[0] += part.taken_milli_cores
+            sums[1] += part.plain_bytes
     ghosts = {}
     for number, place_ in enumerate(places):
         parts = []
         for part in place_.allocations:
             spare = left.get((place_.host, part.numa_node), [0, 0])
-            cores, memory = min(spare[0], part.milli_cores), min(spare[1], part.memory_bytes)
+            cores, memory = min(spare[0], part.milli_cores), min(spare[1], part.plain_bytes)
             spare[0], spare[1] = spare[0] - cores, spare[1] - memory
             update = {"milli_cores": part.milli_cores - cores, "memory_bytes": part.memory_bytes - memory}
             parts.append(part.model_copy(update=update))
-        ghosts[f"kept/{uid}/{number}"] = Hold(place_.host, place_.devices, tuple(parts), place_.device_milli)
+        ghosts[f"kept/{uid}/{number}"] = replace(Hold.of(place_), allocations=tuple(parts), shape=None, request=None)
     return Kept(uid=uid, start=start, places=tuple(places), ghosts=ghosts)
 
 

@@ -211,6 +211,8 @@ async def _start(this: _Pass) -> Outcome:
             disks=tuple(disks),
             seed=seed,
             accel="kvm" if ctx.virtualization == "kvm" else "tcg",
+            own_cpus=",".join(part.cpus for part in claim.spec.allocations if part.cpus),
+            page_bytes=max((part.page_bytes for part in claim.spec.allocations), default=0),
         )
     )
     return _started(this, process)

@@ -1,0 +1,198 @@
+"""`Beside`: the arrays of what a host has beside devices, cores and memory, and what is free of it.
+
+Companions are devices of any kind but GPUs, whole or by their virtual functions; hardware threads are counted as far as
+their numbers are known; huge pages by size. As with the rest, what is free is what there is less what holds name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bessemer.core.beside import PAGE_SIZES
+from bessemer.core.cpus import parse_cpus
+from bessemer.core.values import Allocation, Device, NumaNode
+from bessemer.placement.facts import Hold
+from bessemer.placement.numbering import Numbers
+from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
+
+Cores = tuple[tuple[int, ...], ...]
+"""Hardware threads by number, each physical core's together."""
+
+Cell = tuple[int, int, int]
+"""Where something lies: NUMA node, PCIe switch, and NVLink domain or rail, by their columns or numbers."""
+
+GPUS, OTHERS = 0, 1
+
+Topology = tuple[tuple[Cell, ...], tuple[Cell, ...]]
+"""The cells of a host in which devices lie, and those of what lies beside them."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """What of a host is no number: ``others`` by column, ``cores`` by column of the node, and how many have a thread
+    of their own: two may for a while."""
+
+    others: Sequence[Device] = ()
+    columns: Mapping[str, int] = field(default_factory=dict)
+    cores: Sequence[Cores] = ()
+    own: Counter[int] = field(default_factory=Counter)
+
+
+def numbered(names: Sequence[str]) -> dict[str, int]:
+    """Each name's number, in order of arrival. What has no name is together with nothing."""
+    return {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}
+
+
+class Beside:
+    """A part of `Arrays`. ``other_used`` [rows, others] are functions held, ``other_whole`` how many hold it whole;
+    ``threads_free`` [rows, nodes] those that nobody has of their own, ``wholes_free`` physical cores likewise, each of
+    ``smt`` threads; ``pages_free`` [rows, nodes, sizes] by `PAGE_SIZES`. ``…_all`` is what an empty host has."""
+
+    other_names: Numbers[tuple[str, str]]
+    topologies: Numbers[Topology]
+
+    def _begin_beside(self) -> None:
+        self.other_names = Numbers()
+        self.topologies = Numbers()
+        self._parts: dict[int, Parts] = {}
+        self._cores_known: dict[tuple[str, ...], Cores] = {}
+
+    def parts(self, row: int) -> Parts:
+        """What of a row is no number."""
+        return self._parts.get(row, Parts())
+
+    def _allocate_beside(self, *, rows: int, nodes: int, devices: int, others: int) -> None:
+        def smalls(width: int) -> Smalls:
+            return np.full((rows, width), NONE, dtype=np.int32)
+
+        def ints(*shape: int) -> Ints:
+            return np.zeros((rows, *shape), dtype=np.int64)
+
+        self.other_name, self.other_cell, self.other_rail = smalls(others), smalls(others), smalls(others)
+        self.device_cell, self.other_node = smalls(devices), smalls(others)
+        self.other_sound: Bools = np.zeros((rows, others), dtype=np.bool_)
+        self.other_functions, self.other_used, self.other_whole = ints(others), ints(others), ints(others)
+        self.overcommit: Ints = np.ones(rows, dtype=np.int64)
+        self.topology: Smalls = np.full(rows, NONE, dtype=np.int32)
+        self.threads_all, self.threads_free = ints(nodes), ints(nodes)
+        self.wholes_all, self.wholes_free, self.smt = ints(nodes), ints(nodes), ints(nodes)
+        self.pages_all, self.pages_free = ints(nodes, len(PAGE_SIZES)), ints(nodes, len(PAGE_SIZES))
+
+    def _fill_beside(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
+        """Of an empty host, but for its devices."""
+        self.overcommit[row] = max(1, overcommit_milli)
+        for array in (self.threads_all, self.wholes_all, self.smt, self.pages_all):
+            array[row] = 0
+        cores = [self._cores_of(node) for node in nodes]
+        self._parts[row] = Parts(cores=cores)
+        for column, (node, siblings) in enumerate(zip(nodes, cores, strict=True)):
+            self.threads_all[row, column] = sum(map(len, siblings))
+            self.smt[row, column] = smt = usual(siblings)
+            self.wholes_all[row, column] = sum(len(core) == smt for core in siblings)
+            for number, size in enumerate(PAGE_SIZES):
+                self.pages_all[row, column, number] = min(node.hugepages.get(str(size), 0), node.memory_bytes // size)
+        self.threads_free[row], self.wholes_free[row] = self.threads_all[row], self.wholes_all[row]
+        self.pages_free[row] = self.pages_all[row]
+
+    def _fill_others(
+        self, row: int, *, gpus: Sequence[Device], others: Sequence[Device], nodes: Mapping[int, int]
+    ) -> None:
+        """The devices of an empty host, and how they lie to each other; ``nodes`` are columns by NUMA node."""
+        switches = numbered([device.pcie_switch for device in (*gpus, *others)])
+        domains = numbered([gpu.nvlink_domain for gpu in gpus])
+
+        def cell(device: Device, third: int) -> Cell:
+            return nodes.get(device.numa_node, NONE), switches.get(device.pcie_switch, NONE), third
+
+        places = (
+            [cell(gpu, domains.get(gpu.nvlink_domain, NONE)) for gpu in gpus],
+            [cell(other, NONE if other.rail is None else other.rail) for other in others],
+        )
+        cells = tuple({place: number for number, place in enumerate(dict.fromkeys(found))} for found in places)
+        parts = self._parts[row]
+        parts.others, parts.columns = others, {device.id: column for column, device in enumerate(others)}
+        self.topology[row] = self.topologies.take((tuple(cells[GPUS]), tuple(cells[OTHERS])))
+        for array in (self.device_cell, self.other_cell, self.other_node, self.other_rail, self.other_name):
+            array[row] = NONE
+        self.other_functions[row] = self.other_used[row] = self.other_whole[row] = 0
+        self.other_sound[row] = False
+        for column, place in enumerate(places[GPUS]):
+            self.device_cell[row, column] = cells[GPUS][place]
+        for column, (other, place) in enumerate(zip(others, places[OTHERS], strict=True)):
+            self.other_cell[row, column] = cells[OTHERS][place]
+            self.other_node[row, column], self.other_rail[row, column] = place[0], place[2]
+            self.other_name[row, column] = self.other_names.take((other.kind, other.model))
+            self.other_functions[row, column] = other.functions
+            self.other_sound[row, column] = other.healthy and not other.in_use
+
+    def _leave_beside(self, row: int) -> None:
+        """The numbers that a host used."""
+        names = self.other_name[row]
+        for number in names[names != NONE]:
+            self.other_names.give_back(int(number))
+        names[:] = NONE
+        if self.topology[row] != NONE:
+            self.topologies.give_back(int(self.topology[row]))
+            self.topology[row] = NONE
+        self._parts.pop(row, None)
+
+    def _apply_beside(self, row: int, hold: Hold, *, sign: int, nodes: Mapping[int, int]) -> None:
+        """Count what a hold names, or count it no more."""
+        parts = self._parts[row]
+        for use in {use.device: use for use in hold.companions}.values():
+            column = parts.columns.get(use.device)
+            if column is not None and use.functions:
+                self.other_used[row, column] += -sign * use.functions
+            elif column is not None:
+                self.other_whole[row, column] -= sign
+        for part in hold.allocations:
+            place = nodes.get(part.numa_node)
+            if place is not None and part.cpus:
+                self._own(row, part, place=place, sign=-sign)
+            if place is not None and part.page_bytes in PAGE_SIZES:
+                pages = part.memory_bytes // part.page_bytes
+                self.pages_free[row, place, PAGE_SIZES.index(part.page_bytes)] += sign * pages
+
+    def _own(self, row: int, part: Allocation, *, place: int, sign: int) -> None:
+        # Another, and not the same changed: a fork of the fleet has it too.
+        parts = self._parts[row] = replace(self._parts[row], own=self._parts[row].own.copy())
+        own, siblings, smt = parts.own, parts.cores[place], int(self.smt[row, place])
+        for cpu in parse_cpus(part.cpus):
+            own[cpu] += sign
+        self.threads_free[row, place] = sum(own[cpu] <= 0 for core in siblings for cpu in core)
+        self.wholes_free[row, place] = sum(
+            len(core) == smt and not any(own[cpu] > 0 for cpu in core) for core in siblings
+        )
+
+    def _cores_of(self, node: NumaNode) -> Cores:
+        """The node's cores; none where its report makes no sense. Hosts are alike: each word is read once."""
+        words = tuple(node.siblings)
+        known = self._cores_known.get(words)
+        if known is None:
+            known = cores_of(words)
+            if len(self._cores_known) < _KNOWN_MAX:
+                self._cores_known[words] = known
+        return known if sum(map(len, known)) <= node.threads else ()
+
+
+_KNOWN_MAX = 1024
+
+
+def cores_of(siblings: Sequence[str]) -> Cores:
+    """Threads by core, as an agent says; none where one is said twice, or is none."""
+    try:
+        cores = tuple(sorted(filter(None, map(parse_cpus, siblings))))
+    except ValueError:
+        return ()
+    threads = [cpu for core in cores for cpu in core]
+    return cores if len(threads) == len(set(threads)) else ()
+
+
+def usual(cores: Cores) -> int:
+    """How many threads most of the cores have, the more of two; 0 without any. Of others none is given whole."""
+    sizes = Counter(map(len, cores))
+    return max(sizes, key=lambda size: (sizes[size], size), default=0)

@@ -1,0 +1,113 @@
+"""Instances with companions, threads of their own and huge pages: from the flavor to what the driver is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bessemer.core.units import GIB
+from bessemer.core.values import Device, NumaNode
+from tests.kinds.world import World
+
+FLAVOR = {
+    "cores": 3,
+    "memory": "2Gi",
+    "devices": {"count": 1, "model": "H100"},
+    "companions": [{"kind": "nic", "functions": 2, "near": "switch"}],
+    "cpuPolicy": "cores",
+    "hugepages": "1Gi",
+    "numa": "required",
+}
+
+
+def world(**more: Any) -> World:
+    """One host: on its second node a GPU with a NIC under its switch, on its first another NIC."""
+    made = World(**more)
+    there = made.hosts["h1"]
+    numa = [
+        NumaNode(
+            id=n,
+            cores=4,
+            threads=8,
+            memory_bytes=16 * GIB,
+            hugepages={str(GIB): 4},
+            siblings=[f"{4 * n + core},{8 + 4 * n + core}" for core in range(4)],
+        )
+        for n in (0, 1)
+    ]
+    devices = [
+        Device(id="gpu-0", kind="gpu", model="H100", address="0000:41:00.0", numa_node=1, pcie_switch="0000:40:00.0"),
+        Device(id="nic-0", kind="nic", model="x7", address="0000:11:00.0", numa_node=0, functions=8),
+        Device(
+            id="nic-1",
+            kind="nic",
+            model="x7",
+            address="0000:42:00.0",
+            numa_node=1,
+            pcie_switch="0000:40:00.0",
+            functions=3,
+        ),
+    ]
+    there.inventory = there.inventory.model_copy(update={"numa": numa, "devices": devices})
+    return made
+
+
+async def spec_of(world: World, name: str) -> dict[str, Any]:
+    found = await world.object("Claim", f"instance-{name}-0")
+    assert found is not None
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+async def test_what_was_taken_is_said_and_the_driver_is_told() -> None:
+    async with world() as here:
+        await here.create("Flavor", "pinned", FLAVOR, namespace="")
+        await here.create("Instance", "vm", {"flavor": "pinned", "image": "micro"})
+        await here.until_ready("Instance", "vm")
+        spec = await spec_of(here, "vm")
+        assert spec["companions"] == [{"kind": "nic", "device": "nic-1", "functions": 2, "address": "0000:42:00.0"}]
+        assert spec["allocations"] == [
+            {
+                "numaNode": 1,
+                "milliCores": 3000,
+                "memoryBytes": 2 * GIB,
+                "cpus": "4-5,12-13",
+                "spareMilliCores": 1000,
+                "pageBytes": GIB,
+            }
+        ]
+        assert [(place["device"], place["switch"], place["numaNode"]) for place in spec["tree"]] == [
+            ("gpu-0", "0000:40:00.0", 1),
+            ("nic-1", "0000:40:00.0", 1),
+        ]
+        (guest,) = here.hosts["h1"].qemu.guests.values()
+        assert (guest.spec.own_cpus, guest.spec.page_bytes) == ("4-5,12-13", GIB)
+        # Quotas and prices count what the flavor says.
+        uses = {use.meter: use.used for use in await here.store.capacity.use("tenant/acme")}
+        assert (uses["milli_cores"], uses["memory_bytes"], uses["devices/*"]) == (3000, 2 * GIB, 1)
+
+
+async def test_what_is_taken_is_nobody_elses_until_it_is_given_back() -> None:
+    async with world() as here:
+        alone = {**FLAVOR, "devices": None, "companions": [{"kind": "nic", "model": "x7", "count": 2, "functions": 2}]}
+        await here.create("Flavor", "two", {**alone, "numa": "legacy"}, namespace="")
+        await here.create("Instance", "a", {"flavor": "two", "image": "micro"})
+        await here.until_ready("Instance", "a")
+        await here.create("Instance", "b", {"flavor": "two", "image": "micro"})
+        said = await here.until_reason("Instance", "b", "Unschedulable")
+        assert said["message"] == "1 host: short of 2 x7 with 2 functions (1 free)"
+        vm = await here.object("Instance", "b")
+        assert vm is not None
+        assert vm["status"]["remedy"] == "ask for x7 with 2 functions"
+        await here.delete("Instance", "a")
+        await here.until_ready("Instance", "b")
+        assert {use["device"] for use in (await spec_of(here, "b"))["companions"]} == {"nic-0", "nic-1"}
+
+
+async def test_a_flavor_says_what_nobody_can_have() -> None:
+    async with world() as here:
+        odd = {**FLAVOR, "companions": [{"kind": "nic", "near": "anywhere", "distinctRails": True}], "numa": "legacy"}
+        await here.create("Flavor", "odd", odd, namespace="")
+        await here.create("Instance", "vm", {"flavor": "odd", "image": "micro"})
+        said = await here.until_reason("Instance", "vm", "Unschedulable")
+        assert said["message"] == "1 host: without NIC on a rail"
+        assert await here.object("Claim", "instance-vm-0") is None
