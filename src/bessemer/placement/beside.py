@@ -27,6 +27,22 @@ Cell = tuple[int, int, int]
 
 GPUS, OTHERS = 0, 1
 
+BESIDE = frozenset(
+    {
+        "other_name",
+        "other_cell",
+        "other_rail",
+        "other_node",
+        "other_sound",
+        "other_functions",
+        "other_used",
+        "other_whole",
+    }
+    | {"device_cell", "topology", "overcommit", "threads_all", "threads_free", "wholes_all", "wholes_free", "smt"}
+    | {"pages_all", "pages_free"}
+)
+"""The arrays of `Beside`: a request that asks for none of it is answered alike whatever they hold."""
+
 Topology = tuple[tuple[Cell, ...], tuple[Cell, ...]]
 """The cells of a host in which devices lie, and those of what lies beside them."""
 

@@ -105,8 +105,6 @@ class Waiting:
         gone = change.type == "DELETED"
         among: dict[str, Any] = self.tree if kind in _SHARERS else self.pending
         name = change.key.name if kind in _SHARERS else change.uid
-        if kind not in _SHARERS:
-            self._kinds[name] = kind
         found: Any = None
         try:
             if not gone:
@@ -114,6 +112,8 @@ class Waiting:
         except (BessemerError, ValueError, KeyError) as error:
             log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
         self._put(among, name, found=found)
+        if found is not None and kind not in _SHARERS:
+            self._kinds[name] = kind
         if listing and not gone:
             self._listed[kind].add(name)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bessemer.core.values import Allocation, Decision, Reason, Request
 from bessemer.placement.arrays import Arrays, View
+from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs.room import understood
 from bessemer.placement.sight import Sight
@@ -90,7 +91,7 @@ def _states(fleet: Arrays, rows: Ints, *, without: frozenset[str]) -> list[bytes
     parts = [
         value[rows].reshape(len(rows), -1).astype(np.int64)
         for name, value in sorted(vars(fleet).items())
-        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | without
+        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | BESIDE | without
     ]
     return [state.tobytes() for state in np.concatenate(parts, axis=1)]
 

@@ -79,10 +79,8 @@ class Trial:
         return (
             still_free(fleet, row, decision=decision)
             and all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
-            and all(
-                fleet.cores_free[row, nodes[part.numa_node]] >= part.taken_milli_cores for part in decision.allocations
-            )
-            and all(fleet.memory_free[row, nodes[part.numa_node]] >= part.plain_bytes for part in decision.allocations)
+            and all(fleet.cores_free[row, nodes[p.numa_node]] >= p.taken_milli_cores for p in decision.allocations)
+            and all(fleet.memory_free[row, nodes[p.numa_node]] >= p.plain_bytes for p in decision.allocations)
         )
 
 
