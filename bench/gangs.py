@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from _common import Figure, Options, figure, median, percentile, program
+from bessemer.core.asking import Decision, Gang, GangDecision, Request
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Decision, Device, Gang, GangDecision, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.filters import sift
 from bessemer.placement.gangs import decide_gang

@@ -23,8 +23,9 @@ import numpy as np
 
 from _common import Figure, Options, figure, median, percentile, program
 from _trace import drawn
+from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, Decision, Device, Inventory, NumaNode, Request
 from bessemer.drivers.process.crew import reckon
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board

@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from _common import Figure, Options, figure, program
+from bessemer.core.asking import Decision, Request
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Taken
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER, Scope, Writer
 from bessemer.core.resource import Key
 from bessemer.core.units import GIB
-from bessemer.core.values import Asked, ClaimSpec, Decision, Device, Inventory, NumaNode, Request, WorkloadRef
+from bessemer.core.values import Asked, ClaimSpec, WorkloadRef
 from bessemer.kinds import KINDS
 from bessemer.kinds.fleet.host import REACHABLE
 from bessemer.kinds.fleet.inventory import FleetFeed

@@ -19,11 +19,13 @@ from typing import Any
 import orjson
 
 from bessemer.api import Limits, listen, make_app, serve, server_tls
+from bessemer.core.asking import Allocation
+from bessemer.core.hosts import Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import Key
 from bessemer.core.tokens import replica_secret
 from bessemer.core.units import MIB
-from bessemer.core.values import Allocation, ClaimSpec, Inventory, NumaNode, WorkloadRef
+from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.guest.protocol import BuiltImage
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent

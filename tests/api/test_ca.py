@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bessemer.api.ca import Pair, create_ca, load_ca
+from bessemer.core.hosts import door_name
 from bessemer.core.tls import show
-from bessemer.core.values import door_name
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings
 from tests.api.test_hosts import JOIN, Agent, joined

@@ -23,9 +23,10 @@ from bessemer.api.hosts import LEAVING_SECONDS
 from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Forbidden, Unauthenticated, Unavailable
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
-from bessemer.core.values import ClaimSpec, Inventory, WorkloadRef
+from bessemer.core.values import ClaimSpec, WorkloadRef
 from tests.api.world import ADMIN, BASE, GATEWAY_KEY, World, instance, named, served, world
 
 JOIN = f"{BASE}/hosts/h1/join"

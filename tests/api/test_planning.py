@@ -13,12 +13,14 @@ import orjson
 import pytest
 
 from bessemer.api.questions import SELF_ACCESS
+from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Unavailable
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION, GROUP, Key
 from bessemer.core.units import GIB
-from bessemer.core.values import Decision, Inventory, LedgerEntry, Refusal, Request
+from bessemer.core.values import LedgerEntry
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.planning import REPLICAS_MAX
 from bessemer.metering.invoice import derive

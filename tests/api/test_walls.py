@@ -21,12 +21,13 @@ from bessemer.api.context import Identity
 from bessemer.api.following import Following
 from bessemer.api.standing import KINDS, Standing
 from bessemer.client import tls_context
+from bessemer.core.asking import Request
 from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import BessemerError, Expired, NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import CONTROLLER, Page, Scope
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import TOKENS_MAX, Request
+from bessemer.core.values import TOKENS_MAX
 from bessemer.kinds.fleet.inventory import FleetFeed
 from tests.api.test_streams import VM, client, dialled, running
 from tests.api.world import (

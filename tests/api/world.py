@@ -17,9 +17,9 @@ from argon2 import PasswordHasher
 from bessemer.api import Api, ApiContext, Limits, Pair, Ports, Terms, create_ca, listen, make_app, serve, server_tls
 from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.core.clock import Clock, SystemClock
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.core.resource import API_VERSION, GROUP, VERSION, Key, Kind
-from bessemer.core.values import Inventory
 from bessemer.drivers.ldap.fake import FakeDirectory
 from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.oidc.fake import FakeIssuers

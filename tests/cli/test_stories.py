@@ -11,19 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from bessemer.core.asking import Allocation
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
-from bessemer.core.values import (
-    Allocation,
-    ClaimSpec,
-    Device,
-    Inventory,
-    NumaNode,
-    UsageBatch,
-    UsageRecord,
-    WorkloadRef,
-)
+from bessemer.core.values import ClaimSpec, UsageBatch, UsageRecord, WorkloadRef
 from tests.api.world import PASSWORD, World
 from tests.cli.conftest import PROJECT, START, Cli
 from tests.oracle import program

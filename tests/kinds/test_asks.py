@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.core.ports import Objects
 from bessemer.core.resource import Metadata
-from bessemer.core.values import Decision, Refusal, Request
 from bessemer.kinds import KINDS
 from bessemer.kinds.asks import ASKS
 from bessemer.kinds.fleet.inventory import FleetFeed

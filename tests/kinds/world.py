@@ -23,10 +23,11 @@ from bessemer.agent.claims import claim_kind
 from bessemer.client.paths import api_version
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import NotFound, Unavailable
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER, Bookmark, Lease, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.core.units import GIB
-from bessemer.core.values import Device, Inventory, LedgerEntry, NumaNode
+from bessemer.core.values import LedgerEntry
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs

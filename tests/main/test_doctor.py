@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.cli.verbs import DoctorOptions
-from bessemer.core.values import Device, Inventory, NumaNode
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.main import doctor
 from bessemer.main.doctor import Finding
 

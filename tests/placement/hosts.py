@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bessemer.core.asking import Request
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Device, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, HostFacts
 
 

@@ -9,10 +9,11 @@ from itertools import combinations, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.beside import Companion
 from bessemer.core.cpus import parse_cpus
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB, MIB
-from bessemer.core.values import Allocation, Decision, Device, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.core.values import Allocation, Decision, Refusal, Request
+from bessemer.core.asking import Allocation, Decision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.board import AHEAD_HOSTS, SHAPES_MAX, Board
 from bessemer.placement.changes import KEPT

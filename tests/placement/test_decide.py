@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bessemer.core.asking import Allocation, Decision, Refusal
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, Decision, Refusal
 from bessemer.placement import FleetArrays, Hold, Wall, decide, set_wall
 from tests.placement.hosts import ask, fleet, host
 

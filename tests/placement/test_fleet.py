@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, Decision, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 from bessemer.placement.changes import KEPT, Changes
 from bessemer.placement.filters import FACTS, HARDWARE, fitting

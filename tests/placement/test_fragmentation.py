@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Allocation
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.demand import Mix
 from bessemer.placement.fragmentation import ModelUse, fragmentation, stand_of

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.core.beside import Companion
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB, MIB
-from bessemer.core.values import Decision, Device, Inventory, NumaNode, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from tests.placement.hosts import ask, fleet
 

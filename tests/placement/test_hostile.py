@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bessemer.core.values import DEVICES_MAX, MODELS_MAX, NODES_MAX, Decision, Device, Inventory, NumaNode, Request
+from bessemer.core.asking import Decision, Request
+from bessemer.core.hosts import DEVICES_MAX, MODELS_MAX, NODES_MAX, Device, Inventory, NumaNode
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from tests.placement.hosts import ask, fleet, host
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bessemer.core.values import Decision
+from bessemer.core.asking import Decision
 from bessemer.placement import FleetArrays, Hold, Wall, decide
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix

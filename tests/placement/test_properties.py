@@ -10,8 +10,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, Decision, Device, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place

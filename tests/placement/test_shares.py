@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from bessemer.core.asking import Allocation, Decision, Refusal
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, Decision, Refusal
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight

@@ -26,22 +26,14 @@ from starlette.types import ASGIApp
 from bessemer.api import listen, server_tls
 from bessemer.api.ca import Pair, Peer, peer_of
 from bessemer.client.paths import api_version
+from bessemer.core.asking import Allocation, ReasonView
 from bessemer.core.clock import SystemClock, rfc3339
 from bessemer.core.frames import Stream
+from bessemer.core.hosts import Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import Key
 from bessemer.core.units import GIB
-from bessemer.core.values import (
-    Allocation,
-    ClaimSpec,
-    Inventory,
-    NumaNode,
-    Placement,
-    ReasonView,
-    UsageBatch,
-    UsageRecord,
-    WorkloadRef,
-)
+from bessemer.core.values import ClaimSpec, Placement, UsageBatch, UsageRecord, WorkloadRef
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.portal import PortalSettings, make_portal

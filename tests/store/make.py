@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bessemer.core.asking import Allocation
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.resource import Key
-from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory, NumaNode, WorkloadRef
+from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.inspect.tables import known
 
 ALICE = Writer("user", "alice")

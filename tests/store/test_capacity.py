@@ -8,11 +8,12 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded, Taken
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.notices import Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
-from bessemer.core.values import Device, Inventory, NumaNode, WorkloadRef
+from bessemer.core.values import WorkloadRef
 from bessemer.store import Store
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory, read
 

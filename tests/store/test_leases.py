@@ -9,9 +9,9 @@ import pytest
 
 from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import Conflict
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import CONTROLLER, UNDER, Fence
 from bessemer.core.quota import Quota
-from bessemer.core.values import Inventory
 from bessemer.store import Store, open_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.make import ALICE, body, claim, inventory

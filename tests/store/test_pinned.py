@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.asking import Allocation
 from bessemer.core.beside import CompanionUse
 from bessemer.core.errors import Taken
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory, NumaNode
+from bessemer.core.values import ClaimSpec
 from bessemer.store import Store
 from tests.store.make import ALICE, agent, body, claim
 

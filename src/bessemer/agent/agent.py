@@ -33,10 +33,10 @@ from bessemer.agent.secrets import AgentSecrets
 from bessemer.agent.streams import Relay
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.core.tasks import first_of, together
-from bessemer.core.values import Inventory
 from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect
 from bessemer.drivers.llamacpp.protocol import Doorway, Listen

@@ -20,9 +20,9 @@ from bessemer.agent.metrics import AgentMetrics
 from bessemer.agent.outbox import Outbox
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, DriverError, Invalid, NotFound
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
-from bessemer.core.values import Inventory
 from bessemer.drivers.inspect.protocol import Inspect
 from bessemer.loop.queue import Backoff
 

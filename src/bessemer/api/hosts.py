@@ -30,11 +30,11 @@ from bessemer.api.state import Call, answer
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Conflict, Forbidden, Invalid, Malformed, NotFound, Unauthenticated, Unavailable
 from bessemer.core.frames import Mux, Stream
+from bessemer.core.hosts import door_name
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key
 from bessemer.core.tasks import first_of
 from bessemer.core.tokens import replica_secret, token_digest
-from bessemer.core.values import door_name
 from bessemer.kinds.fleet.heartbeats import lease_of
 
 TOKEN = "join"

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
+from bessemer.core.hosts import Inventory
 from bessemer.core.kept import Audit, AuditFilter, AuditRow, Sealed, SealedKeys, Wrapping
 from bessemer.core.money import Wish
 from bessemer.core.notices import Notice
 from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import ClaimSpec, Inventory, LedgerEntry, UsageBatch
+from bessemer.core.values import ClaimSpec, LedgerEntry, UsageBatch
 
 __all__ = [
     "CONTROLLER",

@@ -19,8 +19,9 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
+from bessemer.core.hosts import door_name
 from bessemer.core.tokens import replica_secret
-from bessemer.core.values import UsageRecord, door_name
+from bessemer.core.values import UsageRecord
 from bessemer.gateway import asgi, errors, request, upstream
 from bessemer.gateway.asgi import Receive, Scope, Send
 from bessemer.gateway.errors import Refused

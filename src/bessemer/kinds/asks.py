@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from bessemer.core.asking import Request
 from bessemer.core.resource import Resource
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Request
 from bessemer.kinds import workload
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.flavor import Flavor

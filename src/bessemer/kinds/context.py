@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
-from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.jobs.protocol import Jobs
 from bessemer.drivers.llamacpp.protocol import Engine

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
+from bessemer.core.asking import Asker, ReasonView, Refusal
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound
 from bessemer.core.notices import Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition
-from bessemer.core.values import Asker, ReasonView, Refusal
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 

@@ -14,24 +14,14 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from bessemer.core.asking import Asker, Decision, Reason, ReasonView, Request, Toleration
 from bessemer.core.beside import PciPlace
 from bessemer.core.errors import BessemerError, NotFound
+from bessemer.core.hosts import Device
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import (
-    Asked,
-    Asker,
-    ClaimSpec,
-    Decision,
-    Device,
-    Placement,
-    Reason,
-    ReasonView,
-    Request,
-    Toleration,
-    WorkloadRef,
-)
+from bessemer.core.values import Asked, ClaimSpec, Placement, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec

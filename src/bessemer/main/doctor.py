@@ -22,8 +22,8 @@ from bessemer.cli.output import DOCUMENTS, document
 from bessemer.cli.verbs import DoctorOptions
 from bessemer.core.descriptors import obtainable
 from bessemer.core.errors import DriverError
+from bessemer.core.hosts import Inventory
 from bessemer.core.units import show_bytes
-from bessemer.core.values import Inventory
 from bessemer.drivers.process.protocol import Isolation
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.process import FILES_WANTED

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.values import Device, NumaNode
+from bessemer.core.hosts import Device, NumaNode
 from bessemer.placement.beside import Beside, Parts
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from bessemer.core.asking import Allocation
 from bessemer.core.beside import PAGE_SIZES
 from bessemer.core.cpus import parse_cpus
-from bessemer.core.values import Allocation, Device, NumaNode
+from bessemer.core.hosts import Device, NumaNode
 from bessemer.placement.facts import Hold
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls

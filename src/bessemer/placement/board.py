@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bessemer.core.values import Decision, Reason, Refusal, Request
+from bessemer.core.asking import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
 from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from bessemer.core.asking import Request
 from bessemer.core.beside import Companion
 from bessemer.core.units import MIB
-from bessemer.core.values import Request
 from bessemer.placement.choose import place
 from bessemer.placement.filters import fitting, not_borne
 from bessemer.placement.room import Spare

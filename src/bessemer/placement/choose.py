@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bessemer.core.asking import Allocation, Decision
 from bessemer.core.beside import Companion
-from bessemer.core.values import Allocation, Decision
 from bessemer.placement.filters import fitting
 from bessemer.placement.pick import use_of, way
 from bessemer.placement.pins import allocation

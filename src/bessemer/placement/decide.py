@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bessemer.core.values import Decision, Reason, Refusal, Request
+from bessemer.core.asking import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.cheapest import Propose, cheapest
 from bessemer.placement.choose import place

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.beside import CompanionUse
-from bessemer.core.values import Allocation, Decision, Inventory, Request
+from bessemer.core.hosts import Inventory
 from bessemer.placement.shape import Shape
 
 

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bessemer.core.asking import Reason, Request
 from bessemer.core.units import show_bytes
-from bessemer.core.values import Reason, Request
 from bessemer.placement.facts import Wall
 from bessemer.placement.nearness import (
     close,

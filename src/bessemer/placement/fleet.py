@@ -14,7 +14,7 @@ from copy import copy
 import numpy as np
 
 from bessemer.core.cpus import parse_cpus
-from bessemer.core.values import Device
+from bessemer.core.hosts import Device
 from bessemer.placement.arrays import Arrays, View
 from bessemer.placement.census import Census
 from bessemer.placement.changes import Changes

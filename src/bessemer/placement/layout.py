@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bessemer.core.asking import Request
 from bessemer.core.beside import Companion
-from bessemer.core.values import Request
 from bessemer.placement.beside import Cell
 from bessemer.placement.vectors import NONE
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bessemer.core.values import Reason, Request
+from bessemer.core.asking import Reason, Request
 from bessemer.placement.room import of_sort
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools, Ints

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.placement.board import Board
 from bessemer.placement.cheapest import Propose
 from bessemer.placement.demand import Outlook, Turnover

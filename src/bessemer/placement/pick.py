@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bessemer.core.beside import Companion, CompanionUse
-from bessemer.core.values import Device
+from bessemer.core.hosts import Device
 from bessemer.placement.beside import GPUS, OTHERS, Cell
 from bessemer.placement.cells import room_at
 from bessemer.placement.layout import Layout, Place, inside, layout, matched, place_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bessemer.core.asking import Allocation, Decision
 from bessemer.core.beside import PAGE_SIZES
 from bessemer.core.cpus import parse_cpus, show_cpus
-from bessemer.core.values import Allocation, Decision
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.beside import Cores, usual
 from bessemer.placement.sight import Sight

@@ -11,7 +11,8 @@ from typing import Self
 
 import numpy as np
 
-from bessemer.core.values import Decision, Device, Request
+from bessemer.core.asking import Decision, Request
+from bessemer.core.hosts import Device
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import FACTS, fitting
 from bessemer.placement.fleet import FleetArrays

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from bessemer.core.asking import Request
 from bessemer.core.beside import PAGE_SIZES, Companion
-from bessemer.core.values import Request
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.vectors import Bools, Ints
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bessemer.core.asking import NumaPolicy, Request
 from bessemer.core.beside import Companion, CpuPolicy
-from bessemer.core.values import NumaPolicy, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

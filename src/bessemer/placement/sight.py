@@ -7,7 +7,8 @@ from functools import cached_property, reduce
 
 import numpy as np
 
-from bessemer.core.values import DEVICES_MAX, NODES_MAX, Request
+from bessemer.core.asking import Request
+from bessemer.core.hosts import DEVICES_MAX, NODES_MAX
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.cells import arranged
 from bessemer.placement.room import OfSort, Spare

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from bessemer.core.asking import Request
 from bessemer.core.beside import Companion
 from bessemer.core.units import show_bytes
-from bessemer.core.values import Request
 
 _ABBREVIATIONS = ("nic", "ib", "fpga", "npu", "dpu", "ssd", "hca")
 

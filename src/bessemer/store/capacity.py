@@ -15,12 +15,13 @@ from sqlalchemy import func, select
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
+from bessemer.core.hosts import Inventory
 from bessemer.core.money import Wish
 from bessemer.core.notices import Notice
 from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
-from bessemer.core.values import ClaimSpec, Inventory
+from bessemer.core.values import ClaimSpec
 from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, pinned, quota, rules, walls
 from bessemer.store.cascade import Cascades
 from bessemer.store.collect import finish_deletion, mark

@@ -11,8 +11,10 @@ from collections import Counter
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from bessemer.core.asking import Allocation
 from bessemer.core.errors import Taken
-from bessemer.core.values import Allocation, ClaimSpec, Device, Inventory
+from bessemer.core.hosts import Device, Inventory
+from bessemer.core.values import ClaimSpec
 from bessemer.store import sharing
 from bessemer.store.schema import devices, filled, hosts, numa, of
 from bessemer.store.transaction import Tx

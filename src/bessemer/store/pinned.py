@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from bessemer.core.asking import Allocation
 from bessemer.core.beside import CompanionUse
 from bessemer.core.cpus import parse_cpus
 from bessemer.core.errors import Taken
 from bessemer.core.resource import Key
-from bessemer.core.values import Allocation, ClaimSpec
+from bessemer.core.values import ClaimSpec
 from bessemer.store.documents import decode
 from bessemer.store.kinds import CLAIM, HOST
 from bessemer.store.rows import find

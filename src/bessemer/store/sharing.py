@@ -15,8 +15,9 @@ import orjson
 from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from bessemer.core.errors import Taken
+from bessemer.core.hosts import Inventory
 from bessemer.core.slices import WHOLE_MILLI, Partitioning, standing
-from bessemer.core.values import ClaimSpec, Inventory
+from bessemer.core.values import ClaimSpec
 from bessemer.store.schema import counters, devices, of, partitions, shares
 from bessemer.store.transaction import Tx
 

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock
+from bessemer.core.hosts import DEVICES_MAX, Device, Inventory
 from bessemer.core.units import GIB
-from bessemer.core.values import DEVICES_MAX, Device, Inventory
 from bessemer.drivers.inspect import kvm
 from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest

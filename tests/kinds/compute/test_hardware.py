@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bessemer.core.hosts import Device, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Device, NumaNode
 from tests.kinds.world import World
 
 FLAVOR = {

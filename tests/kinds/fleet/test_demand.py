@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from structlog.testing import capture_logs
 
+from bessemer.core.asking import Request
 from bessemer.core.clock import FakeClock
-from bessemer.core.values import Asked, Request
+from bessemer.core.values import Asked
 from bessemer.kinds.fleet.demand import PACE_SECONDS, Demand, Derive
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.demand import Mix, Outlook

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from bessemer.core.asking import Taint
 from bessemer.core.resource import READ, Metadata
 from bessemer.core.units import GIB
-from bessemer.core.values import Taint
 from bessemer.kinds.fleet.host import FAKE_TAINT, KIND, Host, HostSpec, validate
 from tests.kinds.five import (
     Case,

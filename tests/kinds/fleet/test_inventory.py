@@ -10,11 +10,11 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from bessemer.core.asking import Decision, Gang, GangDecision, Refusal
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Decision, Gang, GangDecision, Refusal
 from bessemer.drivers.inspect.tables import known
 from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
 from bessemer.placement import Hold

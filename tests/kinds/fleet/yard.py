@@ -15,11 +15,13 @@ from typing import Any, Self
 import orjson
 
 from bessemer.client.paths import api_version
+from bessemer.core.asking import Allocation
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import NotFound
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import CONTROLLER, Scope, Writer
 from bessemer.core.resource import Key, Kind
-from bessemer.core.values import Allocation, ClaimSpec, Inventory, WorkloadRef
+from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.oidc.fake import FakeIssuers
 from bessemer.kinds.context import Context, Imported, Progress
 from bessemer.kinds.fleet import claim, flavor, host, image

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.asking import Gang
 from bessemer.core.resource import Metadata
-from bessemer.core.values import Gang
 from bessemer.drivers.jobs.fake import Fate
 from bessemer.drivers.jobs.protocol import MemberSpec
 from bessemer.drivers.process.protocol import End

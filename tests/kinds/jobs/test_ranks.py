@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bessemer.core.values import Decision, Device, Inventory
+from bessemer.core.asking import Decision
+from bessemer.core.hosts import Device, Inventory
 from bessemer.kinds.jobs.job.ranks import (
     FIRST_PORT,
     PORTS,

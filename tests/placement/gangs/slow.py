@@ -8,8 +8,9 @@ from itertools import combinations
 
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Gang, Request
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Device, Gang, Inventory, NumaNode, Request
 from bessemer.placement import HostFacts, Wall
 
 STEPS = ("host", "leaf", "spine", "site")

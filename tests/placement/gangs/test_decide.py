@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bessemer.core.values import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, set_wall
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.gangs.room import COUNTED, understood

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.core.values import Allocation, Gang, GangDecision, Refusal
+from bessemer.core.asking import Allocation, Gang, GangDecision, Refusal
 from bessemer.placement import Hold, HostFacts
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs import decide_gang

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.core.values import Decision, Request
+from bessemer.core.asking import Decision, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Tenure

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.core.values import Decision, Request
+from bessemer.core.asking import Decision, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place

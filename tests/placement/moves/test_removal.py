@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Allocation, Request
 from bessemer.core.units import GIB
-from bessemer.core.values import Allocation, Request
 from bessemer.placement import Hold, HostFacts
 from bessemer.placement.filters import fitting
 from bessemer.placement.moves import holdings as module

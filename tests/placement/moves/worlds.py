@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Decision, Request
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
-from bessemer.core.values import Decision, Device, Inventory, NumaNode, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Tenure

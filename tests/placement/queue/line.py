@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.units import GIB
-from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, decide
 from bessemer.placement.facts import Tenure
 from bessemer.placement.fleet import holds_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bessemer.core.values import Gang
+from bessemer.core.asking import Gang
 from bessemer.placement.queue import Rules, Share
 from tests.placement.queue.line import NOW, Line, gpus, waits
 

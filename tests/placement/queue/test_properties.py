@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Decision, Gang, Refusal
 from bessemer.core.resource import tenant_of
-from bessemer.core.values import Decision, Gang, Refusal
 from bessemer.placement import Hold, decide
 from bessemer.placement.facts import Tenure
 from bessemer.placement.queue import Book, Pending, Rules, Share

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from bench._trace import drawn
 
-from bessemer.core.values import Allocation, Decision, Request
+from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.replay import Desk, Trace, openb
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from bessemer.core.asking import Request
 from bessemer.core.errors import Invalid
-from bessemer.core.values import Request
 from bessemer.placement.replay import churning, inflated
 from tests.placement.replay.desks import generator, trace
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from bench._trace import drawn
 
+from bessemer.core.asking import Request
 from bessemer.core.errors import Invalid
 from bessemer.core.units import GIB
-from bessemer.core.values import Request
 from bessemer.placement.replay import Trace, openb
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model"

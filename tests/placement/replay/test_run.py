@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bessemer.core.values import Refusal, Request
+from bessemer.core.asking import Refusal, Request
 from bessemer.placement import FleetArrays
 from bessemer.placement.replay import Desk, Trace, Visits, churn, churning, fill, inflated, openb, spread
 from bessemer.placement.replay.figures import Count, size_of, sizes_in_order, together

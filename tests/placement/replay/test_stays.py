@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Request
 from bessemer.core.errors import Invalid
-from bessemer.core.values import Request
 from bessemer.placement.replay.described import (
     AskedShape,
     HistoryLine,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.asking import Decision, Refusal, Request
+from bessemer.core.hosts import Device
 from bessemer.core.slices import Partitioning, Profile
-from bessemer.core.values import Decision, Device, Refusal, Request
 from bessemer.drivers.inspect.tables import known
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.board import Board

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bessemer.core.hosts import Device
 from bessemer.core.slices import Partitioning, Profile, fits, starts, taken, together
 from bessemer.core.units import GIB
-from bessemer.core.values import Device
 from bessemer.drivers.inspect.tables import known, of_devices
 from bessemer.placement.slices import Spot, best_start, lost, ways
 

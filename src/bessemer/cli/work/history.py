@@ -12,10 +12,10 @@ from bessemer.cli.render import as_yaml
 from bessemer.cli.work.objects import list_all
 from bessemer.client import Client
 from bessemer.core.errors import Invalid, NotFound
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.core.units import MIB
-from bessemer.core.values import Inventory
 from bessemer.kinds.fleet.figures import LIST
 
 _HEAD = """\

@@ -8,8 +8,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB, TIB
-from bessemer.core.values import Device, Inventory, NumaNode
 from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.inspect.tables import of_devices
 

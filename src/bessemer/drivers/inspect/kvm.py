@@ -23,7 +23,7 @@ PROBE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``virtualization`` as in `core.values.Inventory`, and why it is not more."""
+    """``virtualization`` as in `core.hosts.Inventory`, and why it is not more."""
 
     virtualization: Literal["kvm", "tcg", "none"]
     note: str = ""

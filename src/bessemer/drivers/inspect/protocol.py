@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bessemer.core.values import Inventory
+from bessemer.core.hosts import Inventory
 
 
 class Inspect(Protocol):

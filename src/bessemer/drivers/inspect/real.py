@@ -13,7 +13,7 @@ import psutil
 import structlog
 
 from bessemer.core.errors import DriverError
-from bessemer.core.values import ADDRESSES_MAX, DEVICES_MAX, Device, Inventory
+from bessemer.core.hosts import ADDRESSES_MAX, DEVICES_MAX, Device, Inventory
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.sysfs import Machine, PciFunction

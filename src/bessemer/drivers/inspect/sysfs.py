@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bessemer.core.cpus import show_cpus
-from bessemer.core.values import NumaNode
+from bessemer.core.hosts import NumaNode
 
 _SECTOR_BYTES = 512
 _ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from bessemer.core.hosts import Device
 from bessemer.core.slices import Partitioning, Profile
 from bessemer.core.units import GIB
-from bessemer.core.values import Device
 
 _STARTS_1 = (0, 1, 2, 3, 4, 5, 6)
 

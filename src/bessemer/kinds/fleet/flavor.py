@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from bessemer.core.asking import NumaPolicy
 from bessemer.core.beside import PAGE_SIZES, Companion, CpuPolicy, require_apart
 from bessemer.core.errors import Cause
+from bessemer.core.hosts import DeviceKind
 from bessemer.core.resource import ALL, GROUP, READ, ApiModel, Column, Kind, Resource, Status, values_apart
 from bessemer.core.units import MIB, TIB, parse_bytes, show_bytes
-from bessemer.core.values import DeviceKind, NumaPolicy, nothing
+from bessemer.core.values import nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems
 from bessemer.kinds.fleet import flavor_v1alpha1

@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import Field
 
+from bessemer.core.asking import NumaPolicy
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Column, Resource, Status
-from bessemer.core.values import NumaPolicy
 from bessemer.core.versions import Spec, Version
 from bessemer.kinds.fields import Bytes, ShortText, at
 

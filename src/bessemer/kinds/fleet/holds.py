@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import orjson
 
+from bessemer.core.asking import Allocation
 from bessemer.core.beside import CompanionUse
 from bessemer.core.resource import Change
 from bessemer.core.slices import WHOLE_MILLI
-from bessemer.core.values import Allocation, Asked
+from bessemer.core.values import Asked
 from bessemer.kinds.fleet.tenure import tenure_of
 from bessemer.placement import Hold
 from bessemer.placement.shape import Shape

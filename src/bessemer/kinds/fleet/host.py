@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from bessemer.core.asking import Taint
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Cause
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import CONTROLLER, Lease, Scope, Stored
 from bessemer.core.resource import (
     ALL,
@@ -34,7 +36,6 @@ from bessemer.core.resource import (
     set_condition,
 )
 from bessemer.core.units import show_bytes
-from bessemer.core.values import Inventory, Taint
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Label, at, duplicates, label_problems, ready, taint_problems
 from bessemer.kinds.fleet.heartbeats import lease_of

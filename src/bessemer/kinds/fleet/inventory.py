@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import BessemerError, Expired, Unavailable
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.resource import Change
-from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.told import Told

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from bessemer.core.asking import Allocation, ReasonView
 from bessemer.core.resource import ApiModel
-from bessemer.core.values import Allocation, ReasonView
 
 
 class PlannedDevice(ApiModel):

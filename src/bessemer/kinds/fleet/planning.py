@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.kinds.fleet.outline import (
     OtherHost,
     Outline,

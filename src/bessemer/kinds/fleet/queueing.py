@@ -12,11 +12,11 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops
 from bessemer.core.ports import Objects
-from bessemer.core.values import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import orjson
 
+from bessemer.core.hosts import Inventory
 from bessemer.core.resource import Change
-from bessemer.core.values import Inventory
 from bessemer.kinds.fleet.demand import Demand
 from bessemer.kinds.fleet.holds import hold_of, replica_of
 from bessemer.kinds.fleet.host import Host

@@ -15,12 +15,12 @@ from typing import Any
 import orjson
 import structlog
 
+from bessemer.core.asking import Asker, Toleration
 from bessemer.core.clock import Clock, epoch
 from bessemer.core.errors import BessemerError, Expired
 from bessemer.core.ports import Objects, Scope
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Change
-from bessemer.core.values import Asker, Toleration
 from bessemer.kinds import workload
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.jobs.job.spec import Job, gang_of

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.ports import Scope
 from bessemer.core.quota import Quota
@@ -35,7 +36,6 @@ from bessemer.core.resource import (
     tenant_of,
     values_apart,
 )
-from bessemer.core.values import Toleration
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import (
     Label,

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bessemer.core.asking import Gang
 from bessemer.core.units import MIB, show_bytes
-from bessemer.core.values import Gang
 from bessemer.placement.cheapest import asking, last_resorts, own_choices
 from bessemer.placement.gangs.ground import LEVELS, Ground
 from bessemer.placement.sight import Sight

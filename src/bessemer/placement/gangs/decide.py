@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bessemer.core.values import Gang, GangDecision, Refusal
+from bessemer.core.asking import Gang, GangDecision, Refusal
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.filters import sift
 from bessemer.placement.gangs.ground import LEVELS, Ground

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.core.values import Gang, Level
+from bessemer.core.asking import Gang, Level
 from bessemer.placement.filters import fitting
 from bessemer.placement.gangs.fabric import Fabric
 from bessemer.placement.gangs.room import room

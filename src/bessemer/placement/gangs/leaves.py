@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.core.values import Gang
+from bessemer.core.asking import Gang
 from bessemer.placement.gangs.ground import Ground
 from bessemer.placement.gangs.spans import takes
 from bessemer.placement.vectors import Ints

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.values import Allocation, Decision, Reason, Request
+from bessemer.core.asking import Allocation, Decision, Reason, Request
 from bessemer.placement.arrays import Arrays, View
 from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bessemer.core.values import Gang, Reason, Refusal
+from bessemer.core.asking import Gang, Reason, Refusal
 from bessemer.placement.gangs.changes import cheapest
 from bessemer.placement.gangs.ground import Ground
 from bessemer.placement.sight import Sight

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Ints
 

@@ -12,7 +12,7 @@ from copy import copy
 
 import numpy as np
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays, holds_of
 from bessemer.placement.numbering import Numbers

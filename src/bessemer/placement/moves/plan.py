@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bessemer.core.values import Decision, Request
+from bessemer.core.asking import Decision, Request
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.moves.holdings import Holdings

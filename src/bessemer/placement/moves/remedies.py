@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.cheapest import Change
 from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import FleetArrays, forked

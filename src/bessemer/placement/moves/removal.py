@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bessemer.core.values import Decision, Request
+from bessemer.core.asking import Decision, Request
 from bessemer.placement.choose import place_at
 from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import FleetArrays, holds_of

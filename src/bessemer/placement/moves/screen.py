@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Bools

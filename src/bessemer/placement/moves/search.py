@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.filters import HARDWARE, fitting
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.moves.holdings import Holdings

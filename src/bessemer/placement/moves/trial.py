@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from bessemer.core.values import Allocation, Decision
+from bessemer.core.asking import Allocation, Decision
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays, hold_of
 from bessemer.placement.pins import still_free

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bessemer.core.values import Decision, Gang, GangDecision, Request
+from bessemer.core.asking import Decision, Gang, GangDecision, Request
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import sift

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from bessemer.core.values import Gang, Refusal
+from bessemer.core.asking import Gang, Refusal
 from bessemer.placement.facts import Hold
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue.book import Book, wanted_amounts

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bessemer.core.asking import Decision, Gang, GangDecision
 from bessemer.core.resource import tenant_of
-from bessemer.core.values import Decision, Gang, GangDecision
 from bessemer.placement.facts import Hold
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.removal import removals

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.resource import tenant_of
-from bessemer.core.values import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.placement.facts import Hold
 
 Wants = Request | Gang

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bessemer.core.asking import Request
 from bessemer.core.errors import Invalid
-from bessemer.core.values import Request
 from bessemer.placement.policies import Floats
 from bessemer.placement.replay.trace import milli_of
 from bessemer.placement.vectors import Ints

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+from bessemer.core.asking import NumaPolicy, Request
 from bessemer.core.errors import Cause, Invalid
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.resource import ApiModel
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Device, Inventory, NumaNode, NumaPolicy, Request
 from bessemer.placement.facts import HostFacts
 from bessemer.placement.replay.stays import Stay
 from bessemer.placement.replay.trace import milli_of

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from bessemer.core.asking import Decision, Request
 from bessemer.core.errors import Invalid
-from bessemer.core.values import Decision, Request
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.facts import HostFacts

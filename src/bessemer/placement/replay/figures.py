@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 
 CORES, SHARE = "cores", "share"
 

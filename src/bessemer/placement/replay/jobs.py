@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.replay.arrivals import churning, inflated
 from bessemer.placement.replay.desk import OWN, seat
 from bessemer.placement.replay.figures import Churned, Filled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.moves.plan import Plan, Planner
 from bessemer.placement.replay.trace import milli_of
 

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bessemer.core.asking import Request
 from bessemer.core.errors import Invalid
+from bessemer.core.hosts import DEVICES_MAX, NODE_BYTES_MAX, Device, Inventory, NumaNode
 from bessemer.core.units import MIB
-from bessemer.core.values import DEVICES_MAX, NODE_BYTES_MAX, Device, Inventory, NumaNode, Request
 from bessemer.placement.facts import HostFacts
 
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bessemer.core.values import Decision, Refusal, Request
+from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.placement.facts import Hold, Tenure
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.replay.arrivals import Visits

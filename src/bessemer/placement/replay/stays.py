@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bessemer.core.values import Decision, Request
+from bessemer.core.asking import Decision, Request
 from bessemer.placement.demand import Mix
 from bessemer.placement.facts import Hold
 from bessemer.placement.fragmentation import fragmentation, stand_of

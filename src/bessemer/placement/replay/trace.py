@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bessemer.core.values import Request
+from bessemer.core.asking import Request
 from bessemer.placement.facts import HostFacts
 
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from bessemer.core.hosts import Device
 from bessemer.core.slices import Partitioning, fits, taken, together
-from bessemer.core.values import Device
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.vectors import NONE, WHOLE
 

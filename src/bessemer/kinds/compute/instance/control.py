@@ -13,11 +13,12 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from bessemer.core.asking import Refusal
 from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import ClaimPhase, Refusal
+from bessemer.core.values import ClaimPhase
 from bessemer.kinds import turns, workload
 from bessemer.kinds.compute.instance.spec import GuestReport, Instance, InstanceIntent, InstancePhase, InstanceStatus
 from bessemer.kinds.context import Context

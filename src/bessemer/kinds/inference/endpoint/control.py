@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bessemer.core.asking import Refusal
 from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.resource import Done, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Refusal
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim

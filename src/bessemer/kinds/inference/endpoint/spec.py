@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
-from bessemer.core.values import Toleration
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
 

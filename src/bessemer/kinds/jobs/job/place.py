@@ -11,11 +11,12 @@ from typing import Any
 
 import orjson
 
+from bessemer.core.asking import Asker, GangDecision, Refusal
 from bessemer.core.clock import epoch
 from bessemer.core.errors import Conflict, QuotaExceeded, Taken, Walled
+from bessemer.core.hosts import Inventory
 from bessemer.core.ports import Scope, Stored
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Asker, GangDecision, Inventory, Refusal
 from bessemer.drivers.jobs.protocol import SCRIPT
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from zlib import crc32
 
-from bessemer.core.values import Decision, Device, Inventory
+from bessemer.core.asking import Decision
+from bessemer.core.hosts import Device, Inventory
 from bessemer.kinds.jobs.job.spec import PREFIX
 
 FIRST_PORT, PORTS = 29_500, 1_000

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from bessemer.core.asking import Gang, Level, Request, Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
-from bessemer.core.values import Gang, Level, Request, Toleration
 from bessemer.drivers.jobs.protocol import SCRIPT_BYTES_MAX
 from bessemer.kinds.fields import Name, Names, ShortText, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
@@ -48,7 +48,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 class Topology(ApiModel):
-    """How its members lie to each other; see `core.values.Gang`."""
+    """How its members lie to each other; see `core.asking.Gang`."""
 
     level: Level = Field("leaf", description="All lie under one switch of this level, or on one host.")
     policy: Literal["required", "preferred"] = Field(
