@@ -1,5 +1,5 @@
-"""What is held and what is billed: claims, the ledger and usage. What hosts are stands in `core.hosts`, what is asked of
-placement in `core.asking`.
+"""What is held and what is billed: claims, the ledger and usage. What hosts are stands in `core.hosts`, and what is
+asked of placement in `core.asking`.
 
 All are frozen. Times are whole seconds since the epoch (UTC) unless a name says otherwise, memory is bytes, cores are
 milli-cores, money is micro-units of a currency. What becomes JSON is an `ApiModel`; what stays in memory is a
