@@ -104,8 +104,9 @@ def _cells() -> Mapping[tuple[str, str, str], str]:
             continue
         head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.strip().splitlines()]
         for row in rows:
-            for asker, letters in zip(head[1:], row[1:], strict=True):
-                found[row[0], place, asker] = letters
+            # A line may be of several rows that are answered alike.
+            for name in row[0].split(", "):
+                found.update({(name, place, asker): text for asker, text in zip(head[1:], row[1:], strict=True)})
     return found
 
 

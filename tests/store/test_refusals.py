@@ -24,6 +24,7 @@ WORDS: Mapping[str, tuple[int | dict[str, int], str]] = {
     "devices/*": ({"*": 1}, "1 devices asked, 0 of 1 left"),
     "instances": (1, "1 instances asked, 0 of 1 left"),
     "endpoints": (1, "1 endpoints asked, 0 of 1 left"),
+    "jobs": (1, "1 jobs asked, 0 of 1 left"),
     "claims": (1, "1 claims asked, 0 of 1 left"),
     "api_keys": (1, "1 API keys asked, 0 of 1 left"),
     "projects": (1, "1 projects asked, 0 of 1 left"),
