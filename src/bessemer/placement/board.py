@@ -209,8 +209,9 @@ class Board:
                 most = int(figure.max(where=verdict == number, initial=_LEAST))
                 found.append(link.measure.words(request, hosts=int(counts[number]), most=most))
                 continue
-            rejected = (figures.verdict[:n] == number) & allowed.hosts
-            found += link.says(Sight.of(self._fleet, request), rejected)
+            # Words of several figures are found anew, of those hosts alone.
+            rows = np.flatnonzero((figures.verdict[:n] == number) & allowed.hosts)
+            found += link.says(Sight.of(Glance(self._fleet, rows), request), np.ones(len(rows), dtype=np.bool_))
         return tuple(found)
 
     def _surcharges(self, shape: Shape) -> Floats | None:
