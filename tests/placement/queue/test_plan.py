@@ -96,6 +96,15 @@ def test_what_is_not_preemptible_or_of_equal_priority_is_let_be() -> None:
     assert line.plan(waits("high", gpus(2), priority=1)).turns["high"].victims == ()
 
 
+def test_nobody_is_stopped_for_what_a_quota_refuses() -> None:
+    asks = waits("high", gpus(2), priority=5)
+    for owner, most in (("acme--a", 2), ("acme", 2), ("acme", 3)):
+        line = Line(hosts=1, tree={owner: Share(bounds={"devices": most * 1000})})
+        line.runs("own", 1, project="acme--a", since=NOW - 900)
+        line.runs("low", 3, project="beta--b", since=NOW - 900, preemptible=True)
+        assert line.plan(asks).turns["high"].victims == (() if most == 2 else ("low",))
+
+
 def test_who_leaves_already_is_waited_for() -> None:
     line = Line(hosts=2)
     line.runs("leaving", 4, host="h0", ends=NOW + 20, preemptible=True)

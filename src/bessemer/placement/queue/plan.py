@@ -163,7 +163,9 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
             keep = kept(pending.uid, places, start=start, gone=leaving)
             return Turn(ahead=ahead, kept=keep, expected=start)
     who = (pending.asker.project, pending.asker.priority, pending.wants)
-    if draft.stopped < rules.stops and who not in draft.alone:
+    # Whoever would be over its quota could not take what others are stopped for, and would have them stopped again.
+    allowed = draft.claims.standing.admits(pending.asker.project, wanted_amounts(pending.member, pending.count))
+    if allowed and draft.stopped < rules.stops and who not in draft.alone:
         # What is leaving already leaves: so a stop that was begun, and cut short, goes on with the same.
         with without(book.fleet, leaving):
             found = stop(draft.claims, pending, rules=rules, now=now)
