@@ -237,6 +237,28 @@ async def test_past_its_deadline_it_is_ended_everywhere() -> None:
         assert running(world) == []
 
 
+async def test_what_ended_in_time_succeeded_though_nobody_looked_until_later() -> None:
+    async with World() as world:
+        fates(world, lambda _member: Fate(50.0))
+        await world.create("Job", "train", {**SPEC, "deadlineSeconds": 100})
+        await until_phase(world, "Running")
+        world._tasks["control"][0].cancel()
+        end = world.clock.monotonic() + 200
+
+        async def later() -> bool:
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        assert {claim["status"]["phase"] for claim in await world.bodies("Claim")} == {"Stopped"}
+        await world.crash(frozenset({"control"}))
+        await world.until(lambda: _finished(world))
+        assert (await status_of(world))["phase"] == "Succeeded"
+
+
+async def _finished(world: World) -> bool:
+    return (await status_of(world)).get("phase") in ("Succeeded", "Failed")
+
+
 async def test_waiting_for_a_place_does_not_count_towards_the_deadline() -> None:
     async with World() as world:
         await world.create("Job", "train", {**SPEC, "flavor": "late", "deadlineSeconds": 60})
