@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bessemer.core.asking import Gang
-from bessemer.placement.queue import Rules, Share
-from tests.placement.queue.line import NOW, Line, gpus, waits
+from bessemer.placement.queue import Rules, Share, plan
+from tests.placement.queue.line import NOW, Here, Line, gpus, waits
 
 
 def test_higher_priority_goes_first() -> None:
@@ -150,6 +150,23 @@ def test_a_gang_is_planned_whole_and_stops_one_leaf() -> None:
     turn = line.plan(waits("gang", gang, priority=1)).turns["gang"]
     assert turn.victims == ("v2", "v3")
     assert turn.kept.hosts == ("h2", "h3")
+
+
+def test_who_goes_for_a_gang_is_found_in_few_questions() -> None:
+    line = Line(hosts=32)
+    for number in range(128):
+        since = NOW - 10 * (number + 1)
+        line.runs(f"v{number:03}", 1, host=f"h{number // 4}", first=number % 4, since=since, preemptible=True)
+    asked = []
+    gang = Gang(member=gpus(4), count=3)
+    here = Here(line.fleet)
+    decide = here.decide_gang
+    here.decide_gang = lambda gang: asked.append(gang) or decide(gang)
+    found = plan(
+        line.book, line.holdings, places=here, waiting=[waits("g", gang, priority=1)], now=NOW, terms=({}, Rules())
+    )
+    assert found.turns["g"].victims == tuple(f"v{number:03}" for number in range(12))
+    assert len(asked) < 100
 
 
 def test_a_gang_has_its_hosts_kept_until_they_are_free() -> None:

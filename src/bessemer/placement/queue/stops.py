@@ -166,14 +166,22 @@ def _pruned(claims: Claims, pending: Pending, *, some: Mapping[str, Hold], now: 
         answer = claims.places.decide_gang(gang)
         if not isinstance(answer, GangDecision):
             return None
-        for uid in sorted(some, key=lambda uid: (-lost(some[uid], now=now), uid)):
-            fleet.hold(uid, some[uid])
+        # Halves of halves: what stays is found together, and costs few questions however much there is of it.
+        parts = [sorted(some, key=lambda uid: (-lost(some[uid], now=now), uid))]
+        while parts:
+            part = parts.pop()
+            for uid in part:
+                fleet.hold(uid, some[uid])
             beside = claims.places.decide_gang(gang)
             if isinstance(beside, GangDecision):
                 answer = beside
-                del gone[uid]
-            else:
+                for uid in part:
+                    del gone[uid]
+                continue
+            for uid in part:
                 fleet.drop(uid)
+            if len(part) > 1:
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
     if not gone or not _just(claims, pending, gone=gone):
         return None
     return Stop(tuple(sorted(gone)), answer.members, sum(lost(hold, now=now) for hold in gone.values()))
