@@ -145,7 +145,7 @@ class Queueing:
 
     def _join(self, pending: Pending) -> None:
         known = self._heard.get(pending.uid)
-        if known is None or known.pending != pending:
+        if known is None or not _alike(known.pending, pending):
             self._joined += 1
         self._heard[pending.uid] = _Heard(pending, self._clock.monotonic())
 
@@ -167,7 +167,7 @@ class Queueing:
         if made is not None and made.of == of and now - made.at < _PLAN_SECONDS:
             return made
         recent = made is not None and now - made.at < _PLAN_SHARE * made.took
-        if made is not None and recent and pending is not None and made.waiting.get(pending.uid) == pending:
+        if made is not None and recent and pending is not None and _alike(made.waiting.get(pending.uid), pending):
             return made
         found = plan(
             self._book,
@@ -210,6 +210,12 @@ class Queueing:
             return None
         at = int(self._clock.now()) + self._rules.grace
         return Stops(turn.victims, turn.kept.hosts, at)
+
+
+def _alike(known: Pending | None, pending: Pending) -> bool:
+    """Whether it asks as before. While it waits its end moves away with each second, which is no news to a plan that is
+    no older than plans may be."""
+    return known is not None and replace(known, asker=replace(known.asker, ends=pending.asker.ends)) == pending
 
 
 def _tenure(asker: Asker, *, since: int) -> Tenure:
