@@ -105,6 +105,13 @@ def test_nobody_is_stopped_for_what_a_quota_refuses() -> None:
         assert line.plan(asks).turns["high"].victims == (() if most == 2 else ("low",))
 
 
+def test_nobody_is_stopped_for_another_of_its_own() -> None:
+    line = Line(hosts=1)
+    line.runs("replica", 4, project="acme--a", since=NOW - 900, preemptible=True, workload="endpoint")
+    assert line.plan(waits("endpoint", gpus(4), priority=5)).turns["endpoint"].victims == ()
+    assert line.plan(waits("another", gpus(4), priority=5)).turns["another"].victims == ("replica",)
+
+
 def test_who_leaves_already_is_waited_for() -> None:
     line = Line(hosts=2)
     line.runs("leaving", 4, host="h0", ends=NOW + 20, preemptible=True)

@@ -226,4 +226,5 @@ def _tenure(asker: Asker, *, since: int) -> Tenure:
         since=since,
         ends=asker.ends,
         preemptible=asker.preemptible,
+        workload=asker.uid,
     )

@@ -83,7 +83,8 @@ def owners(pending: Pending, hold: Hold) -> tuple[str, str]:
 
 
 def _eligible(claims: Claims, pending: Pending, *, rules: Rules, now: int) -> Mapping[str, Hold]:
-    """What may be stopped for ``pending``, each by itself; what will have ended within the grace anyway is not."""
+    """What may be stopped for ``pending``, each by itself; what will have ended within the grace anyway is not, nor is
+    anything of its own: an Endpoint whose priority was raised has replicas of the lower one."""
     wanted = wanted_amounts(pending.member, pending.count)
     within: dict[str, bool] = {}
     over: dict[str, bool] = {}
@@ -91,7 +92,7 @@ def _eligible(claims: Claims, pending: Pending, *, rules: Rules, now: int) -> Ma
     for some in claims.book.stoppable.values():
         for uid, hold in some.items():
             tenure = hold.tenure
-            if tenure.ends is not None and tenure.ends <= now + rules.grace:
+            if (tenure.ends is not None and tenure.ends <= now + rules.grace) or tenure.workload == pending.uid:
                 continue
             if tenure.priority < pending.asker.priority:
                 found[uid] = hold
