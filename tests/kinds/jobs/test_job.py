@@ -326,6 +326,7 @@ def job(name: str = "train", **spec: object) -> Job:
         ({"env": {"RANK": "1"}}, "spec.env[RANK]"),
         ({"env": {"BESSEMER_X": "1"}}, "spec.env[BESSEMER_X]"),
         ({"env": {"a-b": "1"}}, "spec.env[a-b]"),
+        ({"env": {"LD_PRELOAD": "libx.so"}}, "spec.env[LD_PRELOAD]"),
         ({"subnet": "10.9.0.1/16"}, "spec.subnet"),
         ({"topology": {"segment": 2}}, "spec.topology.segment"),
     ],
