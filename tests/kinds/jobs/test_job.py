@@ -352,6 +352,30 @@ def test_only_what_no_member_is_made_of_may_change() -> None:
 # --- turns ------------------------------------------------------------------------------------------------------
 
 
+async def test_nobody_is_stopped_for_a_job_that_could_not_be_reached_there() -> None:
+    async with World(gpus=1) as world:
+        await world.create("Tenant", "beta", {"maxPriority": 10}, namespace="")
+        await world.create("Project", "beta--lab", {}, namespace="")
+        flavor = {"cores": 1, "memory": "256Mi", "disk": "1Gi", "devices": {"model": "H100", "count": 1}}
+        await world.create("Flavor", "one", flavor, namespace="")
+        fates(world, lambda _member: Fate(10_000.0))
+        taken = len(world.hosts)
+        await world.create("Job", "train", {**SPEC, "members": taken, "flavor": "one", "preemptible": True})
+        await until_phase(world, "Running")
+        high = {**SPEC, "members": 1, "flavor": "one", "priority": 7, "subnet": "10.99.0.0/16"}
+        await world.create("Job", "far", high, namespace="beta--lab")
+        end = world.clock.monotonic() + 120
+
+        async def later() -> bool:
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        far = await world.object("Job", "far", namespace="beta--lab")
+        assert far is not None
+        assert far["status"]["waitingSince"]
+        assert (await status_of(world))["attempt"] == 0
+
+
 async def test_a_gang_whose_place_is_needed_is_stopped_whole_and_has_its_turn_again() -> None:
     async with World(gpus=2) as world:
         await world.create("Tenant", "beta", {"maxPriority": 10}, namespace="")
