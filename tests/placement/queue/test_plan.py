@@ -121,6 +121,13 @@ def test_who_leaves_already_is_waited_for() -> None:
     assert turn.expected == NOW + 20
 
 
+def test_who_should_have_left_long_ago_is_not_waited_for() -> None:
+    line = Line(hosts=2)
+    line.runs("stuck", 4, host="h0", ends=NOW - 400)
+    line.runs("low", 4, host="h1", since=NOW - 900, preemptible=True)
+    assert line.plan(waits("w", gpus(4), priority=1)).turns["w"].victims == ("low",)
+
+
 def test_a_stop_that_was_cut_short_goes_on_with_the_same_host() -> None:
     line = Line(hosts=2)
     line.runs("told", 2, host="h0", ends=NOW + 20, since=NOW - 900, preemptible=True)
