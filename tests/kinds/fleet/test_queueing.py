@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -272,3 +273,12 @@ def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     made.clear()
     ask(NOW + 1)
     assert len(made) <= 1
+
+    # Nor does each of many that are new, while a plan was dear to make.
+    assert queueing._made is not None
+    queueing._made = replace(queueing._made, took=1.0)
+    made.clear()
+    for number in range(20):
+        asker = Asker(uid=f"new{number}", project=PROJECT, since=NOW)
+        assert isinstance(queueing.decide(gpus(1), asker), Refusal)
+    assert made == []
