@@ -162,7 +162,7 @@ def _pruned(claims: Claims, pending: Pending, *, some: Mapping[str, Hold], now: 
     """Of ``some`` what must go, so that the gang fits: whatever it fits beside stays, the dearest first."""
     fleet, gang = claims.book.fleet, pending.wants
     assert isinstance(gang, Gang)
-    gone = dict(some)
+    gone = set(some)
     with without(fleet, some):
         answer = claims.places.decide_gang(gang)
         if not isinstance(answer, GangDecision):
@@ -176,13 +176,13 @@ def _pruned(claims: Claims, pending: Pending, *, some: Mapping[str, Hold], now: 
             beside = claims.places.decide_gang(gang)
             if isinstance(beside, GangDecision):
                 answer = beside
-                for uid in part:
-                    del gone[uid]
+                gone.difference_update(part)
                 continue
             for uid in part:
                 fleet.drop(uid)
             if len(part) > 1:
                 parts += [part[len(part) // 2 :], part[: len(part) // 2]]
-    if not gone or not _just(claims, pending, gone=gone):
+    going = {uid: some[uid] for uid in gone}
+    if not going or not _just(claims, pending, gone=going):
         return None
-    return Stop(tuple(sorted(gone)), answer.members, sum(lost(hold, now=now) for hold in gone.values()))
+    return Stop(tuple(sorted(going)), answer.members, sum(lost(some[uid], now=now) for uid in sorted(going)))
