@@ -33,8 +33,9 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenure:
-    """On what terms a claim stands: whose it is, since when and until when at the latest (None: nobody knows), and
-    whether it may be stopped for another (``preemptible``), or started anew elsewhere (``restartable``)."""
+    """On what terms a claim stands: whose it is (``workload`` by uid), since when and until when at the latest (None:
+    nobody knows), and whether it may be stopped for another (``preemptible``), or started anew elsewhere
+    (``restartable``)."""
 
     project: str = ""
     priority: int = 0
@@ -42,6 +43,7 @@ class Tenure:
     ends: int | None = None
     preemptible: bool = False
     restartable: bool = False
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True)

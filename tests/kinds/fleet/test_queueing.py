@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bessemer.core.clock import epoch
+from bessemer.core.asking import Asker, Refusal
+from bessemer.core.clock import FakeClock, epoch
 from bessemer.core.resource import tenant_of
+from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.placement import FleetArrays
+from bessemer.placement.queue import plan
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
+from tests.placement.queue.line import NOW, Here, Line, gpus
 
 THEIRS = "beta--lab"
 
@@ -231,3 +237,48 @@ async def _count(world: World, number: int) -> bool:
 
 async def _past(world: World, at: float) -> bool:
     return world.clock.monotonic() > at
+
+
+class _Yard(Here):
+    """A feed that has been read."""
+
+    def __init__(self, arrays: FleetArrays) -> None:
+        super().__init__(arrays)
+        self.arrays = arrays
+
+    def ready(self) -> bool:
+        return True
+
+    def expire(self) -> None: ...
+
+
+def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, made = Line(hosts=1), []
+    line.runs("all", 4)
+    feed: Any = _Yard(line.fleet)
+    queueing = Queueing(feed, feed, clock=clock)
+    monkeypatch.setattr(queueing._waiting, "_unread", set())
+    monkeypatch.setattr(
+        "bessemer.kinds.fleet.queueing.plan", lambda *args, **more: made.append(1) or plan(*args, **more)
+    )
+
+    def ask(now: int) -> None:
+        for number in range(20):
+            asker = Asker(uid=f"job{number}", project=PROJECT, since=NOW, ends=now + 1000)
+            assert isinstance(queueing.decide(gpus(1), asker), Refusal)
+
+    ask(NOW)
+    made.clear()
+    ask(NOW + 1)
+    assert len(made) <= 1
+
+    # Nor does each of many that are new, while a plan was dear to make.
+    assert queueing._made is not None
+    queueing._made = replace(queueing._made, took=1.0)
+    made.clear()
+    for number in range(20):
+        asker = Asker(uid=f"new{number}", project=PROJECT, since=NOW)
+        assert isinstance(queueing.decide(gpus(1), asker), Refusal)
+    assert made == []

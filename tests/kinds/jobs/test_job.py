@@ -237,6 +237,28 @@ async def test_past_its_deadline_it_is_ended_everywhere() -> None:
         assert running(world) == []
 
 
+async def test_what_ended_in_time_succeeded_though_nobody_looked_until_later() -> None:
+    async with World() as world:
+        fates(world, lambda _member: Fate(50.0))
+        await world.create("Job", "train", {**SPEC, "deadlineSeconds": 100})
+        await until_phase(world, "Running")
+        world._tasks["control"][0].cancel()
+        end = world.clock.monotonic() + 200
+
+        async def later() -> bool:
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        assert {claim["status"]["phase"] for claim in await world.bodies("Claim")} == {"Stopped"}
+        await world.crash(frozenset({"control"}))
+        await world.until(lambda: _finished(world))
+        assert (await status_of(world))["phase"] == "Succeeded"
+
+
+async def _finished(world: World) -> bool:
+    return (await status_of(world)).get("phase") in ("Succeeded", "Failed")
+
+
 async def test_waiting_for_a_place_does_not_count_towards_the_deadline() -> None:
     async with World() as world:
         await world.create("Job", "train", {**SPEC, "flavor": "late", "deadlineSeconds": 60})
@@ -304,6 +326,7 @@ def job(name: str = "train", **spec: object) -> Job:
         ({"env": {"RANK": "1"}}, "spec.env[RANK]"),
         ({"env": {"BESSEMER_X": "1"}}, "spec.env[BESSEMER_X]"),
         ({"env": {"a-b": "1"}}, "spec.env[a-b]"),
+        ({"env": {"LD_PRELOAD": "libx.so"}}, "spec.env[LD_PRELOAD]"),
         ({"subnet": "10.9.0.1/16"}, "spec.subnet"),
         ({"topology": {"segment": 2}}, "spec.topology.segment"),
     ],
@@ -327,6 +350,30 @@ def test_only_what_no_member_is_made_of_may_change() -> None:
 
 
 # --- turns ------------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_is_stopped_for_a_job_that_could_not_be_reached_there() -> None:
+    async with World(gpus=1) as world:
+        await world.create("Tenant", "beta", {"maxPriority": 10}, namespace="")
+        await world.create("Project", "beta--lab", {}, namespace="")
+        flavor = {"cores": 1, "memory": "256Mi", "disk": "1Gi", "devices": {"model": "H100", "count": 1}}
+        await world.create("Flavor", "one", flavor, namespace="")
+        fates(world, lambda _member: Fate(10_000.0))
+        taken = len(world.hosts)
+        await world.create("Job", "train", {**SPEC, "members": taken, "flavor": "one", "preemptible": True})
+        await until_phase(world, "Running")
+        high = {**SPEC, "members": 1, "flavor": "one", "priority": 7, "subnet": "10.99.0.0/16"}
+        await world.create("Job", "far", high, namespace="beta--lab")
+        end = world.clock.monotonic() + 120
+
+        async def later() -> bool:
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        far = await world.object("Job", "far", namespace="beta--lab")
+        assert far is not None
+        assert far["status"]["waitingSince"]
+        assert (await status_of(world))["attempt"] == 0
 
 
 async def test_a_gang_whose_place_is_needed_is_stopped_whole_and_has_its_turn_again() -> None:

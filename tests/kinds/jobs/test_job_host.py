@@ -113,6 +113,18 @@ async def test_removed_it_leaves_nothing_but_what_it_printed() -> None:
     assert b.jobs.outputs == {"w-1.0.0": b"fake member: /bin/sh\n"}
 
 
+async def test_a_full_disk_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = bench(Fate(10_000.0))
+    await b.until_phase("Running")
+
+    async def full(_uid: str, _name: str) -> None:
+        raise DriverError("DiskFull", "its output cannot be kept")
+
+    monkeypatch.setattr(b.jobs, "keep", full)
+    assert isinstance(await b.remove(), Done)
+    assert await b.residue() == []
+
+
 RUNS, KNOWN = RunningMember("c-1", 7, 100), {"process": "7:100"}
 ZERO, KILLED = Ended(End.EXITED, 0, "exit status 0"), Ended(End.KILLED, 137, "ended on request")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bessemer.core.asking import Gang
-from bessemer.placement.queue import Rules, Share
-from tests.placement.queue.line import NOW, Line, gpus, waits
+from bessemer.placement.queue import Rules, Share, plan
+from tests.placement.queue.line import NOW, Here, Line, gpus, waits
 
 
 def test_higher_priority_goes_first() -> None:
@@ -96,6 +96,22 @@ def test_what_is_not_preemptible_or_of_equal_priority_is_let_be() -> None:
     assert line.plan(waits("high", gpus(2), priority=1)).turns["high"].victims == ()
 
 
+def test_nobody_is_stopped_for_what_a_quota_refuses() -> None:
+    asks = waits("high", gpus(2), priority=5)
+    for owner, most in (("acme--a", 2), ("acme", 2), ("acme", 3)):
+        line = Line(hosts=1, tree={owner: Share(bounds={"devices": most * 1000})})
+        line.runs("own", 1, project="acme--a", since=NOW - 900)
+        line.runs("low", 3, project="beta--b", since=NOW - 900, preemptible=True)
+        assert line.plan(asks).turns["high"].victims == (() if most == 2 else ("low",))
+
+
+def test_nobody_is_stopped_for_another_of_its_own() -> None:
+    line = Line(hosts=1)
+    line.runs("replica", 4, project="acme--a", since=NOW - 900, preemptible=True, workload="endpoint")
+    assert line.plan(waits("endpoint", gpus(4), priority=5)).turns["endpoint"].victims == ()
+    assert line.plan(waits("another", gpus(4), priority=5)).turns["another"].victims == ("replica",)
+
+
 def test_who_leaves_already_is_waited_for() -> None:
     line = Line(hosts=2)
     line.runs("leaving", 4, host="h0", ends=NOW + 20, preemptible=True)
@@ -103,6 +119,13 @@ def test_who_leaves_already_is_waited_for() -> None:
     turn = line.plan(waits("high", gpus(2), priority=1)).turns["high"]
     assert turn.victims == ()
     assert turn.expected == NOW + 20
+
+
+def test_who_should_have_left_long_ago_is_not_waited_for() -> None:
+    line = Line(hosts=2)
+    line.runs("stuck", 4, host="h0", ends=NOW - 400)
+    line.runs("low", 4, host="h1", since=NOW - 900, preemptible=True)
+    assert line.plan(waits("w", gpus(4), priority=1)).turns["w"].victims == ("low",)
 
 
 def test_a_stop_that_was_cut_short_goes_on_with_the_same_host() -> None:
@@ -141,6 +164,23 @@ def test_a_gang_is_planned_whole_and_stops_one_leaf() -> None:
     turn = line.plan(waits("gang", gang, priority=1)).turns["gang"]
     assert turn.victims == ("v2", "v3")
     assert turn.kept.hosts == ("h2", "h3")
+
+
+def test_who_goes_for_a_gang_is_found_in_few_questions() -> None:
+    line = Line(hosts=32)
+    for number in range(128):
+        since = NOW - 10 * (number + 1)
+        line.runs(f"v{number:03}", 1, host=f"h{number // 4}", first=number % 4, since=since, preemptible=True)
+    asked = []
+    gang = Gang(member=gpus(4), count=3)
+    here = Here(line.fleet)
+    decide = here.decide_gang
+    here.decide_gang = lambda gang: asked.append(gang) or decide(gang)
+    found = plan(
+        line.book, line.holdings, places=here, waiting=[waits("g", gang, priority=1)], now=NOW, terms=({}, Rules())
+    )
+    assert found.turns["g"].victims == tuple(f"v{number:03}" for number in range(12))
+    assert len(asked) < 100
 
 
 def test_a_gang_has_its_hosts_kept_until_they_are_free() -> None:

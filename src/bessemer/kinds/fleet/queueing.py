@@ -145,7 +145,7 @@ class Queueing:
 
     def _join(self, pending: Pending) -> None:
         known = self._heard.get(pending.uid)
-        if known is None or known.pending != pending:
+        if known is None or not _alike(known.pending, pending):
             self._joined += 1
         self._heard[pending.uid] = _Heard(pending, self._clock.monotonic())
 
@@ -158,8 +158,8 @@ class Queueing:
         return {**self._waiting.pending, **{uid: heard.pending for uid, heard in self._heard.items()}}
 
     def _planned(self, pending: Pending | None = None) -> _Made:
-        """The plan of this moment: the last one, where it would be the same, or knows who asks and was dear to make.
-        Then it may be old, as decisions may be."""
+        """The plan of this moment: the last one, where it would be the same, or was dear to make and knows nothing else
+        of who asks. Then it may be old, as decisions may be."""
         self._feed.expire()
         waiting, now = self._all(), self._clock.monotonic()
         of = (self._feed.arrays.version, self._joined, self._waiting.version)
@@ -167,8 +167,11 @@ class Queueing:
         if made is not None and made.of == of and now - made.at < _PLAN_SECONDS:
             return made
         recent = made is not None and now - made.at < _PLAN_SHARE * made.took
-        if made is not None and recent and pending is not None and made.waiting.get(pending.uid) == pending:
-            return made
+        if made is not None and recent and pending is not None:
+            known = made.waiting.get(pending.uid)
+            # Whoever is new has what is free beside all that is kept: else each of a flood would cost a plan.
+            if known is None or _alike(known, pending):
+                return made
         found = plan(
             self._book,
             self._holdings,
@@ -212,6 +215,12 @@ class Queueing:
         return Stops(turn.victims, turn.kept.hosts, at)
 
 
+def _alike(known: Pending, pending: Pending) -> bool:
+    """Whether it asks as before. While it waits its end moves away with each second, which is no news to a plan that is
+    no older than plans may be."""
+    return replace(known, asker=replace(known.asker, ends=pending.asker.ends)) == pending
+
+
 def _tenure(asker: Asker, *, since: int) -> Tenure:
     """Of what is taken for the asker."""
     return Tenure(
@@ -220,4 +229,5 @@ def _tenure(asker: Asker, *, since: int) -> Tenure:
         since=since,
         ends=asker.ends,
         preemptible=asker.preemptible,
+        workload=asker.uid,
     )

@@ -35,4 +35,5 @@ def tenure_of(body: Mapping[str, Any]) -> Tenure:
         since=spec.get("since", 0),
         ends=min(known, default=None),
         preemptible=spec.get("preemptible", False),
+        workload=spec.get("workload", {}).get("uid", ""),
     )

@@ -78,7 +78,7 @@ def plan(
     draft = _Draft(claims, rules, now)
     order = list(ordered(waiting, standing, overdue=now - rules.patience))
     draft.overdue = _first_overdue(order, before=now - rules.patience)
-    draft.leaving = _leaving(book, by=now + rules.grace)
+    draft.leaving = _leaving(book, after=now - rules.stuck, by=now + rules.grace)
     for hold in draft.leaving.values():
         standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
     try:
@@ -163,7 +163,9 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
             keep = kept(pending.uid, places, start=start, gone=leaving)
             return Turn(ahead=ahead, kept=keep, expected=start)
     who = (pending.asker.project, pending.asker.priority, pending.wants)
-    if draft.stopped < rules.stops and who not in draft.alone:
+    # Whoever would be over its quota could not take what others are stopped for, and would have them stopped again.
+    allowed = draft.claims.standing.admits(pending.asker.project, wanted_amounts(pending.member, pending.count))
+    if allowed and draft.stopped < rules.stops and who not in draft.alone:
         # What is leaving already leaves: so a stop that was begun, and cut short, goes on with the same.
         with without(book.fleet, leaving):
             found = stop(draft.claims, pending, rules=rules, now=now)
@@ -186,9 +188,9 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
     return Turn(ahead=ahead)
 
 
-def _leaving(book: Book, *, by: int) -> Mapping[str, Hold]:
-    """What will have ended by then."""
-    return {uid: hold for some in book.ending.values() for ends, uid, hold in some if ends <= by}
+def _leaving(book: Book, *, after: int, by: int) -> Mapping[str, Hold]:
+    """What will have ended by then. What should have ended long ago is stuck: nobody waits there for its place."""
+    return {uid: hold for some in book.ending.values() for ends, uid, hold in some if after < ends <= by}
 
 
 def _expect(draft: _Draft, order: Sequence[Pending]) -> None:

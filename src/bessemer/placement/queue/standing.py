@@ -66,6 +66,14 @@ class Standing:
     def level(self, name: str, more: Amounts | None = None) -> float:
         return self.share(name, more=more) / self.weight(name)
 
+    def admits(self, project: str, more: Amounts) -> bool:
+        """Whether a project and its tenant may have ``more`` at all, by their bounds."""
+        for name in (project, tenant_of(project)):
+            used, bounds = self._of(name), self._tree.get(name, EQUAL).bounds
+            if any(used.get(what, 0) + more.get(what, 0) > bound for what, bound in bounds.items() if more.get(what)):
+                return False
+        return True
+
     def change(self, project: str, amounts: Amounts, *, sign: int) -> None:
         """A project has so much more or less from here on. Fair shares stay as they were."""
         sums = self._used.setdefault(project, Counter())

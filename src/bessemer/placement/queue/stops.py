@@ -83,7 +83,8 @@ def owners(pending: Pending, hold: Hold) -> tuple[str, str]:
 
 
 def _eligible(claims: Claims, pending: Pending, *, rules: Rules, now: int) -> Mapping[str, Hold]:
-    """What may be stopped for ``pending``, each by itself; what will have ended within the grace anyway is not."""
+    """What may be stopped for ``pending``, each by itself; what will have ended within the grace anyway is not, nor is
+    anything of its own: an Endpoint whose priority was raised has replicas of the lower one."""
     wanted = wanted_amounts(pending.member, pending.count)
     within: dict[str, bool] = {}
     over: dict[str, bool] = {}
@@ -91,7 +92,7 @@ def _eligible(claims: Claims, pending: Pending, *, rules: Rules, now: int) -> Ma
     for some in claims.book.stoppable.values():
         for uid, hold in some.items():
             tenure = hold.tenure
-            if tenure.ends is not None and tenure.ends <= now + rules.grace:
+            if (tenure.ends is not None and tenure.ends <= now + rules.grace) or tenure.workload == pending.uid:
                 continue
             if tenure.priority < pending.asker.priority:
                 found[uid] = hold
@@ -161,19 +162,27 @@ def _pruned(claims: Claims, pending: Pending, *, some: Mapping[str, Hold], now: 
     """Of ``some`` what must go, so that the gang fits: whatever it fits beside stays, the dearest first."""
     fleet, gang = claims.book.fleet, pending.wants
     assert isinstance(gang, Gang)
-    gone = dict(some)
+    gone = set(some)
     with without(fleet, some):
         answer = claims.places.decide_gang(gang)
         if not isinstance(answer, GangDecision):
             return None
-        for uid in sorted(some, key=lambda uid: (-lost(some[uid], now=now), uid)):
-            fleet.hold(uid, some[uid])
+        # Halves of halves: what stays is found together, and costs few questions however much there is of it.
+        parts = [sorted(some, key=lambda uid: (-lost(some[uid], now=now), uid))]
+        while parts:
+            part = parts.pop()
+            for uid in part:
+                fleet.hold(uid, some[uid])
             beside = claims.places.decide_gang(gang)
             if isinstance(beside, GangDecision):
                 answer = beside
-                del gone[uid]
-            else:
+                gone.difference_update(part)
+                continue
+            for uid in part:
                 fleet.drop(uid)
-    if not gone or not _just(claims, pending, gone=gone):
+            if len(part) > 1:
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+    going = {uid: some[uid] for uid in gone}
+    if not going or not _just(claims, pending, gone=going):
         return None
-    return Stop(tuple(sorted(gone)), answer.members, sum(lost(hold, now=now) for hold in gone.values()))
+    return Stop(tuple(sorted(going)), answer.members, sum(lost(some[uid], now=now) for uid in sorted(going)))

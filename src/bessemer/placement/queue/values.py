@@ -72,13 +72,14 @@ Tree = Mapping[str, Share]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """Times are seconds. Who waited for ``patience`` is overdue. What is stopped has ``grace`` to end; what is borrowed
-    is not taken back in its first ``least_run``. ``depth`` requests of the order are planned for, ``reservations`` of
-    them at most in the future, and for ``stops`` somebody is stopped, at a time; ``told`` of the others hear when they
-    start."""
+    is not taken back in its first ``least_run``; what has not ended ``stuck`` after its time is not waited for.
+    ``depth`` requests of the order are planned for, ``reservations`` of them at most in the future, and for ``stops``
+    somebody is stopped, at a time; ``told`` of the others hear when they start."""
 
     patience: int = 600
     grace: int = 30
     least_run: int = 300
+    stuck: int = 300
     depth: int = 32
     reservations: int = 8
     stops: int = 4

@@ -65,7 +65,8 @@ async def reconcile(ctx: Context, job: Job) -> Outcome:
         return await _finished(ctx, job, claims=claims)
     now, attempt = ctx.clock.now(), max([job.status.attempt, *map(attempt_of, claims)])
     ctx.parts.note(job.key, [Key("Flavor", "", job.spec.flavor)], waits=not claims)
-    if _late(job, now):
+    # What ended well did so in time: its hosts end what is late, whoever looks on.
+    if _late(job, now) and not _all_well(job, claims):
         return _failed(job.status, now, reason="DeadlineExceeded", message=_deadline(job))
     old = [claim for claim in claims if attempt_of(claim) < attempt]
     if old:
@@ -114,8 +115,7 @@ def _told(seen: Seen) -> Outcome:
 def fold(seen: Seen) -> Outcome:
     """The job's status out of its Claims'. Pure."""
     status = _observed(seen)
-    ends = [claim.status.detail.get("end") for claim in seen.claims]
-    if len(ends) == seen.job.spec.members and all(end and not end["reason"] for end in ends):
+    if _all_well(seen.job, seen.claims):
         return _succeeded(status, seen.now)
     failure = first_failure(seen.claims)
     if failure is not None and failure.reason == "DeadlineExceeded":
@@ -135,6 +135,16 @@ def fold(seen: Seen) -> Outcome:
     said = late.status.message or f"Host {late.spec.host} has been asked"
     message = f"rank {late.spec.workload.replica}: {said}"
     return _wait(status, "Placing", reason=late.status.reason or "Placed", message=message, again=30.0)
+
+
+def _all_well(job: Job, claims: Sequence[Claim]) -> bool:
+    """Whether every member of one start of the gang ended with status 0."""
+    ends = [claim.status.detail.get("end") for claim in claims]
+    return (
+        len(ends) == job.spec.members
+        and len(set(map(attempt_of, claims))) == 1
+        and all(end and not end["reason"] for end in ends)
+    )
 
 
 def first_failure(claims: Sequence[Claim]) -> MemberFailure | None:

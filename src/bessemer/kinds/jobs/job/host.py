@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
+import structlog
+
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done, Outcome
@@ -20,6 +22,8 @@ from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import Pass, clear
 from bessemer.kinds.jobs.job.spec import JobIntent, output_name
 from bessemer.kinds.retry import Retry
+
+log = structlog.get_logger(__name__)
 
 LOOK_SECONDS, LOOK_SECONDS_MAX, LOOK_PART = 1.0, 5.0, 0.05
 """How often a member that runs is looked at: its end is what the gang waits for, the sooner the shorter it runs. So it
@@ -83,7 +87,13 @@ class JobHost:
 
         async def keep(uid: str) -> None:
             await ctx.drivers.jobs.kill(uid)
-            await ctx.drivers.jobs.keep(uid, name)
+            try:
+                await ctx.drivers.jobs.keep(uid, name)
+            except DriverError as error:
+                if error.reason != "DiskFull":
+                    raise
+                # Devices are worth more than words: the place is given back, and what it printed is lost.
+                log.warning("output is not kept", object_uid=uid, error=error.message, internal=error.internal)
 
         return await clear(ctx, claim, keep, ctx.drivers.jobs.remove)
 

@@ -5,7 +5,7 @@ What each member is told of the others is frozen in its Claim, so nothing has to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,7 +55,8 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
     decision = ctx.fleet.decide_gang(gang_of(job, member=member), asker)
     if isinstance(decision, Refusal):
-        await turns.make_room(ctx, decision, asker=asker)
+        if await _addressed(ctx, job, hosts=decision.stops.hosts if decision.stops else ()):
+            await turns.make_room(ctx, decision, asker=asker)
         waiting = turns.refused(job.status, decision, now=now)
         reason = "Queued" if decision.queued else "Unschedulable"
         return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
@@ -129,6 +130,15 @@ async def _world(ctx: Context, job: Job, *, decision: GangDecision, attempt: int
     taken = await _ports(ctx, decision.members[0].host)
     port = ranks.port_of(job.uid, attempt, taken=taken)
     return ranks.world_of(decision.members, found, subnet=job.spec.subnet, port=port)
+
+
+async def _addressed(ctx: Context, job: Job, *, hosts: Sequence[str]) -> bool:
+    """Whether members there could reach each other: nobody is stopped for a place that would not be taken."""
+    if not job.spec.subnet and len(hosts) < 2:
+        return True
+    found = [await workload.read(ctx, Host, name=name) for name in hosts]
+    reports = [host.status.report if host is not None else None for host in found]
+    return all(r is not None and ranks.address_of(r.addresses, subnet=job.spec.subnet) for r in reports)
 
 
 async def _ports(ctx: Context, host: str) -> frozenset[int]:

@@ -44,6 +44,9 @@ PREFIX = "BESSEMER_"
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=4096)]
 """Anything that a command line or an environment can hold."""
 
+_LOADER = re.compile(r"LD_.*|GLIBC_TUNABLES|GCONV_PATH|LOCPATH")
+"""What the loader and the C library obey: a member's environment is also that of the programs that give up root."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -217,6 +220,8 @@ def _environment(env: Mapping[str, str]) -> Iterator[Cause]:
             yield Cause(f"spec.env[{name[:63]}]", "must be a name of letters, digits and _, no digit first")
         elif name in OURS or name.startswith(PREFIX):
             yield Cause(f"spec.env[{name}]", "is told to each member by the platform")
+        elif _LOADER.fullmatch(name):
+            yield Cause(f"spec.env[{name}]", "is obeyed before the member is behind its walls; set it in the script")
 
 
 def _subnet(text: str) -> Iterator[Cause]:
