@@ -139,6 +139,8 @@ async def test_a_shared_device_that_vanishes_is_lost_until_the_last_of_it_is_gon
     lost = [(row.device, row.claim, row.lost) for row in await store.capacity.devices()]
     assert lost == [("gpu-0", "", False), ("gpu-1", sharing.SHARED, True)]
     await end(store, "a")
+    with pytest.raises(Taken, match="gpu-1 is not on host h1 any more"):
+        await take(store, part("c", 250, "gpu-1"))
     assert len(await store.capacity.devices()) == 2
     await end(store, "b")
     assert [row.device for row in await store.capacity.devices()] == ["gpu-0"]

@@ -30,7 +30,7 @@ _DEVICE = (of(devices.c.host), of(devices.c.device))
 _OPEN = (
     update(devices)
     .values(claim=bindparam("claim"))
-    .where(*_DEVICE, or_(devices.c.claim == "", devices.c.claim == SHARED), devices.c.healthy == 1)
+    .where(*_DEVICE, or_(devices.c.claim == "", devices.c.claim == SHARED), devices.c.healthy == 1, devices.c.lost == 0)
     .returning(devices.c.model)
 )
 _CLOSE = update(devices).values(claim="").where(*_DEVICE)
@@ -74,7 +74,7 @@ def withdraw(tx: Tx, host: str) -> None:
 
 def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str] | None:
     """Give the claim its part of its one device; answers that by model. None where the row is not to be had: another
-    has it whole, or it is not sound, or not there. Raises Taken, saying why, where the part is not."""
+    has it whole, or it is not sound, or not there any more. Raises Taken, saying why, where the part is not."""
     carried = tx.one(_COUNTER, of_name="carries")
     if carried is not None and carried[0] < _CARRIED:
         raise Taken("devices are not shared while a release serves which knows nothing of it")
