@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from bessemer.core.asking import Allocation
 from bessemer.core.beside import CompanionUse
-from bessemer.core.cpus import parse_cpus
+from bessemer.core.cpus import parse_cpus, parse_each
 from bessemer.core.errors import Taken
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec
@@ -105,6 +105,6 @@ def _companions(wanted: Sequence[CompanionUse], report: _Report, *, held: Sequen
 def _cpus(siblings: Iterable[str]) -> set[int]:
     """Threads that are known; of a report that makes no sense none are."""
     try:
-        return {cpu for core in siblings for cpu in parse_cpus(core)}
+        return {cpu for core in parse_each(siblings) for cpu in core}
     except ValueError:
         return set()
