@@ -18,14 +18,14 @@ from bessemer.core.errors import Taken
 from bessemer.core.hosts import Inventory
 from bessemer.core.slices import WHOLE_MILLI, Partitioning, standing
 from bessemer.core.values import ClaimSpec
-from bessemer.store.schema import counters, devices, of, partitions, shares
+from bessemer.store.beside import carried_alone
+from bessemer.store.schema import devices, of, partitions, shares
 from bessemer.store.transaction import Tx
 
 SHARED = "*"
 """Names no claim: no uid is like that."""
-_CARRIED = 8
+_SCHEMA = 8
 
-_COUNTER = select(counters.c.value).where(of(counters.c.name))
 _DEVICE = (of(devices.c.host), of(devices.c.device))
 _OPEN = (
     update(devices)
@@ -75,8 +75,7 @@ def withdraw(tx: Tx, host: str) -> None:
 def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str] | None:
     """Give the claim its part of its one device; answers that by model. None where the row is not to be had: another
     has it whole, or it is not sound, or not there any more. Raises Taken, saying why, where the part is not."""
-    carried = tx.one(_COUNTER, of_name="carries")
-    if carried is not None and carried[0] < _CARRIED:
+    if not carried_alone(tx, _SCHEMA):
         raise Taken("devices are not shared while a release serves which knows nothing of it")
     host, (device, *more) = spec.host, spec.devices
     if more:
