@@ -112,6 +112,12 @@ def read_table(body: str) -> Partitioning:
     return Partitioning.model_validate_json(body)
 
 
+def tells(table: Partitioning | None, parts: Sequence[Part]) -> bool:
+    """Whether the table has each instance of these: an agent may change it under those that stand."""
+    instances = [(profile, milli) for milli, profile, _ in parts if profile]
+    return not instances or (table is not None and all(table.milli_of(name) == milli for name, milli in instances))
+
+
 def wrong(parts: Sequence[Part], table: Partitioning | None) -> str:
     """What of these parts of one device does not go together, as the end of a sentence; "" where all do."""
     instances = [(profile, start) for _, profile, start in parts if profile]
