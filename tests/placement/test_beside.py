@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations, product
+from time import process_time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.beside import Companion
-from bessemer.core.cpus import parse_cpus
+from bessemer.core.cpus import CPUS_MAX, parse_cpus
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB, MIB
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
+from bessemer.placement.beside import cores_of
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight
@@ -437,3 +439,9 @@ def test_two_that_have_a_thread_for_a_while_give_it_back_once() -> None:
     assert (arrays.threads_free[0, 0], arrays.wholes_free[0, 0]) == (3, 1)
     arrays.drop("b")
     assert (arrays.threads_free[0, 0], arrays.wholes_free[0, 0]) == (4, 2)
+
+
+def test_who_says_all_threads_of_every_core_costs_no_second() -> None:
+    began = process_time()
+    assert cores_of([f"0-{CPUS_MAX - 1}"] * CPUS_MAX) == ()
+    assert process_time() - began < 0.2

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from bessemer.core.asking import Allocation
+from bessemer.core.asking import Allocation, Request
 from bessemer.core.beside import CompanionUse
 from bessemer.core.errors import Taken
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.core.units import GIB
-from bessemer.core.values import ClaimSpec
+from bessemer.core.values import Asked, ClaimSpec
 from bessemer.store import Store
-from tests.store.make import ALICE, agent, body, claim
+from tests.store.invariants import connect
+from tests.store.make import ALICE, agent, body, claim, read
 
 NODE = NumaNode(
     id=0, cores=4, threads=8, memory_bytes=16 * GIB, hugepages={str(GIB): 4}, siblings=["0,4", "1,5", "2,6", "3,7"]
@@ -95,3 +97,34 @@ async def test_what_a_host_needs_itself_is_nobodys(store: Store) -> None:
     await host(store)
     with pytest.raises(Taken, match="not there, or not healthy"):
         await store.capacity.take([pinned("a", use(0, "nic-1"))], CONTROLLER)
+
+
+OLD = {
+    *("host", "tenant", "workload", "devices", "deviceModel"),
+    *("allocations", "flavor", "fake", "placement", "intent"),
+}
+"""What schema 0007 reads of a Claim's spec, and refuses anything else."""
+
+
+def admit(place: str, schema: int) -> None:
+    with closing(connect(place)) as hand:
+        hand.execute(f"UPDATE counters SET value = {schema} WHERE name = 'carries'")
+
+
+async def test_what_an_older_release_could_not_read_is_not_said_while_one_serves(store: Store, place: str) -> None:
+    await host(store)
+    key, spec, metadata = claim("a")
+    asked = Asked.of(Request(tenant="acme", milli_cores=1000, memory_bytes=GIB))
+    spec = spec.model_copy(update={"asked": asked, "since": 5, "ends": 9, "priority": 3, "preemptible": True})
+    admit(place, 7)
+    (stored,) = await store.capacity.take([(key, spec, metadata)], CONTROLLER)
+    said = read(stored)["spec"]
+    assert said.keys() <= OLD
+    assert set(said["allocations"][0]) == {"numaNode", "milliCores", "memoryBytes"}
+    for wanted in (pinned("b", cpus="0"), pinned("b", use(1)), claim("b", devices=("gpu-0",), part=(500, "", 0))):
+        with pytest.raises(Taken, match="while a release serves which knows nothing of it"):
+            await store.capacity.take([wanted], CONTROLLER)
+    await store.capacity.release(key, CONTROLLER, fenced=True)
+    admit(place, 8)
+    (stored,) = await store.capacity.take([(key, spec, metadata)], CONTROLLER)
+    assert ClaimSpec.model_validate(read(stored)["spec"]) == spec

@@ -15,7 +15,8 @@ from bessemer.core.resource import Key
 from bessemer.core.slices import Partitioning, Profile
 from bessemer.core.values import ClaimSpec
 from bessemer.drivers.inspect.tables import known
-from bessemer.store import Store, open_store, sharing
+from bessemer.store import Guard, Store, open_store, sharing
+from bessemer.store.check import check_store
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import check, connect
 from tests.store.make import PROJECT, claim, inventory
@@ -103,16 +104,21 @@ async def test_instances_stand_where_their_device_allows(store: Store) -> None:
     await take(store, instance("e", "1g.20gb", 6))
 
 
-async def test_what_cannot_be_cut_is_not(store: Store) -> None:
-    found = inventory(1)
-    await store.capacity.declare("h1", found.model_copy(update={"partitions": {}}))
+async def test_what_cannot_be_cut_is_not(store: Store, place: str) -> None:
+    report = inventory(1)
+    await store.capacity.declare("h1", report.model_copy(update={"partitions": {}}))
     with pytest.raises(Taken, match="cannot be cut"):
         await take(store, instance("a", "1g.10gb", 0))
-    await store.capacity.declare("h1", found)
+    await store.capacity.declare("h1", report)
     await take(store, instance("a", "1g.10gb", 0))
-    await store.capacity.declare("h1", found.model_copy(update={"partitions": {}}))
+    await store.capacity.declare("h1", report.model_copy(update={"partitions": {}}))
     with pytest.raises(Taken, match="cannot be cut"):
         await take(store, instance("b", "1g.10gb", 1))
+    found = {
+        tally.check: tally.wrong
+        async for tally in check_store(place, clock=FakeClock(), kinds=KINDS, guard=Guard.of(KEY))
+    }
+    assert found["shares"] == [], "what stands by an older table stays"
     await end(store, "a")
     assert await holders(store) == {"gpu-0": ""}
 
@@ -139,6 +145,8 @@ async def test_a_shared_device_that_vanishes_is_lost_until_the_last_of_it_is_gon
     lost = [(row.device, row.claim, row.lost) for row in await store.capacity.devices()]
     assert lost == [("gpu-0", "", False), ("gpu-1", sharing.SHARED, True)]
     await end(store, "a")
+    with pytest.raises(Taken, match="gpu-1 is not on host h1 any more"):
+        await take(store, part("c", 250, "gpu-1"))
     assert len(await store.capacity.devices()) == 2
     await end(store, "b")
     assert [row.device for row in await store.capacity.devices()] == ["gpu-0"]

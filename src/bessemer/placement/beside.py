@@ -14,7 +14,7 @@ import numpy as np
 
 from bessemer.core.asking import Allocation
 from bessemer.core.beside import PAGE_SIZES
-from bessemer.core.cpus import parse_cpus
+from bessemer.core.cpus import parse_cpus, parse_each
 from bessemer.core.hosts import Device, NumaNode
 from bessemer.placement.facts import Hold
 from bessemer.placement.numbering import Numbers
@@ -202,7 +202,7 @@ _KNOWN_MAX = 1024
 def cores_of(siblings: Sequence[str]) -> Cores:
     """Threads by core, as an agent says; none where one is said twice, or is none."""
     try:
-        cores = tuple(sorted(filter(None, map(parse_cpus, siblings))))
+        cores = tuple(sorted(filter(None, parse_each(siblings))))
     except ValueError:
         return ()
     threads = [cpu for core in cores for cpu in core]

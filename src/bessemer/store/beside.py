@@ -52,3 +52,9 @@ def unaware(tx: Tx, meter: str) -> bool:
         return True
     notes = tx.all(_NOTES, since=tx.server_time - SERVES_SECONDS)
     return any(f"/{meter}/" not in note for (note,) in notes)
+
+
+def carried_alone(tx: Tx, schema: int) -> bool:
+    """Whether no writer of an older schema is admitted any more. Asked once in a group."""
+    rows = tx.look(_COUNTER, of_name="carries")
+    return not rows or bool(rows[0][0] >= schema)

@@ -241,7 +241,7 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
         if (held.workload, held.host) != (spec.workload, spec.host):
             raise Conflict(f"{row.key} exists and belongs to another workload, replica or host")
         return row.stored()
-    document = documents.fresh(said, _claim(key), facts=kinds[CLAIM], now=tx.now)
+    document = documents.fresh(pinned.told(tx, spec, said=said), _claim(key), facts=kinds[CLAIM], now=tx.now)
     document["status"] = {"phase": "Pending"}
     require_owners(tx, document)
     walls.admit(tx, spec, terms=terms)

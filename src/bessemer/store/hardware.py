@@ -69,7 +69,7 @@ _USE_DEVICE = (
     .where(*_THIS_DEVICE, devices.c.claim == "", devices.c.healthy == 1)
     .returning(devices.c.model)
 )
-_LOOK_DEVICE = select(devices.c.claim, devices.c.healthy).where(*_THIS_DEVICE)
+_LOOK_DEVICE = select(devices.c.claim, devices.c.healthy, devices.c.lost).where(*_THIS_DEVICE)
 _HELD = select(devices.c.model).where(of(devices.c.claim), filled(devices.c.claim))
 _FORGET_LOST = delete(devices).where(of(devices.c.claim), filled(devices.c.claim), devices.c.lost == 1)
 _FREE_DEVICES = update(devices).values(claim="").where(of(devices.c.claim), filled(devices.c.claim))
@@ -189,10 +189,10 @@ def _share(part: Allocation) -> dict[str, int]:
 
 def _why_not(tx: Tx, host: str, *, device: str) -> str:
     row = tx.one(_LOOK_DEVICE, of_host=host, of_device=device)
-    if row is None:
+    if row is None or row[2]:
         return f"device {device} is not on host {host} any more"
-    if row[0] == sharing.SHARED:
+    if row[0] == sharing.SHARED and row[1]:
         return f"device {device} of host {host} went to others in part"
-    if row[0]:
+    if row[0] not in ("", sharing.SHARED):
         return f"device {device} of host {host} went to another claim"
     return f"device {device} of host {host} is not healthy"

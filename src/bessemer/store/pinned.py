@@ -15,11 +15,12 @@ from sqlalchemy import select, update
 
 from bessemer.core.asking import Allocation
 from bessemer.core.beside import CompanionUse
-from bessemer.core.cpus import parse_cpus
+from bessemer.core.cpus import parse_cpus, parse_each
 from bessemer.core.errors import Taken
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec
-from bessemer.store.documents import decode
+from bessemer.store.beside import carried_alone
+from bessemer.store.documents import Document, decode
 from bessemer.store.kinds import CLAIM, HOST
 from bessemer.store.rows import find
 from bessemer.store.schema import filled, hosts, objects, of
@@ -28,6 +29,11 @@ from bessemer.store.transaction import Tx
 _KEEP = update(hosts).values(schedulable=hosts.c.schedulable).where(of(hosts.c.host))
 _STANDING = select(objects.c.body).where(of(objects.c.kind), of(objects.c.host), filled(objects.c.host))
 
+_SCHEMA = 8
+_NEW = frozenset({"asked", "companions", "ends", "preemptible", "priority", "since", "tree"})
+_NEW_OF_PART = frozenset({"cpus", "pageBytes", "spareMilliCores"})
+"""What a Claim and its allocations say since that schema."""
+
 _Report = Mapping[str, Any]
 
 
@@ -35,6 +41,18 @@ def keep(tx: Tx, spec: ClaimSpec) -> None:
     """Nobody else takes such things of this host until the transaction ends. Before any other row of the host."""
     if spec.pinned:
         tx.run(_KEEP, of_host=spec.host)
+
+
+def told(tx: Tx, spec: ClaimSpec, *, said: Document) -> Document:
+    """What is stored of a Claim: while a release serves that refuses what it does not know, only what that reads, so
+    that it can run the Claim and let it go. Raises Taken where it would miss something that is taken."""
+    if carried_alone(tx, _SCHEMA):
+        return said
+    if spec.pinned:
+        raise Taken("nothing beside devices is given while a release serves which knows nothing of it")
+    parts = [{k: v for k, v in part.items() if k not in _NEW_OF_PART} for part in said["spec"]["allocations"]]
+    rest = {name: value for name, value in said["spec"].items() if name not in _NEW}
+    return {**said, "spec": {**rest, "allocations": parts}}
 
 
 def require_free(tx: Tx, spec: ClaimSpec) -> None:
@@ -105,6 +123,6 @@ def _companions(wanted: Sequence[CompanionUse], report: _Report, *, held: Sequen
 def _cpus(siblings: Iterable[str]) -> set[int]:
     """Threads that are known; of a report that makes no sense none are."""
     try:
-        return {cpu for core in siblings for cpu in parse_cpus(core)}
+        return {cpu for core in parse_each(siblings) for cpu in core}
     except ValueError:
         return set()

@@ -18,19 +18,19 @@ from bessemer.core.errors import Taken
 from bessemer.core.hosts import Inventory
 from bessemer.core.slices import WHOLE_MILLI, Partitioning, standing
 from bessemer.core.values import ClaimSpec
-from bessemer.store.schema import counters, devices, of, partitions, shares
+from bessemer.store.beside import carried_alone
+from bessemer.store.schema import devices, of, partitions, shares
 from bessemer.store.transaction import Tx
 
 SHARED = "*"
 """Names no claim: no uid is like that."""
-_CARRIED = 8
+_SCHEMA = 8
 
-_COUNTER = select(counters.c.value).where(of(counters.c.name))
 _DEVICE = (of(devices.c.host), of(devices.c.device))
 _OPEN = (
     update(devices)
     .values(claim=bindparam("claim"))
-    .where(*_DEVICE, or_(devices.c.claim == "", devices.c.claim == SHARED), devices.c.healthy == 1)
+    .where(*_DEVICE, or_(devices.c.claim == "", devices.c.claim == SHARED), devices.c.healthy == 1, devices.c.lost == 0)
     .returning(devices.c.model)
 )
 _CLOSE = update(devices).values(claim="").where(*_DEVICE)
@@ -74,9 +74,8 @@ def withdraw(tx: Tx, host: str) -> None:
 
 def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str] | None:
     """Give the claim its part of its one device; answers that by model. None where the row is not to be had: another
-    has it whole, or it is not sound, or not there. Raises Taken, saying why, where the part is not."""
-    carried = tx.one(_COUNTER, of_name="carries")
-    if carried is not None and carried[0] < _CARRIED:
+    has it whole, or it is not sound, or not there any more. Raises Taken, saying why, where the part is not."""
+    if not carried_alone(tx, _SCHEMA):
         raise Taken("devices are not shared while a release serves which knows nothing of it")
     host, (device, *more) = spec.host, spec.devices
     if more:
@@ -111,6 +110,12 @@ def free(tx: Tx, uid: str) -> Counter[str]:
 def read_table(body: str) -> Partitioning:
     """From a row of ``partitions``."""
     return Partitioning.model_validate_json(body)
+
+
+def tells(table: Partitioning | None, parts: Sequence[Part]) -> bool:
+    """Whether the table has each instance of these: an agent may change it under those that stand."""
+    instances = [(profile, milli) for milli, profile, _ in parts if profile]
+    return not instances or (table is not None and all(table.milli_of(name) == milli for name, milli in instances))
 
 
 def wrong(parts: Sequence[Part], table: Partitioning | None) -> str:

@@ -121,6 +121,25 @@ async def test_what_is_only_late_is_no_difference() -> None:
         assert found == []
 
 
+async def test_what_the_feed_knows_before_the_audit_is_not_taken_back() -> None:
+    """A claim went, and the feed has heard of it, between what the audit read and when it looks at that."""
+    async with Yard() as yard:
+        arrays = await two_hosts(yard)
+        (uid,) = yard.fleet._told.known["Claim"]
+        audit = yard.fleet.audit
+        yard.fleet._told.heard["h1"] -= 1
+        before = await audit._truth("h1")
+        assert before is not None
+        doubts = audit._right(before)
+        assert doubts == {""}
+        yard.fleet._told.claim_gone(uid)
+        yard.fleet._told.heard["h1"] = before.host.revision + 1
+        with told() as found:
+            audit._catch_up(before, before=doubts)
+        assert (found, arrays._holds.get(uid)) == ([], None)
+        assert yard.fleet._told.heard["h1"] == before.host.revision + 1
+
+
 async def test_all_hosts_have_their_turn() -> None:
     async with Yard() as yard:
         for n in range(3):

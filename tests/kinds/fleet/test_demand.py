@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from structlog.testing import capture_logs
 
 from bessemer.core.asking import Request
 from bessemer.core.clock import FakeClock
+from bessemer.core.resource import Change, Key
 from bessemer.core.values import Asked
 from bessemer.kinds.fleet.demand import PACE_SECONDS, Demand, Derive
+from bessemer.kinds.fleet.holds import hold_of
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.hostclass import HostClass
@@ -36,6 +39,16 @@ def test_a_claim_keeps_what_was_asked_for(request: Request) -> None:
 
 def test_nothing_of_a_request_is_lost() -> None:
     assert {field.name for field in fields(Request)} - {"tenant"} == set(Asked.model_fields)
+
+
+@pytest.mark.parametrize("more", [{"ofANewerRelease": 1}, {"deviceMilli": 0}, {"pageBytes": 3}])
+def test_a_claim_counts_though_what_was_asked_for_makes_no_sense(more: dict[str, int]) -> None:
+    asked = Asked.of(ask(device_count=1)).dump()
+    for said, known in ((asked, True), (asked | more, False)):
+        spec = {"host": "h0", "tenant": "acme", "devices": ["gpu0"], "asked": said}
+        body = orjson.dumps({"metadata": {}, "spec": spec})
+        hold = hold_of(Change(1, "ADDED", Key("Claim", "acme--lab", "c"), "u", "h0", body))
+        assert (hold.host, hold.devices, hold.request is not None) == ("h0", ("gpu0",), known)
 
 
 class Counted:

@@ -63,19 +63,19 @@ class Audit:
 
     async def look(self, names: Sequence[str]) -> None:
         """Compare these hosts with the store, and mend what differs."""
-        doubtful = []
+        doubtful: dict[str, set[str]] = {}
         for name in names:
             self.looked += 1
             truth = await self._truth(name)
-            if truth is not None and self._right(truth):
-                doubtful.append(name)
+            if truth is not None and (unheard := self._right(truth)):
+                doubtful[name] = unheard
         if not doubtful:
             return
         await self._clock.sleep(SETTLE_SECONDS)
-        for name in doubtful:
+        for name, before in doubtful.items():
             truth = await self._truth(name)
             if truth is not None:
-                self._catch_up(truth)
+                self._catch_up(truth, before=before)
 
     def _next(self) -> Sequence[str]:
         """The hosts after those that were looked at last, in order of names."""
@@ -95,33 +95,33 @@ class Audit:
         page = await self._objects.list(Scope(kind="Claim", host=name))
         return _Truth(host, {claim.uid: claim for claim in page.items})
 
-    def _right(self, truth: _Truth) -> bool:
-        """Set right what the arrays made of what the feed heard; whether it may not have heard all."""
+    def _right(self, truth: _Truth) -> set[str]:
+        """Set right what the arrays made of what the feed heard; what it may not have heard, as `_unheard` has it."""
         name = truth.host.key.name
         if self._told.heard.get(name) == truth.host.revision:
             self._report(name, set_anew(self._told.arrays, self._told.facts(truth.host.body)))
-        return bool(self._unheard(truth))
+        return {about for about, *_ in self._unheard(truth)}
 
-    def _catch_up(self, truth: _Truth) -> None:
-        """Hear now what was not."""
-        unheard = self._unheard(truth)
+    def _catch_up(self, truth: _Truth, *, before: set[str]) -> None:
+        """Hear now what was not heard ``before`` either: the feed may also know more than what was read."""
+        unheard = [(words, hear) for about, words, hear in self._unheard(truth) if about in before]
         self._report(truth.host.key.name, [words for words, _ in unheard])
         for _, hear in unheard:
             hear()
 
-    def _unheard(self, truth: _Truth) -> list[tuple[str, Callable[[], None]]]:
-        """What the store has and the feed has not, in words, and how to hear it."""
+    def _unheard(self, truth: _Truth) -> list[tuple[str, str, Callable[[], None]]]:
+        """What the store has and the feed has not: about which claim ("": the host), in words, and how to hear it."""
         told, name = self._told, truth.host.key.name
         held = held_at(self._told.arrays, name)
-        found: list[tuple[str, Callable[[], None]]] = []
-        if told.heard.get(name) != truth.host.revision:
+        found: list[tuple[str, str, Callable[[], None]]] = []
+        if told.heard.get(name, 0) < truth.host.revision:
             words = f"revision {truth.host.revision} of the host was not heard of"
-            found.append((words, partial(told.host_changed, _change(truth.host))))
+            found.append(("", words, partial(told.host_changed, _change(truth.host))))
         for uid in sorted(held.keys() & told.known["Claim"] - truth.claims.keys()):
-            found.append((f"claim {uid} is gone", partial(told.claim_gone, uid)))
+            found.append((uid, f"claim {uid} is gone", partial(told.claim_gone, uid)))
         for uid, claim in sorted(truth.claims.items()):
             if _otherwise(held.get(uid), claim):
-                found.append((f"claim {uid} is not counted as it is", partial(self._hear, uid, claim)))
+                found.append((uid, f"claim {uid} is not counted as it is", partial(self._hear, uid, claim)))
         return found
 
     def _hear(self, uid: str, claim: Stored) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
-from bessemer.core.asking import Allocation
+from bessemer.core.asking import Allocation, Request
 from bessemer.core.beside import CompanionUse
 from bessemer.core.resource import Change
 from bessemer.core.slices import WHOLE_MILLI
@@ -19,8 +22,7 @@ def hold_of(claim: Change) -> Hold:
     sense can be made of it."""
     body = orjson.loads(claim.body)
     spec = body["spec"]
-    asked = Asked.model_validate(spec["asked"]) if spec.get("asked") else None
-    request = asked.request(spec["tenant"]) if asked is not None else None
+    request = _request(spec)
     return Hold(
         spec["host"],
         tuple(spec.get("devices", ())),
@@ -33,6 +35,15 @@ def hold_of(claim: Change) -> Hold:
         start=spec.get("deviceStart", 0),
         tenure=tenure_of(body),
     )
+
+
+def _request(spec: Mapping[str, Any]) -> Request | None:
+    """What was asked for. Where no sense can be made of that, as by a newer release, it is as nobody knows it: what the
+    claim holds counts all the same."""
+    try:
+        return Asked.model_validate(spec["asked"]).request(spec["tenant"]) if spec.get("asked") else None
+    except ValueError:
+        return None
 
 
 def replica_of(claim: Change) -> str:
