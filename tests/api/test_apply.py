@@ -53,8 +53,6 @@ ALL_OF_SPEC: dict[str, Any] = {
         ".": {},
         "f:flavor": {},
         "f:image": {},
-        "f:preemptible": {},
-        "f:priority": {},
         "f:restartPolicy": {},
         "f:running": {},
         "f:tolerations": {},

@@ -49,9 +49,17 @@ class Device(ApiModel):
     nvlink_domain: Word = Field("", description="Devices of one domain reach each other by NVLink.")
     rail: Count | None = Field(None, description="The rail of the fabric that it is on.")
     speed_mbps: Size = Field(0, description="Speed of its link in Mbit/s; 0 where it has none.")
-    functions: Count = Field(0, description="How many virtual functions it can give; 0 where it is given whole only.")
+    functions: Count = Field(
+        0,
+        exclude_if=lambda said: not said,
+        description="How many virtual functions it can give; 0 where it is given whole only.",
+    )
     healthy: bool = Field(True, description="Whether it may be given to anybody.")
-    in_use: bool = Field(False, description="Whether the host needs it itself: its own disk, its own way out.")
+    in_use: bool = Field(
+        False,
+        exclude_if=lambda said: not said,
+        description="Whether the host needs it itself: its own disk, its own way out.",
+    )
 
 
 class NumaNode(ApiModel):

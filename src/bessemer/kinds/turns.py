@@ -19,6 +19,7 @@ from bessemer.core.errors import Conflict, NotFound
 from bessemer.core.notices import Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition
+from bessemer.core.values import nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 
@@ -31,14 +32,18 @@ PREEMPTED = "Preempted"
 class Turned(ApiModel):
     """Fields of the spec of whatever is placed."""
 
+    # Left out where they say nothing: a release that does not know them reads the object as well.
     priority: int = Field(
         0,
         ge=-PRIORITY_MAX,
         le=PRIORITY_MAX,
+        exclude_if=nothing,
         description="Who has more is placed first, and what is preemptible of less may be stopped for it.",
     )
     preemptible: bool = Field(
-        False, description="Whether it may be stopped for a higher priority, or for others' fair shares."
+        False,
+        exclude_if=nothing,
+        description="Whether it may be stopped for a higher priority, or for others' fair shares.",
     )
 
 

@@ -169,6 +169,22 @@ async def test_what_is_not_preemptible_is_never_stopped() -> None:
         assert condition(await status(world, "low"), "Preempted") == {}
 
 
+async def test_who_cannot_take_what_others_made_room_for_asks_it_of_them_seldom() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        await furnish(world, maxPriority=10, quota={"claims": 0})
+        await make(world, "low", preemptible=True)
+        await world.until_ready("Instance", "low")
+        await make(world, "high", namespace=THEIRS, priority=7)
+        end, stood = world.clock.monotonic() + 1500, set()
+
+        async def later() -> bool:
+            stood.update(c["metadata"]["uid"] for c in await claims(world))
+            return world.clock.monotonic() > end
+
+        await world.until(later, seconds=2000)
+        assert 2 <= len(stood) <= 7
+
+
 async def test_a_priority_above_its_tenants_counts_as_the_tenants() -> None:
     async with World(hosts=1, gpus=1) as world:
         await furnish(world, maxPriority=2)

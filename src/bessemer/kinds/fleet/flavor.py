@@ -99,13 +99,21 @@ class FlavorSpec(ApiModel):
     devices: FlavorDevices | None = Field(None, description="Its accelerators; none when absent.")
     numa: NumaPolicy = Field("preferred", description="Whether all must lie on one NUMA node.")
     companions: list[FlavorCompanion] = Field(
-        default_factory=list, max_length=8, description="Network cards, disks and the like, beside its accelerators."
+        default_factory=list,
+        max_length=8,
+        exclude_if=nothing,
+        description="Network cards, disks and the like, beside its accelerators.",
     )
     cpu_policy: CpuPolicy = Field(
         "shared",
+        exclude_if=lambda said: said == "shared",
         description="Cores: time on those that others use, hardware threads of its own, or whole physical cores.",
     )
-    hugepages: Bytes = Field("0", description="Size of the huge pages that its memory lies in, as 1Gi; 0 is none.")
+    hugepages: Bytes = Field(
+        "0",
+        exclude_if=lambda said: said == "0",
+        description="Size of the huge pages that its memory lies in, as 1Gi; 0 is none.",
+    )
 
 
 class FlavorStatus(Status):

@@ -28,6 +28,9 @@ from bessemer.placement.queue.values import Placed, Wants
 SILENT_SECONDS = 45.0
 """Whoever waits asks every ten seconds at least; who is silent for longer, and says nothing in its object, left."""
 
+VAIN_SECONDS = (60.0, 600.0)
+"""For whom others were stopped in vain nobody is stopped for so long: twice as long each time, up to the second."""
+
 _PLAN_SECONDS = 5.0
 """A plan holds for so long where nothing changes: times pass by themselves."""
 
@@ -68,6 +71,7 @@ class Queueing:
         self._joined = 0
         self._asked: dict[str, Asker] = {}
         self._made: _Made | None = None
+        self._vain: dict[str, tuple[float, float]] = {}
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -107,6 +111,13 @@ class Queueing:
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
         self._feed.forget(claim_uid)
+        # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
+        uid, now = claim_uid.partition("/")[0], self._clock.monotonic()
+        first, most = VAIN_SECONDS
+        for old in [one for one, (_, until) in self._vain.items() if until + most < now]:
+            del self._vain[old]
+        seconds = min(most, 2 * self._vain[uid][0]) if uid in self._vain else first
+        self._vain[uid] = (seconds, now + seconds)
 
     # --- turns ---
 
@@ -206,10 +217,12 @@ class Queueing:
             else:
                 reasons = (Reason("Queued", len({member.host for member in plain.members}), text),)
             refusal = Refusal(reasons=reasons, cheapest=wait, queued=True, expected=expected)
-        return replace(refusal, stops=self._stops(turn))
+        return replace(refusal, stops=self._stops(turn, uid=pending.uid))
 
-    def _stops(self, turn: Turn | None) -> Stops | None:
+    def _stops(self, turn: Turn | None, *, uid: str) -> Stops | None:
         if turn is None or not turn.victims or turn.kept is None:
+            return None
+        if uid in self._vain and self._clock.monotonic() < self._vain[uid][1]:
             return None
         at = int(self._clock.now()) + self._rules.grace
         return Stops(turn.victims, turn.kept.hosts, at)

@@ -36,6 +36,7 @@ from bessemer.core.resource import (
     tenant_of,
     values_apart,
 )
+from bessemer.core.values import nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import (
     Label,
@@ -134,9 +135,19 @@ class TenantSpec(ApiModel):
     images: Allowed = Field(default_factory=Allowed, description="Images that it may use.")
     models: Allowed = Field(default_factory=Allowed, description="Models that it may use.")
     quota: Quota = Field(default_factory=Quota, description="Upper bounds over all projects of the tenant.")
-    weight: int = Field(1, ge=1, le=1000, description="Its part of what several tenants want, beside theirs.")
+    weight: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        exclude_if=lambda said: said == 1,
+        description="Its part of what several tenants want, beside theirs.",
+    )
     max_priority: int = Field(
-        0, ge=-1000, le=1000, description="The highest priority of its workloads; one above it counts as this."
+        0,
+        ge=-1000,
+        le=1000,
+        exclude_if=nothing,
+        description="The highest priority of its workloads; one above it counts as this.",
     )
     members: list[Member] = Field(
         default_factory=list,
