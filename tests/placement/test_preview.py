@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,19 @@ def test_leaves_count_the_hosts_that_are_open_to_who_asks() -> None:
         for room in leaf_rooms(there, ask(device_count=2))
     }
     assert found == {"l1": (2, 1, 8, 5), "l2": (1, 1, 4, 4), "": (1, 0, 0, 0)}
+
+
+def test_each_host_under_a_leaf_of_its_own_costs_no_more_than_all_under_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, counted = [], np.bincount
+
+    def count(*args: Any, **more: Any) -> Any:
+        looks.append(args)
+        return counted(*args, **more)
+
+    monkeypatch.setattr(np, "bincount", count)
+    for leaf in ("l{}", "l"):
+        there = fleet(*(host(f"h{n}", gpus=2, leaf=leaf.format(n)) for n in range(40)))
+        looks.clear()
+        found = leaf_rooms(there, ask(device_count=2))
+        assert (sum(room.hosts for room in found), sum(room.free for room in found)) == (40, 80)
+        assert len(looks) == 4

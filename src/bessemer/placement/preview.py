@@ -158,11 +158,11 @@ def leaf_rooms(fleet: FleetArrays, request: Request) -> Sequence[LeafRoom]:
     """By leaf, "" for hosts of which nobody says it. A host to which the request may not come at all is in none."""
     sight = Sight.of(fleet, request)
     allowed, fits = fitting(sight, FACTS), fitting(sight)
-    leaves = fleet.leaf[: fleet.size]
+    rows = np.flatnonzero(allowed)
+    # In one go: each host may be under a leaf of its own.
+    leaves, above = np.unique(fleet.leaf[rows], return_inverse=True)
     whole = sight.wanted & (sight.device_milli >= WHOLE)
-    found = []
-    for number in np.unique(leaves[allowed]):
-        here = allowed & (leaves == number)
-        counts = (here.sum(), (fits & here).sum(), sight.wanted[here].sum(), whole[here].sum())
-        found.append(LeafRoom(_above(fleet, number), *(int(count) for count in counts)))
+    each = (np.ones(len(rows)), fits[rows], sight.wanted[rows].sum(axis=1), whole[rows].sum(axis=1))
+    counts = [np.bincount(above, weights=one, minlength=len(leaves)).astype(np.int64).tolist() for one in each]
+    found = [LeafRoom(_above(fleet, number), *of) for number, *of in zip(leaves.tolist(), *counts, strict=True)]
     return sorted(found, key=lambda room: room.leaf)
