@@ -28,7 +28,7 @@ from bessemer.placement.own import Own
 from bessemer.placement.preview import HostRoom, Scored, Thought, host_room, leaf_rooms, ranked
 
 REPLICAS_MAX = 64
-"""Of one question: nobody else is served while they are decided."""
+"""Of one question, and as many of all that goes before: nobody else is served while they are decided."""
 
 OTHERS = 3
 """Next best hosts that are told, of the first `EXPLAINED` replicas; they are dear: all hosts are looked at."""
@@ -52,10 +52,13 @@ class Planner(Protocol):
 
 @dataclass(slots=True)
 class Planned:
-    """What was decided of ``wanted`` replicas, with what was beside each; ``refusal`` says why there are not more."""
+    """What was decided of ``wanted`` replicas, with what was beside each; ``refusal`` says why there are not more.
+    ``before`` is what went before, of which not everything was ``counted`` where it was too many."""
 
     request: Request
     wanted: int
+    before: list[Planned] = field(default_factory=list)
+    counted: bool = True
     decisions: list[Decision] = field(default_factory=list)
     beside: list[Sequence[Scored]] = field(default_factory=list)
     refusal: Refusal | None = None
@@ -66,13 +69,16 @@ class Planned:
 
 
 def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tuple[Request, int]] = ()) -> Planned:
-    """Decide the first `REPLICAS_MAX` of them, as if as many of each request of ``after`` had gone before, as far as
-    they find room. Raises Unavailable until the fleet has been read."""
+    """Decide the first `REPLICAS_MAX` of them, as if ``after``, of which as many are counted, had gone before, as far
+    as it finds room. Raises Unavailable until the fleet has been read."""
     found = Planned(request, replicas)
     arrays = fleet.arrays
     with Thought(arrays) as thought:
-        for earlier in after:
-            _suppose(fleet, earlier, thought=thought)
+        left = REPLICAS_MAX
+        for asked, wanted in after:
+            found.before.append(_suppose(fleet, asked, replicas=min(wanted, left), thought=thought))
+            found.counted &= wanted <= left
+            left -= min(wanted, left)
         for _ in range(min(replicas, REPLICAS_MAX)):
             answer = fleet.decide(request)
             if isinstance(answer, Refusal):
@@ -85,14 +91,16 @@ def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tup
     return found
 
 
-def _suppose(fleet: Planner, earlier: tuple[Request, int], *, thought: Thought) -> None:
-    """Count as many as find room."""
-    request, replicas = earlier
-    for _ in range(min(replicas, REPLICAS_MAX)):
-        answer = fleet.decide(request)
-        if isinstance(answer, Refusal):
-            return
-        thought.take(answer, request)
+def _suppose(fleet: Planner, request: Request, *, replicas: int, thought: Thought) -> Planned:
+    """Count as many as find room. Nobody asks why the others do not, and what would help is dear to say."""
+    found = Planned(request, replicas)
+    for _ in range(replicas):
+        place = fleet.own.place(request)
+        if place is None:
+            break
+        found.decisions.append(place)
+        thought.take(place, request)
+    return found
 
 
 def outline(fleet: Planner, planned: Planned, *, named: bool) -> Outline:
