@@ -13,11 +13,12 @@ import numpy as np
 
 from bessemer.core.asking import Decision, Request
 from bessemer.core.hosts import Device
+from bessemer.placement.choose import instance_cost
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import FACTS, fitting
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.policies import Policy
-from bessemer.placement.policies.parts import explained, values
+from bessemer.placement.policies.parts import Score, explained, values
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE
@@ -69,7 +70,7 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, 
     if row is None:
         return ()
     if not most:
-        (alone,) = explained(policy, shape, fleet=fleet, rows=np.array([row]))
+        alone = Score(0.0, {}) if shape.profile else explained(policy, shape, fleet=fleet, rows=np.array([row]))[0]
         return [Scored(first, {policy.name: alone.value}, alone.parts)]
     sight = Sight.of(fleet, request)
     fits = fitting(sight)
@@ -77,9 +78,15 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, 
         return ()
     rows = np.flatnonzero(fits)
     apart = ~sight.close[rows] if request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
-    order = np.lexsort((rows, values(policy, shape, fleet=fleet, rows=rows), apart))
+    # What an instance costs is what it leaves of its device, as for the board: no policy knows that.
+    cut = instance_cost(sight) if shape.profile else None
+    costs = values(policy, shape, fleet=fleet, rows=rows) if cut is None else cut[rows]
+    order = np.lexsort((rows, costs, apart))
     best = np.array([row, *(at for at in rows[order[: most + 1]].tolist() if at != row)][: most + 1], dtype=np.int64)
-    scores = explained(policy, shape, fleet=fleet, rows=best)
+    if cut is None:
+        scores = explained(policy, shape, fleet=fleet, rows=best)
+    else:
+        scores = [Score(float(cut[at]), {}) for at in best]
     return [
         Scored(fleet.names[at], _apart(sight, int(at)) | {policy.name: score.value}, score.parts)
         for at, score in zip(best, scores, strict=True)

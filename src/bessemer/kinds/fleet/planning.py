@@ -195,6 +195,7 @@ _TERMS: Mapping[str, str] = {
 }
 """A part of a policy's score in words."""
 
+_SPANS = "spansNumaNodes"
 
 _EQUAL = "as good, but for the order of hosts"
 
@@ -205,13 +206,13 @@ def why(decision: Decision, beside: Sequence[Scored]) -> str:
         return "no other host has room"
     parts = beside[0].parts if beside else {}
     told = [f"{_TERMS.get(name, name)} {figure:+g}" for name, figure in parts.items() if figure]
-    words = ["it costs the fleet nothing there"]
+    words = ["it costs the fleet nothing there" if parts else "it costs the fleet least there"]
     if told:
         words = [
             f"it costs the fleet least there, {_of_a_device(sum(parts.values()))} ({', '.join(told)}, in thousandths)"
         ]
-    if "spansNumaNodes" in decision.score:
-        words.append("it spans NUMA nodes" if decision.score["spansNumaNodes"] else "all lies on one NUMA node")
+    if _SPANS in decision.score:
+        words.append("it spans NUMA nodes" if decision.score[_SPANS] else "all lies on one NUMA node")
     return f"of {decision.fitting} hosts with room: {'; '.join(words)}"
 
 
@@ -221,11 +222,13 @@ def _of_a_device(milli: float) -> str:
 
 def _against(other: Scored, chosen: Scored) -> str:
     """In what it is worse first."""
-    if other.score.get("spansNumaNodes", 0) > chosen.score.get("spansNumaNodes", 0):
+    if other.score.get(_SPANS, 0) > chosen.score.get(_SPANS, 0):
         return "it would span NUMA nodes"
+    # Of figures only the policy's is left, which may be below zero.
+    if not any(value > chosen.score.get(name, value) for name, value in other.score.items() if name != _SPANS):
+        return _EQUAL
     more = sum(other.parts.values()) - sum(chosen.parts.values())
-    steps = max(other.score.values(), default=0.0) > max(chosen.score.values(), default=0.0)
-    return f"it would cost the fleet {_of_a_device(more)} more" if steps else _EQUAL
+    return f"it would cost the fleet {f'{_of_a_device(more)} more' if other.parts else 'more'}"
 
 
 # --- the chosen hosts -------------------------------------------------------------------------------------------------
