@@ -334,6 +334,18 @@ async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
     assert said["hindrances"][0]["message"] == "tenant/acme may have 1 H100 and uses 0: 2 more do not fit"
 
 
+async def test_where_others_wait_no_start_is_promised(
+    w: World, fleet: FleetFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "others", lambda: True)
+    said = await told(w, vm())
+    assert (said["fits"], [(one["reason"], one["passing"]) for one in said["hindrances"]]) == (
+        True,
+        [("Queued", True)],
+    )
+    assert "expectedStart" not in said
+
+
 async def test_a_body_is_judged_as_one_that_is_created(w: World, fleet: FleetFeed) -> None:
     for body, kind, code in (
         (named("vm", flavor="pair"), "Instance", 422),

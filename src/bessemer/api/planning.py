@@ -38,6 +38,7 @@ from bessemer.metering.estimate import Hardware, hour
 AFTER_MAX = 16
 """Objects that are taken to be placed before the one that is asked about."""
 
+_OTHERS = "others wait for room, and who is of higher standing goes first"
 _MORE = "Delete something, or ask for a higher quota."
 
 
@@ -52,7 +53,7 @@ async def placement(call: Call) -> Response:
         raise Unavailable("this server keeps no fleet; ask another", retry_after_seconds=10)
     # From here to the outline nothing is awaited: what it shows is of one moment.
     planned = plan(fleet, ask.request, replicas=ask.replicas, after=after) if ask.request is not None else None
-    found = _outlined(call, fleet, planned=planned)
+    found, others = _outlined(call, fleet, planned=planned), fleet.others()
     hindrances, price = [*ask.hindrances], None
     if planned is not None:
         hardware = list(_hardware(fleet, planned))
@@ -61,6 +62,8 @@ async def placement(call: Call) -> Response:
         hindrances += await _bounds(call, target, hardware=[*before, *hardware], counts=counts)
         price = await _price(call, target, hardware=hardware)
         hindrances += _too_many(planned)
+        if others and planned.decisions:
+            hindrances.append(Hindrance(reason="Queued", message=_OTHERS, passing=True))
     return told_of(call, asked, status=_whole(call, found, hindrances=hindrances, price=price).dump())
 
 

@@ -1,4 +1,4 @@
-"""What is said of the hosts beside the chosen one."""
+"""What is said of the hosts beside the chosen one, and of who waits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import pytest
 
 from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.kinds.fleet.planning import Planned, outline
+from bessemer.kinds.fleet.queueing import Foresight
 from bessemer.placement import FleetArrays, decide
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored
+from tests.kinds.fleet.test_queueing import furnish, make
+from tests.kinds.world import World
 from tests.placement.hosts import ask, fleet, host
 
 
@@ -25,6 +28,9 @@ class Alone:
 
     def decide(self, request: Request) -> Decision | Refusal:
         return decide(self.arrays, request)
+
+    def others(self) -> bool:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,19 @@ def test_what_another_host_has_against_it_is_said_also_of_gains(score: Mapping[s
     planned = Planned(asked, 1, decisions=[decision], beside=[[best, Scored("b", score, {"waste": -60.0})]])
     (replica,) = outline(Alone(there), planned, named=True).replicas
     assert [other.why for other in replica.others] == [words]
+
+
+async def test_whether_others_wait_is_known() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        seen = Foresight(world.fleet._feed, world.fleet)
+        await furnish(world)
+        await make(world, "first")
+        await world.until_ready("Instance", "first")
+        assert (seen.ready(), seen.others()) == (True, False)
+        await make(world, "second")
+
+        async def waits() -> bool:
+            return seen.others()
+
+        await world.until(waits)
+        assert isinstance(seen.decide(ask(1)), Decision)

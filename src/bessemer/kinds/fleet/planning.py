@@ -49,6 +49,10 @@ class Planner(Protocol):
 
     def decide(self, request: Request) -> Decision | Refusal: ...
 
+    def others(self) -> bool:
+        """Whether somebody waits for a place already."""
+        ...
+
 
 @dataclass(slots=True)
 class Planned:
