@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -194,6 +195,46 @@ async def test_what_goes_before_is_counted(w: World, fleet: FleetFeed) -> None:
     assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
 
 
+async def test_of_what_goes_before_no_more_is_decided_than_of_one_question(
+    w: World, fleet: FleetFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await w.create(f"{BASE.replace('v1alpha1', 'v1beta1')}/flavors", named("tiny", cores=1, memory="512Mi"))
+    await stand(w, "wide", inventory(threads=600, memory=512 * GIB))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while fleet.arrays.row("wide") is None:
+            await asyncio.sleep(0)
+    before, calls = arrays(fleet), Counter[str]()
+
+    def count(who: Any, name: str) -> None:
+        asked = getattr(who, name)
+
+        def counted(request: Request) -> Any:
+            calls[name] += 1
+            return asked(request)
+
+        monkeypatch.setattr(who, name, counted)
+
+    count(fleet.own, "place")
+    count(fleet, "decide")
+    many = [{"kind": "Endpoint", **named(f"e{n}", model="smol", flavor="tiny", replicas=60)} for n in range(16)]
+    said = (await w.call("POST", PATH, {"spec": {"object": {"kind": "Instance", **vm()}, "after": many}})).json
+    assert calls == {"place": REPLICAS_MAX, "decide": 1}
+    assert [one["reason"] for one in said["status"]["hindrances"]] == ["TooManyReplicas"]
+    assert all(np.array_equal(before[name], now) for name, now in arrays(fleet).items())
+
+
+async def test_what_goes_before_counts_against_quotas(w: World, fleet: FleetFeed) -> None:
+    now = (await w.call("GET", f"{BASE}/tenants/acme")).json
+    now["spec"]["quota"] = {"devices": {"H100": 5}, "instances": 2}
+    assert (await w.call("PUT", f"{BASE}/tenants/acme", now)).code == 200
+    for earlier, words in ((1, []), (2, ["6 more", "3 more"])):
+        after = [{"kind": "Instance", **vm(f"vm{n}")} for n in range(earlier)]
+        reply = await w.call("POST", PATH, {"spec": {"object": {"kind": "Instance", **vm()}, "after": after}})
+        messages = [one["message"] for one in reply.json["status"]["hindrances"]]
+        assert len(messages) == len(words), messages
+        assert all(any(word in message for message in messages) for word in words), messages
+
+
 async def test_an_error_on_the_way_leaves_nothing(w: World, fleet: FleetFeed, monkeypatch: pytest.MonkeyPatch) -> None:
     before, decide, calls = arrays(fleet), fleet.decide, iter(range(3))
 
@@ -291,6 +332,18 @@ async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
     said = await told(w, vm())
     assert (said["fits"], reasons(said)) == (False, ["QuotaExceeded"])
     assert said["hindrances"][0]["message"] == "tenant/acme may have 1 H100 and uses 0: 2 more do not fit"
+
+
+async def test_where_others_wait_no_start_is_promised(
+    w: World, fleet: FleetFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "others", lambda: True)
+    said = await told(w, vm())
+    assert (said["fits"], [(one["reason"], one["passing"]) for one in said["hindrances"]]) == (
+        True,
+        [("Queued", True)],
+    )
+    assert "expectedStart" not in said
 
 
 async def test_a_body_is_judged_as_one_that_is_created(w: World, fleet: FleetFeed) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,9 @@ from bessemer.core.asking import Decision
 from bessemer.placement import FleetArrays, Hold, Wall, decide
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix
+from bessemer.placement.fleet import holds_of
 from bessemer.placement.policies.fgd import Fgd
+from bessemer.placement.policies.published import BestFit
 from bessemer.placement.preview import Thought, host_room, leaf_rooms, ranked
 from bessemer.placement.shape import Shape
 from tests.placement.hosts import ask, fleet, host
@@ -102,3 +106,41 @@ def test_leaves_count_the_hosts_that_are_open_to_who_asks() -> None:
         for room in leaf_rooms(there, ask(device_count=2))
     }
     assert found == {"l1": (2, 1, 8, 5), "l2": (1, 1, 4, 4), "": (1, 0, 0, 0)}
+
+
+def test_each_host_under_a_leaf_of_its_own_costs_no_more_than_all_under_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, counted = [], np.bincount
+
+    def count(*args: Any, **more: Any) -> Any:
+        looks.append(args)
+        return counted(*args, **more)
+
+    monkeypatch.setattr(np, "bincount", count)
+    for leaf in ("l{}", "l"):
+        there = fleet(*(host(f"h{n}", gpus=2, leaf=leaf.format(n)) for n in range(40)))
+        looks.clear()
+        found = leaf_rooms(there, ask(device_count=2))
+        assert (sum(room.hosts for room in found), sum(room.free for room in found)) == (40, 80)
+        assert len(looks) == 4
+
+
+def test_the_next_best_for_an_instance_is_compared_by_what_chose_for_it() -> None:
+    there, asked = fleet(*(cut(name) for name in "abc")), instance("1g.10gb")
+    with Thought(there) as thought:
+        for host_name in "ab":
+            for _ in range(1 + (host_name == "a")):
+                only = fleet(cut(host_name))
+                for hold in holds_of(there, host_name).items():
+                    only.hold(*hold)
+                answer = decide(only, asked)
+                assert isinstance(answer, Decision)
+                thought.take(answer, asked)
+        board = Board(there, BestFit())
+        first = board.place(asked)
+        assert first is not None
+        told = ranked(there, asked, policy=board.policy, first=first.host, most=2)
+        assert dict(told[0].score) == dict(first.score)
+        values = [one.score[board.policy.name] for one in told]
+        assert values == sorted(values)
+        assert len(set(values)) > 1
+        assert not any(one.parts for one in told)

@@ -38,6 +38,7 @@ from bessemer.metering.estimate import Hardware, hour
 AFTER_MAX = 16
 """Objects that are taken to be placed before the one that is asked about."""
 
+_OTHERS = "others wait for room, and who is of higher standing goes first"
 _MORE = "Delete something, or ask for a higher quota."
 
 
@@ -52,16 +53,29 @@ async def placement(call: Call) -> Response:
         raise Unavailable("this server keeps no fleet; ask another", retry_after_seconds=10)
     # From here to the outline nothing is awaited: what it shows is of one moment.
     planned = plan(fleet, ask.request, replicas=ask.replicas, after=after) if ask.request is not None else None
-    found = _outlined(call, fleet, planned=planned)
+    found, others = _outlined(call, fleet, planned=planned), fleet.others()
     hindrances, price = [*ask.hindrances], None
     if planned is not None:
         hardware = list(_hardware(fleet, planned))
-        hindrances += await _bounds(call, target, hardware=hardware)
+        before = [one for other in planned.before for one in _hardware(fleet, other)]
+        counts = Counter(meter_of_kind(one.resource.kind) for one in (target, *(other for other, _ in earlier)))
+        hindrances += await _bounds(call, target, hardware=[*before, *hardware], counts=counts)
         price = await _price(call, target, hardware=hardware)
-        if planned.wanted > REPLICAS_MAX and planned.refusal is None:
-            words = f"the first {REPLICAS_MAX} replicas alone were looked at"
-            hindrances.append(Hindrance(reason="TooManyReplicas", message=words, remedy="Plan fewer at a time."))
+        hindrances += _too_many(planned)
+        if others and planned.decisions:
+            hindrances.append(Hindrance(reason="Queued", message=_OTHERS, passing=True))
     return told_of(call, asked, status=_whole(call, found, hindrances=hindrances, price=price).dump())
+
+
+def _too_many(planned: Planned) -> Iterator[Hindrance]:
+    """What was not looked at."""
+    words = []
+    if planned.wanted > REPLICAS_MAX and planned.refusal is None:
+        words.append(f"the first {REPLICAS_MAX} replicas alone were looked at")
+    if not planned.counted:
+        words.append(f"of what goes before, the first {REPLICAS_MAX} replicas alone were counted")
+    for one in words:
+        yield Hindrance(reason="TooManyReplicas", message=one, remedy="Plan fewer at a time.")
 
 
 def _outlined(call: Call, fleet: Planner, *, planned: Planned | None) -> Outline:
@@ -155,9 +169,11 @@ def _hardware(fleet: Planner, planned: Planned) -> Iterator[Hardware]:
         )
 
 
-async def _bounds(call: Call, target: Target, *, hardware: list[Hardware]) -> list[Hindrance]:
-    """The quotas of project and tenant that it would pass."""
-    wanted: Mapping[str, int] = Counter({meter_of_kind(target.resource.kind): 1})
+async def _bounds(
+    call: Call, target: Target, *, hardware: list[Hardware], counts: Mapping[str, int]
+) -> list[Hindrance]:
+    """The quotas of project and tenant that it would pass, with what goes before it."""
+    wanted: Mapping[str, int] = counts
     for one in hardware:
         models = {one.device_model: one.devices} if one.devices else {}
         each = amounts_of(one, models)

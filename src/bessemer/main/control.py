@@ -32,7 +32,7 @@ from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
-from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.kinds.fleet.queueing import Foresight, Queueing
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
@@ -232,5 +232,5 @@ class _Control:
                 gateway_url=urls["gateway"],
             ),
             registries=(self.registry,),
-            fleet=self._feed,
+            fleet=Foresight(self._feed, self.fleet),
         )

@@ -13,11 +13,12 @@ import numpy as np
 
 from bessemer.core.asking import Decision, Request
 from bessemer.core.hosts import Device
+from bessemer.placement.choose import instance_cost
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import FACTS, fitting
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.policies import Policy
-from bessemer.placement.policies.parts import explained, values
+from bessemer.placement.policies.parts import Score, explained, values
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE
@@ -69,7 +70,7 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, 
     if row is None:
         return ()
     if not most:
-        (alone,) = explained(policy, shape, fleet=fleet, rows=np.array([row]))
+        alone = Score(0.0, {}) if shape.profile else explained(policy, shape, fleet=fleet, rows=np.array([row]))[0]
         return [Scored(first, {policy.name: alone.value}, alone.parts)]
     sight = Sight.of(fleet, request)
     fits = fitting(sight)
@@ -77,9 +78,15 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, 
         return ()
     rows = np.flatnonzero(fits)
     apart = ~sight.close[rows] if request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
-    order = np.lexsort((rows, values(policy, shape, fleet=fleet, rows=rows), apart))
+    # What an instance costs is what it leaves of its device, as for the board: no policy knows that.
+    cut = instance_cost(sight) if shape.profile else None
+    costs = values(policy, shape, fleet=fleet, rows=rows) if cut is None else cut[rows]
+    order = np.lexsort((rows, costs, apart))
     best = np.array([row, *(at for at in rows[order[: most + 1]].tolist() if at != row)][: most + 1], dtype=np.int64)
-    scores = explained(policy, shape, fleet=fleet, rows=best)
+    if cut is None:
+        scores = explained(policy, shape, fleet=fleet, rows=best)
+    else:
+        scores = [Score(float(cut[at]), {}) for at in best]
     return [
         Scored(fleet.names[at], _apart(sight, int(at)) | {policy.name: score.value}, score.parts)
         for at, score in zip(best, scores, strict=True)
@@ -158,11 +165,11 @@ def leaf_rooms(fleet: FleetArrays, request: Request) -> Sequence[LeafRoom]:
     """By leaf, "" for hosts of which nobody says it. A host to which the request may not come at all is in none."""
     sight = Sight.of(fleet, request)
     allowed, fits = fitting(sight, FACTS), fitting(sight)
-    leaves = fleet.leaf[: fleet.size]
+    rows = np.flatnonzero(allowed)
+    # In one go: each host may be under a leaf of its own.
+    leaves, above = np.unique(fleet.leaf[rows], return_inverse=True)
     whole = sight.wanted & (sight.device_milli >= WHOLE)
-    found = []
-    for number in np.unique(leaves[allowed]):
-        here = allowed & (leaves == number)
-        counts = (here.sum(), (fits & here).sum(), sight.wanted[here].sum(), whole[here].sum())
-        found.append(LeafRoom(_above(fleet, number), *(int(count) for count in counts)))
+    each = (np.ones(len(rows)), fits[rows], sight.wanted[rows].sum(axis=1), whole[rows].sum(axis=1))
+    counts = [np.bincount(above, weights=one, minlength=len(leaves)).astype(np.int64).tolist() for one in each]
+    found = [LeafRoom(_above(fleet, number), *of) for number, *of in zip(leaves.tolist(), *counts, strict=True)]
     return sorted(found, key=lambda room: room.leaf)

@@ -114,6 +114,10 @@ class FleetFeed:
             self._refusals[request] = answer
         return answer
 
+    def others(self) -> bool:
+        """Whether somebody waits for a place: whom one asks by oneself, asks for nobody else."""
+        return False
+
     def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
         """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
         if not self.ready():

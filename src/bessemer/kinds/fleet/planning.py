@@ -28,7 +28,7 @@ from bessemer.placement.own import Own
 from bessemer.placement.preview import HostRoom, Scored, Thought, host_room, leaf_rooms, ranked
 
 REPLICAS_MAX = 64
-"""Of one question: nobody else is served while they are decided."""
+"""Of one question, and as many of all that goes before: nobody else is served while they are decided."""
 
 OTHERS = 3
 """Next best hosts that are told, of the first `EXPLAINED` replicas; they are dear: all hosts are looked at."""
@@ -49,13 +49,20 @@ class Planner(Protocol):
 
     def decide(self, request: Request) -> Decision | Refusal: ...
 
+    def others(self) -> bool:
+        """Whether somebody waits for a place already."""
+        ...
+
 
 @dataclass(slots=True)
 class Planned:
-    """What was decided of ``wanted`` replicas, with what was beside each; ``refusal`` says why there are not more."""
+    """What was decided of ``wanted`` replicas, with what was beside each; ``refusal`` says why there are not more.
+    ``before`` is what went before, of which not everything was ``counted`` where it was too many."""
 
     request: Request
     wanted: int
+    before: list[Planned] = field(default_factory=list)
+    counted: bool = True
     decisions: list[Decision] = field(default_factory=list)
     beside: list[Sequence[Scored]] = field(default_factory=list)
     refusal: Refusal | None = None
@@ -66,13 +73,16 @@ class Planned:
 
 
 def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tuple[Request, int]] = ()) -> Planned:
-    """Decide the first `REPLICAS_MAX` of them, as if as many of each request of ``after`` had gone before, as far as
-    they find room. Raises Unavailable until the fleet has been read."""
+    """Decide the first `REPLICAS_MAX` of them, as if ``after``, of which as many are counted, had gone before, as far
+    as it finds room. Raises Unavailable until the fleet has been read."""
     found = Planned(request, replicas)
     arrays = fleet.arrays
     with Thought(arrays) as thought:
-        for earlier in after:
-            _suppose(fleet, earlier, thought=thought)
+        left = REPLICAS_MAX
+        for asked, wanted in after:
+            found.before.append(_suppose(fleet, asked, replicas=min(wanted, left), thought=thought))
+            found.counted &= wanted <= left
+            left -= min(wanted, left)
         for _ in range(min(replicas, REPLICAS_MAX)):
             answer = fleet.decide(request)
             if isinstance(answer, Refusal):
@@ -85,14 +95,16 @@ def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tup
     return found
 
 
-def _suppose(fleet: Planner, earlier: tuple[Request, int], *, thought: Thought) -> None:
-    """Count as many as find room."""
-    request, replicas = earlier
-    for _ in range(min(replicas, REPLICAS_MAX)):
-        answer = fleet.decide(request)
-        if isinstance(answer, Refusal):
-            return
-        thought.take(answer, request)
+def _suppose(fleet: Planner, request: Request, *, replicas: int, thought: Thought) -> Planned:
+    """Count as many as find room. Nobody asks why the others do not, and what would help is dear to say."""
+    found = Planned(request, replicas)
+    for _ in range(replicas):
+        place = fleet.own.place(request)
+        if place is None:
+            break
+        found.decisions.append(place)
+        thought.take(place, request)
+    return found
 
 
 def outline(fleet: Planner, planned: Planned, *, named: bool) -> Outline:
@@ -187,6 +199,7 @@ _TERMS: Mapping[str, str] = {
 }
 """A part of a policy's score in words."""
 
+_SPANS = "spansNumaNodes"
 
 _EQUAL = "as good, but for the order of hosts"
 
@@ -197,13 +210,13 @@ def why(decision: Decision, beside: Sequence[Scored]) -> str:
         return "no other host has room"
     parts = beside[0].parts if beside else {}
     told = [f"{_TERMS.get(name, name)} {figure:+g}" for name, figure in parts.items() if figure]
-    words = ["it costs the fleet nothing there"]
+    words = ["it costs the fleet nothing there" if parts else "it costs the fleet least there"]
     if told:
         words = [
             f"it costs the fleet least there, {_of_a_device(sum(parts.values()))} ({', '.join(told)}, in thousandths)"
         ]
-    if "spansNumaNodes" in decision.score:
-        words.append("it spans NUMA nodes" if decision.score["spansNumaNodes"] else "all lies on one NUMA node")
+    if _SPANS in decision.score:
+        words.append("it spans NUMA nodes" if decision.score[_SPANS] else "all lies on one NUMA node")
     return f"of {decision.fitting} hosts with room: {'; '.join(words)}"
 
 
@@ -213,11 +226,13 @@ def _of_a_device(milli: float) -> str:
 
 def _against(other: Scored, chosen: Scored) -> str:
     """In what it is worse first."""
-    if other.score.get("spansNumaNodes", 0) > chosen.score.get("spansNumaNodes", 0):
+    if other.score.get(_SPANS, 0) > chosen.score.get(_SPANS, 0):
         return "it would span NUMA nodes"
+    # Of figures only the policy's is left, which may be below zero.
+    if not any(value > chosen.score.get(name, value) for name, value in other.score.items() if name != _SPANS):
+        return _EQUAL
     more = sum(other.parts.values()) - sum(chosen.parts.values())
-    steps = max(other.score.values(), default=0.0) > max(chosen.score.values(), default=0.0)
-    return f"it would cost the fleet {_of_a_device(more)} more" if steps else _EQUAL
+    return f"it would cost the fleet {f'{_of_a_device(more)} more' if other.parts else 'more'}"
 
 
 # --- the chosen hosts -------------------------------------------------------------------------------------------------

@@ -244,3 +244,16 @@ def _tenure(asker: Asker, *, since: int) -> Tenure:
         preemptible=asker.preemptible,
         workload=asker.uid,
     )
+
+
+class Foresight:
+    """Implements ``kinds.fleet.planning.Planner``: where things would go by the feed, and whether anybody waits."""
+
+    def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
+        self.arrays, self.own = feed.arrays, feed.own
+        self.ready, self.decide = queue.ready, queue.decide
+        self._queue = queue
+
+    def others(self) -> bool:
+        """Whether somebody waits for a place already."""
+        return bool(self._queue._all())
