@@ -66,7 +66,8 @@ class FleetFeed:
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
         self._told = Told(self._arrays, self.demand)
         self.own = self.demand.own
-        remedies = Remedies(self._arrays, self.own.over, named=lambda uid: f"claim {uid}", timed=rfc3339)
+        # Whoever is refused reads it: whose the claims are is not theirs to know.
+        remedies = Remedies(self._arrays, self.own.over, named=lambda _: "a claim", timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
