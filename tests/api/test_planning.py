@@ -146,7 +146,6 @@ async def test_it_says_where_and_keeps_nothing(w: World, fleet: FleetFeed) -> No
     assert replica["parts"]["fragments"] == 100.0
     assert {reason["code"]: reason["hosts"] for reason in replica["reasons"]} == {"Dedicated": 1}
     assert said["expectedStart"]
-    assert said["preempts"] == []
     (room,) = said["hosts"]
     taken = {device["id"]: device["takenMilli"] for device in room["devices"] if device["takenMilli"]}
     assert taken == dict.fromkeys(decided.devices, 1000)

@@ -81,7 +81,6 @@ def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
     if (price := status.get("price")) is not None:
         lines.append(("price", f"{show_money(price['microPerHour'], price['currency'])} an hour while it runs"))
     lines.append(("start", "at once" if status.get("expectedStart") else "not known"))
-    lines += [("stops", ", ".join(status["preempts"]))] if status["preempts"] else []
     wide = [_NAME, max(len(words) for _, words in lines)]
     return (render.line(["  " + name, words], wide, within=within, gap="") for name, words in lines)
 

@@ -2,7 +2,8 @@
 
 All that a drawing needs is in it: the chosen hosts with what is free of them and what would be taken, and how much
 there is under each leaf. Nothing is kept, and nothing of another tenant's is named: of hosts that were not chosen the
-names stand in it for whoever may read hosts.
+names stand in it for whoever may read hosts, but for the one that a refusal's remedy waits for, as it does in the
+status of an object.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class PriceLine(ApiModel):
 
 
 class HourlyPrice(ApiModel):
-    """What the replicas that find room cost while they run, by the tenant's price plan: the invoice of an hour."""
+    """What all replicas that are wanted cost while they run, by the tenant's price plan: the invoice of an hour."""
 
     currency: str = Field(description="Three letters.")
     micro_per_hour: int = Field(description="Micro-units of it, for an hour of all of them.")
@@ -133,6 +134,5 @@ class Outline(ApiModel):
     hindrances: list[Hindrance] = Field(default_factory=list, description="What is in the way besides room.")
     price: HourlyPrice | None = Field(None, description="What it costs; absent for who may not read the price plan.")
     expected_start: str | None = Field(None, description="When it would begin to start; absent where nobody knows.")
-    preempts: list[str] = Field(default_factory=list, description="Workloads that would be stopped for it.")
     hosts: list[RoomHost] = Field(default_factory=list, description="The chosen hosts, as they stand.")
     leaves: list[RoomLeaf] = Field(default_factory=list, description="What there is under each leaf.")
