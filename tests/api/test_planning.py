@@ -29,6 +29,7 @@ from bessemer.metering.plan import Plan
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.own import classes
 from bessemer.placement.shape import Shape
+from tests.api.test_credentials import made as credential
 from tests.api.world import ADMIN, BASE, PATIENCE_SECONDS, Reply, World, instance, named
 from tests.kinds import pages
 from tests.placement.hosts import inventory
@@ -306,6 +307,12 @@ async def test_the_price_is_the_invoice_of_an_hour(w: World, fleet: FleetFeed) -
     assert {line["meter"]: line["amountMicro"] for line in said["price"]["lines"]} == {
         line.meter: line.amount_micro for line in bill.lines
     }
+
+
+async def test_a_credential_that_may_not_read_prices_is_told_none(w: World, fleet: FleetFeed) -> None:
+    assert (await endpoint(w, 1, token=await credential(w)))["price"]
+    bounded = await credential(w, name="making", verbs=["create"], kinds=["Endpoint"])
+    assert "price" not in await endpoint(w, 1, token=bounded)
 
 
 async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
