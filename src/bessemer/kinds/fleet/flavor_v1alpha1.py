@@ -70,7 +70,8 @@ def up(spec: Spec, kept: Spec) -> Spec:
         together = [word for field, word in _SAME if spec.get(field)]
         part = kept.get("part", {}) if spec["gpus"] == 1 else {}
         newest["devices"] = {"count": spec["gpus"], "model": spec.get("gpuModel", ""), "together": together, **part}
-    return {**newest, **{name: kept.get(name, copy(usual)) for name, usual in _NEWER.items()}}
+    # The others are left out where they say nothing.
+    return {**newest, "offered": True, **{name: copy(kept[name]) for name in _NEWER if name in kept}}
 
 
 def down(spec: Spec) -> tuple[Spec, Spec]:
