@@ -198,6 +198,19 @@ async def test_our_own_status_coming_back_is_no_news(kept: Kept) -> None:
     assert kept.intents.revision == before
 
 
+async def test_an_older_word_that_comes_after_a_newer_one_is_answered_with_the_newer(kept: Kept) -> None:
+    await kept.intents.accept(claim())
+    await kept.say("Starting")
+    await kept.say("Running")
+    await kept.intents.accept({**claim(), "status": {"phase": "Starting"}})
+    assert kept.due() == [("uid-1", "Running")], "what is still to be said stays as it is"
+    kept.outbox.said(*kept.outbox.due()[0])
+    await kept.intents.accept({**claim(), "status": {"phase": "Running"}})
+    assert kept.due() == []
+    await kept.intents.accept({**claim(), "status": {"phase": "Starting"}})
+    assert kept.due() == [("uid-1", "Running")]
+
+
 async def test_a_watch_tells_of_intent_and_not_of_our_own_words(kept: Kept) -> None:
     await kept.intents.accept(claim())
     feed = kept.objects.watch(CLAIMS)

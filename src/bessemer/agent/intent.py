@@ -126,6 +126,9 @@ class Intents:
                 self._refuse(new, body, error=error)
                 return
             self._tell(uid, "MODIFIED" if old else "ADDED")
+        elif old.status and (body.get("status") or {}).get("phase") != old.phase and not self._outbox.waits(uid):
+            # A word that was held up on its way may come after a newer one, and stand in its place.
+            self._outbox.put(uid, old.body())
         self._waiting.pop(uid, None)
         if not self._waiting:
             self.refused.clear()

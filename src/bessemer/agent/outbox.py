@@ -33,6 +33,10 @@ class Outbox:
         if self._bodies.get(uid) is body:
             self.drop(uid)
 
+    def waits(self, uid: str) -> bool:
+        """Whether something of the Claim is unsaid."""
+        return uid in self._bodies
+
     def drop(self, uid: str) -> None:
         """Nobody waits for a word on this Claim any more."""
         self._bodies.pop(uid, None)
