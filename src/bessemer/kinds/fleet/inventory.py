@@ -12,16 +12,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
-from bessemer.core.errors import BessemerError, Expired, Unavailable
-from bessemer.core.ports import Objects, Scope
+from bessemer.core.errors import Unavailable
+from bessemer.core.ports import Objects
 from bessemer.core.resource import Change
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
+from bessemer.kinds.fleet.following import Following
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
@@ -29,7 +31,6 @@ from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.remedies import Remedies
 
 ASSUMED_SECONDS = 10.0
-_RETRY_SECONDS = 1.0
 CONTENDED_SECONDS = 2.0
 """For so long after a decision was lost to another process, hosts that cost hardly more are as good: at the cheapest
 one all would meet again."""
@@ -60,7 +61,6 @@ class FleetFeed:
     once."""
 
     def __init__(self, objects: Objects, clock: Clock, *, derive: Derive = in_thread, order: str = "") -> None:
-        self._objects = objects
         self._clock = clock
         self._arrays = self.arrays = FleetArrays()
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
@@ -70,7 +70,7 @@ class FleetFeed:
         remedies = Remedies(self._arrays, self.own.over, named=lambda _: "a claim", timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
-        self._since: dict[str, int | None] = dict.fromkeys(_KINDS)
+        self._following = Following(objects, clock)
         self._unread = set(_KINDS)
         self.audit = Audit(self._told, objects, clock=clock)
         self._read = False
@@ -89,7 +89,8 @@ class FleetFeed:
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
-                group.create_task(self._follow(source))
+                listed = partial(self._listed, source)
+                group.create_task(self._following.run(source.kind, take=partial(_take, source), listed=listed))
             group.create_task(self.demand.run())
             group.create_task(self.audit.run())
 
@@ -152,33 +153,6 @@ class FleetFeed:
             if uid not in self._told.known["Claim"]:
                 self._arrays.drop(uid)
 
-    async def _follow(self, source: _Source) -> None:
-        while True:
-            try:
-                await self._watch(source)
-            except Expired:
-                log.info("history ran out, reading the fleet anew", kind=source.kind)
-                self._since[source.kind] = None
-            except BessemerError as error:
-                log.warning("watch interrupted", kind=source.kind, error=str(error), internal=error.internal)
-            await self._clock.sleep(_RETRY_SECONDS)
-
-    async def _watch(self, source: _Source) -> None:
-        """One watch until it ends, and the revision kept from which the next goes on."""
-        since = self._since[source.kind]
-        listing = since is None
-        listed: set[str] = set()
-        async for item in self._objects.watch(Scope(kind=source.kind), since=since):
-            if isinstance(item, Change):
-                _take(source, item)
-                if listing:
-                    listed.add(source.name(item))
-                    continue
-            elif listing:
-                listing = False
-                self._listed(source, listed)
-            self._since[source.kind] = item.revision
-
     def _listed(self, source: _Source, listed: set[str]) -> None:
         for gone in self._told.known[source.kind] - listed:
             source.remove(gone)
@@ -189,11 +163,13 @@ class FleetFeed:
             self._read = True
 
 
-def _take(source: _Source, change: Change) -> None:
+async def _take(source: _Source, change: Change) -> str:
     """Take one change. What cannot be read or counted is left out by itself: one host that lies stops no other."""
+    known = source.name(change)
     try:
         source.apply(change)
     except (ValueError, OverflowError) as error:
         name = change.key.name
         log.error("left out of placement", kind=source.kind, name=name, object_uid=change.uid, error=str(error)[:500])
-        source.remove(source.name(change))
+        source.remove(known)
+    return known

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,12 +18,13 @@ import structlog
 
 from bessemer.core.asking import Asker, Toleration
 from bessemer.core.clock import Clock, epoch
-from bessemer.core.errors import BessemerError, Expired
-from bessemer.core.ports import Objects, Scope
+from bessemer.core.errors import BessemerError
+from bessemer.core.ports import Objects
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Change
 from bessemer.kinds import workload
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.fleet.following import Following
 from bessemer.kinds.jobs.job.spec import Job, gang_of
 from bessemer.placement.queue import Pending, Share
 
@@ -34,7 +36,6 @@ WISHES: Mapping[str, Mapping[str, Any]] = {
 """What the replicas of a kind ask for beside what their flavor says."""
 
 _SHARERS = ("Tenant", "Project")
-_RETRY_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +53,8 @@ class Waiting:
         self.tree: dict[str, Share] = {}
         self.version = 0
         self._reads = _Reads(objects)
-        self._clock = clock
+        self._following = Following(objects, clock)
         self._unread = {*WISHES, *_SHARERS}
-        self._since: dict[str, int] = {}
-        self._listed: dict[str, set[str]] = {}
         self._kinds: dict[str, str] = {}
 
     def ready(self) -> bool:
@@ -71,35 +70,10 @@ class Waiting:
         """Follow the kinds, for ever."""
         async with asyncio.TaskGroup() as group:
             for kind in sorted(self._unread):
-                group.create_task(self._follow(kind))
+                listed = partial(self._end_of_list, kind)
+                group.create_task(self._following.run(kind, take=self._take, listed=listed))
 
-    async def _follow(self, kind: str) -> None:
-        while True:
-            try:
-                await self._watch(kind)
-            except Expired:
-                self._since.pop(kind, None)
-            except BessemerError as error:
-                log.warning("watch interrupted", kind=kind, error=str(error), internal=error.internal)
-            await self._clock.sleep(_RETRY_SECONDS)
-
-    async def _watch(self, kind: str) -> None:
-        """One watch until it ends, and the revision kept from which the next goes on."""
-        since = self._since.get(kind)
-        listing = since is None
-        if listing:
-            self._listed[kind] = set()
-        async for item in self._reads.objects.watch(Scope(kind=kind), since=since):
-            if isinstance(item, Change):
-                await self._take(item, listing=listing)
-                if listing:
-                    continue
-            elif listing:
-                listing = False
-                self._end_of_list(kind)
-            self._since[kind] = item.revision
-
-    async def _take(self, change: Change, *, listing: bool) -> None:
+    async def _take(self, change: Change) -> str:
         """One change; one that cannot be read is left out by itself."""
         kind = change.key.kind
         gone = change.type == "DELETED"
@@ -114,8 +88,7 @@ class Waiting:
         self._put(among, name, found=found)
         if found is not None and kind not in _SHARERS:
             self._kinds[name] = kind
-        if listing and not gone:
-            self._listed[kind].add(name)
+        return name
 
     def _put(self, among: dict[str, Any], name: str, *, found: Any) -> None:
         if found is None and among is self.pending:
@@ -128,8 +101,7 @@ class Waiting:
         else:
             among[name] = found
 
-    def _end_of_list(self, kind: str) -> None:
-        listed = self._listed.pop(kind)
+    def _end_of_list(self, kind: str, listed: set[str]) -> None:
         among: dict[str, Any] = self.tree if kind in _SHARERS else self.pending
         for name in [name for name in among if name not in listed and self._is(kind, name)]:
             self._put(among, name, found=None)
