@@ -384,9 +384,7 @@ class _Desk:
             decision = self.own.decide(request)
             took = time.thread_time() - began
             if isinstance(decision, Decision):
-                shape = Shape.of(request)
-                hold = Hold(decision.host, decision.devices, decision.allocations, request.device_milli, shape)
-                self.fleet.hold(str(n), hold)
+                self.fleet.hold(str(n), Hold.of(decision))
             if n >= warm:
                 seconds.append(took)
         return seconds

@@ -45,7 +45,7 @@ def a_fleet(count: int, **more: Any) -> FleetArrays:
 
 
 def held(decision: Decision) -> Hold:
-    return Hold(decision.host, decision.devices, decision.allocations, milli=decision.device_milli)
+    return Hold.of(decision)
 
 
 @given(st.data())

@@ -37,7 +37,7 @@ def test_what_is_taken_in_thought_is_taken_back_also_after_an_error() -> None:
         with Thought(there) as thought:
             first = decide(there, asked)
             assert isinstance(first, Decision)
-            thought.take(first, asked)
+            thought.take(first)
             assert not isinstance(decide(there, asked), Decision)  # b is used up, and a was held before
             raise RuntimeError
 
@@ -75,7 +75,7 @@ def test_instances_of_a_device_are_taken_in_thought_as_well() -> None:
         for _ in range(9):
             answer = decide(there, asked)
             if isinstance(answer, Decision):
-                thought.take(answer, asked)
+                thought.take(answer)
                 placed.append((answer.devices, answer.device_start))
     assert len(placed) == len(set(placed)) == 2
     assert same(before, arrays_of(there))
@@ -134,7 +134,7 @@ def test_the_next_best_for_an_instance_is_compared_by_what_chose_for_it() -> Non
                     only.hold(*hold)
                 answer = decide(only, asked)
                 assert isinstance(answer, Decision)
-                thought.take(answer, asked)
+                thought.take(answer)
         board = Board(there, BestFit())
         first = board.place(asked)
         assert first is not None

@@ -157,7 +157,7 @@ def arrays_of(facts: list[HostFacts]) -> FleetArrays:
 
 
 def as_hold(decision: Decision) -> Hold:
-    return Hold(decision.host, decision.devices, decision.allocations, decision.device_milli)
+    return Hold.of(decision)
 
 
 @given(fleets(), st.lists(requests, min_size=1, max_size=8))

@@ -190,6 +190,6 @@ def test_a_decision_counts_for_what_it_takes() -> None:
     arrays = fleet(host("a", gpus=1, memory=GIB * 8))
     for number in range(3):
         decision = placed(arrays, share(300))
-        arrays.hold(str(number), Hold(decision.host, decision.devices, decision.allocations, decision.device_milli))
+        arrays.hold(str(number), Hold.of(decision))
     assert refused(arrays, share(300)).cheapest == "ask for at most 0.1 GPU"
     assert placed(arrays, share(100)).devices == ("gpu0",)

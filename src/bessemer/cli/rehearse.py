@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from bessemer.cli.money import TimeOption, window
 from bessemer.cli.output import DOCUMENTS, OutputOption, document
 from bessemer.cli.progress import bar
 from bessemer.cli.render import columns, width
-from bessemer.cli.verbs import Document, FleetOptions, Verbs
+from bessemer.cli.verbs import Document, FleetOptions, SimulateOptions, Verbs
 from bessemer.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ MoreOption = Annotated[
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, max=1000, help="How often; each has an order of hosts of its own.")]
 FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The first; the others follow it.")]
-ChurnOption = Annotated[
-    float, typer.Option("--churn", min=0.01, max=10.0, help="What is wanted at a time, of all devices.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -83,7 +80,7 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
             seeds=seeds,
             first_seed=first_seed,
         )
-        _told(verbs, options, output="json" if as_json else output)
+        replayed(verbs, options, output="json" if as_json else output, show=shown)
 
 
 def _history(group: typer.Typer, verbs: Verbs) -> None:
@@ -113,7 +110,7 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
             seeds=seeds,
             first_seed=first_seed,
         )
-        _told(verbs, options, output="json" if as_json else output)
+        replayed(verbs, options, output="json" if as_json else output, show=shown)
 
 
 def describe(context: typer.Context) -> None:
@@ -158,13 +155,15 @@ def _changes(words: Sequence[str] | None) -> dict[str, int]:
     return found
 
 
-def _told(verbs: Verbs, options: FleetOptions, *, output: str) -> None:
+def replayed(verbs: Verbs, options: SimulateOptions, *, output: str, show: Callable[..., str]) -> None:
+    """Replay, with a bar where somebody looks, and print what it came to: ``show(found, within=columns)`` for a
+    person."""
     with bar() as told:
         found = verbs.simulate(options, told)
     if output in DOCUMENTS:
         typer.echo(document(found, output))
     else:
-        typer.echo(shown(found, within=0 if output == "wide" else width()))
+        typer.echo(show(found, within=0 if output == "wide" else width()))
 
 
 # --- tables and plots -------------------------------------------------------------------------------------------------

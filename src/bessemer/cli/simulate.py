@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from bessemer.cli import rehearse
-from bessemer.cli.output import DOCUMENTS, OutputOption, document
-from bessemer.cli.progress import bar
-from bessemer.cli.render import columns, width
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, SimulateOptions, Verbs
+from bessemer.cli.output import OutputOption
+from bessemer.cli.render import columns
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, Verbs
 
 NodesOption = Annotated[Path, typer.Option(help="Node list: sn,cpu_milli,memory_mib,gpu,model.", show_default=False)]
 PodsOption = Annotated[
@@ -90,7 +89,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "moves_gain": moves_gain,
         } | ({} if moves_at_once is None else {"moves_at_once": moves_at_once})
         options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
-        _told(verbs, options, output="json" if as_json else output)
+        rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown)
 
 
 def _churn(group: typer.Typer, verbs: Verbs) -> None:
@@ -133,16 +132,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             moves_at_once=moves_at_once,
             moves_gain=moves_gain,
         )
-        _told(verbs, options, output="json" if as_json else output)
-
-
-def _told(verbs: Verbs, options: SimulateOptions, *, output: str) -> None:
-    with bar() as told:
-        found = verbs.simulate(options, told)
-    if output in DOCUMENTS:
-        typer.echo(document(found, output))
-    else:
-        typer.echo(shown(found, within=0 if output == "wide" else width()))
+        rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ host, and how much there is under each leaf. It changes nothing, but for `Though
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -43,10 +43,9 @@ class Thought:
         for number in range(self._taken):
             self._fleet.drop(f"{_NAME}/{number}")
 
-    def take(self, decision: Decision, request: Request) -> None:
+    def take(self, decision: Decision) -> None:
         """Count one."""
-        hold = replace(Hold.of(decision), shape=Shape.of(request), request=request)
-        self._fleet.hold(f"{_NAME}/{self._taken}", hold)
+        self._fleet.hold(f"{_NAME}/{self._taken}", Hold.of(decision))
         self._taken += 1
 
 

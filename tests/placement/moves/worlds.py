@@ -30,15 +30,7 @@ tenures = st.builds(
 
 def hold_of(decision: Decision, request: Request, tenure: Tenure) -> Hold:
     """What a claim that was placed so holds."""
-    return Hold(
-        decision.host,
-        decision.devices,
-        decision.allocations,
-        decision.device_milli,
-        Shape.of(request),
-        request,
-        tenure,
-    )
+    return replace(Hold.of(decision), shape=Shape.of(request), request=request, tenure=tenure)
 
 
 MODELS = ("A", "B")

@@ -67,7 +67,13 @@ def first_fit(fleet: FleetArrays) -> Desk:
                 and fleet.memory_free[row, 0] >= request.memory_bytes
             ):
                 part = Allocation(numa_node=0, milli_cores=request.milli_cores, memory_bytes=request.memory_bytes)
-                return Decision(host=fleet.names[row], devices=devices, allocations=(part,))
+                return Decision(
+                    host=fleet.names[row],
+                    devices=devices,
+                    allocations=(part,),
+                    device_milli=request.device_milli,
+                    request=request,
+                )
         return None
 
     return Desk(fleet, decide)

@@ -21,7 +21,6 @@ from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.fleet import forked
 from bessemer.placement.policies.published import BestFit
-from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.test_properties import Slow, arrays_of, hosts, requests
@@ -50,19 +49,8 @@ def instance(name: str, **request: Any) -> Request:
 def put(arrays: FleetArrays, uid: str, request: Request) -> Decision:
     decision = decide(arrays, request)
     assert isinstance(decision, Decision), decision
-    arrays.hold(uid, held(decision))
+    arrays.hold(uid, Hold.of(decision))
     return decision
-
-
-def held(decision: Decision) -> Hold:
-    return Hold(
-        decision.host,
-        decision.devices,
-        decision.allocations,
-        decision.device_milli,
-        profile=decision.device_profile,
-        start=decision.device_start,
-    )
 
 
 def refused(arrays: FleetArrays, request: Request) -> Refusal:
@@ -184,7 +172,7 @@ def test_policies_see_what_is_cut_as_full_and_the_board_decides_as_well() -> Non
     for number in range(7 * 3):
         decision = board.decide(instance("1g.10gb"))
         assert isinstance(decision, Decision)
-        arrays.hold(str(number), replace(held(decision), shape=Shape.of(instance("1g.10gb"))))
+        arrays.hold(str(number), Hold.of(decision))
         cuts = (arrays.device_milli == 0) & (arrays.device_cut >= 0)
         assert int(cuts.sum()) == 1 + number // 7, "one device after the other"
     assert isinstance(board.decide(instance("1g.10gb")), Refusal)
@@ -283,7 +271,7 @@ def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostF
         assert answer.device_profile == request.device_profile
         assert set(answer.devices) in slow.ways(answer.host, request)
         slow.take(answer)
-        arrays.hold(f"claim-{number}", held(answer))
+        arrays.hold(f"claim-{number}", Hold.of(answer))
 
 
 @given(cuttable(), st.lists(mixed, min_size=1, max_size=5))
@@ -294,7 +282,7 @@ def test_the_cheapest_change_really_makes_it_fit(facts: list[HostFacts], asked: 
         answer = decide(arrays, earlier)
         if isinstance(answer, Decision):
             slow.take(answer)
-            arrays.hold(f"claim-{number}", held(answer))
+            arrays.hold(f"claim-{number}", Hold.of(answer))
     sight = Sight.of(arrays, request)
     change = cheapest(sight) if place(sight) is None else None
     if change is None:

@@ -91,7 +91,7 @@ def plan(fleet: Planner, request: Request, *, replicas: int, after: Sequence[tup
             found.decisions.append(answer)
             most = OTHERS if len(found.beside) < EXPLAINED else 0
             found.beside.append(ranked(arrays, request, policy=fleet.own.policy, first=answer.host, most=most))
-            thought.take(answer, request)
+            thought.take(answer)
     return found
 
 
@@ -103,7 +103,7 @@ def _suppose(fleet: Planner, request: Request, *, replicas: int, thought: Though
         if place is None:
             break
         found.decisions.append(place)
-        thought.take(place, request)
+        thought.take(place)
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from bessemer.placement.replay.arrivals import Visits
 from bessemer.placement.replay.figures import Churned, Count, Filled, size_of, together
 from bessemer.placement.replay.moving import Mover
 from bessemer.placement.replay.trace import milli_of
-from bessemer.placement.shape import Shape
 from bessemer.placement.vectors import Ints
 
 Decide = Callable[[Request], Decision | Refusal | None]
@@ -161,11 +160,8 @@ class _Tally:
         self.came_milli += milli
         if decision is not None:
             self.held_milli += milli
-            shape, tenure = Shape.of(request), Tenure(restartable=self.desk.mover is not None)
-            hold = Hold(
-                decision.host, decision.devices, decision.allocations, request.device_milli, shape, request, tenure
-            )
-            self.desk.fleet.hold(str(n), hold)
+            tenure = Tenure(restartable=self.desk.mover is not None)
+            self.desk.fleet.hold(str(n), replace(Hold.of(decision), tenure=tenure))
         return placed
 
     def _decided(self, request: Request) -> Decision | None:

@@ -168,16 +168,7 @@ class _Day:
         if not isinstance(decision, Decision):
             return False
         milli, model = milli_of(stay.request), self._model(decision)
-        hold = Hold(
-            decision.host,
-            decision.devices,
-            decision.allocations,
-            decision.device_milli,
-            shape=Shape.of(stay.request),
-            profile=decision.device_profile,
-            start=decision.device_start,
-        )
-        self.desk.fleet.hold(str(n), hold)
+        self.desk.fleet.hold(str(n), Hold.of(decision))
         self.held += milli
         self._standing[model] += milli
         heapq.heappush(self._leaving, (self.now + stay.leaves - stay.comes, n, stay.request, model))
