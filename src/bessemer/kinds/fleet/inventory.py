@@ -75,7 +75,7 @@ class FleetFeed:
         self._told = Told(self._arrays, self.demand)
         self.own = self.demand.own
         # Whoever is refused reads it: whose the claims are is not theirs to know.
-        remedies = Remedies(self._arrays, self.own.over, named=lambda _: "a claim", timed=rfc3339)
+        remedies = Remedies(self._arrays, self.own.place, named=lambda _: "a claim", timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._following = Following(objects, clock)
