@@ -7,6 +7,7 @@ meanwhile has nothing to look at anew. What a version stood for in thought it ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -53,3 +54,8 @@ class Thought:
         assert hold_of(self._fleet, uid) is None
         self._fleet.hold(uid, Hold.of(decision))
         self._taken += 1
+
+    def leave_out(self, uids: Iterable[str]) -> None:
+        """Claims as if they were gone."""
+        for uid in uids:
+            self._fleet.drop(uid)

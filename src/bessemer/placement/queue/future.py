@@ -38,9 +38,8 @@ Ending = tuple[int, str, Hold]
 @contextmanager
 def without(fleet: FleetArrays, holds: Mapping[str, Hold]) -> Iterator[None]:
     """The arrays as if these were gone."""
-    with Thought(fleet):
-        for uid in holds:
-            fleet.drop(uid)
+    with Thought(fleet) as thought:
+        thought.leave_out(holds)
         yield
 
 
