@@ -19,7 +19,7 @@ from bessemer.core.errors import Conflict, NotFound
 from bessemer.core.notices import Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition
-from bessemer.core.values import nothing
+from bessemer.core.values import Movable, nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 
@@ -45,6 +45,17 @@ class Turned(ApiModel):
         exclude_if=nothing,
         description="Whether it may be stopped for a higher priority, or for others' fair shares.",
     )
+    movable: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether it may be stopped and started anew on another host, so that what is free lies together; "
+        "counts for places that are taken from then on. What is preemptible may be moved, too.",
+    )
+
+    @property
+    def moves(self) -> Movable:
+        """How a claim that is taken for it may be moved."""
+        return "Restart" if self.movable or self.preemptible else ""
 
 
 class WaitingStatus(Status):

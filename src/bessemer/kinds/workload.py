@@ -21,7 +21,7 @@ from bessemer.core.hosts import Device
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Asked, ClaimSpec, Placement, WorkloadRef
+from bessemer.core.values import Asked, ClaimSpec, Movable, Placement, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
@@ -79,6 +79,7 @@ class Make:
     intent: Mapping[str, Any]
     terms: Terms
     asker: Asker | None = None
+    movable: Movable = ""
 
 
 async def read(ctx: Reads, resource: type[R], *, name: str, namespace: str = "") -> R | None:
@@ -163,6 +164,7 @@ async def _claim(
         asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
         **_tenure(make.asker),
+        movable=make.movable,
         since=int(ctx.clock.now()),
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),

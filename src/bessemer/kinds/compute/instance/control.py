@@ -159,7 +159,8 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         await turns.make_room(ctx, decision, asker=asker)
         return _unschedulable(instance, decision, now=ctx.clock.now())
     try:
-        make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms, asker)
+        intent = intent_of(instance, flavor=flavor, image=image).dump()
+        make = workload.Make(flavor, intent, terms, asker, instance.spec.moves)
         await workload.take(ctx, instance, decision=decision, make=make)
     except QuotaExceeded as error:
         remedy = "Delete something, or ask for a higher quota."
