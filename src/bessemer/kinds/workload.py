@@ -26,6 +26,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
+from bessemer.kinds.fleet.moving import movers
 from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
@@ -327,6 +328,18 @@ def wake_by_host(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
             holder = _holder(stored.key, stored.body)
             if holder.kind == kind:
                 yield holder
+
+    return wake
+
+
+def wake_by_move(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A consolidation's change concerns whoever holds what it moves, and finds what it says known."""
+
+    async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
+        ctx.fleet.moving.changed(change)
+        for key in movers(change.body):
+            if key.kind == kind:
+                yield key
 
     return wake
 

@@ -18,6 +18,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops
 from bessemer.core.ports import Objects
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
 from bessemer.placement.moves.holdings import Holdings
@@ -102,6 +103,17 @@ class Queueing:
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         return self._planned().plan
 
+    @property
+    def moving(self) -> Moving:
+        """What is moved at this moment."""
+        return self._feed.moving
+
+    def forked(self) -> Fork:
+        """The fleet of this moment with what is kept for those who wait, for who plans moves. Raises Unavailable until
+        all has been read."""
+        with beside(self._book, self.plan().kept, ends=None):
+            return self._feed.forked(self._holdings)
+
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         asker = self._asked.get(claim_uid.partition("/")[0])
@@ -127,6 +139,11 @@ class Queueing:
         if asker is None:
             return ask(self._feed, wants)
         pending = Pending(asker, wants)
+        # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
+        moving = self.moving
+        there = moving.gang(asker.uid, wants) if isinstance(wants, Gang) else moving.place(asker.uid, wants)
+        if there is not None:
+            return self._placed(pending, there)
         if not any(uid != asker.uid for uid in self._all()):
             answer = ask(self._feed, wants)
             if not isinstance(answer, Refusal):
