@@ -208,8 +208,10 @@ async def _there(ctx: Context, step: Step, *, host: str) -> Sequence[Claim]:
 
 def _lost(step: Step, holder: Any, *, now: float) -> Step | Failure | None:
     """What is so where neither the one that went nor another is there; None where that is only a matter of time."""
-    if step.how == "Replace":
+    if step.how == "Replace" or holder.status.phase == "Succeeded":
         return step.model_copy(update={"phase": "Done", "known": [], "message": f"{step.claim} went by itself"})
+    if holder.status.phase == "Failed":
+        return Failure("MoveFailed", f"{step.workload_kind} {step.workload} failed: {holder.status.message}")
     since = holder.status.waiting_since
     if since and now >= epoch(since) + LOST_SECONDS:
         return Failure("PlaceLost", f"{step.workload} waits in line: the place that was kept for it would not do")

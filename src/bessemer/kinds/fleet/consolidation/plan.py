@@ -113,7 +113,7 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
                 return False
             trial.drop(step.claim_uid)
             decision = step.place.decision(hold.request)
-            if not trial.free(decision):
+            if not _takes(fork, decision, trial):
                 return False
             trial.hold(step.claim_uid, Hold.of(decision))
         return request is None or open_now(fork, request, count=asked.status.places) >= asked.status.places
@@ -132,10 +132,13 @@ def target(fork: Fork, step: Step) -> Decision | None:
     if hold is None or hold.request is None:
         return None
     wanted = step.place.decision(hold.request)
-    row = fork.fleet.row(wanted.host)
-    if row is not None and fork.fleet.schedulable[row] and Trial(fork.fleet).free(wanted):
-        return wanted
-    return fork.place(hold.request)
+    return wanted if _takes(fork, wanted, Trial(fork.fleet)) else fork.place(hold.request)
+
+
+def _takes(fork: Fork, decision: Decision, trial: Trial) -> bool:
+    """Whether the host takes anything new, and has what the decision wants."""
+    fleet, row = fork.fleet, fork.fleet.row(decision.host)
+    return row is not None and bool(fleet.schedulable[row] and fleet.reachable[row]) and trial.free(decision)
 
 
 def _found(
