@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from bessemer.core.resource import Metadata
 from bessemer.drivers.jobs.fake import Fate
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, validate
+from bessemer.kinds.fleet.host import FAKE_TAINT
 from tests.kinds.five import (
     Case,
     Life,
@@ -21,6 +23,8 @@ from tests.kinds.five import (
     distinct,
     in_each_setting,
 )
+from tests.kinds.jobs.test_job import fates
+from tests.kinds.jobs.test_job_scale import Fabric
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
 
@@ -418,3 +422,50 @@ def test_what_was_planned_with_stays_and_a_word_that_was_given_too() -> None:
     assert validate(consolidation(empty={"count": 1}, approved=True, deadline_seconds=60), old) == []
     changed = validate(consolidation(empty={"count": 2}, max_moves=3), old)
     assert [cause.field for cause in changed] == ["spec.empty", "spec.maxMoves", "spec.approved"]
+
+
+# --- many hosts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hosts", "count"), [(8, 2), pytest.param(100, 8, marks=pytest.mark.long)])
+async def test_whole_hosts_are_opened_in_a_fleet_of_fakes_that_is_in_pieces(hosts: int, count: int) -> None:
+    """A job of two devices is left on each host of eight; jobs that want all eight find none until some have moved."""
+    async with Fabric(hosts=hosts, fake=True) as world:
+        fates(world, lambda _member: Fate(100_000.0))
+        pair = {"cores": 4, "memory": "8Gi", "devices": {"count": 2, "model": "H100-SXM5-80GB"}}
+        await world.create("Flavor", "h100.2", pair, namespace="")
+        tolerations = [{"key": FAKE_TAINT}]
+        for number in range(4 * hosts):
+            spec = {"flavor": "h100.2", "script": "train", "movable": True, "tolerations": tolerations}
+            await world.create("Job", f"j{number}", spec)
+
+        async def claims() -> list[dict[str, Any]]:
+            return [c for c in await world.bodies("Claim") if c.get("status", {}).get("phase") == "Running"]
+
+        async def full() -> bool:
+            return len(await claims()) == 4 * hosts
+
+        await world.until(full)
+        by_host: dict[str, list[str]] = defaultdict(list)
+        for claim in await claims():
+            by_host[claim["spec"]["host"]].append(claim["spec"]["workload"]["name"])
+        for names in by_host.values():
+            for name in sorted(names)[1:]:
+                await world.delete("Job", name)
+        whole = {"flavor": "h100.8", "script": "train", "members": count, "tolerations": tolerations}
+        await world.create("Job", "whole", {**whole, "topology": {"perHost": 1}})
+
+        async def refused() -> bool:
+            return len(await claims()) == hosts and bool((await status(world, "Job", "whole")).get("waitingSince"))
+
+        await world.until(refused)
+        opens = {"flavor": "h100.8", "count": count, "tolerations": tolerations}
+        await approve(world, open=opens, maxMoves=2 * count)
+        told = await ended(world)
+        assert (told["phase"], told["moves"], told["devicesMilli"]) == ("Succeeded", count, 8000 * count)
+
+        async def runs() -> bool:
+            return (await status(world, "Job", "whole")).get("phase") == "Running"
+
+        await world.until(runs)
+        assert len(await claims()) == hosts + count

@@ -32,6 +32,7 @@ from bessemer.placement.facts import Tenure
 from bessemer.placement.fleet import forked
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.plan import Plan
 from bessemer.placement.moves.remedies import Remedies
 
 ASSUMED_SECONDS = 10.0
@@ -71,8 +72,7 @@ class FleetFeed:
         self._told = Told(self._arrays, self.demand)
         self.moving = Moving(self._arrays, self._told.shut)
         self.own = self.demand.own
-        # Whoever is refused reads it: whose the claims are is not theirs to know.
-        remedies = Remedies(self._arrays, self.own.over, named=lambda _: "a claim", timed=rfc3339)
+        remedies = Remedies(self._arrays, self.own.over, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._following = Following(objects, clock)
@@ -182,6 +182,12 @@ class FleetFeed:
         self._told.followed |= source.kind == "Claim"
         if not self._unread:
             self._read = True
+
+
+def _asked_of_others(plan: Plan) -> str:
+    """Whoever is refused reads it: whose claims they are, and where, is not theirs to know."""
+    few = f"{len(plan.moves)} claims go to other hosts" if len(plan.moves) > 1 else "one claim goes to another host"
+    return f"ask an administrator of the platform for a Consolidation: it fits once {few}"
 
 
 async def _take(source: _Source, change: Change) -> str:

@@ -27,8 +27,7 @@ TRIES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emptying:
-    """``hosts`` are empty after ``plan``. ``proven``: no set of as many hosts that this planner could empty is cheaper.
-    """
+    """``hosts`` are empty after ``plan``. ``proven``: no set of as many that this planner could empty is cheaper."""
 
     hosts: tuple[str, ...]
     plan: Plan

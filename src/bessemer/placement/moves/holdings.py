@@ -64,9 +64,9 @@ class Holdings:
 
     ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``ask`` (the number of its request
     in ``asks``; -1: nobody says), ``milli`` (thousandths of devices in all), and of its tenure ``priority``, ``since``,
-    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``, ``replaced``. ``devices`` are ``slot, row, column, milli`` of each
-    device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does not have any
-    more is no part of either.
+    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``, ``replaced``. ``devices`` are ``slot, row, column,
+    milli`` of each device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does
+    not have any more is no part of either.
     """
 
     def __init__(self, fleet: FleetArrays) -> None:

@@ -63,15 +63,15 @@ def waiting(holdings: Holdings, request: Request) -> Wait | None:
 
 
 class Remedies:
-    """Proposals over a fleet. ``named`` says how a claim is called for who reads it; ``timed`` puts a time into words,
-    for there is no clock here."""
+    """Proposals over a fleet. ``timed`` puts a time into words, for there is no clock here; ``told`` a plan: who reads
+    it need not know whose the claims are."""
 
     def __init__(
-        self, fleet: FleetArrays, placer: Placer, *, named: Callable[[str], str], timed: Callable[[int], str]
+        self, fleet: FleetArrays, placer: Placer, *, told: Callable[[Plan], str], timed: Callable[[int], str]
     ) -> None:
         self._holdings = Holdings(fleet)
         self._placer = placer
-        self._named = named
+        self._told = told
         self._timed = timed
 
     def moved(self, sight: Sight) -> Iterator[Change]:
@@ -85,7 +85,7 @@ class Remedies:
         if plan is not None and plan.moves:
             for move in plan.moves:
                 fork.hold(move.uid, move.hold)
-            yield Change(self._words(plan), Sight.of(fork, sight.request))
+            yield Change(self._told(plan), Sight.of(fork, sight.request))
 
     def ended(self, sight: Sight) -> Iterator[Change]:
         """The time at which claims will have ended."""
@@ -96,7 +96,12 @@ class Remedies:
                 f"wait until {self._timed(wait.at)}: enough on {wait.host} will have ended by then", wait.sight
             )
 
-    def _words(self, plan: Plan) -> str:
-        """`move a from h1 to h2, b from h1 to h3`."""
-        moves = (f"{self._named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
+
+def by_name(named: Callable[[str], str]) -> Callable[[Plan], str]:
+    """`move a from h1 to h2, b from h1 to h3`, where ``named`` is how a claim is called."""
+
+    def told(plan: Plan) -> str:
+        moves = (f"{named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
         return f"move {', '.join(moves)}"
+
+    return told

@@ -23,8 +23,8 @@ class InstanceSpec(Turned):
     movable: bool = Field(
         False,
         exclude_if=nothing,
-        description="Whether it may be stopped and started anew on another host, from its image: WHAT IS ON ITS DISK IS "
-        "LOST. Counts for places that are taken from then on. What is preemptible may be moved, too.",
+        description="Whether it may be stopped and started anew on another host, from its image: WHAT IS ON ITS "
+        "DISK IS LOST. Counts for places that are taken from then on. What is preemptible may be moved, too.",
     )
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: its size.")
     image: Annotated[Name, Names("Image")] = Field(description="Name of the Image that it boots.")

@@ -1,5 +1,5 @@
-"""Consolidation: claims are moved so that what is free lies together (see `spec`): `plan` makes its plan, `carry` carries
-it out, `control` is what stands before both."""
+"""Consolidation: claims are moved so that what is free lies together (see `spec`): `plan` makes its plan, `carry`
+carries it out, `control` is what stands before both."""
 
 from __future__ import annotations
 

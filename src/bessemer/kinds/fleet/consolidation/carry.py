@@ -155,7 +155,9 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
         return done.model_copy(update={"message": f"{step.workload_kind} {step.workload} is gone"})
     new = seen.new
     if seen.old is None and new is not None and new.status.phase in ("Running", "Stopped"):
-        return done.model_copy(update={"target": new.spec.host, "message": f"{new.metadata.name} is on {new.spec.host}"})
+        return done.model_copy(
+            update={"target": new.spec.host, "message": f"{new.metadata.name} is on {new.spec.host}"}
+        )
     ready = seen.holder.status.condition("Ready")
     said = f": {ready.message}" if ready is not None and ready.message else ""
     if new is not None and new.status.phase == "Failed":
@@ -166,7 +168,9 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
         return late
     if step.how == "Replace" and new is None and _no_room_for_both(seen.holder):
         # Then it goes as everybody does: it is told, and comes again where its place is kept.
-        return step.model_copy(update={"how": "Restart", "message": f"{step.claim} is stopped first: its quota is full"})
+        return step.model_copy(
+            update={"how": "Restart", "message": f"{step.claim} is stopped first: its quota is full"}
+        )
     if step.how == "Restart" and seen.old is not None:
         return await _told(ctx, step, seen.old)
     return step.model_copy(update={"message": f"{step.claim} goes from {step.source} to {step.target}{said}"[:1024]})

@@ -123,7 +123,9 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
 
 def open_now(fork: Fork, request: Request, *, count: int) -> int:
     """How many places there are for it at once, ``count`` at most."""
-    return len(open_places(Planner(fork.fleet, fork.place, holdings=fork.holdings), request, count=count, most=0).places)
+    return len(
+        open_places(Planner(fork.fleet, fork.place, holdings=fork.holdings), request, count=count, most=0).places
+    )
 
 
 def target(fork: Fork, step: Step) -> Decision | None:

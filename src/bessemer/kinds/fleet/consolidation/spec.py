@@ -95,7 +95,9 @@ class ConsolidationStatus(Status):
     hosts: list[str] = Field(default_factory=list, description="The hosts that are opened, or emptied.")
     places: int = Field(0, description="Places that are free at once after it.")
     there: int = Field(0, description="Of these, those that are free without any move.")
-    devices_milli: int = Field(0, description="Thousandths of devices that come free together: of these places or hosts.")
+    devices_milli: int = Field(
+        0, description="Thousandths of devices that come free together: of these places or hosts."
+    )
     lost_device_seconds: int = Field(0, description="What is lost at most of work that was paid for, by all steps.")
     moves: int = Field(0, description="Claims that are moved.")
     moved: int = Field(0, description="Of these, those that have arrived.")

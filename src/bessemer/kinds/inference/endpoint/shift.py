@@ -1,5 +1,5 @@
-"""Which replicas of an Endpoint stay, which go, and which are to come: also where one is moved, and another is to answer
-before it goes.
+"""Which replicas of an Endpoint stay, which go, and which are to come: also where one is moved, and another is to
+answer before it goes.
 
 A replica counts whatever its number is: what comes for one that is moved has a number of its own, and stays.
 """
@@ -30,7 +30,7 @@ class Shift:
 
 
 def shift(standing: Sequence[Claim], *, wanted: int, moved: Set[str]) -> Shift:
-    """Pure. ``standing`` are the claims that nothing else ends, ``moved`` the uids of those that are to be elsewhere."""
+    """Pure. ``standing`` are the claims that nothing else ends, ``moved`` uids of those that are to be elsewhere."""
     ordered = sorted(standing, key=lambda claim: claim.spec.workload.replica)
     staying = [claim for claim in ordered if claim.uid not in moved]
     leaving = [claim for claim in ordered if claim.uid in moved]
