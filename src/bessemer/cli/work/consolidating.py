@@ -32,17 +32,9 @@ async def planned(client: Client, *, name: str, spec: Mapping[str, Any] | None) 
     if spec is not None:
         await client.create(an_object(key, spec))
     try:
-        async with asyncio.timeout(PLAN_SECONDS):
-            async for body in _bodies(client, key):
-                status = body.get("status", {})
-                if status.get("phase", "Pending") != "Pending":
-                    return body
-                ready = _ready(status)
-                if ready.get("reason") not in (None, "Behind") and not body["metadata"].get("deletionTimestamp"):
-                    raise Invalid(_no_plan(key.name, ready["message"]))
+        return await asyncio.wait_for(_plan(client, key), PLAN_SECONDS)
     except TimeoutError:
         raise Invalid(_no_plan(key.name, "nobody has planned it yet")) from None
-    raise Unavailable("The server ended the watch.", retry_after_seconds=1)
 
 
 async def followed(client: Client, name: str) -> dict[str, Any]:
@@ -111,6 +103,24 @@ def _time(seconds: int) -> str:
 def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Iterator[Mapping[str, Any]] = (c for c in status.get("conditions", ()) if c["type"] == "Ready")
     return next(found, {})
+
+
+async def _plan(client: Client, key: Key) -> dict[str, Any]:
+    async for body in _bodies(client, key):
+        if _is_planned(body):
+            return body
+    raise Unavailable("The server ended the watch.", retry_after_seconds=1)
+
+
+def _is_planned(body: Mapping[str, Any]) -> bool:
+    """Whether there is a plan. Raises Invalid where there will be none for now."""
+    status = body.get("status", {})
+    if status.get("phase", "Pending") != "Pending":
+        return True
+    ready = _ready(status)
+    if ready.get("reason") not in (None, "Behind"):
+        raise Invalid(_no_plan(body["metadata"]["name"], ready["message"]))
+    return False
 
 
 def _no_plan(name: str, why: str) -> str:

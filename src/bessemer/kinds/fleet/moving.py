@@ -148,9 +148,11 @@ class Moving:
                     return found
         return None
 
-    def gang(self, workload: str, gang: Gang) -> GangDecision | None:
-        """The same for a gang of one."""
-        found = self.place(workload, gang.member) if gang.count == 1 else None
+    def kept(self, workload: str, wants: Request | Gang) -> Decision | GangDecision | None:
+        """The same for whoever asks for itself, also for a gang of one."""
+        if isinstance(wants, Request):
+            return self.place(workload, wants)
+        found = self.place(workload, wants.member) if wants.count == 1 else None
         return None if found is None else GangDecision(members=(found,), leaves=1, spines=1, score=found.score)
 
     def replaced(self, workload: str) -> frozenset[str]:

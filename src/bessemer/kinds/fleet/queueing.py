@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
@@ -18,7 +19,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops
 from bessemer.core.ports import Objects
 from bessemer.kinds.fleet.inventory import FleetFeed
-from bessemer.kinds.fleet.moving import Fork, Moving
+from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
 from bessemer.placement.moves.holdings import Holdings
@@ -73,6 +74,8 @@ class Queueing:
         self._asked: dict[str, Asker] = {}
         self._made: _Made | None = None
         self._vain: dict[str, tuple[float, float]] = {}
+        self.moving = feed.moving
+        self.forked = partial(_forked, self)
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -103,17 +106,6 @@ class Queueing:
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         return self._planned().plan
 
-    @property
-    def moving(self) -> Moving:
-        """What is moved at this moment."""
-        return self._feed.moving
-
-    def forked(self) -> Fork:
-        """The fleet of this moment with what is kept for those who wait, for who plans moves. Raises Unavailable until
-        all has been read."""
-        with beside(self._book, self.plan().kept, ends=None):
-            return self._feed.forked(self._holdings)
-
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         asker = self._asked.get(claim_uid.partition("/")[0])
@@ -140,8 +132,7 @@ class Queueing:
             return ask(self._feed, wants)
         pending = Pending(asker, wants)
         # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
-        moving = self.moving
-        there = moving.gang(asker.uid, wants) if isinstance(wants, Gang) else moving.place(asker.uid, wants)
+        there = self.moving.kept(asker.uid, wants)
         if there is not None:
             return self._placed(pending, there)
         if not any(uid != asker.uid for uid in self._all()):
@@ -243,6 +234,13 @@ class Queueing:
             return None
         at = int(self._clock.now()) + self._rules.grace
         return Stops(turn.victims, turn.kept.hosts, at)
+
+
+def _forked(queue: Queueing) -> Fork:
+    """The fleet of this moment with what is kept for those who wait, for who plans moves. Raises Unavailable until all
+    has been read."""
+    with beside(queue._book, queue.plan().kept, ends=None):
+        return queue._feed.forked(queue._holdings)
 
 
 def _alike(known: Pending, pending: Pending) -> bool:

@@ -90,11 +90,10 @@ def _sets(hosts: Sequence[_Host], count: int) -> Iterator[tuple[float, Sequence[
         price, chosen = heappop(heap)
         yield price, [hosts[n] for n in chosen]
         for place, n in enumerate(chosen):
-            if n + 1 < len(hosts) and n + 1 not in chosen:
-                following = (*chosen[:place], n + 1, *chosen[place + 1 :])
-                if following not in known:
-                    known.add(following)
-                    heappush(heap, (price - hosts[n].price + hosts[n + 1].price, following))
+            following = (*chosen[:place], n + 1, *chosen[place + 1 :])
+            if n + 1 < len(hosts) and n + 1 not in chosen and following not in known:
+                known.add(following)
+                heappush(heap, (price - hosts[n].price + hosts[n + 1].price, following))
 
 
 def _one_by_one(planner: Planner, hosts: Sequence[_Host], *, count: int, most: int) -> Emptying | None:

@@ -74,15 +74,9 @@ def open_places(planner: Planner, request: Request, *, count: int, most: int) ->
     there = 0
     try:
         while len(places) < count:
-            place = planner.place(request)
+            place = planner.place(request) or _made(planner, request, trial=trial, moves=moves, most=most)
             if place is None:
-                plan = planner.opened(request, most=most - len(moves)) if len(moves) < most else None
-                if plan is None or plan.decision is None:
-                    break
-                for move in plan.moves:
-                    trial.hold(move.uid, _stays(move.hold))
-                moves += plan.moves
-                place = plan.decision
+                break
             there += not moves
             trial.hold(f"{_OPEN}{len(places)}", Hold.of(place))
             places.append(place)
@@ -91,6 +85,12 @@ def open_places(planner: Planner, request: Request, *, count: int, most: int) ->
     return Opening(moves=tuple(moves), places=tuple(places), there=there)
 
 
-def _stays(hold: Hold) -> Hold:
-    """What was moved once stays where it is now."""
-    return replace(hold, tenure=replace(hold.tenure, restartable=False))
+def _made(planner: Planner, request: Request, *, trial: Trial, moves: list[Move], most: int) -> Decision | None:
+    """One more place, by moves that are done, and added to ``moves``; who was moved stays where it is then."""
+    plan = planner.opened(request, most=most - len(moves)) if len(moves) < most else None
+    if plan is None:
+        return None
+    for move in plan.moves:
+        trial.hold(move.uid, replace(move.hold, tenure=replace(move.hold.tenure, restartable=False)))
+    moves += plan.moves
+    return plan.decision

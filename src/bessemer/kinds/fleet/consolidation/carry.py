@@ -75,10 +75,10 @@ async def carry(ctx: Context, asked: Consolidation) -> Outcome:
             return failed(status, late, now=now)
         begun = await _begun(ctx, step)
         return failed(status, begun, now=now) if isinstance(begun, Failure) else moving(status, begun, again=0.0)
-    return await gone_on(ctx, status, step)
+    return await gone_on(ctx, status, step=step)
 
 
-async def gone_on(ctx: Context, status: ConsolidationStatus, step: Step) -> Outcome:
+async def gone_on(ctx: Context, status: ConsolidationStatus, *, step: Step) -> Outcome:
     """What is next for a step that is under way."""
     found = await _went_on(ctx, step)
     if isinstance(found, Failure):
@@ -172,11 +172,11 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
             update={"how": "Restart", "message": f"{step.claim} is stopped first: its quota is full"}
         )
     if step.how == "Restart" and seen.old is not None:
-        return await _told(ctx, step, seen.old)
+        return await _told(ctx, step, claim=seen.old)
     return step.model_copy(update={"message": f"{step.claim} goes from {step.source} to {step.target}{said}"[:1024]})
 
 
-async def _told(ctx: Context, step: Step, claim: Claim) -> Step:
+async def _told(ctx: Context, step: Step, *, claim: Claim) -> Step:
     """Told when its end is asked for; the first that it is told stays."""
     notice = turns.notice_of(claim)
     if notice is None and not claim.deleting:

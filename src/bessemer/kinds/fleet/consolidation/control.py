@@ -57,7 +57,7 @@ async def finalize(ctx: Context, asked: Consolidation) -> Outcome:
         return Done()
     step = next((step for step in status.steps if step.phase == "Moving"), None)
     if step is not None and step.how == "Restart" and status.phase in ("Moving", "Terminating"):
-        outcome = await carry.gone_on(ctx, status.model_copy(update={"phase": "Terminating"}), step)
+        outcome = await carry.gone_on(ctx, status.model_copy(update={"phase": "Terminating"}), step=step)
         if isinstance(outcome, Wait):
             return outcome
     await carry.cordon(ctx, status.cordoned, shut=False)

@@ -79,7 +79,7 @@ async def planned(ctx: Context, asked: Consolidation) -> ConsolidationStatus | N
         more = {step.claim_uid for step in steps if not await how(ctx, step)}
         more |= {move.uid for move in found.moves} - claims.keys()
         if not more:
-            return _status(asked.status, found, steps)
+            return _status(asked.status, found, steps=steps)
         refused |= more
     return NoPlan("NoPlan", "claims come and go, or their owners refuse: it is tried again", "Wait a moment.")
 
@@ -113,7 +113,7 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
                 return False
             trial.drop(step.claim_uid)
             decision = step.place.decision(hold.request)
-            if not _takes(fork, decision, trial):
+            if not _takes(fork, decision, trial=trial):
                 return False
             trial.hold(step.claim_uid, Hold.of(decision))
         return request is None or open_now(fork, request, count=asked.status.places) >= asked.status.places
@@ -134,10 +134,10 @@ def target(fork: Fork, step: Step) -> Decision | None:
     if hold is None or hold.request is None:
         return None
     wanted = step.place.decision(hold.request)
-    return wanted if _takes(fork, wanted, Trial(fork.fleet)) else fork.place(hold.request)
+    return wanted if _takes(fork, wanted, trial=Trial(fork.fleet)) else fork.place(hold.request)
 
 
-def _takes(fork: Fork, decision: Decision, trial: Trial) -> bool:
+def _takes(fork: Fork, decision: Decision, *, trial: Trial) -> bool:
     """Whether the host takes anything new, and has what the decision wants."""
     fleet, row = fork.fleet, fork.fleet.row(decision.host)
     return row is not None and bool(fleet.schedulable[row] and fleet.reachable[row]) and trial.free(decision)
@@ -225,7 +225,7 @@ def _step(move: Move, claim: Claim, *, now: float) -> Step:
     )
 
 
-def _status(status: ConsolidationStatus, found: _Found, steps: Sequence[Step]) -> ConsolidationStatus:
+def _status(status: ConsolidationStatus, found: _Found, *, steps: Sequence[Step]) -> ConsolidationStatus:
     update = {
         "hosts": sorted(found.hosts),
         "places": found.places,
