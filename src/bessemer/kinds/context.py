@@ -18,6 +18,7 @@ from bessemer.drivers.jobs.protocol import Jobs
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.qemu.protocol import Qemu
+from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.parts import Parts
 
 
@@ -40,6 +41,15 @@ class Fleet(Protocol):
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
+        ...
+
+    @property
+    def moving(self) -> Moving:
+        """What Consolidations move at this moment."""
+        ...
+
+    def forked(self) -> Fork:
+        """The fleet of this moment for who plans moves. Raises Unavailable until it has been read."""
         ...
 
 

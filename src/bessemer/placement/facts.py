@@ -35,7 +35,7 @@ class HostFacts:
 class Tenure:
     """On what terms a claim stands: whose it is (``workload`` by uid), since when and until when at the latest (None:
     nobody knows), and whether it may be stopped for another (``preemptible``), or started anew elsewhere
-    (``restartable``)."""
+    (``restartable``): of what is ``replaced`` another is there before it is stopped, and nothing is lost."""
 
     project: str = ""
     priority: int = 0
@@ -43,6 +43,7 @@ class Tenure:
     ends: int | None = None
     preemptible: bool = False
     restartable: bool = False
+    replaced: bool = False
     workload: str = ""
 
 

@@ -256,6 +256,16 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
     fleet._changed(None)
 
 
+def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
+    """Whether anything new may land on a host, where the host is known and nothing else of it changed."""
+    row = fleet.row(host)
+    if row is None or bool(fleet.schedulable[row]) == schedulable:
+        return
+    fleet.schedulable[row] = schedulable
+    fleet.version += 1
+    fleet.facts += 1
+
+
 def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
     """What is counted at a host, by uid and in its order; the host may be away."""
     return {uid: fleet._holds[uid] for uid in sorted(fleet._holds_by_host.get(host, ()))}

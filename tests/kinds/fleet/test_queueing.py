@@ -12,6 +12,7 @@ import pytest
 from bessemer.core.asking import Asker, Refusal
 from bessemer.core.clock import FakeClock, epoch
 from bessemer.core.resource import tenant_of
+from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.placement import FleetArrays
 from bessemer.placement.queue import plan
@@ -261,6 +262,7 @@ class _Yard(Here):
     def __init__(self, arrays: FleetArrays) -> None:
         super().__init__(arrays)
         self.arrays = arrays
+        self.moving = Moving(arrays, lambda _hosts: None)
 
     def ready(self) -> bool:
         return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
@@ -18,6 +19,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops
 from bessemer.core.ports import Objects
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
 from bessemer.placement.moves.holdings import Holdings
@@ -72,6 +74,8 @@ class Queueing:
         self._asked: dict[str, Asker] = {}
         self._made: _Made | None = None
         self._vain: dict[str, tuple[float, float]] = {}
+        self.moving = feed.moving
+        self.forked = partial(_forked, self)
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -127,6 +131,10 @@ class Queueing:
         if asker is None:
             return ask(self._feed, wants)
         pending = Pending(asker, wants)
+        # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
+        there = self.moving.kept(asker.uid, wants)
+        if there is not None:
+            return self._placed(pending, there)
         if not any(uid != asker.uid for uid in self._all()):
             answer = ask(self._feed, wants)
             if not isinstance(answer, Refusal):
@@ -224,6 +232,13 @@ class Queueing:
             return None
         at = int(self._clock.now()) + self._rules.grace
         return Stops(turn.victims, turn.kept.hosts, at)
+
+
+def _forked(queue: Queueing) -> Fork:
+    """The fleet of this moment with what is kept for those who wait, for who plans moves. Raises Unavailable until all
+    has been read."""
+    with beside(queue._book, queue.plan().kept, ends=None):
+        return queue._feed.forked(queue._holdings)
 
 
 def _alike(known: Pending, pending: Pending) -> bool:
