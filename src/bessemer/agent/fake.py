@@ -29,6 +29,7 @@ from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.qemu.fake import FakeQemu
+from bessemer.drivers.threads.fake import FakeThreads
 from bessemer.kinds.context import HostDrivers
 from bessemer.loop.queue import Backoff
 
@@ -64,6 +65,7 @@ def fake_drivers(ordinal: int, clock: Clock, *, doors: Path | None = None) -> Ag
             engine=FakeEngine(clock, doors=doors),
             jobs=FakeJobs(clock),
         ),
+        threads=FakeThreads(),
     )
 
 

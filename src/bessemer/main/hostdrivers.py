@@ -20,6 +20,7 @@ from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.real import LocalQemu
+from bessemer.drivers.threads.real import HostThreads
 from bessemer.kinds.context import HostDrivers
 
 
@@ -35,31 +36,37 @@ class LocalDrivers:
     content: HostContent
     inspect: LocalInspect
     doorway: HostDoorway
+    threads: HostThreads
 
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
         host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs)
-        return AgentDrivers(inspect=self.inspect, content=self.content, host=host, doorway=self.doorway)
+        return AgentDrivers(
+            inspect=self.inspect, content=self.content, host=host, doorway=self.doorway, threads=self.threads
+        )
 
 
 def local_drivers(directory: Path) -> LocalDrivers:
     """The drivers over an agent's directory; nothing is started or changed by this."""
     processes = HostProcesses(directory / "processes")
     doors = default_folder(directory)
+    members = HostProcesses(directory / "jobs")
     cgroups = Cgroups(f"bessemer/{_name(directory)}/guests")
+    qemu = LocalQemu(
+        directory / "guests",
+        confinement=Confinement.here(namespaces=True),
+        cgroups=cgroups if cgroups.available else None,
+    )
     return LocalDrivers(
-        qemu=LocalQemu(
-            directory / "guests",
-            confinement=Confinement.here(namespaces=True),
-            cgroups=cgroups if cgroups.available else None,
-        ),
+        qemu=qemu,
         disks=QcowDisks(directory / "disks"),
         engine=LlamaCpp(processes, doors),
-        jobs=HostJobs(HostProcesses(directory / "jobs"), Kept(directory / "outputs")),
+        jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
         doorway=HostDoorway(processes, doors),
+        threads=HostThreads((qemu, processes, members)),
     )
 
 

@@ -24,6 +24,7 @@ from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Confined, End, Ended, Isolation, Part, Running, Stats, check_uid
 from bessemer.drivers.process.tail import tail
 from bessemer.drivers.process.walls import Walls, trial
+from bessemer.drivers.threads.protocol import Kin
 
 __all__ = ["HostParts", "HostProcesses"]
 
@@ -68,6 +69,12 @@ class HostProcesses:
     async def uids(self) -> frozenset[str]:
         """Every uid of which anything is left: a process, a folder, a control group."""
         return frozenset(self._walls.uids())
+
+    def kin(self) -> Sequence[Kin]:
+        return self._walls.kin()
+
+    def pin(self, uid: str, cpus: str) -> bool:
+        return self._walls.cgroups is not None and self._walls.cgroups.pin(uid, cpus)
 
     async def kill(self, uid: str) -> None:
         folder = self._walls.folder(uid)

@@ -18,6 +18,7 @@ from bessemer.drivers.process import procfs, sandbox, seccomp, shim
 from bessemer.drivers.process.parts import spawn
 from bessemer.drivers.process.protocol import Confined, check_uid
 from bessemer.drivers.process.users import Users
+from bessemer.drivers.threads.protocol import Kin
 
 ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 _END_SECONDS = 10.0
@@ -70,6 +71,17 @@ class Walls:
         else:
             found = map(procfs.entry, _family(procfs.with_argument(self.marker(uid))))
         return sorted((one for one in found if one is not None), key=lambda one: (one.started_ticks, one.pid))
+
+    def kin(self) -> list[Kin]:
+        """Everything of every uid: what is behind its walls, the walls themselves, and what of ours is beside them."""
+        procfs.reap(self.children)
+        ours = _marked(f"{self._scope}/", self.depth)
+        found = []
+        for uid in sorted(self.uids()):
+            walls, helpers = ours.get(uid, (set(), set()))
+            inside = frozenset(one.pid for one in self.inside(uid)) | walls
+            found.append(Kin(uid, inside, frozenset(helpers) - inside))
+        return found
 
     def main(self, uid: str) -> procfs.Entry | None:
         """The tenant's process: the second of its pid namespace, whose first is bwrap's."""
@@ -147,7 +159,7 @@ class Walls:
                 os.chown(source, user, user, follow_symlinks=False)
         if self.cgroups is not None:
             # Two of the processes are bwrap's.
-            limits = Limits(confined.cores_milli, confined.memory_bytes, confined.pids_max + 2)
+            limits = Limits(confined.cores_milli, confined.memory_bytes, confined.pids_max + 2, confined.own_cpus)
             self.cgroups.create(confined.uid, limits)
 
     def _spawn(self, confined: Confined, user: int | None) -> int:
@@ -167,6 +179,8 @@ class Walls:
             bwrap += ["--setenv", "BESSEMER_CONFINED", marker, "--"]
             bwrap += sandbox.inside(confined, user=user, limited=self.cgroups is not None)
             enter = self.cgroups.enter(confined.uid) if self.cgroups is not None else ()
+            if confined.own_cpus:
+                enter = (*enter, sandbox.TASKSET, "--cpu-list", confined.own_cpus)
             python = (sys.executable, "-I", "-S", shim.__file__, marker, str(folder), ",".join(map(str, keep)), "--")
             return spawn((*python, *enter, *bwrap), env=ENVIRONMENT, output=None, stdin=stdin, keep=keep)
 
@@ -176,6 +190,19 @@ def _named(prefix: str, depth: int) -> set[str]:
     shims = (procfs.entry(pid) for pid in procfs.with_argument(shim.__file__))
     words = (word for one in shims if one and len(one.depth_pids) == depth for word in procfs.arguments(one.pid))
     return {word.removeprefix(prefix) for word in words if word.startswith(prefix)}
+
+
+def _marked(prefix: str, depth: int) -> dict[str, tuple[set[int], set[int]]]:
+    """What of ours carries a scope's markers, by uid, in one look at all processes: walls, and helpers beside them."""
+    found: dict[str, tuple[set[int], set[int]]] = {}
+    for pid in procfs.pids():
+        words = procfs.arguments(pid)
+        marks = [word.removeprefix(prefix).partition("/") for word in words if word.startswith(prefix)]
+        one = procfs.entry(pid) if marks else None
+        if one is not None and len(one.depth_pids) == depth:
+            uid, beside, _ = marks[0]
+            found.setdefault(uid, (set(), set()))[bool(beside) or shim.__file__ in words].add(pid)
+    return found
 
 
 def companion(marker: str) -> str:

@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from bessemer.core.cpus import parse_cpus
 from bessemer.core.errors import DriverError
 from bessemer.drivers.cgroup import Cgroups, Limits
 from bessemer.drivers.qemu import proc, qmp, traces
@@ -21,6 +22,7 @@ from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.console import attach
 from bessemer.drivers.qemu.launch import Home, finish, held, launch
 from bessemer.drivers.qemu.protocol import OVERHEAD_BYTES, Console, GuestState, MachineSpec, Running
+from bessemer.drivers.threads.protocol import Kin
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _QMP_SECONDS = 5.0
@@ -75,6 +77,14 @@ class LocalQemu:
         homes = {entry.name for entry in self._root.iterdir() if entry.is_dir()} if self._root.is_dir() else set()
         groups = self._cgroups.uids() if self._cgroups else frozenset()
         return frozenset(homes | groups | {guest.uid for guest in proc.guests(self._root)})
+
+    def kin(self) -> Sequence[Kin]:
+        grouped = {uid: self._cgroups.pids(uid) for uid in self._cgroups.uids()} if self._cgroups else {}
+        found = {guest.uid: frozenset({guest.pid}) for guest in proc.guests(self._root)}
+        return [Kin(uid, found.get(uid, frozenset()) | grouped.get(uid, frozenset())) for uid in found | grouped]
+
+    def pin(self, uid: str, cpus: str) -> bool:
+        return self._cgroups is not None and self._cgroups.pin(uid, cpus)
 
     async def report(self, uid: str) -> bytes | None:
         return traces.peek(self._home(uid).report)
@@ -144,9 +154,11 @@ class LocalQemu:
         self._cgroups.create(
             spec.uid,
             Limits(
-                milli_cores=spec.cpus * 1000,
+                # What has threads of its own has all their time, and what QEMU does besides takes none of the guest's.
+                milli_cores=1000 * max(spec.cpus, len(parse_cpus(spec.own_cpus))),
                 memory_bytes=spec.memory_bytes + OVERHEAD_BYTES,
                 pids=spec.cpus + _THREADS_BESIDE_CPUS,
+                cpus=spec.own_cpus,
             ),
         )
         return self._cgroups.enter(spec.uid)

@@ -211,7 +211,7 @@ async def _start(this: _Pass) -> Outcome:
             disks=tuple(disks),
             seed=seed,
             accel="kvm" if ctx.virtualization == "kvm" else "tcg",
-            own_cpus=",".join(part.cpus for part in claim.spec.allocations if part.cpus),
+            own_cpus=claim.spec.own_cpus,
             page_bytes=max((part.page_bytes for part in claim.spec.allocations), default=0),
         )
     )
