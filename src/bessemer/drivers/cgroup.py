@@ -76,7 +76,7 @@ class Cgroups:
             for mount in self._mounts():
                 self._dir(mount, uid).mkdir(parents=True, exist_ok=True)
             if self._v2 is not None:
-                self._delegate(self._v2)
+                _delegate(self._v2, self._parent)
             self._limit(uid, limits)
             self._hold(uid, limits.cpus or show_cpus(os.sched_getaffinity(0)))
         except OSError as error:
@@ -146,8 +146,9 @@ class Cgroups:
     async def kill(self, uid: str, *, timeout_seconds: float = 5.0) -> None:
         """End every process inside and return when none is left. Raises DriverError ``ProcessesLinger``."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        while self.pids(uid):
-            self._signal(uid)
+        group = self._dir(self._v2, uid) if self._v2 is not None else None
+        while pids := self.pids(uid):
+            _signal(group, pids)
             if asyncio.get_running_loop().time() > deadline:
                 raise DriverError("ProcessesLinger", "processes of the workload do not end")
             await asyncio.sleep(0.01)
@@ -168,15 +169,6 @@ class Cgroups:
             raise ValueError(f"not the name of a group: {uid!r}")
         return mount / self._parent / uid
 
-    def _delegate(self, mount: Path) -> None:
-        """Hand the controllers of a version 2 tree down to the uid's group: each level must pass them on."""
-        wanted = [f"+{name}" for name in ("cpu", "cpuset", "memory", "pids") if _offers(mount, name)]
-        level = mount
-        for part in (*self._parent.split("/"), ""):
-            if wanted:
-                _write(level / "cgroup.subtree_control", " ".join(wanted))
-            level = level / part
-
     def _limit(self, uid: str, limits: Limits) -> None:
         for name, mount in self._v1.items():
             for file, value in _v1_settings(name, limits):
@@ -193,7 +185,7 @@ class Cgroups:
         if mount is None:
             return False
         group = self._dir(mount, uid)
-        cpuset.hold(mount, group, cpus)
+        cpuset.hold(group, cpus, mount=mount)
         for _ in range(_ROUNDS):  # what an earlier release put into the other hierarchies only, and what that forks
             if not (outside := self.pids(uid) - set(_ints(group / "cgroup.procs")) - {0}):
                 break
@@ -202,14 +194,26 @@ class Cgroups:
                     _write(group / "cgroup.procs", pid)
         return True
 
-    def _signal(self, uid: str) -> None:
-        if self._v2 is not None and (self._dir(self._v2, uid) / "cgroup.kill").exists():
-            with suppress(OSError):  # it may be gone by now
-                _write(self._dir(self._v2, uid) / "cgroup.kill", 1)
-        # A process that cannot be seen from here is listed as 0, which to kill means this process's own group.
-        for pid in self.pids(uid) - {0}:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+
+def _delegate(mount: Path, parent: str) -> None:
+    """Hand the controllers of a version 2 tree down to the groups below the parent: each level must pass them on."""
+    wanted = [f"+{name}" for name in ("cpu", "cpuset", "memory", "pids") if _offers(mount, name)]
+    level = mount
+    for part in (*parent.split("/"), ""):
+        if wanted:
+            _write(level / "cgroup.subtree_control", " ".join(wanted))
+        level = level / part
+
+
+def _signal(group: Path | None, pids: frozenset[int]) -> None:
+    """Kill a group: at once where it is of version 2, else process by process."""
+    if group is not None and (group / "cgroup.kill").exists():
+        with suppress(OSError):  # it may be gone by now
+            _write(group / "cgroup.kill", 1)
+    # A process that cannot be seen from here is listed as 0, which to kill means this process's own group.
+    for pid in pids - {0}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _hierarchies(mounts: str) -> tuple[Mapping[str, Path], Path | None]:

@@ -27,7 +27,7 @@ def hierarchy(v1: Mapping[str, Path], v2: Path | None) -> Path | None:
     return v2 if "cpuset" in offered else None
 
 
-def hold(mount: Path, group: Path, cpus: str) -> None:
+def hold(group: Path, cpus: str, *, mount: Path) -> None:
     """Make the group, if it is not there, and let its set be this one. Raises OSError."""
     group.mkdir(parents=True, exist_ok=True)
     if (mount / "cpuset.mems").exists():

@@ -19,6 +19,7 @@ from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.confine import Confinement
+from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.qemu.real import LocalQemu
 from bessemer.drivers.threads.real import HostThreads
 from bessemer.kinds.context import HostDrivers
@@ -51,14 +52,10 @@ def local_drivers(directory: Path) -> LocalDrivers:
     processes = HostProcesses(directory / "processes")
     doors = default_folder(directory)
     members = HostProcesses(directory / "jobs")
-    cgroups = Cgroups(f"bessemer/{_name(directory)}/guests")
-    qemu = LocalQemu(
-        directory / "guests",
-        confinement=Confinement.here(namespaces=True),
-        cgroups=cgroups if cgroups.available else None,
-    )
+    guests, groups = directory / "guests", Cgroups(f"bessemer/{_name(directory)}/guests")
+    cgroups = groups if groups.available else None
     return LocalDrivers(
-        qemu=qemu,
+        qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
         engine=LlamaCpp(processes, doors),
         jobs=HostJobs(members, Kept(directory / "outputs")),
@@ -66,7 +63,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
         doorway=HostDoorway(processes, doors),
-        threads=HostThreads((qemu, processes, members)),
+        threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd)),
     )
 
 

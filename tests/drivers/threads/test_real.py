@@ -17,14 +17,12 @@ from bessemer.core.cpus import show_cpus
 from bessemer.drivers.guest.protocol import BuiltImage
 from bessemer.drivers.process.protocol import Confined
 from bessemer.drivers.process.real import HostProcesses
+from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.threads.real import HostThreads
 from tests.drivers import micro_guest
 from tests.drivers.qemu.rig import RealRig
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="of one thread none can be anybody's own"),
-]
+pytestmark = pytest.mark.real
 
 LAST = max(os.sched_getaffinity(0))
 REST = show_cpus(os.sched_getaffinity(0) - {LAST})
@@ -62,7 +60,7 @@ class Machine:
 
     def threads(self) -> HostThreads:
         """As a new agent has it."""
-        return HostThreads([self.again()], mine=self.mine)
+        return HostThreads([self.again().herd], mine=self.mine)
 
     async def run(self, uid: str, script: str, *, own: str = "") -> None:
         confined = Confined(
@@ -80,11 +78,11 @@ class Machine:
                 await asyncio.sleep(0.01)
 
     def inside(self, uid: str) -> frozenset[int]:
-        (kin,) = [kin for kin in self.processes.kin() if kin.uid == uid]
+        (kin,) = [kin for kin in self.processes.herd.kin() if kin.uid == uid]
         return kin.inside
 
     def beside(self, uid: str) -> frozenset[int]:
-        (kin,) = [kin for kin in self.processes.kin() if kin.uid == uid]
+        (kin,) = [kin for kin in self.processes.herd.kin() if kin.uid == uid]
         return kin.helpers
 
 
@@ -121,9 +119,9 @@ async def test_what_begins_later_begins_elsewhere(machine: Machine) -> None:
     assert allowed(machine.inside("other")) == {REST}
 
 
+@pytest.mark.parametrize("machine", ["strong"], indirect=True)
 async def test_a_tenant_does_not_leave_its_threads(machine: Machine) -> None:
-    if machine.weak:
-        pytest.skip("affinity alone is undone by whoever it binds; it is set again at the next look")
+    """Affinity alone is undone by whoever it binds, and is set again at the next look."""
     await machine.threads().keep({"owner": str(LAST)})
     await machine.run("other", f"taskset --cpu-list {ALL} sleep 600 & taskset --cpu-list {LAST} sleep 600; sleep 600")
     assert allowed(machine.inside("other")) == {REST}
@@ -170,7 +168,7 @@ async def test_a_guest_has_its_threads_to_itself(tmp_path: Path) -> None:
         qemu = rig.new()
         shared = await qemu.start(await rig.spec(cpus=2, uid=f"a-{uuid.uuid4()}"))
         own = await rig.spec(cpus=1)
-        threads = HostThreads([rig.new()], mine=mine)
+        threads = HostThreads([GuestHerd(rig.root / "guests", cgroups=rig.cgroups)], mine=mine)
         await threads.keep({own.uid: str(LAST)})
         guest = await qemu.start(replace(own, own_cpus=str(LAST)))
         assert allowed(frozenset({guest.pid})) == {str(LAST)}

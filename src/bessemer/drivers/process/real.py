@@ -20,11 +20,11 @@ from pathlib import Path
 from bessemer.core.errors import DriverError, Invalid
 from bessemer.core.units import show_bytes
 from bessemer.drivers.process import companions, procfs
+from bessemer.drivers.process.kin import WallsHerd
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Confined, End, Ended, Isolation, Part, Running, Stats, check_uid
 from bessemer.drivers.process.tail import tail
 from bessemer.drivers.process.walls import Walls, trial
-from bessemer.drivers.threads.protocol import Kin
 
 __all__ = ["HostParts", "HostProcesses"]
 
@@ -70,11 +70,10 @@ class HostProcesses:
         """Every uid of which anything is left: a process, a folder, a control group."""
         return frozenset(self._walls.uids())
 
-    def kin(self) -> Sequence[Kin]:
-        return self._walls.kin()
-
-    def pin(self, uid: str, cpus: str) -> bool:
-        return self._walls.cgroups is not None and self._walls.cgroups.pin(uid, cpus)
+    @property
+    def herd(self) -> WallsHerd:
+        """All of it, for whoever says on which hardware threads it runs."""
+        return WallsHerd(self._walls)
 
     async def kill(self, uid: str) -> None:
         folder = self._walls.folder(uid)

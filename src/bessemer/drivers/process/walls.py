@@ -18,7 +18,6 @@ from bessemer.drivers.process import procfs, sandbox, seccomp, shim
 from bessemer.drivers.process.parts import spawn
 from bessemer.drivers.process.protocol import Confined, check_uid
 from bessemer.drivers.process.users import Users
-from bessemer.drivers.threads.protocol import Kin
 
 ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 _END_SECONDS = 10.0
@@ -26,7 +25,7 @@ _SETTLE_SECONDS = 2.0
 
 
 class Walls:
-    """The walls of one state folder, whose path is part of what their processes are found by.
+    """The walls of one state folder, whose path is part of what their processes are found by: ``scope`` stands for it.
 
     ``root``: there is a user to give up. ``strong``: and there are control groups, whose limits hold for all it starts.
     """
@@ -34,10 +33,10 @@ class Walls:
     def __init__(self, state: Path, users: Path) -> None:
         self.state = state.absolute()
         self.root = os.geteuid() == 0
-        self._scope = sha256(str(self.state).encode()).hexdigest()[:12]
+        self.scope = sha256(str(self.state).encode()).hexdigest()[:12]
         here = procfs.entry(os.getpid())
         self.depth = len(here.depth_pids) if here is not None else 1
-        cgroups = Cgroups(f"bessemer/{self._scope}/confined")
+        cgroups = Cgroups(f"bessemer/{self.scope}/confined")
         self.cgroups = cgroups if cgroups.available else None
         self.strong = self.root and self.cgroups is not None
         self._users = Users(users) if self.root else None
@@ -71,17 +70,6 @@ class Walls:
         else:
             found = map(procfs.entry, _family(procfs.with_argument(self.marker(uid))))
         return sorted((one for one in found if one is not None), key=lambda one: (one.started_ticks, one.pid))
-
-    def kin(self) -> list[Kin]:
-        """Everything of every uid: what is behind its walls, the walls themselves, and what of ours is beside them."""
-        procfs.reap(self.children)
-        ours = _marked(f"{self._scope}/", self.depth)
-        found = []
-        for uid in sorted(self.uids()):
-            walls, helpers = ours.get(uid, (set(), set()))
-            inside = frozenset(one.pid for one in self.inside(uid)) | walls
-            found.append(Kin(uid, inside, frozenset(helpers) - inside))
-        return found
 
     def main(self, uid: str) -> procfs.Entry | None:
         """The tenant's process: the second of its pid namespace, whose first is bwrap's."""
@@ -139,7 +127,7 @@ class Walls:
 
     def marker(self, uid: str) -> str:
         """The word by which the uid's processes are found."""
-        return f"{self._scope}/{uid}"
+        return f"{self.scope}/{uid}"
 
     def _take_user(self, confined: Confined) -> int | None:
         if self._users is None:
@@ -190,19 +178,6 @@ def _named(prefix: str, depth: int) -> set[str]:
     shims = (procfs.entry(pid) for pid in procfs.with_argument(shim.__file__))
     words = (word for one in shims if one and len(one.depth_pids) == depth for word in procfs.arguments(one.pid))
     return {word.removeprefix(prefix) for word in words if word.startswith(prefix)}
-
-
-def _marked(prefix: str, depth: int) -> dict[str, tuple[set[int], set[int]]]:
-    """What of ours carries a scope's markers, by uid, in one look at all processes: walls, and helpers beside them."""
-    found: dict[str, tuple[set[int], set[int]]] = {}
-    for pid in procfs.pids():
-        words = procfs.arguments(pid)
-        marks = [word.removeprefix(prefix).partition("/") for word in words if word.startswith(prefix)]
-        one = procfs.entry(pid) if marks else None
-        if one is not None and len(one.depth_pids) == depth:
-            uid, beside, _ = marks[0]
-            found.setdefault(uid, (set(), set()))[bool(beside) or shim.__file__ in words].add(pid)
-    return found
 
 
 def companion(marker: str) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bessemer.core.cpus import parse_cpus
@@ -22,7 +22,6 @@ from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.console import attach
 from bessemer.drivers.qemu.launch import Home, finish, held, launch
 from bessemer.drivers.qemu.protocol import OVERHEAD_BYTES, Console, GuestState, MachineSpec, Running
-from bessemer.drivers.threads.protocol import Kin
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _QMP_SECONDS = 5.0
@@ -77,14 +76,6 @@ class LocalQemu:
         homes = {entry.name for entry in self._root.iterdir() if entry.is_dir()} if self._root.is_dir() else set()
         groups = self._cgroups.uids() if self._cgroups else frozenset()
         return frozenset(homes | groups | {guest.uid for guest in proc.guests(self._root)})
-
-    def kin(self) -> Sequence[Kin]:
-        grouped = {uid: self._cgroups.pids(uid) for uid in self._cgroups.uids()} if self._cgroups else {}
-        found = {guest.uid: frozenset({guest.pid}) for guest in proc.guests(self._root)}
-        return [Kin(uid, found.get(uid, frozenset()) | grouped.get(uid, frozenset())) for uid in found | grouped]
-
-    def pin(self, uid: str, cpus: str) -> bool:
-        return self._cgroups is not None and self._cgroups.pin(uid, cpus)
 
     async def report(self, uid: str) -> bytes | None:
         return traces.peek(self._home(uid).report)

@@ -38,13 +38,12 @@ class HostThreads:
         rest = self._mine.difference(*sets.values()) or self._mine
         try:
             self._hold(os.getpid(), rest)
-            for herd in self._herds:
-                for kin in herd.kin():
-                    wanted = sets.get(kin.uid, rest)
-                    if not herd.pin(kin.uid, show_cpus(wanted)):
-                        self._herd(kin.uid, kin.inside, wanted=wanted)
-                    for pid in kin.helpers:
-                        self._hold(pid, rest)
+            for herd, kin in [(one, kin) for one in self._herds for kin in one.kin()]:
+                wanted = sets.get(kin.uid, rest)
+                if not herd.pin(kin.uid, show_cpus(wanted)):
+                    self._herd(kin.uid, kin.inside, wanted=wanted)
+                for pid in kin.helpers:
+                    self._hold(pid, rest)
             self._was = rest
         except OSError as error:
             raise DriverError("ThreadsRefused", "the kernel refused hardware threads", internal=str(error)) from error
