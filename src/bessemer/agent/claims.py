@@ -81,11 +81,13 @@ async def sweep(drivers: HostDrivers, known: Callable[[], Set[str]]) -> list[str
     found |= await drivers.jobs.uids()
     found |= await drivers.qemu.uids()
     found |= await drivers.disks.uids()
+    found |= await drivers.passthrough.uids()
     orphans = sorted(found - known())
     for uid in orphans:
         log.warning("orphan removed", object_uid=uid)
         await drivers.engine.stop(uid)
         await drivers.jobs.remove(uid)
         await drivers.qemu.remove(uid)
+        await drivers.passthrough.give_back(uid)
         await drivers.disks.remove(uid)
     return orphans

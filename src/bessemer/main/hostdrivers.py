@@ -17,6 +17,7 @@ from bessemer.drivers.jobs.real import HostJobs
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
+from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.kin import GuestHerd
@@ -38,10 +39,13 @@ class LocalDrivers:
     inspect: LocalInspect
     doorway: HostDoorway
     threads: HostThreads
+    passthrough: VfioPassthrough
 
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
-        host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs)
+        host = HostDrivers(
+            qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs, passthrough=self.passthrough
+        )
         return AgentDrivers(
             inspect=self.inspect, content=self.content, host=host, doorway=self.doorway, threads=self.threads
         )
@@ -64,6 +68,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
         doorway=HostDoorway(processes, doors),
         threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd)),
+        passthrough=VfioPassthrough(directory / "passthrough"),
     )
 
 

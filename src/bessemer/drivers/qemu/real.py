@@ -21,6 +21,7 @@ from bessemer.drivers.qemu import proc, qmp, traces
 from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.console import attach
 from bessemer.drivers.qemu.launch import Home, finish, held, launch
+from bessemer.drivers.qemu.nodes import HostNodes, pin_cpus
 from bessemer.drivers.qemu.protocol import OVERHEAD_BYTES, Console, GuestState, MachineSpec, Running
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -34,8 +35,11 @@ _POLL_SECONDS = 0.02
 class LocalQemu:
     """Implements `qemu.protocol.Qemu` below ``root``. ``cgroups`` is None where the agent may make none."""
 
-    def __init__(self, root: Path, *, confinement: Confinement, cgroups: Cgroups | None) -> None:
+    def __init__(
+        self, root: Path, *, confinement: Confinement, cgroups: Cgroups | None, nodes: HostNodes | None = None
+    ) -> None:
         self._root = root.absolute()
+        self._nodes = nodes or HostNodes()
         self._confinement = confinement
         self._cgroups = cgroups
         self._attached: set[str] = set()
@@ -45,7 +49,7 @@ class LocalQemu:
         deadline = asyncio.get_running_loop().time() + _LAUNCH_SECONDS
         while (found := await self.find(spec.uid)) is None:
             home, enter = self._home(spec.uid), self._group(spec)
-            if await launch(spec, home, confinement=self._confinement, enter=enter):
+            if await launch(self._nodes.laid(spec), home, confinement=self._confinement, enter=enter):
                 found = await self.find(spec.uid)
                 break
             # The lock is held and no QEMU shows yet: a launch of an agent before us is under way.
@@ -58,6 +62,7 @@ class LocalQemu:
             raise DriverError(
                 "GuestStartFailed", "the guest's QEMU did not stay", internal=await self.last_words(spec.uid)
             )
+        await pin_cpus(spec, self._home(spec.uid).qmp, nodes=self._nodes)
         return found
 
     async def find(self, uid: str) -> Running | None:
