@@ -60,13 +60,13 @@ class VfioPassthrough:
             taken[one.device] = list(before) or self._chosen(one, others=others)
             self._keep(uid, {**known, **taken})
         addresses = [address for each in taken.values() for address in each]
-        groups = {address: self._pci.group(address) for address in addresses}
+        nodes = {address: self._pci.node(address) for address in addresses}
         for address in addresses:
             self._require_alone(address, mine=set(addresses), others=others)
         for address in addresses:
             self._pci.bind(address)
         return tuple(
-            Handed(device, {"driver": VFIO, "host": address}, (self._pci.node(groups[address]),))
+            Handed(device, {"driver": VFIO, "host": address}, (nodes[address],))
             for device, each in taken.items()
             for address in each
         )
@@ -103,7 +103,7 @@ class VfioPassthrough:
             self._pci.release(address, probe=parent is None)
             # A card whose last function is given back is one card again.
             if parent is not None and not left.intersection(self._pci.functions(parent)):
-                self._pci.unmake(parent)
+                self._pci.made(parent, none=True)
         (self._state / uid).unlink(missing_ok=True)
 
     def _records(self) -> Iterator[tuple[str, _Taken]]:

@@ -36,21 +36,18 @@ class Pci:
     def is_bridge(self, address: str) -> bool:
         return (self._at(address) / "class").read_text().startswith(_BRIDGE)
 
-    def group(self, address: str) -> str:
-        """The number of its IOMMU group."""
+    def node(self, address: str) -> Path:
+        """The device file of its IOMMU group. Raises DriverError ``IommuMissing``."""
         link = self._at(address) / "iommu_group"
         if not link.exists():
             raise DriverError(
                 "IommuMissing", f"{address} is in no IOMMU group: the host's IOMMU is off, or it has none"
             )
-        return link.resolve().name
+        return self._dev / "vfio" / link.resolve().name
 
     def beside(self, address: str) -> list[str]:
         """The addresses of its IOMMU group, its own as well."""
         return sorted(entry.name for entry in (self._at(address) / "iommu_group" / "devices").iterdir())
-
-    def node(self, group: str) -> Path:
-        return self._dev / "vfio" / group
 
     def bind(self, address: str) -> None:
         """Let ``vfio-pci`` have it. Raises DriverError ``DeviceBusy``."""
@@ -81,20 +78,18 @@ class Pci:
         link = self._at(address) / "physfn"
         return link.resolve().name if link.exists() else None
 
-    def made(self, address: str) -> list[str]:
-        """All virtual functions that it can have, made if they are not; the host's drivers do not take them."""
-        if not (found := self.functions(address)):
+    def made(self, address: str, *, none: bool = False) -> list[str]:
+        """All virtual functions that it can have, made if they are not, or ``none``; the host's drivers take none."""
+        found = self.functions(address)
+        if none and found:
+            self._say(self._at(address) / "sriov_numvfs", "0")
+        elif not found and not none:
             total = self._at(address) / "sriov_totalvfs"
             if not total.exists():
                 raise DriverError("FunctionsMissing", f"{address} has no virtual functions")
             self._say(self._at(address) / "sriov_drivers_autoprobe", "0")
             self._say(self._at(address) / "sriov_numvfs", total.read_text().strip())
-            found = self.functions(address)
-        return found
-
-    def unmake(self, address: str) -> None:
-        """Let it have no virtual functions."""
-        self._say(self._at(address) / "sriov_numvfs", "0")
+        return self.functions(address)
 
     def _at(self, address: str) -> Path:
         return self._bus / "devices" / address
