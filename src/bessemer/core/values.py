@@ -142,6 +142,11 @@ class ClaimSpec(ApiModel):
         return sum(a.memory_bytes for a in self.allocations)
 
     @property
+    def own_cpus(self) -> str:
+        """Hardware threads that are its own, on all nodes; "" for none."""
+        return ",".join(part.cpus for part in self.allocations if part.cpus)
+
+    @property
     def pinned(self) -> bool:
         """Whether it takes what no row counts: threads by number, huge pages, functions of a device."""
         parts = any(part.cpus or part.page_bytes for part in self.allocations)

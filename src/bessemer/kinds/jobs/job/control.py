@@ -21,6 +21,7 @@ from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.jobs.job.ends import MemberEnd, end_of, message_of
 from bessemer.kinds.jobs.job.place import Hold, place
 from bessemer.kinds.jobs.job.spec import Job, JobHost, JobPhase, JobStatus, MemberFailure
 from bessemer.kinds.workload import HostView
@@ -140,27 +141,26 @@ def fold(seen: Seen) -> Outcome:
 
 def _all_well(job: Job, claims: Sequence[Claim]) -> bool:
     """Whether every member of one start of the gang ended with status 0."""
-    ends = [claim.status.detail.get("end") for claim in claims]
+    ends = [end_of(claim) for claim in claims]
     return (
         len(ends) == job.spec.members
         and len(set(map(attempt_of, claims))) == 1
-        and all(end and not end["reason"] for end in ends)
+        and all(end is not None and not end.reason for end in ends)
     )
 
 
 def first_failure(claims: Sequence[Claim]) -> MemberFailure | None:
     """The member that failed first, as its host's clock says; one that failed by itself before one that was lost."""
-    failed = [claim for claim in claims if (claim.status.detail.get("end") or {}).get("reason")]
+    failed = [(claim, end) for claim in claims if (end := end_of(claim)) is not None and end.reason]
 
-    def order(claim: Claim) -> tuple[bool, float, int]:
-        end = claim.status.detail["end"]
-        return end["reason"] == "MemberLost", end["at"], claim.spec.workload.replica
+    def order(one: tuple[Claim, MemberEnd]) -> tuple[bool, float, int]:
+        claim, end = one
+        return end.reason == "MemberLost", end.at, claim.spec.workload.replica
 
-    first = min(failed, key=order, default=None)
-    if first is None:
+    if not failed:
         return None
-    end = first.status.detail["end"]
-    return _failure(first, reason=end["reason"], message=first.status.message, code=end["code"])
+    first, end = min(failed, key=order)
+    return _failure(first, reason=end.reason, message=message_of(first) or "how it ended is not known", code=end.code)
 
 
 def _lost(seen: Seen) -> MemberFailure | None:
