@@ -105,7 +105,7 @@ def claim_key(workload: Resource[Any, Any], replica: int = 0) -> Key:
     return Key("Claim", meta.namespace or "", f"{workload.KIND.lower()}-{meta.name}-{replica}")
 
 
-async def own_claims(ctx: Context, workload: Resource[Any, Any]) -> Sequence[Claim]:
+async def own_claims(ctx: Reads, workload: Resource[Any, Any]) -> Sequence[Claim]:
     """All claims of this very workload, by replica."""
     meta = workload.metadata
     labels = {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name}

@@ -4,7 +4,7 @@ host, and how much there is under each leaf. It changes nothing, but for `Though
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -27,12 +27,13 @@ _NAME = "in thought"
 
 
 class Thought:
-    """Decisions that are counted as if they were taken, until it is left, however that comes about. Nobody else may
-    look at the arrays meanwhile: whoever is in it awaits nothing."""
+    """Decisions that are counted as if they were taken, and claims that are not counted, until it is left, however that
+    comes about. Nobody else may look at the arrays meanwhile: whoever is in it awaits nothing."""
 
     def __init__(self, fleet: FleetArrays) -> None:
         self._fleet = fleet
         self._taken = 0
+        self._away: dict[str, Hold] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -42,6 +43,15 @@ class Thought:
     ) -> None:
         for number in range(self._taken):
             self._fleet.drop(f"{_NAME}/{number}")
+        for uid, hold in self._away.items():
+            self._fleet.hold(uid, hold)
+
+    def leave_out(self, uids: Iterable[str]) -> None:
+        """Count these claims no more, as far as they are there."""
+        for uid in uids:
+            hold = self._fleet.drop(uid)
+            if hold is not None:
+                self._away[uid] = hold
 
     def take(self, decision: Decision) -> None:
         """Count one."""
@@ -96,6 +106,15 @@ def _apart(sight: Sight, row: int) -> dict[str, float]:
     return {"spansNumaNodes": float(not sight.close[row])} if sight.request.numa == "preferred" else {}
 
 
+def part_milli(fleet: FleetArrays, request: Request) -> int:
+    """Thousandths of a device that a replica would have, where that is not decided: the most that it might be."""
+    if not request.device_profile:
+        return request.device_milli
+    sight = Sight.of(fleet, request)
+    tables = (fleet.cuts.table(number) for number in np.unique(fleet.device_cut[: fleet.size][sight.wanted]).tolist())
+    return max((table.milli_of(request.device_profile) for table in tables), default=WHOLE)
+
+
 # --- a host, and what is above it -----------------------------------------------------------------------------------
 
 
@@ -142,6 +161,12 @@ def host_room(fleet: FleetArrays, name: str) -> HostRoom | None:
     return HostRoom(
         name, bool(fleet.fake[row]), _above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]), nodes, devices
     )
+
+
+def switches_above(fleet: FleetArrays, name: str) -> tuple[str, str]:
+    """Leaf and spine of a host, "" where nobody says."""
+    row = fleet.row(name)
+    return ("", "") if row is None else (_above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]))
 
 
 def _above(fleet: FleetArrays, number: int) -> str:
