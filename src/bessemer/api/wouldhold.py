@@ -42,7 +42,7 @@ def hardware_of(fleet: Planner, planned: Planned) -> Iterator[Hardware]:
             memory_bytes=request.memory_bytes,
             devices=request.device_count,
             device_milli=milli,
-            in_part=request.device_milli < WHOLE_MILLI or bool(request.device_profile),
+            in_part=milli < WHOLE_MILLI or bool(request.device_profile),
             device_model=model,
             fake=fake,
             count=count,

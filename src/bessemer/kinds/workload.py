@@ -271,6 +271,7 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         memory_bytes=parse_bytes(flavor.memory),
         device_count=devices.count if devices else 0,
         device_milli=devices.milli if devices else 1000,
+        device_bytes=devices.memory_bytes if devices else 0,
         device_profile=devices.profile if devices else "",
         device_models=frozenset({devices.model} if devices and devices.model else ()),
         numa=flavor.numa,

@@ -108,9 +108,12 @@ def _apart(sight: Sight, row: int) -> dict[str, float]:
 
 def part_milli(fleet: FleetArrays, request: Request) -> int:
     """Thousandths of a device that a replica would have, where that is not decided: the most that it might be."""
+    sight = Sight.of(fleet, request)
+    if request.device_bytes:
+        there = sight.each[sight.wanted & (sight.each <= WHOLE)]
+        return int(there.max(initial=0)) or WHOLE
     if not request.device_profile:
         return request.device_milli
-    sight = Sight.of(fleet, request)
     tables = (fleet.cuts.table(number) for number in np.unique(fleet.device_cut[: fleet.size][sight.wanted]).tolist())
     return max((table.milli_of(request.device_profile) for table in tables), default=WHOLE)
 

@@ -8,6 +8,8 @@ status of an object.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from bessemer.core.asking import Allocation, ReasonView
@@ -153,6 +155,13 @@ class RoomLeaf(ApiModel):
     free: int = Field(description="Those of which nobody has anything.")
 
 
+class PlacementQuestion(ApiModel):
+    object: dict[str, Any] = Field(description="What would be created: an Instance, an Endpoint or a Job, whole.")
+    after: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=16, description="What is taken to be placed before it, in this order."
+    )
+
+
 class Outline(ApiModel):
     """Where it would go now, were nobody else to ask."""
 
@@ -173,3 +182,13 @@ class Outline(ApiModel):
     expected_start: str | None = Field(None, description="When it would begin to start; absent where nobody knows.")
     hosts: list[RoomHost] = Field(default_factory=list, description="The chosen hosts, as they stand.")
     leaves: list[RoomLeaf] = Field(default_factory=list, description="What there is under each leaf.")
+
+
+class PlacementReview(ApiModel):
+    """PlacementReview: where an object would go, were it created; why there, at which price, and what is in the way.
+
+    It is created, answered at once and never kept; nothing is held by it. Whoever may create the object may ask.
+    """
+
+    spec: PlacementQuestion = Field(description="What is asked.")
+    status: Outline | None = Field(None, description="The answer.")

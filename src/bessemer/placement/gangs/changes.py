@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from bessemer.core.asking import Gang
-from bessemer.core.units import MIB, show_bytes
+from bessemer.core.units import GIB, MIB, show_bytes
 from bessemer.placement.cheapest import asking, last_resorts, own_choices
 from bessemer.placement.gangs.ground import LEVELS, Ground
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools
-from bessemer.placement.words import device_words, show_milli
+from bessemer.placement.words import device_words, share_words
 
 _MEMORY_STEP = 64 * MIB
 
@@ -136,6 +136,7 @@ def _fewer(sight: Sight, gang: Gang) -> Iterator[Change]:
 def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
     """The most of one thing for each member. Never nothing at all."""
     request = sight.request
+    step = GIB if request.device_bytes > GIB else MIB
 
     def cores(n: int) -> Change:
         text = f"ask for at most {n} core{'s' if n > 1 else ''} for each member"
@@ -152,14 +153,16 @@ def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
         return _asking(sight, gang, text=text, device_count=n)
 
     def share(n: int) -> Change:
-        text = f"ask for at most {show_milli(n)} {device_words(request)} for each member"
-        return _asking(sight, gang, text=text, device_milli=n)
+        less: dict[str, Any] = {"device_bytes": n * step} if request.device_bytes else {"device_milli": n}
+        text = f"ask for at most {share_words(replace(request, **less))} for each member"
+        return _asking(sight, gang, text=text, **less)
 
+    less_milli = request.device_milli - 1 if request.device_milli < WHOLE else 0
     limits = [
         ((request.milli_cores - 1) // 1000, cores),
         ((request.memory_bytes - 1) // _MEMORY_STEP, memory),
         (request.device_count - 1, devices),
-        (request.device_milli - 1 if request.device_milli < WHOLE else 0, share),
+        ((request.device_bytes - 1) // step if request.device_bytes else less_milli, share),
     ]
     for high, made in limits:
         found = _largest(high, made)
