@@ -15,7 +15,7 @@ from bessemer.cli.money import TimeOption, window
 from bessemer.cli.output import DOCUMENTS, OutputOption, document
 from bessemer.cli.progress import bar
 from bessemer.cli.render import columns, width
-from bessemer.cli.verbs import Document, FleetOptions, SimulateOptions, Verbs
+from bessemer.cli.verbs import Document, FleetOptions, SimulateOptions, Verbs, Waits
 from bessemer.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ MoreOption = Annotated[
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, max=1000, help="How often; each has an order of hosts of its own.")]
 FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The first; the others follow it.")]
+WaitsOption = Annotated[bool, typer.Option("--wait/--lose", help="Who finds no room waits, or is lost.")]
+QueueOption = Annotated[
+    bool, typer.Option("--queue", help="Who waits has its turn by the product's queue, not whoever fits.")
+]
+MovesOption = Annotated[
+    float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -56,7 +63,9 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
         ] = 0.95,
         hours: Annotated[float, typer.Option(min=0.1, max=100_000.0, help="For how long.")] = 24.0,
         warm_up: Annotated[float, typer.Option(min=0.0, max=100_000.0, help="Hours before anything counts.")] = 24.0,
-        waits: Annotated[bool, typer.Option("--wait/--lose", help="Who finds no room waits, or is lost.")] = True,
+        waits: WaitsOption = True,
+        queue: QueueOption = False,
+        moves_per_hundred: MovesOption = 0.0,
         more: MoreOption = None,
         policy: PoliciesOption = None,
         seeds: SeedsOption = 3,
@@ -76,7 +85,8 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
             churn=churn,
             hours=hours,
             warm_up=warm_up,
-            waits=waits,
+            waits=_waits(waits, queue=queue),
+            moves_per_hundred=moves_per_hundred,
             seeds=seeds,
             first_seed=first_seed,
         )
@@ -89,7 +99,9 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
         file: FleetOption,
         *,
         history: Annotated[Path, typer.Option("--history", help="What was: JSON lines, as `export` writes them.")],
-        waits: Annotated[bool, typer.Option("--wait/--lose", help="Who finds no room waits, or is lost.")] = True,
+        waits: WaitsOption = True,
+        queue: QueueOption = False,
+        moves_per_hundred: MovesOption = 0.0,
         more: MoreOption = None,
         policy: PoliciesOption = None,
         seeds: SeedsOption = 1,
@@ -106,7 +118,8 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
             history=history,
             policies=tuple(policy or ()),
             more=_changes(more),
-            waits=waits,
+            waits=_waits(waits, queue=queue),
+            moves_per_hundred=moves_per_hundred,
             seeds=seeds,
             first_seed=first_seed,
         )
@@ -143,6 +156,12 @@ def export(context: typer.Context, *, since: TimeOption = "", until: TimeOption 
     for line in found:
         typer.echo(line)
     typer.echo(f"{len(found)} claims.", err=True)
+
+
+def _waits(waits: bool, *, queue: bool) -> Waits:
+    if queue and not waits:
+        raise Invalid("--queue and --lose: who is lost waits in no queue; leave one out")
+    return "queued" if queue else "passing" if waits else "lost"
 
 
 def _changes(words: Sequence[str] | None) -> dict[str, int]:
@@ -186,23 +205,48 @@ def _name(case: Mapping[str, Any]) -> str:
 
 
 def _table(cases: Sequence[Mapping[str, Any]], currency: str, *, within: int) -> str:
-    head = ["CASE", "HOSTS", "DEVICES", "ALLOCATED", "NO USE", "NEVER BEGAN", "WAITED", "MEAN WAIT"]
-    rows = [
-        [
-            _name(one),
-            f"{one['hosts']:,}",
-            f"{one['devices']:,}",
-            f"{one['allocation_percent']:.2f} %",
-            f"{one['useless_percent']:.2f} %",
-            f"{one['blocked_percent']:.2f} %",
-            f"{one['waited_percent']:.2f} %",
-            f"{one['mean_wait_hours']:.2f} h",
-            f"{currency} {one['earned_per_hour']:,.2f}",
-            f"{currency} {one['worth_per_hour']:,.2f}",
-        ]
-        for one in cases
+    """A line per figure, a column per case, as many cases beside each other as there is room for."""
+    wide = max(_WIDEST, *(len(_name(one)) for one in cases)) + 2
+    beside = max(1, (within - _LABEL) // wide) if within else len(cases)
+    parts = []
+    for start in range(0, len(cases), beside):
+        some = cases[start : start + beside]
+        rows = [[label, *(shown(one) for one in some)] for label, shown in _lines(currency)]
+        parts.append(columns(["", *map(_name, some)], rows, within=within))
+    return "\n\n".join(parts)
+
+
+_LABEL, _WIDEST = 18, 12
+"""Columns of a figure's name, and of a figure."""
+
+
+def _lines(currency: str) -> Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+    """Each figure's name, and how it is written of a case."""
+
+    def spread(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda one: f"{one[name]:,.2f} {unit}"
+
+    def waited(name: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda one: f"{one['wait_hours'][name]:,.2f} h"
+
+    def money(name: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda one: f"{currency} {one[name]:,.2f}"
+
+    return [
+        ("hosts", lambda one: f"{one['hosts']:,}"),
+        ("devices", lambda one: f"{one['devices']:,}"),
+        ("allocated", spread("allocation_percent", "%")),
+        ("free, of no use", spread("useless_percent", "%")),
+        ("never began", spread("blocked_percent", "%")),
+        ("waited", spread("waited_percent", "%")),
+        ("  mean of these", spread("mean_wait_hours", "h")),
+        ("  90 % of all", waited("p90")),
+        ("  99 % of all", waited("p99")),
+        ("  longest", waited("most")),
+        ("moves", lambda one: f"{one['moves']:,}"),
+        ("earned an hour", money("earned_per_hour")),
+        ("worth an hour", money("worth_per_hour")),
     ]
-    return columns([*head, "EARNED/H", "WORTH/H"], rows, within=within, spare=["HOSTS", "WORTH/H", "NO USE"])
 
 
 def _blocked(cases: Sequence[Mapping[str, Any]], *, within: int) -> str:
