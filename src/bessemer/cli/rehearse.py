@@ -13,6 +13,7 @@ import typer
 from bessemer.cli.connection import run
 from bessemer.cli.money import TimeOption, window
 from bessemer.cli.output import DOCUMENTS, OutputOption, document
+from bessemer.cli.plot import case_name, require_place, write
 from bessemer.cli.progress import bar
 from bessemer.cli.render import columns, width
 from bessemer.cli.verbs import Document, FleetOptions, SimulateOptions, Verbs, Waits
@@ -37,6 +38,9 @@ QueueOption = Annotated[
 ]
 MovesOption = Annotated[
     float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
+]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", help="Write plots to look into: a page, FILE.html.", show_default=False)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
@@ -70,6 +74,7 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
         policy: PoliciesOption = None,
         seeds: SeedsOption = 3,
         first_seed: FirstSeedOption = 42,
+        plot: PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -90,7 +95,7 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
             seeds=seeds,
             first_seed=first_seed,
         )
-        replayed(verbs, options, output="json" if as_json else output, show=shown)
+        replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
 def _history(group: typer.Typer, verbs: Verbs) -> None:
@@ -106,6 +111,7 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
         policy: PoliciesOption = None,
         seeds: SeedsOption = 1,
         first_seed: FirstSeedOption = 42,
+        plot: PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -123,7 +129,7 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
             seeds=seeds,
             first_seed=first_seed,
         )
-        replayed(verbs, options, output="json" if as_json else output, show=shown)
+        replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
 def describe(context: typer.Context) -> None:
@@ -174,11 +180,18 @@ def _changes(words: Sequence[str] | None) -> dict[str, int]:
     return found
 
 
-def replayed(verbs: Verbs, options: SimulateOptions, *, output: str, show: Callable[..., str]) -> None:
+def replayed(
+    verbs: Verbs, options: SimulateOptions, *, output: str, show: Callable[..., str], plot: Path | None = None
+) -> None:
     """Replay, with a bar where somebody looks, and print what it came to: ``show(found, within=columns)`` for a
-    person."""
+    person. ``plot`` gets a page of the same."""
+    if plot is not None:
+        require_place(plot)
     with bar() as told:
         found = verbs.simulate(options, told)
+    if plot is not None:
+        write(plot, found, text=show(found))
+        typer.echo(f"Plotted in {plot}.", err=True)
     if output in DOCUMENTS:
         typer.echo(document(found, output))
     else:
@@ -200,19 +213,15 @@ def shown(found: Document, *, within: int = 0) -> str:
     return "\n\n".join([*parts, *map(_plotted, cases)])
 
 
-def _name(case: Mapping[str, Any]) -> str:
-    return " ".join([case["policy"], *(f"{group}{count:+d}" for group, count in case["more"].items())])
-
-
 def _table(cases: Sequence[Mapping[str, Any]], currency: str, *, within: int) -> str:
     """A line per figure, a column per case, as many cases beside each other as there is room for."""
-    wide = max(_WIDEST, *(len(_name(one)) for one in cases)) + 2
+    wide = max(_WIDEST, *(len(case_name(one)) for one in cases)) + 2
     beside = max(1, (within - _LABEL) // wide) if within else len(cases)
     parts = []
     for start in range(0, len(cases), beside):
         some = cases[start : start + beside]
         rows = [[label, *(shown(one) for one in some)] for label, shown in _lines(currency)]
-        parts.append(columns(["", *map(_name, some)], rows, within=within))
+        parts.append(columns(["", *map(case_name, some)], rows, within=within))
     return "\n\n".join(parts)
 
 
@@ -264,15 +273,15 @@ def _blocked(cases: Sequence[Mapping[str, Any]], *, within: int) -> str:
                 *(f"{row['refused']:,}" if row else "-" for row in counts),
             ]
         )
-    return columns(["WANTED", "CAME", *(f"NEVER: {_name(one)}" for one in cases)], rows, within=within)
+    return columns(["WANTED", "CAME", *(f"NEVER: {case_name(one)}" for one in cases)], rows, within=within)
 
 
 def _plotted(case: Mapping[str, Any]) -> str:
     series = case["series"]
     if not series["hours"]:
-        return _name(case)
+        return case_name(case)
     most = max(series["waiting"], default=0.0)
-    lines = [f"{_name(case)}: devices allocated, from hour {series['hours'][0]:.3g} to {series['hours'][-1]:.3g}"]
+    lines = [f"{case_name(case)}: devices allocated, from hour {series['hours'][0]:.3g} to {series['hours'][-1]:.3g}"]
     lines += area(series["allocation_percent"], most=100.0)
     lines.append(f"  no use {spark(series['useless_percent'])} at most {max(series['useless_percent']):.1f} %")
     lines.append(f"  wait   {spark(series['waiting'])} at most {most:,.0f} requests")
