@@ -100,8 +100,8 @@ class Queued:
         return look(request) or _NOBODY
 
     def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
-        """Nobody asks for one."""
-        raise NotImplementedError(gang)
+        """A claim of a history is one of its own: nobody asks for a gang."""
+        raise AssertionError(f"{gang.count} members together")
 
     def _begun(self, uid: str, decision: Decision) -> tuple[int, Stay, Decision]:
         number, stay, _ = self._waiting.pop(uid)
