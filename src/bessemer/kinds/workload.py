@@ -107,7 +107,7 @@ def claim_key(workload: Resource[Any, Any], replica: int = 0) -> Key:
     return Key("Claim", meta.namespace or "", f"{workload.KIND.lower()}-{meta.name}-{replica}")
 
 
-async def own_claims(ctx: Context, workload: Resource[Any, Any]) -> Sequence[Claim]:
+async def own_claims(ctx: Reads, workload: Resource[Any, Any]) -> Sequence[Claim]:
     """All claims of this very workload, by replica."""
     meta = workload.metadata
     labels = {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name}
@@ -274,6 +274,7 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         memory_bytes=parse_bytes(flavor.memory),
         device_count=devices.count if devices else 0,
         device_milli=devices.milli if devices else 1000,
+        device_bytes=devices.memory_bytes if devices else 0,
         device_profile=devices.profile if devices else "",
         device_models=frozenset({devices.model} if devices and devices.model else ()),
         numa=flavor.numa,

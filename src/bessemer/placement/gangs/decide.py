@@ -25,12 +25,25 @@ def decide_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> G
     sight = Sight.of(fleet, gang.member)
     fits, reasons = sift(sight)
     ground = Ground.of(sight, gang, fits=fits)
+    found = _decided(ground, gang, sight=sight, policy=policy, told=Told(int(fits.sum()), reasons))
+    return found or refused(ground, gang, sight=sight, reasons=reasons)
+
+
+def place_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> GangDecision | None:
+    """The same, for who does not ask why not: what would help is dear to find."""
+    sight = Sight.of(fleet, gang.member)
+    fits, reasons = sift(sight)
+    ground = Ground.of(sight, gang, fits=fits)
+    return _decided(ground, gang, sight=sight, policy=policy, told=Told(int(fits.sum()), reasons))
+
+
+def _decided(ground: Ground, gang: Gang, *, sight: Sight, policy: Policy | None, told: Told) -> GangDecision | None:
     counts = _placed(ground, gang, sight=sight, policy=policy)
     if counts is None:
-        return refused(ground, gang, sight=sight, reasons=reasons)
+        return None
     taken = np.flatnonzero(counts)
-    taken = taken[_ranks(ground, taken, names=fleet.names)]
-    members = settle(sight, ground.rows[taken], counts=counts[taken], told=Told(int(fits.sum()), reasons))
+    taken = taken[_ranks(ground, taken, names=sight.fleet.names)]
+    members = settle(sight, ground.rows[taken], counts=counts[taken], told=told)
     leaves, spines, sites = (np.unique(ground.above(level)[taken]) for level in LEVELS[1:])
     score = {
         "sites": float(len(sites)),
