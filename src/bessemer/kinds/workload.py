@@ -305,10 +305,13 @@ def shown(reasons: Sequence[Reason]) -> list[ReasonView]:
 # --- wakes ------------------------------------------------------------------------------------------------------
 
 
-def wake_by_claim(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
-    """A claim's change concerns the workload that holds it."""
+def wake_by_claim(kind: str, *, taken: bool = True) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A claim's change concerns the workload that holds it. That it was ``taken`` is no news where the turn that took
+    it says so in the status that it ends with: whatever keeps it from that looks again by itself."""
 
     async def wake(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+        if change.type == "ADDED" and not taken:
+            return
         holder = _holder(change.key, change.body)
         if holder.kind == kind:
             yield holder
