@@ -135,7 +135,7 @@ async def _amended(ctx: Context, instance: Instance, *, claim: Claim) -> Claim:
 
 async def place(ctx: Context, instance: Instance) -> Outcome:
     """Find a host and take it."""
-    flavor = await workload.read(ctx, Flavor, name=instance.spec.flavor)
+    flavor = await workload.read_part(ctx, Flavor, name=instance.spec.flavor)
     if flavor is None:
         return _missing(instance, "FlavorNotFound", message=f"there is no Flavor {instance.spec.flavor}")
     if not flavor.spec.offered:
@@ -143,7 +143,7 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         return _missing(
             instance, "FlavorWithdrawn", message=message, remedy="Make another instance with another flavor."
         )
-    image = await workload.read(ctx, Image, name=instance.spec.image)
+    image = await workload.read_part(ctx, Image, name=instance.spec.image)
     if image is None:
         return _missing(instance, "ImageNotFound", message=f"there is no Image {instance.spec.image}")
     if image.status.phase != "Ready":
@@ -173,9 +173,9 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     except Walled as error:
         return _walled(instance, error.message)
     except Taken as error:
-        waiting = turns.still_waiting(instance.status, now=ctx.clock.now())
+        waiting, again = turns.lost(instance.status, now=ctx.clock.now())
         status = _pending(instance, error.message).model_copy(update=waiting)
-        return Wait(reason="Taken", message=error.message, status=status, again=0.2, remedy="Take a smaller flavor.")
+        return Wait(reason="Taken", message=error.message, status=status, again=again, remedy="Take a smaller flavor.")
     ctx.parts.note(instance.key, _parts(instance), waits=False)
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)

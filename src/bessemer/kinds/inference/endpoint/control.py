@@ -119,12 +119,12 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
 
 async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> Hold | None:
     """Take places for the first of the missing replicas; None when all of them have one now."""
-    flavor = await workload.read(ctx, Flavor, name=endpoint.spec.flavor)
+    flavor = await workload.read_part(ctx, Flavor, name=endpoint.spec.flavor)
     if flavor is None:
         return Hold("FlavorNotFound", f"there is no Flavor {endpoint.spec.flavor}", 30.0)
     if not flavor.spec.offered:
         return Hold("FlavorWithdrawn", f"Flavor {endpoint.spec.flavor} is not offered any more", 30.0)
-    model = await workload.read(ctx, Model, name=endpoint.spec.model)
+    model = await workload.read_part(ctx, Model, name=endpoint.spec.model)
     if model is None:
         return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
     if model.status.phase != "Ready":
@@ -151,8 +151,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> 
         except Walled as error:
             return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
-            waiting = turns.still_waiting(endpoint.status, now=ctx.clock.now())
-            return Hold("Taken", error.message, 0.2, waiting=waiting)
+            waiting, again = turns.lost(endpoint.status, now=ctx.clock.now())
+            return Hold("Taken", error.message, again, waiting=waiting)
     rest = len(missing) - GROUP
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
