@@ -47,8 +47,8 @@ async def want(
 ) -> Want[P]:
     """Of an Instance, an Endpoint or a Job; ``part`` is of which kind the thing is that it is made of besides its
     flavor, and ``wishes`` are fields of the request that its kind adds."""
-    flavor = await workload.read(ctx, Flavor, name=made.spec.flavor)
-    found = await workload.read(ctx, part, name=name) if part is not None else None
+    flavor = await workload.read_part(ctx, Flavor, name=made.spec.flavor)
+    found = await workload.read_part(ctx, part, name=name) if part is not None else None
     terms = await workload.terms_of(ctx, made.metadata.namespace or "")
     kind = made.KIND.lower()
     hindrances = [*_of_flavor(flavor, made.spec.flavor, kind=kind)]

@@ -64,7 +64,7 @@ _HELD = "Bring the agent of the Claim's host back, or fence the host to give its
 
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
-    parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
+    parts = _parts(instance)
     claim = await workload.claim_of(ctx, instance)
     given_up = instance.status.phase == "Failed" and not instance.changed
     ctx.parts.note(instance.key, parts, waits=claim is None and not given_up)
@@ -90,6 +90,11 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
     note = await workload.parted(ctx, *parts)
     claim = await _amended(ctx, instance, claim=claim)
     return turns.told(fold(instance, claim, host=host, note=note), [claim], now=now)
+
+
+def _parts(instance: Instance) -> tuple[Key, Key]:
+    """What it is made of."""
+    return Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image)
 
 
 def _given_up(instance: Instance, *, again: float = 300.0) -> Outcome:
@@ -155,9 +160,10 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     except Walled as error:
         return _walled(instance, error.message)
     except Taken as error:
-        waiting = turns.still_waiting(instance.status, now=ctx.clock.now())
+        waiting, pause = turns.lost(instance.status, now=ctx.clock.now())
         status = _pending(instance, error.message).model_copy(update=waiting)
-        return Wait(reason="Taken", message=error.message, status=status, again=0.2, remedy="Take a smaller flavor.")
+        return Wait(reason="Taken", message=error.message, status=status, again=pause, remedy="Take a smaller flavor.")
+    ctx.parts.note(instance.key, _parts(instance), waits=False)
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
     return _placed(status)

@@ -163,8 +163,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
         except Walled as error:
             return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
-            waiting = turns.still_waiting(endpoint.status, now=ctx.clock.now())
-            return Hold("Taken", error.message, 0.2, waiting=waiting)
+            waiting, pause = turns.lost(endpoint.status, now=ctx.clock.now())
+            return Hold("Taken", error.message, pause, waiting=waiting)
     rest = len(coming) + len(missing) - GROUP
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 

@@ -89,7 +89,8 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     except Walled as error:
         return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
     except Taken as error:
-        return Hold("Taken", error.message, 0.2, waiting=turns.still_waiting(job.status, now=now))
+        waiting, pause = turns.lost(job.status, now=now)
+        return Hold("Taken", error.message, pause, waiting=waiting)
     except Conflict as error:
         return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
     return None
