@@ -35,7 +35,7 @@ class HostFacts:
 class Tenure:
     """On what terms a claim stands: whose it is (``workload`` by uid), since when and until when at the latest (None:
     nobody knows), and whether it may be stopped for another (``preemptible``), or started anew elsewhere
-    (``restartable``)."""
+    (``restartable``). Claims of one ``gang`` are worth nothing without each other."""
 
     project: str = ""
     priority: int = 0
@@ -44,6 +44,7 @@ class Tenure:
     preemptible: bool = False
     restartable: bool = False
     workload: str = ""
+    gang: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.asking import Asker, Refusal
+from bessemer.core.asking import Asker, Decision, Refusal, Request
 from bessemer.core.clock import FakeClock, epoch
 from bessemer.core.resource import tenant_of
 from bessemer.kinds.fleet.queueing import Queueing
-from bessemer.placement import FleetArrays
+from bessemer.placement import FleetArrays, Hold
+from bessemer.placement.facts import Tenure
+from bessemer.placement.own import Own
 from bessemer.placement.queue import plan
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
-from tests.placement.queue.line import NOW, Here, Line, gpus
+from tests.placement.queue.line import NOW, Line, gpus
 
 THEIRS = "beta--lab"
 
@@ -255,12 +257,17 @@ async def _past(world: World, at: float) -> bool:
     return world.clock.monotonic() > at
 
 
-class _Yard(Here):
+class _Yard:
     """A feed that has been read."""
 
     def __init__(self, arrays: FleetArrays) -> None:
-        super().__init__(arrays)
-        self.arrays = arrays
+        self.arrays, self.own = arrays, Own(arrays)
+
+    def decide(self, request: Request) -> Decision | Refusal:
+        return self.own.decide(request)
+
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
+        self.arrays.hold(claim_uid, replace(Hold.of(decision), tenure=tenure or Tenure()))
 
     def ready(self) -> bool:
         return True
@@ -268,14 +275,38 @@ class _Yard(Here):
     def expire(self) -> None: ...
 
 
+def queueing_over(line: Line, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Queueing:
+    """A queue in which nobody waits, over a feed that has been read."""
+    feed: Any = _Yard(line.fleet)
+    queueing = Queueing(feed, feed, clock=clock)
+    monkeypatch.setattr(queueing._waiting, "_unread", set())
+    return queueing
+
+
+def test_a_place_that_was_said_is_nobody_elses_before_it_is_taken(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(hosts=1)
+    line.runs("r", 3)
+    queueing = queueing_over(line, clock, monkeypatch)
+    first, other = (Asker(uid=uid, project=PROJECT, since=NOW) for uid in ("first", "other"))
+    said = queueing.decide(gpus(1), first)
+    assert isinstance(said, Decision)
+    assert isinstance(queueing.decide(gpus(1), other), Refusal)
+    # Whoever asks again has not taken it; once it is taken it is counted once.
+    assert queueing.decide(gpus(1), first) == said
+    queueing.assume(said, "first/0")
+    assert line.fleet.device_milli[0].min() == 0
+    line.fleet.drop("first/0")
+    assert isinstance(queueing.decide(gpus(1), other), Decision)
+
+
 def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, made = Line(hosts=1), []
     line.runs("all", 4)
-    feed: Any = _Yard(line.fleet)
-    queueing = Queueing(feed, feed, clock=clock)
-    monkeypatch.setattr(queueing._waiting, "_unread", set())
+    queueing = queueing_over(line, clock, monkeypatch)
     monkeypatch.setattr(
         "bessemer.kinds.fleet.queueing.plan", lambda *args, **more: made.append(1) or plan(*args, **more)
     )

@@ -36,4 +36,5 @@ def tenure_of(body: Mapping[str, Any]) -> Tenure:
         ends=min(known, default=None),
         preemptible=spec.get("preemptible", False),
         workload=spec.get("workload", {}).get("uid", ""),
+        gang=spec["workload"]["uid"] if spec.get("workload", {}).get("kind") == "Job" else "",
     )
