@@ -171,20 +171,27 @@ async def test_what_is_not_preemptible_is_never_stopped() -> None:
         assert condition(await status(world, "low"), "Preempted") == {}
 
 
-async def test_who_cannot_take_what_others_made_room_for_asks_it_of_them_seldom() -> None:
+@pytest.mark.parametrize("quota", [{"claims": 0}, {"spendMicro": 0}])
+async def test_nobody_is_stopped_for_who_could_not_take_the_place(quota: dict[str, int]) -> None:
     async with World(hosts=1, gpus=1) as world:
-        await furnish(world, maxPriority=10, quota={"claims": 0})
+        await furnish(world, maxPriority=10)
         await make(world, "low", preemptible=True)
         await world.until_ready("Instance", "low")
         await make(world, "high", namespace=THEIRS, priority=7)
-        end, stood = world.clock.monotonic() + 1500, set()
+        await world.patch("Tenant", "beta", namespace="", quota=quota)
+        end, stood = world.clock.monotonic() + 300, set()
 
         async def later() -> bool:
             stood.update(c["metadata"]["uid"] for c in await claims(world))
             return world.clock.monotonic() > end
 
-        await world.until(later, seconds=2000)
-        assert 2 <= len(stood) <= 7
+        await world.until(later, seconds=400)
+        assert len(stood) == 1
+        said = await status(world, "high", namespace=THEIRS)
+        assert condition(said, "Ready")["reason"] == "QuotaExceeded"
+        assert condition(await status(world, "low"), "Preempted") == {}
+        # Nor is anything kept for it.
+        assert not world.fleet.plan().kept
 
 
 async def test_a_priority_above_its_tenants_counts_as_the_tenants() -> None:

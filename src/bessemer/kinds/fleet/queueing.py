@@ -21,6 +21,7 @@ from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.places import Here, Promised
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import hold_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Turn, plan
 from bessemer.placement.queue.plan import beside
@@ -114,10 +115,14 @@ class Queueing:
         self._feed.assume(decision, claim_uid, tenure=tenure)
 
     def forget(self, claim_uid: str) -> None:
-        """Take an assumption back: the Claim was not taken."""
-        self._feed.forget(claim_uid)
-        # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
+        """Take an assumption back: the Claim was not taken; or where there is none, a turn that nobody can use."""
         uid, now = claim_uid.partition("/")[0], self._clock.monotonic()
+        assumed = hold_of(self._feed.arrays, claim_uid) is not None
+        self._feed.forget(claim_uid)
+        self._joined += self._heard.pop(uid, None) is not None
+        if not assumed:
+            return
+        # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
         first, most = VAIN_SECONDS
         for old in [one for one, (_, until) in self._vain.items() if until + most < now]:
             del self._vain[old]

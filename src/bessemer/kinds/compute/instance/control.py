@@ -155,10 +155,10 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     request = workload.request_of(terms, flavor.spec, tolerations=instance.spec.tolerations, virtualization=True)
     asker = turns.asker_of(instance, terms=terms, now=ctx.clock.now())
     decision = ctx.fleet.decide(request, asker)
-    if isinstance(decision, Refusal):
-        await turns.make_room(ctx, decision, asker=asker)
-        return _unschedulable(instance, decision, now=ctx.clock.now())
     try:
+        if isinstance(decision, Refusal):
+            await turns.make_room(ctx, decision, asker=asker)
+            return _unschedulable(instance, decision, now=ctx.clock.now())
         make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms, asker)
         await workload.take(ctx, instance, decision=decision, make=make)
     except QuotaExceeded as error:

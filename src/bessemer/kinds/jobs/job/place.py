@@ -40,6 +40,9 @@ class Hold:
     """What the status says of a turn that is waited for."""
 
 
+_MORE = "Delete something, or ask for a higher quota."
+
+
 async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     """Take a place for each member; None when all have one."""
     flavor = await workload.read(ctx, Flavor, name=job.spec.flavor)
@@ -56,7 +59,10 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     decision = ctx.fleet.decide_gang(gang_of(job, member=member), asker)
     if isinstance(decision, Refusal):
         if await _addressed(ctx, job, hosts=decision.stops.hosts if decision.stops else ()):
-            await turns.make_room(ctx, decision, asker=asker)
+            try:
+                await turns.make_room(ctx, decision, asker=asker, claims=job.spec.members)
+            except QuotaExceeded as error:
+                return Hold("QuotaExceeded", error.message, 30.0, remedy=_MORE)
         waiting = turns.refused(job.status, decision, now=now)
         reason = "Queued" if decision.queued else "Unschedulable"
         return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
@@ -76,7 +82,7 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     try:
         await workload.take_all(ctx, job, parts=parts)
     except QuotaExceeded as error:
-        return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
+        return Hold("QuotaExceeded", error.message, 30.0, remedy=_MORE)
     except Walled as error:
         return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
     except Taken as error:
