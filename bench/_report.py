@@ -27,7 +27,18 @@ DOCS = HERE.parent / "docs"
 OF_THE_API = ("control_plane", "fairness")
 APART = (*OF_THE_API, "size")
 """Those that stand on other pages."""
-PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "placement", "gangs", "commit", "size")
+PROGRAMS = (
+    "control_plane",
+    "reconcile",
+    "fairness",
+    "startup",
+    "gateway",
+    "placement",
+    "gangs",
+    "turns",
+    "commit",
+    "size",
+)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ Claim, and its own controller lets the Claim go when it is time. No word of it n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,10 +15,11 @@ from pydantic import Field
 
 from bessemer.core.asking import Asker, ReasonView, Refusal
 from bessemer.core.clock import epoch, rfc3339
-from bessemer.core.errors import Conflict, NotFound
+from bessemer.core.errors import Conflict, NotFound, QuotaExceeded
 from bessemer.core.notices import CONSOLIDATION, PREEMPTED, Notice
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition
+from bessemer.core.quota import CLAIMS, MONEY, said, show_amount
+from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition, tenant_of
 from bessemer.core.values import Movable, nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
@@ -120,19 +121,46 @@ def refused(status: WaitingStatus, refusal: Refusal, *, now: float) -> Mapping[s
 # --- making room ------------------------------------------------------------------------------------------------
 
 
-async def make_room(ctx: Context, refusal: Refusal, *, asker: Asker) -> None:
-    """Tell the claims that are to go. Harmless when repeated; what it did not come to is proposed again."""
+async def make_room(ctx: Context, refusal: Refusal, *, asker: Asker, claims: int = 1) -> None:
+    """Tell the claims that are to go, for whoever would take so many in their place. Harmless when repeated; what it
+    did not come to is proposed again. Raises QuotaExceeded, and tells nobody, where the place could not be taken."""
     stops = refusal.stops
     if stops is None:
         return
+    going = []
     for host in stops.hosts:
         page = await ctx.objects.list(Scope(kind="Claim", host=host))
-        for claim in (Claim.load(stored.body) for stored in page.items if stored.uid in stops.uids):
-            notice = Notice(stops.at, _why(claim, asker))
-            try:
-                await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
-            except (NotFound, Conflict):
-                continue  # it went by itself
+        going += [Claim.load(stored.body) for stored in page.items if stored.uid in stops.uids]
+    over = await _over(ctx, asker, claims=claims, going=going)
+    if over:
+        ctx.fleet.forget(f"{asker.uid}/0")  # its turn with it: nothing is kept for who cannot have it
+        raise QuotaExceeded(over)
+    for claim in going:
+        notice = Notice(stops.at, _why(claim, asker))
+        try:
+            await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
+        except (NotFound, Conflict):
+            continue  # it went by itself
+
+
+async def _over(ctx: Context, asker: Asker, *, claims: int, going: Sequence[Claim]) -> str:
+    """What is known by now to keep it from so many claims more, of what the queue does not count: claims and money. The
+    rest, and the price of the first hour, is found in the transaction that takes."""
+    for scope in (f"project/{asker.project}", f"tenant/{tenant_of(asker.project)}"):
+        kind, _, name = scope.partition("/")
+        of = (claim.spec.tenant if kind == "tenant" else claim.metadata.namespace for claim in going)
+        fewer = sum(owner == name for owner in of)
+        for use in await ctx.capacity.use(scope):
+            if use.limit is None:
+                continue
+            more = claims - fewer if use.meter == CLAIMS else 0
+            if use.meter == CLAIMS and use.used + more > use.limit:
+                return (
+                    f"{kind} {name}: {said(CLAIMS, claims)} asked, {max(0, use.limit - use.used)} of {use.limit} left"
+                )
+            if use.meter == MONEY and use.used + use.held >= use.limit:
+                return f"{kind} {name}: nothing is left of {show_amount(MONEY, use.limit)} for this month"
+    return ""
 
 
 def _why(claim: Claim, asker: Asker) -> str:

@@ -39,4 +39,5 @@ def tenure_of(body: Mapping[str, Any]) -> Tenure:
         restartable=bool(movable),
         replaced=movable == "Replace",
         workload=spec.get("workload", {}).get("uid", ""),
+        gang=spec["workload"]["uid"] if spec.get("workload", {}).get("kind") == "Job" else "",
     )

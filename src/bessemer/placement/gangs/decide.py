@@ -8,7 +8,7 @@ import numpy as np
 
 from bessemer.core.asking import Gang, GangDecision, Refusal
 from bessemer.placement.arrays import Arrays
-from bessemer.placement.filters import sift
+from bessemer.placement.filters import fitting, sift
 from bessemer.placement.gangs.ground import LEVELS, Ground
 from bessemer.placement.gangs.hosts import by_host, one_host
 from bessemer.placement.gangs.leaves import shares
@@ -25,22 +25,26 @@ def decide_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> G
     sight = Sight.of(fleet, gang.member)
     fits, reasons = sift(sight)
     ground = Ground.of(sight, gang, fits=fits)
-    found = _decided(ground, gang, sight=sight, policy=policy, told=Told(int(fits.sum()), reasons))
-    return found or refused(ground, gang, sight=sight, reasons=reasons)
+    counts = _placed(ground, gang, sight=sight, policy=policy)
+    if counts is None:
+        return refused(ground, gang, sight=sight, reasons=reasons)
+    return _settled(ground, gang, counts=counts, sight=sight, told=Told(int(fits.sum()), reasons))
 
 
 def place_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> GangDecision | None:
-    """The same, for who does not ask why not: what would help is dear to find."""
+    """The same for who asks about many, and would not hear why it fits nowhere."""
     sight = Sight.of(fleet, gang.member)
-    fits, reasons = sift(sight)
+    fits = fitting(sight)
     ground = Ground.of(sight, gang, fits=fits)
-    return _decided(ground, gang, sight=sight, policy=policy, told=Told(int(fits.sum()), reasons))
-
-
-def _decided(ground: Ground, gang: Gang, *, sight: Sight, policy: Policy | None, told: Told) -> GangDecision | None:
     counts = _placed(ground, gang, sight=sight, policy=policy)
     if counts is None:
         return None
+    told = Told(int(fits.sum()), sift(sight)[1])
+    return _settled(ground, gang, counts=counts, sight=sight, told=told)
+
+
+def _settled(ground: Ground, gang: Gang, *, counts: Ints, sight: Sight, told: Told) -> GangDecision:
+    """``counts`` [hosts]: members on each."""
     taken = np.flatnonzero(counts)
     taken = taken[_ranks(ground, taken, names=sight.fleet.names)]
     members = settle(sight, ground.rows[taken], counts=counts[taken], told=told)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Request
+from bessemer.placement.arrays import Arrays
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.queue import Book, Pending, Rules, plan
+from bessemer.placement.queue import Book, Pending, Rules, Running, plan
 from bessemer.placement.queue.plan import beside
 from bessemer.placement.replay.run import Desk
 from bessemer.placement.replay.stays import Stay
@@ -16,8 +17,6 @@ from bessemer.placement.shape import Shape
 
 _RULES = Rules(stops=0)
 """Nobody is stopped: of what is replayed nobody says that it may be."""
-
-_NOBODY = Refusal(reasons=())
 
 
 class Passing:
@@ -58,7 +57,7 @@ class Queued:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._book = Book(desk.fleet)
-        self._holdings = Holdings(desk.fleet)
+        self._running = Running(Holdings(desk.fleet))
         self._waiting: dict[str, tuple[int, Stay, Pending]] = {}
 
     @property
@@ -76,7 +75,7 @@ class Queued:
         if not self._waiting:
             return
         pending = [one for _, _, one in self._waiting.values()]
-        made = plan(self._book, self._holdings, places=self, waiting=pending, now=int(now * 3600), terms=({}, _RULES))
+        made = plan(self._book, self._running, places=self, waiting=pending, now=int(now * 3600), terms=({}, _RULES))
         for uid, turn in made.turns.items():
             if isinstance(turn.placed, Decision):
                 yield self._begun(uid, turn.placed)
@@ -88,18 +87,19 @@ class Queued:
             if wants in refused:
                 continue
             with beside(self._book, kept, ends=None):
-                answer = self.decide(wants)
-            if isinstance(answer, Decision):
+                answer = self.place(wants)
+            if answer is not None:
                 yield self._begun(uid, answer)
             else:
                 refused.add(wants)
 
-    def decide(self, request: Request) -> Decision | Refusal:
+    def place(self, request: Request) -> Decision | None:
         """Where it would go; see `placement.queue.values.Places`."""
         look = self._desk.look or self._desk.decide
-        return look(request) or _NOBODY
+        found = look(request)
+        return found if isinstance(found, Decision) else None
 
-    def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
+    def place_gang(self, gang: Gang, among: Arrays | None = None) -> GangDecision | None:
         """A claim of a history is one of its own: nobody asks for a gang."""
         raise AssertionError(f"{gang.count} members together")
 

@@ -146,10 +146,10 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         return _hindered(instance, asks.hindrances[0])
     asker = turns.asker_of(instance, terms=terms, now=ctx.clock.now())
     decision = ctx.fleet.decide(asks.request, asker)
-    if isinstance(decision, Refusal):
-        await turns.make_room(ctx, decision, asker=asker)
-        return _unschedulable(instance, decision, now=ctx.clock.now())
     try:
+        if isinstance(decision, Refusal):
+            await turns.make_room(ctx, decision, asker=asker)
+            return _unschedulable(instance, decision, now=ctx.clock.now())
         intent = intent_of(instance, flavor=flavor, image=image).dump()
         make = workload.Make(flavor, intent, terms, asker, instance.spec.moves)
         await workload.take(ctx, instance, decision=decision, make=make)

@@ -151,12 +151,12 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
         if number in coming and kept is None:
             continue
         decision = kept or ctx.fleet.decide(asks.request, asker)
-        if isinstance(decision, Refusal):
-            await turns.make_room(ctx, decision, asker=asker)
-            waiting = turns.refused(endpoint.status, decision, now=ctx.clock.now())
-            reason = "Queued" if decision.queued else "Unschedulable"
-            return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
         try:
+            if isinstance(decision, Refusal):
+                await turns.make_room(ctx, decision, asker=asker)
+                waiting = turns.refused(endpoint.status, decision, now=ctx.clock.now())
+                reason = "Queued" if decision.queued else "Unschedulable"
+                return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
             await workload.take(ctx, endpoint, decision=decision, make=make, replica=number)
         except QuotaExceeded as error:
             return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")

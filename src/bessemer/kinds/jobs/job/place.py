@@ -43,6 +43,9 @@ class Hold:
     """What the status says of a turn that is waited for."""
 
 
+_MORE = "Delete something, or ask for a higher quota."
+
+
 async def wanted(ctx: workload.Reads, job: Job) -> Want[Any]:
     """What a member asks of the fleet, and what keeps the job from asking."""
     return await want(ctx, job, isolation=True)
@@ -66,7 +69,10 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     decision = ctx.fleet.decide_gang(gang_of(job, member=asks.request), asker)
     if isinstance(decision, Refusal):
         if await _addressed(ctx, job, hosts=decision.stops.hosts if decision.stops else ()):
-            await turns.make_room(ctx, decision, asker=asker)
+            try:
+                await turns.make_room(ctx, decision, asker=asker, claims=job.spec.members)
+            except QuotaExceeded as error:
+                return Hold("QuotaExceeded", error.message, 30.0, remedy=_MORE)
         waiting = turns.refused(job.status, decision, now=now)
         reason = "Queued" if decision.queued else "Unschedulable"
         return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
@@ -85,7 +91,7 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     try:
         await workload.take_all(ctx, job, parts=parts)
     except QuotaExceeded as error:
-        return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
+        return Hold("QuotaExceeded", error.message, 30.0, remedy=_MORE)
     except Walled as error:
         return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
     except Taken as error:
