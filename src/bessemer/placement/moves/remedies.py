@@ -17,6 +17,7 @@ from bessemer.placement.fleet import FleetArrays, forked
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place, Plan, Planner, by_devices
 from bessemer.placement.moves.removal import without
+from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE
 
@@ -77,7 +78,10 @@ class Remedies:
     def moved(self, sight: Sight) -> Iterator[Change]:
         """A move of a few claims that may be started anew."""
         self._holdings.refresh()
-        if not np.isfinite(by_devices(self._holdings)).any():
+        asks = self._holdings.claims["ask"][np.isfinite(by_devices(self._holdings))]
+        requests = [self._holdings.asks.all[ask] for ask in np.unique(asks).tolist()]
+        # In a full fleet none of them would find another place: that is seen without a fork.
+        if not requests or not anywhere(self._holdings.fleet, requests).any():
             return
         fork = forked(self._holdings.fleet)
         planner = Planner(fork, self._placer(fork), holdings=self._holdings.forked(fork))
