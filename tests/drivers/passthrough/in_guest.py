@@ -1,4 +1,5 @@
-"""Run as the one program of a guest with an IOMMU: hands devices over on its kernel, and says what became of them.
+"""Run as the one program of a guest with an IOMMU: hands devices over on its kernel, and says what became of them; and
+keeps threads apart there, by control groups of version 2.
 
 Each line ``SAID …`` is a JSON object; `test_kernel` starts the guest and reads them.
 """
@@ -7,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bessemer.core.cpus import show_cpus
 from bessemer.core.errors import DriverError
+from bessemer.drivers.cgroup import Cgroups, Limits
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.passthrough.sysfs import Pci
+from bessemer.drivers.qemu.kin import GuestHerd
+from bessemer.drivers.threads.real import HostThreads
 
 STATE = Path("/run/passthrough")
 NVME = "0x010802"
@@ -46,6 +52,26 @@ def drivers(addresses: Sequence[str]) -> list[str]:
     return [Pci().driver(address) for address in addresses]
 
 
+async def threads() -> dict[str, Any]:
+    """Where a process of somebody else's and this one may run, while a thread is owned and afterwards."""
+    groups = Cgroups("bessemer/x/guests")
+    groups.create("owner", Limits(cpus="1"))
+    groups.create("other", Limits())
+    words = [*groups.enter("other"), "/bin/busybox", "sleep", "600"]
+    process = await asyncio.create_subprocess_exec(*words)
+    while process.pid not in groups.pids("other"):
+        await asyncio.sleep(0.05)
+    said: dict[str, Any] = {"available": groups.available, "groups": [str(at) for at in groups._mounts()]}
+    for own in ({"owner": "1"}, {}):
+        await HostThreads([GuestHerd(STATE / "none", cgroups=groups)], mine=(0, 1)).keep(own)
+        both = (os.sched_getaffinity(process.pid), os.sched_getaffinity(0))
+        said["owned" if own else "given back"] = [show_cpus(cpus) for cpus in both]
+    for uid in ("owner", "other"):
+        await groups.remove(uid)
+    await process.wait()
+    return said
+
+
 def whole(address: str) -> Wanted:
     return Wanted(f"disk-{address}", "disk", address)
 
@@ -65,6 +91,7 @@ async def main() -> None:
     said["made"] = len(Pci().functions(card))
     for uid in ("a", "b", "c", "d", "e", "f"):
         await VfioPassthrough(STATE).give_back(uid)
+    said["threads"] = await threads()
     said["after"] = drivers(cards())
     said["left"] = [len(Pci().functions(card)), sorted(await VfioPassthrough(STATE).uids())]
     sys.stdout.write(f"SAID {json.dumps(said)}\n")

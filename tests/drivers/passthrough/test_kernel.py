@@ -28,12 +28,13 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs run /run
+/bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod "/modules/$module"; done
 PYTHONPATH={ROOT}/src:{ROOT} {PYTHON} -B -m tests.drivers.passthrough.in_guest
 /bin/busybox poweroff -f
 """
 LOADED = (
-    "import sys, asyncio, runpy, concurrent.futures.thread, importlib._abc, tests.drivers.passthrough.in_guest\n"
+    "import sys, asyncio, runpy, encodings.ascii, concurrent.futures.thread, importlib._abc, tests.drivers.passthrough.in_guest\n"
     "print('\\n'.join(m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)))"
 )
 DISK = "driver=null-co,size=16M,if=none"
@@ -71,6 +72,7 @@ def initrd(root: Path) -> bytes:
     busybox = next(root.glob("**/bin/busybox"))
     tree = {
         "init": newc.file(INIT.format(ROOT=ROOT, PYTHON=binary).encode(), executable=True),
+        "bin/sh": newc.link("busybox"),
         "bin/busybox": newc.file(busybox.read_bytes(), executable=True),
         "modules/order": newc.file("".join(f"{name}.ko\n" for name in modules).encode()),
         "dev/console": newc.character_device(5, 1),
@@ -101,7 +103,20 @@ async def said_of(tmp_path: Path) -> dict[str, Any]:
     root = await unpacked(tmp_path / "root")
     (tmp_path / "initrd").write_bytes(await asyncio.to_thread(initrd, root))
     guest = await asyncio.create_subprocess_exec(
-        *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-m", "512M", "-nodefaults"),
+        *(
+            "qemu-system-x86_64",
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "qemu64",
+            "-m",
+            "512M",
+            "-smp",
+            "2",
+            "-nodefaults",
+        ),
         *("-no-reboot", "-display", "none", "-serial", "stdio", "-device", "intel-iommu,intremap=off,caching-mode=on"),
         *devices(),
         *("-kernel", str(next(root.glob("boot/vmlinuz-*"))), "-initrd", str(tmp_path / "initrd")),
@@ -135,4 +150,10 @@ async def test_a_kernel_gives_devices_to_vfio_and_takes_them_back(tmp_path: Path
     assert said["more functions"]["reason"] == "FunctionsMissing"
     assert said["card"]["reason"] == "DeviceBusy"
     assert said["made"] == 3
+    assert said["threads"] == {
+        "available": True,
+        "groups": ["/sys/fs/cgroup"],
+        "owned": ["0", "0"],
+        "given back": ["0-1", "0-1"],
+    }
     assert (said["after"], said["left"]) == (["nvme"] * 4, [0, []])
