@@ -34,7 +34,8 @@ PYTHONPATH={ROOT}/src:{ROOT} {PYTHON} -B -m tests.drivers.passthrough.in_guest
 /bin/busybox poweroff -f
 """
 LOADED = (
-    "import sys, asyncio, runpy, encodings.ascii, concurrent.futures.thread, importlib._abc, tests.drivers.passthrough.in_guest\n"
+    "import sys, asyncio, runpy, encodings.ascii, concurrent.futures.thread, importlib._abc\n"
+    "import tests.drivers.passthrough.in_guest\n"
     "print('\\n'.join(m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)))"
 )
 DISK = "driver=null-co,size=16M,if=none"
