@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -55,6 +55,14 @@ class _Source:
     remove: Callable[[str], None]
 
 
+@dataclass(slots=True)
+class _Refusals:
+    """Of one version of the arrays."""
+
+    version: int = -1
+    of: dict[Request | Gang, Refusal] = field(default_factory=dict)
+
+
 class FleetFeed:
     """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet.
     ``arrays`` are for who looks on or plans, as ``own``, which decides over them: whoever changes them takes it back at
@@ -67,7 +75,7 @@ class FleetFeed:
         self._told = Told(self._arrays, self.demand)
         self.own = self.demand.own
         # Whoever is refused reads it: whose the claims are is not theirs to know.
-        remedies = Remedies(self._arrays, self.own.over, named=lambda _: "a claim", timed=rfc3339)
+        remedies = Remedies(self._arrays, self.own.place, named=lambda _: "a claim", timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._following = Following(objects, clock)
@@ -76,8 +84,7 @@ class FleetFeed:
         self._read = False
         self._alone = not order
         self._contended_until = 0.0
-        self._refusals: dict[Request, Refusal] = {}
-        self._refusals_version = -1
+        self._refusals = (_Refusals(), _Refusals())
 
     async def run(self) -> None:
         """Follow the kinds, for ever."""
@@ -103,17 +110,14 @@ class FleetFeed:
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         self.expire()
-        # Many replicas ask the same, and a refusal is dear: it tries what would help.
-        if self._refusals_version != self._arrays.version or len(self._refusals) > _REFUSALS_MAX:
-            self._refusals.clear()
-            self._refusals_version = self._arrays.version
-        known = self._refusals.get(request)
+        refusals = self._refused()
+        known = refusals.get(request)
         if known is not None:
             return known
         self.demand.own.concede(CONTENDED_SLACK if self._clock.monotonic() < self._contended_until else 0.0)
         answer = self.demand.own.decide(request)
         if isinstance(answer, Refusal):
-            self._refusals[request] = answer
+            refusals[request] = answer
         return answer
 
     def others(self) -> bool:
@@ -125,7 +129,14 @@ class FleetFeed:
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         self.expire()
-        return decide_gang(self._arrays, gang, policy=self.demand.own.policy)
+        refusals = self._refused()
+        known = refusals.get(gang)
+        if known is not None:
+            return known
+        answer = decide_gang(self._arrays, gang, policy=self.demand.own.policy)
+        if isinstance(answer, Refusal):
+            refusals[gang] = answer
+        return answer
 
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
@@ -147,11 +158,23 @@ class FleetFeed:
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
+        if self._arrays.thoughts:
+            # What is taken back in thought would be there again after it.
+            return
         now = self._clock.monotonic()
         while self._assumed and self._assumed[0][0] <= now:
             uid = self._assumed.popleft()[1]
             if uid not in self._told.known["Claim"]:
                 self._arrays.drop(uid)
+
+    def _refused(self) -> dict[Request | Gang, Refusal]:
+        """Who was refused as the arrays are. Many replicas ask the same, and a refusal is dear: it tries what would
+        help. What is refused in thought is kept apart, so that thinking does away with nothing."""
+        kept = self._refusals[bool(self._arrays.thoughts)]
+        if kept.version != self._arrays.version or len(kept.of) > _REFUSALS_MAX:
+            kept.of.clear()
+            kept.version = self._arrays.version
+        return kept.of
 
     def _listed(self, source: _Source, listed: set[str]) -> None:
         for gone in self._told.known[source.kind] - listed:

@@ -13,7 +13,8 @@ from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
 from bessemer.placement import FleetArrays
 from bessemer.placement.gangs import place_gang
 from bessemer.placement.own import Own
-from bessemer.placement.preview import Scored, Thought, ranked
+from bessemer.placement.preview import Scored, ranked
+from bessemer.placement.thought import Thought
 
 REPLICAS_MAX = 64
 """Of one question, and as many of all that goes before: nobody else is served while they are decided. A gang counts as

@@ -139,7 +139,6 @@ class Queueing:
         if turn is None:
             with beside(self._book, made.plan.kept, ends=asker.ends):
                 answer = ask(self._feed, wants)
-            self._made = replace(made, of=(self._feed.arrays.version, *made.of[1:]))
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)
         return self._refused(pending, made.plan, turn=turn)
@@ -191,9 +190,8 @@ class Queueing:
             now=int(self._clock.now()),
             terms=(self._waiting.tree, self._rules),
         )
-        # What it tried is undone, and counts as a change to whoever counts them.
         took = self._clock.monotonic() - now
-        self._made = _Made(found, (self._feed.arrays.version, *of[1:]), now, took, waiting)
+        self._made = _Made(found, of, now, took, waiting)
         return self._made
 
     # --- words ---

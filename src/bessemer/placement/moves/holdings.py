@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,13 @@ class Columns:
         self._values[:, slot] = values
         return slot
 
+    def at(self, places: Ints) -> Mapping[str, Ints]:
+        """The slots in use whose row has a place [rows], with that as their row."""
+        # A slot that nobody has says the first row, of which it holds nothing.
+        row = places[self["row"]]
+        found = np.flatnonzero(row != NONE)
+        return {name: row[found] if name == "row" else self[name][found] for name in self._names}
+
     def copy(self) -> Columns:
         """One that goes its own way."""
         other = Columns(*self._names)
@@ -57,6 +65,13 @@ class Columns:
         """They are nobody's."""
         self._values[:, slots] = 0
         self._vacant += slots
+
+
+class Parts(NamedTuple):
+    """What is held of some hosts, by their place among them; columns as in `Holdings`."""
+
+    devices: Mapping[str, Ints]
+    nodes: Mapping[str, Ints]
 
 
 class Holdings:
@@ -103,6 +118,12 @@ class Holdings:
         for row in range(self.fleet.size) if rows is None else rows.tolist():
             self._forget(row)
             self._read(row)
+
+    def of(self, rows: Ints) -> Parts:
+        """What is held of some hosts."""
+        places = np.full(self.fleet.size, NONE)
+        places[rows] = np.arange(len(rows))
+        return Parts(self.devices.at(places), self.nodes.at(places))
 
     def at(self, row: int) -> Sequence[int]:
         """The slots of a host's holds, by uid."""

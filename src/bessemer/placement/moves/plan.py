@@ -21,6 +21,7 @@ from bessemer.placement.moves.removal import Removal, removals
 from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.moves.trial import Trial
 from bessemer.placement.policies import Floats
+from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import WHOLE
 
 Place = Callable[[Request], Decision | None]
@@ -104,23 +105,16 @@ class Planner:
         self._look_anew()
         if (request, most, depth) in self._vain:
             return None
-        trial = Trial(self.fleet)
-        try:
-            plan = self._opened(request, trial, most=most, depth=depth)
-        finally:
-            trial.back_to(0)
-            self._version = self.fleet.version
+        with Thought(self.fleet):
+            plan = self._opened(request, Trial(self.fleet), most=most, depth=depth)
         if plan is None:
             self._vain.add((request, most, depth))
         return plan
 
     def emptied(self, hosts: Sequence[str]) -> Plan:
         """All that hosts hold goes to others; largest claims first, for they find room in the fewest places."""
-        trial = Trial(self.fleet)
-        try:
-            return self._emptied(hosts, trial)
-        finally:
-            trial.back_to(0)
+        with Thought(self.fleet):
+            return self._emptied(hosts, Trial(self.fleet))
 
     def _opened(self, request: Request, trial: Trial, *, most: int, depth: int) -> Plan | None:
         for removal, claims in self._tries(request, trial, depth=depth, hosts=TRIES):

@@ -22,6 +22,7 @@ from bessemer.placement.fleet import FleetArrays, holds_of
 from bessemer.placement.queue.book import Book, span
 from bessemer.placement.queue.values import Kept, Pending, Places, decisions
 from bessemer.placement.sight import Sight
+from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import NONE, WHOLE, Bools, Ints
 
 FAR = 1 << 40
@@ -37,13 +38,9 @@ Ending = tuple[int, str, Hold]
 @contextmanager
 def without(fleet: FleetArrays, holds: Mapping[str, Hold]) -> Iterator[None]:
     """The arrays as if these were gone."""
-    for uid in holds:
-        fleet.drop(uid)
-    try:
+    with Thought(fleet) as thought:
+        thought.leave_out(holds)
         yield
-    finally:
-        for uid, hold in holds.items():
-            fleet.hold(uid, hold)
 
 
 class Timeline:

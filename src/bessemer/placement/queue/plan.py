@@ -21,6 +21,7 @@ from bessemer.placement.queue.future import Timeline, earliest, kept, lasting, w
 from bessemer.placement.queue.standing import Standing, ordered
 from bessemer.placement.queue.stops import Claims, stop
 from bessemer.placement.queue.values import Kept, Pending, Placed, Places, Rules, Tree, Turn, Wants, decisions
+from bessemer.placement.thought import Thought
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +82,10 @@ def plan(
     draft.leaving = _leaving(book, after=now - rules.stuck, by=now + rules.grace)
     for hold in draft.leaving.values():
         standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
-    try:
+    with Thought(book.fleet):
         for number, pending in enumerate(order[: rules.depth]):
             _look(draft, pending, ahead=number)
         _expect(draft, order[: rules.depth])
-    finally:
-        for one in draft.kept.values():
-            for uid in one.ghosts:
-                book.fleet.drop(uid)
     return Plan(turns=draft.turns, order={pending.uid: number for number, pending in enumerate(order)})
 
 
@@ -96,15 +93,11 @@ def plan(
 def beside(book: Book, some: Sequence[Kept], *, ends: int | None) -> Iterator[None]:
     """The arrays with what is kept for others, but from whoever will have ended before it starts."""
     binding = [one for one in some if ends is None or one.start is None or ends > one.start]
-    for one in binding:
-        for uid, ghost in one.ghosts.items():
-            book.fleet.hold(uid, ghost)
-    try:
-        yield
-    finally:
+    with Thought(book.fleet):
         for one in binding:
-            for uid in one.ghosts:
-                book.fleet.drop(uid)
+            for uid, ghost in one.ghosts.items():
+                book.fleet.hold(uid, ghost)
+        yield
 
 
 def _first_overdue(order: Sequence[Pending], *, before: int) -> set[str]:
