@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from bessemer.core.asking import Allocation, Decision, Refusal, Request
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.board import AHEAD_HOSTS, SHAPES_MAX, Board
-from bessemer.placement.changes import KEPT
 from bessemer.placement.filters import sift
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.policies import Costs
@@ -199,15 +198,6 @@ def test_a_placement_has_one_host_looked_at_anew() -> None:
         assert decision is not None
         assert policy.looked - before == 50 if n == 0 else policy.looked - before <= 1
         arrays.hold(f"u{n}", held(decision))
-
-
-def test_a_fleet_that_changed_more_than_is_remembered_is_looked_at_whole() -> None:
-    arrays, policy = a_fleet(3), Fullest()
-    board = Board(arrays, policy)
-    board.place(ask(1))
-    for n in range(2 * KEPT + 2):
-        arrays.hold("u", Hold("h1", (f"gpu{n % 2}",), ()))
-    assert board.decide(ask(1)) == Board(arrays, Fullest()).decide(ask(1))
 
 
 def test_a_replica_that_may_span_nodes_rather_does_not() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
-from bessemer.placement.changes import KEPT, Changes
+from bessemer.placement.changes import Changes
 from bessemer.placement.filters import FACTS, HARDWARE, fitting
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
@@ -46,17 +46,40 @@ def test_who_has_read_all_is_told_what_changed_since() -> None:
     assert list(arrays.changes.since(read)) == [0, 1]
 
 
-def test_who_is_too_far_behind_looks_at_all() -> None:
+def test_nothing_is_forgotten_and_each_row_is_told_once() -> None:
     changes = Changes()
-    for row in range(2 * KEPT):
+    for row in range(300):
         changes.add(row)
-    assert len(changes.since(0)) == 2 * KEPT
-    changes.add(7)
-    assert changes.since(0) is None
-    assert changes.since(KEPT - 1) is None
-    assert list(changes.since(2 * KEPT - 2)) == [7, 2 * KEPT - 2, 2 * KEPT - 1]
-    assert changes.position == 2 * KEPT + 1
-    assert len(changes.since(KEPT)) == KEPT + 1
+    read = changes.position
+    for _ in range(1000):
+        changes.add(7)
+    assert list(changes.since(0)) == list(range(300))
+    assert list(changes.since(read)) == [7]
+
+
+def test_of_a_thought_only_those_are_told_who_looked_meanwhile() -> None:
+    changes = Changes()
+    for row in range(9):
+        changes.add(row)
+    before = changes.position
+    changes.begin()
+    changes.add(3)
+    meanwhile = changes.position
+    assert list(changes.since(before)) == [3]
+    changes.begin()
+    changes.add(4)
+    within = changes.position
+    changes.add(4)
+    changes.end()
+    assert list(changes.since(meanwhile)) == [4]
+    assert list(changes.since(within)) == [4]
+    changes.add(3)
+    changes.end()
+    assert list(changes.since(before)) == []
+    assert list(changes.since(meanwhile)) == list(changes.since(within)) == [3, 4]
+    changes.add(5)
+    assert list(changes.since(before)) == [5]
+    assert list(changes.since(meanwhile)) == [3, 4, 5]
 
 
 STEPS = st.one_of(

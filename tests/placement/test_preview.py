@@ -14,8 +14,9 @@ from bessemer.placement.demand import Mix
 from bessemer.placement.fleet import holds_of
 from bessemer.placement.policies.fgd import Fgd
 from bessemer.placement.policies.published import BestFit
-from bessemer.placement.preview import Thought, host_room, leaf_rooms, ranked
+from bessemer.placement.preview import host_room, leaf_rooms, ranked
 from bessemer.placement.shape import Shape
+from bessemer.placement.thought import Thought
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.slices.test_fleet import cut, instance
 

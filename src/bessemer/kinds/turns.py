@@ -16,18 +16,18 @@ from pydantic import Field
 from bessemer.core.asking import Asker, ReasonView, Refusal
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, QuotaExceeded
-from bessemer.core.notices import Notice
+from bessemer.core.notices import CONSOLIDATION, PREEMPTED, Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import CLAIMS, MONEY, said, show_amount
 from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition, tenant_of
-from bessemer.core.values import nothing
+from bessemer.core.values import Movable, nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 
 PRIORITY_MAX = 1000
 
-PREEMPTED = "Preempted"
-"""Condition of a workload that is stopped for another, until it has a place again."""
+STOPPED = (PREEMPTED, CONSOLIDATION)
+"""Conditions of a workload that is stopped for another, or moved, until it has a place again."""
 
 
 class Turned(ApiModel):
@@ -46,6 +46,17 @@ class Turned(ApiModel):
         exclude_if=nothing,
         description="Whether it may be stopped for a higher priority, or for others' fair shares.",
     )
+    movable: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether it may be stopped and started anew on another host, so that what is free lies together; "
+        "counts for places that are taken from then on. What is preemptible may be moved, too.",
+    )
+
+    @property
+    def moves(self) -> Movable:
+        """How a claim that is taken for it may be moved."""
+        return "Restart" if self.movable or self.preemptible else ""
 
 
 class WaitingStatus(Status):
@@ -169,19 +180,24 @@ def told(outcome: Outcome, claims: Iterable[Claim], *, now: float) -> Outcome:
         return outcome
     if not some:
         return replace(outcome, status=_moved_on(status, now=now)) if any(claims) else outcome
-    message = f"{some[0].why}; it is stopped at {rfc3339(some[0].at)}, and waits for another place then"
-    conditions = set_condition(status.conditions, PREEMPTED, True, reason=PREEMPTED, message=message, now=rfc3339(now))
+    first = some[0]
+    then = "started at another place" if first.reason == CONSOLIDATION else "waits for another place"
+    message = f"{first.why}; it is stopped at {rfc3339(first.at)}, and {then} then"
+    conditions = set_condition(
+        status.conditions, first.reason, True, reason=first.reason, message=message, now=rfc3339(now)
+    )
     status = status.model_copy(update={"conditions": conditions})
     if isinstance(outcome, Fail):
         return replace(outcome, status=status)
-    again = max(0.0, min(outcome.again if outcome.again is not None else some[0].at - now, some[0].at - now))
-    return replace(outcome, status=status, reason=PREEMPTED, message=message, again=again or 1.0)
+    again = max(0.0, min(outcome.again if outcome.again is not None else first.at - now, first.at - now))
+    return replace(outcome, status=status, reason=first.reason, message=message, again=again or 1.0)
 
 
 def _moved_on(status: Status, *, now: float) -> Status:
     """It holds what nobody wants of it."""
-    before = status.condition(PREEMPTED)
-    if before is None or before.status != "True":
-        return status
-    conditions = set_condition(status.conditions, PREEMPTED, False, reason="Placed", now=rfc3339(now))
-    return status.model_copy(update={"conditions": conditions})
+    for name in STOPPED:
+        before = status.condition(name)
+        if before is not None and before.status == "True":
+            conditions = set_condition(status.conditions, name, False, reason="Placed", now=rfc3339(now))
+            status = status.model_copy(update={"conditions": conditions})
+    return status

@@ -21,11 +21,12 @@ from bessemer.core.hosts import Device
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Asked, ClaimSpec, Placement, WorkloadRef
+from bessemer.core.values import Asked, ClaimSpec, Movable, Placement, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
+from bessemer.kinds.fleet.moving import movers
 from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
@@ -79,6 +80,7 @@ class Make:
     intent: Mapping[str, Any]
     terms: Terms
     asker: Asker | None = None
+    movable: Movable = ""
 
 
 async def read(ctx: Reads, resource: type[R], *, name: str, namespace: str = "") -> R | None:
@@ -163,6 +165,7 @@ async def _claim(
         asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
         **_tenure(make.asker),
+        movable=make.movable,
         since=int(ctx.clock.now()),
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),
@@ -325,6 +328,18 @@ def wake_by_host(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
             holder = _holder(stored.key, stored.body)
             if holder.kind == kind:
                 yield holder
+
+    return wake
+
+
+def wake_by_move(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A consolidation's change concerns whoever holds what it moves, and finds what it says known."""
+
+    async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
+        ctx.fleet.moving.changed(change)
+        for key in movers(change.body):
+            if key.kind == kind:
+                yield key
 
     return wake
 

@@ -1,4 +1,8 @@
-"""`Changes`: which rows changed, for readers who keep something of each."""
+"""`Changes`: which rows changed, for readers who keep something of each.
+
+Of a row stands when it changed last: in earnest, and in thought. A thought takes back what it changed, so whoever did
+not look while it lasted has nothing to look at anew, and whoever did looks once at what it touched.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +10,54 @@ import numpy as np
 
 from bessemer.placement.vectors import Ints
 
-KEPT = 1 << 14
-"""Changes that are remembered at least. To look at more rows than that one by one is no cheaper than to look at all."""
+_NONE: Ints = np.zeros(0, dtype=np.int64)
 
 
 class Changes:
-    """The last `KEPT` changes, and twice as many at most. A reader remembers the ``position`` up to which it has read:
-    0 for who has read nothing, though a reader may as well begin at any."""
+    """A reader remembers the ``position`` up to which it has read: 0 for who has read nothing, though a reader may as
+    well begin at any. Positions never come twice; one is odd for who read in thought."""
 
     def __init__(self) -> None:
-        self._rows: list[int] = []
-        self._forgotten = 0
+        self._count = 0
+        self._began = 0
+        self._depth = 0
+        self._rows = 0
+        # When each row changed: in earnest, in thought.
+        self._last: tuple[Ints, Ints] = (_NONE, _NONE)
 
     @property
     def position(self) -> int:
         """After the last change."""
-        return self._forgotten + len(self._rows)
+        return 2 * self._count + (self._depth > 0)
+
+    def begin(self) -> None:
+        """What changes from here on, until the same number of `end`, is taken back by then."""
+        if not self._depth:
+            self._began = self._count
+        self._depth += 1
+
+    def end(self) -> None:
+        """What was changed since `begin` is as it was."""
+        self._depth -= 1
 
     def add(self, row: int) -> None:
         """One more."""
-        if len(self._rows) == 2 * KEPT:
-            del self._rows[:KEPT]
-            self._forgotten += KEPT
-        self._rows.append(row)
+        if row >= len(self._last[0]):
+            room = np.zeros(max(64, row + 1 - len(self._last[0]), len(self._last[0])), dtype=np.int64)
+            self._last = (np.append(self._last[0], room), np.append(self._last[1], room))
+        self._rows = max(self._rows, row + 1)
+        self._count += 1
+        self._last[self._depth > 0][row] = self._count
 
-    def since(self, position: int) -> Ints | None:
-        """The rows that changed after ``position``, each once and in order; None where that is forgotten, and all rows
-        must be looked at."""
-        if position < self._forgotten:
-            return None
-        rows = sorted(set(self._rows[position - self._forgotten :]))
-        return np.array(rows, dtype=np.int64)
+    def since(self, position: int) -> Ints:
+        """The rows that are not as who read up to ``position`` read them, each once and in order."""
+        if position == self.position:
+            return _NONE
+        earnest, thought = (last[: self._rows] for last in self._last)
+        at, in_thought = divmod(position, 2)
+        moved = earnest > at
+        if in_thought:
+            moved |= thought > at
+        elif self._depth:
+            moved |= thought > self._began
+        return np.flatnonzero(moved)

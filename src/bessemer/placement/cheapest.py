@@ -220,7 +220,7 @@ def _less(sight: Sight) -> Iterator[Change]:
     cores = _largest((request.milli_cores - 1) // 1000, lambda n: asking(sight, milli_cores=n * 1000))
     if cores is not None:
         yield Change(f"ask for at most {cores_words(cores.request)}", cores)
-    step = _memory_step(request)
+    step = memory_step(request)
     memory = _largest((request.memory_bytes - 1) // step, lambda n: asking(sight, memory_bytes=n * step))
     if memory is not None:
         yield Change(f"ask for at most {memory_words(memory.request)}", memory)
@@ -243,14 +243,14 @@ def _less(sight: Sight) -> Iterator[Change]:
         yield Change(f"ask for at most {cores_words(both.request)} and {memory_words(both.request)}", both)
 
 
-def _memory_step(request: Request) -> int:
+def memory_step(request: Request) -> int:
     """In which memory is asked for: of huge pages as many as are some."""
     return max(_MEMORY_STEP, request.page_bytes)
 
 
 def _less_of_both(sight: Sight) -> Sight | None:
     """As many cores as there are beside a little memory, then as much memory as there is beside those."""
-    memory, step = sight.request.memory_bytes, _memory_step(sight.request)
+    memory, step = sight.request.memory_bytes, memory_step(sight.request)
     small = asking(sight, memory_bytes=min(memory, step))
     fewer = _largest(sight.request.milli_cores // 1000, lambda n: asking(small, milli_cores=n * 1000))
     if fewer is None:

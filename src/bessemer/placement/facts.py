@@ -35,7 +35,8 @@ class HostFacts:
 class Tenure:
     """On what terms a claim stands: whose it is (``workload`` by uid), since when and until when at the latest (None:
     nobody knows), and whether it may be stopped for another (``preemptible``), or started anew elsewhere
-    (``restartable``). Claims of one ``gang`` are worth nothing without each other."""
+    (``restartable``): of what is ``replaced`` another is there before it is stopped, and nothing is lost. Claims of one
+    ``gang`` are worth nothing without each other."""
 
     project: str = ""
     priority: int = 0
@@ -43,6 +44,7 @@ class Tenure:
     ends: int | None = None
     preemptible: bool = False
     restartable: bool = False
+    replaced: bool = False
     workload: str = ""
     gang: str = ""
 

@@ -27,16 +27,18 @@ from bessemer.placement.vectors import NONE, WHOLE, Ints
 
 
 class FleetArrays(Arrays):
-    """``version`` rises with each update, ``facts`` with those after which another may land somewhere, whatever the
+    """``version`` is another after each update, and of what is never the same again never the same; a `Thought` gives
+    back the one from before. ``facts`` rises with updates after which another may land somewhere, whatever the
     hardware there: who is present, reachable, schedulable, walls, taints, virtualization, isolation and the switches
     above. ``changes`` are the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each
-    class hold."""
+    class hold. ``thoughts`` are those that go on: what each claim held that they touched, the innermost last."""
 
     def __init__(self) -> None:
         self.size = 0
-        self.version = 0
+        self.version = self._versions = 0
         self.facts = 0
         self.changes = Changes()
+        self.thoughts: list[dict[str, Hold | None]] = []
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
@@ -61,6 +63,7 @@ class FleetArrays(Arrays):
 
     def set_host(self, facts: HostFacts) -> None:
         """Add a host, or replace what is known of it."""
+        assert not self.thoughts, "a host is set in no thought"
         row = self._rows.get(facts.name)
         if row is None:
             row = self._new_row(facts.name)
@@ -87,6 +90,7 @@ class FleetArrays(Arrays):
 
     def remove_host(self, name: str) -> None:
         """Forget a host; its holds stay, for it may come back."""
+        assert not self.thoughts, "a host is removed in no thought"
         row = self._rows.pop(name, None)
         if row is None:
             return
@@ -106,8 +110,11 @@ class FleetArrays(Arrays):
 
     def hold(self, uid: str, hold: Hold) -> None:
         """Count a claim, in place of what was counted under ``uid`` before. Its host may come later."""
-        if self._holds.get(uid) == hold:
+        before = self._holds.get(uid)
+        if before is hold or before == hold:
             return
+        if self.thoughts:
+            self.thoughts[-1].setdefault(uid, before)
         self.drop(uid)
         self._holds[uid] = hold
         self.cuts.count(hold.profile, by=1)
@@ -123,6 +130,8 @@ class FleetArrays(Arrays):
         hold = self._holds.pop(uid, None)
         if hold is None:
             return None
+        if self.thoughts:
+            self.thoughts[-1].setdefault(uid, hold)
         self.cuts.count(hold.profile, by=-1)
         others = self._holds_by_host[hold.host]
         others.discard(uid)
@@ -190,7 +199,8 @@ class FleetArrays(Arrays):
             self.device_milli[row, column] = WHOLE
 
     def _changed(self, row: int | None) -> None:
-        self.version += 1
+        self._versions += 1
+        self.version = self._versions
         if row is not None:
             self.changes.add(row)
 
@@ -242,6 +252,16 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
         return
     fleet.walls.give_back(int(fleet.wall[row]))
     fleet.wall[row] = fleet.walls.take(wall)
+    fleet.facts += 1
+    fleet._changed(None)
+
+
+def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
+    """Whether anything new may land on a host, where the host is known and nothing else of it changed."""
+    row = fleet.row(host)
+    if row is None or bool(fleet.schedulable[row]) == schedulable:
+        return
+    fleet.schedulable[row] = schedulable
     fleet.version += 1
     fleet.facts += 1
 
@@ -263,7 +283,7 @@ def forked(fleet: FleetArrays) -> FleetArrays:
     for name, value in vars(fleet).items():
         if isinstance(value, np.ndarray):
             setattr(fork, name, value.copy())
-    fork.changes, fork.census, fork.cuts = Changes(), fleet.census.copy(), fleet.cuts.copy()
+    fork.changes, fork.census, fork.cuts, fork.thoughts = Changes(), fleet.census.copy(), fleet.cuts.copy(), []
     fork._holds, fork._parts = dict(fleet._holds), dict(fleet._parts)
     fork._holds_by_host = {host: set(uids) for host, uids in fleet._holds_by_host.items()}
     return fork

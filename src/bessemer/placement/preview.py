@@ -1,20 +1,17 @@
 """What is seen of the fleet by who asks where something would go: the hosts beside the chosen one, what is free of a
-host, and how much there is under each leaf. It changes nothing, but for `Thought`, which takes back what it changed.
+host, and how much there is under each leaf. It changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from bessemer.core.asking import Decision, Request
+from bessemer.core.asking import Request
 from bessemer.core.hosts import Device
 from bessemer.placement.choose import instance_cost
-from bessemer.placement.facts import Hold
 from bessemer.placement.filters import FACTS, fitting
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.policies import Policy
@@ -22,32 +19,6 @@ from bessemer.placement.policies.parts import Score, explained, values
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE
-
-_NAME = "in thought"
-
-
-class Thought:
-    """Decisions that are counted as if they were taken, until it is left, however that comes about. Nobody else may
-    look at the arrays meanwhile: whoever is in it awaits nothing."""
-
-    def __init__(self, fleet: FleetArrays) -> None:
-        self._fleet = fleet
-        self._taken = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number in range(self._taken):
-            self._fleet.drop(f"{_NAME}/{number}")
-
-    def take(self, decision: Decision) -> None:
-        """Count one."""
-        self._fleet.hold(f"{_NAME}/{self._taken}", Hold.of(decision))
-        self._taken += 1
-
 
 # --- other hosts ----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from bessemer.drivers.inspect.tables import known
 from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
 from bessemer.placement import Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.thought import Thought
 from tests.kinds.fleet.yard import HEARTBEAT_SECONDS, Yard
 from tests.placement.hosts import ask, inventory
 
@@ -99,7 +100,8 @@ async def test_a_refusal_says_what_others_may_do() -> None:
         words = "wait until 2027-01-15T08:00:00Z: enough on h1 will have ended by then"
         assert refused(yard.fleet, device_count=2).cheapest == words
         arrays.hold("two", replace(hold, tenure=Tenure(restartable=True)))
-        assert refused(yard.fleet, device_count=2).cheapest == "move a claim from h2 to h1"
+        words = "ask an administrator of the platform for a Consolidation: it fits once one claim goes to another host"
+        assert refused(yard.fleet, device_count=2).cheapest == words
 
 
 async def test_a_fake_host_is_for_those_who_tolerate_it() -> None:
@@ -274,3 +276,35 @@ async def test_it_goes_on_after_an_interruption_and_lists_anew_only_when_history
     assert str(refused(feed, cores=100)).startswith("1 host"), "h1 vanished while nobody told"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_thinking_does_away_with_no_refusal_and_those_of_gangs_are_kept() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2))
+        await yard.advance(20)
+        arrays, gang = yard.fleet._arrays, Gang(member=ask(device_count=1), count=2)
+        yard.fleet.assume(placed(yard.fleet, device_count=1), "somebody/0")
+        single, together = refused(yard.fleet, device_count=2), yard.fleet.decide_gang(gang)
+        with Thought(arrays):
+            arrays.drop("somebody/0")
+            assert placed(yard.fleet, device_count=2)
+            assert isinstance(yard.fleet.decide_gang(gang), GangDecision)
+            arrays.hold("thought", Hold("h1", ("gpu0", "gpu1"), ()))
+            assert str(refused(yard.fleet, device_count=2)) == "1 host: short of 2 GPUs (0 free)"
+            assert yard.fleet.decide_gang(gang) is yard.fleet.decide_gang(gang)
+        assert str(single) == "1 host: short of 2 GPUs (1 free)"
+        assert refused(yard.fleet, device_count=2) is single
+        assert yard.fleet.decide_gang(gang) is together
+
+
+async def test_what_was_assumed_for_too_long_is_forgotten_in_earnest_and_in_no_thought() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=2))
+        await yard.advance(20)
+        yard.fleet.assume(placed(yard.fleet, device_count=2), "somebody/0")
+        with Thought(yard.fleet._arrays):
+            yard.clock._monotonic += ASSUMED_SECONDS
+            refused(yard.fleet, device_count=1)
+        assert placed(yard.fleet, device_count=2)
+        await yard.advance(1)
+        assert placed(yard.fleet, device_count=2)

@@ -260,4 +260,4 @@ def test_a_fork_goes_its_own_way() -> None:
     fork.drop("one")
     claim(fork, "two", "b", device_count=2)
     assert state(there) == before
-    assert fork.changes.position == 2
+    assert list(fork.changes.since(0)) == [0, 1]

@@ -16,7 +16,7 @@ from bessemer.placement.decide import refused
 from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import fitting
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.moves.remedies import Remedies, waiting
+from bessemer.placement.moves.remedies import Remedies, by_name, waiting
 from bessemer.placement.sight import Sight
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.moves.test_plan import claim, state
@@ -28,7 +28,7 @@ def placer(there: FleetArrays) -> Callable[[Request], Decision | None]:
 
 
 def remedies(there: FleetArrays) -> Remedies:
-    return Remedies(there, placer, named=lambda uid: f"claim {uid}", timed=lambda at: f"t={at}")
+    return Remedies(there, placer(there), told=by_name(lambda uid: f"claim {uid}"), timed=lambda at: f"t={at}")
 
 
 @settings(max_examples=60)
@@ -68,7 +68,7 @@ def test_a_move_is_named_and_tried_before_less_is_asked_for() -> None:
     change = cheapest(sight, remedies=[remedies(there).moved])
     assert change is not None
     assert change.text == "move claim one from a to b"
-    assert fitting(change.sight).tolist() == [True, False]
+    assert (fitting(change.sight).tolist(), change.sight.fleet.names) == ([True], ["a"])
     assert state(there) == before
     assert refused(sight, (), remedies=[remedies(there).moved]).cheapest == change.text
     assert refused(sight, ()).cheapest == "ask for at most 3 GPUs"
@@ -88,7 +88,7 @@ def test_what_ends_is_named_with_its_time() -> None:
     assert list(kept.moved(Sight.of(there, ask(device_count=2)))) == []
 
 
-def test_a_fork_of_holdings_is_theirs_alone() -> None:
+def test_what_changed_since_is_read_before_more_is_proposed() -> None:
     there = fleet(host("a", gpus=2), host("b", gpus=2))
     claim(there, "one", "a", device_count=1)
     kept = remedies(there)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -21,13 +21,18 @@ from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import Objects
 from bessemer.core.resource import Change
+from bessemer.kinds.fleet import moving
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.following import Following
+from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import forked
 from bessemer.placement.gangs import decide_gang
+from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.plan import Plan
 from bessemer.placement.moves.remedies import Remedies
 
 ASSUMED_SECONDS = 10.0
@@ -39,7 +44,7 @@ CONTENDED_SLACK = 6.0
 """Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
 
 _REFUSALS_MAX = 1_000
-_KINDS = ("Tenant", "Host", "Claim")
+_KINDS = ("Tenant", "Host", "Claim", moving.KIND)
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +60,14 @@ class _Source:
     remove: Callable[[str], None]
 
 
+@dataclass(slots=True)
+class _Refusals:
+    """Of one version of the arrays."""
+
+    version: int = -1
+    of: dict[Request | Gang, Refusal] = field(default_factory=dict)
+
+
 class FleetFeed:
     """Implements ``kinds.context.Fleet``. ``order`` is another in each process that decides over the same fleet.
     ``arrays`` are for who looks on or plans, as ``own``, which decides over them: whoever changes them takes it back at
@@ -65,9 +78,9 @@ class FleetFeed:
         self._arrays = self.arrays = FleetArrays()
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
         self._told = Told(self._arrays, self.demand)
+        self.moving = Moving(self._arrays, self._told.shut)
         self.own = self.demand.own
-        # Whoever is refused reads it: whose the claims are is not theirs to know.
-        remedies = Remedies(self._arrays, self.own.over, named=lambda _: "a claim", timed=rfc3339)
+        remedies = Remedies(self._arrays, self.own.place, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._following = Following(objects, clock)
@@ -76,8 +89,7 @@ class FleetFeed:
         self._read = False
         self._alone = not order
         self._contended_until = 0.0
-        self._refusals: dict[Request, Refusal] = {}
-        self._refusals_version = -1
+        self._refusals = (_Refusals(), _Refusals())
 
     async def run(self) -> None:
         """Follow the kinds, for ever."""
@@ -86,6 +98,7 @@ class FleetFeed:
             _Source("Tenant", lambda change: change.key.name, told.walls.changed, told.walls.gone),
             _Source("Host", lambda change: change.key.name, told.host_changed, told.host_gone),
             _Source("Claim", lambda change: change.uid, told.claim_changed, told.claim_gone),
+            _Source(moving.KIND, lambda change: change.uid, self._course_changed, self.moving.gone),
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
@@ -103,18 +116,24 @@ class FleetFeed:
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         self.expire()
-        # Many replicas ask the same, and a refusal is dear: it tries what would help.
-        if self._refusals_version != self._arrays.version or len(self._refusals) > _REFUSALS_MAX:
-            self._refusals.clear()
-            self._refusals_version = self._arrays.version
-        known = self._refusals.get(request)
+        refusals = self._refused()
+        known = refusals.get(request)
         if known is not None:
             return known
         self.demand.own.concede(CONTENDED_SLACK if self._clock.monotonic() < self._contended_until else 0.0)
         answer = self.demand.own.decide(request)
         if isinstance(answer, Refusal):
-            self._refusals[request] = answer
+            refusals[request] = answer
         return answer
+
+    def forked(self, holdings: Holdings | None = None) -> Fork:
+        """The fleet of this moment, for who plans moves. ``holdings`` are the fleet's, for who has them. Raises
+        Unavailable until the fleet has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        self.expire()
+        fork = forked(self._arrays)
+        return Fork(fork, self.own.over(fork), holdings.forked(fork) if holdings else Holdings(fork))
 
     def others(self) -> bool:
         """Whether somebody waits for a place: whom one asks by oneself, asks for nobody else."""
@@ -125,7 +144,14 @@ class FleetFeed:
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         self.expire()
-        return decide_gang(self._arrays, gang, policy=self.demand.own.policy)
+        refusals = self._refused()
+        known = refusals.get(gang)
+        if known is not None:
+            return known
+        answer = decide_gang(self._arrays, gang, policy=self.demand.own.policy)
+        if isinstance(answer, Refusal):
+            refusals[gang] = answer
+        return answer
 
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
@@ -147,11 +173,29 @@ class FleetFeed:
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
+        if self._arrays.thoughts:
+            # What is taken back in thought would be there again after it.
+            return
         now = self._clock.monotonic()
         while self._assumed and self._assumed[0][0] <= now:
             uid = self._assumed.popleft()[1]
             if uid not in self._told.known["Claim"]:
                 self._arrays.drop(uid)
+        self.moving.settle()
+
+    def _course_changed(self, change: Change) -> None:
+        known = self._told.known[moving.KIND]
+        known.discard(change.uid) if change.type == "DELETED" else known.add(change.uid)
+        self.moving.changed(change)
+
+    def _refused(self) -> dict[Request | Gang, Refusal]:
+        """Who was refused as the arrays are. Many replicas ask the same, and a refusal is dear: it tries what would
+        help. What is refused in thought is kept apart, so that thinking does away with nothing."""
+        kept = self._refusals[bool(self._arrays.thoughts)]
+        if kept.version != self._arrays.version or len(kept.of) > _REFUSALS_MAX:
+            kept.of.clear()
+            kept.version = self._arrays.version
+        return kept.of
 
     def _listed(self, source: _Source, listed: set[str]) -> None:
         for gone in self._told.known[source.kind] - listed:
@@ -161,6 +205,12 @@ class FleetFeed:
         self._told.followed |= source.kind == "Claim"
         if not self._unread:
             self._read = True
+
+
+def _asked_of_others(plan: Plan) -> str:
+    """Whoever is refused reads it: whose claims they are, and where, is not theirs to know."""
+    few = f"{len(plan.moves)} claims go to other hosts" if len(plan.moves) > 1 else "one claim goes to another host"
+    return f"ask an administrator of the platform for a Consolidation: it fits once {few}"
 
 
 async def _take(source: _Source, change: Change) -> str:

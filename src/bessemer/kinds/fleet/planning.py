@@ -25,7 +25,8 @@ from bessemer.kinds.fleet.outline import (
 from bessemer.kinds.workload import shown
 from bessemer.placement import FleetArrays
 from bessemer.placement.own import Own
-from bessemer.placement.preview import HostRoom, Scored, Thought, host_room, leaf_rooms, ranked
+from bessemer.placement.preview import HostRoom, Scored, host_room, leaf_rooms, ranked
+from bessemer.placement.thought import Thought
 
 REPLICAS_MAX = 64
 """Of one question, and as many of all that goes before: nobody else is served while they are decided."""

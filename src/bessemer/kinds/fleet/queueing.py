@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
@@ -18,6 +19,7 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops
 from bessemer.core.ports import Objects
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.places import Here, Promised
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
@@ -76,6 +78,8 @@ class Queueing:
         self._asked: dict[str, Pending] = {}
         self._made: _Made | None = None
         self._vain: dict[str, tuple[float, float]] = {}
+        self.moving = feed.moving
+        self.forked = partial(_forked, self)
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -138,6 +142,10 @@ class Queueing:
             return _ask(self._feed, wants)
         pending = Pending(asker, wants)
         self._promised.end(asker.uid)
+        # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
+        there = self.moving.kept(asker.uid, wants)
+        if there is not None:
+            return self._placed(pending, there)
         if not any(uid != asker.uid for uid in self._all()):
             answer = _ask(self._feed, wants)
             if not isinstance(answer, Refusal):
@@ -152,7 +160,6 @@ class Queueing:
             others = [one for one in made.plan.kept if one.uid in waiting and one.uid != asker.uid]
             with beside(self._book, others, ends=asker.ends):
                 answer = _ask(self._feed, wants)
-            self._made = replace(made, of=(self._feed.arrays.version, *made.of[1:]))
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)
         return self._refused(pending, made.plan, turn=turn)
@@ -208,9 +215,8 @@ class Queueing:
             now=int(self._clock.now()),
             terms=(self._waiting.tree, self._rules),
         )
-        # What it tried is undone, and counts as a change to whoever counts them.
         took = self._clock.monotonic() - now
-        self._made = _Made(found, (self._feed.arrays.version, *of[1:]), now, took, waiting)
+        self._made = _Made(found, of, now, took, waiting)
         return self._made
 
     # --- words ---
@@ -249,6 +255,13 @@ class Queueing:
 def _ask(feed: FleetFeed, wants: Wants) -> Placed | Refusal:
     """With the reasons against."""
     return feed.decide_gang(wants) if isinstance(wants, Gang) else feed.decide(wants)
+
+
+def _forked(queue: Queueing) -> Fork:
+    """The fleet of this moment with what is kept for those who wait, for who plans moves. Raises Unavailable until all
+    has been read."""
+    with beside(queue._book, queue.plan().kept, ends=None):
+        return queue._feed.forked(queue._running.holdings)
 
 
 def _alike(known: Pending, pending: Pending) -> bool:

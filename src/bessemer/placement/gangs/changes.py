@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from bessemer.core.asking import Gang
-from bessemer.core.units import MIB, show_bytes
-from bessemer.placement.cheapest import asking, last_resorts, own_choices
+from bessemer.placement.cheapest import asking, last_resorts, memory_step, own_choices
 from bessemer.placement.gangs.ground import LEVELS, Ground
+from bessemer.placement.room import Spare
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools
-from bessemer.placement.words import device_words, show_milli
-
-_MEMORY_STEP = 64 * MIB
+from bessemer.placement.words import cores_words, device_words, memory_words, show_milli
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +133,15 @@ def _fewer(sight: Sight, gang: Gang) -> Iterator[Change]:
 
 def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
     """The most of one thing for each member. Never nothing at all."""
-    request = sight.request
+    request, step = sight.request, memory_step(sight.request)
 
     def cores(n: int) -> Change:
-        text = f"ask for at most {n} core{'s' if n > 1 else ''} for each member"
-        return _asking(sight, gang, text=text, milli_cores=1000 * n)
+        words = cores_words(replace(request, milli_cores=1000 * n))
+        return _asking(sight, gang, text=f"ask for at most {words} for each member", milli_cores=1000 * n)
 
     def memory(n: int) -> Change:
-        size = n * _MEMORY_STEP
-        text = f"ask for at most {show_bytes(size)} of memory for each member"
-        return _asking(sight, gang, text=text, memory_bytes=size)
+        words = memory_words(replace(request, memory_bytes=n * step))
+        return _asking(sight, gang, text=f"ask for at most {words} for each member", memory_bytes=n * step)
 
     def devices(n: int) -> Change:
         other = asking(sight, device_count=n)
@@ -157,7 +154,7 @@ def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
 
     limits = [
         ((request.milli_cores - 1) // 1000, cores),
-        ((request.memory_bytes - 1) // _MEMORY_STEP, memory),
+        ((request.memory_bytes - 1) // step, memory),
         (request.device_count - 1, devices),
         (request.device_milli - 1 if request.device_milli < WHOLE else 0, share),
     ]
@@ -191,11 +188,20 @@ def _time(sight: Sight, gang: Gang) -> Iterator[Change]:
 def _emptied(sight: Sight, hosts: Bools) -> Sight:
     """As it would be with nothing held of some hosts."""
     fleet, n, these = sight.fleet, sight.size, hosts[:, None]
+    empty, now = Spare.emptied(fleet, n), sight.spare
     return replace(
         sight,
         cores_free=np.where(these, fleet.cores[:n], sight.cores_free),
         memory_free=np.where(these, fleet.memory[:n], sight.memory_free),
         device_milli=np.where(these, WHOLE, sight.device_milli),
+        changed_spare=Spare(
+            np.where(these, empty.threads, now.threads),
+            np.where(these, empty.wholes, now.wholes),
+            np.where(these[:, :, None], empty.pages, now.pages),
+            np.where(these, empty.used, now.used),
+            np.where(these, empty.whole, now.whole),
+        ),
+        drained=bool(hosts.all()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,7 @@ LEVELS: Sequence[Level] = ("host", "leaf", "spine", "site")
 """From near to far."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Ground:
     """``rows`` [hosts] are rows of the fleet. ``hosts``, ``leaves``, ``spines`` and ``sites`` say for how many members
     there is room on each host and under each switch (numbered as in ``fabric``). Where blocks lie under one switch of a
@@ -62,6 +63,20 @@ class Ground:
             return fabric.leaf
         spine = fabric.spine[fabric.leaf]
         return spine if level == "spine" else fabric.site[spine]
+
+    @cached_property
+    def by_spine(self) -> Sequence[Ints]:
+        """[spines]: the leaves with room under each, the largest first."""
+        spine = self.fabric.spine
+        order = np.lexsort((-self.leaves, spine))
+        order = order[self.leaves[order] > 0]
+        return np.split(order, np.searchsorted(spine[order], np.arange(1, len(self.spines))))
+
+    @cached_property
+    def offers(self) -> Sequence[Ints]:
+        """[spines][leaves]: for how many members its best leaf has room, its two best, and so on."""
+        sums = (np.cumsum(self.leaves[leaves]) for leaves in self.by_spine)
+        return [total - total % self.steps[2] for total in sums]
 
     def most(self, gang: Gang) -> int:
         """How many members there is room for, together as the gang says: it fits where that is not less than it has."""

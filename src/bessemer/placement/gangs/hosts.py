@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bessemer.core.asking import Gang
-from bessemer.placement.arrays import View
+from bessemer.placement.arrays import Glance
 from bessemer.placement.gangs.ground import Ground
 from bessemer.placement.gangs.leaves import running
 from bessemer.placement.policies import Policy
@@ -57,7 +57,7 @@ def _ranked(ground: Ground, index: Ints, *, sight: Sight, policy: Policy | None)
     names = sight.fleet.names
     by_name = np.zeros(len(rows), dtype=np.int64)
     by_name[sorted(range(len(rows)), key=lambda at: names[rows[at]])] = np.arange(len(rows))
-    seen = Sight.of(View(sight.fleet, rows), sight.request)
+    seen = Sight.of(Glance(sight.fleet, rows), sight.request)
     if policy is not None:
         keys: Sequence[np.ndarray] = (policy.costs(Shape.of(sight.request), sight.fleet.states(rows)).value,)
     else:

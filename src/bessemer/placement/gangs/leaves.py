@@ -93,7 +93,7 @@ def _one_spine(ground: Ground, gang: Gang) -> _Shares | None:
 
 
 def _best_spine(ground: Ground, gang: Gang, *, among: Sequence[int], count: int) -> _Shares | None:
-    offers = {p: _offer(ground, p) for p in among if ground.spines[p] >= count}
+    offers = {p: ground.offers[p] for p in among if ground.spines[p] >= count}
     if not offers:
         return None
     needed = {p: int(np.searchsorted(offer, count)) + 1 for p, offer in offers.items()}
@@ -137,7 +137,7 @@ def _several_sites(ground: Ground, gang: Gang) -> _Shares | None:
 def _within(ground: Ground, gang: Gang, *, site: int, count: int) -> _Shares | None:
     """So many members at one site that has room for them, under several leaves."""
     spines = [int(p) for p in np.flatnonzero((ground.fabric.site == site) & (ground.spines > 0))]
-    offers = [_offer(ground, p) for p in spines]
+    offers = [ground.offers[p] for p in spines]
     first = _leaves_first(gang)
     one = _best_spine(ground, gang, among=spines, count=count)
     if one is not None and (not first or len(one.of) <= _fewest_leaves(offers, count)):
@@ -158,32 +158,18 @@ def _fewest_leaves(offers: Sequence[Ints], count: int) -> int:
     return int(np.searchsorted(np.cumsum(gain), count)) + 1
 
 
-def _offer(ground: Ground, spine: int) -> Ints:
-    """[leaves]: for how many members its best leaf has room, its two best, and so on."""
-    offer = np.cumsum(ground.leaves[_by_room(ground, spine)])
-    capped: Ints = offer - offer % ground.steps[2]
-    return capped
-
-
-def _by_room(ground: Ground, spine: int) -> Ints:
-    """Leaves of a spine, the largest first."""
-    leaves = np.flatnonzero((ground.fabric.spine == spine) & (ground.leaves > 0))
-    order: Ints = leaves[np.argsort(-ground.leaves[leaves], kind="stable")]
-    return order
-
-
 # --- who gets how many ------------------------------------------------------------------------------------------
 
 
 def _dealt(ground: Ground, taken: dict[int, int], *, count: int) -> _Shares:
     """Members by leaf, of so many leaves under each spine: all full but the last, which is as small as will do."""
     step = ground.steps[2]
-    over = {p: int(_offer(ground, p)[leaves - 1]) for p, leaves in taken.items()}
+    over = {p: int(ground.offers[p][leaves - 1]) for p, leaves in taken.items()}
     surplus = sum(over.values()) - count
     dealt: dict[int, int] = {}
     left = 0
     for p in sorted(over, key=lambda p: (over[p], p)):
-        leaves = _by_room(ground, p)
+        leaves = ground.by_spine[p]
         spare = min(surplus, over[p]) // step * step
         part = over[p] - spare
         chosen = _tightened(ground.leaves[leaves], taken[p], count=part)

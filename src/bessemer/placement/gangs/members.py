@@ -2,21 +2,22 @@
 
 Hosts are mostly alike, and what is decided within one holds for the others. Of hosts that get one member each, and
 differ in nothing but how many cores and how much memory is free, the devices are the same; cores and memory beside them
-are then dealt by the same rule as within one host.
+are then dealt by the same rule as within one host, for all hosts at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from bessemer.core.asking import Allocation, Decision, Reason, Request
-from bessemer.placement.arrays import Arrays, View
+from bessemer.placement.arrays import Arrays, Glance
 from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at
+from bessemer.placement.gangs.alone import Alone
 from bessemer.placement.gangs.room import understood
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Ints
@@ -50,39 +51,37 @@ class _Cut:
 
 def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decision, ...]:
     """Decisions for ``counts`` members on each of ``rows``, in their order."""
-    fleet, known = sight.fleet, dict[object, Sequence[_Cut]]()
-    if not understood(sight.request):
+    fleet, ask, known = sight.fleet, sight.request, dict[Hashable, Sequence[_Cut]]()
+    if not understood(ask):
         return tuple(_plainly(sight, int(row), told=told) for row in rows)
-    # On one node all depends on all; with several members the later ones lie beside what the first ones left; and what
-    # is held beyond what there is, is for those to judge who decide on one host.
+    # On one node all depends on all; with several members the later ones lie beside what the first ones left; threads
+    # have names; and what is held beyond what there is, is for those to judge who decide on one host.
+    plain = ask.cpu_policy == "shared" and not ask.page_bytes
     least = min(int(fleet.cores_free[rows].min(initial=0)), int(fleet.memory_free[rows].min(initial=0)))
-    apart = sight.request.numa != "required" and int(counts.max(initial=0)) == 1 and least >= 0
-    states = _states(fleet, rows, without=_BULK if apart else frozenset())
-    free = list(
-        zip(map(tuple, fleet.cores_free[rows].tolist()), map(tuple, fleet.memory_free[rows].tolist()), strict=True)
-    )
-    dealt: dict[object, tuple[Allocation, ...]] = {}
-    decisions: list[Decision] = []
-    for at, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
-        nodes = fleet.node_ids(row)
-        key = (states[at], count, *nodes)
+    apart = plain and ask.numa != "required" and int(counts.max(initial=0)) == 1 and least >= 0
+    states = _states(fleet, rows, without=(BESIDE if plain else frozenset()) | (_BULK if apart else frozenset()))
+    numbers, some = rows.tolist(), counts.tolist()
+    found: list[Sequence[_Cut]] = []
+    for state, row, count in zip(states, numbers, some, strict=True):
+        key = (state, count, *fleet.node_ids(row), *(() if plain else _threads(fleet, row)))
         cuts = known.get(key)
         if cuts is None:
             cuts = known[key] = _cut(sight, row, count=count, told=told)
-        devices = fleet.devices(row)
-        name, fake = fleet.names[row], bool(fleet.fake[row])
+        found.append(cuts)
+    dealt = _dealt(fleet, ask, rows=rows, near=[cuts[0].near for cuts in found]) if apart else None
+    decisions: list[Decision] = []
+    for at, (row, cuts) in enumerate(zip(numbers, found, strict=True)):
+        devices, name, fake = fleet.devices(row), fleet.names[row], bool(fleet.fake[row])
         for cut in cuts:
-            beside = dealt.get((key, free[at])) if apart else cut.allocations
-            if beside is None:
-                beside = dealt[key, free[at]] = _beside(sight.request, nodes, free=free[at], near=cut.near)
             tree = tuple([devices[column] for column in cut.columns])
             ids = tuple([device.id for device in tree])
+            beside = cut.allocations if dealt is None else dealt[at]
             decisions.append(Decision(host=name, devices=ids, allocations=beside, fake=fake, tree=tree, **cut.more))
     return tuple(decisions)
 
 
 def _plainly(sight: Sight, row: int, *, told: Told) -> Decision:
-    seen = Sight.of(View(sight.fleet, np.array([row])), sight.request)
+    seen = Sight.of(Glance(sight.fleet, np.array([row])), sight.request)
     return replace(place_at(seen, 0, score={}), fitting=told.fitting, reasons=told.reasons)
 
 
@@ -91,37 +90,29 @@ def _states(fleet: Arrays, rows: Ints, *, without: frozenset[str]) -> list[bytes
     parts = [
         value[rows].reshape(len(rows), -1).astype(np.int64)
         for name, value in sorted(vars(fleet).items())
-        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | BESIDE | without
+        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | without
     ]
     return [state.tobytes() for state in np.concatenate(parts, axis=1)]
 
 
+def _threads(fleet: Arrays, row: int) -> tuple[Hashable, ...]:
+    """By which names hardware threads go on a host, and which of them are somebody's own."""
+    parts = fleet.parts(row)
+    return (tuple(parts.cores), frozenset(cpu for cpu, count in parts.own.items() if count > 0))
+
+
 def _cut(sight: Sight, row: int, *, count: int, told: Told) -> list[_Cut]:
     """What so many members take of a host, each of what those before it left."""
-    view = View(sight.fleet, np.array([row]))
-    columns = {device.id: column for column, device in enumerate(view.devices(0))}
-    nodes = {node: column for column, node in enumerate(view.node_ids(0))}
-    seen = Sight.of(view, sight.request)
-    left = replace(
-        seen,
-        cores_free=seen.cores_free.copy(),
-        memory_free=seen.memory_free.copy(),
-        device_milli=seen.device_milli.copy(),
-    )
+    alone = Alone(sight.fleet, row)
     cuts: list[_Cut] = []
     for _ in range(count):
-        left = replace(left)
-        taken = place_at(left, 0, score={})
+        taken = place_at(Sight.of(alone, sight.request), 0, score={})
         more = {field.name: getattr(taken, field.name) for field in fields(Decision) if field.name not in _OWN}
-        where = tuple(columns[device] for device in taken.devices)
-        near = tuple(int(view.device_node[0, column]) for column in where)
+        where = tuple(alone.columns[device] for device in taken.devices)
+        near = tuple(int(alone.device_node[0, column]) for column in where)
         told_more = {**more, "fitting": told.fitting, "reasons": told.reasons}
         cuts.append(_Cut(where, near, taken.allocations, told_more))
-        for part in taken.allocations:
-            left.cores_free[0, nodes[part.numa_node]] -= part.milli_cores
-            left.memory_free[0, nodes[part.numa_node]] -= part.memory_bytes
-        for device in taken.devices:
-            left.device_milli[0, columns[device]] -= taken.device_milli
+        alone.take(taken)
     return cuts
 
 
@@ -129,21 +120,34 @@ _OWN = frozenset({"host", "devices", "allocations", "fake", "tree"})
 """What a decision says of its host alone."""
 
 
-def _beside(
-    ask: Request, nodes: Sequence[int], *, free: tuple[Sequence[int], Sequence[int]], near: Sequence[int]
-) -> tuple[Allocation, ...]:
-    """Cores and memory as `place_at` deals them where they need not lie on one node: first on one that has all, a
-    device's own before others, on the fullest of those; else on the emptiest."""
-    cores, memory = free
-    order = list(range(len(nodes)))
+def _dealt(
+    fleet: Arrays, ask: Request, *, rows: Ints, near: Sequence[tuple[int, ...]]
+) -> Sequence[tuple[Allocation, ...]]:
+    """[rows]: cores and memory as `place_at` deals them where they need not lie on one node: first on one that has all,
+    a device's own before others, on the fullest of those; else on the emptiest. ``near`` [rows] are the nodes of the
+    devices, each as often as it has one."""
+    cores, memory = fleet.cores_free[rows], fleet.memory_free[rows]
+    nodes = np.broadcast_to(np.arange(cores.shape[1]), cores.shape)
+    order = nodes
     if ask.numa == "preferred":
-        whole = [cores[n] >= ask.milli_cores and memory[n] >= ask.memory_bytes for n in order]
-        order.sort(key=lambda n: (not whole[n], -near.count(n), cores[n] if whole[n] else -cores[n], n))
-    want_cores, want_memory = ask.milli_cores, ask.memory_bytes
-    taken: list[Allocation] = []
-    for n in order:
-        some, bytes_ = min(want_cores, max(0, cores[n])), min(want_memory, max(0, memory[n]))
-        if some or bytes_:
-            taken.append(Allocation(numa_node=nodes[n], milli_cores=some, memory_bytes=bytes_))
-        want_cores, want_memory = want_cores - some, want_memory - bytes_
-    return tuple(taken)
+        counts = {some: np.bincount([n for n in some if n >= 0], minlength=cores.shape[1]) for some in set(near)}
+        beside = np.array([counts[some] for some in near]).reshape(cores.shape)
+        whole = (cores >= ask.milli_cores) & (memory >= ask.memory_bytes)
+        order = np.lexsort((nodes, np.where(whole, cores, -cores), -beside, ~whole), axis=1)
+    taken = [
+        np.clip(want - (np.cumsum(free, axis=1) - free), 0, free)
+        for want, have in ((ask.milli_cores, cores), (ask.memory_bytes, memory))
+        for free in (np.take_along_axis(have, order, axis=1),)
+    ]
+    known: dict[Hashable, tuple[Allocation, ...]] = {}
+    dealt: list[tuple[Allocation, ...]] = []
+    for ids, *one in zip(map(fleet.node_ids, rows.tolist()), order.tolist(), *(t.tolist() for t in taken), strict=True):
+        # Hosts with the same free get the same.
+        parts = tuple([(ids[n], some, held) for n, some, held in zip(*one, strict=True) if some or held])
+        same = known.get(parts)
+        if same is None:
+            same = known[parts] = tuple(
+                [Allocation(numa_node=node, milli_cores=some, memory_bytes=held) for node, some, held in parts]
+            )
+        dealt.append(same)
+    return dealt

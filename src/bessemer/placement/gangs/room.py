@@ -27,6 +27,8 @@ COUNTED = frozenset(
         "own_hosts",
         "virtualization",
         "isolation",
+        "cpu_policy",
+        "page_bytes",
     }
 )
 """What of a request is understood here well enough to put several on one host."""
@@ -45,20 +47,55 @@ def room(sight: Sight, *, most: int) -> Ints:
 
     Exact: members are equal, and each takes its devices of one group that is as near as must be (a NUMA node, a PCIe
     switch, an NVLink domain, or all of a host), so a group of n devices serves n // count of them, whichever they
-    take. Of what is not understood one goes to a host.
+    take; threads of their own, cores and huge pages are taken of a node in equal pieces. Of what is not understood one
+    goes to a host.
     """
     ask = sight.request
     if not understood(ask):
         return np.ones(sight.size, dtype=np.int64)
     if ask.numa == "required":
         return np.minimum(_by_node(sight, most), most)
-    cores, memory = _times(sight.cores_sum, ask.milli_cores), _times(sight.memory_sum, ask.memory_bytes)
-    counts: Ints = np.minimum(np.minimum(cores, memory), np.minimum(_by_devices(sight), most))
+    memory = _times(sight.memory_sum, ask.memory_bytes)
+    counts: Ints = np.minimum(np.minimum(_by_cores(sight), memory), np.minimum(_by_devices(sight), most))
     return counts
 
 
 def _times(free: Ints, each: int) -> Ints:
     return np.maximum(free, 0) // each if each else np.full(free.shape, _ANY, dtype=np.int64)
+
+
+def _by_cores(sight: Sight) -> Ints:
+    """[hosts]: for how many there are cores, of whichever nodes. Whole cores are taken up to the last thread that is
+    wanted: so many to each, where all have equally many threads; else one member is thought to fit."""
+    ask = sight.request
+    if ask.cpu_policy != "cores" or not ask.milli_cores:
+        return _times(sight.cores_sum, ask.milli_cores)
+    smt = sight.fleet.smt[: sight.size]
+    most, least = smt.max(axis=1), np.where(smt > 0, smt, smt.max(axis=1, keepdims=True)).min(axis=1)
+    counts = _wholes(sight).sum(axis=1) // _each(sight, most)
+    return np.where(most == least, counts, np.minimum(_times(sight.cores_sum, ask.milli_cores), 1))
+
+
+def _cores_by_node(sight: Sight) -> Ints:
+    """[hosts, nodes]: the same on one node each."""
+    ask = sight.request
+    if ask.cpu_policy != "cores" or not ask.milli_cores:
+        return _times(sight.cores_here, ask.milli_cores)
+    counts: Ints = _wholes(sight) // _each(sight, sight.fleet.smt[: sight.size])
+    return counts
+
+
+def _wholes(sight: Sight) -> Ints:
+    """[hosts, nodes]: cores that a node can give whole."""
+    smt = sight.fleet.smt[: sight.size]
+    wholes: Ints = sight.cores_here // (1000 * np.maximum(smt, 1))
+    return wholes
+
+
+def _each(sight: Sight, smt: Ints) -> Ints:
+    """How many cores of ``smt`` threads a member takes."""
+    each: Ints = -(-sight.request.milli_cores // (1000 * np.maximum(smt, 1)))
+    return each
 
 
 def _by_devices(sight: Sight) -> Ints:
@@ -82,7 +119,7 @@ def _by_devices(sight: Sight) -> Ints:
 def _by_node(sight: Sight, most: int) -> Ints:
     """[hosts]: each with all that it wants on one NUMA node."""
     ask = sight.request
-    counts = np.minimum(_times(sight.cores_free, ask.milli_cores), _times(sight.memory_free, ask.memory_bytes))
+    counts = np.minimum(_cores_by_node(sight), _times(sight.memory_here, ask.memory_bytes))
     if ask.device_count:
         counts = np.minimum(counts, _devices_by_node(sight))
     total: Ints = np.minimum(counts, most).sum(axis=1)

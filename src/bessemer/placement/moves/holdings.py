@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from bessemer.placement.numbering import Numbers
 from bessemer.placement.policies import Floats
 from bessemer.placement.vectors import NONE, Ints
 
-CLAIM = ("used", "row", "ask", "milli", "priority", "since", "ends", "preemptible", "restartable")
+CLAIM = ("used", "row", "ask", "milli", "priority", "since", "ends", "preemptible", "restartable", "replaced")
 """The columns of `Holdings.claims`."""
 
 
@@ -47,6 +48,13 @@ class Columns:
         self._values[:, slot] = values
         return slot
 
+    def at(self, places: Ints) -> Mapping[str, Ints]:
+        """The slots in use whose row has a place [rows], with that as their row."""
+        # A slot that nobody has says the first row, of which it holds nothing.
+        row = places[self["row"]]
+        found = np.flatnonzero(row != NONE)
+        return {name: row[found] if name == "row" else self[name][found] for name in self._names}
+
     def copy(self) -> Columns:
         """One that goes its own way."""
         other = Columns(*self._names)
@@ -59,14 +67,21 @@ class Columns:
         self._vacant += slots
 
 
+class Parts(NamedTuple):
+    """What is held of some hosts, by their place among them; columns as in `Holdings`."""
+
+    devices: Mapping[str, Ints]
+    nodes: Mapping[str, Ints]
+
+
 class Holdings:
     """The holds that stand on hosts of ``fleet``, as they were at the last `refresh`.
 
     ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``ask`` (the number of its request
     in ``asks``; -1: nobody says), ``milli`` (thousandths of devices in all), and of its tenure ``priority``, ``since``,
-    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``. ``devices`` are ``slot, row, column, milli`` of each
-    device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does not have any
-    more is no part of either.
+    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``, ``replaced``. ``devices`` are ``slot, row, column,
+    milli`` of each device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does
+    not have any more is no part of either.
     """
 
     def __init__(self, fleet: FleetArrays) -> None:
@@ -103,6 +118,12 @@ class Holdings:
         for row in range(self.fleet.size) if rows is None else rows.tolist():
             self._forget(row)
             self._read(row)
+
+    def of(self, rows: Ints) -> Parts:
+        """What is held of some hosts."""
+        places = np.full(self.fleet.size, NONE)
+        places[rows] = np.arange(len(rows))
+        return Parts(self.devices.at(places), self.nodes.at(places))
 
     def at(self, row: int) -> Sequence[int]:
         """The slots of a host's holds, by uid."""
@@ -172,6 +193,7 @@ class Holdings:
             NONE if tenure.ends is None else tenure.ends,
             tenure.preemptible,
             tenure.restartable,
+            tenure.replaced,
         )
         self._held[slot] = (uid, hold)
         return slot

@@ -21,6 +21,7 @@ from bessemer.placement.moves.removal import Removal, removals
 from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.moves.trial import Trial
 from bessemer.placement.policies import Floats
+from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import WHOLE
 
 Place = Callable[[Request], Decision | None]
@@ -92,7 +93,7 @@ class Planner:
     ) -> None:
         self.fleet = fleet
         self.holdings = holdings or Holdings(fleet)
-        self._place = place
+        self.place = place
         self._prices = prices
         self._version = -1
         self._finds: dict[Request, bool] = {}
@@ -104,23 +105,21 @@ class Planner:
         self._look_anew()
         if (request, most, depth) in self._vain:
             return None
-        trial = Trial(self.fleet)
-        try:
-            plan = self._opened(request, trial, most=most, depth=depth)
-        finally:
-            trial.back_to(0)
-            self._version = self.fleet.version
+        with Thought(self.fleet):
+            plan = self._opened(request, Trial(self.fleet), most=most, depth=depth)
         if plan is None:
             self._vain.add((request, most, depth))
         return plan
 
     def emptied(self, hosts: Sequence[str]) -> Plan:
         """All that hosts hold goes to others; largest claims first, for they find room in the fewest places."""
-        trial = Trial(self.fleet)
-        try:
-            return self._emptied(hosts, trial)
-        finally:
-            trial.back_to(0)
+        with Thought(self.fleet):
+            return self._emptied(hosts, Trial(self.fleet))
+
+    def prices(self) -> Floats:
+        """[slots]: what each claim costs to move, as they are now."""
+        self.holdings.refresh()
+        return self._prices(self.holdings)
 
     def _opened(self, request: Request, trial: Trial, *, most: int, depth: int) -> Plan | None:
         for removal, claims in self._tries(request, trial, depth=depth, hosts=TRIES):
@@ -169,7 +168,7 @@ class Planner:
         request = claim.hold.request
         if request is None or most < 1:
             return None
-        target = self._place(request)
+        target = self.place(request)
         if target is not None and target.host not in trial.plugged:
             trial.hold(claim.uid, _held(target, claim.hold))
             return [claim.to(target)]

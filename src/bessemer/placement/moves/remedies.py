@@ -1,6 +1,6 @@
 """What others may do so that a request fits: claims that are moved, claims that end. For `cheapest`, as proposals.
 
-Nothing is done here. Each is tried on a fork of the arrays, and what is proposed has been carried out there.
+Nothing is done here. Each is tried in thought, and what is proposed has been carried out there.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import numpy as np
 from bessemer.core.asking import Request
 from bessemer.placement.cheapest import Change
 from bessemer.placement.filters import fitting
-from bessemer.placement.fleet import FleetArrays, forked
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place, Plan, Planner, by_devices
 from bessemer.placement.moves.removal import without
 from bessemer.placement.sight import Sight
+from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import NONE
 
 MOST = 4
 """Moves that are proposed at most: of more nobody would call it a change."""
-
-Placer = Callable[[FleetArrays], Place]
-"""Who decides over a fork: a Board's `place` by the policy that decides in earnest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,37 +39,41 @@ def waiting(holdings: Holdings, request: Request) -> Wait | None:
     """The first time at which enough claims will have ended, as far as they say; None where they never do. Nobody else
     is thought to come."""
     holdings.refresh()
-    sight = Sight.of(holdings.fleet, request)
+    fleet = holdings.fleet
     ends, used = holdings.claims["ends"], holdings.claims["used"] > 0
     known = used & (ends != NONE)
+    rows = np.flatnonzero(fitting(without(Sight.of(fleet, request), holdings, gone=known)))
+    if not len(rows):
+        return None
     times = np.unique(ends[known])
-    low, high = 0, len(times)
+    low, high = 0, len(times) - 1
+    # Whoever has no room by then had none before: the hosts that are looked at become few.
+    some = holdings.of(rows)
     while low < high:
         middle = (low + high) // 2
-        if fitting(without(sight, holdings, gone=known & (ends <= times[middle]))).any():
-            high = middle
+        fits = fitting(without(Sight.of(fleet.view(rows), request), some, gone=known & (ends <= times[middle])))
+        if fits.any():
+            high, rows = middle, rows[fits]
+            some = holdings.of(rows)
         else:
             low = middle + 1
-    if low == len(times):
-        return None
-    after = without(sight, holdings, gone=known & (ends <= times[low]))
-    rows = np.flatnonzero(fitting(after))
     row = int(rows[np.argmin(holdings.ranks()[rows])])
     slots = [slot for slot in holdings.at(row) if known[slot] and ends[slot] <= times[low]]
     uids = tuple(holdings.held(slot)[0] for slot in slots)
-    return Wait(at=int(times[low]), host=holdings.fleet.names[row], uids=uids, sight=after)
+    after = without(Sight.of(fleet, request), holdings, gone=known & (ends <= times[low]))
+    return Wait(at=int(times[low]), host=fleet.names[row], uids=uids, sight=after)
 
 
 class Remedies:
-    """Proposals over a fleet. ``named`` says how a claim is called for who reads it; ``timed`` puts a time into words,
-    for there is no clock here."""
+    """Proposals over a fleet. ``place`` decides over it by the policy that decides in earnest; ``timed`` puts a time
+    into words, for there is no clock here; ``told`` a plan: who reads it need not know whose the claims are."""
 
     def __init__(
-        self, fleet: FleetArrays, placer: Placer, *, named: Callable[[str], str], timed: Callable[[int], str]
+        self, fleet: FleetArrays, place: Place, *, told: Callable[[Plan], str], timed: Callable[[int], str]
     ) -> None:
         self._holdings = Holdings(fleet)
-        self._placer = placer
-        self._named = named
+        self._planner = Planner(fleet, place, holdings=self._holdings)
+        self._told = told
         self._timed = timed
 
     def moved(self, sight: Sight) -> Iterator[Change]:
@@ -79,13 +81,9 @@ class Remedies:
         self._holdings.refresh()
         if not np.isfinite(by_devices(self._holdings)).any():
             return
-        fork = forked(self._holdings.fleet)
-        planner = Planner(fork, self._placer(fork), holdings=self._holdings.forked(fork))
-        plan = planner.opened(sight.request, most=MOST)
-        if plan is not None and plan.moves:
-            for move in plan.moves:
-                fork.hold(move.uid, move.hold)
-            yield Change(self._words(plan), Sight.of(fork, sight.request))
+        plan = self._planner.opened(sight.request, most=MOST)
+        if plan is not None and plan.moves and plan.decision is not None:
+            yield Change(self._told(plan), self._moved_there(plan, sight.request, host=plan.decision.host))
 
     def ended(self, sight: Sight) -> Iterator[Change]:
         """The time at which claims will have ended."""
@@ -96,7 +94,24 @@ class Remedies:
                 f"wait until {self._timed(wait.at)}: enough on {wait.host} will have ended by then", wait.sight
             )
 
-    def _words(self, plan: Plan) -> str:
-        """`move a from h1 to h2, b from h1 to h3`."""
-        moves = (f"{self._named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
+    def _moved_there(self, plan: Plan, request: Request, *, host: str) -> Sight:
+        """The host that was opened, with the moves carried out."""
+        fleet = self._holdings.fleet
+        with Thought(fleet):
+            for move in plan.moves:
+                fleet.hold(move.uid, move.hold)
+            row = fleet.row(host)
+            after = Sight.of(fleet.view(np.array([row])), request)
+            # What depends on how devices are cut is read while they are.
+            assert fitting(after).any()
+        return after
+
+
+def by_name(named: Callable[[str], str]) -> Callable[[Plan], str]:
+    """`move a from h1 to h2, b from h1 to h3`, where ``named`` is how a claim is called."""
+
+    def told(plan: Plan) -> str:
+        moves = (f"{named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
         return f"move {', '.join(moves)}"
+
+    return told

@@ -8,7 +8,7 @@ other can be cheaper (`search`: branch and bound over sets of claims).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from bessemer.core.asking import Decision, Request
 from bessemer.placement.choose import place_at
 from bessemer.placement.filters import fitting
 from bessemer.placement.fleet import FleetArrays, holds_of
-from bessemer.placement.moves.holdings import Columns, Holdings
+from bessemer.placement.moves.holdings import Columns, Holdings, Parts
 from bessemer.placement.moves.search import HAIR, Found, lacking, searched
 from bessemer.placement.policies import Floats
 from bessemer.placement.sight import Sight
@@ -75,11 +75,11 @@ def removals(
     return tuple(removal for removal in told if removal is not None)
 
 
-def without(sight: Sight, holdings: Holdings, *, gone: Bools) -> Sight:
-    """The sight after all claims of the slots ``gone`` [slots] are removed."""
+def without(sight: Sight, held: Holdings | Parts, *, gone: Bools) -> Sight:
+    """The sight after all claims of the slots ``gone`` [slots] are removed; of the hosts that both are of."""
     fleet, n = sight.fleet, sight.size
 
-    def freed(columns: Columns, value: str, *, width: int) -> Ints:
+    def freed(columns: Columns | Mapping[str, Ints], value: str, *, width: int) -> Ints:
         values = np.where(gone[columns["slot"]], columns[value], 0)
         cells = columns["row"] * width + columns["column"]
         # Sums of doubles are exact here: what one host has of anything stays below 2**53.
@@ -89,9 +89,9 @@ def without(sight: Sight, holdings: Holdings, *, gone: Bools) -> Sight:
     nodes, devices = fleet.cores_free.shape[1], fleet.device_milli.shape[1]
     return replace(
         sight,
-        cores_free=sight.cores_free + freed(holdings.nodes, "cores", width=nodes),
-        memory_free=sight.memory_free + freed(holdings.nodes, "memory", width=nodes),
-        device_milli=sight.device_milli + freed(holdings.devices, "milli", width=devices),
+        cores_free=sight.cores_free + freed(held.nodes, "cores", width=nodes),
+        memory_free=sight.memory_free + freed(held.nodes, "memory", width=nodes),
+        device_milli=sight.device_milli + freed(held.devices, "milli", width=devices),
     )
 
 

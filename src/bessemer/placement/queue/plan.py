@@ -24,6 +24,7 @@ from bessemer.placement.queue.standing import Standing, ordered
 from bessemer.placement.queue.stops import Claims, Stop, stop
 from bessemer.placement.queue.timeline import Timeline
 from bessemer.placement.queue.values import Kept, Pending, Placed, Places, Rules, Tree, Turn, Wants, decisions
+from bessemer.placement.thought import Thought
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +112,10 @@ def plan(
     order = list(ordered(waiting, standing, overdue=now - rules.patience))
     draft.overdue = _first_overdue(order, before=now - rules.patience)
     draft.leave(_leaving(draft), by=now + rules.grace)
-    try:
+    with Thought(book.fleet):
         for number, pending in enumerate(order[: rules.depth]):
             _look(draft, pending, ahead=number)
         _expect(draft, order[: rules.depth])
-    finally:
-        for one in draft.kept.values():
-            for uid in one.ghosts:
-                book.fleet.drop(uid)
     return Plan(turns=draft.turns, order={pending.uid: number for number, pending in enumerate(order)})
 
 
@@ -126,15 +123,11 @@ def plan(
 def beside(book: Book, some: Sequence[Kept], *, ends: int | None) -> Iterator[None]:
     """The arrays with what is kept for others, but from whoever will have ended before it starts."""
     binding = [one for one in some if ends is None or one.start is None or ends > one.start]
-    for one in binding:
-        for uid, ghost in one.ghosts.items():
-            book.fleet.hold(uid, ghost)
-    try:
-        yield
-    finally:
+    with Thought(book.fleet):
         for one in binding:
-            for uid in one.ghosts:
-                book.fleet.drop(uid)
+            for uid, ghost in one.ghosts.items():
+                book.fleet.hold(uid, ghost)
+        yield
 
 
 def _first_overdue(order: Sequence[Pending], *, before: int) -> set[str]:
@@ -239,23 +232,18 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
     soft: dict[str, Kept] = {}
     timeline = draft.ends()
     by_uid = {pending.uid: pending for pending in order}
-    try:
-        for one in draft.kept.values():
-            timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
-        for pending in waits:
-            if draft.dear(pending, what="keep"):
-                continue
-            some = [*draft.kept.values(), *soft.values()]
-            found = earliest(timeline, pending, places=draft.claims.places, beside=some)
-            if found is None or found.start is None:
-                continue
-            draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
-            soft[pending.uid] = found
-            timeline.rely(found)
-            timeline.add(lasting(found, pending=pending, now=now))
-            for name, ghost in found.ghosts.items():
-                book.fleet.hold(name, ghost)
-    finally:
-        for found in soft.values():
-            for name in found.ghosts:
-                book.fleet.drop(name)
+    for one in draft.kept.values():
+        timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
+    for pending in waits:
+        if draft.dear(pending, what="keep"):
+            continue
+        some = [*draft.kept.values(), *soft.values()]
+        found = earliest(timeline, pending, places=draft.claims.places, beside=some)
+        if found is None or found.start is None:
+            continue
+        draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
+        soft[pending.uid] = found
+        timeline.rely(found)
+        timeline.add(lasting(found, pending=pending, now=now))
+        for name, ghost in found.ghosts.items():
+            book.fleet.hold(name, ghost)

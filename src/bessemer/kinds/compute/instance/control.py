@@ -85,7 +85,7 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
         reason, notice = "Replacing", turns.notice_of(claim)
         if notice is not None:
-            reason, message = turns.PREEMPTED, f"{notice.why}; {message}"
+            reason, message = notice.reason, f"{notice.why}; {message}"
         return Wait(reason=reason, message=message, status=_pending(instance, message), again=1.0, remedy=_HELD)
     note = await workload.parted(ctx, *parts)
     claim = await _amended(ctx, instance, claim=claim)
@@ -159,7 +159,8 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
         if isinstance(decision, Refusal):
             await turns.make_room(ctx, decision, asker=asker)
             return _unschedulable(instance, decision, now=ctx.clock.now())
-        make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms, asker)
+        intent = intent_of(instance, flavor=flavor, image=image).dump()
+        make = workload.Make(flavor, intent, terms, asker, instance.spec.moves)
         await workload.take(ctx, instance, decision=decision, make=make)
     except QuotaExceeded as error:
         remedy = "Delete something, or ask for a higher quota."

@@ -75,7 +75,7 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     parts = {
         rank: (
             replace(member, score={**decision.score, **member.score, **above}),
-            workload.Make(flavor, intents[rank].dump(), terms, asker),
+            workload.Make(flavor, intents[rank].dump(), terms, asker, job.spec.moves),
         )
         for rank, member in enumerate(decision.members)
     }
