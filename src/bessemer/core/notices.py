@@ -1,4 +1,5 @@
-"""What a Claim is told before its end is asked for. It stands in annotations that nobody but `Capacity` writes."""
+"""What is told: to a Claim before its end is asked for, in annotations that nobody but `Capacity` writes; and to who
+looks on, of what happened to an object."""
 
 from __future__ import annotations
 
@@ -32,6 +33,15 @@ class Notice:
         at = annotations.get(_AT, "")
         reason = CONSOLIDATION if annotations.get(_REASON) == CONSOLIDATION else PREEMPTED
         return cls(int(at), annotations.get(_WHY, ""), reason) if at.isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A change of an object's state that is worth an event."""
+
+    reason: str
+    message: str
+    warning: bool
 
 
 @dataclass(frozen=True, slots=True)

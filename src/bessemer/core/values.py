@@ -74,6 +74,9 @@ class Asked(ApiModel):
     companions: list[CompanionAsked] = Field(default_factory=list, description="What was to lie beside the devices.")
     cpu_policy: CpuPolicy = Field("shared", description="Whether threads or cores of its own.")
     page_bytes: int = Field(0, description="Size of the huge pages that its memory was to lie in; 0: ordinary memory.")
+    device_bytes: int = Field(
+        0, exclude_if=nothing, description="Memory of one device that a share was to have, whatever part that is."
+    )
 
     @classmethod
     def of(cls, request: Request) -> Asked:

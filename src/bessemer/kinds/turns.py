@@ -91,9 +91,21 @@ NOT_WAITING: Mapping[str, Any] = {"waiting_since": None, "expected_start": None,
 """Of a status, where nothing is waited for that placement could give."""
 
 
-def still_waiting(status: WaitingStatus, *, now: float) -> Mapping[str, Any]:
-    """What of a status stays where a place was lost to somebody faster: its turn."""
-    return {**NOT_WAITING, "waiting_since": status.waiting_since or rfc3339(now)}
+LOST_SECONDS = (0.2, 10.0)
+"""Who lost a place to somebody faster looks again after so long at first, and at most."""
+
+_LOST_SHARE = 4
+"""Who loses again and again waits a part of what it has waited already: of replicas that disagree, as those of two
+releases may, none keeps the others busy."""
+
+
+def lost(status: WaitingStatus, *, now: float) -> tuple[Mapping[str, Any], float]:
+    """What of a status stays where a place was lost to somebody faster: its turn; and the seconds to its next look."""
+    since, (first, most) = status.waiting_since, LOST_SECONDS
+    ready = status.condition("Ready")
+    again = ready is not None and ready.reason == "Taken"
+    waited = now - epoch(since) if since and again else 0.0
+    return {**NOT_WAITING, "waiting_since": since or rfc3339(now)}, min(most, max(first, waited / _LOST_SHARE))
 
 
 def refused(status: WaitingStatus, refusal: Refusal, *, now: float) -> Mapping[str, Any]:

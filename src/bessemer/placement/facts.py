@@ -77,7 +77,7 @@ class Hold:
             decision.device_milli,
             profile=decision.device_profile,
             start=decision.device_start,
-            shape=None if decision.request is None else Shape.of(decision.request),
+            shape=None if decision.request is None else Shape.of(decision.request).taken(decision.device_milli),
             request=decision.request,
             companions=decision.companions,
         )

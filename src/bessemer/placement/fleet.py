@@ -188,13 +188,14 @@ class FleetArrays(Arrays):
         switches = _numbered(gpu.pcie_switch for gpu in gpus)
         domains = _numbered(gpu.nvlink_domain for gpu in gpus)
         self.device_model[row] = self.device_node[row] = self.device_switch[row] = self.device_nvlink[row] = NONE
-        self.device_milli[row] = self.sizes[row] = 0
+        self.device_milli[row] = self.device_memory[row] = self.sizes[row] = 0
         self.device_sound[row] = False
         for column, gpu in enumerate(gpus):
             self.device_model[row, column] = self.models.take(gpu.model)
             self.device_node[row, column] = self._node_columns[row].get(gpu.numa_node, NONE)
             self.device_switch[row, column] = switches.get(gpu.pcie_switch, NONE)
             self.device_nvlink[row, column] = domains.get(gpu.nvlink_domain, NONE)
+            self.device_memory[row, column] = gpu.memory_bytes
             self.device_sound[row, column] = gpu.healthy
             self.device_milli[row, column] = WHOLE
 

@@ -67,6 +67,18 @@ def _apart(sight: Sight, row: int) -> dict[str, float]:
     return {"spansNumaNodes": float(not sight.close[row])} if sight.request.numa == "preferred" else {}
 
 
+def part_milli(fleet: FleetArrays, request: Request) -> int:
+    """Thousandths of a device that a replica would have, where that is not decided: the most that it might be."""
+    sight = Sight.of(fleet, request)
+    if request.device_bytes:
+        there = sight.each[sight.wanted & (sight.each <= WHOLE)]
+        return int(there.max(initial=0)) or WHOLE
+    if not request.device_profile:
+        return request.device_milli
+    tables = (fleet.cuts.table(number) for number in np.unique(fleet.device_cut[: fleet.size][sight.wanted]).tolist())
+    return max((table.milli_of(request.device_profile) for table in tables), default=WHOLE)
+
+
 # --- a host, and what is above it -----------------------------------------------------------------------------------
 
 
@@ -113,6 +125,12 @@ def host_room(fleet: FleetArrays, name: str) -> HostRoom | None:
     return HostRoom(
         name, bool(fleet.fake[row]), _above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]), nodes, devices
     )
+
+
+def switches_above(fleet: FleetArrays, name: str) -> tuple[str, str]:
+    """Leaf and spine of a host, "" where nobody says."""
+    row = fleet.row(name)
+    return ("", "") if row is None else (_above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]))
 
 
 def _above(fleet: FleetArrays, number: int) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from bessemer.core.asking import Decision, Refusal, Request
-from bessemer.kinds.fleet.planning import Planned, outline
+from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.kinds.fleet.outlining import outline
+from bessemer.kinds.fleet.planning import Planned
 from bessemer.kinds.fleet.queueing import Foresight
 from bessemer.placement import FleetArrays, decide
+from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored
 from tests.kinds.fleet.test_queueing import furnish, make
@@ -28,6 +30,9 @@ class Alone:
 
     def decide(self, request: Request) -> Decision | Refusal:
         return decide(self.arrays, request)
+
+    def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
+        return decide_gang(self.arrays, gang)
 
     def others(self) -> bool:
         return False

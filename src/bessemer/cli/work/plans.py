@@ -18,6 +18,9 @@ from bessemer.kinds.asks import ASKS
 
 PLANNED = frozenset(ASKS)
 _AFTER_MAX = 16
+_MEMBERS_LISTED, _HOSTS_DRAWN = 16, 4
+"""Of a gang: where there are more, leaves are told in place of members, and no host is drawn."""
+
 _NAME = 11
 """Columns of a word before a line."""
 
@@ -57,20 +60,27 @@ def text(told: Mapping[str, Any], *, within: int = 0) -> str:
     fake = "FAKE HOSTS: nothing real would run" if any(one.get("fake") for one in status["replicas"]) else ""
     head = f"{name}: {'fits' if status['fits'] else 'does not fit'}"
     parts = [render.GAP.join(filter(None, (head, fake))), *_facts(status, within=within)]
-    if status["replicas"]:
+    gang = status.get("gang")
+    if gang is not None and gang["members"] > _MEMBERS_LISTED:
+        parts += ["", _leaves(gang, within=within)]
+    elif status["replicas"]:
         parts += ["", _places(status, within=within)]
-    if status["hosts"]:
-        parts += ["", *_drawn(status["hosts"])]
+    hosts = status["hosts"] if gang is None or len(gang["hosts"]) <= _HOSTS_DRAWN else []
+    if hosts:
+        parts += ["", *_drawn(hosts)]
     return "\n".join(parts)
 
 
 def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
     lines: list[tuple[str, str]] = []
-    replicas = status["replicas"]
+    replicas, gang = status["replicas"], status.get("gang")
+    if status.get("stands"):
+        lines.append(("now", f"on {', '.join(status['stands'])}; planned as if it were made anew"))
     if status["wanted"] != 1 or not replicas:
         lines.append(("room", status["message"].partition("; ")[0]))
     if replicas:
-        lines.append(("why", replicas[0].get("why", "")))
+        lines.append(("why", gang["why"] if gang is not None else replicas[0].get("why", "")))
+        lines += [("score", _parts(replicas))] if gang is not None else []
         lines += [("next", _next(replicas[0]["others"]))] if replicas[0].get("others") else []
         lines += [("not on", _reasons(replicas[0]["reasons"]))] if replicas[0].get("reasons") else []
     if (refused := status.get("refusal")) is not None:
@@ -97,8 +107,42 @@ def _reasons(reasons: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{one['hosts']} host{'s' if one['hosts'] != 1 else ''}: {one['text']}" for one in reasons)
 
 
+def _parts(members: Sequence[Mapping[str, Any]]) -> str:
+    """What the first member's place costs, by its parts."""
+    parts = {name: figure for name, figure in members[0].get("parts", {}).items() if figure}
+    if not parts:
+        return "the first member costs the fleet nothing there"
+    told = ", ".join(f"{name} {figure:+g}" for name, figure in parts.items())
+    return f"of the first member {sum(parts.values()) / 1000:+.3g} of a device ({told}, in thousandths)"
+
+
+def _leaves(gang: Mapping[str, Any], *, within: int) -> str:
+    """A line per leaf."""
+    ranks: dict[str, list[int]] = defaultdict(list)
+    for host in gang["hosts"]:
+        ranks[host["leaf"]] += host["ranks"]
+    rows = [
+        [one["leaf"] or "-", one["spine"] or "-", str(one["hosts"]), str(one["members"]), _runs(ranks[one["leaf"]])]
+        for one in gang["leaves"]
+    ]
+    return render.columns(["LEAF", "SPINE", "HOSTS", "MEMBERS", "RANKS"], rows, within=within)
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """``0-7,16``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 def _places(status: Mapping[str, Any], *, within: int) -> str:
-    """A line per replica; those that are alike but for their number stand in one where they are many."""
+    """A line per replica, or per member of a gang, with what is above it."""
+    gang, shown = status.get("gang"), status["replicas"]
+    head = ["REPLICA" if gang is None else "RANK", "HOST", "DEVICES", "CORES", "MEMORY"]
     rows = [
         [
             str(one["replica"]),
@@ -107,9 +151,16 @@ def _places(status: Mapping[str, Any], *, within: int) -> str:
             _by_node(one["allocations"], "milliCores"),
             _by_node(one["allocations"], "memoryBytes"),
         ]
-        for one in status["replicas"]
+        for one in shown
     ]
-    return render.columns(["REPLICA", "HOST", "DEVICES", "CORES", "MEMORY"], rows, within=within)
+    if gang is None:
+        return render.columns(head, rows, within=within)
+    above = {"LEAF": [one["leaf"] or "-" for one in shown], "RAILS": [_runs(one["rails"]) or "-" for one in shown]}
+    for name, cells in above.items():
+        if set(cells) != {"-"}:
+            head.insert(2, name)
+            rows = [[*row[:2], cell, *row[2:]] for row, cell in zip(rows, cells, strict=True)]
+    return render.columns(head, rows, within=within)
 
 
 def _devices(devices: Sequence[Mapping[str, Any]]) -> str:

@@ -289,7 +289,7 @@ class Foresight:
 
     def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
         self.arrays, self.own = feed.arrays, feed.own
-        self.ready, self.decide = queue.ready, queue.decide
+        self.ready, self.decide, self.decide_gang = queue.ready, queue.decide, queue.decide_gang
         self._queue = queue
 
     def others(self) -> bool:

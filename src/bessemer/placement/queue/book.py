@@ -158,8 +158,9 @@ def held_amounts(hold: Hold, models: Mapping[str, str]) -> Counter[str]:
 
 
 def wanted_amounts(request: Request, count: int = 1) -> Counter[str]:
-    """What so many of a request amount to. Where several models would do, it is of none in particular."""
-    milli = request.device_count * request.device_milli * count
+    """What so many of a request amount to. Where several models would do, it is of none in particular; a share in bytes
+    counts as a device while nobody knows of which."""
+    milli = request.device_count * (WHOLE if request.device_bytes else request.device_milli) * count
     found = Counter(cores=request.milli_cores * count, memory=request.memory_bytes * count)
     if milli:
         found[DEVICES] = milli

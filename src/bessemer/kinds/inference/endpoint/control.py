@@ -21,6 +21,7 @@ from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.inference.endpoint.shift import numbers_of, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
 
 GROUP = 16
@@ -130,32 +131,26 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     return Seen(kept[::-1], hosts, moved=parts.moved, coming=numbers[:coming], missing=numbers[coming:])
 
 
+async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
+    """What a replica asks of the fleet, and what keeps it from asking."""
+    return await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
+
+
 async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], coming: Sequence[int]) -> Hold | None:
     """Take places for the first of the missing replicas; None when all of them have one now. Those that come for others
     take the places that are kept for them, or none."""
-    flavor = await workload.read(ctx, Flavor, name=endpoint.spec.flavor)
-    if flavor is None:
-        return Hold("FlavorNotFound", f"there is no Flavor {endpoint.spec.flavor}", 30.0)
-    if not flavor.spec.offered:
-        return Hold("FlavorWithdrawn", f"Flavor {endpoint.spec.flavor} is not offered any more", 30.0)
-    model = await workload.read(ctx, Model, name=endpoint.spec.model)
-    if model is None:
-        return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
-    if model.status.phase != "Ready":
-        return Hold("ModelNotReady", f"Model {endpoint.spec.model} is not imported yet", 5.0)
-    if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
-        return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
-    terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
-    if words := terms.refuses(flavor, model):
-        return Hold("TenantWalled", words, 30.0, remedy=_ASK)
+    asks = await wanted(ctx, endpoint)
+    flavor, model, terms = asks.flavor, asks.part, asks.terms
+    if asks.hindrances or flavor is None or model is None or asks.request is None:
+        found = asks.hindrances[0]
+        return Hold(found.reason, found.message, again(found), remedy=found.remedy)
     asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
     make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms, asker, moves)
-    request = workload.request_of(terms, flavor.spec, tolerations=endpoint.spec.tolerations, isolation=True)
     for number in [*coming, *missing][:GROUP]:
-        kept = ctx.fleet.moving.place(endpoint.uid, request) if number in coming else None
+        kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
         if number in coming and kept is None:
             continue
-        decision = kept or ctx.fleet.decide(request, asker)
+        decision = kept or ctx.fleet.decide(asks.request, asker)
         try:
             if isinstance(decision, Refusal):
                 await turns.make_room(ctx, decision, asker=asker)
@@ -168,8 +163,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
         except Walled as error:
             return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
-            waiting = turns.still_waiting(endpoint.status, now=ctx.clock.now())
-            return Hold("Taken", error.message, 0.2, waiting=waiting)
+            waiting, pause = turns.lost(endpoint.status, now=ctx.clock.now())
+            return Hold("Taken", error.message, pause, waiting=waiting)
     rest = len(coming) + len(missing) - GROUP
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
