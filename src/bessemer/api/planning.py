@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -25,8 +25,9 @@ from bessemer.api.resources import require_project, require_rights
 from bessemer.api.reviews import Said, said_in, told_of
 from bessemer.api.state import Call
 from bessemer.api.versions import admit
-from bessemer.api.wouldhold import bounds, hardware_of, held_by, price_of
-from bessemer.core.clock import rfc3339
+from bessemer.api.wouldhold import bounds, hardware_of, held_by, price_of, turn_of
+from bessemer.core.asking import Asker
+from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Cause, Forbidden, Unavailable
 from bessemer.core.resource import Resource
 from bessemer.kinds import workload
@@ -51,6 +52,7 @@ class _Question:
     ask: Ask
     uid: str = ""
     claims: Sequence[Claim] = ()
+    since: str | None = None
 
     @property
     def left_out(self) -> Iterator[str]:
@@ -72,6 +74,7 @@ async def placement(call: Call) -> Response:
     earlier = Earlier(
         [(one.ask.wants, one.ask.replicas) for one in before if one.ask.wants is not None],
         [uid for one in everyone for uid in one.left_out],
+        _asker(question, now=call.state.context.clock.now()),
     )
     # From here to the outline nothing is awaited: what it shows is of one moment.
     planned = plan(fleet, ask.wants, replicas=ask.replicas, earlier=earlier) if ask.wants is not None else None
@@ -86,9 +89,11 @@ async def placement(call: Call) -> Response:
         hindrances += await bounds(call, question.target, hardware=[*first, *held], made=made, given=given)
         price = await price_of(call, question.target, hardware=held)
         hindrances += _too_many(planned)
-        if others and planned.decisions:
+        at_once = planned.foreseen is not None and planned.foreseen.at_once
+        if others and planned.decisions and not at_once:
             hindrances.append(Hindrance(reason="Queued", message=_OTHERS, passing=True))
-    whole = _whole(call, found, hindrances=hindrances, price=price)
+    turn = await turn_of(call, question.target, planned.foreseen if planned is not None else None)
+    whole = _whole(call, found.model_copy(update={"turn": turn}), hindrances=hindrances, price=price)
     stands = sorted({claim.spec.host for claim in question.claims})
     return told_of(call, asked, status=whole.model_copy(update={"stands": stands}).dump())
 
@@ -121,6 +126,8 @@ def _whole(call: Call, found: Outline, *, hindrances: list[Hindrance], price: Ho
     message = "; ".join([found.message, *(one.message for one in hindrances)])
     now = rfc3339(int(call.state.context.clock.now()))
     start = now if fits and not hindrances and found.replicas else None
+    if found.turn is not None and not lasting and all(one.reason == "Queued" for one in hindrances):
+        start = found.turn.start
     update = {"fits": fits, "message": message, "hindrances": hindrances, "price": price, "expected_start": start}
     return found.model_copy(update=update)
 
@@ -147,7 +154,16 @@ async def _asked(call: Call, asked: Said, *, at: str, body: Any) -> _Question:
     there = await workload.read(ports, type(made), name=target.name, namespace=target.namespace) if may else None
     if there is None:
         return _Question(target, ask)
-    return _Question(target, ask, there.uid, await workload.own_claims(ports, there))
+    claims = await workload.own_claims(ports, there)
+    return _Question(target, ask, there.uid, claims, there.status.waiting_since)
+
+
+def _asker(question: _Question, *, now: float) -> Asker | None:
+    """Who would ask; who waits already has waited since then."""
+    if question.ask.asker is None:
+        return None
+    asker = replace(question.ask.asker(now), uid=question.uid or "planned")
+    return replace(asker, since=int(epoch(question.since))) if question.since else asker
 
 
 async def _judged(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Target, Resource[Any, Any]]:

@@ -1,21 +1,25 @@
-"""What a plan would hold, were it carried out: quotas that it would pass, and the price of an hour."""
+"""What a plan would hold, were it carried out: quotas that it would pass, the price of an hour, and whose turn it would
+be to have it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import orjson
 
 from bessemer.api.access import Target
 from bessemer.api.accounting import plan_of
 from bessemer.api.state import Call
+from bessemer.core.clock import rfc3339
 from bessemer.core.errors import NotFound
+from bessemer.core.ports import Scope
 from bessemer.core.quota import Use, amounts_of, begun, devices_of, meter_of_kind, said, show_amount
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.slices import WHOLE_MILLI
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, PriceLine
+from bessemer.kinds.fleet.foresight import Foreseen
+from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, PlannedStop, PlannedTurn, PriceLine
 from bessemer.kinds.fleet.planning import Planned, Planner
 from bessemer.metering.estimate import Hardware, hour
 from bessemer.placement.preview import likely
@@ -117,3 +121,37 @@ async def price_of(call: Call, target: Target, *, hardware: list[Hardware]) -> H
             for line in bill.lines
         ],
     )
+
+
+async def turn_of(call: Call, target: Target, foreseen: Foreseen | None) -> PlannedTurn | None:
+    """What of a turn may be told: claims of the project itself by name, for who may read them; of others how many."""
+    if foreseen is None:
+        return None
+    own = await _own(call, target, uids=foreseen.stops)
+    stops = [
+        PlannedStop(
+            claim=claim.metadata.name,
+            workload=f"{claim.spec.workload.kind}/{claim.spec.workload.name}",
+            devices=len(claim.spec.devices),
+        )
+        for claim in own
+    ]
+    others = [hold for uid, hold in foreseen.stops.items() if uid not in {claim.uid for claim in own}]
+    return PlannedTurn(
+        ahead=foreseen.ahead,
+        waiting=foreseen.waiting,
+        start=rfc3339(foreseen.start) if foreseen.start is not None else None,
+        message=foreseen.words,
+        stops=stops,
+        other_claims=len(others),
+        other_devices=sum(len(set(hold.devices)) for hold in others),
+    )
+
+
+async def _own(call: Call, target: Target, *, uids: Collection[str]) -> Sequence[Claim]:
+    """Those of the claims that are of the project, where whoever asks may read them."""
+    kind = call.state.resources.of_kind("Claim")
+    if not uids or kind is None or not call.state.access.may(call.who, "list", on=Target(kind, target.namespace)):
+        return ()
+    page = await call.state.ports.objects.list(Scope(kind="Claim", namespace=target.namespace))
+    return [Claim.load(stored.body) for stored in page.items if stored.uid in uids]

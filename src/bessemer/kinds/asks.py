@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from bessemer.core.asking import Decision, Gang, Request
+from bessemer.core.asking import Asker, Decision, Gang, Request
+from bessemer.kinds import turns
 from bessemer.kinds.compute.instance import control as instances
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.outline import Hindrance
@@ -19,18 +21,19 @@ from bessemer.kinds.inference.endpoint import control as endpoints
 from bessemer.kinds.inference.endpoint.spec import Endpoint
 from bessemer.kinds.jobs.job import place as jobs
 from bessemer.kinds.jobs.job.spec import Job, gang_of
-from bessemer.kinds.workload import Reads
+from bessemer.kinds.workload import Reads, Terms
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """``replicas`` times ``wants``; None where it is not known what would be asked for. ``beyond`` says what would be
-    in the way of those that were placed."""
+    in the way of those that were placed; ``asker`` who would ask at a time (epoch seconds)."""
 
     wants: Request | Gang | None
     replicas: int = 1
     hindrances: Sequence[Hindrance] = ()
     beyond: Callable[[Sequence[Decision]], Awaitable[Sequence[Hindrance]]] | None = None
+    asker: Callable[[float], Asker] | None = None
 
 
 Asks = Callable[[Reads, Any], Awaitable[Ask]]
@@ -38,18 +41,29 @@ Asks = Callable[[Reads, Any], Awaitable[Ask]]
 
 async def _instance(ctx: Reads, instance: Instance) -> Ask:
     found = await instances.wanted(ctx, instance)
-    return Ask(found.request, 1, found.hindrances)
+    asker = partial(_asker, instance, found.terms)
+    return Ask(found.request, 1, found.hindrances, asker=asker)
 
 
 async def _endpoint(ctx: Reads, endpoint: Endpoint) -> Ask:
     found = await endpoints.wanted(ctx, endpoint)
-    return Ask(found.request, endpoint.spec.replicas, found.hindrances)
+    asker = partial(_asker, endpoint, found.terms)
+    return Ask(found.request, endpoint.spec.replicas, found.hindrances, asker=asker)
 
 
 async def _job(ctx: Reads, job: Job) -> Ask:
     found = await jobs.wanted(ctx, job)
     gang = gang_of(job, member=found.request) if found.request is not None else None
-    return Ask(gang, 1, found.hindrances, lambda members: jobs.reached(ctx, job, members=members))
+    beyond = partial(_reached, ctx, job)
+    return Ask(gang, 1, found.hindrances, beyond, lambda now: jobs.asker_of(job, terms=found.terms, now=now))
+
+
+async def _reached(ctx: Reads, job: Job, members: Sequence[Decision], /) -> Sequence[Hindrance]:
+    return await jobs.reached(ctx, job, members=members)
+
+
+def _asker(made: Instance | Endpoint, terms: Terms, now: float, /) -> Asker:
+    return turns.asker_of(made, terms=terms, now=now)
 
 
 ASKS: Mapping[str, Asks] = MappingProxyType({"Instance": _instance, "Endpoint": _endpoint, "Job": _job})

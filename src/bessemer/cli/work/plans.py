@@ -92,9 +92,27 @@ def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
         lines.append(("but", ". ".join(filter(None, (one["message"], one["remedy"])))))
     if (price := status.get("price")) is not None:
         lines.append(("price", f"{show_money(price['microPerHour'], price['currency'])} an hour while it runs"))
-    lines.append(("start", "at once" if status.get("expectedStart") else "not known"))
+    turn = status.get("turn")
+    lines.append(("start", _start(status, turn)))
+    lines += [("stops", _stops(turn))] if turn is not None and (turn["stops"] or turn["otherClaims"]) else []
     wide = [_NAME, max(len(words) for _, words in lines)]
     return (render.line(["  " + name, words], wide, within=within, gap="") for name, words in lines)
+
+
+def _start(status: Mapping[str, Any], turn: Mapping[str, Any] | None) -> str:
+    if turn is not None and (status.get("expectedStart") or not turn.get("start")):
+        return str(turn["message"])
+    return "at once" if status.get("expectedStart") else "not known"
+
+
+def _stops(turn: Mapping[str, Any]) -> str:
+    """Who would be told to end for it: what is not its project's is counted."""
+    words = [f"{one['workload']} (Claim {one['claim']})" for one in turn["stops"]]
+    if many := turn["otherClaims"]:
+        devices = turn["otherDevices"]
+        of = f", {devices} device{'s' if devices != 1 else ''}" if devices else ""
+        words.append(f"{many} claim{'s' if many != 1 else ''} of others{of}")
+    return "; ".join(words)
 
 
 def _next(others: Sequence[Mapping[str, Any]]) -> str:

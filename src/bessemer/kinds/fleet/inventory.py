@@ -34,6 +34,7 @@ from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Plan
 from bessemer.placement.moves.remedies import Remedies
+from bessemer.placement.queue import Pending
 
 ASSUMED_SECONDS = 10.0
 CONTENDED_SECONDS = 2.0
@@ -138,6 +139,9 @@ class FleetFeed:
     def others(self) -> bool:
         """Whether somebody waits for a place: whom one asks by oneself, asks for nobody else."""
         return False
+
+    def foresee(self, pending: Pending) -> None:
+        """Whose turn it would be: nobody's, by itself."""
 
     def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
         """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""

@@ -98,6 +98,28 @@ class Hindrance(ApiModel):
     passing: bool = Field(False, description="Whether it goes by itself.")
 
 
+class PlannedStop(ApiModel):
+    """A claim of the project that would make room for it."""
+
+    claim: str = Field(description="Its name.")
+    workload: str = Field(description="What holds it, as KIND/NAME.")
+    devices: int = Field(description="Devices of which it has all or a part.")
+
+
+class PlannedTurn(ApiModel):
+    """Whose turn it would be, did it ask now: of its first replica, or the gang."""
+
+    ahead: int = Field(description="How many that wait go before it.")
+    waiting: int = Field(description="How many wait.")
+    start: str | None = Field(None, description="When it starts at the latest; absent where nobody knows.")
+    message: str = Field(description="When, and why not sooner, in words.")
+    stops: list[PlannedStop] = Field(
+        default_factory=list, description="Claims of its project that would be told to end for it."
+    )
+    other_claims: int = Field(0, description="How many claims of others would be.")
+    other_devices: int = Field(0, description="Devices of which those have all or a part.")
+
+
 class PriceLine(ApiModel):
     meter: str = Field(description="What is counted: cores, memory, devices.")
     model: str = Field("", description="Of the devices.")
@@ -179,7 +201,10 @@ class Outline(ApiModel):
     refusal: PlannedRefusal | None = Field(None, description="Why the next one does not.")
     hindrances: list[Hindrance] = Field(default_factory=list, description="What is in the way besides room.")
     price: HourlyPrice | None = Field(None, description="What it costs; absent for who may not read the price plan.")
-    expected_start: str | None = Field(None, description="When it would begin to start; absent where nobody knows.")
+    turn: PlannedTurn | None = Field(None, description="Its turn among those who wait; absent where nobody is asked.")
+    expected_start: str | None = Field(
+        None, description="When it would begin to start at the latest; absent where nobody knows."
+    )
     hosts: list[RoomHost] = Field(default_factory=list, description="The chosen hosts, as they stand.")
     leaves: list[RoomLeaf] = Field(default_factory=list, description="What there is under each leaf.")
 

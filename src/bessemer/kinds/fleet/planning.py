@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
+from bessemer.kinds.fleet.foresight import Foreseen
 from bessemer.placement import FleetArrays
 from bessemer.placement.gangs import place_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored, ranked
+from bessemer.placement.queue import Pending
 from bessemer.placement.thought import Thought
 
 REPLICAS_MAX = 64
@@ -45,12 +47,16 @@ class Planner(Protocol):
         """Whether somebody waits for a place already."""
         ...
 
+    def foresee(self, pending: Pending) -> Foreseen | None:
+        """Whose turn it would be; None of whom nobody keeps an order."""
+        ...
+
 
 @dataclass(slots=True)
 class Planned:
     """What was decided of ``asked`` replicas or gangs, with what was beside each; ``refusal`` says why there are not
     more. ``before`` is what went before, of which not everything was ``counted`` where it was too many. ``decisions``
-    are of replicas, or of the members of the ``gang`` by rank."""
+    are of replicas, or of the members of the ``gang`` by rank. ``foreseen`` is of the first replica, or the gang."""
 
     wants: Request | Gang
     asked: int
@@ -60,6 +66,7 @@ class Planned:
     beside: list[Sequence[Scored]] = field(default_factory=list)
     gang: GangDecision | None = None
     refusal: Refusal | None = None
+    foreseen: Foreseen | None = None
 
     @property
     def request(self) -> Request:
@@ -81,10 +88,11 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """What goes before: ``after`` as many replicas of each as if they stood, and claims that are ``left_out`` as if
-    they did not."""
+    they did not. ``asker`` is who would ask, where it is to be foreseen when it starts."""
 
     after: Sequence[tuple[Request | Gang, int]] = ()
     left_out: Iterable[str] = ()
+    asker: Asker | None = None
 
 
 def plan(fleet: Planner, wants: Request | Gang, *, replicas: int, earlier: Earlier | None = None) -> Planned:
@@ -98,6 +106,8 @@ def plan(fleet: Planner, wants: Request | Gang, *, replicas: int, earlier: Earli
             found.before.append(_suppose(fleet, asked, replicas=min(wanted, left), thought=thought))
             found.counted &= wanted <= left
             left -= min(wanted, left)
+        if earlier.asker is not None and replicas:
+            found.foreseen = fleet.foresee(Pending(earlier.asker, wants))
         if isinstance(wants, Gang):
             _together(fleet, wants, found=found)
         else:

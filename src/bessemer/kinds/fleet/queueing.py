@@ -9,7 +9,7 @@ is in the Claims. It takes nothing and stops nothing: it proposes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,11 +22,11 @@ from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.places import Here, Promised
 from bessemer.kinds.fleet.waiting import Waiting
-from bessemer.placement.facts import Tenure
+from bessemer.placement.facts import Hold, Tenure
 from bessemer.placement.fleet import hold_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Turn, plan
-from bessemer.placement.queue.plan import beside
+from bessemer.placement.queue.plan import ask, beside
 from bessemer.placement.queue.values import Placed, Wants, decisions
 
 SILENT_SECONDS = 45.0
@@ -110,6 +110,30 @@ class Queueing:
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         return self._planned().plan
 
+    def tried(self, pending: Pending) -> tuple[Plan, Placed | None]:
+        """The plan of this moment, did it ask too; and where it would go at once. Nothing is left of it. Raises
+        Unavailable until all has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        waiting = {uid: one for uid, one in self._all().items() if uid != pending.uid}
+        found = self._plan([*waiting.values(), pending], rules=replace(self._rules, told=self._rules.depth))
+        turn = found.turns.get(pending.uid)
+        if turn is not None:
+            return found, turn.placed
+        with beside(self._book, found.kept, ends=pending.asker.ends):
+            return found, ask(self._here, pending.wants)
+
+    def others(self) -> bool:
+        """Whether somebody waits for a place already."""
+        return bool(self._all())
+
+    def holds(self, uids: Sequence[str]) -> Mapping[str, Hold]:
+        """What claims that stand hold."""
+        return self._running.holds(uids)
+
+    def now(self) -> int:
+        return int(self._clock.now())
+
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         uid = claim_uid.partition("/")[0]
@@ -160,7 +184,6 @@ class Queueing:
             others = [one for one in made.plan.kept if one.uid in waiting and one.uid != asker.uid]
             with beside(self._book, others, ends=asker.ends):
                 answer = _ask(self._feed, wants)
-            self._made = replace(made, of=(self._feed.arrays.version, *made.of[1:]))
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)
         return self._refused(pending, made.plan, turn=turn)
@@ -208,17 +231,14 @@ class Queueing:
             # Whoever is new has what is free beside all that is kept: else each of a flood would cost a plan.
             if known is None or _alike(known, pending):
                 return made
-        found = plan(
-            self._book,
-            self._running,
-            places=self._here,
-            waiting=list(waiting.values()),
-            now=int(self._clock.now()),
-            terms=(self._waiting.tree, self._rules),
-        )
+        found = self._plan(list(waiting.values()), rules=self._rules)
         took = self._clock.monotonic() - now
         self._made = _Made(found, of, now, took, waiting)
         return self._made
+
+    def _plan(self, waiting: Sequence[Pending], *, rules: Rules) -> Plan:
+        terms = (self._waiting.tree, rules)
+        return plan(self._book, self._running, places=self._here, waiting=waiting, now=self.now(), terms=terms)
 
     # --- words ---
 
@@ -283,16 +303,3 @@ def _tenure(pending: Pending, *, since: int) -> Tenure:
         workload=asker.uid,
         gang=asker.uid if pending.count > 1 else "",
     )
-
-
-class Foresight:
-    """Implements ``kinds.fleet.planning.Planner``: where things would go by the feed, and whether anybody waits."""
-
-    def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
-        self.arrays, self.own = feed.arrays, feed.own
-        self.ready, self.decide, self.decide_gang = queue.ready, queue.decide, queue.decide_gang
-        self._queue = queue
-
-    def others(self) -> bool:
-        """Whether somebody waits for a place already."""
-        return bool(self._queue._all())

@@ -25,26 +25,25 @@ def decide_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> G
     sight = Sight.of(fleet, gang.member)
     fits, reasons = sift(sight)
     ground = Ground.of(sight, gang, fits=fits)
-    counts = _placed(ground, gang, sight=sight, policy=policy)
-    if counts is None:
-        return refused(ground, gang, sight=sight, reasons=reasons)
-    return _settled(ground, gang, counts=counts, sight=sight, told=Told(int(fits.sum()), reasons))
+    found = _decided(ground, gang, sight=sight, policy=policy, told=Told(int(fits.sum()), reasons))
+    return found or refused(ground, gang, sight=sight, reasons=reasons)
 
 
 def place_gang(fleet: Arrays, gang: Gang, *, policy: Policy | None = None) -> GangDecision | None:
-    """The same for who asks about many, and would not hear why it fits nowhere."""
+    """The same, for who does not ask why not: what would help is dear to find."""
     sight = Sight.of(fleet, gang.member)
     fits = fitting(sight)
     ground = Ground.of(sight, gang, fits=fits)
+    if ground.most(gang) < gang.count:
+        return None
+    reasons = sift(sight)[1]
+    return _decided(ground, gang, sight=sight, policy=policy, told=Told(int(fits.sum()), reasons))
+
+
+def _decided(ground: Ground, gang: Gang, *, sight: Sight, policy: Policy | None, told: Told) -> GangDecision | None:
     counts = _placed(ground, gang, sight=sight, policy=policy)
     if counts is None:
         return None
-    told = Told(int(fits.sum()), sift(sight)[1])
-    return _settled(ground, gang, counts=counts, sight=sight, told=told)
-
-
-def _settled(ground: Ground, gang: Gang, *, counts: Ints, sight: Sight, told: Told) -> GangDecision:
-    """``counts`` [hosts]: members on each."""
     taken = np.flatnonzero(counts)
     taken = taken[_ranks(ground, taken, names=sight.fleet.names)]
     members = settle(sight, ground.rows[taken], counts=counts[taken], told=told)

@@ -23,6 +23,7 @@ from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.queue.timeline import FAR, Timeline
 from bessemer.placement.queue.values import Kept, Pending, Places, decisions
 from bessemer.placement.sight import Sight
+from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import Ints
 
 EVER = FAR << 20
@@ -37,14 +38,10 @@ _ASKED = 16
 
 @contextmanager
 def without(fleet: FleetArrays, holds: Mapping[str, Hold]) -> Iterator[None]:
-    """The arrays as if these were gone. What comes back is what went, whatever was supposed of it."""
-    gone = {uid: fleet.drop(uid) for uid in holds}
-    try:
+    """The arrays as if these were gone."""
+    with Thought(fleet) as thought:
+        thought.leave_out(holds)
         yield
-    finally:
-        for uid, hold in gone.items():
-            if hold is not None:
-                fleet.hold(uid, hold)
 
 
 @contextmanager
@@ -59,14 +56,12 @@ def relied(fleet: FleetArrays, holds: Mapping[str, Hold], *, beside: Iterable[Ke
     """The arrays where these end, or are about to: of what they leave, that is kept for whoever of those ``beside``
     counts on it, and has not ended by then itself."""
     others = [one for one in beside if not one.gone.keys().isdisjoint(holds) and one.ghosts.keys().isdisjoint(holds)]
-    for one in others:
-        left = {uid: hold for uid, hold in one.gone.items() if uid not in holds}
-        _hold(fleet, _ghosts(one.uid, one.places, gone=left))
-    try:
-        yield
-    finally:
+    with Thought(fleet):
         for one in others:
-            _hold(fleet, one.ghosts)
+            left = {uid: hold for uid, hold in one.gone.items() if uid not in holds}
+            for name, ghost in _ghosts(one.uid, one.places, gone=left).items():
+                fleet.hold(name, ghost)
+        yield
 
 
 def earliest(
@@ -106,11 +101,6 @@ def _ghosts(uid: str, places: Sequence[Decision], *, gone: Mapping[str, Hold]) -
             parts.append(part.model_copy(update=update))
         ghosts[f"kept/{uid}/{number}"] = replace(Hold.of(place_), allocations=tuple(parts), shape=None, request=None)
     return ghosts
-
-
-def _hold(fleet: FleetArrays, some: Mapping[str, Hold]) -> None:
-    for uid, hold in some.items():
-        fleet.hold(uid, hold)
 
 
 def _alone(timeline: Timeline, pending: Pending, *, beside: Sequence[Kept], by: int) -> Kept | None:

@@ -232,23 +232,18 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
     soft: dict[str, Kept] = {}
     timeline = draft.ends()
     by_uid = {pending.uid: pending for pending in order}
-    try:
-        for one in draft.kept.values():
-            timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
-        for pending in waits:
-            if draft.dear(pending, what="keep"):
-                continue
-            some = [*draft.kept.values(), *soft.values()]
-            found = earliest(timeline, pending, places=draft.claims.places, beside=some)
-            if found is None or found.start is None:
-                continue
-            draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
-            soft[pending.uid] = found
-            timeline.rely(found)
-            timeline.add(lasting(found, pending=pending, now=now))
-            for name, ghost in found.ghosts.items():
-                book.fleet.hold(name, ghost)
-    finally:
-        for found in soft.values():
-            for name in found.ghosts:
-                book.fleet.drop(name)
+    for one in draft.kept.values():
+        timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
+    for pending in waits:
+        if draft.dear(pending, what="keep"):
+            continue
+        some = [*draft.kept.values(), *soft.values()]
+        found = earliest(timeline, pending, places=draft.claims.places, beside=some)
+        if found is None or found.start is None:
+            continue
+        draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
+        soft[pending.uid] = found
+        timeline.rely(found)
+        timeline.add(lasting(found, pending=pending, now=now))
+        for name, ghost in found.ghosts.items():
+            book.fleet.hold(name, ghost)

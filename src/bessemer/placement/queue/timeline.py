@@ -165,7 +165,7 @@ class Timeline:
 def _wants(request: Request) -> tuple[int, int, int]:
     """Cores, ordinary memory, and thousandths of devices that must be free whole or in shares."""
     memory = 0 if request.page_bytes else request.memory_bytes
-    milli = 0 if request.device_profile else request.device_count * request.device_milli
+    milli = 0 if request.device_profile or request.device_bytes else request.device_count * request.device_milli
     return request.milli_cores, memory, milli
 
 

@@ -89,7 +89,7 @@ class Rules:
     reservations: int = 8
     stops: int = 4
     told: int = 8
-    gangs: int = 3
+    gangs: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,9 +95,8 @@ class Queued:
 
     def place(self, request: Request) -> Decision | None:
         """Where it would go; see `placement.queue.values.Places`."""
-        look = self._desk.look or self._desk.decide
-        found = look(request)
-        return found if isinstance(found, Decision) else None
+        answer = (self._desk.look or self._desk.decide)(request)
+        return answer if isinstance(answer, Decision) else None
 
     def place_gang(self, gang: Gang, among: Arrays | None = None) -> GangDecision | None:
         """A claim of a history is one of its own: nobody asks for a gang."""

@@ -28,6 +28,7 @@ from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent, gang_of
 from bessemer.kinds.wants import Want, again, want
 
 _ADDRESS = "Correct spec.subnet, or give the host an address: its agent reports what it finds."
+_MORE = "Delete something, or ask for a higher quota."
 _ASK = "Ask an administrator of the platform, or make another job."
 
 
@@ -41,9 +42,6 @@ class Hold:
     remedy: str = ""
     waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
     """What the status says of a turn that is waited for."""
-
-
-_MORE = "Delete something, or ask for a higher quota."
 
 
 async def wanted(ctx: workload.Reads, job: Job) -> Want[Any]:
