@@ -9,14 +9,14 @@ is in the Claims. It takes nothing and stops nothing: it proposes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
-from bessemer.core.notices import Stops
+from bessemer.core.notices import Stops, mark_of
 from bessemer.core.ports import Objects
 from bessemer.kinds.fleet.foresight import Foreseen
 from bessemer.kinds.fleet.inventory import FleetFeed
@@ -69,7 +69,7 @@ class Queueing:
         self._feed = feed
         self._clock = clock
         self._rules = rules or Rules()
-        self._waiting = Waiting(objects, clock)
+        self._waiting = Waiting(objects, clock, left=partial(_leave, self))
         self._book = Book(feed.arrays)
         self._running = Running(Holdings(feed.arrays))
         self._here = Here(feed)
@@ -81,6 +81,7 @@ class Queueing:
         self._vain: dict[str, tuple[float, float]] = {}
         self.moving = feed.moving
         self.forked = partial(_forked, self)
+        self.wanted = partial(_wanted, self)
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -124,7 +125,7 @@ class Queueing:
         uid, now = claim_uid.partition("/")[0], self._clock.monotonic()
         assumed = hold_of(self._feed.arrays, claim_uid) is not None
         self._feed.forget(claim_uid)
-        self._joined += self._heard.pop(uid, None) is not None
+        _leave(self, uid)
         if not assumed:
             return
         # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
@@ -276,6 +277,22 @@ def _tenure(pending: Pending, *, since: int) -> Tenure:
         workload=asker.uid,
         gang=asker.uid if pending.count > 1 else "",
     )
+
+
+def _leave(queue: Queueing, uid: str) -> None:
+    """It is gone, or to go: it need not be silent for a while first."""
+    queue._joined += queue._heard.pop(uid, None) is not None
+
+
+def _wanted(queue: Queueing, asker: str, hosts: Collection[str]) -> bool:
+    """Whether who had claims on these hosts told to end still counts on a place there. Who is not looked at yet may."""
+    if not queue.ready():
+        return True
+    pending = next((one for one in queue._all().values() if mark_of(one.uid) == asker), None)
+    if pending is None:
+        return False
+    turn = queue.plan().turns.get(pending.uid)
+    return turn is None or turn.kept is None or not set(turn.kept.hosts).isdisjoint(hosts)
 
 
 def _plan(queue: Queueing, waiting: Sequence[Pending], *, rules: Rules) -> Plan:
