@@ -55,7 +55,7 @@ format: $(STAMPS)/dev ## Format the code and mend what ruff can mend
 bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute, and what they say (QUICK= for full runs)
 	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
 
-performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance.md: 35 quiet minutes (PEER=DIR, DATA=DIR)
+performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance*.md: an hour of quiet (PEER=DIR, DATA=DIR)
 	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(PLACEMENT_PEER),--placement-peer "$(PLACEMENT_PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)

@@ -1,5 +1,6 @@
 """Runs the programs and writes docs/performance.md from what they say: ``make performance``, or for some of them
-``python bench/_report.py NAME …``. Pages of their own have `control_plane`, docs/performance-api.md, and `size`.
+``python bench/_report.py NAME …``. Pages of their own have `control_plane` and `fairness`, docs/performance-api.md,
+`gangs` and `rivals`, docs/performance-fleet.md, `placement`, docs/performance-placement.md, and `size`.
 
 What each program said last is kept in docs/performance.json, with the machine and the day, so that one program can be
 run again without the others. No figure in the page is written by hand.
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import _filled
 from _common import Figure, environment, table
 from _page import machine
 from _size import page
@@ -25,7 +27,8 @@ from _size import page
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 OF_THE_API = ("control_plane", "fairness")
-APART = (*OF_THE_API, "size")
+OF_THE_FLEET = ("gangs", "rivals", "turns", "commit")
+APART = (*OF_THE_API, *OF_THE_FLEET, "placement", "size")
 """Those that stand on other pages."""
 PROGRAMS = (
     "control_plane",
@@ -35,6 +38,7 @@ PROGRAMS = (
     "gateway",
     "placement",
     "gangs",
+    "rivals",
     "turns",
     "commit",
     "size",
@@ -68,6 +72,14 @@ def main() -> None:
 def _write(kept: dict[str, Any]) -> None:
     (DOCS / "performance.md").write_text(_page("Performance", kept, [n for n in PROGRAMS if n not in APART]))
     (DOCS / "performance-api.md").write_text(_page("Performance of the API", kept, OF_THE_API))
+    if any(name in kept for name in OF_THE_FLEET):
+        title = "Performance: gangs, and several schedulers at once"
+        (DOCS / "performance-fleet.md").write_text(_page(title, kept, OF_THE_FLEET))
+    if "placement" in kept:
+        about = importlib.import_module("placement").__doc__ or ""
+        figures = [Figure(**row) for row in kept["placement"]["figures"]]
+        how = _how(kept["placement"])
+        (DOCS / "performance-placement.md").write_text(_filled.page(figures, about=about, how=how))
     if "size" in kept:
         about = importlib.import_module("size").__doc__ or ""
         figures = [Figure(**row) for row in kept["size"]["figures"]]

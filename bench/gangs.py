@@ -23,6 +23,7 @@ from _common import Figure, Options, figure, median, percentile, program
 from bessemer.core.asking import Decision, Gang, GangDecision, Request
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
+from bessemer.main.process import have_read
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.filters import sift
 from bessemer.placement.gangs import decide_gang
@@ -230,6 +231,8 @@ def _milliseconds(work: Callable[[], object], *, runs: int) -> float:
 
 
 def _single(options: Options) -> Iterator[Figure]:
+    # The collector as in a process of the product.
+    have_read()
     fleet, runs = _scattered(USE), 5 if options.quick else 21
     kai = ("KAI-Scheduler, 512 pods of 512 nodes", KAI_MS)
     verdict = ("KAI-Scheduler, a gang that fits nowhere", KAI_VERDICT_MS)
@@ -250,7 +253,7 @@ def _single(options: Options) -> Iterator[Figure]:
         yield figure(f"the same with the cheapest change: {what}", took, "ms", at_most=GOAL_CHANGE_MS)
     _unlike(fleet)
     took = _milliseconds(lambda: _decided(fleet, Gang(member=WHOLE, count=LARGE)), runs=runs)
-    yield figure(f"a gang of {LARGE} hosts, of which no two are alike", took, "ms")
+    yield figure(f"a gang of {LARGE} hosts, of which no two are alike", took, "ms", at_most=GOAL_MS)
 
 
 def _decided(fleet: FleetArrays, gang: Gang) -> None:

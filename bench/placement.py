@@ -24,9 +24,11 @@ import numpy as np
 from _common import Figure, Options, figure, median, percentile, program
 from _trace import drawn
 from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.beside import Companion
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
 from bessemer.drivers.process.crew import reckon
+from bessemer.main.process import have_read
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
@@ -321,19 +323,38 @@ def _speed(source: Source, *, quick: bool) -> Iterator[Figure]:
     long it takes to say why what fits nowhere does not."""
     trace = next(iter(source.traces.values()))
     plain = [request for request in trace.requests if not request.device_models]
-    # A part of the mix wants everything beside each other.
-    near = [replace(r, numa="required", same_switch=r.device_count == 2, same_nvlink=r.device_count > 2) for r in plain]
-    for what, requests, goal in (("openb requests", plain, 2500), ("with NUMA, switch and NVLink terms", near, 1000)):
+    near = [_near(request) for request in plain]
+    # The collector as in a process of the product.
+    have_read()
+    for what, requests, goal in (("openb requests", plain, 2500), ("with NUMA, switch and NIC terms", near, 1000)):
         desk = _Desk.of(requests)
+        shapes = len(set(map(Shape.of, requests)))
         seconds = desk.decided(count=1000 if quick else 10_000, warm=1000 if quick else 30_000)
-        where = f"{HOSTS:,} hosts, {8 * HOSTS:,} devices, {what}"
+        where = f"{HOSTS:,} hosts, {8 * HOSTS:,} devices, {what}, {shapes} shapes"
         peer = ("kube-scheduler's own bound, extended resource, 5,000 nodes", KUBE_PER_SECOND)
         yield figure(f"decisions, {where}", len(seconds) / sum(seconds), "/s", at_least=goal, peer=peer)
         yield figure(f"decision, {where}, p50", 1e3 * median(seconds), "ms")
         bound = 1.0 if goal == 2500 else None
         yield figure(f"decision, {where}, p99", 1e3 * percentile(seconds, 0.99), "ms", at_most=bound)
+        seconds = desk.decided(count=1000 if quick else 5_000, warm=0, changing=True)
+        yield figure(f"the same, and a host changes before each: decision, {what}, p50", 1e3 * median(seconds), "ms")
+        yield figure(f"and p99, {what}", 1e3 * percentile(seconds, 0.99), "ms")
         if requests is plain:
             yield from desk.refused()
+
+
+def _near(request: Request) -> Request:
+    """Everything beside each other: devices on a NUMA node and under a switch as far as they may be, and under each of
+    their switches a NIC of another rail, of which one function is taken."""
+    count = request.device_count
+    nics = (Companion(kind="nic", count=max(1, count // 2), functions=1, rails=True, near="switch"),)
+    return replace(
+        request,
+        numa="required" if count <= 4 else "preferred",
+        same_switch=count == 2,
+        same_nvlink=count > 2,
+        companions=nics if count else (),
+    )
 
 
 IMPOSSIBLE: Mapping[str, Request] = {
@@ -374,17 +395,25 @@ class _Desk:
             own.decide(request)
         return cls(fleet, own, requests)
 
-    def decided(self, *, count: int, warm: int) -> list[float]:
-        """Seconds of its core for each of ``count`` decisions, after ``warm`` that filled a part."""
-        order = cycle(np.random.default_rng(FIRST_SEED).permutation(len(self.requests)).tolist())
+    def decided(self, *, count: int, warm: int, changing: bool = False) -> list[float]:
+        """Seconds of its core for each of ``count`` decisions, after ``warm`` that filled a part; ``changing``: before
+        each some host is cordoned, or comes back, or one of its devices fails, or is mended."""
+        dice = np.random.default_rng(FIRST_SEED)
+        order = cycle(dice.permutation(len(self.requests)).tolist())
         seconds = []
+        machine = _machine()
+        failed = [machine.devices[0].model_copy(update={"healthy": False}), *machine.devices[1:]]
+        states = (machine, machine.model_copy(update={"devices": failed}))
         for n in range(warm + count):
             request = self.requests[next(order)]
+            if changing:
+                name, cordoned = f"host-{int(dice.integers(HOSTS)):05}", n % 4 == 0
+                self.fleet.set_host(HostFacts(name=name, inventory=states[n % 2], schedulable=not cordoned))
             began = time.thread_time()
             decision = self.own.decide(request)
             took = time.thread_time() - began
             if isinstance(decision, Decision):
-                self.fleet.hold(str(n), Hold.of(decision))
+                self.fleet.hold(f"{changing}/{n}", Hold.of(decision))
             if n >= warm:
                 seconds.append(took)
         return seconds
@@ -416,7 +445,7 @@ def _room(*, hosts: int) -> Iterator[Figure]:
     part = (Allocation(numa_node=0, milli_cores=4000, memory_bytes=8 * GIB),)
     for n in range(hosts):
         fleet.set_host(HostFacts(name=f"host-{n:05}", inventory=machine))
-        ids = [device.id for device in machine.devices]
+        ids = [device.id for device in machine.devices if device.kind == "gpu"]
         while ids:
             count = min(len(ids), int(generator.choice((1, 1, 1, 2, 4))))
             shares = 2 if count == 1 and generator.random() < 0.5 else 1
@@ -440,9 +469,21 @@ def _room(*, hosts: int) -> Iterator[Figure]:
 
 
 def _machine() -> Inventory:
-    """Eight devices on two NUMA nodes, two to a switch."""
+    """Eight devices on two NUMA nodes, two to a switch, and beside each a NIC on a rail of its own."""
     devices = [
         Device(id=f"gpu{n}", kind="gpu", model="G3", numa_node=n // 4, pcie_switch=f"sw{n // 2}", nvlink_domain="nv")
+        for n in range(8)
+    ]
+    devices += [
+        Device(
+            id=f"nic{n}",
+            kind="nic",
+            model="ConnectX-7",
+            numa_node=n // 4,
+            pcie_switch=f"sw{n // 2}",
+            rail=n,
+            functions=16,
+        )
         for n in range(8)
     ]
     numa = [NumaNode(id=n, cores=64, threads=64, memory_bytes=512 * GIB) for n in range(2)]

@@ -504,6 +504,15 @@ async def test_what_an_object_holds_already_is_thought_away(w: World, fleet: Fle
         assert np.array_equal(array, before[name]), name
 
 
+async def test_what_finds_no_room_is_priced_by_what_is_there(w: World, fleet: FleetFeed) -> None:
+    """A flavor of any model costs what nearly all devices are that it might have."""
+    flavors = f"{BASE.replace('v1alpha1', 'v1beta1')}/flavors"
+    await w.create(flavors, named("any", cores=512, memory="4Gi", devices={"count": 2}))
+    said = await told(w, vm(flavor="any"))
+    (line,) = (one for one in said["price"]["lines"] if one["meter"] == "devices")
+    assert (said["fits"], line["model"], line["amountMicro"]) == (False, "H100", 2 * 2_500_000)
+
+
 async def test_an_instance_that_finds_no_room_costs_its_part(w: World, fleet: FleetFeed) -> None:
     """Of the device that it would be cut from, and not all of that."""
     await stand(w, "cut", inventory(gpus=1, partitions={"H100": tables.known()["H100-80GB"]}))

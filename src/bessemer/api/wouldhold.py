@@ -22,14 +22,14 @@ from bessemer.kinds.fleet.foresight import Foreseen
 from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, PlannedStop, PlannedTurn, PriceLine
 from bessemer.kinds.fleet.planning import Planned, Planner
 from bessemer.metering.estimate import Hardware, hour
-from bessemer.placement.preview import part_milli
+from bessemer.placement.preview import likely
 
 _MORE = "Delete something, or ask for a higher quota."
 
 
 def hardware_of(fleet: Planner, planned: Planned) -> Iterator[Hardware]:
-    """Of all replicas or members that are wanted; those that were not placed have the models of those that were, or of
-    the request."""
+    """Of all replicas or members that are wanted; those that were not placed have the models of those that were, or
+    what is likely."""
     request, models = planned.request, Counter[tuple[str, int, bool]]()
     for decision in planned.decisions:
         row = fleet.arrays.row(decision.host)
@@ -37,9 +37,11 @@ def hardware_of(fleet: Planner, planned: Planned) -> Iterator[Hardware]:
         model = there.get(decision.devices[0], "") if decision.devices else ""
         models[model, decision.device_milli, decision.fake] += 1
     rest = planned.wanted - len(planned.decisions)
-    if rest:
-        only = min(request.device_models) if len(request.device_models) == 1 else ""
-        models[next(iter(models), (only, part_milli(fleet.arrays, request), False))] += rest
+    if rest and models:
+        models[next(iter(models))] += rest
+    elif rest:
+        of = likely(fleet.arrays, request)
+        models[of.model, of.milli, of.fake] += rest
     for (model, milli, fake), count in models.items():
         yield Hardware(
             milli_cores=request.milli_cores,

@@ -59,7 +59,10 @@ class Cgroups:
         if not all(_NAME.match(part) for part in parent.split("/")):
             raise ValueError(f"not a path of groups: {parent!r}")
         self._parent = parent
-        self._v1, self._v2 = _hierarchies(mounts.read_text())
+        v1, self._v2 = _hierarchies(mounts.read_text())
+        # Sets of threads are more than limits are: where they may not be made (in a container) guests run all the same.
+        self._v1 = {name: at for name, at in v1.items() if name != "cpuset" or os.access(at, os.W_OK)}
+        self._cpusets = cpuset.hierarchy(self._v1, self._v2)
 
     @property
     def available(self) -> bool:
@@ -106,7 +109,7 @@ class Cgroups:
         """Words to put before a command's: it enters the group before its first instruction, and keeps its pid. Of
         threads it inherits no choice: the group's hold."""
         files = [str(self._dir(mount, uid) / "cgroup.procs") for mount in self._mounts()]
-        free = cpuset.unbound() if cpuset.hierarchy(self._v1, self._v2) else ()
+        free = cpuset.unbound() if self._cpusets is not None else ()
         return ("/bin/sh", "-c", _ENTER, "sh", str(len(files)), *files, *free)
 
     def pids(self, uid: str) -> frozenset[int]:
@@ -181,11 +184,12 @@ class Cgroups:
                 _write(group / file, words)
 
     def _hold(self, uid: str, cpus: str) -> bool:
-        mount = cpuset.hierarchy(self._v1, self._v2)
-        if mount is None:
+        if self._cpusets is None:
             return False
-        group = self._dir(mount, uid)
-        cpuset.hold(group, cpus, mount=mount)
+        if self._cpusets == self._v2:
+            _delegate(self._v2, self._parent)
+        group = self._dir(self._cpusets, uid)
+        cpuset.hold(group, cpus, mount=self._cpusets)
         for _ in range(_ROUNDS):  # what an earlier release put into the other hierarchies only, and what that forks
             if not (outside := self.pids(uid) - set(_ints(group / "cgroup.procs")) - {0}):
                 break

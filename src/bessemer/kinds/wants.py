@@ -6,8 +6,9 @@ does not. Nothing is taken, and nothing of the object is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from bessemer.core.asking import Request
@@ -23,6 +24,8 @@ from bessemer.kinds.workload import Reads, Terms
 P = TypeVar("P", bound=Image | Model)
 
 TOO_SMALL = "FlavorTooSmall"
+_MISSING: Mapping[str, str] = MappingProxyType({"Image": "ImageNotFound", "Model": "ModelNotFound"})
+_COMING: Mapping[str, str] = MappingProxyType({"Image": "ImageNotReady", "Model": "ModelNotReady"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,11 @@ def _of_flavor(flavor: Flavor | None, name: str, *, kind: str) -> Iterator[Hindr
 def _of_part(found: Image | Model | None, kind: str, *, name: str) -> Iterator[Hindrance]:
     if found is None:
         remedy = f"Create it, or name another: `bessemer get {kind.lower()}s` lists them."
-        yield Hindrance(reason=f"{kind}NotFound", message=f"there is no {kind} {name}", remedy=remedy)
+        yield Hindrance(reason=_MISSING[kind], message=f"there is no {kind} {name}", remedy=remedy)
     elif found.status.phase != "Ready":
         remedy = f"See the {kind}: it says how far it is, and what keeps it."
         message = f"{kind} {name} is not imported yet"
-        yield Hindrance(reason=f"{kind}NotReady", message=message, remedy=remedy, passing=True)
+        yield Hindrance(reason=_COMING[kind], message=message, remedy=remedy, passing=True)
 
 
 def _of_size(flavor: Flavor, part: Image | Model) -> Iterator[Hindrance]:

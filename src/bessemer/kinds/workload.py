@@ -344,8 +344,11 @@ def wake_by_claim(kind: str, *, taken: bool = True) -> Callable[[Context, Change
     """A claim's change concerns the workload that holds it. That it was ``taken`` is no news where the turn that took
     it says so in the status that it ends with: whatever keeps it from that looks again by itself."""
 
+    # Each kind that holds claims is asked of each change of one; of those that are another's none is parsed.
+    named = f'"kind":"{kind}"'.encode()
+
     async def wake(_ctx: Context, change: Change) -> AsyncIterator[Key]:
-        if change.type == "ADDED" and not taken:
+        if named not in change.body or (change.type == "ADDED" and not taken):
             return
         holder = _holder(change.key, change.body)
         if holder.kind == kind:

@@ -7,7 +7,7 @@ their numbers are known; huge pages by size. As with the rest, what is free is w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,6 +48,10 @@ Topology = tuple[tuple[Cell, ...], tuple[Cell, ...]]
 """The cells of a host in which devices lie, and those of what lies beside them."""
 
 
+Layouts = dict[tuple[Hashable, ...], dict[bytes, tuple[Topology, bool]]]
+"""By what is wanted, and then by what is free: in which topology, and whether there is a way to lie."""
+
+
 @dataclass(slots=True)
 class Parts:
     """What of a host is no number: ``others`` by column, ``cores`` by column of the node, and how many have a thread
@@ -71,11 +75,14 @@ class Beside:
 
     other_names: Numbers[tuple[str, str]]
     topologies: Numbers[Topology]
+    layouts: Layouts
+    """Kept by `cells`, for it is dear: nothing that hosts are."""
 
     def _begin_beside(self) -> None:
         self.other_names = Numbers()
         self.topologies = Numbers()
         self._parts: dict[int, Parts] = {}
+        self.layouts: Layouts = {}
         self._cores_known: dict[tuple[str, ...], Cores] = {}
 
     def parts(self, row: int) -> Parts:

@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bessemer.core.asking import Decision, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
@@ -36,6 +38,8 @@ AHEAD_MAX = 256
 
 AHEAD_HOSTS = 1024
 """Hosts that are looked at in one go: a millisecond or two."""
+
+Digests = NDArray[np.uint64]
 
 _LEAST = int(np.iinfo(np.int64).min)
 
@@ -112,10 +116,12 @@ class _Allowed:
 
 @dataclass(slots=True, eq=False)
 class _Order:
-    """[hosts]: each host's place among equals, fixed by its name and nothing that a host is."""
+    """[hosts]: what settles equals, fixed by a host's name and nothing that it is: 64 bits of a digest. ``names`` are
+    those that it was made of."""
 
     facts: int = -1
-    ranks: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    names: list[str] = field(default_factory=list)
+    digests: Digests = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
 
 class Board:
@@ -186,7 +192,7 @@ class Board:
         close, rows = _least(value, figures.apart[:n], slack=self.slack)
         if not len(rows):
             return None
-        row = int(rows[np.argmin(self._ranks()[rows])])
+        row = int(rows[np.argmin(self._digests()[rows])])
         least = float(value[row])
         score = {"spansNumaNodes": float(not close)} if request.numa == "preferred" else {}
         sight = Sight.of(Glance(self._fleet, np.array([row])), request)
@@ -282,15 +288,22 @@ class Board:
             _keep_few(self._allowed)
         return allowed
 
-    def _ranks(self) -> Ints:
-        if self._order.facts != self._fleet.facts:
-            names = self._fleet.names
-            salt = blake2b(self._named.encode(), digest_size=16).digest() if self._named else b""
-            digests = [blake2b(name.encode(), digest_size=8, key=salt).digest() for name in names]
-            ranks = np.zeros(len(names), dtype=np.int64)
-            ranks[sorted(range(len(names)), key=lambda row: (digests[row], names[row]))] = np.arange(len(names))
-            self._order = _Order(self._fleet.facts, ranks)
-        return self._order.ranks
+    def _digests(self) -> Digests:
+        order, names = self._order, self._fleet.names
+        if order.facts != self._fleet.facts:
+            order.facts = self._fleet.facts
+            # Who is cordoned or comes back changes facts, and no names.
+            if order.names != names:
+                self._name_anew(order, names)
+        return order.digests
+
+    def _name_anew(self, order: _Order, names: list[str]) -> None:
+        salt = blake2b(self._named.encode(), digest_size=16).digest() if self._named else b""
+        order.digests = np.append(order.digests, np.zeros(len(names) - len(order.names), dtype=np.uint64))
+        for row, (name, before) in enumerate(zip_longest(names, order.names)):
+            if name != before:
+                order.digests[row] = int.from_bytes(blake2b(name.encode(), digest_size=8, key=salt).digest(), "big")
+        order.names = list(names)
 
 
 def _least(value: Floats, apart: Bools, *, slack: float) -> tuple[bool, Ints]:

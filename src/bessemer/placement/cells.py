@@ -8,9 +8,12 @@ import numpy as np
 
 from bessemer.core.asking import Request
 from bessemer.placement.arrays import Arrays
-from bessemer.placement.beside import GPUS, OTHERS, Cell, Topology
+from bessemer.placement.beside import GPUS, OTHERS, Cell, Layouts, Topology
 from bessemer.placement.layout import Room, layout
 from bessemer.placement.vectors import Bools, Ints, Smalls
+
+KEPT_MAX = 4096
+"""Ways of being free that are kept of each sort of request, and sorts of requests."""
 
 
 def arranged(
@@ -33,16 +36,33 @@ def arranged(
     parts.append(np.zeros((len(rows), 0), dtype=np.int64) if room is None else room[rows].astype(np.int64))
     table = np.ascontiguousarray(np.concatenate(parts, axis=1).astype(np.int32))
     widths = [part.shape[1] for part in parts]
-    verdicts: dict[bytes, bool] = {}
+    verdicts = _known(fleet.layouts, request, numa=room is not None, widths=widths)
     # As bytes they are told apart at once; `np.unique` would sort them by every column.
     keys: list[bytes] = [bytes(key) for key in table.view(np.dtype((np.void, table.strides[0]))).ravel().tolist()]
-    for row, key, values in zip(rows, keys, table, strict=True):
-        verdict = verdicts.get(key)
-        if verdict is None:
-            one_room = _room(fleet.topologies.all[int(values[0])], values, widths=widths)
-            verdict = verdicts[key] = layout(request, one_room, numa=room is not None) is not None
-        fits[row] = verdict
+    topologies = fleet.topologies.all
+    for row, key, number in zip(rows.tolist(), keys, table[:, 0].tolist(), strict=True):
+        topology, known = topologies[number], verdicts.get(key)
+        # A number is given anew where no host has its topology any more.
+        if known is None or (known[0] is not topology and known[0] != topology):
+            values = np.frombuffer(key, dtype=np.int32)
+            one_room = _room(topology, values, widths=widths)
+            known = verdicts[key] = (topology, layout(request, one_room, numa=room is not None) is not None)
+        fits[row] = known[1]
     return fits
+
+
+def _known(
+    layouts: Layouts, request: Request, *, numa: bool, widths: Sequence[int]
+) -> dict[bytes, tuple[Topology, bool]]:
+    """What was found of hosts that are free in the same way, for requests that want the same."""
+    wants = (request.device_count, request.same_switch, request.same_nvlink, request.companions, numa, *widths)
+    known = layouts.setdefault(wants, {})
+    if len(known) > KEPT_MAX:
+        known.clear()
+    if len(layouts) > KEPT_MAX:
+        layouts.clear()
+        layouts[wants] = known
+    return known
 
 
 def room_at(fleet: Arrays, row: int, *, usable: Bools, companions: Sequence[Bools], nodes: Sequence[int]) -> Room:

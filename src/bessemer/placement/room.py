@@ -59,12 +59,16 @@ class OfSort:
     @cached_property
     def cores_here(self) -> Ints:
         """[hosts, nodes]: milli-cores of the sort asked for."""
-        return cores_of_sort(self.fleet, self.request, spare=self.spare, free=self.cores_free)
+        if self.request.cpu_policy == "shared":
+            return np.maximum(self.cores_free, 0)
+        return own_cores(self.fleet, self.request, spare=self.spare, free=self.cores_free)
 
     @cached_property
     def memory_here(self) -> Ints:
         """[hosts, nodes]: bytes of the sort asked for."""
-        return memory_of_sort(self.request, spare=self.spare, free=self.memory_free)
+        if not self.request.page_bytes:
+            return np.maximum(self.memory_free, 0)
+        return memory_in_pages(self.request, spare=self.spare)
 
     @cached_property
     def companions(self) -> list[Bools]:
@@ -84,14 +88,12 @@ class OfSort:
         return total
 
 
-def cores_of_sort(fleet: Arrays, request: Request, *, spare: Spare, free: Ints) -> Ints:
-    """[hosts, nodes]: milli-cores of the sort asked for that each node can give; ``free`` are shared ones.
+def own_cores(fleet: Arrays, request: Request, *, spare: Spare, free: Ints) -> Ints:
+    """[hosts, nodes]: milli-cores of its own, as asked for, that each node can give; ``free`` are shared ones.
 
     A thread of its own takes what it would be sold for, however often that is; a physical core all its threads.
     """
     left: Ints = np.maximum(free, 0)
-    if request.cpu_policy == "shared":
-        return left
     threads: Ints = left // fleet.overcommit[: len(left), None]
     if request.cpu_policy == "threads":
         return 1000 * np.minimum(threads, np.maximum(spare.threads, 0))
@@ -101,11 +103,8 @@ def cores_of_sort(fleet: Arrays, request: Request, *, spare: Spare, free: Ints) 
     return cores
 
 
-def memory_of_sort(request: Request, *, spare: Spare, free: Ints) -> Ints:
-    """[hosts, nodes]: bytes of the sort asked for that each node can give; ``free`` are ordinary ones."""
-    if not request.page_bytes:
-        plain: Ints = np.maximum(free, 0)
-        return plain
+def memory_in_pages(request: Request, *, spare: Spare) -> Ints:
+    """[hosts, nodes]: bytes in huge pages that each node can give."""
     pages: Ints = np.maximum(spare.pages[:, :, PAGE_SIZES.index(request.page_bytes)], 0)
     return pages * request.page_bytes
 

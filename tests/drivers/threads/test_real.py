@@ -15,10 +15,12 @@ import pytest
 
 from bessemer.core.cpus import show_cpus
 from bessemer.drivers.guest.protocol import BuiltImage
+from bessemer.drivers.jobs.protocol import MemberSpec
 from bessemer.drivers.process.protocol import Confined
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.threads.real import HostThreads
+from bessemer.main.hostdrivers import local_drivers
 from tests.drivers import micro_guest
 from tests.drivers.qemu.rig import RealRig
 
@@ -181,3 +183,42 @@ async def test_a_guest_has_its_threads_to_itself(tmp_path: Path) -> None:
         os.sched_setaffinity(0, mine)
         await HostThreads([], mine=mine).keep({})
         await rig.close()
+
+
+async def test_an_agents_drivers_are_all_kept_off(tmp_path: Path) -> None:
+    """As the agent of this machine has them: a member of a job that shares, one with a thread of its own, an engine's
+    process, and a guest."""
+    state = Path(tempfile.mkdtemp(prefix="bsm-"))
+    image, mine = await asyncio.to_thread(micro_guest.build, tmp_path / "micro-guest.tar"), os.sched_getaffinity(0)
+    drivers = local_drivers(state)
+    rig = RealRig(tmp_path, image)
+    words = ("/bin/sleep", "600")
+    try:
+        guest = await drivers.qemu.start(await rig.spec(cpus=1))
+        shared = await drivers.jobs.start(MemberSpec("shared", words, cores_milli=1000, memory_bytes=48 << 20))
+        binds = ((Path("/usr/bin"), "/bin"),)
+        engine = await drivers.processes.start(
+            Confined("engine", words, cores_milli=1000, memory_bytes=48 << 20, binds_ro=binds)
+        )
+        await drivers.threads.keep({"own": str(LAST)})
+        own = await drivers.jobs.start(
+            MemberSpec("own", words, cores_milli=1000, memory_bytes=48 << 20, own_cpus=str(LAST))
+        )
+        for running in (guest, shared, engine):
+            assert allowed(frozenset({running.pid})) == {REST}, running
+        assert allowed(frozenset({own.pid})) == {str(LAST)}
+        # A new agent of the same directory finds all of them.
+        os.sched_setaffinity(0, mine)
+        await local_drivers(state).threads.keep({})
+        for running in (guest, shared, engine):
+            assert allowed(frozenset({running.pid})) == {ALL}, running
+    finally:
+        os.sched_setaffinity(0, mine)
+        await drivers.threads.keep({})
+        for uid in ("own", "shared"):
+            await drivers.jobs.remove(uid)
+        await drivers.processes.remove("engine")
+        for uid in await drivers.qemu.uids():
+            await drivers.qemu.remove(uid)
+        await rig.close()
+        shutil.rmtree(state, ignore_errors=True)

@@ -286,7 +286,7 @@ async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
         await all_open(world)
         await approve(world, empty={"hosts": ["h1"]})
         said = await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
-        assert said["message"] == "1 claims of these hosts may not be moved, or find no other place"
+        assert said["message"] == "1 claim of these hosts: not to be moved, or without another place"
         host = await world.object("Host", "h1", namespace="")
         assert host is not None
         assert not host["spec"].get("unschedulable")

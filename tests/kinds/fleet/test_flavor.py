@@ -75,8 +75,11 @@ def test_whoever_speaks_the_older_version_keeps_the_part() -> None:
     assert older["gpus"] == 1
     assert flavor_v1alpha1.up({**older, "cpus": 9}, kept)["devices"]["share"] == "0.25"
     assert "share" not in flavor_v1alpha1.up({**older, "gpus": 2}, kept)["devices"], "it is of one device"
+    sized = flavor(devices={"count": 1, "memory": "20Gi"}).spec.dump()
+    older, kept = flavor_v1alpha1.down(sized)
+    assert flavor_v1alpha1.up({**older, "cpus": 9}, kept)["devices"]["memory"] == "20Gi"
     whole = flavor(devices={"count": 1}).spec.dump()
-    assert "share" not in whole["devices"]
+    assert {"share", "memory"} & whole["devices"].keys() == set()
     assert flavor_v1alpha1.down(whole)[1] == {}
 
 

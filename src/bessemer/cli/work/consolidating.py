@@ -71,7 +71,7 @@ def text(body: Mapping[str, Any], *, within: int = 0, yes: bool = False) -> str:
         ]
         lines += [render.columns(head, rows, within=within, spare=["STATE", "HOW"])]
         lost = _time(status.get("lostDeviceSeconds", 0))
-        lines += [f"{len(steps)} moves; at most {lost} of devices' work is lost."]
+        lines += [f"{len(steps)} move{'s' * (len(steps) != 1)}; at most {lost} of devices' work is lost."]
     if status.get("phase") == "Planned" and not yes:
         lines += [f"Nothing is moved yet: `bessemer consolidate {name} --yes` carries it out."]
     elif status.get("phase") != "Planned":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ _AFTER_MAX = 16
 _MEMBERS_LISTED, _HOSTS_DRAWN = 16, 4
 """Of a gang: where there are more, leaves are told in place of members, and no host is drawn."""
 
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
 _NAME = 11
 """Columns of a word before a line."""
 
@@ -172,13 +174,13 @@ def _places(status: Mapping[str, Any], *, within: int) -> str:
         for one in shown
     ]
     if gang is None:
-        return render.columns(head, rows, within=within)
-    above = {"LEAF": [one["leaf"] or "-" for one in shown], "RAILS": [_runs(one["rails"]) or "-" for one in shown]}
+        return render.columns(head, rows, within=within, spare=["MEMORY", "CORES"])
+    above = {"RAILS": [_runs(one["rails"]) or "-" for one in shown], "LEAF": [one["leaf"] or "-" for one in shown]}
     for name, cells in above.items():
         if set(cells) != {"-"}:
             head.insert(2, name)
             rows = [[*row[:2], cell, *row[2:]] for row, cell in zip(rows, cells, strict=True)]
-    return render.columns(head, rows, within=within)
+    return render.columns(head, rows, within=within, spare=["MEMORY", "CORES"])
 
 
 def _devices(devices: Sequence[Mapping[str, Any]]) -> str:
@@ -187,7 +189,17 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> str:
     models = ", ".join(dict.fromkeys(device["model"] for device in devices))
     part = devices[0]["profile"] or f"{devices[0]['milli'] / 1000:g} of it"
     share = f" {part}" if devices[0]["profile"] or devices[0]["milli"] < 1000 else ""
-    return f"{models}: {' '.join(device['id'] for device in devices)}{share}"
+    return f"{models}: {_ids([device['id'] for device in devices])}{share}"
+
+
+def _ids(names: Sequence[str]) -> str:
+    """``gpu0 gpu1``, or of more in a row ``gpu0…gpu7``."""
+    numbered = [_NUMBERED.fullmatch(name) for name in names]
+    found = [(match[1], int(match[2])) for match in numbered if match is not None]
+    row = len(found) == len(names) > 2 and len({head for head, _ in found}) == 1
+    if row and [number for _, number in found] == list(range(found[0][1], found[0][1] + len(found))):
+        return f"{names[0]}…{names[-1]}"
+    return " ".join(names)
 
 
 def _by_node(parts: Sequence[Mapping[str, Any]], field: str) -> str:

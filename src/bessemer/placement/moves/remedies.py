@@ -17,6 +17,7 @@ from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place, Plan, Planner, by_devices
 from bessemer.placement.moves.removal import without
+from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.sight import Sight
 from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import NONE
@@ -79,7 +80,10 @@ class Remedies:
     def moved(self, sight: Sight) -> Iterator[Change]:
         """A move of a few claims that may be started anew."""
         self._holdings.refresh()
-        if not np.isfinite(by_devices(self._holdings)).any():
+        asks = self._holdings.claims["ask"][np.isfinite(by_devices(self._holdings))]
+        requests = [self._holdings.asks.all[ask] for ask in np.unique(asks).tolist()]
+        # In a full fleet none of them would find another place: that is seen without a fork.
+        if not requests or not anywhere(self._holdings.fleet, requests).any():
             return
         plan = self._planner.opened(sight.request, most=MOST)
         if plan is not None and plan.moves and plan.decision is not None:

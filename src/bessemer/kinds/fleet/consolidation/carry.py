@@ -21,7 +21,7 @@ from bessemer.core.resource import Done, Fail, Outcome, Wait
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.fleet.consolidation.plan import WORKLOADS, NoPlan, how, open_now, opening, target
+from bessemer.kinds.fleet.consolidation.plan import WORKLOADS, NoPlan, counted, how, open_now, opening, target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Step
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moving import KeptPlace
@@ -112,7 +112,7 @@ def failed(status: ConsolidationStatus, failure: Failure, *, now: float, step: S
         gone = step.model_copy(update={"phase": "Failed", "message": failure.message, "known": []})
         steps = [gone if known.claim_uid == step.claim_uid else known for known in status.steps]
         status = status.model_copy(update={"steps": steps})
-    message = f"after {status.moved} of {status.moves} moves: {failure.message}"
+    message = f"after {status.moved} of {counted(status.moves, 'move')}: {failure.message}"
     update = {"phase": "Failed", "message": message, "finished_at": rfc3339(now)}
     status = status.model_copy(update=update)
     # Said first; what was cordoned is opened at the next look.
@@ -239,12 +239,13 @@ async def _ended(ctx: Context, asked: Consolidation) -> Outcome:
         there = 0 if isinstance(request, NoPlan) else _open(ctx, request, status=status)
         if there < status.places:
             return failed(status, Failure("PlaceLost", f"{there} of {status.places} places are open"), now=now)
-        message = f"{there} places of Flavor {asked.spec.open.flavor} are open"
+        message = f"{counted(there, 'place')} of Flavor {asked.spec.open.flavor} open"
     else:
         left = [(await ctx.objects.list(Scope(kind="Claim", host=host))).items for host in status.hosts]
         if count := sum(map(len, left)):
-            return failed(status, Failure("HostTaken", f"{count} claims stand there that were not planned"), now=now)
-        message = f"{len(status.hosts)} hosts are empty and cordoned: {', '.join(status.hosts)}"
+            said = f"{counted(count, 'claim')} of these hosts that nobody planned with: they came meanwhile"
+            return failed(status, Failure("HostTaken", said), now=now)
+        message = f"{counted(len(status.hosts), 'host')} empty and cordoned: {', '.join(status.hosts)}"
     update = {"phase": "Succeeded", "message": message, "finished_at": rfc3339(now)}
     return Done(status=status.model_copy(update=update), reason="Succeeded", message=message)
 

@@ -15,7 +15,7 @@ from bessemer.core.resource import Change, Done, Fail, Key, Outcome, Wait
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.consolidation import carry
-from bessemer.kinds.fleet.consolidation.plan import NoPlan, legal, opening, planned
+from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, legal, opening, planned
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus
 from bessemer.kinds.fleet.host import Host
 
@@ -43,7 +43,7 @@ async def reconcile(ctx: Context, asked: Consolidation) -> Outcome:
         status = found.model_copy(update={"phase": "Pending", "message": message})
         return Wait(reason="Behind", message=message, status=status, remedy=f"Wait for it, or delete {before}.")
     cordoned = await _open(ctx, found) if asked.spec.empty is not None else []
-    now, message = rfc3339(ctx.clock.now()), f"{found.moves} claims are moved"
+    now, message = rfc3339(ctx.clock.now()), f"{counted(found.moves, 'claim')} to be moved"
     update = {"phase": "Moving", "began_at": now, "message": message, "cordoned": cordoned}
     status = found.model_copy(update=update)
     return Wait(reason="Moving", message=message, status=status, again=0.0, remedy=carry.REMEDY)
@@ -78,8 +78,8 @@ async def _plan(ctx: Context, asked: Consolidation) -> ConsolidationStatus | NoP
 
 
 def _shown(status: ConsolidationStatus) -> Outcome:
-    gain = f"{status.places} places" if status.places else f"{len(status.hosts)} empty hosts"
-    message = f"{status.moves} moves for {gain}: nothing is moved until spec.approved says so"
+    gain = counted(status.places, "place") if status.places else counted(len(status.hosts), "empty host")
+    message = f"{counted(status.moves, 'move')} for {gain}: nothing is moved until spec.approved says so"
     status = status.model_copy(update={"phase": "Planned", "message": message})
     return Done(status=status, ready=False, reason="Planned", message=message, again=LOOK_SECONDS)
 

@@ -164,7 +164,8 @@ def _found(
 def _opened(planner: Planner, request: Request, *, wanted: Open, most: int) -> _Found | NoPlan:
     found = open_places(planner, request, count=wanted.count, most=most)
     if len(found.places) < wanted.count:
-        message = f"{len(found.places)} of {wanted.count} places of Flavor {wanted.flavor} can be had by {most} moves"
+        places = f"{len(found.places)} of {counted(wanted.count, 'place')}"
+        message = f"{places} of Flavor {wanted.flavor} can be had by {counted(most, 'move')}"
         remedy = "Raise spec.maxMoves, ask for fewer, or have more workloads say that they may be moved (spec.movable)."
         return NoPlan("NoPlan", message, remedy)
     milli = (len(found.places) - found.there) * request.device_count * request.device_milli
@@ -176,17 +177,24 @@ def _emptied(planner: Planner, wanted: Empty, *, most: int) -> _Found | NoPlan:
     if wanted.count:
         best = emptiest(planner, count=wanted.count, most=most)
         if best is None:
-            return NoPlan("NoPlan", f"no {wanted.count} hosts can be emptied by {most} moves", remedy)
+            message = f"no {counted(wanted.count, 'host')} can be emptied by {counted(most, 'move')}"
+            return NoPlan("NoPlan", message, remedy)
         hosts, plan = best.hosts, best.plan
     else:
         hosts, plan = tuple(wanted.hosts), planner.emptied(wanted.hosts)
     if plan.stuck:
-        message = f"{len(plan.stuck)} claims of these hosts may not be moved, or find no other place"
+        message = f"{counted(len(plan.stuck), 'claim')} of these hosts: not to be moved, or without another place"
         return NoPlan("NoPlan", message, remedy)
     if len(plan.moves) > most:
-        return NoPlan("NoPlan", f"it takes {len(plan.moves)} moves, and {most} are allowed", remedy)
+        message = f"it takes {counted(len(plan.moves), 'move')}, and spec.maxMoves is {most}"
+        return NoPlan("NoPlan", message, remedy)
     rows = [row for row in map(planner.fleet.row, hosts) if row is not None]
     return _Found(plan.moves, hosts, milli=sum(len(planner.fleet.devices(row)) for row in rows) * 1000)
+
+
+def counted(count: int, word: str) -> str:
+    """``1 move``, ``2 moves``."""
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 async def _unknown(ctx: Context, wanted: Empty) -> NoPlan | None:
