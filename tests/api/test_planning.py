@@ -26,14 +26,18 @@ from bessemer.core.values import LedgerEntry
 from bessemer.drivers.inspect import tables
 from bessemer.kinds import workload
 from bessemer.kinds.asks import ASKS
+from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.fleet.foresight import Foreseen
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.planning import REPLICAS_MAX
 from bessemer.kinds.jobs.job.spec import Job
 from bessemer.metering.invoice import derive
 from bessemer.metering.plan import Plan
+from bessemer.placement import Hold
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.own import classes
+from bessemer.placement.queue import Pending
 from bessemer.placement.shape import Shape
 from tests.api.test_credentials import made as credential
 from tests.api.world import ADMIN, BASE, PATIENCE_SECONDS, Reply, World, instance, named
@@ -361,6 +365,46 @@ async def test_where_others_wait_no_start_is_promised(
         [("Queued", True)],
     )
     assert "expectedStart" not in said
+
+
+async def test_whose_turn_it_would_be_is_told_without_others_names(
+    w: World, fleet: FleetFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims of the project by name for who may read them, all others as a number and their devices."""
+    await w.create(f"{LAB}/instances", vm("low"))
+    stored = Instance.load((await w.store.objects.get(Key("Instance", "acme--lab", "low"))).body)
+    asks = await ASKS["Instance"](w.store, stored)
+    assert isinstance(asks.wants, Request)
+    decided = fleet.decide(asks.wants)
+    assert isinstance(decided, Decision)
+    flavor = Flavor.load((await w.store.objects.get(Key("Flavor", "", "pair"))).body)
+    make = workload.Make(flavor, {}, await workload.terms_of(w.store, "acme--lab"))
+    context = SimpleNamespace(fleet=fleet, capacity=w.store.capacity, objects=w.store.objects, clock=w.clock)
+    await workload.take(context, stored, decision=decided, make=make)  # type: ignore[arg-type]
+    (claim,) = await workload.own_claims(w.store, stored)
+    asked: list[Pending] = []
+    start = int(w.clock.now()) + 30
+    stops = {claim.uid: Hold.of(decided), "theirs": Hold("secret", ("gpu0", "gpu1", "gpu2"), ())}
+    foreseen = Foreseen(ahead=2, waiting=5, start=start, stops=stops)
+    monkeypatch.setattr(fleet, "foresee", lambda pending: asked.append(pending) or foreseen, raising=False)
+    monkeypatch.setattr(fleet, "others", lambda: True)
+    said = await told(w, vm(priority=0, preemptible=True))
+    assert said["turn"] == {
+        "ahead": 2,
+        "waiting": 5,
+        "start": rfc3339(start),
+        "message": f"by {rfc3339(start)}; 2 of 5 that wait go before it",
+        "stops": [{"claim": "instance-low-0", "workload": "Instance/low", "devices": 2}],
+        "otherClaims": 1,
+        "otherDevices": 3,
+    }
+    assert said["expectedStart"] == rfc3339(start)
+    assert "secret" not in str(said["turn"])
+    assert [(one.asker.project, one.asker.preemptible, one.wants) for one in asked] == [("acme--lab", True, asks.wants)]
+    # Whose turn it is at once waits for nobody.
+    monkeypatch.setattr(fleet, "foresee", lambda _: Foreseen(ahead=0, waiting=1, start=start - 30, at_once=True))
+    said = await told(w, vm())
+    assert (said["hindrances"], said["expectedStart"]) == ([], rfc3339(start - 30))
 
 
 async def test_a_body_is_judged_as_one_that_is_created(w: World, fleet: FleetFeed) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded, Taken
 from bessemer.core.hosts import Device, Inventory, NumaNode
-from bessemer.core.notices import Notice
+from bessemer.core.notices import SPARED, Notice, mark_of
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
@@ -222,6 +222,27 @@ async def test_a_notice_is_told_once_and_asks_for_no_end(store: Store) -> None:
     assert read(ended)["metadata"]["deletionTimestamp"]
     late = await store.capacity.retire(taken.key, CONTROLLER, notice=Notice(1, "too late"))
     assert late == ended
+    assert await store.audit.verify() is None
+
+
+async def test_a_notice_is_taken_back_while_its_time_has_not_come(store: Store) -> None:
+    await store.capacity.declare("h1", inventory())
+    (taken,) = await store.capacity.take([claim("a")], CONTROLLER)
+    assert await store.capacity.retire(taken.key, CONTROLLER, notice=SPARED) == taken
+    far = Notice(9_000_000_000, "for another", asker=mark_of("somebody"))
+    told = await store.capacity.retire(taken.key, CONTROLLER, notice=far)
+    assert Notice.read(read(told)["metadata"]["annotations"]) == far
+    assert "somebody" not in str(read(told))
+    spared = await store.capacity.retire(taken.key, CONTROLLER, notice=SPARED)
+    assert "ends-" not in str(read(spared))
+    assert (spared.generation, spared.revision > told.revision) == (taken.generation, True)
+    # Once its time has come, or its end was asked for, it is too late.
+    due = await store.capacity.retire(taken.key, CONTROLLER, notice=Notice(1, "for another"))
+    assert await store.capacity.retire(taken.key, CONTROLLER, notice=SPARED) == due
+    (other,) = await store.capacity.take([claim("b")], CONTROLLER)
+    await store.capacity.retire(other.key, CONTROLLER, notice=far)
+    ended = await store.capacity.retire(other.key, CONTROLLER)
+    assert await store.capacity.retire(other.key, CONTROLLER, notice=SPARED) == ended
     assert await store.audit.verify() is None
 
 

@@ -92,7 +92,7 @@ async def placement(call: Call) -> Response:
         at_once = planned.foreseen is not None and planned.foreseen.at_once
         if others and planned.decisions and not at_once:
             hindrances.append(Hindrance(reason="Queued", message=_OTHERS, passing=True))
-    turn = await turn_of(call, question.target, planned.foreseen if planned is not None else None)
+    turn = await turn_of(call, question.target, foreseen=planned.foreseen if planned is not None else None)
     whole = _whole(call, found.model_copy(update={"turn": turn}), hindrances=hindrances, price=price)
     stands = sorted({claim.spec.host for claim in question.claims})
     return told_of(call, asked, status=whole.model_copy(update={"stands": stands}).dump())

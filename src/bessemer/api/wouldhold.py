@@ -123,7 +123,7 @@ async def price_of(call: Call, target: Target, *, hardware: list[Hardware]) -> H
     )
 
 
-async def turn_of(call: Call, target: Target, foreseen: Foreseen | None) -> PlannedTurn | None:
+async def turn_of(call: Call, target: Target, *, foreseen: Foreseen | None) -> PlannedTurn | None:
     """What of a turn may be told: claims of the project itself by name, for who may read them; of others how many."""
     if foreseen is None:
         return None

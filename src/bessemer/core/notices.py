@@ -5,8 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 _AT, _WHY, _REASON = "bessemer.dev/ends-at", "bessemer.dev/ends-because", "bessemer.dev/ends-reason"
+_FOR = "bessemer.dev/ends-for"
+
+NAMES = (_AT, _WHY, _REASON, _FOR)
+"""The annotations of a notice."""
 
 PREEMPTED, CONSOLIDATION = "Preempted", "Consolidation"
 """Why a Claim ends: somebody else is to have its place, or it is to have another."""
@@ -17,14 +22,16 @@ MARK = f'"{_AT}"'.encode()
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Its end is asked for ``at`` (epoch seconds), ``why`` in words and ``reason`` in one CamelCase word."""
+    """Its end is asked for ``at`` (epoch seconds), ``why`` in words and ``reason`` in one CamelCase word; ``asker`` is
+    for whom, as `mark_of` it: while that one needs the place no more, it may be taken back."""
 
     at: int
     why: str
     reason: str = PREEMPTED
+    asker: str = ""
 
     def annotations(self) -> dict[str, str]:
-        said = {_AT: str(self.at), _WHY: self.why}
+        said = {_AT: str(self.at), _WHY: self.why, **({_FOR: self.asker} if self.asker else {})}
         return said if self.reason == PREEMPTED else {**said, _REASON: self.reason}
 
     @classmethod
@@ -32,7 +39,18 @@ class Notice:
         """None where nothing was told, or nothing that can be read."""
         at = annotations.get(_AT, "")
         reason = CONSOLIDATION if annotations.get(_REASON) == CONSOLIDATION else PREEMPTED
-        return cls(int(at), annotations.get(_WHY, ""), reason) if at.isdecimal() else None
+        if not at.isdecimal():
+            return None
+        return cls(int(at), annotations.get(_WHY, ""), reason, annotations.get(_FOR, ""))
+
+
+SPARED = Notice(0, "")
+"""Takes back what was told, where its time has not come."""
+
+
+def mark_of(uid: str) -> str:
+    """By what the claim of somebody else may know an asker: not who it is."""
+    return sha256(uid.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,8 @@ class Capacity(Protocol):
 
     async def retire(self, key: Key, writer: Writer, *, uid: str = "", notice: Notice | None = None) -> Stored:
         """Ask for the end: sets deletionTimestamp. Harmless when repeated. With a ``notice`` it is only told that the
-        end will be asked for; the first that is told stays. Raises NotFound, Conflict where another has the name."""
+        end will be asked for; the first that is told stays, until `SPARED` takes it back, which does nothing once its
+        time has come. Raises NotFound, Conflict where another has the name."""
         ...
 
     async def release(self, key: Key, writer: Writer, *, fenced: bool = False, uid: str = "") -> None:

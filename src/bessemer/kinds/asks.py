@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from bessemer.core.asking import Asker, Decision, Gang, Request
-from bessemer.kinds import turns
 from bessemer.kinds.compute.instance import control as instances
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.outline import Hindrance
@@ -21,7 +19,8 @@ from bessemer.kinds.inference.endpoint import control as endpoints
 from bessemer.kinds.inference.endpoint.spec import Endpoint
 from bessemer.kinds.jobs.job import place as jobs
 from bessemer.kinds.jobs.job.spec import Job, gang_of
-from bessemer.kinds.workload import Reads, Terms
+from bessemer.kinds.turns import asker_of
+from bessemer.kinds.workload import Reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +40,29 @@ Asks = Callable[[Reads, Any], Awaitable[Ask]]
 
 async def _instance(ctx: Reads, instance: Instance) -> Ask:
     found = await instances.wanted(ctx, instance)
-    asker = partial(_asker, instance, found.terms)
-    return Ask(found.request, 1, found.hindrances, asker=asker)
+    return Ask(found.request, 1, found.hindrances, asker=lambda now: asker_of(instance, terms=found.terms, now=now))
 
 
 async def _endpoint(ctx: Reads, endpoint: Endpoint) -> Ask:
     found = await endpoints.wanted(ctx, endpoint)
-    asker = partial(_asker, endpoint, found.terms)
-    return Ask(found.request, endpoint.spec.replicas, found.hindrances, asker=asker)
+    return Ask(
+        found.request,
+        endpoint.spec.replicas,
+        found.hindrances,
+        asker=lambda now: asker_of(endpoint, terms=found.terms, now=now),
+    )
 
 
 async def _job(ctx: Reads, job: Job) -> Ask:
     found = await jobs.wanted(ctx, job)
     gang = gang_of(job, member=found.request) if found.request is not None else None
-    beyond = partial(_reached, ctx, job)
-    return Ask(gang, 1, found.hindrances, beyond, lambda now: jobs.asker_of(job, terms=found.terms, now=now))
-
-
-async def _reached(ctx: Reads, job: Job, members: Sequence[Decision], /) -> Sequence[Hindrance]:
-    return await jobs.reached(ctx, job, members=members)
-
-
-def _asker(made: Instance | Endpoint, terms: Terms, now: float, /) -> Asker:
-    return turns.asker_of(made, terms=terms, now=now)
+    return Ask(
+        gang,
+        1,
+        found.hindrances,
+        lambda members: jobs.reached(ctx, job, members=members),
+        lambda now: jobs.asker_of(job, terms=found.terms, now=now),
+    )
 
 
 ASKS: Mapping[str, Asks] = MappingProxyType({"Instance": _instance, "Endpoint": _endpoint, "Job": _job})

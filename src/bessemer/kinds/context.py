@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +42,10 @@ class Fleet(Protocol):
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
+        ...
+
+    def wanted(self, asker: str, hosts: Collection[str]) -> bool:
+        """Whether who had claims on these hosts told to end (by `mark_of`) still counts on a place there."""
         ...
 
     @property

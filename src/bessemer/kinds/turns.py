@@ -8,6 +8,7 @@ Claim, and its own controller lets the Claim go when it is time. No word of it n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from pydantic import Field
 from bessemer.core.asking import Asker, ReasonView, Refusal
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound, QuotaExceeded
-from bessemer.core.notices import CONSOLIDATION, PREEMPTED, Notice
+from bessemer.core.notices import CONSOLIDATION, PREEMPTED, SPARED, Notice, mark_of
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import CLAIMS, MONEY, said, show_amount
 from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition, tenant_of
@@ -25,6 +26,12 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 
 PRIORITY_MAX = 1000
+
+SETTLED_SECONDS = 20.0
+"""Before its end from when on it is looked at whether a claim that was told need end."""
+
+LOOK_SECONDS = 5.0
+"""What was told to end looks so often whether it must."""
 
 STOPPED = (PREEMPTED, CONSOLIDATION)
 """Conditions of a workload that is stopped for another, or moved, until it has a place again."""
@@ -136,7 +143,7 @@ async def make_room(ctx: Context, refusal: Refusal, *, asker: Asker, claims: int
         ctx.fleet.forget(f"{asker.uid}/0")  # its turn with it: nothing is kept for who cannot have it
         raise QuotaExceeded(over)
     for claim in going:
-        notice = Notice(stops.at, _why(claim, asker))
+        notice = Notice(stops.at, _why(claim, asker), asker=mark_of(asker.uid))
         try:
             await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
         except (NotFound, Conflict):
@@ -167,6 +174,24 @@ def _why(claim: Claim, asker: Asker) -> str:
     if claim.spec.priority < asker.priority:
         return f"Preempted by a request of priority {asker.priority}"
     return "Preempted by a request of somebody who has less than a fair share"
+
+
+async def spared(ctx: Context, claims: Sequence[Claim], *, together: bool = False) -> list[Claim]:
+    """The claims, of which those need not end after all for whom they were told is gone or has another place: what was
+    told is taken back, while its time has not come. Those that are ``together`` are needed as one."""
+    now, hosts = ctx.clock.now(), {claim.spec.host for claim in claims}
+    found = []
+    for claim in claims:
+        notice = notice_of(claim)
+        # Not at once: who asked says that it waits only after it had others told.
+        open_ = notice is not None and notice.asker and not claim.deleting and 0 < notice.at - now <= SETTLED_SECONDS
+        if notice is None or not open_ or ctx.fleet.wanted(notice.asker, hosts if together else {claim.spec.host}):
+            found.append(claim)
+            continue
+        with suppress(NotFound, Conflict):
+            stored = await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=SPARED)
+            found.append(Claim.load(stored.body))
+    return found
 
 
 # --- being stopped ----------------------------------------------------------------------------------------------
@@ -202,6 +227,7 @@ def told(outcome: Outcome, claims: Iterable[Claim], *, now: float) -> Outcome:
     if isinstance(outcome, Fail):
         return replace(outcome, status=status)
     again = max(0.0, min(outcome.again if outcome.again is not None else first.at - now, first.at - now))
+    again = min(again, LOOK_SECONDS) if first.asker else again
     return replace(outcome, status=status, reason=first.reason, message=message, again=again or 1.0)
 
 

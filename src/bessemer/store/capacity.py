@@ -17,7 +17,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, Invalid
 from bessemer.core.hosts import Inventory
 from bessemer.core.money import Wish
-from bessemer.core.notices import Notice
+from bessemer.core.notices import NAMES, SPARED, Notice
 from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
@@ -277,14 +277,18 @@ def _amend(tx: Tx, row: Row, *, intent: Document, writer: Writer) -> Stored:
 
 
 def _tell(tx: Tx, row: Row, *, notice: Notice, writer: Writer) -> Stored:
-    """That its end is near: no new intent, so no new generation."""
+    """That its end is near, or that it is not: no new intent, so no new generation."""
     document = row.document()
     told = document["metadata"].get("annotations", {})
-    if Notice.read(told) is not None or documents.deleting(document):
+    before = Notice.read(told)
+    spared = notice == SPARED
+    over = before is not None and before.at <= tx.now
+    if documents.deleting(document) or (before is None) == spared or over:
         return row.stored()
-    document["metadata"] = {**document["metadata"], "annotations": {**told, **notice.annotations()}}
+    rest = {name: value for name, value in told.items() if name not in NAMES}
+    document["metadata"] = {**document["metadata"], "annotations": rest if spared else {**told, **notice.annotations()}}
     change = difference.between(row.document(), document)
-    audit.append(tx, writer, verb="notify", key=row.key, uid=row.uid, change=change)
+    audit.append(tx, writer, verb="spare" if spared else "notify", key=row.key, uid=row.uid, change=change)
     return save(tx, document, before=row).stored()
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
-from bessemer.kinds.fleet.foresight import Foresight
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.outlining import outline
 from bessemer.kinds.fleet.planning import Planned
+from bessemer.kinds.fleet.queueing import Foresight
 from bessemer.placement import FleetArrays, decide
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored
 from bessemer.placement.queue import Pending
-from tests.kinds.fleet.test_queueing import furnish, make
+from tests.kinds.fleet.test_queueing import THEIRS, furnish, make, status
 from tests.kinds.world import World
 from tests.placement.hosts import ask, fleet, host
 
@@ -73,3 +74,68 @@ async def test_whether_others_wait_is_known() -> None:
 
         await world.until(waits)
         assert isinstance(seen.decide(ask(1)), Decision)
+
+
+async def test_what_a_plan_foresees_is_what_happens() -> None:
+    async with World(hosts=1, gpus=2) as world:
+        seen = Foresight(world.fleet._feed, world.fleet)
+        await furnish(world, maxPriority=10)
+        for name in ("low", "lower"):
+            await make(world, name, preemptible=True)
+            await world.until_ready("Instance", name)
+        await make(world, "waits")
+
+        async def waits() -> bool:
+            return seen.others()
+
+        await world.until(waits)
+        holders = {c["metadata"]["uid"]: c["spec"]["workload"]["name"] for c in await world.bodies("Claim")}
+        (request,) = [one.wants for one in world.fleet._waiting.pending.values()]
+        asker = Asker(uid="planned", project=THEIRS, priority=7, since=int(world.clock.now()))
+        # Of a lower standing it would come last, and nobody knows when what it waits for ends.
+        last = seen.foresee(Pending(replace(asker, priority=-1), request))
+        assert (last.ahead, last.waiting, last.start, last.stops) == (1, 1, None, {})
+        assert last.words == "not known: nobody knows when what it would wait for ends; 1 of 1 that wait go before it"
+
+        version, first = world.fleet._feed.arrays.version, seen.foresee(Pending(asker, request))
+        assert (first.ahead, first.waiting, first.at_once) == (0, 1, False)
+        assert first.start == int(world.clock.now()) + 30
+        assert [holders[uid] for uid in first.stops] == ["lower"]
+        # Nothing is left of it: nobody is told, nobody joined, and the arrays are as they were.
+        assert world.fleet._feed.arrays.version == version
+        assert "planned" not in world.fleet.plan().order
+        assert not any("ends-at" in str(c["metadata"]) for c in await world.bodies("Claim"))
+
+        await make(world, "high", namespace=THEIRS, priority=7)
+
+        async def placed() -> bool:
+            return (await status(world, "high", namespace=THEIRS)).get("host") == "h1"
+
+        async def told() -> bool:
+            return "ends-at" in str(await world.bodies("Claim"))
+
+        await world.until(told, seconds=20)
+        (ends,) = [c["metadata"] for c in await world.bodies("Claim") if "ends-at" in str(c)]
+        assert ends["uid"] in first.stops
+        assert abs(int(ends["annotations"]["bessemer.dev/ends-at"]) - first.start) <= 10
+        await world.until(placed, seconds=200)
+        assert world.clock.now() >= first.start
+
+
+async def test_what_would_start_at_once_is_foreseen_so_also_behind_others() -> None:
+    async with World(hosts=1, gpus=1) as world:
+        seen = Foresight(world.fleet._feed, world.fleet)
+        await furnish(world)
+        await make(world, "wide", flavor="two")
+
+        async def waits() -> bool:
+            return seen.others()
+
+        await world.until(waits)
+        asker = Asker(uid="planned", project=THEIRS, since=int(world.clock.now()))
+        found = seen.foresee(Pending(asker, ask(1)))
+        assert (found.at_once, found.start, found.words) == (
+            True,
+            int(world.clock.now()),
+            f"at once; {found.ahead} of 1 that wait go before it",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -142,6 +142,54 @@ async def stopped_for_another(stop: Point | None) -> Life:
         return Life(world.points.names, world.crashes)
 
 
+async def told(world: World) -> bool:
+    return "ends-at" in str([c["metadata"] for c in await claims(world)])
+
+
+async def spared_again(stop: Point | None) -> Life:
+    """One is told to end for another, which goes before it is time: nobody is stopped."""
+    async with World(gpus=1, stop=stop) as world:
+        await furnish(world, maxPriority=10)
+        await make(world, "low", preemptible=True)
+        await world.until_ready("Instance", "low")
+        (before,) = await claims(world)
+        await make(world, "high", namespace=THEIRS, priority=7)
+        await world.until(lambda: told(world))
+        await world.delete("Instance", "high", namespace=THEIRS)
+        await world.until(lambda: _not(told(world)), seconds=28)
+        end = world.clock.monotonic() + 60
+
+        async def later() -> bool:
+            assert [c["metadata"]["uid"] for c in await claims(world)] == [before["metadata"]["uid"]]
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        said = await status(world, "low")
+        assert (said["phase"], condition(said, "Preempted")["status"]) == ("Running", "False")
+        await world.delete("Instance", "low")
+        await world.until_gone("Instance", "low")
+        await world.check_clean()
+        return Life(world.points.names, world.crashes)
+
+
+async def test_what_was_told_is_taken_back_where_nobody_needs_it() -> None:
+    await check_lives_through(spared_again, chosen=lambda names: words(names)[:2])
+
+
+async def test_who_finds_another_place_gives_back_the_one_that_was_made() -> None:
+    async with World(hosts=2, gpus=1) as world:
+        await furnish(world, maxPriority=10)
+        for name in ("kept", "low"):
+            await make(world, name, preemptible=name == "low")
+            await world.until_ready("Instance", name)
+        await make(world, "high", namespace=THEIRS, priority=7)
+        await world.until(lambda: told(world))
+        await world.delete("Instance", "kept")
+        await world.until_ready("Instance", "high", namespace=THEIRS, seconds=28)
+        await world.until(lambda: _not(told(world)), seconds=28)
+        assert (await status(world, "low"))["phase"] == "Running"
+
+
 def words(names: Sequence[str]) -> Sequence[int]:
     """What is written of a stop: each notice, and each end that is asked for."""
     return [index for index, name in enumerate(names) if "retire" in name]
@@ -251,6 +299,10 @@ async def test_nobody_starves_beside_smaller_ones() -> None:
         (last,) = [c["spec"]["workload"]["name"] for c in await claims(world)]
         await world.delete("Instance", last, namespace=THEIRS)
         await world.until_ready("Instance", "big", seconds=60)
+
+
+async def _not(found: Awaitable[bool]) -> bool:
+    return not await found
 
 
 async def _waits(world: World, name: str) -> bool:

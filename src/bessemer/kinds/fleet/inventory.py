@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -139,6 +139,10 @@ class FleetFeed:
     def others(self) -> bool:
         """Whether somebody waits for a place: whom one asks by oneself, asks for nobody else."""
         return False
+
+    def wanted(self, asker: str, hosts: Collection[str]) -> bool:
+        """Who waits is not known here: what was told stands."""
+        return True
 
     def foresee(self, pending: Pending) -> None:
         """Whose turn it would be: nobody's, by itself."""

@@ -9,20 +9,21 @@ is in the Claims. It takes nothing and stops nothing: it proposes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
-from bessemer.core.notices import Stops
+from bessemer.core.notices import Stops, mark_of
 from bessemer.core.ports import Objects
+from bessemer.kinds.fleet.foresight import Foreseen
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.places import Here, Promised
 from bessemer.kinds.fleet.waiting import Waiting
-from bessemer.placement.facts import Hold, Tenure
+from bessemer.placement.facts import Tenure
 from bessemer.placement.fleet import hold_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Turn, plan
@@ -68,7 +69,7 @@ class Queueing:
         self._feed = feed
         self._clock = clock
         self._rules = rules or Rules()
-        self._waiting = Waiting(objects, clock)
+        self._waiting = Waiting(objects, clock, left=partial(_leave, self))
         self._book = Book(feed.arrays)
         self._running = Running(Holdings(feed.arrays))
         self._here = Here(feed)
@@ -80,6 +81,7 @@ class Queueing:
         self._vain: dict[str, tuple[float, float]] = {}
         self.moving = feed.moving
         self.forked = partial(_forked, self)
+        self.wanted = partial(_wanted, self)
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -110,30 +112,6 @@ class Queueing:
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         return self._planned().plan
 
-    def tried(self, pending: Pending) -> tuple[Plan, Placed | None]:
-        """The plan of this moment, did it ask too; and where it would go at once. Nothing is left of it. Raises
-        Unavailable until all has been read."""
-        if not self.ready():
-            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
-        waiting = {uid: one for uid, one in self._all().items() if uid != pending.uid}
-        found = self._plan([*waiting.values(), pending], rules=replace(self._rules, told=self._rules.depth))
-        turn = found.turns.get(pending.uid)
-        if turn is not None:
-            return found, turn.placed
-        with beside(self._book, found.kept, ends=pending.asker.ends):
-            return found, ask(self._here, pending.wants)
-
-    def others(self) -> bool:
-        """Whether somebody waits for a place already."""
-        return bool(self._all())
-
-    def holds(self, uids: Sequence[str]) -> Mapping[str, Hold]:
-        """What claims that stand hold."""
-        return self._running.holds(uids)
-
-    def now(self) -> int:
-        return int(self._clock.now())
-
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         uid = claim_uid.partition("/")[0]
@@ -147,7 +125,7 @@ class Queueing:
         uid, now = claim_uid.partition("/")[0], self._clock.monotonic()
         assumed = hold_of(self._feed.arrays, claim_uid) is not None
         self._feed.forget(claim_uid)
-        self._joined += self._heard.pop(uid, None) is not None
+        _leave(self, uid)
         if not assumed:
             return
         # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
@@ -231,14 +209,10 @@ class Queueing:
             # Whoever is new has what is free beside all that is kept: else each of a flood would cost a plan.
             if known is None or _alike(known, pending):
                 return made
-        found = self._plan(list(waiting.values()), rules=self._rules)
+        found = _plan(self, list(waiting.values()), rules=self._rules)
         took = self._clock.monotonic() - now
         self._made = _Made(found, of, now, took, waiting)
         return self._made
-
-    def _plan(self, waiting: Sequence[Pending], *, rules: Rules) -> Plan:
-        terms = (self._waiting.tree, rules)
-        return plan(self._book, self._running, places=self._here, waiting=waiting, now=self.now(), terms=terms)
 
     # --- words ---
 
@@ -303,3 +277,61 @@ def _tenure(pending: Pending, *, since: int) -> Tenure:
         workload=asker.uid,
         gang=asker.uid if pending.count > 1 else "",
     )
+
+
+def _leave(queue: Queueing, uid: str) -> None:
+    """It is gone, or to go: it need not be silent for a while first."""
+    queue._joined += queue._heard.pop(uid, None) is not None
+
+
+def _wanted(queue: Queueing, asker: str, hosts: Collection[str]) -> bool:
+    """Whether who had claims on these hosts told to end still counts on a place there. Who is not looked at yet may."""
+    if not queue.ready():
+        return True
+    pending = next((one for one in queue._all().values() if mark_of(one.uid) == asker), None)
+    if pending is None:
+        return False
+    turn = queue.plan().turns.get(pending.uid)
+    return turn is None or turn.kept is None or not set(turn.kept.hosts).isdisjoint(hosts)
+
+
+def _plan(queue: Queueing, waiting: Sequence[Pending], *, rules: Rules) -> Plan:
+    terms, now = (queue._waiting.tree, rules), int(queue._clock.now())
+    return plan(queue._book, queue._running, places=queue._here, waiting=waiting, now=now, terms=terms)
+
+
+class Foresight:
+    """Implements ``kinds.fleet.planning.Planner``: where things would go by the feed, and whose turn it would be."""
+
+    def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
+        self.arrays, self.own = feed.arrays, feed.own
+        self.ready, self.decide, self.decide_gang = queue.ready, queue.decide, queue.decide_gang
+        self._queue = queue
+
+    def others(self) -> bool:
+        """Whether somebody waits for a place already."""
+        return bool(self._queue._all())
+
+    def foresee(self, pending: Pending) -> Foreseen:
+        """The plan of this moment, did it ask too. Nothing is left of it. Raises Unavailable until all has been
+        read."""
+        queue, uid = self._queue, pending.uid
+        if not queue.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        waiting = [one for one in queue._all().values() if one.uid != uid]
+        # All that it looks at are told: this one may come last of them.
+        made = _plan(queue, [*waiting, pending], rules=replace(queue._rules, told=queue._rules.depth))
+        turn = made.turns.get(uid)
+        at_once = turn is not None and turn.placed is not None
+        if turn is None:
+            with beside(queue._book, made.kept, ends=pending.asker.ends):
+                at_once = ask(queue._here, pending.wants) is not None
+        now = int(queue._clock.now())
+        return Foreseen(
+            ahead=made.order[uid],
+            waiting=len(waiting),
+            start=now if at_once else turn.expected if turn is not None else None,
+            at_once=at_once,
+            deep=turn is None,
+            stops=queue._running.holds(turn.victims) if turn is not None else {},
+        )

@@ -34,6 +34,7 @@ class Told:
         self._demand = demand
         self._open: dict[str, bool] = {}
         self._shut: frozenset[str] = frozenset()
+        self._ending: set[str] = set()
 
     def host_changed(self, change: Change) -> None:
         """Raises ValueError where no sense can be made of it."""
@@ -80,19 +81,25 @@ class Told:
         """A Claim takes the place of what was assumed for its replica. Raises ValueError likewise."""
         if change.type == "DELETED":
             self.claim_gone(change.uid)
-        elif change.uid not in self.known["Claim"]:
+            return
+        # What was told to end, and need not, is read once more.
+        ends = leaves(change.body)
+        again = ends or change.uid in self._ending
+        (self._ending.add if ends else self._ending.discard)(change.uid)
+        if change.uid not in self.known["Claim"]:
             self.known["Claim"].add(change.uid)
             self.arrays.drop(replica_of(change))
             hold = hold_of(change)
             self.arrays.hold(change.uid, hold)
             self._demand.began(hold, before=not self.followed)
-        elif leaves(change.body):
+        elif again:
             self.arrays.hold(change.uid, hold_of(change))
 
     def claim_gone(self, uid: str) -> None:
         """What it held is free."""
         counted = uid in self.known["Claim"]
         self.known["Claim"].discard(uid)
+        self._ending.discard(uid)
         hold = self.arrays.drop(uid)
         if hold is not None and counted:
             self._demand.ended(hold)

@@ -8,7 +8,7 @@ that its object changes, of the flavor and the terms of that moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,6 +35,8 @@ WISHES: Mapping[str, Mapping[str, Any]] = {
 }
 """What the replicas of a kind ask for beside what their flavor says."""
 
+_DOOMED = b'"deletionTimestamp"'
+
 _SHARERS = ("Tenant", "Project")
 
 log = structlog.get_logger(__name__)
@@ -46,12 +48,14 @@ class _Reads:
 
 
 class Waiting:
-    """``pending`` by uid, ``tree`` by the name of a tenant or project. ``version`` rises with each change of either."""
+    """``pending`` by uid, ``tree`` by the name of a tenant or project. ``version`` rises with each change of either.
+    ``left`` is told the uid of what is gone, or to go: it asks for nothing more."""
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, *, left: Callable[[str], None] = lambda _: None) -> None:
         self.pending: dict[str, Pending] = {}
         self.tree: dict[str, Share] = {}
         self.version = 0
+        self._left = left
         self._reads = _Reads(objects)
         self._following = Following(objects, clock)
         self._unread = {*WISHES, *_SHARERS}
@@ -86,6 +90,8 @@ class Waiting:
         except (BessemerError, ValueError, KeyError) as error:
             log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
         self._put(among, name, found=found)
+        if kind in WISHES and (gone or _DOOMED in change.body):
+            self._left(name)
         if found is not None and kind not in _SHARERS:
             self._kinds[name] = kind
         return name

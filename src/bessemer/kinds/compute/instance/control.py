@@ -88,6 +88,7 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
             reason, message = notice.reason, f"{notice.why}; {message}"
         return Wait(reason=reason, message=message, status=_pending(instance, message), again=1.0, remedy=_HELD)
     note = await workload.parted(ctx, *parts)
+    claim = next(iter(await turns.spared(ctx, [claim])), claim)
     claim = await _amended(ctx, instance, claim=claim)
     return turns.told(fold(instance, claim, host=host, note=note), [claim], now=now)
 

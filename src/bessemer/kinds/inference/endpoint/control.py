@@ -108,7 +108,7 @@ async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
 
 async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     """Let go of what is not wanted any more and of what its host has lost, and say who is missing."""
-    claims = await workload.own_claims(ctx, endpoint)
+    claims = await turns.spared(ctx, await workload.own_claims(ctx, endpoint))
     hosts = await workload.host_views(ctx, claims)
     now, wanted = ctx.clock.now(), endpoint.spec.replicas
 

@@ -77,6 +77,7 @@ async def reconcile(ctx: Context, job: Job) -> Outcome:
             job.status, "Restarting", reason="Restarting", message=waits or "the gang is taken anew", again=1.0
         )
     if claims:
+        claims = await turns.spared(ctx, claims, together=True)
         return _told(Seen(job, claims, await workload.host_views(ctx, claims), now))
     if job.status.not_before and (left := epoch(job.status.not_before) - now) > 0:
         return _wait(job.status, "Restarting", reason="BackingOff", message=job.status.message, again=left)
