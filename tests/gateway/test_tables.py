@@ -38,19 +38,17 @@ def test_a_replica_that_was_told_has_nothing_new_where_another_answers() -> None
     """It keeps what it is answering, and is asked before nobody is."""
     tables = Tables()
     tables.apply(endpoint("words"))
-    for uid in "ab":
-        tables.apply(claim(uid, f"https://10.0.0.{ord(uid)}:8443", of="words"))
+    told, other = (
+        claim(name, f"https://10.0.0.{number}:8443", of="words") for number, name in enumerate("ab", start=1)
+    )
+    for change in (told, other):
+        tables.apply(change)
     entry = tables.endpoints["acme--lab", "words"]
-    entry.replicas["a"].busy = 3
-    entry.replicas["b"].busy = 5
-    tables.apply(with_notice(claim("a", f"https://10.0.0.{ord('a')}:8443", of="words")))
-    assert entry.replicas["a"].busy == 3
-    chosen = entry.choose(0.0)
-    assert chosen is not None
-    assert chosen.claim_uid == "b", "busier, and it stays"
-    last = entry.choose(0.0, tried=frozenset("b"))
-    assert last is not None
-    assert last.claim_uid == "a"
+    entry.replicas[told.uid].busy, entry.replicas[other.uid].busy = 3, 5
+    tables.apply(with_notice(told))
+    assert entry.replicas[told.uid].busy == 3
+    assert entry.choose(0.0) is entry.replicas[other.uid], "busier, and it stays"
+    assert entry.choose(0.0, tried=frozenset([other.uid])) is entry.replicas[told.uid]
 
 
 def with_notice(change: Change) -> Change:
