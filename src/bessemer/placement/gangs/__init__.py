@@ -4,6 +4,6 @@ Invariants: equal fleets and gangs give equal decisions, whatever order the host
 than there is, all members together; levels and segments hold.
 """
 
-from bessemer.placement.gangs.decide import decide_gang
+from bessemer.placement.gangs.decide import decide_gang, place_gang
 
-__all__ = ["decide_gang"]
+__all__ = ["decide_gang", "place_gang"]
