@@ -76,7 +76,7 @@ def _settled(chosen: _Chosen, gang: Gang, *, sight: Sight, told: Told) -> GangDe
     ground, counts = chosen.ground, chosen.counts
     taken = np.flatnonzero(counts)
     taken = taken[_ranks(ground, taken, names=sight.fleet.names)]
-    only = None if chosen.rails is None else chosen.rails.columns
+    only = None if chosen.rails is None else chosen.rails.columns()
     members = settle(sight, ground.rows[taken], counts=counts[taken], told=told, only=only)
     leaves, spines, sites = (np.unique(ground.above(level)[taken]) for level in LEVELS[1:])
     score = {

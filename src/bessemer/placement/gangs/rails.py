@@ -35,13 +35,21 @@ TRIED = 8
 """Rails, those with the most hosts first, among which switches decide."""
 
 
+_Places = Sequence[tuple[Sequence[int], Columns]]
+"""Rows that are alike, and the devices of each."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OnRails:
-    """The hosts with a place for a member on some rails, and the devices of each, by row."""
+    """The hosts with a place for a member on some rails, and which devices of each."""
 
     rails: Rails
     ground: Ground
-    columns: Mapping[int, Columns]
+    places: _Places
+
+    def columns(self) -> Mapping[int, Columns]:
+        """Of each row the devices of a member."""
+        return {row: columns for rows, columns in self.places for row in rows}
 
 
 def wants_rails(gang: Gang) -> bool:
@@ -57,49 +65,52 @@ def own_host(gang: Gang) -> Gang:
 def on_rails(sight: Sight, gang: Gang, *, fits: Bools) -> Sequence[OnRails]:
     """Of the rails on which the whole gang has places those with the most hosts; none: there are no such."""
     found: list[OnRails] = []
-    for rails, columns in _ranked(sight, fits):
-        if len(columns) < gang.count or len(found) == TRIED:
+    for rails, places in _ranked(sight, fits):
+        if _count(places) < gang.count or len(found) == TRIED:
             break
-        ground = _ground(sight, gang, rows=columns)
+        ground = _ground(sight, gang, places=places)
         if ground.most(gang) >= gang.count:
-            found.append(OnRails(rails, ground, columns))
+            found.append(OnRails(rails, ground, places))
     return found
 
 
 def most(sight: Sight, gang: Gang, *, fits: Bools) -> int:
     """How many members there is room for, together as the gang says."""
-    plain = Ground.of(sight, gang, fits=fits).most(gang)
     if gang.rails != "required" or not wants_rails(gang):
-        return plain
+        return Ground.of(sight, gang, fits=fits).most(gang)
     best = 0
-    for _, columns in _ranked(sight, fits):
-        if len(columns) <= best:
+    for _, places in _ranked(sight, fits):
+        if _count(places) <= best:
             break
-        best = max(best, _ground(sight, gang, rows=columns).most(gang))
+        best = max(best, _ground(sight, gang, places=places).most(gang))
     return best
 
 
-def _ground(sight: Sight, gang: Gang, *, rows: Mapping[int, Columns]) -> Ground:
+def _count(places: _Places) -> int:
+    return sum(len(rows) for rows, _ in places)
+
+
+def _ground(sight: Sight, gang: Gang, *, places: _Places) -> Ground:
     there = np.zeros(sight.size, dtype=np.bool_)
-    there[list(rows)] = True
+    for rows, _ in places:
+        there[rows] = True
     return Ground.of(sight, own_host(gang), fits=there)
 
 
-def _ranked(sight: Sight, fits: Bools) -> Sequence[tuple[Rails, Mapping[int, Columns]]]:
-    """Every choice of rails on which some host has a place, by row; those with the most hosts first, and of equal ones
-    those where devices lie nearest to each other."""
+def _ranked(sight: Sight, fits: Bools) -> Sequence[tuple[Rails, _Places]]:
+    """Every choice of rails on which some host has a place; those with the most hosts first, and of equal ones those
+    where devices lie nearest to each other."""
     rows = np.flatnonzero(fits)
-    known: dict[bytes, Mapping[Rails, _Way]] = {}
-    found: dict[Rails, dict[int, Columns]] = {}
-    harm: Counter[Rails] = Counter()
+    alike: dict[bytes, list[int]] = {}
     for row, state in zip(rows.tolist(), _states(sight, rows), strict=True):
-        ways = known.get(state)
-        if ways is None:
-            ways = known[state] = _ways(sight, row)
-        for rails, (apart, columns) in ways.items():
-            found.setdefault(rails, {})[row] = columns
-            harm[rails] += sum(apart)
-    return sorted(found.items(), key=lambda one: (-len(one[1]), harm[one[0]], one[0]))
+        alike.setdefault(state, []).append(row)
+    found: dict[Rails, list[tuple[Sequence[int], Columns]]] = {}
+    harm: Counter[Rails] = Counter()
+    for some in alike.values():
+        for rails, (apart, columns) in _ways(sight, some[0]).items():
+            found.setdefault(rails, []).append((some, columns))
+            harm[rails] += sum(apart) * len(some)
+    return sorted(found.items(), key=lambda one: (-_count(one[1]), harm[one[0]], one[0]))
 
 
 def _states(sight: Sight, rows: Ints) -> list[bytes]:
