@@ -20,6 +20,7 @@ ARGS ?=
 WORKERS ?= 2
 QUICK ?= --quick
 PEER ?=
+PLACEMENT_PEER ?=
 TABLE ?=
 
 .PHONY: help demo test-fast test test-long check format bench performance lock clean system-demo system-test
@@ -55,7 +56,7 @@ bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute
 	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
 
 performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance*.md: an hour of quiet (PEER=DIR, DATA=DIR)
-	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
+	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(PLACEMENT_PEER),--placement-peer "$(PLACEMENT_PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)
 	@tools/lock

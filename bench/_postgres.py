@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from tests.store.server import running
+from tests.store.server import NAME, Server, running
 
-__all__ = ["running"]
+__all__ = ["NAME", "Server", "running"]

@@ -27,10 +27,22 @@ from _size import page
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 OF_THE_API = ("control_plane", "fairness")
-OF_THE_FLEET = ("gangs", "rivals")
+OF_THE_FLEET = ("gangs", "rivals", "turns", "commit")
 APART = (*OF_THE_API, *OF_THE_FLEET, "placement", "size")
 """Those that stand on other pages."""
-PROGRAMS = ("control_plane", "reconcile", "fairness", "startup", "gateway", "placement", "gangs", "rivals", "size")
+PROGRAMS = (
+    "control_plane",
+    "reconcile",
+    "fairness",
+    "startup",
+    "gateway",
+    "placement",
+    "gangs",
+    "rivals",
+    "turns",
+    "commit",
+    "size",
+)
 
 
 def main() -> None:
@@ -39,6 +51,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; all where none is named")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peer", default="", metavar="DIR", help="for control_plane: see tools/kube-peer")
+    parser.add_argument("--placement-peer", default="", metavar="DIR", help="for commit: see tools/placement-peer")
     parser.add_argument("--data", default="", metavar="DIR", help="for placement: the files of openb")
     parser.add_argument("--page", action="store_true", help="run nothing: write the page from what is kept")
     given = parser.parse_args()
@@ -47,7 +60,8 @@ def main() -> None:
     kept_path = DOCS / "performance.json"
     kept: dict[str, Any] = json.loads(kept_path.read_text()) if kept_path.exists() else {}
     for name in () if given.page else given.names or PROGRAMS:
-        peer = ("--peer", given.peer) if given.peer and name == "control_plane" else ()
+        folder = {"control_plane": given.peer, "commit": given.placement_peer}.get(name, "")
+        peer = ("--peer", folder) if folder else ()
         data = ("--data", given.data) if given.data and name == "placement" else ()
         kept[name] = _run(name, *peer, *data, quick=given.quick)
         kept_path.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
@@ -93,8 +107,9 @@ def _page(title: str, kept: dict[str, Any], names: Sequence[str]) -> str:
         "",
         "Written by `make performance` on a quiet machine: every figure comes from a program in `bench/`, none is",
         "written by hand. What is run once has more noise than a median. A peer marked *kept* was measured earlier",
-        "on a machine of this size; `tools/kube-peer DIR` builds it, and `make performance PEER=DIR` runs it",
-        "beside ours. Read ratios rather than absolutes, and the load before a run as its noise.",
+        "on a machine of this size; `tools/kube-peer DIR` and `tools/placement-peer DIR` build them, and",
+        "`make performance PEER=DIR PLACEMENT_PEER=DIR` runs them beside ours. Read ratios rather than absolutes,",
+        "and the load before a run as its noise.",
     ]
     for name in names:
         if name not in kept:

@@ -34,6 +34,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "client/calls.py::Projects.invoice"): "whose, from, to: as one says it",
     ("few_parameters", "client/calls.py::Projects.ledger"): "whose, from, to: as one says it",
     ("few_parameters", "cli/audit.py::find"): "a command's options are its signature, as typer reads them",
+    (
+        "few_parameters",
+        "cli/consolidate.py::consolidate",
+    ): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/objects.py::get"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/credentials.py::create"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/system.py::_local.up"): "a command's options are its signature, as typer reads them",

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import orjson
 import pytest
 
 from bessemer.api.questions import SELF_ACCESS
-from bessemer.core.asking import Decision, Refusal, Request
+from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.hosts import Inventory
@@ -22,8 +23,13 @@ from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import API_VERSION, GROUP, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
+from bessemer.drivers.inspect import tables
+from bessemer.kinds import workload
+from bessemer.kinds.asks import ASKS
+from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.planning import REPLICAS_MAX
+from bessemer.kinds.jobs.job.spec import Job
 from bessemer.metering.invoice import derive
 from bessemer.metering.plan import Plan
 from bessemer.placement.demand import Mix, Outlook
@@ -78,7 +84,7 @@ async def fed(w: World) -> AsyncIterator[FleetFeed]:
 async def furnished(w: World) -> AsyncIterator[FleetFeed]:
     """Three hosts of anybody, one of another tenant; flavors, an image, a model and a price plan."""
     for name, gpus in (("h1", 2), ("h2", 4), ("h3", 4)):
-        await stand(w, name, inventory(gpus=gpus, leaf=f"leaf-{name[1:]}"))
+        await stand(w, name, inventory(gpus=gpus, leaf=f"leaf-{name[1:]}", addresses=[f"10.9.0.{name[1:]}"]))
     await stand(w, "secret", inventory(gpus=8, leaf="leaf-1"))
     other = {"metadata": {"name": "rival"}, "spec": {"hosts": {"names": ["secret"]}}}
     await w.create(f"{BASE}/tenants", other)
@@ -129,6 +135,11 @@ async def model(w: World) -> None:
 async def endpoint(w: World, replicas: int, flavor: str = "pair", **options: Any) -> Any:
     body = named("chat", model="smol", flavor=flavor, replicas=replicas)
     return await told(w, body, kind="Endpoint", **options)
+
+
+async def job(w: World, members: int, *, name: str = "train", **spec: Any) -> Any:
+    body = named(name, **{"flavor": "pair", "members": members, "script": "true", **spec})
+    return await told(w, body, kind="Job")
 
 
 async def test_it_says_where_and_keeps_nothing(w: World, fleet: FleetFeed) -> None:
@@ -368,3 +379,105 @@ async def test_a_body_is_judged_as_one_that_is_created(w: World, fleet: FleetFee
             assert (made.code, made.json["message"]) == (code, reply.json["message"])
     assert (await w.call("POST", PATH, {"spec": {}})).code == 422
     assert (await w.call("POST", PATH, {"spec": {"object": vm(), "policy": "x"}})).code == 400
+
+
+async def test_a_gang_is_planned_whole(w: World, fleet: FleetFeed) -> None:
+    before = arrays(fleet)
+    said = await job(w, 4, topology={"perHost": 2})
+    member = Request(tenant="acme", milli_cores=2000, memory_bytes=4 * GIB, device_count=2, isolation=True)
+    member = replace(member, device_models=frozenset({"H100"}), bearable=frozenset())
+    decided = fleet.decide_gang(Gang(member=member, count=4, per_host=2))
+    assert isinstance(decided, GangDecision)
+    assert [one["host"] for one in said["replicas"]] == [one.host for one in decided.members]
+    assert [[d["id"] for d in one["devices"]] for one in said["replicas"]] == [[*m.devices] for m in decided.members]
+    assert (said["fits"], said["wanted"], said["tried"], said["message"]) == (
+        True,
+        4,
+        4,
+        "all 4 members fit, on 2 hosts",
+    )
+    gang = said["gang"]
+    assert gang["score"] == decided.score
+    assert gang["hosts"] == [
+        {"host": "h2", "leaf": "leaf-2", "ranks": [0, 1]},
+        {"host": "h3", "leaf": "leaf-3", "ranks": [2, 3]},
+    ]
+    assert [(one["leaf"], one["hosts"], one["members"]) for one in gang["leaves"]] == [
+        ("leaf-2", 1, 2),
+        ("leaf-3", 1, 2),
+    ]
+    assert said["price"]["microPerHour"] == 4 * (2 * 2_500_000 + 2 * 40_000 + 4 * 5_000)
+    assert said["expectedStart"]
+    for name, array in arrays(fleet).items():
+        assert np.array_equal(array, before[name]), name
+
+
+async def test_a_gang_that_does_not_fit_has_no_member_placed(w: World, fleet: FleetFeed) -> None:
+    said = await job(w, 9)
+    assert (said["fits"], said["replicas"], said.get("gang")) == (False, [], None)
+    assert said["refusal"]["remedy"] == "ask for at most 5 members"
+    assert said["price"]["microPerHour"] == 9 * (2 * 2_500_000 + 2 * 40_000 + 4 * 5_000)
+    assert [one["reason"] for one in (await job(w, 2, subnet="10.1.0.0/16"))["hindrances"]] == ["HostUnaddressed"]
+    reply = await w.call(
+        "POST",
+        PATH,
+        {
+            "spec": {
+                "object": {"kind": "Instance", **vm()},
+                "after": [{"kind": "Job", **named("train", flavor="pair", members=4, script="true")}],
+            }
+        },
+    )
+    assert reply.json["status"]["message"] == "fits on h1"
+
+
+async def test_what_an_object_holds_already_is_thought_away(w: World, fleet: FleetFeed) -> None:
+    """It is planned as if made anew: by room, by quota, and no more than once."""
+    large = {"kind": "Job", **named("train", flavor="pair", members=5, script="true")}
+    await w.create(f"{LAB}/jobs", large)
+    stored = Job.load((await w.store.objects.get(Key("Job", "acme--lab", "train"))).body)
+    asks = await ASKS["Job"](w.store, stored)
+    assert isinstance(asks.wants, Gang)
+    decided = fleet.decide_gang(asks.wants)
+    assert isinstance(decided, GangDecision)
+    flavor = Flavor.load((await w.store.objects.get(Key("Flavor", "", "pair"))).body)
+    make = workload.Make(flavor, {}, await workload.terms_of(w.store, "acme--lab"))
+    context = SimpleNamespace(fleet=fleet, capacity=w.store.capacity, objects=w.store.objects, clock=w.clock)
+    parts = {rank: (member, make) for rank, member in enumerate(decided.members)}
+    await workload.take_all(context, stored, parts=parts)  # type: ignore[arg-type]
+    before = arrays(fleet)
+    assert not (await told(w, vm()))["fits"]
+    said = await job(w, 5)
+    assert (said["fits"], said["stands"]) == (True, ["h1", "h2", "h3"])
+    assert not (await job(w, 5, name="other"))["fits"]
+    now = (await w.call("GET", f"{BASE}/tenants/acme")).json
+    now["spec"]["quota"] = {"devices": {"H100": 10}, "jobs": 1}
+    assert (await w.call("PUT", f"{BASE}/tenants/acme", now)).code == 200
+    assert (await job(w, 5))["hindrances"] == []
+    found = await job(w, 6)
+    assert [one["message"].rpartition(": ")[2] for one in found["hindrances"]] == ["2 more do not fit"]
+    for name, array in arrays(fleet).items():
+        assert np.array_equal(array, before[name]), name
+
+
+async def test_what_finds_no_room_is_priced_by_what_is_there(w: World, fleet: FleetFeed) -> None:
+    """A flavor of any model costs what nearly all devices are that it might have."""
+    flavors = f"{BASE.replace('v1alpha1', 'v1beta1')}/flavors"
+    await w.create(flavors, named("any", cores=512, memory="4Gi", devices={"count": 2}))
+    said = await told(w, vm(flavor="any"))
+    (line,) = (one for one in said["price"]["lines"] if one["meter"] == "devices")
+    assert (said["fits"], line["model"], line["amountMicro"]) == (False, "H100", 2 * 2_500_000)
+
+
+async def test_an_instance_that_finds_no_room_costs_its_part(w: World, fleet: FleetFeed) -> None:
+    """Of the device that it would be cut from, and not all of that."""
+    await stand(w, "cut", inventory(gpus=1, partitions={"H100": tables.known()["H100-80GB"]}))
+    flavors = f"{BASE.replace('v1alpha1', 'v1beta1')}/flavors"
+    part = {"count": 1, "model": "H100", "profile": "3g.40gb"}
+    await w.create(flavors, named("slice", cores=64, memory="4Gi", devices=part))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while fleet.arrays.row("cut") is None:
+            await asyncio.sleep(0)
+    said = await told(w, vm(flavor="slice"))
+    (line,) = (one for one in said["price"]["lines"] if one["meter"] == "devices")
+    assert (said["fits"], line["amountMicro"]) == (False, 1_250_000)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-SLOW = ("control_plane", "fairness", "gangs", "reconcile", "size", "startup")
+SLOW = ("commit", "control_plane", "fairness", "gangs", "reconcile", "size", "startup", "turns")
 """They take most of their minute: `make test-long` runs them."""
 
 SECONDS_MAX = 240.0
@@ -21,9 +21,8 @@ pytestmark = pytest.mark.real
 
 
 def test_there_are_programs() -> None:
-    assert {"control_plane", "fairness", "gangs", "gateway", "placement", "reconcile", "size", "startup"} <= set(
-        PROGRAMS
-    )
+    assert {"commit", "control_plane", "fairness", "gangs", "gateway", "placement", "reconcile", "size"} <= {*PROGRAMS}
+    assert "startup" in PROGRAMS
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] if n in SLOW else []) for n in PROGRAMS])

@@ -25,6 +25,11 @@ kind: Endpoint
 metadata: {name: chat}
 spec: {model: smol, flavor: pair, replicas: 4}
 """
+TRAIN = """\
+kind: Job
+metadata: {name: train}
+spec: {flavor: pair, members: 4, script: "true", topology: {perHost: 2}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,15 @@ def told(cli: Cli) -> Iterator[Cli]:
 def test_a_story(told: Cli, tmp_path: Path) -> None:
     """What people see, line by line."""
     said = []
-    for name, text in (("vm", VM), ("chat", CHAT), ("many", CHAT.replace("4", "9")), ("both", f"{CHAT}---\n{VM}")):
+    files = {
+        "vm": VM,
+        "chat": CHAT,
+        "many": CHAT.replace("4", "9"),
+        "both": f"{CHAT}---\n{VM}",
+        "train": TRAIN,
+        "wide": TRAIN.replace("4", "9"),
+    }
+    for name, text in files.items():
         (tmp_path / f"{name}.yaml").write_text(text)
         with contextlib.chdir(tmp_path):
             said.append(told("plan", "-f", f"{name}.yaml", "-n", PROJECT))
@@ -45,7 +58,7 @@ def test_a_story(told: Cli, tmp_path: Path) -> None:
     if os.environ.get("BESSEMER_GOLDEN") == "write":
         golden.write_text(found)
     assert found == golden.read_text()
-    assert [one.code for one in said] == [0, 0, 3, 0]
+    assert [one.code for one in said] == [0, 0, 3, 0, 0, 3]
 
 
 def test_documents_are_whole(told: Cli) -> None:
@@ -69,7 +82,7 @@ def test_what_is_wrong_is_said_with_its_line(told: Cli) -> None:
     said = told("plan", "-f", "-", "-n", PROJECT, stdin=VM.replace("flavor: pair", "flavour: pair"))
     assert (said.code, "standard input:3" in said.err) == (1, True)
     said = told("plan", "-f", "-", "-n", PROJECT, stdin="kind: Project\nmetadata: {name: acme--x}\n")
-    assert (said.code, "plan is of Endpoint and Instance" in said.err) == (1, True)
+    assert (said.code, "plan is of Endpoint, Instance, Job" in said.err) == (1, True)
     said = told("plan", "-f", "-", "-n", PROJECT, stdin=f"{VM}---\nkind: Project\nmetadata: {{name: acme--x}}\n")
     assert (said.code, "project/acme--x" in said.err) == (0, True)
     assert told("plan", "-f", "-", "-n", "acme--none", stdin=VM).code == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bessemer.core.cpus import show_cpus
 from bessemer.core.errors import DriverError
 from bessemer.drivers.cgroup import Cgroups, Limits
 
@@ -85,6 +86,23 @@ def test_a_pure_version_2_tree_gets_limits_and_delegation(tmp_path: Path) -> Non
     assert not (group / "cgroup.subtree_control").exists()
     assert groups.available == (os.geteuid() == 0)
     assert groups.uids() == {UID}
+
+
+def test_sets_of_threads_are_held_on_version_2(tmp_path: Path) -> None:
+    """Also of a group that an earlier release made: the parents pass the controller on, and it is pinned then."""
+    tree, group = tmp_path / "cgroup", tmp_path / "cgroup" / "bessemer" / UID
+    group.mkdir(parents=True)
+    (tree / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    for name in ("cpuset.cpus", "cgroup.procs"):
+        (group / name).touch()
+    (tmp_path / "mounts").write_text(f"cgroup2 {tree} cgroup2 rw 0 0\n")
+    groups = Cgroups("bessemer", mounts=tmp_path / "mounts")
+    assert groups.pin(UID, "2-3")
+    assert (group / "cpuset.cpus").read_text() == "2-3"
+    assert (tree / "cgroup.subtree_control").read_text() == "+cpu +cpuset +memory +pids"
+    assert not groups.pin("another", "2-3")
+    groups.create(UID, Limits())
+    assert (group / "cpuset.cpus").read_text() == show_cpus(os.sched_getaffinity(0))
 
 
 def test_a_name_that_climbs_is_refused(tmp_path: Path) -> None:

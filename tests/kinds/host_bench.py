@@ -16,6 +16,7 @@ from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds.context import HostContext, HostDrivers
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
@@ -62,6 +63,7 @@ class HostBench:
         self.disks = FakeDiskWorld()
         self.engine = FakeEngine(self.clock)
         self.jobs = FakeJobs(self.clock)
+        self.pci = FakePciWorld()
         self.content = BenchContent()
         self.virtualization = "tcg"
         self.began = 0.0
@@ -87,6 +89,7 @@ class HostBench:
             disks=FakeDisks(self.disks),
             engine=self.engine,
             jobs=self.jobs,
+            passthrough=FakePassthrough(self.pci),
         )
         return HostContext(
             secrets=BenchSecrets(),

@@ -21,7 +21,7 @@ Point = tuple[Sort, int, Moment]
 PartName = Literal["control", "agent"]
 EVERYTHING: frozenset[PartName] = frozenset(("control", "agent"))
 
-WRITES = frozenset({"create", "replace", "delete", "take", "amend", "retire", "release", "set_quota", "emit"})
+WRITES = frozenset({"create", "replace", "delete", "take", "amend", "retire", "release", "set_quota", "emit", "tell"})
 
 
 class Stop(BaseException):

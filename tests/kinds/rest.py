@@ -16,6 +16,7 @@ AT_REST: Mapping[str, str] = MappingProxyType(
         "Succeeded": "it has ended well",
         "Stopped": "it is as its owner asked",
         "Suspended": "it is as an administrator asked, and keeps what it has",
+        "Planned": "it is there to be looked at, and nothing is done until somebody says so",
         "Closed": "its receipt is written",
         "Cordoned": "it is as an administrator asked, and serves what it holds",
         "Fenced": "it is as an administrator asked",

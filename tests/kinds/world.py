@@ -34,6 +34,7 @@ from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
+from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
@@ -83,6 +84,7 @@ class WorldHost:
     def __post_init__(self) -> None:
         self.engine = CountedEngine(self.clock)
         self.jobs = FakeJobs(self.clock)
+        self.pci = FakePciWorld()
 
     def context(self, points: Points) -> HostContext:
         def tapped(inner: Any, prefix: str) -> Any:
@@ -97,6 +99,7 @@ class WorldHost:
                 disks=tapped(FakeDisks(self.disks), "disks"),
                 engine=tapped(self.engine, "engine"),
                 jobs=tapped(self.jobs, "jobs"),
+                passthrough=tapped(FakePassthrough(self.pci), "passthrough"),
             ),
             virtualization="tcg",
             threads=4,
@@ -105,7 +108,7 @@ class WorldHost:
     async def residue(self) -> list[str]:
         """What of anybody is left on the host."""
         left = [*self.qemu.guests, *self.disks.sizes, *self.disks.seeds, *self.content.pins]
-        return [*left, *self.jobs.specs, *(engine.uid for engine in await self.engine.running())]
+        return [*left, *self.pci.handed, *self.jobs.specs, *(engine.uid for engine in await self.engine.running())]
 
 
 class _Secrets:

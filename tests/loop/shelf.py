@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import FakeClock, rfc3339
 from bessemer.core.errors import Conflict, Expired, NotFound
+from bessemer.core.notices import Happening
 from bessemer.core.ports import Bookmark, Lease, Part, Scope, Stored, Writer
 from bessemer.core.resource import ApiModel, Change, Done, Key, Kind, Outcome, Resource, Status
 from bessemer.loop import Granted, Loop, Metrics
@@ -144,12 +145,18 @@ class Shelf:
 
 @dataclass
 class Said:
-    """Events that were emitted."""
+    """What was told, with the status that told it."""
 
+    shelf: Shelf
     all: list[tuple[str, str, bool]] = field(default_factory=list)
 
     async def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
         self.all.append((reason, message, warning))
+
+    async def tell(self, body: Mapping[str, Any], writer: Writer, *, happenings: Sequence[Happening]) -> Stored:
+        stored = await self.shelf.replace(body, writer, part="status")
+        self.all += [(one.reason, one.message, one.warning) for one in happenings]
+        return stored
 
     @property
     def reasons(self) -> list[str]:
@@ -221,7 +228,8 @@ class Bench:
 
 def start(*kinds: Kind[Any, Any], shelf: Shelf | None = None, clock: FakeClock | None = None, **more: Any) -> Bench:
     """Run ``kinds``; the caller stops the loop."""
-    shelf, clock, said, registry = shelf or Shelf(), clock or FakeClock(), Said(), CollectorRegistry()
+    shelf, clock, registry = shelf or Shelf(), clock or FakeClock(), CollectorRegistry()
+    said = Said(shelf)
     options: dict[str, Any] = {"leases": Granted(), "ctx": None, "jitter": lambda: 1.0, **more}
     ctx = options.pop("ctx")
     loop: Loop[Any] = Loop(

@@ -59,7 +59,7 @@ def test_history_comes_again_as_it_was(options: FleetOptions, tmp_path: Path) ->
     # Twelve devices are held for two hours; the fourth claim waits for an hour, and then stays for one.
     assert (tight["allocation_percent"], tight["mean_wait_hours"]) == (pytest.approx(100 * 28 / 48, abs=1e-3), 1.0)
     assert (wide["allocation_percent"], wide["waited_percent"]) == (pytest.approx(100 * 28 / 64, abs=1e-3), 0.0)
-    lost = simulate(replace(options, history=tmp_path / "claims.jsonl", seeds=1, waits=False), lambda _: None)
+    lost = simulate(replace(options, history=tmp_path / "claims.jsonl", seeds=1, waits="lost"), lambda _: None)
     assert lost["cases"][0]["blocked_percent"] == 25.0
 
 

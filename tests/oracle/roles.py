@@ -45,6 +45,7 @@ PLATFORM: Mapping[str, Mapping[str, str]] = {
     "Image": _CATALOGUE,
     "Model": _CATALOGUE,
     "Host": {"admin": ALL, "operator": ALL, "auditor": READ},
+    "Consolidation": {"admin": ALL, "auditor": READ},  # it names whose claims are moved
     "User": {"admin": ALL, "auditor": READ},
     "Role": {"admin": ALL, "auditor": READ},
     "RoleBinding": {"admin": ALL, "auditor": READ},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from bessemer.core.asking import Request
@@ -28,6 +30,15 @@ def inventory(*, nodes: int = 2, threads: int = 8, memory: int = 32 * GIB, gpus:
     return Inventory(
         **{"numa": numa, "devices": devices, "virtualization": "kvm", "isolation": "strong", "sharing": "time", **more}
     )
+
+
+def share_of(request: Request, device: Device) -> int:
+    """Thousandths of the device that are asked for; more than there are where it has not the memory."""
+    if not request.device_bytes:
+        return request.device_milli
+    if device.memory_bytes < request.device_bytes:
+        return 1001
+    return ceil(1000 * Fraction(request.device_bytes, device.memory_bytes))
 
 
 def host(name: str, *, taints: tuple[str, ...] = (), **more: Any) -> HostFacts:

@@ -17,9 +17,12 @@ from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight
-from tests.placement.hosts import fleet, host
+from tests.placement.hosts import fleet, host, share_of
 
 MODELS = ("H100", "A100", "B200")
+MEMORIES = (80 * GIB, 40 * GIB, 40 * GIB - 7, 0)
+"""Of a device, also of one model."""
+
 TAINTS = ((), ("slow",), ("bessemer.dev/fake",), ("slow", "mine"))
 
 
@@ -44,6 +47,7 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
             pcie_switch=draw(st.sampled_from(("", "s0", "s1"))),
             nvlink_domain=draw(st.sampled_from(("", "n0"))),
             healthy=draw(st.integers(0, 9)) > 0,
+            memory_bytes=draw(st.sampled_from(MEMORIES)),
         )
         for n in range(draw(st.integers(0, 4)))
     ]
@@ -71,9 +75,15 @@ def fleets(draw: st.DrawFn) -> list[HostFacts]:
 
 SHARES = (1, 250, 300, 500, 700, 999)
 
+SIZES = (1, 10 * GIB, 20 * GIB, 25 * GIB + 1, 40 * GIB - 7, 40 * GIB, 79 * GIB, 81 * GIB)
+
 requests = st.builds(
-    lambda devices, **more: Request(device_count=devices[0], device_milli=devices[1], **more),
-    st.one_of(st.tuples(st.integers(0, 3), st.just(1000)), st.tuples(st.just(1), st.sampled_from(SHARES))),
+    lambda devices, **more: Request(device_count=devices[0], device_milli=devices[1], device_bytes=devices[2], **more),
+    st.one_of(
+        st.tuples(st.integers(0, 3), st.just(1000), st.just(0)),
+        st.tuples(st.just(1), st.sampled_from(SHARES), st.just(0)),
+        st.tuples(st.just(1), st.just(1), st.sampled_from(SIZES)),
+    ),
     tenant=st.just("acme"),
     milli_cores=st.integers(0, 6).map(lambda n: n * 1000),
     memory_bytes=st.integers(0, 6).map(lambda n: n * GIB),
@@ -123,7 +133,7 @@ class Slow:
             for (host, _), device in self.devices.items()
             if host == name
             and (not request.device_models or device.model in request.device_models)
-            and self.milli[name, device.id] >= request.device_milli
+            and self.milli[name, device.id] >= share_of(request, device)
         ]
         return combinations(free, request.device_count)
 
@@ -172,7 +182,7 @@ def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostF
             chosen = tuple(slow.devices[answer.host, device] for device in answer.devices)
             assert len(set(answer.devices)) == request.device_count
             assert {device.id for device in chosen} in slow.ways(answer.host, request)
-            assert answer.device_milli == request.device_milli
+            assert answer.device_milli == (share_of(request, chosen[0]) if chosen else 1000)
             assert sum(part.milli_cores for part in answer.allocations) == request.milli_cores
             assert sum(part.memory_bytes for part in answer.allocations) == request.memory_bytes
             if request.numa == "required":
@@ -180,8 +190,8 @@ def test_it_decides_exactly_where_brute_force_would_find_a_way(facts: list[HostF
                 assert len(nodes) <= 1
             if request.device_milli < 1000 and request.numa != "preferred":
                 ways = [(name, device) for name in fitting for way in slow.ways(name, request) for device in way]
-                fullest = min(slow.milli[way] for way in ways)
-                assert slow.milli[answer.host, answer.devices[0]] == fullest
+                fullest = min(slow.milli[way] - share_of(request, slow.devices[way]) for way in ways)
+                assert slow.milli[answer.host, answer.devices[0]] - answer.device_milli == fullest
             slow.take(answer)
             arrays.hold(f"claim-{number}", as_hold(answer))
         else:
@@ -229,6 +239,9 @@ def test_the_cheapest_change_really_makes_it_fit(facts: list[HostFacts], asked: 
     if changed != request:
         assert any(slow.fits(name, changed) for name in slow.facts), change.text
     assert changed.device_count > 0 or request.device_count == 0
+    if 1 < changed.device_bytes // GIB < request.device_bytes // GIB:
+        more = replace(changed, device_bytes=changed.device_bytes + GIB)
+        assert not any(slow.fits(name, more) for name in slow.facts), "there is a larger share"
     if changed.device_milli < request.device_milli:
         more = replace(changed, device_milli=changed.device_milli + 1)
         assert not any(slow.fits(name, more) for name in slow.facts), "there is a larger share"

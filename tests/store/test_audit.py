@@ -9,6 +9,7 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, NotFound, Unavailable
+from bessemer.core.notices import Happening
 from bessemer.core.ports import CONTROLLER, Scope, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.store import Store, open_store
@@ -100,6 +101,23 @@ def test_a_short_key_is_no_key() -> None:
 
 
 # --- events -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_status_and_what_it_tells_are_written_together(store: Store) -> None:
+    thing = await store.objects.create(body("Thing", "a"), ALICE)
+    told = [Happening("Ready", "It runs", False), Happening("Stuck", "It does not", True)]
+    status = {**body("Thing", "a"), "status": {"phase": "Running"}}
+    written = await store.events.tell(status, CONTROLLER, happenings=told)
+    assert (written.uid, read(written)["status"]) == (thing.uid, {"phase": "Running"})
+    found = [read(item) for item in (await store.objects.list(Scope(kind="Event"))).items]
+    assert {(one["type"], one["reason"], one["involvedObject"]["uid"]) for one in found} == {
+        ("Normal", "Ready", thing.uid),
+        ("Warning", "Stuck", thing.uid),
+    }
+    stale = {**status, "metadata": {**status["metadata"], "resourceVersion": "1"}, "status": {"phase": "Gone"}}
+    with pytest.raises(Conflict):
+        await store.events.tell(stale, CONTROLLER, happenings=[Happening("Gone", "It went", False)])
+    assert len((await store.objects.list(Scope(kind="Event"))).items) == 2, "nothing is told that did not come to be"
 
 
 async def test_an_event_is_what_kubectl_reads(store: Store, clock: FakeClock) -> None:

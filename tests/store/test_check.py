@@ -15,10 +15,14 @@ import psycopg
 import pytest
 from sqlalchemy import func, literal_column, select
 
+from bessemer.core.asking import Allocation
+from bessemer.core.beside import CompanionUse, PciPlace
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Conflict, Invalid, Unavailable
+from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.sealing import KeyRing
-from bessemer.store import Guard, check_accounts, links, open_store, postgres
+from bessemer.core.units import GIB
+from bessemer.store import Guard, Store, check_accounts, links, open_store, postgres
 from bessemer.store.check import CHECKS, check_store
 from bessemer.store.heads import Signing
 from bessemer.store.schema import audit
@@ -27,7 +31,7 @@ from bessemer.store.tally import NAMED_MAX, Tally
 from tests.store.conftest import KEY, KINDS
 from tests.store.invariants import connect
 from tests.store.lived import SECRET, live
-from tests.store.make import ALICE, SYSTEM, body, claim
+from tests.store.make import ALICE, SYSTEM, agent, body, claim
 from tests.store.server import Server
 
 
@@ -294,17 +298,70 @@ BREAKS = {
     "no device": Break(sql("DELETE FROM devices WHERE device = 'gpu-0'"), "devices quota", "and is not there"),
     "node counts otherwise": Break(sql("UPDATE numa SET milli_cores_used = 1"), "nodes", "h1 node 0: 1 milli-cores"),
     "no node": Break(sql("DELETE FROM numa"), "nodes", "Claims stand there, and it is not there"),
+    "thread of two": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["allocations"][0].update(cpus="0")),
+        "threads",
+        "node 0 of h2: threads 0 are Claim acme--lab/instance-f-0's, too",
+    ),
+    "thread of another node": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["allocations"][0].update(cpus="9")),
+        "threads",
+        "threads 9 are not on it",
+    ),
+    "no threads": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["allocations"][0].update(cpus="5-2")),
+        "threads",
+        "5-2 are no hardware threads",
+    ),
+    "thread that takes nothing": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["allocations"][0].update(milliCores=500)),
+        "threads nodes quota",
+        "1 threads of its own, and 500 milli-cores taken",
+    ),
+    "pages that are not there": Break(
+        edit("Host", "h2", lambda it: it["status"]["report"]["numa"][0]["hugepages"].update({str(GIB): 1})),
+        "hugepages",
+        "h2 node 0: 2147483648 bytes in pages of 1073741824, and it has 1073741824",
+    ),
+    "pages that do not fit": Break(
+        edit("Claim", "instance-f-0", lambda it: it["spec"]["allocations"][0].update(memoryBytes=GIB + 1)),
+        "hugepages quota",
+        "do not lie in pages of 1073741824",
+    ),
+    "functions of what is whole": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["companions"][0].update(functions=0)),
+        "companions",
+        "2 functions of it are others'",
+    ),
+    "more functions than there are": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["companions"][0].update(functions=3)),
+        "companions",
+        "h2/nic-0: 5 functions taken, and it has 4",
+    ),
+    "companion in a row": Break(
+        sql("UPDATE devices SET claim = 'x' WHERE device = 'nic-0'"), "devices companions", "names Claim x which is"
+    ),
+    "companion of another kind": Break(
+        edit("Claim", "instance-g-0", lambda it: it["spec"]["companions"][0].update(kind="disk")),
+        "companions",
+        "h2/nic-0: is a nic, and taken as a disk",
+    ),
+    "tree of another": Break(
+        edit("Claim", "instance-f-0", lambda it: it["spec"]["tree"][0].update(device="nic-9")),
+        "companions",
+        "its tree shows nic-9, which it has not",
+    ),
     "capacity of no host": Break(sql("INSERT INTO hosts VALUES ('h9', 1)"), "hosts", "host h9: has capacity"),
     "claims without capacity": Break(sql("DELETE FROM hosts"), "hosts", "h1, which has no capacity"),
     "counts too much": Break(
         sql("UPDATE quota SET used = 7 WHERE scope = 'tenant/acme' AND meter = 'claims'"),
         "quota",
-        "tenant/acme claims: 7 counted, 4 stand",
+        "tenant/acme claims: 7 counted, 6 stand",
     ),
     "counts nothing": Break(
         sql("DELETE FROM quota WHERE scope = 'project/acme--lab' AND meter = 'milli_cores'"),
         "quota",
-        "nothing counted, 4000 stand",
+        "nothing counted, 6000 stand",
     ),
     "another bound": Break(
         sql("UPDATE quota SET bound = 99 WHERE meter = 'instances' AND scope = 'tenant/acme'"),
@@ -380,12 +437,30 @@ BREAKS = {
 }
 
 
+async def _pinned(store: Store) -> None:
+    """Two Claims on a host of their own, with threads, huge pages and functions of one card."""
+    node = NumaNode(id=0, cores=2, threads=4, memory_bytes=16 * GIB, hugepages={str(GIB): 4}, siblings=["0,2", "1,3"])
+    found = Inventory(numa=[node], devices=[Device(id="nic-0", kind="nic", model="x7", functions=4)])
+    await store.objects.create(body("Host", "h2", namespace="", spec={"site": "east"}), SYSTEM)
+    said = {"kind": "Host", "metadata": {"name": "h2"}, "status": {"report": found.dump()}}
+    await store.objects.replace(said, agent("h2"), part="report")
+    await store.capacity.declare("h2", found)
+    for name, cpus, size in (("f", "0", GIB), ("g", "1", 0)):
+        key, spec, metadata = claim(name)
+        part = Allocation(numa_node=0, milli_cores=1000, memory_bytes=2 * size, cpus=cpus, page_bytes=size)
+        use = CompanionUse(kind="nic", device="nic-0", functions=2)
+        tree = [PciPlace(device="nic-0", kind="nic")]
+        update = {"host": "h2", "allocations": [part], "companions": [use], "tree": tree}
+        await store.capacity.take([(key, spec.model_copy(update=update), metadata)], SYSTEM)
+
+
 async def _fill(place: str) -> None:
     store = open_store(place, clock=FakeClock(), kinds=KINDS, seal_key=KEY)
     try:
         await live(store)
         await store.objects.create(body("Project", "acme--other", namespace="", spec={}), SYSTEM)
         await store.objects.create(body("Thing", "elsewhere", namespace="acme--other"), ALICE)
+        await _pinned(store)
     finally:
         store.close()
 
@@ -447,6 +522,9 @@ ONE_BY_ONE = {
     "devices": "device of who is gone",
     "shares": "part that no row says",
     "nodes": "node counts otherwise",
+    "threads": "thread of two",
+    "hugepages": "pages that are not there",
+    "companions": "tree of another",
     "hosts": "capacity of no host",
     "quota": "counts too much",
     "bounds": "another bound",

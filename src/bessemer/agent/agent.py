@@ -31,6 +31,7 @@ from bessemer.agent.outbox import Outbox
 from bessemer.agent.report import Machine, Reporter, heartbeat
 from bessemer.agent.secrets import AgentSecrets
 from bessemer.agent.streams import Relay
+from bessemer.agent.threads import ThreadKeeper
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.core.hosts import Inventory
@@ -40,6 +41,7 @@ from bessemer.core.tasks import first_of, together
 from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect
 from bessemer.drivers.llamacpp.protocol import Doorway, Listen
+from bessemer.drivers.threads.protocol import Threads
 from bessemer.kinds.context import HostContext, HostDrivers, unix_address
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.loop import Granted, Loop
@@ -76,12 +78,14 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDrivers:
-    """What one host is made of. ``doorway`` is needed where `AgentSettings.door_host` is given."""
+    """What one host is made of. ``doorway`` is needed where `AgentSettings.door_host` is given; without ``threads`` no
+    Claim's are kept from the others."""
 
     inspect: Inspect
     content: Content
     host: HostDrivers
     doorway: Doorway | None = None
+    threads: Threads | None = None
 
 
 class Agent:
@@ -105,6 +109,7 @@ class Agent:
         self._outbox = Outbox()
         files = IntentDirectory(settings.directory / "claims") if settings.durable else IntentMemory()
         self.intents = Intents(files, outbox=self._outbox, clock=clock)
+        self._threads = ThreadKeeper(drivers.threads, self.intents)
         self._identity = Identity(settings.directory / "identity", settings.host)
         self._link = Link(self._identity, connect, token=settings.token, clock=clock, metrics=metrics)
         self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics)
@@ -120,6 +125,7 @@ class Agent:
         await self.intents.load()
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._threads.run(self._clock))
                 group.create_task(self._link.run())
                 ctx = self._context(await self._inspected())
                 group.create_task(self._loop(ctx).run())
@@ -202,7 +208,7 @@ class Agent:
 
     def _loop(self, ctx: HostContext) -> Loop[HostContext]:
         return Loop(
-            [claim_kind(self._sides)],
+            [claim_kind(self._sides, first=self._threads.hold)],
             ctx,
             objects=IntentObjects(self.intents, self._settings.host),
             leases=Granted(),

@@ -6,7 +6,7 @@ that nothing is left; what no Claim of this host accounts for is an orphan, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from types import MappingProxyType
 
 import structlog
@@ -28,10 +28,15 @@ Sides = Mapping[str, HostSide]
 """Host sides by workload kind."""
 
 
-def claim_kind(sides: Sides) -> Kind[HostContext, Claim]:
-    """Claim with the host's half in place of the control side's."""
+async def _nothing() -> None:
+    """What comes first where nothing does."""
+
+
+def claim_kind(sides: Sides, *, first: Callable[[], Awaitable[None]] = _nothing) -> Kind[HostContext, Claim]:
+    """Claim with the host's half in place of the control side's. ``first`` comes before each step of one."""
 
     async def reconcile(ctx: HostContext, claim: Claim) -> Outcome:
+        await first()
         side = sides.get(claim.spec.workload.kind)
         return _unknown(claim) if side is None else await side.converge(ctx, claim)
 
@@ -76,11 +81,13 @@ async def sweep(drivers: HostDrivers, known: Callable[[], Set[str]]) -> list[str
     found |= await drivers.jobs.uids()
     found |= await drivers.qemu.uids()
     found |= await drivers.disks.uids()
+    found |= await drivers.passthrough.uids()
     orphans = sorted(found - known())
     for uid in orphans:
         log.warning("orphan removed", object_uid=uid)
         await drivers.engine.stop(uid)
         await drivers.jobs.remove(uid)
         await drivers.qemu.remove(uid)
+        await drivers.passthrough.give_back(uid)
         await drivers.disks.remove(uid)
     return orphans

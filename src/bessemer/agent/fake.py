@@ -28,7 +28,9 @@ from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.passthrough.fake import FakePassthrough
 from bessemer.drivers.qemu.fake import FakeQemu
+from bessemer.drivers.threads.fake import FakeThreads
 from bessemer.kinds.context import HostDrivers
 from bessemer.loop.queue import Backoff
 
@@ -63,7 +65,9 @@ def fake_drivers(ordinal: int, clock: Clock, *, doors: Path | None = None) -> Ag
             disks=FakeDisks(world),
             engine=FakeEngine(clock, doors=doors),
             jobs=FakeJobs(clock),
+            passthrough=FakePassthrough(),
         ),
+        threads=FakeThreads(),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bessemer.api import schema
+from bessemer.api import reviewed, schema
 from bessemer.api.patches import STRATEGIC
 from bessemer.api.shown import Shown
 
@@ -30,6 +30,9 @@ def document(resources: Sequence[Shown], version: str) -> dict[str, Any]:
         schemas[name] = _schema(shown)
         schemas[f"{name}List"] = _list_schema(shown, name)
         paths |= _paths(shown, name)
+    for place in {(shown.group, shown.version) for shown in resources}:
+        asked, there = reviewed.described(*place)
+        schemas, paths = {**schemas, **asked}, {**paths, **there}
     return {
         "openapi": "3.0.0",
         "info": {"title": "Bessemer", "version": version},

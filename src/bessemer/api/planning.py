@@ -7,14 +7,14 @@ counted or told to the trail. The decision is the control side's own. It is of t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
 from bessemer.api.access import Target
-from bessemer.api.accounting import plan_of
 from bessemer.api.admission import identify
 from bessemer.api.errors import invalid
 from bessemer.api.fleetfigures import require as require_fleet
@@ -25,52 +25,83 @@ from bessemer.api.resources import require_project, require_rights
 from bessemer.api.reviews import Said, said_in, told_of
 from bessemer.api.state import Call
 from bessemer.api.versions import admit
-from bessemer.core.clock import rfc3339
-from bessemer.core.errors import Cause, Forbidden, NotFound, Unavailable
-from bessemer.core.quota import Use, amounts_of, begun, devices_of, meter_of_kind, said, show_amount
-from bessemer.core.resource import Key, Resource, tenant_of
-from bessemer.core.slices import WHOLE_MILLI
+from bessemer.api.wouldhold import bounds, hardware_of, held_by, price_of, turn_of
+from bessemer.core.asking import Asker
+from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.errors import Cause, Forbidden, Unavailable
+from bessemer.core.resource import Resource
+from bessemer.kinds import workload
 from bessemer.kinds.asks import ASKS, Ask
-from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, Outline, PriceLine
-from bessemer.kinds.fleet.planning import REPLICAS_MAX, Planned, Planner, outline, plan
-from bessemer.metering.estimate import Hardware, hour
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, Outline
+from bessemer.kinds.fleet.outlining import outline
+from bessemer.kinds.fleet.planning import REPLICAS_MAX, Earlier, Planned, Planner, plan
 
 AFTER_MAX = 16
 """Objects that are taken to be placed before the one that is asked about."""
 
 _OTHERS = "others wait for room, and who is of higher standing goes first"
-_MORE = "Delete something, or ask for a higher quota."
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An object that could be created, what it would ask of the fleet, and what it holds already, as far as it is
+    there."""
+
+    target: Target
+    ask: Ask
+    uid: str = ""
+    claims: Sequence[Claim] = ()
+    since: str | None = None
+
+    @property
+    def left_out(self) -> Iterator[str]:
+        """Its claims, as the fleet knows them: by uid, or by replica where they are so new that nobody saw them."""
+        for claim in self.claims:
+            yield claim.uid
+            yield f"{self.uid}/{claim.spec.workload.replica}"
 
 
 async def placement(call: Call) -> Response:
     """POST placementreviews: where would it go?"""
     asked = await said_in(call, PLACEMENT)
-    target, ask = await _asked(call, asked, at="spec.object", body=asked.spec.get("object"))
-    earlier = [await _asked(call, asked, at=at, body=body) for at, body in _after(asked)]
-    after = [(one.request, one.replicas) for _, one in earlier if one.request is not None]
+    question = await _asked(call, asked, at="spec.object", body=asked.spec.get("object"))
+    before = [await _asked(call, asked, at=at, body=body) for at, body in _after(asked)]
     fleet = call.state.context.fleet
     if fleet is None:
         raise Unavailable("this server keeps no fleet; ask another", retry_after_seconds=10)
+    ask, everyone = question.ask, [*before, question]
+    earlier = Earlier(
+        [(one.ask.wants, one.ask.replicas) for one in before if one.ask.wants is not None],
+        [uid for one in everyone for uid in one.left_out],
+        _asker(question, now=call.state.context.clock.now()),
+    )
     # From here to the outline nothing is awaited: what it shows is of one moment.
-    planned = plan(fleet, ask.request, replicas=ask.replicas, after=after) if ask.request is not None else None
+    planned = plan(fleet, ask.wants, replicas=ask.replicas, earlier=earlier) if ask.wants is not None else None
     found, others = _outlined(call, fleet, planned=planned), fleet.others()
     hindrances, price = [*ask.hindrances], None
     if planned is not None:
-        hardware = list(_hardware(fleet, planned))
-        before = [one for other in planned.before for one in _hardware(fleet, other)]
-        counts = Counter(meter_of_kind(one.resource.kind) for one in (target, *(other for other, _ in earlier)))
-        hindrances += await _bounds(call, target, hardware=[*before, *hardware], counts=counts)
-        price = await _price(call, target, hardware=hardware)
+        held = list(hardware_of(fleet, planned))
+        first = [one for other in planned.before for one in hardware_of(fleet, other)]
+        made = Counter(one.target.resource.kind for one in everyone if not one.uid)
+        given = held_by([claim for one in everyone for claim in one.claims])
+        hindrances += await ask.beyond(planned.decisions) if ask.beyond and planned.decisions else []
+        hindrances += await bounds(call, question.target, hardware=[*first, *held], made=made, given=given)
+        price = await price_of(call, question.target, hardware=held)
         hindrances += _too_many(planned)
-        if others and planned.decisions:
+        at_once = planned.foreseen is not None and planned.foreseen.at_once
+        if others and planned.decisions and not at_once:
             hindrances.append(Hindrance(reason="Queued", message=_OTHERS, passing=True))
-    return told_of(call, asked, status=_whole(call, found, hindrances=hindrances, price=price).dump())
+    turn = await turn_of(call, question.target, planned.foreseen if planned is not None else None)
+    whole = _whole(call, found.model_copy(update={"turn": turn}), hindrances=hindrances, price=price)
+    stands = sorted({claim.spec.host for claim in question.claims})
+    return told_of(call, asked, status=whole.model_copy(update={"stands": stands}).dump())
 
 
 def _too_many(planned: Planned) -> Iterator[Hindrance]:
     """What was not looked at."""
     words = []
-    if planned.wanted > REPLICAS_MAX and planned.refusal is None:
+    if planned.asked > REPLICAS_MAX and planned.refusal is None:
         words.append(f"the first {REPLICAS_MAX} replicas alone were looked at")
     if not planned.counted:
         words.append(f"of what goes before, the first {REPLICAS_MAX} replicas alone were counted")
@@ -95,6 +126,8 @@ def _whole(call: Call, found: Outline, *, hindrances: list[Hindrance], price: Ho
     message = "; ".join([found.message, *(one.message for one in hindrances)])
     now = rfc3339(int(call.state.context.clock.now()))
     start = now if fits and not hindrances and found.replicas else None
+    if found.turn is not None and not lasting and all(one.reason == "Queued" for one in hindrances):
+        start = found.turn.start
     update = {"fits": fits, "message": message, "hindrances": hindrances, "price": price, "expected_start": start}
     return found.model_copy(update=update)
 
@@ -111,10 +144,26 @@ def _after(asked: Said) -> Iterator[tuple[str, Any]]:
     return ((f"spec.after[{index}]", body) for index, body in enumerate(bodies))
 
 
-async def _asked(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Target, Ask]:
+async def _asked(call: Call, asked: Said, *, at: str, body: Any) -> _Question:
     """What an object would ask of the fleet, which the asker could create. Raises whatever a create of it would."""
     target, made = await _judged(call, asked, at=at, body=body)
-    return target, await ASKS[target.resource.kind](call.state.ports, made)
+    ports = call.state.ports
+    ask = await ASKS[target.resource.kind](ports, made)
+    # What is there is for who may read it.
+    may = call.state.access.may(call.who, "get", on=target)
+    there = await workload.read(ports, type(made), name=target.name, namespace=target.namespace) if may else None
+    if there is None:
+        return _Question(target, ask)
+    claims = await workload.own_claims(ports, there)
+    return _Question(target, ask, there.uid, claims, there.status.waiting_since)
+
+
+def _asker(question: _Question, *, now: float) -> Asker | None:
+    """Who would ask; who waits already has waited since then."""
+    if question.ask.asker is None:
+        return None
+    asker = replace(question.ask.asker(now), uid=question.uid or "planned")
+    return replace(asker, since=int(epoch(question.since))) if question.since else asker
 
 
 async def _judged(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Target, Resource[Any, Any]]:
@@ -138,89 +187,3 @@ async def _judged(call: Call, asked: Said, *, at: str, body: Any) -> tuple[Targe
     await require_rights(call, target, body=admitted.body, old=None)
     made: Resource[Any, Any] = shown.model.model_validate(admitted.body)
     return target, made
-
-
-# --- what it would hold -----------------------------------------------------------------------------------------------
-
-
-def _hardware(fleet: Planner, planned: Planned) -> Iterator[Hardware]:
-    """Of all replicas that are wanted; those that were not placed have the models of those that were, or of the
-    request."""
-    request, models = planned.request, Counter[tuple[str, int, bool]]()
-    for decision in planned.decisions:
-        row = fleet.arrays.row(decision.host)
-        there = {device.id: device.model for device in fleet.arrays.devices(row)} if row is not None else {}
-        model = there.get(decision.devices[0], "") if decision.devices else ""
-        models[model, decision.device_milli, decision.fake] += 1
-    rest = planned.wanted - len(planned.decisions)
-    if rest:
-        only = min(request.device_models) if len(request.device_models) == 1 else ""
-        models[next(iter(models), (only, request.device_milli, False))] += rest
-    for (model, milli, fake), count in models.items():
-        yield Hardware(
-            milli_cores=request.milli_cores,
-            memory_bytes=request.memory_bytes,
-            devices=request.device_count,
-            device_milli=milli,
-            in_part=request.device_milli < WHOLE_MILLI or bool(request.device_profile),
-            device_model=model,
-            fake=fake,
-            count=count,
-        )
-
-
-async def _bounds(
-    call: Call, target: Target, *, hardware: list[Hardware], counts: Mapping[str, int]
-) -> list[Hindrance]:
-    """The quotas of project and tenant that it would pass, with what goes before it."""
-    wanted: Mapping[str, int] = counts
-    for one in hardware:
-        models = {one.device_model: one.devices} if one.devices else {}
-        each = amounts_of(one, models)
-        wanted = Counter(wanted) + Counter({meter: one.count * amount for meter, amount in each.items()})
-    scopes = (f"project/{target.namespace}", f"tenant/{tenant_of(target.namespace)}")
-    found: list[Hindrance] = []
-    for scope in scopes:
-        found += _passed(await call.state.ports.capacity.use(scope), wanted)
-    return found
-
-
-def _passed(uses: Sequence[Use], wanted: Mapping[str, int]) -> list[Hindrance]:
-    """The bounds of one scope that would be. Parts of devices count there as many devices as they begin."""
-    wanted = Counter(wanted)
-    parts = {use.meter: use.used for use in uses}
-    for meter in [meter for meter in wanted if devices_of(meter)]:
-        had = parts.get(meter, 0)
-        wanted[devices_of(meter)] += begun(had + wanted[meter]) - begun(had)
-    return [
-        Hindrance(
-            reason="QuotaExceeded",
-            message=f"{use.scope} may have {said(use.meter, use.limit)} and uses {show_amount(use.meter, use.used)}: "
-            f"{show_amount(use.meter, wanted[use.meter])} more do not fit",
-            remedy=_MORE,
-        )
-        for use in uses
-        if use.limit is not None and use.meter in wanted and use.used + wanted[use.meter] > use.limit
-    ]
-
-
-async def _price(call: Call, target: Target, *, hardware: list[Hardware]) -> HourlyPrice | None:
-    """By the plan of the project's tenant, for who may read that."""
-    tenant = tenant_of(target.namespace)
-    plans = call.state.resources.of_kind("PricePlan")
-    try:
-        above = orjson.loads((await call.state.ports.objects.get(Key("Tenant", "", tenant))).body)
-    except NotFound:
-        return None
-    name = above["spec"].get("pricePlan", "standard")
-    if plans is None or not call.state.access.may(call.who, "get", on=Target(plans, name=name)):
-        return None
-    bill = hour(hardware, await plan_of(call, tenant))
-    return HourlyPrice(
-        currency=bill.currency,
-        micro_per_hour=bill.total_micro,
-        lines=[
-            PriceLine(meter=line.meter, model=line.model, formula=line.formula, amount_micro=line.amount_micro)
-            for line in bill.lines
-        ],
-    )

@@ -11,6 +11,7 @@ from bessemer import __version__
 from bessemer.cli import (
     access,
     audit,
+    consolidate,
     credentials,
     declare,
     export,
@@ -75,6 +76,7 @@ def build(verbs: Verbs) -> typer.Typer:
         declare,
         plan,
         fleet,
+        consolidate,
         workloads,
         money,
         quota,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +39,8 @@ def fleet_text(found: Mapping[str, Any], *, within: int = 0) -> str:
     shapes = found["shapes"]
     asked = f"{shapes} shape{'s are' if shapes != 1 else ' is'} asked for" if shapes else "nothing was asked for yet"
     note = f"Of {found['hosts']} hosts; {asked}. NO USE: free, and too little together for what is asked for"
-    return f"{table}\n\n{note}; STRANDED: of that, for want of cores or memory."
+    words = f"{note}; STRANDED: of that, for want of cores or memory."
+    return "\n\n".join([table, "\n".join(textwrap.wrap(words, within)) if within else words])
 
 
 def _row(one: Mapping[str, Any], currency: str) -> list[str]:

@@ -31,9 +31,11 @@ def add(app: typer.Typer) -> None:
 def plan(
     context: typer.Context, file: FilesOption, *, project: ProjectOption = "", output: OutputOption = "table"
 ) -> None:
-    """Say where instances and endpoints would go, and why; at which price, and from when. Nothing is created or held.
+    """Say where instances, endpoints and jobs would go, and why; at which price, and from when. Nothing is created or
+    held.
 
-    Of several each is planned as if those before it stood. Ends with 3 where something does not fit.
+    Of several each is planned as if those before it stood; of one that exists, as if it were made anew. Ends with 3
+    where something does not fit.
 
     Examples: `bessemer plan -f vm.yaml -n acme--lab` · `bessemer plan -f lab/ -n acme--lab -o json`
     """
@@ -44,7 +46,7 @@ def plan(
 
         items, passed = plans.items_of(found, project=project)
         if not items:
-            raise Invalid("nothing of this is placed on hosts: plan is of " + " and ".join(sorted(plans.PLANNED)))
+            raise Invalid(f"nothing of this is placed on hosts: plan is of {', '.join(sorted(plans.PLANNED))}")
         if passed:
             typer.echo(f"Not placed on hosts, and passed over: {', '.join(passed)}.", err=True)
         return await plans.planned(client, items)

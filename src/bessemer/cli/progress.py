@@ -9,7 +9,7 @@ from bessemer.cli.verbs import Told
 
 
 @contextmanager
-def bar() -> Iterator[Told]:
+def bar(word: str = "replaying") -> Iterator[Told]:
     """On standard error, where somebody looks at it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -20,5 +20,5 @@ def bar() -> Iterator[Told]:
         return
     parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*parts, console=console, transient=True) as progress:
-        task = progress.add_task("replaying", total=1.0)
+        task = progress.add_task(word, total=1.0)
         yield lambda share: progress.update(task, completed=share)

@@ -13,9 +13,10 @@ import typer
 from bessemer.cli.connection import run
 from bessemer.cli.money import TimeOption, window
 from bessemer.cli.output import DOCUMENTS, OutputOption, document
+from bessemer.cli.plot import case_name, require_place, write
 from bessemer.cli.progress import bar
 from bessemer.cli.render import columns, width
-from bessemer.cli.verbs import Document, FleetOptions, SimulateOptions, Verbs
+from bessemer.cli.verbs import Document, FleetOptions, SimulateOptions, Verbs, Waits
 from bessemer.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ MoreOption = Annotated[
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, max=1000, help="How often; each has an order of hosts of its own.")]
 FirstSeedOption = Annotated[int, typer.Option(min=0, max=1 << 32, help="The first; the others follow it.")]
+WaitsOption = Annotated[bool, typer.Option("--wait/--lose", help="Who finds no room waits, or is lost.")]
+QueueOption = Annotated[
+    bool, typer.Option("--queue", help="Who waits has its turn by the product's queue, not whoever fits.")
+]
+MovesOption = Annotated[
+    float, typer.Option(min=0.0, max=100.0, help="Moves for a hundred requests that came, to make room for others.")
+]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", help="Write plots to look into: a page, FILE.html.", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One object, as -o json.")]
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -56,11 +67,14 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
         ] = 0.95,
         hours: Annotated[float, typer.Option(min=0.1, max=100_000.0, help="For how long.")] = 24.0,
         warm_up: Annotated[float, typer.Option(min=0.0, max=100_000.0, help="Hours before anything counts.")] = 24.0,
-        waits: Annotated[bool, typer.Option("--wait/--lose", help="Who finds no room waits, or is lost.")] = True,
+        waits: WaitsOption = True,
+        queue: QueueOption = False,
+        moves_per_hundred: MovesOption = 0.0,
         more: MoreOption = None,
         policy: PoliciesOption = None,
         seeds: SeedsOption = 3,
         first_seed: FirstSeedOption = 42,
+        plot: PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -76,11 +90,12 @@ def _fleet(group: typer.Typer, verbs: Verbs) -> None:
             churn=churn,
             hours=hours,
             warm_up=warm_up,
-            waits=waits,
+            waits=_waits(waits, queue=queue),
+            moves_per_hundred=moves_per_hundred,
             seeds=seeds,
             first_seed=first_seed,
         )
-        replayed(verbs, options, output="json" if as_json else output, show=shown)
+        replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
 def _history(group: typer.Typer, verbs: Verbs) -> None:
@@ -89,11 +104,14 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
         file: FleetOption,
         *,
         history: Annotated[Path, typer.Option("--history", help="What was: JSON lines, as `export` writes them.")],
-        waits: Annotated[bool, typer.Option("--wait/--lose", help="Who finds no room waits, or is lost.")] = True,
+        waits: WaitsOption = True,
+        queue: QueueOption = False,
+        moves_per_hundred: MovesOption = 0.0,
         more: MoreOption = None,
         policy: PoliciesOption = None,
         seeds: SeedsOption = 1,
         first_seed: FirstSeedOption = 42,
+        plot: PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -106,11 +124,12 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
             history=history,
             policies=tuple(policy or ()),
             more=_changes(more),
-            waits=waits,
+            waits=_waits(waits, queue=queue),
+            moves_per_hundred=moves_per_hundred,
             seeds=seeds,
             first_seed=first_seed,
         )
-        replayed(verbs, options, output="json" if as_json else output, show=shown)
+        replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
 def describe(context: typer.Context) -> None:
@@ -145,6 +164,12 @@ def export(context: typer.Context, *, since: TimeOption = "", until: TimeOption 
     typer.echo(f"{len(found)} claims.", err=True)
 
 
+def _waits(waits: bool, *, queue: bool) -> Waits:
+    if queue and not waits:
+        raise Invalid("--queue and --lose: who is lost waits in no queue; leave one out")
+    return "queued" if queue else "passing" if waits else "lost"
+
+
 def _changes(words: Sequence[str] | None) -> dict[str, int]:
     found = {}
     for word in words or ():
@@ -155,11 +180,18 @@ def _changes(words: Sequence[str] | None) -> dict[str, int]:
     return found
 
 
-def replayed(verbs: Verbs, options: SimulateOptions, *, output: str, show: Callable[..., str]) -> None:
+def replayed(
+    verbs: Verbs, options: SimulateOptions, *, output: str, show: Callable[..., str], plot: Path | None = None
+) -> None:
     """Replay, with a bar where somebody looks, and print what it came to: ``show(found, within=columns)`` for a
-    person."""
+    person. ``plot`` gets a page of the same."""
+    if plot is not None:
+        require_place(plot)
     with bar() as told:
         found = verbs.simulate(options, told)
+    if plot is not None:
+        write(plot, found, text=show(found))
+        typer.echo(f"Plotted in {plot}.", err=True)
     if output in DOCUMENTS:
         typer.echo(document(found, output))
     else:
@@ -181,28 +213,49 @@ def shown(found: Document, *, within: int = 0) -> str:
     return "\n\n".join([*parts, *map(_plotted, cases)])
 
 
-def _name(case: Mapping[str, Any]) -> str:
-    return " ".join([case["policy"], *(f"{group}{count:+d}" for group, count in case["more"].items())])
-
-
 def _table(cases: Sequence[Mapping[str, Any]], currency: str, *, within: int) -> str:
-    head = ["CASE", "HOSTS", "DEVICES", "ALLOCATED", "NO USE", "NEVER BEGAN", "WAITED", "MEAN WAIT"]
-    rows = [
-        [
-            _name(one),
-            f"{one['hosts']:,}",
-            f"{one['devices']:,}",
-            f"{one['allocation_percent']:.2f} %",
-            f"{one['useless_percent']:.2f} %",
-            f"{one['blocked_percent']:.2f} %",
-            f"{one['waited_percent']:.2f} %",
-            f"{one['mean_wait_hours']:.2f} h",
-            f"{currency} {one['earned_per_hour']:,.2f}",
-            f"{currency} {one['worth_per_hour']:,.2f}",
-        ]
-        for one in cases
+    """A line per figure, a column per case, as many cases beside each other as there is room for."""
+    wide = max(_WIDEST, *(len(case_name(one)) for one in cases)) + 2
+    beside = max(1, (within - _LABEL) // wide) if within else len(cases)
+    parts = []
+    for start in range(0, len(cases), beside):
+        some = cases[start : start + beside]
+        rows = [[label, *(shown(one) for one in some)] for label, shown in _lines(currency)]
+        parts.append(columns(["", *map(case_name, some)], rows, within=within))
+    return "\n\n".join(parts)
+
+
+_LABEL, _WIDEST = 18, 12
+"""Columns of a figure's name, and of a figure."""
+
+
+def _lines(currency: str) -> Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+    """Each figure's name, and how it is written of a case."""
+
+    def spread(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda one: f"{one[name]:,.2f} {unit}"
+
+    def waited(name: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda one: f"{one['wait_hours'][name]:,.2f} h"
+
+    def money(name: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda one: f"{currency} {one[name]:,.2f}"
+
+    return [
+        ("hosts", lambda one: f"{one['hosts']:,}"),
+        ("devices", lambda one: f"{one['devices']:,}"),
+        ("allocated", spread("allocation_percent", "%")),
+        ("free, of no use", spread("useless_percent", "%")),
+        ("never began", spread("blocked_percent", "%")),
+        ("waited", spread("waited_percent", "%")),
+        ("  mean of these", spread("mean_wait_hours", "h")),
+        ("  90 % of all", waited("p90")),
+        ("  99 % of all", waited("p99")),
+        ("  longest", waited("most")),
+        ("moves", lambda one: f"{one['moves']:,}"),
+        ("earned an hour", money("earned_per_hour")),
+        ("worth an hour", money("worth_per_hour")),
     ]
-    return columns([*head, "EARNED/H", "WORTH/H"], rows, within=within, spare=["HOSTS", "WORTH/H", "NO USE"])
 
 
 def _blocked(cases: Sequence[Mapping[str, Any]], *, within: int) -> str:
@@ -220,15 +273,15 @@ def _blocked(cases: Sequence[Mapping[str, Any]], *, within: int) -> str:
                 *(f"{row['refused']:,}" if row else "-" for row in counts),
             ]
         )
-    return columns(["WANTED", "CAME", *(f"NEVER: {_name(one)}" for one in cases)], rows, within=within)
+    return columns(["WANTED", "CAME", *(f"NEVER: {case_name(one)}" for one in cases)], rows, within=within)
 
 
 def _plotted(case: Mapping[str, Any]) -> str:
     series = case["series"]
     if not series["hours"]:
-        return _name(case)
+        return case_name(case)
     most = max(series["waiting"], default=0.0)
-    lines = [f"{_name(case)}: devices allocated, from hour {series['hours'][0]:.3g} to {series['hours'][-1]:.3g}"]
+    lines = [f"{case_name(case)}: devices allocated, from hour {series['hours'][0]:.3g} to {series['hours'][-1]:.3g}"]
     lines += area(series["allocation_percent"], most=100.0)
     lines.append(f"  no use {spark(series['useless_percent'])} at most {max(series['useless_percent']):.1f} %")
     lines.append(f"  wait   {spark(series['waiting'])} at most {most:,.0f} requests")

@@ -68,6 +68,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AnyAtOnceOption = None,
         moves_gain: GainOption = 0.0,
+        plot: rehearse.PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -89,7 +90,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "moves_gain": moves_gain,
         } | ({} if moves_at_once is None else {"moves_at_once": moves_at_once})
         options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
-        rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown)
+        rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
 def _churn(group: typer.Typer, verbs: Verbs) -> None:
@@ -110,6 +111,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 8,
         moves_gain: GainOption = 0.0,
+        plot: rehearse.PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
     ) -> None:
@@ -132,7 +134,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             moves_at_once=moves_at_once,
             moves_gain=moves_gain,
         )
-        rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown)
+        rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------

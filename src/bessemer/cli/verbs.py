@@ -168,12 +168,16 @@ class ChurnOptions:
     moves_gain: float = 0.0
 
 
+Waits = Literal["lost", "passing", "queued"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOptions:
     """``bessemer simulate fleet`` and ``history``: over the fleet of a file, with a drawn load of what it says is asked
     for, or with a ``history`` that was (``churn`` and ``hours`` mean nothing then). ``more`` are hosts that a group has
     more in a second case beside the first; each of ``policies`` is a case of its own (none: the product's own).
-    ``waits``: who finds no room waits, in place of being lost."""
+    ``waits``: who finds no room is ``lost``, waits ``passing`` (whoever fits begins) or ``queued`` (by the product's
+    queue). ``moves_per_hundred`` are allowed for a hundred that came."""
 
     fleet: Path
     history: Path | None = None
@@ -182,7 +186,10 @@ class FleetOptions:
     churn: float = 0.95
     hours: float = 24.0
     warm_up: float = 24.0
-    waits: bool = True
+    waits: Waits = "passing"
+    moves_per_hundred: float = 0.0
+    moves_at_once: int = 8
+    moves_gain: float = 0.0
     seeds: int = 3
     first_seed: int = 42
     processes: int = 0

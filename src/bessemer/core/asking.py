@@ -39,6 +39,8 @@ NumaPolicy = Literal["required", "preferred", "legacy"]
 class Request:
     """What one replica wants of one host. ``device_count`` 0 wants no devices; ``device_milli`` are thousandths of
     each, below 1000 a share of one; ``device_profile`` wants one instance of that profile in place of a device.
+    ``device_bytes`` want a share of one with so much of its memory: of each device as many thousandths as that is,
+    rounded up, whatever ``device_milli`` says, which is then 1, for it is no less.
     ``device_models`` are those that will do, several of them together too; none: any.
     ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
     is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
@@ -65,6 +67,7 @@ class Request:
     companions: tuple[Companion, ...] = ()
     cpu_policy: CpuPolicy = "shared"
     page_bytes: int = 0
+    device_bytes: int = 0
 
     def __post_init__(self) -> None:
         require_apart(self.companions, devices=self.device_count)
@@ -76,6 +79,8 @@ class Request:
             raise ValueError(f"{self.device_milli} thousandths of a device; it has 1000")
         if self.device_milli < 1000 and self.device_count != 1:
             raise ValueError(f"a share of {self.device_count} devices; it is of one")
+        if self.device_bytes and (self.device_bytes < 0 or self.device_milli != 1 or self.device_profile):
+            raise ValueError(f"{self.device_bytes} bytes of a device, and so many thousandths, or an instance")
         if self.device_profile and (self.device_milli < 1000 or self.device_count != 1):
             raise ValueError(f"{self.device_profile} is an instance of one device, and no share")
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from bessemer.core.hosts import Inventory
 from bessemer.core.kept import Audit, AuditFilter, AuditRow, Sealed, SealedKeys, Wrapping
 from bessemer.core.money import Wish
-from bessemer.core.notices import Notice
+from bessemer.core.notices import Happening, Notice
 from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import ClaimSpec, LedgerEntry, UsageBatch
@@ -388,3 +388,7 @@ class Events(Protocol):
     """What happened to an object, in words. Equal (object, type, reason, message) raise a count instead of a row."""
 
     async def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None: ...
+
+    async def tell(self, body: Mapping[str, Any], writer: Writer, *, happenings: Sequence[Happening]) -> Stored:
+        """Replace a status, and note with it what that tells. Raises as `Objects.replace` does."""
+        ...

@@ -96,6 +96,10 @@ METERS: tuple[Meter, ...] = _register()
 """The register, in the order in which it is shown."""
 
 
+(CLAIMS,) = (meter.name for meter in METERS if meter.name == "claims")
+(MONEY,) = (meter.name for meter in METERS if meter.told)
+
+
 def meter_of_kind(kind: str) -> str:
     """The meter that counts objects of the kind, or ""."""
     return next((meter.name for meter in METERS if meter.kind == kind), "")

@@ -48,6 +48,11 @@ def nothing(value: object) -> bool:
     return not value
 
 
+Movable = Literal["", "Restart", "Replace"]
+"""How a claim may be moved: not at all; stopped and started anew elsewhere, so that what it had in memory and on its
+host's disks is lost; or replaced by another that is there before it goes, so that nothing is."""
+
+
 class Asked(ApiModel):
     """A `Request` as a claim keeps it: fields of equal names and meanings, less the tenant, which the claim names."""
 
@@ -69,6 +74,9 @@ class Asked(ApiModel):
     companions: list[CompanionAsked] = Field(default_factory=list, description="What was to lie beside the devices.")
     cpu_policy: CpuPolicy = Field("shared", description="Whether threads or cores of its own.")
     page_bytes: int = Field(0, description="Size of the huge pages that its memory was to lie in; 0: ordinary memory.")
+    device_bytes: int = Field(
+        0, exclude_if=nothing, description="Memory of one device that a share was to have, whatever part that is."
+    )
 
     @classmethod
     def of(cls, request: Request) -> Asked:
@@ -118,6 +126,9 @@ class ClaimSpec(ApiModel):
     fake: bool = Field(False, description="Whether the host is fake; so is the bill.")
     priority: int = Field(0, description="Priority of the workload when it was taken.")
     preemptible: bool = Field(False, description="Whether it may be stopped for others.")
+    movable: Movable = Field(
+        "", exclude_if=nothing, description="How it may be moved to another host; empty: not at all."
+    )
     since: int = Field(0, description="When it was taken (epoch seconds).")
     ends: int | None = Field(None, description="When it will have ended at the latest (epoch seconds).")
     placement: Placement = Field(default_factory=Placement, description="Why that host.")
@@ -132,6 +143,11 @@ class ClaimSpec(ApiModel):
     @property
     def memory_bytes(self) -> int:
         return sum(a.memory_bytes for a in self.allocations)
+
+    @property
+    def own_cpus(self) -> str:
+        """Hardware threads that are its own, on all nodes; "" for none."""
+        return ",".join(part.cpus for part in self.allocations if part.cpus)
 
     @property
     def pinned(self) -> bool:

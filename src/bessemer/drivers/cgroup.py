@@ -1,8 +1,8 @@
 """Control groups of workloads, found by uid: limits on cores, memory and processes, and the sure way to end them all.
 
 A group is a directory ``PARENT/UID`` in each hierarchy that counts here: the version 1 hierarchies of cpu, cpuacct,
-memory and pids where they are mounted, the version 2 hierarchy where there is one. A pure version 2 machine and a
-hybrid one (limits on version 1, ``cgroup.kill`` on version 2) are the same code.
+cpuset, memory and pids where they are mounted, the version 2 hierarchy where there is one. A pure version 2 machine
+and a hybrid one (limits on version 1, ``cgroup.kill`` on version 2) are the same code.
 
 Invariants: the kernel's tree is the only record, so nothing is lost with a process of ours; each call may be repeated.
 
@@ -20,21 +20,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bessemer.core.cpus import show_cpus
 from bessemer.core.errors import DriverError
+from bessemer.drivers import cpuset
 
-_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
+_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids")
 _PERIOD_US = 100_000
+_ROUNDS = 50
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _ENTER = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1" || exit 126; shift; n=$((n-1)); done; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a group may use; None is no bound. ``milli_cores`` is a quota of time, not a set of cores."""
+    """What a group may use; None is no bound. ``milli_cores`` is a quota of time, not a set of cores; ``cpus`` is such
+    a set (as ``2-5,58``), and "" what the process that makes the group may use itself."""
 
     milli_cores: int | None = None
     memory_bytes: int | None = None
     pids: int | None = None
+    cpus: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,10 @@ class Cgroups:
         if not all(_NAME.match(part) for part in parent.split("/")):
             raise ValueError(f"not a path of groups: {parent!r}")
         self._parent = parent
-        self._v1, self._v2 = _hierarchies(mounts.read_text())
+        v1, self._v2 = _hierarchies(mounts.read_text())
+        # Sets of threads are more than limits are: where they may not be made (in a container) guests run all the same.
+        self._v1 = {name: at for name, at in v1.items() if name != "cpuset" or os.access(at, os.W_OK)}
+        self._cpusets = cpuset.hierarchy(self._v1, self._v2)
 
     @property
     def available(self) -> bool:
@@ -71,8 +79,9 @@ class Cgroups:
             for mount in self._mounts():
                 self._dir(mount, uid).mkdir(parents=True, exist_ok=True)
             if self._v2 is not None:
-                self._delegate(self._v2)
+                _delegate(self._v2, self._parent)
             self._limit(uid, limits)
+            self._hold(uid, limits.cpus or show_cpus(os.sched_getaffinity(0)))
         except OSError as error:
             raise DriverError("CgroupRefused", "the kernel refused a control group", internal=str(error)) from error
 
@@ -84,10 +93,24 @@ class Cgroups:
         except OSError as error:
             raise DriverError("CgroupRefused", "a process could not enter its group", internal=str(error)) from error
 
+    def pin(self, uid: str, cpus: str) -> bool:
+        """Hold what is inside on those threads; False where no hierarchy here can, or there is no such group.
+
+        Raises DriverError ``CgroupRefused``.
+        """
+        if not self.pids(uid) and uid not in self.uids():
+            return False
+        try:
+            return self._hold(uid, cpus)
+        except OSError as error:
+            raise DriverError("CgroupRefused", "the kernel refused threads to a group", internal=str(error)) from error
+
     def enter(self, uid: str) -> tuple[str, ...]:
-        """Words to put before a command's: it enters the group before its first instruction, and keeps its pid."""
+        """Words to put before a command's: it enters the group before its first instruction, and keeps its pid. Of
+        threads it inherits no choice: the group's hold."""
         files = [str(self._dir(mount, uid) / "cgroup.procs") for mount in self._mounts()]
-        return ("/bin/sh", "-c", _ENTER, "sh", str(len(files)), *files)
+        free = cpuset.unbound() if self._cpusets is not None else ()
+        return ("/bin/sh", "-c", _ENTER, "sh", str(len(files)), *files, *free)
 
     def pids(self, uid: str) -> frozenset[int]:
         """The processes inside; empty where there is no such group."""
@@ -126,8 +149,9 @@ class Cgroups:
     async def kill(self, uid: str, *, timeout_seconds: float = 5.0) -> None:
         """End every process inside and return when none is left. Raises DriverError ``ProcessesLinger``."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        while self.pids(uid):
-            self._signal(uid)
+        group = self._dir(self._v2, uid) if self._v2 is not None else None
+        while pids := self.pids(uid):
+            _signal(group, pids)
             if asyncio.get_running_loop().time() > deadline:
                 raise DriverError("ProcessesLinger", "processes of the workload do not end")
             await asyncio.sleep(0.01)
@@ -148,15 +172,6 @@ class Cgroups:
             raise ValueError(f"not the name of a group: {uid!r}")
         return mount / self._parent / uid
 
-    def _delegate(self, mount: Path) -> None:
-        """Hand the controllers of a version 2 tree down to the uid's group: each level must pass them on."""
-        wanted = [f"+{name}" for name in ("cpu", "memory", "pids") if _offers(mount, name)]
-        level = mount
-        for part in (*self._parent.split("/"), ""):
-            if wanted:
-                _write(level / "cgroup.subtree_control", " ".join(wanted))
-            level = level / part
-
     def _limit(self, uid: str, limits: Limits) -> None:
         for name, mount in self._v1.items():
             for file, value in _v1_settings(name, limits):
@@ -168,14 +183,41 @@ class Cgroups:
             if (group / file).exists():
                 _write(group / file, words)
 
-    def _signal(self, uid: str) -> None:
-        if self._v2 is not None and (self._dir(self._v2, uid) / "cgroup.kill").exists():
-            with suppress(OSError):  # it may be gone by now
-                _write(self._dir(self._v2, uid) / "cgroup.kill", 1)
-        # A process that cannot be seen from here is listed as 0, which to kill means this process's own group.
-        for pid in self.pids(uid) - {0}:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    def _hold(self, uid: str, cpus: str) -> bool:
+        if self._cpusets is None:
+            return False
+        if self._cpusets == self._v2:
+            _delegate(self._v2, self._parent)
+        group = self._dir(self._cpusets, uid)
+        cpuset.hold(group, cpus, mount=self._cpusets)
+        for _ in range(_ROUNDS):  # what an earlier release put into the other hierarchies only, and what that forks
+            if not (outside := self.pids(uid) - set(_ints(group / "cgroup.procs")) - {0}):
+                break
+            for pid in outside:
+                with suppress(ProcessLookupError):
+                    _write(group / "cgroup.procs", pid)
+        return True
+
+
+def _delegate(mount: Path, parent: str) -> None:
+    """Hand the controllers of a version 2 tree down to the groups below the parent: each level must pass them on."""
+    wanted = [f"+{name}" for name in ("cpu", "cpuset", "memory", "pids") if _offers(mount, name)]
+    level = mount
+    for part in (*parent.split("/"), ""):
+        if wanted:
+            _write(level / "cgroup.subtree_control", " ".join(wanted))
+        level = level / part
+
+
+def _signal(group: Path | None, pids: frozenset[int]) -> None:
+    """Kill a group: at once where it is of version 2, else process by process."""
+    if group is not None and (group / "cgroup.kill").exists():
+        with suppress(OSError):  # it may be gone by now
+            _write(group / "cgroup.kill", 1)
+    # A process that cannot be seen from here is listed as 0, which to kill means this process's own group.
+    for pid in pids - {0}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _hierarchies(mounts: str) -> tuple[Mapping[str, Path], Path | None]:

@@ -13,7 +13,7 @@ from bessemer.core.resource import Kind
 from bessemer.kinds import event
 from bessemer.kinds.billing import priceplan
 from bessemer.kinds.compute import instance
-from bessemer.kinds.fleet import claim, flavor, host, image
+from bessemer.kinds.fleet import claim, consolidation, flavor, host, image
 from bessemer.kinds.host_side import HostSide
 from bessemer.kinds.inference import endpoint, model
 from bessemer.kinds.jobs import job
@@ -47,6 +47,7 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     claim.KIND,
     flavor.KIND,
     image.KIND,
+    consolidation.KIND,
     instance.KIND,
     model.KIND,
     endpoint.KIND,

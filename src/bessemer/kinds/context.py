@@ -17,7 +17,9 @@ from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.jobs.protocol import Jobs
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
+from bessemer.drivers.passthrough.protocol import Passthrough
 from bessemer.drivers.qemu.protocol import Qemu
+from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.parts import Parts
 
 
@@ -40,6 +42,15 @@ class Fleet(Protocol):
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
+        ...
+
+    @property
+    def moving(self) -> Moving:
+        """What Consolidations move at this moment."""
+        ...
+
+    def forked(self) -> Fork:
+        """The fleet of this moment for who plans moves. Raises Unavailable until it has been read."""
         ...
 
 
@@ -130,6 +141,7 @@ class HostDrivers:
     disks: Disks
     engine: Engine
     jobs: Jobs
+    passthrough: Passthrough
 
 
 def unix_address(_claim_uid: str, door: str) -> str:

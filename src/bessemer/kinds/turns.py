@@ -7,7 +7,7 @@ Claim, and its own controller lets the Claim go when it is time. No word of it n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,18 +15,19 @@ from pydantic import Field
 
 from bessemer.core.asking import Asker, ReasonView, Refusal
 from bessemer.core.clock import epoch, rfc3339
-from bessemer.core.errors import Conflict, NotFound
-from bessemer.core.notices import Notice
+from bessemer.core.errors import Conflict, NotFound, QuotaExceeded
+from bessemer.core.notices import CONSOLIDATION, PREEMPTED, Notice
 from bessemer.core.ports import CONTROLLER, Scope
-from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition
-from bessemer.core.values import nothing
+from bessemer.core.quota import CLAIMS, MONEY, said, show_amount
+from bessemer.core.resource import ApiModel, Fail, Outcome, Resource, Status, set_condition, tenant_of
+from bessemer.core.values import Movable, nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 
 PRIORITY_MAX = 1000
 
-PREEMPTED = "Preempted"
-"""Condition of a workload that is stopped for another, until it has a place again."""
+STOPPED = (PREEMPTED, CONSOLIDATION)
+"""Conditions of a workload that is stopped for another, or moved, until it has a place again."""
 
 
 class Turned(ApiModel):
@@ -45,6 +46,17 @@ class Turned(ApiModel):
         exclude_if=nothing,
         description="Whether it may be stopped for a higher priority, or for others' fair shares.",
     )
+    movable: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether it may be stopped and started anew on another host, so that what is free lies together; "
+        "counts for places that are taken from then on. What is preemptible may be moved, too.",
+    )
+
+    @property
+    def moves(self) -> Movable:
+        """How a claim that is taken for it may be moved."""
+        return "Restart" if self.movable or self.preemptible else ""
 
 
 class WaitingStatus(Status):
@@ -79,9 +91,21 @@ NOT_WAITING: Mapping[str, Any] = {"waiting_since": None, "expected_start": None,
 """Of a status, where nothing is waited for that placement could give."""
 
 
-def still_waiting(status: WaitingStatus, *, now: float) -> Mapping[str, Any]:
-    """What of a status stays where a place was lost to somebody faster: its turn."""
-    return {**NOT_WAITING, "waiting_since": status.waiting_since or rfc3339(now)}
+LOST_SECONDS = (0.2, 10.0)
+"""Who lost a place to somebody faster looks again after so long at first, and at most."""
+
+_LOST_SHARE = 4
+"""Who loses again and again waits a part of what it has waited already: of replicas that disagree, as those of two
+releases may, none keeps the others busy."""
+
+
+def lost(status: WaitingStatus, *, now: float) -> tuple[Mapping[str, Any], float]:
+    """What of a status stays where a place was lost to somebody faster: its turn; and the seconds to its next look."""
+    since, (first, most) = status.waiting_since, LOST_SECONDS
+    ready = status.condition("Ready")
+    again = ready is not None and ready.reason == "Taken"
+    waited = now - epoch(since) if since and again else 0.0
+    return {**NOT_WAITING, "waiting_since": since or rfc3339(now)}, min(most, max(first, waited / _LOST_SHARE))
 
 
 def refused(status: WaitingStatus, refusal: Refusal, *, now: float) -> Mapping[str, Any]:
@@ -97,19 +121,46 @@ def refused(status: WaitingStatus, refusal: Refusal, *, now: float) -> Mapping[s
 # --- making room ------------------------------------------------------------------------------------------------
 
 
-async def make_room(ctx: Context, refusal: Refusal, *, asker: Asker) -> None:
-    """Tell the claims that are to go. Harmless when repeated; what it did not come to is proposed again."""
+async def make_room(ctx: Context, refusal: Refusal, *, asker: Asker, claims: int = 1) -> None:
+    """Tell the claims that are to go, for whoever would take so many in their place. Harmless when repeated; what it
+    did not come to is proposed again. Raises QuotaExceeded, and tells nobody, where the place could not be taken."""
     stops = refusal.stops
     if stops is None:
         return
+    going = []
     for host in stops.hosts:
         page = await ctx.objects.list(Scope(kind="Claim", host=host))
-        for claim in (Claim.load(stored.body) for stored in page.items if stored.uid in stops.uids):
-            notice = Notice(stops.at, _why(claim, asker))
-            try:
-                await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
-            except (NotFound, Conflict):
-                continue  # it went by itself
+        going += [Claim.load(stored.body) for stored in page.items if stored.uid in stops.uids]
+    over = await _over(ctx, asker, claims=claims, going=going)
+    if over:
+        ctx.fleet.forget(f"{asker.uid}/0")  # its turn with it: nothing is kept for who cannot have it
+        raise QuotaExceeded(over)
+    for claim in going:
+        notice = Notice(stops.at, _why(claim, asker))
+        try:
+            await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
+        except (NotFound, Conflict):
+            continue  # it went by itself
+
+
+async def _over(ctx: Context, asker: Asker, *, claims: int, going: Sequence[Claim]) -> str:
+    """What is known by now to keep it from so many claims more, of what the queue does not count: claims and money. The
+    rest, and the price of the first hour, is found in the transaction that takes."""
+    for scope in (f"project/{asker.project}", f"tenant/{tenant_of(asker.project)}"):
+        kind, _, name = scope.partition("/")
+        of = (claim.spec.tenant if kind == "tenant" else claim.metadata.namespace for claim in going)
+        fewer = sum(owner == name for owner in of)
+        for use in await ctx.capacity.use(scope):
+            if use.limit is None:
+                continue
+            more = claims - fewer if use.meter == CLAIMS else 0
+            if use.meter == CLAIMS and use.used + more > use.limit:
+                return (
+                    f"{kind} {name}: {said(CLAIMS, claims)} asked, {max(0, use.limit - use.used)} of {use.limit} left"
+                )
+            if use.meter == MONEY and use.used + use.held >= use.limit:
+                return f"{kind} {name}: nothing is left of {show_amount(MONEY, use.limit)} for this month"
+    return ""
 
 
 def _why(claim: Claim, asker: Asker) -> str:
@@ -141,19 +192,24 @@ def told(outcome: Outcome, claims: Iterable[Claim], *, now: float) -> Outcome:
         return outcome
     if not some:
         return replace(outcome, status=_moved_on(status, now=now)) if any(claims) else outcome
-    message = f"{some[0].why}; it is stopped at {rfc3339(some[0].at)}, and waits for another place then"
-    conditions = set_condition(status.conditions, PREEMPTED, True, reason=PREEMPTED, message=message, now=rfc3339(now))
+    first = some[0]
+    then = "started at another place" if first.reason == CONSOLIDATION else "waits for another place"
+    message = f"{first.why}; it is stopped at {rfc3339(first.at)}, and {then} then"
+    conditions = set_condition(
+        status.conditions, first.reason, True, reason=first.reason, message=message, now=rfc3339(now)
+    )
     status = status.model_copy(update={"conditions": conditions})
     if isinstance(outcome, Fail):
         return replace(outcome, status=status)
-    again = max(0.0, min(outcome.again if outcome.again is not None else some[0].at - now, some[0].at - now))
-    return replace(outcome, status=status, reason=PREEMPTED, message=message, again=again or 1.0)
+    again = max(0.0, min(outcome.again if outcome.again is not None else first.at - now, first.at - now))
+    return replace(outcome, status=status, reason=first.reason, message=message, again=again or 1.0)
 
 
 def _moved_on(status: Status, *, now: float) -> Status:
     """It holds what nobody wants of it."""
-    before = status.condition(PREEMPTED)
-    if before is None or before.status != "True":
-        return status
-    conditions = set_condition(status.conditions, PREEMPTED, False, reason="Placed", now=rfc3339(now))
-    return status.model_copy(update={"conditions": conditions})
+    for name in STOPPED:
+        before = status.condition(name)
+        if before is not None and before.status == "True":
+            conditions = set_condition(status.conditions, name, False, reason="Placed", now=rfc3339(now))
+            status = status.model_copy(update={"conditions": conditions})
+    return status

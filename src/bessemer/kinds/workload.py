@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -21,12 +22,21 @@ from bessemer.core.hosts import Device
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.core.units import parse_bytes
-from bessemer.core.values import Asked, ClaimSpec, Placement, WorkloadRef
+from bessemer.core.values import Asked, ClaimSpec, Movable, Placement, WorkloadRef
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
+from bessemer.kinds.fleet.moving import movers
 from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
+
+_HEARD = tuple(f'{before}{{"type":"{REACHABLE}","status":"True"'.encode() for before in "[,")
+_FENCED = b'"fenced":true'
+"""What the body of a Host that is well holds, and what it does not. Within quotes nobody can write the first, and
+nobody but the controller has a list of such objects there; where it is another way round, all is read."""
+
+_PARTS_KEPT = 256
+"""Bodies of flavors, images and models that need not be read again: many workloads are made of few."""
 
 LABEL_KIND, LABEL_NAME = "bessemer.dev/workload-kind", "bessemer.dev/workload-name"
 
@@ -79,6 +89,24 @@ class Make:
     intent: Mapping[str, Any]
     terms: Terms
     asker: Asker | None = None
+    movable: Movable = ""
+
+
+@lru_cache(_PARTS_KEPT)
+def _loaded(resource: type[Resource[Any, Any]], body: bytes) -> Resource[Any, Any]:
+    """What a body says, whose reader changes nothing of it."""
+    return resource.load(body)
+
+
+async def read_part(ctx: Reads, resource: type[R], *, name: str) -> R | None:
+    """`read` of what many workloads are made of."""
+    try:
+        stored = await ctx.objects.get(Key(resource.KIND, "", name))
+    except NotFound:
+        return None
+    found = _loaded(resource, stored.body)
+    assert isinstance(found, resource)
+    return found
 
 
 async def read(ctx: Reads, resource: type[R], *, name: str, namespace: str = "") -> R | None:
@@ -105,7 +133,7 @@ def claim_key(workload: Resource[Any, Any], replica: int = 0) -> Key:
     return Key("Claim", meta.namespace or "", f"{workload.KIND.lower()}-{meta.name}-{replica}")
 
 
-async def own_claims(ctx: Context, workload: Resource[Any, Any]) -> Sequence[Claim]:
+async def own_claims(ctx: Reads, workload: Resource[Any, Any]) -> Sequence[Claim]:
     """All claims of this very workload, by replica."""
     meta = workload.metadata
     labels = {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name}
@@ -163,6 +191,7 @@ async def _claim(
         asked=Asked.of(decision.request) if decision.request else None,
         fake=decision.fake,
         **_tenure(make.asker),
+        movable=make.movable,
         since=int(ctx.clock.now()),
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),
@@ -220,12 +249,17 @@ async def let_go(ctx: Context, claim: Claim, *, host: HostView) -> str:
 async def host_view(ctx: Context, name: str) -> HostView:
     """How the host is. A Host that is gone can run nothing any more: its claims may be released.
 
-    Asked in every turn of every workload, so of a body with hundreds of devices only two fields are looked at.
+    Asked in every turn of every workload, of the store and not of what follows it: what is not there yet would be given
+    away, or not looked at again. Of a body with hundreds of devices only two fields are looked at, and it is not even
+    parsed where the host is well.
     """
     try:
-        status = orjson.loads((await ctx.objects.get(Key("Host", "", name))).body).get("status", {})
+        body = (await ctx.objects.get(Key("Host", "", name))).body
     except NotFound:
         return HostView(name, reachable=False, fenced=True, message=f"Host {name} is gone")
+    if _FENCED not in body and any(heard in body for heard in _HEARD):
+        return HostView(name)
+    status = orjson.loads(body).get("status", {})
     heard = next((c for c in status.get("conditions", ()) if c["type"] == REACHABLE), {"status": "True"})
     silent = heard["status"] != "True"
     message = f"Host {name} is silent: {heard.get('message') or heard.get('reason')}" if silent else ""
@@ -271,6 +305,7 @@ def request_of(terms: Terms, flavor: FlavorSpec, *, tolerations: Sequence[Tolera
         memory_bytes=parse_bytes(flavor.memory),
         device_count=devices.count if devices else 0,
         device_milli=devices.milli if devices else 1000,
+        device_bytes=devices.memory_bytes if devices else 0,
         device_profile=devices.profile if devices else "",
         device_models=frozenset({devices.model} if devices and devices.model else ()),
         numa=flavor.numa,
@@ -305,10 +340,16 @@ def shown(reasons: Sequence[Reason]) -> list[ReasonView]:
 # --- wakes ------------------------------------------------------------------------------------------------------
 
 
-def wake_by_claim(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
-    """A claim's change concerns the workload that holds it."""
+def wake_by_claim(kind: str, *, taken: bool = True) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A claim's change concerns the workload that holds it. That it was ``taken`` is no news where the turn that took
+    it says so in the status that it ends with: whatever keeps it from that looks again by itself."""
+
+    # Each kind that holds claims is asked of each change of one; of those that are another's none is parsed.
+    named = f'"kind":"{kind}"'.encode()
 
     async def wake(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+        if named not in change.body or (change.type == "ADDED" and not taken):
+            return
         holder = _holder(change.key, change.body)
         if holder.kind == kind:
             yield holder
@@ -325,6 +366,18 @@ def wake_by_host(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
             holder = _holder(stored.key, stored.body)
             if holder.kind == kind:
                 yield holder
+
+    return wake
+
+
+def wake_by_move(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A consolidation's change concerns whoever holds what it moves, and finds what it says known."""
+
+    async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
+        ctx.fleet.moving.changed(change)
+        for key in movers(change.body):
+            if key.kind == kind:
+                yield key
 
     return wake
 

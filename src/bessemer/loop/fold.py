@@ -7,24 +7,15 @@ The loop's own fields are ``observedGeneration``, ``phaseSince``, ``history`` an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from bessemer.core.clock import rfc3339, rfc3339_ms
+from bessemer.core.notices import Happening
 from bessemer.core.resource import Done, Fail, Outcome, PhaseMark, Resource, Status, Wait, set_condition
 from bessemer.core.units import show_duration
 
 READY, STUCK = "Ready", "Stuck"
 HISTORY_MAX = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """A change of an object's state that is worth an event."""
-
-    reason: str
-    message: str
-    warning: bool
 
 
 def status_of(obj: Resource[Any, Any], outcome: Outcome) -> Status:

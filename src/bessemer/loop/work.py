@@ -226,9 +226,8 @@ class Work(Generic[C]):
             return left
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
         if new != obj.status:
-            written = await self.objects.replace(status_body(obj, new), self.writer, part="status")
+            written = await self._put(obj, new, failed=answer.raised or isinstance(outcome, Fail))
             self._seen[obj.key] = written.revision
-            await self._tell(obj, new, failed=answer.raised or isinstance(outcome, Fail))
         self._note_stuck(obj.key, stuck=late)
         return None if late else left
 
@@ -239,14 +238,13 @@ class Work(Generic[C]):
         current = obj.status.observed_generation == obj.metadata.generation
         return known and current and self._errors.failures(obj.key) < PATIENCE
 
-    async def _tell(self, obj: Resource[Any, Any], new: Status, *, failed: bool) -> None:
-        if self.events is None:
-            return
-        for happening in happenings(obj.status, new, failed=failed):
-            try:
-                await self.events.emit(obj.key, obj.uid, happening.reason, happening.message, warning=happening.warning)
-            except BessemerError as error:
-                log.warning("event lost", **_who(obj), reason=happening.reason, error=str(error))
+    async def _put(self, obj: Resource[Any, Any], new: Status, *, failed: bool) -> Stored:
+        """Write the status, and with it what that tells."""
+        body = status_body(obj, new)
+        told = happenings(obj.status, new, failed=failed) if self.events is not None else ()
+        if self.events is None or not told:
+            return await self.objects.replace(body, self.writer, part="status")
+        return await self.events.tell(body, self.writer, happenings=told)
 
     def _schedule(self, kind: Kind[C, Any], key: Key, *, outcome: Outcome, left: float | None) -> None:
         """Set the name's timer: the outcome's wish, the phase's deadline or the resync, whichever is first."""

@@ -30,9 +30,10 @@ from bessemer.drivers.guest.real import DebianGuest
 from bessemer.drivers.oidc.real import HttpIssuers
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.foresight import Foresight
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
-from bessemer.kinds.fleet.queueing import Foresight, Queueing
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities

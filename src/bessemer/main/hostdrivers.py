@@ -17,9 +17,12 @@ from bessemer.drivers.jobs.real import HostJobs
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
+from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.confine import Confinement
+from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.qemu.real import LocalQemu
+from bessemer.drivers.threads.real import HostThreads
 from bessemer.kinds.context import HostDrivers
 
 
@@ -35,31 +38,37 @@ class LocalDrivers:
     content: HostContent
     inspect: LocalInspect
     doorway: HostDoorway
+    threads: HostThreads
+    passthrough: VfioPassthrough
 
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
-        host = HostDrivers(qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs)
-        return AgentDrivers(inspect=self.inspect, content=self.content, host=host, doorway=self.doorway)
+        host = HostDrivers(
+            qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs, passthrough=self.passthrough
+        )
+        return AgentDrivers(
+            inspect=self.inspect, content=self.content, host=host, doorway=self.doorway, threads=self.threads
+        )
 
 
 def local_drivers(directory: Path) -> LocalDrivers:
     """The drivers over an agent's directory; nothing is started or changed by this."""
     processes = HostProcesses(directory / "processes")
     doors = default_folder(directory)
-    cgroups = Cgroups(f"bessemer/{_name(directory)}/guests")
+    members = HostProcesses(directory / "jobs")
+    guests, groups = directory / "guests", Cgroups(f"bessemer/{_name(directory)}/guests")
+    cgroups = groups if groups.available else None
     return LocalDrivers(
-        qemu=LocalQemu(
-            directory / "guests",
-            confinement=Confinement.here(namespaces=True),
-            cgroups=cgroups if cgroups.available else None,
-        ),
+        qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
         engine=LlamaCpp(processes, doors),
-        jobs=HostJobs(HostProcesses(directory / "jobs"), Kept(directory / "outputs")),
+        jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
         doorway=HostDoorway(processes, doors),
+        threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd)),
+        passthrough=VfioPassthrough(directory / "passthrough"),
     )
 
 

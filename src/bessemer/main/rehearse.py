@@ -9,12 +9,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 
-from bessemer.cli.verbs import Document, FleetOptions, Told
+from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, Told, Waits
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
 from bessemer.placement.replay.described import (
@@ -28,13 +29,20 @@ from bessemer.placement.replay.described import (
 )
 from bessemer.placement.replay.desk import OWN, known, seat
 from bessemer.placement.replay.figures import Count, spread, together
-from bessemer.placement.replay.stays import Lived, Stay, Window, live
+from bessemer.placement.replay.lines import Passing, Queued
+from bessemer.placement.replay.moving import Allowance
+from bessemer.placement.replay.run import Desk
+from bessemer.placement.replay.stays import Line, Lived, Stay, Window, live
 
 Read = TypeVar("Read")
 
 FILE_BYTES = 1 << 30
+WAITS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("most", 100.0))
 LEARNED_MAX = 10_000
 """Stays from which a policy learns what is asked for."""
+
+
+_LINES: Mapping[str, Callable[[Desk], Line]] = MappingProxyType({"passing": Passing, "queued": Queued})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +62,8 @@ class Rehearsal:
     seed: int
     stays: tuple[Stay, ...]
     window: Window
-    waits: bool
+    waits: Waits
+    moves: Allowance | None = None
 
 
 def rehearse(options: FleetOptions, told: Told) -> Document:
@@ -67,8 +76,9 @@ def rehearse(options: FleetOptions, told: Told) -> Document:
     cases = list(_cases(fleet, options))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     loads = {seed: _load(fleet, options, history=history, seed=seed) for seed in seeds}
+    moves = allowance(options)
     tasks = [
-        Rehearsal(case=case, seed=seed, stays=tuple(stays), window=window, waits=options.waits)
+        Rehearsal(case=case, seed=seed, stays=tuple(stays), window=window, waits=options.waits, moves=moves)
         for case in cases
         for seed, (stays, window) in loads.items()
     ]
@@ -84,9 +94,18 @@ def rehearsed(task: Rehearsal, told: Told) -> Lived:
     """Do it, in whichever process."""
     hosts = [replace(host, name=f"{host.name}.{task.seed}") for host in task.case.fleet.hosts()]
     learned = [stay.request for stay in task.stays[:LEARNED_MAX]]
-    desk = seat(hosts, policy=task.case.policy, learned=learned, dice=np.random.default_rng((task.seed, 1)))
+    dice = np.random.default_rng((task.seed, 1))
+    desk = seat(hosts, policy=task.case.policy, learned=learned, dice=dice, moves=task.moves)
     capacity = 1000 * _devices(task.case.fleet)
-    return live(desk, task.stays, window=task.window, capacity_milli=capacity, waits=task.waits, told=told)
+    line = _LINES[task.waits](desk) if task.waits != "lost" else None
+    return live(desk, task.stays, window=task.window, capacity_milli=capacity, line=line, told=told)
+
+
+def allowance(options: FillOptions | ChurnOptions | FleetOptions) -> Allowance | None:
+    """What may be moved; None: nothing."""
+    if not options.moves_per_hundred:
+        return None
+    return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once, gain=options.moves_gain)
 
 
 def _cases(fleet: DescribedFleet, options: FleetOptions) -> list[Case]:
@@ -158,13 +177,21 @@ def _figures(task: Rehearsal, done: Sequence[Lived]) -> dict[str, Any]:
         **_mean("useless_percent", [100 * _useless(one) / (1000 * devices) for one in done]),
         **_mean("blocked_percent", [100 * _blocked(one.counts) for one in done]),
         **_mean("waited_percent", [100 * one.waited / max(1, n) for one, n in zip(done, came, strict=True)]),
-        **_mean("mean_wait_hours", [one.waited_hours / max(1, one.waited) for one in done]),
+        **_mean("mean_wait_hours", [sum(one.waits) / max(1, one.waited) for one in done]),
+        "wait_hours": _waits([hours for one in done for hours in one.waits]),
         **_mean("earned_per_hour", earned),
         "worth_per_hour": round(worth, 4),
         "blocked": [{"devices": size, **_count(count)} for size, count in counts.items()],
         "moves": sum(one.moves for one in done),
+        "moves_per_100_arrivals": round(100 * sum(one.moves for one in done) / max(1, sum(came)), 4),
         "series": _series(done, devices),
     }
+
+
+def _waits(hours: Sequence[float]) -> dict[str, float]:
+    """Of everybody who began: how long the half waited at most, and so on; of all seeds together."""
+    found = np.percentile(hours, [p for _, p in WAITS]) if hours else np.zeros(len(WAITS))
+    return {name: round(float(value), 4) for (name, _), value in zip(WAITS, found, strict=True)}
 
 
 def _useless(one: Lived) -> float:

@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
-from bessemer.main.rehearse import rehearse
+from bessemer.main.rehearse import allowance, rehearse
 from bessemer.placement.replay import Churned, Count, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN, known
 from bessemer.placement.replay.figures import together
 from bessemer.placement.replay.jobs import ChurnJob, FillJob, replay_churn, replay_fill
-from bessemer.placement.replay.moving import Allowance
 
 Read = TypeVar("Read")
 
@@ -46,7 +45,7 @@ def simulate(options: SimulateOptions, told: Told) -> Document:
 
 
 def _filled(trace: Trace, options: FillOptions, *, told: Told) -> Sequence[Filled]:
-    policy, ratio, moves = known(options.policy or OWN), options.inflate, _moves(options)
+    policy, ratio, moves = known(options.policy or OWN), options.inflate, allowance(options)
     jobs = [FillJob(trace=trace, seed=seed, policy=policy, ratio=ratio, moves=moves) for seed in _seeds(options)]
     return reckon(replay_fill, jobs, hands=_hands(options), told=told)
 
@@ -58,16 +57,10 @@ def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Chu
         policy=known(options.policy or OWN),
         load=options.load,
         stays=(options.warm_up, options.stays),
-        moves=_moves(options),
+        moves=allowance(options),
     )
     jobs = [replace(first, seed=seed) for seed in _seeds(options)]
     return reckon(replay_churn, jobs, hands=_hands(options), told=told)
-
-
-def _moves(options: FillOptions | ChurnOptions) -> Allowance | None:
-    if not options.moves_per_hundred:
-        return None
-    return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once, gain=options.moves_gain)
 
 
 def _seeds(options: SimulateOptions) -> Sequence[int]:

@@ -27,6 +27,7 @@ class Arrays(Beside, ABC):
     """Rows ``[:size]`` may be read; a row without ``present`` is nobody's. Cores are thousandths, memory is bytes.
     ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero. Of a
     device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`.
+    ``device_memory`` [rows, devices] is what each has, 0 where nobody says it.
     ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
 
     size: int
@@ -87,6 +88,7 @@ class Arrays(Beside, ABC):
         self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.device_milli: Ints = np.zeros((rows, devices), dtype=np.int64)
+        self.device_memory: Ints = np.zeros((rows, devices), dtype=np.int64)
         self.device_sound = bools(rows, devices)
         self.device_cut: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
         self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)

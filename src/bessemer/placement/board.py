@@ -24,6 +24,7 @@ from bessemer.placement.choose import instance_cost, place_at
 from bessemer.placement.decide import refused
 from bessemer.placement.filters import ABSENT, FACTS, FITS, HARDWARE, Verdicts, judged, sift
 from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.inbytes import costs_of
 from bessemer.placement.policies import Floats, Policy, Rationing
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
@@ -69,6 +70,7 @@ class _Asked:
             companions=(),
             cpu_policy="shared",
             page_bytes=0,
+            device_bytes=0,
         )
         return cls(Shape.of(request), who)
 
@@ -271,7 +273,7 @@ class Board:
             figures.value[there] = instance_cost(sight)[fits]
             figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False
             return
-        costs = policy.costs(shape, self._fleet.states(there))
+        costs = costs_of(policy, shape, fleet=self._fleet, rows=there)
         figures.value[there] = costs.value
         figures.milli[there] = costs.milli
         if request.numa == "preferred":

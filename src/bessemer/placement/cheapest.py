@@ -14,14 +14,14 @@ import numpy as np
 
 from bessemer.core.asking import Request
 from bessemer.core.beside import Companion
-from bessemer.core.units import MIB
+from bessemer.core.units import GIB, MIB
 from bessemer.placement.choose import place
 from bessemer.placement.filters import fitting, not_borne
 from bessemer.placement.room import Spare
 from bessemer.placement.sight import Sight
 from bessemer.placement.slices.instances import smaller
 from bessemer.placement.vectors import WHOLE
-from bessemer.placement.words import companion_words, cores_words, device_words, memory_words, show_milli
+from bessemer.placement.words import companion_words, cores_words, device_words, memory_words, share_words
 
 _MEMORY_STEP = 64 * MIB
 
@@ -227,20 +227,33 @@ def _less(sight: Sight) -> Iterator[Change]:
     devices = _largest(request.device_count - 1, lambda n: asking(sight, device_count=n))
     if devices is not None:
         yield Change(f"ask for at most {devices.request.device_count} {device_words(devices.request)}", devices)
-    if request.device_milli < WHOLE:
-        share = _largest(request.device_milli - 1, lambda n: asking(sight, device_milli=n))
-        if share is not None:
-            text = f"ask for at most {show_milli(share.request.device_milli)} {device_words(request)}"
-            yield Change(text, share)
+    share = _less_of_one(sight)
+    if share is not None:
+        yield Change(f"ask for at most {share_words(share.request)}", share)
     for name in smaller(sight.fleet.cuts, request.device_profile):
         other = asking(sight, device_profile=name)
         yield Change(f"ask for {device_words(other.request)}", other)
     if request.device_profile or request.device_milli < WHOLE:
-        whole = asking(sight, device_profile="", device_milli=WHOLE)
+        whole = asking(sight, device_profile="", device_milli=WHOLE, device_bytes=0)
         yield Change(f"ask for a whole {device_words(whole.request)}", whole)
     both = _less_of_both(sight)
     if both is not None:
         yield Change(f"ask for at most {cores_words(both.request)} and {memory_words(both.request)}", both)
+
+
+def share_step(request: Request) -> int:
+    """In which a share in bytes is asked for."""
+    return GIB if request.device_bytes > GIB else MIB
+
+
+def _less_of_one(sight: Sight) -> Sight | None:
+    """The largest share that there is."""
+    request = sight.request
+    if request.device_bytes:
+        step = share_step(request)
+        return _largest((request.device_bytes - 1) // step, lambda n: asking(sight, device_bytes=n * step))
+    most = request.device_milli - 1 if request.device_milli < WHOLE else 0
+    return _largest(most, lambda n: asking(sight, device_milli=n))
 
 
 def memory_step(request: Request) -> int:

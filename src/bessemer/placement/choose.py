@@ -37,7 +37,7 @@ def place(sight: Sight, fits: Bools | None = None, *, wish: int | None = None) -
 def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | None = None) -> Decision:
     """What to take of a host that fits. ``wish`` are the free thousandths of the device to take a share of; where none
     that would do has as much, it is as if nothing were wished."""
-    fleet, spot = sight.fleet, _Spot(sight, row)
+    fleet, spot, share = sight.fleet, _Spot(sight, row), sight.request.device_milli
     if sight.request.device_profile:
         return _instance(spot, score)
     gpus, beside = spot.take(wish)
@@ -47,7 +47,7 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
     return Decision(
         host=fleet.names[row],
         devices=tuple(ids[gpu.column].id for gpu in gpus),
-        device_milli=sight.request.device_milli,
+        device_milli=int(sight.each[row, gpus[0].column]) if sight.request.device_bytes else share,
         allocations=spot.spread(spot.node_order(nodes)),
         companions=tuple(use_of(one, others[column]) for one, column in beside),
         tree=tuple(taken),
@@ -120,9 +120,9 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
         yield "devicesLeft", _whole_count(sight) - cuts
     elif request.device_milli < WHOLE:
         # What is begun is used up first, and then what leaves more devices whole.
-        left = _left_on_device(sight)
+        left, begins = _left_on_device(sight)
         yield "milliLeftOnDevice", left
-        yield "devicesLeft", _whole_count(sight) - (left == WHOLE - request.device_milli)
+        yield "devicesLeft", _whole_count(sight) - begins
     elif request.device_count:
         # Whole groups stay whole: first the host with the tightest switch, then the one with the least left over.
         yield "devicesLeftOnSwitch", _slack(sight)
@@ -156,12 +156,13 @@ def _whole_count(sight: Sight) -> Ints:
     return total
 
 
-def _left_on_device(sight: Sight) -> Ints:
-    """[hosts]: thousandths that stay free on the fullest device that a share can be taken of; `_NOWHERE` where none
-    can."""
-    free = np.where(_shareable(sight), sight.device_milli, _NOWHERE).min(axis=1)
-    left: Ints = np.where(free == _NOWHERE, _NOWHERE, free - sight.request.device_milli)
-    return left
+def _left_on_device(sight: Sight) -> tuple[Ints, Bools]:
+    """[hosts]: thousandths that stay free on the device where that is least of those that a share can be taken of,
+    `_NOWHERE` where none can; and whether only devices that are whole come to that."""
+    rest = np.where(_shareable(sight), sight.device_milli - sight.each, _NOWHERE)
+    left: Ints = rest.min(axis=1)
+    begun = (rest == left[:, None]) & (sight.device_milli < WHOLE)
+    return left, (left != _NOWHERE) & ~begun.any(axis=1)
 
 
 def _shareable(sight: Sight) -> Bools:
@@ -243,19 +244,21 @@ class _Spot:
         raise AssertionError("a host that fits has the devices")
 
     def shared(self, wish: int | None) -> _Gpu:
-        """The device to take a share of: one with the wished thousandths free, or else the fullest; of equals what
-        breaks up the least."""
+        """The device to take a share of: one with the wished thousandths free, or else where least stays free; of
+        equals one that is begun, and what breaks up the least."""
         free = self.sight.device_milli[self.row]
+        left = list(zip(free - self.sight.each[self.row], free, strict=True))
         good = self._gpus(_shareable(self.sight))
         wished = [gpu for gpu in good if free[gpu.column] == wish] or good
-        least = min(free[gpu.column] for gpu in wished)
-        return _least_harm([gpu for gpu in wished if free[gpu.column] == least])[0]
+        least = min(left[gpu.column] for gpu in wished)
+        return _least_harm([gpu for gpu in wished if left[gpu.column] == least])[0]
 
     def _by_share(self, wish: int | None) -> list[int]:
         """Every device of which a share may be taken, by column, in the order in which `shared` would."""
         free = self.sight.device_milli[self.row]
+        left = (free - self.sight.each[self.row]).tolist()
         harm = {gpu.column: n for n, gpu in enumerate(_least_harm(self._gpus(self.sight.able)))}
-        return sorted(harm, key=lambda column: (free[column] != wish, free[column], harm[column]))
+        return sorted(harm, key=lambda at: (free[at] != wish, left[at], free[at], harm[at]))
 
     def node_order(self, device_nodes: Sequence[int]) -> Sequence[int]:
         """NUMA nodes in the order in which cores and memory are taken from them."""

@@ -35,7 +35,8 @@ class HostFacts:
 class Tenure:
     """On what terms a claim stands: whose it is (``workload`` by uid), since when and until when at the latest (None:
     nobody knows), and whether it may be stopped for another (``preemptible``), or started anew elsewhere
-    (``restartable``)."""
+    (``restartable``): of what is ``replaced`` another is there before it is stopped, and nothing is lost. Claims of one
+    ``gang`` are worth nothing without each other."""
 
     project: str = ""
     priority: int = 0
@@ -43,7 +44,9 @@ class Tenure:
     ends: int | None = None
     preemptible: bool = False
     restartable: bool = False
+    replaced: bool = False
     workload: str = ""
+    gang: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Hold:
             decision.device_milli,
             profile=decision.device_profile,
             start=decision.device_start,
-            shape=None if decision.request is None else Shape.of(decision.request),
+            shape=None if decision.request is None else Shape.of(decision.request).taken(decision.device_milli),
             request=decision.request,
             companions=decision.companions,
         )

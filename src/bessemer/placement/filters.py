@@ -25,7 +25,7 @@ from bessemer.placement.nearness import (
 )
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools, Ints
-from bessemer.placement.words import best, cores_words, device_words, memory_words, show_milli
+from bessemer.placement.words import best, cores_words, device_words, memory_words, share_words, show_milli
 
 Passes = Callable[[Sight], Bools]
 Says = Callable[[Sight, Bools], Iterator[Reason]]
@@ -218,10 +218,13 @@ def _has_free_devices(sight: Sight) -> Bools:
 
 
 def _free_devices(sight: Sight) -> Ints:
-    """[hosts]: of a share, the thousandths free on one device; else how many devices are."""
+    """[hosts]: of a share, the thousandths, or bytes, free on one device; else how many devices are."""
     if sight.request.device_milli == WHOLE:
         return sight.usable_count
-    most: Ints = np.where(sight.wanted, sight.device_milli, 0).max(axis=1, initial=0)
+    free = np.where(sight.wanted, sight.device_milli, 0)
+    if sight.request.device_bytes:
+        free = free * sight.fleet.device_memory[: sight.size] // WHOLE
+    most: Ints = free.max(axis=1, initial=0)
     return most
 
 
@@ -229,8 +232,8 @@ def _short_of_devices(request: Request, *, hosts: int, most: int) -> Reason:
     if request.device_profile:
         return Reason("ShortOfDevices", hosts, f"short of {device_words(request)} (nothing as large is free)")
     if request.device_milli < WHOLE:
-        free = best(hosts, show_milli(max(0, most)))
-        text = f"short of {show_milli(request.device_milli)} {device_words(request)} ({free} free on one)"
+        free = best(hosts, (show_bytes if request.device_bytes else show_milli)(max(0, most)))
+        text = f"short of {share_words(request)} ({free} free on one)"
     else:
         text = f"short of {request.device_count} {device_words(request)} ({best(hosts, most)} free)"
     return Reason("ShortOfDevices", hosts, text)

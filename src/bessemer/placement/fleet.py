@@ -188,13 +188,14 @@ class FleetArrays(Arrays):
         switches = _numbered(gpu.pcie_switch for gpu in gpus)
         domains = _numbered(gpu.nvlink_domain for gpu in gpus)
         self.device_model[row] = self.device_node[row] = self.device_switch[row] = self.device_nvlink[row] = NONE
-        self.device_milli[row] = self.sizes[row] = 0
+        self.device_milli[row] = self.device_memory[row] = self.sizes[row] = 0
         self.device_sound[row] = False
         for column, gpu in enumerate(gpus):
             self.device_model[row, column] = self.models.take(gpu.model)
             self.device_node[row, column] = self._node_columns[row].get(gpu.numa_node, NONE)
             self.device_switch[row, column] = switches.get(gpu.pcie_switch, NONE)
             self.device_nvlink[row, column] = domains.get(gpu.nvlink_domain, NONE)
+            self.device_memory[row, column] = gpu.memory_bytes
             self.device_sound[row, column] = gpu.healthy
             self.device_milli[row, column] = WHOLE
 
@@ -254,6 +255,16 @@ def set_wall(fleet: FleetArrays, host: str, *, wall: Wall) -> None:
     fleet.wall[row] = fleet.walls.take(wall)
     fleet.facts += 1
     fleet._changed(None)
+
+
+def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
+    """Whether anything new may land on a host, where the host is known and nothing else of it changed."""
+    row = fleet.row(host)
+    if row is None or bool(fleet.schedulable[row]) == schedulable:
+        return
+    fleet.schedulable[row] = schedulable
+    fleet.version += 1
+    fleet.facts += 1
 
 
 def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:

@@ -12,7 +12,15 @@ from bessemer.core.asking import Reason, Request
 from bessemer.placement.room import of_sort
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools, Ints
-from bessemer.placement.words import best, companion_words, cores_words, device_words, memory_words, show_milli
+from bessemer.placement.words import (
+    best,
+    companion_words,
+    cores_words,
+    device_words,
+    memory_words,
+    share_words,
+    show_milli,
+)
 
 
 def wants_closeness(request: Request) -> bool:
@@ -158,5 +166,7 @@ def _says_near(sight: Sight, rejected: Bools) -> Iterator[Reason]:
 
 def _devices(request: Request) -> str:
     if request.device_milli < WHOLE:
+        if request.device_bytes:
+            return f"{share_words(request)} free"
         return f"{show_milli(request.device_milli)} free {device_words(request)}"
     return f"{request.device_count} free {device_words(request)}"

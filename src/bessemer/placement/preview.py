@@ -18,7 +18,7 @@ from bessemer.placement.policies import Policy
 from bessemer.placement.policies.parts import Score, explained, values
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import NONE, WHOLE
+from bessemer.placement.vectors import NONE, WHOLE, Bools
 
 # --- other hosts ----------------------------------------------------------------------------------------------------
 
@@ -67,6 +67,40 @@ def _apart(sight: Sight, row: int) -> dict[str, float]:
     return {"spansNumaNodes": float(not sight.close[row])} if sight.request.numa == "preferred" else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """What a replica would have of each of its devices, as far as that can be told before it is placed."""
+
+    model: str
+    milli: int
+    fake: bool
+
+
+def likely(fleet: FleetArrays, request: Request) -> Likely:
+    """Of the model of which most devices are open to it, taken or not; "" where none are."""
+    sight = Sight.of(fleet, request)
+    there = sight.wanted & fitting(sight, FACTS)[:, None]
+    if request.device_bytes:
+        there &= sight.each <= WHOLE
+    numbers, counts = np.unique(fleet.device_model[: fleet.size][there], return_counts=True)
+    if not request.device_count or not len(numbers):
+        only = min(request.device_models) if len(request.device_models) == 1 else ""
+        return Likely(only, WHOLE if request.device_bytes else request.device_milli, fake=False)
+    names = [fleet.models.all[number] for number in numbers.tolist()]
+    at = min(range(len(names)), key=lambda n: (-counts[n], names[n]))
+    there &= fleet.device_model[: fleet.size] == numbers[at]
+    return Likely(names[at], _milli(sight, there), fake=bool(fleet.fake[: fleet.size][there.any(axis=1)].all()))
+
+
+def _milli(sight: Sight, there: Bools) -> int:
+    """The most thousandths of one of those devices that it might be."""
+    name = sight.request.device_profile
+    if not name:
+        return int(sight.each[there].max(initial=1))
+    numbers = np.unique(sight.fleet.device_cut[: sight.size][there]).tolist()
+    return max(sight.fleet.cuts.table(number).milli_of(name) for number in numbers)
+
+
 # --- a host, and what is above it -----------------------------------------------------------------------------------
 
 
@@ -113,6 +147,12 @@ def host_room(fleet: FleetArrays, name: str) -> HostRoom | None:
     return HostRoom(
         name, bool(fleet.fake[row]), _above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]), nodes, devices
     )
+
+
+def switches_above(fleet: FleetArrays, name: str) -> tuple[str, str]:
+    """Leaf and spine of a host, "" where nobody says."""
+    row = fleet.row(name)
+    return ("", "") if row is None else (_above(fleet, fleet.leaf[row]), _above(fleet, fleet.spine[row]))
 
 
 def _above(fleet: FleetArrays, number: int) -> str:

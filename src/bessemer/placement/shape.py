@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bessemer.core.asking import NumaPolicy, Request
 from bessemer.core.beside import Companion, CpuPolicy
@@ -11,7 +11,8 @@ from bessemer.core.beside import Companion, CpuPolicy
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Equal shapes fit and cost the same on every host. ``device_milli`` are thousandths of each device: below 1000 it
-    is a share of one; with a ``profile`` it is one instance. ``models`` are those that will do; none: any."""
+    is a share of one; with a ``profile`` it is one instance, with ``device_bytes`` a share with so much memory.
+    ``models`` are those that will do; none: any."""
 
     milli_cores: int
     memory_bytes: int
@@ -25,6 +26,7 @@ class Shape:
     companions: tuple[Companion, ...] = ()
     cpu_policy: CpuPolicy = "shared"
     page_bytes: int = 0
+    device_bytes: int = 0
 
     @classmethod
     def of(cls, request: Request) -> Shape:
@@ -41,7 +43,12 @@ class Shape:
             companions=request.companions,
             cpu_policy=request.cpu_policy,
             page_bytes=request.page_bytes,
+            device_bytes=request.device_bytes,
         )
+
+    def taken(self, milli: int) -> Shape:
+        """As it is when it has so many thousandths: that it was asked for in bytes is nothing to who counts."""
+        return replace(self, device_bytes=0, device_milli=milli) if self.device_bytes else self
 
     @property
     def shared(self) -> bool:

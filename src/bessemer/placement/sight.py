@@ -13,7 +13,7 @@ from bessemer.placement.arrays import Arrays
 from bessemer.placement.cells import arranged
 from bessemer.placement.room import OfSort, Spare
 from bessemer.placement.slices.instances import Instances
-from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
+from bessemer.placement.vectors import NONE, Bools, Ints, Smalls, thousandths
 
 _BITS = max(DEVICES_MAX, NODES_MAX).bit_length()
 """Of the index of a node, a switch or a domain within its host."""
@@ -80,9 +80,17 @@ class Sight(OfSort):
         return chosen
 
     @cached_property
+    def each(self) -> Ints:
+        """[hosts, devices]: thousandths that are asked for of each; more than `WHOLE` where it has not the memory."""
+        if self.request.device_bytes:
+            return thousandths(self.fleet.device_memory[: self.size], self.request.device_bytes)
+        each: Ints = np.broadcast_to(np.int64(self.request.device_milli), self.device_milli.shape)
+        return each
+
+    @cached_property
     def usable(self) -> Bools:
         """[hosts, devices]: those of them with as much free as is asked for of each."""
-        enough = self.device_milli >= self.request.device_milli
+        enough = self.device_milli >= (self.each if self.request.device_bytes else self.request.device_milli)
         chosen: Bools = self.wanted & (self.instances.fits if self.request.device_profile else enough)
         return chosen
 

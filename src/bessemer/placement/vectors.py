@@ -15,3 +15,11 @@ NONE = -1
 
 WHOLE = 1000
 """Thousandths of a device."""
+
+
+def thousandths(memory: Ints, wanted: int) -> Ints:
+    """Of devices with so much ``memory``, how many thousandths hold ``wanted`` bytes, rounded up; more than `WHOLE`
+    where they do not."""
+    known = np.maximum(memory, 1)
+    each: Ints = np.where(memory >= wanted, -(-wanted * WHOLE // known), WHOLE + 1)
+    return each

@@ -17,6 +17,13 @@ def device_words(request: Request) -> str:
     return f"{request.device_profile} of {words}" if request.device_profile else words
 
 
+def share_words(request: Request) -> str:
+    """Which share of what devices: "0.25 H100", "20 GiB of one H100"."""
+    if request.device_bytes:
+        return f"{show_bytes(request.device_bytes)} of one {device_words(request)}"
+    return f"{show_milli(request.device_milli)} {device_words(request)}"
+
+
 def companion_words(one: Companion, *, count: int | None = None) -> str:
     """What it is called: "NIC", "2 ConnectX-7", "NIC with 4 functions free"."""
     count = one.count if count is None else count

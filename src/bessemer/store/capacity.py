@@ -243,7 +243,7 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
         return row.stored()
     document = documents.fresh(pinned.told(tx, spec, said=said), _claim(key), facts=kinds[CLAIM], now=tx.now)
     document["status"] = {"phase": "Pending"}
-    require_owners(tx, document)
+    _require_holder(tx, document, holder=Key(spec.workload.kind, key.namespace, spec.workload.name))
     walls.admit(tx, spec, terms=terms)
     money.begin(tx, spec, project=key.namespace)
     uid = document["metadata"]["uid"]
@@ -255,6 +255,14 @@ def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writ
     ledger.open_interval(tx, spec, project=key.namespace, claim_uid=uid)
     audit.append(tx, writer, verb="take", key=saved.key, uid=uid, change=difference.made(document))
     return saved.stored()
+
+
+def _require_holder(tx: Tx, document: Document, *, holder: Key) -> None:
+    """`require_owners`, where its only owner is who holds it: had by its name, which needs nothing of the group written
+    first. Raises Conflict, Invalid."""
+    row = find(tx, holder)
+    if row is None or documents.owners_of(document) != [row.uid]:
+        require_owners(tx, document)
 
 
 def _amend(tx: Tx, row: Row, *, intent: Document, writer: Writer) -> Stored:

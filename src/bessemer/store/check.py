@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bessemer.core.clock import Clock
-from bessemer.store import check_accounts, check_capacity, check_objects, check_schema
+from bessemer.store import check_accounts, check_capacity, check_objects, check_pinned, check_schema
 from bessemer.store.events import FACTS
 from bessemer.store.heads import Signing
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
@@ -38,6 +38,9 @@ CHECKS: tuple[Check, ...] = (
     check_capacity.devices,
     check_capacity.parts,
     check_capacity.nodes,
+    check_pinned.threads,
+    check_pinned.hugepages,
+    check_pinned.companions,
     check_capacity.on_hosts,
     check_capacity.use,
     check_capacity.bounds,

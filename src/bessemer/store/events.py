@@ -7,12 +7,16 @@ in the table of objects, so that they are listed and watched like anything else.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import structlog
 from sqlalchemy import bindparam, func, literal_column, select
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.ports import Writer
+from bessemer.core.errors import BessemerError
+from bessemer.core.notices import Happening
+from bessemer.core.ports import Stored, Writer
 from bessemer.core.resource import API_VERSION, Key
 from bessemer.store.documents import Document, fresh
 from bessemer.store.kinds import EVENT, StoreKind
@@ -20,6 +24,11 @@ from bessemer.store.rows import ROWS, Row, find, own, remove, save
 from bessemer.store.schema import dependents, is_kind, objects, of
 from bessemer.store.transaction import Tx
 from bessemer.store.writer import Committer
+
+if TYPE_CHECKING:
+    from bessemer.store.objects import ObjectTable
+
+log = structlog.get_logger(__name__)
 
 SYSTEM = Writer("system", "store")
 TELLER = "bessemer"
@@ -48,13 +57,34 @@ _AGED = ROWS.where(is_kind(objects.c.kind, EVENT), objects.c.updated < bindparam
 class EventTable:
     """Implements `ports.Events`."""
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(self, committer: Committer, objects: ObjectTable) -> None:
         self._committer = committer
+        self._objects = objects
 
     async def emit(self, key: Key, uid: str, reason: str, message: str, *, warning: bool = False) -> None:
         """Note that it happened, or that it happened again."""
         kind = "Warning" if warning else "Normal"
         await self._committer.submit(lambda tx: _emit(tx, key, uid=uid, words=(kind, reason, message[:_MESSAGE_MAX])))
+
+    async def tell(self, body: Mapping[str, Any], writer: Writer, *, happenings: Sequence[Happening]) -> Stored:
+        """In one transaction. Where each statement waits for a network the status, which asks nothing that is not
+        foreseen, goes first: an event that is lost then is lost."""
+        if not self._committer.foresees:
+            return await self._objects.replace(body, writer, part="status", tells=happenings)
+        stored = await self._objects.replace(body, writer, part="status")
+        for one in happenings:
+            try:
+                await self.emit(stored.key, stored.uid, one.reason, one.message, warning=one.warning)
+            except BessemerError as error:
+                log.warning("event lost", object_uid=stored.uid, reason=one.reason, error=str(error))
+        return stored
+
+
+def note(tx: Tx, about: Stored, *, happenings: Sequence[Happening]) -> None:
+    """What the write of a status told, with it."""
+    for one in happenings:
+        kind = "Warning" if one.warning else "Normal"
+        _emit(tx, about.key, uid=about.uid, words=(kind, one.reason, one.message[:_MESSAGE_MAX]))
 
 
 def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:

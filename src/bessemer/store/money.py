@@ -142,11 +142,16 @@ def _held(tx: Tx, scope: str) -> int:
 
 def require(tx: Tx, project: str, *, tenant: str) -> None:
     """That neither has come up to its bound. Raises QuotaExceeded."""
-    stated = (bound for look in asked(project, tenant=tenant) for (bound,) in tx.look(look.statement, **look.values))
-    if any(bound is not None for bound in stated):
+    if _bounded(tx, project, tenant=tenant):
         bounds = _bounds(tx, project, tenant=tenant)
         for room in _rooms(tx, bounds, currency=prices_of(tx, tenant).currency):
             room.require(0)
+
+
+def _bounded(tx: Tx, project: str, *, tenant: str) -> bool:
+    """Whether either has a bound: two reads by key, which a group asks once."""
+    stated = (bound for look in asked(project, tenant=tenant) for (bound,) in tx.look(look.statement, **look.values))
+    return any(bound is not None for bound in stated)
 
 
 def asked(project: str, *, tenant: str) -> Iterator[Look]:
@@ -157,7 +162,7 @@ def asked(project: str, *, tenant: str) -> Iterator[Look]:
 
 def begin(tx: Tx, spec: ClaimSpec, *, project: str) -> None:
     """A claim is being taken: there is room for its first hour, which counts from now on. Raises QuotaExceeded."""
-    bounds = _bounds(tx, project, tenant=spec.tenant)
+    bounds = _bounds(tx, project, tenant=spec.tenant) if _bounded(tx, project, tenant=spec.tenant) else ()
     if not bounds:
         return
     prices = prices_of(tx, spec.tenant)

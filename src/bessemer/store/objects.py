@@ -9,11 +9,12 @@ that comes out is of its kind's newest version, whichever it was stored or writt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
 from bessemer.core.errors import AlreadyExists, Cause, Conflict, Expired, Invalid
+from bessemer.core.notices import Happening
 from bessemer.core.ports import NOBODY, Asker, Bookmark, Page, Part, Policy, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key, tenant_of
 from bessemer.store import (
@@ -103,8 +104,9 @@ class ObjectTable:
         part: Part = "main",
         dry_run: bool = False,
         sealed: Mapping[str, bytes] | None = None,
+        tells: Sequence[Happening] = (),
     ) -> Stored:
-        """Replace one part. Raises NotFound, Conflict, Forbidden, Invalid."""
+        """Replace one part; a status may tell of something. Raises NotFound, Conflict, Forbidden, Invalid."""
         said = self._forward.document(documents.settled(body))
         key = documents.key_of(said, self._kinds)
         forward = self._forward
@@ -119,11 +121,13 @@ class ObjectTable:
                 return self._sealed(tx, stored, values=sealed)
 
             return await self._cascades.submit(write, dry_run=dry_run, looks=looks)
-        return await self._committer.submit(
-            lambda tx: _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward),
-            dry_run=dry_run,
-            looks=looks,
-        )
+
+        def follow(tx: Tx) -> Stored:
+            stored = _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
+            events.note(tx, stored, happenings=tells)
+            return stored
+
+        return await self._committer.submit(follow, dry_run=dry_run, looks=None if tells else looks)
 
     async def _ready(self, sealed: Mapping[str, bytes] | None) -> None:
         if sealed:

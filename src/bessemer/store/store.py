@@ -198,14 +198,15 @@ def _opened(
     time = place.time(clock)
     committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
     cascades = Cascades(committer, kinds=facts)
+    table = ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades)
     return Store(
-        objects=ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades),
+        objects=table,
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time, cascades=cascades),
         ledger=LedgerTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),
-        events=EventTable(committer),
+        events=EventTable(committer, table),
         metrics=metrics,
         history=History(),
         _cascades=cascades,

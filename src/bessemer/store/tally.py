@@ -98,6 +98,8 @@ class Survey:
     bounded: dict[Key, Document] = field(default_factory=dict)
     """Tenants and Projects."""
     hosts: set[str] = field(default_factory=set)
+    reports: dict[str, Document] = field(default_factory=dict)
+    """What each Host's agent says of its machine, where it has said so."""
     used: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(scope, meter) → what stands."""
     _forward: Forwarding = field(init=False)
@@ -118,6 +120,7 @@ class Survey:
             self.bounded[key] = document
         elif key.kind == HOST:
             self.hosts.add(key.name)
+            self.reports[key.name] = document.get("status", {}).get("report") or {}
         elif key.kind == CLAIM:
             try:
                 self.claims[known.uid] = (key, ClaimSpec.model_validate(document["spec"]))

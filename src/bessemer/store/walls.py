@@ -24,7 +24,6 @@ from bessemer.store.transaction import Tx
 
 ACTIVE = "Active"
 
-_PRESENT = select(objects.c.revision).where(of(objects.c.kind), objects.c.namespace == "", of(objects.c.name))
 _LABELS = select(objects.c.labels).where(of(objects.c.kind), objects.c.namespace == "", of(objects.c.name))
 _MINE = select(walls.c.what, walls.c.value).where(of(walls.c.tenant))
 _STATE = select(walls.c.value).where(of(walls.c.tenant), walls.c.what == "state")
@@ -116,11 +115,11 @@ def admit(tx: Tx, spec: ClaimSpec, *, terms: str = "") -> None:
     """That the claim's tenant is active and may be on the host. ``terms`` is the revision of the Tenant by which it was
     decided. Raises Walled, and Taken where the host is none of its, or the terms have changed since."""
     tenant, host = spec.tenant, spec.host
-    bounds = tx.all(_BOUNDS, of_tenant=tenant)
+    bounds = tx.look(_BOUNDS, of_tenant=tenant)
     for _, state in (one for one in bounds if one[0] == "state"):
         raise _not_active(tenant, state)
-    present = tx.one(_PRESENT, of_kind=TENANT, of_name=tenant) if terms else None
-    if terms and (present is None or terms != str(present[0])):
+    present = find(tx, Key(TENANT, "", tenant)) if terms else None
+    if terms and (present is None or terms != str(present.revision)):
         raise Taken(f"tenant {tenant} has changed since the place was chosen")
     owners = _owners(tx, host)
     if owners and tenant not in owners:
@@ -135,7 +134,7 @@ def admit(tx: Tx, spec: ClaimSpec, *, terms: str = "") -> None:
 def _owners(tx: Tx, host: str) -> set[str]:
     """The tenants that the host is dedicated to."""
     found = {tenant for (tenant,) in tx.all(_BY_NAME, of_value=host)}
-    if selectors := tx.all(_BY_LABELS):
+    if selectors := tx.look(_BY_LABELS):
         row = tx.one(_LABELS, of_kind=HOST, of_name=host)
         labels = read_labels(row[0]) if row is not None else {}
         found |= {tenant for wanted, tenant in selectors if read_labels(wanted).items() <= labels.items()}

@@ -213,6 +213,26 @@ async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
             await kept.keep(name, output(1))
 
 
+async def test_a_job_that_prints_much_displaces_its_own_output_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bessemer.drivers.jobs.kept.BYTES_EACH_MAX", 50)
+    monkeypatch.setattr("bessemer.drivers.jobs.kept.BYTES_OF_ONE_MAX", 100)
+
+    async def output(text: bytes) -> AsyncIterator[bytes]:
+        for n in range(0, len(text), 7):
+            yield text[n : n + 7]
+
+    folder, kept = tmp_path / "outputs", Kept(tmp_path / "outputs", bytes_max=1000)
+    await kept.keep("quiet.0.0", output(b"what it said"))
+    for attempt in range(20):
+        await kept.keep(f"loud.{attempt}.0", output(b"." * 1000 + b"the end"))
+        os.utime(folder / f"loud.{attempt}.0", (time.time() - 500 + attempt,) * 2)
+    assert sorted(file.name for file in folder.iterdir()) == ["loud.18.0", "loud.19.0", "quiet.0.0"]
+    said = b"".join([chunk async for chunk in kept.read("loud.19.0")])
+    assert (len(said), said[-8:]) == (50, b".the end")
+
+
 # --- behind the walls of this machine ---------------------------------------------------------------------------
 
 

@@ -283,6 +283,15 @@ async def test_the_guest_has_the_numa_nodes_that_were_asked_for(real: RealRig) -
     await console.close()
 
 
+async def test_a_guests_memory_is_of_its_node(real: RealRig) -> None:
+    """As the kernel says it of the pages' policy; a node that this machine has not binds nothing."""
+    cells = (NumaCell(1, 96 * MIB, host_node=0), NumaCell(1, 96 * MIB, host_node=63))
+    guest = await real.new().start(await real.spec(numa=cells))
+    maps = await asyncio.to_thread(Path(f"/proc/{guest.pid}/numa_maps").read_text)
+    assert "prefer" in maps
+    assert ":63" not in maps
+
+
 async def test_a_guest_runs_on_its_own_threads_and_on_no_others(real: RealRig) -> None:
     last = max(os.sched_getaffinity(0))
     spec = await real.spec(own_cpus=str(last))

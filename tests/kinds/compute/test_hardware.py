@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core.hosts import Device, NumaNode
 from bessemer.core.units import GIB
-from tests.kinds.world import World
+from bessemer.drivers.qemu.protocol import NumaCell
+from tests.kinds.five import Life, check_lives_through
+from tests.kinds.world import Point, World
 
 FLAVOR = {
     "cores": 3,
@@ -81,6 +84,10 @@ async def test_what_was_taken_is_said_and_the_driver_is_told() -> None:
         ]
         (guest,) = here.hosts["h1"].qemu.guests.values()
         assert (guest.spec.own_cpus, guest.spec.page_bytes) == ("4-5,12-13", GIB)
+        assert guest.spec.numa == (NumaCell(3, 2 * GIB, host_node=1, own_cpus="4-5,12-13"),)
+        hanging = [(one.device, one.switch, one.host_node) for one in guest.spec.tree]
+        assert hanging == [("gpu-0", "0000:40:00.0", 1), *[("nic-1", "0000:40:00.0", 1)] * 2], "of functions each"
+        assert guest.spec.uid in here.hosts["h1"].pci.handed
         # Quotas and prices count what the flavor says.
         uses = {use.meter: use.used for use in await here.store.capacity.use("tenant/acme")}
         assert (uses["milli_cores"], uses["memory_bytes"], uses["devices/*"]) == (3000, 2 * GIB, 1)
@@ -101,6 +108,45 @@ async def test_what_is_taken_is_nobody_elses_until_it_is_given_back() -> None:
         await here.delete("Instance", "a")
         await here.until_ready("Instance", "b")
         assert {use["device"] for use in (await spec_of(here, "b"))["companions"]} == {"nic-0", "nic-1"}
+
+
+async def test_a_device_that_does_not_come_is_said_and_waited_for() -> None:
+    async with world() as here:
+        here.hosts["h1"].pci.broken.add("nic-1")
+        await here.create("Flavor", "pinned", FLAVOR, namespace="")
+        await here.create("Instance", "vm", {"flavor": "pinned", "image": "micro"})
+        said = await here.until_reason("Instance", "vm", "DeviceBusy")
+        assert "nic nic-1 cannot be taken from its driver" in said["message"]
+        assert not here.hosts["h1"].qemu.guests
+        here.hosts["h1"].pci.broken.clear()
+        await here.until_ready("Instance", "vm")
+        await here.delete("Instance", "vm")
+        await here.until_gone("Instance", "vm")
+        assert await here.hosts["h1"].residue() == []
+
+
+async def test_it_converges_after_a_crash_at_every_call_of_its_devices() -> None:
+    """They are with the guest, or nobody's again, wherever its agent was stopped."""
+
+    async def live(stop: Point | None) -> Life:
+        async with world(stop=stop) as here:
+            await here.create("Flavor", "pinned", FLAVOR, namespace="")
+            await here.create("Instance", "vm", {"flavor": "pinned", "image": "micro"})
+            await here.until_ready("Instance", "vm")
+            (uid,) = here.hosts["h1"].pci.handed
+            assert uid in here.hosts["h1"].qemu.guests
+            await here.delete("Instance", "vm")
+            await here.until_gone("Instance", "vm")
+            await here.check_clean()
+            return Life(here.points.names, here.crashes)
+
+    await check_lives_through(live, chosen=of_devices)
+
+
+def of_devices(names: Sequence[str]) -> list[int]:
+    """Of what is called for devices the first and the last, and what comes right before and after."""
+    at = [index for index, name in enumerate(names) if name.startswith("passthrough")]
+    return sorted({near for index in (at[:1] + at[-1:]) for near in (index, index + 1) if near < len(names)})
 
 
 async def test_a_flavor_says_what_nobody_can_have() -> None:

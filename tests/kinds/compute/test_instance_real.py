@@ -15,6 +15,7 @@ from bessemer.core.resource import Done
 from bessemer.core.units import MIB
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.passthrough.fake import FakePassthrough
 from bessemer.kinds.compute.instance.host import InstanceHost
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from bessemer.kinds.context import HostDrivers
@@ -35,7 +36,11 @@ class GuestBench(RealBench):
 
     def drivers(self) -> HostDrivers:
         return HostDrivers(
-            qemu=self.rig.new(), disks=self.rig.disks, engine=FakeEngine(SystemClock()), jobs=FakeJobs(SystemClock())
+            qemu=self.rig.new(),
+            disks=self.rig.disks,
+            engine=FakeEngine(SystemClock()),
+            jobs=FakeJobs(SystemClock()),
+            passthrough=FakePassthrough(),
         )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.hosts import Device
 from bessemer.core.ports import Writer
+from bessemer.core.units import GIB
 from bessemer.store.sharing import SHARED
 from tests.kinds.five import Life, Point, check_lives_through, distinct
 from tests.kinds.world import World
@@ -121,3 +123,29 @@ async def test_it_lives_through_a_crash_at_each_commit_of_what_it_takes_and_give
 @pytest.mark.long
 async def test_it_lives_through_a_crash_at_each_commit_and_driver_call() -> None:
     await check_lives_through(live, chosen=distinct)
+
+
+async def test_a_share_in_bytes_is_of_each_model_the_thousandths_that_hold_it() -> None:
+    world = World(hosts=2, gpus=1)
+    for name, model, memory in (("h1", "H100", 80 * GIB), ("h2", "A100", 40 * GIB)):
+        host = world.hosts[name]
+        device = Device(id="gpu-0", kind="gpu", model=model, memory_bytes=memory)
+        host.inventory = host.inventory.model_copy(update={"devices": [device]})
+    async with world:
+        sized = {"cores": 1, "memory": "1Gi", "devices": {"count": 1, "memory": "20Gi"}}
+        await world.create("Flavor", "sized", sized, namespace="")
+        await endpoint(world, "sized", replicas=6)
+        await world.until_ready("Endpoint", "chat")
+        specs: list[dict[str, Any]] = [claim["spec"] for claim in await world.bodies("Claim")]
+        found = Counter((spec["host"], spec["deviceModel"], spec["deviceMilli"]) for spec in specs)
+        assert found == {("h1", "H100", 250): 4, ("h2", "A100", 500): 2}
+        assert {spec["asked"]["deviceBytes"] for spec in specs} == {20 * GIB}
+        counted = await uses(world)
+        assert (counted["shares/H100"], counted["shares/A100"], counted["devices/*"]) == (1000, 1000, 2)
+        rows = [row for row in await world.store.ledger.entries() if row.kind == "open"]
+        assert Counter((row.device_model, row.device_milli) for row in rows) == {("H100", 250): 4, ("A100", 500): 2}
+        await endpoint(world, "sized", replicas=1, name="late")
+        said = await world.until_reason("Endpoint", "late", "Unschedulable")
+        assert "2 hosts: short of 20 GiB of one GPU (at most 0 B free on one)" in said["message"]
+        await world.patch("Endpoint", "chat", replicas=5)
+        await world.until_ready("Endpoint", "late")

@@ -32,6 +32,11 @@ def flavor(name: str = "small", **spec: Any) -> Flavor:
         ({"devices": {"count": 2, "profile": "1g.10gb"}}, ["spec.devices.count"]),
         ({"devices": {"count": 1, "share": "0.5", "profile": "1g.10gb"}}, ["spec.devices.share"]),
         ({"devices": {"count": 1, "share": "0.000"}}, ["spec.devices.share"]),
+        ({"devices": {"count": 1, "memory": "20Gi"}}, []),
+        ({"devices": {"count": 2, "memory": "20Gi"}}, ["spec.devices.count"]),
+        ({"devices": {"count": 1, "memory": "20Gi", "share": "0.5"}}, ["spec.devices.memory"]),
+        ({"devices": {"count": 1, "memory": "20Gi", "profile": "1g.10gb"}}, ["spec.devices.memory"]),
+        ({"devices": {"count": 1, "memory": "1Ki"}}, ["spec.devices.memory"]),
         ({"memory": "1Mi"}, ["spec.memory"]),
         ({"hugepages": "1Gi", "cpuPolicy": "cores", "companions": [{"kind": "nic"}, {"kind": "disk"}]}, []),
         ({"hugepages": "4Gi"}, ["spec.hugepages"]),
@@ -70,8 +75,11 @@ def test_whoever_speaks_the_older_version_keeps_the_part() -> None:
     assert older["gpus"] == 1
     assert flavor_v1alpha1.up({**older, "cpus": 9}, kept)["devices"]["share"] == "0.25"
     assert "share" not in flavor_v1alpha1.up({**older, "gpus": 2}, kept)["devices"], "it is of one device"
+    sized = flavor(devices={"count": 1, "memory": "20Gi"}).spec.dump()
+    older, kept = flavor_v1alpha1.down(sized)
+    assert flavor_v1alpha1.up({**older, "cpus": 9}, kept)["devices"]["memory"] == "20Gi"
     whole = flavor(devices={"count": 1}).spec.dump()
-    assert "share" not in whole["devices"]
+    assert {"share", "memory"} & whole["devices"].keys() == set()
     assert flavor_v1alpha1.down(whole)[1] == {}
 
 

@@ -100,7 +100,8 @@ async def test_a_refusal_says_what_others_may_do() -> None:
         words = "wait until 2027-01-15T08:00:00Z: enough on h1 will have ended by then"
         assert refused(yard.fleet, device_count=2).cheapest == words
         arrays.hold("two", replace(hold, tenure=Tenure(restartable=True)))
-        assert refused(yard.fleet, device_count=2).cheapest == "move a claim from h2 to h1"
+        asked = "ask an administrator of the platform for a Consolidation: it fits once one claim goes to another host"
+        assert refused(yard.fleet, device_count=2).cheapest == asked, "nobody's claim is named, and no host of theirs"
 
 
 async def test_a_fake_host_is_for_those_who_tolerate_it() -> None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from bessemer.core.asking import Decision, Refusal, Request
-from bessemer.kinds.fleet.planning import Planned, outline
-from bessemer.kinds.fleet.queueing import Foresight
+from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.kinds.fleet.foresight import Foresight
+from bessemer.kinds.fleet.outlining import outline
+from bessemer.kinds.fleet.planning import Planned
 from bessemer.placement import FleetArrays, decide
+from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored
+from bessemer.placement.queue import Pending
 from tests.kinds.fleet.test_queueing import furnish, make
 from tests.kinds.world import World
 from tests.placement.hosts import ask, fleet, host
@@ -29,8 +32,13 @@ class Alone:
     def decide(self, request: Request) -> Decision | Refusal:
         return decide(self.arrays, request)
 
+    def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
+        return decide_gang(self.arrays, gang)
+
     def others(self) -> bool:
         return False
+
+    def foresee(self, pending: Pending) -> None: ...
 
 
 @pytest.mark.parametrize(

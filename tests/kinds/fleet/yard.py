@@ -41,7 +41,7 @@ TAKEOVER_SECONDS = 20
 """After a crash the lease of the process that died must run out first."""
 
 CALLS = frozenset({"declare", "withdraw", "release", "held", "image"})
-WRITES = frozenset({"create", "replace", "delete", "emit"})
+WRITES = frozenset({"create", "replace", "delete", "emit", "tell"})
 
 
 class Builder:

@@ -13,6 +13,7 @@ from bessemer.drivers.llamacpp.protocol import RunningEngine
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.inference.endpoint import control, host
 from bessemer.kinds.inference.endpoint.control import Hold, Seen
+from bessemer.kinds.inference.endpoint.shift import numbers_of, shift
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, EndpointStatus
 from bessemer.kinds.workload import HostView
 
@@ -133,10 +134,35 @@ def test_a_replica_that_is_cleared_away_counts_no_more_and_says_so() -> None:
         assert (replica.reason, replica.message) == read
 
 
-def test_missing_are_the_wanted_that_hold_no_claim() -> None:
-    claims = [claim(1, "Running"), claim(5, "Running")]
-    assert list(control.missing_replicas(endpoint(4), claims)) == [0, 2, 3]
-    assert list(control.missing_replicas(endpoint(0), claims)) == []
+def test_new_replicas_have_the_lowest_numbers_that_nobody_has() -> None:
+    assert numbers_of({1, 5}, count=3) == [0, 2, 3]
+    assert numbers_of(frozenset(), count=0) == []
+    assert numbers_of({0}, count=-1) == []
+
+
+SHIFTS: list[tuple[int, list[str], set[int], tuple[list[int], list[int], list[int]]]] = [
+    # wanted, phases of those that stand, which are moved; who stays, who stays until another answers, who goes
+    (2, ["Running", "Running"], set(), ([0, 1], [], [])),
+    (1, ["Running", "Running"], set(), ([0], [], [1])),
+    (0, ["Running"], set(), ([], [], [0])),
+    (2, ["Running", "Running"], {0}, ([1], [0], [])),
+    (2, ["Running", "Running", "Starting"], {0}, ([1, 2], [0], [])),
+    (2, ["Running", "Running", "Running"], {0}, ([1, 2], [], [0])),
+    (2, ["Running", "Running", "Running"], {0, 1}, ([2], [0], [1])),
+    (2, ["Running", "Running"], {0, 1}, ([], [0, 1], [])),
+    (1, ["Running", "Running"], {0}, ([1], [], [0])),
+    (0, ["Running"], {0}, ([], [], [0])),
+]
+
+
+@pytest.mark.parametrize(("wanted", "phases", "moved", "read"), SHIFTS)
+def test_who_is_moved_stays_until_as_many_answer_without_it(
+    wanted: int, phases: list[str], moved: set[int], read: tuple[list[int], list[int], list[int]]
+) -> None:
+    claims = [claim(number, phase) for number, phase in enumerate(phases)]
+    found = shift(claims[::-1], wanted=wanted, moved={f"c-{number}" for number in moved})
+    parts = (found.staying, found.moved, found.going)
+    assert tuple([one.spec.workload.replica for one in some] for some in parts) == read
 
 
 def test_it_is_fake_where_one_replica_is() -> None:

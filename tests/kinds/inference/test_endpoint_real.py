@@ -19,6 +19,7 @@ from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.real import LlamaCpp
+from bessemer.drivers.passthrough.fake import FakePassthrough
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.kinds.context import HostDrivers
@@ -49,7 +50,11 @@ class EngineBench(RealBench):
 
     def drivers(self) -> HostDrivers:
         return HostDrivers(
-            qemu=FakeQemu(FakeClock()), disks=FakeDisks(), engine=self.real(), jobs=FakeJobs(FakeClock())
+            qemu=FakeQemu(FakeClock()),
+            disks=FakeDisks(),
+            engine=self.real(),
+            jobs=FakeJobs(FakeClock()),
+            passthrough=FakePassthrough(),
         )
 
 

@@ -27,6 +27,7 @@ from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop.loop import Loop
 from bessemer.main.hostdrivers import LocalDrivers, local_drivers
 from bessemer.main.settings import Paths
@@ -179,7 +180,7 @@ class Gangs:
 def controller(w: World) -> list[asyncio.Task[None]]:
     """The control side of every kind over the api's store, in this process."""
     store, clock = w.store, w.clock
-    fleet = FleetFeed(store.objects, clock)
+    fleet = Queueing(FleetFeed(store.objects, clock), store.objects, clock=clock)
     ctx = Context(
         objects=store.objects,
         capacity=store.capacity,

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -156,3 +157,30 @@ async def test_one_that_fails_ends_the_others_on_both_hosts(g: Gangs) -> None:
     ready = next(c for c in found["status"]["conditions"] if c["type"] == "Ready")
     assert ready["reason"] == "MemberFailed"
     assert ready["message"].endswith("it ended with exit status 9")
+
+
+@pytest.mark.long
+async def test_a_job_is_moved_from_one_host_to_the_other_so_that_the_first_is_empty(g: Gangs) -> None:
+    """A real process is told, ended on its host, and begun on the other one, at the place that was kept for it."""
+    script = "trap 'echo moved; exit 0' TERM\necho at $BESSEMER_ADDRESS\nwhile true; do sleep 0.2; done"
+    await g.job("train", flavor="member", script=script, movable=True)
+    before = (await g.until_phase("train", "Running"))["hosts"][0]["name"]
+    first, second = sorted(g.machines, key=lambda machine: machine.name != before)
+    await g.w.create(f"{OURS}/consolidations", named("tidy", empty={"hosts": [before]}, approved=True))
+
+    async def told() -> dict[str, Any]:
+        body = orjson.loads((await g.w.store.objects.get(Key("Consolidation", "", "tidy"))).body)
+        found: dict[str, Any] = body.get("status", {})
+        return found
+
+    async def ended() -> bool:
+        return (await told()).get("phase") in ("Succeeded", "Failed")
+
+    await g.expect(ended, seconds=100.0)
+    status = await told()
+    assert (status["phase"], status["moved"], status["steps"][0]["how"]) == ("Succeeded", 1, "Restart"), status
+    assert await first.drivers.jobs.running() == ()
+    assert len(await second.drivers.jobs.running()) == 1
+    job = await g.status("train")
+    assert (job["phase"], job["failures"], job["hosts"][0]["name"]) == ("Running", 0, second.name)
+    assert await g.log("train", 0) == f"at {second.address}\n"

@@ -12,6 +12,7 @@ from bessemer.core.asking import Gang, Request
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
 from bessemer.placement import HostFacts, Wall
+from tests.placement.hosts import share_of
 
 STEPS = ("host", "leaf", "spine", "site")
 MODELS = ("H100", "A100")
@@ -30,6 +31,7 @@ def machines(draw: st.DrawFn, name: str) -> HostFacts:
             nvlink_domain=draw(st.sampled_from(("n0", "n0", "n1", ""))),
             rail=draw(st.sampled_from((None, 0, 0, 1))),
             healthy=draw(st.integers(0, 9)) > 0,
+            memory_bytes=draw(st.sampled_from((80 * GIB, 40 * GIB, 0))),
         )
         for n in range(draw(st.integers(0, 4)))
     ]
@@ -56,8 +58,15 @@ def machines(draw: st.DrawFn, name: str) -> HostFacts:
 yards = st.integers(0, 6).flatmap(lambda n: st.tuples(*(machines(f"h{i}") for i in range(n)))).map(list)
 
 members = st.builds(
-    lambda devices, **more: Request(tenant="acme", device_count=devices[0], device_milli=devices[1], **more),
-    st.sampled_from(((0, 1000), (1, 1000), (1, 1000), (2, 1000), (3, 1000), (1, 400), (1, 500))),
+    lambda devices, **more: Request(
+        tenant="acme", device_count=devices[0], device_milli=devices[1], device_bytes=sum(devices[2:]), **more
+    ),
+    st.sampled_from(
+        (
+            *((0, 1000), (1, 1000), (1, 1000), (2, 1000), (3, 1000), (1, 400), (1, 500)),
+            *((1, 1, 20 * GIB), (1, 1, 27 * GIB), (1, 1, 60 * GIB)),
+        )
+    ),
     milli_cores=st.sampled_from((0, 1000, 1000, 2000, 3000)),
     memory_bytes=st.sampled_from((0, GIB, GIB, 2 * GIB)),
     device_models=st.sampled_from((frozenset[str](), frozenset({"H100"}))),
@@ -129,14 +138,15 @@ def _ways(facts: HostFacts, request: Request, left: Left) -> Iterator[Left]:
     free = [
         n
         for n, device in enumerate(devices)
-        if left.milli[n] >= request.device_milli
+        if left.milli[n] >= share_of(request, device)
         and (not request.device_models or device.model in request.device_models)
     ]
     for chosen in combinations(free, request.device_count):
         taken = [devices[n] for n in chosen]
         if not _near(request, taken):
             continue
-        milli = tuple(m - request.device_milli if n in chosen else m for n, m in enumerate(left.milli))
+        share = share_of(request, taken[0]) if taken else 0
+        milli = tuple(m - share if n in chosen else m for n, m in enumerate(left.milli))
         if request.numa == "required":
             for node in range(len(left.cores)):
                 beside = all(device.numa_node == node for device in taken)

@@ -16,7 +16,7 @@ from bessemer.placement.decide import refused
 from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import fitting
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.moves.remedies import Remedies, waiting
+from bessemer.placement.moves.remedies import Remedies, by_name, waiting
 from bessemer.placement.sight import Sight
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.moves.test_plan import claim, state
@@ -28,7 +28,7 @@ def placer(there: FleetArrays) -> Callable[[Request], Decision | None]:
 
 
 def remedies(there: FleetArrays) -> Remedies:
-    return Remedies(there, placer(there), named=lambda uid: f"claim {uid}", timed=lambda at: f"t={at}")
+    return Remedies(there, placer(there), told=by_name(lambda uid: f"claim {uid}"), timed=lambda at: f"t={at}")
 
 
 @settings(max_examples=60)

@@ -68,7 +68,8 @@ def test_the_cheapest_set_of_every_host_is_found(
         assert removal.cost == sum(costs[uid] for uid in removal.uids)
         left = arrays(facts, {uid: hold for uid, hold in holds.items() if uid not in removal.uids})
         left.hold(
-            "new", Hold(removal.host, removal.decision.devices, removal.decision.allocations, request.device_milli)
+            "new",
+            Hold(removal.host, removal.decision.devices, removal.decision.allocations, removal.decision.device_milli),
         )
         row = left.row(removal.host)
         assert left.cores_free[row].min() >= 0

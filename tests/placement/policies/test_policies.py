@@ -91,6 +91,12 @@ def test_random_throws_anew_each_time_and_equal_dice_throw_alike() -> None:
     assert one.version == 3
 
 
+def test_random_takes_a_share_from_any_device_that_has_enough() -> None:
+    dealt, hosts = Random(np.random.default_rng(7)), hosts_with([1000, 700, 400], [300, 200, 400])
+    taken = [tuple(dealt.costs(shape(1, 1, milli=400), hosts).milli) for _ in range(64)]
+    assert set(taken) == {(1000, 400), (700, 400), (400, 400)}
+
+
 def test_a_share_goes_where_it_leaves_no_waste() -> None:
     """Of 810 and 190: the left-over that another size just fills."""
     mix = Mix.of({shape(1000, 1, milli=810): 5, shape(1000, 1, milli=190): 5})

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Request
 from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, decide
+from bessemer.placement.arrays import Arrays
 from bessemer.placement.facts import Tenure
 from bessemer.placement.fleet import holds_of
-from bessemer.placement.gangs import decide_gang
+from bessemer.placement.gangs import place_gang
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.queue import Book, Pending, Plan, Rules, Share, plan
+from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Share, plan
 from tests.placement.hosts import fleet, host
 
 NOW = 1_000_000
@@ -25,11 +26,12 @@ class Here:
     def __init__(self, arrays: FleetArrays) -> None:
         self._arrays = arrays
 
-    def decide(self, request: Request) -> Decision | Refusal:
-        return decide(self._arrays, request)
+    def place(self, request: Request) -> Decision | None:
+        answer = decide(self._arrays, request)
+        return answer if isinstance(answer, Decision) else None
 
-    def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
-        return decide_gang(self._arrays, gang)
+    def place_gang(self, gang: Gang, among: Arrays | None = None) -> GangDecision | None:
+        return place_gang(among or self._arrays, gang)
 
 
 def gpus(count: int, **more: Any) -> Request:
@@ -53,7 +55,7 @@ class Line:
     def __post_init__(self) -> None:
         names = [f"h{number}" for number in range(self.hosts)]
         self.fleet = fleet(*(host(name, gpus=self.gpus, leaf=f"l{int(name[1:]) // 2}", spine="s") for name in names))
-        self.book, self.holdings = Book(self.fleet), Holdings(self.fleet)
+        self.book, self.known = Book(self.fleet), Running(Holdings(self.fleet))
         self.waiting: dict[str, Pending] = {}
         self.took: dict[str, tuple[int, tuple[Decision, ...]]] = {}
         self.lasts: dict[str, int] = {}
@@ -74,7 +76,7 @@ class Line:
     def plan(self, *waiting: Pending) -> Plan:
         some = waiting or tuple(self.waiting.values())
         here = Here(self.fleet)
-        return plan(self.book, self.holdings, places=here, waiting=some, now=self.now, terms=(self.tree, self.rules))
+        return plan(self.book, self.known, places=here, waiting=some, now=self.now, terms=(self.tree, self.rules))
 
     # --- time ---
 

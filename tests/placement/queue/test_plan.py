@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bessemer.core.asking import Gang
+from bessemer.core.asking import Allocation, Gang, Request
+from bessemer.core.units import GIB
+from bessemer.placement import Hold
+from bessemer.placement.facts import Tenure
 from bessemer.placement.queue import Rules, Share, plan
 from tests.placement.queue.line import NOW, Here, Line, gpus, waits
 
@@ -128,6 +131,63 @@ def test_who_should_have_left_long_ago_is_not_waited_for() -> None:
     assert line.plan(waits("w", gpus(4), priority=1)).turns["w"].victims == ("low",)
 
 
+def test_an_end_that_is_long_past_is_known_to_nobody() -> None:
+    line = Line(hosts=1)
+    line.runs("late", 4, ends=NOW - 5)
+    assert line.plan(waits("w", gpus(4))).turns["w"].expected == NOW + 1
+    stuck = Line(hosts=1)
+    stuck.runs("stuck", 2, ends=NOW - 400)
+    stuck.runs("other", 2, ends=NOW + 50)
+    assert stuck.plan(waits("w", gpus(4))).turns["w"].expected is None
+    assert stuck.plan(waits("w", gpus(2))).turns["w"].expected == NOW + 50
+    # Who is overdue waits there as for anything of which nobody knows the end.
+    found = stuck.plan(waits("w", gpus(4), since=NOW - 700)).turns["w"]
+    assert found.kept is not None
+    assert (found.kept.hosts, found.expected) == (("h0",), None)
+
+
+def test_two_do_not_count_on_the_cores_of_one_who_leaves() -> None:
+    line = Line(hosts=1)
+    wants = Request(tenant="", milli_cores=line.fleet.cores_free[0].max().item(), memory_bytes=GIB, numa="required")
+    part = [Allocation(numa_node=n, milli_cores=wants.milli_cores, memory_bytes=GIB) for n in range(2)]
+    for number, ends in enumerate((NOW + 20, NOW + 500)):
+        line.fleet.hold(f"r{number}", Hold("h0", (), (part[number],), tenure=Tenure(ends=ends)))
+    found = line.plan(waits("first", wants, since=NOW - 2), waits("second", wants, since=NOW - 1))
+    assert [turn.expected for turn in found.turns.values()] == [NOW + 20, NOW + 500]
+
+
+def test_a_gang_is_stopped_whole_and_costs_as_much() -> None:
+    line = Line(hosts=3)
+    for number in range(2):
+        line.runs(f"g{number}", 4, host=f"h{number}", since=NOW - 100, preemptible=True, workload="g", gang="g")
+    turn = line.plan(waits("high", gpus(4), priority=1)).turns["high"]
+    assert turn.placed.host == "h2"
+    line.runs("v", 4, host="h2", since=NOW - 150, preemptible=True)
+    # Each of the gang alone would cost less.
+    assert line.plan(waits("high", gpus(4), priority=1)).turns["high"].victims == ("v",)
+    line.runs("v", 4, host="h2", since=NOW - 250, preemptible=True)
+    assert line.plan(waits("high", gpus(4), priority=1)).turns["high"].victims == ("g0", "g1")
+    gang = line.plan(waits("high", Gang(member=gpus(4), count=2), priority=1)).turns["high"]
+    assert gang.victims == ("g0", "g1")
+
+
+def test_several_of_a_gang_on_one_host_cost_no_more_than_the_gang() -> None:
+    line = Line(hosts=2)
+    for number in range(4):
+        line.runs(f"g{number}", 1, host="h0", first=number, since=NOW - 100, preemptible=True, gang="g")
+        line.runs(f"v{number}", 1, host="h1", first=number, since=NOW - 110, preemptible=True)
+    assert line.plan(waits("high", gpus(4), priority=1)).turns["high"].victims == ("g0", "g1", "g2", "g3")
+    assert line.plan(waits("high", gpus(1), priority=1)).turns["high"].victims == ("v0",)
+
+
+def test_who_of_a_gang_is_told_takes_the_others_along() -> None:
+    line = Line(hosts=2)
+    line.runs("g0", 4, host="h0", ends=NOW + 20, gang="g", preemptible=True)
+    line.runs("g1", 4, host="h1", gang="g", preemptible=True)
+    found = line.plan(waits("a", gpus(4), priority=1), waits("b", gpus(4), priority=1))
+    assert [(turn.victims, turn.expected) for turn in found.turns.values()] == [((), NOW + 20), ((), NOW + 30)]
+
+
 def test_a_stop_that_was_cut_short_goes_on_with_the_same_host() -> None:
     line = Line(hosts=2)
     line.runs("told", 2, host="h0", ends=NOW + 20, since=NOW - 900, preemptible=True)
@@ -174,10 +234,10 @@ def test_who_goes_for_a_gang_is_found_in_few_questions() -> None:
     asked = []
     gang = Gang(member=gpus(4), count=3)
     here = Here(line.fleet)
-    decide = here.decide_gang
-    here.decide_gang = lambda gang: asked.append(gang) or decide(gang)
+    place = here.place_gang
+    here.place_gang = lambda gang, among=None: asked.append(gang) or place(gang, among)
     found = plan(
-        line.book, line.holdings, places=here, waiting=[waits("g", gang, priority=1)], now=NOW, terms=({}, Rules())
+        line.book, line.known, places=here, waiting=[waits("g", gang, priority=1)], now=NOW, terms=({}, Rules())
     )
     assert found.turns["g"].victims == tuple(f"v{number:03}" for number in range(12))
     assert len(asked) < 100

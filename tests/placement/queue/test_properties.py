@@ -200,7 +200,7 @@ def test_a_book_that_is_kept_equals_one_that_is_made_anew(made: tuple[Line, list
     fresh = Book(line.fleet)
     fresh.refresh()
     assert (fresh.total, fresh.used) == (line.book.total, line.book.used)
-    assert (fresh.ending, fresh.stoppable) == (line.book.ending, line.book.stoppable)
+    assert (fresh.ending, fresh.gangs) == (line.book.ending, line.book.gangs)
 
 
 # --- starvation ---

@@ -21,6 +21,7 @@ from bessemer.placement.replay.described import (
     stays_of,
 )
 from bessemer.placement.replay.desk import seat
+from bessemer.placement.replay.lines import Passing
 from bessemer.placement.replay.stays import Lived, Stay, Window, live
 from bessemer.placement.replay.trace import milli_of
 from tests.placement.hosts import ask, host
@@ -29,7 +30,8 @@ from tests.placement.hosts import ask, host
 def lived(stays: Sequence[Stay], *, gpus: int = 2, end: float = 10.0, start: float = 0.0, waits: bool = True) -> Lived:
     desk = seat([host("a", gpus=gpus)], policy="FirstFit", learned=[], dice=np.random.default_rng(0))
     window = Window(start=start, end=end, samples=10)
-    return live(desk, stays, window=window, capacity_milli=1000 * gpus, waits=waits)
+    line = Passing(desk) if waits else None
+    return live(desk, stays, window=window, capacity_milli=1000 * gpus, line=line)
 
 
 def stay(comes: float, leaves: float, count: int = 1) -> Stay:
@@ -41,7 +43,7 @@ def test_who_finds_no_room_waits_and_stays_as_long() -> None:
     # The second begins at 4 and stays for 2 hours; the third, which wants both, at 6, until after the end.
     assert [sample.held_milli for sample in found.samples] == [2000] * 3 + [1000, 1000] + [2000] * 5
     assert [sample.waiting for sample in found.samples] == [0, 1, 2, 1, 1, 0, 0, 0, 0, 0]
-    assert (found.waited, found.waited_hours) == (2, 3 + 4)
+    assert (found.waited, sum(found.waits)) == (2, 3 + 4)
     assert found.device_hours == {"H100": 8.0 + 2.0 + 8.0}
     assert found.allocated == pytest.approx(18 / 20)
     assert {size: (count.came, count.refused) for size, count in found.counts.items()} == {"1": (1, 0), "2": (2, 0)}
@@ -58,7 +60,7 @@ def test_what_came_before_the_window_holds_and_does_not_count() -> None:
     found = lived([stay(0, 6, 2), stay(5, 7)], start=4.0)
     assert found.device_hours == {"H100": pytest.approx(2 * 2.0 + 1 * 2.0)}
     assert {size: (count.came, count.refused) for size, count in found.counts.items()} == {"1": (1, 0)}
-    assert (found.waited, found.waited_hours) == (1, 1.0)
+    assert (found.waited, sum(found.waits)) == (1, 1.0)
 
 
 def test_an_unknown_end_goes_on() -> None:

@@ -197,7 +197,7 @@ def cuttable(draw: st.DrawFn) -> list[HostFacts]:
 
 
 profiled = st.builds(
-    lambda request, name: replace(request, device_count=1, device_milli=1000, device_profile=name),
+    lambda request, name: replace(request, device_count=1, device_milli=1000, device_profile=name, device_bytes=0),
     requests,
     st.sampled_from(NAMES),
 )

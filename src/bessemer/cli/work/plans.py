@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,10 @@ from bessemer.kinds.asks import ASKS
 
 PLANNED = frozenset(ASKS)
 _AFTER_MAX = 16
+_MEMBERS_LISTED, _HOSTS_DRAWN = 16, 4
+"""Of a gang: where there are more, leaves are told in place of members, and no host is drawn."""
+
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
 _NAME = 11
 """Columns of a word before a line."""
 
@@ -57,20 +62,27 @@ def text(told: Mapping[str, Any], *, within: int = 0) -> str:
     fake = "FAKE HOSTS: nothing real would run" if any(one.get("fake") for one in status["replicas"]) else ""
     head = f"{name}: {'fits' if status['fits'] else 'does not fit'}"
     parts = [render.GAP.join(filter(None, (head, fake))), *_facts(status, within=within)]
-    if status["replicas"]:
+    gang = status.get("gang")
+    if gang is not None and gang["members"] > _MEMBERS_LISTED:
+        parts += ["", _leaves(gang, within=within)]
+    elif status["replicas"]:
         parts += ["", _places(status, within=within)]
-    if status["hosts"]:
-        parts += ["", *_drawn(status["hosts"])]
+    hosts = status["hosts"] if gang is None or len(gang["hosts"]) <= _HOSTS_DRAWN else []
+    if hosts:
+        parts += ["", *_drawn(hosts)]
     return "\n".join(parts)
 
 
 def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
     lines: list[tuple[str, str]] = []
-    replicas = status["replicas"]
+    replicas, gang = status["replicas"], status.get("gang")
+    if status.get("stands"):
+        lines.append(("now", f"on {', '.join(status['stands'])}; planned as if it were made anew"))
     if status["wanted"] != 1 or not replicas:
         lines.append(("room", status["message"].partition("; ")[0]))
     if replicas:
-        lines.append(("why", replicas[0].get("why", "")))
+        lines.append(("why", gang["why"] if gang is not None else replicas[0].get("why", "")))
+        lines += [("score", _parts(replicas))] if gang is not None else []
         lines += [("next", _next(replicas[0]["others"]))] if replicas[0].get("others") else []
         lines += [("not on", _reasons(replicas[0]["reasons"]))] if replicas[0].get("reasons") else []
     if (refused := status.get("refusal")) is not None:
@@ -80,9 +92,27 @@ def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
         lines.append(("but", ". ".join(filter(None, (one["message"], one["remedy"])))))
     if (price := status.get("price")) is not None:
         lines.append(("price", f"{show_money(price['microPerHour'], price['currency'])} an hour while it runs"))
-    lines.append(("start", "at once" if status.get("expectedStart") else "not known"))
+    turn = status.get("turn")
+    lines.append(("start", _start(status, turn)))
+    lines += [("stops", _stops(turn))] if turn is not None and (turn["stops"] or turn["otherClaims"]) else []
     wide = [_NAME, max(len(words) for _, words in lines)]
     return (render.line(["  " + name, words], wide, within=within, gap="") for name, words in lines)
+
+
+def _start(status: Mapping[str, Any], turn: Mapping[str, Any] | None) -> str:
+    if turn is not None and (status.get("expectedStart") or not turn.get("start")):
+        return str(turn["message"])
+    return "at once" if status.get("expectedStart") else "not known"
+
+
+def _stops(turn: Mapping[str, Any]) -> str:
+    """Who would be told to end for it: what is not its project's is counted."""
+    words = [f"{one['workload']} (Claim {one['claim']})" for one in turn["stops"]]
+    if many := turn["otherClaims"]:
+        devices = turn["otherDevices"]
+        of = f", {devices} device{'s' if devices != 1 else ''}" if devices else ""
+        words.append(f"{many} claim{'s' if many != 1 else ''} of others{of}")
+    return "; ".join(words)
 
 
 def _next(others: Sequence[Mapping[str, Any]]) -> str:
@@ -97,8 +127,42 @@ def _reasons(reasons: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{one['hosts']} host{'s' if one['hosts'] != 1 else ''}: {one['text']}" for one in reasons)
 
 
+def _parts(members: Sequence[Mapping[str, Any]]) -> str:
+    """What the first member's place costs, by its parts."""
+    parts = {name: figure for name, figure in members[0].get("parts", {}).items() if figure}
+    if not parts:
+        return "the first member costs the fleet nothing there"
+    told = ", ".join(f"{name} {figure:+g}" for name, figure in parts.items())
+    return f"of the first member {sum(parts.values()) / 1000:+.3g} of a device ({told}, in thousandths)"
+
+
+def _leaves(gang: Mapping[str, Any], *, within: int) -> str:
+    """A line per leaf."""
+    ranks: dict[str, list[int]] = defaultdict(list)
+    for host in gang["hosts"]:
+        ranks[host["leaf"]] += host["ranks"]
+    rows = [
+        [one["leaf"] or "-", one["spine"] or "-", str(one["hosts"]), str(one["members"]), _runs(ranks[one["leaf"]])]
+        for one in gang["leaves"]
+    ]
+    return render.columns(["LEAF", "SPINE", "HOSTS", "MEMBERS", "RANKS"], rows, within=within)
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """``0-7,16``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 def _places(status: Mapping[str, Any], *, within: int) -> str:
-    """A line per replica; those that are alike but for their number stand in one where they are many."""
+    """A line per replica, or per member of a gang, with what is above it."""
+    gang, shown = status.get("gang"), status["replicas"]
+    head = ["REPLICA" if gang is None else "RANK", "HOST", "DEVICES", "CORES", "MEMORY"]
     rows = [
         [
             str(one["replica"]),
@@ -107,9 +171,16 @@ def _places(status: Mapping[str, Any], *, within: int) -> str:
             _by_node(one["allocations"], "milliCores"),
             _by_node(one["allocations"], "memoryBytes"),
         ]
-        for one in status["replicas"]
+        for one in shown
     ]
-    return render.columns(["REPLICA", "HOST", "DEVICES", "CORES", "MEMORY"], rows, within=within)
+    if gang is None:
+        return render.columns(head, rows, within=within, spare=["MEMORY", "CORES"])
+    above = {"RAILS": [_runs(one["rails"]) or "-" for one in shown], "LEAF": [one["leaf"] or "-" for one in shown]}
+    for name, cells in above.items():
+        if set(cells) != {"-"}:
+            head.insert(2, name)
+            rows = [[*row[:2], cell, *row[2:]] for row, cell in zip(rows, cells, strict=True)]
+    return render.columns(head, rows, within=within, spare=["MEMORY", "CORES"])
 
 
 def _devices(devices: Sequence[Mapping[str, Any]]) -> str:
@@ -118,7 +189,17 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> str:
     models = ", ".join(dict.fromkeys(device["model"] for device in devices))
     part = devices[0]["profile"] or f"{devices[0]['milli'] / 1000:g} of it"
     share = f" {part}" if devices[0]["profile"] or devices[0]["milli"] < 1000 else ""
-    return f"{models}: {' '.join(device['id'] for device in devices)}{share}"
+    return f"{models}: {_ids([device['id'] for device in devices])}{share}"
+
+
+def _ids(names: Sequence[str]) -> str:
+    """``gpu0 gpu1``, or of more in a row ``gpu0…gpu7``."""
+    numbered = [_NUMBERED.fullmatch(name) for name in names]
+    found = [(match[1], int(match[2])) for match in numbered if match is not None]
+    row = len(found) == len(names) > 2 and len({head for head, _ in found}) == 1
+    if row and [number for _, number in found] == list(range(found[0][1], found[0][1] + len(found))):
+        return f"{names[0]}…{names[-1]}"
+    return " ".join(names)
 
 
 def _by_node(parts: Sequence[Mapping[str, Any]], field: str) -> str:

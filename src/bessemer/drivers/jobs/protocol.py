@@ -23,7 +23,8 @@ SCRIPT_BYTES_MAX = 1 << 16
 class MemberSpec:
     """One member. ``words`` are its command line, ``env`` its environment but for ``PATH`` and ``HOME``; ``script``
     lies at `SCRIPT` and ``hosts`` at `HOSTFILE`. Of the host's devices it can open those with the ids ``devices``. It
-    works in ``/tmp``, which is its own, in memory, and counts as such.
+    works in ``/tmp``, which is its own, in memory, and counts as such. It runs on ``own_cpus`` alone, where it
+    has some.
     """
 
     uid: str
@@ -33,6 +34,7 @@ class MemberSpec:
     script: str = ""
     hosts: str = ""
     devices: tuple[str, ...] = ()
+    own_cpus: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
 
 

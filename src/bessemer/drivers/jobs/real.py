@@ -95,5 +95,6 @@ def _confined(member: MemberSpec) -> Confined:
         tmp_bytes=max(1 << 20, member.memory_bytes // 2),
         network=True,
         devices=nodes_of(member.devices),
+        own_cpus=member.own_cpus,
         stdin=member.script.encode(),
     )

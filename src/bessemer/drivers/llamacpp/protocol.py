@@ -17,7 +17,8 @@ from bessemer.drivers.process.protocol import Ended, Stats
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One replica. ``context_tokens`` is divided over ``slots``; ``alias`` is the model's name in its API."""
+    """One replica. ``context_tokens`` is divided over ``slots``; ``alias`` is the model's name in its API. It
+    runs on ``own_cpus`` alone, where it has some."""
 
     uid: str
     model_path: Path
@@ -28,6 +29,7 @@ class EngineSpec:
     memory_bytes: int
     cores_milli: int
     secret: str = field(repr=False)
+    own_cpus: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ class LlamaCpp:
             uid=spec.uid,
             argv=(python, "-I", "-S", "-B", _RUNNER, _LIBRARIES),
             cores_milli=spec.cores_milli,
+            own_cpus=spec.own_cpus,
             memory_bytes=spec.memory_bytes,
             # Spinning threads on a shared machine cost up to sixty times the throughput.
             env={"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "LD_LIBRARY_PATH": f"{_PYTHON}/lib"},

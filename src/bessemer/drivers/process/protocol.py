@@ -98,7 +98,8 @@ class Confined:
     environment. ``stdin`` is handed to it once and is the way for secrets, since no other process can read it. A
     directory in ``binds_rw`` that does not exist is made, and given to the process's user. ``user`` fixes its numeric
     user; without it one is allocated that no other process has. ``devices`` are files below ``/dev`` that it may open
-    as far as their modes let it.
+    as far as their modes let it. It runs on ``own_cpus`` (threads of the host, as 2-5,58) and on no others; "" wherever
+    its host's agent does.
     """
 
     uid: str
@@ -113,6 +114,7 @@ class Confined:
     network: bool = False
     devices: tuple[Path, ...] = ()
     user: int | None = None
+    own_cpus: str = ""
     stdin: bytes = field(default=b"", repr=False)
 
 

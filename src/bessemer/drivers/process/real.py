@@ -20,6 +20,7 @@ from pathlib import Path
 from bessemer.core.errors import DriverError, Invalid
 from bessemer.core.units import show_bytes
 from bessemer.drivers.process import companions, procfs
+from bessemer.drivers.process.kin import WallsHerd
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Confined, End, Ended, Isolation, Part, Running, Stats, check_uid
 from bessemer.drivers.process.tail import tail
@@ -68,6 +69,11 @@ class HostProcesses:
     async def uids(self) -> frozenset[str]:
         """Every uid of which anything is left: a process, a folder, a control group."""
         return frozenset(self._walls.uids())
+
+    @property
+    def herd(self) -> WallsHerd:
+        """All of it, for whoever says on which hardware threads it runs."""
+        return WallsHerd(self._walls)
 
     async def kill(self, uid: str) -> None:
         folder = self._walls.folder(uid)

@@ -15,6 +15,7 @@ from bessemer.drivers.process.protocol import Confined
 
 TOOLS = ("/usr/bin/bwrap", "/usr/bin/setpriv", "/usr/bin/prlimit")
 BWRAP, SETPRIV, PRLIMIT = TOOLS
+TASKSET = "/usr/bin/taskset"
 
 _CACHE = "/etc/ld.so.cache"
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")

@@ -25,7 +25,7 @@ _SETTLE_SECONDS = 2.0
 
 
 class Walls:
-    """The walls of one state folder, whose path is part of what their processes are found by.
+    """The walls of one state folder, whose path is part of what their processes are found by: ``scope`` stands for it.
 
     ``root``: there is a user to give up. ``strong``: and there are control groups, whose limits hold for all it starts.
     """
@@ -33,10 +33,10 @@ class Walls:
     def __init__(self, state: Path, users: Path) -> None:
         self.state = state.absolute()
         self.root = os.geteuid() == 0
-        self._scope = sha256(str(self.state).encode()).hexdigest()[:12]
+        self.scope = sha256(str(self.state).encode()).hexdigest()[:12]
         here = procfs.entry(os.getpid())
         self.depth = len(here.depth_pids) if here is not None else 1
-        cgroups = Cgroups(f"bessemer/{self._scope}/confined")
+        cgroups = Cgroups(f"bessemer/{self.scope}/confined")
         self.cgroups = cgroups if cgroups.available else None
         self.strong = self.root and self.cgroups is not None
         self._users = Users(users) if self.root else None
@@ -127,7 +127,7 @@ class Walls:
 
     def marker(self, uid: str) -> str:
         """The word by which the uid's processes are found."""
-        return f"{self._scope}/{uid}"
+        return f"{self.scope}/{uid}"
 
     def _take_user(self, confined: Confined) -> int | None:
         if self._users is None:
@@ -147,7 +147,7 @@ class Walls:
                 os.chown(source, user, user, follow_symlinks=False)
         if self.cgroups is not None:
             # Two of the processes are bwrap's.
-            limits = Limits(confined.cores_milli, confined.memory_bytes, confined.pids_max + 2)
+            limits = Limits(confined.cores_milli, confined.memory_bytes, confined.pids_max + 2, confined.own_cpus)
             self.cgroups.create(confined.uid, limits)
 
     def _spawn(self, confined: Confined, user: int | None) -> int:
@@ -167,6 +167,8 @@ class Walls:
             bwrap += ["--setenv", "BESSEMER_CONFINED", marker, "--"]
             bwrap += sandbox.inside(confined, user=user, limited=self.cgroups is not None)
             enter = self.cgroups.enter(confined.uid) if self.cgroups is not None else ()
+            if confined.own_cpus:
+                enter = (*enter, sandbox.TASKSET, "--cpu-list", confined.own_cpus)
             python = (sys.executable, "-I", "-S", shim.__file__, marker, str(folder), ",".join(map(str, keep)), "--")
             return spawn((*python, *enter, *bwrap), env=ENVIRONMENT, output=None, stdin=stdin, keep=keep)
 

@@ -37,7 +37,7 @@ class Confinement:
         limit = disk_bytes + disk_bytes // 64 + _FILE_SLACK_BYTES
         return [
             *(("taskset", "--cpu-list", spec.own_cpus) if spec.own_cpus else ()),
-            *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0", f"--nofile={of_children()}:"),
+            *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0", f"--nofile={of_children()}:", *_locked(spec)),
             *("env", "--ignore-signal=XFSZ"),
             *("setsid", "--fork"),
             *self._namespaces(),
@@ -56,6 +56,17 @@ class Confinement:
         user = user_of(spec.uid)
         groups = ["--groups", str(_kvm_group())] if spec.accel == "kvm" else ["--clear-groups"]
         return [*words, f"--reuid={user}", f"--regid={user}", *groups, "--inh-caps=-all", "--bounding-set=-all"]
+
+
+def let_open(spec: MachineSpec) -> None:
+    """Give the guest's user the device files that are its. Raises OSError."""
+    for node in spec.nodes:
+        os.chown(node, user_of(spec.uid), -1)
+
+
+def _locked(spec: MachineSpec) -> tuple[str, ...]:
+    """A device that is handed in writes to the guest's memory by itself, so all of that stays where it is."""
+    return ("--memlock=unlimited:unlimited",) if spec.nodes else ()
 
 
 def user_of(uid: str) -> int:

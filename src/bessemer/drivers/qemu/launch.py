@@ -20,7 +20,7 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.disks.header import virtual_size
 from bessemer.drivers.guest.image import open_image
 from bessemer.drivers.qemu import qmp
-from bessemer.drivers.qemu.confine import Confinement
+from bessemer.drivers.qemu.confine import Confinement, let_open
 from bessemer.drivers.qemu.machine import Files, command
 from bessemer.drivers.qemu.protocol import MachineSpec
 from bessemer.drivers.qemu.traces import tail
@@ -134,6 +134,8 @@ async def _run(spec: MachineSpec, home: Home, *, confinement: Confinement, enter
     with _opened(spec, home) as (files, inherited, errors):
         disk_bytes = sum(virtual_size(disk) for disk in spec.disks)
         try:
+            if confinement.root:
+                let_open(spec)
             process = await asyncio.create_subprocess_exec(
                 *enter,
                 *confinement.words(spec, disk_bytes),

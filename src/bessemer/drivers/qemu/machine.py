@@ -14,7 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 from bessemer.drivers.guest.protocol import REPORT_PORT
-from bessemer.drivers.qemu.protocol import MachineSpec
+from bessemer.drivers.qemu.protocol import MachineSpec, NumaCell
+from bessemer.drivers.qemu.tree import tree_words
 
 PROGRAM = "qemu-system-x86_64"
 _MARK = "guest=bessemer-"
@@ -60,6 +61,7 @@ def command(spec: MachineSpec, files: Files) -> list[str]:
         *("-sandbox", _SANDBOX),
         *_processors(spec),
         *_memory(spec),
+        *tree_words(spec),
         *("-smbios", "type=1,manufacturer=Bessemer,product=Instance"),
         *_boot(spec, files),
         *("-chardev", f"socket,id=qmp,fd={files.qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
@@ -73,8 +75,9 @@ def command(spec: MachineSpec, files: Files) -> list[str]:
 
 
 def _processors(spec: MachineSpec) -> list[str]:
-    cells = max(1, len(spec.numa))
-    sockets = cells if spec.cpus % cells == 0 else 1
+    # A socket for each node, where they are equal: else one, and the nodes' CPUs are counted off it.
+    sizes = {cell.cpus for cell in spec.numa}
+    sockets = len(spec.numa) if len(sizes) == 1 and sizes != {0} else 1
     accel = ["kvm"] if spec.accel == "kvm" else ["tcg", "thread=multi", f"tb-size={_TRANSLATED_CODE_MIB}"]
     return [
         *("-machine", "q35,vmport=off" + (",memory-backend=ram" if spec.page_bytes and not spec.numa else "")),
@@ -86,17 +89,32 @@ def _processors(spec: MachineSpec) -> list[str]:
 
 def _memory(spec: MachineSpec) -> list[str]:
     words = ["-m", f"size={spec.memory_bytes >> 10}k"]
-    first = 0
     if spec.page_bytes and not spec.numa:
         words += ["-object", json.dumps(_backend(spec, "ram", size=spec.memory_bytes))]
+    first = 0
     for number, cell in enumerate(spec.numa):
-        backend = _backend(spec, f"ram{number}", size=cell.memory_bytes)
-        if cell.host_node is not None:
-            backend |= {"host-nodes": [cell.host_node], "policy": "bind"}
-        cpus = f"cpus={first}-{first + cell.cpus - 1}"
-        words += ["-object", json.dumps(backend), "-numa", f"node,nodeid={number},{cpus},memdev=ram{number}"]
+        cpus = f",cpus={first}-{first + cell.cpus - 1}" if cell.cpus else ""
+        backed = f",memdev=ram{number}" if cell.memory_bytes else ""
+        words += _cell_memory(spec, number, cell=cell) if backed else []
+        words += ["-numa", f"node,nodeid={number}{cpus}{backed}"]
         first += cell.cpus
+    for number, row in enumerate(spec.distances):
+        words += [
+            word
+            for other, value in enumerate(row)
+            if other != number
+            for word in ("-numa", f"dist,src={number},dst={other},val={value}")
+        ]
     return words
+
+
+def _cell_memory(spec: MachineSpec, number: int, *, cell: NumaCell) -> list[str]:
+    backend = _backend(spec, f"ram{number}", size=cell.memory_bytes)
+    if cell.bound and cell.host_node is not None:
+        # Huge pages are counted by node, so they are there; ordinary ones may be short for a while, and a guest that
+        # reads over the bridge is better than one that the kernel ends.
+        backend |= {"host-nodes": [cell.host_node], "policy": "bind" if spec.page_bytes else "preferred"}
+    return ["-object", json.dumps(backend)]
 
 
 def _backend(spec: MachineSpec, name: str, *, size: int) -> dict[str, Any]:

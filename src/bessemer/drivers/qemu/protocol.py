@@ -11,7 +11,7 @@ It is no scheduler and keeps no intent: whether a guest should run is decided ab
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,18 +27,35 @@ Accel = Literal["kvm", "tcg"]
 
 @dataclass(frozen=True, slots=True)
 class NumaCell:
-    """A NUMA node of the guest; ``host_node`` binds its memory to one of the host's."""
+    """A NUMA node of the guest, as a node of the host: its memory lies on ``host_node`` (in huge pages for certain, in
+    ordinary ones while there are some) and its CPUs run on ``own_cpus``, or where that node's threads are free for all.
+    Not ``bound``, its memory lies anywhere. Either of CPUs and memory may be none."""
 
     cpus: int
     memory_bytes: int
     host_node: int | None = None
+    own_cpus: str = ""
+    bound: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GuestDevice:
+    """A device handed into the guest. ``properties`` are its own words for QEMU, ``driver`` among them. It hangs under
+    ``switch`` (whatever that is called on the host; "" from the root) on the root of the host's node ``host_node``."""
+
+    device: str
+    properties: Mapping[str, str | int | bool]
+    switch: str = ""
+    host_node: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """A guest to run. ``image`` is content with digest ``sha256:HEX``; cells of ``numa`` add up to the whole. It
-    runs on ``own_cpus`` (threads of the host, as 2-5,58) and on no others; "" wherever there is time. Its memory lies
-    in huge pages of ``page_bytes``; 0: in ordinary ones."""
+    """A guest to run. ``image`` is content with digest ``sha256:HEX``; cells of ``numa`` add up to the whole, and have
+    the distances of ``distances`` (a row for each cell), or those between their nodes on the host. It runs on
+    ``own_cpus`` (threads of the host, as 2-5,58) and on no others; "" wherever there is time. Its memory lies in huge
+    pages of ``page_bytes``; 0: in ordinary ones. ``tree`` are devices handed to it; ``nodes`` are the device files by
+    which QEMU reaches them, and which its user may open from then on."""
 
     uid: str
     name: str
@@ -50,8 +67,11 @@ class MachineSpec:
     seed: Path | None = None
     accel: Accel = "tcg"
     numa: tuple[NumaCell, ...] = ()
+    distances: tuple[tuple[int, ...], ...] = ()
     own_cpus: str = ""
     page_bytes: int = 0
+    tree: tuple[GuestDevice, ...] = ()
+    nodes: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Qmp:
         self._reader = reader
         self._writer = writer
 
-    async def execute(self, command: str) -> dict[str, Any]:
+    async def execute(self, command: str) -> Any:
         """The command's answer. Raises DriverError ``GuestUnresponsive`` when QEMU refuses it."""
         self._writer.write(json.dumps({"execute": command}).encode() + b"\n")
         await self._writer.drain()
@@ -31,8 +31,7 @@ class Qmp:
             if "error" in said:
                 raise DriverError("GuestUnresponsive", "QEMU refused a command", internal=str(said["error"])[:500])
             if "return" in said:
-                answer: dict[str, Any] = said["return"]
-                return answer
+                return said["return"]
 
     async def hear(self) -> dict[str, Any]:
         """The next thing that QEMU says. Raises ConnectionError when it is gone."""

@@ -14,12 +14,14 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from bessemer.core.cpus import parse_cpus
 from bessemer.core.errors import DriverError
 from bessemer.drivers.cgroup import Cgroups, Limits
 from bessemer.drivers.qemu import proc, qmp, traces
 from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.console import attach
 from bessemer.drivers.qemu.launch import Home, finish, held, launch
+from bessemer.drivers.qemu.nodes import HostNodes, pin_cpus
 from bessemer.drivers.qemu.protocol import OVERHEAD_BYTES, Console, GuestState, MachineSpec, Running
 
 _UID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -33,8 +35,11 @@ _POLL_SECONDS = 0.02
 class LocalQemu:
     """Implements `qemu.protocol.Qemu` below ``root``. ``cgroups`` is None where the agent may make none."""
 
-    def __init__(self, root: Path, *, confinement: Confinement, cgroups: Cgroups | None) -> None:
+    def __init__(
+        self, root: Path, *, confinement: Confinement, cgroups: Cgroups | None, nodes: HostNodes | None = None
+    ) -> None:
         self._root = root.absolute()
+        self._nodes = nodes or HostNodes()
         self._confinement = confinement
         self._cgroups = cgroups
         self._attached: set[str] = set()
@@ -44,7 +49,7 @@ class LocalQemu:
         deadline = asyncio.get_running_loop().time() + _LAUNCH_SECONDS
         while (found := await self.find(spec.uid)) is None:
             home, enter = self._home(spec.uid), self._group(spec)
-            if await launch(spec, home, confinement=self._confinement, enter=enter):
+            if await launch(self._nodes.laid(spec), home, confinement=self._confinement, enter=enter):
                 found = await self.find(spec.uid)
                 break
             # The lock is held and no QEMU shows yet: a launch of an agent before us is under way.
@@ -57,6 +62,7 @@ class LocalQemu:
             raise DriverError(
                 "GuestStartFailed", "the guest's QEMU did not stay", internal=await self.last_words(spec.uid)
             )
+        await pin_cpus(spec, self._home(spec.uid).qmp, nodes=self._nodes)
         return found
 
     async def find(self, uid: str) -> Running | None:
@@ -144,9 +150,11 @@ class LocalQemu:
         self._cgroups.create(
             spec.uid,
             Limits(
-                milli_cores=spec.cpus * 1000,
+                # What has threads of its own has all their time, and what QEMU does besides takes none of the guest's.
+                milli_cores=1000 * max(spec.cpus, len(parse_cpus(spec.own_cpus))),
                 memory_bytes=spec.memory_bytes + OVERHEAD_BYTES,
                 pids=spec.cpus + _THREADS_BESIDE_CPUS,
+                cpus=spec.own_cpus,
             ),
         )
         return self._cgroups.enter(spec.uid)

@@ -45,6 +45,11 @@ class FlavorDevices(ApiModel):
         exclude_if=nothing,
         description="A share of one device in place of all of it, as 0.25; where hosts can share devices.",
     )
+    memory: Bytes = Field(
+        "0",
+        exclude_if=lambda said: said == "0",
+        description="A share with so much of one device's memory, as 20Gi, whatever part of it that is; 0 is none.",
+    )
     profile: str = Field(
         "",
         max_length=63,
@@ -59,8 +64,15 @@ class FlavorDevices(ApiModel):
     )
 
     @property
+    def memory_bytes(self) -> int:
+        """Of one device, where a share is asked for so; else 0."""
+        return parse_bytes(self.memory)
+
+    @property
     def milli(self) -> int:
-        """Thousandths of each."""
+        """Thousandths of each; of a share in bytes one, for it is no less."""
+        if self.memory_bytes:
+            return 1
         return int(self.share.removeprefix("0.").ljust(3, "0")) if self.share else 1000
 
 
@@ -160,7 +172,12 @@ def _part_problems(devices: FlavorDevices) -> Iterator[Cause]:
     """A part is of one device, and either a share or an instance."""
     if devices.share and devices.profile:
         yield Cause("spec.devices.share", "is no instance: name a share or a profile")
-    if (devices.share or devices.profile) and devices.count != 1:
+    sized = devices.memory_bytes > 0
+    if sized and (devices.share or devices.profile):
+        yield Cause("spec.devices.memory", "says how large a share is: name no share or profile beside it")
+    if sized:
+        yield from _size_problems("spec.devices.memory", devices.memory, least=MIB, most=MEMORY_MAX)
+    if (devices.share or devices.profile or sized) and devices.count != 1:
         yield Cause("spec.devices.count", "is 1 of what is a part of one device")
     if not devices.milli:
         yield Cause("spec.devices.share", "is nothing; at least 0.001")
@@ -172,9 +189,9 @@ def _size_problems(path: str, text: str, *, least: int, most: int) -> Iterator[C
 
 
 def _part(body: Mapping[str, Any]) -> str:
-    """Which part of a device, as ``0.25`` or ``1g.10gb``; "" where they are whole."""
+    """Which part of a device, as ``0.25``, ``20Gi`` or ``1g.10gb``; "" where they are whole."""
     devices = body.get("spec", {}).get("devices") or {}
-    return str(devices.get("share") or devices.get("profile") or "")
+    return str(devices.get("share") or devices.get("memory") or devices.get("profile") or "")
 
 
 KIND: Kind[Context, Flavor] = Kind(

@@ -21,7 +21,7 @@ from bessemer.core.versions import Spec, Version
 from bessemer.kinds.fields import Bytes, ShortText, at
 
 _SAME = (("sameSwitch", "switch"), ("sameNvlink", "nvlink"))
-_PART = ("share", "profile")
+_PART = ("share", "profile", "memory")
 _SHARED = ("description", "memory", "disk", "numa")
 _NEWER: Mapping[str, Any] = MappingProxyType(
     {"offered": True, "companions": [], "cpuPolicy": "shared", "hugepages": "0"}

@@ -22,13 +22,13 @@ def hold_of(claim: Change) -> Hold:
     sense can be made of it."""
     body = orjson.loads(claim.body)
     spec = body["spec"]
-    request = _request(spec)
+    request, milli = _request(spec), spec.get("deviceMilli", WHOLE_MILLI)
     return Hold(
         spec["host"],
         tuple(spec.get("devices", ())),
         tuple(Allocation.model_validate(part) for part in spec.get("allocations", ())),
-        spec.get("deviceMilli", WHOLE_MILLI),
-        shape=Shape.of(request) if request is not None else None,
+        milli,
+        shape=Shape.of(request).taken(milli) if request is not None else None,
         request=request,
         companions=tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ())),
         profile=spec.get("deviceProfile", ""),

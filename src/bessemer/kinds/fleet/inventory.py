@@ -21,14 +21,20 @@ from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import Objects
 from bessemer.core.resource import Change
+from bessemer.kinds.fleet import moving
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.following import Following
+from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import forked
 from bessemer.placement.gangs import decide_gang
+from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.plan import Plan
 from bessemer.placement.moves.remedies import Remedies
+from bessemer.placement.queue import Pending
 
 ASSUMED_SECONDS = 10.0
 CONTENDED_SECONDS = 2.0
@@ -39,7 +45,7 @@ CONTENDED_SLACK = 6.0
 """Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
 
 _REFUSALS_MAX = 1_000
-_KINDS = ("Tenant", "Host", "Claim")
+_KINDS = ("Tenant", "Host", "Claim", moving.KIND)
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +79,9 @@ class FleetFeed:
         self._arrays = self.arrays = FleetArrays()
         self.demand = Demand(self._arrays, clock, derive=derive, order=order)
         self._told = Told(self._arrays, self.demand)
+        self.moving = Moving(self._arrays, self._told.shut)
         self.own = self.demand.own
-        # Whoever is refused reads it: whose the claims are is not theirs to know.
-        remedies = Remedies(self._arrays, self.own.place, named=lambda _: "a claim", timed=rfc3339)
+        remedies = Remedies(self._arrays, self.own.place, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._following = Following(objects, clock)
@@ -93,6 +99,7 @@ class FleetFeed:
             _Source("Tenant", lambda change: change.key.name, told.walls.changed, told.walls.gone),
             _Source("Host", lambda change: change.key.name, told.host_changed, told.host_gone),
             _Source("Claim", lambda change: change.uid, told.claim_changed, told.claim_gone),
+            _Source(moving.KIND, lambda change: change.uid, self._course_changed, self.moving.gone),
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
@@ -120,9 +127,21 @@ class FleetFeed:
             refusals[request] = answer
         return answer
 
+    def forked(self, holdings: Holdings | None = None) -> Fork:
+        """The fleet of this moment, for who plans moves. ``holdings`` are the fleet's, for who has them. Raises
+        Unavailable until the fleet has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        self.expire()
+        fork = forked(self._arrays)
+        return Fork(fork, self.own.over(fork), holdings.forked(fork) if holdings else Holdings(fork))
+
     def others(self) -> bool:
         """Whether somebody waits for a place: whom one asks by oneself, asks for nobody else."""
         return False
+
+    def foresee(self, pending: Pending) -> None:
+        """Whose turn it would be: nobody's, by itself."""
 
     def decide_gang(self, gang: Gang, asker: Asker | None = None) -> GangDecision | Refusal:
         """Where all of a gang would go now. Raises Unavailable until the fleet has been read."""
@@ -166,6 +185,12 @@ class FleetFeed:
             uid = self._assumed.popleft()[1]
             if uid not in self._told.known["Claim"]:
                 self._arrays.drop(uid)
+        self.moving.settle()
+
+    def _course_changed(self, change: Change) -> None:
+        known = self._told.known[moving.KIND]
+        known.discard(change.uid) if change.type == "DELETED" else known.add(change.uid)
+        self.moving.changed(change)
 
     def _refused(self) -> dict[Request | Gang, Refusal]:
         """Who was refused as the arrays are. Many replicas ask the same, and a refusal is dear: it tries what would
@@ -184,6 +209,12 @@ class FleetFeed:
         self._told.followed |= source.kind == "Claim"
         if not self._unread:
             self._read = True
+
+
+def _asked_of_others(plan: Plan) -> str:
+    """Whoever is refused reads it: whose claims they are, and where, is not theirs to know."""
+    few = f"{len(plan.moves)} claims go to other hosts" if len(plan.moves) > 1 else "one claim goes to another host"
+    return f"ask an administrator of the platform for a Consolidation: it fits once {few}"
 
 
 async def _take(source: _Source, change: Change) -> str:

@@ -9,8 +9,9 @@ is in the Claims. It takes nothing and stops nothing: it proposes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
 from bessemer.core.clock import Clock, rfc3339
@@ -18,12 +19,15 @@ from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops
 from bessemer.core.ports import Objects
 from bessemer.kinds.fleet.inventory import FleetFeed
+from bessemer.kinds.fleet.moving import Fork
+from bessemer.kinds.fleet.places import Here, Promised
 from bessemer.kinds.fleet.waiting import Waiting
-from bessemer.placement.facts import Tenure
+from bessemer.placement.facts import Hold, Tenure
+from bessemer.placement.fleet import hold_of
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.queue import Book, Pending, Plan, Rules, Turn, plan
+from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Turn, plan
 from bessemer.placement.queue.plan import ask, beside
-from bessemer.placement.queue.values import Placed, Wants
+from bessemer.placement.queue.values import Placed, Wants, decisions
 
 SILENT_SECONDS = 45.0
 """Whoever waits asks every ten seconds at least; who is silent for longer, and says nothing in its object, left."""
@@ -66,12 +70,16 @@ class Queueing:
         self._rules = rules or Rules()
         self._waiting = Waiting(objects, clock)
         self._book = Book(feed.arrays)
-        self._holdings = Holdings(feed.arrays)
+        self._running = Running(Holdings(feed.arrays))
+        self._here = Here(feed)
+        self._promised = Promised(feed)
         self._heard: dict[str, _Heard] = {}
         self._joined = 0
-        self._asked: dict[str, Asker] = {}
+        self._asked: dict[str, Pending] = {}
         self._made: _Made | None = None
         self._vain: dict[str, tuple[float, float]] = {}
+        self.moving = feed.moving
+        self.forked = partial(_forked, self)
 
     async def run(self) -> None:
         """Follow the fleet and who waits for it, for ever."""
@@ -102,17 +110,47 @@ class Queueing:
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         return self._planned().plan
 
+    def tried(self, pending: Pending) -> tuple[Plan, Placed | None]:
+        """The plan of this moment, did it ask too; and where it would go at once. Nothing is left of it. Raises
+        Unavailable until all has been read."""
+        if not self.ready():
+            raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        waiting = {uid: one for uid, one in self._all().items() if uid != pending.uid}
+        found = self._plan([*waiting.values(), pending], rules=replace(self._rules, told=self._rules.depth))
+        turn = found.turns.get(pending.uid)
+        if turn is not None:
+            return found, turn.placed
+        with beside(self._book, found.kept, ends=pending.asker.ends):
+            return found, ask(self._here, pending.wants)
+
+    def others(self) -> bool:
+        """Whether somebody waits for a place already."""
+        return bool(self._all())
+
+    def holds(self, uids: Sequence[str]) -> Mapping[str, Hold]:
+        """What claims that stand hold."""
+        return self._running.holds(uids)
+
+    def now(self) -> int:
+        return int(self._clock.now())
+
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
-        asker = self._asked.get(claim_uid.partition("/")[0])
-        tenure = _tenure(asker, since=int(self._clock.now())) if asker is not None else None
+        uid = claim_uid.partition("/")[0]
+        asked = self._asked.get(uid)
+        tenure = _tenure(asked, since=int(self._clock.now())) if asked is not None else None
+        self._promised.kept(uid, decision)
         self._feed.assume(decision, claim_uid, tenure=tenure)
 
     def forget(self, claim_uid: str) -> None:
-        """Take an assumption back: the Claim was not taken."""
-        self._feed.forget(claim_uid)
-        # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
+        """Take an assumption back: the Claim was not taken; or where there is none, a turn that nobody can use."""
         uid, now = claim_uid.partition("/")[0], self._clock.monotonic()
+        assumed = hold_of(self._feed.arrays, claim_uid) is not None
+        self._feed.forget(claim_uid)
+        self._joined += self._heard.pop(uid, None) is not None
+        if not assumed:
+            return
+        # A quota, a name, money: what kept it from its place is not placement's to know, and may keep it again.
         first, most = VAIN_SECONDS
         for old in [one for one, (_, until) in self._vain.items() if until + most < now]:
             del self._vain[old]
@@ -125,10 +163,15 @@ class Queueing:
         if not self.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
         if asker is None:
-            return ask(self._feed, wants)
+            return _ask(self._feed, wants)
         pending = Pending(asker, wants)
+        self._promised.end(asker.uid)
+        # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
+        there = self.moving.kept(asker.uid, wants)
+        if there is not None:
+            return self._placed(pending, there)
         if not any(uid != asker.uid for uid in self._all()):
-            answer = ask(self._feed, wants)
+            answer = _ask(self._feed, wants)
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)
         self._join(pending)
@@ -137,8 +180,10 @@ class Queueing:
         if turn is not None and turn.placed is not None:
             return self._placed(pending, turn.placed)
         if turn is None:
-            with beside(self._book, made.plan.kept, ends=asker.ends):
-                answer = ask(self._feed, wants)
+            waiting = self._all()
+            others = [one for one in made.plan.kept if one.uid in waiting and one.uid != asker.uid]
+            with beside(self._book, others, ends=asker.ends):
+                answer = _ask(self._feed, wants)
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)
         return self._refused(pending, made.plan, turn=turn)
@@ -148,9 +193,12 @@ class Queueing:
         self._joined += self._heard.pop(uid, None) is not None
         self._waiting.forget(uid)
         self._asked.pop(uid, None)
-        self._asked[uid] = pending.asker
+        self._asked[uid] = pending
         while len(self._asked) > 1024:
             del self._asked[next(iter(self._asked))]
+        tenure = _tenure(pending, since=int(self._clock.now()))
+        for decision in decisions(answer):
+            self._promised.promise(uid, decision, tenure=tenure)
         return answer
 
     def _join(self, pending: Pending) -> None:
@@ -171,6 +219,7 @@ class Queueing:
         """The plan of this moment: the last one, where it would be the same, or was dear to make and knows nothing else
         of who asks. Then it may be old, as decisions may be."""
         self._feed.expire()
+        self._promised.expire()
         waiting, now = self._all(), self._clock.monotonic()
         of = (self._feed.arrays.version, self._joined, self._waiting.version)
         made = self._made
@@ -182,23 +231,20 @@ class Queueing:
             # Whoever is new has what is free beside all that is kept: else each of a flood would cost a plan.
             if known is None or _alike(known, pending):
                 return made
-        found = plan(
-            self._book,
-            self._holdings,
-            places=self._feed,
-            waiting=list(waiting.values()),
-            now=int(self._clock.now()),
-            terms=(self._waiting.tree, self._rules),
-        )
+        found = self._plan(list(waiting.values()), rules=self._rules)
         took = self._clock.monotonic() - now
         self._made = _Made(found, of, now, took, waiting)
         return self._made
+
+    def _plan(self, waiting: Sequence[Pending], *, rules: Rules) -> Plan:
+        terms = (self._waiting.tree, rules)
+        return plan(self._book, self._running, places=self._here, waiting=waiting, now=self.now(), terms=terms)
 
     # --- words ---
 
     def _refused(self, pending: Pending, found: Plan, *, turn: Turn | None) -> Refusal:
         """Why not now: what placement says where it would not fit in any case, else who comes before it."""
-        plain = ask(self._feed, pending.wants)
+        plain = _ask(self._feed, pending.wants)
         ahead = found.order.get(pending.uid, 0)
         expected = turn.expected if turn is not None else None
         wait = f"wait until {rfc3339(expected)}" if expected is not None else ""
@@ -223,7 +269,20 @@ class Queueing:
         if uid in self._vain and self._clock.monotonic() < self._vain[uid][1]:
             return None
         at = int(self._clock.now()) + self._rules.grace
-        return Stops(turn.victims, turn.kept.hosts, at)
+        hosts = {hold.host for hold in self._running.holds(turn.victims).values()}
+        return Stops(turn.victims, tuple(sorted(hosts)), at)
+
+
+def _ask(feed: FleetFeed, wants: Wants) -> Placed | Refusal:
+    """With the reasons against."""
+    return feed.decide_gang(wants) if isinstance(wants, Gang) else feed.decide(wants)
+
+
+def _forked(queue: Queueing) -> Fork:
+    """The fleet of this moment with what is kept for those who wait, for who plans moves. Raises Unavailable until all
+    has been read."""
+    with beside(queue._book, queue.plan().kept, ends=None):
+        return queue._feed.forked(queue._running.holdings)
 
 
 def _alike(known: Pending, pending: Pending) -> bool:
@@ -232,8 +291,9 @@ def _alike(known: Pending, pending: Pending) -> bool:
     return replace(known, asker=replace(known.asker, ends=pending.asker.ends)) == pending
 
 
-def _tenure(asker: Asker, *, since: int) -> Tenure:
-    """Of what is taken for the asker."""
+def _tenure(pending: Pending, *, since: int) -> Tenure:
+    """Of what is taken for whoever asked."""
+    asker = pending.asker
     return Tenure(
         project=asker.project,
         priority=asker.priority,
@@ -241,17 +301,5 @@ def _tenure(asker: Asker, *, since: int) -> Tenure:
         ends=asker.ends,
         preemptible=asker.preemptible,
         workload=asker.uid,
+        gang=asker.uid if pending.count > 1 else "",
     )
-
-
-class Foresight:
-    """Implements ``kinds.fleet.planning.Planner``: where things would go by the feed, and whether anybody waits."""
-
-    def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
-        self.arrays, self.own = feed.arrays, feed.own
-        self.ready, self.decide = queue.ready, queue.decide
-        self._queue = queue
-
-    def others(self) -> bool:
-        """Whether somebody waits for a place already."""
-        return bool(self._queue._all())

@@ -29,11 +29,15 @@ def tenure_of(body: Mapping[str, Any]) -> Tenure:
         known.append(notice.at)
     if meta.get("deletionTimestamp"):
         known.append(int(epoch(meta["deletionTimestamp"])) + CLEARED_SECONDS)
+    movable = spec.get("movable", "")
     return Tenure(
         project=meta.get("namespace", ""),
         priority=spec.get("priority", 0),
         since=spec.get("since", 0),
         ends=min(known, default=None),
         preemptible=spec.get("preemptible", False),
+        restartable=bool(movable),
+        replaced=movable == "Replace",
         workload=spec.get("workload", {}).get("uid", ""),
+        gang=spec["workload"]["uid"] if spec.get("workload", {}).get("kind") == "Job" else "",
     )

@@ -18,6 +18,7 @@ from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.tenure import leaves
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, HostFacts, Wall, set_wall
+from bessemer.placement.fleet import set_open
 
 
 class Told:
@@ -26,11 +27,13 @@ class Told:
 
     def __init__(self, arrays: FleetArrays, demand: Demand) -> None:
         self.arrays = arrays
-        self.known: Mapping[str, set[str]] = {kind: set() for kind in ("Tenant", "Host", "Claim")}
+        self.known: Mapping[str, set[str]] = {kind: set() for kind in ("Tenant", "Host", "Claim", "Consolidation")}
         self.heard: dict[str, int] = {}
         self.followed = False
         self.walls = _Walls(arrays, self.known["Tenant"])
         self._demand = demand
+        self._open: dict[str, bool] = {}
+        self._shut: frozenset[str] = frozenset()
 
     def host_changed(self, change: Change) -> None:
         """Raises ValueError where no sense can be made of it."""
@@ -48,22 +51,30 @@ class Told:
         """What a Host's body says, behind its wall of this moment. Raises ValueError likewise."""
         host = Host.load(body)
         name = host.metadata.name
+        self._open[name] = host.open
         return HostFacts(
             name=name,
             inventory=host.status.report or Inventory(),
             overcommit_milli=host.spec.overcommit_milli,
             taints=tuple(host.taint_keys),
             wall=self.walls.stand(name, host.spec.site, labels=host.metadata.labels),
-            schedulable=host.open,
+            schedulable=host.open and name not in self._shut,
             reachable=host.reachable,
         )
 
     def host_gone(self, name: str) -> None:
         """The host is no more; what it held may still come to an end."""
         self.heard.pop(name, None)
+        self._open.pop(name, None)
         self.walls.leave(name)
         self.arrays.remove_host(name)
         self._demand.hosts_changed()
+
+    def shut(self, hosts: frozenset[str]) -> None:
+        """Nothing new lands on these for now, whatever they say themselves; all others are as they say."""
+        for name in self._shut ^ hosts:
+            set_open(self.arrays, name, schedulable=self._open.get(name, False) and name not in hosts)
+        self._shut = hosts
 
     def claim_changed(self, change: Change) -> None:
         """A Claim takes the place of what was assumed for its replica. Raises ValueError likewise."""

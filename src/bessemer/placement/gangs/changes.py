@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from bessemer.core.asking import Gang
-from bessemer.placement.cheapest import asking, last_resorts, memory_step, own_choices
+from bessemer.placement.cheapest import asking, last_resorts, memory_step, own_choices, share_step
 from bessemer.placement.filters import fitting
 from bessemer.placement.gangs.ground import LEVELS, Ground
 from bessemer.placement.gangs.rails import most
 from bessemer.placement.room import Spare
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools
-from bessemer.placement.words import cores_words, device_words, memory_words, show_milli
+from bessemer.placement.words import cores_words, device_words, memory_words, share_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _fewer(sight: Sight, gang: Gang) -> Iterator[Change]:
 
 def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
     """The most of one thing for each member. Never nothing at all."""
-    request, step = sight.request, memory_step(sight.request)
+    request, step, piece = sight.request, memory_step(sight.request), share_step(sight.request)
 
     def cores(n: int) -> Change:
         words = cores_words(replace(request, milli_cores=1000 * n))
@@ -157,14 +157,16 @@ def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
         return _asking(sight, gang, text=text, device_count=n)
 
     def share(n: int) -> Change:
-        text = f"ask for at most {show_milli(n)} {device_words(request)} for each member"
-        return _asking(sight, gang, text=text, device_milli=n)
+        less: dict[str, Any] = {"device_bytes": n * piece} if request.device_bytes else {"device_milli": n}
+        text = f"ask for at most {share_words(replace(request, **less))} for each member"
+        return _asking(sight, gang, text=text, **less)
 
+    less_milli = request.device_milli - 1 if request.device_milli < WHOLE else 0
     limits = [
         ((request.milli_cores - 1) // 1000, cores),
         ((request.memory_bytes - 1) // step, memory),
         (request.device_count - 1, devices),
-        (request.device_milli - 1 if request.device_milli < WHOLE else 0, share),
+        ((request.device_bytes - 1) // piece if request.device_bytes else less_milli, share),
     ]
     for high, made in limits:
         found = _largest(high, made)

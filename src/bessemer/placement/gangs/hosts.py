@@ -11,6 +11,7 @@ from bessemer.core.asking import Gang
 from bessemer.placement.arrays import Glance
 from bessemer.placement.gangs.ground import Ground
 from bessemer.placement.gangs.leaves import running
+from bessemer.placement.inbytes import costs_of
 from bessemer.placement.policies import Policy
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
@@ -59,7 +60,7 @@ def _ranked(ground: Ground, index: Ints, *, sight: Sight, policy: Policy | None)
     by_name[sorted(range(len(rows)), key=lambda at: names[rows[at]])] = np.arange(len(rows))
     seen = Sight.of(Glance(sight.fleet, rows), sight.request)
     if policy is not None:
-        keys: Sequence[np.ndarray] = (policy.costs(Shape.of(sight.request), sight.fleet.states(rows)).value,)
+        keys: Sequence[np.ndarray] = (costs_of(policy, Shape.of(sight.request), fleet=sight.fleet, rows=rows).value,)
     else:
         keys = (seen.usable_count, seen.cores_sum, seen.memory_sum)
     apart = ~seen.close if sight.request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)

@@ -17,6 +17,7 @@ COUNTED = frozenset(
         "memory_bytes",
         "device_count",
         "device_milli",
+        "device_bytes",
         "device_models",
         "numa",
         "same_switch",
@@ -104,7 +105,7 @@ def _by_devices(sight: Sight) -> Ints:
     if not ask.device_count:
         return np.full(sight.size, _ANY, dtype=np.int64)
     if ask.device_milli < WHOLE:
-        shares: Ints = np.where(sight.able, sight.device_milli // ask.device_milli, 0).sum(axis=1)
+        shares: Ints = np.where(sight.able, sight.device_milli // sight.each, 0).sum(axis=1)
         return shares
     near = [fleet.device_switch] if ask.same_switch else []
     near += [fleet.device_nvlink] if ask.same_nvlink else []
@@ -132,7 +133,7 @@ def _devices_by_node(sight: Sight) -> Ints:
     counts = np.zeros(sight.cores_free.shape, dtype=np.int64)
     if ask.device_milli < WHOLE:
         rows, columns = np.nonzero(sight.able & (fleet.device_node[: sight.size] != NONE))
-        shares = sight.device_milli[rows, columns] // ask.device_milli
+        shares = sight.device_milli[rows, columns] // sight.each[rows, columns]
         np.add.at(counts, (rows, fleet.device_node[rows, columns]), shares)
         return counts
     near = [fleet.device_switch] if ask.same_switch else []

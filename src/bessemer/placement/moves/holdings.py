@@ -20,7 +20,7 @@ from bessemer.placement.numbering import Numbers
 from bessemer.placement.policies import Floats
 from bessemer.placement.vectors import NONE, Ints
 
-CLAIM = ("used", "row", "ask", "milli", "priority", "since", "ends", "preemptible", "restartable")
+CLAIM = ("used", "row", "ask", "milli", "priority", "since", "ends", "preemptible", "restartable", "replaced")
 """The columns of `Holdings.claims`."""
 
 
@@ -79,9 +79,9 @@ class Holdings:
 
     ``claims`` has a slot for each: ``used`` (1, or 0 where it is nobody's), ``row``, ``ask`` (the number of its request
     in ``asks``; -1: nobody says), ``milli`` (thousandths of devices in all), and of its tenure ``priority``, ``since``,
-    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``. ``devices`` are ``slot, row, column, milli`` of each
-    device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does not have any
-    more is no part of either.
+    ``ends`` (-1: nobody knows), ``preemptible``, ``restartable``, ``replaced``. ``devices`` are ``slot, row, column,
+    milli`` of each device held, ``nodes`` are ``slot, row, column, cores, memory`` of each NUMA node. What a host does
+    not have any more is no part of either.
     """
 
     def __init__(self, fleet: FleetArrays) -> None:
@@ -193,6 +193,7 @@ class Holdings:
             NONE if tenure.ends is None else tenure.ends,
             tenure.preemptible,
             tenure.restartable,
+            tenure.replaced,
         )
         self._held[slot] = (uid, hold)
         return slot

@@ -93,7 +93,7 @@ class Planner:
     ) -> None:
         self.fleet = fleet
         self.holdings = holdings or Holdings(fleet)
-        self._place = place
+        self.place = place
         self._prices = prices
         self._version = -1
         self._finds: dict[Request, bool] = {}
@@ -115,6 +115,11 @@ class Planner:
         """All that hosts hold goes to others; largest claims first, for they find room in the fewest places."""
         with Thought(self.fleet):
             return self._emptied(hosts, Trial(self.fleet))
+
+    def prices(self) -> Floats:
+        """[slots]: what each claim costs to move, as they are now."""
+        self.holdings.refresh()
+        return self._prices(self.holdings)
 
     def _opened(self, request: Request, trial: Trial, *, most: int, depth: int) -> Plan | None:
         for removal, claims in self._tries(request, trial, depth=depth, hosts=TRIES):
@@ -163,7 +168,7 @@ class Planner:
         request = claim.hold.request
         if request is None or most < 1:
             return None
-        target = self._place(request)
+        target = self.place(request)
         if target is not None and target.host not in trial.plugged:
             trial.hold(claim.uid, _held(target, claim.hold))
             return [claim.to(target)]

@@ -17,6 +17,7 @@ from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place, Plan, Planner, by_devices
 from bessemer.placement.moves.removal import without
+from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.sight import Sight
 from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import NONE
@@ -65,25 +66,28 @@ def waiting(holdings: Holdings, request: Request) -> Wait | None:
 
 
 class Remedies:
-    """Proposals over a fleet. ``place`` decides over it by the policy that decides in earnest; ``named`` says how a
-    claim is called for who reads it; ``timed`` puts a time into words, for there is no clock here."""
+    """Proposals over a fleet. ``place`` decides over it by the policy that decides in earnest; ``timed`` puts a time
+    into words, for there is no clock here; ``told`` a plan: who reads it need not know whose the claims are."""
 
     def __init__(
-        self, fleet: FleetArrays, place: Place, *, named: Callable[[str], str], timed: Callable[[int], str]
+        self, fleet: FleetArrays, place: Place, *, told: Callable[[Plan], str], timed: Callable[[int], str]
     ) -> None:
         self._holdings = Holdings(fleet)
         self._planner = Planner(fleet, place, holdings=self._holdings)
-        self._named = named
+        self._told = told
         self._timed = timed
 
     def moved(self, sight: Sight) -> Iterator[Change]:
         """A move of a few claims that may be started anew."""
         self._holdings.refresh()
-        if not np.isfinite(by_devices(self._holdings)).any():
+        asks = self._holdings.claims["ask"][np.isfinite(by_devices(self._holdings))]
+        requests = [self._holdings.asks.all[ask] for ask in np.unique(asks).tolist()]
+        # In a full fleet none of them would find another place: that is seen without a fork.
+        if not requests or not anywhere(self._holdings.fleet, requests).any():
             return
         plan = self._planner.opened(sight.request, most=MOST)
         if plan is not None and plan.moves and plan.decision is not None:
-            yield Change(self._words(plan), self._moved_there(plan, sight.request, host=plan.decision.host))
+            yield Change(self._told(plan), self._moved_there(plan, sight.request, host=plan.decision.host))
 
     def ended(self, sight: Sight) -> Iterator[Change]:
         """The time at which claims will have ended."""
@@ -106,7 +110,12 @@ class Remedies:
             assert fitting(after).any()
         return after
 
-    def _words(self, plan: Plan) -> str:
-        """`move a from h1 to h2, b from h1 to h3`."""
-        moves = (f"{self._named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
+
+def by_name(named: Callable[[str], str]) -> Callable[[Plan], str]:
+    """`move a from h1 to h2, b from h1 to h3`, where ``named`` is how a claim is called."""
+
+    def told(plan: Plan) -> str:
+        moves = (f"{named(m.uid)} from {m.source.host} to {m.target.host}" for m in plan.moves)
         return f"move {', '.join(moves)}"
+
+    return told

@@ -215,7 +215,7 @@ def lacking(sight: Sight) -> tuple[Floats, Floats, Floats]:
     if not request.device_count:
         return cores, memory, np.zeros(sight.size)
     count = min(request.device_count, sight.device_milli.shape[1])
-    short = np.where(sight.wanted, np.maximum(request.device_milli - sight.device_milli, 0), np.inf)
+    short = np.where(sight.wanted, np.maximum(sight.each - sight.device_milli, 0), np.inf)
     least = np.partition(short, count - 1, axis=1)[:, :count]
     return cores, memory, np.where(np.isfinite(least), least, 0.0).sum(axis=1)
 

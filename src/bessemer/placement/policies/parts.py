@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.inbytes import costs_of, variants
 from bessemer.placement.policies import Floats, Policy, Rationing
+from bessemer.placement.policies.ways import usable
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
 from bessemer.placement.vectors import Ints
@@ -39,21 +41,25 @@ class Score:
 
 def values(policy: Policy, shape: Shape, *, fleet: FleetArrays, rows: Ints) -> Floats:
     """[rows]: what the shape costs there as things stand, surcharges included; it must fit."""
-    found: Floats = policy.costs(shape, fleet.states(rows)).value + _surcharges(policy, shape, fleet=fleet, rows=rows)
-    return found
+    found = costs_of(policy, shape, fleet=fleet, rows=rows).value
+    return found + _surcharges(policy, shape, fleet=fleet, rows=rows)
 
 
 def explained(policy: Policy, shape: Shape, *, fleet: FleetArrays, rows: Ints) -> Sequence[Score]:
     """For each of ``rows`` the same with its parts. A surcharge upon a scarce class of hosts is one of its own."""
-    value = values(policy, shape, fleet=fleet, rows=rows)
-    parts: dict[str, Floats] = {}
-    if isinstance(policy, Explained):
-        added = _surcharges(policy, shape, fleet=fleet, rows=rows) * policy.step(shape)
-        parts = {**policy.parts(shape, fleet.states(rows)), **({"surcharge": added} if added.any() else {})}
-    return [
-        Score(float(value[n]), {name: round(float(part[n]), 3) for name, part in parts.items()})
-        for n in range(len(rows))
-    ]
+    found: dict[int, Score] = {}
+    for one, states in variants(shape, fleet=fleet, rows=rows):
+        value = policy.costs(one, states).value
+        parts: dict[str, Floats] = {}
+        if isinstance(policy, Explained):
+            added = _surcharges(policy, shape, fleet=fleet, rows=rows) * policy.step(shape)
+            parts = {**policy.parts(one, states), **({"surcharge": added} if added.any() else {})}
+        value = value + _surcharges(policy, shape, fleet=fleet, rows=rows)
+        able = usable(one, states).any(axis=1) if shape.device_bytes else np.ones(len(rows), dtype=np.bool_)
+        for n in np.flatnonzero(able).tolist():
+            if n not in found or value[n] < found[n].value:
+                found[n] = Score(float(value[n]), {name: round(float(part[n]), 3) for name, part in parts.items()})
+    return [found.get(n, Score(float("inf"), {})) for n in range(len(rows))]
 
 
 def _surcharges(policy: Policy, shape: Shape, *, fleet: FleetArrays, rows: Ints) -> Floats:

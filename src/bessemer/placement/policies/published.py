@@ -1,7 +1,7 @@
 """The published rules that ours is compared with, each as the FGD artefact has it (hkust-adsl/kubernetes-scheduler-
 simulator, plugins BestFitScore, DotProductScore, GpuClusteringScore, GpuPackingScore, RandomScore), with its whole
 points: a score of so many of a hundred, of which the minus is the cost. A share is taken from the device with least
-free.
+free, as the artefact is set up for them (gpuSelMethod "best"); by Random from any ("random").
 """
 
 from __future__ import annotations
@@ -103,7 +103,15 @@ class Random:
 
     def costs(self, shape: Shape, states: States) -> Costs:
         self.version += 1
-        return Costs(self._dice.random(len(states)), fullest(shape, states))
+        return Costs(self._dice.random(len(states)), self._any(shape, states))
+
+    def _any(self, shape: Shape, states: States) -> Ints:
+        """[B]: what is free of any device of which a share could be had; 0 for what is no share."""
+        if not shape.shared or not states.milli.shape[1]:
+            return fullest(shape, states)
+        thrown = np.where(usable(shape, states), self._dice.random(states.milli.shape), -1.0)
+        one: Ints = np.take_along_axis(states.milli, thrown.argmax(axis=1)[:, None], axis=1)[:, 0]
+        return one
 
 
 def _nothing(shape: Shape, states: States) -> Costs:

@@ -73,7 +73,7 @@ def usable(shape: Shape, states: States) -> Bools:
     if shape.models:
         accepted = np.array([name in shape.models for name in states.models] + [False], dtype=np.bool_)
         enough = enough & accepted[states.model]
-    return enough
+    return enough if states.open is None else enough & states.open
 
 
 def fullest(shape: Shape, states: States) -> Ints:
@@ -106,4 +106,5 @@ def _parts(states: States, hosts: int) -> Iterator[States]:
             models=states.models,
             kind=None if states.kind is None else states.kind[part],
             kinds=states.kinds,
+            open=None if states.open is None else states.open[part],
         )

@@ -7,6 +7,7 @@ as they were. It keeps nothing of its own: whoever asks says who waits.
 
 from bessemer.placement.queue.book import Book
 from bessemer.placement.queue.plan import Plan, plan
+from bessemer.placement.queue.running import Running
 from bessemer.placement.queue.values import Kept, Pending, Places, Rules, Share, Tree, Turn
 
-__all__ = ["Book", "Kept", "Pending", "Places", "Plan", "Rules", "Share", "Tree", "Turn", "plan"]
+__all__ = ["Book", "Kept", "Pending", "Places", "Plan", "Rules", "Running", "Share", "Tree", "Turn", "plan"]

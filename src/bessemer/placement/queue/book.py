@@ -21,6 +21,9 @@ Amounts = Mapping[str, int]
 
 DEVICES = "devices"
 
+Ending = tuple[int, str, Hold]
+"""When it ends, whose it is, what it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -38,12 +41,13 @@ class Book:
         self.fleet = fleet
         self.total: Counter[str] = Counter()
         self.used: dict[str, Counter[str]] = {}
-        self.ending: dict[int, Sequence[tuple[int, str, Hold]]] = {}
-        """By row: ``(ends, uid, hold)`` of what ends, soonest first."""
-        self.stoppable: dict[int, Mapping[str, Hold]] = {}
-        """By row: what may be stopped for another."""
+        self.ending: dict[int, Sequence[Ending]] = {}
+        """By row: what ends, soonest first."""
+        self.gangs: dict[str, dict[str, Hold]] = {}
+        """By gang: its claims, by uid."""
         self.spans: dict[int, Ints] = {}
         """By row: `span` of what ends."""
+        self._order: tuple[int, list[int]] = (-1, [])
         self._rows: dict[int, _Row] = {}
         self._position = -1
 
@@ -53,10 +57,7 @@ class Book:
         rows = changes.since(self._position) if self._position >= 0 else None
         self._position = changes.position
         for row in range(self.fleet.size) if rows is None else rows.tolist():
-            self._count(self._rows.pop(row, None), sign=-1)
-            self.ending.pop(row, None)
-            self.spans.pop(row, None)
-            self.stoppable.pop(row, None)
+            self._forget(row)
             if self.fleet.present[row]:
                 self._read(row)
 
@@ -65,6 +66,26 @@ class Book:
         row = self.fleet.row(hold.host)
         devices = self.fleet.devices(row) if row is not None else ()
         return held_amounts(hold, {device.id: device.model for device in devices})
+
+    def rows_by_name(self) -> Sequence[int]:
+        """All rows, in the order of their hosts' names."""
+        facts, rows = self._order
+        if facts != self.fleet.facts or len(rows) != self.fleet.size:
+            rows = sorted(range(self.fleet.size), key=self.fleet.names.__getitem__)
+            self._order = (self.fleet.facts, rows)
+        return rows
+
+    def _forget(self, row: int) -> None:
+        before = self._rows.pop(row, None)
+        self._count(before, sign=-1)
+        self.ending.pop(row, None)
+        self.spans.pop(row, None)
+        for uid, hold in before.held.items() if before is not None else ():
+            members = self.gangs.get(hold.tenure.gang, {})
+            if members.get(uid) is hold:
+                del members[uid]
+                if not members:
+                    del self.gangs[hold.tenure.gang]
 
     def _read(self, row: int) -> None:
         held = holds_of(self.fleet, self.fleet.names[row])
@@ -79,9 +100,9 @@ class Book:
         if ends:
             self.ending[row] = ends
             self.spans[row] = span(ends)
-        stoppable = {uid: hold for uid, hold in held.items() if hold.tenure.preemptible}
-        if stoppable:
-            self.stoppable[row] = stoppable
+        for uid, hold in held.items():
+            if hold.tenure.gang:
+                self.gangs.setdefault(hold.tenure.gang, {})[uid] = hold
 
     def _there(self, row: int) -> Amounts:
         fleet = self.fleet
@@ -105,7 +126,7 @@ class Book:
                 del self.used[project]
 
 
-def span(endings: Sequence[tuple[int, str, Hold]]) -> Ints:
+def span(endings: Sequence[Ending]) -> Ints:
     """[4, claims]: when each ends, and the cores, memory and thousandths of devices that are left by then, in sum."""
     found = np.array(
         [
@@ -137,8 +158,9 @@ def held_amounts(hold: Hold, models: Mapping[str, str]) -> Counter[str]:
 
 
 def wanted_amounts(request: Request, count: int = 1) -> Counter[str]:
-    """What so many of a request amount to. Where several models would do, it is of none in particular."""
-    milli = request.device_count * request.device_milli * count
+    """What so many of a request amount to. Where several models would do, it is of none in particular; a share in bytes
+    counts as a device while nobody knows of which."""
+    milli = request.device_count * (WHOLE if request.device_bytes else request.device_milli) * count
     found = Counter(cores=request.milli_cores * count, memory=request.memory_bytes * count)
     if milli:
         found[DEVICES] = milli

@@ -9,17 +9,20 @@ ended before it starts. So a start that was promised is delayed by nobody who co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from bessemer.core.asking import Gang, Refusal
+from bessemer.core.asking import Gang
 from bessemer.placement.facts import Hold
-from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue.book import Book, wanted_amounts
-from bessemer.placement.queue.future import Timeline, earliest, kept, lasting, without
+from bessemer.placement.queue.future import EVER, earliest, kept, lasting, relied, without
+from bessemer.placement.queue.gangs import stop_for_gang
+from bessemer.placement.queue.running import Running
 from bessemer.placement.queue.standing import Standing, ordered
-from bessemer.placement.queue.stops import Claims, stop
+from bessemer.placement.queue.stops import Claims, Stop, stop
+from bessemer.placement.queue.timeline import Timeline
 from bessemer.placement.queue.values import Kept, Pending, Placed, Places, Rules, Tree, Turn, Wants, decisions
 from bessemer.placement.thought import Thought
 
@@ -49,21 +52,50 @@ class _Draft:
     alone: set[tuple[str, int, Wants]] = field(default_factory=set)
     """Projects, priorities and requests for which nobody may be stopped to any end: nor may they for the next."""
     overdue: set[str] = field(default_factory=set)
-    leaving: Mapping[str, Hold] = field(default_factory=dict)
     reserved: int = 0
     stopped: int = 0
+    gangs: Counter[str] = field(default_factory=Counter)
+    """How often it was asked for one whom to stop, or when it would fit."""
     timelines: dict[bool, Timeline] = field(default_factory=dict)
 
     def ends(self, *, drain: bool = False) -> Timeline:
         """What ends when; made once."""
         if drain not in self.timelines:
-            self.timelines[drain] = Timeline(self.claims.book, now=self.now, drain=drain)
+            book, stuck = self.claims.book, self.rules.stuck
+            made = self.timelines[drain] = Timeline(book, now=self.now, stuck=stuck, drain=drain)
+            for one in self.kept.values():
+                made.rely(one)
         return self.timelines[drain]
+
+    def dear(self, pending: Pending, *, what: str) -> bool:
+        """Whether it is for a gang, and so was enough else."""
+        if not isinstance(pending.wants, Gang):
+            return False
+        self.gangs[what] += 1
+        return self.gangs[what] > self.rules.gangs
+
+    def earliest(self, pending: Pending, *, drain: bool = False, by: int = EVER) -> Kept | None:
+        """Beside what is kept for those before."""
+        timeline, places = self.ends(drain=drain), self.claims.places
+        return earliest(timeline, pending, places=places, beside=self.kept.values(), by=by)
+
+    def leave(self, some: Mapping[str, Hold], *, by: int) -> None:
+        """These go, whatever was known of them; shares count them no more."""
+        book, leaving = self.claims.book, self.claims.leaving
+        known = self.ends()
+        for uid, hold in some.items():
+            if uid in leaving:
+                continue
+            self.claims.standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
+            ends = hold.tenure.ends
+            if ends is None or ends > by:
+                known.add({uid: replace(hold, tenure=replace(hold.tenure, ends=by))})
+            leaving[uid] = hold
 
 
 def plan(
     book: Book,
-    holdings: Holdings,
+    running: Running,
     *,
     places: Places,
     waiting: Sequence[Pending],
@@ -75,13 +107,11 @@ def plan(
     tree, rules = terms
     book.refresh()
     standing = Standing(book.used, book.total, waiting=waiting, tree=tree)
-    claims = Claims(book=book, holdings=holdings, standing=standing, places=places)
+    claims = Claims(book=book, running=running, standing=standing, places=places, leaving={})
     draft = _Draft(claims, rules, now)
     order = list(ordered(waiting, standing, overdue=now - rules.patience))
     draft.overdue = _first_overdue(order, before=now - rules.patience)
-    draft.leaving = _leaving(book, after=now - rules.stuck, by=now + rules.grace)
-    for hold in draft.leaving.values():
-        standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
+    draft.leave(_leaving(draft), by=now + rules.grace)
     with Thought(book.fleet):
         for number, pending in enumerate(order[: rules.depth]):
             _look(draft, pending, ahead=number)
@@ -109,8 +139,8 @@ def _first_overdue(order: Sequence[Pending], *, before: int) -> set[str]:
     return {pending.uid for pending in first.values()}
 
 
-def ask(places: Places, wants: Wants) -> Placed | Refusal:
-    return places.decide_gang(wants) if isinstance(wants, Gang) else places.decide(wants)
+def ask(places: Places, wants: Wants) -> Placed | None:
+    return places.place_gang(wants) if isinstance(wants, Gang) else places.place(wants)
 
 
 def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
@@ -126,7 +156,7 @@ def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
     known = not passed and pending.wants in draft.refused
     with without(fleet, passed):
         answer = None if known else ask(draft.claims.places, pending.wants)
-    if answer is not None and not isinstance(answer, Refusal):
+    if answer is not None:
         keep = kept(uid, decisions(answer), start=now, gone={})
         draft.turns[uid] = Turn(ahead=ahead, placed=answer, kept=keep, expected=now)
     else:
@@ -136,6 +166,8 @@ def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
     found = draft.turns[uid].kept
     if found is not None:
         draft.kept[uid] = found
+        for timeline in draft.timelines.values():
+            timeline.rely(found)
         if found.start is not None and found.start <= now + draft.rules.grace:
             wanted = wanted_amounts(pending.member, pending.count)
             draft.claims.standing.change(pending.asker.project, wanted, sign=1)
@@ -145,45 +177,50 @@ def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
 
 def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
     """It does not fit now."""
-    rules, now, book, leaving = draft.rules, draft.now, draft.claims.book, draft.leaving
-    if leaving:
-        with without(book.fleet, leaving):
-            answer = ask(draft.claims.places, pending.wants)
-        if not isinstance(answer, Refusal):
-            places = decisions(answer)
-            hosts = {place.host for place in places}
-            start = max([now + 1, *(hold.tenure.ends or 0 for hold in leaving.values() if hold.host in hosts)])
-            keep = kept(pending.uid, places, start=start, gone=leaving)
-            return Turn(ahead=ahead, kept=keep, expected=start)
+    rules, now, claims = draft.rules, draft.now, draft.claims
+    if claims.leaving:
+        soon = draft.earliest(pending, by=now + rules.grace)
+        if soon is not None:
+            return Turn(ahead=ahead, kept=soon, expected=soon.start)
     who = (pending.asker.project, pending.asker.priority, pending.wants)
     # Whoever would be over its quota could not take what others are stopped for, and would have them stopped again.
-    allowed = draft.claims.standing.admits(pending.asker.project, wanted_amounts(pending.member, pending.count))
-    if allowed and draft.stopped < rules.stops and who not in draft.alone:
-        # What is leaving already leaves: so a stop that was begun, and cut short, goes on with the same.
-        with without(book.fleet, leaving):
-            found = stop(draft.claims, pending, rules=rules, now=now)
+    allowed = claims.standing.admits(pending.asker.project, wanted_amounts(pending.member, pending.count))
+    may = allowed and draft.stopped < rules.stops and who not in draft.alone
+    if may and not draft.dear(pending, what="stop"):
+        found = _stop(draft, pending)
         if found is not None:
             draft.stopped += 1
-            gone = {uid: hold for some in book.stoppable.values() for uid, hold in some.items() if uid in found.uids}
-            for hold in gone.values():
-                draft.claims.standing.change(hold.tenure.project, book.amounts(hold), sign=-1)
-            start = now + rules.grace
-            keep = kept(pending.uid, found.places, start=start, gone={**leaving, **gone})
+            start, gone = now + rules.grace, claims.running.holds(found.uids)
+            keep = kept(pending.uid, found.places, start=start, gone={**claims.leaving, **gone})
+            draft.leave(gone, by=start)
             return Turn(ahead=ahead, kept=keep, victims=found.uids, expected=start)
         draft.alone.add(who)
-    if draft.reserved < rules.reservations and (not draft.reserved or pending.uid in draft.overdue):
-        soonest = earliest(draft.ends(), pending, places=draft.claims.places)
+    first = not draft.reserved or pending.uid in draft.overdue
+    if first and draft.reserved < rules.reservations and not draft.dear(pending, what="keep"):
+        soonest = draft.earliest(pending)
         if soonest is None and pending.uid in draft.overdue:
-            soonest = earliest(draft.ends(drain=True), pending, places=draft.claims.places)
+            soonest = draft.earliest(pending, drain=True)
         if soonest is not None:
             draft.reserved += 1
             return Turn(ahead=ahead, kept=soonest, expected=soonest.start)
     return Turn(ahead=ahead)
 
 
-def _leaving(book: Book, *, after: int, by: int) -> Mapping[str, Hold]:
-    """What will have ended by then. What should have ended long ago is stuck: nobody waits there for its place."""
-    return {uid: hold for some in book.ending.values() for ends, uid, hold in some if after < ends <= by}
+def _stop(draft: _Draft, pending: Pending) -> Stop | None:
+    """Whom to stop. What is leaving already leaves: so a stop that was begun, and cut short, goes on with the same."""
+    claims, beside = draft.claims, list(draft.kept.values())
+    if isinstance(pending.wants, Gang):
+        return stop_for_gang(claims, pending, beside=beside, rules=draft.rules, now=draft.now)
+    with relied(claims.book.fleet, claims.leaving, beside=beside):
+        return stop(claims, pending, rules=draft.rules, now=draft.now)
+
+
+def _leaving(draft: _Draft) -> Mapping[str, Hold]:
+    """What will have ended within the grace, and all of a gang of which one has: without it they are worth nothing.
+    What should have ended long ago is stuck: nobody waits there for its place."""
+    gangs, leaving = draft.claims.book.gangs, draft.ends().soon(by=draft.now + draft.rules.grace)
+    names = {hold.tenure.gang for hold in leaving.values()} - {""}
+    return {**leaving, **{uid: hold for name in sorted(names) for uid, hold in gangs.get(name, {}).items()}}
 
 
 def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
@@ -195,19 +232,18 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
     soft: dict[str, Kept] = {}
     timeline = draft.ends()
     by_uid = {pending.uid: pending for pending in order}
-    try:
-        for one in draft.kept.values():
-            timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
-        for pending in waits:
-            found = earliest(timeline, pending, places=draft.claims.places)
-            if found is None or found.start is None:
-                continue
-            draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
-            soft[pending.uid] = found
-            timeline.add(lasting(found, pending=pending, now=now))
-            for name, ghost in found.ghosts.items():
-                book.fleet.hold(name, ghost)
-    finally:
-        for found in soft.values():
-            for name in found.ghosts:
-                book.fleet.drop(name)
+    for one in draft.kept.values():
+        timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
+    for pending in waits:
+        if draft.dear(pending, what="keep"):
+            continue
+        some = [*draft.kept.values(), *soft.values()]
+        found = earliest(timeline, pending, places=draft.claims.places, beside=some)
+        if found is None or found.start is None:
+            continue
+        draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
+        soft[pending.uid] = found
+        timeline.rely(found)
+        timeline.add(lasting(found, pending=pending, now=now))
+        for name, ghost in found.ghosts.items():
+            book.fleet.hold(name, ghost)

@@ -9,8 +9,9 @@ for Diverse Datacenter Workloads, SoCC 2013). Shares of all together are at most
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush
 
 from bessemer.core.resource import tenant_of
 from bessemer.placement.queue.book import Amounts, wanted_amounts
@@ -22,8 +23,12 @@ HAIR = 1e-9
 
 def dominant(amounts: Amounts, total: Amounts) -> float:
     """The largest part of any resource. What there is nothing of counts as all of it."""
-    parts = (amount / total[name] if total.get(name) else 1.0 for name, amount in amounts.items() if amount > 0)
-    return max(parts, default=0.0)
+    found = 0.0
+    for name, amount in amounts.items():
+        if amount > 0:
+            there = total.get(name)
+            found = max(found, amount / there if there else 1.0)
+    return found
 
 
 def filled(whole: float, wants: Mapping[str, float], *, weights: Mapping[str, int]) -> dict[str, float]:
@@ -42,52 +47,51 @@ class Standing:
     def __init__(self, used: Mapping[str, Amounts], total: Amounts, *, waiting: Sequence[Pending], tree: Tree) -> None:
         self.total = total
         self._tree = tree
-        self._used = {project: Counter(amounts) for project, amounts in used.items()}
+        self._used: dict[str, Counter[str]] = {}
+        for project, amounts in used.items():
+            self.change(project, amounts, sign=1)
         wanted = {project: Counter(amounts) for project, amounts in used.items()}
         for pending in waiting:
             wanted.setdefault(pending.asker.project, Counter()).update(wanted_amounts(pending.member, pending.count))
-        wants = {project: self._bounded(project, amounts) for project, amounts in wanted.items()}
-        by_tenant: dict[str, Counter[str]] = {}
-        for project, amounts in wants.items():
-            by_tenant.setdefault(tenant_of(project), Counter()).update(amounts)
-        self.fair = self._filled(1.0, {tenant: self._bounded(tenant, sums) for tenant, sums in by_tenant.items()})
+        projects: dict[str, dict[str, Counter[str]]] = {}
+        for project, amounts in wanted.items():
+            projects.setdefault(tenant_of(project), {})[project] = self._bounded(project, amounts)
+        sums = {tenant: self._bounded(tenant, _total(some.values())) for tenant, some in projects.items()}
+        self.fair = self._filled(1.0, sums)
         """By name of a tenant or a project: the dominant share that is its own now."""
-        for tenant in sorted(by_tenant):
-            own = {project: amounts for project, amounts in wants.items() if tenant_of(project) == tenant}
-            self.fair |= self._filled(self.fair[tenant], own)
+        for tenant in sorted(projects):
+            self.fair |= self._filled(self.fair[tenant], projects[tenant])
 
     def weight(self, name: str) -> int:
         return self._tree.get(name, EQUAL).weight
 
     def share(self, name: str, *, more: Amounts | None = None, less: Amounts | None = None) -> float:
         """The dominant share of a tenant or a project, were it to have ``more`` or ``less``."""
-        return dominant(_sum(self._of(name), more=more or {}, less=less or {}), self.total)
+        return dominant(_sum(self._used.get(name, {}), more=more or {}, less=less or {}), self.total)
 
-    def level(self, name: str, more: Amounts | None = None) -> float:
-        return self.share(name, more=more) / self.weight(name)
+    def level(self, name: str, amounts: Amounts) -> float:
+        """Of a tenant or a project that has ``amounts``."""
+        return dominant(amounts, self.total) / self.weight(name)
+
+    def has(self, name: str) -> Counter[str]:
+        """What a tenant or a project has, for who counts on from there."""
+        return Counter(self._used.get(name, {}))
 
     def admits(self, project: str, more: Amounts) -> bool:
         """Whether a project and its tenant may have ``more`` at all, by their bounds."""
         for name in (project, tenant_of(project)):
-            used, bounds = self._of(name), self._tree.get(name, EQUAL).bounds
+            used: Amounts = self._used.get(name, {})
+            bounds = self._tree.get(name, EQUAL).bounds
             if any(used.get(what, 0) + more.get(what, 0) > bound for what, bound in bounds.items() if more.get(what)):
                 return False
         return True
 
     def change(self, project: str, amounts: Amounts, *, sign: int) -> None:
-        """A project has so much more or less from here on. Fair shares stay as they were."""
-        sums = self._used.setdefault(project, Counter())
-        for resource, amount in amounts.items():
-            sums[resource] += sign * amount
-
-    def _of(self, name: str) -> Amounts:
-        if tenant_of(name):
-            return self._used.get(name, {})
-        found: Counter[str] = Counter()
-        for project, amounts in self._used.items():
-            if tenant_of(project) == name:
-                found.update(amounts)
-        return found
+        """A project has so much more or less from here on, and its tenant. Fair shares stay as they were."""
+        for name in {project, tenant_of(project)}:
+            sums = self._used.setdefault(name, Counter())
+            for resource, amount in amounts.items():
+                sums[resource] += sign * amount
 
     def _bounded(self, name: str, amounts: Amounts) -> Counter[str]:
         bounds = self._tree.get(name, EQUAL).bounds
@@ -96,6 +100,13 @@ class Standing:
     def _filled(self, whole: float, wants: Mapping[str, Amounts]) -> dict[str, float]:
         parts = {name: dominant(amounts, self.total) for name, amounts in wants.items()}
         return filled(whole, parts, weights={name: self.weight(name) for name in wants})
+
+
+def _total(some: Iterable[Amounts]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for amounts in some:
+        found.update(amounts)
+    return found
 
 
 def _sum(amounts: Amounts, *, more: Amounts, less: Amounts) -> Amounts:
@@ -120,35 +131,50 @@ def ordered(waiting: Sequence[Pending], standing: Standing, *, overdue: int) -> 
 
 
 def _by_share(waiting: Sequence[Pending], standing: Standing, *, served: Sequence[Pending]) -> Iterator[Pending]:
-    queues: dict[str, dict[str, list[Pending]]] = {}
-    for pending in reversed(waiting):
-        queues.setdefault(pending.tenant, {}).setdefault(pending.asker.project, []).append(pending)
-    more: dict[str, Counter[str]] = {}
-    levels: dict[str, float] = {}
+    """Whoever was served has another level, and nobody else: so a heap has them in order, with one push for each."""
+    have: dict[str, Counter[str]] = {}
 
     def level(name: str) -> float:
-        if name not in levels:
-            levels[name] = standing.level(name, more.get(name))
-        return levels[name]
+        if name not in have:
+            have[name] = standing.has(name)
+        return standing.level(name, have[name])
 
     def serve(pending: Pending) -> None:
+        wanted = wanted_amounts(pending.member, pending.count)
         for name in (pending.tenant, pending.asker.project):
-            more.setdefault(name, Counter()).update(wanted_amounts(pending.member, pending.count))
-            levels.pop(name, None)
+            if name not in have:
+                have[name] = standing.has(name)
+            for what, amount in wanted.items():
+                have[name][what] += amount
 
     for pending in served:
         serve(pending)
-    while queues:
-        tenant = min(queues, key=lambda name: (level(name), min(_since(q[-1]) for q in queues[name].values())))
-        projects = queues[tenant]
-        project = min(projects, key=lambda name: (level(name), _since(projects[name][-1])))
-        pending = projects[project].pop()
-        if not projects[project]:
-            del projects[project]
-        if not projects:
-            del queues[tenant]
+    lines: dict[str, dict[str, deque[Pending]]] = {}
+    oldest: dict[str, deque[Pending]] = {}
+    for pending in waiting:
+        lines.setdefault(pending.tenant, {}).setdefault(pending.asker.project, deque()).append(pending)
+        oldest.setdefault(pending.tenant, deque()).append(pending)
+    projects = {
+        tenant: [(level(name), _since(line[0]), name) for name, line in some.items()] for tenant, some in lines.items()
+    }
+    tenants = [(level(tenant), _since(some[0]), tenant) for tenant, some in oldest.items()]
+    for heap in (tenants, *projects.values()):
+        heapify(heap)
+    gone: set[str] = set()
+    while tenants:
+        tenant = heappop(tenants)[-1]
+        project = heappop(projects[tenant])[-1]
+        line, others = lines[tenant][project], oldest[tenant]
+        pending = line.popleft()
         serve(pending)
         yield pending
+        gone.add(pending.uid)
+        if line:
+            heappush(projects[tenant], (level(project), _since(line[0]), project))
+        while others and others[0].uid in gone:
+            others.popleft()
+        if others:
+            heappush(tenants, (level(tenant), _since(others[0]), tenant))
 
 
 def _since(pending: Pending) -> tuple[int, str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Request
 from bessemer.core.resource import tenant_of
+from bessemer.placement.arrays import Arrays
 from bessemer.placement.facts import Hold
 
 Wants = Request | Gang
@@ -17,11 +18,14 @@ Placed = Decision | GangDecision
 
 
 class Places(Protocol):
-    """Who says where something goes now, over the same arrays that the queue reads."""
+    """Who says where something goes now, over the same arrays that the queue reads; None where it fits nowhere: of
+    those who wait most do not, and why is dear to say."""
 
-    def decide(self, request: Request) -> Decision | Refusal: ...
+    def place(self, request: Request) -> Decision | None: ...
 
-    def decide_gang(self, gang: Gang) -> GangDecision | Refusal: ...
+    def place_gang(self, gang: Gang, among: Arrays | None = None) -> GangDecision | None:
+        """``among`` are some of the hosts alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ class Rules:
     """Times are seconds. Who waited for ``patience`` is overdue. What is stopped has ``grace`` to end; what is borrowed
     is not taken back in its first ``least_run``; what has not ended ``stuck`` after its time is not waited for.
     ``depth`` requests of the order are planned for, ``reservations`` of them at most in the future, and for ``stops``
-    somebody is stopped, at a time; ``told`` of the others hear when they start."""
+    somebody is stopped, at a time; ``told`` of the others hear when they start. Gangs are dear: for ``gangs`` of them
+    it is asked whom to stop, and for as many when they would fit."""
 
     patience: int = 600
     grace: int = 30
@@ -84,17 +89,19 @@ class Rules:
     reservations: int = 8
     stops: int = 4
     told: int = 8
+    gangs: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """What is kept for a pending request: where it goes, and what of the hosts nobody of lower standing may have until
-    then. ``start`` is when it is free at the latest, None where nobody knows."""
+    then, who counts on the claims ``gone``. ``start`` is when it is free at the latest, None where nobody knows."""
 
     uid: str
     start: int | None
     places: tuple[Decision, ...]
     ghosts: Mapping[str, Hold]
+    gone: Mapping[str, Hold] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def hosts(self) -> tuple[str, ...]:

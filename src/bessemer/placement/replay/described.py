@@ -55,7 +55,12 @@ class HostGroup(ApiModel):
             ]
             leaf = f"{self.name}-leaf-{number // self.leaf_hosts}" if self.leaf_hosts else ""
             found = Inventory(
-                numa=nodes, devices=list(self._devices()), leaf=leaf, virtualization="kvm", isolation="strong"
+                numa=nodes,
+                devices=list(self._devices()),
+                leaf=leaf,
+                virtualization="kvm",
+                isolation="strong",
+                sharing="time",
             )
             yield HostFacts(name=f"{self.name}-{number}", inventory=found)
 
@@ -84,6 +89,8 @@ class AskedShape(ApiModel):
     numa: NumaPolicy = Field("preferred", description="Whether all must lie on one NUMA node.")
     same_switch: bool = Field(False, description="Whether all must lie under one PCIe switch.")
     same_nvlink: bool = Field(False, description="Whether all must lie in one NVLink domain.")
+    project: str = Field("", max_length=256, description="Whose, as TENANT--PROJECT: who waits in turn shares fairly.")
+    priority: int = Field(0, ge=-1000, le=1000, description="Who has more goes first, where they wait in turn.")
 
     def request(self) -> Request:
         """Raises Invalid for a share of several devices."""
@@ -154,7 +161,7 @@ class HistoryLine(ApiModel):
             device_models=frozenset({self.model} if self.model and self.devices else ()),
         )
         stop = end if self.stop is None else self.stop
-        return Stay((self.start - origin) / 3600, (max(stop, self.start) - origin) / 3600, wish)
+        return Stay((self.start - origin) / 3600, (max(stop, self.start) - origin) / 3600, wish, self.project)
 
 
 def _part(whole: int, *, parts: int, number: int) -> int:
@@ -228,6 +235,6 @@ def drawn(asks: Sequence[AskedShape], capacity_milli: int, *, load: Load, dice: 
     which = dice.choice(len(asks), size=count, p=weights / weights.sum())
     lasts = dice.exponential(1.0, count) * np.array([ask.hours for ask in asks])[which]
     return [
-        Stay(float(at), float(at + length), requests[n])
+        Stay(float(at), float(at + length), requests[n], asks[n].project, asks[n].priority)
         for at, length, n in zip(comes, lasts, which.tolist(), strict=True)
     ]

@@ -57,7 +57,14 @@ def seat(
     own = Own(fleet, outlook=Outlook.derive(mix, classes(fleet)), window=devices(fleet))
     learning = _Learning(own)
     # What is moved was counted when it came.
-    return Desk(fleet, learning.decide, left=learning.left, mover=_mover(fleet, own.place, moves=moves))
+    return Desk(
+        fleet,
+        learning.decide,
+        left=learning.left,
+        mover=_mover(fleet, own.place, moves=moves),
+        look=own.place,
+        took=learning.took,
+    )
 
 
 def _mover(fleet: FleetArrays, place: Place, *, moves: Allowance | None) -> Mover | None:
@@ -73,8 +80,11 @@ class _Learning:
     def decide(self, request: Request) -> Decision | None:
         decision = self._own.place(request)
         if decision is not None:
-            self._own.turnover.took(milli_of(request))
+            self.took(request)
         return decision
+
+    def took(self, request: Request) -> None:
+        self._own.turnover.took(milli_of(request))
 
     def left(self, request: Request) -> None:
         self._own.turnover.gave_back(milli_of(request))

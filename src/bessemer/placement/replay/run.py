@@ -34,12 +34,15 @@ _EVERY = 128
 @dataclass(frozen=True, slots=True)
 class Desk:
     """A fleet, and who decides over it; ``left`` hears of each request that was placed and has gone. ``mover`` makes
-    room for what would be refused; without one nothing is ever moved."""
+    room for what would be refused; without one nothing is ever moved. ``look`` says where something would go for who
+    may not take it, and ``took`` hears that he did; without, ``decide`` says it, and nobody need hear."""
 
     fleet: FleetArrays
     decide: Decide
     left: Callable[[Request], None] = lambda _: None
     mover: Mover | None = None
+    look: Decide | None = None
+    took: Callable[[Request], None] = lambda _: None
 
 
 def fill(
@@ -165,22 +168,9 @@ class _Tally:
         return placed
 
     def _decided(self, request: Request) -> Decision | None:
-        """Where it goes; where it goes nowhere as things stand, others are moved if they may be."""
-        desk = self.desk
-        if desk.mover is not None:
-            desk.mover.came()
-        decision = desk.decide(request)
-        if isinstance(decision, Decision):
-            return decision
-        plan = desk.mover.room_for(request) if desk.mover is not None else None
-        if plan is None:
-            return None
-        for move in plan.moves:
-            desk.fleet.hold(move.uid, move.hold)
-        self.moves += len(plan.moves)
-        # As if it had fitted at once: who decides hears of it like of any other.
-        placed = desk.decide(request)
-        return placed if isinstance(placed, Decision) else plan.decision
+        decision, moved = decided(self.desk, request)
+        self.moves += len(moved)
+        return decision
 
     def leave(self, n: int, request: Request) -> None:
         """The arrival number ``n`` is gone."""
@@ -197,3 +187,20 @@ class _Tally:
 
     def by_size(self) -> dict[str, Count]:
         return dict(together([{size: Count(*count) for size, count in self._counts.items()}]))
+
+
+def decided(desk: Desk, request: Request) -> tuple[Decision | None, Sequence[str]]:
+    """Where it goes; where it goes nowhere as things stand, others are moved if they may be: which ones."""
+    if desk.mover is not None:
+        desk.mover.came()
+    decision = desk.decide(request)
+    if isinstance(decision, Decision):
+        return decision, ()
+    plan = desk.mover.room_for(request) if desk.mover is not None else None
+    if plan is None:
+        return None, ()
+    for move in plan.moves:
+        desk.fleet.hold(move.uid, move.hold)
+    # As if it had fitted at once: who decides hears of it like of any other.
+    placed = desk.decide(request)
+    return placed if isinstance(placed, Decision) else plan.decision, [move.uid for move in plan.moves]

@@ -37,7 +37,7 @@ KIND: Kind[Context, Instance] = Kind(
     reconcile=reconcile,
     finalize=finalize,
     wakes={
-        "Claim": wake_by_claim("Instance"),
+        "Claim": wake_by_claim("Instance", taken=False),
         "Host": wake_by_host("Instance"),
         "Flavor": wake_by_part("Instance"),
         "Image": wake_by_part("Instance"),

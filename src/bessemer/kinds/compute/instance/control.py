@@ -25,6 +25,8 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.image import Image
+from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.wants import TOO_SMALL, Want, again, want
 from bessemer.kinds.workload import HostView
 
 PHASES: Mapping[ClaimPhase, InstancePhase] = {
@@ -60,11 +62,9 @@ REMEDIES: Mapping[str, str] = {
 
 _HELD = "Bring the agent of the Claim's host back, or fence the host to give its devices away."
 
-_CREATE = "Create it; an instance's flavor and image cannot be changed."
-
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
-    parts = (Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image))
+    parts = _parts(instance)
     claim = await workload.claim_of(ctx, instance)
     given_up = instance.status.phase == "Failed" and not instance.changed
     ctx.parts.note(instance.key, parts, waits=claim is None and not given_up)
@@ -85,11 +85,16 @@ async def reconcile(ctx: Context, instance: Instance) -> Outcome:
         message = waits or f"Host {host.name} no longer holds it; a new place is looked for"
         reason, notice = "Replacing", turns.notice_of(claim)
         if notice is not None:
-            reason, message = turns.PREEMPTED, f"{notice.why}; {message}"
+            reason, message = notice.reason, f"{notice.why}; {message}"
         return Wait(reason=reason, message=message, status=_pending(instance, message), again=1.0, remedy=_HELD)
     note = await workload.parted(ctx, *parts)
     claim = await _amended(ctx, instance, claim=claim)
     return turns.told(fold(instance, claim, host=host, note=note), [claim], now=now)
+
+
+def _parts(instance: Instance) -> tuple[Key, Key]:
+    """What it is made of."""
+    return Key("Flavor", "", instance.spec.flavor), Key("Image", "", instance.spec.image)
 
 
 def _given_up(instance: Instance, *, again: float = 300.0) -> Outcome:
@@ -128,38 +133,25 @@ async def _amended(ctx: Context, instance: Instance, *, claim: Claim) -> Claim:
     return Claim.load(stored.body)
 
 
+async def wanted(ctx: workload.Reads, instance: Instance) -> Want[Image]:
+    """What it asks of the fleet, and what keeps it from asking."""
+    return await want(ctx, instance, part=Image, name=instance.spec.image, virtualization=True)
+
+
 async def place(ctx: Context, instance: Instance) -> Outcome:
     """Find a host and take it."""
-    flavor = await workload.read(ctx, Flavor, name=instance.spec.flavor)
-    if flavor is None:
-        return _missing(instance, "FlavorNotFound", message=f"there is no Flavor {instance.spec.flavor}")
-    if not flavor.spec.offered:
-        message = f"Flavor {instance.spec.flavor} is not offered any more"
-        return _missing(
-            instance, "FlavorWithdrawn", message=message, remedy="Make another instance with another flavor."
-        )
-    image = await workload.read(ctx, Image, name=instance.spec.image)
-    if image is None:
-        return _missing(instance, "ImageNotFound", message=f"there is no Image {instance.spec.image}")
-    if image.status.phase != "Ready":
-        message = f"Image {instance.spec.image} is not imported yet"
-        remedy = "See the Image: it says how far it is, and what keeps it."
-        status = _pending(instance, message)
-        return Wait(reason="ImageNotReady", message=message, status=status, again=5.0, remedy=remedy)
-    if parse_bytes(flavor.spec.memory) < parse_bytes(image.spec.min_memory):
-        message = f"Image {image.metadata.name} needs {image.spec.min_memory}, Flavor {flavor.metadata.name} gives less"
-        return Fail(reason="FlavorTooSmall", message=message, status=_pending(instance, message))
-    terms = await workload.terms_of(ctx, instance.metadata.namespace or "")
-    if words := terms.refuses(flavor, image):
-        return _walled(instance, words)
-    request = workload.request_of(terms, flavor.spec, tolerations=instance.spec.tolerations, virtualization=True)
+    asks = await wanted(ctx, instance)
+    flavor, image, terms = asks.flavor, asks.part, asks.terms
+    if asks.hindrances or flavor is None or image is None or asks.request is None:
+        return _hindered(instance, asks.hindrances[0])
     asker = turns.asker_of(instance, terms=terms, now=ctx.clock.now())
-    decision = ctx.fleet.decide(request, asker)
-    if isinstance(decision, Refusal):
-        await turns.make_room(ctx, decision, asker=asker)
-        return _unschedulable(instance, decision, now=ctx.clock.now())
+    decision = ctx.fleet.decide(asks.request, asker)
     try:
-        make = workload.Make(flavor, intent_of(instance, flavor=flavor, image=image).dump(), terms, asker)
+        if isinstance(decision, Refusal):
+            await turns.make_room(ctx, decision, asker=asker)
+            return _unschedulable(instance, decision, now=ctx.clock.now())
+        intent = intent_of(instance, flavor=flavor, image=image).dump()
+        make = workload.Make(flavor, intent, terms, asker, instance.spec.moves)
         await workload.take(ctx, instance, decision=decision, make=make)
     except QuotaExceeded as error:
         remedy = "Delete something, or ask for a higher quota."
@@ -168,9 +160,10 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     except Walled as error:
         return _walled(instance, error.message)
     except Taken as error:
-        waiting = turns.still_waiting(instance.status, now=ctx.clock.now())
+        waiting, pause = turns.lost(instance.status, now=ctx.clock.now())
         status = _pending(instance, error.message).model_copy(update=waiting)
-        return Wait(reason="Taken", message=error.message, status=status, again=0.2, remedy="Take a smaller flavor.")
+        return Wait(reason="Taken", message=error.message, status=status, again=pause, remedy="Take a smaller flavor.")
+    ctx.parts.note(instance.key, _parts(instance), waits=False)
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
     return _placed(status)
@@ -275,8 +268,12 @@ def _walled(instance: Instance, message: str) -> Outcome:
     return Wait(reason="TenantWalled", message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
 
 
-def _missing(instance: Instance, reason: str, *, message: str, remedy: str = _CREATE) -> Outcome:
-    return Wait(reason=reason, message=message, status=_pending(instance, message), again=30.0, remedy=remedy)
+def _hindered(instance: Instance, found: Hindrance) -> Outcome:
+    """It asks for no place."""
+    status, remedy = _pending(instance, found.message), found.remedy
+    if found.reason == TOO_SMALL:
+        return Fail(reason=found.reason, message=found.message, status=status, remedy=remedy)
+    return Wait(reason=found.reason, message=found.message, status=status, again=again(found), remedy=remedy)
 
 
 def _unschedulable(instance: Instance, refusal: Refusal, *, now: float) -> Outcome:

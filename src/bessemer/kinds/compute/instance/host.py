@@ -33,6 +33,7 @@ from bessemer.core.resource import Done, Fail, Outcome
 from bessemer.core.units import show_bytes
 from bessemer.drivers.guest.protocol import MEMORY_SLACK_BYTES, REPORT_LIMIT_BYTES, seed_files
 from bessemer.drivers.qemu.protocol import Console, MachineSpec, Running
+from bessemer.kinds.compute.instance.machine import cells_of, tree_of, wanted_of
 from bessemer.kinds.compute.instance.spec import GuestReport, InstanceIntent
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
@@ -140,8 +141,8 @@ class InstanceHost:
             return this.failed(error)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        qemu, disks = ctx.drivers.qemu, ctx.drivers.disks
-        return await clear(ctx, claim, qemu.kill, qemu.remove, disks.remove)
+        qemu, disks, passthrough = ctx.drivers.qemu, ctx.drivers.disks, ctx.drivers.passthrough
+        return await clear(ctx, claim, qemu.kill, qemu.remove, passthrough.give_back, disks.remove)
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
         return ctx.drivers.qemu.log(claim.uid, follow=follow)
@@ -194,12 +195,14 @@ def _stopped(this: _Pass) -> Outcome:
 
 
 async def _start(this: _Pass) -> Outcome:
-    """Bring the image, make disk and seed, start QEMU. Each is found again when this is run twice."""
+    """Bring the image, make disk and seed, take its devices, start QEMU. Each is found again when this is run twice."""
     ctx, claim, intent = this.ctx, this.claim, this.intent
     image = await ctx.content.ensure(intent.image)
     disks = [await ctx.drivers.disks.create(claim.uid, intent.disk_bytes)] if intent.disk_bytes else []
     files = seed_files(instance_id=claim.spec.workload.uid, hostname=intent.hostname, nonce=nonce_of(claim))
     seed = await ctx.drivers.disks.seed(claim.uid, files)
+    wanted = wanted_of(claim.spec)
+    handed = await ctx.drivers.passthrough.hand(claim.uid, wanted) if wanted else ()
     process = await ctx.drivers.qemu.start(
         MachineSpec(
             uid=claim.uid,
@@ -211,8 +214,11 @@ async def _start(this: _Pass) -> Outcome:
             disks=tuple(disks),
             seed=seed,
             accel="kvm" if ctx.virtualization == "kvm" else "tcg",
-            own_cpus=",".join(part.cpus for part in claim.spec.allocations if part.cpus),
+            numa=cells_of(claim.spec, cpus=intent.cpus, memory_bytes=intent.memory_bytes),
+            own_cpus=claim.spec.own_cpus,
             page_bytes=max((part.page_bytes for part in claim.spec.allocations), default=0),
+            tree=tree_of(claim.spec, handed),
+            nodes=tuple(sorted({node for one in handed for node in one.nodes})),
         )
     )
     return _started(this, process)

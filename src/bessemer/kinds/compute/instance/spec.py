@@ -14,11 +14,18 @@ from pydantic import ConfigDict, Field, StringConstraints
 from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
+from bessemer.core.values import nothing
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
 
 
 class InstanceSpec(Turned):
+    movable: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether it may be stopped and started anew on another host, from its image: WHAT IS ON ITS "
+        "DISK IS LOST. Counts for places that are taken from then on. What is preemptible may be moved, too.",
+    )
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: its size.")
     image: Annotated[Name, Names("Image")] = Field(description="Name of the Image that it boots.")
     running: bool = Field(True, description="False stops the guest; its disk and its place stay.")

@@ -11,7 +11,7 @@ from bessemer.kinds.fields import at, ready
 from bessemer.kinds.inference.endpoint.control import DEADLINES, finalize, reconcile
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointSpec, EndpointStatus, validate
-from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_by_part
+from bessemer.kinds.workload import wake_by_claim, wake_by_host, wake_by_move, wake_by_part
 
 __all__ = ["KIND", "Endpoint", "EndpointHost", "EndpointIntent", "EndpointSpec", "EndpointStatus"]
 
@@ -44,6 +44,7 @@ KIND: Kind[Context, Endpoint] = Kind(
         "Host": wake_by_host("Endpoint"),
         "Flavor": wake_by_part("Endpoint"),
         "Model": wake_by_part("Endpoint"),
+        "Consolidation": wake_by_move("Endpoint"),
     },
     deadlines=DEADLINES,
 )

@@ -18,8 +18,10 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.inference.endpoint.shift import numbers_of, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
 
 GROUP = 16
@@ -61,24 +63,32 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one turn saw: the claims that stand, their hosts, and why there are not more."""
+    """What one turn saw: the claims that stand, their hosts, and why there are not more. ``moved`` are those that stay
+    until another answers elsewhere; ``coming`` are numbers for these others, ``missing`` for what is wanted besides."""
 
     claims: Sequence[Claim]
     hosts: Mapping[str, HostView]
     hold: Hold | None = None
+    moved: Sequence[Claim] = ()
+    coming: Sequence[int] = ()
+    missing: Sequence[int] = ()
 
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
-    missing = missing_replicas(endpoint, seen.claims)
+    missing, moved, trouble = seen.missing, seen.moved, ""
     parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model))
     ctx.parts.note(endpoint.key, parts, waits=bool(missing))
-    if missing:
-        hold = await _take(ctx, endpoint, missing=missing)
+    if missing or seen.coming:
+        hold = await _take(ctx, endpoint, missing=missing, coming=seen.coming)
+        if hold is not None and not missing:
+            # All that are wanted are there: that one of them is not elsewhere yet keeps nobody.
+            trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold)
     outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts))
-    return turns.told(outcome, seen.claims, now=ctx.clock.now())
+    outcome = turns.told(outcome, seen.claims, now=ctx.clock.now())
+    return told(outcome, moved, trouble=trouble, now=ctx.clock.now())
 
 
 async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
@@ -96,64 +106,66 @@ async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
     return Wait(reason=reason, message=message, status=status, again=10.0, remedy=REMEDIES["Terminating"])
 
 
-def missing_replicas(endpoint: Endpoint, claims: Sequence[Claim]) -> Sequence[int]:
-    """Numbers of the replicas that are wanted and hold no claim, lowest first."""
-    held = {claim.spec.workload.replica for claim in claims}
-    return [number for number in range(endpoint.spec.replicas) if number not in held]
-
-
 async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
-    """Let go of what is not wanted any more and of what its host has lost."""
+    """Let go of what is not wanted any more and of what its host has lost, and say who is missing."""
     claims = await workload.own_claims(ctx, endpoint)
     hosts = await workload.host_views(ctx, claims)
+    now, wanted = ctx.clock.now(), endpoint.spec.replicas
+
+    def ends(claim: Claim) -> bool:
+        lost = hosts[claim.spec.host].fenced or claim.deleting or claim.status.phase == "Gone"
+        return lost or turns.due(claim, now=now)
+
+    standing = [claim for claim in claims if not ends(claim)]
+    parts = shift(standing, wanted=wanted, moved=ctx.fleet.moving.replaced(endpoint.uid))
+    stay = {claim.uid for claim in (*parts.staying, *parts.moved)}
     kept = []
     for claim in reversed(claims):
-        host = hosts[claim.spec.host]
-        surplus = claim.spec.workload.replica >= endpoint.spec.replicas
-        stopped = turns.due(claim, now=ctx.clock.now())
-        ending = surplus or stopped or host.fenced or claim.deleting or claim.status.phase == "Gone"
-        if not ending or await workload.let_go(ctx, claim, host=host):
+        if claim.uid in stay or await workload.let_go(ctx, claim, host=hosts[claim.spec.host]):
             kept.append(claim)
-    return Seen(kept[::-1], hosts)
+    # What is on its way out holds its number, and its place, until it is gone.
+    leaving = {claim.uid for claim in claims if ends(claim) and claim.spec.workload.replica < wanted}
+    lacking = wanted - len(parts.staying) - sum(claim.uid in leaving for claim in kept)
+    numbers = numbers_of({claim.spec.workload.replica for claim in kept}, count=lacking)
+    coming = min(len(parts.moved), len(numbers))
+    return Seen(kept[::-1], hosts, moved=parts.moved, coming=numbers[:coming], missing=numbers[coming:])
 
 
-async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int]) -> Hold | None:
-    """Take places for the first of the missing replicas; None when all of them have one now."""
-    flavor = await workload.read(ctx, Flavor, name=endpoint.spec.flavor)
-    if flavor is None:
-        return Hold("FlavorNotFound", f"there is no Flavor {endpoint.spec.flavor}", 30.0)
-    if not flavor.spec.offered:
-        return Hold("FlavorWithdrawn", f"Flavor {endpoint.spec.flavor} is not offered any more", 30.0)
-    model = await workload.read(ctx, Model, name=endpoint.spec.model)
-    if model is None:
-        return Hold("ModelNotFound", f"there is no Model {endpoint.spec.model}", 30.0)
-    if model.status.phase != "Ready":
-        return Hold("ModelNotReady", f"Model {endpoint.spec.model} is not imported yet", 5.0)
-    if parse_bytes(flavor.spec.memory) < parse_bytes(model.spec.memory):
-        return Hold("FlavorTooSmall", f"Model {endpoint.spec.model} needs {model.spec.memory} of memory", 60.0)
-    terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
-    if words := terms.refuses(flavor, model):
-        return Hold("TenantWalled", words, 30.0, remedy=_ASK)
-    asker = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now())
-    make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms, asker)
-    request = workload.request_of(terms, flavor.spec, tolerations=endpoint.spec.tolerations, isolation=True)
-    for number in missing[:GROUP]:
-        decision = ctx.fleet.decide(request, asker)
-        if isinstance(decision, Refusal):
-            await turns.make_room(ctx, decision, asker=asker)
-            waiting = turns.refused(endpoint.status, decision, now=ctx.clock.now())
-            reason = "Queued" if decision.queued else "Unschedulable"
-            return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
+async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
+    """What a replica asks of the fleet, and what keeps it from asking."""
+    return await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
+
+
+async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], coming: Sequence[int]) -> Hold | None:
+    """Take places for the first of the missing replicas; None when all of them have one now. Those that come for others
+    take the places that are kept for them, or none."""
+    asks = await wanted(ctx, endpoint)
+    flavor, model, terms = asks.flavor, asks.part, asks.terms
+    if asks.hindrances or flavor is None or model is None or asks.request is None:
+        found = asks.hindrances[0]
+        return Hold(found.reason, found.message, again(found), remedy=found.remedy)
+    asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
+    make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms, asker, moves)
+    for number in [*coming, *missing][:GROUP]:
+        kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
+        if number in coming and kept is None:
+            continue
+        decision = kept or ctx.fleet.decide(asks.request, asker)
         try:
+            if isinstance(decision, Refusal):
+                await turns.make_room(ctx, decision, asker=asker)
+                waiting = turns.refused(endpoint.status, decision, now=ctx.clock.now())
+                reason = "Queued" if decision.queued else "Unschedulable"
+                return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
             await workload.take(ctx, endpoint, decision=decision, make=make, replica=number)
         except QuotaExceeded as error:
             return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
         except Walled as error:
             return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
-            waiting = turns.still_waiting(endpoint.status, now=ctx.clock.now())
-            return Hold("Taken", error.message, 0.2, waiting=waiting)
-    rest = len(missing) - GROUP
+            waiting, pause = turns.lost(endpoint.status, now=ctx.clock.now())
+            return Hold("Taken", error.message, pause, waiting=waiting)
+    rest = len(coming) + len(missing) - GROUP
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
 
@@ -174,8 +186,8 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
     """The endpoint's status out of its replicas'. ``note`` is shown where all is well. Pure."""
     wanted = endpoint.spec.replicas
     replicas = [_replica(claim, seen.hosts[claim.spec.host]) for claim in seen.claims]
-    counted = [r for r in replicas if r.replica < wanted]
-    answering = sum(r.ready for r in counted)
+    counted = replicas[:wanted]
+    answering = min(wanted, sum(r.ready for r in replicas))
     hold = seen.hold
     update = {
         "replicas": replicas,

@@ -117,6 +117,7 @@ async def _start(this: _Pass) -> Outcome:
             memory_bytes=intent.memory_bytes,
             cores_milli=intent.cores_milli,
             secret=secret,
+            own_cpus=claim.spec.own_cpus,
         )
     )
     return _started(this, engine)

@@ -14,11 +14,18 @@ from pydantic import Field
 from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
+from bessemer.core.values import Movable
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
 
 
 class EndpointSpec(Turned):
+    movable: bool = Field(
+        True,
+        exclude_if=bool,
+        description="Whether a replica may go to another host, so that what is free lies together: a new one answers "
+        "before the old one goes. Counts for places that are taken from then on.",
+    )
     model: Annotated[Name, Names("Model")] = Field(description="Name of the Model that is served.")
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one replica.")
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
@@ -30,6 +37,11 @@ class EndpointSpec(Turned):
         description="Taints of hosts that its replicas bear.",
         json_schema_extra=keyed_by("key"),
     )
+
+    @property
+    def moves(self) -> Movable:
+        """A replica is replaced by another."""
+        return "Replace" if self.movable or self.preemptible else ""
 
 
 class ReplicaStatus(ApiModel):

@@ -15,11 +15,13 @@ from typing import Any
 
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import NotFound
+from bessemer.core.notices import CONSOLIDATION, PREEMPTED
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.jobs.job.ends import MemberEnd, end_of, message_of
 from bessemer.kinds.jobs.job.place import Hold, place
 from bessemer.kinds.jobs.job.spec import Job, JobHost, JobPhase, JobStatus, MemberFailure
 from bessemer.kinds.workload import HostView
@@ -139,27 +141,26 @@ def fold(seen: Seen) -> Outcome:
 
 def _all_well(job: Job, claims: Sequence[Claim]) -> bool:
     """Whether every member of one start of the gang ended with status 0."""
-    ends = [claim.status.detail.get("end") for claim in claims]
+    ends = [end_of(claim) for claim in claims]
     return (
         len(ends) == job.spec.members
         and len(set(map(attempt_of, claims))) == 1
-        and all(end and not end["reason"] for end in ends)
+        and all(end is not None and not end.reason for end in ends)
     )
 
 
 def first_failure(claims: Sequence[Claim]) -> MemberFailure | None:
     """The member that failed first, as its host's clock says; one that failed by itself before one that was lost."""
-    failed = [claim for claim in claims if (claim.status.detail.get("end") or {}).get("reason")]
+    failed = [(claim, end) for claim in claims if (end := end_of(claim)) is not None and end.reason]
 
-    def order(claim: Claim) -> tuple[bool, float, int]:
-        end = claim.status.detail["end"]
-        return end["reason"] == "MemberLost", end["at"], claim.spec.workload.replica
+    def order(one: tuple[Claim, MemberEnd]) -> tuple[bool, float, int]:
+        claim, end = one
+        return end.reason == "MemberLost", end.at, claim.spec.workload.replica
 
-    first = min(failed, key=order, default=None)
-    if first is None:
+    if not failed:
         return None
-    end = first.status.detail["end"]
-    return _failure(first, reason=end["reason"], message=first.status.message, code=end["code"])
+    first, end = min(failed, key=order)
+    return _failure(first, reason=end.reason, message=message_of(first) or "how it ended is not known", code=end.code)
 
 
 def _lost(seen: Seen) -> MemberFailure | None:
@@ -168,7 +169,8 @@ def _lost(seen: Seen) -> MemberFailure | None:
         host = seen.hosts[claim.spec.host]
         if turns.due(claim, now=seen.now):
             notice = turns.notice_of(claim)
-            return _failure(claim, reason=turns.PREEMPTED, message=notice.why if notice else "it was stopped")
+            why, reason = (notice.why, notice.reason) if notice else ("it was stopped", PREEMPTED)
+            return _failure(claim, reason=reason, message=why)
         if host.fenced or claim.deleting or claim.status.phase == "Gone":
             message = f"Host {host.name} was fenced" if host.fenced else f"Host {host.name} no longer holds it"
             return _failure(claim, reason="MemberLost", message=message)
@@ -217,14 +219,16 @@ def _observed(seen: Seen) -> JobStatus:
 def _again(status: JobStatus, seen: Seen, *, failure: MemberFailure) -> Outcome:
     """The gang is stopped, and taken anew as long as it may be."""
     losses = status.losses + (failure.reason == "MemberLost")
-    failures = status.failures + (failure.reason not in ("MemberLost", turns.PREEMPTED))
+    failures = status.failures + (failure.reason not in ("MemberLost", *turns.STOPPED))
     status = status.model_copy(update={"failure": failure, "failures": failures, "losses": losses})
     said = f"rank {failure.rank}{f' on Host {failure.host}' if failure.host else ''}: {failure.message}"
     if failures > seen.job.spec.backoff_limit:
         return _failed(status, seen.now, reason=failure.reason, message=said)
     if losses > LOSSES_MAX:
         return _failed(status, seen.now, reason="MemberLost", message=f"{said}; so often that it is given up")
-    pause = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2 ** min(status.attempt, 20))
+    # Whoever is moved has its place waiting, and did nothing wrong.
+    tries = 0 if failure.reason == CONSOLIDATION else min(status.attempt, 20)
+    pause = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2**tries)
     update = {"attempt": status.attempt + 1, "not_before": rfc3339(seen.now + pause)}
     message = f"{said}; the gang is started again"
     return _wait(status.model_copy(update=update), "Restarting", reason="Restarting", message=message, again=0.0)

@@ -114,6 +114,7 @@ def _spec(this: _Pass) -> MemberSpec:
         script=intent.script,
         hosts=intent.hosts,
         devices=tuple(this.claim.spec.devices),
+        own_cpus=this.claim.spec.own_cpus,
         env=intent.env,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from bessemer.core.asking import Asker, GangDecision, Refusal
+from bessemer.core.asking import Asker, Decision, GangDecision, Refusal
 from bessemer.core.clock import epoch
 from bessemer.core.errors import Conflict, QuotaExceeded, Taken, Walled
 from bessemer.core.hosts import Inventory
@@ -22,9 +22,13 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
+from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.jobs.job import ranks
 from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent, gang_of
+from bessemer.kinds.wants import Want, again, want
 
+_ADDRESS = "Correct spec.subnet, or give the host an address: its agent reports what it finds."
+_MORE = "Delete something, or ask for a higher quota."
 _ASK = "Ask an administrator of the platform, or make another job."
 
 
@@ -40,47 +44,57 @@ class Hold:
     """What the status says of a turn that is waited for."""
 
 
+async def wanted(ctx: workload.Reads, job: Job) -> Want[Any]:
+    """What a member asks of the fleet, and what keeps the job from asking."""
+    return await want(ctx, job, isolation=True)
+
+
+async def reached(ctx: workload.Reads, job: Job, *, members: Sequence[Decision]) -> Sequence[Hindrance]:
+    """What keeps members at these places from reaching each other."""
+    found = ranks.world_of(members, await _reports(ctx, members), subnet=job.spec.subnet, port=ranks.FIRST_PORT)
+    return [Hindrance(reason="HostUnaddressed", message=found, remedy=_ADDRESS)] if isinstance(found, str) else []
+
+
 async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     """Take a place for each member; None when all have one."""
-    flavor = await workload.read(ctx, Flavor, name=job.spec.flavor)
-    if flavor is None:
-        return Hold("FlavorNotFound", f"there is no Flavor {job.spec.flavor}", 30.0)
-    if not flavor.spec.offered:
-        return Hold("FlavorWithdrawn", f"Flavor {job.spec.flavor} is not offered any more", 30.0)
-    terms = await workload.terms_of(ctx, job.metadata.namespace or "")
-    if words := terms.refuses(flavor):
-        return Hold("TenantWalled", words, 30.0, remedy=_ASK)
+    asks = await wanted(ctx, job)
+    flavor, terms = asks.flavor, asks.terms
+    if asks.hindrances or flavor is None or asks.request is None:
+        found = asks.hindrances[0]
+        return Hold(found.reason, found.message, again(found), remedy=found.remedy)
     now = ctx.clock.now()
     asker = asker_of(job, terms=terms, now=now)
-    member = workload.request_of(terms, flavor.spec, tolerations=job.spec.tolerations, isolation=True)
-    decision = ctx.fleet.decide_gang(gang_of(job, member=member), asker)
+    decision = ctx.fleet.decide_gang(gang_of(job, member=asks.request), asker)
     if isinstance(decision, Refusal):
         if await _addressed(ctx, job, hosts=decision.stops.hosts if decision.stops else ()):
-            await turns.make_room(ctx, decision, asker=asker)
+            try:
+                await turns.make_room(ctx, decision, asker=asker, claims=job.spec.members)
+            except QuotaExceeded as error:
+                return Hold("QuotaExceeded", error.message, 30.0, remedy=_MORE)
         waiting = turns.refused(job.status, decision, now=now)
         reason = "Queued" if decision.queued else "Unschedulable"
         return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
     world = await _world(ctx, job, decision=decision, attempt=attempt)
     if isinstance(world, str):
-        remedy = "Correct spec.subnet, or give the host an address: its agent reports what it finds."
-        return Hold("HostUnaddressed", world, 30.0, remedy=remedy)
+        return Hold("HostUnaddressed", world, 30.0, remedy=_ADDRESS)
     intents = intents_of(job, flavor=flavor, world=world, decision=decision, attempt=attempt, now=int(now))
     above = {"leaves": float(decision.leaves), "spines": float(decision.spines)}
     parts = {
         rank: (
             replace(member, score={**decision.score, **member.score, **above}),
-            workload.Make(flavor, intents[rank].dump(), terms, asker),
+            workload.Make(flavor, intents[rank].dump(), terms, asker, job.spec.moves),
         )
         for rank, member in enumerate(decision.members)
     }
     try:
         await workload.take_all(ctx, job, parts=parts)
     except QuotaExceeded as error:
-        return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
+        return Hold("QuotaExceeded", error.message, 30.0, remedy=_MORE)
     except Walled as error:
         return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
     except Taken as error:
-        return Hold("Taken", error.message, 0.2, waiting=turns.still_waiting(job.status, now=now))
+        waiting, pause = turns.lost(job.status, now=now)
+        return Hold("Taken", error.message, pause, waiting=waiting)
     except Conflict as error:
         return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
     return None
@@ -122,14 +136,19 @@ def intents_of(
 
 async def _world(ctx: Context, job: Job, *, decision: GangDecision, attempt: int) -> ranks.World | str:
     """The gang as these decisions make it, with a port that no other gang has where rank 0 is."""
-    names = {member.host for member in decision.members}
-    found: dict[str, Inventory | None] = {}
-    for name in sorted(names):
-        host = await workload.read(ctx, Host, name=name)
-        found[name] = host.status.report if host is not None else None
+    found = await _reports(ctx, decision.members)
     taken = await _ports(ctx, decision.members[0].host)
     port = ranks.port_of(job.uid, attempt, taken=taken)
     return ranks.world_of(decision.members, found, subnet=job.spec.subnet, port=port)
+
+
+async def _reports(ctx: workload.Reads, members: Sequence[Decision]) -> dict[str, Inventory | None]:
+    """What the agents of their hosts found."""
+    found: dict[str, Inventory | None] = {}
+    for name in sorted({member.host for member in members}):
+        host = await workload.read(ctx, Host, name=name)
+        found[name] = host.status.report if host is not None else None
+    return found
 
 
 async def _addressed(ctx: Context, job: Job, *, hosts: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints
 from bessemer.core.asking import Gang, Level, RailPolicy, Request, Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
-from bessemer.core.values import nothing
+from bessemer.core.values import Movable, nothing
 from bessemer.drivers.jobs.protocol import SCRIPT_BYTES_MAX
 from bessemer.kinds.fields import Name, Names, ShortText, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
@@ -73,6 +73,12 @@ class Topology(ApiModel):
 
 
 class JobSpec(Turned):
+    movable: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether it may be stopped and begun anew on another host, so that what is free lies together; of "
+        "one member alone. Counts for places that are taken from then on. What is preemptible may be moved, too.",
+    )
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one member.")
     members: int = Field(1, ge=1, le=MEMBERS_MAX, description="Processes that run at the same time.")
     script: Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=SCRIPT_BYTES_MAX)] = Field(
@@ -100,6 +106,11 @@ class JobSpec(Turned):
         description="Taints of hosts that its members bear.",
         json_schema_extra=keyed_by("key"),
     )
+
+    @property
+    def moves(self) -> Movable:
+        """A gang would have to begin anew for the place of one."""
+        return "Restart" if self.members == 1 and (self.movable or self.preemptible) else ""
 
 
 class JobHost(ApiModel):

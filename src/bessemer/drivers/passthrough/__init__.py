@@ -1,0 +1,1 @@
+"""Devices of the host handed into guests, and given back to it."""

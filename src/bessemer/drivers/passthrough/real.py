@@ -1,0 +1,126 @@
+"""PCI devices of this machine handed to guests by ``vfio-pci``, through sysfs.
+
+``STATE/UID`` names what a uid has, and is written before anything is taken: so what a killed agent has begun is found,
+finished or given back. A device is given to ``vfio-pci`` by its ``driver_override``, which is taken away again when it
+is given back: the kernel then finds its own driver, whichever that is.
+
+All of an IOMMU group goes together, for one of its devices may reach the memory of the others (Linux,
+``Documentation/driver-api/vfio.rst``): whatever of it is not handed to the same uid must be a bridge, or have no
+driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bessemer.core.errors import DriverError
+from bessemer.drivers.passthrough.protocol import Handed, Wanted
+from bessemer.drivers.passthrough.sysfs import VFIO, Pci
+
+_Taken = Mapping[str, Sequence[str]]
+"""Addresses by the device that they are of: its own, or its functions'."""
+
+
+class VfioPassthrough:
+    """Implements `passthrough.protocol.Passthrough`. ``state`` is this agent's own."""
+
+    def __init__(self, state: Path, *, pci: Pci | None = None) -> None:
+        self._state = state
+        self._pci = pci or Pci()
+        self._turn = asyncio.Lock()
+
+    async def hand(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
+        async with self._turn:
+            return await asyncio.to_thread(self._hand, uid, wanted)
+
+    async def give_back(self, uid: str) -> None:
+        if not (self._state / uid).exists():
+            return
+        async with self._turn:
+            await asyncio.to_thread(self._give_back, uid)
+
+    async def uids(self) -> frozenset[str]:
+        return frozenset(uid for uid, _ in self._records())
+
+    def _hand(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
+        self._pci.require_vfio()
+        others = {
+            address for has, taken in self._records() if has != uid for each in taken.values() for address in each
+        }
+        known = dict(self._records()).get(uid, {})
+        taken: dict[str, list[str]] = {}
+        for one in wanted:
+            # What was chosen before a crash is chosen again.
+            before = known.get(one.device, ())
+            taken[one.device] = list(before) or self._chosen(one, others=others)
+            self._keep(uid, {**known, **taken})
+        addresses = [address for each in taken.values() for address in each]
+        nodes = {address: self._pci.node(address) for address in addresses}
+        for address in addresses:
+            self._require_alone(address, mine=set(addresses), others=others)
+        for address in addresses:
+            self._pci.bind(address)
+        return tuple(
+            Handed(device, {"driver": VFIO, "host": address}, (nodes[address],))
+            for device, each in taken.items()
+            for address in each
+        )
+
+    def _chosen(self, one: Wanted, *, others: set[str]) -> list[str]:
+        """Which addresses are meant: the device's, or those of functions that nobody has."""
+        if not self._pci.there(one.address):
+            raise DriverError("DeviceMissing", f"{one.kind} {one.device} is not at {one.address or 'any PCI address'}")
+        if not one.functions:
+            if one.address in others or any(function in others for function in self._pci.functions(one.address)):
+                raise DriverError("DeviceBusy", f"{one.kind} {one.device} is another guest's")
+            return [one.address]
+        if one.address in others:
+            raise DriverError("DeviceBusy", f"{one.kind} {one.device} is another guest's")
+        free = [function for function in self._pci.made(one.address) if function not in others]
+        if len(free) < one.functions:
+            raise DriverError("FunctionsMissing", f"{one.kind} {one.device} has {len(free)} functions left")
+        return free[: one.functions]
+
+    def _require_alone(self, address: str, *, mine: set[str], others: set[str]) -> None:
+        for other in sorted(set(self._pci.beside(address)) - mine):
+            driver = self._pci.driver(other)
+            if self._pci.is_bridge(other) or (not driver and other not in others):
+                continue
+            by = "another guest" if other in others else f"the host ({driver})"
+            message = f"{address} cannot be had alone: {other} of its IOMMU group is in use by {by}"
+            raise DriverError("GroupShared", message)
+
+    def _give_back(self, uid: str) -> None:
+        taken = dict(self._records()).get(uid, {})
+        left = {address for has, each in self._records() if has != uid for all_ in each.values() for address in all_}
+        for address in (address for each in taken.values() for address in each):
+            parent = self._pci.parent(address)
+            self._pci.release(address, probe=parent is None)
+            # A card whose last function is given back is one card again.
+            if parent is not None and not left.intersection(self._pci.functions(parent)):
+                self._pci.made(parent, none=True)
+        (self._state / uid).unlink(missing_ok=True)
+
+    def _records(self) -> Iterator[tuple[str, _Taken]]:
+        for file in sorted(self._state.iterdir()) if self._state.is_dir() else ():
+            if not file.name.startswith("."):
+                yield file.name, json.loads(file.read_text())
+
+    def _keep(self, uid: str, taken: _Taken) -> None:
+        """What is about to be taken; on the disk before it is."""
+        draft = self._state / f".{uid}"
+        try:
+            self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with draft.open("w") as stream:
+                json.dump(taken, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(self._state / uid)
+        except OSError as error:
+            reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "PassthroughUnavailable"
+            raise DriverError(reason, "which devices are taken cannot be kept", internal=str(error)) from error

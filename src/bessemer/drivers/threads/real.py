@@ -1,0 +1,82 @@
+"""Hardware threads on this machine: the control groups of what runs hold it, and affinity what has none.
+
+A control group cannot be left, so a tenant that sets its own affinity stays within it. Without control groups (the
+weaker class) affinity alone is set, which a process may undo until it is set again.
+
+The agent's own affinity is the record of what is not anybody's own: whatever it starts inherits that, and a control
+group that it makes is held to the same (`drivers.cgroup`). Nothing here waits, so that nothing begins in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bessemer.core.cpus import parse_cpus, show_cpus
+from bessemer.core.errors import DriverError
+from bessemer.drivers.threads.protocol import Herd
+
+_ROUNDS = 50
+"""Of moving what forks meanwhile: each child begins where its parent was, so few are ever needed."""
+
+
+class HostThreads:
+    """Implements `threads.protocol.Threads` over what these drivers run. ``mine`` are the threads that the agent may
+    use at all: as it finds itself, for it never goes beyond."""
+
+    def __init__(self, herds: Sequence[Herd], *, mine: Iterable[int] = ()) -> None:
+        self._herds = herds
+        self._mine = frozenset(mine) or frozenset(os.sched_getaffinity(0))
+        self._last: dict[str, frozenset[int]] = {}
+        self._was: frozenset[int] | None = None
+
+    async def keep(self, own: Mapping[str, str]) -> None:
+        sets = {uid: frozenset(parse_cpus(cpus)) for uid, cpus in own.items()}
+        # Where every thread is somebody's own we run on all of them: somewhere we must.
+        rest = self._mine.difference(*sets.values()) or self._mine
+        try:
+            self._hold(os.getpid(), rest)
+            for herd, kin in [(one, kin) for one in self._herds for kin in one.kin()]:
+                wanted = sets.get(kin.uid, rest)
+                if not herd.pin(kin.uid, show_cpus(wanted)):
+                    self._herd(kin.uid, kin.inside, wanted=wanted)
+                for pid in kin.helpers:
+                    self._hold(pid, rest)
+            self._was = rest
+        except OSError as error:
+            raise DriverError("ThreadsRefused", "the kernel refused hardware threads", internal=str(error)) from error
+
+    def _herd(self, uid: str, pids: Iterable[int], *, wanted: frozenset[int]) -> None:
+        """By affinity alone. What has chosen fewer threads for itself keeps them, as far as they are among these; what
+        an earlier agent began may have been held to fewer by that one, and is given all of them."""
+        last = self._last.get(uid, self._was)
+        self._last[uid] = wanted
+        for pid in pids:
+            self._hold(pid, wanted, before=last)
+
+    def _hold(self, pid: int, wanted: frozenset[int], *, before: frozenset[int] | None = None) -> None:
+        """Every thread of the process, and those that it begins meanwhile."""
+        for _ in range(_ROUNDS):
+            moved = [tid for tid in _tasks(pid) if _move(tid, wanted, before=before)]
+            if not moved:
+                return
+
+
+def _tasks(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    return []
+
+
+def _move(tid: int, wanted: frozenset[int], *, before: frozenset[int] | None) -> bool:
+    """Whether it was to be moved, and was. ``before``: what it was held to, where that is known."""
+    with suppress(ProcessLookupError):
+        now = frozenset(os.sched_getaffinity(tid))
+        by_itself = before is not None and now < before
+        if now == wanted or (by_itself and now <= wanted):
+            return False
+        os.sched_setaffinity(tid, wanted)
+        return frozenset(os.sched_getaffinity(tid)) == wanted
+    return False

@@ -1,0 +1,123 @@
+"""The Consolidation on the control side: planned anew until it is approved, then carried out (`carry`), then a record.
+
+One is carried out at a time: the others wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import orjson
+
+from bessemer.core.clock import rfc3339
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Change, Done, Fail, Key, Outcome, Wait
+from bessemer.kinds import workload
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.consolidation import carry
+from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, legal, opening, planned
+from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus
+from bessemer.kinds.fleet.host import Host
+
+DEADLINES: Mapping[str, float] = {"Pending": 600.0, "Moving": 1200.0, "Terminating": 1200.0}
+
+LOOK_SECONDS = 30.0
+"""Between two looks at a plan that nobody approved yet."""
+
+
+async def reconcile(ctx: Context, asked: Consolidation) -> Outcome:
+    phase = asked.status.phase
+    if phase in ("Succeeded", "Failed"):
+        return await _recorded(ctx, asked)
+    if phase == "Moving":
+        return await carry.carry(ctx, asked)
+    found = await _plan(ctx, asked)
+    if isinstance(found, NoPlan):
+        cleared = ConsolidationStatus(phase="Pending", message=found.message)
+        return Wait(reason=found.reason, message=found.message, status=cleared, again=LOOK_SECONDS, remedy=found.remedy)
+    if not asked.spec.approved:
+        return _shown(found)
+    before = await _before(ctx, asked)
+    if before:
+        message = f"Consolidation {before} is carried out first"
+        status = found.model_copy(update={"phase": "Pending", "message": message})
+        return Wait(reason="Behind", message=message, status=status, remedy=f"Wait for it, or delete {before}.")
+    cordoned = await _open(ctx, found) if asked.spec.empty is not None else []
+    now, message = rfc3339(ctx.clock.now()), f"{counted(found.moves, 'claim')} to be moved"
+    update = {"phase": "Moving", "began_at": now, "message": message, "cordoned": cordoned}
+    status = found.model_copy(update=update)
+    return Wait(reason="Moving", message=message, status=status, again=0.0, remedy=carry.REMEDY)
+
+
+async def finalize(ctx: Context, asked: Consolidation) -> Outcome:
+    """What is under way ends first: whoever was told to go has its place kept until it came there. No further step
+    begins, and what was cordoned for it is open again, but for hosts that are empty as they were to be."""
+    status = asked.status
+    if status.phase == "Succeeded":
+        return Done()
+    step = next((step for step in status.steps if step.phase == "Moving"), None)
+    if step is not None and step.how == "Restart" and status.phase in ("Moving", "Terminating"):
+        outcome = await carry.gone_on(ctx, status.model_copy(update={"phase": "Terminating"}), step=step)
+        if isinstance(outcome, Wait):
+            return outcome
+    await carry.cordon(ctx, status.cordoned, shut=False)
+    return Done()
+
+
+async def _plan(ctx: Context, asked: Consolidation) -> ConsolidationStatus | NoPlan:
+    """The plan that is shown, for as long as it would come to what it says; else another."""
+    if asked.status.planned_at is not None and asked.status.steps:
+        request = await opening(ctx, asked.spec.open) if asked.spec.open is not None else None
+        if not isinstance(request, NoPlan) and legal(ctx.fleet.forked(), asked, request=request):
+            return asked.status
+    found = await planned(ctx, asked)
+    if isinstance(found, NoPlan):
+        return found
+    same = asked.status.planned_at is not None and found == asked.status
+    return asked.status if same else found.model_copy(update={"planned_at": rfc3339(ctx.clock.now())})
+
+
+def _shown(status: ConsolidationStatus) -> Outcome:
+    gain = counted(status.places, "place") if status.places else counted(len(status.hosts), "empty host")
+    message = f"{counted(status.moves, 'move')} for {gain}: nothing is moved until spec.approved says so"
+    status = status.model_copy(update={"phase": "Planned", "message": message})
+    return Done(status=status, ready=False, reason="Planned", message=message, again=LOOK_SECONDS)
+
+
+async def _before(ctx: Context, asked: Consolidation) -> str:
+    """The name of another one that is carried out at this moment."""
+    page = await ctx.objects.list(Scope(kind=Consolidation.KIND))
+    busy = [
+        stored.key.name
+        for stored in page.items
+        if stored.uid != asked.uid and orjson.loads(stored.body).get("status", {}).get("phase") in _BUSY
+    ]
+    return busy[0] if busy else ""
+
+
+_BUSY = ("Moving", "Terminating")
+
+
+async def _open(ctx: Context, status: ConsolidationStatus) -> list[str]:
+    """Those of its hosts that nobody cordoned yet."""
+    found = [await workload.read(ctx, Host, name=name) for name in status.hosts]
+    return [host.metadata.name for host in found if host is not None and not host.spec.unschedulable]
+
+
+async def _recorded(ctx: Context, asked: Consolidation) -> Outcome:
+    """What came of it stands. Hosts that it cordoned in vain are open again."""
+    status = asked.status
+    if status.phase == "Succeeded":
+        return Done(status=status, reason="Succeeded", message=status.message)
+    if status.cordoned:
+        await carry.cordon(ctx, status.cordoned, shut=False)
+        status = status.model_copy(update={"cordoned": []})
+    ready = status.condition("Ready")
+    reason = ready.reason if ready is not None else "Failed"
+    return Fail(reason=reason, message=status.message, status=status, remedy=carry.FAILED_REMEDY)
+
+
+async def wake_by_claim(ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """A change of a claim concerns the consolidation that moves its workload."""
+    for key in ctx.fleet.moving.concerned(change):
+        yield key

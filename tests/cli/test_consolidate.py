@@ -1,0 +1,132 @@
+"""``bessemer consolidate`` against a server on which this test plays the controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bessemer.core.errors import NotFound
+from bessemer.core.resource import Key
+from tests.cli.conftest import Cli, shown
+from tests.kinds.world import USER, body
+
+GOLDEN = Path(__file__).with_name("golden")
+PATIENCE_SECONDS = 30.0
+
+
+def step(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "project": "acme--lab",
+        "workloadKind": "Instance",
+        "workload": name,
+        "workloadUid": f"w-{name}",
+        "claim": f"instance-{name}-0",
+        "claimUid": f"c-{name}",
+        "source": "node-1",
+        "target": "node-2",
+        "place": {"host": "node-2"},
+        "how": "Restart",
+        "devicesMilli": 2000,
+        "lostDeviceSeconds": 12_000,
+        **more,
+    }
+
+
+PLAN = {
+    "phase": "Planned",
+    "hosts": ["node-1"],
+    "places": 2,
+    "there": 1,
+    "devicesMilli": 8000,
+    "lostDeviceSeconds": 12_000,
+    "moves": 2,
+    "steps": [step("vm"), step("chat", how="Replace", workloadKind="Endpoint", lostDeviceSeconds=0)],
+}
+
+
+def make(cli: Cli, name: str, spec: dict[str, Any], **status: Any) -> None:
+    async def work(w: Any) -> None:
+        await w.store.objects.create(body("Consolidation", name, namespace="", spec=spec), USER)
+
+    cli.do(work)
+    cli.status(Key("Consolidation", "", name), **status)
+
+
+def spec(cli: Cli, name: str) -> dict[str, Any]:
+    async def work(w: Any) -> dict[str, Any]:
+        try:
+            return dict(json.loads((await w.store.objects.get(Key("Consolidation", "", name))).body)["spec"])
+        except NotFound:
+            return {}
+
+    return cli.do(work)
+
+
+def test_a_story(cli: Cli) -> None:
+    """What people see, line by line: a plan, one that is done, one that failed, none, and what is no question."""
+    opens = {"open": {"flavor": "small", "count": 2}}
+    make(cli, "tidy", opens, **PLAN)
+    steps = [one | {"phase": "Done"} for one in (step("vm"),)]
+    make(cli, "done", {"empty": {"count": 1}}, **PLAN | {"phase": "Succeeded", "steps": steps, "message": "it is so"})
+    failed = {"phase": "Failed", "message": "after 0 of 2 moves: there is no place any more", "steps": [step("vm")]}
+    make(cli, "gone", {"empty": {"hosts": ["node-1"]}}, **PLAN | failed)
+    ready = {"type": "Ready", "status": "False", "reason": "NoPlan", "message": "0 of 2 places of Flavor small"}
+    said = {"phase": "Pending", "conditions": [{**ready, "lastTransitionTime": "2025-06-15T15:06:40Z"}]}
+    make(cli, "none", opens, **said)
+    commands = (
+        ("consolidate", "tidy"),
+        ("consolidate", "done"),
+        ("consolidate", "done", "--yes"),
+        ("consolidate", "gone", "--yes"),
+        ("consolidate", "none"),
+        ("consolidate",),
+        ("consolidate", "--open", "small", "--empty", "node-1"),
+    )
+    told = [cli(*words) for words in commands]
+    found = "\n".join(one.transcript for one in told)
+    golden = GOLDEN / "consolidate.txt"
+    if os.environ.get("BESSEMER_GOLDEN") == "write":
+        golden.write_text(found)
+    assert found == golden.read_text()
+    assert [one.code for one in told] == [0, 0, 0, 1, 1, 1, 1]
+    assert [bool(spec(cli, name).get("approved")) for name in ("tidy", "done")] == [False, True]
+    assert json.loads(cli("consolidate", "tidy", "-o", "json").raw)["status"]["places"] == 2
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_new_one_is_made_planned_approved_and_followed(cli: Cli, ended: bool) -> None:
+    """Ctrl-C leaves it to itself, and says how to look."""
+    name = "opened" if ended else "left"
+    words = ("consolidate", name, "--open", "small", "--count", "2", "--max-moves", "3", "--tolerate", "a/b", "--yes")
+    with cli.start(*words) as running:
+        until(lambda: bool(spec(cli, name)))
+        cli.status(Key("Consolidation", "", name), **PLAN)
+        until(lambda: bool(spec(cli, name).get("approved")))
+        if ended:
+            cli.status(Key("Consolidation", "", name), **PLAN | {"phase": "Succeeded", "message": "2 places are open"})
+        else:
+            running.send_signal(signal.SIGINT)
+        out, err = running.communicate()
+    made = spec(cli, name)
+    assert made["open"] == {"flavor": "small", "count": 2, "tolerations": [{"key": "a/b"}]}
+    assert made["maxMoves"] == 3
+    assert "acme--lab/vm" in shown(out.decode())
+    if ended:
+        assert running.returncode == 0
+        assert out.decode().splitlines()[-1] == f"consolidation/{name} Succeeded: 2 places are open"
+    else:
+        assert running.returncode == 130
+        assert f"`bessemer why consolidation {name}`" in err.decode()
+
+
+def until(holds: Any) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)

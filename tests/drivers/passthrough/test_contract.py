@@ -1,0 +1,158 @@
+"""One contract for handing devices over: on the fake, and on the real driver over a bus that answers as Linux does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bessemer.core.errors import DriverError
+from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
+from bessemer.drivers.passthrough.protocol import Passthrough, Wanted
+from bessemer.drivers.passthrough.real import VfioPassthrough
+from tests.drivers.passthrough.drawn import AUDIO, DISK, GPU, HOSTS, NIC, DrawnPci
+
+DISK_WHOLE = Wanted("disk-0", "disk", DISK)
+NIC_WHOLE = Wanted("nic-0", "nic", NIC)
+GPU_WHOLE = (Wanted("gpu-0", "gpu", GPU), Wanted("audio-0", "audio", AUDIO))
+
+
+def functions(count: int) -> Wanted:
+    return Wanted("nic-0", "nic", NIC, functions=count)
+
+
+@pytest.fixture
+def pci(tmp_path: Path) -> DrawnPci:
+    return DrawnPci(tmp_path / "sys")
+
+
+@pytest.fixture(params=["fake", "real"])
+def new(request: pytest.FixtureRequest, tmp_path: Path, pci: DrawnPci) -> Callable[[], Passthrough]:
+    """The driver as each new agent has it."""
+    if request.param == "fake":
+        world = FakePciWorld()
+        return lambda: FakePassthrough(world)
+    return lambda: VfioPassthrough(tmp_path / "state", pci=pci)
+
+
+async def refused(driver: Passthrough, uid: str, *wanted: Wanted) -> str:
+    with pytest.raises(DriverError) as caught:
+        await driver.hand(uid, wanted)
+    return caught.value.reason
+
+
+async def test_what_is_handed_over_is_one_uids_until_it_is_given_back(new: Callable[[], Passthrough]) -> None:
+    driver = new()
+    first = await driver.hand("a", (DISK_WHOLE,))
+    assert [one.device for one in first] == ["disk-0"]
+    assert await new().hand("a", (DISK_WHOLE,)) == first, "also for an agent that knows nothing"
+    assert await refused(new(), "b", DISK_WHOLE) == "DeviceBusy"
+    await driver.give_back("b")
+    assert await driver.uids() == {"a"}
+    await new().give_back("a")
+    await new().give_back("a")
+    assert await driver.uids() == frozenset()
+    assert await driver.hand("b", (DISK_WHOLE,)) == first
+
+
+async def test_functions_are_several_uids_and_the_card_then_nobodys(new: Callable[[], Passthrough]) -> None:
+    driver = new()
+    one, other = await driver.hand("a", (functions(3),)), await driver.hand("b", (functions(1),))
+    assert [each.device for each in (*one, *other)] == ["nic-0"] * 4
+    assert await refused(driver, "c", NIC_WHOLE) == "DeviceBusy"
+    assert await new().hand("a", (functions(3),)) == one
+    for uid in ("a", "b", "c"):
+        await driver.give_back(uid)
+    await driver.hand("c", (NIC_WHOLE,))
+    assert await refused(driver, "a", functions(1)) == "DeviceBusy"
+
+
+# --- what the host's kernel is told -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real(tmp_path: Path, pci: DrawnPci) -> VfioPassthrough:
+    return VfioPassthrough(tmp_path / "state", pci=pci)
+
+
+async def test_the_whole_group_goes_to_vfio_and_comes_back(real: VfioPassthrough, pci: DrawnPci) -> None:
+    handed = await real.hand("a", GPU_WHOLE)
+    assert [dict(one.properties) for one in handed] == [
+        {"driver": "vfio-pci", "host": GPU},
+        {"driver": "vfio-pci", "host": AUDIO},
+    ]
+    assert {node for one in handed for node in one.nodes} == {pci.root / "dev/vfio/7"}
+    assert pci.drivers() == {**HOSTS, GPU: "vfio-pci", AUDIO: "vfio-pci"}
+    await real.give_back("a")
+    assert pci.drivers() == HOSTS
+
+
+async def test_what_shares_a_group_with_the_host_stays_with_the_host(real: VfioPassthrough, pci: DrawnPci) -> None:
+    with pytest.raises(DriverError, match=rf"{AUDIO} of its IOMMU group is in use by the host \(snd_hda_intel\)"):
+        await real.hand("a", GPU_WHOLE[:1])
+    assert pci.drivers() == HOSTS, "nothing was taken"
+    assert await real.hand("b", (NIC_WHOLE,)), "a bridge of the group is no trouble"
+    (pci.root / "bus/pci/devices" / AUDIO / "driver").unlink()
+    assert await real.hand("a", GPU_WHOLE[:1]), "nor is what no driver has"
+    with pytest.raises(DriverError, match="another guest"):
+        await real.hand("c", GPU_WHOLE[1:])
+
+
+async def test_functions_are_made_once_kept_from_the_host_and_unmade(real: VfioPassthrough, pci: DrawnPci) -> None:
+    await real.hand("a", (functions(1),))
+    handed = await real.hand("b", (functions(2),))
+    assert [one.properties["host"] for one in handed] == ["0000:42:10.1", "0000:42:10.2"]
+    assert {a: d for a, d in pci.drivers().items() if a not in HOSTS} == {
+        **{f"0000:42:10.{number}": "vfio-pci" for number in range(3)},
+        "0000:42:10.3": "",
+    }
+    assert await refused(real, "c", functions(2)) == "FunctionsMissing"
+    await real.give_back("c")
+    await real.give_back("a")
+    assert pci.functions(NIC), "somebody has some of them still"
+    await real.give_back("b")
+    assert (pci.functions(NIC), pci.drivers()) == ([], HOSTS)
+
+
+@pytest.mark.parametrize("after", range(4))
+async def test_an_agent_killed_in_the_middle_is_gone_on_from(
+    real: VfioPassthrough, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Killed before any of its writes: whoever follows hands over the rest, or gives back what was taken."""
+    say, done = pci._say, 0
+
+    def dies(file: Path, words: str) -> None:
+        nonlocal done
+        if done == after:
+            raise KeyboardInterrupt
+        done += 1
+        say(file, words)
+
+    for follow in ("hand", "give back"):
+        done = 0
+        monkeypatch.setattr(pci, "_say", dies)
+        with pytest.raises(KeyboardInterrupt):
+            real._hand("a", GPU_WHOLE)
+        monkeypatch.setattr(pci, "_say", say)
+        assert await real.uids() == {"a"}
+        if follow == "hand":
+            await real.hand("a", GPU_WHOLE)
+            assert pci.drivers() == {**HOSTS, GPU: "vfio-pci", AUDIO: "vfio-pci"}
+        await real.give_back("a")
+        assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())
+
+
+async def test_what_cannot_be_is_said_clearly(tmp_path: Path, real: VfioPassthrough, pci: DrawnPci) -> None:
+    assert await refused(real, "a", Wanted("x", "disk", "0000:99:00.0")) == "DeviceMissing"
+    assert await refused(real, "a", Wanted("x", "disk", "../../etc")) == "DeviceMissing"
+    assert await refused(real, "a", Wanted("x", "disk", DISK, functions=1)) == "FunctionsMissing"
+    pci.stubborn.add(DISK)
+    assert await refused(real, "a", DISK_WHOLE) == "DeviceBusy"
+    pci.stubborn.clear()
+    (pci.root / "bus/pci/devices" / DISK / "iommu_group").unlink()
+    assert await refused(real, "a", DISK_WHOLE) == "IommuMissing"
+    await real.give_back("a")
+    assert pci.drivers() == HOSTS
+    bare = VfioPassthrough(tmp_path / "bare", pci=DrawnPci(tmp_path / "other", vfio=False))
+    assert await refused(bare, "a", DISK_WHOLE) == "PassthroughUnavailable"

@@ -1,0 +1,471 @@
+"""Consolidation: planned, approved, carried out; with real loops and agents on fake drivers, and two tenants."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from bessemer.core.resource import Metadata
+from bessemer.drivers.jobs.fake import Fate
+from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, validate
+from bessemer.kinds.fleet.host import FAKE_TAINT
+from tests.kinds.five import (
+    Case,
+    Life,
+    check_converges,
+    check_converges_when_run_twice,
+    check_deletes_cleanly,
+    check_is_denied_to_another_tenant,
+    check_lives_through,
+    distinct,
+    in_each_setting,
+)
+from tests.kinds.jobs.test_job import fates
+from tests.kinds.jobs.test_job_scale import Fabric
+from tests.kinds.points import Point
+from tests.kinds.world import PROJECT, World
+
+THEIRS = "beta--lab"
+CASE = Case("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": True}, namespace="", reason="Succeeded")
+
+
+async def furnish(world: World) -> None:
+    """Another tenant, and flavors with GPUs."""
+    await world.create("Tenant", "beta", {}, namespace="")
+    await world.create("Project", THEIRS, {}, namespace="")
+    for name, count in (("one", 1), ("two", 2)):
+        spec = {"cores": 1, "memory": "1Gi", "disk": "1Gi", "devices": {"model": "H100", "count": count}}
+        await world.create("Flavor", name, spec, namespace="")
+    await world.until_ready("Project", THEIRS, namespace="")
+
+
+async def vm(world: World, name: str, *, namespace: str = PROJECT, on: str = "", **spec: Any) -> None:
+    """An Instance that runs, on the one host that is open."""
+    await world.create("Instance", name, {"flavor": "one", "image": "micro", **spec}, namespace=namespace)
+    await world.until_ready("Instance", name, namespace=namespace)
+    assert not on or (await status(world, "Instance", name, namespace=namespace))["host"] == on
+
+
+async def alone(world: World, host: str) -> None:
+    """No other host takes anybody."""
+    for name in world.hosts:
+        await world.patch("Host", name, namespace="", unschedulable=name != host)
+        await world.until_ready("Host", name, namespace="")
+
+
+async def all_open(world: World) -> None:
+    for name in world.hosts:
+        await world.patch("Host", name, namespace="", unschedulable=False)
+        await world.until_reason("Host", name, "Ready", namespace="")
+
+
+async def status(world: World, kind: str, name: str, *, namespace: str = PROJECT) -> dict[str, Any]:
+    found = await world.object(kind, name, namespace=namespace)
+    assert found is not None
+    return found.get("status", {})
+
+
+async def ended(world: World, name: str = "tidy") -> dict[str, Any]:
+    async def holds() -> bool:
+        return (await status(world, "Consolidation", name, namespace="")).get("phase") in ("Succeeded", "Failed")
+
+    await world.until(holds, seconds=3000)
+    return await status(world, "Consolidation", name, namespace="")
+
+
+async def hosts_of(world: World) -> dict[str, str]:
+    """Claim → host, of what stands."""
+    found = await world.bodies("Claim")
+    return {c["metadata"]["name"]: c["spec"]["host"] for c in found if "deletionTimestamp" not in c["metadata"]}
+
+
+# --- the five ---------------------------------------------------------------------------------------------------
+
+
+async def test_converges() -> None:
+    found = await check_converges(CASE)
+    assert found["status"]["hosts"] == ["h1"]
+    assert found["status"]["moves"] == 0
+
+
+async def test_converges_when_run_twice() -> None:
+    await check_converges_when_run_twice(CASE)
+
+
+async def a_move(stop: Point | None) -> Life:
+    """Two tenants' guests stand on two hosts, and one goes to the other's, so that two devices are free together."""
+    async with World(hosts=2, gpus=2, stop=stop) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await alone(world, "h2")
+        await vm(world, "theirs", namespace=THEIRS)
+        await all_open(world)
+        await world.create("Consolidation", "tidy", {"open": {"flavor": "two"}, "approved": True}, namespace="")
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert await hosts_of(world) == {"instance-mine-0": "h2", "instance-theirs-0": "h2"}
+        await world.until_ready("Instance", "mine")
+        for kind, name, namespace in (
+            ("Consolidation", "tidy", ""),
+            ("Instance", "mine", PROJECT),
+            ("Instance", "theirs", THEIRS),
+        ):
+            await world.delete(kind, name, namespace=namespace)
+            await world.until_gone(kind, name, namespace=namespace)
+        await world.check_clean()
+        return Life(world.points.names, world.crashes)
+
+
+def course(names: Sequence[str]) -> Sequence[int]:
+    """Of what is written: each word from the consolidation's first on, until it is deleted."""
+    first = next((n for n, name in enumerate(names) if "Consolidation" in name), len(names))
+    last = max((n for n, name in enumerate(names) if "Consolidation" in name), default=-1)
+    return [first + n for n in distinct(names[first : last + 1])]
+
+
+async def test_converges_after_a_crash_at_every_driver_call() -> None:
+    """Of those that belong to the move; the long one has them all."""
+    await check_lives_through(a_move, chosen=course)
+
+
+@pytest.mark.long
+async def test_a_crash_anywhere_in_the_whole_life_changes_nothing() -> None:
+    await check_lives_through(a_move, chosen=in_each_setting)
+
+
+async def test_deletes_cleanly() -> None:
+    await check_deletes_cleanly(CASE)
+
+
+async def test_is_denied_to_another_tenant() -> None:
+    await check_is_denied_to_another_tenant(CASE)
+
+
+# --- who is moved, and how --------------------------------------------------------------------------------------
+
+
+async def approve(world: World, name: str = "tidy", **spec: Any) -> None:
+    await world.create("Consolidation", name, {**spec, "approved": True}, namespace="")
+
+
+async def test_who_is_stopped_for_it_is_told_and_has_its_place_kept_from_everybody() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await alone(world, "h2")
+        await vm(world, "theirs", namespace=THEIRS)
+        await all_open(world)
+        await approve(world, open={"flavor": "two"})
+
+        async def told() -> bool:
+            return bool(condition(await status(world, "Instance", "mine"), "Consolidation"))
+
+        await world.until(told)
+        said = await status(world, "Instance", "mine")
+        assert said["phase"] == "Running"
+        words = condition(said, "Consolidation")["message"]
+        assert words.startswith("Moved to another host, so that what is free lies together; it is stopped at ")
+        assert words.endswith("and started at another place then")
+        # Whoever asks now gets neither the place of who is told, nor that which is opened.
+        await world.create("Instance", "rival", {"flavor": "one", "image": "micro"}, namespace=THEIRS)
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert await hosts_of(world) == {"instance-mine-0": "h2", "instance-theirs-0": "h2"}
+        # What is open then is there for whoever is next.
+        await world.until_ready("Instance", "rival", namespace=THEIRS)
+        events = await world.bodies("Event")
+        mine = [e for e in events if e["involvedObject"]["name"] == "mine"]
+        assert "Consolidation" in [e["reason"] for e in mine]
+        assert not any("theirs" in str(e) or "beta" in str(e) for e in mine)
+        assert "beta" not in str(await world.object("Instance", "mine"))
+        assert condition(await status(world, "Instance", "mine"), "Consolidation")["status"] == "False"
+
+
+def condition(said: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((c for c in said.get("conditions", ()) if c["type"] == name and c["status"] != "Unknown"), {})
+
+
+async def endpoint(world: World, name: str = "chat", **spec: Any) -> None:
+    flavor = {"flavor": "one", "model": "smol", **spec}
+    await world.create("Endpoint", name, flavor)
+    await world.until_ready("Endpoint", name)
+
+
+async def test_a_replica_is_there_before_the_one_that_is_moved_goes() -> None:
+    async with World(hosts=3, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await endpoint(world, replicas=1)
+        await alone(world, "h2")
+        await world.patch("Endpoint", "chat", replicas=2)
+        await world.until_ready("Endpoint", "chat")
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+        fewest = 2
+
+        async def done() -> bool:
+            nonlocal fewest
+            running = [c for c in await world.bodies("Claim") if c.get("status", {}).get("phase") == "Running"]
+            fewest = min(fewest, sum("deletionTimestamp" not in c["metadata"] for c in running))
+            return (await status(world, "Consolidation", "tidy", namespace="")).get("phase") in ("Succeeded", "Failed")
+
+        await world.until(done)
+        assert fewest == 2, "two answer at each moment"
+        said = await status(world, "Consolidation", "tidy", namespace="")
+        assert (said["phase"], said["steps"][0]["how"], said["lostDeviceSeconds"]) == ("Succeeded", "Replace", 0)
+        assert "h1" not in (await hosts_of(world)).values()
+        assert len(await hosts_of(world)) == 2
+        host = await world.object("Host", "h1", namespace="")
+        assert host is not None
+        assert host["spec"]["unschedulable"], "what is emptied stays so"
+        await world.until_ready("Endpoint", "chat")
+        # Its number is another, and it stays; fewer are fewer.
+        await world.patch("Endpoint", "chat", replicas=1)
+
+        async def fewer() -> bool:
+            return len(await world.bodies("Claim")) == 1
+
+        await world.until(fewer)
+
+
+async def test_a_replica_for_which_there_is_no_quota_besides_goes_first() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await world.patch("Tenant", "acme", namespace="", quota={"devices": {"H100": 1}})
+        await world.until_ready("Tenant", "acme", namespace="")
+        await alone(world, "h1")
+        await endpoint(world)
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+        said = await ended(world)
+        assert (said["phase"], said["steps"][0]["how"]) == ("Succeeded", "Restart")
+        assert list((await hosts_of(world)).values()) == ["h2"]
+
+
+@pytest.mark.parametrize("seconds", [10_000.0, 20.0])
+async def test_a_job_begins_anew_elsewhere_unless_it_ends_before_and_has_not_failed(seconds: float) -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        for host in world.hosts.values():
+            host.jobs.fate = lambda _member: Fate(seconds)
+        await alone(world, "h1")
+        await world.create("Job", "train", {"flavor": "one", "script": "train", "movable": True})
+        await world.until_reason("Job", "train", "Running")
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+        assert (await ended(world))["phase"] == "Succeeded"
+        said = await status(world, "Job", "train")
+        assert said["failures"] == 0
+        if seconds < 30:
+            assert (said["phase"], said["attempt"]) == ("Succeeded", 0)
+        else:
+            assert (said["phase"], said["attempt"], said["hosts"][0]["name"]) == ("Running", 1, "h2")
+
+
+async def test_of_some_hosts_those_that_are_cheapest_are_emptied() -> None:
+    async with World(hosts=3, gpus=3) as world:
+        await furnish(world)
+        for host, name in (("h1", "a"), ("h2", "b"), ("h2", "c")):
+            await alone(world, host)
+            await vm(world, name, movable=True)
+        await all_open(world)
+        await approve(world, empty={"count": 2})
+        said = await ended(world)
+        assert (said["phase"], said["hosts"], said["moves"]) == ("Succeeded", ["h1", "h3"], 1)
+        assert await hosts_of(world) == {"instance-a-0": "h2", "instance-b-0": "h2", "instance-c-0": "h2"}
+
+
+async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "fixed")
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+        said = await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
+        assert said["message"] == "1 claim of these hosts: not to be moved, or without another place"
+        host = await world.object("Host", "h1", namespace="")
+        assert host is not None
+        assert not host["spec"].get("unschedulable")
+        # A gang would begin anew for the place of one.
+        gang = {"flavor": "one", "script": "sleep 100000", "members": 2, "movable": True, "preemptible": True}
+        await world.create("Job", "gang", gang)
+        await world.until_reason("Job", "gang", "Running")
+        assert [c["spec"].get("movable") for c in await world.bodies("Claim")] == [None, None, None]
+
+
+# --- what comes in between --------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_moved_until_somebody_says_so_and_the_plan_is_of_that_moment() -> None:
+    async with World(hosts=3, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await all_open(world)
+        await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}}, namespace="")
+        await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
+        shown = await status(world, "Consolidation", "tidy", namespace="")
+        (step,) = shown["steps"]
+        assert (step["source"], shown["moves"], shown["devicesMilli"]) == ("h1", 1, 2000)
+        assert step["lostDeviceSeconds"] > 0
+        # Where it was to go is shut by now: it is planned anew.
+        await world.patch("Host", step["target"], namespace="", unschedulable=True)
+
+        async def anew() -> bool:
+            steps = (await status(world, "Consolidation", "tidy", namespace="")).get("steps", ())
+            return bool(steps) and steps[0]["target"] != step["target"]
+
+        await world.until(anew)
+        assert await hosts_of(world) == {"instance-mine-0": "h1"}
+        await world.patch("Consolidation", "tidy", namespace="", approved=True)
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert await hosts_of(world) != {"instance-mine-0": "h1"}
+
+
+async def test_who_refuses_meanwhile_stays_and_nothing_further_is_moved() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        for name in ("a", "b"):
+            await vm(world, name, movable=True)
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+
+        async def begun() -> bool:
+            return bool(condition(await status(world, "Instance", "a"), "Consolidation")) or bool(
+                condition(await status(world, "Instance", "b"), "Consolidation")
+            )
+
+        await world.until(begun)
+        first = "a" if condition(await status(world, "Instance", "a"), "Consolidation") else "b"
+        second = "b" if first == "a" else "a"
+        await world.patch("Instance", second, movable=False)
+        said = await ended(world)
+        assert (said["phase"], said["moved"]) == ("Failed", 1)
+        assert said["message"].startswith("after 1 of 2 moves: Instance acme--research/")
+        await world.until_ready("Instance", first)
+        assert await hosts_of(world) == {f"instance-{first}-0": "h2", f"instance-{second}-0": "h1"}
+
+        async def open_again() -> bool:
+            host = await world.object("Host", "h1", namespace="")
+            return host is not None and not host["spec"].get("unschedulable")
+
+        await world.until(open_again)
+
+
+async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        for name in ("a", "b"):
+            await vm(world, name, movable=True)
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+
+        async def begun() -> bool:
+            said = [await status(world, "Instance", name) for name in ("a", "b")]
+            return any(condition(one, "Consolidation") for one in said)
+
+        await world.until(begun)
+        await world.delete("Consolidation", "tidy", namespace="")
+        await world.until_gone("Consolidation", "tidy", namespace="")
+        assert sorted((await hosts_of(world)).values()) == ["h1", "h2"]
+        for name in ("a", "b"):
+            await world.until_ready("Instance", name)
+        host = await world.object("Host", "h1", namespace="")
+        assert host is not None
+        assert not host["spec"].get("unschedulable")
+
+
+async def test_one_is_carried_out_at_a_time() -> None:
+    async with World(hosts=3, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+
+        async def begun() -> bool:
+            return (await status(world, "Consolidation", "tidy", namespace="")).get("phase") == "Moving"
+
+        await world.until(begun)
+        await approve(world, "second", empty={"hosts": ["h1"]})
+        await world.until_reason("Consolidation", "second", "Behind", namespace="")
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert (await ended(world, "second"))["phase"] == "Succeeded"
+
+
+def consolidation(**spec: Any) -> Consolidation:
+    return Consolidation(metadata=Metadata(name="tidy"), spec=ConsolidationSpec.model_validate(spec))
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({}, "spec.open"),
+        ({"open": {"flavor": "two"}, "empty": {"count": 1}}, "spec.open"),
+        ({"empty": {}}, "spec.empty.hosts"),
+        ({"empty": {"hosts": ["a"], "count": 1}}, "spec.empty.hosts"),
+        ({"empty": {"hosts": ["a", "a"]}}, "spec.empty.hosts[1]"),
+    ],
+)
+def test_it_says_either_what_is_opened_or_what_is_emptied(spec: dict[str, Any], field: str) -> None:
+    assert [cause.field for cause in validate(consolidation(**spec), None)] == [field]
+
+
+def test_what_was_planned_with_stays_and_a_word_that_was_given_too() -> None:
+    old = consolidation(empty={"count": 1}, approved=True)
+    assert validate(consolidation(empty={"count": 1}, approved=True, deadline_seconds=60), old) == []
+    changed = validate(consolidation(empty={"count": 2}, max_moves=3), old)
+    assert [cause.field for cause in changed] == ["spec.empty", "spec.maxMoves", "spec.approved"]
+
+
+# --- many hosts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hosts", "count"), [(8, 2), pytest.param(100, 8, marks=pytest.mark.long)])
+async def test_whole_hosts_are_opened_in_a_fleet_of_fakes_that_is_in_pieces(hosts: int, count: int) -> None:
+    """A job of two devices is left on each host of eight; jobs that want all eight find none until some have moved."""
+    async with Fabric(hosts=hosts, fake=True) as world:
+        fates(world, lambda _member: Fate(100_000.0))
+        pair = {"cores": 4, "memory": "8Gi", "devices": {"count": 2, "model": "H100-SXM5-80GB"}}
+        await world.create("Flavor", "h100.2", pair, namespace="")
+        tolerations = [{"key": FAKE_TAINT}]
+        for number in range(4 * hosts):
+            spec = {"flavor": "h100.2", "script": "train", "movable": True, "tolerations": tolerations}
+            await world.create("Job", f"j{number}", spec)
+
+        async def claims() -> list[dict[str, Any]]:
+            return [c for c in await world.bodies("Claim") if c.get("status", {}).get("phase") == "Running"]
+
+        async def full() -> bool:
+            return len(await claims()) == 4 * hosts
+
+        await world.until(full)
+        by_host: dict[str, list[str]] = defaultdict(list)
+        for claim in await claims():
+            by_host[claim["spec"]["host"]].append(claim["spec"]["workload"]["name"])
+        for names in by_host.values():
+            for name in sorted(names)[1:]:
+                await world.delete("Job", name)
+        whole = {"flavor": "h100.8", "script": "train", "members": count, "tolerations": tolerations}
+        await world.create("Job", "whole", {**whole, "topology": {"perHost": 1}})
+
+        async def refused() -> bool:
+            return len(await claims()) == hosts and bool((await status(world, "Job", "whole")).get("waitingSince"))
+
+        await world.until(refused)
+        opens = {"flavor": "h100.8", "count": count, "tolerations": tolerations}
+        await approve(world, open=opens, maxMoves=2 * count)
+        told = await ended(world)
+        assert (told["phase"], told["moves"], told["devicesMilli"]) == ("Succeeded", count, 8000 * count)
+
+        async def runs() -> bool:
+            return (await status(world, "Job", "whole")).get("phase") == "Running"
+
+        await world.until(runs)
+        assert len(await claims()) == hosts + count
