@@ -23,7 +23,7 @@ import numpy as np
 
 from _common import Figure, Options, figure, median, percentile, program
 from _trace import drawn
-from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.asking import Allocation, Decision, Refusal, Request
 from bessemer.core.beside import Companion
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
@@ -32,7 +32,10 @@ from bessemer.main.process import have_read
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.remedies import Remedies
 from bessemer.placement.moves.removal import removals
 from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.replay import Churned, Filled, Trace, openb, spread
@@ -124,6 +127,7 @@ async def measure(options: Options) -> list[Figure]:
         *_moved(source, replays),
         *_speed(source, quick=options.quick),
         *_room(hosts=HOSTS // 10 if options.quick else HOSTS),
+        *_remedied(hosts=HOSTS // 10 if options.quick else HOSTS),
     ]
 
 
@@ -466,6 +470,44 @@ def _room(*, hosts: int) -> Iterator[Figure]:
     where = f"who must go so that a request fits, {hosts:,} hosts, {len(seconds)} requests"
     yield figure(f"{where}, p50", 1e3 * median(seconds), "ms")
     yield figure(f"{where}, the longest", 1e3 * max(seconds), "ms", at_most=50.0 if hosts == HOSTS else None)
+
+
+def _remedied(*, hosts: int) -> Iterator[Figure]:
+    """How long a refusal takes on a fleet that is nearly full, of whose claims half may be started anew elsewhere and
+    half say when they end: reasons, and what would help, tried."""
+    generator, machine, fleet = np.random.default_rng(FIRST_SEED), _machine(), FleetArrays()
+    part = (Allocation(numa_node=0, milli_cores=4000, memory_bytes=8 * GIB),)
+    sizes = {n: Request(tenant="", milli_cores=4000, memory_bytes=8 * GIB, device_count=n) for n in (1, 2, 4)}
+    for n in range(hosts):
+        fleet.set_host(HostFacts(name=f"host-{n:05}", inventory=machine))
+        ids = [device.id for device in machine.devices if device.kind == "gpu"][int(generator.random() < 0.3) :]
+        while ids:
+            count = int(generator.choice([size for size in (1, 1, 1, 2, 4) if size <= len(ids)]))
+            ends = int(generator.integers(1, 100_000)) if generator.random() < 0.5 else None
+            tenure = Tenure(restartable=bool(generator.random() < 0.5), ends=ends)
+            hold = Hold(f"host-{n:05}", tuple(ids[:count]), part, request=sizes[count], tenure=tenure)
+            fleet.hold(f"{n}/{ids[0]}", hold)
+            ids = ids[count:]
+    claims = sum(len(holds_of(fleet, name)) for name in fleet.names)
+    own = Own(fleet, window=devices(fleet))
+    remedies = Remedies(fleet, own.place, named=str, timed=str)
+    own.remedy((remedies.moved, remedies.ended))
+    wide = Request(tenant="", milli_cores=8000, memory_bytes=GIB, device_count=8)
+    asked = [wide, replace(wide, device_count=4), replace(wide, device_count=4, numa="required")]
+    asked.append(replace(wide, device_count=2, same_switch=True))
+    for request in sizes.values():
+        own.decide(request)
+    seconds = []
+    for number, request in enumerate(asked * 3):
+        # Each is asked for anew: the arrays have changed since.
+        fleet.hold("other", Hold("host-00000", (), (Allocation(numa_node=0, milli_cores=number, memory_bytes=0),)))
+        began = time.thread_time()
+        if not isinstance(own.decide(request), Refusal):
+            continue
+        seconds.append(time.thread_time() - began)
+    where = f"refused, {hosts:,} hosts, {claims:,} claims of which half may be moved"
+    yield figure(f"{where}: reasons and the cheapest change, p50", 1e3 * median(seconds), "ms")
+    yield figure(f"{where}, the longest of {len(seconds)}", 1e3 * max(seconds), "ms", at_most=CHANGE_GOAL)
 
 
 def _machine() -> Inventory:
