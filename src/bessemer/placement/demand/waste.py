@@ -5,9 +5,9 @@ Approach to the Cutting-Stock Problem", Operations Research 9, 1961) minimises t
 Its dual prices say what a share of each size is worth in devices. A left-over is worth the best that can still be cut
 from it, and the rest of it is waste. Exact within 1e-6 up to `SIZES` different sizes; more are rounded up to a grid.
 
-Prices jump from one corner of the program to another where the mix changes a little, and a size that is rare may be worth
-nothing. What will come is never quite what came, so `hedged_waste` goes by the mean over mixes near the one that was
-seen. A mean of prices under which no pattern is worth more than its device is such prices again.
+Prices jump from one corner of the program to another where the mix changes a little, and a size that is rare may be
+worth nothing. What will come is never quite what came, so `hedged_waste` goes by the mean over mixes near the one that
+was seen. A mean of prices under which no pattern is worth more than its device is such prices again.
 """
 
 from __future__ import annotations
