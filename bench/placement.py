@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+import _optimum
 from _common import Figure, Options, figure, median, percentile, program
 from _trace import drawn
 from bessemer.core.asking import Allocation, Decision, Request
@@ -128,6 +129,7 @@ async def measure(options: Options) -> list[Figure]:
         *_held_out(source, replays),
         *_churned(source, replays),
         *_moved(source, replays),
+        *_near_optimum(worlds=12 if options.quick else 60),
         *_speed(source, quick=options.quick),
         *_room(hosts=HOSTS // 10 if options.quick else HOSTS),
     ]
@@ -344,6 +346,13 @@ def _moved(source: Source, replays: Replays) -> Iterator[Figure]:
             where = f"{name}, churn at {100 * LOAD:.0f} %, with moves"
             yield figure(f"{OWN}, {where}: devices blocked", value, "%", at_most=goal if source.real else None)
         yield figure(f"{OWN}, {name}, {what}: moves per 100 arrivals", rate, "", at_most=allowed.per_hundred)
+
+
+def _near_optimum(*, worlds: int) -> Iterator[Figure]:
+    """Small fleets, of which is known how many devices could have been used by who knows all that comes."""
+    ours, there = (_optimum.reached(policy, worlds=worlds) for policy in (OWN, PEER))
+    metric = f"{OWN}, of the devices that could have been used, {worlds} fleets of three hosts"
+    yield figure(metric, 100 * ours, "%", peer=(PEER, float(f"{100 * there:.4g}")))
 
 
 # --- how fast -----------------------------------------------------------------------------------------------------

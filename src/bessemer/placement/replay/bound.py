@@ -52,9 +52,9 @@ def pooled(trace: Trace, visits: Visits) -> float:
 def _room(trace: Trace) -> Floats:
     """[3]: thousandths of devices, milli-cores and bytes of memory of all hosts."""
     kinds = [HostClass.of(host) for host in trace.hosts]
-    return np.array(
-        [[WHOLE * kind.device_count, kind.milli_cores, kind.memory_bytes] for kind in kinds], dtype=np.float64
-    ).sum(axis=0)
+    each = [[WHOLE * kind.device_count, kind.milli_cores, kind.memory_bytes] for kind in kinds]
+    total: Floats = np.array(each, dtype=np.float64).sum(axis=0)
+    return total
 
 
 def _needs(requests: Sequence[Request]) -> Floats:
