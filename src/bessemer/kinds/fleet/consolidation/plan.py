@@ -170,7 +170,7 @@ def _opened(planner: Planner, request: Request, *, wanted: Open, most: int) -> _
         message = f"{places} of Flavor {wanted.flavor} can be had by {counted(most, 'move')}"
         remedy = "Raise spec.maxMoves, ask for fewer, or have more workloads say that they may be moved (spec.movable)."
         return NoPlan("NoPlan", message, remedy)
-    milli = (len(found.places) - found.there) * request.device_count * request.device_milli
+    milli = sum(len(place.devices) * place.device_milli for place in found.places[found.there :])
     return _Found(found.moves, found.hosts, len(found.places), found.there, milli)
 
 
