@@ -44,7 +44,7 @@ class Fleet(Protocol):
         """Take an assumption back: the Claim was not taken."""
         ...
 
-    def wanted(self, asker: str, hosts: Collection[str]) -> bool:
+    def wanted(self, asker: str, *, hosts: Collection[str]) -> bool:
         """Whether who had claims on these hosts told to end (by `mark_of`) still counts on a place there."""
         ...
 

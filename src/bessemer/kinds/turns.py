@@ -185,7 +185,11 @@ async def spared(ctx: Context, claims: Sequence[Claim], *, together: bool = Fals
         notice = notice_of(claim)
         # Not at once: who asked says that it waits only after it had others told.
         open_ = notice is not None and notice.asker and not claim.deleting and 0 < notice.at - now <= SETTLED_SECONDS
-        if notice is None or not open_ or ctx.fleet.wanted(notice.asker, hosts if together else {claim.spec.host}):
+        if (
+            notice is None
+            or not open_
+            or ctx.fleet.wanted(notice.asker, hosts=hosts if together else {claim.spec.host})
+        ):
             found.append(claim)
             continue
         with suppress(NotFound, Conflict):

@@ -176,6 +176,25 @@ async def test_what_was_told_is_taken_back_where_nobody_needs_it() -> None:
     await check_lives_through(spared_again, chosen=lambda names: words(names)[:2])
 
 
+async def test_a_gang_is_told_whole_and_spared_whole() -> None:
+    """Whoever needs one place of it has all of it told: what stays is worth nothing without it."""
+    async with World(hosts=2, gpus=1) as world:
+        await furnish(world, maxPriority=10)
+        spec = {"flavor": "one", "members": 2, "script": "sleep 999", "preemptible": True, "subnet": ""}
+        await world.create("Job", "train", spec, namespace=PROJECT)
+        await world.until(lambda: _count(world, 2))
+        await make(world, "high", namespace=THEIRS, priority=7)
+
+        async def both() -> bool:
+            return sum("ends-at" in str(c["metadata"]) for c in await claims(world)) == 2
+
+        await world.until(both, seconds=30)
+        assert len({c["spec"]["host"] for c in await claims(world)}) == 2
+        await world.delete("Instance", "high", namespace=THEIRS)
+        await world.until(lambda: _not(told(world)), seconds=28)
+        assert await _count(world, 2)
+
+
 async def test_who_finds_another_place_gives_back_the_one_that_was_made() -> None:
     async with World(hosts=2, gpus=1) as world:
         await furnish(world, maxPriority=10)

@@ -284,7 +284,7 @@ def _leave(queue: Queueing, uid: str) -> None:
     queue._joined += queue._heard.pop(uid, None) is not None
 
 
-def _wanted(queue: Queueing, asker: str, hosts: Collection[str]) -> bool:
+def _wanted(queue: Queueing, asker: str, *, hosts: Collection[str]) -> bool:
     """Whether who had claims on these hosts told to end still counts on a place there. Who is not looked at yet may."""
     if not queue.ready():
         return True
