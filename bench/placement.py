@@ -36,7 +36,7 @@ from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.facts import Tenure
 from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
-from bessemer.placement.moves.remedies import Remedies
+from bessemer.placement.moves.remedies import Remedies, by_name
 from bessemer.placement.moves.removal import removals
 from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.replay import Churned, Filled, Trace, openb, spread
@@ -532,7 +532,7 @@ def _remedied(*, hosts: int) -> Iterator[Figure]:
             ids = ids[count:]
     claims = sum(len(holds_of(fleet, name)) for name in fleet.names)
     own = Own(fleet, window=devices(fleet))
-    remedies = Remedies(fleet, own.place, named=str, timed=str)
+    remedies = Remedies(fleet, own.place, told=by_name(str), timed=str)
     own.remedy((remedies.moved, remedies.ended))
     wide = Request(tenant="", milli_cores=8000, memory_bytes=GIB, device_count=8)
     asked = [wide, replace(wide, device_count=4), replace(wide, device_count=4, numa="required")]
