@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from _common import Figure, table
 from _page import markdown
 
-BAR = 40
+BAR = 24
 LEVELS = ("100", "130")
 _HERE = re.compile(r"(\S+) as it is here, (.+) at (100|130) %")
 _LEFT = re.compile(r"\S+, (.+) at 130 %: devices unallocated")
@@ -26,25 +26,23 @@ def page(figures: Sequence[Figure], *, about: str, how: str) -> str:
     parts = ["# How full a fleet gets", "", "Written by `python bench/_report.py placement --data DIR`.", ""]
     parts += [about.strip(), "", f"*{how}.*"]
     for name, rows in _by_policy(peers, ours):
-        parts += ["", f"## The rules, {name}", "", markdown(rows), "", "Allocated in % when 130 % had arrived:", ""]
-        parts += ["```", *bars({row[0]: float(row[3]) for row in rows[1:]}), "```"]
+        values = [float(row[3]) for row in rows[1:]]
+        low = math.floor(min(values) - 0.1)
+        parts += ["", f"## The rules, {name}", "", markdown(_beside(rows, values, low=low)), ""]
+        parts += [f"Bars are of what was allocated at 130 %, from {low} %."]
     rows = list(_by_workload(peers, ours, left=left))
-    gains = {row[0]: float(row[5].split()[0]) for row in rows[1:]}
-    parts += ["", "## The workloads, beside FGD", "", markdown(rows), "", "Points more than FGD at 130 %:", ""]
-    parts += ["```", *bars(gains, low=0.0), "```"]
+    gains = [float(row[5]) for row in rows[1:]]
+    parts += ["", "## The workloads, beside FGD", "", markdown(_beside(rows, gains, low=min(0.0, *gains))), ""]
+    parts += ["Bars are of the points more than FGD at 130 %."]
     parts += ["", "## More", "", table(rest)]
     return "\n".join(parts) + "\n"
 
 
-def bars(values: Mapping[str, float], *, low: float | None = None) -> Iterator[str]:
-    """A bar for each, from ``low`` or a little below the least."""
-    least, most = min(values.values()), max(values.values())
-    start = math.floor(least - 0.1 * (most - least)) if low is None else min(low, least)
-    wide = max(map(len, values))
-    for name, value in values.items():
-        length = round(BAR * (value - start) / (most - start)) if most > start else BAR
-        yield f"{name:{wide}} {'█' * length:{BAR}} {value:.2f}"
-    yield f"{'':{wide}} from {start:g} to {most:g}"
+def _beside(rows: Sequence[Sequence[str]], values: Sequence[float], *, low: float) -> list[Sequence[str]]:
+    """The rows, and a bar of each value from ``low`` on."""
+    most = max(values)
+    lengths = [round(BAR * (value - low) / (most - low)) if most > low else BAR for value in values]
+    return [(*rows[0], ""), *((*row, "█" * length) for row, length in zip(rows[1:], lengths, strict=True))]
 
 
 Sorted = tuple[Mapping[str, Levels], Mapping[str, Mapping[tuple[str, str], Figure]], Sequence[Figure]]
@@ -62,6 +60,8 @@ def _sorted(figures: Sequence[Figure]) -> Sorted:
             ours.setdefault(found[2], {})[row.peer, found[3]] = row
         else:
             rest.append(row)
+    for workload in [name for name, of in ours.items() if not all(("FGD", at) in of for at in LEVELS)]:
+        rest += ours.pop(workload).values()
     return peers, ours, rest
 
 

@@ -1,6 +1,6 @@
 """Runs the programs and writes docs/performance.md from what they say: ``make performance``, or for some of them
-``python bench/_report.py NAME …``. Pages of their own have `control_plane` and `fairness`, docs/performance-api.md,
-`gangs` and `rivals`, docs/performance-fleet.md, `placement`, docs/performance-placement.md, and `size`.
+``python bench/_report.py NAME …``. Some stand on other pages (`PAGES`, docs/performance-NAME.md); `placement` and
+`size` have one each in a form of their own.
 
 What each program said last is kept in docs/performance.json, with the machine and the day, so that one program can be
 run again without the others. No figure in the page is written by hand.
@@ -26,10 +26,14 @@ from _size import page
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-OF_THE_API = ("control_plane", "fairness")
-OF_THE_FLEET = ("gangs", "rivals", "turns", "commit")
-APART = (*OF_THE_API, *OF_THE_FLEET, "placement", "size")
-"""Those that stand on other pages."""
+PAGES = {
+    "api": ("Performance of the API", ("control_plane", "fairness")),
+    "gangs": ("Performance of gangs", ("gangs",)),
+    "fleet": ("Performance of deciding and taking", ("rivals", "turns", "commit")),
+}
+"""By name: what a page is called, and whose figures stand there."""
+
+APART = (*(name for _, names in PAGES.values() for name in names), "placement", "size")
 PROGRAMS = (
     "control_plane",
     "reconcile",
@@ -71,10 +75,9 @@ def main() -> None:
 
 def _write(kept: dict[str, Any]) -> None:
     (DOCS / "performance.md").write_text(_page("Performance", kept, [n for n in PROGRAMS if n not in APART]))
-    (DOCS / "performance-api.md").write_text(_page("Performance of the API", kept, OF_THE_API))
-    if any(name in kept for name in OF_THE_FLEET):
-        title = "Performance: gangs, and several schedulers at once"
-        (DOCS / "performance-fleet.md").write_text(_page(title, kept, OF_THE_FLEET))
+    for where, (title, names) in PAGES.items():
+        if any(name in kept for name in names):
+            (DOCS / f"performance-{where}.md").write_text(_page(title, kept, names))
     if "placement" in kept:
         about = importlib.import_module("placement").__doc__ or ""
         figures = [Figure(**row) for row in kept["placement"]["figures"]]

@@ -61,7 +61,15 @@ async def measure(options: Options) -> list[Figure]:
 
 def _fleet() -> FleetArrays:
     devices = [
-        Device(id=f"gpu{n}", kind="gpu", model="H100", numa_node=n // 4, pcie_switch=f"sw{n // 2}", nvlink_domain="nv")
+        Device(
+            id=f"gpu{n}",
+            kind="gpu",
+            model="H100",
+            numa_node=n // 4,
+            pcie_switch=f"sw{n // 2}",
+            nvlink_domain="nv",
+            rail=n,
+        )
         for n in range(8)
     ]
     numa = [NumaNode(id=n, cores=64, threads=64, memory_bytes=512 * GIB) for n in range(2)]
@@ -244,6 +252,7 @@ def _single(options: Options) -> Iterator[Figure]:
     ):
         took = _milliseconds(lambda gang=gang: _decided(fleet, gang), runs=runs)  # type: ignore[misc]
         yield figure(f"{what}, {HOSTS:,} hosts, {100 * USE:.0f} % in use", took, "ms", at_most=bound, peer=peer)
+    yield from _on_rails(runs)
     none = Gang(member=WHOLE, count=LEAF, policy="required")
     took = _milliseconds(lambda: _verdict(fleet, none), runs=runs)
     yield figure("it fits nowhere, and the counted reasons", took, "ms", at_most=GOAL_MS, peer=verdict)
@@ -254,6 +263,18 @@ def _single(options: Options) -> Iterator[Figure]:
     _unlike(fleet)
     took = _milliseconds(lambda: _decided(fleet, Gang(member=WHOLE, count=LARGE)), runs=runs)
     yield figure(f"a gang of {LARGE} hosts, of which no two are alike", took, "ms", at_most=GOAL_MS)
+
+
+def _on_rails(runs: int) -> Iterator[Figure]:
+    """Where of each device there is an even chance that it is in use."""
+    dice, fleet = np.random.default_rng(7), _fleet()
+    for n in range(HOSTS):
+        held = tuple(f"gpu{gpu}" for gpu in np.flatnonzero(dice.random(8) < 0.5))
+        fleet.hold(str(n), Hold(f"host-{n:05}", held, ()))
+    pair = Request(tenant="acme", milli_cores=8_000, memory_bytes=64 * GIB, device_count=2)
+    gang = Gang(member=pair, count=LARGE, rails="required")
+    took = _milliseconds(lambda: _decided(fleet, gang), runs=runs)
+    yield figure(f"{LARGE} pairs of devices on the same rails, {HOSTS:,} hosts, half of the devices in use", took, "ms")
 
 
 def _decided(fleet: FleetArrays, gang: Gang) -> None:

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+import _optimum
 from _common import Figure, Options, figure, median, percentile, program
 from _trace import drawn
-from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.asking import Allocation, Decision, Refusal, Request
 from bessemer.core.beside import Companion
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
@@ -32,10 +33,15 @@ from bessemer.main.process import have_read
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.remedies import Remedies, by_name
 from bessemer.placement.moves.removal import removals
 from bessemer.placement.own import Own, classes, devices
 from bessemer.placement.replay import Churned, Filled, Trace, openb, spread
+from bessemer.placement.replay.arrivals import Visits, churning
+from bessemer.placement.replay.bound import pooled
 from bessemer.placement.replay.desk import OWN
 from bessemer.placement.replay.jobs import ChurnJob, FillJob, replay
 from bessemer.placement.replay.moving import Allowance
@@ -93,10 +99,16 @@ GAIN, MEAN_GAIN = 0.4, 1.0
 """Points more than FGD, on each workload and in the mean."""
 
 HELD_OUT_GOAL, BLOCKED_GOAL = 95.1, 0.5
+HELD_OUT = (
+    "demand learned of the first half, arrivals of the second",
+    "demand learned of the second half, arrivals of the first",
+)
 PICKY = "gpuspec33"
 FILL_MOVES = Allowance(per_hundred=2.0, at_once=1)
 CHURN_MOVES = Allowance(per_hundred=0.5, at_once=7, gain=1.1)
 LOAD = 0.95
+STAYS, STAYS_QUICK = (3.0, 5.0), (0.5, 0.5)
+"""Of the warm-up and of what is counted, in mean stays."""
 HOSTS = 10_000
 KUBE_PER_SECOND = 180.0
 
@@ -122,8 +134,10 @@ async def measure(options: Options) -> list[Figure]:
         *_held_out(source, replays),
         *_churned(source, replays),
         *_moved(source, replays),
+        *_near_optimum(worlds=12 if options.quick else 60),
         *_speed(source, quick=options.quick),
         *_room(hosts=HOSTS // 10 if options.quick else HOSTS),
+        *_remedied(hosts=HOSTS // 10 if options.quick else HOSTS),
     ]
 
 
@@ -171,19 +185,24 @@ def _jobs(source: Source, seeds: Sequence[int], *, quick: bool) -> Iterator[tupl
         for policy in (OWN, *peers):
             for seed in seeds:
                 yield ("fill", name, policy, seed), FillJob(trace=trace, seed=seed, policy=policy)
-    learnt, new = source.traces[first].halves()
-    for policy in (OWN, PEER):
-        for seed in seeds:
-            job = FillJob(trace=new, seed=seed, policy=policy, learned=learnt.requests)
-            yield ("held out", first, policy, seed), job
-    stays = (0.5, 0.5) if quick and source.real else (3.0, 5.0)
+    for what, (learnt, new) in _halves(source.traces[first]).items():
+        for policy in (OWN, PEER):
+            for seed in seeds:
+                yield (what, first, policy, seed), FillJob(trace=new, seed=seed, policy=policy, learned=learnt.requests)
+    stays = STAYS_QUICK if quick and source.real else STAYS
     for policy in (OWN, PEER) if quick else (OWN, PEER, "BestFit"):
-        for seed in seeds[:1] if quick else seeds[:4]:
+        for seed in seeds[:1] if quick else seeds:
             yield (
                 ("churn", first, policy, seed),
                 ChurnJob(trace=source.traces[first], seed=seed, policy=policy, load=LOAD, stays=stays),
             )
     yield from _moving(source, seeds[:1] if quick else seeds, first=first, stays=stays)
+
+
+def _halves(trace: Trace) -> Mapping[str, tuple[Trace, Trace]]:
+    """What is learned of, and what comes."""
+    first, second = trace.halves()
+    return dict(zip(HELD_OUT, ((first, second), (second, first)), strict=True))
 
 
 def _moving(source: Source, seeds: Sequence[int], *, first: str, stays: tuple[float, float]) -> Iterator[Job]:
@@ -192,7 +211,7 @@ def _moving(source: Source, seeds: Sequence[int], *, first: str, stays: tuple[fl
     for seed in seeds:
         job = FillJob(trace=source.traces[picky], seed=seed, ratio=1.0, moves=FILL_MOVES)
         yield ("fill with moves", picky, OWN, seed), job
-    for seed in seeds[:4]:
+    for seed in seeds:
         trace = source.traces[first]
         yield (
             ("churn with moves", first, OWN, seed),
@@ -262,21 +281,24 @@ def _goal(source: Source, name: str, at: float, peer: float) -> float | None:
 
 
 def _held_out(source: Source, replays: Replays) -> Iterator[Figure]:
-    name = next(key[1] for key in replays if key[0] == "held out")
-    ours, there = (_allocated(replays, name, policy, at=1.0, what="held out") for policy in (OWN, PEER))
-    yield figure(
-        f"{OWN}, {name} at 100 %: demand learned of the first half, arrivals of the second",
-        ours,
-        "%",
-        at_least=HELD_OUT_GOAL if source.real else None,
-        peer=(PEER, float(f"{there:.4g}")),
-    )
+    """Demand of one half, arrivals of the other; the goal is of the first half learned."""
+    for what in HELD_OUT:
+        name = next(key[1] for key in replays if key[0] == what)
+        ours, there = (_allocated(replays, name, policy, at=1.0, what=what) for policy in (OWN, PEER))
+        yield figure(
+            f"{OWN}, {name} at 100 %: {what}",
+            ours,
+            "%",
+            at_least=HELD_OUT_GOAL if source.real and what == HELD_OUT[0] else None,
+            peer=(PEER, float(f"{there:.4g}")),
+        )
 
 
 def _churned(source: Source, replays: Replays) -> Iterator[Figure]:
     """What is blocked, of all that is offered; and of requests for several devices."""
     name = next(key[1] for key in replays if key[0] == "churn")
     ours = _of(replays, "churn", name, OWN)
+    yield from _marked(source, replays, name)
     for peer in (PEER, "BestFit"):
         if not (theirs := _of(replays, "churn", name, peer)):
             continue
@@ -290,6 +312,23 @@ def _churned(source: Source, replays: Replays) -> Iterator[Figure]:
         for what, here, other, most in rows:
             peer_value = float(f"{spread(other).mean:.3g}")
             yield figure(f"{OWN}, {where}: {what}", spread(here).mean, "%", at_most=most, peer=(peer, peer_value))
+
+
+def _marked(source: Source, replays: Replays, name: str) -> Iterator[Figure]:
+    """Ours beside what would be blocked were everything packed anew at each arrival, of the same arrivals."""
+    trace = source.traces[name]
+    seeds = [key[3] for key in replays if key[:3] == ("churn", name, OWN)]
+    stays = STAYS_QUICK if len(seeds) == 1 and source.real else STAYS
+    marks = [100 * pooled(trace, _visits(trace, seed, stays)) for seed in seeds]
+    blocked = spread(100 * one.blocked for one in _of(replays, "churn", name, OWN) if isinstance(one, Churned))
+    where = f"{OWN}, {name}, churn at {100 * LOAD:.0f} %: devices blocked"
+    yield figure(where, blocked.mean, "%", peer=("packed anew each time", float(f"{spread(marks).mean:.3g}")))
+    yield figure(f"{where}, deviation over {len(seeds)} seeds", blocked.deviation, "")
+
+
+def _visits(trace: Trace, seed: int, stays: tuple[float, float]) -> Visits:
+    dice = np.random.default_rng(seed)
+    return churning(trace.requests, trace.capacity_milli, load=LOAD, stays=stays, generator=dice)
 
 
 def _several(replays: Sequence[Filled | Churned]) -> list[float]:
@@ -313,6 +352,13 @@ def _moved(source: Source, replays: Replays) -> Iterator[Figure]:
             where = f"{name}, churn at {100 * LOAD:.0f} %, with moves"
             yield figure(f"{OWN}, {where}: devices blocked", value, "%", at_most=goal if source.real else None)
         yield figure(f"{OWN}, {name}, {what}: moves per 100 arrivals", rate, "", at_most=allowed.per_hundred)
+
+
+def _near_optimum(*, worlds: int) -> Iterator[Figure]:
+    """Small fleets, of which is known how many devices could have been used by who knows all that comes."""
+    ours, there = (_optimum.reached(policy, worlds=worlds) for policy in (OWN, PEER))
+    metric = f"{OWN}, of the devices that could have been used, {worlds} fleets of three hosts"
+    yield figure(metric, 100 * ours, "%", peer=(PEER, float(f"{100 * there:.4g}")))
 
 
 # --- how fast -----------------------------------------------------------------------------------------------------
@@ -466,6 +512,44 @@ def _room(*, hosts: int) -> Iterator[Figure]:
     where = f"who must go so that a request fits, {hosts:,} hosts, {len(seconds)} requests"
     yield figure(f"{where}, p50", 1e3 * median(seconds), "ms")
     yield figure(f"{where}, the longest", 1e3 * max(seconds), "ms", at_most=50.0 if hosts == HOSTS else None)
+
+
+def _remedied(*, hosts: int) -> Iterator[Figure]:
+    """How long a refusal takes on a fleet that is nearly full, of whose claims half may be started anew elsewhere and
+    half say when they end: reasons, and what would help, tried."""
+    generator, machine, fleet = np.random.default_rng(FIRST_SEED), _machine(), FleetArrays()
+    part = (Allocation(numa_node=0, milli_cores=4000, memory_bytes=8 * GIB),)
+    sizes = {n: Request(tenant="", milli_cores=4000, memory_bytes=8 * GIB, device_count=n) for n in (1, 2, 4)}
+    for n in range(hosts):
+        fleet.set_host(HostFacts(name=f"host-{n:05}", inventory=machine))
+        ids = [device.id for device in machine.devices if device.kind == "gpu"][int(generator.random() < 0.3) :]
+        while ids:
+            count = int(generator.choice([size for size in (1, 1, 1, 2, 4) if size <= len(ids)]))
+            ends = int(generator.integers(1, 100_000)) if generator.random() < 0.5 else None
+            tenure = Tenure(restartable=bool(generator.random() < 0.5), ends=ends)
+            hold = Hold(f"host-{n:05}", tuple(ids[:count]), part, request=sizes[count], tenure=tenure)
+            fleet.hold(f"{n}/{ids[0]}", hold)
+            ids = ids[count:]
+    claims = sum(len(holds_of(fleet, name)) for name in fleet.names)
+    own = Own(fleet, window=devices(fleet))
+    remedies = Remedies(fleet, own.place, told=by_name(str), timed=str)
+    own.remedy((remedies.moved, remedies.ended))
+    wide = Request(tenant="", milli_cores=8000, memory_bytes=GIB, device_count=8)
+    asked = [wide, replace(wide, device_count=4), replace(wide, device_count=4, numa="required")]
+    asked.append(replace(wide, device_count=2, same_switch=True))
+    for request in sizes.values():
+        own.decide(request)
+    seconds = []
+    for number, request in enumerate(asked * 3):
+        # Each is asked for anew: the arrays have changed since.
+        fleet.hold("other", Hold("host-00000", (), (Allocation(numa_node=0, milli_cores=number, memory_bytes=0),)))
+        began = time.thread_time()
+        if not isinstance(own.decide(request), Refusal):
+            continue
+        seconds.append(time.thread_time() - began)
+    where = f"refused, {hosts:,} hosts, {claims:,} claims of which half may be moved"
+    yield figure(f"{where}: reasons and the cheapest change, p50", 1e3 * median(seconds), "ms")
+    yield figure(f"{where}, the longest of {len(seconds)}", 1e3 * max(seconds), "ms", at_most=CHANGE_GOAL)
 
 
 def _machine() -> Inventory:

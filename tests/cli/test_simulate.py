@@ -34,6 +34,8 @@ FILLED = {
     "allocation_percent_at_100_deviation": 0.0201,
     "unallocated_gpus": 233.1487,
     "unallocated_gpus_deviation": 1.9,
+    "useless_gpus": 201.5,
+    "useless_gpus_deviation": 2.25,
     "first_refusal_percent": 96.1,
     "levels": [
         {"arrived_percent": 50.0, "allocation_percent": 50.01, "allocation_percent_deviation": 0.004},
@@ -52,6 +54,8 @@ CHURNED = {
     "allocation_percent_deviation": 0.0,
     "blocked_percent": 0.4612,
     "blocked_percent_deviation": 0.0,
+    "useless_gpus": 17.25,
+    "useless_gpus_deviation": 0.0,
     "blocked": BLOCKED,
     "moves": 12,
     "moves_per_100_arrivals": 0.3812,

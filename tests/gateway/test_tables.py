@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import orjson
+
+from bessemer.core.notices import Notice
+from bessemer.core.resource import Change
 from bessemer.gateway import Tables
 from tests.gateway.harness import claim, endpoint
 
@@ -26,3 +32,26 @@ def test_a_replica_outlives_its_endpoint_until_its_claim_goes() -> None:
     tables.apply(endpoint("words", gone=True))
     tables.apply(claim("c", "https://10.0.0.1:8443", of="words", gone=True))
     assert tables._homeless == {}
+
+
+def test_a_replica_that_was_told_has_nothing_new_where_another_answers() -> None:
+    """It keeps what it is answering, and is asked before nobody is."""
+    tables = Tables()
+    tables.apply(endpoint("words"))
+    told, other = (
+        claim(name, f"https://10.0.0.{number}:8443", of="words") for number, name in enumerate("ab", start=1)
+    )
+    for change in (told, other):
+        tables.apply(change)
+    entry = tables.endpoints["acme--lab", "words"]
+    entry.replicas[told.uid].busy, entry.replicas[other.uid].busy = 3, 5
+    tables.apply(with_notice(told))
+    assert entry.replicas[told.uid].busy == 3
+    assert entry.choose(0.0) is entry.replicas[other.uid], "busier, and it stays"
+    assert entry.choose(0.0, tried=frozenset([other.uid])) is entry.replicas[told.uid]
+
+
+def with_notice(change: Change) -> Change:
+    body = orjson.loads(change.body)
+    body["metadata"]["annotations"] = Notice(1_750_000_000, "Moved").annotations()
+    return replace(change, body=orjson.dumps(body))

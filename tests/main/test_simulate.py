@@ -39,6 +39,7 @@ def test_a_fleet_is_filled(files: FillOptions) -> None:
     assert 50 < found["allocation_percent_at_100"] <= found["allocation_percent"] <= 100
     devices = found["trace"]["devices"]
     assert found["unallocated_gpus"] == pytest.approx(devices * (1 - found["allocation_percent"] / 100), abs=1e-2)
+    assert 0 < found["useless_gpus"] <= found["unallocated_gpus"]
     assert [row["arrived_percent"] for row in found["levels"]] == [50, 60, 70, 80, 90, 95, 100, 110, 120]
     assert found["levels"][-1]["allocation_percent"] == found["allocation_percent"]
     assert sum(row["came"] for row in found["blocked"]) > 2 * found["trace"]["requests"]

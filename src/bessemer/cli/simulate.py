@@ -172,6 +172,7 @@ def _end(found: Document) -> str:
         lines.append(("unallocated", f"{mean('unallocated_gpus', '')} devices"))
         first = found["first_refusal_percent"]
         lines.append(("first refused", "none" if first is None else f"when {first:.2f} % had arrived"))
+    lines.append(("of no use", f"{mean('useless_gpus', '')} devices, free at the end"))
     if "blocked_percent" in found:
         lines.append(("blocked", f"{mean('blocked_percent')} of the devices wanted"))
     rate = found["moves_per_100_arrivals"]

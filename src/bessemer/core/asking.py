@@ -187,6 +187,9 @@ Level = Literal["host", "leaf", "spine", "site"]
 """Of the fabric, from near to far."""
 
 
+RailPolicy = Literal["", "required", "preferred"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gang:
     """``count`` members that are placed together or not at all, each as ``member`` says.
@@ -194,7 +197,8 @@ class Gang:
     All lie under one switch of ``level`` (``required``) or as low as they can (``preferred``), under as few switches as
     possible. Blocks of ``segment`` members in a row (0: no blocks) each lie under one switch of ``segment_level``.
     ``per_host`` members may share a host at most (0: as many as fit); ``spread`` has them on as many hosts as possible
-    in place of as few.
+    in place of as few. With ``rails`` each member has a host to itself, and all have devices on the same rails of the
+    fabric, as many on each: they must (``required``), or do where that can be (``preferred``).
     """
 
     member: Request
@@ -205,6 +209,7 @@ class Gang:
     segment_level: Level = "leaf"
     per_host: int = 0
     spread: bool = False
+    rails: RailPolicy = ""
 
     def __post_init__(self) -> None:
         if self.count < 1:

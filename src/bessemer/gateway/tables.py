@@ -15,6 +15,7 @@ import orjson
 import structlog
 
 from bessemer.core.clock import epoch
+from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
@@ -45,7 +46,8 @@ class KeyEntry:
 @dataclass(slots=True)
 class Replica:
     """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
-    counts the requests that it answers now, ``failures`` those in a row that it did not."""
+    counts the requests that it answers now, ``failures`` those in a row that it did not. One that is ``leaving`` was
+    told when it ends: it answers what it has, and new ones only where nobody else does."""
 
     claim_uid: str
     host: str
@@ -54,6 +56,7 @@ class Replica:
     busy: int = 0
     failures: int = 0
     not_before: float = 0.0
+    leaving: bool = False
 
 
 @dataclass(slots=True)
@@ -69,10 +72,11 @@ class EndpointEntry:
     replicas: dict[str, Replica] = field(default_factory=dict)
 
     def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
-        """The least busy replica that is not resting after a failure; a resting one before none."""
+        """The least busy replica that is not resting after a failure, one that stays before one that is leaving; a
+        resting one before none."""
         candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
         rested = [r for r in candidates if r.not_before <= now]
-        return min(rested or candidates, key=lambda r: (r.busy, r.claim_uid), default=None)
+        return min(rested or candidates, key=lambda r: (r.leaving, r.busy, r.claim_uid), default=None)
 
 
 class Tables:
@@ -169,6 +173,7 @@ class Tables:
         known = home.get(uid)
         if known is None or known.address != address:
             home[uid] = Replica(uid, host, address, folder)
+        home[uid].leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
         self._claims[uid] = place
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:

@@ -222,8 +222,8 @@ def told(outcome: Outcome, claims: Iterable[Claim], *, now: float) -> Outcome:
     if not some:
         return replace(outcome, status=_moved_on(status, now=now)) if any(claims) else outcome
     first = some[0]
-    then = "started at another place" if first.reason == CONSOLIDATION else "waits for another place"
-    message = f"{first.why}; it is stopped at {rfc3339(first.at)}, and {then} then"
+    then = "" if first.reason == CONSOLIDATION else ", and waits for another place then"
+    message = f"{first.why}; it is stopped at {rfc3339(first.at)}{then}"
     conditions = set_condition(
         status.conditions, first.reason, True, reason=first.reason, message=message, now=rfc3339(now)
     )

@@ -98,6 +98,7 @@ def filled_figures(replays: Sequence[Filled], *, inflate: float) -> dict[str, An
         "allocation_percent_at_100": full.get("allocation_percent"),
         "allocation_percent_at_100_deviation": full.get("allocation_percent_deviation"),
         **_figure("unallocated_gpus", (replay.unallocated_milli / 1000 for replay in replays)),
+        **_figure("useless_gpus", (replay.useless_milli / 1000 for replay in replays)),
         "first_refusal_percent": _rounded(100 * spread(firsts).mean) if firsts else None,
         "levels": levels,
         **_counted(replays),
@@ -110,6 +111,7 @@ def churned_figures(replays: Sequence[Churned], *, load: float) -> dict[str, Any
         "load": load,
         **_percent("allocation_percent", (replay.allocated for replay in replays)),
         **_percent("blocked_percent", (replay.blocked for replay in replays)),
+        **_figure("useless_gpus", (replay.useless_milli / 1000 for replay in replays)),
         **_counted(replays),
     }
 

@@ -39,7 +39,17 @@ BESIDE = frozenset(
         "other_used",
         "other_whole",
     }
-    | {"device_cell", "topology", "overcommit", "threads_all", "threads_free", "wholes_all", "wholes_free", "smt"}
+    | {
+        "device_cell",
+        "device_rail",
+        "topology",
+        "overcommit",
+        "threads_all",
+        "threads_free",
+        "wholes_all",
+        "wholes_free",
+        "smt",
+    }
     | {"pages_all", "pages_free"}
 )
 """The arrays of `Beside`: a request that asks for none of it is answered alike whatever they hold."""
@@ -69,9 +79,10 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
 
 
 class Beside:
-    """A part of `Arrays`. ``other_used`` [rows, others] are functions held, ``other_whole`` how many hold it whole;
-    ``threads_free`` [rows, nodes] those that nobody has of their own, ``wholes_free`` physical cores likewise, each of
-    ``smt`` threads; ``pages_free`` [rows, nodes, sizes] by `PAGE_SIZES`. ``…_all`` is what an empty host has."""
+    """A part of `Arrays`. ``device_rail`` [rows, devices] are as `rails_of` says. ``other_used`` [rows, others] are
+    functions held, ``other_whole`` how many hold it whole; ``threads_free`` [rows, nodes] those that nobody has of
+    their own, ``wholes_free`` physical cores likewise, each of ``smt`` threads; ``pages_free`` [rows, nodes, sizes] by
+    `PAGE_SIZES`. ``…_all`` is what an empty host has."""
 
     other_names: Numbers[tuple[str, str]]
     topologies: Numbers[Topology]
@@ -97,7 +108,7 @@ class Beside:
             return np.zeros((rows, *shape), dtype=np.int64)
 
         self.other_name, self.other_cell, self.other_rail = smalls(others), smalls(others), smalls(others)
-        self.device_cell, self.other_node = smalls(devices), smalls(others)
+        self.device_cell, self.device_rail, self.other_node = smalls(devices), smalls(devices), smalls(others)
         self.other_sound: Bools = np.zeros((rows, others), dtype=np.bool_)
         self.other_functions, self.other_used, self.other_whole = ints(others), ints(others), ints(others)
         self.overcommit: Ints = np.ones(rows, dtype=np.int64)
@@ -142,6 +153,8 @@ class Beside:
         self.topology[row] = self.topologies.take((tuple(cells[GPUS]), tuple(cells[OTHERS])))
         for array in (self.device_cell, self.other_cell, self.other_node, self.other_rail, self.other_name):
             array[row] = NONE
+        self.device_rail[row] = NONE
+        self.device_rail[row, : len(gpus)] = rails_of(gpus, others)
         self.other_functions[row] = self.other_used[row] = self.other_whole[row] = 0
         self.other_sound[row] = False
         for column, place in enumerate(places[GPUS]):
@@ -204,6 +217,16 @@ class Beside:
 
 
 _KNOWN_MAX = 1024
+
+
+def rails_of(gpus: Sequence[Device], others: Sequence[Device]) -> list[int]:
+    """The rail of each GPU: its own, or that of what is under its PCIe switch, where all of that is on one."""
+    there: dict[str, set[int]] = {}
+    for other in others:
+        if other.pcie_switch and other.rail is not None:
+            there.setdefault(other.pcie_switch, set()).add(other.rail)
+    near = {switch: min(rails) for switch, rails in there.items() if len(rails) == 1}
+    return [near.get(gpu.pcie_switch, NONE) if gpu.rail is None else gpu.rail for gpu in gpus]
 
 
 def cores_of(siblings: Sequence[str]) -> Cores:

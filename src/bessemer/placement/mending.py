@@ -15,7 +15,7 @@ from bessemer.placement.facts import Hold, HostFacts
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.vectors import NONE
 
-_NUMBERED = ("device_model", "wall", "taints", "kind", "leaf", "spine", "device_cut")
+_NUMBERED = ("device_model", "other_name", "wall", "taints", "kind", "leaf", "spine", "device_cut")
 """Arrays of numbers that mean something in this fleet alone, and may be others each time."""
 
 
@@ -74,6 +74,8 @@ def _number(fleet: FleetArrays, alone: FleetArrays, *, name: str, number: int) -
     match name:
         case "device_model":
             return fleet.models.find(alone.models.all[number])
+        case "other_name":
+            return fleet.other_names.find(alone.other_names.all[number])
         case "wall":
             return fleet.walls.find(alone.walls.all[number])
         case "leaf" | "spine":

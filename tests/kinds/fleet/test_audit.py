@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from bessemer.core.hosts import Device
 from bessemer.kinds.fleet.audit import PACE_SECONDS, ROUND_SECONDS, SETTLE_SECONDS
-from bessemer.placement import FleetArrays, Hold
+from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.mending import set_anew
 from tests.kinds.fleet.yard import Yard
 from tests.placement.hosts import fleet, host, inventory
@@ -150,6 +151,15 @@ async def test_all_hosts_have_their_turn() -> None:
         for n in range(int(ROUND_SECONDS / PACE_SECONDS)):
             yard.fleet._told.heard[f"x{n:03}"] = 1
         assert len(audit._next()) == 2, "so that a round takes no longer than it may"
+
+
+def test_numbers_that_change_as_a_host_is_set_anew_are_no_difference() -> None:
+    beside = [Device(id=f"{kind}0", kind=kind, model=kind, pcie_switch="s", numa_node=0) for kind in ("nic", "nvme")]
+    facts = HostFacts(name="a", inventory=inventory(gpus=1).model_copy(update={"devices": beside}))
+    arrays = fleet(facts)
+    assert [set_anew(arrays, facts) for _ in range(3)] == [()] * 3
+    arrays.other_name[0, 0] = arrays.other_name[0, 1]
+    assert set_anew(arrays, facts) == ("other_name",)
 
 
 def test_a_host_that_is_set_anew_has_what_it_had() -> None:

@@ -169,7 +169,6 @@ async def test_who_is_stopped_for_it_is_told_and_has_its_place_kept_from_everybo
         assert said["phase"] == "Running"
         words = condition(said, "Consolidation")["message"]
         assert words.startswith("Moved to another host, so that what is free lies together; it is stopped at ")
-        assert words.endswith("and started at another place then")
         # Whoever asks now gets neither the place of who is told, nor that which is opened.
         await world.create("Instance", "rival", {"flavor": "one", "image": "micro"}, namespace=THEIRS)
         assert (await ended(world))["phase"] == "Succeeded"
@@ -229,6 +228,30 @@ async def test_a_replica_is_there_before_the_one_that_is_moved_goes() -> None:
             return len(await world.bodies("Claim")) == 1
 
         await world.until(fewer)
+
+
+async def a_replacement(stop: Point | None) -> Life:
+    """A replica goes to another host; the endpoint has one at each moment."""
+    async with World(hosts=2, gpus=2, stop=stop) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await endpoint(world)
+        await all_open(world)
+        await approve(world, empty={"hosts": ["h1"]})
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert list((await hosts_of(world)).values()) == ["h2"]
+        assert sum(world.starts) == 2, "one on each host, once"
+        await world.until_ready("Endpoint", "chat")
+        for kind, name, namespace in (("Consolidation", "tidy", ""), ("Endpoint", "chat", PROJECT)):
+            await world.delete(kind, name, namespace=namespace)
+            await world.until_gone(kind, name, namespace=namespace)
+        await world.check_clean()
+        return Life(world.points.names, world.crashes)
+
+
+@pytest.mark.long
+async def test_a_crash_anywhere_in_a_replacement_changes_nothing() -> None:
+    await check_lives_through(a_replacement, chosen=in_each_setting)
 
 
 async def test_a_replica_for_which_there_is_no_quota_besides_goes_first() -> None:

@@ -141,10 +141,10 @@ def test_new_replicas_have_the_lowest_numbers_that_nobody_has() -> None:
 
 
 SHIFTS: list[tuple[int, list[str], set[int], tuple[list[int], list[int], list[int]]]] = [
-    # wanted, phases of those that stand, which are moved; who stays, who stays until another answers, who goes
+    # wanted, phases of those that stand, which are moved; who stays, who stays until another answers, for whom one does
     (2, ["Running", "Running"], set(), ([0, 1], [], [])),
-    (1, ["Running", "Running"], set(), ([0], [], [1])),
-    (0, ["Running"], set(), ([], [], [0])),
+    (1, ["Running", "Running"], set(), ([0], [], [])),
+    (0, ["Running"], set(), ([], [], [])),
     (2, ["Running", "Running"], {0}, ([1], [0], [])),
     (2, ["Running", "Running", "Starting"], {0}, ([1, 2], [0], [])),
     (2, ["Running", "Running", "Running"], {0}, ([1, 2], [], [0])),
@@ -161,7 +161,7 @@ def test_who_is_moved_stays_until_as_many_answer_without_it(
 ) -> None:
     claims = [claim(number, phase) for number, phase in enumerate(phases)]
     found = shift(claims[::-1], wanted=wanted, moved={f"c-{number}" for number in moved})
-    parts = (found.staying, found.moved, found.going)
+    parts = (found.staying, found.moved, found.relieved)
     assert tuple([one.spec.workload.replica for one in some] for some in parts) == read
 
 

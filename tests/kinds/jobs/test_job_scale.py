@@ -124,3 +124,21 @@ async def test_of_two_that_decide_for_the_same_hosts_one_has_all_and_the_other_n
         claims = await world.bodies("Claim")
         assert len(claims) == 3
         assert len({claim["spec"]["workload"]["uid"] for claim in claims}) == 1
+
+
+async def test_members_that_want_the_same_rails_hold_devices_of_them_on_every_host() -> None:
+    async with Fabric(hosts=2, fake=True) as world:
+        fates(world, lambda _member: Fate(1000.0))
+        for count in (2, 3):
+            flavor = {"cores": 8, "memory": "32Gi", "devices": {"count": count, "model": "H100-SXM5-80GB"}}
+            await world.create("Flavor", f"h100.{count}", flavor, namespace="")
+        await world.create("Job", "odd", {**spec(1), "flavor": "h100.3"})
+        await until_phase(world, "Running", "odd")
+        await world.create("Job", "even", {**spec(2), "flavor": "h100.2", "topology": {"rails": "required"}})
+        await until_phase(world, "Running", "even")
+        claims = [claim["spec"] for claim in await world.bodies("Claim")]
+        one, other = [claim for claim in claims if claim["workload"]["name"] == "even"]
+        assert one["host"] != other["host"]
+        assert one["devices"] == other["devices"]
+        stored = await world.object("Job", "odd")
+        assert "rails" not in stored["spec"]["topology"], "what says nothing is not stored"

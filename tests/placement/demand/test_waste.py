@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bessemer.placement.demand import WHOLE, dual_waste
+from bessemer.placement.demand import WHOLE, dual_waste, hedged_waste
 from bessemer.placement.demand.solver import Program
-from bessemer.placement.demand.waste import ROUNDS, SIZES, best_cuts, cutting_prices, generated, rounded
+from bessemer.placement.demand.waste import MIXES, ROUNDS, SIZES, best_cuts, cutting_prices, generated, nearby, rounded
 
 few_sizes = st.dictionaries(st.integers(180, 999), st.integers(1, 30), min_size=1, max_size=3)
 
@@ -79,6 +79,35 @@ def test_without_shares_or_an_answer_nothing_is_waste(monkeypatch: pytest.Monkey
     assert not dual_waste({WHOLE: 5.0, 500: 0.0}).any()
     monkeypatch.setattr(Program, "solve", lambda _self, **_options: None)
     assert not dual_waste({500: 1.0}).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(few_sizes)
+def test_hedged_prices_are_prices(sizes: dict[int, float]) -> None:
+    """No pattern is worth more than its device: two left-overs are worth no more apart than together."""
+    worth = (np.arange(WHOLE + 1) - hedged_waste(sizes)) / WHOLE
+    assert worth[WHOLE] == pytest.approx(1.0)
+    for left in (180, 333, 500, 820):
+        assert (worth[left:] - worth[: WHOLE + 1 - left] >= worth[left] - 1e-5).all()
+
+
+def test_mixes_near_by_are_of_the_same_sizes_and_lie_about_the_one() -> None:
+    wanted = {190: 30.0, 470: 1.0, 810: 69.0}
+    mixes = list(nearby(wanted))
+    assert len(mixes) == MIXES
+    assert mixes == list(nearby(wanted))
+    for size in wanted:
+        logs = np.log([mix[size] for mix in mixes])
+        assert np.std(logs) == pytest.approx(0.5, abs=0.05)
+        assert np.mean(logs) == pytest.approx(np.median(logs), abs=0.1)
+
+
+def test_what_is_rarely_asked_for_is_worth_something_when_hedged() -> None:
+    """Where nearly all are of 810, one of 110 has room in what they leave, and is worth nothing."""
+    sizes = {110: 1.0, 160: 3.0, 470: 20.0, 810: 76.0}
+    plain, hedged = dual_waste(sizes), hedged_waste(sizes)
+    assert plain[110] == pytest.approx(110)
+    assert hedged[110] < 110
 
 
 def test_a_hostile_mix_is_rounded_up_and_bounded() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ def machines(draw: st.DrawFn, name: str) -> HostFacts:
             numa_node=draw(st.integers(0, nodes - 1)),
             pcie_switch=draw(st.sampled_from(("s0", "s0", "s1", ""))),
             nvlink_domain=draw(st.sampled_from(("n0", "n0", "n1", ""))),
+            rail=draw(st.sampled_from((None, 0, 0, 1))),
             healthy=draw(st.integers(0, 9)) > 0,
             memory_bytes=draw(st.sampled_from((80 * GIB, 40 * GIB, 0))),
         )
@@ -190,10 +191,44 @@ class Best:
     spines: int
 
 
-def best(facts: Sequence[HostFacts], gang: Gang) -> Best | None:
-    """Among all sets of leaves, and of hosts where all must be on one; None where nothing does."""
+def rails_at(facts: HostFacts, request: Request) -> set[tuple[int, ...]]:
+    """On which rails a member may have its devices there, each as often as it has one on it."""
+    devices = facts.inventory.devices
+    start = Left.of(facts)
+    if not at_once(facts, request, most=1):
+        return set()
+    found = set()
+    for chosen in combinations(range(len(devices)), request.device_count):
+        rails = [devices[n].rail for n in chosen]
+        alone = replace(start, milli=tuple(m if n in chosen else 0 for n, m in enumerate(start.milli)))
+        if None not in rails and any(True for _ in _ways(facts, request, alone)):
+            found.add(tuple(sorted(rail for rail in rails if rail is not None)))
+    return found
+
+
+def best_on_rails(facts: Sequence[HostFacts], gang: Gang) -> Best | None:
+    """The same for members on the same rails, of all rails."""
+    there = {fact.name: rails_at(fact, gang.member) for fact in facts}
+    found = [
+        best(facts, replace(gang, per_host=1), room={name: int(rails in some) for name, some in there.items()})
+        for rails in sorted(set().union(*there.values()))
+    ]
+    return min((one for one in found if one), key=lambda one: order(one, gang), default=None)
+
+
+def order(one: Best, gang: Gang) -> tuple[int, ...]:
+    """Small is good."""
+    if gang.level in {"host", "leaf"}:
+        return (one.sites, one.leaves, one.spines)
+    return (one.sites, one.spines, one.leaves)
+
+
+def best(facts: Sequence[HostFacts], gang: Gang, *, room: Mapping[str, int] | None = None) -> Best | None:
+    """Among all sets of leaves, and of hosts where all must be on one; None where nothing does. ``room``: for how many
+    there is room on each host, where something else bounds it."""
     most = min(gang.per_host or gang.count, gang.count)
-    room = {fact.name: at_once(fact, gang.member, most=most) for fact in facts}
+    if room is None:
+        room = {fact.name: at_once(fact, gang.member, most=most) for fact in facts}
     hosts = {fact.name: path(fact) for fact in facts if room[fact.name]}
     pools = [[name] for name in hosts] if gang.level == "host" else []
     if not any(_holds(pool, hosts, room=room, gang=gang) for pool in pools):
@@ -210,15 +245,10 @@ def best(facts: Sequence[HostFacts], gang: Gang) -> Best | None:
         for pool in pools
         if _holds(pool, hosts, room=room, gang=gang)
     ]
-    leaves_first = gang.level in {"host", "leaf"}
-    return min(
-        found,
-        key=lambda b: (b.sites, b.leaves, b.spines) if leaves_first else (b.sites, b.spines, b.leaves),
-        default=None,
-    )
+    return min(found, key=lambda one: order(one, gang), default=None)
 
 
-def _holds(pool: Sequence[str], hosts: dict[str, tuple], *, room: dict[str, int], gang: Gang) -> bool:
+def _holds(pool: Sequence[str], hosts: dict[str, tuple], *, room: Mapping[str, int], gang: Gang) -> bool:
     """Whether there is room for all, in whole blocks, on some hosts alone."""
     level = STEPS.index(gang.level)
     if gang.policy == "required" and len({hosts[name][level] for name in pool}) > 1:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 
 from bessemer.core.descriptors import of_children
@@ -73,11 +72,6 @@ def _locked(spec: MachineSpec) -> tuple[str, ...]:
 def user_of(uid: str) -> int:
     """The numeric user of a guest's QEMU."""
     return _FIRST_USER + int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big") % _USERS
-
-
-def missing_programs() -> list[str]:
-    """Programs without which no guest is started here."""
-    return [name for name in ("prlimit", "env", "setsid", "unshare", "setpriv") if shutil.which(name) is None]
 
 
 def _kvm_group() -> int:

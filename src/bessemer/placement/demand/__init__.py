@@ -8,7 +8,7 @@ from bessemer.placement.demand.mix import Arrivals, Mix, Typical
 from bessemer.placement.demand.outlook import Outlook
 from bessemer.placement.demand.plan import Plan, class_plan
 from bessemer.placement.demand.turnover import Turnover
-from bessemer.placement.demand.waste import WHOLE, dual_waste
+from bessemer.placement.demand.waste import WHOLE, dual_waste, hedged_waste
 
 __all__ = [
     "WHOLE",
@@ -20,4 +20,5 @@ __all__ = [
     "Typical",
     "class_plan",
     "dual_waste",
+    "hedged_waste",
 ]

@@ -9,13 +9,13 @@ import numpy as np
 
 from bessemer.placement.demand.mix import Floats, Mix
 from bessemer.placement.demand.plan import Plan, class_plan
-from bessemer.placement.demand.waste import WHOLE, dual_waste
+from bessemer.placement.demand.waste import WHOLE, hedged_waste
 from bessemer.placement.hostclass import HostClass
 
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """``waste`` [WHOLE + 1] see `dual_waste`; ``plan`` where some class of hosts is scarce; ``turnover`` see
+    """``waste`` [WHOLE + 1] see `hedged_waste`; ``plan`` where some class of hosts is scarce; ``turnover`` see
     `Turnover`. Whoever derives outlooks counts them: ``version`` is another whenever any of it is."""
 
     mix: Mix = field(default_factory=Mix)
@@ -29,7 +29,7 @@ class Outlook:
         """Solve what there is to solve: a tenth of a second, or a few. ``hosts``: how many there are of each class."""
         return cls(
             mix=mix,
-            waste=dual_waste(mix.shares),
+            waste=hedged_waste(mix.shares),
             plan=class_plan(mix, hosts),
             turnover=turnover,
             version=version,

@@ -4,11 +4,16 @@ Shares are cut from devices as lengths from stock: the linear program of Gilmore
 Approach to the Cutting-Stock Problem", Operations Research 9, 1961) minimises the devices that serve a mix of sizes.
 Its dual prices say what a share of each size is worth in devices. A left-over is worth the best that can still be cut
 from it, and the rest of it is waste. Exact within 1e-6 up to `SIZES` different sizes; more are rounded up to a grid.
+
+Prices jump from one corner of the program to another where the mix changes a little, and a size that is rare may be
+worth nothing. What will come is never quite what came, so `hedged_waste` goes by the mean over mixes near the one that
+was seen. A mean of prices under which no pattern is worth more than its device is such prices again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import exp, sqrt
 
 import numpy as np
 
@@ -26,15 +31,53 @@ ROUNDS = 300
 
 CLOSE = 1e-6
 
+EVEN = 0.4
+"""This part of a hedged mix is spread evenly over its sizes: so none is rare."""
+
+NEAR = 0.5
+"""Standard deviation of the logarithm of how often a size is asked for, from one of the mixes near by to another."""
+
+MIXES = 64
+"""As many mixes near by, each second one the opposite of the one before."""
+
+_STRIDE = 0.7548776662466927
+"""Multiples of it, less what is whole of them, are spread evenly from 0 to 1 (Roberts 2018: 1 / the plastic number)."""
+
 
 def dual_waste(sizes: Mapping[int, float]) -> Floats:
     """[WHOLE + 1]: of each left-over, thousandths that are waste. Below zero where more can be cut from it than its
     length is worth; all zeros without shares, or without an answer. ``sizes``: how often each is asked for."""
-    wanted = rounded(sizes)
-    prices = cutting_prices(wanted)
-    if prices is None:
+    return _waste([rounded(sizes)])
+
+
+def hedged_waste(sizes: Mapping[int, float]) -> Floats:
+    """The same, for demand of which the past is only a sample: the mean over mixes near the one that was seen."""
+    return _waste(list(nearby(rounded(sizes))))
+
+
+def nearby(sizes: Mapping[int, float]) -> Iterator[dict[int, float]]:
+    """`MIXES` mixes near one, each of the same sizes. Equal sizes make equal mixes: nothing is thrown."""
+    every = sum(sizes.values()) or 1.0
+    level = {size: (1 - EVEN) * count / every + EVEN / len(sizes) for size, count in sizes.items()}
+    for k in range(MIXES // 2):
+        # Even from -√3 to √3, which deviates by 1; each size goes through its mixes at a pace of its own.
+        off = {size: sqrt(3) * (2 * ((k + 1) * size * _STRIDE % 1.0) - 1) for size in sizes}
+        yield {size: part * exp(NEAR * off[size]) for size, part in level.items()}
+        yield {size: part * exp(-NEAR * off[size]) for size, part in level.items()}
+
+
+def _waste(mixes: Sequence[Mapping[int, float]]) -> Floats:
+    """By the mean of what is cut best in each of the mixes, which are of the same sizes."""
+    worths, patterns = [], list[dict[int, int]]()
+    for sizes in mixes:
+        # What sufficed for one is nearly enough for the next.
+        found = generated(sizes, known=patterns)
+        if found is not None:
+            patterns, prices = found
+            worths.append(best_cuts(list(sizes), prices))
+    if not worths:
         return np.zeros(WHOLE + 1)
-    worth = best_cuts(list(wanted), prices)
+    worth = np.mean(worths, axis=0)
     worth[WHOLE] = 1.0
     waste: Floats = np.arange(WHOLE + 1) - WHOLE * worth
     return waste
@@ -58,13 +101,16 @@ def cutting_prices(sizes: Mapping[int, float]) -> Floats | None:
     return None if found is None else found[1]
 
 
-def generated(sizes: Mapping[int, float]) -> tuple[list[dict[int, int]], Floats] | None:
-    """The patterns (how many of the i-th size) that sufficed for the optimum, by column generation, and the prices."""
+def generated(
+    sizes: Mapping[int, float], *, known: Sequence[dict[int, int]] = ()
+) -> tuple[list[dict[int, int]], Floats] | None:
+    """The patterns (how many of the i-th size) that sufficed for the optimum, by column generation, and the prices.
+    ``known``: patterns of these sizes to begin with."""
     lengths, counts = list(sizes), np.array(list(sizes.values()), dtype=np.float64)
     if not lengths:
         return None
     counts /= counts.sum()
-    patterns = [{i: WHOLE // length} for i, length in enumerate(lengths)]
+    patterns = list(known) or [{i: WHOLE // length} for i, length in enumerate(lengths)]
     prices, worth = np.zeros(len(lengths)), np.zeros(WHOLE + 1)
     for _ in range(ROUNDS):
         found = _prices(patterns, counts)

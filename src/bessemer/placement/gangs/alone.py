@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,12 @@ class Alone(View):
 
     def parts(self, row: int) -> Parts:
         return self._parts[row]
+
+    def keep(self, columns: Sequence[int]) -> None:
+        """No devices but these may be taken."""
+        kept = np.zeros_like(self.device_sound)
+        kept[0, list(columns)] = True
+        self.device_sound = self.device_sound & kept
 
     def take(self, decision: Decision) -> None:
         """What is left after it."""

@@ -15,7 +15,9 @@ import numpy as np
 
 from bessemer.core.asking import Gang
 from bessemer.placement.cheapest import asking, last_resorts, memory_step, own_choices, share_step
+from bessemer.placement.filters import fitting
 from bessemer.placement.gangs.ground import LEVELS, Ground
+from bessemer.placement.gangs.rails import most
 from bessemer.placement.room import Spare
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools
@@ -32,12 +34,13 @@ class Change:
 
     def fits(self) -> bool:
         """Whether all of the gang has a place then."""
-        return Ground.of(self.sight, self.gang).most(self.gang) >= self.gang.count
+        return most(self.sight, self.gang, fits=fitting(self.sight)) >= self.gang.count
 
 
 def cheapest(sight: Sight, gang: Gang) -> Change | None:
     """The first change after which all of the gang fits, or None."""
     for propose in (
+        _rails,
         _levels,
         _blocks,
         _company,
@@ -54,6 +57,11 @@ def cheapest(sight: Sight, gang: Gang) -> Change | None:
             if change.fits():
                 return change
     return None
+
+
+def _rails(sight: Sight, gang: Gang) -> Iterator[Change]:
+    if gang.rails == "required":
+        yield Change("rails: preferred instead of required", replace(gang, rails="preferred"), sight)
 
 
 def _levels(sight: Sight, gang: Gang) -> Iterator[Change]:
@@ -92,8 +100,8 @@ def _company(sight: Sight, gang: Gang) -> Iterator[Change]:
 
 def _anyhow(sight: Sight, gang: Gang) -> Iterator[Change]:
     """All at once that says how members lie."""
-    loose = replace(gang, policy="preferred", segment=0, per_host=0)
-    if sum((gang.policy == "required", gang.segment > 0, gang.per_host > 0)) > 1:
+    loose = replace(gang, policy="preferred", segment=0, per_host=0, rails="")
+    if sum((gang.policy == "required", gang.segment > 0, gang.per_host > 0, gang.rails == "required")) > 1:
         yield Change("let the members lie anywhere", loose, sight)
 
 
@@ -125,10 +133,10 @@ def _other_model(sight: Sight, gang: Gang) -> Iterator[Change]:
 
 
 def _fewer(sight: Sight, gang: Gang) -> Iterator[Change]:
-    most = Ground.of(sight, gang).most(gang)
-    most -= most % (gang.segment or 1)
-    if most:
-        yield Change(f"ask for at most {most} member{'s' if most > 1 else ''}", replace(gang, count=most), sight)
+    count = most(sight, gang, fits=fitting(sight))
+    count -= count % (gang.segment or 1)
+    if count:
+        yield Change(f"ask for at most {count} member{'s' if count > 1 else ''}", replace(gang, count=count), sight)
 
 
 def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core.asking import Allocation, Decision, Reason, Request
-from bessemer.placement.arrays import Arrays, Glance
+from bessemer.placement.arrays import Arrays
 from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs.alone import Alone
@@ -49,24 +49,28 @@ class _Cut:
     more: Mapping[str, Any]
 
 
-def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decision, ...]:
-    """Decisions for ``counts`` members on each of ``rows``, in their order."""
+def settle(
+    sight: Sight, rows: Ints, *, counts: Ints, told: Told, only: Mapping[int, tuple[int, ...]] | None = None
+) -> tuple[Decision, ...]:
+    """Decisions for ``counts`` members on each of ``rows``, in their order. ``only``: the devices to take of each row,
+    by column."""
     fleet, ask, known = sight.fleet, sight.request, dict[Hashable, Sequence[_Cut]]()
     if not understood(ask):
-        return tuple(_plainly(sight, int(row), told=told) for row in rows)
+        return tuple(_plainly(sight, row, told=told, only=None if only is None else only[row]) for row in rows.tolist())
     # On one node all depends on all; with several members the later ones lie beside what the first ones left; threads
     # have names; and what is held beyond what there is, is for those to judge who decide on one host.
     plain = ask.cpu_policy == "shared" and not ask.page_bytes
     least = min(int(fleet.cores_free[rows].min(initial=0)), int(fleet.memory_free[rows].min(initial=0)))
     apart = plain and ask.numa != "required" and int(counts.max(initial=0)) == 1 and least >= 0
     states = _states(fleet, rows, without=(BESIDE if plain else frozenset()) | (_BULK if apart else frozenset()))
-    numbers, some = rows.tolist(), counts.tolist()
+    numbers = rows.tolist()
     found: list[Sequence[_Cut]] = []
-    for state, row, count in zip(states, numbers, some, strict=True):
-        key = (state, count, *fleet.node_ids(row), *(() if plain else _threads(fleet, row)))
+    for state, row, count in zip(states, numbers, counts.tolist(), strict=True):
+        some = None if only is None else only[row]
+        key = (state, count, some, *fleet.node_ids(row), *(() if plain else _threads(fleet, row)))
         cuts = known.get(key)
         if cuts is None:
-            cuts = known[key] = _cut(sight, row, count=count, told=told)
+            cuts = known[key] = _cut(sight, row, count=count, told=told, only=some)
         found.append(cuts)
     dealt = _dealt(fleet, ask, rows=rows, near=[cuts[0].near for cuts in found]) if apart else None
     decisions: list[Decision] = []
@@ -80,8 +84,11 @@ def settle(sight: Sight, rows: Ints, *, counts: Ints, told: Told) -> tuple[Decis
     return tuple(decisions)
 
 
-def _plainly(sight: Sight, row: int, *, told: Told) -> Decision:
-    seen = Sight.of(Glance(sight.fleet, np.array([row])), sight.request)
+def _plainly(sight: Sight, row: int, *, told: Told, only: Sequence[int] | None) -> Decision:
+    alone = Alone(sight.fleet, row)
+    if only is not None:
+        alone.keep(only)
+    seen = Sight.of(alone, sight.request)
     return replace(place_at(seen, 0, score={}), fitting=told.fitting, reasons=told.reasons)
 
 
@@ -101,9 +108,11 @@ def _threads(fleet: Arrays, row: int) -> tuple[Hashable, ...]:
     return (tuple(parts.cores), frozenset(cpu for cpu, count in parts.own.items() if count > 0))
 
 
-def _cut(sight: Sight, row: int, *, count: int, told: Told) -> list[_Cut]:
+def _cut(sight: Sight, row: int, *, count: int, told: Told, only: Sequence[int] | None) -> list[_Cut]:
     """What so many members take of a host, each of what those before it left."""
     alone = Alone(sight.fleet, row)
+    if only is not None:
+        alone.keep(only)
     cuts: list[_Cut] = []
     for _ in range(count):
         taken = place_at(Sight.of(alone, sight.request), 0, score={})

@@ -82,7 +82,7 @@ class Remedies:
         self._holdings.refresh()
         asks = self._holdings.claims["ask"][np.isfinite(by_devices(self._holdings))]
         requests = [self._holdings.asks.all[ask] for ask in np.unique(asks).tolist()]
-        # In a full fleet none of them would find another place: that is seen without a fork.
+        # In a full fleet none of them would find another place: that is seen without a try.
         if not requests or not anywhere(self._holdings.fleet, requests).any():
             return
         plan = self._planner.opened(sight.request, most=MOST)

@@ -4,7 +4,7 @@ The potential of a host is what its free devices are worth less than all of them
 
 - `fragments`: what typical shapes could not use of it (FGD; see `Fragments`);
 - `waste`: what cannot be cut from its left-overs, at the dual prices of the cutting-stock program over the sizes of
-  shares that are asked for (see `dual_waste`); it tells a left-over that waits for its counterpart from one for good;
+  shares that are asked for (see `hedged_waste`); it tells a left-over that waits for its counterpart from one for good;
 - `strand`: devices for which there are no cores, at as many cores a device as requests have in the mean. It keeps what
   needs few cores on hosts that have few, and what needs no device on those that have cores to spare;
 - less what whole devices are worth beyond their length: `whole`, each, and `blocks`, the more the nearer those of a
@@ -59,7 +59,7 @@ class Tuning:
 
     fragments: float = 0.2
     waste: float = 0.9
-    strand: float = 0.25
+    strand: float = 0.3
     step: float = 0.02
     idle_step: float = 0.2
     share: float = 0.95

@@ -47,7 +47,8 @@ class Count:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """What came of arrivals that stay. ``levels``: the share allocated when so much had arrived; ``first_refusal``: how
-    much had when the first that wants devices was refused, None where none was."""
+    much had when the first that wants devices was refused, None where none was; ``useless_milli``: what is free at the
+    end and serves nothing that is asked for, in thousandths of devices (FGD's measure)."""
 
     levels: Mapping[float, float]
     allocated: float
@@ -55,17 +56,19 @@ class Filled:
     first_refusal: float | None
     counts: Mapping[str, Count]
     moves: int = 0
+    useless_milli: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Churned:
     """What came of visits after the warm-up. ``allocated`` is the mean over time; ``blocked`` the share of what was
-    offered, in thousandths of devices."""
+    offered, in thousandths of devices; ``useless_milli`` as in `Filled`."""
 
     allocated: float
     blocked: float
     counts: Mapping[str, Count]
     moves: int = 0
+    useless_milli: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,22 @@ in whichever process they are done.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bessemer.core.asking import Request
+from bessemer.placement.demand import Mix
 from bessemer.placement.replay.arrivals import churning, inflated
 from bessemer.placement.replay.desk import OWN, seat
 from bessemer.placement.replay.figures import Churned, Filled
 from bessemer.placement.replay.moving import Allowance
 from bessemer.placement.replay.run import Desk, Told, churn, fill
+from bessemer.placement.replay.stays import useless
 from bessemer.placement.replay.trace import Trace
+from bessemer.placement.shape import Shape
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3)
 """Arrivals, as shares of the capacity, at which allocation is told; and where they end."""
@@ -65,18 +69,26 @@ def replay(job: FillJob | ChurnJob, told: Told) -> Filled | Churned:
 def replay_fill(job: FillJob, told: Told) -> Filled:
     """Do it."""
     trace, generator = job.trace, np.random.default_rng(job.seed)
-    return fill(
-        job.desk(),
+    desk = job.desk()
+    found = fill(
+        desk,
         trace.requests,
         arrivals=inflated(trace.requests, trace.capacity_milli, ratio=job.ratio, generator=generator),
         capacity_milli=trace.capacity_milli,
         levels=sorted({level for level in LEVELS if level < job.ratio} | {job.ratio}),
         told=told,
     )
+    return replace(found, useless_milli=_useless(desk, trace.requests))
 
 
 def replay_churn(job: ChurnJob, told: Told) -> Churned:
     """Do it."""
     trace, generator = job.trace, np.random.default_rng(job.seed)
     visits = churning(trace.requests, trace.capacity_milli, load=job.load, stays=job.stays, generator=generator)
-    return churn(job.desk(), trace.requests, visits=visits, capacity_milli=trace.capacity_milli, told=told)
+    desk = job.desk()
+    found = churn(desk, trace.requests, visits=visits, capacity_milli=trace.capacity_milli, told=told)
+    return replace(found, useless_milli=_useless(desk, trace.requests))
+
+
+def _useless(desk: Desk, requests: Sequence[Request]) -> float:
+    return useless(desk, Mix.of(Counter(map(Shape.of, requests))))

@@ -114,7 +114,7 @@ def live(
         until = window.end if stay is None else min(stay.comes, window.end)
         while len(samples) < window.samples and look <= until:
             day.until(look)
-            samples.append(Sample(look, day.held, _useless(desk, mix), 0 if line is None else len(line)))
+            samples.append(Sample(look, day.held, useless(desk, mix), 0 if line is None else len(line)))
             look = next(looks, window.end)
         if stay is None or stay.comes > window.end:
             break
@@ -135,7 +135,8 @@ def live(
     )
 
 
-def _useless(desk: Desk, mix: Mix) -> float:
+def useless(desk: Desk, mix: Mix) -> float:
+    """Thousandths of devices that are free and serve nothing of what is asked for (expected), as things stand."""
     return sum(use.useless_milli or 0.0 for use in fragmentation(stand_of(desk.fleet), mix))
 
 

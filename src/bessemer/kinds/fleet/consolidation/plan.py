@@ -27,7 +27,7 @@ from bessemer.kinds.inference.endpoint.spec import Endpoint
 from bessemer.kinds.jobs.job.spec import Job
 from bessemer.kinds.workload import Reads, Terms
 from bessemer.placement import Hold
-from bessemer.placement.fleet import hold_of
+from bessemer.placement.fleet import hold_of, holds_of
 from bessemer.placement.moves.emptying import emptiest
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.opening import by_time, open_places
@@ -116,6 +116,8 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
             if not _takes(fork, decision, trial=trial):
                 return False
             trial.hold(step.claim_uid, Hold.of(decision))
+        if asked.spec.empty is not None and any(holds_of(fork.fleet, host) for host in asked.status.hosts):
+            return False
         return request is None or open_now(fork, request, count=asked.status.places) >= asked.status.places
     finally:
         trial.back_to(0)
@@ -168,7 +170,7 @@ def _opened(planner: Planner, request: Request, *, wanted: Open, most: int) -> _
         message = f"{places} of Flavor {wanted.flavor} can be had by {counted(most, 'move')}"
         remedy = "Raise spec.maxMoves, ask for fewer, or have more workloads say that they may be moved (spec.movable)."
         return NoPlan("NoPlan", message, remedy)
-    milli = (len(found.places) - found.there) * request.device_count * request.device_milli
+    milli = sum(len(place.devices) * place.device_milli for place in found.places[found.there :])
     return _Found(found.moves, found.hosts, len(found.places), found.there, milli)
 
 

@@ -18,7 +18,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
-from bessemer.kinds.inference.endpoint.shift import numbers_of, shift, told
+from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.wants import Want, again, want
@@ -117,8 +117,11 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
         return lost or turns.due(claim, now=now)
 
     standing = [claim for claim in claims if not ends(claim)]
-    parts = shift(standing, wanted=wanted, moved=ctx.fleet.moving.replaced(endpoint.uid))
-    stay = {claim.uid for claim in (*parts.staying, *parts.moved)}
+    moved = ctx.fleet.moving.replaced(endpoint.uid) | {claim.uid for claim in standing if is_moved(claim)}
+    parts = shift(standing, wanted=wanted, moved=moved)
+    if wanted:
+        await relieve(ctx, parts.relieved)
+    stay = {claim.uid for claim in (*parts.staying, *parts.moved, *(parts.relieved if wanted else ()))}
     kept = []
     for claim in reversed(claims):
         if claim.uid in stay or await workload.let_go(ctx, claim, host=hosts[claim.spec.host]):

@@ -10,10 +10,17 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.notices import CONSOLIDATION
+from bessemer.core.notices import CONSOLIDATION, Notice
+from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Outcome, set_condition
+from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.inference.endpoint.spec import EndpointStatus
+
+RELIEF_SECONDS = 30
+"""For so long a replica goes on with what it has once another answers in its place."""
+
+MOVED = "Another replica answers on another host, so that what is free lies together"
 
 MOVING = "Moving"
 """Condition of an Endpoint of which a replica is to be on another host."""
@@ -22,11 +29,11 @@ MOVING = "Moving"
 @dataclass(frozen=True, slots=True)
 class Shift:
     """``staying`` are the replicas that are to be; ``moved`` stay beside them until others answer in their place, and
-    ``going`` are let go now."""
+    of those ``relieved`` have others that do."""
 
     staying: Sequence[Claim] = ()
     moved: Sequence[Claim] = ()
-    going: Sequence[Claim] = ()
+    relieved: Sequence[Claim] = ()
 
 
 def shift(standing: Sequence[Claim], *, wanted: int, moved: Set[str]) -> Shift:
@@ -37,7 +44,22 @@ def shift(standing: Sequence[Claim], *, wanted: int, moved: Set[str]) -> Shift:
     answering = sum(claim.status.phase == "Running" for claim in staying[:wanted])
     # As many of those that are moved stay as do not answer elsewhere yet.
     stay = max(0, wanted - answering)
-    return Shift(staying[:wanted], leaving[:stay], [*staying[wanted:], *leaving[stay:]])
+    return Shift(staying[:wanted], leaving[:stay], leaving[stay:])
+
+
+async def relieve(ctx: Context, claims: Sequence[Claim]) -> None:
+    """Tell those for whom others answer that they end, in time for what they are answering to be answered: the gateway
+    has nothing new for whoever was told. The first that one is told stays."""
+    notice = Notice(int(ctx.clock.now()) + RELIEF_SECONDS, MOVED, CONSOLIDATION)
+    for claim in claims:
+        if Notice.read(claim.metadata.annotations) is None:
+            await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
+
+
+def is_moved(claim: Claim) -> bool:
+    """Whether it was told that it ends since it is to be elsewhere, or another is."""
+    notice = Notice.read(claim.metadata.annotations)
+    return notice is not None and notice.reason == CONSOLIDATION
 
 
 def numbers_of(held: Set[int], *, count: int) -> Sequence[int]:

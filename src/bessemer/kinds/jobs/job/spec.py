@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from bessemer.core.asking import Gang, Level, Request, Toleration
+from bessemer.core.asking import Gang, Level, RailPolicy, Request, Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
 from bessemer.core.values import Movable, nothing
@@ -64,6 +64,12 @@ class Topology(ApiModel):
     segment_level: Level = Field("leaf", description="Under one switch of this level each block lies.")
     per_host: int = Field(0, ge=0, le=MEMBERS_MAX, description="Members that may share a host; 0: as many as fit.")
     spread: bool = Field(False, description="As many hosts as possible, in place of as few.")
+    # Left out where it says nothing: a release that does not know it reads the object as well.
+    rails: RailPolicy = Field(
+        "",
+        exclude_if=nothing,
+        description="Each has a host to itself, and all have devices on the same rails: they must, or do if they can.",
+    )
 
 
 class JobSpec(Turned):
@@ -183,6 +189,7 @@ def gang_of(job: Job, *, member: Request) -> Gang:
         segment_level=topology.segment_level,
         per_host=topology.per_host,
         spread=topology.spread,
+        rails=topology.rails,
     )
 
 
