@@ -55,10 +55,13 @@ class Timeline:
         self._relied: Ints = np.zeros((4, book.fleet.size), dtype=np.int64)
         self._possible: dict[Request, Bools] = {}
         self._times: Ints | None = None
+        self._told = 0
+        self._known, self._sums = (-1, -1), np.zeros((3, 0), dtype=np.int64)
         self._of, self._had = self.fleet.version, _free(self.fleet)
 
     def add(self, some: Mapping[str, Hold]) -> None:
         """These end, too."""
+        self._told += 1
         for uid, hold in some.items():
             row = self.fleet.row(hold.host)
             if row is not None and hold.tenure.ends is not None:
@@ -66,6 +69,7 @@ class Timeline:
 
     def rely(self, one: Kept) -> None:
         """From its start on somebody has what this counts on."""
+        self._told += 1
         for row, amounts in relied_by_row(one, self.fleet).items():
             self._relied[0, row] = max(self._relied[0, row], one.start or 0)
             self._relied[1:, row] += amounts
@@ -109,15 +113,7 @@ class Timeline:
         """[hosts]: for how many members of a gang each could have room by then, by sums: where there is not room for
         all together as the gang says, they do not fit."""
         fleet, request = self.fleet, gang.member
-        gone = np.bincount(self._row[self._spans[0] <= at], minlength=fleet.size)
-        left = np.zeros((3, fleet.size), dtype=np.int64)
-        rows = np.array(self._rows, dtype=np.int64)
-        some = gone[rows] > 0
-        left[:, rows[some]] = self._spans[1:, self._starts[some] + gone[rows[some]] - 1]
-        for row, endings in self._more.items():
-            for ends, _, hold in endings:
-                left[:, row] += span([(ends, "", hold)])[1:, 0] if ends <= at else 0
-        left -= np.where(at >= self._relied[0], self._relied[1:], 0)
+        left = self._left(at)
         counts = np.full(fleet.size, min(gang.count, gang.per_host or gang.count), dtype=np.int64)
         for want, amounts, more in zip(_wants(request), self._free(), left, strict=True):
             counts = np.minimum(counts, np.maximum(amounts + more, 0) // want if want else _ANY)
@@ -127,6 +123,22 @@ class Timeline:
         above = _above(fleet, gang)
         sums = np.bincount(above, counts, int(above.max(initial=0)) + 1)
         return np.where(sums[above] >= gang.count, counts, 0)
+
+    def _left(self, at: int) -> Ints:
+        """[3, hosts]: what has ended by then leaves, beside what others count on. Asked for one time by many gangs."""
+        if self._known == (at, self._told):
+            return self._sums
+        gone = np.bincount(self._row[self._spans[0] <= at], minlength=self.fleet.size)
+        left = np.zeros((3, self.fleet.size), dtype=np.int64)
+        rows = np.array(self._rows, dtype=np.int64)
+        some = gone[rows] > 0
+        left[:, rows[some]] = self._spans[1:, self._starts[some] + gone[rows[some]] - 1]
+        for row, endings in self._more.items():
+            for ends, _, hold in endings:
+                left[:, row] += span([(ends, "", hold)])[1:, 0] if ends <= at else 0
+        left -= np.where(at >= self._relied[0], self._relied[1:], 0)
+        self._known, self._sums = (at, self._told), left
+        return left
 
     def soon(self, *, by: int) -> Mapping[str, Hold]:
         """What will have ended by then, anywhere."""
