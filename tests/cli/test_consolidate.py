@@ -136,7 +136,7 @@ def test_a_host_is_drained_by_a_consolidation_that_empties_it(cli: Cli) -> None:
         until(lambda: bool(spec(cli, name).get("approved")))
         cli.status(Key("Consolidation", "", name), **PLAN | {"phase": "Succeeded", "message": "node-1 is empty"})
         out, _ = running.communicate()
-    assert (made["empty"], made["maxMoves"]) == ({"hosts": ["node-1"]}, 64)
+    assert (made["empty"]["hosts"], made["maxMoves"]) == (["node-1"], 64)
     assert out.decode().splitlines()[-1] == f"consolidation/{name} Succeeded: node-1 is empty"
     assert running.returncode == 0
 
