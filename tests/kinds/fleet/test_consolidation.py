@@ -320,6 +320,27 @@ async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
         assert [c["spec"].get("movable") for c in await world.bodies("Claim")] == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "change"),
+    [
+        ("Tenant", "acme", {"state": "Suspended"}),
+        ("Tenant", "acme", {"quota": {"devices": {"H100": 0}}}),
+        ("Flavor", "one", {"offered": False}),
+    ],
+)
+async def test_who_would_get_no_place_again_is_not_stopped(kind: str, name: str, change: dict[str, Any]) -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await all_open(world)
+        await world.patch(kind, name, namespace="", **change)
+        await approve(world, empty={"hosts": ["h1"]})
+        await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
+        assert await hosts_of(world) == {"instance-mine-0": "h1"}
+        assert not condition(await status(world, "Instance", "mine"), "Consolidation")
+
+
 # --- what comes in between --------------------------------------------------------------------------------------
 
 

@@ -130,7 +130,7 @@ async def _begun(ctx: Context, step: Step) -> Step | Failure:
         return step.model_copy(update={"phase": "Done", "message": f"{step.claim} went by itself"})
     way = await how(ctx, step)
     if not way:
-        return Failure("NotMovable", f"{step.workload_kind} {name} does not let itself be moved any more")
+        return Failure("NotMovable", f"{step.workload_kind} {name} is not to be moved, or would get no place again")
     decision = target(ctx.fleet.forked(), step)
     if decision is None:
         return Failure("NoPlace", f"there is no place any more for {step.workload_kind} {name}")
