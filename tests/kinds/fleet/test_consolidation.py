@@ -426,6 +426,39 @@ async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:
         assert not host["spec"].get("unschedulable")
 
 
+@pytest.mark.parametrize("under_way", [True, False])
+async def test_what_goes_by_itself_is_waited_for_until_nothing_of_it_is_left(under_way: bool) -> None:
+    """Its owner deletes it when it was told, or before it begins; and its host takes its time."""
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await all_open(world)
+        await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": under_way}, namespace="")
+
+        async def told() -> bool:
+            return bool(condition(await status(world, "Instance", "mine"), "Consolidation"))
+
+        if under_way:
+            await world.until(told)
+        else:
+            await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
+        await world.silence("h1")
+        await world.delete("Instance", "mine")
+        since = world.clock.monotonic()
+
+        async def for_a_while() -> bool:
+            return world.clock.monotonic() > since + 5
+
+        await world.until(for_a_while)
+        await world.patch("Consolidation", "tidy", namespace="", approved=True)
+        since += 100
+        await world.until(for_a_while)
+        await world.hear("h1")
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert not await world.bodies("Claim")
+
+
 async def test_one_is_carried_out_at_a_time() -> None:
     async with World(hosts=3, gpus=2) as world:
         await furnish(world)
