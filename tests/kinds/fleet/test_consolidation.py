@@ -6,13 +6,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 import pytest
 
-from bessemer.core.resource import Metadata
+from bessemer.core.resource import Change, Key, Metadata
 from bessemer.drivers.jobs.fake import Fate
 from bessemer.kinds.fleet.consolidation import control
-from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, validate
+from bessemer.kinds.fleet.consolidation.plan import target
+from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.kinds.fleet.moving import Fork, Moving
+from bessemer.placement.moves.holdings import Holdings
 from tests.kinds.five import (
     Case,
     Life,
@@ -28,6 +32,8 @@ from tests.kinds.jobs.test_job import fates
 from tests.kinds.jobs.test_job_scale import Fabric
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
+from tests.placement.hosts import fleet, host
+from tests.placement.moves.test_plan import by_criteria, claim
 
 THEIRS = "beta--lab"
 CASE = Case("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": True}, namespace="", reason="Succeeded")
@@ -533,6 +539,57 @@ def test_what_was_planned_with_stays_and_a_word_that_was_given_too() -> None:
     assert validate(consolidation(empty={"count": 1}, approved=True, deadline_seconds=60), old) == []
     changed = validate(consolidation(empty={"count": 2}, max_moves=3), old)
     assert [cause.field for cause in changed] == ["spec.empty", "spec.maxMoves", "spec.approved"]
+
+
+STEP = {
+    "project": PROJECT,
+    "workloadKind": "Instance",
+    "workload": "mine",
+    "workloadUid": "w-1",
+    "claim": "instance-mine-0",
+    "claimUid": "mine",
+    "source": "a",
+    "target": "b",
+    "place": {"host": "b", "devices": ["gpu0"]},
+    "how": "Restart",
+}
+
+
+def test_where_its_place_is_taken_it_goes_to_no_host_that_is_opened() -> None:
+    there = fleet(host("a", gpus=4), host("b", gpus=1), host("c", gpus=1))
+    claim(there, "mine", "a", device_count=1)
+    claim(there, "theirs", "b", device_count=1)
+    step = Step.model_validate(STEP)
+
+    def goes(*hosts: str) -> str:
+        found = target(Fork(there, by_criteria(there), Holdings(there)), step, hosts=hosts)
+        return found.host if found is not None else ""
+
+    assert (goes("a"), goes("a", "c")) == ("c", "")
+
+
+def test_where_a_device_of_its_place_is_gone_it_goes_elsewhere() -> None:
+    there = fleet(host("a", gpus=4), host("b", gpus=1), host("c", gpus=1))
+    claim(there, "mine", "a", device_count=1)
+    for place in (
+        {"host": "b", "devices": ["gone"]},
+        {"host": "b", "companions": [{"device": "gone", "kind": "NIC"}]},
+        {"host": "b", "allocations": [{"numaNode": 7, "milliCores": 1, "memoryBytes": 1}]},
+    ):
+        step = Step.model_validate({**STEP, "place": place})
+        found = target(Fork(there, by_criteria(there), Holdings(there)), step, hosts=())
+        assert found is not None
+        assert "gone" not in found.devices
+
+
+@pytest.mark.parametrize(("phase", "shut"), [("Waiting", {"a"}), ("Moving", {"a"}), ("Done", {"a", "b"})])
+def test_a_host_that_is_opened_takes_nobody_once_who_comes_there_has_come(phase: str, shut: set[str]) -> None:
+    told: list[frozenset[str]] = []
+    moving = Moving(fleet(host("a", gpus=4), host("b", gpus=4)), told.append)
+    status = {"phase": "Moving", "hosts": ["a", "b"], "steps": [{**STEP, "phase": phase}]}
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": status})
+    moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
+    assert told[-1] == shut
 
 
 # --- many hosts -------------------------------------------------------------------------------------------------

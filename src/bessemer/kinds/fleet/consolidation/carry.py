@@ -73,7 +73,7 @@ async def carry(ctx: Context, asked: Consolidation) -> Outcome:
         if status.began_at and now >= epoch(status.began_at) + asked.spec.deadline_seconds:
             late = Failure("DeadlineExceeded", f"{asked.spec.deadline_seconds} s have passed")
             return failed(status, late, now=now)
-        begun = await _begun(ctx, step)
+        begun = await _begun(ctx, step, hosts=status.hosts)
         if isinstance(begun, Failure):
             return failed(status, begun, now=now)
         return moving(status, begun, again=LOOK_SECONDS if begun.phase == "Waiting" else 0.0)
@@ -124,7 +124,7 @@ def failed(status: ConsolidationStatus, failure: Failure, *, now: float, step: S
 # --- a step -----------------------------------------------------------------------------------------------------
 
 
-async def _begun(ctx: Context, step: Step) -> Step | Failure:
+async def _begun(ctx: Context, step: Step, *, hosts: Sequence[str]) -> Step | Failure:
     """The step with the place that is kept for it from now on; one whose claim went by itself is done, and one whose
     claim is about to waits until nothing of it is left."""
     name = f"{step.project}/{step.workload}"
@@ -136,7 +136,7 @@ async def _begun(ctx: Context, step: Step) -> Step | Failure:
     way = await how(ctx, step)
     if not way:
         return Failure("NotMovable", f"{step.workload_kind} {name} is not to be moved, or would get no place again")
-    decision = target(ctx.fleet.forked(), step)
+    decision = target(ctx.fleet.forked(), step, hosts=hosts)
     if decision is None:
         return Failure("NoPlace", f"there is no place any more for {step.workload_kind} {name}")
     place = KeptPlace.of(decision)
