@@ -348,6 +348,22 @@ async def test_who_would_get_no_place_again_is_not_stopped(kind: str, name: str,
         assert not condition(await status(world, "Instance", "mine"), "Consolidation")
 
 
+async def test_a_plan_with_somebody_who_refuses_by_now_is_not_begun() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        for name in ("a", "b"):
+            await vm(world, name, movable=True)
+        await all_open(world)
+        await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}}, namespace="")
+        await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
+        last = (await status(world, "Consolidation", "tidy", namespace=""))["steps"][-1]["workload"]
+        await world.patch("Instance", last, movable=False)
+        await world.patch("Consolidation", "tidy", namespace="", approved=True)
+        await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
+        assert set((await hosts_of(world)).values()) == {"h1"}
+
+
 # --- what comes in between --------------------------------------------------------------------------------------
 
 
