@@ -17,7 +17,7 @@ from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.own import Own
-from bessemer.placement.queue import plan
+from bessemer.placement.queue import Pending, plan
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
@@ -349,6 +349,9 @@ class _Yard:
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         self.arrays.hold(claim_uid, replace(Hold.of(decision), tenure=tenure or Tenure()))
 
+    def forget(self, claim_uid: str) -> None:
+        self.arrays.drop(claim_uid)
+
     def ready(self) -> bool:
         return True
 
@@ -379,6 +382,24 @@ def test_a_place_that_was_said_is_nobody_elses_before_it_is_taken(
     assert line.fleet.device_milli[0].min() == 0
     line.fleet.drop("first/0")
     assert isinstance(queueing.decide(gpus(1), other), Decision)
+
+
+def test_a_plan_that_was_dear_to_make_gives_a_place_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for one replica after the other is not sent where the one before went."""
+    line = Line(hosts=1)
+    line.runs("r", 2)
+    queueing = queueing_over(line, clock, monkeypatch)
+    large, several = Asker(uid="large", project=PROJECT, since=NOW), Asker(uid="several", project=PROJECT, since=NOW)
+    assert isinstance(queueing.decide(gpus(5), large), Refusal)
+    queueing._join(Pending(several, gpus(1)))
+    queueing._made = replace(queueing._planned(), took=1.0)
+    took = []
+    for replica in range(2):
+        said = queueing.decide(gpus(1), several)
+        assert isinstance(said, Decision)
+        queueing.assume(said, f"several/{replica}")
+        took += said.devices
+    assert len(set(took)) == 2
 
 
 def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(

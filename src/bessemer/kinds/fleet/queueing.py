@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
@@ -53,13 +53,14 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A plan and what it was made of."""
+    """A plan and what it was made of; ``given`` are those who had their place by it."""
 
     plan: Plan
     of: tuple[int, ...]
     at: float
     took: float
     waiting: Mapping[str, Pending]
+    given: set[str] = field(default_factory=set)
 
 
 class Queueing:
@@ -154,8 +155,10 @@ class Queueing:
                 return self._placed(pending, answer)
         self._join(pending)
         made = self._planned(pending)
-        turn = made.plan.turns.get(asker.uid)
+        # Who had its place by this plan, and asks for another, is new to it.
+        turn = made.plan.turns.get(asker.uid) if asker.uid not in made.given else None
         if turn is not None and turn.placed is not None:
+            made.given.add(asker.uid)
             return self._placed(pending, turn.placed)
         if turn is None:
             waiting = self._all()
