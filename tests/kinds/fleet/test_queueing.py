@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.asking import Asker, Decision, Refusal, Request
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import FakeClock, epoch
 from bessemer.core.resource import tenant_of
 from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.queue import Pending, plan
 from tests.kinds.five import Life, check_lives_through, distinct
@@ -346,6 +347,9 @@ class _Yard:
     def decide(self, request: Request) -> Decision | Refusal:
         return self.own.decide(request)
 
+    def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
+        return decide_gang(self.arrays, gang, policy=self.own.policy)
+
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         self.arrays.hold(claim_uid, replace(Hold.of(decision), tenure=tenure or Tenure()))
 
@@ -400,6 +404,31 @@ def test_a_plan_that_was_dear_to_make_gives_a_place_once(clock: FakeClock, monke
         queueing.assume(said, f"several/{replica}")
         took += said.devices
     assert len(set(took)) == 2
+
+
+async def test_a_gang_that_lost_its_places_was_in_vain_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(hosts=2)
+    for number in range(2):
+        line.runs(f"low{number}", 4, host=f"h{number}", priority=-1, preemptible=True, project="beta--lab")
+    queueing = queueing_over(line, clock, monkeypatch)
+    gang, asker = Gang(member=gpus(1), count=6), Asker(uid="gang", project=PROJECT, since=NOW)
+
+    def stops() -> bool:
+        said = queueing.decide_gang(gang, asker)
+        assert isinstance(said, Refusal)
+        return said.stops is not None
+
+    assert stops()
+    for after in (61, 121):
+        for rank in range(gang.count):
+            line.fleet.hold(f"gang/{rank}", Hold("h0", (), ()))
+        for rank in range(gang.count):
+            queueing.forget(f"gang/{rank}")
+        assert not stops()
+        await clock.advance(after - 2)
+        assert not stops()
+        await clock.advance(2)
+        assert stops()
 
 
 def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(

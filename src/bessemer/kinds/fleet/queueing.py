@@ -133,8 +133,9 @@ class Queueing:
         first, most = VAIN_SECONDS
         for old in [one for one, (_, until) in self._vain.items() if until + most < now]:
             del self._vain[old]
-        seconds = min(most, 2 * self._vain[uid][0]) if uid in self._vain else first
-        self._vain[uid] = (seconds, now + seconds)
+        seconds, until = self._vain.get(uid, (first / 2, now))
+        if until <= now:  # all members of a gang are taken back at once, which is once in vain
+            self._vain[uid] = (min(most, 2 * seconds), now + min(most, 2 * seconds))
 
     # --- turns ---
 
