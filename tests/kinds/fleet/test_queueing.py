@@ -18,7 +18,7 @@ from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
-from bessemer.placement.queue import Pending, plan
+from bessemer.placement.queue import Pending, Rules, plan
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
@@ -429,6 +429,21 @@ async def test_a_gang_that_lost_its_places_was_in_vain_once(clock: FakeClock, mo
         assert not stops()
         await clock.advance(2)
         assert stops()
+
+
+def test_who_is_far_back_is_told_once_why_not(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, told = Line(hosts=1), []
+    line.runs("all", 4)
+    queueing, own = queueing_over(line, clock, monkeypatch), Own(line.fleet)
+    monkeypatch.setattr(queueing, "_rules", Rules(depth=1))
+    monkeypatch.setattr(queueing._feed, "decide", lambda request: told.append(request) or own.decide(request))
+    assert isinstance(queueing.decide(gpus(1), Asker(uid="first", project=PROJECT, since=NOW)), Refusal)
+    told.clear()
+    back = Asker(uid="back", project=PROJECT, since=NOW + 1)
+    assert isinstance(queueing.decide(gpus(1), back), Refusal)
+    assert len(told) == 1
+    line.fleet.drop("all")
+    assert isinstance(queueing.decide(gpus(1), back), Decision)
 
 
 def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(

@@ -165,9 +165,10 @@ class Queueing:
             waiting = self._all()
             others = [one for one in made.plan.kept if one.uid in waiting and one.uid != asker.uid]
             with beside(self._book, others, ends=asker.ends):
-                answer = _ask(self._feed, wants)
-            if not isinstance(answer, Refusal):
-                return self._placed(pending, answer)
+                # Why not, and what would help, is dear to say and said below, of the fleet as it is.
+                free = ask(self._here, wants)
+            if free is not None:
+                return self._placed(pending, free)
         return self._refused(pending, made.plan, turn=turn)
 
     def _placed(self, pending: Pending, answer: Placed) -> Placed:
