@@ -416,6 +416,8 @@ async def test_a_gang_that_lost_its_places_was_in_vain_once(clock: FakeClock, mo
     def stops() -> bool:
         said = queueing.decide_gang(gang, asker)
         assert isinstance(said, Refusal)
+        # Nobody knows when it starts for whom nobody is stopped.
+        assert (said.stops is None) == (said.expected is None)
         return said.stops is not None
 
     assert stops()

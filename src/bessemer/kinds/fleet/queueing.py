@@ -225,7 +225,9 @@ class Queueing:
         """Why not now: what placement says where it would not fit in any case, else who comes before it."""
         plain = _ask(self._feed, pending.wants)
         ahead = found.order.get(pending.uid, 0)
-        expected = turn.expected if turn is not None else None
+        stops = self._stops(turn, uid=pending.uid)
+        # For whom nobody is stopped now, nobody knows when that is.
+        expected = turn.expected if turn is not None and (stops is not None or not turn.victims) else None
         wait = f"wait until {rfc3339(expected)}" if expected is not None else ""
         if isinstance(plain, Refusal):
             cheapest = "; or ".join(filter(None, (plain.cheapest, wait)))
@@ -240,7 +242,7 @@ class Queueing:
             else:
                 reasons = (Reason("Queued", len({member.host for member in plain.members}), text),)
             refusal = Refusal(reasons=reasons, cheapest=wait, queued=True, expected=expected)
-        return replace(refusal, stops=self._stops(turn, uid=pending.uid))
+        return replace(refusal, stops=stops)
 
     def _stops(self, turn: Turn | None, *, uid: str) -> Stops | None:
         if turn is None or not turn.victims or turn.kept is None:
