@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import FakeClock, epoch
+from bessemer.core.errors import NotFound
+from bessemer.core.notices import Notice, mark_of
 from bessemer.core.resource import tenant_of
 from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.kinds.turns import spared
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.gangs import decide_gang
@@ -194,6 +198,30 @@ async def test_a_gang_is_told_whole_and_spared_whole() -> None:
         await world.delete("Instance", "high", namespace=THEIRS)
         await world.until(lambda: _not(told(world)), seconds=28)
         assert await _count(world, 2)
+
+
+async def test_what_is_together_is_spared_by_one_answer(clock: FakeClock) -> None:
+    """Whether it is needed may be another in between: then a part of it would end for nothing, and all with it."""
+    told, answers, retired = Notice(int(clock.now()) + 10, "why", asker="them"), iter((False, True, True)), []
+
+    async def retire(key: str, *_args: Any, **_more: Any) -> None:
+        retired.append(key)
+        raise NotFound("it is gone")
+
+    fleet = SimpleNamespace(wanted=lambda _asker, *, hosts: next(answers))
+    ctx: Any = SimpleNamespace(clock=clock, fleet=fleet, capacity=SimpleNamespace(retire=retire))
+    members: Any = [
+        SimpleNamespace(
+            key=f"m{n}",
+            uid=f"m{n}",
+            deleting=False,
+            metadata=SimpleNamespace(annotations=told.annotations()),
+            spec=SimpleNamespace(host=f"h{n}"),
+        )
+        for n in range(3)
+    ]
+    assert await spared(ctx, members, together=True) == []
+    assert retired == ["m0", "m1", "m2"]
 
 
 async def test_who_finds_another_place_gives_back_the_one_that_was_made() -> None:
@@ -475,4 +503,9 @@ def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     for number in range(20):
         asker = Asker(uid=f"new{number}", project=PROJECT, since=NOW)
         assert isinstance(queueing.decide(gpus(1), asker), Refusal)
+    assert made == []
+
+    # Nor does each claim that was told, and looks whether it must end.
+    assert not queueing.wanted(mark_of("nobody"), hosts={"h0"})
+    assert queueing.wanted(mark_of("job0"), hosts={"h0"})
     assert made == []

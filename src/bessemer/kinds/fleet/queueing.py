@@ -298,7 +298,7 @@ def _wanted(queue: Queueing, asker: str, *, hosts: Collection[str]) -> bool:
     pending = next((one for one in queue._all().values() if mark_of(one.uid) == asker), None)
     if pending is None:
         return False
-    turn = queue.plan().turns.get(pending.uid)
+    turn = queue._planned(pending).plan.turns.get(pending.uid)
     return turn is None or turn.kept is None or not set(turn.kept.hosts).isdisjoint(hosts)
 
 
