@@ -287,7 +287,7 @@ def _tenure(pending: Pending, *, since: int) -> Tenure:
 
 
 def _leave(queue: Queueing, uid: str) -> None:
-    """It is gone, or to go: it need not be silent for a while first."""
+    """It is gone, to go, or at its end: it need not be silent for a while first."""
     queue._joined += queue._heard.pop(uid, None) is not None
 
 
