@@ -120,6 +120,19 @@ async def test_what_the_host_needs_itself_is_said(tmp_path: Path) -> None:
     assert [nic.functions for nic in of_kind(found, "nic")] == [63, 0, 0]
 
 
+async def test_a_disk_whose_controller_has_more_than_it_is_given_to_nobody(tmp_path: Path) -> None:
+    """Who is given the one is given the controller: the host's own disk with it, or its keyboard."""
+    tree = two_socket_server(tmp_path)
+    shelf = tree.pci("pci0000:00/0000:00:17.0", kind="0106")
+    tree.block("sda", above=shelf, gib=1, wwid="naa.a")
+    tree.block("sdb", above=shelf, gib=1, wwid="naa.b")
+    tree.file("proc/mounts", "/dev/sda / ext4 rw")
+    tree.block("sdc", above=tree.pci("pci0000:00/0000:00:14.0", kind="0c03"), gib=1, wwid="naa.usb")
+    used = {disk.id: disk.in_use for disk in of_kind(await inventory(tree), "disk")}
+    assert [used[f"disk-naa.{name}"] for name in ("a", "b", "usb")] == [True, True, True]
+    assert not used["disk-eui.363448300"]
+
+
 async def test_nics_and_disks_are_hardware_that_stays(tmp_path: Path) -> None:
     found = await inventory(two_socket_server(tmp_path))
     assert [(n.id, n.vendor, n.speed_mbps, n.pcie_switch, n.numa_node) for n in of_kind(found, "nic")] == [
