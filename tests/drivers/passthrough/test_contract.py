@@ -115,6 +115,13 @@ async def test_functions_are_made_once_kept_from_the_host_and_unmade(real: VfioP
     assert (pci.functions(NIC), pci.drivers()) == ([], HOSTS)
 
 
+async def test_functions_are_made_anew_when_the_machine_was_started_anew(real: VfioPassthrough, pci: DrawnPci) -> None:
+    before = await real.hand("a", (functions(1),)), await real.hand("b", (functions(2),))
+    pci._number(pci.root / "bus/pci/devices" / NIC, 0)
+    assert (await real.hand("a", (functions(1),)), await real.hand("b", (functions(2),))) == before
+    assert list(pci.drivers().values()).count("vfio-pci") == 3
+
+
 @pytest.mark.parametrize("after", range(4))
 async def test_an_agent_killed_in_the_middle_is_gone_on_from(
     real: VfioPassthrough, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, after: int

@@ -55,9 +55,10 @@ class VfioPassthrough:
         known = dict(self._records()).get(uid, {})
         taken: dict[str, list[str]] = {}
         for one in wanted:
-            # What was chosen before a crash is chosen again.
+            # What was chosen before a crash is chosen again; functions are gone with the machine's last boot.
             before = known.get(one.device, ())
-            taken[one.device] = list(before) or self._chosen(one, others=others)
+            still = before and all(map(self._pci.there, before))
+            taken[one.device] = list(before) if still else self._chosen(one, others=others)
             self._keep(uid, {**known, **taken})
         addresses = [address for each in taken.values() for address in each]
         nodes = {address: self._pci.node(address) for address in addresses}
