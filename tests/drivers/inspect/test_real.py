@@ -19,7 +19,7 @@ from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.real import LocalInspect
-from bessemer.drivers.inspect.sysfs import Machine
+from bessemer.drivers.inspect.sysfs import Machine, used
 from bessemer.drivers.process.fake import FakeProcesses
 from tests.drivers.inspect.tree import Tree, two_socket_server
 
@@ -118,6 +118,7 @@ async def test_what_the_host_needs_itself_is_said(tmp_path: Path) -> None:
     assert [nic.in_use for nic in of_kind(found, "nic")] == [True, False, True]
     assert [disk.in_use for disk in of_kind(found, "disk")] == [True, False]
     assert [nic.functions for nic in of_kind(found, "nic")] == [63, 0, 0]
+    assert used(Machine(tree.root)) == {"0000:00:02.0", "0000:15:00.0", "0000:06:00.0"}
 
 
 async def test_a_disk_whose_controller_has_more_than_it_is_given_to_nobody(tmp_path: Path) -> None:
