@@ -64,7 +64,7 @@ class LocalQemu:
                 "GuestStartFailed", "the guest's QEMU did not stay", internal=await self.last_words(spec.uid)
             )
         bound_files(found.pid, sum(virtual_size(disk) for disk in spec.disks))
-        await pin_cpus(spec, self._home(spec.uid).qmp, nodes=self._nodes)
+        await pin_cpus(spec, found.pid, socket=self._home(spec.uid).qmp, nodes=self._nodes)
         return found
 
     async def find(self, uid: str) -> Running | None:
