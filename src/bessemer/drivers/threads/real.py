@@ -47,7 +47,7 @@ class HostThreads:
             with _noted(refused):  # the others are held all the same
                 wanted = sets.get(kin.uid, rest)
                 if not herd.pin(kin.uid, show_cpus(wanted)):
-                    self._herd(kin.uid, kin.inside, wanted=wanted)
+                    self._herd(kin, wanted=wanted, own=kin.uid in sets)
                 for pid in kin.helpers:
                     self._hold(pid, rest)
         self._was = rest
@@ -55,12 +55,13 @@ class HostThreads:
             internal = "; ".join(refused)[:500]
             raise DriverError("ThreadsRefused", "the kernel refused hardware threads", internal=internal)
 
-    def _herd(self, uid: str, pids: Iterable[int], *, wanted: frozenset[int]) -> None:
+    def _herd(self, kin: Kin, *, wanted: frozenset[int], own: bool) -> None:
         """By affinity alone. What has chosen fewer threads for itself keeps them, as far as they are among these; what
-        an earlier agent began may have been held to fewer by that one, and is given all of them."""
-        last = self._last.get(uid, self._was)
-        self._last[uid] = wanted
-        for pid in pids:
+        an earlier agent began may have been held to fewer by that one, and is given all of them. Threads of its ``own``
+        are the same for good: fewer of them it has chosen, whoever began it."""
+        last = wanted if own else self._last.get(kin.uid, self._was)
+        self._last[kin.uid] = wanted
+        for pid in kin.inside:
             self._hold(pid, wanted, before=last)
 
     def _hold(self, pid: int, wanted: frozenset[int], *, before: frozenset[int] | None = None) -> None:
