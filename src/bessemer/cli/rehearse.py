@@ -189,13 +189,14 @@ def replayed(
         require_place(plot)
     with bar() as told:
         found = verbs.simulate(options, told)
-    if plot is not None:
-        write(plot, found, text=show(found))
-        typer.echo(f"Plotted in {plot}.", err=True)
     if output in DOCUMENTS:
         typer.echo(document(found, output))
     else:
         typer.echo(show(found, within=0 if output == "wide" else width()))
+    if plot is not None:
+        # Last: where no page can be written, what took an hour to find is told all the same.
+        write(plot, found, text=show(found))
+        typer.echo(f"Plotted in {plot}.", err=True)
 
 
 # --- tables and plots -------------------------------------------------------------------------------------------------
