@@ -172,10 +172,16 @@ class _Day:
 
     def come(self, n: int, stay: Stay) -> None:
         """One more."""
+        mover = self.desk.mover
         if stay.comes >= self.start:
+            if mover is not None and not self._came:
+                # As under churn: what was saved before anything counts is not spent now.
+                mover.forget()
             self._came.append((size_of(stay.request), milli_of(stay.request)))
             self._never[n] = self._came[-1]
         if self.line is not None and not self.line.passed:
+            if mover is not None:
+                mover.came()
             self.line.join(n, stay)
             self._again()
             return
