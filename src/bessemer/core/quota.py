@@ -138,6 +138,11 @@ def bounds_of(wanted: Quota) -> dict[str, int]:
     return found
 
 
+def by_claims(meter: str) -> bool:
+    """Whether a meter of that name counts what Claims take."""
+    return meter.startswith("devices/") or any(one.name == meter and one.per_claim is not None for one in METERS)
+
+
 def unit_of(meter: str) -> Unit:
     """The unit of a meter by its name; of one that is not known, things."""
     return next((one.unit for one in METERS if one.name == meter), "")

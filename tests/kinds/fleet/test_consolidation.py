@@ -10,6 +10,7 @@ import pytest
 
 from bessemer.core.resource import Metadata
 from bessemer.drivers.jobs.fake import Fate
+from bessemer.kinds.fleet.consolidation import control
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from tests.kinds.five import (
@@ -320,6 +321,27 @@ async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
         assert [c["spec"].get("movable") for c in await world.bodies("Claim")] == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "change"),
+    [
+        ("Tenant", "acme", {"state": "Suspended"}),
+        ("Tenant", "acme", {"quota": {"devices": {"H100": 0}}}),
+        ("Flavor", "one", {"offered": False}),
+    ],
+)
+async def test_who_would_get_no_place_again_is_not_stopped(kind: str, name: str, change: dict[str, Any]) -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await all_open(world)
+        await world.patch(kind, name, namespace="", **change)
+        await approve(world, empty={"hosts": ["h1"]})
+        await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
+        assert await hosts_of(world) == {"instance-mine-0": "h1"}
+        assert not condition(await status(world, "Instance", "mine"), "Consolidation")
+
+
 # --- what comes in between --------------------------------------------------------------------------------------
 
 
@@ -420,6 +442,39 @@ async def test_one_is_carried_out_at_a_time() -> None:
         await world.until_reason("Consolidation", "second", "Behind", namespace="")
         assert (await ended(world))["phase"] == "Succeeded"
         assert (await ended(world, "second"))["phase"] == "Succeeded"
+
+
+async def test_of_two_that_begin_at_the_same_moment_one_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, before = set[str](), control._before
+
+    async def late(ctx: Any, asked: Consolidation) -> str:
+        """At its first look each finds nobody, as where both look before either has written."""
+        first = asked.metadata.name not in seen
+        seen.add(asked.metadata.name)
+        return "" if first else await before(ctx, asked)
+
+    monkeypatch.setattr(control, "_before", late)
+    async with World(hosts=3, gpus=2) as world:
+        await furnish(world)
+        for host, name in (("h1", "a"), ("h2", "b")):
+            await alone(world, host)
+            await vm(world, name, movable=True)
+        await all_open(world)
+        for number in (1, 2):
+            await world.create("Consolidation", f"tidy-{number}", {"empty": {"hosts": [f"h{number}"]}}, namespace="")
+            await world.until_reason("Consolidation", f"tidy-{number}", "Planned", namespace="")
+        for number in (1, 2):
+            await world.patch("Consolidation", f"tidy-{number}", namespace="", approved=True)
+
+        async def both_done() -> bool:
+            said = [await status(world, "Consolidation", f"tidy-{number}", namespace="") for number in (1, 2)]
+            assert sum(any(s["phase"] == "Moving" for s in one.get("steps", ())) for one in said) < 2
+            return all(one["phase"] in ("Succeeded", "Failed") for one in said)
+
+        await world.until(both_done, seconds=3000)
+        for number in (1, 2):
+            assert (await ended(world, f"tidy-{number}"))["phase"] == "Succeeded"
+        assert set((await hosts_of(world)).values()) == {"h3"}
 
 
 def consolidation(**spec: Any) -> Consolidation:

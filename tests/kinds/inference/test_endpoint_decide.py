@@ -152,6 +152,10 @@ SHIFTS: list[tuple[int, list[str], set[int], tuple[list[int], list[int], list[in
     (2, ["Running", "Running"], {0, 1}, ([], [0, 1], [])),
     (1, ["Running", "Running"], {0}, ([1], [], [0])),
     (0, ["Running"], {0}, ([], [], [0])),
+    # One that came in vain goes before one that answers, whatever its number; else the highest goes.
+    (2, ["Running", "Starting", "Running"], set(), ([0, 2], [], [])),
+    (1, ["Failed", "Running"], set(), ([1], [], [])),
+    (1, ["Starting", "Starting"], set(), ([0], [], [])),
 ]
 
 

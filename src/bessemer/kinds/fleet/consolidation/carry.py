@@ -65,8 +65,9 @@ class _Seen:
 async def carry(ctx: Context, asked: Consolidation) -> Outcome:
     """The next thing of a plan in phase Moving."""
     status, now = asked.status, ctx.clock.now()
-    await cordon(ctx, status.cordoned, shut=True)
     step = next((step for step in status.steps if step.phase != "Done"), None)
+    if step is None or not untouched(status):
+        await cordon(ctx, status.cordoned, shut=True)
     if step is None:
         return await _ended(ctx, asked)
     if step.phase == "Waiting":
@@ -76,6 +77,11 @@ async def carry(ctx: Context, asked: Consolidation) -> Outcome:
         begun = await _begun(ctx, step)
         return failed(status, begun, now=now) if isinstance(begun, Failure) else moving(status, begun, again=0.0)
     return await gone_on(ctx, status, step=step)
+
+
+def untouched(status: ConsolidationStatus) -> bool:
+    """Whether no step has begun."""
+    return all(step.phase == "Waiting" for step in status.steps)
 
 
 async def gone_on(ctx: Context, status: ConsolidationStatus, *, step: Step) -> Outcome:
@@ -130,7 +136,7 @@ async def _begun(ctx: Context, step: Step) -> Step | Failure:
         return step.model_copy(update={"phase": "Done", "message": f"{step.claim} went by itself"})
     way = await how(ctx, step)
     if not way:
-        return Failure("NotMovable", f"{step.workload_kind} {name} does not let itself be moved any more")
+        return Failure("NotMovable", f"{step.workload_kind} {name} is not to be moved, or would get no place again")
     decision = target(ctx.fleet.forked(), step)
     if decision is None:
         return Failure("NoPlace", f"there is no place any more for {step.workload_kind} {name}")

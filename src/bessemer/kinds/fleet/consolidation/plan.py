@@ -13,9 +13,11 @@ import numpy as np
 
 from bessemer.core.asking import Decision, Request
 from bessemer.core.ports import Scope
-from bessemer.core.resource import Resource
+from bessemer.core.quota import MONEY, by_claims
+from bessemer.core.resource import Resource, tenant_of
 from bessemer.core.values import Movable
 from bessemer.kinds import workload
+from bessemer.kinds.asks import ASKS
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
@@ -25,6 +27,7 @@ from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moving import Fork, KeptPlace
 from bessemer.kinds.inference.endpoint.spec import Endpoint
 from bessemer.kinds.jobs.job.spec import Job
+from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.kinds.workload import Reads, Terms
 from bessemer.placement import Hold
 from bessemer.placement.fleet import hold_of, holds_of
@@ -93,14 +96,34 @@ async def opening(ctx: Reads, wanted: Open) -> Request | NoPlan:
     return replace(request, bearable=None)
 
 
-async def how(ctx: Reads, step: Step) -> Movable:
-    """How the claim's owner lets it be moved by now; "" where it does not, or is gone."""
+async def how(ctx: Context, step: Step) -> Movable:
+    """How the claim's owner lets it be moved by now; "" where it does not, is gone, or would get no place anew."""
     kind = WORKLOADS.get(step.workload_kind)
     found = await workload.read(ctx, kind, name=step.workload, namespace=step.project) if kind else None
     if found is None or found.uid != step.workload_uid or found.deleting:
         return ""
     moves: Movable = found.spec.moves
-    return moves
+    return "" if moves and await _kept_out(ctx, found) else moves
+
+
+async def _kept_out(ctx: Context, holder: Resource[Any, Any]) -> bool:
+    """Whether it would have no place again, whatever is free: what it is made of is gone or withdrawn, its tenant is
+    suspended, or a bound was lowered or is spent. What stands may stay; once it is stopped, it is lost."""
+    if (await ASKS[holder.KIND](ctx, holder)).hindrances:
+        return True
+    project = holder.metadata.namespace or ""
+    tenant = await workload.read(ctx, Tenant, name=tenant_of(project))
+    if tenant is not None and tenant.spec.state != "Active":
+        return True
+    for scope in (f"project/{project}", f"tenant/{tenant_of(project)}"):
+        for use in await ctx.capacity.use(scope):
+            if use.limit is not None and (
+                use.used + use.held >= use.limit
+                if use.meter == MONEY
+                else use.used > use.limit and by_claims(use.meter)
+            ):
+                return True
+    return False
 
 
 def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:

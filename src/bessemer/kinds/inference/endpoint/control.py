@@ -1,7 +1,7 @@
 """The Endpoint on the control side: as many Claims as replicas are wanted, and what they say, folded into one status.
 
-Replicas are taken one by one, so that some serve while others wait for a place; the highest go first. A replica's
-intent is frozen when it is taken: deleting the Model or the Flavor touches nothing that runs.
+Replicas are taken one by one, so that some serve while others wait for a place; what does not answer goes first, then
+the highest. A replica's intent is frozen when it is taken: deleting the Model or the Flavor touches nothing that runs.
 """
 
 from __future__ import annotations

@@ -40,6 +40,9 @@ def shift(standing: Sequence[Claim], *, wanted: int, moved: Set[str]) -> Shift:
     """Pure. ``standing`` are the claims that nothing else ends, ``moved`` uids of those that are to be elsewhere."""
     ordered = sorted(standing, key=lambda claim: claim.spec.workload.replica)
     staying = [claim for claim in ordered if claim.uid not in moved]
+    if len(staying) > wanted:
+        # Where a move was given up both are there, and the number says nothing of which one answers.
+        staying.sort(key=lambda claim: claim.status.phase != "Running")
     leaving = [claim for claim in ordered if claim.uid in moved]
     answering = sum(claim.status.phase == "Running" for claim in staying[:wanted])
     # As many of those that are moved stay as do not answer elsewhere yet.
