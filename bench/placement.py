@@ -292,6 +292,13 @@ def _held_out(source: Source, replays: Replays) -> Iterator[Figure]:
             at_least=HELD_OUT_GOAL if source.real and what == HELD_OUT[0] else None,
             peer=(PEER, float(f"{there:.4g}")),
         )
+        here, other = (_deviation(_of(replays, what, name, policy)) for policy in (OWN, PEER))
+        yield figure(f"{what}: deviation over seeds", here, "", peer=(PEER, float(f"{other:.2g}")))
+
+
+def _deviation(replays: Sequence[Filled | Churned]) -> float:
+    """Of what is allocated at 100 %, in points."""
+    return 100 * spread(one.levels[1.0] for one in replays if isinstance(one, Filled)).deviation
 
 
 def _churned(source: Source, replays: Replays) -> Iterator[Figure]:
@@ -323,7 +330,8 @@ def _marked(source: Source, replays: Replays, name: str) -> Iterator[Figure]:
     blocked = spread(100 * one.blocked for one in _of(replays, "churn", name, OWN) if isinstance(one, Churned))
     where = f"{OWN}, {name}, churn at {100 * LOAD:.0f} %: devices blocked"
     yield figure(where, blocked.mean, "%", peer=("packed anew each time", float(f"{spread(marks).mean:.3g}")))
-    yield figure(f"{where}, deviation over {len(seeds)} seeds", blocked.deviation, "")
+    mark = ("packed anew each time", float(f"{spread(marks).deviation:.2g}"))
+    yield figure(f"{where}, deviation over {len(seeds)} seeds", blocked.deviation, "", peer=mark)
 
 
 def _visits(trace: Trace, seed: int, stays: tuple[float, float]) -> Visits:

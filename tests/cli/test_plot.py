@@ -86,3 +86,14 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_replayed(tmp_pa
     assert result.exit_code == 0, result.output
     assert (tmp_path / "q.html").stat().st_size > 50_000
     assert getattr(asked, "waits", "") == "queued"
+
+
+def test_where_the_page_cannot_be_written_the_figures_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(_: Path, *_words: object, **_more: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    _, result = called(f"fleet --fleet f.yaml --json --plot {tmp_path / 'p.html'}")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["cases"], "what took long to find is not lost"
+    assert "No space left" in str(result.exception)

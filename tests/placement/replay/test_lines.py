@@ -19,12 +19,18 @@ ACME, RIVAL = "acme--lab", "rival--lab"
 
 
 def lived(
-    stays: Sequence[Stay], line: Callable[[Desk], Line], *, gpus: int = 2, end: float = 20.0, moves: float = 0.0
+    stays: Sequence[Stay],
+    line: Callable[[Desk], Line],
+    *,
+    gpus: int = 2,
+    start: float = 0.0,
+    end: float = 20.0,
+    moves: float = 0.0,
 ) -> Lived:
     hosts = [host(name, gpus=gpus) for name in ("a", "b")[: 2 if moves else 1]]
     allowed = Allowance(per_hundred=moves) if moves else None
     desk = seat(hosts, policy="LPG", learned=[], dice=np.random.default_rng(0), moves=allowed)
-    window = Window(start=0.0, end=end, samples=10)
+    window = Window(start=start, end=end, samples=10)
     return live(desk, stays, window=window, capacity_milli=1000 * gpus * len(hosts), line=line(desk))
 
 
@@ -83,5 +89,15 @@ def test_what_is_moved_is_counted_and_lets_somebody_in() -> None:
     # Each host has one device left that nobody has: two together are there only where one claim goes elsewhere.
     late = stay(2, 3, 2)
     plain, moved = lived([*spread, late], Passing, moves=0.0001), lived([*spread, late], Passing, moves=100.0)
-    assert (plain.moves, moved.moves) in {(0, 1), (0, 0)}
-    assert len(moved.waits) == 5
+    assert (plain.moves, moved.moves) == (0, 1)
+    assert (max(plain.waits), max(moved.waits)) == (8.0, 0.0)
+
+
+def test_moves_are_so_many_for_those_that_came_since_anything_counts() -> None:
+    # A fifth of a move each: five of the warm-up are worth one, and it is not kept for later.
+    warm_up = [stay(0, 10), stay(0, 1), stay(0, 10), stay(0, 1), stay(1.5, 1.9)]
+    assert lived([*warm_up, stay(3, 4, 2)], Passing, start=2.0, moves=20.0).moves == 0
+    # Who waits has come as well: of four and the last one, three wait for what is never there.
+    waiting = [stay(2.1, 4, 5), stay(2.2, 4, 5), stay(2.3, 4, 5), stay(2.4, 2.5)]
+    found = lived([*warm_up, *waiting, stay(3, 4, 2)], Passing, start=2.0, moves=20.0)
+    assert found.moves == 1

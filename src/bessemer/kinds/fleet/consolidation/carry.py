@@ -65,8 +65,9 @@ class _Seen:
 async def carry(ctx: Context, asked: Consolidation) -> Outcome:
     """The next thing of a plan in phase Moving."""
     status, now = asked.status, ctx.clock.now()
-    await cordon(ctx, status.cordoned, shut=True)
     step = next((step for step in status.steps if step.phase != "Done"), None)
+    if step is None or not untouched(status):
+        await cordon(ctx, status.cordoned, shut=True)
     if step is None:
         return await _ended(ctx, asked)
     if step.phase == "Waiting":
@@ -78,6 +79,11 @@ async def carry(ctx: Context, asked: Consolidation) -> Outcome:
             return failed(status, begun, now=now)
         return moving(status, begun, again=LOOK_SECONDS if begun.phase == "Waiting" else 0.0)
     return await gone_on(ctx, status, step=step)
+
+
+def untouched(status: ConsolidationStatus) -> bool:
+    """Whether no step has begun."""
+    return all(step.phase == "Waiting" for step in status.steps)
 
 
 async def gone_on(ctx: Context, status: ConsolidationStatus, *, step: Step) -> Outcome:
