@@ -58,27 +58,32 @@ def test_a_version_is_another_whenever_the_mix_is() -> None:
     assert len(seen) == 5
 
 
-@pytest.mark.parametrize("flood", [[LARGE], [shape(cores, 1) for cores in range(1, 61)]])
+@pytest.mark.parametrize("flood", [[LARGE], [shape(1)], [shape(cores, 1) for cores in range(1, 61)]])
 def test_a_tenant_that_floods_does_not_turn_the_mix(flood: list[Shape]) -> None:
     many = waiting(*((f"u{n}", "flood", flood[n % len(flood)], 3) for n in range(30_000)), ("v", "else", LARGE, 1))
     mix = many.mix(PLACED, hosts=HOSTS)
-    assert sum(mix.counts) == pytest.approx(1000 + TENANT_PART * 1000 + 1)
+    assert sum(mix.counts) <= 1.1 * 1000 + 1.01
+    assert mix.devices <= 1.1 * PLACED.devices + 8.01
     assert mix.distance(PLACED) < 0.1
-    counts = parts(mix)
-    assert counts[LARGE] >= 1, "who asks for little is not crowded out"
-    assert counts[flood[-1]] == pytest.approx(100 / len(flood), abs=1.01)
+    for by_devices in (0.0, 1.0):
+        typical = mix.typical(1.0, by_devices=by_devices)
+        [ours] = [n for n, cores in enumerate(typical.cores) if cores == 1000]
+        assert typical.weight[ours] > 0.9
+    assert parts(mix)[LARGE] >= 1, "who asks for little is not crowded out"
+    assert parts(mix)[flood[-1]] > 0.8, "and what floods is known"
 
 
 def test_all_tenants_together_are_at_most_half_of_it() -> None:
-    crowd = waiting(*((f"u{n}", f"t{n % 50}", LARGE, 8) for n in range(5000)))
-    mix = crowd.mix(PLACED, hosts=HOSTS)
-    assert parts(mix)[LARGE] == pytest.approx(TENANTS * TENANT_PART * 1000) == pytest.approx(1000)
+    for wanted, count in ((shape(2000, 1), 1000), (LARGE, 1000 / 8)):
+        crowd = waiting(*((f"u{n}", f"t{n % 50}", wanted, 8) for n in range(5000)))
+        assert parts(crowd.mix(PLACED, hosts=HOSTS))[wanted] == pytest.approx(count)
 
 
 def test_where_nothing_was_placed_who_waits_is_known_and_bounded() -> None:
     one = waiting(("u", "acme", LARGE, 1)).mix(Mix(), hosts=HOSTS)
     assert parts(one) == {LARGE: 1}
-    assert parts(waiting(("u", "acme", LARGE, 90)).mix(Mix(), hosts=HOSTS)) == {LARGE: TENANT_LEAST}
+    assert parts(waiting(("u", "acme", SMALL, 90)).mix(Mix(), hosts=HOSTS)) == {SMALL: TENANT_LEAST[0]}
+    assert parts(waiting(("u", "acme", LARGE, 90)).mix(Mix(), hosts=HOSTS)) == {LARGE: TENANT_LEAST[1] / 8}
 
 
 def test_what_no_host_could_hold_counts_for_nothing() -> None:
@@ -131,4 +136,4 @@ def test_equal_waits_make_equal_mixes_in_any_order(
             unplaced.offers(f"f{n}", wanted)
         found.append(unplaced.mix(Mix.of({SMALL: placed}), hosts=HOSTS))
     assert found[0] == found[1]
-    assert sum(found[0].counts) <= placed + TENANTS * max(TENANT_LEAST, TENANT_PART * placed) + OFFERED
+    assert sum(found[0].counts) <= placed + TENANTS * max(TENANT_LEAST[0], TENANT_PART * placed) + OFFERED + 1e-6

@@ -8,18 +8,18 @@ could hold were it empty counts for nothing, for nothing can be kept for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from bessemer.placement.demand.mix import MOST, Mix
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
 
 TENANT_PART = 0.1
-"""Who waits of one tenant counts at most as this part of all that was placed, however many they are: their shapes as
-they ask for them, each by so much less. So it moves the mix by an eleventh at most."""
+"""Who waits of one tenant counts at most as this part of all that was placed, however many they are: in arrivals and in
+devices, for shapes are weighed by both. Of more each shape counts so much less. So it is an eleventh of the mix."""
 
-TENANT_LEAST = 5.0
-"""In arrivals; so much it may count for where little was placed."""
+TENANT_LEAST = (5.0, 8.0)
+"""In arrivals and in devices: so much it may count for where less was placed than makes that part."""
 
 TENANTS = 10
 """All who wait count at most as so many tenants: half of the mix, once enough was placed."""
@@ -76,7 +76,7 @@ class Unplaced:
     def mix(self, placed: Mix, *, hosts: Collection[HostClass]) -> Mix:
         """What was placed, and beside it the rest; of the rest at most `MOST` shapes that wait and as many offered."""
         counts = dict(zip(placed.shapes, placed.counts, strict=True))
-        waiting = _most(self._waiting(sum(placed.counts), hosts=hosts))
+        waiting = _most(self._waiting(placed, hosts=hosts))
         known = sum(placed.counts) + sum(waiting.values())
         offered = {shape: 1.0 for shape in self._offered.values() if _holds(hosts, shape)}
         each = max(0.0, OFFERED - FADES * known) / max(1, len(offered))
@@ -85,20 +85,26 @@ class Unplaced:
                 counts[shape] = counts.get(shape, 0.0) + weight * count
         return Mix.of(counts, version=placed.version + self.version)
 
-    def _waiting(self, placed: float, *, hosts: Collection[HostClass]) -> Mapping[Shape, float]:
+    def _waiting(self, placed: Mix, *, hosts: Collection[HostClass]) -> Mapping[Shape, float]:
         """In arrivals, within the bounds."""
-        most = max(TENANT_LEAST, TENANT_PART * placed)
+        sums = (sum(placed.counts), placed.devices)
+        bounds = [max(least, TENANT_PART * each) for least, each in zip(TENANT_LEAST, sums, strict=True)]
         held = {shape: _holds(hosts, shape) for asked in self._tenants.values() for shape in asked}
         found: dict[Shape, float] = {}
-        for _, asked in sorted(self._tenants.items()):
-            some = {shape: count for shape, count in asked.items() if held[shape]}
-            every = sum(some.values())
-            for shape, count in some.items():
-                found[shape] = found.get(shape, 0.0) + count * min(1.0, most / every)
         # Rounding depends on the order of sums.
-        ordered = Mix.of(found)
-        part = min(1.0, TENANTS * most / (sum(ordered.counts) or 1.0))
-        return {shape: part * count for shape, count in zip(ordered.shapes, ordered.counts, strict=True)}
+        for _, asked in sorted(self._tenants.items()):
+            some = {shape: float(count) for shape, count in asked.items() if held[shape]}
+            for shape, count in _within(some, bounds).items():
+                found[shape] = found.get(shape, 0.0) + count
+        return _within(found, [TENANTS * bound for bound in bounds])
+
+
+def _within(counts: Mapping[Shape, float], bounds: Sequence[float]) -> Mapping[Shape, float]:
+    """As many as are within ``bounds`` in arrivals and in devices, of each shape the same part."""
+    mix = Mix.of(counts)
+    sums = (sum(mix.counts), mix.devices)
+    part = min([1.0, *(most / each for most, each in zip(bounds, sums, strict=True) if each)])
+    return {shape: part * count for shape, count in zip(mix.shapes, mix.counts, strict=True)}
 
 
 def _most(counts: Mapping[Shape, float]) -> Mapping[Shape, float]:
