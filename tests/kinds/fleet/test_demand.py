@@ -13,18 +13,24 @@ import pytest
 from hypothesis import given
 from structlog.testing import capture_logs
 
-from bessemer.core.asking import Request
+from bessemer.core.asking import Asker, Gang, Request
 from bessemer.core.clock import FakeClock
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import Asked
-from bessemer.kinds.fleet.demand import PACE_SECONDS, Demand, Derive
+from bessemer.kinds.fleet.demand import OTHERS_SECONDS, PACE_SECONDS, Demand, Derive
 from bessemer.kinds.fleet.holds import hold_of
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.demand import Mix, Outlook
+from bessemer.placement.demand.unplaced import FADES, OFFERED
+from bessemer.placement.facts import Tenure
 from bessemer.placement.hostclass import HostClass
+from bessemer.placement.queue import Pending
 from bessemer.placement.shape import Shape
 from tests.kinds.fleet.outlooks import at_once
-from tests.placement.hosts import ask, fleet, host
+from tests.kinds.fleet.test_queueing import furnish, make, status
+from tests.kinds.fleet.yard import Yard
+from tests.kinds.world import World
+from tests.placement.hosts import ask, fleet, host, inventory
 from tests.placement.test_properties import requests
 
 THIRD, TWO = ask(1, device_count=1, device_milli=300), ask(2, device_count=2)
@@ -198,3 +204,127 @@ async def test_the_policy_follows_the_turnover_without_anything_being_solved_aga
         assert not demand.own.behind
         assert demand.own.policy is not filling
         assert derive.times == 1
+
+
+# --- who has no place -------------------------------------------------------------------------------------------------
+
+
+def pending(wants: Request | Gang, uid: str = "u", *, tenant: str = "acme") -> Pending:
+    return Pending(Asker(uid=uid, project=f"{tenant}--lab", priority=0, since=0), wants)
+
+
+def counts(demand: Demand) -> dict[Shape, float]:
+    """By which it is decided now."""
+    return dict(zip(demand.own.outlook.mix.shapes, demand.own.outlook.mix.counts, strict=True))
+
+
+async def test_who_waits_counts_until_its_claim_does_and_never_twice() -> None:
+    clock = FakeClock()
+    async with learning(clock, at_once, arrays=fleet(host("h0", gpus=4))) as demand:
+        demand.waits("u", pending(Gang(member=TWO, count=2)))
+        demand.waits("u", pending(Gang(member=TWO, count=2)))
+        demand.waits("v", pending(THIRD, "v"))
+        await clock.advance(PACE_SECONDS)
+        assert counts(demand) == {Shape.of(TWO): 2, Shape.of(THIRD): 1}
+        for _ in range(2):
+            demand.began(replace(held(TWO), tenure=Tenure(workload="u")))
+        # What it says comes later.
+        await clock.advance(PACE_SECONDS)
+        assert counts(demand) == {Shape.of(TWO): pytest.approx(2, rel=1e-3), Shape.of(THIRD): 1}
+        demand.waits("u", None)
+        demand.waits("v", None)
+        await clock.advance(OTHERS_SECONDS + PACE_SECONDS)
+        assert counts(demand) == {Shape.of(TWO): pytest.approx(2, rel=1e-3)}
+
+
+@pytest.mark.parametrize(
+    "more", [{"device_profile": "1g.10gb", "device_milli": 1000}, {"device_bytes": 20 << 30, "device_milli": 1}]
+)
+async def test_a_part_of_which_nobody_knows_how_much_it_is_counts_once_it_is_placed(more: dict[str, int]) -> None:
+    clock = FakeClock()
+    async with learning(clock, at_once, arrays=fleet(host("h0", gpus=4))) as demand:
+        demand.offers("part", replace(THIRD, **more))
+        demand.waits("u", pending(replace(THIRD, **more)))
+        await clock.advance(PACE_SECONDS)
+        assert counts(demand) == {}
+        demand.offers("part", THIRD)
+        demand.offers("part", replace(THIRD, **more))
+        demand.waits("u", pending(TWO))
+        await clock.advance(PACE_SECONDS)
+        assert counts(demand) == {Shape.of(TWO): 1}
+
+
+async def test_who_comes_and_goes_has_nothing_derived_more_often() -> None:
+    clock, derive = FakeClock(), Counted()
+    async with learning(clock, derive, arrays=fleet(host("h0", gpus=4))) as demand:
+        for _ in range(20):
+            demand.began(held(THIRD))
+        await clock.advance(PACE_SECONDS)
+        assert derive.times == 1
+        start = clock.monotonic()
+        while clock.monotonic() < start + 3 * OTHERS_SECONDS:
+            demand.waits("u", pending(Gang(member=TWO, count=4)) if derive.times % 2 else None)
+            demand.offers("one", TWO if derive.times % 2 else None)
+            await clock.advance(PACE_SECONDS)
+        assert 3 <= derive.times <= 4
+        demand.waits("u", None)
+        for _ in range(20):
+            demand.began(held(replace(THIRD, device_milli=500)))
+        times = derive.times
+        await clock.advance(PACE_SECONDS)
+        assert derive.times == times + 1, "what is placed is learned as soon as ever"
+
+
+async def test_after_a_start_flavors_say_what_may_come() -> None:
+    async with Yard() as yard:
+        gpu = {"cores": 1, "memory": "1Gi", "devices": {"count": 1, "model": "H100"}}
+        await yard.create("Flavor", "third", gpu | {"devices": {"count": 1, "share": "0.3"}})
+        await yard.create("Flavor", "four", gpu | {"devices": {"count": 4}})
+        await yard.create("Flavor", "more", gpu | {"devices": {"count": 5}})
+        await yard.create("Flavor", "withdrawn", gpu | {"offered": False})
+        await yard.create("Flavor", "gone", gpu | {"devices": {"count": 2}})
+        await yard.delete("Flavor", "gone")
+        await yard.host("h1", inventory(gpus=4))
+        await yard.advance(2 * PACE_SECONDS)
+        third, four = counts(yard.fleet.demand).items()
+        assert {third[0].device_milli, four[0].device_milli} == {300, 1000}
+        assert third[1] == four[1] == OFFERED / 2
+        assert yard.fleet.own.outlook.waste[100] == pytest.approx(100)
+        before = counts(yard.fleet.demand)
+        await yard.crash()
+        await yard.advance(2 * PACE_SECONDS)
+        assert counts(yard.fleet.demand) == before
+
+
+async def test_what_does_not_fit_is_learned_while_it_waits() -> None:
+    async with World(hosts=1, gpus=2) as world:
+        await furnish(world)
+        await make(world, "runs", flavor="one")
+        await world.until_ready("Instance", "runs")
+        await make(world, "waits", flavor="two")
+
+        def known() -> dict[str, float]:
+            mix = world.fleet._feed.own.outlook.mix
+            shapes = [
+                (f"{one.device_count}/{one.milli_cores}", n) for one, n in zip(mix.shapes, mix.counts, strict=True)
+            ]
+            return dict(shapes)
+
+        async def learned() -> bool:
+            return known().get("2/1000", 0) > OFFERED / 3
+
+        await world.until(learned, seconds=OTHERS_SECONDS + 60)
+        assert (await status(world, "waits"))["waitingSince"]
+        offered = (OFFERED - 2 * FADES) / 4
+        assert known() == pytest.approx(
+            {"1/1000": 1 + offered, "2/1000": 1 + offered, "0/1000": offered, "0/2000": offered}
+        )
+        await world.delete("Instance", "runs")
+        await world.until_ready("Instance", "waits")
+        end = world.clock.monotonic() + OTHERS_SECONDS + 60
+
+        async def later() -> bool:
+            return world.clock.monotonic() > end
+
+        await world.until(later)
+        assert known()["2/1000"] == pytest.approx(1 + offered, rel=1e-3), "the claim counts in its place"

@@ -26,6 +26,7 @@ from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.following import Following
 from bessemer.kinds.fleet.moving import Fork, Moving
+from bessemer.kinds.fleet.offered import Offered
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
@@ -85,6 +86,7 @@ class FleetFeed:
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: deque[tuple[float, str]] = deque()
         self._following = Following(objects, clock)
+        self._offered = Offered(self._following, self.demand.offers)
         self._unread = set(_KINDS)
         self.audit = Audit(self._told, objects, clock=clock)
         self._read = False
@@ -105,6 +107,7 @@ class FleetFeed:
             for source in sources:
                 listed = partial(self._listed, source)
                 group.create_task(self._following.run(source.kind, take=partial(_take, source), listed=listed))
+            group.create_task(self._offered.run())
             group.create_task(self.demand.run())
             group.create_task(self.audit.run())
 

@@ -70,7 +70,7 @@ class Queueing:
         self._feed = feed
         self._clock = clock
         self._rules = rules or Rules()
-        self._waiting = Waiting(objects, clock, left=partial(_leave, self))
+        self._waiting = Waiting(objects, clock, left=partial(_leave, self), heed=feed.demand.waits)
         self._book = Book(feed.arrays)
         self._running = Running(Holdings(feed.arrays))
         self._here = Here(feed)

@@ -50,13 +50,22 @@ class _Reads:
 
 class Waiting:
     """``pending`` by uid, ``tree`` by the name of a tenant or project. ``version`` rises with each change of either.
-    ``left`` is told the uid of what is gone, to go, or at its end: it asks for nothing more."""
+    ``left`` is told the uid of what is gone, to go, or at its end: it asks for nothing more; ``heed`` what each waits
+    for, or None, whenever its object is read."""
 
-    def __init__(self, objects: Objects, clock: Clock, *, left: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        clock: Clock,
+        *,
+        left: Callable[[str], None] = lambda _: None,
+        heed: Callable[[str, Pending | None], None] = lambda _uid, _pending: None,
+    ) -> None:
         self.pending: dict[str, Pending] = {}
         self.tree: dict[str, Share] = {}
         self.version = 0
         self._left = left
+        self._heed = heed
         self._reads = _Reads(objects)
         self._following = Following(objects, clock)
         self._unread = {*WISHES, *_SHARERS}
@@ -98,8 +107,10 @@ class Waiting:
         return name
 
     def _put(self, among: dict[str, Any], name: str, *, found: Any) -> None:
-        if found is None and among is self.pending:
-            self._kinds.pop(name, None)
+        if among is self.pending:
+            self._heed(name, found)
+            if found is None:
+                self._kinds.pop(name, None)
         if among.get(name) == found:
             return
         self.version += 1

@@ -8,6 +8,7 @@ from bessemer.placement.demand.mix import Arrivals, Mix, Typical
 from bessemer.placement.demand.outlook import Outlook
 from bessemer.placement.demand.plan import Plan, class_plan
 from bessemer.placement.demand.turnover import Turnover
+from bessemer.placement.demand.unplaced import Unplaced
 from bessemer.placement.demand.waste import WHOLE, dual_waste, hedged_waste
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Plan",
     "Turnover",
     "Typical",
+    "Unplaced",
     "class_plan",
     "dual_waste",
     "hedged_waste",
