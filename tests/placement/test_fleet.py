@@ -12,9 +12,11 @@ from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 from bessemer.placement.changes import Changes
+from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import FACTS, HARDWARE, fitting
-from bessemer.placement.fleet import set_open
+from bessemer.placement.fleet import hold_of, holds_of, rename, set_open
 from bessemer.placement.hostclass import HostClass
+from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from tests.placement.hosts import ask, fleet, host
@@ -86,6 +88,7 @@ def test_of_a_thought_only_those_are_told_who_looked_meanwhile() -> None:
 STEPS = st.one_of(
     st.tuples(st.just("hold"), st.sampled_from("xyz"), st.sampled_from("abc"), st.sampled_from((1000, 300))),
     st.tuples(st.just("drop"), st.sampled_from("xyz")),
+    st.tuples(st.just("rename"), st.sampled_from("xyz"), st.sampled_from("xyz"), st.booleans()),
     st.tuples(st.just("set"), st.sampled_from("abc").flatmap(hosts)),
     st.tuples(st.just("remove"), st.sampled_from("abc")),
     st.tuples(st.just("wall"), st.sampled_from("abc"), st.sampled_from(("", "x"))),
@@ -99,6 +102,11 @@ def step(arrays: FleetArrays, verb: str, *words) -> None:
             arrays.hold(uid, Hold(name, ("g0", "g1"), (Allocation(numa_node=0, milli_cores=1, memory_bytes=1),), milli))
         case "drop":
             arrays.drop(*words)
+        case "rename":
+            before, uid, same = words
+            hold = hold_of(arrays, before) or Hold("a", ("g0",), ())
+            hold = replace(hold, tenure=Tenure(since=7), milli=hold.milli if same else 500)
+            rename(arrays, before, uid, hold=hold)
         case "set":
             arrays.set_host(*words)
         case "remove":
@@ -123,8 +131,11 @@ def test_nothing_changes_without_a_word(steps: list[tuple]) -> None:
         before = {name: getattr(arrays, name).copy() for name in ARRAYS}
         named = [(arrays.taint_sets[t], arrays.walls.all[w]) for t, w in zip(arrays.taints, arrays.wall, strict=True)]
         read, facts, version = arrays.changes.position, arrays.facts, arrays.version
+        named_read, held = arrays.named.position, {r: holds_of(arrays, arrays.names[r]) for r in range(arrays.size)}
         step(arrays, *one)
-        told = set(arrays.changes.since(read))
+        told, heard = set(arrays.changes.since(read)), set(arrays.named.since(named_read))
+        assert told <= heard
+        assert {row for row in range(arrays.size) if holds_of(arrays, arrays.names[row]) != held.get(row, {})} <= heard
         for name in ARRAYS:
             after = getattr(arrays, name)
             differs = (widened(before[name], after) != after).reshape(len(after), -1).any(axis=1)
@@ -136,6 +147,66 @@ def test_nothing_changes_without_a_word(steps: list[tuple]) -> None:
         if arrays.facts == facts:
             now = [(arrays.taint_sets[t], arrays.walls.all[w]) for t, w in zip(arrays.taints, arrays.wall, strict=True)]
             assert now == named, "a number may be given anew"
+
+
+def test_a_claim_that_takes_what_was_assumed_is_no_change_of_what_is_free() -> None:
+    arrays, hold = fleet(host("a", gpus=2), host("b", gpus=2)), Hold("a", ("gpu0",), ())
+    arrays.hold("vm/0", hold)
+    read, named, version = arrays.changes.position, arrays.named.position, arrays.version
+    rename(arrays, "vm/0", "claim", hold=replace(hold, tenure=Tenure(since=1)))
+    assert list(arrays.changes.since(read)) == []
+    assert list(arrays.named.since(named)) == [0]
+    assert arrays.version > version, "whoever was told by that name"
+    assert hold_of(arrays, "vm/0") is None
+    rename(arrays, "claim", "other", hold=Hold("b", ("gpu0",), ()))
+    assert list(arrays.changes.since(read)) == list(arrays.named.since(named)) == [0, 1]
+    rename(arrays, "", "third", hold=Hold("b", ("gpu1",), ()))
+    assert set(holds_of(arrays, "b")) == {"other", "third"}
+
+
+TOLD = st.one_of(
+    st.tuples(st.just("assume"), st.integers(0, 3), st.sampled_from("ab"), st.integers(0, 1)),
+    st.tuples(st.just("heard"), st.integers(0, 3), st.sampled_from(("same", "other"))),
+    st.tuples(st.just("gone"), st.integers(0, 3)),
+    st.tuples(st.just("forgotten"), st.integers(0, 3)),
+    st.tuples(st.just("look")),
+)
+
+
+@given(st.lists(TOLD, max_size=20))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_assumed_heard_and_gone_it_is_as_if_made_anew(told: list[tuple]) -> None:
+    shape = Shape.of(ask(1, device_count=1))
+    there = [host("a", gpus=2), host("b", gpus=2), host("c")]
+    arrays, known = fleet(*there), dict[str, Hold]()
+    holdings = Holdings(arrays)
+    for verb, *words in told:
+        match verb, words:
+            case "assume", [n, name, gpu]:
+                cores = (Allocation(numa_node=0, milli_cores=100, memory_bytes=1),)
+                known[f"w{n}/0"] = Hold(name, (f"gpu{gpu}",), cores, shape=shape)
+                arrays.hold(f"w{n}/0", known[f"w{n}/0"])
+            case "heard", [n, what]:
+                taken = known.pop(f"w{n}/0", Hold("c", (), ()))
+                taken = replace(taken, tenure=Tenure(since=n), host=taken.host if what == "same" else "a")
+                known[f"claim{n}"] = taken
+                rename(arrays, f"w{n}/0", f"claim{n}", hold=taken)
+            case "gone", [n]:
+                known.pop(f"claim{n}", None)
+                arrays.drop(f"claim{n}")
+            case "forgotten", [n]:
+                known.pop(f"w{n}/0", None)
+                arrays.drop(f"w{n}/0")
+            case _:
+                holdings.refresh()
+    anew = fleet(*there)
+    for uid, hold in known.items():
+        anew.hold(uid, hold)
+    for name in ARRAYS:
+        assert np.array_equal(getattr(arrays, name), getattr(anew, name)), name
+    assert dict(arrays.census.of(shape)) == dict(anew.census.of(shape))
+    holdings.refresh()
+    assert sorted(holdings._held.values(), key=lambda one: one[0]) == sorted(known.items())
 
 
 def test_the_same_host_again_changes_no_facts_and_another_wall_no_hardware() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from bessemer.core.asking import Decision
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.board import Board
-from bessemer.placement.fleet import forked, holds_of
+from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import forked, hold_of, holds_of, rename
 from bessemer.placement.thought import Thought
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.slices.test_fleet import cut, instance
@@ -74,7 +76,7 @@ class Person:
 
     def step(self, thought: Thought | None) -> None:
         uids = [uid for name in self.arrays.names for uid in holds_of(self.arrays, name)]
-        match self.data.draw(st.sampled_from(("take", "take", "hold", "drop", "ask"))):
+        match self.data.draw(st.sampled_from(("take", "take", "hold", "drop", "rename", "ask"))):
             case "take" if (answer := self.ask()) is not None:
                 if thought is not None:
                     thought.take(answer)
@@ -82,6 +84,12 @@ class Person:
                     self.arrays.hold(f"real{self.arrays.version}", Hold.of(answer))
             case "hold" if uids and (answer := self.ask()) is not None:
                 self.arrays.hold(self.data.draw(st.sampled_from(uids)), Hold.of(answer))
+            case "rename" if uids:
+                uid = self.data.draw(st.sampled_from(uids))
+                hold = hold_of(self.arrays, uid)
+                assert hold is not None
+                hold = replace(hold, tenure=Tenure(since=len(uid)))
+                rename(self.arrays, uid, self.data.draw(st.sampled_from((f"{uid}'", *uids))), hold=hold)
             case "drop" if uids:
                 self.arrays.drop(self.data.draw(st.sampled_from(uids)))
             case _:
@@ -90,6 +98,7 @@ class Person:
 
     def think(self, depth: int) -> None:
         before, version, read = content(self.arrays), self.arrays.version, self.arrays.changes.position
+        named = self.arrays.named.position
         with ExitStack() as stack:
             fails = self.data.draw(st.booleans())
             if fails:
@@ -105,6 +114,7 @@ class Person:
         assert self.arrays.version == version
         if depth == 1:
             assert not len(self.arrays.changes.since(read))
+            assert not len(self.arrays.named.since(named))
         self.note()
 
 

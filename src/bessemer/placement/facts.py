@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.beside import CompanionUse
@@ -82,8 +82,15 @@ class Hold:
             companions=decision.companions,
         )
 
+    def takes_as(self, other: Hold) -> bool:
+        """Whether the other counts for the same, whoever has it and on what terms."""
+        return all(getattr(self, name) == getattr(other, name) for name in _TAKEN)
+
     @property
     def frees(self) -> int:
         """Thousandths that its end gives back of each device by itself: of an instance none, for beside others the
         device stays cut."""
         return 0 if self.profile else self.milli
+
+
+_TAKEN = tuple(field.name for field in fields(Hold) if field.name not in ("request", "tenure"))

@@ -30,14 +30,15 @@ class FleetArrays(Arrays):
     """``version`` is another after each update, and of what is never the same again never the same; a `Thought` gives
     back the one from before. ``facts`` rises with updates after which another may land somewhere, whatever the
     hardware there: who is present, reachable, schedulable, walls, taints, virtualization, isolation and the switches
-    above. ``changes`` are the rows whose hardware changed, or what is free of it; ``census`` counts what hosts of each
-    class hold. ``thoughts`` are those that go on: what each claim held that they touched, the innermost last."""
+    above. ``changes`` are the rows whose hardware changed, or what is free of it, ``named`` those and the ones of which
+    a claim is known by another name; ``census`` counts what hosts of each class hold. ``thoughts`` are those that go
+    on: what each claim held that they touched, the innermost last."""
 
     def __init__(self) -> None:
         self.size = 0
         self.version = self._versions = 0
         self.facts = 0
-        self.changes = Changes()
+        self.changes, self.named = Changes(), Changes()
         self.thoughts: list[dict[str, Hold | None]] = []
         self.names = []
         self.models = Numbers()
@@ -204,6 +205,7 @@ class FleetArrays(Arrays):
         self.version = self._versions
         if row is not None:
             self.changes.add(row)
+            self.named.add(row)
 
     def _give_back(self, row: int) -> None:
         """The numbers that a host used."""
@@ -267,6 +269,28 @@ def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
     fleet._changed(None)
 
 
+def rename(fleet: FleetArrays, before: str, uid: str, *, hold: Hold) -> None:
+    """Count ``hold`` under ``uid``, and what was counted under ``before``, if anything, no more. Where both take the
+    same, nothing else is free than was, and the row is among ``named`` alone."""
+    known = fleet._holds.get(before)
+    if known is None or uid in fleet._holds or not known.takes_as(hold):
+        fleet.drop(before)
+        fleet.hold(uid, hold)
+        return
+    if fleet.thoughts:
+        fleet.thoughts[-1].setdefault(before, known)
+        fleet.thoughts[-1].setdefault(uid, None)
+    del fleet._holds[before]
+    fleet._holds[uid] = hold
+    uids = fleet._holds_by_host[hold.host]
+    uids.discard(before)
+    uids.add(uid)
+    row = fleet.row(hold.host)
+    fleet._changed(None)
+    if row is not None:
+        fleet.named.add(row)
+
+
 def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
     """What is counted at a host, by uid and in its order; the host may be away."""
     return {uid: fleet._holds[uid] for uid in sorted(fleet._holds_by_host.get(host, ()))}
@@ -284,7 +308,8 @@ def forked(fleet: FleetArrays) -> FleetArrays:
     for name, value in vars(fleet).items():
         if isinstance(value, np.ndarray):
             setattr(fork, name, value.copy())
-    fork.changes, fork.census, fork.cuts, fork.thoughts = Changes(), fleet.census.copy(), fleet.cuts.copy(), []
+    fork.changes, fork.named, fork.thoughts = Changes(), Changes(), []
+    fork.census, fork.cuts = fleet.census.copy(), fleet.cuts.copy()
     fork._holds, fork._parts = dict(fleet._holds), dict(fleet._parts)
     fork._holds_by_host = {host: set(uids) for host, uids in fleet._holds_by_host.items()}
     return fork

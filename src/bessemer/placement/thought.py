@@ -32,6 +32,7 @@ class Thought:
         self._version = self._fleet.version
         self._fleet.thoughts.append({})
         self._fleet.changes.begin()
+        self._fleet.named.begin()
         return self
 
     def __exit__(
@@ -46,6 +47,7 @@ class Thought:
                 fleet.hold(uid, before)
         fleet.thoughts.pop()
         fleet.changes.end()
+        fleet.named.end()
         fleet.version = self._version
 
     def take(self, decision: Decision) -> None:

@@ -270,12 +270,16 @@ async def test_what_is_not_preemptible_is_never_stopped() -> None:
 
 @pytest.mark.parametrize("quota", [{"claims": 0}, {"spendMicro": 0}])
 async def test_nobody_is_stopped_for_who_could_not_take_the_place(quota: dict[str, int]) -> None:
+    spec = {"cores": 1, "memory": "256Mi", "disk": "1Gi", "devices": {"model": "H100", "count": 1}}
     async with World(hosts=1, gpus=1) as world:
         await furnish(world, maxPriority=10)
         await make(world, "low", preemptible=True)
         await world.until_ready("Instance", "low")
-        await make(world, "high", namespace=THEIRS, priority=7)
+        # It asks for its place once there is its flavor: by then the bound stands, which refuses whoever comes later.
+        await make(world, "high", namespace=THEIRS, priority=7, flavor="late")
         await world.patch("Tenant", "beta", namespace="", quota=quota)
+        await world.until_ready("Tenant", "beta", namespace="")
+        await world.create("Flavor", "late", spec, namespace="")
         end, stood = world.clock.monotonic() + 300, set()
 
         async def later() -> bool:

@@ -20,7 +20,17 @@ from bessemer.placement.shape import Shape
 def hold_of(claim: Change) -> Hold:
     """Read from its spec, which is fixed when it is taken, and from what says when it ends. Raises ValueError where no
     sense can be made of it."""
+    return _hold(orjson.loads(claim.body))
+
+
+def taken_of(claim: Change) -> tuple[str, Hold]:
+    """``WORKLOAD_UID/REPLICA``, and `hold_of`. Raises ValueError likewise."""
     body = orjson.loads(claim.body)
+    workload = body["spec"]["workload"]
+    return f"{workload['uid']}/{workload.get('replica', 0)}", _hold(body)
+
+
+def _hold(body: Mapping[str, Any]) -> Hold:
     spec = body["spec"]
     request, milli = _request(spec), spec.get("deviceMilli", WHOLE_MILLI)
     return Hold(
@@ -44,9 +54,3 @@ def _request(spec: Mapping[str, Any]) -> Request | None:
         return Asked.model_validate(spec["asked"]).request(spec["tenant"]) if spec.get("asked") else None
     except ValueError:
         return None
-
-
-def replica_of(claim: Change) -> str:
-    """``WORKLOAD_UID/REPLICA``."""
-    workload = orjson.loads(claim.body)["spec"]["workload"]
-    return f"{workload['uid']}/{workload.get('replica', 0)}"

@@ -30,7 +30,7 @@ from bessemer.kinds.fleet.offered import Offered
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import forked
+from bessemer.placement.fleet import forked, rename
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Plan
@@ -164,15 +164,17 @@ class FleetFeed:
             refusals[gang] = answer
         return answer
 
-    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None, before: str = "") -> None:
         """Count a decision until its Claim is seen, but for `ASSUMED_SECONDS` at most.
 
-        ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken.
+        ``claim_uid`` may also be ``WORKLOAD_UID/REPLICA``, to hold the place before the Claim is taken. ``before`` is
+        the name under which it was assumed until now.
         """
         if claim_uid in self._told.known["Claim"]:
+            self._arrays.drop(before)
             return
         hold = replace(Hold.of(decision), tenure=tenure or Tenure())
-        self._arrays.hold(claim_uid, hold)
+        rename(self._arrays, before, claim_uid, hold=hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
     def forget(self, claim_uid: str) -> None:

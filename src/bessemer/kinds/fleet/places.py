@@ -45,12 +45,13 @@ class Promised:
         self._by.setdefault(uid, {})[name] = decision
         self._feed.assume(decision, name, tenure=tenure)
 
-    def kept(self, uid: str, decision: Decision) -> None:
-        """It is taken: count the promise no more."""
+    def kept(self, uid: str, decision: Decision) -> str:
+        """It is about to be taken: the name under which it is counted, for who counts it from here on; "" for none."""
         some = self._by.get(uid, {})
         name = next((name for name, promised in some.items() if _same(promised, decision)), "")
         if name:
-            self._drop(uid, name)
+            self._pop(uid, name)
+        return name
 
     def end(self, uid: str) -> None:
         """Whoever asks anew has not taken what it was told."""
@@ -64,10 +65,13 @@ class Promised:
                 self._drop(uid, name)
 
     def _drop(self, uid: str, name: str) -> None:
+        self._pop(uid, name)
+        self._feed.arrays.drop(name)
+
+    def _pop(self, uid: str, name: str) -> None:
         del self._by[uid][name]
         if not self._by[uid]:
             del self._by[uid]
-        self._feed.arrays.drop(name)
 
 
 def _same(one: Decision, other: Decision) -> bool:

@@ -118,8 +118,7 @@ class Queueing:
         uid = claim_uid.partition("/")[0]
         asked = self._asked.get(uid)
         tenure = _tenure(asked, since=int(self._clock.now())) if asked is not None else None
-        self._promised.kept(uid, decision)
-        self._feed.assume(decision, claim_uid, tenure=tenure)
+        self._feed.assume(decision, claim_uid, tenure=tenure, before=self._promised.kept(uid, decision))
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken; or where there is none, a turn that nobody can use."""

@@ -13,12 +13,12 @@ import orjson
 from bessemer.core.hosts import Inventory
 from bessemer.core.resource import Change
 from bessemer.kinds.fleet.demand import Demand
-from bessemer.kinds.fleet.holds import hold_of, replica_of
+from bessemer.kinds.fleet.holds import hold_of, taken_of
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.tenure import leaves
 from bessemer.kinds.tenancy.tenant import OwnHosts, own_hosts
 from bessemer.placement import FleetArrays, HostFacts, Wall, set_wall
-from bessemer.placement.fleet import set_open
+from bessemer.placement.fleet import rename, set_open
 
 
 class Told:
@@ -88,9 +88,8 @@ class Told:
         (self._ending.add if ends else self._ending.discard)(change.uid)
         if change.uid not in self.known["Claim"]:
             self.known["Claim"].add(change.uid)
-            self.arrays.drop(replica_of(change))
-            hold = hold_of(change)
-            self.arrays.hold(change.uid, hold)
+            replica, hold = taken_of(change)
+            rename(self.arrays, replica, change.uid, hold=hold)
             self._demand.began(hold, before=not self.followed)
         elif again:
             self.arrays.hold(change.uid, hold_of(change))

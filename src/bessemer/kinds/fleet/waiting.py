@@ -37,6 +37,7 @@ WISHES: Mapping[str, Mapping[str, Any]] = {
 
 _OVER = (b'"deletionTimestamp"', b'"finishedAt":"')
 """What the body of a workload holds that is to go, or has come to its end."""
+_WAITS = b'"waitingSince"'
 
 _SHARERS = ("Tenant", "Project")
 
@@ -95,8 +96,11 @@ class Waiting:
         name = change.key.name if kind in _SHARERS else change.uid
         found: Any = None
         try:
-            if not gone:
-                found = _share(orjson.loads(change.body)) if kind in _SHARERS else await self._pending(change)
+            # Most changes of workloads are of those that wait for nothing, which is told without parsing them.
+            if kind in _SHARERS and not gone:
+                found = _share(orjson.loads(change.body))
+            elif _WAITS in change.body and not gone:
+                found = await self._pending(change)
         except (BessemerError, ValueError, KeyError) as error:
             log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
         self._put(among, name, found=found)

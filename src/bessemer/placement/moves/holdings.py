@@ -107,12 +107,12 @@ class Holdings:
         fork.asks = self.asks.copy()
         fork._held, fork._parts = dict(self._held), dict(self._parts)
         fork._slots = {row: list(slots) for row, slots in self._slots.items()}
-        fork._position = fleet.changes.position
+        fork._position = fleet.named.position
         return fork
 
     def refresh(self) -> None:
         """Read what changed."""
-        changes = self.fleet.changes
+        changes = self.fleet.named
         rows = changes.since(self._position) if self._position >= 0 else None
         self._position = changes.position
         for row in range(self.fleet.size) if rows is None else rows.tolist():

@@ -53,7 +53,7 @@ class Book:
 
     def refresh(self) -> None:
         """Read what changed."""
-        changes = self.fleet.changes
+        changes = self.fleet.named
         rows = changes.since(self._position) if self._position >= 0 else None
         self._position = changes.position
         for row in range(self.fleet.size) if rows is None else rows.tolist():

@@ -50,8 +50,8 @@ class Running:
         """Read what changed."""
         self.holdings.refresh()
         fleet = self.holdings.fleet
-        rows = fleet.changes.since(self._position) if self._position >= 0 else None
-        self._position = fleet.changes.position
+        rows = fleet.named.since(self._position) if self._position >= 0 else None
+        self._position = fleet.named.position
         short = self.holdings.claims.size - self._columns.shape[1]
         if short > 0:
             wider = np.zeros((3, short + self._columns.shape[1]), dtype=np.int64)
