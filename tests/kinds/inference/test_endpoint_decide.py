@@ -169,6 +169,13 @@ def test_who_is_moved_stays_until_as_many_answer_without_it(
     assert tuple([one.spec.workload.replica for one in some] for some in parts) == read
 
 
+def test_one_whose_host_is_silent_answers_in_nobodys_place() -> None:
+    claims = [claim(0, "Running"), claim(1, "Running")]
+    found = shift(claims, wanted=1, moved={"c-0"}, silent={"c-1"})
+    assert (found.staying, found.moved, found.relieved) == ([claims[1]], [claims[0]], [])
+    assert shift(claims, wanted=1, moved=set(), silent={"c-0"}).staying == [claims[1]]
+
+
 def test_it_is_fake_where_one_replica_is() -> None:
     real, fake = claim(0, "Running"), claim(1, "Running")
     fake = fake.model_copy(update={"spec": fake.spec.model_copy(update={"fake": True})})

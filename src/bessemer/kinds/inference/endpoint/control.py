@@ -118,7 +118,8 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
 
     standing = [claim for claim in claims if not ends(claim)]
     moved = ctx.fleet.moving.replaced(endpoint.uid) | {claim.uid for claim in standing if is_moved(claim)}
-    parts = shift(standing, wanted=wanted, moved=moved)
+    silent = {claim.uid for claim in standing if not hosts[claim.spec.host].reachable}
+    parts = shift(standing, wanted=wanted, moved=moved, silent=silent)
     if wanted:
         await relieve(ctx, parts.relieved)
     stay = {claim.uid for claim in (*parts.staying, *parts.moved, *(parts.relieved if wanted else ()))}

@@ -36,15 +36,20 @@ class Shift:
     relieved: Sequence[Claim] = ()
 
 
-def shift(standing: Sequence[Claim], *, wanted: int, moved: Set[str]) -> Shift:
-    """Pure. ``standing`` are the claims that nothing else ends, ``moved`` uids of those that are to be elsewhere."""
+def shift(standing: Sequence[Claim], *, wanted: int, moved: Set[str], silent: Set[str] = frozenset()) -> Shift:
+    """Pure. ``standing`` are the claims that nothing else ends, ``moved`` uids of those that are to be elsewhere,
+    ``silent`` of those whose hosts are not heard of: what they say of themselves is of before."""
+
+    def answers(claim: Claim) -> bool:
+        return claim.status.phase == "Running" and claim.uid not in silent
+
     ordered = sorted(standing, key=lambda claim: claim.spec.workload.replica)
     staying = [claim for claim in ordered if claim.uid not in moved]
     if len(staying) > wanted:
         # Where a move was given up both are there, and the number says nothing of which one answers.
-        staying.sort(key=lambda claim: claim.status.phase != "Running")
+        staying.sort(key=lambda claim: not answers(claim))
     leaving = [claim for claim in ordered if claim.uid in moved]
-    answering = sum(claim.status.phase == "Running" for claim in staying[:wanted])
+    answering = sum(map(answers, staying[:wanted]))
     # As many of those that are moved stay as do not answer elsewhere yet.
     stay = max(0, wanted - answering)
     return Shift(staying[:wanted], leaving[:stay], leaving[stay:])
