@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bessemer.agent.threads import LOOK_SECONDS
 from bessemer.core.errors import DriverError
 from bessemer.drivers.threads.fake import FakeThreads
 from tests.agent.conftest import Bench
@@ -60,6 +61,23 @@ async def test_a_kernel_that_refuses_is_tried_again_and_keeps_nobody_waiting(ben
     await bench.expect(lambda: bench.api.status(body).get("phase") == "Running")
     await bench.expect(lambda: threads(bench).own == {"uid-o": "2"})
     assert len(refused) == 3
+
+
+async def test_a_kernel_that_refuses_is_asked_at_each_look_and_not_at_each_step(bench: Bench) -> None:
+    asked: list[str] = []
+
+    def refuse(call: str) -> None:
+        if call == "threads.keep":
+            asked.append(call)
+            raise DriverError("ThreadsRefused", "the kernel refused hardware threads")
+
+    threads(bench)._on_call = refuse
+    bench.start()
+    bodies = [bench.api.put(pinned(f"instance-own-{n}", f"uid-{n}", str(n))) for n in range(3)]
+    await bench.expect(lambda: all(bench.api.status(body).get("phase") == "Running" for body in bodies))
+    began, known = bench.clock.now(), len(asked)
+    await bench.expect(lambda: bench.clock.now() > began + 10 * LOOK_SECONDS)
+    assert 9 <= len(asked) - known <= 12
 
 
 async def test_what_cannot_be_threads_is_passed_over(bench: Bench) -> None:

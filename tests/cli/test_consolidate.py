@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bessemer.core.errors import NotFound
+from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from tests.cli.conftest import Cli, shown
 from tests.kinds.world import USER, body
@@ -123,6 +124,30 @@ def test_a_new_one_is_made_planned_approved_and_followed(cli: Cli, ended: bool) 
     else:
         assert running.returncode == 130
         assert f"`bessemer why consolidation {name}`" in err.decode()
+
+
+def test_a_host_is_drained_by_a_consolidation_that_empties_it(cli: Cli) -> None:
+    before = names(cli)
+    with cli.start("host", "drain", "node-1", "--yes") as running:
+        until(lambda: bool(names(cli) - before))
+        (name,) = names(cli) - before
+        made = spec(cli, name)
+        cli.status(Key("Consolidation", "", name), **PLAN)
+        until(lambda: bool(spec(cli, name).get("approved")))
+        cli.status(Key("Consolidation", "", name), **PLAN | {"phase": "Succeeded", "message": "node-1 is empty"})
+        out, _ = running.communicate()
+    assert (made["empty"]["hosts"], made["maxMoves"]) == (["node-1"], 64)
+    assert out.decode().splitlines()[-1] == f"consolidation/{name} Succeeded: node-1 is empty"
+    assert running.returncode == 0
+
+
+def names(cli: Cli) -> set[str]:
+    """Of the consolidations that there are."""
+
+    async def work(w: Any) -> set[str]:
+        return {one.key.name for one in (await w.store.objects.list(Scope(kind="Consolidation"))).items}
+
+    return cli.do(work)
 
 
 def until(holds: Any) -> None:

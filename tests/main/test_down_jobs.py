@@ -1,4 +1,5 @@
-"""`down` and members of jobs: what runs is ended, and how it ended is still there for the next agent."""
+"""`down` and members of jobs: what runs is ended, and how it ended is still there for the next agent. And devices of
+guests."""
 
 from __future__ import annotations
 
@@ -27,3 +28,12 @@ async def test_a_member_is_ended_and_its_end_is_kept(state_dir: Path) -> None:
         assert await stop_all(paths) == []
     finally:
         await jobs.remove("m-1")
+
+
+async def test_devices_that_were_handed_over_are_given_back(state_dir: Path) -> None:
+    paths = Paths(state_dir)
+    record = paths.agent / "passthrough" / "instance-uid"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"nic-0": ["ffff:ff:1f.7"]}')
+    await stop_all(paths)
+    assert not record.exists()

@@ -13,6 +13,7 @@ from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 from bessemer.placement.changes import Changes
 from bessemer.placement.filters import FACTS, HARDWARE, fitting
+from bessemer.placement.fleet import set_open
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
@@ -154,6 +155,22 @@ def test_the_same_host_again_changes_no_facts_and_another_wall_no_hardware() -> 
 
 
 # --- views ------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_that_opens_or_shuts_gives_a_version_that_never_comes_again() -> None:
+    arrays = fleet(host("a"), host("b"))
+    arrays.hold("one", Hold("a", (), ()))
+    seen = [arrays.version]
+    for step in (
+        lambda: set_open(arrays, "a", schedulable=False),
+        lambda: set_open(arrays, "b", schedulable=False),
+        lambda: arrays.drop("one"),
+        lambda: arrays.hold("two", Hold("b", (), ())),
+        lambda: set_open(arrays, "a", schedulable=True),
+    ):
+        step()
+        seen.append(arrays.version)
+    assert len(set(seen)) == len(seen)
 
 
 @given(fleets(), st.lists(requests, min_size=1, max_size=6), st.data())

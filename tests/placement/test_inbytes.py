@@ -18,9 +18,11 @@ from bessemer.placement import FleetArrays, Hold, decide
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.own import classes
+from bessemer.placement.policies import Costs
 from bessemer.placement.policies.potential import Potential
 from bessemer.placement.preview import ranked
 from bessemer.placement.shape import Shape
+from bessemer.placement.states import States
 from bessemer.placement.vectors import WHOLE, thousandths
 from tests.placement.hosts import ask, fleet, host
 
@@ -74,6 +76,24 @@ def policy_of(arrays: FleetArrays) -> Potential:
     shapes = [(2000, 1, 250), (1000, 1, 500), (4000, 1, 1000), (2000, 1, 700)]
     mix = Mix.of({Shape(milli_cores=c, memory_bytes=GIB, device_count=n, device_milli=m): 1.0 for c, n, m in shapes})
     return Potential(Outlook.derive(mix, classes(arrays)))
+
+
+def test_of_many_sizes_each_host_is_looked_at_for_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one host says its devices have costs the others nothing."""
+    arrays = fleet(machine("a", "A100", "H100"), *(machine(f"b{n}", "H100") for n in range(7)))
+    looked: list[int] = []
+
+    policy = policy_of(arrays)
+    costs = policy.costs
+
+    def watched(shape: Shape, states: States) -> Costs:
+        looked.append(len(states))
+        return costs(shape, states)
+
+    monkeypatch.setattr(policy, "costs", watched)
+    found = Board(arrays, policy).place(sized(GIB))
+    assert found is not None
+    assert sorted(looked) == [1, 8]
 
 
 @given(

@@ -115,7 +115,8 @@ async def test_what_an_older_release_could_not_read_is_not_said_while_one_serves
     await host(store)
     key, spec, metadata = claim("a")
     asked = Asked.of(Request(tenant="acme", milli_cores=1000, memory_bytes=GIB))
-    spec = spec.model_copy(update={"asked": asked, "since": 5, "ends": 9, "priority": 3, "preemptible": True})
+    terms = {"since": 5, "ends": 9, "priority": 3, "preemptible": True, "movable": "Replace"}
+    spec = spec.model_copy(update={"asked": asked, **terms})
     admit(place, 7)
     (stored,) = await store.capacity.take([(key, spec, metadata)], CONTROLLER)
     said = read(stored)["spec"]

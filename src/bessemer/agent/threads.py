@@ -30,6 +30,7 @@ class ThreadKeeper:
         self._threads = threads
         self._intents = intents
         self._held: Mapping[str, str] | None = None
+        self._refused = False
 
     async def hold(self) -> None:
         """Let what the Claims say hold, if it is not what holds. A kernel that refuses is tried again at the next
@@ -38,17 +39,18 @@ class ThreadKeeper:
             return
         try:
             await self._threads.keep(owned)
+            self._refused = False
         except DriverError as error:
             log.error("threads are not kept apart", reason=error.reason, error=str(error), internal=error.internal)
-        else:
-            self._held = owned
+            self._refused = True
+        self._held = owned
 
     async def run(self, clock: Clock) -> None:
         """Look again and again, for ever; at nothing where nobody owns any."""
         while True:
             await self.hold()
             await clock.sleep(LOOK_SECONDS)
-            if self._held:
+            if self._held or self._refused:
                 self._held = None
 
     def _owned(self) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ import typer
 
 from bessemer.cli import render
 from bessemer.cli.connection import ProjectOption, run, target
+from bessemer.cli.consolidate import drain
 from bessemer.core.errors import Invalid
 from bessemer.core.tokens import judged_password
 
@@ -173,6 +174,7 @@ def _hosts() -> typer.Typer:
 
     patcher("cordon", {"unschedulable": True}, said="cordoned", text="Nothing new lands here; what runs goes on.")
     patcher("uncordon", {"unschedulable": False}, said="open", text="Let things land here again.")
+    app.command("drain")(drain)
     patcher(
         "fence",
         {"fenced": True},

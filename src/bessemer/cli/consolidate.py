@@ -13,6 +13,8 @@ from bessemer.core.errors import Invalid
 if TYPE_CHECKING:
     from bessemer.client import Client
 
+MOVES_MAX = 64
+
 
 def add(app: typer.Typer) -> None:
     """Put the command into the tree."""
@@ -33,7 +35,7 @@ def consolidate(
         list[str] | None, typer.Option("--empty", metavar="HOST", help="Have this host empty; again for more.")
     ] = None,
     cheapest: Annotated[bool, typer.Option("--cheapest", help="Have those hosts empty that cost least.")] = False,
-    moves: Annotated[int, typer.Option("--max-moves", min=0, max=64, help="Claims that may be moved.")] = 8,
+    moves: Annotated[int, typer.Option("--max-moves", min=0, max=MOVES_MAX, help="Claims that may be moved.")] = 8,
     tolerate: Annotated[
         list[str] | None, typer.Option("--tolerate", metavar="TAINT", help="Open hosts with this taint, too.")
     ] = None,
@@ -50,11 +52,29 @@ def consolidate(
     wanted = _spec(flavor, count=count, hosts=empty or [], cheapest=cheapest, tolerate=tolerate or [])
     if wanted is None and not name:
         raise Invalid("say what for: --open FLAVOR, --empty HOST or --cheapest; or the name of one that is there")
+    _consolidate(context, name, spec=None if wanted is None else {**wanted, "maxMoves": moves}, yes=yes, output=output)
 
+
+def drain(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Carry the plan out, and follow it.")] = False,
+    output: OutputOption = "table",
+) -> None:
+    """Have what runs there go to other hosts, and cordon it: the plan first. --yes carries it out.
+
+    It is `bessemer consolidate --empty NAME`. Where something there may not be moved, it says so and moves nothing.
+
+    Examples: `bessemer host drain host-3` · `bessemer host drain host-3 --yes` · `bessemer host uncordon host-3`
+    """
+    _consolidate(context, "", spec={"empty": {"hosts": [name]}, "maxMoves": MOVES_MAX}, yes=yes, output=output)
+
+
+def _consolidate(context: typer.Context, name: str, *, spec: dict[str, Any] | None, yes: bool, output: str) -> None:
     async def work(client: Client) -> dict[str, Any]:
         from bessemer.cli.work import consolidating
 
-        spec = None if wanted is None else {**wanted, "maxMoves": moves}
         return await consolidating.planned(client, name=name, spec=spec)
 
     found = run(context, work)

@@ -179,17 +179,21 @@ def _why(claim: Claim, asker: Asker) -> str:
 async def spared(ctx: Context, claims: Sequence[Claim], *, together: bool = False) -> list[Claim]:
     """The claims, of which those need not end after all for whom they were told is gone or has another place: what was
     told is taken back, while its time has not come. Those that are ``together`` are needed as one."""
-    now, hosts = ctx.clock.now(), {claim.spec.host for claim in claims}
+    now, hosts = ctx.clock.now(), frozenset(claim.spec.host for claim in claims)
+    needed: dict[tuple[str, frozenset[str]], bool] = {}
     found = []
     for claim in claims:
         notice = notice_of(claim)
         # Not at once: who asked says that it waits only after it had others told.
         open_ = notice is not None and notice.asker and not claim.deleting and 0 < notice.at - now <= SETTLED_SECONDS
-        if (
-            notice is None
-            or not open_
-            or ctx.fleet.wanted(notice.asker, hosts=hosts if together else {claim.spec.host})
-        ):
+        if notice is None or not open_:
+            found.append(claim)
+            continue
+        # Asked once for all, for it is dear and may change meanwhile: what is together stays so.
+        one = (notice.asker, hosts if together else frozenset({claim.spec.host}))
+        if one not in needed:
+            needed[one] = ctx.fleet.wanted(notice.asker, hosts=one[1])
+        if needed[one]:
             found.append(claim)
             continue
         with suppress(NotFound, Conflict):

@@ -11,14 +11,14 @@ import fcntl
 import os
 import shutil
 import signal
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import orjson
 from rich.console import Console
 
 from bessemer.core.clock import SystemClock
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, DriverError
 from bessemer.core.ports import Scope
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.drivers.process import procfs
@@ -68,8 +68,8 @@ async def stop_all(paths: Paths) -> list[str]:
 
 async def _stop_workloads(paths: Paths) -> dict[str, str]:
     """Guests and engines, also what is left of those that have died: a control group outlives its processes. How
-    members of jobs ended is kept: the next agent has yet to say it. Answers for the uid of each Claim for which
-    something ran what that was."""
+    members of jobs ended is kept: the next agent has yet to say it. Devices of guests are the host's again. Answers
+    for the uid of each Claim for which something ran what that was."""
     drivers = local_drivers(paths.agent)
     said = {guest.uid: f"guest {guest.uid} (pid {guest.pid}) stopped" for guest in await drivers.qemu.running()}
     for engine in await drivers.engine.running():
@@ -79,6 +79,9 @@ async def _stop_workloads(paths: Paths) -> dict[str, str]:
         await drivers.jobs.kill(member.uid)
     for uid in await drivers.qemu.uids():
         await drivers.qemu.kill(uid)
+    for uid in await drivers.passthrough.uids():
+        with suppress(DriverError):  # it is on record still, and the next agent's
+            await drivers.passthrough.give_back(uid)
     for uid in await drivers.processes.uids():
         await drivers.engine.stop(uid)
     return said

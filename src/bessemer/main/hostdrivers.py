@@ -12,6 +12,7 @@ from bessemer.drivers.disks.real import QcowDisks
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
+from bessemer.drivers.inspect.sysfs import Machine, used
 from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.real import HostJobs
 from bessemer.drivers.llamacpp.doors import default_folder
@@ -68,7 +69,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
         doorway=HostDoorway(processes, doors),
         threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd)),
-        passthrough=VfioPassthrough(directory / "passthrough"),
+        passthrough=VfioPassthrough(directory / "passthrough", used=lambda: used(Machine())),
     )
 
 

@@ -263,8 +263,8 @@ def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
     if row is None or bool(fleet.schedulable[row]) == schedulable:
         return
     fleet.schedulable[row] = schedulable
-    fleet.version += 1
     fleet.facts += 1
+    fleet._changed(None)
 
 
 def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:

@@ -19,27 +19,27 @@ from bessemer.placement.states import States
 from bessemer.placement.vectors import WHOLE, Ints, thousandths
 
 
-def variants(shape: Shape, *, fleet: Arrays, rows: Ints) -> Iterator[tuple[Shape, States]]:
-    """The shape in thousandths, with the states of ``rows`` in which the devices are open of which it is so many; one
-    that says no bytes as it is."""
-    states = fleet.states(rows)
+def variants(shape: Shape, *, fleet: Arrays, rows: Ints) -> Iterator[tuple[Shape, States, Ints]]:
+    """The shape in thousandths, with the states of those of ``rows`` that have devices of which it is so many, in which
+    these alone are open, and their places among the rows; one that says no bytes as it is, for all."""
     if not shape.device_bytes:
-        yield shape, states
+        yield shape, fleet.states(rows), np.arange(len(rows))
         return
     each = thousandths(fleet.device_memory[rows], shape.device_bytes)
     for milli in np.unique(each[each <= WHOLE]).tolist():
-        yield shape.taken(milli), replace(states, open=each == milli)
+        there = np.flatnonzero((each == milli).any(axis=1))
+        yield shape.taken(milli), replace(fleet.states(rows[there]), open=each[there] == milli), there
 
 
 def costs_of(policy: Policy, shape: Shape, *, fleet: Arrays, rows: Ints) -> Costs:
     """[rows]: what the policy says of the shape there; of one in bytes the least over what it may be in thousandths."""
     least = Costs(np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.int64))
-    for one, states in variants(shape, fleet=fleet, rows=rows):
+    for one, states, there in variants(shape, fleet=fleet, rows=rows):
         found = policy.costs(one, states)
         if not shape.device_bytes:
             return found
         value = np.where(usable(one, states).any(axis=1), found.value, np.inf)
-        milli = found.milli if one.shared else np.full(len(rows), WHOLE)
-        better = value < least.value
-        least = Costs(np.where(better, value, least.value), np.where(better, milli, least.milli))
+        milli = found.milli if one.shared else np.full(len(there), WHOLE)
+        better = value < least.value[there]
+        least.value[there[better]], least.milli[there[better]] = value[better], milli[better]
     return least

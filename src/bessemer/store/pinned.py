@@ -30,7 +30,7 @@ _KEEP = update(hosts).values(schedulable=hosts.c.schedulable).where(of(hosts.c.h
 _STANDING = select(objects.c.body).where(of(objects.c.kind), of(objects.c.host), filled(objects.c.host))
 
 _SCHEMA = 8
-_NEW = frozenset({"asked", "companions", "ends", "preemptible", "priority", "since", "tree"})
+_NEW = frozenset({"asked", "companions", "ends", "movable", "preemptible", "priority", "since", "tree"})
 _NEW_OF_PART = frozenset({"cpus", "pageBytes", "spareMilliCores"})
 """What a Claim and its allocations say since that schema."""
 

@@ -19,7 +19,7 @@ from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.real import LocalInspect
-from bessemer.drivers.inspect.sysfs import Machine
+from bessemer.drivers.inspect.sysfs import Machine, used
 from bessemer.drivers.process.fake import FakeProcesses
 from tests.drivers.inspect.tree import Tree, two_socket_server
 
@@ -118,6 +118,20 @@ async def test_what_the_host_needs_itself_is_said(tmp_path: Path) -> None:
     assert [nic.in_use for nic in of_kind(found, "nic")] == [True, False, True]
     assert [disk.in_use for disk in of_kind(found, "disk")] == [True, False]
     assert [nic.functions for nic in of_kind(found, "nic")] == [63, 0, 0]
+    assert used(Machine(tree.root)) == {"0000:00:02.0", "0000:15:00.0", "0000:06:00.0"}
+
+
+async def test_a_disk_whose_controller_has_more_than_it_is_given_to_nobody(tmp_path: Path) -> None:
+    """Who is given the one is given the controller: the host's own disk with it, or its keyboard."""
+    tree = two_socket_server(tmp_path)
+    shelf = tree.pci("pci0000:00/0000:00:17.0", kind="0106")
+    tree.block("sda", above=shelf, gib=1, wwid="naa.a")
+    tree.block("sdb", above=shelf, gib=1, wwid="naa.b")
+    tree.file("proc/mounts", "/dev/sda / ext4 rw")
+    tree.block("sdc", above=tree.pci("pci0000:00/0000:00:14.0", kind="0c03"), gib=1, wwid="naa.usb")
+    used = {disk.id: disk.in_use for disk in of_kind(await inventory(tree), "disk")}
+    assert [used[f"disk-naa.{name}"] for name in ("a", "b", "usb")] == [True, True, True]
+    assert not used["disk-eui.363448300"]
 
 
 async def test_nics_and_disks_are_hardware_that_stays(tmp_path: Path) -> None:

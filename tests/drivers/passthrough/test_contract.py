@@ -115,6 +115,36 @@ async def test_functions_are_made_once_kept_from_the_host_and_unmade(real: VfioP
     assert (pci.functions(NIC), pci.drivers()) == ([], HOSTS)
 
 
+async def test_what_the_host_uses_by_now_stays_with_it(tmp_path: Path, pci: DrawnPci) -> None:
+    """Whatever its report said: it has mounted the disk since, and made functions of its own."""
+    used = {DISK}
+    real = VfioPassthrough(tmp_path / "state", pci=pci, used=lambda: used)
+    assert await refused(real, "a", DISK_WHOLE) == "DeviceBusy"
+    assert pci.drivers() == HOSTS, "nothing was taken"
+    used.clear()
+    await real.hand("a", (DISK_WHOLE,))
+    used.add(DISK)
+    assert await real.hand("a", (DISK_WHOLE,)), "what is handed over is no more the host's"
+    (pci.root / "bus/pci/devices" / NIC / "sriov_drivers_autoprobe").write_text("1")
+    pci._number(pci.root / "bus/pci/devices" / NIC, 3)
+    pci._unbind("0000:42:10.2")
+    used.add("0000:42:10.1")
+    assert await refused(real, "b", NIC_WHOLE) == "DeviceBusy"
+    await real.give_back("b")
+    (one,) = await real.hand("c", (functions(1),))
+    assert one.properties["host"] == "0000:42:10.2"
+    assert await refused(real, "d", functions(1)) == "FunctionsMissing"
+    await real.give_back("c")
+    assert [pci.driver(f"0000:42:10.{number}") for number in range(3)] == ["mlx5_core", "mlx5_core", ""]
+
+
+async def test_functions_are_made_anew_when_the_machine_was_started_anew(real: VfioPassthrough, pci: DrawnPci) -> None:
+    before = await real.hand("a", (functions(1),)), await real.hand("b", (functions(2),))
+    pci._number(pci.root / "bus/pci/devices" / NIC, 0)
+    assert (await real.hand("a", (functions(1),)), await real.hand("b", (functions(2),))) == before
+    assert list(pci.drivers().values()).count("vfio-pci") == 3
+
+
 @pytest.mark.parametrize("after", range(4))
 async def test_an_agent_killed_in_the_middle_is_gone_on_from(
     real: VfioPassthrough, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, after: int

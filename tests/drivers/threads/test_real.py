@@ -157,6 +157,17 @@ async def test_what_chose_fewer_threads_keeps_them(machine: Machine) -> None:
     assert allowed(machine.inside("other")) == {REST}
 
 
+async def test_what_owns_threads_lies_on_them_as_it_likes(machine: Machine) -> None:
+    """As a guest's CPUs, one on each: also for an agent that did not see it begin."""
+    await machine.run("owner", FAMILY.format(LAST), own=ALL)
+    async with asyncio.timeout(30):
+        while allowed(machine.inside("owner")) != {str(LAST), ALL}:
+            await asyncio.sleep(0.01)
+    for threads in (machine.threads(), machine.threads()):
+        await threads.keep({"owner": ALL})
+        assert allowed(machine.inside("owner")) == {str(LAST), ALL}
+
+
 async def test_where_all_are_owned_we_run_somewhere(machine: Machine) -> None:
     await machine.threads().keep({"owner": ALL})
     assert allowed(frozenset({os.getpid()})) == {ALL}

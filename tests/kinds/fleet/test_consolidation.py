@@ -6,13 +6,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 import pytest
 
-from bessemer.core.resource import Metadata
+from bessemer.core.resource import Change, Key, Metadata
 from bessemer.drivers.jobs.fake import Fate
 from bessemer.kinds.fleet.consolidation import control
-from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, validate
+from bessemer.kinds.fleet.consolidation.plan import target
+from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.kinds.fleet.moving import Fork, Moving
+from bessemer.placement.moves.holdings import Holdings
 from tests.kinds.five import (
     Case,
     Life,
@@ -28,6 +32,8 @@ from tests.kinds.jobs.test_job import fates
 from tests.kinds.jobs.test_job_scale import Fabric
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
+from tests.placement.hosts import fleet, host
+from tests.placement.moves.test_plan import by_criteria, claim
 
 THEIRS = "beta--lab"
 CASE = Case("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": True}, namespace="", reason="Succeeded")
@@ -342,6 +348,22 @@ async def test_who_would_get_no_place_again_is_not_stopped(kind: str, name: str,
         assert not condition(await status(world, "Instance", "mine"), "Consolidation")
 
 
+async def test_a_plan_with_somebody_who_refuses_by_now_is_not_begun() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        for name in ("a", "b"):
+            await vm(world, name, movable=True)
+        await all_open(world)
+        await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}}, namespace="")
+        await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
+        last = (await status(world, "Consolidation", "tidy", namespace=""))["steps"][-1]["workload"]
+        await world.patch("Instance", last, movable=False)
+        await world.patch("Consolidation", "tidy", namespace="", approved=True)
+        await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
+        assert set((await hosts_of(world)).values()) == {"h1"}
+
+
 # --- what comes in between --------------------------------------------------------------------------------------
 
 
@@ -426,6 +448,39 @@ async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:
         assert not host["spec"].get("unschedulable")
 
 
+@pytest.mark.parametrize("under_way", [True, False])
+async def test_what_goes_by_itself_is_waited_for_until_nothing_of_it_is_left(under_way: bool) -> None:
+    """Its owner deletes it when it was told, or before it begins; and its host takes its time."""
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "mine", movable=True)
+        await all_open(world)
+        await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": under_way}, namespace="")
+
+        async def told() -> bool:
+            return bool(condition(await status(world, "Instance", "mine"), "Consolidation"))
+
+        if under_way:
+            await world.until(told)
+        else:
+            await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
+        await world.silence("h1")
+        await world.delete("Instance", "mine")
+        since = world.clock.monotonic()
+
+        async def for_a_while() -> bool:
+            return world.clock.monotonic() > since + 5
+
+        await world.until(for_a_while)
+        await world.patch("Consolidation", "tidy", namespace="", approved=True)
+        since += 100
+        await world.until(for_a_while)
+        await world.hear("h1")
+        assert (await ended(world))["phase"] == "Succeeded"
+        assert not await world.bodies("Claim")
+
+
 async def test_one_is_carried_out_at_a_time() -> None:
     async with World(hosts=3, gpus=2) as world:
         await furnish(world)
@@ -500,6 +555,57 @@ def test_what_was_planned_with_stays_and_a_word_that_was_given_too() -> None:
     assert validate(consolidation(empty={"count": 1}, approved=True, deadline_seconds=60), old) == []
     changed = validate(consolidation(empty={"count": 2}, max_moves=3), old)
     assert [cause.field for cause in changed] == ["spec.empty", "spec.maxMoves", "spec.approved"]
+
+
+STEP = {
+    "project": PROJECT,
+    "workloadKind": "Instance",
+    "workload": "mine",
+    "workloadUid": "w-1",
+    "claim": "instance-mine-0",
+    "claimUid": "mine",
+    "source": "a",
+    "target": "b",
+    "place": {"host": "b", "devices": ["gpu0"]},
+    "how": "Restart",
+}
+
+
+def test_where_its_place_is_taken_it_goes_to_no_host_that_is_opened() -> None:
+    there = fleet(host("a", gpus=4), host("b", gpus=1), host("c", gpus=1))
+    claim(there, "mine", "a", device_count=1)
+    claim(there, "theirs", "b", device_count=1)
+    step = Step.model_validate(STEP)
+
+    def goes(*hosts: str) -> str:
+        found = target(Fork(there, by_criteria(there), Holdings(there)), step, hosts=hosts)
+        return found.host if found is not None else ""
+
+    assert (goes("a"), goes("a", "c")) == ("c", "")
+
+
+def test_where_a_device_of_its_place_is_gone_it_goes_elsewhere() -> None:
+    there = fleet(host("a", gpus=4), host("b", gpus=1), host("c", gpus=1))
+    claim(there, "mine", "a", device_count=1)
+    for place in (
+        {"host": "b", "devices": ["gone"]},
+        {"host": "b", "companions": [{"device": "gone", "kind": "NIC"}]},
+        {"host": "b", "allocations": [{"numaNode": 7, "milliCores": 1, "memoryBytes": 1}]},
+    ):
+        step = Step.model_validate({**STEP, "place": place})
+        found = target(Fork(there, by_criteria(there), Holdings(there)), step, hosts=())
+        assert found is not None
+        assert "gone" not in found.devices
+
+
+@pytest.mark.parametrize(("phase", "shut"), [("Waiting", {"a"}), ("Moving", {"a"}), ("Done", {"a", "b"})])
+def test_a_host_that_is_opened_takes_nobody_once_who_comes_there_has_come(phase: str, shut: set[str]) -> None:
+    told: list[frozenset[str]] = []
+    moving = Moving(fleet(host("a", gpus=4), host("b", gpus=4)), told.append)
+    status = {"phase": "Moving", "hosts": ["a", "b"], "steps": [{**STEP, "phase": phase}]}
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": status})
+    moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
+    assert told[-1] == shut
 
 
 # --- many hosts -------------------------------------------------------------------------------------------------

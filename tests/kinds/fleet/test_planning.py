@@ -9,7 +9,7 @@ import pytest
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.outlining import outline
-from bessemer.kinds.fleet.planning import Planned
+from bessemer.kinds.fleet.planning import Earlier, Planned, plan
 from bessemer.kinds.fleet.queueing import Foresight
 from bessemer.placement import FleetArrays, decide
 from bessemer.placement.gangs import decide_gang
@@ -58,6 +58,17 @@ def test_what_another_host_has_against_it_is_said_also_of_gains(score: Mapping[s
     planned = Planned(asked, 1, decisions=[decision], beside=[[best, Scored("b", score, {"waste": -60.0})]])
     (replica,) = outline(Alone(there), planned, named=True).replicas
     assert [other.why for other in replica.others] == [words]
+
+
+def test_of_large_gangs_that_go_before_only_some_are_counted() -> None:
+    """Nobody else is served meanwhile, and each member is held by itself."""
+    there = Alone(fleet(*(host(f"h{number}", gpus=8, threads=64) for number in range(10))))
+    large, small = Gang(member=ask(1, 1), count=65), Gang(member=ask(1, 1), count=2)
+    found = plan(there, ask(1, 1), replicas=1, earlier=Earlier([(large, 1)] * 16))
+    assert found.counted
+    found = plan(there, ask(1, 1), replicas=1, earlier=Earlier([(large, 40), (small, 1)]))
+    assert [one.asked for one in found.before] == [32, 0]
+    assert not found.counted
 
 
 async def test_whether_others_wait_is_known() -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bessemer.core.asking import Asker, Decision, Refusal, Request
+from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import FakeClock, epoch
+from bessemer.core.errors import NotFound
+from bessemer.core.notices import Notice, mark_of
 from bessemer.core.resource import tenant_of
 from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.kinds.turns import spared
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
-from bessemer.placement.queue import plan
+from bessemer.placement.queue import Pending, Rules, plan
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
@@ -195,6 +200,30 @@ async def test_a_gang_is_told_whole_and_spared_whole() -> None:
         assert await _count(world, 2)
 
 
+async def test_what_is_together_is_spared_by_one_answer(clock: FakeClock) -> None:
+    """Whether it is needed may be another in between: then a part of it would end for nothing, and all with it."""
+    told, answers, retired = Notice(int(clock.now()) + 10, "why", asker="them"), iter((False, True, True)), []
+
+    async def retire(key: str, *_args: Any, **_more: Any) -> None:
+        retired.append(key)
+        raise NotFound("it is gone")
+
+    fleet = SimpleNamespace(wanted=lambda _asker, *, hosts: next(answers))
+    ctx: Any = SimpleNamespace(clock=clock, fleet=fleet, capacity=SimpleNamespace(retire=retire))
+    members: Any = [
+        SimpleNamespace(
+            key=f"m{n}",
+            uid=f"m{n}",
+            deleting=False,
+            metadata=SimpleNamespace(annotations=told.annotations()),
+            spec=SimpleNamespace(host=f"h{n}"),
+        )
+        for n in range(3)
+    ]
+    assert await spared(ctx, members, together=True) == []
+    assert retired == ["m0", "m1", "m2"]
+
+
 async def test_who_finds_another_place_gives_back_the_one_that_was_made() -> None:
     async with World(hosts=2, gpus=1) as world:
         await furnish(world, maxPriority=10)
@@ -346,8 +375,14 @@ class _Yard:
     def decide(self, request: Request) -> Decision | Refusal:
         return self.own.decide(request)
 
+    def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
+        return decide_gang(self.arrays, gang, policy=self.own.policy)
+
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
         self.arrays.hold(claim_uid, replace(Hold.of(decision), tenure=tenure or Tenure()))
+
+    def forget(self, claim_uid: str) -> None:
+        self.arrays.drop(claim_uid)
 
     def ready(self) -> bool:
         return True
@@ -381,6 +416,66 @@ def test_a_place_that_was_said_is_nobody_elses_before_it_is_taken(
     assert isinstance(queueing.decide(gpus(1), other), Decision)
 
 
+def test_a_plan_that_was_dear_to_make_gives_a_place_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for one replica after the other is not sent where the one before went."""
+    line = Line(hosts=1)
+    line.runs("r", 2)
+    queueing = queueing_over(line, clock, monkeypatch)
+    large, several = Asker(uid="large", project=PROJECT, since=NOW), Asker(uid="several", project=PROJECT, since=NOW)
+    assert isinstance(queueing.decide(gpus(5), large), Refusal)
+    queueing._join(Pending(several, gpus(1)))
+    queueing._made = replace(queueing._planned(), took=1.0)
+    took = []
+    for replica in range(2):
+        said = queueing.decide(gpus(1), several)
+        assert isinstance(said, Decision)
+        queueing.assume(said, f"several/{replica}")
+        took += said.devices
+    assert len(set(took)) == 2
+
+
+async def test_a_gang_that_lost_its_places_was_in_vain_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(hosts=2)
+    for number in range(2):
+        line.runs(f"low{number}", 4, host=f"h{number}", priority=-1, preemptible=True, project="beta--lab")
+    queueing = queueing_over(line, clock, monkeypatch)
+    gang, asker = Gang(member=gpus(1), count=6), Asker(uid="gang", project=PROJECT, since=NOW)
+
+    def stops() -> bool:
+        said = queueing.decide_gang(gang, asker)
+        assert isinstance(said, Refusal)
+        # Nobody knows when it starts for whom nobody is stopped.
+        assert (said.stops is None) == (said.expected is None)
+        return said.stops is not None
+
+    assert stops()
+    for after in (61, 121):
+        for rank in range(gang.count):
+            line.fleet.hold(f"gang/{rank}", Hold("h0", (), ()))
+        for rank in range(gang.count):
+            queueing.forget(f"gang/{rank}")
+        assert not stops()
+        await clock.advance(after - 2)
+        assert not stops()
+        await clock.advance(2)
+        assert stops()
+
+
+def test_who_is_far_back_is_told_once_why_not(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, told = Line(hosts=1), []
+    line.runs("all", 4)
+    queueing, own = queueing_over(line, clock, monkeypatch), Own(line.fleet)
+    monkeypatch.setattr(queueing, "_rules", Rules(depth=1))
+    monkeypatch.setattr(queueing._feed, "decide", lambda request: told.append(request) or own.decide(request))
+    assert isinstance(queueing.decide(gpus(1), Asker(uid="first", project=PROJECT, since=NOW)), Refusal)
+    told.clear()
+    back = Asker(uid="back", project=PROJECT, since=NOW + 1)
+    assert isinstance(queueing.decide(gpus(1), back), Refusal)
+    assert len(told) == 1
+    line.fleet.drop("all")
+    assert isinstance(queueing.decide(gpus(1), back), Decision)
+
+
 def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,4 +503,9 @@ def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     for number in range(20):
         asker = Asker(uid=f"new{number}", project=PROJECT, since=NOW)
         assert isinstance(queueing.decide(gpus(1), asker), Refusal)
+    assert made == []
+
+    # Nor does each claim that was told, and looks whether it must end.
+    assert not queueing.wanted(mark_of("nobody"), hosts={"h0"})
+    assert queueing.wanted(mark_of("job0"), hosts={"h0"})
     assert made == []

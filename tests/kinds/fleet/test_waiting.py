@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -52,9 +52,9 @@ class Script:
         await asyncio.Event().wait()
 
 
-async def followed(**lists: list[list[Change]]) -> Waiting:
+async def followed(*, left: Callable[[str], None] = lambda _: None, **lists: list[list[Change]]) -> Waiting:
     clock = FakeClock()
-    waiting = Waiting(Script(**lists), clock)  # type: ignore[arg-type]
+    waiting = Waiting(Script(**lists), clock, left=left)  # type: ignore[arg-type]
     task = asyncio.create_task(waiting.run())
     await clock.advance(10)
     task.cancel()
@@ -84,6 +84,19 @@ async def test_whoever_left_while_history_was_gone_waits_no_more() -> None:
     engine = change("Endpoint", "chat", spec={"flavor": "small"}, status={"waitingSince": SINCE})
     waiting = await followed(Instance=[[waits("one"), waits("two")], [waits("two")]], Endpoint=[[engine]])
     assert sorted(waiting.pending) == ["u-chat", "u-two"]
+
+
+async def test_what_is_at_its_end_need_not_be_silent_first() -> None:
+    """A job whose deadline passes while it waits has nobody stopped for it any more."""
+    left: list[str] = []
+    over = {"phase": "Failed", "finishedAt": SINCE, "waitingSince": None}
+    jobs = [
+        change("Job", "waits", status={"waitingSince": SINCE, "finishedAt": None}, spec={"flavor": "small"}),
+        change("Job", "late", status=over, spec={"flavor": "small"}),
+        change("Job", "gone", sort="DELETED"),
+    ]
+    await followed(left=left.append, Job=[jobs])
+    assert left == ["u-late", "u-gone"]
 
 
 async def test_shares_are_of_those_who_have_another_than_everybody() -> None:

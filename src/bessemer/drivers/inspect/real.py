@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import platform
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -32,6 +33,8 @@ _GPU_CLASSES = frozenset({"0300", "0302", "0380", "1200"})
 _GPU_VENDORS = frozenset({"10de", "1002"})
 _INTEL_GPU_CLASSES = frozenset({"0380", "1200"})
 """Intel's display controllers (0300) are part of its processors; its accelerators are the others."""
+
+_STORAGE = "01"
 
 _log = structlog.get_logger(__name__)
 
@@ -147,8 +150,12 @@ class LocalInspect:
 
     def _disk_devices(self, functions: Mapping[str, PciFunction]) -> list[Device]:
         found = []
-        for disk in self._machine.disks():
+        disks = self._machine.disks()
+        beside = Counter(disk.address for disk in disks if disk.address)
+        for disk in disks:
             function = functions.get(disk.address)
+            # What is given away is the function: one that has other disks as well, or is no disk's own, goes to nobody.
+            alone = beside[disk.address] <= 1 and (function is None or function.kind.startswith(_STORAGE))
             found.append(
                 Device(
                     id=f"disk-{_word(disk.wwid) or disk.name}",
@@ -157,7 +164,7 @@ class LocalInspect:
                     vendor=_VENDORS.get(function.vendor, function.vendor) if function else "",
                     address=disk.address,
                     memory_bytes=disk.size_bytes,
-                    in_use=disk.in_use,
+                    in_use=disk.in_use or not alone,
                     numa_node=function.numa_node if function else 0,
                     pcie_switch=function.switch if function else "",
                 )

@@ -168,6 +168,12 @@ class Machine:
         return text(base / f"cpu{thread}/topology/thread_siblings_list") or str(thread)
 
 
+def used(machine: Machine) -> frozenset[str]:
+    """PCI addresses of what the host needs itself."""
+    found: list[Nic | Disk] = [*machine.nics(), *machine.disks()]
+    return frozenset(one.address for one in found if one.in_use)
+
+
 def text(path: Path) -> str:
     """A file's words, "" where it cannot be read."""
     try:

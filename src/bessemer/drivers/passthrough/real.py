@@ -4,6 +4,9 @@
 finished or given back. A device is given to ``vfio-pci`` by its ``driver_override``, which is taken away again when it
 is given back: the kernel then finds its own driver, whichever that is.
 
+What the host uses is looked at when a device is taken as well: a report is older than that, and after a boot an address
+may be another device's.
+
 All of an IOMMU group goes together, for one of its devices may reach the memory of the others (Linux,
 ``Documentation/driver-api/vfio.rst``): whatever of it is not handed to the same uid must be a bridge, or have no
 driver.
@@ -15,7 +18,7 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from bessemer.core.errors import DriverError
@@ -27,11 +30,13 @@ _Taken = Mapping[str, Sequence[str]]
 
 
 class VfioPassthrough:
-    """Implements `passthrough.protocol.Passthrough`. ``state`` is this agent's own."""
+    """Implements `passthrough.protocol.Passthrough`. ``state`` is this agent's own; ``used`` says which addresses the
+    host needs itself."""
 
-    def __init__(self, state: Path, *, pci: Pci | None = None) -> None:
+    def __init__(self, state: Path, *, pci: Pci | None = None, used: Callable[[], Set[str]] = frozenset) -> None:
         self._state = state
         self._pci = pci or Pci()
+        self._used = used
         self._turn = asyncio.Lock()
 
     async def hand(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
@@ -55,13 +60,16 @@ class VfioPassthrough:
         known = dict(self._records()).get(uid, {})
         taken: dict[str, list[str]] = {}
         for one in wanted:
-            # What was chosen before a crash is chosen again.
+            # What was chosen before a crash is chosen again; functions are gone with the machine's last boot.
             before = known.get(one.device, ())
-            taken[one.device] = list(before) or self._chosen(one, others=others)
+            still = before and all(map(self._pci.there, before))
+            taken[one.device] = list(before) if still else self._chosen(one, others=others)
             self._keep(uid, {**known, **taken})
         addresses = [address for each in taken.values() for address in each]
         nodes = {address: self._pci.node(address) for address in addresses}
+        used = self._used()
         for address in addresses:
+            self._require_idle(address, used=used)
             self._require_alone(address, mine=set(addresses), others=others)
         for address in addresses:
             self._pci.bind(address)
@@ -81,10 +89,18 @@ class VfioPassthrough:
             return [one.address]
         if one.address in others:
             raise DriverError("DeviceBusy", f"{one.kind} {one.device} is another guest's")
-        free = [function for function in self._pci.made(one.address) if function not in others]
+        made = self._pci.made(one.address)
+        # What a driver of the host has was made by its administrator, and is no guest's.
+        free = [function for function in made if function not in others and self._pci.driver(function) in ("", VFIO)]
         if len(free) < one.functions:
             raise DriverError("FunctionsMissing", f"{one.kind} {one.device} has {len(free)} functions left")
         return free[: one.functions]
+
+    def _require_idle(self, address: str, *, used: Set[str]) -> None:
+        """That the host does not use it; nor functions of it, which would go with it."""
+        for one in (address, *self._pci.functions(address)):
+            if one in used and self._pci.driver(one) != VFIO:
+                raise DriverError("DeviceBusy", f"{one} is in use by the host ({self._pci.driver(one)})")
 
     def _require_alone(self, address: str, *, mine: set[str], others: set[str]) -> None:
         for other in sorted(set(self._pci.beside(address)) - mine):
@@ -102,7 +118,9 @@ class VfioPassthrough:
             parent = self._pci.parent(address)
             self._pci.release(address, probe=parent is None)
             # A card whose last function is given back is one card again.
-            if parent is not None and not left.intersection(self._pci.functions(parent)):
+            if parent is not None and not any(
+                function in left or self._pci.driver(function) for function in self._pci.functions(parent)
+            ):
                 self._pci.made(parent, none=True)
         (self._state / uid).unlink(missing_ok=True)
 

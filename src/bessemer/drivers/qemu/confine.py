@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bessemer.core.descriptors import of_children
@@ -33,8 +35,8 @@ class Confinement:
 
     def words(self, spec: MachineSpec, disk_bytes: int) -> list[str]:
         """What to put before the command. The process that is started ends at once; the guest's has another parent."""
-        # No file that QEMU writes grows past its disk, so a guest that floods its serial log stays within what it has.
-        limit = disk_bytes + disk_bytes // 64 + _FILE_SLACK_BYTES
+        # Memory in huge pages is a file as well, which has its full length before `bound_files` bounds the others.
+        limit = max(_file_limit(disk_bytes), spec.memory_bytes if spec.page_bytes else 0)
         return [
             *(("taskset", "--cpu-list", spec.own_cpus) if spec.own_cpus else ()),
             *("prlimit", f"--fsize={limit}:{limit}", "--core=0:0", f"--nofile={of_children()}:", *_locked(spec)),
@@ -56,6 +58,17 @@ class Confinement:
         user = user_of(spec.uid)
         groups = ["--groups", str(_kvm_group())] if spec.accel == "kvm" else ["--clear-groups"]
         return [*words, f"--reuid={user}", f"--regid={user}", *groups, "--inh-caps=-all", "--bounding-set=-all"]
+
+
+def bound_files(pid: int, disk_bytes: int) -> None:
+    """No file that QEMU writes grows past its disk, so a guest that floods its serial log stays within what it has."""
+    limit = _file_limit(disk_bytes)
+    with suppress(OSError):  # it is gone
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def _file_limit(disk_bytes: int) -> int:
+    return disk_bytes + disk_bytes // 64 + _FILE_SLACK_BYTES
 
 
 def let_open(spec: MachineSpec) -> None:

@@ -62,17 +62,20 @@ class HostNodes:
             return ()
 
 
-async def pin_cpus(spec: MachineSpec, socket: Path, *, nodes: HostNodes) -> None:
+async def pin_cpus(spec: MachineSpec, pid: int, *, socket: Path, nodes: HostNodes) -> None:
     """Let each CPU of the guest run on its cell's threads; one each, where there are as many as CPUs. A QEMU that does
-    not say which thread is which CPU is left as it is: it stays on what is its own all the same."""
+    not say which thread is which CPU is left as it is: it stays on what is its own all the same. Of its process ``pid``
+    alone anything is moved, for its guest runs by now, and may speak for it."""
     if not spec.numa:
         return
     try:
         async with qmp.talk(socket, timeout_seconds=_QMP_SECONDS) as monitor:
             said = await monitor.execute("query-cpus-fast")
-    except (OSError, DriverError):
+        tids = [tid for _, tid in sorted((cpu["cpu-index"], cpu["thread-id"]) for cpu in said)]
+        if not set(tids).issubset(map(int, os.listdir(f"/proc/{pid}/task"))):
+            return
+    except (OSError, DriverError, KeyError, TypeError):
         return
-    tids = [tid for _, tid in sorted((cpu["cpu-index"], cpu["thread-id"]) for cpu in said)]
     for cell in spec.numa:
         mine, tids = tids[: cell.cpus], tids[cell.cpus :]
         threads = nodes.threads(cell)

@@ -17,8 +17,9 @@ from pathlib import Path
 from bessemer.core.cpus import parse_cpus
 from bessemer.core.errors import DriverError
 from bessemer.drivers.cgroup import Cgroups, Limits
+from bessemer.drivers.disks.header import virtual_size
 from bessemer.drivers.qemu import proc, qmp, traces
-from bessemer.drivers.qemu.confine import Confinement
+from bessemer.drivers.qemu.confine import Confinement, bound_files
 from bessemer.drivers.qemu.console import attach
 from bessemer.drivers.qemu.launch import Home, finish, held, launch
 from bessemer.drivers.qemu.nodes import HostNodes, pin_cpus
@@ -62,7 +63,8 @@ class LocalQemu:
             raise DriverError(
                 "GuestStartFailed", "the guest's QEMU did not stay", internal=await self.last_words(spec.uid)
             )
-        await pin_cpus(spec, self._home(spec.uid).qmp, nodes=self._nodes)
+        bound_files(found.pid, sum(virtual_size(disk) for disk in spec.disks))
+        await pin_cpus(spec, found.pid, socket=self._home(spec.uid).qmp, nodes=self._nodes)
         return found
 
     async def find(self, uid: str) -> Running | None:

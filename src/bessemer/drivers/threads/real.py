@@ -10,13 +10,13 @@ group that it makes is held to the same (`drivers.cgroup`). Nothing here waits, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bessemer.core.cpus import parse_cpus, show_cpus
 from bessemer.core.errors import DriverError
-from bessemer.drivers.threads.protocol import Herd
+from bessemer.drivers.threads.protocol import Herd, Kin
 
 _ROUNDS = 50
 """Of moving what forks meanwhile: each child begins where its parent was, so few are ever needed."""
@@ -36,24 +36,32 @@ class HostThreads:
         sets = {uid: frozenset(parse_cpus(cpus)) for uid, cpus in own.items()}
         # Where every thread is somebody's own we run on all of them: somewhere we must.
         rest = self._mine.difference(*sets.values()) or self._mine
-        try:
+        refused: list[str] = []
+        with _noted(refused):
             self._hold(os.getpid(), rest)
-            for herd, kin in [(one, kin) for one in self._herds for kin in one.kin()]:
+        found: list[tuple[Herd, Kin]] = []
+        for herd in self._herds:
+            with _noted(refused):
+                found += [(herd, kin) for kin in herd.kin()]
+        for herd, kin in found:
+            with _noted(refused):  # the others are held all the same
                 wanted = sets.get(kin.uid, rest)
                 if not herd.pin(kin.uid, show_cpus(wanted)):
-                    self._herd(kin.uid, kin.inside, wanted=wanted)
+                    self._herd(kin, wanted=wanted, own=kin.uid in sets)
                 for pid in kin.helpers:
                     self._hold(pid, rest)
-            self._was = rest
-        except OSError as error:
-            raise DriverError("ThreadsRefused", "the kernel refused hardware threads", internal=str(error)) from error
+        self._was = rest
+        if refused:
+            internal = "; ".join(refused)[:500]
+            raise DriverError("ThreadsRefused", "the kernel refused hardware threads", internal=internal)
 
-    def _herd(self, uid: str, pids: Iterable[int], *, wanted: frozenset[int]) -> None:
+    def _herd(self, kin: Kin, *, wanted: frozenset[int], own: bool) -> None:
         """By affinity alone. What has chosen fewer threads for itself keeps them, as far as they are among these; what
-        an earlier agent began may have been held to fewer by that one, and is given all of them."""
-        last = self._last.get(uid, self._was)
-        self._last[uid] = wanted
-        for pid in pids:
+        an earlier agent began may have been held to fewer by that one, and is given all of them. Threads of its ``own``
+        are the same for good: fewer of them it has chosen, whoever began it."""
+        last = wanted if own else self._last.get(kin.uid, self._was)
+        self._last[kin.uid] = wanted
+        for pid in kin.inside:
             self._hold(pid, wanted, before=last)
 
     def _hold(self, pid: int, wanted: frozenset[int], *, before: frozenset[int] | None = None) -> None:
@@ -62,6 +70,16 @@ class HostThreads:
             moved = [tid for tid in _tasks(pid) if _move(tid, wanted, before=before)]
             if not moved:
                 return
+
+
+@contextmanager
+def _noted(refused: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except DriverError as error:
+        refused.append(f"{error.reason}: {error.internal}")
+    except OSError as error:
+        refused.append(str(error))
 
 
 def _tasks(pid: int) -> list[int]:

@@ -207,10 +207,13 @@ def _course(change: Change) -> _Course:
     phase = status.get("phase")
     steps = [step for step in status.get("steps", ()) if step.get("phase") == "Moving" and phase not in ENDED]
     opens = phase == "Moving" and spec.get("open") is not None
+    # Of several places one may be opened beside a claim that another one's plan brought there: until it has come, its
+    # host takes it.
+    comes = {step["place"]["host"] for step in status.get("steps", ()) if step.get("phase") in ("Waiting", "Moving")}
     return _Course(
         change.key,
         [_step(change.uid, step, lasting=phase == "Moving") for step in steps],
-        frozenset(status.get("hosts", ()) if opens else ()),
+        frozenset(status.get("hosts", ()) if opens else ()) - comes,
     )
 
 

@@ -19,8 +19,10 @@ from bessemer.placement.queue import Pending
 from bessemer.placement.thought import Thought
 
 REPLICAS_MAX = 64
-"""Of one question, and as many of all that goes before: nobody else is served while they are decided. A gang counts as
-one: it is decided in one go."""
+"""Of one question, and as many of all that goes before: nobody else is served while they are decided."""
+
+MEMBERS_AS_ONE = 64
+"""Members of a gang that goes before count as one: they are decided in one go, but each is held by itself."""
 
 OTHERS = 3
 """Next best hosts that are told, of the first `EXPLAINED` replicas; they are dear: all hosts are looked at."""
@@ -103,9 +105,11 @@ def plan(fleet: Planner, wants: Request | Gang, *, replicas: int, earlier: Earli
         thought.leave_out(earlier.left_out)
         left = REPLICAS_MAX
         for asked, wanted in earlier.after:
-            found.before.append(_suppose(fleet, asked, replicas=min(wanted, left), thought=thought))
-            found.counted &= wanted <= left
-            left -= min(wanted, left)
+            each = -(-asked.count // MEMBERS_AS_ONE) if isinstance(asked, Gang) else 1
+            most = min(wanted, left // each)
+            found.before.append(_suppose(fleet, asked, replicas=most, thought=thought))
+            found.counted &= most == wanted
+            left -= most * each
         if earlier.asker is not None and replicas:
             found.foreseen = fleet.foresee(Pending(earlier.asker, wants))
         if isinstance(wants, Gang):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Reason, Refusal, Request
@@ -53,13 +53,14 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A plan and what it was made of."""
+    """A plan and what it was made of; ``given`` are those who had their place by it."""
 
     plan: Plan
     of: tuple[int, ...]
     at: float
     took: float
     waiting: Mapping[str, Pending]
+    given: set[str] = field(default_factory=set)
 
 
 class Queueing:
@@ -132,8 +133,9 @@ class Queueing:
         first, most = VAIN_SECONDS
         for old in [one for one, (_, until) in self._vain.items() if until + most < now]:
             del self._vain[old]
-        seconds = min(most, 2 * self._vain[uid][0]) if uid in self._vain else first
-        self._vain[uid] = (seconds, now + seconds)
+        seconds, until = self._vain.get(uid, (first / 2, now))
+        if until <= now:  # all members of a gang are taken back at once, which is once in vain
+            self._vain[uid] = (min(most, 2 * seconds), now + min(most, 2 * seconds))
 
     # --- turns ---
 
@@ -154,16 +156,19 @@ class Queueing:
                 return self._placed(pending, answer)
         self._join(pending)
         made = self._planned(pending)
-        turn = made.plan.turns.get(asker.uid)
+        # Who had its place by this plan, and asks for another, is new to it.
+        turn = made.plan.turns.get(asker.uid) if asker.uid not in made.given else None
         if turn is not None and turn.placed is not None:
+            made.given.add(asker.uid)
             return self._placed(pending, turn.placed)
         if turn is None:
             waiting = self._all()
             others = [one for one in made.plan.kept if one.uid in waiting and one.uid != asker.uid]
             with beside(self._book, others, ends=asker.ends):
-                answer = _ask(self._feed, wants)
-            if not isinstance(answer, Refusal):
-                return self._placed(pending, answer)
+                # Why not, and what would help, is dear to say and said below, of the fleet as it is.
+                free = ask(self._here, wants)
+            if free is not None:
+                return self._placed(pending, free)
         return self._refused(pending, made.plan, turn=turn)
 
     def _placed(self, pending: Pending, answer: Placed) -> Placed:
@@ -220,7 +225,9 @@ class Queueing:
         """Why not now: what placement says where it would not fit in any case, else who comes before it."""
         plain = _ask(self._feed, pending.wants)
         ahead = found.order.get(pending.uid, 0)
-        expected = turn.expected if turn is not None else None
+        stops = self._stops(turn, uid=pending.uid)
+        # For whom nobody is stopped now, nobody knows when that is.
+        expected = turn.expected if turn is not None and (stops is not None or not turn.victims) else None
         wait = f"wait until {rfc3339(expected)}" if expected is not None else ""
         if isinstance(plain, Refusal):
             cheapest = "; or ".join(filter(None, (plain.cheapest, wait)))
@@ -235,7 +242,7 @@ class Queueing:
             else:
                 reasons = (Reason("Queued", len({member.host for member in plain.members}), text),)
             refusal = Refusal(reasons=reasons, cheapest=wait, queued=True, expected=expected)
-        return replace(refusal, stops=self._stops(turn, uid=pending.uid))
+        return replace(refusal, stops=stops)
 
     def _stops(self, turn: Turn | None, *, uid: str) -> Stops | None:
         if turn is None or not turn.victims or turn.kept is None:
@@ -280,7 +287,7 @@ def _tenure(pending: Pending, *, since: int) -> Tenure:
 
 
 def _leave(queue: Queueing, uid: str) -> None:
-    """It is gone, or to go: it need not be silent for a while first."""
+    """It is gone, to go, or at its end: it need not be silent for a while first."""
     queue._joined += queue._heard.pop(uid, None) is not None
 
 
@@ -291,7 +298,7 @@ def _wanted(queue: Queueing, asker: str, *, hosts: Collection[str]) -> bool:
     pending = next((one for one in queue._all().values() if mark_of(one.uid) == asker), None)
     if pending is None:
         return False
-    turn = queue.plan().turns.get(pending.uid)
+    turn = queue._planned(pending).plan.turns.get(pending.uid)
     return turn is None or turn.kept is None or not set(turn.kept.hosts).isdisjoint(hosts)
 
 

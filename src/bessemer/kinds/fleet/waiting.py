@@ -35,7 +35,8 @@ WISHES: Mapping[str, Mapping[str, Any]] = {
 }
 """What the replicas of a kind ask for beside what their flavor says."""
 
-_DOOMED = b'"deletionTimestamp"'
+_OVER = (b'"deletionTimestamp"', b'"finishedAt":"')
+"""What the body of a workload holds that is to go, or has come to its end."""
 
 _SHARERS = ("Tenant", "Project")
 
@@ -49,7 +50,7 @@ class _Reads:
 
 class Waiting:
     """``pending`` by uid, ``tree`` by the name of a tenant or project. ``version`` rises with each change of either.
-    ``left`` is told the uid of what is gone, or to go: it asks for nothing more."""
+    ``left`` is told the uid of what is gone, to go, or at its end: it asks for nothing more."""
 
     def __init__(self, objects: Objects, clock: Clock, *, left: Callable[[str], None] = lambda _: None) -> None:
         self.pending: dict[str, Pending] = {}
@@ -90,7 +91,7 @@ class Waiting:
         except (BessemerError, ValueError, KeyError) as error:
             log.warning("left out of the queue", kind=kind, name=change.key.name, error=str(error)[:500])
         self._put(among, name, found=found)
-        if kind in WISHES and (gone or _DOOMED in change.body):
+        if kind in WISHES and (gone or any(word in change.body for word in _OVER)):
             self._left(name)
         if found is not None and kind not in _SHARERS:
             self._kinds[name] = kind

@@ -70,18 +70,21 @@ class Trial:
         self.hold(f"{_PLUG}{host}", Hold(host, tuple(device.id for device in fleet.devices(row)), parts, WHOLE))
 
     def free(self, decision: Decision) -> bool:
-        """Whether all that a decision takes is free now."""
+        """Whether all that a decision takes is there, and free now."""
         fleet, row = self._fleet, self._fleet.row(decision.host)
         if row is None:
             return False
         nodes = {node: column for column, node in enumerate(fleet.node_ids(row))}
         devices = {device.id: column for column, device in enumerate(fleet.devices(row))}
-        return (
-            still_free(fleet, row, decision=decision)
-            and all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
-            and all(fleet.cores_free[row, nodes[p.numa_node]] >= p.taken_milli_cores for p in decision.allocations)
-            and all(fleet.memory_free[row, nodes[p.numa_node]] >= p.plain_bytes for p in decision.allocations)
-        )
+        try:
+            return (
+                still_free(fleet, row, decision=decision)
+                and all(_has(fleet, row, column=devices[device], decision=decision) for device in decision.devices)
+                and all(fleet.cores_free[row, nodes[p.numa_node]] >= p.taken_milli_cores for p in decision.allocations)
+                and all(fleet.memory_free[row, nodes[p.numa_node]] >= p.plain_bytes for p in decision.allocations)
+            )
+        except KeyError:
+            return False  # a device or a node that the host does not have any more
 
 
 def _has(fleet: FleetArrays, row: int, *, column: int, decision: Decision) -> bool:

@@ -48,17 +48,19 @@ def values(policy: Policy, shape: Shape, *, fleet: FleetArrays, rows: Ints) -> F
 def explained(policy: Policy, shape: Shape, *, fleet: FleetArrays, rows: Ints) -> Sequence[Score]:
     """For each of ``rows`` the same with its parts. A surcharge upon a scarce class of hosts is one of its own."""
     found: dict[int, Score] = {}
-    for one, states in variants(shape, fleet=fleet, rows=rows):
+    for one, states, there in variants(shape, fleet=fleet, rows=rows):
         value = policy.costs(one, states).value
+        surcharges = _surcharges(policy, shape, fleet=fleet, rows=rows[there])
         parts: dict[str, Floats] = {}
         if isinstance(policy, Explained):
-            added = _surcharges(policy, shape, fleet=fleet, rows=rows) * policy.step(shape)
+            added = surcharges * policy.step(shape)
             parts = {**policy.parts(one, states), **({"surcharge": added} if added.any() else {})}
-        value = value + _surcharges(policy, shape, fleet=fleet, rows=rows)
-        able = usable(one, states).any(axis=1) if shape.device_bytes else np.ones(len(rows), dtype=np.bool_)
-        for n in np.flatnonzero(able).tolist():
-            if n not in found or value[n] < found[n].value:
-                found[n] = Score(float(value[n]), {name: round(float(part[n]), 3) for name, part in parts.items()})
+        value = value + surcharges
+        able = usable(one, states).any(axis=1) if shape.device_bytes else np.ones(len(there), dtype=np.bool_)
+        for at in np.flatnonzero(able).tolist():
+            n = int(there[at])
+            if n not in found or value[at] < found[n].value:
+                found[n] = Score(float(value[at]), {name: round(float(part[at]), 3) for name, part in parts.items()})
     return [found.get(n, Score(float("inf"), {})) for n in range(len(rows))]
 
 

@@ -74,8 +74,10 @@ async def carry(ctx: Context, asked: Consolidation) -> Outcome:
         if status.began_at and now >= epoch(status.began_at) + asked.spec.deadline_seconds:
             late = Failure("DeadlineExceeded", f"{asked.spec.deadline_seconds} s have passed")
             return failed(status, late, now=now)
-        begun = await _begun(ctx, step)
-        return failed(status, begun, now=now) if isinstance(begun, Failure) else moving(status, begun, again=0.0)
+        begun = await _begun(ctx, step, hosts=status.hosts)
+        if isinstance(begun, Failure):
+            return failed(status, begun, now=now)
+        return moving(status, begun, again=LOOK_SECONDS if begun.phase == "Waiting" else 0.0)
     return await gone_on(ctx, status, step=step)
 
 
@@ -128,16 +130,19 @@ def failed(status: ConsolidationStatus, failure: Failure, *, now: float, step: S
 # --- a step -----------------------------------------------------------------------------------------------------
 
 
-async def _begun(ctx: Context, step: Step) -> Step | Failure:
-    """The step with the place that is kept for it from now on; one whose claim went by itself is done."""
+async def _begun(ctx: Context, step: Step, *, hosts: Sequence[str]) -> Step | Failure:
+    """The step with the place that is kept for it from now on; one whose claim went by itself is done, and one whose
+    claim is about to waits until nothing of it is left."""
     name = f"{step.project}/{step.workload}"
     claim = await workload.read(ctx, Claim, name=step.claim, namespace=step.project)
-    if claim is None or claim.uid != step.claim_uid or claim.deleting:
+    if claim is None or claim.uid != step.claim_uid:
         return step.model_copy(update={"phase": "Done", "message": f"{step.claim} went by itself"})
+    if claim.deleting:
+        return step.model_copy(update={"message": f"{step.claim} goes by itself"})
     way = await how(ctx, step)
     if not way:
         return Failure("NotMovable", f"{step.workload_kind} {name} is not to be moved, or would get no place again")
-    decision = target(ctx.fleet.forked(), step)
+    decision = target(ctx.fleet.forked(), step, hosts=hosts)
     if decision is None:
         return Failure("NoPlace", f"there is no place any more for {step.workload_kind} {name}")
     place = KeptPlace.of(decision)
@@ -157,9 +162,14 @@ async def _begun(ctx: Context, step: Step) -> Step | Failure:
 async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     seen, now = await _seen(ctx, step), ctx.clock.now()
     done = step.model_copy(update={"phase": "Done", "known": []})
-    if seen.holder is None:
-        return done.model_copy(update={"message": f"{step.workload_kind} {step.workload} is gone"})
+    late = step.since is not None and now >= epoch(step.since) + STEP_SECONDS
     new = seen.new
+    if seen.holder is None:
+        gone = f"{step.workload_kind} {step.workload} is gone"
+        if seen.old is not None and late:
+            return Failure("MoveTimedOut", f"{gone}, and {step.claim} is still on {step.source}")
+        # What it leaves behind is cleared away first.
+        return (done if seen.old is None else step).model_copy(update={"message": gone})
     if seen.old is None and new is not None and new.status.phase in ("Running", "Stopped"):
         return done.model_copy(
             update={"target": new.spec.host, "message": f"{new.metadata.name} is on {new.spec.host}"}
@@ -168,10 +178,10 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     said = f": {ready.message}" if ready is not None and ready.message else ""
     if new is not None and new.status.phase == "Failed":
         return Failure("MoveFailed", f"{new.metadata.name} failed on {new.spec.host}: {new.status.message}")
-    if step.since and now >= epoch(step.since) + STEP_SECONDS:
+    if late:
         return Failure("MoveTimedOut", f"{step.claim} has not come to {step.target} in {STEP_SECONDS:.0f} s{said}")
-    if seen.old is None and new is None and (late := _lost(step, seen.holder, now=now)):
-        return late
+    if seen.old is None and new is None and (lost := _lost(step, seen.holder, now=now)):
+        return lost
     if step.how == "Replace" and new is None and _no_room_for_both(seen.holder):
         # Then it goes as everybody does: it is told, and comes again where its place is kept.
         return step.model_copy(

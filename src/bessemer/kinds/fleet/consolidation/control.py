@@ -15,7 +15,7 @@ from bessemer.core.resource import Change, Done, Fail, Key, Outcome, Wait
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.consolidation import carry
-from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, legal, opening, planned
+from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, how, legal, opening, planned
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus
 from bessemer.kinds.fleet.host import Host
 
@@ -70,7 +70,8 @@ async def _plan(ctx: Context, asked: Consolidation) -> ConsolidationStatus | NoP
     """The plan that is shown, for as long as it would come to what it says; else another."""
     if asked.status.planned_at is not None and asked.status.steps:
         request = await opening(ctx, asked.spec.open) if asked.spec.open is not None else None
-        if not isinstance(request, NoPlan) and legal(ctx.fleet.forked(), asked, request=request):
+        there = not isinstance(request, NoPlan) and legal(ctx.fleet.forked(), asked, request=request)
+        if there and all([await how(ctx, step) for step in asked.status.steps]):
             return asked.status
     found = await planned(ctx, asked)
     if isinstance(found, NoPlan):

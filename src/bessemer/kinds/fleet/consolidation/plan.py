@@ -30,7 +30,7 @@ from bessemer.kinds.jobs.job.spec import Job
 from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.kinds.workload import Reads, Terms
 from bessemer.placement import Hold
-from bessemer.placement.fleet import hold_of, holds_of
+from bessemer.placement.fleet import hold_of, holds_of, set_open
 from bessemer.placement.moves.emptying import emptiest
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.opening import by_time, open_places
@@ -153,13 +153,18 @@ def open_now(fork: Fork, request: Request, *, count: int) -> int:
     )
 
 
-def target(fork: Fork, step: Step) -> Decision | None:
-    """Where a claim goes as the fleet is now: where it was to go, if that is free, or else elsewhere."""
+def target(fork: Fork, step: Step, *, hosts: Sequence[str]) -> Decision | None:
+    """Where a claim goes as the fleet is now: where it was to go, if that is free, or else elsewhere, but for the
+    ``hosts`` that are opened or emptied: in the arrays they may still take somebody."""
     hold = hold_of(fork.fleet, step.claim_uid)
     if hold is None or hold.request is None:
         return None
     wanted = step.place.decision(hold.request)
-    return wanted if _takes(fork, wanted, trial=Trial(fork.fleet)) else fork.place(hold.request)
+    if _takes(fork, wanted, trial=Trial(fork.fleet)):
+        return wanted
+    for host in hosts:
+        set_open(fork.fleet, host, schedulable=False)
+    return fork.place(hold.request)
 
 
 def _takes(fork: Fork, decision: Decision, *, trial: Trial) -> bool:
