@@ -29,7 +29,9 @@ def page(figures: Sequence[Figure], *, about: str, how: str) -> str:
         values = [float(row[3]) for row in rows[1:]]
         low = math.floor(min(values) - 0.1)
         parts += ["", f"## The rules, {name}", "", markdown(_beside(rows, values, low=low)), ""]
-        parts += [f"Bars are of what was allocated at 130 %, from {low} %."]
+        parts += [
+            f"Bars are of what was allocated at 130 %, from {low} %. ✗: not within half a point of what was published."
+        ]
     rows = list(_by_workload(peers, ours, left=left))
     gains = [float(row[5]) for row in rows[1:]]
     parts += ["", "## The workloads, beside FGD", "", markdown(_beside(rows, gains, low=min(0.0, *gains))), ""]
@@ -71,7 +73,7 @@ def _by_policy(peers: Mapping[str, Levels], ours: Mapping[str, Levels]) -> Itera
         names = list(dict.fromkeys(policy for policy, _ in found))
         if len(names) < 2:
             continue
-        said = {key: row.peer_value for key, row in peers.get(workload, {}).items()}
+        said = {key: _said(row) for key, row in peers.get(workload, {}).items()}
         rows: list[Sequence[str]] = [("rule", "at 100 %", "published", "at 130 %", "published")]
         rows.append(("ours", *(word for at in LEVELS for word in (_value(found[names[0], at].value), ""))))
         for name in names:
@@ -97,9 +99,14 @@ def _by_workload(
             _value(last.peer_value),
             f"{more:+.2f}",
             goal,
-            _value(said.peer_value) if said is not None else "",
+            _said(said) if said is not None else "",
             f"{left[workload]:.1f}" if workload in left else "",
         )
+
+
+def _said(row: Figure) -> str:
+    """What was published, and a mark where the rule as it is here does not come near."""
+    return f"{_value(row.peer_value)}{' ✗' if row.met is False else ''}"
 
 
 def _value(value: float | str | None) -> str:

@@ -37,6 +37,7 @@ def test_a_page_has_all_figures_and_fetches_nothing(tmp_path: Path) -> None:
         r"(src|href)\s*=|https?://(?!www\.w3\.org)|@import|fetch\(", page.replace("https://github.com", "")
     )
     assert "a &lt; b @library@" in page, "what is put in is not looked at again"
+    assert "Permission is hereby granted" in page, "of what is handed on with it"
     charts = charts_in(page)
     assert [chart["title"] for chart in charts] == [
         "Devices allocated",

@@ -42,6 +42,8 @@ def write(path: Path, found: Document, *, text: str) -> None:
         "title": escape(f"Replay of {_subject(found)}"),
         "style": (library / "uplot.css").read_text(encoding="utf-8"),
         "library": (library / "uplot.js").read_text(encoding="utf-8"),
+        # The page is handed on, and the library with it: so are its terms.
+        "license": (library / "LICENSE").read_text(encoding="utf-8"),
         "text": escape(text),
         # Words of a file, within a script: what would end that is written otherwise.
         "charts": json.dumps(list(charts_of(found))).replace("<", "\\u003c"),
