@@ -8,8 +8,7 @@ leaves the address empty; which GPU is meant is not known then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import orjson
 import structlog
@@ -52,20 +51,15 @@ def partitions_of(said: bytes) -> list[list[str]]:
     try:
         listed = orjson.loads(said)["partitionInfo"]
         found = [_addresses(one["gpuInfo"]) for one in listed]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         _log.warning("the Fabric Manager's partitions make no sense")
         return []
-    known = list({frozenset(some): some for some in found if some and len(set(some)) == len(some) and all(some)}.values())
+    whole = (some for some in found if some and all(some) and len(set(some)) == len(some))
+    known = list({frozenset(some): some for some in whole}.values())[:NVLINK_PARTITIONS_MAX]
     if len(known) < len(found):
         _log.warning("NVLink partitions left out", found=len(found), reported=len(known))
-    return known[:NVLINK_PARTITIONS_MAX]
+    return known
 
 
-def _addresses(gpus: Sequence[dict[str, Any]]) -> list[str]:
-    return list(_each(gpus))
-
-
-def _each(gpus: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for gpu in gpus:
-        bus_id = gpu["pciBusId"]
-        yield address_of(bus_id) if bus_id else ""
+def _addresses(gpus: Sequence[dict[str, str]]) -> list[str]:
+    return [address_of(gpu["pciBusId"]) if gpu["pciBusId"] else "" for gpu in gpus]
