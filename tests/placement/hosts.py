@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from typing import Any
+
+from hypothesis import strategies as st
 
 from bessemer.core.asking import Request
 from bessemer.core.hosts import Device, Inventory, NumaNode
@@ -30,6 +33,28 @@ def inventory(*, nodes: int = 2, threads: int = 8, memory: int = 32 * GIB, gpus:
     return Inventory(
         **{"numa": numa, "devices": devices, "virtualization": "kvm", "isolation": "strong", "sharing": "time", **more}
     )
+
+
+@st.composite
+def partitions(draw: st.DrawFn, devices: Sequence[Device], *, blocks: bool = False) -> list[list[str]]:
+    """NVLink partitions of some devices, and now and then of one that is not there; mostly none. ``blocks``: of equal
+    size no two have a device in common."""
+    ids = [device.id for device in devices]
+    if draw(st.integers(0, 2)) or len(ids) < 2:
+        return []
+    if blocks:
+        ids = draw(st.permutations(ids))
+        sizes = draw(st.sets(st.integers(1, len(ids)), min_size=1))
+        return [ids[at : at + size] for size in sorted(sizes) for at in range(0, len(ids) - size + 1, size)]
+    some = st.sets(st.sampled_from([*ids, *ids, "gone"]), min_size=1).map(sorted)
+    return draw(st.lists(some, min_size=1, max_size=5, unique_by=tuple))
+
+
+def joined(found: Inventory, devices: Sequence[Device]) -> bool:
+    """Whether all of these, and some, have NVLink among themselves on their host."""
+    if len(devices) > 1 and found.nvlink_partitions:
+        return {device.id for device in devices} in map(set, found.nvlink_partitions)
+    return len({device.nvlink_domain for device in devices}) == 1 and bool(devices[0].nvlink_domain)
 
 
 def share_of(request: Request, device: Device) -> int:

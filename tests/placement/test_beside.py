@@ -20,6 +20,7 @@ from bessemer.placement.beside import cores_of
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight
+from tests.placement.hosts import joined, partitions
 
 SWITCHES = ("", "s0", "s1", "s2")
 
@@ -64,9 +65,11 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
             for n in range(draw(st.integers(0, 4)))
         ]
 
+    gpus = devices("gpu", ("H100", "A100"))
     inventory = Inventory(
         numa=[draw(numa_nodes(n)) for n in range(nodes)],
-        devices=[*devices("gpu", ("H100", "A100")), *devices("nic", ("x7", "x6")), *devices("disk", ("nvme",))],
+        devices=[*gpus, *devices("nic", ("x7", "x6")), *devices("disk", ("nvme",))],
+        nvlink_partitions=draw(partitions(gpus)),
         sharing="time",
     )
     return HostFacts(name=name, inventory=inventory, overcommit_milli=draw(st.sampled_from((1000, 1500, 4000))))
@@ -211,7 +214,7 @@ class Slow:
     def suits(self, name: str, request: Request, gpus: list[Device], beside: list[list[Device]]) -> bool:
         if request.same_switch and gpus and (len({d.pcie_switch for d in gpus}) > 1 or not gpus[0].pcie_switch):
             return False
-        if request.same_nvlink and gpus and (len({d.nvlink_domain for d in gpus}) > 1 or not gpus[0].nvlink_domain):
+        if request.same_nvlink and gpus and not joined(self.facts[name].inventory, gpus):
             return False
         if not all(keeps(one, gpus, others) for one, others in zip(request.companions, beside, strict=True)):
             return False

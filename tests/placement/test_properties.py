@@ -17,7 +17,7 @@ from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from bessemer.placement.cheapest import cheapest
 from bessemer.placement.choose import place
 from bessemer.placement.sight import Sight
-from tests.placement.hosts import fleet, host, share_of
+from tests.placement.hosts import fleet, host, joined, partitions, share_of
 
 MODELS = ("H100", "A100", "B200")
 MEMORIES = (80 * GIB, 40 * GIB, 40 * GIB - 7, 0)
@@ -57,6 +57,7 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
         inventory=Inventory(
             numa=numa,
             devices=devices,
+            nvlink_partitions=draw(partitions(devices)),
             fake="bessemer.dev/fake" in taints,
             virtualization=draw(st.sampled_from(("kvm", "tcg", "none"))),
             isolation=draw(st.sampled_from(("strong", "weak", "none"))),
@@ -144,8 +145,7 @@ class Slow:
     def suits(self, name: str, request: Request, chosen: tuple[Device, ...]) -> bool:
         if chosen and request.same_switch and (len({d.pcie_switch for d in chosen}) > 1 or not chosen[0].pcie_switch):
             return False
-        domains = {d.nvlink_domain for d in chosen}
-        if chosen and request.same_nvlink and (len(domains) > 1 or not chosen[0].nvlink_domain):
+        if chosen and request.same_nvlink and not joined(self.facts[name].inventory, chosen):
             return False
         nodes = [node.id for node in self.facts[name].inventory.numa]
         if request.numa == "required":

@@ -29,6 +29,9 @@ for machines larger than any known, and no more."""
 
 ADDRESSES_MAX = 256
 
+NVLINK_PARTITIONS_MAX = 64
+"""Of one host; all of them together name four times as many devices as it may have at most."""
+
 Count = Annotated[int, Field(ge=0, le=1 << 20)]
 Size = Annotated[int, Field(ge=0, le=1 << 53)]
 Word = Annotated[str, Field(max_length=256)]
@@ -132,6 +135,12 @@ class Inventory(ApiModel):
         exclude_if=lambda said: not said,
         description="Into what GPUs can be cut here, by their model.",
     )
+    nvlink_partitions: list[Annotated[list[Word], Field(min_length=1, max_length=DEVICES_MAX)]] = Field(
+        default_factory=list,
+        max_length=NVLINK_PARTITIONS_MAX,
+        exclude_if=lambda said: not said,
+        description="Sets of GPUs, by id, that can have NVLink among themselves; none said: any of one domain can.",
+    )
     site: Word = Field("", description="Where it stands.")
     rack: Word = Field("", description="The rack.")
     leaf: Word = Field("", description="The leaf switch that it is attached to.")
@@ -145,6 +154,17 @@ class Inventory(ApiModel):
         if len(models) > MODELS_MAX:
             raise ValueError(f"GPUs of {len(models)} models; a host has {MODELS_MAX} at most")
         return devices
+
+    @field_validator("nvlink_partitions")
+    @classmethod
+    def _each_once(cls, partitions: list[list[str]]) -> list[list[str]]:
+        if any(len(set(partition)) < len(partition) for partition in partitions):
+            raise ValueError("an NVLink partition names a device twice")
+        if len({frozenset(partition) for partition in partitions}) < len(partitions):
+            raise ValueError("an NVLink partition is said twice")
+        if sum(map(len, partitions)) > 4 * DEVICES_MAX:
+            raise ValueError(f"NVLink partitions of more than {4 * DEVICES_MAX} devices in all")
+        return partitions
 
     @property
     def threads(self) -> int:

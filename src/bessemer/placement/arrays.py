@@ -18,6 +18,7 @@ from bessemer.placement.beside import Beside, Parts
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
+from bessemer.placement.partitions import Offer
 from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES, States
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
@@ -28,6 +29,7 @@ class Arrays(Beside, ABC):
     ``device_milli`` [rows, devices] are free thousandths of each, sound or not; what is free may be below zero. Of a
     device that instances stand on none are free. ``device_cut`` [rows, devices] is its number in `cuts`, or `NONE`.
     ``device_memory`` [rows, devices] is what each has, 0 where nobody says it.
+    ``offer`` [rows] is the number in `offers` of the NVLink partitions that a host offers, `NONE` where it says none.
     ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
 
     size: int
@@ -37,6 +39,7 @@ class Arrays(Beside, ABC):
     switches: Numbers[str]
     """Names of leaves and spines; one name may stand for several, at several sites or under several spines."""
     kinds: Numbers[HostClass]
+    offers: Numbers[Offer]
     cuts: Cuts
     taint_sets: Sequence[frozenset[str]]
     """The sets to which `taints` points."""
@@ -78,6 +81,7 @@ class Arrays(Beside, ABC):
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
         self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.spine: Smalls = np.full(rows, NONE, dtype=np.int32)
+        self.offer: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
         self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
         self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)

@@ -73,7 +73,9 @@ def _nearness(sight: Sight) -> Iterator[Change]:
     if request.same_switch:
         yield Change("let the devices lie on several PCIe switches", asking(sight, same_switch=False))
     if request.same_nvlink:
-        yield Change("let the devices lie in several NVLink domains", asking(sight, same_nvlink=False))
+        apart = "do without NVLink between the devices"
+        several = "let the devices lie in several NVLink domains"
+        yield Change(apart if sight.offering.any() else several, asking(sight, same_nvlink=False))
     yield from _companions_apart(sight)
     near = any(one.near or one.rails for one in request.companions)
     if sum((request.numa == "required", request.same_switch, request.same_nvlink, near)) > 1:
@@ -224,7 +226,7 @@ def _less(sight: Sight) -> Iterator[Change]:
     memory = _largest((request.memory_bytes - 1) // step, lambda n: asking(sight, memory_bytes=n * step))
     if memory is not None:
         yield Change(f"ask for at most {memory_words(memory.request)}", memory)
-    devices = _largest(request.device_count - 1, lambda n: asking(sight, device_count=n))
+    devices = fewer_devices(sight)
     if devices is not None:
         yield Change(f"ask for at most {devices.request.device_count} {device_words(devices.request)}", devices)
     share = _less_of_one(sight)
@@ -239,6 +241,17 @@ def _less(sight: Sight) -> Iterator[Change]:
     both = _less_of_both(sight)
     if both is not None:
         yield Change(f"ask for at most {cores_words(both.request)} and {memory_words(both.request)}", both)
+
+
+def fewer_devices(sight: Sight) -> Sight | None:
+    """The most devices that there are at once."""
+    most = sight.request.device_count - 1
+    if not sight.offering.any():
+        return _largest(most, lambda n: asking(sight, device_count=n))
+    # NVLink partitions come in sizes: where one of four is free none of three may be.
+    most = min(most, int(sight.usable_count.max(initial=0)))
+    counts = (asking(sight, device_count=n) for n in range(most, 0, -1))
+    return next((fewer for fewer in counts if fitting(fewer).any()), None)
 
 
 def share_step(request: Request) -> int:

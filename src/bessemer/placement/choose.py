@@ -7,13 +7,14 @@ that suffices is taken, for a share of one the fullest that suffices, and cores 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bessemer.core.asking import Allocation, Decision
 from bessemer.core.beside import Companion
 from bessemer.placement.filters import fitting
+from bessemer.placement.partitions import broken
 from bessemer.placement.pick import use_of, way
 from bessemer.placement.pins import allocation
 from bessemer.placement.sight import Sight
@@ -37,6 +38,9 @@ def place(sight: Sight, fits: Bools | None = None, *, wish: int | None = None) -
 def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | None = None) -> Decision:
     """What to take of a host that fits. ``wish`` are the free thousandths of the device to take a share of; where none
     that would do has as much, it is as if nothing were wished."""
+    if sight.offering[row]:
+        apart, at = sight.partitions.apart, _partition(sight, row)
+        return replace(place_at(apart, at, score=score), request=sight.request)
     fleet, spot, share = sight.fleet, _Spot(sight, row), sight.request.device_milli
     if sight.request.device_profile:
         return _instance(spot, score)
@@ -86,6 +90,25 @@ def _instance(spot: _Spot, score: Mapping[str, float]) -> Decision:
         fake=bool(fleet.fake[row]),
         score=score,
     )
+
+
+def _partition(sight: Sight, row: int) -> int:
+    """Of the NVLink partitions that are free on a host that fits, and do, the one without which the fewest larger ones
+    are left whole; of equals the one whose devices are nearest to each other. Beside cores and memory where it would
+    rather be."""
+    parts, request, fleet = sight.partitions, sight.request, sight.fleet
+    does = (parts.rows == row) & parts.apart.together(numa=request.numa == "required")
+    close = does & parts.apart.close if request.numa == "preferred" else does
+    whole = fleet.device_sound[row] & (sight.device_milli[row] >= WHOLE)
+    offer = fleet.offers.all[int(fleet.offer[row])]
+
+    def harm(at: int) -> tuple[int, int, tuple[int, ...]]:
+        columns = tuple(parts.columns[at].tolist())
+        gpus = _Spot(parts.apart, at).usable()
+        far = next(n for n, wish in enumerate(_CLOSENESS) if any(len(g) == len(gpus) for g in _grouped(gpus, wish)))
+        return broken(offer, columns, whole=whole), far, columns
+
+    return min(np.flatnonzero(close if close.any() else does).tolist(), key=harm)
 
 
 def best_row(sight: Sight, fits: Bools) -> tuple[int, Mapping[str, float]]:
@@ -213,9 +236,9 @@ class _Spot:
         request = self.sight.request
         whole = request.device_milli == WHOLE
         if not request.companions:
-            return self.devices(self._gpus(self.sight.usable)) if whole else [self.shared(wish)], ()
+            return self.devices(self.usable()) if whole else [self.shared(wish)], ()
         found = way(self.sight, self.row, order=() if whole else self._by_share(wish))
-        every = {gpu.column: gpu for gpu in self._gpus(self.sight.usable)}
+        every = {gpu.column: gpu for gpu in self.usable()}
         spread = found.spread()
         gpus = self.devices([every[c] for c in found.allowed()]) if spread is None else [every[c] for c in spread]
         return gpus, found.companions([gpu.column for gpu in gpus])
@@ -289,6 +312,10 @@ class _Spot:
                 taken.append(allocation(sight, row, node=node, milli_cores=some_cores, memory_bytes=some_memory))
             cores, memory = cores - some_cores, memory - some_memory
         return tuple(taken)
+
+    def usable(self) -> list[_Gpu]:
+        """Those that may be taken."""
+        return self._gpus(self.sight.usable)
 
     def _gpus(self, among: Bools) -> list[_Gpu]:
         """Those of the host; ``among`` is [hosts, devices]."""

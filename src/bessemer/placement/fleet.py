@@ -21,6 +21,7 @@ from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Hold, HostFacts, Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
+from bessemer.placement.partitions import offer_of
 from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES
 from bessemer.placement.vectors import NONE, WHOLE, Ints
@@ -45,6 +46,7 @@ class FleetArrays(Arrays):
         self.walls = Numbers()
         self.switches = Numbers()
         self.kinds = Numbers()
+        self.offers = Numbers()
         self.cuts = Cuts()
         self.census = Census()
         self._taint_sets: Numbers[frozenset[str]] = Numbers()
@@ -182,6 +184,8 @@ class FleetArrays(Arrays):
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
         self.sharing[row] = found.sharing != "none"
+        offer = offer_of(found.nvlink_partitions, self._device_columns[row])
+        self.offer[row] = NONE if offer is None else self.offers.take(offer)
         self.leaf[row] = self.switches.take(found.leaf) if found.leaf else NONE
         self.spine[row] = self.switches.take(found.spine) if found.spine else NONE
 
@@ -215,6 +219,9 @@ class FleetArrays(Arrays):
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
         self.taints[row] = self.wall[row] = 0
+        if self.offer[row] != NONE:
+            self.offers.give_back(int(self.offer[row]))
+            self.offer[row] = NONE
         self.cuts.end(row)
         self.device_cut[row] = NONE
         for above in (self.leaf, self.spine):

@@ -15,7 +15,7 @@ from bessemer.placement.facts import Hold, HostFacts
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.vectors import NONE
 
-_NUMBERED = ("device_model", "other_name", "wall", "taints", "kind", "leaf", "spine", "device_cut")
+_NUMBERED = ("device_model", "other_name", "wall", "taints", "kind", "leaf", "spine", "offer", "device_cut")
 """Arrays of numbers that mean something in this fleet alone, and may be others each time."""
 
 
@@ -80,6 +80,8 @@ def _number(fleet: FleetArrays, alone: FleetArrays, *, name: str, number: int) -
             return fleet.walls.find(alone.walls.all[number])
         case "leaf" | "spine":
             return fleet.switches.find(alone.switches.all[number])
+        case "offer":
+            return fleet.offers.find(alone.offers.all[number])
         case "kind":
             return fleet.kinds.find(alone.kinds.all[number])
         case _:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from bessemer.core.asking import Reason, Request
+from bessemer.placement.partitions import offered_sizes
 from bessemer.placement.room import of_sort
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import WHOLE, Bools, Ints
@@ -82,13 +83,37 @@ def says_close(sight: Sight, rejected: Bools) -> Iterator[Reason]:
     numa = request.numa == "required"
     alone = sight.devices_together(numa=numa)
     apart = rejected & ~alone
+    unparted, told = _no_partition(sight, apart)
+    yield from unparted
+    apart = apart & ~told
     if apart.any() and numa:
         reasons, told = _short_nodes(sight, apart)
         yield from reasons
         apart = apart & ~told
+    offering = apart & sight.offering
+    if offering.any():
+        near = " and one ".join(_musts(replace(request, same_nvlink=False)))
+        text = f"with a free NVLink partition of {request.device_count}, but not on one {near}"
+        yield Reason("NotTogether", int(offering.sum()), text)
+    apart = apart & ~offering
     if apart.any():
         yield Reason("NotTogether", int(apart.sum()), f"with room, but not on one {' and one '.join(_musts(request))}")
     yield from _says_near(sight, rejected & alone)
+
+
+def _no_partition(sight: Sight, apart: Bools) -> tuple[list[Reason], Bools]:
+    """The hosts that offer NVLink partitions, and none as large, or none that is free; and which."""
+    lacking = apart & sight.offering
+    if not lacking.any():
+        return [], lacking
+    count = sight.request.device_count
+    lacking[sight.partitions.rows] = False
+    there = lacking & offered_sizes(sight.fleet, sight.size, count=count)
+    found = (
+        (lacking & ~there, f"without an NVLink partition of {count}"),
+        (there, f"no free NVLink partition of {count}"),
+    )
+    return [Reason("NoPartition", int(hosts.sum()), text) for hosts, text in found if hosts.any()], lacking
 
 
 def _musts(request: Request) -> list[str]:
@@ -135,8 +160,13 @@ def _candidates(sight: Sight, apart: Bools) -> tuple[Ints, Ints]:
         near += [fleet.device_switch] if request.same_switch else []
         near += [fleet.device_nvlink] if request.same_nvlink else []
         groups = sight.groups(*near)
-        enough = (groups.counts >= request.device_count) & apart[groups.rows]
-        pairs = np.unique(np.stack([groups.rows[enough], groups.leads[enough]]), axis=1)
+        enough = (groups.counts >= request.device_count) & (apart & ~sight.offering)[groups.rows]
+        found = np.stack([groups.rows[enough], groups.leads[enough]])
+        if (apart & sight.offering).any():
+            parts = sight.partitions
+            some, nodes = _candidates(parts.apart, apart[parts.rows])
+            found = np.concatenate([found, np.stack([parts.rows[some], nodes])], axis=1)
+        pairs = np.unique(found, axis=1)
         return pairs[0], pairs[1]
     held = (sight.fleet.cores[: sight.size] > 0) & apart[:, None]
     rows, nodes = np.nonzero(held)

@@ -35,6 +35,10 @@ class Spare:
             fleet.other_whole[:size],
         )
 
+    def at(self, rows: Ints) -> Spare:
+        """Of some rows, by numbers of their own."""
+        return Spare(self.threads[rows], self.wholes[rows], self.pages[rows], self.used[rows], self.whole[rows])
+
     @classmethod
     def emptied(cls, fleet: Arrays, size: int) -> Spare:
         """As it would be, did nobody hold anything."""
@@ -51,10 +55,19 @@ class OfSort:
     memory_free: Ints
     changed_spare: Spare | None
 
+    @property
+    def size(self) -> int:
+        return len(self.cores_free)
+
+    @property
+    def everyone(self) -> Bools:
+        """[hosts]: all of them."""
+        return np.ones(self.size, dtype=np.bool_)
+
     @cached_property
     def spare(self) -> Spare:
         """What is free beside devices, shared cores and ordinary memory."""
-        return self.changed_spare or Spare.of(self.fleet, len(self.cores_free))
+        return self.changed_spare or Spare.of(self.fleet, self.size)
 
     @cached_property
     def cores_here(self) -> Ints:

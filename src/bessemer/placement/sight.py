@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
 import numpy as np
 
 from bessemer.core.asking import Request
 from bessemer.core.hosts import DEVICES_MAX, NODES_MAX
-from bessemer.placement.arrays import Arrays
+from bessemer.placement.arrays import Arrays, Glance
 from bessemer.placement.cells import arranged
+from bessemer.placement.partitions import free_partitions, wants_partition
 from bessemer.placement.room import OfSort, Spare
 from bessemer.placement.slices.instances import Instances
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls, thousandths
@@ -55,15 +57,6 @@ class Sight(OfSort):
             fleet.memory_free[:n],
             fleet.device_milli[:n],
         )
-
-    @property
-    def size(self) -> int:
-        return len(self.reachable)
-
-    @property
-    def everyone(self) -> Bools:
-        """[hosts]: all of them."""
-        return np.ones(self.size, dtype=np.bool_)
 
     @cached_property
     def wanted(self) -> Bools:
@@ -119,8 +112,35 @@ class Sight(OfSort):
         if self.request.same_switch:
             able = able & (self.fleet.device_switch[: self.size] != NONE)
         if self.request.same_nvlink:
-            able = able & (self.fleet.device_nvlink[: self.size] != NONE)
+            able = able & ((self.fleet.device_nvlink[: self.size] != NONE) | self.offering[:, None])
         return able
+
+    @cached_property
+    def offering(self) -> Bools:
+        """[hosts]: who offers NVLink partitions, where the request wants one."""
+        offers: Bools = self.fleet.offer[: self.size] != NONE
+        return offers if wants_partition(self.request) else ~self.everyone
+
+    @cached_property
+    def partitions(self) -> Partitions:
+        """The free partitions of as many devices as are wanted."""
+        among = self.usable & self.offering[:, None]
+        rows, columns = free_partitions(self.fleet, among, count=self.request.device_count)
+        milli = np.zeros((len(rows), self.device_milli.shape[1]), dtype=np.int64)
+        here = rows[:, None], columns
+        milli[np.arange(len(rows))[:, None], columns] = self.device_milli[here]
+        apart = replace(
+            self,
+            fleet=Glance(self.fleet, rows),
+            request=replace(self.request, same_nvlink=False),
+            reachable=self.reachable[rows],
+            schedulable=self.schedulable[rows],
+            cores_free=self.cores_free[rows],
+            memory_free=self.memory_free[rows],
+            device_milli=milli,
+            changed_spare=self.spare.at(rows),
+        )
+        return Partitions(rows, columns, apart)
 
     @cached_property
     def able_near(self) -> Bools:
@@ -150,7 +170,8 @@ class Sight(OfSort):
         if not self.request.companions:
             return self.devices_together(numa=numa)
         room = self.node_room if numa else None
-        return arranged(self.fleet, self.request, usable=self.usable, companions=self.companions, room=room)
+        fits = arranged(self.fleet, self.request, usable=self.usable, companions=self.companions, room=room)
+        return _offered(self, fits, judged=lambda apart: apart.together(numa=numa))
 
     def devices_together(self, *, numa: bool) -> Bools:
         """[hosts]: likewise, whatever is to lie beside them."""
@@ -173,7 +194,7 @@ class Sight(OfSort):
             enough &= self.node_room[groups.rows, groups.leads]
         fits: Bools = np.zeros(self.size, dtype=np.bool_)
         fits[groups.rows[enough]] = True
-        return fits
+        return _offered(self, fits, judged=lambda apart: apart.devices_together(numa=numa))
 
     def groups(self, *near: Smalls) -> Groups:
         """The usable devices of each host by what they have in common: ``near`` are [hosts, devices], and what is
@@ -190,3 +211,22 @@ class Sight(OfSort):
         counts = np.diff(first, append=len(codes))
         codes = codes[first] >> _BITS * (len(near) - 1)
         return Groups(codes >> _BITS, codes & (1 << _BITS) - 1, counts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partitions:
+    """Free NVLink partitions: of each its row and its devices, [n] and [n, devices wanted] by column; and ``apart``
+    [n], each as a host for itself that has its own devices and the cores, memory and companions of its host."""
+
+    rows: Ints
+    columns: Ints
+    apart: Sight
+
+
+def _offered(sight: Sight, fits: Bools, *, judged: Callable[[Sight], Bools]) -> Bools:
+    """``fits`` [hosts]; but of those who offer partitions the ones where a free one is ``judged`` to fit."""
+    if not sight.offering.any():
+        return fits
+    fits = fits & ~sight.offering
+    fits[sight.partitions.rows[judged(sight.partitions.apart)]] = True
+    return fits

@@ -12,7 +12,7 @@ from bessemer.core.asking import Gang, Request
 from bessemer.core.hosts import Device, Inventory, NumaNode
 from bessemer.core.units import GIB
 from bessemer.placement import HostFacts, Wall
-from tests.placement.hosts import share_of
+from tests.placement.hosts import joined, partitions, share_of
 
 STEPS = ("host", "leaf", "spine", "site")
 MODELS = ("H100", "A100")
@@ -42,6 +42,7 @@ def machines(draw: st.DrawFn, name: str) -> HostFacts:
     inventory = Inventory(
         numa=numa,
         devices=devices,
+        nvlink_partitions=draw(partitions(devices, blocks=True)),
         sharing=draw(st.sampled_from(("mps", "mps", "mps", "none"))),
         leaf=draw(st.sampled_from(("l0", "l0", "l1", "l2", ""))),
         spine=draw(st.sampled_from(("s0", "s0", "s1", ""))),
@@ -143,7 +144,7 @@ def _ways(facts: HostFacts, request: Request, left: Left) -> Iterator[Left]:
     ]
     for chosen in combinations(free, request.device_count):
         taken = [devices[n] for n in chosen]
-        if not _near(request, taken):
+        if not _near(request, taken) or (taken and request.same_nvlink and not joined(facts.inventory, taken)):
             continue
         share = share_of(request, taken[0]) if taken else 0
         milli = tuple(m - share if n in chosen else m for n, m in enumerate(left.milli))
@@ -164,13 +165,8 @@ def _ways(facts: HostFacts, request: Request, left: Left) -> Iterator[Left]:
 
 
 def _near(request: Request, taken: Sequence[Device]) -> bool:
-    for wanted, above in (
-        (request.same_switch, [device.pcie_switch for device in taken]),
-        (request.same_nvlink, [device.nvlink_domain for device in taken]),
-    ):
-        if wanted and above and (len(set(above)) > 1 or not above[0]):
-            return False
-    return True
+    above = [device.pcie_switch for device in taken]
+    return not (request.same_switch and above and (len(set(above)) > 1 or not above[0]))
 
 
 def _less(amounts: tuple[int, ...], want: int, nodes: Sequence[int]) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ def _library() -> Iterator[bool]:
 def _facts(index: int) -> GpuFacts | None:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        address = _address(pynvml.nvmlDeviceGetPciInfo(handle).busId)
+        address = address_of(pynvml.nvmlDeviceGetPciInfo(handle).busId)
         name = _text(pynvml.nvmlDeviceGetName(handle))
         memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
     except pynvml.NVMLError:
@@ -92,7 +92,7 @@ def _links(handle: _Handle) -> Iterator[str]:
         if _ask(pynvml.nvmlDeviceGetNvLinkState, handle, link) == pynvml.NVML_FEATURE_ENABLED:
             remote = _ask(pynvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)
             if remote is not None:
-                yield _address(remote.busId)
+                yield address_of(remote.busId)
 
 
 def _ask(question: Callable[..., Any], *about: Any) -> Any:
@@ -103,8 +103,8 @@ def _ask(question: Callable[..., Any], *about: Any) -> Any:
         return None
 
 
-def _address(bus_id: bytes | str) -> str:
-    """``00000000:1B:00.0`` → ``0000:1b:00.0``, as sysfs writes it."""
+def address_of(bus_id: bytes | str) -> str:
+    """A PCI address: ``00000000:1B:00.0`` → ``0000:1b:00.0``, as sysfs writes it."""
     domain, _, rest = _text(bus_id).lower().partition(":")
     return f"{int(domain, 16):04x}:{rest}"
 

@@ -7,7 +7,7 @@ import ipaddress
 import platform
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 import psutil
@@ -15,6 +15,7 @@ import structlog
 
 from bessemer.core.errors import DriverError
 from bessemer.core.hosts import ADDRESSES_MAX, DEVICES_MAX, Device, Inventory
+from bessemer.drivers.inspect.fabric import read_partitions
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.sysfs import Machine, PciFunction
@@ -42,8 +43,8 @@ _log = structlog.get_logger(__name__)
 class LocalInspect:
     """Implements `inspect.protocol.Inspect`.
 
-    ``probe`` judges KVM, ``processes`` says how tenants' processes are confined here. ``machine``, ``gpus`` and
-    ``addresses`` are where facts come from.
+    ``probe`` judges KVM, ``processes`` says how tenants' processes are confined here. ``machine``, ``gpus``,
+    ``addresses`` and ``partitions`` are where facts come from.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class LocalInspect:
         machine: Machine | None = None,
         gpus: Callable[[], Mapping[str, GpuFacts]] = read_gpus,
         addresses: Callable[[], list[str]] | None = None,
+        partitions: Callable[[], Awaitable[list[list[str]]]] = read_partitions,
     ) -> None:
         self._probe = probe
         self._processes = processes
         self._machine = machine or Machine()
         self._gpus = gpus
         self._addresses = addresses or own_addresses
+        self._partitions = partitions
 
     async def inventory(self) -> Inventory:
         machine = self._machine
@@ -78,6 +81,7 @@ class LocalInspect:
             virtualization_note=verdict.note,
             isolation=isolation,
             isolation_note=isolation_note,
+            nvlink_partitions=[[_gpu_id(address) for address in some] for some in await self._partitions()],
         )
 
     async def _isolation(self) -> tuple[Literal["strong", "weak", "none"], str]:
@@ -111,7 +115,7 @@ class LocalInspect:
             name = facts.name if facts else self._machine.gpu_model(address)
             found.append(
                 Device(
-                    id=f"gpu-{address}",
+                    id=_gpu_id(address),
                     kind="gpu",
                     model=_model(name) or f"{function.vendor}:{function.device}",
                     vendor=_VENDORS.get(function.vendor, function.vendor),
@@ -184,6 +188,10 @@ def own_addresses() -> list[str]:
             if not (address.is_loopback or address.is_link_local):
                 found.append(str(address))
     return sorted(found)
+
+
+def _gpu_id(address: str) -> str:
+    return f"gpu-{address}"
 
 
 def _is_gpu(function: PciFunction) -> bool:

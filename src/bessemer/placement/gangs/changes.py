@@ -169,7 +169,7 @@ def _smaller(sight: Sight, gang: Gang) -> Iterator[Change]:
         ((request.device_bytes - 1) // piece if request.device_bytes else less_milli, share),
     ]
     for high, made in limits:
-        found = _largest(high, made)
+        found = _first(sight, made) if made is devices and sight.offering.any() else _largest(high, made)
         if found is not None:
             yield found
 
@@ -249,6 +249,12 @@ def _least(low: int, high: int, *, made: Callable[[int], Change]) -> Change | No
         else:
             low = middle + 1
     return made(low)
+
+
+def _first(sight: Sight, made: Callable[[int], Change]) -> Change | None:
+    """Of fewer devices the most with which it fits: NVLink partitions come in sizes, and of three there may be none."""
+    most = min(sight.request.device_count - 1, int(sight.usable_count.max(initial=0)))
+    return next((change for change in map(made, range(most, 0, -1)) if change.fits()), None)
 
 
 def _largest(high: int, made: Callable[[int], Change]) -> Change | None:

@@ -7,7 +7,7 @@ the cards under its PCIe switch. All members have as many devices on each rail, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
@@ -117,7 +117,7 @@ def _states(sight: Sight, rows: Ints) -> list[bytes]:
     """[rows]: equal for hosts on which the same devices may be taken."""
     fleet = sight.fleet
     arrays: list[np.ndarray] = [sight.able, sight.node_room, fleet.device_rail, fleet.device_node, fleet.device_switch]
-    arrays += [fleet.device_nvlink, fleet.device_model]
+    arrays += [fleet.device_nvlink, fleet.device_model, fleet.offer[:, None]]
     if sight.request.companions:
         arrays += [fleet.topology[:, None], fleet.device_cell, fleet.other_cell, *sight.companions]
     table = np.concatenate([array[rows].astype(np.int32) for array in arrays], axis=1)
@@ -131,7 +131,7 @@ def _ways(sight: Sight, row: int) -> Mapping[Rails, _Way]:
         array[row].tolist() for array in (fleet.device_rail, fleet.device_node, fleet.device_switch, fleet.device_model)
     )
     columns = [column for column in np.flatnonzero(sight.able[row]).tolist() if rail[column] != NONE]
-    for chosen in islice(combinations(columns, sight.request.device_count), WAYS_MAX):
+    for chosen in islice(_sets(sight, row, columns=columns), WAYS_MAX):
         if not _may_be(sight, row, chosen=chosen):
             continue
         rails = tuple(sorted(rail[column] for column in chosen))
@@ -141,9 +141,24 @@ def _ways(sight: Sight, row: int) -> Mapping[Rails, _Way]:
     return found
 
 
+def _sets(sight: Sight, row: int, *, columns: Sequence[int]) -> Iterator[Columns]:
+    """Of these devices as many as a member wants; of who offers NVLink partitions those that are one."""
+    if not sight.offering[row]:
+        yield from combinations(columns, sight.request.device_count)
+        return
+    known = set(columns)
+    yield from (
+        tuple(some)
+        for some in sight.partitions.columns[sight.partitions.rows == row].tolist()
+        if known.issuperset(some)
+    )
+
+
 def _may_be(sight: Sight, row: int, *, chosen: Columns) -> bool:
     """Whether a member may have these devices."""
     ask, fleet, some = sight.request, sight.fleet, list(chosen)
+    if sight.offering[row]:
+        ask = replace(ask, same_nvlink=False)
     nodes = np.flatnonzero(sight.node_room[row]).tolist()
     if ask.companions:
         usable = np.zeros(sight.able.shape[1], dtype=np.bool_)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bessemer.core.asking import Request
 from bessemer.placement.sight import Sight
-from bessemer.placement.vectors import NONE, WHOLE, Ints
+from bessemer.placement.vectors import NONE, WHOLE, Bools, Ints
 
 COUNTED = frozenset(
     {
@@ -54,11 +54,22 @@ def room(sight: Sight, *, most: int) -> Ints:
     ask = sight.request
     if not understood(ask):
         return np.ones(sight.size, dtype=np.int64)
+    # Of NVLink partitions that have devices in common it depends on which is taken first how many more there are.
+    most_here = np.where(_overlapping(sight), min(most, 1), most) if sight.offering.any() else most
     if ask.numa == "required":
-        return np.minimum(_by_node(sight, most), most)
+        return np.minimum(_by_node(sight, most), most_here)
     memory = _times(sight.memory_sum, ask.memory_bytes)
-    counts: Ints = np.minimum(np.minimum(_by_cores(sight), memory), np.minimum(_by_devices(sight), most))
+    counts: Ints = np.minimum(np.minimum(_by_cores(sight), memory), np.minimum(_by_devices(sight), most_here))
     return counts
+
+
+def _overlapping(sight: Sight) -> Bools:
+    """[hosts]: whether two of the free NVLink partitions have a device in common."""
+    parts = sight.partitions
+    taken = np.zeros(sight.able.shape, dtype=np.int64)
+    np.add.at(taken, (parts.rows[:, None], parts.columns), 1)
+    several: Bools = taken.max(axis=1, initial=0) > 1
+    return several
 
 
 def _times(free: Ints, each: int) -> Ints:
@@ -114,6 +125,10 @@ def _by_devices(sight: Sight) -> Ints:
     groups = sight.groups(*near)
     counts = np.zeros(sight.size, dtype=np.int64)
     np.add.at(counts, groups.rows, groups.counts // ask.device_count)
+    if sight.offering.any():
+        parts = sight.partitions
+        counts[sight.offering] = 0
+        np.add.at(counts, parts.rows, parts.apart.devices_together(numa=False))
     return counts
 
 
@@ -140,4 +155,9 @@ def _devices_by_node(sight: Sight) -> Ints:
     near += [fleet.device_nvlink] if ask.same_nvlink else []
     groups = sight.groups(fleet.device_node, *near)
     np.add.at(counts, (groups.rows, groups.leads), groups.counts // ask.device_count)
+    if sight.offering.any():
+        parts = sight.partitions
+        counts[sight.offering] = 0
+        found = _devices_by_node(parts.apart)
+        np.add.at(counts, parts.rows, found)
     return counts

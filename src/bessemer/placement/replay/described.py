@@ -37,6 +37,11 @@ class HostGroup(ApiModel):
     numa: int = Field(1, ge=1, le=64, description="NUMA nodes, among which all is divided evenly.")
     per_switch: int = Field(0, ge=0, le=256, description="Devices under one PCIe switch; 0: none is known.")
     nvlink: bool = Field(False, description="Whether all devices of a host are one NVLink domain.")
+    nvlink_partitions: list[Annotated[int, Field(ge=1, le=256)]] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Sizes of the NVLink partitions that each host offers, blocks of so many; none: any devices.",
+    )
     leaf_hosts: int = Field(0, ge=0, description="Hosts under one leaf switch; 0: no leaf is known.")
     price: float = Field(0.0, ge=0.0, le=1e6, description="What a device costs for an hour.")
 
@@ -61,19 +66,31 @@ class HostGroup(ApiModel):
                 virtualization="kvm",
                 isolation="strong",
                 sharing="time",
+                nvlink_partitions=self._partitions(),
             )
             yield HostFacts(name=f"{self.name}-{number}", inventory=found)
+
+    def _partitions(self) -> list[list[str]]:
+        return [
+            [_device(n) for n in range(start, start + size)]
+            for size in sorted(set(self.nvlink_partitions), reverse=True)
+            for start in range(0, self.devices - size + 1, size)
+        ]
 
     def _devices(self) -> Iterator[Device]:
         for n in range(self.devices):
             yield Device(
-                id=f"gpu{n:03}",
+                id=_device(n),
                 kind="gpu",
                 model=self.model,
                 numa_node=n * self.numa // self.devices,
                 pcie_switch=f"sw{n // self.per_switch}" if self.per_switch else "",
                 nvlink_domain="nv0" if self.nvlink else "",
             )
+
+
+def _device(number: int) -> str:
+    return f"gpu{number:03}"
 
 
 class AskedShape(ApiModel):
