@@ -25,6 +25,9 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.protocol import Handed, Wanted
 from bessemer.drivers.passthrough.sysfs import VFIO, Pci
 
+_SORTS = {"gpu": ("0x03", "0x12"), "nic": ("0x02", "0x0c06"), "disk": ("0x01",)}
+"""Class codes of the PCI functions that are such a device."""
+
 _Taken = Mapping[str, Sequence[str]]
 """Addresses by the device that they are of: its own, or its functions'."""
 
@@ -60,6 +63,8 @@ class VfioPassthrough:
         known = dict(self._records()).get(uid, {})
         taken: dict[str, list[str]] = {}
         for one in wanted:
+            if self._pci.there(one.address) and not self._pci.sort(one.address).startswith(_SORTS.get(one.kind, "0x")):
+                raise DriverError("DeviceMissing", f"at {one.address} is no {one.kind} {one.device} any more")
             # What was chosen before a crash is chosen again; functions are gone with the machine's last boot.
             before = known.get(one.device, ())
             still = before and all(map(self._pci.there, before))

@@ -33,8 +33,12 @@ class Pci:
         link = self._at(address) / "driver"
         return link.resolve().name if link.exists() else ""
 
+    def sort(self, address: str) -> str:
+        """Its class code, as 0x030200."""
+        return (self._at(address) / "class").read_text().strip()
+
     def is_bridge(self, address: str) -> bool:
-        return (self._at(address) / "class").read_text().startswith(_BRIDGE)
+        return self.sort(address).startswith(_BRIDGE)
 
     def node(self, address: str) -> Path:
         """The device file of its IOMMU group. Raises DriverError ``IommuMissing``."""
