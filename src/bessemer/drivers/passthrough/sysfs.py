@@ -10,7 +10,7 @@ from bessemer.core.errors import DriverError
 
 VFIO = "vfio-pci"
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_BRIDGE = "0x0604"
+BRIDGE = "0x0604"
 _SETTLE_SECONDS = 10.0
 
 
@@ -36,9 +36,6 @@ class Pci:
     def sort(self, address: str) -> str:
         """Its class code, as 0x030200."""
         return (self._at(address) / "class").read_text().strip()
-
-    def is_bridge(self, address: str) -> bool:
-        return self.sort(address).startswith(_BRIDGE)
 
     def node(self, address: str) -> Path:
         """The device file of its IOMMU group. Raises DriverError ``IommuMissing``."""
