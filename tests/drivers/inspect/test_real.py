@@ -134,6 +134,16 @@ async def test_a_disk_whose_controller_has_more_than_it_is_given_to_nobody(tmp_p
     assert not used["disk-eui.363448300"]
 
 
+async def test_a_card_on_a_usb_port_is_given_to_nobody(tmp_path: Path) -> None:
+    """As a BMC shows itself to its host: who is given it is given keyboard and console, and reaches the BMC."""
+    tree = two_socket_server(tmp_path)
+    tree.net("usb0", above=tree.pci("pci0000:00/0000:00:14.0", kind="0c03"))
+    tree.net("ib9", above=tree.pci("pci0000:00/0000:00:15.0", kind="0c06", vendor="15b3"))
+    used = {nic.address: nic.in_use for nic in of_kind(await inventory(tree), "nic")}
+    assert used["0000:00:14.0"]
+    assert not used["0000:00:15.0"]
+
+
 async def test_nics_and_disks_are_hardware_that_stays(tmp_path: Path) -> None:
     found = await inventory(two_socket_server(tmp_path))
     assert [(n.id, n.vendor, n.speed_mbps, n.pcie_switch, n.numa_node) for n in of_kind(found, "nic")] == [

@@ -145,6 +145,14 @@ async def test_functions_are_made_anew_when_the_machine_was_started_anew(real: V
     assert list(pci.drivers().values()).count("vfio-pci") == 3
 
 
+async def test_an_address_that_is_another_devices_by_now_is_not_taken(real: VfioPassthrough, pci: DrawnPci) -> None:
+    """A card that was put in has moved the others by a bus, also those that were handed over before."""
+    await real.hand("a", (DISK_WHOLE,))
+    (pci.root / "bus/pci/devices" / DISK / "class").write_text("0x020000")
+    assert await refused(real, "a", DISK_WHOLE) == "DeviceMissing"
+    assert await refused(real, "b", Wanted("gpu-0", "gpu", NIC)) == "DeviceMissing"
+
+
 @pytest.mark.parametrize("after", range(4))
 async def test_an_agent_killed_in_the_middle_is_gone_on_from(
     real: VfioPassthrough, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, after: int

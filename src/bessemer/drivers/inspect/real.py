@@ -36,6 +36,8 @@ _INTEL_GPU_CLASSES = frozenset({"0380", "1200"})
 """Intel's display controllers (0300) are part of its processors; its accelerators are the others."""
 
 _STORAGE = "01"
+_NETWORK = ("02", "0c06")
+"""Ethernet and its kin, and InfiniBand where it is a bus."""
 
 _log = structlog.get_logger(__name__)
 
@@ -147,7 +149,8 @@ class LocalInspect:
                     pcie_switch=function.switch,
                     speed_mbps=nic.speed_mbps,
                     functions=function.functions,
-                    in_use=nic.in_use,
+                    # A card on a USB port, as a BMC shows itself, has its address from the whole controller.
+                    in_use=nic.in_use or not function.kind.startswith(_NETWORK),
                 )
             )
         return found

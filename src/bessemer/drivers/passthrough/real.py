@@ -23,7 +23,10 @@ from pathlib import Path
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.protocol import Handed, Wanted
-from bessemer.drivers.passthrough.sysfs import VFIO, Pci
+from bessemer.drivers.passthrough.sysfs import BRIDGE, VFIO, Pci
+
+_SORTS = {"gpu": ("0x03", "0x12"), "nic": ("0x02", "0x0c06"), "disk": ("0x01",)}
+"""Class codes of the PCI functions that are such a device."""
 
 _Taken = Mapping[str, Sequence[str]]
 """Addresses by the device that they are of: its own, or its functions'."""
@@ -60,6 +63,8 @@ class VfioPassthrough:
         known = dict(self._records()).get(uid, {})
         taken: dict[str, list[str]] = {}
         for one in wanted:
+            if self._pci.there(one.address) and not self._pci.sort(one.address).startswith(_SORTS.get(one.kind, "0x")):
+                raise DriverError("DeviceMissing", f"at {one.address} is no {one.kind} {one.device} any more")
             # What was chosen before a crash is chosen again; functions are gone with the machine's last boot.
             before = known.get(one.device, ())
             still = before and all(map(self._pci.there, before))
@@ -105,7 +110,7 @@ class VfioPassthrough:
     def _require_alone(self, address: str, *, mine: set[str], others: set[str]) -> None:
         for other in sorted(set(self._pci.beside(address)) - mine):
             driver = self._pci.driver(other)
-            if self._pci.is_bridge(other) or (not driver and other not in others):
+            if self._pci.sort(other).startswith(BRIDGE) or (not driver and other not in others):
                 continue
             by = "another guest" if other in others else f"the host ({driver})"
             message = f"{address} cannot be had alone: {other} of its IOMMU group is in use by {by}"

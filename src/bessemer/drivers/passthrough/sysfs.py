@@ -10,7 +10,7 @@ from bessemer.core.errors import DriverError
 
 VFIO = "vfio-pci"
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_BRIDGE = "0x0604"
+BRIDGE = "0x0604"
 _SETTLE_SECONDS = 10.0
 
 
@@ -33,8 +33,9 @@ class Pci:
         link = self._at(address) / "driver"
         return link.resolve().name if link.exists() else ""
 
-    def is_bridge(self, address: str) -> bool:
-        return (self._at(address) / "class").read_text().startswith(_BRIDGE)
+    def sort(self, address: str) -> str:
+        """Its class code, as 0x030200."""
+        return (self._at(address) / "class").read_text().strip()
 
     def node(self, address: str) -> Path:
         """The device file of its IOMMU group. Raises DriverError ``IommuMissing``."""
