@@ -16,6 +16,7 @@ from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import rename
 from bessemer.placement.own import Own
 from bessemer.placement.queue import plan
 from tests.kinds.five import Life, check_lives_through, distinct
@@ -350,8 +351,8 @@ class _Yard:
     def decide(self, request: Request) -> Decision | Refusal:
         return self.own.decide(request)
 
-    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
-        self.arrays.hold(claim_uid, replace(Hold.of(decision), tenure=tenure or Tenure()))
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None, before: str = "") -> None:
+        rename(self.arrays, before, claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
 
     def ready(self) -> bool:
         return True
