@@ -20,6 +20,7 @@ from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.kinds.turns import spared
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
+from bessemer.placement.fleet import rename
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.queue import Pending, Rules, plan
@@ -382,8 +383,8 @@ class _Yard:
     def decide_gang(self, gang: Gang) -> GangDecision | Refusal:
         return decide_gang(self.arrays, gang, policy=self.own.policy)
 
-    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None) -> None:
-        self.arrays.hold(claim_uid, replace(Hold.of(decision), tenure=tenure or Tenure()))
+    def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None, before: str = "") -> None:
+        rename(self.arrays, before, claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
 
     def forget(self, claim_uid: str) -> None:
         self.arrays.drop(claim_uid)
