@@ -352,7 +352,7 @@ class _Yard:
         return self.own.decide(request)
 
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None, before: str = "") -> None:
-        rename(self.arrays, before, claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
+        rename(self.arrays, before, uid=claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
 
     def ready(self) -> bool:
         return True
