@@ -106,7 +106,7 @@ def step(arrays: FleetArrays, verb: str, *words) -> None:
             before, uid, same = words
             hold = hold_of(arrays, before) or Hold("a", ("g0",), ())
             hold = replace(hold, tenure=Tenure(since=7), milli=hold.milli if same else 500)
-            rename(arrays, before, uid, hold=hold)
+            rename(arrays, before, uid=uid, hold=hold)
         case "set":
             arrays.set_host(*words)
         case "remove":
@@ -153,14 +153,14 @@ def test_a_claim_that_takes_what_was_assumed_is_no_change_of_what_is_free() -> N
     arrays, hold = fleet(host("a", gpus=2), host("b", gpus=2)), Hold("a", ("gpu0",), ())
     arrays.hold("vm/0", hold)
     read, named, version = arrays.changes.position, arrays.named.position, arrays.version
-    rename(arrays, "vm/0", "claim", hold=replace(hold, tenure=Tenure(since=1)))
+    rename(arrays, "vm/0", uid="claim", hold=replace(hold, tenure=Tenure(since=1)))
     assert list(arrays.changes.since(read)) == []
     assert list(arrays.named.since(named)) == [0]
     assert arrays.version > version, "whoever was told by that name"
     assert hold_of(arrays, "vm/0") is None
-    rename(arrays, "claim", "other", hold=Hold("b", ("gpu0",), ()))
+    rename(arrays, "claim", uid="other", hold=Hold("b", ("gpu0",), ()))
     assert list(arrays.changes.since(read)) == list(arrays.named.since(named)) == [0, 1]
-    rename(arrays, "", "third", hold=Hold("b", ("gpu1",), ()))
+    rename(arrays, "", uid="third", hold=Hold("b", ("gpu1",), ()))
     assert set(holds_of(arrays, "b")) == {"other", "third"}
 
 
@@ -190,7 +190,7 @@ def test_whatever_is_assumed_heard_and_gone_it_is_as_if_made_anew(told: list[tup
                 taken = known.pop(f"w{n}/0", Hold("c", (), ()))
                 taken = replace(taken, tenure=Tenure(since=n), host=taken.host if what == "same" else "a")
                 known[f"claim{n}"] = taken
-                rename(arrays, f"w{n}/0", f"claim{n}", hold=taken)
+                rename(arrays, f"w{n}/0", uid=f"claim{n}", hold=taken)
             case "gone", [n]:
                 known.pop(f"claim{n}", None)
                 arrays.drop(f"claim{n}")

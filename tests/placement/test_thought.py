@@ -89,7 +89,7 @@ class Person:
                 hold = hold_of(self.arrays, uid)
                 assert hold is not None
                 hold = replace(hold, tenure=Tenure(since=len(uid)))
-                rename(self.arrays, uid, self.data.draw(st.sampled_from((f"{uid}'", *uids))), hold=hold)
+                rename(self.arrays, uid, uid=self.data.draw(st.sampled_from((f"{uid}'", *uids))), hold=hold)
             case "drop" if uids:
                 self.arrays.drop(self.data.draw(st.sampled_from(uids)))
             case _:

@@ -276,7 +276,7 @@ def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
     fleet._changed(None)
 
 
-def rename(fleet: FleetArrays, before: str, uid: str, *, hold: Hold) -> None:
+def rename(fleet: FleetArrays, before: str, *, uid: str, hold: Hold) -> None:
     """Count ``hold`` under ``uid``, and what was counted under ``before``, if anything, no more. Where both take the
     same, nothing else is free than was, and the row is among ``named`` alone."""
     known = fleet._holds.get(before)

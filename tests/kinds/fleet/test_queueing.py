@@ -384,7 +384,7 @@ class _Yard:
         return decide_gang(self.arrays, gang, policy=self.own.policy)
 
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None, before: str = "") -> None:
-        rename(self.arrays, before, claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
+        rename(self.arrays, before, uid=claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
 
     def forget(self, claim_uid: str) -> None:
         self.arrays.drop(claim_uid)

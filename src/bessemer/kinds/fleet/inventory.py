@@ -174,7 +174,7 @@ class FleetFeed:
             self._arrays.drop(before)
             return
         hold = replace(Hold.of(decision), tenure=tenure or Tenure())
-        rename(self._arrays, before, claim_uid, hold=hold)
+        rename(self._arrays, before, uid=claim_uid, hold=hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
     def forget(self, claim_uid: str) -> None:

@@ -89,7 +89,7 @@ class Told:
         if change.uid not in self.known["Claim"]:
             self.known["Claim"].add(change.uid)
             replica, hold = taken_of(change)
-            rename(self.arrays, replica, change.uid, hold=hold)
+            rename(self.arrays, replica, uid=change.uid, hold=hold)
             self._demand.began(hold, before=not self.followed)
         elif again:
             self.arrays.hold(change.uid, hold_of(change))
