@@ -12,6 +12,7 @@ import pytest
 from bessemer.core.asking import Asker, Decision, Refusal, Request
 from bessemer.core.clock import FakeClock, epoch
 from bessemer.core.resource import tenant_of
+from bessemer.kinds.fleet.demand import Demand
 from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.placement import FleetArrays, Hold
@@ -341,6 +342,7 @@ class _Yard:
 
     def __init__(self, arrays: FleetArrays) -> None:
         self.arrays, self.own = arrays, Own(arrays)
+        self.demand = Demand(arrays, FakeClock())
         self.moving = Moving(arrays, lambda _hosts: None)
 
     def decide(self, request: Request) -> Decision | Refusal:
