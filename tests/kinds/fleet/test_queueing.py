@@ -15,6 +15,7 @@ from bessemer.core.clock import FakeClock, epoch
 from bessemer.core.errors import NotFound
 from bessemer.core.notices import Notice, mark_of
 from bessemer.core.resource import tenant_of
+from bessemer.kinds.fleet.demand import Demand
 from bessemer.kinds.fleet.moving import Moving
 from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.kinds.turns import spared
@@ -375,6 +376,7 @@ class _Yard:
 
     def __init__(self, arrays: FleetArrays) -> None:
         self.arrays, self.own = arrays, Own(arrays)
+        self.demand = Demand(arrays, FakeClock())
         self.moving = Moving(arrays, lambda _hosts: None)
 
     def decide(self, request: Request) -> Decision | Refusal:
