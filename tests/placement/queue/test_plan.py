@@ -54,6 +54,22 @@ def test_the_first_who_does_not_fit_has_its_place_kept() -> None:
     assert found.turns["brief"].placed
 
 
+def test_what_is_placed_in_the_same_plan_ends_like_any_claim() -> None:
+    """Else nothing could be kept for who waits behind it, and who comes later would be told its place."""
+    line = Line(hosts=1)
+    line.runs("long", 2, ends=NOW + 48)
+    waiting = (
+        waits("first", gpus(1), since=NOW - 3, ends=NOW + 47),
+        waits("big", gpus(4), since=NOW - 2, ends=NOW + 48),
+        waits("later", gpus(3), since=NOW - 1, ends=NOW + 27),
+    )
+    turns = line.plan(*waiting).turns
+    assert turns["first"].placed
+    assert turns["big"].kept is not None
+    assert (turns["big"].expected, turns["later"].expected) == (NOW + 48, NOW + 96)
+    assert turns["later"].kept is None
+
+
 def test_what_the_first_does_not_need_is_anybodys() -> None:
     line = Line(hosts=2)
     line.runs("long", 3, host="h0", ends=NOW + 500)

@@ -57,12 +57,15 @@ class _Draft:
     gangs: Counter[str] = field(default_factory=Counter)
     """How often it was asked for one whom to stop, or when it would fit."""
     timelines: dict[bool, Timeline] = field(default_factory=dict)
+    passing: dict[str, Hold] = field(default_factory=dict)
+    """What is placed now, and when it will have ended, where that is known."""
 
     def ends(self, *, drain: bool = False) -> Timeline:
         """What ends when; made once."""
         if drain not in self.timelines:
             book, stuck = self.claims.book, self.rules.stuck
             made = self.timelines[drain] = Timeline(book, now=self.now, stuck=stuck, drain=drain)
+            made.add(self.passing)
             for one in self.kept.values():
                 made.rely(one)
         return self.timelines[drain]
@@ -159,6 +162,11 @@ def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
     if answer is not None:
         keep = kept(uid, decisions(answer), start=now, gone={})
         draft.turns[uid] = Turn(ahead=ahead, placed=answer, kept=keep, expected=now)
+        # Whoever waits behind it counts on its end, as on that of any claim: in a second it is one.
+        ending = lasting(keep, pending=pending, now=now)
+        draft.passing.update(ending)
+        for timeline in draft.timelines.values():
+            timeline.add(ending)
     else:
         if not passed:
             draft.refused.add(pending.wants)
@@ -233,7 +241,8 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
     timeline = draft.ends()
     by_uid = {pending.uid: pending for pending in order}
     for one in draft.kept.values():
-        timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
+        if one.ghosts.keys().isdisjoint(draft.passing):
+            timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
     for pending in waits:
         if draft.dear(pending, what="keep"):
             continue
