@@ -142,14 +142,7 @@ async def own_claims(ctx: Reads, workload: Resource[Any, Any]) -> Sequence[Claim
     return sorted((c for c in claims if c.spec.workload.uid == workload.uid), key=lambda c: c.spec.workload.replica)
 
 
-async def take(
-    ctx: Context,
-    workload: Resource[Any, Any],
-    *,
-    decision: Decision,
-    make: Make,
-    replica: int = 0,
-) -> None:
+async def take(ctx: Context, workload: Resource[Any, Any], *, decision: Decision, make: Make, replica: int = 0) -> None:
     """Take what was decided for one replica. Raises QuotaExceeded, Walled, Taken."""
     await take_all(ctx, workload, parts={replica: (decision, make)})
 
@@ -281,15 +274,21 @@ async def terms_of(ctx: Reads, project: str) -> Terms:
         stored = await ctx.objects.get(Key("Tenant", "", tenant))
     except NotFound:
         return Terms(tenant=tenant)
-    body = orjson.loads(stored.body)
+    return _terms(tenant, str(stored.revision), body=stored.body)
+
+
+@lru_cache(_PARTS_KEPT)
+def _terms(tenant: str, revision: str, *, body: bytes) -> Terms:
+    """Many workloads are of few tenants."""
+    said = orjson.loads(body)
     return Terms(
         tenant=tenant,
-        revision=str(stored.revision),
-        bearable=bearable(body),
-        sites=frozenset(body.get("spec", {}).get("sites", ())),
-        own_hosts=own_hosts(body).only,
-        allowed=allowed(body),
-        max_priority=body.get("spec", {}).get("maxPriority", 0),
+        revision=revision,
+        bearable=bearable(said),
+        sites=frozenset(said.get("spec", {}).get("sites", ())),
+        own_hosts=own_hosts(said).only,
+        allowed=MappingProxyType(allowed(said)),
+        max_priority=said.get("spec", {}).get("maxPriority", 0),
     )
 
 
