@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bessemer.core.asking import Decision, Request
-from bessemer.core.hosts import DEVICES_MAX, MODELS_MAX, NODES_MAX, Device, Inventory, NumaNode
+from bessemer.core.hosts import DEVICES_MAX, MODELS_MAX, NODES_MAX, NVLINK_PARTITIONS_MAX, Device, Inventory, NumaNode
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
 from tests.placement.hosts import ask, fleet, host
 
@@ -25,7 +25,9 @@ def gpu(number: int, *, model: str = "X", **more: str) -> Device:
 def widest(model: str = "X") -> HostFacts:
     """The most that a report may say, each device under a switch and in a domain of its own."""
     gpus = [gpu(n, model=model, pcie_switch=f"s{n}", nvlink_domain=f"d{n}") for n in range(DEVICES_MAX)]
-    return HostFacts(name="liar", inventory=Inventory(numa=[node(n) for n in range(NODES_MAX)], devices=gpus))
+    parts = [[one.id for one in gpus[n : n + 4]] for n in range(NVLINK_PARTITIONS_MAX)]
+    numa = [node(n) for n in range(NODES_MAX)]
+    return HostFacts(name="liar", inventory=Inventory(numa=numa, devices=gpus, nvlink_partitions=parts))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def widest(model: str = "X") -> HostFacts:
         {"devices": [gpu(n) for n in range(DEVICES_MAX + 1)]},
         {"devices": [gpu(n, model=f"m{n}") for n in range(MODELS_MAX + 1)]},
         {"leaf": "x" * 257},
+        {"nvlink_partitions": [[f"gpu{n}"] for n in range(NVLINK_PARTITIONS_MAX + 1)]},
         {"isolation_note": "x" * 5000},
         {"addresses": ["::1"] * 1000},
     ],

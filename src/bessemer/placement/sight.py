@@ -118,8 +118,10 @@ class Sight(OfSort):
     @cached_property
     def offering(self) -> Bools:
         """[hosts]: who offers NVLink partitions, where the request wants one."""
+        if not wants_partition(self.request):
+            return ~self.everyone
         offers: Bools = self.fleet.offer[: self.size] != NONE
-        return offers if wants_partition(self.request) else ~self.everyone
+        return offers
 
     @cached_property
     def partitions(self) -> Partitions:

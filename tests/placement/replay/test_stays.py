@@ -117,7 +117,13 @@ ONE = {"name": "g", "count": 1, "cores": 1, "memory": "1Gi"}
 
 def test_a_fleet_is_described_by_groups() -> None:
     group = {"name": "g", "count": 3, "model": "H100", "devices": 4, "cores": 10, "memory": "8Gi", "numa": 2}
-    found = read_fleet({"groups": [{**group, "perSwitch": 2, "nvlink": True, "leafHosts": 2, "price": 2.5}]})
+    found = read_fleet(
+        {
+            "groups": [
+                {**group, "perSwitch": 2, "nvlink": True, "leafHosts": 2, "price": 2.5, "nvlinkPartitions": [2, 1]}
+            ]
+        }
+    )
     hosts = found.hosts()
     assert [(one.name, one.inventory.leaf) for one in hosts] == [
         ("g-0", "g-leaf-0"),
@@ -130,6 +136,8 @@ def test_a_fleet_is_described_by_groups() -> None:
         (1, "sw1", "nv0"),
         (1, "sw1", "nv0"),
     ]
+    halves = [["gpu000", "gpu001"], ["gpu002", "gpu003"]]
+    assert hosts[0].inventory.nvlink_partitions == [*halves, *([f"gpu{n:03}"] for n in range(4))]
     assert (hosts[0].inventory.threads, hosts[0].inventory.memory_bytes) == (10, 8 << 30)
     assert len(found.with_more({"g": 2}).hosts()) == 5
     assert found.prices == {"H100": 2.5}

@@ -23,7 +23,7 @@ _HEAD = """\
 # Below asks say what is asked for: {weight: 3, devices: 1, models: [H100], cores: 8, memory: 64Gi, hours: 4}
 """
 
-_Group = tuple[str, int, int, int, int, int, bool]
+_Group = tuple[str, int, int, int, int, int, bool, tuple[int, ...]]
 
 
 async def described(client: Client) -> str:
@@ -41,18 +41,20 @@ async def described(client: Client) -> str:
 
 
 def _group(host: Inventory) -> _Group:
-    """What equal hosts have in common: model, devices, cores, memory, NUMA nodes, devices under a switch, NVLink."""
+    """What equal hosts have in common: model, devices, cores, memory, NUMA nodes, devices under a switch, NVLink, and
+    the sizes of its partitions."""
     gpus = [device for device in host.devices if device.kind == "gpu"]
     models = Counter(device.model for device in gpus)
     switches = Counter(device.pcie_switch for device in gpus if device.pcie_switch)
     joined = len(gpus) > 1 and len({device.nvlink_domain for device in gpus}) == 1 and bool(gpus[0].nvlink_domain)
     model = models.most_common(1)[0][0] if models else ""
     per_switch = max(switches.values(), default=0)
-    return (model, models[model], host.threads, host.memory_bytes, len(host.numa) or 1, per_switch, joined)
+    sizes = tuple(sorted({len(some) for some in host.nvlink_partitions}, reverse=True))
+    return (model, models[model], host.threads, host.memory_bytes, len(host.numa) or 1, per_switch, joined, sizes)
 
 
 def _described(group: _Group, count: int, *, prices: Mapping[str, int], names: Counter[str]) -> dict[str, Any]:
-    model, devices, cores, memory, numa, per_switch, nvlink = group
+    model, devices, cores, memory, numa, per_switch, nvlink, partitions = group
     stem = "".join(letter if letter.isalnum() else "-" for letter in model.lower()) or "cores"
     names[stem] += 1
     name = stem if names[stem] == 1 else f"{stem}-{names[stem]}"
@@ -61,6 +63,7 @@ def _described(group: _Group, count: int, *, prices: Mapping[str, int], names: C
     if not devices:
         return found
     lie = {"perSwitch": per_switch, "nvlink": nvlink}
+    lie |= {"nvlinkPartitions": list(partitions)} if partitions else {}
     return {**found, "model": model, "devices": devices, **lie, "price": price}
 
 
