@@ -570,6 +570,9 @@ def test_every_check_is_broken_by_one() -> None:
             "devices",
             "shares",
             "nodes",
+            "threads",
+            "hugepages",
+            "companions",
             "hosts",
             "quota",
             "bounds",
@@ -581,7 +584,7 @@ def test_every_check_is_broken_by_one() -> None:
             "audit",
         ),
     }
-    assert len(CHECKS) + 3 == 22 == len(ONE_BY_ONE)
+    assert len(CHECKS) + 3 == 25 == len(ONE_BY_ONE)
 
 
 async def test_heads_beside_the_database_are_looked_at(lived: tuple[Path, str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock
@@ -19,8 +19,11 @@ from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.passthrough.protocol import Passthrough
 from bessemer.drivers.qemu.protocol import Qemu
-from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.parts import Parts
+
+if TYPE_CHECKING:
+    # It reads arrays, which an agent never has.
+    from bessemer.kinds.fleet.moving import Fork, Moving
 
 
 class Fleet(Protocol):

@@ -27,7 +27,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor, FlavorSpec
 from bessemer.kinds.fleet.host import REACHABLE, Host
-from bessemer.kinds.fleet.moving import movers
+from bessemer.kinds.fleet.moved import movers
 from bessemer.kinds.tenancy.tenant import Allowed, allowed, bearable, own_hosts
 
 _HEARD = tuple(f'{before}{{"type":"{REACHABLE}","status":"True"'.encode() for before in "[,")

@@ -15,7 +15,7 @@ from bessemer.client import Client, an_object
 from bessemer.core.errors import Invalid, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Key
-from bessemer.kinds.fleet.moving import ENDED, KIND
+from bessemer.kinds.fleet.moved import ENDED, KIND
 
 PLAN_SECONDS = 60.0
 """For so long a plan is waited for: after that its object says why there is none."""

@@ -21,7 +21,7 @@ from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.ports import Objects
 from bessemer.core.resource import Change
-from bessemer.kinds.fleet import moving
+from bessemer.kinds.fleet import moved
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.following import Following
@@ -46,7 +46,7 @@ CONTENDED_SLACK = 6.0
 """Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
 
 _REFUSALS_MAX = 1_000
-_KINDS = ("Tenant", "Host", "Claim", moving.KIND)
+_KINDS = ("Tenant", "Host", "Claim", moved.KIND)
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ class FleetFeed:
             _Source("Tenant", lambda change: change.key.name, told.walls.changed, told.walls.gone),
             _Source("Host", lambda change: change.key.name, told.host_changed, told.host_gone),
             _Source("Claim", lambda change: change.uid, told.claim_changed, told.claim_gone),
-            _Source(moving.KIND, lambda change: change.uid, self._course_changed, self.moving.gone),
+            _Source(moved.KIND, lambda change: change.uid, self._course_changed, self.moving.gone),
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
@@ -197,7 +197,7 @@ class FleetFeed:
         self.moving.settle()
 
     def _course_changed(self, change: Change) -> None:
-        known = self._told.known[moving.KIND]
+        known = self._told.known[moved.KIND]
         known.discard(change.uid) if change.type == "DELETED" else known.add(change.uid)
         self.moving.changed(change)
 

@@ -10,61 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import orjson
-from pydantic import Field
 
-from bessemer.core.asking import Allocation, Decision, Gang, GangDecision, Request
-from bessemer.core.beside import CompanionUse
-from bessemer.core.resource import ApiModel, Change, Key
+from bessemer.core.asking import Decision, Gang, GangDecision, Request
+from bessemer.core.resource import Change, Key
+from bessemer.kinds.fleet.moved import ENDED, KeptPlace, workload_of
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.choose import place
 from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place
 from bessemer.placement.sight import Sight
-
-KIND = "Consolidation"
-
-ENDED = ("Succeeded", "Failed")
-
-
-class KeptPlace(ApiModel):
-    """What is kept of a host, as a `Decision` says it."""
-
-    host: str = Field(description="The host.")
-    devices: list[str] = Field(default_factory=list, description="Ids of its devices.")
-    device_milli: int = Field(1000, description="Thousandths of each.")
-    device_profile: str = Field("", description="The profile of an instance of one.")
-    device_start: int = Field(0, description="The slice of memory with which that begins.")
-    allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
-    companions: list[CompanionUse] = Field(default_factory=list, description="What lies beside the devices.")
-
-    @classmethod
-    def of(cls, decision: Decision) -> Self:
-        return cls(
-            host=decision.host,
-            devices=list(decision.devices),
-            device_milli=decision.device_milli,
-            device_profile=decision.device_profile,
-            device_start=decision.device_start,
-            allocations=list(decision.allocations),
-            companions=list(decision.companions),
-        )
-
-    def decision(self, request: Request | None = None) -> Decision:
-        return Decision(
-            host=self.host,
-            devices=tuple(self.devices),
-            device_milli=self.device_milli,
-            device_profile=self.device_profile,
-            device_start=self.device_start,
-            allocations=tuple(self.allocations),
-            companions=tuple(self.companions),
-            request=request,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +154,6 @@ class Moving:
         return found
 
 
-def movers(body: bytes) -> Sequence[Key]:
-    """The workloads whose claims a Consolidation moves, or moved."""
-    steps = orjson.loads(body).get("status", {}).get("steps", ())
-    return [_workload(step) for step in steps if step.get("phase") != "Waiting"]
-
-
 def _course(change: Change) -> _Course:
     body = orjson.loads(change.body)
     spec, status = body["spec"], body.get("status", {})
@@ -222,14 +175,10 @@ def _step(uid: str, step: Mapping[str, Any], *, lasting: bool) -> _Step:
     kept = Hold.of(KeptPlace.model_validate(step["place"]).decision())
     return _Step(
         ghost=f"moved/{uid}/{step['claimUid']}",
-        workload=_workload(step),
+        workload=workload_of(step),
         uid=step["workloadUid"],
         claim=step["claimUid"],
         kept=kept,
         known=frozenset(step.get("known", ())),
         replaced=lasting and step.get("how") == "Replace",
     )
-
-
-def _workload(step: Mapping[str, Any]) -> Key:
-    return Key(step["workloadKind"], step["project"], step["workload"])

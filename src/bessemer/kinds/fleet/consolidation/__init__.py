@@ -3,13 +3,12 @@ carries it out, `control` is what stands before both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from bessemer.core.resource import ALL, READ, Column, Kind
+from bessemer.core.resource import ALL, READ, Change, Column, Key, Kind, Outcome
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at
-from bessemer.kinds.fleet.consolidation.control import DEADLINES, finalize, reconcile, wake_by_claim
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, ConsolidationStatus, validate
 
 __all__ = ["KIND", "Consolidation", "ConsolidationSpec", "ConsolidationStatus"]
@@ -25,6 +24,27 @@ def _goal(body: Mapping[str, Any]) -> str:
 
 def _moved(body: Mapping[str, Any]) -> str:
     return f"{at('status', 'moved', default=0)(body)}/{at('status', 'moves', default=0)(body)}"
+
+
+# The control side reads arrays: it is imported where one runs, so that agents, which know all kinds, are spared it.
+
+
+async def _reconcile(ctx: Context, asked: Consolidation) -> Outcome:
+    from bessemer.kinds.fleet.consolidation import control
+
+    return await control.reconcile(ctx, asked)
+
+
+async def _finalize(ctx: Context, asked: Consolidation) -> Outcome:
+    from bessemer.kinds.fleet.consolidation import control
+
+    return await control.finalize(ctx, asked)
+
+
+async def _wake_by_claim(ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """A change of a claim concerns the consolidation that moves its workload."""
+    for key in ctx.fleet.moving.concerned(change):
+        yield key
 
 
 KIND: Kind[Context, Consolidation] = Kind(
@@ -43,8 +63,8 @@ KIND: Kind[Context, Consolidation] = Kind(
         Column(name="Message", value=at("status", "message"), wide=True),
     ),
     validate=validate,
-    reconcile=reconcile,
-    finalize=finalize,
-    wakes={"Claim": wake_by_claim},
-    deadlines=DEADLINES,
+    reconcile=_reconcile,
+    finalize=_finalize,
+    wakes={"Claim": _wake_by_claim},
+    deadlines={"Pending": 600.0, "Moving": 1200.0, "Terminating": 1200.0},
 )

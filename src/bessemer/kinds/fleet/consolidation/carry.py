@@ -24,7 +24,7 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.consolidation.plan import WORKLOADS, NoPlan, counted, how, open_now, opening, target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Step
 from bessemer.kinds.fleet.host import Host
-from bessemer.kinds.fleet.moving import KeptPlace
+from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.kinds.inference.endpoint.shift import MOVING
 
 GRACE_SECONDS = 30

@@ -5,21 +5,17 @@ One is carried out at a time: the others wait for it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-
 import orjson
 
 from bessemer.core.clock import rfc3339
 from bessemer.core.ports import Scope
-from bessemer.core.resource import Change, Done, Fail, Key, Outcome, Wait
+from bessemer.core.resource import Done, Fail, Outcome, Wait
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.consolidation import carry
 from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, how, legal, opening, planned
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus
 from bessemer.kinds.fleet.host import Host
-
-DEADLINES: Mapping[str, float] = {"Pending": 600.0, "Moving": 1200.0, "Terminating": 1200.0}
 
 LOOK_SECONDS = 30.0
 """Between two looks at a plan that nobody approved yet."""
@@ -128,9 +124,3 @@ async def _recorded(ctx: Context, asked: Consolidation) -> Outcome:
     ready = status.condition("Ready")
     reason = ready.reason if ready is not None else "Failed"
     return Fail(reason=reason, message=status.message, status=status, remedy=carry.FAILED_REMEDY)
-
-
-async def wake_by_claim(ctx: Context, change: Change) -> AsyncIterator[Key]:
-    """A change of a claim concerns the consolidation that moves its workload."""
-    for key in ctx.fleet.moving.concerned(change):
-        yield key

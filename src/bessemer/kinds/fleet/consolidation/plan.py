@@ -24,7 +24,8 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Empty, Open, Step
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
-from bessemer.kinds.fleet.moving import Fork, KeptPlace
+from bessemer.kinds.fleet.moved import KeptPlace
+from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.inference.endpoint.spec import Endpoint
 from bessemer.kinds.jobs.job.spec import Job
 from bessemer.kinds.tenancy.tenant import Tenant

@@ -18,7 +18,7 @@ from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, Status, keyed_by, values_apart
 from bessemer.core.values import Movable
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
-from bessemer.kinds.fleet.moving import KeptPlace
+from bessemer.kinds.fleet.moved import KeptPlace
 
 MOVES_MAX = 64
 PLACES_MAX = 64

@@ -1,0 +1,64 @@
+"""What a Consolidation says of what it moves. Agents read it, too, which have no arrays (see `moving`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import orjson
+from pydantic import Field
+
+from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.beside import CompanionUse
+from bessemer.core.resource import ApiModel, Key
+
+KIND = "Consolidation"
+
+ENDED = ("Succeeded", "Failed")
+
+
+class KeptPlace(ApiModel):
+    """What is kept of a host, as a `Decision` says it."""
+
+    host: str = Field(description="The host.")
+    devices: list[str] = Field(default_factory=list, description="Ids of its devices.")
+    device_milli: int = Field(1000, description="Thousandths of each.")
+    device_profile: str = Field("", description="The profile of an instance of one.")
+    device_start: int = Field(0, description="The slice of memory with which that begins.")
+    allocations: list[Allocation] = Field(default_factory=list, description="Cores and memory, by NUMA node.")
+    companions: list[CompanionUse] = Field(default_factory=list, description="What lies beside the devices.")
+
+    @classmethod
+    def of(cls, decision: Decision) -> Self:
+        return cls(
+            host=decision.host,
+            devices=list(decision.devices),
+            device_milli=decision.device_milli,
+            device_profile=decision.device_profile,
+            device_start=decision.device_start,
+            allocations=list(decision.allocations),
+            companions=list(decision.companions),
+        )
+
+    def decision(self, request: Request | None = None) -> Decision:
+        return Decision(
+            host=self.host,
+            devices=tuple(self.devices),
+            device_milli=self.device_milli,
+            device_profile=self.device_profile,
+            device_start=self.device_start,
+            allocations=tuple(self.allocations),
+            companions=tuple(self.companions),
+            request=request,
+        )
+
+
+def movers(body: bytes) -> Sequence[Key]:
+    """The workloads whose claims a Consolidation moves, or moved."""
+    steps = orjson.loads(body).get("status", {}).get("steps", ())
+    return [workload_of(step) for step in steps if step.get("phase") != "Waiting"]
+
+
+def workload_of(step: Mapping[str, Any]) -> Key:
+    """Whose claim a step moves."""
+    return Key(step["workloadKind"], step["project"], step["workload"])
