@@ -320,16 +320,9 @@ class _Spot:
     def _gpus(self, among: Bools) -> list[_Gpu]:
         """Those of the host; ``among`` is [hosts, devices]."""
         fleet, row = self.sight.fleet, self.row
-        return [
-            _Gpu(
-                int(column),
-                int(fleet.device_model[row, column]),
-                int(fleet.device_node[row, column]),
-                int(fleet.device_switch[row, column]),
-                int(fleet.device_nvlink[row, column]),
-            )
-            for column in np.flatnonzero(among[row])
-        ]
+        facts = (fleet.device_model, fleet.device_node, fleet.device_switch, fleet.device_nvlink)
+        there = enumerate(zip(*(fact[row].tolist() for fact in facts), strict=True))
+        return [_Gpu(at, *of) for (at, of), some in zip(there, among[row].tolist(), strict=True) if some]
 
     def _may_be(self, gpu: _Gpu) -> bool:
         """Where all must lie on one NUMA node: whether the group's node has the cores and the memory too."""
