@@ -62,7 +62,7 @@ def _described(group: _Group, count: int, *, prices: Mapping[str, int], names: C
     found = {"name": name, "count": count, "cores": cores, "memory": f"{memory // MIB}Mi", "numa": numa}
     if not devices:
         return found
-    lie = {"perSwitch": per_switch, "nvlink": nvlink}
+    lie: dict[str, Any] = {"perSwitch": per_switch, "nvlink": nvlink}
     lie |= {"nvlinkPartitions": list(partitions)} if partitions else {}
     return {**found, "model": model, "devices": devices, **lie, "price": price}
 
