@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Allocation, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.beside import Companion
 from bessemer.core.hosts import NVLINK_PARTITIONS_MAX, Device, Inventory
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
@@ -148,6 +148,18 @@ def test_members_of_a_gang_have_a_partition_each() -> None:
     other = decide_gang(arrays, Gang(member=want(5), count=3, policy="required"))
     assert isinstance(other, Refusal)
     assert other.cheapest == "ask for at most 4 GPUs for each member"
+
+
+def test_a_member_has_what_it_would_have_by_itself_whatever_cores_are_free() -> None:
+    arrays = fleet(hgx("a", leaf="l"), hgx("b", leaf="l"))
+    for name, node in (("a", 0), ("b", 1)):
+        part = Allocation(numa_node=node, milli_cores=60_000, memory_bytes=0)
+        arrays.hold(name, Hold(name, (), (part,)))
+    member = ask(20, device_count=4, same_nvlink=True)
+    answer = decide_gang(arrays, Gang(member=member, count=2, per_host=1))
+    assert isinstance(answer, GangDecision)
+    found = {one.host: sorted(one.devices) for one in answer.members}
+    assert found == {"a": ["gpu4", "gpu5", "gpu6", "gpu7"], "b": ["gpu0", "gpu1", "gpu2", "gpu3"]}
 
 
 def test_members_on_rails_have_a_partition_too() -> None:
