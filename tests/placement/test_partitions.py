@@ -57,6 +57,13 @@ def test_of_an_hgx_it_gives_blocks_and_breaks_the_fewest_larger_ones() -> None:
     assert taken(arrays, want(2)) == ["gpu2", "gpu3"]
 
 
+def test_a_half_that_is_broken_is_used_up_before_one_that_is_whole() -> None:
+    arrays = fleet(hgx())
+    arrays.hold("one", Hold("h", ("gpu5",), ()))
+    assert taken(arrays, want(2)) == ["gpu6", "gpu7"]
+    assert taken(arrays, want(4)) == ["gpu0", "gpu1", "gpu2", "gpu3"]
+
+
 def test_the_second_pair_lies_beside_the_first_whatever_policy_decides() -> None:
     arrays = fleet(hgx())
     board = Board(arrays, Fullest())
