@@ -220,37 +220,42 @@ def worlds(draw: st.DrawFn) -> list[HostFacts]:
         gpus = [
             device.model_copy(
                 update={
-                    "model": draw(st.sampled_from(("H100", "A100"))),
-                    "healthy": draw(st.integers(0, 7)) > 0,
+                    "model": draw(st.sampled_from(("H100", "H100", "H100", "A100"))),
+                    "healthy": draw(st.integers(0, 9)) < 9,
                     "nvlink_domain": draw(st.sampled_from(("nv0", ""))),
                 }
             )
             for device in found.devices
         ]
-        more = {"devices": gpus, "nvlink_partitions": draw(partitions(gpus))}
+        ids = draw(st.permutations([device.id for device in gpus]))
+        nested = [ids[at : at + size] for size in (2, 4) for at in range(0, len(ids) - size + 1, size)]
+        more = {"devices": gpus, "nvlink_partitions": nested if draw(st.booleans()) else draw(partitions(gpus))}
         facts.append(HostFacts(name=f"h{number}", inventory=found.model_copy(update=more)))
     return facts
 
 
 wanted = st.builds(
     lambda devices, models: want(devices, device_models=models),
-    st.integers(2, 5),
+    st.sampled_from((2, 2, 3, 4, 5)),
     st.sampled_from((frozenset[str](), frozenset({"H100"}))),
 )
 
 
-@given(worlds(), st.lists(wanted, min_size=1, max_size=4), st.randoms(use_true_random=False))
+@given(
+    worlds(),
+    st.lists(wanted, min_size=1, max_size=6),
+    st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=5),
+)
 @settings(max_examples=200, deadline=None)
-def test_random_hosts_against_sets(facts: list[HostFacts], asked: list[Request], random: Any) -> None:
+def test_random_hosts_against_sets(facts: list[HostFacts], asked: list[Request], held: set[tuple[int, int]]) -> None:
     """Where one is free it is given; what is given is one, and breaks the fewest; words and the change are true."""
     arrays, numbers = fleet(*facts), count()
     found = {fact.name: fact.inventory for fact in facts}
     free = {fact.name: {d.id for d in fact.inventory.devices if d.healthy} for fact in facts}
-    for name, ids in free.items():
-        for device in sorted(ids):
-            if random.random() < 0.2:
-                arrays.hold(f"held{next(numbers)}", Hold(name, (device,), ()))
-                ids.discard(device)
+    for number, device in sorted(held):
+        if f"gpu{device}" in free.get(f"h{number}", ()):
+            arrays.hold(f"held{next(numbers)}", Hold(f"h{number}", (f"gpu{device}",), ()))
+            free[f"h{number}"].discard(f"gpu{device}")
     for request in asked:
         answer = decide(arrays, request)
         offered = {name: _whole(found[name], free[name], request) for name in found}
