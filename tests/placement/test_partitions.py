@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Allocation, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.beside import Companion
 from bessemer.core.hosts import NVLINK_PARTITIONS_MAX, Device, Inventory
 from bessemer.placement import FleetArrays, Hold, HostFacts, decide
@@ -55,6 +55,13 @@ def test_of_an_hgx_it_gives_blocks_and_breaks_the_fewest_larger_ones() -> None:
     assert taken(arrays, want(2)) == ["gpu0", "gpu1"]
     assert taken(arrays, want(4)) == ["gpu4", "gpu5", "gpu6", "gpu7"]
     assert taken(arrays, want(2)) == ["gpu2", "gpu3"]
+
+
+def test_a_half_that_is_broken_is_used_up_before_one_that_is_whole() -> None:
+    arrays = fleet(hgx())
+    arrays.hold("one", Hold("h", ("gpu5",), ()))
+    assert taken(arrays, want(2)) == ["gpu6", "gpu7"]
+    assert taken(arrays, want(4)) == ["gpu0", "gpu1", "gpu2", "gpu3"]
 
 
 def test_the_second_pair_lies_beside_the_first_whatever_policy_decides() -> None:
@@ -150,6 +157,18 @@ def test_members_of_a_gang_have_a_partition_each() -> None:
     assert other.cheapest == "ask for at most 4 GPUs for each member"
 
 
+def test_a_member_has_what_it_would_have_by_itself_whatever_cores_are_free() -> None:
+    arrays = fleet(hgx("a", leaf="l"), hgx("b", leaf="l"))
+    for name, node in (("a", 0), ("b", 1)):
+        part = Allocation(numa_node=node, milli_cores=60_000, memory_bytes=0)
+        arrays.hold(name, Hold(name, (), (part,)))
+    member = ask(20, device_count=4, same_nvlink=True)
+    answer = decide_gang(arrays, Gang(member=member, count=2, per_host=1))
+    assert isinstance(answer, GangDecision)
+    found = {one.host: sorted(one.devices) for one in answer.members}
+    assert found == {"a": ["gpu4", "gpu5", "gpu6", "gpu7"], "b": ["gpu0", "gpu1", "gpu2", "gpu3"]}
+
+
 def test_members_on_rails_have_a_partition_too() -> None:
     found = inventory(gpus=4, nvlink_partitions=[["gpu0", "gpu3"], ["gpu1", "gpu2"]])
     railed = [device.model_copy(update={"rail": n}) for n, device in enumerate(found.devices)]
@@ -201,37 +220,42 @@ def worlds(draw: st.DrawFn) -> list[HostFacts]:
         gpus = [
             device.model_copy(
                 update={
-                    "model": draw(st.sampled_from(("H100", "A100"))),
-                    "healthy": draw(st.integers(0, 7)) > 0,
+                    "model": draw(st.sampled_from(("H100", "H100", "H100", "A100"))),
+                    "healthy": draw(st.integers(0, 9)) < 9,
                     "nvlink_domain": draw(st.sampled_from(("nv0", ""))),
                 }
             )
             for device in found.devices
         ]
-        more = {"devices": gpus, "nvlink_partitions": draw(partitions(gpus))}
+        ids = draw(st.permutations([device.id for device in gpus]))
+        nested = [ids[at : at + size] for size in (2, 4) for at in range(0, len(ids) - size + 1, size)]
+        more = {"devices": gpus, "nvlink_partitions": nested if draw(st.booleans()) else draw(partitions(gpus))}
         facts.append(HostFacts(name=f"h{number}", inventory=found.model_copy(update=more)))
     return facts
 
 
 wanted = st.builds(
     lambda devices, models: want(devices, device_models=models),
-    st.integers(2, 5),
+    st.sampled_from((2, 2, 3, 4, 5)),
     st.sampled_from((frozenset[str](), frozenset({"H100"}))),
 )
 
 
-@given(worlds(), st.lists(wanted, min_size=1, max_size=4), st.randoms(use_true_random=False))
+@given(
+    worlds(),
+    st.lists(wanted, min_size=1, max_size=6),
+    st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=5),
+)
 @settings(max_examples=200, deadline=None)
-def test_random_hosts_against_sets(facts: list[HostFacts], asked: list[Request], random: Any) -> None:
+def test_random_hosts_against_sets(facts: list[HostFacts], asked: list[Request], held: set[tuple[int, int]]) -> None:
     """Where one is free it is given; what is given is one, and breaks the fewest; words and the change are true."""
     arrays, numbers = fleet(*facts), count()
     found = {fact.name: fact.inventory for fact in facts}
     free = {fact.name: {d.id for d in fact.inventory.devices if d.healthy} for fact in facts}
-    for name, ids in free.items():
-        for device in sorted(ids):
-            if random.random() < 0.2:
-                arrays.hold(f"held{next(numbers)}", Hold(name, (device,), ()))
-                ids.discard(device)
+    for number, device in sorted(held):
+        if f"gpu{device}" in free.get(f"h{number}", ()):
+            arrays.hold(f"held{next(numbers)}", Hold(f"h{number}", (f"gpu{device}",), ()))
+            free[f"h{number}"].discard(f"gpu{device}")
     for request in asked:
         answer = decide(arrays, request)
         offered = {name: _whole(found[name], free[name], request) for name in found}

@@ -17,6 +17,7 @@ from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import fitting
 from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
+from tests.placement.hosts import partitions
 from tests.placement.test_properties import fleets, requests
 
 tenures = st.builds(
@@ -52,9 +53,8 @@ def roomy(draw: st.DrawFn, name: str) -> HostFacts:
         )
         for n in range(draw(st.integers(2, 5)))
     ]
-    return HostFacts(
-        name=name, inventory=Inventory(numa=numa, devices=devices), schedulable=draw(st.integers(0, 9)) > 0
-    )
+    found = Inventory(numa=numa, devices=devices, nvlink_partitions=draw(partitions(devices)))
+    return HostFacts(name=name, inventory=found, schedulable=draw(st.integers(0, 9)) > 0)
 
 
 small = st.builds(
@@ -75,6 +75,7 @@ large = st.builds(
     device_models=st.sampled_from((frozenset[str](), frozenset({"A"}))),
     numa=st.sampled_from(("required", "preferred", "legacy")),
     same_switch=st.booleans(),
+    same_nvlink=st.booleans(),
 )
 
 

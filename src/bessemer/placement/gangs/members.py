@@ -61,7 +61,9 @@ def settle(
     # have names; and what is held beyond what there is, is for those to judge who decide on one host.
     plain = ask.cpu_policy == "shared" and not ask.page_bytes
     least = min(int(fleet.cores_free[rows].min(initial=0)), int(fleet.memory_free[rows].min(initial=0)))
-    apart = plain and ask.numa != "required" and int(counts.max(initial=0)) == 1 and least >= 0
+    # Of NVLink partitions one beside its cores and memory is taken, where that is preferred.
+    beside_cores = ask.numa == "required" or (ask.numa == "preferred" and bool(sight.offering.any()))
+    apart = plain and not beside_cores and int(counts.max(initial=0)) == 1 and least >= 0
     states = _states(fleet, rows, without=(BESIDE if plain else frozenset()) | (_BULK if apart else frozenset()))
     numbers = rows.tolist()
     found: list[Sequence[_Cut]] = []

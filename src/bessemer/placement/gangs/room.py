@@ -48,8 +48,8 @@ def room(sight: Sight, *, most: int) -> Ints:
 
     Exact: members are equal, and each takes its devices of one group that is as near as must be (a NUMA node, a PCIe
     switch, an NVLink domain, or all of a host), so a group of n devices serves n // count of them, whichever they
-    take; threads of their own, cores and huge pages are taken of a node in equal pieces. Of what is not understood one
-    goes to a host.
+    take; threads of their own, cores and huge pages are taken of a node in equal pieces. NVLink partitions serve one
+    each. Of what is not understood one goes to a host, and one where partitions have devices in common.
     """
     ask = sight.request
     if not understood(ask):
