@@ -284,12 +284,15 @@ def _judge(
     arrays: FleetArrays, answer: Refusal, *, request: Request, found: dict[str, Inventory], free: dict[str, set[str]]
 ) -> None:
     assert sum(reason.hosts for reason in answer.reasons) == len(found)
-    sizes = {name: set(map(len, some.nvlink_partitions)) for name, some in found.items() if some.nvlink_partitions}
-    for reason in answer.reasons:
-        if reason.code == "NoPartition" and reason.text.startswith("no free"):
-            assert reason.hosts <= sum(request.device_count in some for some in sizes.values())
-        elif reason.code == "NoPartition":
-            assert reason.hosts <= len(sizes)
+    open_to = [name for name in found if len(_any(found[name], free[name], request)) >= request.device_count]
+    sizes = [_sizes(found[name]) for name in open_to if found[name].nvlink_partitions]
+    busy = sum(request.device_count in some for some in sizes)
+    said = {reason.text: reason.hosts for reason in answer.reasons if reason.code == "NoPartition"}
+    words = {
+        f"no free NVLink partition of {request.device_count}": busy,
+        f"without an NVLink partition of {request.device_count}": len(sizes) - busy,
+    }
+    assert said == {text: hosts for text, hosts in words.items() if hosts}
     fewer = re.fullmatch(r"ask for at most (\d+) .*", answer.cheapest)
     if fewer is not None:
         counts = range(int(fewer[1]), request.device_count)
@@ -297,6 +300,12 @@ def _judge(
         assert fit == [True] + [False] * (len(fit) - 1)
     if answer.cheapest.startswith("do without NVLink"):
         assert max(len(_any(found[name], free[name], request)) for name in found) >= request.device_count
+
+
+def _sizes(found: Inventory) -> set[int]:
+    """Of partitions that could be free some time."""
+    there = {device.id for device in found.devices}
+    return {len(some) for some in found.nvlink_partitions if there.issuperset(some)}
 
 
 def _any(found: Inventory, free: set[str], request: Request) -> set[str]:
