@@ -22,6 +22,8 @@ from bessemer.placement.states import States
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.test_properties import hosts, requests
 
+NO_IOMMU = "without an IOMMU, so that guests can have no devices"
+
 
 class Fullest:
     """Rather a host with less left, by two figures at once; counts how many hosts it was asked about."""
@@ -289,3 +291,18 @@ def test_what_rations_scarce_hosts_counts_what_is_held_at_this_moment() -> None:
     plain = Board(arrays, Rations()).place(ask(1))
     assert plain is not None
     assert plain.score["fullest"] < 1e6
+
+
+def test_a_guest_with_devices_goes_where_they_can_be_handed_to_it() -> None:
+    arrays = fleet(host("h1", gpus=2, passthrough=False))
+    board = Board(arrays, Fullest())
+    guest, engine = ask(device_count=1, virtualization=True), ask(device_count=1, isolation=True)
+    for request in (guest, ask(virtualization=True), engine, guest):
+        for answer in (board.decide(request), decide(arrays, request)):
+            if request is guest:
+                assert isinstance(answer, Refusal)
+                assert str(answer) == f"1 host: {NO_IOMMU}"
+            else:
+                assert isinstance(answer, Decision)
+    arrays.set_host(host("h1", gpus=2))
+    assert isinstance(board.decide(guest), Decision)

@@ -120,6 +120,9 @@ class Inventory(ApiModel):
         "none", description="What runs a guest: kvm, tcg (emulated, slow) or none."
     )
     virtualization_note: Note = Field("", description="Why it is no better, or how it was found.")
+    passthrough: bool = Field(
+        True, exclude_if=lambda said: said, description="Whether a guest can be handed devices: needs an IOMMU."
+    )
     isolation: Literal["strong", "weak", "none"] = Field(
         "none", description="How engines of several tenants are kept apart here: strong, weak or none."
     )

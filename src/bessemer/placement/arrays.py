@@ -76,7 +76,7 @@ class Arrays(Beside, ABC):
 
         self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
         self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
-        self.sharing = bools(rows)
+        self.sharing, self.handing = bools(rows), bools(rows)
         self.taints: Ints = np.zeros(rows, dtype=np.int64)
         self.wall: Ints = np.zeros(rows, dtype=np.int64)
         self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)

@@ -60,7 +60,8 @@ class _Asked:
             request,
             milli_cores=0,
             memory_bytes=0,
-            device_count=0,
+            # Who may land where hangs on whether it is a guest with devices, however many.
+            device_count=int(request.virtualization and bool(request.device_count or request.companions)),
             device_milli=1000,
             device_profile="",
             device_models=frozenset(),

@@ -154,6 +154,11 @@ def _virtual(sight: Sight) -> Bools:
     return sight.fleet.virtual[: sight.size] if sight.request.virtualization else sight.everyone
 
 
+def _handing(sight: Sight) -> Bools:
+    wanted = sight.request.device_count or sight.request.companions
+    return sight.fleet.handing[: sight.size] if sight.request.virtualization and wanted else sight.everyone
+
+
 def _isolated(sight: Sight) -> Bools:
     return sight.fleet.isolated[: sight.size] if sight.request.isolation else sight.everyone
 
@@ -265,6 +270,8 @@ FACTS: Sequence[Link] = (
     Link(_untainted, _says_taints),
     # No hypervisor runs there.
     Link(_virtual, _plainly("NoVirtualization", "without virtualization")),
+    # A guest would start there without its devices.
+    Link(_handing, _plainly("NoPassthrough", "without an IOMMU, so that guests can have no devices")),
     # Engines of several tenants cannot be kept apart there: no sandbox starts.
     Link(_isolated, _plainly("NoIsolation", "without a sandbox for engines")),
 )

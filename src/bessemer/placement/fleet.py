@@ -184,6 +184,7 @@ class FleetArrays(Arrays):
         self.isolated[row] = found.isolation != "none"
         self.fake[row] = found.fake
         self.sharing[row] = found.sharing != "none"
+        self.handing[row] = found.passthrough
         offer = offer_of(found.nvlink_partitions, self._device_columns[row])
         self.offer[row] = NONE if offer is None else self.offers.take(offer)
         self.leaf[row] = self.switches.take(found.leaf) if found.leaf else NONE
@@ -361,6 +362,7 @@ def _standing(fleet: FleetArrays, row: int) -> tuple[object, ...]:
         bool(fleet.schedulable[row]),
         bool(fleet.reachable[row]),
         bool(fleet.virtual[row]),
+        bool(fleet.handing[row]),
         bool(fleet.isolated[row]),
         bool(fleet.fake[row]),
         fleet.taint_sets[fleet.taints[row]],

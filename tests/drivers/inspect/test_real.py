@@ -163,6 +163,15 @@ async def test_an_empty_tree_is_an_empty_machine(tmp_path: Path) -> None:
     assert (found.devices, found.threads, found.memory_bytes, found.isolation) == ([], 0, 0, "none")
 
 
+async def test_without_groups_of_an_iommu_no_guest_is_handed_devices(tmp_path: Path) -> None:
+    groups = tmp_path / "sys/kernel/iommu_groups"
+    groups.mkdir(parents=True)
+    assert not Machine(tmp_path).iommu()
+    (groups / "0").mkdir()
+    assert Machine(tmp_path).iommu()
+    assert not Machine(tmp_path / "none").iommu()
+
+
 async def test_isolation_is_the_process_drivers_word(tmp_path: Path) -> None:
     probe = KvmProbe(tmp_path / "kvm.json", device=tmp_path / "no-kvm")
     found = await LocalInspect(probe, FakeProcesses(FakeClock()), machine=Machine(tmp_path), gpus=dict).inventory()

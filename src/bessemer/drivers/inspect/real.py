@@ -81,6 +81,7 @@ class LocalInspect:
             addresses=self._addresses()[:ADDRESSES_MAX],
             virtualization=verdict.virtualization,
             virtualization_note=verdict.note,
+            passthrough=machine.iommu(),
             isolation=isolation,
             isolation_note=isolation_note,
             nvlink_partitions=[[_gpu_id(address) for address in some] for some in await self._partitions()],

@@ -70,6 +70,11 @@ class Machine:
     def boot_id(self) -> str:
         return text(self._proc / "sys/kernel/random/boot_id")
 
+    def iommu(self) -> bool:
+        """Whether devices are in IOMMU groups: without, none can be handed to a guest."""
+        groups = self._sys / "kernel/iommu_groups"
+        return groups.is_dir() and any(groups.iterdir())
+
     def cpu_model(self) -> str:
         found = re.search(r"^model name\s*:\s*(.+)$", text(self._proc / "cpuinfo"), re.MULTILINE)
         return found[1].strip() if found else ""

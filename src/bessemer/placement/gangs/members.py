@@ -23,7 +23,20 @@ from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Ints
 
 _ELSEWHERE = frozenset(
-    {"present", "schedulable", "reachable", "virtual", "isolated", "fake", "taints", "wall", "leaf", "spine", "kind"}
+    {
+        "present",
+        "schedulable",
+        "reachable",
+        "virtual",
+        "handing",
+        "isolated",
+        "fake",
+        "taints",
+        "wall",
+        "leaf",
+        "spine",
+        "kind",
+    }
 )
 """Arrays that tell who may land on a host, and nothing of what is taken of it."""
 
