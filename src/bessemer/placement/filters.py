@@ -316,12 +316,15 @@ def judged(sight: Sight, links: Sequence[Link]) -> tuple[Verdicts, Ints]:
     left = sight.fleet.present[: sight.size].copy()
     verdict: Verdicts = np.where(left, FITS, ABSENT).astype(np.uint8)
     figure: Ints = np.zeros(sight.size, dtype=np.int64)
+    count = np.count_nonzero(left)
     for number, link in enumerate(links):
-        if not left.any():
+        if not count:
             break
         passed = left & link.passes(sight)
-        rejected = left & ~passed
-        if rejected.any():
+        # Of one host that changed most links set nobody aside: that they do not costs next to nothing.
+        before, count = count, np.count_nonzero(passed)
+        if count < before:
+            rejected = left & ~passed
             verdict[rejected] = number
             if link.measure is not None:
                 figure[rejected] = link.measure.figure(sight)[rejected]
