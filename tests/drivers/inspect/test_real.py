@@ -19,7 +19,7 @@ from bessemer.drivers.inspect.firmware import PASSED
 from bessemer.drivers.inspect.kvm import KvmProbe, Verdict, run_guest
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.real import LocalInspect
-from bessemer.drivers.inspect.sysfs import Machine, used
+from bessemer.drivers.inspect.sysfs import Machine, iommu, used
 from bessemer.drivers.process.fake import FakeProcesses
 from tests.drivers.inspect.tree import Tree, two_socket_server
 
@@ -166,10 +166,10 @@ async def test_an_empty_tree_is_an_empty_machine(tmp_path: Path) -> None:
 async def test_without_groups_of_an_iommu_no_guest_is_handed_devices(tmp_path: Path) -> None:
     groups = tmp_path / "sys/kernel/iommu_groups"
     groups.mkdir(parents=True)
-    assert not Machine(tmp_path).iommu()
+    assert not iommu(Machine(tmp_path))
     (groups / "0").mkdir()
-    assert Machine(tmp_path).iommu()
-    assert not Machine(tmp_path / "none").iommu()
+    assert iommu(Machine(tmp_path))
+    assert not iommu(Machine(tmp_path / "none"))
 
 
 async def test_isolation_is_the_process_drivers_word(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bessemer.core.hosts import ADDRESSES_MAX, DEVICES_MAX, Device, Inventory
 from bessemer.drivers.inspect.fabric import read_partitions
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
-from bessemer.drivers.inspect.sysfs import Machine, PciFunction
+from bessemer.drivers.inspect.sysfs import Machine, PciFunction, iommu
 from bessemer.drivers.process.protocol import Processes
 
 _VENDORS = {
@@ -81,7 +81,7 @@ class LocalInspect:
             addresses=self._addresses()[:ADDRESSES_MAX],
             virtualization=verdict.virtualization,
             virtualization_note=verdict.note,
-            passthrough=machine.iommu(),
+            passthrough=iommu(machine),
             isolation=isolation,
             isolation_note=isolation_note,
             nvlink_partitions=[[_gpu_id(address) for address in some] for some in await self._partitions()],

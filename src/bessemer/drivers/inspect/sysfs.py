@@ -57,23 +57,24 @@ class Disk:
     in_use: bool = False
 
 
+def iommu(machine: Machine) -> bool:
+    """Whether devices are in IOMMU groups: without, none can be handed to a guest."""
+    return machine.groups.is_dir() and any(machine.groups.iterdir())
+
+
 class Machine:
     """The machine below ``root``."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._sys = root / "sys"
         self._proc = root / "proc"
+        self.groups = self._sys / "kernel/iommu_groups"
 
     def kernel(self) -> str:
         return text(self._proc / "sys/kernel/osrelease")
 
     def boot_id(self) -> str:
         return text(self._proc / "sys/kernel/random/boot_id")
-
-    def iommu(self) -> bool:
-        """Whether devices are in IOMMU groups: without, none can be handed to a guest."""
-        groups = self._sys / "kernel/iommu_groups"
-        return groups.is_dir() and any(groups.iterdir())
 
     def cpu_model(self) -> str:
         found = re.search(r"^model name\s*:\s*(.+)$", text(self._proc / "cpuinfo"), re.MULTILINE)
