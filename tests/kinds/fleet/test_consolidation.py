@@ -33,7 +33,7 @@ from tests.kinds.jobs.test_job import fates
 from tests.kinds.jobs.test_job_scale import Fabric
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
-from tests.placement.hosts import fleet, host
+from tests.placement.hosts import ask, fleet, host
 from tests.placement.moves.test_plan import by_criteria, claim
 
 THEIRS = "beta--lab"
@@ -645,6 +645,19 @@ def test_what_is_known_of_those_that_are_gone_is_bounded() -> None:
             moving.changed(Change(revision, type, key, f"c-{number}", "", body))  # type: ignore[arg-type]
     assert len(moving._gone) == GONE_MAX
     assert not moving._heard
+
+
+def test_whoever_asks_for_the_place_that_is_kept_changes_nothing() -> None:
+    """So what others keep of the arrays as they are, stands."""
+    arrays = fleet(host("a", gpus=4), host("b", gpus=1))
+    moving = Moving(arrays, lambda _hosts: None)
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
+    moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
+    before = arrays.version, dict(holds_of(arrays, "b"))
+    found = moving.place("w-1", ask(device_count=1))
+    assert found is not None
+    assert (found.host, found.devices) == ("b", ("gpu0",))
+    assert (arrays.version, dict(holds_of(arrays, "b"))) == before
 
 
 # --- many hosts -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place
 from bessemer.placement.sight import Sight
+from bessemer.placement.thought import Thought
 
 GONE_MAX = 1024
 """Deleted Consolidations that are known to be."""
@@ -159,12 +160,9 @@ class Moving:
         row = self._arrays.row(step.kept.host)
         if row is None:
             return None
-        self._arrays.drop(step.ghost)
-        try:
-            found = place(Sight.of(self._arrays.view(np.array([row])), request))
-        finally:
-            self._arrays.hold(step.ghost, step.kept)
-        return found
+        with Thought(self._arrays) as thought:
+            thought.leave_out([step.ghost])
+            return place(Sight.of(self._arrays.view(np.array([row])), request))
 
 
 def _course(change: Change) -> _Course:
