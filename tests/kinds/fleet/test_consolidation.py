@@ -15,7 +15,8 @@ from bessemer.kinds.fleet.consolidation import control
 from bessemer.kinds.fleet.consolidation.plan import target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
-from bessemer.kinds.fleet.moving import Fork, Moving
+from bessemer.kinds.fleet.moving import GONE_MAX, Fork, Moving
+from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from tests.kinds.five import (
     Case,
@@ -32,7 +33,7 @@ from tests.kinds.jobs.test_job import fates
 from tests.kinds.jobs.test_job_scale import Fabric
 from tests.kinds.points import Point
 from tests.kinds.world import PROJECT, World
-from tests.placement.hosts import fleet, host
+from tests.placement.hosts import ask, fleet, host
 from tests.placement.moves.test_plan import by_criteria, claim
 
 THEIRS = "beta--lab"
@@ -569,6 +570,7 @@ STEP = {
     "place": {"host": "b", "devices": ["gpu0"]},
     "how": "Restart",
 }
+MOVES = {"phase": "Moving", "hosts": ["a"], "steps": [{**STEP, "phase": "Moving"}]}
 
 
 def test_where_its_place_is_taken_it_goes_to_no_host_that_is_opened() -> None:
@@ -606,6 +608,56 @@ def test_a_host_that_is_opened_takes_nobody_once_who_comes_there_has_come(phase:
     body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": status})
     moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
     assert told[-1] == shut
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_is_told_late_of_one_that_is_gone_keeps_nothing(listed: bool) -> None:
+    """Who reads all anew misses it, and hears of nothing; who follows changes is behind."""
+    arrays = fleet(host("a", gpus=4), host("b", gpus=4))
+    moving = Moving(arrays, lambda _hosts: None)
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
+    key = Key("Consolidation", "", "tidy")
+    moving.changed(Change(1, "ADDED", key, "c-1", "", body))
+    assert len(holds_of(arrays, "b")) == 1
+    if listed:
+        moving.gone("c-1")
+    else:
+        moving.changed(Change(3, "DELETED", key, "c-1", "", body))
+    moving.changed(Change(2, "MODIFIED", key, "c-1", "", body))
+    assert not holds_of(arrays, "b")
+
+
+def test_what_was_left_out_counts_once_it_can_be_read() -> None:
+    arrays = fleet(host("a", gpus=4), host("b", gpus=4))
+    moving = Moving(arrays, lambda _hosts: None)
+    moving.left_out("c-1")
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
+    moving.changed(Change(1, "MODIFIED", Key("Consolidation", "", "tidy"), "c-1", "", body))
+    assert len(holds_of(arrays, "b")) == 1
+
+
+def test_what_is_known_of_those_that_are_gone_is_bounded() -> None:
+    moving = Moving(fleet(host("a", gpus=4)), lambda _hosts: None)
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": {}})
+    for number in range(GONE_MAX + 10):
+        for revision, type in ((1, "ADDED"), (2, "DELETED")):
+            key = Key("Consolidation", "", f"tidy-{number}")
+            moving.changed(Change(revision, type, key, f"c-{number}", "", body))  # type: ignore[arg-type]
+    assert len(moving._gone) == GONE_MAX
+    assert not moving._heard
+
+
+def test_whoever_asks_for_the_place_that_is_kept_changes_nothing() -> None:
+    """So what others keep of the arrays as they are, stands."""
+    arrays = fleet(host("a", gpus=4), host("b", gpus=1))
+    moving = Moving(arrays, lambda _hosts: None)
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
+    moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
+    before = arrays.version, dict(holds_of(arrays, "b"))
+    found = moving.place("w-1", ask(device_count=1))
+    assert found is not None
+    assert (found.host, found.devices) == ("b", ("gpu0",))
+    assert (arrays.version, dict(holds_of(arrays, "b"))) == before
 
 
 # --- many hosts -------------------------------------------------------------------------------------------------

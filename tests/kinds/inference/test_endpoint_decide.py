@@ -119,6 +119,22 @@ def test_the_first_replica_that_says_something_speaks_for_all() -> None:
     assert outcome.message == "1 of 3 replicas answer: replica 1: it crashed"
 
 
+@pytest.mark.parametrize(
+    ("phases", "moved", "said"),
+    [
+        (["Running", "Running"], 0, "1 replica is leaving"),
+        (["Running", "Running", "Running"], 0, "2 replicas are leaving"),
+        (["Running", "Starting"], 1, "1 replica goes once another answers"),
+        (["Running", "Running", "Starting"], 1, "1 replica goes once another answers; 1 replica is leaving"),
+    ],
+)
+def test_of_more_than_are_wanted_it_says_who_goes_and_who_goes_later(phases: list[str], moved: int, said: str) -> None:
+    claims = [claim(number, phase) for number, phase in enumerate(phases)]
+    outcome = control.fold(endpoint(1), Seen(claims, HOSTS, moved=claims[:moved]))
+    assert isinstance(outcome.status, EndpointStatus)
+    assert outcome.status.message == said
+
+
 def test_while_none_says_anything_the_engines_load() -> None:
     outcome = control.fold(endpoint(1), Seen([claim(0, "Starting")], HOSTS))
     assert (outcome.reason, outcome.message) == ("Starting", "0 of 1 replicas answer: the engines load the model")

@@ -53,13 +53,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A kind that is followed: what its objects are known by, what to do with a change, and with what a new list no
-    longer has."""
+    """A kind that is followed: what its objects are known by, what to do with a change, with what a new list no
+    longer has, and with what cannot be read (None: the same)."""
 
     kind: str
     name: Callable[[Change], str]
     apply: Callable[[Change], None]
     remove: Callable[[str], None]
+    leave_out: Callable[[str], None] | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +102,9 @@ class FleetFeed:
             _Source("Tenant", lambda change: change.key.name, told.walls.changed, told.walls.gone),
             _Source("Host", lambda change: change.key.name, told.host_changed, told.host_gone),
             _Source("Claim", lambda change: change.uid, told.claim_changed, told.claim_gone),
-            _Source(moved.KIND, lambda change: change.uid, self._course_changed, self.moving.gone),
+            _Source(
+                moved.KIND, lambda change: change.uid, self._course_changed, self.moving.gone, self.moving.left_out
+            ),
         )
         async with asyncio.TaskGroup() as group:
             for source in sources:
@@ -234,5 +237,5 @@ async def _take(source: _Source, change: Change) -> str:
     except (ValueError, OverflowError) as error:
         name = change.key.name
         log.error("left out of placement", kind=source.kind, name=name, object_uid=change.uid, error=str(error)[:500])
-        source.remove(known)
+        (source.leave_out or source.remove)(known)
     return known

@@ -24,6 +24,10 @@ from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place
 from bessemer.placement.sight import Sight
+from bessemer.placement.thought import Thought
+
+GONE_MAX = 1024
+"""Deleted Consolidations that are known to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +70,32 @@ class Moving:
         self._shut = shut
         self._courses: dict[str, _Course] = {}
         self._heard: dict[str, int] = {}
+        self._gone: dict[str, None] = {}
         self._ghosts: set[str] = set()
 
     def changed(self, change: Change) -> None:
-        """A Consolidation did. What is older than what was heard of it is no news. Raises ValueError where no sense can
-        be made of it."""
-        if change.revision < self._heard.get(change.uid, 0):
-            return
-        self._heard[change.uid] = change.revision
+        """A Consolidation did. What is older than what was heard of it is no news, nor is anything of one that is gone.
+        Raises ValueError where no sense can be made of it."""
         if change.type == "DELETED":
             self.gone(change.uid)
             return
+        if change.uid in self._gone or change.revision < self._heard.get(change.uid, 0):
+            return
+        self._heard[change.uid] = change.revision
         self._courses[change.uid] = _course(change)
         self._follow()
 
     def gone(self, uid: str) -> None:
-        """It moves nothing any more."""
+        """It is deleted, for good. Who tells of changes need not tell of them in time: so the last that went are
+        known."""
+        self._heard.pop(uid, None)
+        self._gone[uid] = None
+        if len(self._gone) > GONE_MAX:
+            del self._gone[next(iter(self._gone))]
+        self.left_out(uid)
+
+    def left_out(self, uid: str) -> None:
+        """It moves nothing, as far as anybody can read."""
         if self._courses.pop(uid, None) is not None:
             self._follow()
 
@@ -146,12 +160,9 @@ class Moving:
         row = self._arrays.row(step.kept.host)
         if row is None:
             return None
-        self._arrays.drop(step.ghost)
-        try:
-            found = place(Sight.of(self._arrays.view(np.array([row])), request))
-        finally:
-            self._arrays.hold(step.ghost, step.kept)
-        return found
+        with Thought(self._arrays) as thought:
+            thought.leave_out([step.ghost])
+            return place(Sight.of(self._arrays.view(np.array([row])), request))
 
 
 def _course(change: Change) -> _Course:

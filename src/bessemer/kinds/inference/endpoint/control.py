@@ -85,7 +85,7 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
             # All that are wanted are there: that one of them is not elsewhere yet keeps nobody.
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
-        seen = Seen(claims, await workload.host_views(ctx, claims), hold)
+        seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
     outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts))
     outcome = turns.told(outcome, seen.claims, now=ctx.clock.now())
     return told(outcome, moved, trouble=trouble, now=ctx.clock.now())
@@ -208,7 +208,7 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
         return _whole(status, wanted, note=note)
     trouble = hold or _trouble(counted)
     if answering == wanted:
-        return replace(_whole(status, wanted, note=f"{leaving} replicas are leaving"), again=10.0)
+        return replace(_whole(status, wanted, note=_leaving(leaving, moved=len(seen.moved))), again=10.0)
     said = trouble.message if trouble else "the engines load the model"
     status = status.model_copy(update={"phase": _phase(counted, answering, hold=hold)})
     message = f"{answering} of {wanted} replicas answer: {said}"
@@ -217,6 +217,17 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
     remedy = status.remedy or REMEDIES.get(status.phase, "")
     status = status.model_copy(update={"message": message})
     return Wait(reason=reason, message=message, status=status, again=again, remedy=remedy)
+
+
+def _leaving(count: int, *, moved: int) -> str:
+    """What is said of ``count`` replicas more than are wanted, while ``moved`` stay until others answer."""
+    going = count - moved
+    words = []
+    if moved:
+        words.append(f"{moved} replicas go once others answer" if moved > 1 else "1 replica goes once another answers")
+    if going > 0:
+        words.append(f"{going} replicas are leaving" if going > 1 else "1 replica is leaving")
+    return "; ".join(words)
 
 
 def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
