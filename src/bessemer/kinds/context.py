@@ -47,8 +47,9 @@ class Fleet(Protocol):
         """Take an assumption back: the Claim was not taken."""
         ...
 
-    def wanted(self, asker: str, *, hosts: Collection[str]) -> bool:
-        """Whether who had claims on these hosts told to end (by `mark_of`) still counts on a place there."""
+    def wanted(self, asker: str, *, hosts: Collection[str], claims: Collection[str] = ()) -> bool:
+        """Whether who had claims on these hosts told to end (by `mark_of`) still counts on a place there, or
+        somebody else who stands higher on the end of one of ``claims``, by uid."""
         ...
 
     @property

@@ -177,10 +177,11 @@ def _why(claim: Claim, asker: Asker) -> str:
 
 
 async def spared(ctx: Context, claims: Sequence[Claim], *, together: bool = False) -> list[Claim]:
-    """The claims, of which those need not end after all for whom they were told is gone or has another place: what was
-    told is taken back, while its time has not come. Those that are ``together`` are needed as one."""
-    now, hosts = ctx.clock.now(), frozenset(claim.spec.host for claim in claims)
-    needed: dict[tuple[str, frozenset[str]], bool] = {}
+    """The claims, of which those need not end after all for whom they were told is gone or has another place, and on
+    whose end nobody else of higher standing counts: what was told is taken back, while its time has not come. Those
+    that are ``together`` are needed as one."""
+    now, all_ = ctx.clock.now(), frozenset((claim.spec.host, claim.uid) for claim in claims)
+    needed: dict[tuple[str, frozenset[tuple[str, str]]], bool] = {}
     found = []
     for claim in claims:
         notice = notice_of(claim)
@@ -190,9 +191,10 @@ async def spared(ctx: Context, claims: Sequence[Claim], *, together: bool = Fals
             found.append(claim)
             continue
         # Asked once for all, for it is dear and may change meanwhile: what is together stays so.
-        one = (notice.asker, hosts if together else frozenset({claim.spec.host}))
+        one = (notice.asker, all_ if together else frozenset({(claim.spec.host, claim.uid)}))
         if one not in needed:
-            needed[one] = ctx.fleet.wanted(notice.asker, hosts=one[1])
+            hosts, uids = zip(*one[1], strict=True)
+            needed[one] = ctx.fleet.wanted(notice.asker, hosts=frozenset(hosts), claims=frozenset(uids))
         if needed[one]:
             found.append(claim)
             continue

@@ -210,7 +210,7 @@ async def test_what_is_together_is_spared_by_one_answer(clock: FakeClock) -> Non
         retired.append(key)
         raise NotFound("it is gone")
 
-    fleet = SimpleNamespace(wanted=lambda _asker, *, hosts: next(answers))
+    fleet = SimpleNamespace(wanted=lambda _asker, *, hosts, claims: next(answers))
     ctx: Any = SimpleNamespace(clock=clock, fleet=fleet, capacity=SimpleNamespace(retire=retire))
     members: Any = [
         SimpleNamespace(
@@ -516,3 +516,17 @@ def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     assert not queueing.wanted(mark_of("nobody"), hosts={"h0"})
     assert queueing.wanted(mark_of("job0"), hosts={"h0"})
     assert made == []
+
+
+@pytest.mark.parametrize(("priority", "wanted"), [(1, True), (0, False)])
+def test_what_was_told_for_one_who_is_gone_ends_for_another_who_counts_on_it(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, priority: int, wanted: bool
+) -> None:
+    line, now = Line(hosts=1), int(clock.now())
+    line.runs("told", 4, preemptible=True, ends=now + 10, project="beta--lab", since=now - 1000)
+    queueing = queueing_over(line, clock, monkeypatch)
+    other = Asker(uid="other", project=PROJECT, priority=priority, since=now)
+    assert isinstance(queueing.decide(gpus(4), other), Refusal)
+    gone = mark_of("gone")
+    assert queueing.wanted(gone, hosts={"h0"}, claims={"told"}) == wanted
+    assert not queueing.wanted(gone, hosts={"h0"}, claims={"another"})

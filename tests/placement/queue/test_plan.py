@@ -275,6 +275,19 @@ def test_the_others_are_told_when_behind_those_before_them() -> None:
     assert [turn.expected for turn in line.plan(*some).turns.values()] == [NOW + 100, NOW + 160, NOW + 220]
 
 
+def test_nobody_is_told_behind_whom_nobody_knows_when_it_starts() -> None:
+    line = Line(hosts=1)
+    line.runs("for ever", 2)
+    line.runs("r", 2, ends=NOW + 100)
+    first, *others = (waits(f"w{n}", gpus(2), since=NOW - 10 + n, ends=NOW + 60) for n in range(3))
+    big = waits("big", gpus(4), since=NOW - 10)
+    known = {first.uid: NOW + 100, others[0].uid: NOW + 160, others[1].uid: NOW + 220}
+    found = line.plan(first, *others, waits("last", gpus(4), since=NOW)).turns
+    assert {uid: turn.expected for uid, turn in found.items()} == {**known, "last": None}
+    found = line.plan(first, big, *others).turns
+    assert [found[uid].expected for uid in ("w0", "big", "w1", "w2")] == [NOW + 100, None, None, None]
+
+
 def test_it_leaves_the_arrays_as_they_were() -> None:
     line = Line(hosts=2)
     line.runs("long", 2, ends=NOW + 500, preemptible=True)

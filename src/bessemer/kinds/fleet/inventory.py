@@ -146,7 +146,7 @@ class FleetFeed:
         """Whether somebody waits for a place: whom one asks by oneself, asks for nobody else."""
         return False
 
-    def wanted(self, asker: str, *, hosts: Collection[str]) -> bool:
+    def wanted(self, asker: str, *, hosts: Collection[str], claims: Collection[str] = ()) -> bool:
         """Who waits is not known here: what was told stands."""
         return True
 

@@ -290,15 +290,24 @@ def _leave(queue: Queueing, uid: str) -> None:
     queue._joined += queue._heard.pop(uid, None) is not None
 
 
-def _wanted(queue: Queueing, asker: str, *, hosts: Collection[str]) -> bool:
-    """Whether who had claims on these hosts told to end still counts on a place there. Who is not looked at yet may."""
+def _wanted(queue: Queueing, asker: str, *, hosts: Collection[str], claims: Collection[str] = ()) -> bool:
+    """Whether who had claims on these hosts told to end still counts on a place there, or somebody else who stands
+    higher than one of them on its end. Who is not looked at yet may."""
     if not queue.ready():
         return True
-    pending = next((one for one in queue._all().values() if mark_of(one.uid) == asker), None)
-    if pending is None:
+    waiting = queue._all()
+    pending = next((one for one in waiting.values() if mark_of(one.uid) == asker), None)
+    if not waiting:
         return False
-    turn = queue._planned(pending).plan.turns.get(pending.uid)
-    return turn is None or turn.kept is None or not set(turn.kept.hosts).isdisjoint(hosts)
+    made = queue._planned(pending or next(iter(waiting.values())))
+    turn = made.plan.turns.get(pending.uid) if pending is not None else None
+    if pending is not None and (turn is None or turn.kept is None or not set(turn.kept.hosts).isdisjoint(hosts)):
+        return True
+    return any(
+        one.gone[uid].tenure.priority < made.waiting[one.uid].asker.priority
+        for one in made.plan.kept
+        for uid in one.gone.keys() & set(claims)
+    )
 
 
 def _plan(queue: Queueing, waiting: Sequence[Pending], *, rules: Rules) -> Plan:

@@ -232,7 +232,8 @@ def _leaving(draft: _Draft) -> Mapping[str, Hold]:
 
 
 def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
-    """When the others will start at the latest, each behind those before it, as if something were kept for each."""
+    """When the others will start at the latest, each behind those before it, as if something were kept for each. Behind
+    whom nobody knows when it starts, nobody is told: it may take what they would count on."""
     book, now = draft.claims.book, draft.now
     if not book.ending and not draft.kept:
         return
@@ -245,11 +246,11 @@ def _expect(draft: _Draft, order: Sequence[Pending]) -> None:
             timeline.add(lasting(one, pending=by_uid[one.uid], now=now))
     for pending in waits:
         if draft.dear(pending, what="keep"):
-            continue
+            return
         some = [*draft.kept.values(), *soft.values()]
         found = earliest(timeline, pending, places=draft.claims.places, beside=some)
         if found is None or found.start is None:
-            continue
+            return
         draft.turns[pending.uid] = replace(draft.turns[pending.uid], expected=found.start)
         soft[pending.uid] = found
         timeline.rely(found)
