@@ -154,6 +154,18 @@ async def test_an_address_that_is_another_devices_by_now_is_not_taken(real: Vfio
     assert await refused(real, "b", Wanted("gpu-0", "gpu", NIC)) == "DeviceMissing"
 
 
+@pytest.mark.parametrize("damaged", ["", "[]", '{"disk-0": 1}', "\udcff"])
+async def test_a_damaged_record_is_passed_over(
+    tmp_path: Path, real: VfioPassthrough, pci: DrawnPci, damaged: str
+) -> None:
+    await real.hand("a", (NIC_WHOLE,))
+    (tmp_path / "state/b").write_bytes(damaged.encode(errors="surrogateescape"))
+    assert await real.hand("c", (DISK_WHOLE,))
+    for uid in await real.uids():
+        await real.give_back(uid)
+    assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())
+
+
 @pytest.mark.parametrize("after", range(4))
 async def test_an_agent_killed_in_the_middle_is_gone_on_from(
     real: VfioPassthrough, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, after: int

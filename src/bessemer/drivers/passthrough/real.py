@@ -22,9 +22,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Se
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
+
 from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.protocol import Handed, Wanted
 from bessemer.drivers.passthrough.sysfs import BRIDGE, VFIO, Pci
+
+log = structlog.get_logger(__name__)
 
 _SORTS = {"gpu": ("0x03", "0x12"), "nic": ("0x02", "0x0c06"), "disk": ("0x01",)}
 """Class codes of the PCI functions that are such a device."""
@@ -183,9 +187,10 @@ class VfioPassthrough:
         (self._state / uid).unlink(missing_ok=True)
 
     def _records(self) -> Iterator[tuple[str, _Taken]]:
+        """A record that cannot be read says of its uid only that it may have something."""
         for file in sorted(self._state.iterdir()) if self._state.is_dir() else ():
             if not file.name.startswith("."):
-                yield file.name, json.loads(file.read_text())
+                yield file.name, _read(file)
 
     def _keep(self, uid: str, taken: _Taken) -> None:
         """What is about to be taken; on the disk before it is."""
@@ -200,3 +205,17 @@ class VfioPassthrough:
         except OSError as error:
             reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "PassthroughUnavailable"
             raise DriverError(reason, "which devices are taken cannot be kept", internal=str(error)) from error
+
+
+def _read(record: Path) -> _Taken:
+    try:
+        taken = json.loads(record.read_text())
+        if isinstance(taken, dict) and all(isinstance(each, list) for each in taken.values()):
+            return taken
+    except FileNotFoundError:
+        return {}  # given back meanwhile
+    except (OSError, ValueError) as error:
+        log.error("a record of devices cannot be read", object_uid=record.name, error=str(error))
+        return {}
+    log.error("a record of devices cannot be read", object_uid=record.name, error="it names no devices")
+    return {}
