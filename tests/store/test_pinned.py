@@ -16,6 +16,7 @@ from bessemer.core.resource import Key
 from bessemer.core.units import GIB
 from bessemer.core.values import Asked, ClaimSpec
 from bessemer.store import Store
+from bessemer.store.tally import Known, Survey
 from tests.store.invariants import connect
 from tests.store.make import ALICE, agent, body, claim, read
 
@@ -129,3 +130,14 @@ async def test_what_an_older_release_could_not_read_is_not_said_while_one_serves
     admit(place, 8)
     (stored,) = await store.capacity.take([(key, spec, metadata)], CONTROLLER)
     assert ClaimSpec.model_validate(read(stored)["spec"]) == spec
+
+
+def test_of_a_report_a_check_keeps_what_it_asks_for() -> None:
+    """It has those of all hosts at once."""
+    survey, found = Survey({}), Inventory(numa=[NODE], devices=[NIC, OWN]).dump()
+    key = Key("Host", "", "h1")
+    document = {"kind": "Host", "metadata": {"name": "h1"}, "status": {"report": found}}
+    survey.note(Known(key, "u", 1, b"", False, (), frozenset(), waits=False), document)
+    assert survey.reports == {
+        "h1": {"numa": found["numa"], "devices": [{"id": "nic-0", "functions": 4}, {"id": "nic-1"}]}
+    }

@@ -99,7 +99,7 @@ class Survey:
     """Tenants and Projects."""
     hosts: set[str] = field(default_factory=set)
     reports: dict[str, Document] = field(default_factory=dict)
-    """What each Host's agent says of its machine, where it has said so."""
+    """What each Host's agent says of its nodes and how many functions its devices have, where it has said so."""
     used: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(scope, meter) → what stands."""
     _forward: Forwarding = field(init=False)
@@ -120,7 +120,7 @@ class Survey:
             self.bounded[key] = document
         elif key.kind == HOST:
             self.hosts.add(key.name)
-            self.reports[key.name] = document.get("status", {}).get("report") or {}
+            self.reports[key.name] = _kept(document.get("status", {}).get("report") or {})
         elif key.kind == CLAIM:
             try:
                 self.claims[known.uid] = (key, ClaimSpec.model_validate(document["spec"]))
@@ -149,6 +149,12 @@ class Survey:
     def living(self, kind: str, name: str) -> bool:
         """Whether there is one of that name, in no project."""
         return Key(kind, "", name) in self.objects
+
+
+def _kept(report: Document) -> Document:
+    """What the checks ask of a report, which is long and there for each Host."""
+    devices_ = [{name: one[name] for name in ("id", "functions") if name in one} for one in report.get("devices", ())]
+    return {"numa": report.get("numa", ()), "devices": devices_} if report else {}
 
 
 def digest(body: bytes) -> bytes:

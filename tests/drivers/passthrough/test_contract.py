@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,18 @@ async def test_an_address_that_is_another_devices_by_now_is_not_taken(real: Vfio
     assert await refused(real, "b", Wanted("gpu-0", "gpu", NIC)) == "DeviceMissing"
 
 
+@pytest.mark.parametrize("damaged", ["", "[]", '{"disk-0": 1}', "\udcff"])
+async def test_a_damaged_record_is_passed_over(
+    tmp_path: Path, real: VfioPassthrough, pci: DrawnPci, damaged: str
+) -> None:
+    await real.hand("a", (NIC_WHOLE,))
+    (tmp_path / "state/b").write_bytes(damaged.encode(errors="surrogateescape"))
+    assert await real.hand("c", (DISK_WHOLE,))
+    for uid in await real.uids():
+        await real.give_back(uid)
+    assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())
+
+
 @pytest.mark.parametrize("after", range(4))
 async def test_an_agent_killed_in_the_middle_is_gone_on_from(
     real: VfioPassthrough, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, after: int
@@ -171,7 +184,7 @@ async def test_an_agent_killed_in_the_middle_is_gone_on_from(
         done = 0
         monkeypatch.setattr(pci, "_say", dies)
         with pytest.raises(KeyboardInterrupt):
-            real._hand("a", GPU_WHOLE)
+            real._bind(real._take("a", GPU_WHOLE))
         monkeypatch.setattr(pci, "_say", say)
         assert await real.uids() == {"a"}
         if follow == "hand":
@@ -194,3 +207,34 @@ async def test_what_cannot_be_is_said_clearly(tmp_path: Path, real: VfioPassthro
     assert pci.drivers() == HOSTS
     bare = VfioPassthrough(tmp_path / "bare", pci=DrawnPci(tmp_path / "other", vfio=False))
     assert await refused(bare, "a", DISK_WHOLE) == "PassthroughUnavailable"
+
+
+async def test_a_device_that_the_kernel_does_not_let_go_of_keeps_nobody_else(
+    tmp_path: Path, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = VfioPassthrough(tmp_path / "state", pci=pci, seconds=0.1)
+    say, lets_go, asked = pci._say, threading.Event(), 0
+
+    def hangs(file: Path, words: str) -> None:
+        nonlocal asked
+        if not lets_go.is_set() and (file.name, words) == ("unbind", DISK):
+            asked += 1
+            lets_go.wait(60)
+        say(file, words)
+
+    monkeypatch.setattr(pci, "_say", hangs)
+    try:
+        for _ in range(2):
+            assert await refused(real, "a", DISK_WHOLE) == "DeviceBusy"
+        with pytest.raises(DriverError, match=r"within 0\.1 s"):
+            await real.give_back("a")
+        assert await refused(real, "b", DISK_WHOLE) == "DeviceBusy", "it is on record"
+        real._seconds = 30.0
+        assert await real.hand("c", (NIC_WHOLE,))
+        await real.give_back("c")
+        assert asked == 1, "nor is another thread spent on it"
+    finally:
+        lets_go.set()
+    assert await real.hand("a", (DISK_WHOLE,))
+    await real.give_back("a")
+    assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())

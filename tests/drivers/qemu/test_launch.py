@@ -16,6 +16,8 @@ from bessemer.drivers.qemu.launch import Home, _failure
         ("unshare: write failed /proc/self/uid_map: Operation not permitted\n", "IsolationUnavailable"),
         ("qemu-system-x86_64: could not write: No space left on device\n", "DiskFull"),
         ("setsid: failed to execute qemu-system-x86_64: No such file or directory\n", "QemuMissing"),
+        ("vfio 0000:43:00.0: failed to open /dev/vfio/9: No such file or directory\n", "PassthroughUnavailable"),
+        ("vfio 0000:43:00.0: failed to open /dev/vfio/9: Device or resource busy\n", "GuestStartFailed"),
         ("qemu-system-x86_64: something else\n", "GuestStartFailed"),
     ],
 )

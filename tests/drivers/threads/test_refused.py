@@ -41,3 +41,26 @@ async def test_the_others_are_held_all_the_same() -> None:
     assert "CgroupRefused" in caught.value.internal
     assert "groups cannot be listed" in caught.value.internal
     assert [herd.pinned for herd in herds] == [{}, {"before": mine, "behind": mine}, {"beside": mine}]
+
+
+class Passing:
+    """Runs nothing, in no control groups."""
+
+    def __init__(self, *uids: str) -> None:
+        self.uids = uids
+
+    def kin(self) -> Sequence[Kin]:
+        return [Kin(uid, frozenset()) for uid in self.uids]
+
+    def pin(self, uid: str, cpus: str) -> bool:
+        return False
+
+
+async def test_what_runs_no_more_is_forgotten() -> None:
+    herd, beside = Passing("a", "b"), Stubborn(("refused",))
+    host = HostThreads([herd, beside])
+    with pytest.raises(DriverError):
+        await host.keep({})
+    beside.uids, herd.uids = ("beside",), ("b", "c")
+    await host.keep({})
+    assert set(host._last) == {"b", "c"}

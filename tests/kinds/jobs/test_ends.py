@@ -68,6 +68,12 @@ def test_anything_else_is_a_member_that_was_lost(said: Any) -> None:
     assert (failure.reason, failure.exit_code) == ("MemberLost", None)
 
 
+def test_a_deadline_that_has_not_come_is_a_member_that_was_lost() -> None:
+    late = {**BAD, "reason": "DeadlineExceeded", "code": None}
+    reasons = [end.reason for ends in (50, 51) if (end := end_of(claim(late, ends=ends))) is not None]
+    assert reasons == ["DeadlineExceeded", "MemberLost"]
+
+
 def test_who_says_that_it_failed_before_it_began_is_not_the_first() -> None:
     liar, honest = claim({**BAD, "at": -1e300}, rank=1), claim({**BAD, "at": 10.0})
     failure = first_failure([liar, honest])

@@ -18,16 +18,25 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.protocol import Handed, Wanted
 from bessemer.drivers.passthrough.sysfs import BRIDGE, VFIO, Pci
 
+log = structlog.get_logger(__name__)
+
 _SORTS = {"gpu": ("0x03", "0x12"), "nic": ("0x02", "0x0c06"), "disk": ("0x01",)}
 """Class codes of the PCI functions that are such a device."""
 
+_KERNEL_SECONDS = 30.0
+"""In which the kernel is to hand over what a guest has, or to take it back."""
+
+_T = TypeVar("_T")
 _Taken = Mapping[str, Sequence[str]]
 """Addresses by the device that they are of: its own, or its functions'."""
 
@@ -36,26 +45,67 @@ class VfioPassthrough:
     """Implements `passthrough.protocol.Passthrough`. ``state`` is this agent's own; ``used`` says which addresses the
     host needs itself."""
 
-    def __init__(self, state: Path, *, pci: Pci | None = None, used: Callable[[], Set[str]] = frozenset) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        pci: Pci | None = None,
+        used: Callable[[], Set[str]] = frozenset,
+        seconds: float = _KERNEL_SECONDS,
+    ) -> None:
         self._state = state
         self._pci = pci or Pci()
         self._used = used
+        self._seconds = seconds
         self._turn = asyncio.Lock()
+        self._under_way: dict[str, asyncio.Task[Any]] = {}
 
     async def hand(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
-        async with self._turn:
-            return await asyncio.to_thread(self._hand, uid, wanted)
+        async def all_of_it() -> tuple[Handed, ...]:
+            async with self._turn:
+                handed = await asyncio.to_thread(self._take, uid, wanted)
+            await asyncio.to_thread(self._bind, handed)
+            return handed
+
+        return await self._in_time(uid, all_of_it)
 
     async def give_back(self, uid: str) -> None:
-        if not (self._state / uid).exists():
-            return
-        async with self._turn:
-            await asyncio.to_thread(self._give_back, uid)
+        async def all_of_it() -> None:
+            parents = await asyncio.to_thread(self._release, uid)
+            async with self._turn:
+                await asyncio.to_thread(self._forget, uid, parents)
+
+        if uid in self._under_way or (self._state / uid).exists():
+            await self._in_time(uid, all_of_it)
 
     async def uids(self) -> frozenset[str]:
         return frozenset(uid for uid, _ in self._records())
 
-    def _hand(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
+    async def _in_time(self, uid: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """One thing at a time for each uid. What the kernel does not answer goes on by itself, for it cannot be ended.
+
+        Raises DriverError ``DeviceBusy``.
+        """
+        late = DriverError("DeviceBusy", f"the kernel has not let go of a device within {self._seconds:g} s")
+        while (before := self._under_way.get(uid)) is not None and not before.done():
+            await asyncio.wait((before,), timeout=self._seconds)
+            if not before.done():
+                raise late
+        task: asyncio.Task[_T] = asyncio.create_task(work())
+        self._under_way[uid] = task
+        task.add_done_callback(lambda done: self._ended(uid, done))
+        await asyncio.wait((task,), timeout=self._seconds)
+        if not task.done():
+            raise late
+        return task.result()
+
+    def _ended(self, uid: str, task: asyncio.Task[Any]) -> None:
+        if self._under_way.get(uid) is task:
+            del self._under_way[uid]
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone
+
+    def _take(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
         self._pci.require_vfio()
         others = {
             address for has, taken in self._records() if has != uid for each in taken.values() for address in each
@@ -76,13 +126,15 @@ class VfioPassthrough:
         for address in addresses:
             self._require_idle(address, used=used)
             self._require_alone(address, mine=set(addresses), others=others)
-        for address in addresses:
-            self._pci.bind(address)
         return tuple(
             Handed(device, {"driver": VFIO, "host": address}, (nodes[address],))
             for device, each in taken.items()
             for address in each
         )
+
+    def _bind(self, handed: Sequence[Handed]) -> None:
+        for one in handed:
+            self._pci.bind(str(one.properties["host"]))
 
     def _chosen(self, one: Wanted, *, others: set[str]) -> list[str]:
         """Which addresses are meant: the device's, or those of functions that nobody has."""
@@ -116,23 +168,29 @@ class VfioPassthrough:
             message = f"{address} cannot be had alone: {other} of its IOMMU group is in use by {by}"
             raise DriverError("GroupShared", message)
 
-    def _give_back(self, uid: str) -> None:
+    def _release(self, uid: str) -> set[str]:
+        """The cards of the functions that it had."""
         taken = dict(self._records()).get(uid, {})
-        left = {address for has, each in self._records() if has != uid for all_ in each.values() for address in all_}
+        parents: set[str] = set()
         for address in (address for each in taken.values() for address in each):
             parent = self._pci.parent(address)
             self._pci.release(address, probe=parent is None)
+            parents |= {parent} if parent is not None else set()
+        return parents
+
+    def _forget(self, uid: str, parents: Set[str]) -> None:
+        left = {address for has, each in self._records() if has != uid for all_ in each.values() for address in all_}
+        for parent in sorted(parents):
             # A card whose last function is given back is one card again.
-            if parent is not None and not any(
-                function in left or self._pci.driver(function) for function in self._pci.functions(parent)
-            ):
+            if not any(function in left or self._pci.driver(function) for function in self._pci.functions(parent)):
                 self._pci.made(parent, none=True)
         (self._state / uid).unlink(missing_ok=True)
 
     def _records(self) -> Iterator[tuple[str, _Taken]]:
+        """A record that cannot be read says of its uid only that it may have something."""
         for file in sorted(self._state.iterdir()) if self._state.is_dir() else ():
             if not file.name.startswith("."):
-                yield file.name, json.loads(file.read_text())
+                yield file.name, _read(file)
 
     def _keep(self, uid: str, taken: _Taken) -> None:
         """What is about to be taken; on the disk before it is."""
@@ -147,3 +205,17 @@ class VfioPassthrough:
         except OSError as error:
             reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "PassthroughUnavailable"
             raise DriverError(reason, "which devices are taken cannot be kept", internal=str(error)) from error
+
+
+def _read(record: Path) -> _Taken:
+    try:
+        taken = json.loads(record.read_text())
+        if isinstance(taken, dict) and all(isinstance(each, list) for each in taken.values()):
+            return taken
+    except FileNotFoundError:
+        return {}  # given back meanwhile
+    except (OSError, ValueError) as error:
+        log.error("a record of devices cannot be read", object_uid=record.name, error=str(error))
+        return {}
+    log.error("a record of devices cannot be read", object_uid=record.name, error="it names no devices")
+    return {}

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,12 @@ _REASONS = (
     ("Cannot allocate memory", "OutOfMemory", "the host has no memory for the guest"),
     ('"write" lock', "DiskInUse", "another process uses the guest's disk"),
     ("No space left", "DiskFull", "the host's disk is full"),
+    (
+        # Before what is said of a program that is not there, in the same words.
+        "/dev/vfio/[^:]*: No such file or directory",
+        "PassthroughUnavailable",
+        "a device of the guest has no file below /dev/vfio: vfio-pci has it no more",
+    ),
     (
         "No such file or directory",
         "QemuMissing",
@@ -229,7 +236,7 @@ def _listen(path: Path) -> int:
 def _failure(home: Home) -> DriverError:
     said = tail(home.errors, 2048)
     for phrase, reason, message in _REASONS:
-        if phrase in said:
+        if re.search(phrase, said):
             return DriverError(reason, message, internal=said)
     return DriverError("GuestStartFailed", "QEMU ended before the guest ran", internal=said)
 

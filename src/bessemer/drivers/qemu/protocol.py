@@ -115,7 +115,8 @@ class Qemu(Protocol):
         """Start the guest, or find the one that runs. Returns when QEMU answers, not when the guest is up.
 
         Raises DriverError ``DigestMismatch``, ``ImageInvalid``, ``DiskFull``, ``DiskInUse``, ``OutOfMemory``,
-        ``CgroupRefused``, ``IsolationUnavailable``, ``QemuMissing``, ``GuestStartFailed``.
+        ``CgroupRefused``, ``IsolationUnavailable``, ``PassthroughUnavailable``, ``QemuMissing``,
+        ``GuestStartFailed``.
         """
         ...
 

@@ -50,6 +50,8 @@ class HostThreads:
                     self._herd(kin, wanted=wanted, own=kin.uid in sets)
                 for pid in kin.helpers:
                     self._hold(pid, rest)
+        if not refused:  # else some may only not have been listed
+            self._last = {kin.uid: self._last[kin.uid] for _, kin in found if kin.uid in self._last}
         self._was = rest
         if refused:
             internal = "; ".join(refused)[:500]
