@@ -394,6 +394,49 @@ async def test_nothing_is_moved_until_somebody_says_so_and_the_plan_is_of_that_m
         assert await hosts_of(world) != {"instance-mine-0": "h1"}
 
 
+async def test_a_plan_that_became_dearer_than_what_was_shown_is_not_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control, "LOOK_SECONDS", 100_000.0)
+    async with World(hosts=3, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "a", movable=True)
+        await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}}, namespace="")
+        await all_open(world)
+        await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
+        await alone(world, "h1")
+        await vm(world, "b", on="h1", movable=True)
+        await all_open(world)
+        assert (await status(world, "Consolidation", "tidy", namespace=""))["moves"] == 1
+        await world.patch("Consolidation", "tidy", namespace="", approved=True)
+        said = await ended(world)
+        assert (said["phase"], condition(said, "Ready")["reason"]) == ("Failed", "PlanChanged")
+        words = "the plan that was shown, of 1 move, cannot be carried out any more, and it takes 2 by now"
+        assert said["message"] == f"{words}. {control.UNBEGUN_REMEDY}"
+        assert set((await hosts_of(world)).values()) == {"h1"}
+
+
+async def test_one_that_was_approved_does_not_wait_for_ever_for_a_plan() -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "fixed")
+        await all_open(world)
+        for name, approved in (("seen", False), ("tidy", True)):
+            spec = {"empty": {"hosts": ["h1"]}, "deadlineSeconds": 60, "approved": approved}
+            await world.create("Consolidation", name, spec, namespace="")
+        await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
+        assert (await status(world, "Consolidation", "tidy", namespace=""))["phase"] == "Pending"
+        said = await ended(world)
+        assert (said["phase"], condition(said, "Ready")["reason"]) == ("Failed", "NoPlan")
+        words = (
+            "there is no plan 60 s after it was made: 1 claim of these hosts: not to be moved, or without another place"
+        )
+        assert said["message"] == f"{words}. {control.UNBEGUN_REMEDY}"
+        assert (await status(world, "Consolidation", "seen", namespace=""))["phase"] == "Pending"
+
+
 async def test_who_refuses_meanwhile_stays_and_nothing_further_is_moved() -> None:
     async with World(hosts=2, gpus=2) as world:
         await furnish(world)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import orjson
 
-from bessemer.core.clock import rfc3339
+from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Done, Fail, Outcome, Wait
 from bessemer.kinds import workload
@@ -19,6 +19,8 @@ from bessemer.kinds.fleet.host import Host
 
 LOOK_SECONDS = 30.0
 """Between two looks at a plan that nobody approved yet."""
+
+UNBEGUN_REMEDY = "Nothing was moved. Make another consolidation, and look at its plan before you approve it."
 
 
 async def reconcile(ctx: Context, asked: Consolidation) -> Outcome:
@@ -33,13 +35,17 @@ async def reconcile(ctx: Context, asked: Consolidation) -> Outcome:
         return await carry.carry(ctx, asked)
     found = await _plan(ctx, asked)
     if isinstance(found, NoPlan):
-        cleared = ConsolidationStatus(phase="Pending", message=found.message)
-        return Wait(reason=found.reason, message=found.message, status=cleared, again=LOOK_SECONDS, remedy=found.remedy)
+        return _without(asked, found, now=ctx.clock.now())
     if not asked.spec.approved:
         return _shown(found)
+    shown = asked.status.planned_at is not None
+    if shown and found.moves > asked.status.moves:
+        said = f"the plan that was shown, of {counted(asked.status.moves, 'move')}, cannot be carried out any more"
+        return _given_up(asked, f"{said}, and it takes {found.moves} by now", reason="PlanChanged", now=ctx.clock.now())
     before = await _before(ctx, asked)
     if before:
-        return _behind(asked, found, before=before)
+        # Who was approved unseen has no plan that somebody counts on.
+        return _behind(asked, found if shown else asked.status, before=before)
     cordoned = await _open(ctx, found) if asked.spec.empty is not None else []
     now, message = rfc3339(ctx.clock.now()), f"{counted(found.moves, 'claim')} to be moved"
     update = {"phase": "Moving", "began_at": now, "message": message, "cordoned": cordoned}
@@ -83,6 +89,27 @@ def _shown(status: ConsolidationStatus) -> Outcome:
     return Done(status=status, ready=False, reason="Planned", message=message, again=LOOK_SECONDS)
 
 
+def _without(asked: Consolidation, found: NoPlan, *, now: float) -> Outcome:
+    """It waits for a plan. One that was approved begins in time or not at all, and what was shown of it stands: a
+    dearer plan is not what was approved."""
+    status, spec, made = ConsolidationStatus(), asked.spec, asked.metadata.creation_timestamp
+    if spec.approved:
+        status = asked.status
+        # Whoever was Planned until now is looked at once more.
+        if status.phase == "Pending" and made and now >= epoch(made) + spec.deadline_seconds:
+            message = f"there is no plan {spec.deadline_seconds} s after it was made: {found.message}"
+            return _given_up(asked, message, reason="NoPlan", now=now)
+    status = status.model_copy(update={"phase": "Pending", "message": found.message})
+    return Wait(reason=found.reason, message=found.message, status=status, again=LOOK_SECONDS, remedy=found.remedy)
+
+
+def _given_up(asked: Consolidation, message: str, *, reason: str, now: float) -> Outcome:
+    """It ends before anything was moved, and its message says what to do: nobody else is told."""
+    message = f"{message}. {UNBEGUN_REMEDY}"
+    update = {"phase": "Failed", "message": message, "finished_at": rfc3339(now)}
+    return Fail(reason=reason, message=message, status=asked.status.model_copy(update=update), remedy=UNBEGUN_REMEDY)
+
+
 def _behind(asked: Consolidation, status: ConsolidationStatus, *, before: str) -> Outcome:
     message = f"Consolidation {before} is carried out first"
     status = status.model_copy(update={"phase": "Pending", "message": message})
@@ -123,4 +150,5 @@ async def _recorded(ctx: Context, asked: Consolidation) -> Outcome:
         status = status.model_copy(update={"cordoned": []})
     ready = status.condition("Ready")
     reason = ready.reason if ready is not None else "Failed"
-    return Fail(reason=reason, message=status.message, status=status, remedy=carry.FAILED_REMEDY)
+    remedy = carry.FAILED_REMEDY if status.began_at else UNBEGUN_REMEDY
+    return Fail(reason=reason, message=status.message, status=status, remedy=remedy)

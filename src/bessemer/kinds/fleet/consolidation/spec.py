@@ -55,7 +55,11 @@ class ConsolidationSpec(ApiModel):
     max_moves: int = Field(8, ge=0, le=MOVES_MAX, description="Claims that may be moved at most.")
     approved: bool = Field(False, description="Whether it is carried out; until then it is planned only.")
     deadline_seconds: int = Field(
-        3600, ge=60, le=1 << 20, description="No further claim is moved so long after it began."
+        3600,
+        ge=60,
+        le=1 << 20,
+        description="No further claim is moved so long after it began; approved, it fails without a plan so long after "
+        "it was made.",
     )
 
 
