@@ -124,6 +124,14 @@ def test_nobody_is_stopped_for_what_a_quota_refuses() -> None:
         assert line.plan(asks).turns["high"].victims == (() if most == 2 else ("low",))
 
 
+def test_for_whom_it_was_in_vain_no_place_is_made_and_no_stop_spent() -> None:
+    line = Line(hosts=1, rules=Rules(stops=1, vain=frozenset({"vain"})))
+    line.runs("low", 4, preemptible=True)
+    found = line.plan(waits("vain", gpus(4), priority=2), waits("high", gpus(4), priority=1)).turns
+    assert (found["vain"].victims, found["vain"].kept) == ((), None)
+    assert found["high"].victims == ("low",)
+
+
 def test_nobody_is_stopped_for_another_of_its_own() -> None:
     line = Line(hosts=1)
     line.runs("replica", 4, project="acme--a", since=NOW - 900, preemptible=True, workload="endpoint")

@@ -203,7 +203,8 @@ class Queueing:
         self._feed.expire()
         self._promised.expire()
         waiting, now = self._all(), self._clock.monotonic()
-        of = (self._feed.arrays.version, self._joined, self._waiting.version)
+        vain = frozenset(uid for uid, (_, until) in self._vain.items() if now < until)
+        of = (self._feed.arrays.version, self._joined, self._waiting.version, hash(vain))
         made = self._made
         if made is not None and made.of == of and now - made.at < _PLAN_SECONDS:
             return made
@@ -213,7 +214,7 @@ class Queueing:
             # Whoever is new has what is free beside all that is kept: else each of a flood would cost a plan.
             if known is None or _alike(known, pending):
                 return made
-        found = _plan(self, list(waiting.values()), rules=self._rules)
+        found = _plan(self, list(waiting.values()), rules=replace(self._rules, vain=vain))
         took = self._clock.monotonic() - now
         self._made = _Made(found, of, now, took, waiting)
         return self._made

@@ -193,7 +193,7 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
     who = (pending.asker.project, pending.asker.priority, pending.wants)
     # Whoever would be over its quota could not take what others are stopped for, and would have them stopped again.
     allowed = claims.standing.admits(pending.asker.project, wanted_amounts(pending.member, pending.count))
-    may = allowed and draft.stopped < rules.stops and who not in draft.alone
+    may = allowed and draft.stopped < rules.stops and who not in draft.alone and pending.uid not in rules.vain
     if may and not draft.dear(pending, what="stop"):
         found = _stop(draft, pending)
         if found is not None:

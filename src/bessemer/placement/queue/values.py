@@ -79,7 +79,7 @@ class Rules:
     is not taken back in its first ``least_run``; what has not ended ``stuck`` after its time is not waited for.
     ``depth`` requests of the order are planned for, ``reservations`` of them at most in the future, and for ``stops``
     somebody is stopped, at a time; ``told`` of the others hear when they start. Gangs are dear: for ``gangs`` of them
-    it is asked whom to stop, and for as many when they would fit."""
+    it is asked whom to stop, and for as many when they would fit. For whoever is in ``vain``, by uid, nobody is."""
 
     patience: int = 600
     grace: int = 30
@@ -90,6 +90,7 @@ class Rules:
     stops: int = 4
     told: int = 8
     gangs: int = 2
+    vain: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
