@@ -10,7 +10,6 @@ import asyncio
 import errno
 import fcntl
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,7 +37,7 @@ _REASONS = (
     ("No space left", "DiskFull", "the host's disk is full"),
     (
         # Before what is said of a program that is not there, in the same words.
-        "/dev/vfio/[^:]*: No such file or directory",
+        "/dev/vfio/ … No such file or directory",
         "PassthroughUnavailable",
         "a device of the guest has no file below /dev/vfio: vfio-pci has it no more",
     ),
@@ -236,7 +235,7 @@ def _listen(path: Path) -> int:
 def _failure(home: Home) -> DriverError:
     said = tail(home.errors, 2048)
     for phrase, reason, message in _REASONS:
-        if re.search(phrase, said):
+        if all(part in said for part in phrase.split(" … ")):
             return DriverError(reason, message, internal=said)
     return DriverError("GuestStartFailed", "QEMU ended before the guest ran", internal=said)
 
