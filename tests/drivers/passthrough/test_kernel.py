@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t tmpfs run /run
 /bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod "/modules/$module"; done
-PYTHONPATH={ROOT}/src:{ROOT} {PYTHON} -B -m tests.drivers.passthrough.in_guest
+PYTHONPATH={ROOT}/src:{ROOT}:{LIBRARIES} {PYTHON} -B -m tests.drivers.passthrough.in_guest
 /bin/busybox poweroff -f
 """
 LOADED = (
@@ -72,7 +73,9 @@ def initrd(root: Path) -> bytes:
     binary, files = python()
     busybox = next(root.glob("**/bin/busybox"))
     tree = {
-        "init": newc.file(INIT.format(ROOT=ROOT, PYTHON=binary).encode(), executable=True),
+        "init": newc.file(
+            INIT.format(ROOT=ROOT, PYTHON=binary, LIBRARIES=sysconfig.get_path("purelib")).encode(), executable=True
+        ),
         "bin/sh": newc.link("busybox"),
         "bin/busybox": newc.file(busybox.read_bytes(), executable=True),
         "modules/order": newc.file("".join(f"{name}.ko\n" for name in modules).encode()),
