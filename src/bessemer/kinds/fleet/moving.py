@@ -17,7 +17,7 @@ import orjson
 
 from bessemer.core.asking import Decision, Gang, GangDecision, Request
 from bessemer.core.resource import Change, Key
-from bessemer.kinds.fleet.moved import ENDED, KeptPlace, workload_of
+from bessemer.kinds.fleet.moved import ENDED, KeptPlace
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.choose import place
 from bessemer.placement.fleet import holds_of
@@ -41,11 +41,10 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A claim on its way: whose it is, and what is kept for it under the name ``ghost``. ``known`` are the uids of the
-    workload's claims that there were when it began; ``replaced``: another is to come before it goes."""
+    """A claim on its way: the ``uid`` of whose it is, and what is kept for it under the name ``ghost``. ``known`` are
+    the uids of the workload's claims that there were when it began; ``replaced``: another is to come before it goes."""
 
     ghost: str
-    workload: Key
     uid: str
     claim: str
     kept: Hold
@@ -186,7 +185,6 @@ def _step(uid: str, step: Mapping[str, Any], *, lasting: bool) -> _Step:
     kept = Hold.of(KeptPlace.model_validate(step["place"]).decision())
     return _Step(
         ghost=f"moved/{uid}/{step['claimUid']}",
-        workload=workload_of(step),
         uid=step["workloadUid"],
         claim=step["claimUid"],
         kept=kept,

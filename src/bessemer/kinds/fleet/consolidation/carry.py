@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Conflict, NotFound
 from bessemer.core.notices import CONSOLIDATION, Notice
@@ -26,6 +24,7 @@ from bessemer.kinds.fleet.consolidation.spec import Consolidation, Consolidation
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.kinds.inference.endpoint.shift import MOVING
+from bessemer.placement.fleet import set_open
 
 GRACE_SECONDS = 30
 """Between the notice and the stop of what is not replaced."""
@@ -269,6 +268,6 @@ async def _ended(ctx: Context, asked: Consolidation) -> Outcome:
 def _open(ctx: Context, request: Any, *, status: ConsolidationStatus) -> int:
     """How many of the places are there once their hosts are open again."""
     fork = ctx.fleet.forked()
-    rows = [row for row in map(fork.fleet.row, status.hosts) if row is not None]
-    fork.fleet.schedulable[np.array(rows, dtype=np.int64)] = True
+    for host in status.hosts:
+        set_open(fork.fleet, host, schedulable=True)
     return open_now(fork, request, count=status.places)

@@ -16,6 +16,7 @@ from bessemer.core.resource import Outcome, set_condition
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.inference.endpoint.spec import EndpointStatus
+from bessemer.kinds.turns import notice_of
 
 RELIEF_SECONDS = 30
 """For so long a replica goes on with what it has once another answers in its place."""
@@ -60,13 +61,13 @@ async def relieve(ctx: Context, claims: Sequence[Claim]) -> None:
     has nothing new for whoever was told. The first that one is told stays."""
     notice = Notice(int(ctx.clock.now()) + RELIEF_SECONDS, MOVED, CONSOLIDATION)
     for claim in claims:
-        if Notice.read(claim.metadata.annotations) is None:
+        if notice_of(claim) is None:
             await ctx.capacity.retire(claim.key, CONTROLLER, uid=claim.uid, notice=notice)
 
 
 def is_moved(claim: Claim) -> bool:
     """Whether it was told that it ends since it is to be elsewhere, or another is."""
-    notice = Notice.read(claim.metadata.annotations)
+    notice = notice_of(claim)
     return notice is not None and notice.reason == CONSOLIDATION
 
 
