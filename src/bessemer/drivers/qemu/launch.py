@@ -31,18 +31,18 @@ _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 _REASONS = (
     # First, since the kernel says "No space left" where its number of namespaces is used up.
-    ("unshare: ", "IsolationUnavailable", "this host gives the agent's user no namespaces for a guest"),
-    ("Cannot allocate memory", "OutOfMemory", "the host has no memory for the guest"),
-    ('"write" lock', "DiskInUse", "another process uses the guest's disk"),
-    ("No space left", "DiskFull", "the host's disk is full"),
+    (("unshare: ",), "IsolationUnavailable", "this host gives the agent's user no namespaces for a guest"),
+    (("Cannot allocate memory",), "OutOfMemory", "the host has no memory for the guest"),
+    (('"write" lock',), "DiskInUse", "another process uses the guest's disk"),
+    (("No space left",), "DiskFull", "the host's disk is full"),
     (
         # Before what is said of a program that is not there, in the same words.
-        "/dev/vfio/ … No such file or directory",
+        ("/dev/vfio/", "No such file or directory"),
         "PassthroughUnavailable",
         "a device of the guest has no file below /dev/vfio: vfio-pci has it no more",
     ),
     (
-        "No such file or directory",
+        ("No such file or directory",),
         "QemuMissing",
         "a program for guests is not on this machine: install qemu-system-x86",
     ),
@@ -234,8 +234,8 @@ def _listen(path: Path) -> int:
 
 def _failure(home: Home) -> DriverError:
     said = tail(home.errors, 2048)
-    for phrase, reason, message in _REASONS:
-        if all(part in said for part in phrase.split(" … ")):
+    for phrases, reason, message in _REASONS:
+        if all(phrase in said for phrase in phrases):
             return DriverError(reason, message, internal=said)
     return DriverError("GuestStartFailed", "QEMU ended before the guest ran", internal=said)
 
