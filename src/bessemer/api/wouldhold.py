@@ -22,7 +22,7 @@ from bessemer.kinds.fleet.foresight import Foreseen
 from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, PlannedStop, PlannedTurn, PriceLine
 from bessemer.kinds.fleet.planning import Planned, Planner
 from bessemer.metering.estimate import Hardware, hour
-from bessemer.placement.preview import likely
+from bessemer.placement.preview import likely, models_at
 
 _MORE = "Delete something, or ask for a higher quota."
 
@@ -32,9 +32,7 @@ def hardware_of(fleet: Planner, planned: Planned) -> Iterator[Hardware]:
     what is likely."""
     request, models = planned.request, Counter[tuple[str, int, bool]]()
     for decision in planned.decisions:
-        row = fleet.arrays.row(decision.host)
-        there = {device.id: device.model for device in fleet.arrays.devices(row)} if row is not None else {}
-        model = there.get(decision.devices[0], "") if decision.devices else ""
+        model = models_at(fleet.arrays, decision.host).get(decision.devices[0], "") if decision.devices else ""
         models[model, decision.device_milli, decision.fake] += 1
     rest = planned.wanted - len(planned.decisions)
     if rest and models:

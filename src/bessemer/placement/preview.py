@@ -20,6 +20,13 @@ from bessemer.placement.shape import Shape
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools
 
+
+def models_at(fleet: FleetArrays, host: str) -> Mapping[str, str]:
+    """The model of each device of a host, by id."""
+    row = fleet.row(host)
+    return {device.id: device.model for device in fleet.devices(row)} if row is not None else {}
+
+
 # --- other hosts ----------------------------------------------------------------------------------------------------
 
 

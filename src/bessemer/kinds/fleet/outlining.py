@@ -24,7 +24,7 @@ from bessemer.kinds.fleet.outline import (
 from bessemer.kinds.fleet.planning import REPLICAS_MAX, Planned, Planner
 from bessemer.kinds.workload import shown
 from bessemer.placement import FleetArrays
-from bessemer.placement.preview import HostRoom, Scored, host_room, leaf_rooms, switches_above
+from bessemer.placement.preview import HostRoom, Scored, host_room, leaf_rooms, models_at, switches_above
 
 
 def outline(fleet: Planner, planned: Planned, *, named: bool) -> Outline:
@@ -51,8 +51,7 @@ def outline(fleet: Planner, planned: Planned, *, named: bool) -> Outline:
 def _replica(planned: Planned, number: int, *, fleet: Planner, named: bool) -> PlannedReplica:
     decision = planned.decisions[number]
     beside = planned.beside[number] if number < len(planned.beside) else ()
-    row = fleet.arrays.row(decision.host)
-    models = {device.id: device.model for device in fleet.arrays.devices(row)} if row is not None else {}
+    models = models_at(fleet.arrays, decision.host)
     return PlannedReplica(
         replica=number,
         host=decision.host,
