@@ -25,7 +25,7 @@ def shape(cores: int = 1000, count: int = 0, *, milli: int = 1000, models: Seque
         memory_bytes=1,
         device_count=count,
         device_milli=milli,
-        models=frozenset(models),
+        device_models=frozenset(models),
     )
 
 

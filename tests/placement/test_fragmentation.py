@@ -61,7 +61,9 @@ def test_hosts_that_take_nothing_new_and_fake_ones_are_apart() -> None:
 
 def literal(there: FleetArrays, mix: Mix, model: str) -> float:
     """The definition, word by word."""
-    asked = [(s, n) for s, n in zip(mix.shapes, mix.counts, strict=True) if not s.models or model in s.models]
+    asked = [
+        (s, n) for s, n in zip(mix.shapes, mix.counts, strict=True) if not s.device_models or model in s.device_models
+    ]
     total, every = 0.0, sum(n for _, n in asked)
     for row, name in enumerate(there.names):
         assert name
@@ -71,7 +73,7 @@ def literal(there: FleetArrays, mix: Mix, model: str) -> float:
             able = [
                 free
                 for of, free in devices
-                if free >= wanted.device_milli and (not wanted.models or of in wanted.models)
+                if free >= wanted.device_milli and (not wanted.device_models or of in wanted.device_models)
             ]
             fits = len(able) >= wanted.device_count and cores >= wanted.milli_cores and memory >= wanted.memory_bytes
             for of, free in devices:
@@ -102,7 +104,7 @@ def test_it_is_the_definition(counts: dict[Shape, int], holds: list[tuple[int, i
             there.hold(str(n), Hold(f"h{where}", (f"gpu{device}",), (part,), milli))
     mix = Mix.of({one: float(n) for one, n in counts.items()})
     for model, use in uses(there, mix).items():
-        taken = [one for one in mix.shapes if not one.models or model in one.models]
+        taken = [one for one in mix.shapes if not one.device_models or model in one.device_models]
         assert use.useless_milli is not None
         assert use.useless_milli == pytest.approx(literal(there, mix, model) if taken else use.free_milli)
         assert use.stranded_milli is not None

@@ -7,7 +7,7 @@ thousandths where it says milli.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -35,20 +35,18 @@ class Taint(ApiModel):
 NumaPolicy = Literal["required", "preferred", "legacy"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What one replica wants of one host. ``device_count`` 0 wants no devices; ``device_milli`` are thousandths of
+# By position too: of each decision a `Shape` is made, and that takes little more than half the time so.
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a `Request` asks of a host's hardware, and all that it asks of it: answered alike for whoever asks. A field
+    that has its default asks for nothing. ``device_count`` 0 wants no devices; ``device_milli`` are thousandths of
     each, below 1000 a share of one; ``device_profile`` wants one instance of that profile in place of a device.
     ``device_bytes`` want a share of one with so much of its memory: of each device as many thousandths as that is,
     rounded up, whatever ``device_milli`` says, which is then 1, for it is no less.
     ``device_models`` are those that will do, several of them together too; none: any.
-    ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
-    is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
-    its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it.
     ``page_bytes`` is the size of the huge pages in which all its memory lies; 0: ordinary memory. No device could be of
     two of ``companions``."""
 
-    tenant: str
     milli_cores: int
     memory_bytes: int
     device_count: int = 0
@@ -58,16 +56,26 @@ class Request:
     numa: NumaPolicy = "preferred"
     same_switch: bool = False
     same_nvlink: bool = False
+    companions: tuple[Companion, ...] = ()
+    cpu_policy: CpuPolicy = "shared"
+    page_bytes: int = 0
+    device_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(Needs):
+    """What one replica wants of one host: what it needs of the hardware, and whose it is, which says where it may land.
+    ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
+    is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
+    its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
+
+    tenant: str
     tolerations: tuple[str, ...] = ()
     bearable: frozenset[str] | None = None
     sites: frozenset[str] = frozenset()
     own_hosts: bool = False
     virtualization: bool = False
     isolation: bool = False
-    companions: tuple[Companion, ...] = ()
-    cpu_policy: CpuPolicy = "shared"
-    page_bytes: int = 0
-    device_bytes: int = 0
 
     def __post_init__(self) -> None:
         require_apart(self.companions, devices=self.device_count)
@@ -83,6 +91,10 @@ class Request:
             raise ValueError(f"{self.device_bytes} bytes of a device, and so many thousandths, or an instance")
         if self.device_profile and (self.device_milli < 1000 or self.device_count != 1):
             raise ValueError(f"{self.device_profile} is an instance of one device, and no share")
+
+    def needing(self, needs: Needs) -> Request:
+        """The same of other hardware."""
+        return replace(self, **{field.name: getattr(needs, field.name) for field in fields(Needs)})
 
 
 class Allocation(ApiModel):

@@ -6,7 +6,7 @@ Of what stands here everything crosses between store, placement and kinds, as th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from pydantic import Field
@@ -54,14 +54,12 @@ class CompanionAsked(ApiModel):
 
     @classmethod
     def of(cls, one: Companion) -> CompanionAsked:
-        return cls(
-            **{name: getattr(one, name) for name in cls.model_fields if name != "models"}, models=sorted(one.models)
-        )
+        return cls(**{asked.name: getattr(one, asked.name) for asked in fields(one)} | {"models": sorted(one.models)})
 
     def wanted(self) -> Companion:
         """What was asked for. Raises ValueError."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return Companion(**{**fields, "models": frozenset(self.models)})
+        said = {name: getattr(self, name) for name in type(self).model_fields}
+        return Companion(**{**said, "models": frozenset(self.models)})
 
 
 def require_apart(companions: Sequence[Companion], *, devices: int) -> None:

@@ -9,6 +9,7 @@ dataclass.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -80,18 +81,19 @@ class Asked(ApiModel):
 
     @classmethod
     def of(cls, request: Request) -> Asked:
-        fields = {name: getattr(request, name) for name in cls.model_fields}
-        fields["companions"] = [CompanionAsked.of(one) for one in request.companions]
-        return cls.model_validate({k: sorted(v) if isinstance(v, frozenset) else v for k, v in fields.items()})
+        # What the request has, and not what is known here: a field that is missing here is refused, and not forgotten.
+        said = {one.name: getattr(request, one.name) for one in fields(request) if one.name != "tenant"}
+        said["companions"] = [CompanionAsked.of(one) for one in request.companions]
+        return cls.model_validate({k: sorted(v) if isinstance(v, frozenset) else v for k, v in said.items()})
 
     def request(self, tenant: str) -> Request:
         """The same as a request of that tenant. Raises ValueError where it is none that could be asked."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        sets = {name: frozenset(fields[name] or ()) for name in ("device_models", "sites")}
+        said = {name: getattr(self, name) for name in type(self).model_fields}
+        sets = {name: frozenset(said[name] or ()) for name in ("device_models", "sites")}
         bearable = None if self.bearable is None else frozenset(self.bearable)
-        fields |= {"companions": tuple(one.wanted() for one in self.companions)}
+        said |= {"companions": tuple(one.wanted() for one in self.companions)}
         return Request(
-            **{**fields, **sets, "tenant": tenant, "tolerations": tuple(self.tolerations), "bearable": bearable}
+            **{**said, **sets, "tenant": tenant, "tolerations": tuple(self.tolerations), "bearable": bearable}
         )
 
 

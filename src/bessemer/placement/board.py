@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bessemer.core.asking import Decision, Reason, Refusal, Request
+from bessemer.core.asking import Decision, Needs, Reason, Refusal, Request
 from bessemer.placement.arrays import Glance
 from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at
@@ -41,6 +41,8 @@ AHEAD_HOSTS = 1024
 
 Digests = NDArray[np.uint64]
 
+_NOBODY = Request(tenant="", milli_cores=0, memory_bytes=0)
+
 _LEAST = int(np.iinfo(np.int64).min)
 
 Kept = TypeVar("Kept")
@@ -56,32 +58,17 @@ class _Asked:
 
     @classmethod
     def of(cls, request: Request) -> _Asked:
-        who = replace(
-            request,
-            milli_cores=0,
-            memory_bytes=0,
-            # Who may land where hangs on whether it is a guest with devices, however many.
-            device_count=int(request.virtualization and bool(request.device_count or request.companions)),
-            device_milli=1000,
-            device_profile="",
-            device_models=frozenset(),
-            numa="legacy",
-            same_switch=False,
-            same_nvlink=False,
-            companions=(),
-            cpu_policy="shared",
-            page_bytes=0,
-            device_bytes=0,
-        )
-        return cls(Shape.of(request), who)
+        # Who may land where hangs on whether it is a guest with devices, however many.
+        handed = int(request.virtualization and bool(request.device_count or request.companions))
+        return cls(Shape.of(request), request.needing(Needs(0, 0, device_count=handed, numa="legacy")))
 
 
 @dataclass(slots=True, eq=False)
 class _Figures:
     """Of one shape, [hosts]. ``verdict`` is `FITS`, `ABSENT`, or the link of `HARDWARE` that set the host aside.
     ``value`` is infinite where it does not fit; ``apart``: it would span NUMA nodes, which it would rather not.
-    ``milli`` is as in `Costs` where it fits, and elsewhere the figure of which that link speaks. ``request`` is one of
-    the shape."""
+    ``milli`` is as in `Costs` where it fits, and elsewhere the figure of which that link speaks. ``request`` is the
+    shape as nobody's: whose it is can be in none of these figures."""
 
     request: Request
     position: int
@@ -94,7 +81,7 @@ class _Figures:
     @classmethod
     def room(cls, request: Request, rows: int) -> _Figures:
         return cls(
-            request,
+            _NOBODY.needing(request),
             -1,
             -1,
             np.full(rows, ABSENT, dtype=np.uint8),
@@ -269,7 +256,7 @@ class Board:
         there = rows[fits]
         if not len(there):
             return
-        if shape.profile:
+        if shape.device_profile:
             # No policy knows what lies how on a device that is cut.
             figures.value[there] = instance_cost(sight)[fits]
             figures.apart[there] = ~sight.close[fits] if request.numa == "preferred" else False

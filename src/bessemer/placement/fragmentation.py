@@ -93,7 +93,7 @@ class _Uses:
     @classmethod
     def of(cls, shape: Shape, stand: Stand, *, hosts: Bools) -> _Uses:
         states = stand.states
-        will_do = np.array([not shape.models or name in shape.models for name in [*states.models, ""]], dtype=np.bool_)
+        will_do = np.array([shape.serves(name) for name in [*states.models, ""]], dtype=np.bool_)
         fit = will_do[states.model] & stand.sound & (states.milli >= shape.device_milli) & hosts[:, None]
         enough = fit.sum(axis=1) >= shape.device_count
         room = (states.cores >= shape.milli_cores) & (states.memory >= shape.memory_bytes)
@@ -109,7 +109,7 @@ def _use(model: str, own: Bools, *, stand: Stand, uses: Sequence[_Uses], weights
     whole = (open_ & (states.milli >= WHOLE)).sum(axis=1)
     useless = stranded = None
     if len(weights):
-        takes = np.array([not use.shape.models or model in use.shape.models for use in uses], dtype=np.bool_)
+        takes = np.array([use.shape.serves(model) for use in uses], dtype=np.bool_)
         share = np.where(takes, weights, 0.0) / (weights[takes].sum() or 1.0)
         usable = float(share @ np.array([use.usable[own].sum() for use in uses]))
         with_more = float(share @ np.array([use.with_more[own].sum() for use in uses]))

@@ -24,7 +24,7 @@ class HostClass:
 
     def fits(self, shape: Shape) -> bool:
         """Whether an empty host of the class holds one."""
-        usable = sum(count for model, count in self.devices if not shape.models or model in shape.models)
+        usable = sum(count for model, count in self.devices if shape.serves(model))
         enough = self.milli_cores >= shape.milli_cores and self.memory_bytes >= shape.memory_bytes
         return enough and usable >= shape.device_count
 

@@ -47,7 +47,8 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, 
     if row is None:
         return ()
     if not most:
-        alone = Score(0.0, {}) if shape.profile else explained(policy, shape, fleet=fleet, rows=np.array([row]))[0]
+        one = np.array([row])
+        alone = Score(0.0, {}) if shape.device_profile else explained(policy, shape, fleet=fleet, rows=one)[0]
         return [Scored(first, {policy.name: alone.value}, alone.parts)]
     sight = Sight.of(fleet, request)
     fits = fitting(sight)
@@ -56,7 +57,7 @@ def ranked(fleet: FleetArrays, request: Request, *, policy: Policy, first: str, 
     rows = np.flatnonzero(fits)
     apart = ~sight.close[rows] if request.numa == "preferred" else np.zeros(len(rows), dtype=np.bool_)
     # What an instance costs is what it leaves of its device, as for the board: no policy knows that.
-    cut = instance_cost(sight) if shape.profile else None
+    cut = instance_cost(sight) if shape.device_profile else None
     costs = values(policy, shape, fleet=fleet, rows=rows) if cut is None else cut[rows]
     order = np.lexsort((rows, costs, apart))
     best = np.array([row, *(at for at in rows[order[: most + 1]].tolist() if at != row)][: most + 1], dtype=np.int64)

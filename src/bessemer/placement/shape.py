@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 
-from bessemer.core.asking import NumaPolicy, Request
-from bessemer.core.beside import Companion, CpuPolicy
+from bessemer.core.asking import Needs, Request
+
+_needs = attrgetter(*(field.name for field in fields(Needs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """Equal shapes fit and cost the same on every host. ``device_milli`` are thousandths of each device: below 1000 it
-    is a share of one; with a ``profile`` it is one instance, with ``device_bytes`` a share with so much memory.
-    ``models`` are those that will do; none: any."""
-
-    milli_cores: int
-    memory_bytes: int
-    device_count: int = 0
-    device_milli: int = 1000
-    profile: str = ""
-    models: frozenset[str] = frozenset()
-    numa: NumaPolicy = "preferred"
-    same_switch: bool = False
-    same_nvlink: bool = False
-    companions: tuple[Companion, ...] = ()
-    cpu_policy: CpuPolicy = "shared"
-    page_bytes: int = 0
-    device_bytes: int = 0
+class Shape(Needs):
+    """Equal shapes fit and cost the same on every host."""
 
     @classmethod
     def of(cls, request: Request) -> Shape:
-        return cls(
-            milli_cores=request.milli_cores,
-            memory_bytes=request.memory_bytes,
-            device_count=request.device_count,
-            device_milli=request.device_milli,
-            profile=request.device_profile,
-            models=request.device_models,
-            numa=request.numa,
-            same_switch=request.same_switch,
-            same_nvlink=request.same_nvlink,
-            companions=request.companions,
-            cpu_policy=request.cpu_policy,
-            page_bytes=request.page_bytes,
-            device_bytes=request.device_bytes,
-        )
+        return cls(*_needs(request))
 
     def taken(self, milli: int) -> Shape:
         """As it is when it has so many thousandths: that it was asked for in bytes is nothing to who counts."""
         return replace(self, device_bytes=0, device_milli=milli) if self.device_bytes else self
+
+    def serves(self, model: str) -> bool:
+        """Whether devices of that model will do."""
+        return not self.device_models or model in self.device_models
 
     @property
     def shared(self) -> bool:

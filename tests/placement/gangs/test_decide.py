@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.asking import Decision, Gang, GangDecision, Refusal
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, set_wall
 from bessemer.placement.gangs import decide_gang
-from bessemer.placement.gangs.room import COUNTED, understood
 from bessemer.placement.policies import Costs
 from bessemer.placement.shape import Shape
 from bessemer.placement.states import States
@@ -211,12 +210,6 @@ def test_a_leaf_that_is_renamed_is_another() -> None:
     assert len(placed(arrays, whole(3, policy="required")).members) == 3
     arrays.remove_host("h0-1")
     assert arrays.switches.find("l0") == -1, "names that no host has are forgotten"
-
-
-def test_it_knows_what_it_counts() -> None:
-    assert understood(ask(device_count=2, numa="required"))
-    known = {name for name in Request.__dataclass_fields__ if name in COUNTED}
-    assert known == COUNTED
 
 
 def test_hosts_alike_are_cut_alike() -> None:

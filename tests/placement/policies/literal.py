@@ -43,7 +43,7 @@ def hosts_of(states: States) -> list[Host]:
 
 def serves(shape: Shape, device: tuple[int, str]) -> bool:
     milli, model = device
-    return milli >= shape.device_milli and (not shape.models or model in shape.models)
+    return milli >= shape.device_milli and (not shape.device_models or model in shape.device_models)
 
 
 def fits(shape: Shape, host: Host) -> bool:
@@ -59,7 +59,7 @@ def fragment(host: Host, typical: Typical) -> Fraction:
             memory_bytes=0,
             device_count=int(typical.count[m]),
             device_milli=int(typical.milli[m]),
-            models=typical.models[m],
+            device_models=typical.models[m],
         )
         lost = host.free()
         if shape.device_count and fits(shape, host):

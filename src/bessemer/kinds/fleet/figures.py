@@ -127,6 +127,6 @@ def _figures(use: ModelUse, plan: Plan | None) -> ModelFigures:
 
 def shape_words(shape: Shape) -> str:
     """``8 H100, 64 cores, 512 GiB``."""
-    models: Sequence[str] = sorted(shape.models) or ("device" if shape.milli <= 1000 else "devices",)
+    models: Sequence[str] = sorted(shape.device_models) or ("device" if shape.milli <= 1000 else "devices",)
     count = f"{shape.milli / 1000:g}"
     return f"{count} {' or '.join(models)}, {shape.milli_cores / 1000:g} cores, {show_bytes(shape.memory_bytes)}"

@@ -69,7 +69,7 @@ class Mix:
         every, devices = sum(self.counts) or 1.0, self.devices or 1.0
         for shape, count in zip(self.shapes, self.counts, strict=True):
             weight = (1 - by_devices) * count / every + by_devices * count * shape.milli / (1000 * devices)
-            key = (shape.milli_cores, shape.device_count, shape.device_milli, shape.models)
+            key = (shape.milli_cores, shape.device_count, shape.device_milli, shape.device_models)
             classes[key] = classes.get(key, 0.0) + weight
         ranked = sorted(classes.items(), key=lambda pair: (-pair[1], pair[0][:3], sorted(pair[0][3])))
         wanted, reached = share * sum(classes.values()), 0.0
@@ -155,7 +155,7 @@ def _rank(shape: Shape) -> tuple[object, ...]:
         shape.memory_bytes,
         shape.device_count,
         shape.device_milli,
-        sorted(shape.models),
+        sorted(shape.device_models),
         shape.numa,
         shape.same_switch,
         shape.same_nvlink,

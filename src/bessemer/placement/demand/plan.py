@@ -57,7 +57,7 @@ class Plan:
 
 def shape_key(shape: Shape) -> ShapeKey:
     """What of a shape a plan tells apart."""
-    return (shape.milli_cores, shape.memory_bytes, shape.device_count, shape.device_milli, shape.models)
+    return (shape.milli_cores, shape.memory_bytes, shape.device_count, shape.device_milli, shape.device_models)
 
 
 def class_plan(mix: Mix, hosts: Mapping[HostClass, int]) -> Plan | None:
@@ -74,7 +74,7 @@ def class_plan(mix: Mix, hosts: Mapping[HostClass, int]) -> Plan | None:
     reduced = np.zeros(task.fits.shape)
     there = columns.cell >= 0
     share[there] = solution.values[columns.cell[there]] / np.broadcast_to(task.demand[:, None], there.shape)[there]
-    if any(shape.models for shape in task.shapes):
+    if any(shape.device_models for shape in task.shapes):
         # Without wishes for models, the program is so degenerate that its reduced costs say nothing.
         reduced[there] = solution.reduced[columns.cell[there]]
     return Plan(

@@ -6,13 +6,12 @@ from dataclasses import fields
 
 import numpy as np
 
-from bessemer.core.asking import Request
+from bessemer.core.asking import Needs, Request
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import NONE, WHOLE, Bools, Ints
 
 COUNTED = frozenset(
     {
-        "tenant",
         "milli_cores",
         "memory_bytes",
         "device_count",
@@ -22,17 +21,13 @@ COUNTED = frozenset(
         "numa",
         "same_switch",
         "same_nvlink",
-        "tolerations",
-        "bearable",
-        "sites",
-        "own_hosts",
-        "virtualization",
-        "isolation",
         "cpu_policy",
         "page_bytes",
     }
 )
-"""What of a request is understood here well enough to put several on one host."""
+"""What of `Needs` is understood here well enough to put several on one host. Of who may land there nothing need be."""
+
+_NOT_COUNTED = tuple((need.name, need.default) for need in fields(Needs) if need.name not in COUNTED)
 
 _ANY = 1 << 31
 """As many as one likes, where nothing is asked for."""
@@ -40,7 +35,7 @@ _ANY = 1 << 31
 
 def understood(request: Request) -> bool:
     """Whether it asks for nothing else."""
-    return all(getattr(request, wish.name) == wish.default for wish in fields(Request) if wish.name not in COUNTED)
+    return all(getattr(request, name) == default for name, default in _NOT_COUNTED)
 
 
 def room(sight: Sight, *, most: int) -> Ints:

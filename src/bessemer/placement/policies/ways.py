@@ -70,8 +70,8 @@ def cheapest_way(shape: Shape, states: States, *, values: Floats) -> Costs:
 def usable(shape: Shape, states: States) -> Bools:
     """[B, D]: devices of which the shape could have one."""
     enough: Bools = states.milli >= shape.device_milli
-    if shape.models:
-        accepted = np.array([name in shape.models for name in states.models] + [False], dtype=np.bool_)
+    if shape.device_models:
+        accepted = np.array([name in shape.device_models for name in states.models] + [False], dtype=np.bool_)
         enough = enough & accepted[states.model]
     return enough if states.open is None else enough & states.open
 
