@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
+from bessemer.placement.arrays import ARRAYS
 from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import FACTS, HARDWARE, fitting
@@ -22,8 +23,7 @@ from bessemer.placement.sight import Sight
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.test_properties import arrays_of, as_hold, fleets, hosts, requests
 
-ARRAYS = sorted(name for name, value in vars(FleetArrays()).items() if isinstance(value, np.ndarray))
-NOT_HARDWARE = ("present", "schedulable", "reachable", "virtual", "isolated", "fake", "taints", "wall")
+NOT_HARDWARE = {name for name, array in ARRAYS.items() if array.column.open}
 
 
 # --- changes ----------------------------------------------------------------------------------------------------

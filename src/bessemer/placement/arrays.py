@@ -7,21 +7,22 @@ host's own; models, walls and sets of taints are numbered over the fleet.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from bessemer.core.hosts import Device, NumaNode
 from bessemer.placement.beside import Beside, Parts
+from bessemer.placement.columns import DEVICES, NODES, Column, Width, declared
 from bessemer.placement.facts import Wall
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.partitions import Offer
 from bessemer.placement.slices.cuts import Cuts
 from bessemer.placement.states import SIZES, States
-from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
+from bessemer.placement.vectors import Bools, Ints, Smalls
 
 
 class Arrays(Beside, ABC):
@@ -31,6 +32,34 @@ class Arrays(Beside, ABC):
     ``device_memory`` [rows, devices] is what each has, 0 where nobody says it.
     ``offer`` [rows] is the number in `offers` of the NVLink partitions that a host offers, `NONE` where it says none.
     ``leaf`` and ``spine`` [rows] are the switches above a host, `NONE` where nobody says."""
+
+    present: Annotated[Bools, Column(open=True)]
+    schedulable: Annotated[Bools, Column(open=True)]
+    reachable: Annotated[Bools, Column(open=True)]
+    virtual: Annotated[Bools, Column(open=True)]
+    handing: Annotated[Bools, Column(open=True)]
+    isolated: Annotated[Bools, Column(open=True)]
+    fake: Annotated[Bools, Column(open=True)]
+    sharing: Annotated[Bools, Column()]
+    taints: Annotated[Ints, Column(open=True, numbers="_taint_sets")]
+    wall: Annotated[Ints, Column(open=True, numbers="walls")]
+    leaf: Annotated[Smalls, Column(open=True, numbers="switches")]
+    spine: Annotated[Smalls, Column(open=True, numbers="switches")]
+    offer: Annotated[Smalls, Column(numbers="offers")]
+    kind: Annotated[Smalls, Column(derived=True, numbers="kinds")]
+    cores: Annotated[Ints, NODES]
+    memory: Annotated[Ints, NODES]
+    cores_free: Annotated[Ints, NODES]
+    memory_free: Annotated[Ints, NODES]
+    device_model: Annotated[Smalls, Column(("devices",), numbers="models")]
+    device_node: Annotated[Smalls, DEVICES]
+    device_switch: Annotated[Smalls, DEVICES]
+    device_nvlink: Annotated[Smalls, DEVICES]
+    device_milli: Annotated[Ints, DEVICES]
+    device_memory: Annotated[Ints, DEVICES]
+    device_sound: Annotated[Bools, DEVICES]
+    device_cut: Annotated[Smalls, Column(("devices",), numbers="cuts")]
+    sizes: Annotated[Ints, Column((SIZES,))]
 
     size: int
     names: list[str]
@@ -71,32 +100,9 @@ class Arrays(Beside, ABC):
         )
 
     def _allocate(self, *, rows: int, nodes: int, devices: int, others: int) -> None:
-        def bools(*shape: int) -> Bools:
-            return np.zeros(shape, dtype=np.bool_)
-
-        self.present, self.schedulable, self.reachable = bools(rows), bools(rows), bools(rows)
-        self.virtual, self.isolated, self.fake = bools(rows), bools(rows), bools(rows)
-        self.sharing, self.handing = bools(rows), bools(rows)
-        self.taints: Ints = np.zeros(rows, dtype=np.int64)
-        self.wall: Ints = np.zeros(rows, dtype=np.int64)
-        self.leaf: Smalls = np.full(rows, NONE, dtype=np.int32)
-        self.spine: Smalls = np.full(rows, NONE, dtype=np.int32)
-        self.offer: Smalls = np.full(rows, NONE, dtype=np.int32)
-        self.kind: Smalls = np.full(rows, NONE, dtype=np.int32)
-        self.cores: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.memory: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.cores_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.memory_free: Ints = np.zeros((rows, nodes), dtype=np.int64)
-        self.device_model: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
-        self.device_node: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
-        self.device_switch: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
-        self.device_nvlink: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
-        self.device_milli: Ints = np.zeros((rows, devices), dtype=np.int64)
-        self.device_memory: Ints = np.zeros((rows, devices), dtype=np.int64)
-        self.device_sound = bools(rows, devices)
-        self.device_cut: Smalls = np.full((rows, devices), NONE, dtype=np.int32)
-        self.sizes: Ints = np.zeros((rows, SIZES), dtype=np.int64)
-        self._allocate_beside(rows=rows, nodes=nodes, devices=devices, others=others)
+        wide: Mapping[Width, int] = {"nodes": nodes, "devices": devices, "others": others}
+        for name, array in ARRAYS.items():
+            setattr(self, name, array.empty(rows, wide))
 
     def _fill_nodes(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
         self.cores[row] = self.memory[row] = 0
@@ -114,7 +120,7 @@ class Arrays(Beside, ABC):
 
     def _grow(self, *, rows: int, nodes: int = 0, devices: int = 0, others: int = 0) -> None:
         """More room, in which all keeps its values."""
-        old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        old = {name: getattr(self, name) for name in ARRAYS}
         self._allocate(
             rows=rows,
             nodes=max(nodes, self.cores.shape[1]),
@@ -123,6 +129,10 @@ class Arrays(Beside, ABC):
         )
         for name, before in old.items():
             getattr(self, name)[tuple(slice(length) for length in before.shape)] = before
+
+
+ARRAYS = declared(Arrays)
+"""All that there are."""
 
 
 class Glance(Arrays):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from typing import Annotated
 
 from bessemer.core.asking import Allocation
 from bessemer.core.beside import PAGE_SIZES
 from bessemer.core.cpus import parse_cpus, parse_each
 from bessemer.core.hosts import Device, NumaNode
+from bessemer.placement import columns
 from bessemer.placement.facts import Hold
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.vectors import NONE, Bools, Ints, Smalls
@@ -27,32 +27,6 @@ Cell = tuple[int, int, int]
 """Where something lies: NUMA node, PCIe switch, and NVLink domain or rail, by their columns or numbers."""
 
 GPUS, OTHERS = 0, 1
-
-BESIDE = frozenset(
-    {
-        "other_name",
-        "other_cell",
-        "other_rail",
-        "other_node",
-        "other_sound",
-        "other_functions",
-        "other_used",
-        "other_whole",
-    }
-    | {
-        "device_cell",
-        "device_rail",
-        "topology",
-        "overcommit",
-        "threads_all",
-        "threads_free",
-        "wholes_all",
-        "wholes_free",
-        "smt",
-    }
-    | {"pages_all", "pages_free"}
-)
-"""The arrays of `Beside`: a request that asks for none of it is answered alike whatever they hold."""
 
 Topology = tuple[tuple[Cell, ...], tuple[Cell, ...]]
 """The cells of a host in which devices lie, and those of what lies beside them."""
@@ -78,11 +52,34 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}
 
 
+_PAGES = columns.Column(("nodes", len(PAGE_SIZES)))
+
+
 class Beside:
     """A part of `Arrays`. ``device_rail`` [rows, devices] are as `rails_of` says. ``other_used`` [rows, others] are
     functions held, ``other_whole`` how many hold it whole; ``threads_free`` [rows, nodes] those that nobody has of
     their own, ``wholes_free`` physical cores likewise, each of ``smt`` threads; ``pages_free`` [rows, nodes, sizes] by
     `PAGE_SIZES`. ``…_all`` is what an empty host has."""
+
+    other_name: Annotated[Smalls, columns.Column(("others",), numbers="other_names")]
+    other_cell: Annotated[Smalls, columns.OTHERS]
+    other_rail: Annotated[Smalls, columns.OTHERS]
+    other_node: Annotated[Smalls, columns.OTHERS]
+    other_sound: Annotated[Bools, columns.OTHERS]
+    other_functions: Annotated[Ints, columns.OTHERS]
+    other_used: Annotated[Ints, columns.OTHERS]
+    other_whole: Annotated[Ints, columns.OTHERS]
+    device_cell: Annotated[Smalls, columns.DEVICES]
+    device_rail: Annotated[Smalls, columns.DEVICES]
+    topology: Annotated[Smalls, columns.Column(numbers="topologies")]
+    overcommit: Annotated[Ints, columns.Column(vacant=1)]
+    threads_all: Annotated[Ints, columns.NODES]
+    threads_free: Annotated[Ints, columns.NODES]
+    wholes_all: Annotated[Ints, columns.NODES]
+    wholes_free: Annotated[Ints, columns.NODES]
+    smt: Annotated[Ints, columns.NODES]
+    pages_all: Annotated[Ints, _PAGES]
+    pages_free: Annotated[Ints, _PAGES]
 
     other_names: Numbers[tuple[str, str]]
     topologies: Numbers[Topology]
@@ -99,23 +96,6 @@ class Beside:
     def parts(self, row: int) -> Parts:
         """What of a row is no number."""
         return self._parts.get(row, Parts())
-
-    def _allocate_beside(self, *, rows: int, nodes: int, devices: int, others: int) -> None:
-        def smalls(width: int) -> Smalls:
-            return np.full((rows, width), NONE, dtype=np.int32)
-
-        def ints(*shape: int) -> Ints:
-            return np.zeros((rows, *shape), dtype=np.int64)
-
-        self.other_name, self.other_cell, self.other_rail = smalls(others), smalls(others), smalls(others)
-        self.device_cell, self.device_rail, self.other_node = smalls(devices), smalls(devices), smalls(others)
-        self.other_sound: Bools = np.zeros((rows, others), dtype=np.bool_)
-        self.other_functions, self.other_used, self.other_whole = ints(others), ints(others), ints(others)
-        self.overcommit: Ints = np.ones(rows, dtype=np.int64)
-        self.topology: Smalls = np.full(rows, NONE, dtype=np.int32)
-        self.threads_all, self.threads_free = ints(nodes), ints(nodes)
-        self.wholes_all, self.wholes_free, self.smt = ints(nodes), ints(nodes), ints(nodes)
-        self.pages_all, self.pages_free = ints(nodes, len(PAGE_SIZES)), ints(nodes, len(PAGE_SIZES))
 
     def _fill_beside(self, row: int, nodes: Sequence[NumaNode], *, overcommit_milli: int) -> None:
         """Of an empty host, but for its devices."""
@@ -215,6 +195,9 @@ class Beside:
                 self._cores_known[words] = known
         return known if sum(map(len, known)) <= node.threads else ()
 
+
+BESIDE = columns.declared(Beside).keys()
+"""The arrays of `Beside`: a request that asks for none of it is answered alike whatever they hold."""
 
 _KNOWN_MAX = 1024
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bessemer.core.cpus import parse_cpus
 from bessemer.core.hosts import Device
-from bessemer.placement.arrays import Arrays, View
+from bessemer.placement.arrays import ARRAYS, Arrays, View
 from bessemer.placement.census import Census
 from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Hold, HostFacts, Wall
@@ -356,19 +356,20 @@ def _stand_as(fleet: FleetArrays, row: int, *, kind: HostClass | None, holds: It
 
 
 def _standing(fleet: FleetArrays, row: int) -> tuple[object, ...]:
-    """What of a row is not hardware."""
-    return (
-        bool(fleet.present[row]),
-        bool(fleet.schedulable[row]),
-        bool(fleet.reachable[row]),
-        bool(fleet.virtual[row]),
-        bool(fleet.handing[row]),
-        bool(fleet.isolated[row]),
-        bool(fleet.fake[row]),
-        fleet.taint_sets[fleet.taints[row]],
-        fleet.walls.all[fleet.wall[row]],
-        *(fleet.switches.all[above[row]] if above[row] != NONE else "" for above in (fleet.leaf, fleet.spine)),
-    )
+    """What of a row is not hardware, and no number of the fleet's."""
+    return tuple(meaning(fleet, name, value=int(getattr(fleet, name)[row])) for name in _OPEN)
+
+
+_OPEN = tuple(name for name, array in ARRAYS.items() if array.column.open)
+
+
+def meaning(fleet: FleetArrays, name: str, *, value: int) -> object:
+    """What a value of an array says: where that is the number of something, what it is the number of, None for
+    `NONE`."""
+    numbers = ARRAYS[name].column.numbers
+    if not numbers:
+        return value
+    return None if value == NONE else getattr(fleet, numbers).all[value]
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bessemer.placement.arrays import ARRAYS
 from bessemer.placement.facts import Hold, HostFacts
-from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.fleet import FleetArrays, meaning
 from bessemer.placement.vectors import NONE
 
-_NUMBERED = ("device_model", "other_name", "wall", "taints", "kind", "leaf", "spine", "offer", "device_cut")
+_NUMBERED = tuple(name for name, array in ARRAYS.items() if array.column.numbers)
 """Arrays of numbers that mean something in this fleet alone, and may be others each time."""
 
 
@@ -26,7 +27,9 @@ def set_anew(fleet: FleetArrays, facts: HostFacts) -> Sequence[str]:
     if row is None:
         fleet.set_host(facts)
         return ("present",)
-    wrong = [name for name in _NUMBERED if _renumbered(fleet, row, name=name, facts=facts)]
+    alone = FleetArrays()
+    alone.set_host(facts)
+    wrong = [name for name in _NUMBERED if _renumbered(fleet, row, name=name, alone=alone)]
     before = _row(fleet, row)
     fleet.set_host(facts)
     after = _row(fleet, row)
@@ -39,8 +42,7 @@ def held_at(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
 
 
 def _row(fleet: FleetArrays, row: int) -> Mapping[str, NDArray[Any]]:
-    arrays = {name: value for name, value in vars(fleet).items() if isinstance(value, np.ndarray)}
-    found = {name: value[row].copy() for name, value in arrays.items() if name not in (*_NUMBERED, "device_cut")}
+    found = {name: getattr(fleet, name)[row].copy() for name in ARRAYS if name not in _NUMBERED}
     # Its numbers change with what is held; the fleet knows what each device's is.
     said, count = fleet.device_cut[row], len(fleet.devices(row))
     right = [fleet.cuts.at(row, column) for column in range(count)]
@@ -48,41 +50,20 @@ def _row(fleet: FleetArrays, row: int) -> Mapping[str, NDArray[Any]]:
     return found
 
 
-def _renumbered(fleet: FleetArrays, row: int, *, name: str, facts: HostFacts) -> bool:
-    """Let a row's numbers mean what the host is, and say whether they did not. Numbers are counted by their users: what
-    a row never took it must not give back."""
+def _renumbered(fleet: FleetArrays, row: int, *, name: str, alone: FleetArrays) -> bool:
+    """Let a row's numbers mean what the host is, which is ``alone`` in arrays of its own, and say whether they did not.
+    Numbers are counted by their users: what a row never took it must not give back."""
     said = getattr(fleet, name)
     meant = np.full(said[row].size, NONE)
     if name == "device_cut":
         # Counted apart from the array, by what is held.
         right = [fleet.cuts.at(row, column) for column in range(len(fleet.devices(row)))]
     else:
-        alone = FleetArrays()
-        alone.set_host(facts)
-        numbers = np.atleast_1d(getattr(alone, name)[alone.row(facts.name)])
-        right = [_number(fleet, alone, name=name, number=int(number)) for number in numbers]
+        found = [meaning(alone, name, value=int(number)) for number in np.atleast_1d(getattr(alone, name)[0])]
+        numbers = getattr(fleet, ARRAYS[name].column.numbers)
+        right = [NONE if one is None else numbers.find(one) for one in found]
     meant[: len(right)] = right
     wrong = not np.array_equal(np.atleast_1d(said[row]), meant)
     if wrong:
         said[row] = meant if said.ndim > 1 else meant[0]
     return wrong
-
-
-def _number(fleet: FleetArrays, alone: FleetArrays, *, name: str, number: int) -> int:
-    if number == NONE:
-        return NONE
-    match name:
-        case "device_model":
-            return fleet.models.find(alone.models.all[number])
-        case "other_name":
-            return fleet.other_names.find(alone.other_names.all[number])
-        case "wall":
-            return fleet.walls.find(alone.walls.all[number])
-        case "leaf" | "spine":
-            return fleet.switches.find(alone.switches.all[number])
-        case "offer":
-            return fleet.offers.find(alone.offers.all[number])
-        case "kind":
-            return fleet.kinds.find(alone.kinds.all[number])
-        case _:
-            return fleet._taint_sets.find(alone.taint_sets[number])

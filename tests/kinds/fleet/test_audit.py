@@ -66,6 +66,7 @@ BREAKS: dict[str, Callable[[FleetArrays], None]] = {
     "device_model": lambda arrays: arrays.device_model[0].__setitem__(0, arrays.models.find("A100")),
     "taints": lambda arrays: arrays.taints.__setitem__(0, arrays.taints[1]),
     "kind": lambda arrays: arrays.kind.__setitem__(0, arrays.kind[1]),
+    "topology": lambda arrays: arrays.topology.__setitem__(0, arrays.topology[1]),
     "leaf": lambda arrays: arrays.leaf.__setitem__(0, 0),
     "device_cut": lambda arrays: arrays.device_cut[0].__setitem__(1, 5),
     "device_switch": lambda arrays: arrays.device_switch[0].__setitem__(1, 7),

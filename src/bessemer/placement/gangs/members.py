@@ -7,14 +7,14 @@ are then dealt by the same rule as within one host, for all hosts at once.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from bessemer.core.asking import Allocation, Decision, Reason, Request
-from bessemer.placement.arrays import Arrays
+from bessemer.placement.arrays import ARRAYS, Arrays
 from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs.alone import Alone
@@ -22,23 +22,8 @@ from bessemer.placement.gangs.room import understood
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Ints
 
-_ELSEWHERE = frozenset(
-    {
-        "present",
-        "schedulable",
-        "reachable",
-        "virtual",
-        "handing",
-        "isolated",
-        "fake",
-        "taints",
-        "wall",
-        "leaf",
-        "spine",
-        "kind",
-    }
-)
-"""Arrays that tell who may land on a host, and nothing of what is taken of it."""
+_TELLING = tuple(name for name, array in ARRAYS.items() if not array.column.open and not array.column.derived)
+"""Arrays that tell what is there and what is taken of it, and not who may land there."""
 
 _BULK = frozenset({"cores", "memory", "cores_free", "memory_free"})
 
@@ -107,12 +92,10 @@ def _plainly(sight: Sight, row: int, *, told: Told, only: Sequence[int] | None) 
     return replace(place_at(seen, 0, score={}), fitting=told.fitting, reasons=told.reasons)
 
 
-def _states(fleet: Arrays, rows: Ints, *, without: frozenset[str]) -> list[bytes]:
+def _states(fleet: Arrays, rows: Ints, *, without: Set[str]) -> list[bytes]:
     """[rows]: equal for hosts that are alike."""
     parts = [
-        value[rows].reshape(len(rows), -1).astype(np.int64)
-        for name, value in sorted(vars(fleet).items())
-        if isinstance(value, np.ndarray) and name not in _ELSEWHERE | without
+        getattr(fleet, name)[rows].reshape(len(rows), -1).astype(np.int64) for name in _TELLING if name not in without
     ]
     return [state.tobytes() for state in np.concatenate(parts, axis=1)]
 
