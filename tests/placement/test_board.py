@@ -103,7 +103,9 @@ def test_reasons_that_are_kept_are_those_of_a_look_at_every_host(data: st.DataOb
             case _:
                 devices = tuple(f"gpu{n}" for n in data.draw(st.sets(st.integers(0, 7), max_size=4)))
                 cores = Allocation(numa_node=0, milli_cores=data.draw(st.sampled_from((0, 1000, 7000))), memory_bytes=0)
-                arrays.hold(f"u{step}", Hold(name, devices, (cores,), milli=data.draw(st.sampled_from((300, 1000)))))
+                arrays.hold(
+                    f"u{step}", Hold(name, devices, (cores,), device_milli=data.draw(st.sampled_from((300, 1000))))
+                )
         for request in asked:
             fits, reasons = sift(Sight.of(arrays, request))
             assert board.reasons(request) == reasons
@@ -230,7 +232,7 @@ def test_tenants_share_figures_and_not_hosts() -> None:
 
 def test_a_share_is_taken_of_the_device_that_the_policy_names() -> None:
     arrays = a_fleet(1)
-    arrays.hold("u", Hold("h0", ("gpu2",), (), milli=400))
+    arrays.hold("u", Hold("h0", ("gpu2",), (), device_milli=400))
     decision = Board(arrays, Fullest()).place(ask(1, device_count=1, device_milli=250))
     assert decision is not None
     assert decision.devices == ("gpu2",)

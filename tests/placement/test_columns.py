@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 import pytest
 
-from bessemer.placement import FleetArrays
+from bessemer.core.hosts import Device
+from bessemer.placement import FleetArrays, HostFacts
 from bessemer.placement.arrays import ARRAYS, Arrays
 from bessemer.placement.columns import DEVICES, declared
 from bessemer.placement.facts import Wall
+from bessemer.placement.fleet import meaning
+from bessemer.placement.mending import set_anew
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.vectors import NONE, Smalls
 from tests.placement.hosts import fleet, host
@@ -78,3 +82,26 @@ def test_after_what_is_open_another_may_land_there(name: str) -> None:
 
 def test_no_other_array_is_open() -> None:
     assert {name for name, array in ARRAYS.items() if array.column.open} == {"present", *OPEN}
+
+
+def meant_by(arrays: FleetArrays, name: str, *, row: int) -> list[object]:
+    found = [meaning(arrays, name, value=int(number)) for number in np.atleast_1d(getattr(arrays, name)[row])]
+    return [one for one in found if one is not None]
+
+
+@pytest.mark.parametrize("name", [n for n, a in ARRAYS.items() if a.column.numbers and n != "device_cut"])
+def test_a_number_that_is_not_its_own_is_mended_and_not_given_back(name: str) -> None:
+    def one(word: str, *, gpus: int) -> HostFacts:
+        nics = [Device(id=f"{word}{n}", kind="nic", model=word, numa_node=0) for n in range(2)]
+        at = {"leaf": word, "spine": f"{word}s", "taints": (word,), "wall": Wall(word)}
+        facts = host(word, gpus=gpus, model=word, nvlink_partitions=[["gpu0", f"gpu{gpus - 1}"]], **at)
+        return replace(facts, inventory=facts.inventory.model_copy(update={"devices": facts.inventory.devices + nics}))
+
+    arrays = fleet(one("a", gpus=2), one("b", gpus=4))
+    said, right = getattr(arrays, name), [meant_by(arrays, name, row=row) for row in range(2)]
+    said[0] = said[1]
+    assert set_anew(arrays, one("a", gpus=2)) == (name,)
+    arrays.set_host(one("c", gpus=6))
+    assert [meant_by(arrays, name, row=row) for row in range(2)] == right
+    assert all(right)
+    assert meant_by(arrays, name, row=2) not in right

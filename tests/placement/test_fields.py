@@ -7,16 +7,17 @@ against all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from bessemer.core.asking import Decision, Needs, Request
-from bessemer.core.beside import Companion
+from bessemer.core.asking import Allocation, Decision, Needs, Request, Taken
+from bessemer.core.beside import Companion, CompanionUse
 from bessemer.core.units import GIB, TIB
 from bessemer.core.values import Asked
+from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.placement import FleetArrays, Hold, decide
 from bessemer.placement.board import Board
 from bessemer.placement.facts import Wall
@@ -105,6 +106,29 @@ def test_a_claim_keeps_it(name: str) -> None:
         decision = Decision(host="h0", devices=(), allocations=(), request=request)
         hold = Hold.of(decision)
         assert (hold.request, hold.shape) == (request, Shape.of(request).taken(1000))
+
+
+def test_what_is_taken_is_what_is_held_and_what_is_kept() -> None:
+    part = Allocation(numa_node=1, milli_cores=2000, memory_bytes=GIB)
+    each: dict[str, Any] = {
+        "host": "h0",
+        "devices": ("gpu0",),
+        "allocations": (part,),
+        "device_milli": 250,
+        "device_profile": "2g.20gb",
+        "device_start": 2,
+        "companions": (CompanionUse(device="nic0", kind="nic", functions=1),),
+    }
+    taken = {one.name: one.default for one in fields(Taken)}
+    assert each.keys() == taken.keys()
+    assert all(each[name] != said for name, said in taken.items()), "each field says something"
+    decision = Decision(**each, request=Request(tenant="acme", milli_cores=2000, memory_bytes=GIB))
+    hold = Hold.of(decision)
+    assert {name: getattr(hold, name) for name in each} == each
+    assert not hold.takes_as(replace(hold, device_start=3))
+    kept = KeptPlace.model_validate(KeptPlace.of(decision).dump())
+    assert kept.decision(decision.request) == decision
+    assert KeptPlace.model_fields.keys() == taken.keys()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -105,7 +105,7 @@ def step(arrays: FleetArrays, verb: str, *words) -> None:
         case "rename":
             before, uid, same = words
             hold = hold_of(arrays, before) or Hold("a", ("g0",), ())
-            hold = replace(hold, tenure=Tenure(since=7), milli=hold.milli if same else 500)
+            hold = replace(hold, tenure=Tenure(since=7), device_milli=hold.device_milli if same else 500)
             rename(arrays, before, uid=uid, hold=hold)
         case "set":
             arrays.set_host(*words)

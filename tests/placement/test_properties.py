@@ -278,7 +278,7 @@ def test_what_is_free_is_what_no_hold_names_in_whatever_order_they_came_and_went
         for name in ("device_milli", "cores_free", "memory_free", "sizes"):
             assert (getattr(kept, name) == getattr(anew, name)).all(), name
         for column, gpu in enumerate(("gpu0", "gpu1", "gpu2")):
-            held = sum(hold.milli for hold in holds.values() if gpu in hold.devices)
+            held = sum(hold.device_milli for hold in holds.values() if gpu in hold.devices)
             assert kept.device_milli[0, column] == 1000 - held
             assert kept.states(np.arange(1)).milli[0, column] == max(0, 1000 - held)
 

@@ -129,16 +129,11 @@ class Reason:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Where a request goes: one host, the devices there (``device_milli`` thousandths of each), and cores and memory
-    per NUMA node. With a ``device_profile`` an instance of that is made of the device, from its slice ``device_start``
-    on; the thousandths are what it is of the device.
-
-    ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
-    small is good); ``reasons`` say why the others were set aside. ``tree`` are the devices and companions as the
-    host reports them: where each hangs. ``request`` is what was asked for.
-    """
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is taken of one host: devices (``device_milli`` thousandths of each), and cores and memory per NUMA node.
+    With a ``device_profile`` an instance of that is made of the device, from its slice ``device_start`` on; the
+    thousandths are what it is of the device."""
 
     host: str
     devices: tuple[str, ...]
@@ -146,12 +141,23 @@ class Decision:
     device_milli: int = 1000
     device_profile: str = ""
     device_start: int = 0
+    companions: tuple[CompanionUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Taken):
+    """Where a request goes, and what it takes there.
+
+    ``fitting`` hosts had room, of which ``score`` chose (its figures in the order in which they narrowed the field,
+    small is good); ``reasons`` say why the others were set aside. ``tree`` are the devices and companions as the
+    host reports them: where each hangs. ``request`` is what was asked for.
+    """
+
     fake: bool = False
     score: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     fitting: int = 0
     reasons: tuple[Reason, ...] = ()
     request: Request | None = None
-    companions: tuple[CompanionUse, ...] = ()
     tree: tuple[Device, ...] = ()
 
 

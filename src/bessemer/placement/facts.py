@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
+from operator import attrgetter
 
-from bessemer.core.asking import Allocation, Decision, Request
-from bessemer.core.beside import CompanionUse
+from bessemer.core.asking import Decision, Request, Taken
 from bessemer.core.hosts import Inventory
 from bessemer.placement.shape import Shape
 
@@ -49,38 +49,26 @@ class Tenure:
     gang: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What one claim holds of one host. ``milli`` are thousandths of each of its devices; one that is named twice is
-    held once. ``shape`` is what it was asked for as, where that is known: scarce hosts are rationed by it. ``request``
-    is what it was placed by, and what another place would be looked for with; None where nobody says. With a
-    ``profile`` it is an instance of one device, from its slice ``start`` on."""
+_taken = attrgetter(*(field.name for field in fields(Taken)))
 
-    host: str
-    devices: tuple[str, ...]
-    allocations: tuple[Allocation, ...]
-    milli: int = 1000
+
+@dataclass(frozen=True, slots=True)
+class Hold(Taken):
+    """What one claim holds of one host; a device that is named twice is held once. ``shape`` is what it was asked for
+    as, where that is known: scarce hosts are rationed by it. ``request`` is what it was placed by, and what another
+    place would be looked for with; None where nobody says."""
+
+    _: KW_ONLY
     shape: Shape | None = None
     request: Request | None = None
     tenure: Tenure = Tenure()
-    profile: str = ""
-    start: int = 0
-    companions: tuple[CompanionUse, ...] = ()
 
     @classmethod
     def of(cls, decision: Decision) -> Hold:
         """What a decision takes."""
-        return cls(
-            decision.host,
-            decision.devices,
-            decision.allocations,
-            decision.device_milli,
-            profile=decision.device_profile,
-            start=decision.device_start,
-            shape=None if decision.request is None else Shape.of(decision.request).taken(decision.device_milli),
-            request=decision.request,
-            companions=decision.companions,
-        )
+        request = decision.request
+        shape = None if request is None else Shape.of(request).taken(decision.device_milli)
+        return cls(*_taken(decision), shape=shape, request=request)
 
     def takes_as(self, other: Hold) -> bool:
         """Whether the other counts for the same, whoever has it and on what terms."""
@@ -90,7 +78,7 @@ class Hold:
     def frees(self) -> int:
         """Thousandths that its end gives back of each device by itself: of an instance none, for beside others the
         device stays cut."""
-        return 0 if self.profile else self.milli
+        return 0 if self.device_profile else self.device_milli
 
 
 _TAKEN = tuple(field.name for field in fields(Hold) if field.name not in ("request", "tenure"))

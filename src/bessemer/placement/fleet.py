@@ -120,7 +120,7 @@ class FleetArrays(Arrays):
             self.thoughts[-1].setdefault(uid, before)
         self.drop(uid)
         self._holds[uid] = hold
-        self.cuts.count(hold.profile, by=1)
+        self.cuts.count(hold.device_profile, by=1)
         self._holds_by_host.setdefault(hold.host, set()).add(uid)
         row = self._rows.get(hold.host)
         self.census.add(hold.shape, _class_at(self, row), count=1)
@@ -135,7 +135,7 @@ class FleetArrays(Arrays):
             return None
         if self.thoughts:
             self.thoughts[-1].setdefault(uid, hold)
-        self.cuts.count(hold.profile, by=-1)
+        self.cuts.count(hold.device_profile, by=-1)
         others = self._holds_by_host[hold.host]
         others.discard(uid)
         row = self._rows.get(hold.host)
@@ -246,13 +246,13 @@ class FleetArrays(Arrays):
         self._apply_beside(row, hold, sign=sign, nodes=nodes)
         held = set(hold.devices)
         for device in held & devices.keys():
-            if hold.profile and self.cuts.at(row, devices[device]) != NONE:
+            if hold.device_profile and self.cuts.at(row, devices[device]) != NONE:
                 _recut(self, row, device=device)
             else:
                 # Of what has an instance, and is said to be one piece now, nothing can be had.
-                self.device_milli[row, devices[device]] += sign * (WHOLE if hold.profile else hold.milli)
+                self.device_milli[row, devices[device]] += sign * (WHOLE if hold.device_profile else hold.device_milli)
         if held:
-            size = 0 if hold.profile or hold.milli < WHOLE else min(len(held), SIZES - 1)
+            size = 0 if hold.device_profile or hold.device_milli < WHOLE else min(len(held), SIZES - 1)
             self.sizes[row, size] -= sign
 
 
@@ -327,10 +327,10 @@ def _recut(fleet: FleetArrays, row: int, *, device: str) -> None:
     """What instances have of a device, looked at anew: one that is held twice for a while is in use until both went."""
     column = fleet._device_columns[row][device]
     number = fleet.cuts.at(row, column)
-    holds = [hold for hold in _held_by(fleet, fleet.names[row]) if hold.profile and device in hold.devices]
+    holds = [hold for hold in _held_by(fleet, fleet.names[row]) if hold.device_profile and device in hold.devices]
     before = fleet.cuts.used(number)
     fleet.device_cut[row, column] = moved = fleet.cuts.move(
-        row, column, instances=[(hold.profile, hold.start) for hold in holds]
+        row, column, instances=[(hold.device_profile, hold.device_start) for hold in holds]
     )
     fleet.device_milli[row, column] += WHOLE * (int(before != 0) - int(fleet.cuts.used(moved) != 0))
 

@@ -166,7 +166,7 @@ def test_numbers_that_change_as_a_host_is_set_anew_are_no_difference() -> None:
 def test_a_host_that_is_set_anew_has_what_it_had() -> None:
     facts = [host("a", gpus=2, taints=("t",)), host("b", gpus=3, model="A100")]
     arrays = fleet(*facts)
-    arrays.hold("u", Hold("b", ("gpu1",), (), milli=300))
+    arrays.hold("u", Hold("b", ("gpu1",), (), device_milli=300))
     before = contents(arrays)
     assert [*set_anew(arrays, facts[1]), *set_anew(arrays, facts[0])] == []
     assert same(before, contents(arrays))

@@ -173,7 +173,7 @@ async def test_decisions_are_by_what_was_learned() -> None:
     clock = FakeClock()
     arrays = fleet(*(host(f"h{n}", gpus=1) for n in range(6)))
     for n in range(6):
-        arrays.hold(f"u{n}", Hold(f"h{n}", ("gpu0",), (), milli=700 if n == 4 else 500))
+        arrays.hold(f"u{n}", Hold(f"h{n}", ("gpu0",), (), device_milli=700 if n == 4 else 500))
     async with learning(clock, at_once, arrays=arrays) as demand:
         before = demand.own.place(THIRD)
         assert before is not None

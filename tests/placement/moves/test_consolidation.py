@@ -42,7 +42,7 @@ def test_all_places_are_free_at_once_after_the_moves(world: World, request: Requ
         assert found.there == len(found.places)
     carried_out(there, Plan(moves=found.moves))
     for number, at in enumerate(found.places):
-        take(there, f"new{number}", Hold(at.host, at.devices, at.allocations, at.device_milli, None, request))
+        take(there, f"new{number}", Hold(at.host, at.devices, at.allocations, at.device_milli, request=request))
 
 
 def test_places_that_are_there_cost_nothing_and_the_rest_few_moves() -> None:
@@ -92,7 +92,7 @@ def cheapest(facts: list[HostFacts], holds: dict[str, Hold], *, count: int, most
         here = [uid for uid, hold in holds.items() if hold.host in names]
         if len(here) > most or not all(movable(holds[uid]) for uid in here):
             continue
-        cost = sum(1 + 0.1 * holds[uid].milli * len(set(holds[uid].devices)) / 1000 for uid in here)
+        cost = sum(1 + 0.1 * holds[uid].device_milli * len(set(holds[uid].devices)) / 1000 for uid in here)
         if (found is None or cost < found) and any(_gone(facts, holds, names, order) for order in permutations(here)):
             found = cost
     return found

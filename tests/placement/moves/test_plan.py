@@ -91,7 +91,9 @@ def test_each_step_is_legal_and_after_them_the_request_fits(
     carried_out(there, plan)
     decision = plan.decision
     take(
-        there, "new", Hold(decision.host, decision.devices, decision.allocations, decision.device_milli, None, request)
+        there,
+        "new",
+        Hold(decision.host, decision.devices, decision.allocations, decision.device_milli, request=request),
     )
     after = state(there)["held"]
     assert isinstance(after, dict)
@@ -111,7 +113,7 @@ def fewest(facts: list[HostFacts], holds: dict[str, Hold], request: Request, mos
         here = [uid for uid, hold in holds.items() if hold.host == name and movable(hold)]
         for count in range(min(most, len(here)) + 1):
             for gone in combinations(here, count):
-                cost = sum(1 + 0.1 * holds[uid].milli * len(set(holds[uid].devices)) / 1000 for uid in gone)
+                cost = sum(1 + 0.1 * holds[uid].device_milli * len(set(holds[uid].devices)) / 1000 for uid in gone)
                 if (found is None or cost < found) and _works(there, holds, request, name, gone):
                     found = cost
     return found
@@ -222,7 +224,7 @@ def claim(there: FleetArrays, uid: str, name: str, **wishes: int) -> None:
     fits[there.row(name)] = True
     decision = place(sight, fits & fitting(sight))
     assert decision is not None
-    hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli, None, request)
+    hold = Hold(decision.host, decision.devices, decision.allocations, decision.device_milli, request=request)
     there.hold(uid, replace(hold, tenure=Tenure(restartable=True)))
 
 

@@ -40,7 +40,7 @@ class Watched(FleetArrays):
 
     @property
     def held_milli(self) -> int:
-        return sum(len(hold.devices) * hold.milli for hold in self.held.values())
+        return sum(len(hold.devices) * hold.device_milli for hold in self.held.values())
 
     def _check(self, host: str) -> None:
         there = self.of_host[host]
@@ -48,7 +48,7 @@ class Watched(FleetArrays):
         taken = dict.fromkeys((device.id for device in there.devices), 0)
         for hold in here:
             for device in hold.devices:
-                taken[device] += hold.milli
+                taken[device] += hold.device_milli
         assert all(milli <= 1000 for milli in taken.values())
         parts = [part for hold in here for part in hold.allocations]
         assert sum(part.milli_cores for part in parts) <= 1000 * there.threads

@@ -101,9 +101,9 @@ def test_what_is_in_pieces_is_told_from_what_is_full() -> None:
     # An instance in the middle of each half: six slices are free, and no four of them side by side.
     for name in ("a", "b"):
         for start in (1, 5):
-            arrays.hold(f"{name}{start}", Hold(name, ("gpu0",), (), 125, profile="1g.10gb", start=start))
-    arrays.hold("more", Hold("b", ("gpu0",), (), 250, profile="1g.20gb", start=2))
-    arrays.hold("most", Hold("b", ("gpu0",), (), 250, profile="1g.20gb", start=6))
+            arrays.hold(f"{name}{start}", Hold(name, ("gpu0",), (), 125, device_profile="1g.10gb", device_start=start))
+    arrays.hold("more", Hold("b", ("gpu0",), (), 250, device_profile="1g.20gb", device_start=2))
+    arrays.hold("most", Hold("b", ("gpu0",), (), 250, device_profile="1g.20gb", device_start=6))
     refusal = refused(arrays, instance("3g.40gb", device_models=frozenset({"H100"})))
     assert {(reason.code, reason.hosts) for reason in refusal.reasons} == {
         ("NoDevice", 1),
@@ -127,8 +127,8 @@ def test_devices_that_nothing_keeps_apart_are_not_shared() -> None:
 
 def test_what_is_held_twice_for_a_while_is_in_use_until_both_went() -> None:
     arrays = fleet(cut("a"))
-    arrays.hold("old", Hold("a", ("gpu0",), (), 500, profile="3g.40gb", start=4))
-    arrays.hold("new", Hold("a", ("gpu0",), (), 125, profile="1g.10gb", start=4))
+    arrays.hold("old", Hold("a", ("gpu0",), (), 500, device_profile="3g.40gb", device_start=4))
+    arrays.hold("new", Hold("a", ("gpu0",), (), 125, device_profile="1g.10gb", device_start=4))
     assert isinstance(decide(arrays, instance("1g.10gb")), Refusal), "who reads is behind: nothing is given"
     arrays.drop("old")
     assert put(arrays, "next", instance("3g.40gb")).device_start == 0
@@ -311,7 +311,7 @@ def test_what_is_free_follows_from_what_is_held_in_whatever_order_it_came_and_we
         if stays:
             name, start = what if isinstance(what, tuple) else ("", 0)
             milli = what if isinstance(what, int) else 125
-            holds[uid] = Hold("h", (device,), (), milli, profile=name, start=start)
+            holds[uid] = Hold("h", (device,), (), milli, device_profile=name, device_start=start)
             kept.hold(uid, holds[uid])
         else:
             holds.pop(uid, None)
@@ -355,11 +355,11 @@ def test_what_comes_and_goes_in_a_fork_changes_nothing_here() -> None:
 )
 def test_whether_an_instance_can_be_had_is_asked_of_one_device(start: int, milli: int, is_open: bool) -> None:
     arrays = fleet(cut("a"))
-    arrays.hold("1", Hold("a", ("gpu0",), (), 500, profile="3g.40gb", start=0))
+    arrays.hold("1", Hold("a", ("gpu0",), (), 500, device_profile="3g.40gb", device_start=0))
     assert arrays.cuts.open(0, 0, instance=("3g.40gb", start), milli=milli) == is_open
     assert not arrays.cuts.open(0, 0, instance=("gone", start), milli=0)
 
 
 def test_the_end_of_an_instance_gives_no_thousandths_back() -> None:
-    assert Hold("a", ("gpu0",), (), 125, profile="1g.10gb").frees == 0
+    assert Hold("a", ("gpu0",), (), 125, device_profile="1g.10gb").frees == 0
     assert Hold("a", ("gpu0",), (), 125).frees == 125

@@ -65,7 +65,7 @@ class Demand:
     def began(self, hold: Hold, *, before: bool = False) -> None:
         """A claim is new; or it was there ``before`` anybody looked, and says nothing of what ended meanwhile."""
         # No price of an instance follows from those of shares and of whole devices.
-        if hold.shape is not None and not hold.profile:
+        if hold.shape is not None and not hold.device_profile:
             self._arrivals.saw(hold.shape)
             self._stirred.set()
         if not before:
@@ -164,6 +164,6 @@ def _known(request: Request) -> Shape | None:
 
 def _milli(hold: Hold) -> int:
     """Thousandths of devices, all together."""
-    if hold.profile:
-        return hold.milli
+    if hold.device_profile:
+        return hold.device_milli
     return hold.shape.milli if hold.shape is not None else WHOLE * len(hold.devices)

@@ -41,8 +41,8 @@ def _hold(body: Mapping[str, Any]) -> Hold:
         shape=Shape.of(request).taken(milli) if request is not None else None,
         request=request,
         companions=tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ())),
-        profile=spec.get("deviceProfile", ""),
-        start=spec.get("deviceStart", 0),
+        device_profile=spec.get("deviceProfile", ""),
+        device_start=spec.get("deviceStart", 0),
         tenure=tenure_of(body),
     )
 

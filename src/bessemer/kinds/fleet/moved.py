@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Self
 
 import orjson
 from pydantic import Field
 
-from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.asking import Allocation, Decision, Request, Taken
 from bessemer.core.beside import CompanionUse
 from bessemer.core.resource import ApiModel, Key
 
@@ -18,7 +19,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 class KeptPlace(ApiModel):
-    """What is kept of a host, as a `Decision` says it."""
+    """What is kept of a host, as `Taken` says it: fields of equal names and meanings."""
 
     host: str = Field(description="The host.")
     devices: list[str] = Field(default_factory=list, description="Ids of its devices.")
@@ -30,27 +31,13 @@ class KeptPlace(ApiModel):
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
-        return cls(
-            host=decision.host,
-            devices=list(decision.devices),
-            device_milli=decision.device_milli,
-            device_profile=decision.device_profile,
-            device_start=decision.device_start,
-            allocations=list(decision.allocations),
-            companions=list(decision.companions),
-        )
+        return cls.model_validate({one.name: getattr(decision, one.name) for one in fields(Taken)})
 
     def decision(self, request: Request | None = None) -> Decision:
-        return Decision(
-            host=self.host,
-            devices=tuple(self.devices),
-            device_milli=self.device_milli,
-            device_profile=self.device_profile,
-            device_start=self.device_start,
-            allocations=tuple(self.allocations),
-            companions=tuple(self.companions),
-            request=request,
-        )
+        """What is kept, for a request."""
+        said: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        said |= {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
+        return Decision(**said, request=request)
 
 
 def movers(body: bytes) -> Sequence[Key]:

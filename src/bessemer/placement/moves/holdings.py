@@ -187,7 +187,7 @@ class Holdings:
             1,
             row,
             NONE if hold.request is None else self.asks.take(hold.request),
-            hold.milli * len(set(hold.devices)),
+            hold.device_milli * len(set(hold.devices)),
             tenure.priority,
             tenure.since,
             NONE if tenure.ends is None else tenure.ends,

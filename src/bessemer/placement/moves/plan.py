@@ -71,7 +71,7 @@ class Plan:
     @property
     def milli(self) -> int:
         """Thousandths of devices that are moved."""
-        return sum(len(set(move.source.devices)) * move.source.milli for move in self.moves)
+        return sum(len(set(move.source.devices)) * move.source.device_milli for move in self.moves)
 
 
 def by_devices(holdings: Holdings) -> Floats:
@@ -239,7 +239,7 @@ class _Standing:
         """The largest first: it finds room in the fewest places."""
         cores = sum(part.milli_cores for part in self.hold.allocations)
         memory = sum(part.memory_bytes for part in self.hold.allocations)
-        return (-len(self.hold.devices) * self.hold.milli, -cores, -memory, self.uid)
+        return (-len(self.hold.devices) * self.hold.device_milli, -cores, -memory, self.uid)
 
     def to(self, target: Decision) -> Move:
         return Move(uid=self.uid, source=self.hold, target=target, cost=self.price)

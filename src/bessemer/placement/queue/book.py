@@ -134,7 +134,7 @@ def span(endings: Sequence[Ending]) -> Ints:
                 ends,
                 sum(part.milli_cores for part in hold.allocations),
                 sum(part.memory_bytes for part in hold.allocations),
-                hold.milli * len(set(hold.devices)),
+                hold.device_milli * len(set(hold.devices)),
             )
             for ends, _, hold in endings
         ],
@@ -151,9 +151,9 @@ def held_amounts(hold: Hold, models: Mapping[str, str]) -> Counter[str]:
         memory=sum(part.memory_bytes for part in hold.allocations),
     )
     for device in set(hold.devices):
-        found[DEVICES] += hold.milli
+        found[DEVICES] += hold.device_milli
         if device in models:
-            found[f"{DEVICES}/{models[device]}"] += hold.milli
+            found[f"{DEVICES}/{models[device]}"] += hold.device_milli
     return found
 
 

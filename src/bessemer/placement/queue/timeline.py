@@ -244,7 +244,7 @@ def _draining(book: Book, row: int, *, after: int) -> Sequence[Ending]:
     ends = {uid: hold.tenure.ends for uid, hold in real.items() if hold.tenure.ends is not None}
     known = sorted((at, uid, real[uid]) for uid, at in ends.items() if at > after)
     rest = [(uid, hold) for uid, hold in real.items() if ends.get(uid, after) <= after]
-    rest.sort(key=lambda one: (-len(one[1].devices) * one[1].milli, _cores(one[1]), one[0]))
+    rest.sort(key=lambda one: (-len(one[1].devices) * one[1].device_milli, _cores(one[1]), one[0]))
     return [*known, *((FAR * (n + 1), uid, hold) for n, (uid, hold) in enumerate(rest))]
 
 

@@ -228,7 +228,7 @@ class _Day:
         for uid in uids:
             hold = hold_of(self.desk.fleet, uid)
             if hold is not None and hold.devices:
-                milli = hold.milli * len(hold.devices)
+                milli = hold.device_milli * len(hold.devices)
                 self._standing[self._models[int(uid)]] -= milli
                 self._models[int(uid)] = self._of(hold.host, hold.devices)
                 self._standing[self._models[int(uid)]] += milli
