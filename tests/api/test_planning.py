@@ -373,7 +373,7 @@ async def test_whose_turn_it_would_be_is_told_without_others_names(
     """Claims of the project by name for who may read them, all others as a number and their devices."""
     await w.create(f"{LAB}/instances", vm("low"))
     stored = Instance.load((await w.store.objects.get(Key("Instance", "acme--lab", "low"))).body)
-    asks = await ASKS["Instance"](w.store, stored)
+    asks = await ASKS["Instance"].of(w.store, stored)
     assert isinstance(asks.wants, Request)
     decided = fleet.decide(asks.wants)
     assert isinstance(decided, Decision)
@@ -480,7 +480,7 @@ async def test_what_an_object_holds_already_is_thought_away(w: World, fleet: Fle
     large = {"kind": "Job", **named("train", flavor="pair", members=5, script="true")}
     await w.create(f"{LAB}/jobs", large)
     stored = Job.load((await w.store.objects.get(Key("Job", "acme--lab", "train"))).body)
-    asks = await ASKS["Job"](w.store, stored)
+    asks = await ASKS["Job"].of(w.store, stored)
     assert isinstance(asks.wants, Gang)
     decided = fleet.decide_gang(asks.wants)
     assert isinstance(decided, GangDecision)

@@ -51,7 +51,7 @@ async def test_a_plan_asks_what_the_control_side_asks(kind: str, monkeypatch: py
     heard("decide")
     heard("decide_gang")
     async with World() as world:
-        planned = await ASKS[kind](Reader(world.store.objects), _made(kind))
+        planned = await ASKS[kind].of(Reader(world.store.objects), _made(kind))
         await world.create(kind, "x", SPECS[kind])
 
         async def placed() -> bool:
@@ -72,7 +72,7 @@ async def test_a_plan_is_hindered_as_the_object_is(kind: str) -> None:
         for name, flavor in (("a", "none"), ("b", "old"), ("c", "small")):
             if name == "c":
                 await world.patch("Tenant", "acme", namespace="", **walled)
-            planned = await ASKS[kind](Reader(world.store.objects), _made(kind, name, flavor=flavor))
+            planned = await ASKS[kind].of(Reader(world.store.objects), _made(kind, name, flavor=flavor))
             await world.create(kind, name, {**SPECS[kind], "flavor": flavor})
 
             said = await world.until_reason(kind, name, planned.hindrances[0].reason)

@@ -28,6 +28,7 @@ from bessemer.core.tasks import first_of
 from bessemer.drivers.qemu.protocol import Console
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.host_side import HasConsole, HasKept
 from bessemer.loop.queue import Backoff
 
 GOOD_SECONDS = 10.0
@@ -122,21 +123,19 @@ class Relay:
                 follow = stream.request.get("follow") is True
                 await first_of(_pump(side.log(self._ctx, claim, follow=follow), stream), _closed(stream))
             elif verb == "console":
-                attach = getattr(side, "console", None)
-                if attach is None:
+                if not isinstance(side, HasConsole):
                     raise Malformed("it has no console")
-                await _converse(await attach(self._ctx, claim), stream)
+                await _converse(await side.console(self._ctx, claim), stream)
             else:
                 raise Malformed("a stream is a log or a console")
 
     async def _serve_kept(self, stream: Stream) -> None:
         """What is kept of a claim that is gone, by its workload's kind and the name that this kind gave it."""
         side = self._sides.get(str(stream.request.get("kind", "")))
-        kept = getattr(side, "kept", None)
-        if kept is None:
+        if side is None or not isinstance(side, HasKept):
             raise NotFound("nothing of it is kept on this host")
         with self._metrics.streams.track_inprogress():
-            await first_of(_pump(kept(self._ctx, str(stream.request["kept"])), stream), _closed(stream))
+            await first_of(_pump(side.kept(self._ctx, str(stream.request["kept"])), stream), _closed(stream))
 
 
 async def _pump(chunks: AsyncIterator[bytes], stream: Stream) -> None:

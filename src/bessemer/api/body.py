@@ -29,7 +29,6 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
-_OPENS = b"[{"
 _STEP = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
 _ACCEPTED = "application/json, application/yaml"

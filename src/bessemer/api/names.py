@@ -25,7 +25,6 @@ KEY_MAX = NAME_MAX + 1 + 63
 PATH_MAX = 1024
 
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
-_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _QUALIFIED = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _OPAQUE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 
@@ -44,11 +43,6 @@ def is_subdomain(name: str) -> bool:
 def generate(prefix: str) -> str:
     """A name that begins with the prefix, as Kubernetes makes them: at most 63 characters, the last five random."""
     return prefix[:58] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
-
-
-def is_label(name: str) -> bool:
-    """Whether it may name a project (RFC 1123 label)."""
-    return 0 < len(name) <= 63 and _LABEL.fullmatch(name) is not None
 
 
 def is_label_key(key: str) -> bool:

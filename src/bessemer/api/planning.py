@@ -148,7 +148,7 @@ async def _asked(call: Call, asked: Said, *, at: str, body: Any) -> _Question:
     """What an object would ask of the fleet, which the asker could create. Raises whatever a create of it would."""
     target, made = await _judged(call, asked, at=at, body=body)
     ports = call.state.ports
-    ask = await ASKS[target.resource.kind](ports, made)
+    ask = await ASKS[target.resource.kind].of(ports, made)
     # What is there is for who may read it.
     may = call.state.access.may(call.who, "get", on=target)
     there = await workload.read(ports, type(made), name=target.name, namespace=target.namespace) if may else None

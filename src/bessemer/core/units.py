@@ -1,4 +1,4 @@
-"""Quantities: bytes, milli-cores and micro-units of money as integers, and the words people write for them."""
+"""Quantities: bytes and micro-units of money as integers, and the words people write for them."""
 
 from __future__ import annotations
 
@@ -49,14 +49,6 @@ def parse_bytes(text: str | int) -> int:
     value = quantity(text)
     if value != int(value):
         raise ValueError(f"not a whole number of bytes: {text!r}")
-    return int(value)
-
-
-def parse_milli(text: str | int) -> int:
-    """Cores as milli-cores: ``2`` → 2000, ``"500m"`` → 500. Raises ValueError below a milli-core."""
-    value = quantity(text) * 1000
-    if value != int(value):
-        raise ValueError(f"finer than a thousandth: {text!r}")
     return int(value)
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bessemer.core.asking import Asker, Decision, Gang, Request
+from bessemer.core.resource import Resource
 from bessemer.kinds.compute.instance import control as instances
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.outline import Hindrance
@@ -35,7 +36,12 @@ class Ask:
     asker: Callable[[float], Asker] | None = None
 
 
-Asks = Callable[[Reads, Any], Awaitable[Ask]]
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What a workload of the class ``kind`` would ask for is what ``of`` answers."""
+
+    kind: type[Resource[Any, Any]]
+    of: Callable[[Reads, Any], Awaitable[Ask]]
 
 
 async def _instance(ctx: Reads, instance: Instance) -> Ask:
@@ -65,5 +71,7 @@ async def _job(ctx: Reads, job: Job) -> Ask:
     )
 
 
-ASKS: Mapping[str, Asks] = MappingProxyType({"Instance": _instance, "Endpoint": _endpoint, "Job": _job})
+ASKS: Mapping[str, Asks] = MappingProxyType(
+    {one.kind.KIND: one for one in (Asks(Instance, _instance), Asks(Endpoint, _endpoint), Asks(Job, _job))}
+)
 """The kinds that hold Claims of their own."""

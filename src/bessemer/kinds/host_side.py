@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from bessemer.core.clock import epoch
 from bessemer.core.errors import DriverError
@@ -59,6 +59,7 @@ class HostSide(Protocol):
         ...
 
 
+@runtime_checkable
 class HasConsole(Protocol):
     """A host side whose workload has a serial console to type into."""
 
@@ -67,6 +68,7 @@ class HasConsole(Protocol):
         ...
 
 
+@runtime_checkable
 class HasKept(Protocol):
     """A host side that keeps what a workload printed after its claim is gone, under a name that both sides make."""
 

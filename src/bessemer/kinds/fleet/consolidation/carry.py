@@ -17,9 +17,10 @@ from bessemer.core.notices import CONSOLIDATION, Notice
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.resource import Done, Fail, Outcome, Wait
 from bessemer.kinds import turns, workload
+from bessemer.kinds.asks import ASKS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.fleet.consolidation.plan import WORKLOADS, NoPlan, counted, how, open_now, opening, target
+from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, how, open_now, opening, target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Step
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace
@@ -205,7 +206,7 @@ async def _told(ctx: Context, step: Step, *, claim: Claim) -> Step:
 
 
 async def _seen(ctx: Context, step: Step) -> _Seen:
-    kind = WORKLOADS[step.workload_kind]
+    kind = ASKS[step.workload_kind].kind
     holder = await workload.read(ctx, kind, name=step.workload, namespace=step.project)
     if holder is not None and (holder.uid != step.workload_uid or holder.deleting):
         holder = None

@@ -18,7 +18,6 @@ from bessemer.core.resource import Resource, tenant_of
 from bessemer.core.values import Movable
 from bessemer.kinds import workload
 from bessemer.kinds.asks import ASKS
-from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Empty, Open, Step
@@ -26,8 +25,6 @@ from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.kinds.fleet.moving import Fork
-from bessemer.kinds.inference.endpoint.spec import Endpoint
-from bessemer.kinds.jobs.job.spec import Job
 from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.kinds.workload import Reads, Terms
 from bessemer.placement import Hold
@@ -38,9 +35,6 @@ from bessemer.placement.moves.opening import by_time, open_places
 from bessemer.placement.moves.plan import Move, Planner
 from bessemer.placement.moves.trial import Trial
 from bessemer.placement.policies import Floats
-
-WORKLOADS: Mapping[str, type[Resource[Any, Any]]] = {"Instance": Instance, "Endpoint": Endpoint, "Job": Job}
-"""The kinds whose claims are moved."""
 
 _ROUNDS = 4
 """Plans that are made at most, each without those whose owners refuse the one before."""
@@ -99,8 +93,8 @@ async def opening(ctx: Reads, wanted: Open) -> Request | NoPlan:
 
 async def how(ctx: Context, step: Step) -> Movable:
     """How the claim's owner lets it be moved by now; "" where it does not, is gone, or would get no place anew."""
-    kind = WORKLOADS.get(step.workload_kind)
-    found = await workload.read(ctx, kind, name=step.workload, namespace=step.project) if kind else None
+    known = ASKS.get(step.workload_kind)
+    found = await workload.read(ctx, known.kind, name=step.workload, namespace=step.project) if known else None
     if found is None or found.uid != step.workload_uid or found.deleting:
         return ""
     moves: Movable = found.spec.moves
@@ -110,7 +104,7 @@ async def how(ctx: Context, step: Step) -> Movable:
 async def _kept_out(ctx: Context, holder: Resource[Any, Any]) -> bool:
     """Whether it would have no place again, whatever is free: what it is made of is gone or withdrawn, its tenant is
     suspended, or a bound was lowered or is spent. What stands may stay; once it is stopped, it is lost."""
-    if (await ASKS[holder.KIND](ctx, holder)).hindrances:
+    if (await ASKS[holder.KIND].of(ctx, holder)).hindrances:
         return True
     project = holder.metadata.namespace or ""
     tenant = await workload.read(ctx, Tenant, name=tenant_of(project))
