@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -84,6 +85,23 @@ async def ended(world: World, name: str = "tidy") -> dict[str, Any]:
     return await status(world, "Consolidation", name, namespace="")
 
 
+@asynccontextmanager
+async def standing(
+    guests: Mapping[str, str], *, theirs: str = "", movable: bool = True, **how: Any
+) -> AsyncIterator[World]:
+    """Guests by name, each on the host that is named, and one of another tenant's on ``theirs``; all hosts are open."""
+    async with World(**{"hosts": 2, "gpus": 2, **how}) as world:
+        await furnish(world)
+        for name, on in guests.items():
+            await alone(world, on)
+            await vm(world, name, **({"movable": True} if movable else {}))
+        if theirs:
+            await alone(world, theirs)
+            await vm(world, "theirs", namespace=THEIRS)
+        await all_open(world)
+        yield world
+
+
 async def hosts_of(world: World) -> dict[str, str]:
     """Claim → host, of what stands."""
     found = await world.bodies("Claim")
@@ -105,13 +123,7 @@ async def test_converges_when_run_twice() -> None:
 
 async def a_move(stop: Point | None) -> Life:
     """Two tenants' guests stand on two hosts, and one goes to the other's, so that two devices are free together."""
-    async with World(hosts=2, gpus=2, stop=stop) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "mine", movable=True)
-        await alone(world, "h2")
-        await vm(world, "theirs", namespace=THEIRS)
-        await all_open(world)
+    async with standing({"mine": "h1"}, theirs="h2", stop=stop) as world:
         await world.create("Consolidation", "tidy", {"open": {"flavor": "two"}, "approved": True}, namespace="")
         assert (await ended(world))["phase"] == "Succeeded"
         assert await hosts_of(world) == {"instance-mine-0": "h2", "instance-theirs-0": "h2"}
@@ -160,19 +172,9 @@ async def approve(world: World, name: str = "tidy", **spec: Any) -> None:
 
 
 async def test_who_is_stopped_for_it_is_told_and_has_its_place_kept_from_everybody() -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "mine", movable=True)
-        await alone(world, "h2")
-        await vm(world, "theirs", namespace=THEIRS)
-        await all_open(world)
+    async with standing({"mine": "h1"}, theirs="h2") as world:
         await approve(world, open={"flavor": "two"})
-
-        async def told() -> bool:
-            return bool(condition(await status(world, "Instance", "mine"), "Consolidation"))
-
-        await world.until(told)
+        await until_told(world, "mine")
         said = await status(world, "Instance", "mine")
         assert said["phase"] == "Running"
         words = condition(said, "Consolidation")["message"]
@@ -193,6 +195,18 @@ async def test_who_is_stopped_for_it_is_told_and_has_its_place_kept_from_everybo
 
 def condition(said: dict[str, Any], name: str) -> dict[str, Any]:
     return next((c for c in said.get("conditions", ()) if c["type"] == name and c["status"] != "Unknown"), {})
+
+
+async def until_told(world: World, *names: str) -> list[str]:
+    """Wait until one of these guests is told that it is moved; those that are."""
+    found: list[str] = []
+
+    async def told() -> bool:
+        found[:] = [name for name in names if condition(await status(world, "Instance", name), "Consolidation")]
+        return bool(found)
+
+    await world.until(told)
+    return found
 
 
 async def endpoint(world: World, name: str = "chat", **spec: Any) -> None:
@@ -297,12 +311,7 @@ async def test_a_job_begins_anew_elsewhere_unless_it_ends_before_and_has_not_fai
 
 
 async def test_of_some_hosts_those_that_are_cheapest_are_emptied() -> None:
-    async with World(hosts=3, gpus=3) as world:
-        await furnish(world)
-        for host, name in (("h1", "a"), ("h2", "b"), ("h2", "c")):
-            await alone(world, host)
-            await vm(world, name, movable=True)
-        await all_open(world)
+    async with standing({"a": "h1", "b": "h2", "c": "h2"}, hosts=3, gpus=3) as world:
         await approve(world, empty={"count": 2})
         said = await ended(world)
         assert (said["phase"], said["hosts"], said["moves"]) == ("Succeeded", ["h1", "h3"], 1)
@@ -310,11 +319,7 @@ async def test_of_some_hosts_those_that_are_cheapest_are_emptied() -> None:
 
 
 async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "fixed")
-        await all_open(world)
+    async with standing({"fixed": "h1"}, movable=False) as world:
         await approve(world, empty={"hosts": ["h1"]})
         said = await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
         assert said["message"] == "1 claim of these hosts: not to be moved, or without another place"
@@ -337,11 +342,7 @@ async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
     ],
 )
 async def test_who_would_get_no_place_again_is_not_stopped(kind: str, name: str, change: dict[str, Any]) -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "mine", movable=True)
-        await all_open(world)
+    async with standing({"mine": "h1"}) as world:
         await world.patch(kind, name, namespace="", **change)
         await approve(world, empty={"hosts": ["h1"]})
         await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
@@ -350,12 +351,7 @@ async def test_who_would_get_no_place_again_is_not_stopped(kind: str, name: str,
 
 
 async def test_a_plan_with_somebody_who_refuses_by_now_is_not_begun() -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        for name in ("a", "b"):
-            await vm(world, name, movable=True)
-        await all_open(world)
+    async with standing({"a": "h1", "b": "h1"}) as world:
         await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}}, namespace="")
         await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
         last = (await status(world, "Consolidation", "tidy", namespace=""))["steps"][-1]["workload"]
@@ -369,11 +365,7 @@ async def test_a_plan_with_somebody_who_refuses_by_now_is_not_begun() -> None:
 
 
 async def test_nothing_is_moved_until_somebody_says_so_and_the_plan_is_of_that_moment() -> None:
-    async with World(hosts=3, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "mine", movable=True)
-        await all_open(world)
+    async with standing({"mine": "h1"}, hosts=3) as world:
         await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}}, namespace="")
         await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
         shown = await status(world, "Consolidation", "tidy", namespace="")
@@ -418,11 +410,7 @@ async def test_a_plan_that_became_dearer_than_what_was_shown_is_not_carried_out(
 
 
 async def test_one_that_was_approved_does_not_wait_for_ever_for_a_plan() -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "fixed")
-        await all_open(world)
+    async with standing({"fixed": "h1"}, movable=False) as world:
         for name, approved in (("seen", False), ("tidy", True)):
             spec = {"empty": {"hosts": ["h1"]}, "deadlineSeconds": 60, "approved": approved}
             await world.create("Consolidation", name, spec, namespace="")
@@ -438,21 +426,9 @@ async def test_one_that_was_approved_does_not_wait_for_ever_for_a_plan() -> None
 
 
 async def test_who_refuses_meanwhile_stays_and_nothing_further_is_moved() -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        for name in ("a", "b"):
-            await vm(world, name, movable=True)
-        await all_open(world)
+    async with standing({"a": "h1", "b": "h1"}) as world:
         await approve(world, empty={"hosts": ["h1"]})
-
-        async def begun() -> bool:
-            return bool(condition(await status(world, "Instance", "a"), "Consolidation")) or bool(
-                condition(await status(world, "Instance", "b"), "Consolidation")
-            )
-
-        await world.until(begun)
-        first = "a" if condition(await status(world, "Instance", "a"), "Consolidation") else "b"
+        (first,) = await until_told(world, "a", "b")
         second = "b" if first == "a" else "a"
         await world.patch("Instance", second, movable=False)
         said = await ended(world)
@@ -469,19 +445,9 @@ async def test_who_refuses_meanwhile_stays_and_nothing_further_is_moved() -> Non
 
 
 async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        for name in ("a", "b"):
-            await vm(world, name, movable=True)
-        await all_open(world)
+    async with standing({"a": "h1", "b": "h1"}) as world:
         await approve(world, empty={"hosts": ["h1"]})
-
-        async def begun() -> bool:
-            said = [await status(world, "Instance", name) for name in ("a", "b")]
-            return any(condition(one, "Consolidation") for one in said)
-
-        await world.until(begun)
+        await until_told(world, "a", "b")
         await world.delete("Consolidation", "tidy", namespace="")
         await world.until_gone("Consolidation", "tidy", namespace="")
         assert sorted((await hosts_of(world)).values()) == ["h1", "h2"]
@@ -495,18 +461,10 @@ async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:
 @pytest.mark.parametrize("under_way", [True, False])
 async def test_what_goes_by_itself_is_waited_for_until_nothing_of_it_is_left(under_way: bool) -> None:
     """Its owner deletes it when it was told, or before it begins; and its host takes its time."""
-    async with World(hosts=2, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "mine", movable=True)
-        await all_open(world)
+    async with standing({"mine": "h1"}) as world:
         await world.create("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": under_way}, namespace="")
-
-        async def told() -> bool:
-            return bool(condition(await status(world, "Instance", "mine"), "Consolidation"))
-
         if under_way:
-            await world.until(told)
+            await until_told(world, "mine")
         else:
             await world.until_reason("Consolidation", "tidy", "Planned", namespace="")
         await world.silence("h1")
@@ -526,11 +484,7 @@ async def test_what_goes_by_itself_is_waited_for_until_nothing_of_it_is_left(und
 
 
 async def test_one_is_carried_out_at_a_time() -> None:
-    async with World(hosts=3, gpus=2) as world:
-        await furnish(world)
-        await alone(world, "h1")
-        await vm(world, "mine", movable=True)
-        await all_open(world)
+    async with standing({"mine": "h1"}, hosts=3) as world:
         await approve(world, empty={"hosts": ["h1"]})
 
         async def begun() -> bool:
@@ -553,12 +507,7 @@ async def test_of_two_that_begin_at_the_same_moment_one_makes_way(monkeypatch: p
         return "" if first else await before(ctx, asked)
 
     monkeypatch.setattr(control, "_before", late)
-    async with World(hosts=3, gpus=2) as world:
-        await furnish(world)
-        for host, name in (("h1", "a"), ("h2", "b")):
-            await alone(world, host)
-            await vm(world, name, movable=True)
-        await all_open(world)
+    async with standing({"a": "h1", "b": "h2"}, hosts=3) as world:
         for number in (1, 2):
             await world.create("Consolidation", f"tidy-{number}", {"empty": {"hosts": [f"h{number}"]}}, namespace="")
             await world.until_reason("Consolidation", f"tidy-{number}", "Planned", namespace="")
