@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,43 +25,30 @@ from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.guest.protocol import BuiltImage
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
-from bessemer.main.hostdrivers import LocalDrivers, local_drivers
-from bessemer.main.settings import Paths
+from tests.agent.process import RealAgent
 from tests.api.world import World, instance, named, world
 from tests.ports import keeper
 
 HOST = "real-1"
-ROOT = Path(__file__).parents[2]
 ROOM = NumaNode(id=0, cores=2, threads=4, memory_bytes=8 << 30)
 
 
 @dataclass
-class Site:
+class Site(RealAgent):
     """A control plane that can be stopped and started on one address, and an agent that knows nothing but its words:
-    where the api is, whom to trust, its name and its token. ``state`` is the agent's state directory."""
+    where the api is, whom to trust, its name and its token."""
 
     w: World
-    state: Path
     address: str
-    prefix: tuple[str, ...] = ()
     door_host: str = ""
     port: int = 0
     kept: socket.socket | None = None
     serving: asyncio.Task[None] | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    agent: subprocess.Popen[bytes] | None = None
 
     @property
-    def directory(self) -> Path:
-        return Paths(self.state).agent
-
-    @property
-    def drivers(self) -> LocalDrivers:
-        return local_drivers(self.directory)
-
-    @property
-    def log(self) -> Path:
-        return self.state / "agent.log"
+    def server(self) -> str:
+        return f"https://{self.address}:{self.port}"
 
     def joined(self, starts: int) -> bool:
         """Whether so many starts of the agent have found the api."""
@@ -102,28 +85,9 @@ class Site:
         return str((await self.w.create(f"/apis/bessemer.dev/v1alpha1/hosts/{HOST}/token", {}))["token"])
 
     def start(self, token: str = "") -> None:
-        """`bessemer agent`, as a person starts it on a machine that has no control plane of its own."""
-        ca = self.state / f"{HOST}-ca.crt"
-        ca.write_bytes(self.w.ca.certificate)
-        words = ["agent", f"--state={self.state}", f"--server=https://{self.address}:{self.port}", f"--ca={ca}"]
-        words += [f"--name={HOST}", f"--token={token}", f"--door-host={self.door_host}"]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("BESSEMER_")}
-        with self.log.open("ab") as log:
-            self.agent = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "bessemer", *words],
-                cwd="/",
-                env={**kept, "PYTHONPATH": str(ROOT / "src"), "BESSEMER_HEARTBEAT_SECONDS": "1"},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self.agent is not None:
-            os.killpg(self.agent.pid, signal.SIGKILL)
-            self.agent.wait()
-            self.agent = None
+        """`bessemer agent` on the one host."""
+        words = f"--token={token}", f"--door-host={self.door_host}"
+        self.run(*words, name=HOST, server=self.server, ca=self.w.ca.certificate)
 
     async def clean(self) -> None:
         """Leave nothing of the host on this machine."""
@@ -216,7 +180,7 @@ async def _take(s: Site, kind: str, *, name: str, intent: dict[str, Any], memory
 async def site(state: Path, *, address: str = "127.0.0.1", **how: Any) -> AsyncIterator[Site]:
     """A control plane that serves; the agent is not started yet."""
     async with world(limits=Limits(login_burst=100)) as w:
-        made = Site(w, state, address, **how)
+        made = Site(state, w, address, **how)
         try:
             await made.up()
             yield made

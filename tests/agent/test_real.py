@@ -20,7 +20,8 @@ from bessemer.drivers.guest.protocol import BuiltImage
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway.upstream import Ask, ask
 from bessemer.main.settings import DEFAULT_STATE
-from tests.agent.site import HOST, ROOT, Site, guest, heard_until, replica, secret, site, until_heard_after
+from tests.agent.process import ROOT
+from tests.agent.site import HOST, Site, guest, heard_until, replica, secret, site, until_heard_after
 from tests.drivers import micro_guest
 from tests.drivers.llamacpp.conftest import model_path
 

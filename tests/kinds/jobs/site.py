@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -29,9 +28,8 @@ from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.queueing import Queueing
 from bessemer.loop.loop import Loop
-from bessemer.main.hostdrivers import LocalDrivers, local_drivers
-from bessemer.main.settings import Paths
-from tests.agent.site import ROOT, Site
+from tests.agent.process import ROOT, RealAgent
+from tests.agent.site import Site
 from tests.api.world import World, named, world
 from tests.kinds.world import WorldImporter
 
@@ -40,45 +38,15 @@ OURS = "/apis/bessemer.dev/v1alpha1"
 
 
 @dataclass
-class Machine:
-    """A host: its name, its address, and how a process is started on its network."""
+class Machine(RealAgent):
+    """A host: its name and its address; its processes are started on its network."""
 
     name: str
     address: str
-    state: Path
-    prefix: tuple[str, ...]
-    agent: subprocess.Popen[bytes] | None = None
-
-    @property
-    def drivers(self) -> LocalDrivers:
-        return local_drivers(Paths(self.state).agent)
-
-    @property
-    def log(self) -> Path:
-        return self.state / "agent.log"
 
     def start(self, site: Site, token: str = "") -> None:
-        """`bessemer agent`, as a person starts it."""
-        ca = self.state / "ca.crt"
-        ca.write_bytes(site.w.ca.certificate)
-        words = ["agent", f"--state={self.state}", f"--server=https://{site.address}:{site.port}", f"--ca={ca}"]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("BESSEMER_")}
-        with self.log.open("ab") as log:
-            self.agent = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "bessemer", *words, f"--name={self.name}", f"--token={token}"],
-                cwd="/",
-                env={**kept, "PYTHONPATH": str(ROOT / "src"), "BESSEMER_HEARTBEAT_SECONDS": "1"},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self.agent is not None:
-            os.killpg(self.agent.pid, signal.SIGKILL)
-            self.agent.wait()
-            self.agent = None
+        """`bessemer agent` on this host."""
+        self.run(f"--token={token}", name=self.name, server=site.server, ca=site.w.ca.certificate)
 
     async def clean(self) -> None:
         """Leave nothing of the host on this machine."""
@@ -205,9 +173,9 @@ async def gangs(folder: Path, network: Network) -> AsyncIterator[Gangs]:
     for number, (name, address) in enumerate(network.spaces.items(), start=1):
         state = folder / f"real-{number}"
         state.mkdir()
-        machines.append(Machine(f"real-{number}", address, state, ("nsenter", f"--net=/run/netns/{name}")))
+        machines.append(Machine(state, f"real-{number}", address, prefix=("nsenter", f"--net=/run/netns/{name}")))
     async with world(limits=Limits(login_burst=100)) as w:
-        site = Site(w, folder, network.here)
+        site = Site(folder, w, network.here)
         made = Gangs(site, machines)
         await site.up()
         made.tasks = controller(w)
