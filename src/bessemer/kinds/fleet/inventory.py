@@ -189,7 +189,7 @@ class FleetFeed:
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
-        if self._arrays.thoughts:
+        if self._arrays.held.thoughts:
             # What is taken back in thought would be there again after it.
             return
         now = self._clock.monotonic()
@@ -207,7 +207,7 @@ class FleetFeed:
     def _refused(self) -> dict[Request | Gang, Refusal]:
         """Who was refused as the arrays are. Many replicas ask the same, and a refusal is dear: it tries what would
         help. What is refused in thought is kept apart, so that thinking does away with nothing."""
-        kept = self._refusals[bool(self._arrays.thoughts)]
+        kept = self._refusals[bool(self._arrays.held.thoughts)]
         if kept.version != self._arrays.version or len(kept.of) > _REFUSALS_MAX:
             kept.of.clear()
             kept.version = self._arrays.version

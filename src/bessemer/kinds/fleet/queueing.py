@@ -24,7 +24,6 @@ from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.places import Here, Promised
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import hold_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Turn, plan
 from bessemer.placement.queue.plan import ask, beside
@@ -123,7 +122,7 @@ class Queueing:
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken; or where there is none, a turn that nobody can use."""
         uid, now = claim_uid.partition("/")[0], self._clock.monotonic()
-        assumed = hold_of(self._feed.arrays, claim_uid) is not None
+        assumed = self._feed.arrays.held.of(claim_uid) is not None
         self._feed.forget(claim_uid)
         _leave(self, uid)
         if not assumed:
