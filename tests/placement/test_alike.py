@@ -12,8 +12,18 @@ from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.core.hosts import Inventory
 from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board
-from tests.placement.hosts import ask, fleet, inventory
+from bessemer.placement.facts import Wall
+from tests.placement.hosts import ask as asks
+from tests.placement.hosts import fleet, inventory
 from tests.placement.test_board import Fullest
+
+_ANYWHERE = tuple(f"of-{n}" for n in range(8))
+
+
+def ask(cores: int, **more: Any) -> Request:
+    """Of somebody who may land anywhere."""
+    return asks(cores, tolerations=_ANYWHERE, **more)
+
 
 WISHES: tuple[Request, ...] = (
     ask(1, device_count=1),
@@ -38,7 +48,8 @@ def _named(n: int, **more: Any) -> HostFacts:
         node.model_copy(update={"siblings": [f"{4 * node.id + at}" for at in range(4)] if n % 2 else words})
         for node, words in zip(found.numa, siblings, strict=True)
     ]
-    return HostFacts(name=f"h{n}", inventory=found.model_copy(update={"devices": devices, "numa": nodes}))
+    found = found.model_copy(update={"devices": devices, "numa": nodes, "leaf": f"leaf-{n}", "spine": f"spine-{n}"})
+    return HostFacts(name=f"h{n}", inventory=found, taints=(f"of-{n}",), wall=Wall(f"site-{n}"))
 
 
 def placed(board: Board, request: Request) -> Decision:

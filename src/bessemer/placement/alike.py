@@ -1,9 +1,9 @@
 """`Alike`: what was found of one host serves every host in the same state.
 
-Of a row the arrays hold all that the hardware's links, a policy and the choice among its devices look at, but for how
-instances lie on a device that is cut, and for what lies beside devices: shapes that ask for those are left out. So two
-rows of which each array holds the same are answered alike: for one shape, by one policy, and until a host is set or
-removed, since numbers of models, classes and offers may stand for others then.
+Of a row the arrays hold all that the hardware's links (`filters.HARDWARE`), a policy and the choice among its devices
+look at, but for how instances lie on a device that is cut, and for what lies beside devices: shapes that ask for those
+are left out. So two rows of which each array holds the same are answered alike: for one shape, by one policy, and until
+a host is set or removed, since numbers of models, classes and offers may stand for others then.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from bessemer.placement.shape import Shape
 STATES_MAX = 1024
 """So many are kept for a shape: a kilobyte each for hosts of eight devices."""
 
+FACTS_ALONE = frozenset(
+    {"schedulable", "reachable", "virtual", "handing", "isolated", "fake", "taints", "wall", "leaf", "spine"}
+)
+"""The arrays that say who may land on a host: no link of the hardware looks at them, and no two leaves are alike."""
+
 Figure = tuple[int, float, int, bool]
 """Of one host: verdict, value, thousandths, and whether it would span NUMA nodes."""
 
@@ -36,7 +41,7 @@ class Taken:
     device_milli: int
 
     @classmethod
-    def of(cls, decision: Decision, fleet: FleetArrays, row: int) -> Taken:
+    def of(cls, decision: Decision, *, fleet: FleetArrays, row: int) -> Taken:
         """What was decided of a row."""
         columns = {device.id: column for column, device in enumerate(fleet.devices(row))}
         return cls(
@@ -81,7 +86,8 @@ class Alike:
         self._takes = plain
         arrays = [name for name, value in vars(fleet).items() if isinstance(value, np.ndarray)]
         told = bool(shape.profile or shape.companions)
-        self._names = () if told else [name for name in arrays if not plain or name not in BESIDE]
+        without = FACTS_ALONE | BESIDE if plain else FACTS_ALONE
+        self._names = () if told else [name for name in arrays if name not in without]
 
     def state(self, row: int) -> bytes | None:
         """All that the arrays hold of a row, as far as the shape asks for it."""
@@ -116,4 +122,4 @@ class Alike:
         state = self.state(row) if self._takes else None
         if state is not None:
             self.found(state, figure)
-            self._seen[state].taken = Taken.of(decision, self._fleet, row)
+            self._seen[state].taken = Taken.of(decision, fleet=self._fleet, row=row)
