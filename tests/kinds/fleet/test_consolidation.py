@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ import pytest
 
 from bessemer.core.resource import Change, Key, Metadata
 from bessemer.drivers.jobs.fake import Fate
-from bessemer.kinds.fleet.consolidation import control
+from bessemer.kinds.fleet.consolidation import carry, control
 from bessemer.kinds.fleet.consolidation.plan import target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
@@ -76,11 +77,11 @@ async def status(world: World, kind: str, name: str, *, namespace: str = PROJECT
     return found.get("status", {})
 
 
-async def ended(world: World, name: str = "tidy") -> dict[str, Any]:
+async def ended(world: World, name: str = "tidy", *, seconds: float = 3000) -> dict[str, Any]:
     async def holds() -> bool:
         return (await status(world, "Consolidation", name, namespace="")).get("phase") in ("Succeeded", "Failed")
 
-    await world.until(holds, seconds=3000)
+    await world.until(holds, seconds=seconds)
     return await status(world, "Consolidation", name, namespace="")
 
 
@@ -236,6 +237,48 @@ async def test_a_replica_is_there_before_the_one_that_is_moved_goes() -> None:
             return len(await world.bodies("Claim")) == 1
 
         await world.until(fewer)
+
+
+@pytest.mark.parametrize(("seconds", "phase"), [(2000.0, "Succeeded"), (9000.0, "Failed")])
+async def test_a_host_that_brings_a_large_model_has_time_for_it_and_not_for_ever(seconds: float, phase: str) -> None:
+    async with World(hosts=2, gpus=1) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await endpoint(world)
+        await all_open(world)
+        content, there = world.hosts["h2"].content, world.clock.monotonic() + seconds
+        ensure = content.ensure
+
+        async def slow(digest: str) -> Path:
+            await world.clock.sleep(max(0.0, there - world.clock.monotonic()))
+            return await ensure(digest)
+
+        content.ensure = slow  # type: ignore[method-assign]
+        await approve(world, empty={"hosts": ["h1"]})
+        await ended(world, seconds=10_000)
+        said = await status(world, "Consolidation", "tidy", namespace="")
+        assert said["phase"] == phase, said
+        if phase == "Failed":
+            assert f"has not come to h2 in {carry.LOAD_SECONDS['Endpoint']:.0f} s" in said["message"]
+
+
+async def test_a_host_that_falls_silent_while_it_loads_has_no_more_time_than_anybody() -> None:
+    async with World(hosts=2, gpus=1) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await endpoint(world)
+        await all_open(world)
+        world.hosts["h2"].engine._load_seconds = 100_000.0
+        await approve(world, empty={"hosts": ["h1"]})
+
+        async def loads() -> bool:
+            return any(c.get("status", {}).get("phase") == "Starting" for c in await world.bodies("Claim"))
+
+        await world.until(loads)
+        await world.silence("h2")
+        said = await ended(world)
+        assert said["phase"] == "Failed"
+        assert f"in {carry.STEP_SECONDS:.0f} s" in said["message"]
 
 
 async def a_replacement(stop: Point | None) -> Life:

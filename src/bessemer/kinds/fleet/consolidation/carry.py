@@ -7,8 +7,9 @@ cordoned is open again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bessemer.core.clock import epoch, rfc3339
@@ -24,13 +25,21 @@ from bessemer.kinds.fleet.consolidation.spec import Consolidation, Consolidation
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.kinds.inference.endpoint.shift import MOVING
+from bessemer.kinds.retry import Retry
 from bessemer.placement.fleet import set_open
 
 GRACE_SECONDS = 30
 """Between the notice and the stop of what is not replaced."""
 
 STEP_SECONDS = 900.0
-"""For so long a claim may be on its way."""
+"""For so long a claim may be on its way where nothing is seen to go on."""
+
+LOAD_SECONDS: Mapping[str, float] = MappingProxyType({"Instance": 3600.0, "Endpoint": 7200.0, "Job": 3600.0})
+"""By the workload's kind: for so long at most where its content is brought to the host, or it starts there. Of an
+Endpoint that is a model, which may be hundreds of gigabytes."""
+
+TRIES_MAX = 3
+"""Failures in a row after which a host is not thought to come any further."""
 
 LOST_SECONDS = 30
 """Whoever waits in line for so long has lost the place that was kept for it."""
@@ -161,8 +170,8 @@ async def _begun(ctx: Context, step: Step, *, hosts: Sequence[str]) -> Step | Fa
 async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     seen, now = await _seen(ctx, step), ctx.clock.now()
     done = step.model_copy(update={"phase": "Done", "known": []})
-    late = step.since is not None and now >= epoch(step.since) + STEP_SECONDS
-    new = seen.new
+    new, patience = seen.new, await _patience(ctx, step, new=seen.new)
+    late = step.since is not None and now >= epoch(step.since) + patience
     if seen.holder is None:
         gone = f"{step.workload_kind} {step.workload} is gone"
         if seen.old is not None and late:
@@ -178,7 +187,7 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     if new is not None and new.status.phase == "Failed":
         return Failure("MoveFailed", f"{new.metadata.name} failed on {new.spec.host}: {new.status.message}")
     if late:
-        return Failure("MoveTimedOut", f"{step.claim} has not come to {step.target} in {STEP_SECONDS:.0f} s{said}")
+        return Failure("MoveTimedOut", f"{step.claim} has not come to {step.target} in {patience:.0f} s{said}")
     if seen.old is None and new is None and (lost := _lost(step, seen.holder, now=now)):
         return lost
     if step.how == "Replace" and new is None and _no_room_for_both(seen.holder):
@@ -189,6 +198,19 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     if step.how == "Restart" and seen.old is not None:
         return await _told(ctx, step, claim=seen.old)
     return step.model_copy(update={"message": f"{step.claim} goes from {step.source} to {step.target}{said}"[:1024]})
+
+
+async def _patience(ctx: Context, step: Step, *, new: Claim | None) -> float:
+    """Seconds that the step may take, as far as it is by now. A host that is heard of, and has what came still on its
+    way up, is at work; and once that runs, whoever goes for it has the time that anybody has."""
+    if new is None or Retry.read(new.status.detail).failures > TRIES_MAX:
+        return STEP_SECONDS
+    if new.status.phase == "Running":
+        return LOAD_SECONDS[step.workload_kind] + STEP_SECONDS
+    if new.status.phase not in ("Preparing", "Starting"):
+        return STEP_SECONDS
+    host = await workload.read(ctx, Host, name=new.spec.host)
+    return LOAD_SECONDS[step.workload_kind] if host is not None and host.reachable else STEP_SECONDS
 
 
 async def _told(ctx: Context, step: Step, *, claim: Claim) -> Step:
