@@ -22,6 +22,7 @@ from bessemer.kinds.fleet.foresight import Forecasts, Foreseen
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.places import Here, Promised
+from bessemer.kinds.fleet.tenure import CLEARED_SECONDS
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
 from bessemer.placement.fleet import hold_of
@@ -69,7 +70,7 @@ class Queueing:
     def __init__(self, feed: FleetFeed, objects: Objects, *, clock: Clock, rules: Rules | None = None) -> None:
         self._feed = feed
         self._clock = clock
-        self._rules = rules or Rules()
+        self._rules = rules or Rules(cleared=CLEARED_SECONDS)
         self._waiting = Waiting(objects, clock, left=partial(_leave, self), heed=feed.demand.waits)
         self._book = Book(feed.arrays)
         self._running = Running(Holdings(feed.arrays))
