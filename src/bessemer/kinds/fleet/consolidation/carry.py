@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.cordons import BY_HAND
 from bessemer.core.errors import Conflict, NotFound
 from bessemer.core.notices import CONSOLIDATION, Notice
 from bessemer.core.ports import CONTROLLER, Scope
@@ -103,12 +104,17 @@ async def gone_on(ctx: Context, status: ConsolidationStatus, *, step: Step) -> O
 
 
 async def cordon(ctx: Context, names: Sequence[str], *, shut: bool) -> None:
-    """Let nothing new land on these hosts, or open them again."""
+    """Let nothing new land on these hosts, or open them again, but for those of which somebody said since then that
+    they are to be cordoned."""
     for name in names:
         host = await workload.read(ctx, Host, name=name)
-        if host is not None and host.spec.unschedulable != shut:
-            spec = host.spec.model_copy(update={"unschedulable": shut})
-            await ctx.objects.replace(host.model_copy(update={"spec": spec}).dump(), CONTROLLER)
+        if host is None or host.spec.unschedulable == shut or (not shut and BY_HAND in host.metadata.annotations):
+            continue
+        # What was said of one that is open by now was of another time.
+        said = {key: value for key, value in host.metadata.annotations.items() if key != BY_HAND}
+        meta = host.metadata.model_copy(update={"annotations": said})
+        spec = host.spec.model_copy(update={"unschedulable": shut})
+        await ctx.objects.replace(host.model_copy(update={"metadata": meta, "spec": spec}).dump(), CONTROLLER)
 
 
 def moving(status: ConsolidationStatus, step: Step, *, again: float) -> Outcome:
