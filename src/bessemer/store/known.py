@@ -156,16 +156,15 @@ class Known:
         """What may be another by a write."""
         change = touch(written)
         row = change.row(values)
-        for table in change.tables:
-            for statement in self._tables.get(table, ()):
-                found = self._rows[statement]
-                if found and row and _by_row(statement, found):
-                    before = found.pop(row, None)
-                    if before is not None:
-                        self._journal.append((statement, row, before))
-                elif found:
-                    gone = _met(statement, found, written=written, values=values)
-                    self._journal.extend([(statement, name, found.pop(name)) for name in gone])
+        for statement in itertools.chain.from_iterable(self._tables.get(table, ()) for table in change.tables):
+            found = self._rows[statement]
+            if found and row and _by_row(statement, found):
+                before = found.pop(row, None)
+                if before is not None:
+                    self._journal.append((statement, row, before))
+            elif found:
+                gone = _met(statement, found, written=written, values=values)
+                self._journal.extend([(statement, name, found.pop(name)) for name in gone])
 
     def mark(self) -> int:
         """Where it stands, for `back`."""
