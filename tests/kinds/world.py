@@ -129,6 +129,9 @@ class _Always:
     async def held(self, prefix: str) -> list[Lease]:
         return []
 
+    async def ending(self, prefix: str, within: float) -> list[Lease]:
+        return []
+
 
 class _AgentObjects:
     """A host's Claims, as its agent sees and reports them at whatever control plane there is."""

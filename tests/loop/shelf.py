@@ -190,6 +190,9 @@ class OneLease:
     async def held(self, prefix: str) -> list[Lease]:
         return []
 
+    async def ending(self, prefix: str, within: float) -> list[Lease]:
+        return []
+
 
 Reconcile = Callable[[Any, Any], Awaitable[Outcome]]
 

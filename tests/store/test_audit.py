@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bessemer.core.ports import CONTROLLER, Scope, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.store import Store, open_store
 from bessemer.store.events import AGE_SECONDS, PER_OBJECT_MAX
+from bessemer.store.transaction import Tx
 from tests.store.conftest import KEY, KINDS
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory, read
 
@@ -176,6 +178,28 @@ async def test_an_object_keeps_its_newest_events(store: Store) -> None:
     numbers = sorted(int(e["message"].split()[1]) for e in events if e["involvedObject"]["uid"] == "u1")
     assert numbers == list(range(20, PER_OBJECT_MAX + 20))
     assert len(events) == PER_OBJECT_MAX + 1
+
+
+async def test_an_object_keeps_its_newest_events_also_of_one_group(store: Store) -> None:
+    key = Key("Host", "", "h1")
+    told = [store.events.emit(key, "u1", "Tick", f"Number {i}") for i in range(PER_OBJECT_MAX + 20)]
+    await asyncio.gather(*told, store.events.emit(Key("Host", "", "h2"), "u2", "Tick", "Another's"))
+    events = [read(item) for item in (await store.objects.list(Scope(kind="Event"))).items]
+    numbers = sorted(int(e["message"].split()[1]) for e in events if e["involvedObject"]["uid"] == "u1")
+    assert numbers == list(range(20, PER_OBJECT_MAX + 20))
+    assert len(events) == PER_OBJECT_MAX + 1
+
+
+async def test_what_a_group_tells_of_several_is_written_once(
+    file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[int] = []
+    settle = Tx.settle
+    monkeypatch.setattr(Tx, "settle", lambda tx: (settled.append(len(tx._later.writes)), settle(tx))[1])
+    told = (file_store.events.emit(Key("Host", "", f"h{n}"), f"u{n}", "Joined", "Hello") for n in range(8))
+    await asyncio.gather(*told)
+    assert settled == [], "how many events another has asks for nothing that was put off"
+    assert len((await file_store.objects.list(Scope(kind="Event"))).items) == 8
 
 
 async def test_events_outlive_their_object_and_go_by_age(store: Store, clock: FakeClock) -> None:

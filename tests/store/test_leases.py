@@ -43,6 +43,24 @@ async def test_release_frees_and_the_fence_grows(store: Store) -> None:
     assert again.fence == 2
 
 
+async def test_those_that_end_soon_are_had_without_the_others(store: Store, clock: FakeClock) -> None:
+    for name, seconds in {"host/a": 5, "host/b": 20, "host/c": 20, "kind/x": 5}.items():
+        await store.leases.acquire(name, "me", seconds)
+    await store.leases.acquire("host/free", "me", 5)
+    await store.leases.release("host/free", "me")
+
+    async def ending(within: float) -> list[tuple[str, float]]:
+        found = await store.leases.ending("host/", within)
+        return [(lease.name, lease.expires_at - clock.now()) for lease in found]
+
+    assert await ending(4.0) == []
+    assert await ending(5.0) == [("host/a", 5.0)]
+    await clock.advance(16)
+    assert await ending(4.0) == [("host/a", -11.0), ("host/b", 4.0), ("host/c", 4.0)]
+    await store.leases.acquire("host/a", "me", 20)
+    assert [name for name, _ in await ending(4.0)] == ["host/b", "host/c"]
+
+
 async def test_what_is_written_under_a_lease_that_another_has_had_since_is_refused(store: Store) -> None:
     """However late it arrives; a lease that merely ran out has no rival yet."""
     await store.leases.acquire("work", "a", 10)

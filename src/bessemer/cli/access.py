@@ -13,6 +13,7 @@ import typer
 from bessemer.cli import render
 from bessemer.cli.connection import ProjectOption, run, target
 from bessemer.cli.consolidate import drain
+from bessemer.core.cordons import cordoned
 from bessemer.core.errors import Invalid
 from bessemer.core.tokens import judged_password
 
@@ -166,22 +167,24 @@ def _hosts() -> typer.Typer:
         if urlsplit(server.url).hostname in _LOOPBACK:
             typer.echo("The server listens on its own machine alone: only a host on it can join.", err=True)
 
-    def patcher(word: str, spec: dict[str, Any], *, said: str, text: str) -> None:
+    def patcher(word: str, body: dict[str, Any], *, said: str, text: str) -> None:
         @app.command(word, help=text)
         def patch(context: typer.Context, name: NameArgument) -> None:
-            run(context, lambda client: client.patch(_key("Host", name), {"spec": spec}))
+            run(context, lambda client: client.patch(_key("Host", name), body))
             typer.echo(f"host/{name} {said}")
 
-    patcher("cordon", {"unschedulable": True}, said="cordoned", text="Nothing new lands here; what runs goes on.")
-    patcher("uncordon", {"unschedulable": False}, said="open", text="Let things land here again.")
+    patcher("cordon", cordoned(shut=True), said="cordoned", text="Nothing new lands here; what runs goes on.")
+    patcher("uncordon", cordoned(shut=False), said="open", text="Let things land here again.")
     app.command("drain")(drain)
     patcher(
         "fence",
-        {"fenced": True},
+        {"spec": {"fenced": True}},
         said="fenced",
         text="Your word that nothing runs there any more: its claims are released.",
     )
-    patcher("revoke", {"revoked": True}, said="revoked", text="The agent's certificate is worth nothing from now.")
+    patcher(
+        "revoke", {"spec": {"revoked": True}}, said="revoked", text="The agent's certificate is worth nothing from now."
+    )
     return app
 
 

@@ -348,6 +348,10 @@ class Leases(Protocol):
         """Every lease under a prefix, run out or not."""
         ...
 
+    async def ending(self, prefix: str, within: float) -> Sequence[Lease]:
+        """Of these the ones that have run out, or will within so many seconds unless they are renewed: few of many."""
+        ...
+
 
 class Ledger(Protocol):
     """The append-only account. Interval rows are written by Capacity and by status writes, in their transaction."""

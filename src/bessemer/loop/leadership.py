@@ -114,3 +114,6 @@ class Granted:
 
     async def held(self, prefix: str) -> Sequence[Lease]:
         return ()
+
+    async def ending(self, prefix: str, within: float) -> Sequence[Lease]:
+        return ()

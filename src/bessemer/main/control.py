@@ -36,6 +36,7 @@ from bessemer.kinds.fleet.queueing import Foresight, Queueing
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
+from bessemer.main.garbage import WALKS
 from bessemer.main.importer import ControlImporter
 from bessemer.main.placed import PlacementFigures
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
@@ -139,6 +140,7 @@ class _Control:
         self._content = HostContent(paths.content)
         self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
+        self.registry.register(WALKS)
         # A file admits one process; of those that share a database each has a name of its own.
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if settings.store else ""
         objects = self.store.objects

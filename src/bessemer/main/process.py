@@ -98,7 +98,7 @@ async def give_back(clock: Clock) -> None:
     floor = 0
     while trim is not None:  # else the C library is another
         await clock.sleep(_GIVE_BACK_SECONDS)
-        while await _busy(clock):
+        while await busy(clock):
             pass
         holes = await asyncio.to_thread(_holes, heap)
         if holes > floor + _WORTH_BYTES:
@@ -108,7 +108,7 @@ async def give_back(clock: Clock) -> None:
             floor = min(floor, holes)
 
 
-async def _busy(clock: Clock) -> bool:
+async def busy(clock: Clock) -> bool:
     """Whether this process had much to do in the second that passes meanwhile."""
     before = time.process_time()
     await clock.sleep(_QUIET_SECONDS)

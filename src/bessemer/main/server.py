@@ -7,12 +7,14 @@ where it is run: a gateway needs no database, and an api need not wait for the p
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 from bessemer.cli.verbs import ServerOptions
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
 from bessemer.main import identities
+from bessemer.main.garbage import spare
 from bessemer.main.process import give_back, have_read, run
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, load, state_directory
 
@@ -51,6 +53,7 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
                 group.create_task(_portal_metrics(paths))
             await asyncio.sleep(0)
             have_read()
+            group.create_task(spare(SystemClock()))
             await give_back(SystemClock())
             await asyncio.Event().wait()
         finally:
@@ -66,7 +69,7 @@ async def _portal(paths: Paths, settings: Settings, *, alone: bool, stop: asynci
         await _knocked(on)
     from bessemer.main.portal import run_portal
 
-    have_read()
+    gc.freeze()  # its code, too, stays for good
     await run_portal(paths, settings, on=on, stop=stop)
 
 

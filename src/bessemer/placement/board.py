@@ -8,7 +8,7 @@ anew when that changed. What is decided is what a board made anew would decide.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import zip_longest
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bessemer.core.asking import Decision, Needs, Reason, Refusal, Request
+from bessemer.placement.alike import Alike, Figure
 from bessemer.placement.arrays import Glance
 from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at
@@ -38,6 +39,10 @@ AHEAD_MAX = 256
 
 AHEAD_HOSTS = 1024
 """Hosts that are looked at in one go: a millisecond or two."""
+
+FEW_HOSTS = 8
+"""As many are looked at one by one: what is known of a state costs a tenth of a look, and a look hardly more for each
+host that it is at."""
 
 Digests = NDArray[np.uint64]
 
@@ -73,22 +78,33 @@ class _Figures:
     request: Request
     position: int
     version: int
+    alike: Alike
     verdict: Verdicts
     value: Floats
     milli: Ints
     apart: Bools
 
     @classmethod
-    def room(cls, request: Request, rows: int) -> _Figures:
+    def room(cls, request: Request, fleet: FleetArrays) -> _Figures:
+        rows = len(fleet.present)
         return cls(
             _NOBODY.needing(request),
             -1,
             -1,
+            Alike(fleet, Shape.of(request)),
             np.full(rows, ABSENT, dtype=np.uint8),
             np.full(rows, np.inf),
             np.zeros(rows, dtype=np.int64),
             np.zeros(rows, dtype=np.bool_),
         )
+
+    def at(self, row: int) -> Figure:
+        """Of one host."""
+        return int(self.verdict[row]), float(self.value[row]), int(self.milli[row]), bool(self.apart[row])
+
+    def set(self, row: int, figure: Figure) -> None:
+        """Of one host, likewise."""
+        self.verdict[row], self.value[row], self.milli[row], self.apart[row] = figure
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +159,7 @@ class Board:
         a time: whoever iterates may do something else in between, and decisions meanwhile go by the policy before."""
         made: dict[Shape, _Figures] = {}
         for shape, before in list(self._figures.items())[-AHEAD_MAX:]:
-            figures = _Figures.room(before.request, len(self._fleet.present))
+            figures = _Figures.room(before.request, self._fleet)
             figures.position, figures.version = self._fleet.changes.position, policy.version
             for start in range(0, self._fleet.size, AHEAD_HOSTS):
                 rows = np.arange(start, min(start + AHEAD_HOSTS, self._fleet.size, len(figures.value)))
@@ -183,8 +199,7 @@ class Board:
         row = int(rows[np.argmin(self._digests()[rows])])
         least = float(value[row])
         score = {"spansNumaNodes": float(not close)} if request.numa == "preferred" else {}
-        sight = Sight.of(Glance(self._fleet, np.array([row])), request)
-        decision = place_at(sight, 0, score={**score, self._policy.name: least}, wish=int(figures.milli[row]))
+        decision = _at(self._fleet, row, request=request, figures=figures, score={**score, self._policy.name: least})
         return replace(decision, fitting=room)
 
     def reasons(self, request: Request) -> tuple[Reason, ...]:
@@ -233,15 +248,29 @@ class Board:
         fleet = self._fleet
         figures = _recent(self._figures, shape)
         if figures is None or len(figures.value) < fleet.size:
-            figures = self._figures[shape] = _Figures.room(request, len(fleet.present))
+            figures = self._figures[shape] = _Figures.room(request, fleet)
             _keep_few(self._figures)
         rows = fleet.changes.since(figures.position) if figures.position >= 0 else None
         if rows is None or figures.version != self._policy.version:
-            rows = np.arange(fleet.size)
+            rows, figures.alike = np.arange(fleet.size), Alike(fleet, shape)
         figures.position, figures.version = fleet.changes.position, self._policy.version
-        if len(rows):
+        if 0 < len(rows) <= FEW_HOSTS:
+            for row in rows.tolist():
+                self._look_once(row, shape=shape, figures=figures)
+        elif len(rows):
             self._look(rows, shape=shape, figures=figures, policy=self._policy)
         return figures
+
+    def _look_once(self, row: int, *, shape: Shape, figures: _Figures) -> None:
+        """Look at one host, as nearly each decision has to: hosts are alike and held alike, so most are in a state that
+        another was in."""
+        state = figures.alike.state(row)
+        figure = figures.alike.figure(state)
+        if figure is not None:
+            figures.set(row, figure)
+            return
+        self._look(np.array([row]), shape=shape, figures=figures, policy=self._policy)
+        figures.alike.found(state, figures.at(row))
 
     def _look(self, rows: Ints, *, shape: Shape, figures: _Figures, policy: Policy) -> None:
         """Look at some hosts anew."""
@@ -292,6 +321,17 @@ class Board:
             if name != before:
                 order.digests[row] = int.from_bytes(blake2b(name.encode(), digest_size=8, key=salt).digest(), "big")
         order.names = list(names)
+
+
+def _at(fleet: FleetArrays, row: int, *, request: Request, figures: _Figures, score: Mapping[str, float]) -> Decision:
+    """What to take of a host that fits: what was taken of one in its state, where there was one."""
+    taken = figures.alike.taken(row)
+    if taken is not None:
+        return taken.at(fleet, row, request=request, score=score)
+    sight = Sight.of(Glance(fleet, np.array([row])), request)
+    decision = place_at(sight, 0, score=score, wish=int(figures.milli[row]))
+    figures.alike.took(row, decision, figure=figures.at(row))
+    return decision
 
 
 def _least(value: Floats, apart: Bools, *, slack: float) -> tuple[bool, Ints]:

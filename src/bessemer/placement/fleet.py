@@ -32,14 +32,15 @@ class FleetArrays(Arrays):
     """``version`` is another after each update, and of what is never the same again never the same; a `Thought` gives
     back the one from before. ``facts`` rises with updates after which another may land somewhere, whatever the
     hardware there: who is present, reachable, schedulable, walls, taints, virtualization, isolation and the switches
-    above. ``changes`` are the rows whose hardware changed, or what is free of it, ``named`` those and the ones of which
+    above. ``hosts`` rises with each host that is set or removed: until then a number stands for the same in each array.
+    ``changes`` are the rows whose hardware changed, or what is free of it, ``named`` those and the ones of which
     a claim is known by another name; ``census`` counts what hosts of each class hold. ``thoughts`` are those that go
     on: what each claim held that they touched, the innermost last."""
 
     def __init__(self) -> None:
         self.size = 0
         self.version = self._versions = 0
-        self.facts = 0
+        self.facts = self.hosts = 0
         self.changes, self.named = Changes(), Changes()
         self.held = Held()
         self.names = []
@@ -88,6 +89,7 @@ class FleetArrays(Arrays):
         for hold in self.held.there(facts.name):
             self._apply(row, hold, sign=-1)
         self.facts += _standing(self, row) != before
+        self.hosts += 1
         self._changed(row)
 
     def remove_host(self, name: str) -> None:
@@ -108,6 +110,7 @@ class FleetArrays(Arrays):
             kept.pop(row, None)
         self._vacant.append(row)
         self.facts += 1
+        self.hosts += 1
         self._changed(row)
 
     def hold(self, uid: str, hold: Hold) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from starlette.responses import RedirectResponse, Response
 
+from bessemer.core.cordons import cordoned
 from bessemer.core.errors import BessemerError, Malformed, NotFound
 from bessemer.core.resource import Key
 from bessemer.portal.playground import KeyRefused
@@ -48,7 +49,7 @@ async def host_act(visit: Visit) -> Response:
     name, act = visit.part("name"), visit.part("act")
     if act not in {"cordon", "uncordon"}:
         raise NotFound("there is no such act")
-    await visit.desk.client.patch(Key("Host", "", name), {"spec": {"unschedulable": act == "cordon"}})
+    await visit.desk.client.patch(Key("Host", "", name), cordoned(shut=act == "cordon"))
     return RedirectResponse(f"/hosts/{name}", 303)
 
 

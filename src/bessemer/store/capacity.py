@@ -199,7 +199,7 @@ def _document(key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any], kinds: 
 
 
 def _claim(key: Key) -> Key:
-    return key._replace(kind=CLAIM)
+    return Key(CLAIM, key.namespace, key.name)
 
 
 def _require_current(tx: Tx, key: Key, *, revision: str) -> None:

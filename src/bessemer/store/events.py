@@ -43,6 +43,8 @@ FACTS = StoreKind(namespaced=True, api_version="v1", parts=())
 _ABOUT = objects.join(dependents, dependents.c.uid == objects.c.uid)
 # An expression, so that what leads is the owner's index and not that of all events.
 _IS_EVENT = is_kind(objects.c.kind.concat(literal_column("''")), EVENT)
+_SOME = select(func.count()).select_from(dependents).where(of(dependents.c.owner))
+"""As many dependents as an object has it may have events, and no more."""
 _COUNT = select(func.count()).select_from(_ABOUT).where(of(dependents.c.owner), _IS_EVENT)
 _OLDEST = (
     ROWS.select_from(_ABOUT)
@@ -100,9 +102,11 @@ def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:
         document["lastTimestamp"] = now
         save(tx, document, before=row)
         return
+    # Asked before this one counts, so that nothing which the group has put off need be written for the answer.
+    many = tx.one(_SOME, of_owner=uid)[0] >= PER_OBJECT_MAX
     saved = save(tx, _new(key, about, uid=uid, words=words, at=tx.now), before=None)
     own(tx, saved.uid, owners={uid: False})
-    surplus = tx.one(_COUNT, of_owner=uid)[0] - PER_OBJECT_MAX
+    surplus = tx.one(_COUNT, of_owner=uid)[0] - PER_OBJECT_MAX if many else 0
     if surplus > 0:
         for old in tx.all(_OLDEST, of_owner=uid, count=surplus):
             remove(tx, Row.of(old))

@@ -14,6 +14,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Column, Delete, Insert, Select, Table, Update
@@ -26,6 +27,8 @@ Rows = Sequence[Any]
 _UID = "uid"
 _STATEMENTS = 1_024
 """More than there are."""
+_ANY = object()
+"""Whatever it is."""
 
 
 class Look(NamedTuple):
@@ -53,10 +56,8 @@ class Touch:
     fixed: Mapping[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
     states: bool = False
-
-    def row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The primary key; () where it is not fixed."""
-        return tuple([values[name] for name in self.key])
+    row: Callable[[Mapping[str, Any]], tuple[Any, ...]] = lambda _: ()
+    """The primary key in such values; () where it is not fixed."""
 
 
 @functools.lru_cache(_STATEMENTS)
@@ -75,7 +76,14 @@ def touch(statement: Statement) -> Touch:
         fixed = dict(_equal(where, names)) if where is not None else {}
     key = tuple(fixed[key] for key in keys) if fixed.keys() >= set(keys) else ()
     states = isinstance(statement, Update) and bool(key) and _conditions(where) == len(keys) and _says_all(statement)
-    return Touch(frozenset((name,)), fixed, key, states)
+    return Touch(frozenset((name,)), fixed, key, states, _row_of(key))
+
+
+def _row_of(key: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Several times for each write, and so not by a loop in Python."""
+    if len(key) > 1:
+        return itemgetter(*key)
+    return (lambda values: (values[key[0]],)) if key else (lambda _: ())
 
 
 @functools.lru_cache(_STATEMENTS)
@@ -146,10 +154,16 @@ class Known:
 
     def forget(self, written: Statement, values: Mapping[str, Any]) -> None:
         """What may be another by a write."""
-        for table in touch(written).tables:
-            for statement in self._tables.get(table, ()):
-                found = self._rows[statement]
-                gone = _met(statement, found, written=written, values=values) if found else ()
+        change = touch(written)
+        row = change.row(values)
+        for statement in itertools.chain.from_iterable(self._tables.get(table, ()) for table in change.tables):
+            found = self._rows[statement]
+            if found and row and _by_row(statement, found):
+                before = found.pop(row, None)
+                if before is not None:
+                    self._journal.append((statement, row, before))
+            elif found:
+                gone = _met(statement, found, written=written, values=values)
                 self._journal.extend([(statement, name, found.pop(name)) for name in gone])
 
     def mark(self) -> int:
@@ -167,24 +181,23 @@ class Known:
 
 
 def _name(statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    key = touch(statement).key
-    if len(key) == len(values):
-        return tuple([values[name] for name in key])
+    touched = touch(statement)
+    if len(touched.key) == len(values):
+        return touched.row(values)
     return tuple(sorted(values.items()))
 
 
-def _met(
-    asked: Statement,
-    found: Mapping[tuple[Any, ...], tuple[Mapping[str, Any], Rows]],
-    *,
-    written: Statement,
-    values: Mapping[str, Any],
-) -> list[tuple[Any, ...]]:
+_Found = Mapping[tuple[Any, ...], tuple[Mapping[str, Any], Rows]]
+
+
+def _by_row(asked: Statement, found: _Found) -> bool:
+    """Whether its answers are known by the primary key of the row that each is of."""
+    key = touch(asked).key
+    return bool(key) and len(key) == len(next(iter(found)))
+
+
+def _met(asked: Statement, found: _Found, *, written: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """The answers that may be of a row that is written: no column is fixed to one thing here and another there."""
-    change, key = touch(written), touch(asked).key
-    if change.key and key and len(key) == len(next(iter(found))):
-        row = change.row(values)
-        return [row] if row in found else []
     common = _common(asked, written)
     return [name for name, (said, _) in found.items() if all(said[one] == values[other] for one, other in common)]
 
@@ -196,6 +209,7 @@ class Later:
         self.writes: list[tuple[Statement, Mapping[str, Any]]] = []
         self._tables: dict[str, list[tuple[Statement, Mapping[str, Any]]]] = {}
         self._rows: dict[str, tuple[int, set[tuple[Any, ...]]]] = {}
+        self._values: dict[tuple[str, str], tuple[int, set[Any]]] = {}
 
     def add(self, statement: Statement, values: Mapping[str, Any]) -> None:
         """One more, of one table."""
@@ -213,12 +227,18 @@ class Later:
         if not self._tables:
             return False
         asked = touch(statement)
-        for table in asked.tables:
-            if table in self._tables:
-                rows = self._rows_of(table) if asked.key else ()
-                if not asked.key or () in rows or asked.row(values) in rows:
-                    return True
-        return False
+        return any(table in self._tables and self._meets(table, asked, values=values) for table in asked.tables)
+
+    def _meets(self, table: str, asked: Touch, *, values: Mapping[str, Any]) -> bool:
+        if asked.key:
+            rows = self._rows_of(table)
+            return () in rows or asked.row(values) in rows
+        # It asks for rows with a certain value in a column in which each of theirs is known to have another.
+        for column, name in asked.fixed.items():
+            there = self._values_of(table, column)
+            if _ANY not in there and values[name] not in there:
+                return False
+        return True
 
     def _rows_of(self, table: str) -> set[tuple[Any, ...]]:
         """The primary keys of the rows; () for a write whose row is not known."""
@@ -228,10 +248,20 @@ class Later:
         self._rows[table] = (len(writes), rows)
         return rows
 
+    def _values_of(self, table: str, column: str) -> set[Any]:
+        """What the rows have in a column that never changes; `_ANY` for a write that does not say it."""
+        seen, there = self._values.get((table, column), (0, set()))
+        writes = self._tables[table]
+        for statement, values in writes[seen:]:
+            name = touch(statement).fixed.get(column)
+            there.add(_ANY if name is None else values[name])
+        self._values[table, column] = (len(writes), there)
+        return there
+
     def cut(self, length: int) -> None:
         """Forget those after so many."""
         if length < len(self.writes):
-            writes, self.writes, self._tables, self._rows = self.writes[:length], [], {}, {}
+            writes, self.writes, self._tables, self._rows, self._values = self.writes[:length], [], {}, {}, {}
             for statement, values in writes:
                 self.add(statement, values)
 

@@ -50,6 +50,7 @@ _INSERT = insert(leases)
 _RELEASE = update(leases).values(holder="", expires_at=bindparam("now")).where(of(leases.c.name), _MINE)
 _FORGET = delete(leases).where(of(leases.c.name))
 _UNDER = select(*_COLUMNS).where(*_UNDER_PREFIX).order_by(leases.c.name)
+_UNDER_UNTIL = select(*_COLUMNS).where(*_UNDER_PREFIX, leases.c.expires_at <= bindparam("last")).order_by(leases.c.name)
 
 _WRITTEN_AT = case((_FREE, leases.c.expires_at), else_=leases.c.expires_at - leases.c.ttl)
 # What a writing process leaves under "writer/" (`postgres`) is nobody's lease.
@@ -172,6 +173,12 @@ class LeaseTable:
         if not rows:
             return []
         now = await self._time.now(self._reader)
+        return [self._lease(row, now) for row in rows]
+
+    async def ending(self, prefix: str, within: float) -> Sequence[Lease]:
+        """Of those the ones that have run out, or will within so many seconds unless they are renewed."""
+        now = await self._time.now(self._reader)
+        rows = await self._reader.ask(_UNDER_UNTIL, **_bounds(prefix), last=now + within)
         return [self._lease(row, now) for row in rows]
 
     def _lease(self, row: tuple[str, str, int, float, str], now: float) -> Lease:

@@ -21,6 +21,7 @@ from bessemer.core.errors import Invalid, Unavailable
 from bessemer.store import sqlite
 from bessemer.store.apart import Apart, Here, Turn
 from bessemer.store.feed import Feed
+from bessemer.store.folding import FoldingSession, LogIndex
 from bessemer.store.held import SNAPSHOTS_MAX
 from bessemer.store.leases import ServerTime, SteadyTime, Time
 from bessemer.store.metrics import Metrics
@@ -91,6 +92,7 @@ class File:
             self._forget = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             path = Path(folder) / "store.db"
         self.path = Path(path)
+        self._index = LogIndex(self.path)
         self._lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +104,7 @@ class File:
 
     def writing(self) -> sqlite.Session:
         try:
-            session = sqlite.Session(self.path, texts=self._texts, durable=self.durable)
+            session = FoldingSession(self.path, texts=self._texts, index=self._index, durable=self.durable)
             prepare(session, self.path)
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF in _DAMAGED:
@@ -130,6 +132,7 @@ class File:
 
     def close(self) -> None:
         """Let another process have it."""
+        self._index.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -31,6 +31,7 @@ _BOUNDS = select(walls.c.what, walls.c.value).where(
     of(walls.c.tenant), or_(walls.c.what == "state", walls.c.what == "site", walls.c.what == "only")
 )
 _BY_NAME = select(walls.c.tenant).where(walls.c.what == "host", of(walls.c.value))
+_ANY_BY_NAME = select(walls.c.tenant).where(walls.c.what == "host").limit(1)
 _BY_LABELS = select(walls.c.value, walls.c.tenant).where(walls.c.what == "labels")
 _FOLLOW = insert(walls)
 _DROP = delete(walls).where(of(walls.c.tenant), of(walls.c.what), of(walls.c.value))
@@ -133,7 +134,8 @@ def admit(tx: Tx, spec: ClaimSpec, *, terms: str = "") -> None:
 
 def _owners(tx: Tx, host: str) -> set[str]:
     """The tenants that the host is dedicated to."""
-    found = {tenant for (tenant,) in tx.all(_BY_NAME, of_value=host)}
+    # That no host is anybody's by name, as in most fleets, is known to all of a group.
+    found = {tenant for (tenant,) in tx.all(_BY_NAME, of_value=host)} if tx.look(_ANY_BY_NAME) else set[str]()
     if selectors := tx.look(_BY_LABELS):
         row = tx.one(_LABELS, of_kind=HOST, of_name=host)
         labels = read_labels(row[0]) if row is not None else {}

@@ -38,6 +38,7 @@ class DrawnPci(Pci):
             self.add(address, group=group, sort=sort)
             self._probe(address)
         (self._at(NIC) / "sriov_totalvfs").write_text("4\n")
+        (self._at(NIC) / "sriov_drivers_autoprobe").write_text("1\n")
 
     def add(self, address: str, *, group: str, sort: str) -> None:
         at = self._at(address)
@@ -85,5 +86,5 @@ class DrawnPci(Pci):
             self.add(address, group=str(20 + number), sort="0x020000")
             (self._at(address) / "physfn").symlink_to(card)
             (card / f"virtfn{number}").symlink_to(self._at(address))
-            if (card / "sriov_drivers_autoprobe").read_text() != "0":
+            if (card / "sriov_drivers_autoprobe").read_text().strip() != "0":
                 self._probe(address)

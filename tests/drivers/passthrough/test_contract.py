@@ -12,6 +12,7 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.passthrough.protocol import Passthrough, Wanted
 from bessemer.drivers.passthrough.real import VfioPassthrough
+from bessemer.drivers.passthrough.sysfs import autoprobe
 from tests.drivers.passthrough.drawn import AUDIO, DISK, GPU, HOSTS, NIC, DrawnPci
 
 DISK_WHOLE = Wanted("disk-0", "disk", DISK)
@@ -238,3 +239,57 @@ async def test_a_device_that_the_kernel_does_not_let_go_of_keeps_nobody_else(
     assert await real.hand("a", (DISK_WHOLE,))
     await real.give_back("a")
     assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())
+
+
+@pytest.mark.parametrize("writes", ["4", "0"])
+async def test_a_card_whose_functions_the_kernel_does_not_make_or_unmake_keeps_nobody_else(
+    tmp_path: Path, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, writes: str
+) -> None:
+    real = VfioPassthrough(tmp_path / "state", pci=pci, seconds=0.1)
+    say, answers, asked = pci._say, threading.Event(), 0
+
+    def hangs(file: Path, words: str) -> None:
+        nonlocal asked
+        if not answers.is_set() and (file.name, words) == ("sriov_numvfs", writes):
+            asked += 1
+            answers.wait(60)
+        say(file, words)
+
+    monkeypatch.setattr(pci, "_say", hangs)
+    try:
+        if writes == "0":
+            await real.hand("a", (functions(1),))
+            with pytest.raises(DriverError, match=r"within 0\.1 s"):
+                await real.give_back("a")
+        else:
+            assert await refused(real, "a", functions(1)) == "DeviceBusy"
+        for uid, wanted in (("b", functions(1)), ("c", NIC_WHOLE)):
+            with pytest.raises(DriverError) as caught:
+                await real.hand(uid, (wanted,))
+            assert caught.value.reason == "DeviceBusy"
+        real._seconds = 30.0
+        with pytest.raises(DriverError, match=f"{NIC}: the kernel has not made or unmade its functions"):
+            await real.hand("d", (functions(1),))
+        assert await real.hand("e", GPU_WHOLE), "others go on"
+        await real.give_back("e")
+        assert asked == 1, "nor is another thread spent on it"
+    finally:
+        answers.set()
+    assert await real.hand("b", (functions(1),)), "once it answers, it is as it was"
+    for uid in await real.uids():
+        await real.give_back(uid)
+    assert (pci.functions(NIC), await real.uids()) == ([], frozenset())
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+async def test_whether_the_hosts_drivers_take_functions_is_afterwards_as_it_was(
+    tmp_path: Path, pci: DrawnPci, before: str
+) -> None:
+    (pci.root / "bus/pci/devices" / NIC / "sriov_drivers_autoprobe").write_text(before)
+    await VfioPassthrough(tmp_path / "state", pci=pci).hand("a", (functions(1),))
+    await VfioPassthrough(tmp_path / "state", pci=pci).hand("b", (functions(1),))
+    assert autoprobe(pci, NIC) == "0", "nor one that is loaded later"
+    for uid in ("a", "b"):
+        await VfioPassthrough(tmp_path / "state", pci=pci).give_back(uid)
+    assert (pci.functions(NIC), autoprobe(pci, NIC)) == ([], before)
+    assert [entry.name for entry in (tmp_path / "state").iterdir()] == []

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from bessemer.core.cordons import cordoned
 from bessemer.core.resource import Change, Key, Metadata
 from bessemer.drivers.jobs.fake import Fate
-from bessemer.kinds.fleet.consolidation import control
+from bessemer.kinds.fleet.consolidation import carry, control
 from bessemer.kinds.fleet.consolidation.plan import target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.moving import GONE_MAX, Fork, Moving
 from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.thought import Thought
 from tests.kinds.five import (
     Case,
     Life,
@@ -32,7 +35,7 @@ from tests.kinds.five import (
 from tests.kinds.jobs.test_job import fates
 from tests.kinds.jobs.test_job_scale import Fabric
 from tests.kinds.points import Point
-from tests.kinds.world import PROJECT, World
+from tests.kinds.world import PROJECT, USER, World
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.moves.test_plan import by_criteria, claim
 
@@ -76,11 +79,11 @@ async def status(world: World, kind: str, name: str, *, namespace: str = PROJECT
     return found.get("status", {})
 
 
-async def ended(world: World, name: str = "tidy") -> dict[str, Any]:
+async def ended(world: World, name: str = "tidy", *, seconds: float = 3000) -> dict[str, Any]:
     async def holds() -> bool:
         return (await status(world, "Consolidation", name, namespace="")).get("phase") in ("Succeeded", "Failed")
 
-    await world.until(holds, seconds=3000)
+    await world.until(holds, seconds=seconds)
     return await status(world, "Consolidation", name, namespace="")
 
 
@@ -249,6 +252,48 @@ async def test_a_replica_is_there_before_the_one_that_is_moved_goes() -> None:
             return len(await world.bodies("Claim")) == 1
 
         await world.until(fewer)
+
+
+@pytest.mark.parametrize(("seconds", "phase"), [(2000.0, "Succeeded"), (9000.0, "Failed")])
+async def test_a_host_that_brings_a_large_model_has_time_for_it_and_not_for_ever(seconds: float, phase: str) -> None:
+    async with World(hosts=2, gpus=1) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await endpoint(world)
+        await all_open(world)
+        content, there = world.hosts["h2"].content, world.clock.monotonic() + seconds
+        ensure = content.ensure
+
+        async def slow(digest: str) -> Path:
+            await world.clock.sleep(max(0.0, there - world.clock.monotonic()))
+            return await ensure(digest)
+
+        content.ensure = slow  # type: ignore[method-assign]
+        await approve(world, empty={"hosts": ["h1"]})
+        await ended(world, seconds=10_000)
+        said = await status(world, "Consolidation", "tidy", namespace="")
+        assert said["phase"] == phase, said
+        if phase == "Failed":
+            assert f"has not come to h2 in {carry.LOAD_SECONDS['Endpoint']:.0f} s" in said["message"]
+
+
+async def test_a_host_that_falls_silent_while_it_loads_has_no_more_time_than_anybody() -> None:
+    async with World(hosts=2, gpus=1) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await endpoint(world)
+        await all_open(world)
+        world.hosts["h2"].engine._load_seconds = 100_000.0
+        await approve(world, empty={"hosts": ["h1"]})
+
+        async def loads() -> bool:
+            return any(c.get("status", {}).get("phase") == "Starting" for c in await world.bodies("Claim"))
+
+        await world.until(loads)
+        await world.silence("h2")
+        said = await ended(world)
+        assert said["phase"] == "Failed"
+        assert f"in {carry.STEP_SECONDS:.0f} s" in said["message"]
 
 
 async def a_replacement(stop: Point | None) -> Life:
@@ -441,6 +486,103 @@ async def test_who_refuses_meanwhile_stays_and_nothing_further_is_moved() -> Non
             return host is not None and not host["spec"].get("unschedulable")
 
         await world.until(open_again)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_what_somebody_cordons_meanwhile_stays_so_where_it_fails(by_hand: bool) -> None:
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        for name in ("a", "b"):
+            await vm(world, name, movable=True)
+        await all_open(world)
+
+        async def cordon(*, shut: bool) -> None:
+            found = await world.object("Host", "h1", namespace="")
+            assert found is not None
+            patch, meta = cordoned(shut=shut), found["metadata"]
+            said = {**meta.get("annotations", {}), **patch["metadata"]["annotations"]}
+            annotations = {key: value for key, value in said.items() if value is not None}
+            body = {
+                **found,
+                "metadata": {**meta, "annotations": annotations},
+                "spec": {**found["spec"], **patch["spec"]},
+            }
+            await world.store.objects.replace(body, USER)
+
+        # What was said once, and taken back in another way, is of another time.
+        await cordon(shut=True)
+        await world.patch("Host", "h1", namespace="", unschedulable=False)
+        await world.until_reason("Host", "h1", "Ready", namespace="")
+        await approve(world, empty={"hosts": ["h1"]})
+
+        async def begun() -> bool:
+            return any([condition(await status(world, "Instance", name), "Consolidation") for name in ("a", "b")])
+
+        await world.until(begun)
+        if by_hand:
+            await cordon(shut=True)
+        first = "a" if condition(await status(world, "Instance", "a"), "Consolidation") else "b"
+        await world.patch("Instance", "b" if first == "a" else "a", movable=False)
+        assert (await ended(world))["phase"] == "Failed"
+
+        async def recorded() -> bool:
+            return not (await status(world, "Consolidation", "tidy", namespace=""))["cordoned"]
+
+        await world.until(recorded)
+        host = await world.object("Host", "h1", namespace="")
+        assert host is not None
+        assert bool(host["spec"].get("unschedulable")) == by_hand
+
+
+async def test_what_nobody_approves_is_looked_at_less_and_less_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, plan = 0, control._plan
+
+    async def counted(ctx: Any, asked: Consolidation) -> Any:
+        nonlocal looks
+        looks += 1
+        return await plan(ctx, asked)
+
+    monkeypatch.setattr(control, "_plan", counted)
+    monkeypatch.setattr(control, "ABANDONED_SECONDS", 4 * 3600.0)
+    async with World(hosts=2, gpus=2) as world:
+        await furnish(world)
+        await alone(world, "h1")
+        await vm(world, "fixed")
+        await all_open(world)
+        spec = {"empty": {"hosts": ["h1"]}}
+        await world.create("Consolidation", "tidy", spec, namespace="")
+        await world.create("Consolidation", "other", {"empty": {"hosts": ["h2"]}}, namespace="")
+        # Time passes without its thousands of heartbeats.
+        for _ in range(60):
+            world.clock.jump(300.0)
+            await world.clock.advance(31.0)
+            await world._beat()
+        await world.until_reason("Consolidation", "tidy", "NotApproved", namespace="")
+        await world.until_reason("Consolidation", "other", "NotApproved", namespace="")
+        said = await status(world, "Consolidation", "tidy", namespace="")
+        assert (said["phase"], said["message"].partition(". ")[0]) == ("Failed", "nobody approved it within 0 days")
+        assert looks < 100
+
+
+def test_the_looks_at_what_nobody_approves_come_to_few() -> None:
+    age, looks = 0.0, 0
+    while age < control.ABANDONED_SECONDS:
+        age, looks = age + control._look(age), looks + 1
+    assert control._look(0.0) == control.LOOK_SECONDS
+    assert looks < 300, "every 30 s they would be some 20,000"
+
+
+def test_nothing_is_settled_in_thought() -> None:
+    """What is held there is gone when it is left: then it would be kept for nobody."""
+    arrays = fleet(host("a", gpus=4), host("b", gpus=1))
+    moving = Moving(arrays, lambda _hosts: None)
+    body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
+    with Thought(arrays):
+        moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
+        moving.settle()
+    moving.settle()
+    assert len(holds_of(arrays, "b")) == 1
 
 
 async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:

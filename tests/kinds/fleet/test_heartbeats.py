@@ -15,22 +15,24 @@ from bessemer.kinds.fleet.heartbeats import LOOK_SECONDS, PAST_LEASE_SECONDS, He
 class Leases:
     """Leases by host, in seconds from the clock's start."""
 
-    def __init__(self, **ends: float) -> None:
+    def __init__(self, clock: FakeClock, **ends: float) -> None:
+        self.clock = clock
         self.ends = ends
         self.looks = 0
         self.away = False
 
-    async def held(self, prefix: str) -> Sequence[Lease]:
+    async def ending(self, prefix: str, within: float) -> Sequence[Lease]:
         self.looks += 1
         if self.away:
             raise Unavailable("the store cannot read now")
-        return [Lease(f"{prefix}{name}", "agent", 1, end, "") for name, end in self.ends.items()]
+        last = self.clock.now() + within
+        return [Lease(f"{prefix}{name}", "agent", 1, end, "") for name, end in self.ends.items() if end <= last]
 
 
 async def test_who_falls_silent_is_woken_once_and_again_when_heard() -> None:
     clock, woken = FakeClock(), list[Key]()
     start = clock.now()
-    leases = Leases(a=start + 12.0, b=start + 600.0)
+    leases = Leases(clock, a=start + 12.0, b=start + 600.0)
     running = asyncio.create_task(Heartbeats(leases, clock, wake=woken.append).run())  # type: ignore[arg-type]
     await clock.advance(12.0)
     assert woken == []
@@ -46,7 +48,7 @@ async def test_who_falls_silent_is_woken_once_and_again_when_heard() -> None:
 
 async def test_a_store_that_is_away_ends_nothing() -> None:
     clock, woken = FakeClock(), list[Key]()
-    leases = Leases(a=clock.now() - 1.0)
+    leases = Leases(clock, a=clock.now() - 1.0)
     leases.away = True
     running = asyncio.create_task(Heartbeats(leases, clock, wake=woken.append).run())  # type: ignore[arg-type]
     await clock.advance(2 * LOOK_SECONDS)

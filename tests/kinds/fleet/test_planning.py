@@ -8,10 +8,13 @@ from dataclasses import replace
 import pytest
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
+from bessemer.core.clock import epoch
 from bessemer.kinds.fleet.outlining import outline
 from bessemer.kinds.fleet.planning import Earlier, Planned, plan
 from bessemer.kinds.fleet.queueing import Foresight
+from bessemer.kinds.fleet.tenure import CLEARED_SECONDS
 from bessemer.placement import FleetArrays, decide
+from bessemer.placement.fleet import hold_of
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored
@@ -110,7 +113,8 @@ async def test_what_a_plan_foresees_is_what_happens() -> None:
 
         version, first = world.fleet._feed.arrays.version, seen.foresee(Pending(asker, request))
         assert (first.ahead, first.waiting, first.at_once) == (0, 1, False)
-        assert first.start == int(world.clock.now()) + 30
+        # Thirty seconds ahead it is told, and then it is cleared away.
+        assert first.start == int(world.clock.now()) + 30 + CLEARED_SECONDS
         assert [holders[uid] for uid in first.stops] == ["lower"]
         # Nothing is left of it: nobody is told, nobody joined, and the arrays are as they were.
         assert world.fleet._feed.arrays.version == version
@@ -128,9 +132,24 @@ async def test_what_a_plan_foresees_is_what_happens() -> None:
         await world.until(told, seconds=20)
         (ends,) = [c["metadata"] for c in await world.bodies("Claim") if "ends-at" in str(c)]
         assert ends["uid"] in first.stops
-        assert abs(int(ends["annotations"]["bessemer.dev/ends-at"]) - first.start) <= 10
+        assert abs(int(ends["annotations"]["bessemer.dev/ends-at"]) + CLEARED_SECONDS - first.start) <= 10
+        known = hold_of(world.fleet._feed.arrays, ends["uid"])
+        assert known is not None
+        assert known.tenure.ends == int(ends["annotations"]["bessemer.dev/ends-at"]) + CLEARED_SECONDS
+        # Its agent is not there for a while: what was told is still true.
+        await world.silence("h1")
+        began = world.clock.now()
+
+        async def some_seconds() -> bool:
+            return world.clock.now() >= began + CLEARED_SECONDS + 15
+
+        await world.until(some_seconds)
+        assert not await placed()
+        said = await status(world, "high", namespace=THEIRS)
+        assert epoch(said["expectedStart"]) > world.clock.now(), "no start is told that has passed"
+        await world.hear("h1")
         await world.until(placed, seconds=200)
-        assert world.clock.now() >= first.start
+        assert world.clock.now() <= first.start + 10
 
 
 async def test_what_would_start_at_once_is_foreseen_so_also_behind_others() -> None:

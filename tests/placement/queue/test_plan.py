@@ -108,6 +108,17 @@ def test_a_higher_priority_stops_what_costs_least() -> None:
     assert turn.kept.hosts == ("h1",)
 
 
+def test_a_place_is_free_once_what_was_stopped_is_cleared_away() -> None:
+    rules = Rules(grace=30, cleared=20)
+    line = Line(hosts=2, rules=rules)
+    line.runs("told", 4, host="h0", ends=NOW + 45, preemptible=True)
+    line.runs("young", 4, host="h1", preemptible=True)
+    found = line.plan(waits("high", gpus(4), priority=1), waits("next", gpus(4), priority=1, since=NOW + 1))
+    # What was told a while ago is not told for somebody else, and nobody else is while it goes.
+    assert (found.turns["high"].victims, found.turns["high"].expected) == ((), NOW + 45)
+    assert (found.turns["next"].victims, found.turns["next"].expected) == (("young",), NOW + 50)
+
+
 def test_what_is_not_preemptible_or_of_equal_priority_is_let_be() -> None:
     line = Line(hosts=2)
     line.runs("kept", 4, host="h0", since=NOW - 5000)

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import structlog
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.passthrough.cards import Cards
 from bessemer.drivers.passthrough.protocol import Handed, Wanted
 from bessemer.drivers.passthrough.sysfs import BRIDGE, VFIO, Pci
 
@@ -58,12 +59,16 @@ class VfioPassthrough:
         self._used = used
         self._seconds = seconds
         self._turn = asyncio.Lock()
+        self._cards = Cards(state, self._pci, seconds=seconds)
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
     async def hand(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
         async def all_of_it() -> tuple[Handed, ...]:
-            async with self._turn:
-                handed = await asyncio.to_thread(self._take, uid, wanted)
+            await asyncio.to_thread(self._pci.require_vfio)
+            async with self._cards.turn(one.address for one in wanted):
+                await self._cards.make(wanted)
+                async with self._turn:
+                    handed = await asyncio.to_thread(self._take, uid, wanted)
             await asyncio.to_thread(self._bind, handed)
             return handed
 
@@ -72,8 +77,10 @@ class VfioPassthrough:
     async def give_back(self, uid: str) -> None:
         async def all_of_it() -> None:
             parents = await asyncio.to_thread(self._release, uid)
-            async with self._turn:
-                await asyncio.to_thread(self._forget, uid, parents)
+            async with self._cards.turn(parents):
+                await self._cards.unmake(await asyncio.to_thread(self._idle, uid, parents))
+                async with self._turn:
+                    (self._state / uid).unlink(missing_ok=True)
 
         if uid in self._under_way or (self._state / uid).exists():
             await self._in_time(uid, all_of_it)
@@ -106,7 +113,6 @@ class VfioPassthrough:
             task.exception()  # whoever asked may have gone
 
     def _take(self, uid: str, wanted: Sequence[Wanted]) -> tuple[Handed, ...]:
-        self._pci.require_vfio()
         others = {
             address for has, taken in self._records() if has != uid for each in taken.values() for address in each
         }
@@ -146,7 +152,7 @@ class VfioPassthrough:
             return [one.address]
         if one.address in others:
             raise DriverError("DeviceBusy", f"{one.kind} {one.device} is another guest's")
-        made = self._pci.made(one.address)
+        made = self._pci.functions(one.address)
         # What a driver of the host has was made by its administrator, and is no guest's.
         free = [function for function in made if function not in others and self._pci.driver(function) in ("", VFIO)]
         if len(free) < one.functions:
@@ -178,13 +184,14 @@ class VfioPassthrough:
             parents |= {parent} if parent is not None else set()
         return parents
 
-    def _forget(self, uid: str, parents: Set[str]) -> None:
+    def _idle(self, uid: str, parents: Set[str]) -> set[str]:
+        """Those whose last function is given back: each is one card again."""
         left = {address for has, each in self._records() if has != uid for all_ in each.values() for address in all_}
-        for parent in sorted(parents):
-            # A card whose last function is given back is one card again.
-            if not any(function in left or self._pci.driver(function) for function in self._pci.functions(parent)):
-                self._pci.made(parent, none=True)
-        (self._state / uid).unlink(missing_ok=True)
+        return {
+            parent
+            for parent in parents
+            if not any(function in left or self._pci.driver(function) for function in self._pci.functions(parent))
+        }
 
     def _records(self) -> Iterator[tuple[str, _Taken]]:
         """A record that cannot be read says of its uid only that it may have something."""

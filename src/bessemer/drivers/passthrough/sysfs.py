@@ -79,19 +79,6 @@ class Pci:
         link = self._at(address) / "physfn"
         return link.resolve().name if link.exists() else None
 
-    def made(self, address: str, *, none: bool = False) -> list[str]:
-        """All virtual functions that it can have, made if they are not, or ``none``; the host's drivers take none."""
-        found = self.functions(address)
-        if none and found:
-            self._say(self._at(address) / "sriov_numvfs", "0")
-        elif not found and not none:
-            total = self._at(address) / "sriov_totalvfs"
-            if not total.exists():
-                raise DriverError("FunctionsMissing", f"{address} has no virtual functions")
-            self._say(self._at(address) / "sriov_drivers_autoprobe", "0")
-            self._say(self._at(address) / "sriov_numvfs", total.read_text().strip())
-        return self.functions(address)
-
     def _at(self, address: str) -> Path:
         return self._bus / "devices" / address
 
@@ -109,3 +96,28 @@ class Pci:
             raise DriverError(
                 "DeviceBusy", f"the kernel refused {file.name} of a device", internal=str(error)
             ) from error
+
+
+def autoprobe(pci: Pci, address: str) -> str:
+    """Whether the host's drivers take a card's functions: ``1``, ``0``; "" where the kernel does not say."""
+    try:
+        return (pci._at(address) / "sriov_drivers_autoprobe").read_text().strip()
+    except OSError:
+        return ""
+
+
+def make(pci: Pci, address: str) -> None:
+    """All virtual functions that a card can have; the host's drivers take none."""
+    total = pci._at(address) / "sriov_totalvfs"
+    if not total.exists():
+        raise DriverError("FunctionsMissing", f"{address} has no virtual functions")
+    pci._say(pci._at(address) / "sriov_drivers_autoprobe", "0")
+    pci._say(pci._at(address) / "sriov_numvfs", total.read_text().strip())
+
+
+def unmake(pci: Pci, address: str, *, before: str = "") -> None:
+    """None of them; and `autoprobe` as it was ``before`` they were made, where that is known."""
+    if pci.functions(address):
+        pci._say(pci._at(address) / "sriov_numvfs", "0")
+    if before and autoprobe(pci, address) not in ("", before):
+        pci._say(pci._at(address) / "sriov_drivers_autoprobe", before)

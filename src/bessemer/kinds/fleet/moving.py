@@ -98,7 +98,10 @@ class Moving:
             self._follow()
 
     def settle(self) -> None:
-        """Count what is kept for those that have not come yet, and for nobody else."""
+        """Count what is kept for those that have not come yet, and for nobody else. Not in thought: what is held there
+        is gone when it is left, and would be taken for held."""
+        if self._arrays.thoughts:
+            return
         if not self._ghosts and not any(course.steps for course in self._courses.values()):
             return
         wanted = {step.ghost: step.kept for step in self._steps() if not self._come(step)}

@@ -18,10 +18,11 @@ from bessemer.core.clock import Clock, rfc3339
 from bessemer.core.errors import Unavailable
 from bessemer.core.notices import Stops, mark_of
 from bessemer.core.ports import Objects
-from bessemer.kinds.fleet.foresight import Foreseen
+from bessemer.kinds.fleet.foresight import Forecasts, Foreseen
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.fleet.places import Here, Promised
+from bessemer.kinds.fleet.tenure import CLEARED_SECONDS
 from bessemer.kinds.fleet.waiting import Waiting
 from bessemer.placement.facts import Tenure
 from bessemer.placement.moves.holdings import Holdings
@@ -68,7 +69,7 @@ class Queueing:
     def __init__(self, feed: FleetFeed, objects: Objects, *, clock: Clock, rules: Rules | None = None) -> None:
         self._feed = feed
         self._clock = clock
-        self._rules = rules or Rules()
+        self._rules = rules or Rules(cleared=CLEARED_SECONDS)
         self._waiting = Waiting(objects, clock, left=partial(_leave, self), heed=feed.demand.waits)
         self._book = Book(feed.arrays)
         self._running = Running(Holdings(feed.arrays))
@@ -322,6 +323,7 @@ class Foresight:
         self.arrays, self.own = feed.arrays, feed.own
         self.ready, self.decide, self.decide_gang = queue.ready, queue.decide, queue.decide_gang
         self._queue = queue
+        self._forecasts = Forecasts(queue._clock)
 
     def others(self) -> bool:
         """Whether somebody waits for a place already."""
@@ -329,10 +331,16 @@ class Foresight:
 
     def foresee(self, pending: Pending) -> Foreseen:
         """The plan of this moment, did it ask too. Nothing is left of it. Raises Unavailable until all has been
-        read."""
-        queue, uid = self._queue, pending.uid
+        read, TooMany where its tenant asked too much of it."""
+        queue = self._queue
         if not queue.ready():
             raise Unavailable("The fleet is still being read.", retry_after_seconds=1)
+        moment = (queue._feed.arrays.version, len(queue._all()), queue._joined, queue._waiting.version)
+        found = self._forecasts.of(pending, moment=moment, make=partial(self._made, pending))
+        return replace(found, start=int(queue._clock.now())) if found.at_once else found
+
+    def _made(self, pending: Pending) -> Foreseen:
+        queue, uid = self._queue, pending.uid
         waiting = [one for one in queue._all().values() if one.uid != uid]
         # All that it looks at are told: this one may come last of them.
         made = _plan(queue, [*waiting, pending], rules=replace(queue._rules, told=queue._rules.depth))

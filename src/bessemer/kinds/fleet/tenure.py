@@ -10,7 +10,7 @@ from bessemer.core.notices import MARK, Notice
 from bessemer.placement.facts import Tenure
 
 CLEARED_SECONDS = 30
-"""After a Claim's end is asked for, what is on its host is expected to be gone."""
+"""After a Claim's end is asked for, as it is when its notice is over, what is on its host is expected to be gone."""
 
 _DOOMED = b'"deletionTimestamp"'
 
@@ -26,7 +26,7 @@ def tenure_of(body: Mapping[str, Any]) -> Tenure:
     known = [spec["ends"]] if spec.get("ends") is not None else []
     notice = Notice.read(meta.get("annotations") or {})
     if notice is not None:
-        known.append(notice.at)
+        known.append(notice.at + CLEARED_SECONDS)
     if meta.get("deletionTimestamp"):
         known.append(int(epoch(meta["deletionTimestamp"])) + CLEARED_SECONDS)
     movable = spec.get("movable", "")

@@ -114,7 +114,7 @@ def plan(
     draft = _Draft(claims, rules, now)
     order = list(ordered(waiting, standing, overdue=now - rules.patience))
     draft.overdue = _first_overdue(order, before=now - rules.patience)
-    draft.leave(_leaving(draft), by=now + rules.grace)
+    draft.leave(_leaving(draft), by=now + rules.window)
     with Thought(book.fleet):
         for number, pending in enumerate(order[: rules.depth]):
             _look(draft, pending, ahead=number)
@@ -176,7 +176,7 @@ def _look(draft: _Draft, pending: Pending, *, ahead: int) -> None:
         draft.kept[uid] = found
         for timeline in draft.timelines.values():
             timeline.rely(found)
-        if found.start is not None and found.start <= now + draft.rules.grace:
+        if found.start is not None and found.start <= now + draft.rules.window:
             wanted = wanted_amounts(pending.member, pending.count)
             draft.claims.standing.change(pending.asker.project, wanted, sign=1)
         for name, ghost in found.ghosts.items():
@@ -187,7 +187,7 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
     """It does not fit now."""
     rules, now, claims = draft.rules, draft.now, draft.claims
     if claims.leaving:
-        soon = draft.earliest(pending, by=now + rules.grace)
+        soon = draft.earliest(pending, by=now + rules.window)
         if soon is not None:
             return Turn(ahead=ahead, kept=soon, expected=soon.start)
     who = (pending.asker.project, pending.asker.priority, pending.wants)
@@ -198,7 +198,7 @@ def _wait(draft: _Draft, pending: Pending, *, ahead: int) -> Turn:
         found = _stop(draft, pending)
         if found is not None:
             draft.stopped += 1
-            start, gone = now + rules.grace, claims.running.holds(found.uids)
+            start, gone = now + rules.window, claims.running.holds(found.uids)
             keep = kept(pending.uid, found.places, start=start, gone={**claims.leaving, **gone})
             draft.leave(gone, by=start)
             return Turn(ahead=ahead, kept=keep, victims=found.uids, expected=start)
@@ -224,9 +224,9 @@ def _stop(draft: _Draft, pending: Pending) -> Stop | None:
 
 
 def _leaving(draft: _Draft) -> Mapping[str, Hold]:
-    """What will have ended within the grace, and all of a gang of which one has: without it they are worth nothing.
+    """What will have ended within the window, and all of a gang of which one has: without it they are worth nothing.
     What should have ended long ago is stuck: nobody waits there for its place."""
-    gangs, leaving = draft.claims.book.gangs, draft.ends().soon(by=draft.now + draft.rules.grace)
+    gangs, leaving = draft.claims.book.gangs, draft.ends().soon(by=draft.now + draft.rules.window)
     names = {hold.tenure.gang for hold in leaving.values()} - {""}
     return {**leaving, **{uid: hold for name in sorted(names) for uid, hold in gangs.get(name, {}).items()}}
 

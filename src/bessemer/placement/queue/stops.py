@@ -42,7 +42,7 @@ class Stop:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """All that is known of what runs: of a fleet, and where everybody stands without what leaves, and with what was
-    given since. ``leaving`` will have ended within the grace."""
+    given since. ``leaving`` will have ended within the window."""
 
     book: Book
     running: Running
@@ -68,13 +68,13 @@ class Eligible:
 
 
 def eligible_for(claims: Claims, pending: Pending, *, rules: Rules, now: int) -> Eligible | None:
-    """None where nobody may be stopped for it. What will have ended within the grace anyway is not, nor is anything of
+    """None where nobody may be stopped for it. What will have ended within the window anyway is not, nor is anything of
     its own: an Endpoint whose priority was raised has replicas of the lower one."""
     running = claims.running
     running.refresh()
     of, leaves = claims.holdings.claims, _leaving(claims)
     found = (of["used"] > 0) & (of["preemptible"] > 0) & ~leaves
-    found &= (of["ends"] == NONE) | (of["ends"] > now + rules.grace)
+    found &= (of["ends"] == NONE) | (of["ends"] > now + rules.window)
     found[running.of_workload(pending.uid)] = False
     lower = of["priority"] < pending.asker.priority
     equal = found & (of["priority"] == pending.asker.priority) & (now - of["since"] >= rules.least_run)

@@ -75,14 +75,16 @@ Tree = Mapping[str, Share]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Times are seconds. Who waited for ``patience`` is overdue. What is stopped has ``grace`` to end; what is borrowed
-    is not taken back in its first ``least_run``; what has not ended ``stuck`` after its time is not waited for.
-    ``depth`` requests of the order are planned for, ``reservations`` of them at most in the future, and for ``stops``
-    somebody is stopped, at a time; ``told`` of the others hear when they start. Gangs are dear: for ``gangs`` of them
-    it is asked whom to stop, and for as many when they would fit. For whoever is in ``vain``, by uid, nobody is."""
+    """Times are seconds. Who waited for ``patience`` is overdue. What is stopped has ``grace`` to end, and is then
+    ``cleared`` away: its place is free when both have passed. What is borrowed is not taken back in its first
+    ``least_run``; what has not ended ``stuck`` after its time is not waited for. ``depth`` requests of the order are
+    planned for, ``reservations`` of them at most in the future, and for ``stops`` somebody is stopped, at a time;
+    ``told`` of the others hear when they start. Gangs are dear: for ``gangs`` of them it is asked whom to stop, and for
+    as many when they would fit. For whoever is in ``vain``, by uid, nobody is."""
 
     patience: int = 600
     grace: int = 30
+    cleared: int = 0
     least_run: int = 300
     stuck: int = 300
     depth: int = 32
@@ -91,6 +93,11 @@ class Rules:
     told: int = 8
     gangs: int = 2
     vain: frozenset[str] = frozenset()
+
+    @property
+    def window(self) -> int:
+        """Until a place is free for which somebody is stopped now."""
+        return self.grace + self.cleared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

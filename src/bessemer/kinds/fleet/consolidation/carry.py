@@ -7,11 +7,13 @@ cordoned is open again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bessemer.core.clock import epoch, rfc3339
+from bessemer.core.cordons import BY_HAND
 from bessemer.core.errors import Conflict, NotFound
 from bessemer.core.notices import CONSOLIDATION, Notice
 from bessemer.core.ports import CONTROLLER, Scope
@@ -25,13 +27,21 @@ from bessemer.kinds.fleet.consolidation.spec import Consolidation, Consolidation
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.kinds.inference.endpoint.shift import MOVING
+from bessemer.kinds.retry import Retry
 from bessemer.placement.fleet import set_open
 
 GRACE_SECONDS = 30
 """Between the notice and the stop of what is not replaced."""
 
 STEP_SECONDS = 900.0
-"""For so long a claim may be on its way."""
+"""For so long a claim may be on its way where nothing is seen to go on."""
+
+LOAD_SECONDS: Mapping[str, float] = MappingProxyType({"Instance": 3600.0, "Endpoint": 7200.0, "Job": 3600.0})
+"""By the workload's kind: for so long at most where its content is brought to the host, or it starts there. Of an
+Endpoint that is a model, which may be hundreds of gigabytes."""
+
+TRIES_MAX = 3
+"""Failures in a row after which a host is not thought to come any further."""
 
 LOST_SECONDS = 30
 """Whoever waits in line for so long has lost the place that was kept for it."""
@@ -95,12 +105,17 @@ async def gone_on(ctx: Context, status: ConsolidationStatus, *, step: Step) -> O
 
 
 async def cordon(ctx: Context, names: Sequence[str], *, shut: bool) -> None:
-    """Let nothing new land on these hosts, or open them again."""
+    """Let nothing new land on these hosts, or open them again, but for those of which somebody said since then that
+    they are to be cordoned."""
     for name in names:
         host = await workload.read(ctx, Host, name=name)
-        if host is not None and host.spec.unschedulable != shut:
-            spec = host.spec.model_copy(update={"unschedulable": shut})
-            await ctx.objects.replace(host.model_copy(update={"spec": spec}).dump(), CONTROLLER)
+        if host is None or host.spec.unschedulable == shut or (not shut and BY_HAND in host.metadata.annotations):
+            continue
+        # What was said of one that is open by now was of another time.
+        said = {key: value for key, value in host.metadata.annotations.items() if key != BY_HAND}
+        meta = host.metadata.model_copy(update={"annotations": said})
+        spec = host.spec.model_copy(update={"unschedulable": shut})
+        await ctx.objects.replace(host.model_copy(update={"metadata": meta, "spec": spec}).dump(), CONTROLLER)
 
 
 def moving(status: ConsolidationStatus, step: Step, *, again: float) -> Outcome:
@@ -162,8 +177,8 @@ async def _begun(ctx: Context, step: Step, *, hosts: Sequence[str]) -> Step | Fa
 async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     seen, now = await _seen(ctx, step), ctx.clock.now()
     done = step.model_copy(update={"phase": "Done", "known": []})
-    late = step.since is not None and now >= epoch(step.since) + STEP_SECONDS
-    new = seen.new
+    new, patience = seen.new, await _patience(ctx, step, new=seen.new)
+    late = step.since is not None and now >= epoch(step.since) + patience
     if seen.holder is None:
         gone = f"{step.workload_kind} {step.workload} is gone"
         if seen.old is not None and late:
@@ -179,7 +194,7 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     if new is not None and new.status.phase == "Failed":
         return Failure("MoveFailed", f"{new.metadata.name} failed on {new.spec.host}: {new.status.message}")
     if late:
-        return Failure("MoveTimedOut", f"{step.claim} has not come to {step.target} in {STEP_SECONDS:.0f} s{said}")
+        return Failure("MoveTimedOut", f"{step.claim} has not come to {step.target} in {patience:.0f} s{said}")
     if seen.old is None and new is None and (lost := _lost(step, seen.holder, now=now)):
         return lost
     if step.how == "Replace" and new is None and _no_room_for_both(seen.holder):
@@ -190,6 +205,19 @@ async def _went_on(ctx: Context, step: Step) -> Step | Failure:
     if step.how == "Restart" and seen.old is not None:
         return await _told(ctx, step, claim=seen.old)
     return step.model_copy(update={"message": f"{step.claim} goes from {step.source} to {step.target}{said}"[:1024]})
+
+
+async def _patience(ctx: Context, step: Step, *, new: Claim | None) -> float:
+    """Seconds that the step may take, as far as it is by now. A host that is heard of, and has what came still on its
+    way up, is at work; and once that runs, whoever goes for it has the time that anybody has."""
+    if new is None or Retry.read(new.status.detail).failures > TRIES_MAX:
+        return STEP_SECONDS
+    if new.status.phase == "Running":
+        return LOAD_SECONDS[step.workload_kind] + STEP_SECONDS
+    if new.status.phase not in ("Preparing", "Starting"):
+        return STEP_SECONDS
+    host = await workload.read(ctx, Host, name=new.spec.host)
+    return LOAD_SECONDS[step.workload_kind] if host is not None and host.reachable else STEP_SECONDS
 
 
 async def _told(ctx: Context, step: Step, *, claim: Claim) -> Step:

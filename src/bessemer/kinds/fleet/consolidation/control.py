@@ -17,8 +17,13 @@ from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, how, legal,
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus
 from bessemer.kinds.fleet.host import Host
 
-LOOK_SECONDS = 30.0
-"""Between two looks at a plan that nobody approved yet."""
+LOOK_SECONDS, LOOK_SECONDS_MAX = 30.0, 3600.0
+"""Between two looks at a plan that nobody approved yet: a part (`_LOOK_SHARE`) of its age, within these."""
+
+_LOOK_SHARE = 20
+
+ABANDONED_SECONDS = 7 * 86_400.0
+"""After so long nobody is thought to approve it any more."""
 
 UNBEGUN_REMEDY = "Nothing was moved. Make another consolidation, and look at its plan before you approve it."
 
@@ -33,11 +38,15 @@ async def reconcile(ctx: Context, asked: Consolidation) -> Outcome:
         if carry.untouched(asked.status) and (before := await _before(ctx, asked)):
             return _behind(asked, asked.status.model_copy(update={"began_at": None, "cordoned": []}), before=before)
         return await carry.carry(ctx, asked)
+    age = _age(asked, now=ctx.clock.now())
+    if not asked.spec.approved and age >= ABANDONED_SECONDS:
+        said = f"nobody approved it within {ABANDONED_SECONDS / 86_400:.0f} days"
+        return _given_up(asked, said, reason="NotApproved", now=ctx.clock.now())
     found = await _plan(ctx, asked)
     if isinstance(found, NoPlan):
         return _without(asked, found, now=ctx.clock.now())
     if not asked.spec.approved:
-        return _shown(found)
+        return _shown(found, again=_look(age))
     shown = asked.status.planned_at is not None
     if shown and found.moves > asked.status.moves:
         said = f"the plan that was shown, of {counted(asked.status.moves, 'move')}, cannot be carried out any more"
@@ -82,25 +91,36 @@ async def _plan(ctx: Context, asked: Consolidation) -> ConsolidationStatus | NoP
     return asked.status if same else found.model_copy(update={"planned_at": rfc3339(ctx.clock.now())})
 
 
-def _shown(status: ConsolidationStatus) -> Outcome:
+def _age(asked: Consolidation, *, now: float) -> float:
+    made = asked.metadata.creation_timestamp
+    return now - epoch(made) if made else 0.0
+
+
+def _look(age: float) -> float:
+    """Seconds to the next look at one of that age, for which nobody waits."""
+    return min(LOOK_SECONDS_MAX, max(LOOK_SECONDS, age / _LOOK_SHARE))
+
+
+def _shown(status: ConsolidationStatus, *, again: float) -> Outcome:
     gain = counted(status.places, "place") if status.places else counted(len(status.hosts), "empty host")
     message = f"{counted(status.moves, 'move')} for {gain}: nothing is moved until spec.approved says so"
     status = status.model_copy(update={"phase": "Planned", "message": message})
-    return Done(status=status, ready=False, reason="Planned", message=message, again=LOOK_SECONDS)
+    return Done(status=status, ready=False, reason="Planned", message=message, again=again)
 
 
 def _without(asked: Consolidation, found: NoPlan, *, now: float) -> Outcome:
     """It waits for a plan. One that was approved begins in time or not at all, and what was shown of it stands: a
     dearer plan is not what was approved."""
-    status, spec, made = ConsolidationStatus(), asked.spec, asked.metadata.creation_timestamp
+    status, spec, age = ConsolidationStatus(), asked.spec, _age(asked, now=now)
     if spec.approved:
         status = asked.status
         # Whoever was Planned until now is looked at once more.
-        if status.phase == "Pending" and made and now >= epoch(made) + spec.deadline_seconds:
+        if status.phase == "Pending" and age >= spec.deadline_seconds:
             message = f"there is no plan {spec.deadline_seconds} s after it was made: {found.message}"
             return _given_up(asked, message, reason="NoPlan", now=now)
     status = status.model_copy(update={"phase": "Pending", "message": found.message})
-    return Wait(reason=found.reason, message=found.message, status=status, again=LOOK_SECONDS, remedy=found.remedy)
+    again = LOOK_SECONDS if spec.approved else _look(age)
+    return Wait(reason=found.reason, message=found.message, status=status, again=again, remedy=found.remedy)
 
 
 def _given_up(asked: Consolidation, message: str, *, reason: str, now: float) -> Outcome:

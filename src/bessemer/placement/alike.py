@@ -1,0 +1,121 @@
+"""`Alike`: what was found of one host serves every host in the same state.
+
+Of a row the arrays hold all that the hardware's links (`filters.HARDWARE`), a policy and the choice among its devices
+look at, but for how instances lie on a device that is cut, and for what lies beside devices: shapes that ask for those
+are left out. So two rows of which each array holds the same are answered alike: for one shape, by one policy, and until
+a host is set or removed, since numbers of models, classes and offers may stand for others then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.placement.arrays import ARRAYS
+from bessemer.placement.beside import BESIDE
+from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.shape import Shape
+
+STATES_MAX = 1024
+"""So many are kept for a shape: a kilobyte each for hosts of eight devices."""
+
+_HARDWARE = tuple(name for name, array in ARRAYS.items() if name == "present" or not array.column.open)
+"""The arrays that links of the hardware look at: not those that say who may land on a host, for no two leaves are
+alike."""
+
+Figure = tuple[int, float, int, bool]
+"""Of one host: verdict, value, thousandths, and whether it would span NUMA nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What is taken of a host, as far as hosts in one state have it in common: devices by column, of nodes with these
+    numbers."""
+
+    columns: Sequence[int]
+    nodes: Sequence[int]
+    allocations: tuple[Allocation, ...]
+    device_milli: int
+
+    @classmethod
+    def of(cls, decision: Decision, *, fleet: FleetArrays, row: int) -> Picked:
+        """What was decided of a row."""
+        columns = {device.id: column for column, device in enumerate(fleet.devices(row))}
+        return cls(
+            [columns[device] for device in decision.devices],
+            fleet.node_ids(row),
+            decision.allocations,
+            decision.device_milli,
+        )
+
+    def at(self, fleet: FleetArrays, row: int, *, request: Request, score: Mapping[str, float]) -> Decision:
+        """The same of another row."""
+        devices = fleet.devices(row)
+        tree = tuple([devices[column] for column in self.columns])
+        return Decision(
+            host=fleet.names[row],
+            devices=tuple([device.id for device in tree]),
+            allocations=self.allocations,
+            device_milli=self.device_milli,
+            fake=bool(fleet.fake[row]),
+            score=score,
+            request=request,
+            tree=tree,
+        )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of one state. What is taken is known once a host in it was chosen."""
+
+    figure: Figure
+    taken: Picked | None = None
+
+
+class Alike:
+    """Of one shape and policy. None is the state of rows that have to be looked at each time."""
+
+    def __init__(self, fleet: FleetArrays, shape: Shape) -> None:
+        self._fleet = fleet
+        self._hosts = fleet.hosts
+        self._seen: dict[bytes, _Seen] = {}
+        plain = shape.cpu_policy == "shared" and not shape.page_bytes
+        self._takes = plain
+        told = bool(shape.device_profile or shape.companions)
+        self._names = () if told else [name for name in _HARDWARE if not plain or name not in BESIDE]
+
+    def state(self, row: int) -> bytes | None:
+        """All that the arrays hold of a row, as far as the shape asks for it."""
+        if self._hosts != self._fleet.hosts:
+            self._hosts = self._fleet.hosts
+            self._seen.clear()
+        arrays = vars(self._fleet)
+        return b"".join([arrays[name][row].tobytes() for name in self._names]) if self._names else None
+
+    def figure(self, state: bytes | None) -> Figure | None:
+        """What was found in that state."""
+        seen = self._seen.get(state) if state is not None else None
+        return seen.figure if seen is not None else None
+
+    def found(self, state: bytes | None, figure: Figure) -> None:
+        """Keep it."""
+        if state is not None:
+            if len(self._seen) >= STATES_MAX:
+                self._seen.clear()
+            self._seen[state] = _Seen(figure)
+
+    def taken(self, row: int) -> Picked | None:
+        """What was taken of a host in the row's state."""
+        state = self.state(row) if self._takes else None
+        seen = self._seen.get(state) if state is not None else None
+        if seen is None or seen.taken is None or seen.taken.nodes != self._fleet.node_ids(row):
+            return None
+        return seen.taken
+
+    def took(self, row: int, decision: Decision, *, figure: Figure) -> None:
+        """This is taken of it. Which threads of its own a claim has hangs on more than arrays."""
+        state = self.state(row) if self._takes else None
+        if state is not None:
+            self.found(state, figure)
+            self._seen[state].taken = Picked.of(decision, fleet=self._fleet, row=row)
