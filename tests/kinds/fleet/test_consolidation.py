@@ -582,7 +582,7 @@ def test_nothing_is_settled_in_thought() -> None:
         moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
         moving.settle()
     moving.settle()
-    assert len(holds_of(arrays, "b")) == 1
+    assert len(arrays.held.at("b")) == 1
 
 
 async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:

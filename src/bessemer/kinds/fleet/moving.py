@@ -100,7 +100,7 @@ class Moving:
     def settle(self) -> None:
         """Count what is kept for those that have not come yet, and for nobody else. Not in thought: what is held there
         is gone when it is left, and would be taken for held."""
-        if self._arrays.thoughts:
+        if self._arrays.held.thoughts:
             return
         if not self._ghosts and not any(course.steps for course in self._courses.values()):
             return
