@@ -103,7 +103,7 @@ async def test_what_a_plan_foresees_is_what_happens() -> None:
 
         await world.until(waits)
         holders = {c["metadata"]["uid"]: c["spec"]["workload"]["name"] for c in await world.bodies("Claim")}
-        (request,) = [one.wants for one in world.fleet._waiting.pending.values()]
+        (request,) = [one.wants for one in world.fleet.line.waiting.pending.values()]
         asker = Asker(uid="planned", project=THEIRS, priority=7, since=int(world.clock.now()))
         # Of a lower standing it would come last, and nobody knows when what it waits for ends.
         last = seen.foresee(Pending(replace(asker, priority=-1), request))
