@@ -117,7 +117,7 @@ class Agent:
         self._link = Link(self._identity, connect, token=settings.token, clock=clock, metrics=metrics)
         unfit = drivers.wipes.unfit if drivers.wipes is not None else None
         self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics, unfit=unfit)
-        self._cleaner = Cleaner(drivers.wipes, self._machine, clock)
+        self._cleaner = Cleaner(drivers.wipes, self._machine, clock=clock)
         self._listed = asyncio.Event()
         claims, host = Scope(kind="Claim", host=settings.host), Scope(kind="Host", name=settings.host)
         self._followers = (

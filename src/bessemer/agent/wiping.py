@@ -39,7 +39,7 @@ class Machine(Protocol):
 class Cleaner:
     """Of one host. Without ``wipes`` it does nothing."""
 
-    def __init__(self, wipes: Wipes | None, machine: Machine, clock: Clock) -> None:
+    def __init__(self, wipes: Wipes | None, machine: Machine, *, clock: Clock) -> None:
         self._wipes = wipes
         self._machine = machine
         self._clock = clock

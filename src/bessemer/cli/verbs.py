@@ -72,8 +72,8 @@ class DoctorOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisksOptions:
-    """``bessemer disks``: what became of this host's disks. ``retry`` is to be wiped again first, or ``release`` given away
-    as it is."""
+    """``bessemer disks``: what became of the disks of this host. First ``retry`` is to be wiped again, or ``release``
+    to be given away as it is."""
 
     state: Path | None = None
     retry: str = ""

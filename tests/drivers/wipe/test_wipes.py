@@ -16,11 +16,12 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.passthrough.protocol import Wanted
+from bessemer.drivers.wipe.erasing import PLACE_BYTES, PLACES, TRIES, places, witness
 from bessemer.drivers.wipe.fake import DISCARD, ITSELF, OVERWRITE, FakeDisk, FakeMedia, FakeMediaWorld
 from bessemer.drivers.wipe.handing import CleanPassthrough
 from bessemer.drivers.wipe.protocol import Media
 from bessemer.drivers.wipe.records import Debt, FolderRecords
-from bessemer.drivers.wipe.wipes import PLACE_BYTES, PLACES, TRIES, Wipes, places, witness
+from bessemer.drivers.wipe.wipes import Wipes
 from tests.drivers.wipe.loops import ADDRESS, SIZE, loop, media, needs_root
 
 DISK = Wanted("disk-1", "disk", ADDRESS)

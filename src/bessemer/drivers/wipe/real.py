@@ -102,23 +102,19 @@ class BlockMedium:
         if way == OVERWRITE.name:
             return self._overwrite(done_bytes, min(_PIECE_BYTES, left))
         if way in (SECURE.name, DISCARD.name):
-            return self._discard(way, done_bytes, min(_DISCARD_BYTES, left))
+            return self._discard(way, offset=done_bytes, length=min(_DISCARD_BYTES, left))
         if self._nvme is None:
             raise DriverError("WayRefused", f"it has no {way}")
         return self._nvme.erase(way, done_bytes=done_bytes, size_bytes=self.size_bytes)
 
     def read(self, offset: int, length: int) -> bytes:
         length = min(length, self.size_bytes - offset)
-        with self._direct() as fd, mmap.mmap(-1, length) as page:
-            try:
-                done = 0
-                while done < length:
-                    done += (got := os.preadv(fd, [memoryview(page)[done:]], offset + done))
-                    if not got:
-                        raise OSError(errno.EIO, "it ends before it should")
+        try:
+            with self._direct() as fd, mmap.mmap(-1, length) as page:
+                _fill(page, fd, offset=offset)
                 return page[:]
-            except OSError as error:
-                raise DriverError("WipeFailed", "the disk cannot be read", internal=str(error)) from error
+        except OSError as error:
+            raise DriverError("WipeFailed", "the disk cannot be read", internal=str(error)) from error
 
     def write(self, offset: int, data: bytes) -> None:
         try:
@@ -136,16 +132,16 @@ class BlockMedium:
 
     def _overwrite(self, offset: int, length: int) -> int:
         end = offset + length
-        with self._direct() as fd, mmap.mmap(-1, _BUFFER_BYTES) as zeros:
-            try:
+        try:
+            with self._direct() as fd, mmap.mmap(-1, _BUFFER_BYTES) as zeros:
                 while offset < end:
                     offset += os.pwritev(fd, [memoryview(zeros)[: min(_BUFFER_BYTES, end - offset)]], offset)
-            except OSError as error:
-                raise DriverError("WipeFailed", "the disk cannot be written", internal=str(error)) from error
+        except OSError as error:
+            raise DriverError("WipeFailed", "the disk cannot be written", internal=str(error)) from error
         self.flush()
         return end
 
-    def _discard(self, way: str, offset: int, length: int) -> int:
+    def _discard(self, way: str, *, offset: int, length: int) -> int:
         try:
             fcntl.ioctl(self._fd, _SECURE if way == SECURE.name else _DISCARD, struct.pack("QQ", offset, length))
         except OSError as error:
@@ -156,15 +152,22 @@ class BlockMedium:
 
     @contextmanager
     def _direct(self) -> Iterator[int]:
-        """Past the host's cache: what is read is what the medium has."""
-        try:
-            fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
-        except OSError as error:
-            raise DriverError("WipeFailed", "the disk cannot be opened", internal=str(error)) from error
+        """Past the host's cache: what is read is what the medium has. Raises OSError."""
+        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
         try:
             yield fd
         finally:
             os.close(fd)
+
+
+def _fill(page: mmap.mmap, fd: int, *, offset: int) -> None:
+    """Raises OSError."""
+    done = 0
+    while done < len(page):
+        got = os.preadv(fd, [memoryview(page)[done:]], offset + done)
+        if not got:
+            raise OSError(errno.EIO, "it ends before it should")
+        done += got
 
 
 def _one(address: str, found: Sequence[Disk]) -> Disk:
