@@ -37,8 +37,6 @@ class Wipes:
         self._records = records
         self._media = media
         self._on_call = on_call
-        # Of its own: a disk that erases itself may keep one for minutes.
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="wipe")
         self._erasing = Erasing(records, media, on_call=on_call)
         self.news = asyncio.Event()
         """Set where there may be something to do."""
@@ -81,10 +79,14 @@ class Wipes:
         Raises nothing: what is wrong with a disk stands in its record.
         """
         owed = [debt for debt in await asyncio.to_thread(self._records.all) if debt.phase in _OWED]
-        loop = asyncio.get_running_loop()
-        return any(
-            await asyncio.gather(*(loop.run_in_executor(self._threads, self._erasing.step, debt) for debt in owed))
-        )
+        if not owed:
+            return False
+        # Of their own: a disk that erases itself may keep one for minutes.
+        threads, loop = ThreadPoolExecutor(min(AT_ONCE, len(owed)), "wipe"), asyncio.get_running_loop()
+        try:
+            return any(await asyncio.gather(*(loop.run_in_executor(threads, self._erasing.step, o) for o in owed)))
+        finally:
+            threads.shutdown(wait=False)
 
     def _asked(self, uid: str, wanted: Sequence[Wanted]) -> None:
         disks = [one for one in wanted if one.kind == "disk"]
@@ -142,7 +144,7 @@ class Wipes:
 def said_of(debt: Debt) -> str:
     """Of a disk that is owed, in a line."""
     if debt.phase == "failed":
-        return f"not wiped: {debt.message}; on its host: bessemer disks --help"
+        return f"not wiped: {debt.message}; on its host: bessemer disks --retry {debt.device}, or --release"
     if debt.phase == "due":
         return "being wiped: it waits" + (f", for {debt.message}" if debt.message else "")
     doing = "it is read back" if debt.phase == "proving" else debt.way
