@@ -70,6 +70,19 @@ class Hold(Taken):
         shape = None if request is None else Shape.of(request).taken(decision.device_milli)
         return cls(*_taken(decision), shape=shape, request=request)
 
+    def is_of(self, decision: Decision) -> bool:
+        """Whether it is what `of` makes of the decision, but for its tenure: asked where it nearly always is."""
+        mine = (self.host, self.devices, self.allocations, self.milli, self.profile, self.start, self.companions)
+        return self.request is decision.request is not None and mine == (
+            decision.host,
+            decision.devices,
+            decision.allocations,
+            decision.device_milli,
+            decision.device_profile,
+            decision.device_start,
+            decision.companions,
+        )
+
     def takes_as(self, other: Hold) -> bool:
         """Whether the other counts for the same, whoever has it and on what terms."""
         return all(getattr(self, name) == getattr(other, name) for name in _TAKEN)

@@ -30,7 +30,7 @@ from bessemer.kinds.fleet.offered import Offered
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import forked, rename
+from bessemer.placement.fleet import forked, hold_of, rename
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Plan
@@ -176,7 +176,9 @@ class FleetFeed:
         if claim_uid in self._told.known["Claim"]:
             self._arrays.drop(before)
             return
-        hold = replace(Hold.of(decision), tenure=tenure or Tenure())
+        terms, hold = tenure or Tenure(), hold_of(self._arrays, before)
+        if hold is None or hold.tenure != terms or not hold.is_of(decision):
+            hold = replace(Hold.of(decision), tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 
