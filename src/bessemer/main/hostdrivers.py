@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def local_drivers(directory: Path) -> LocalDrivers:
     cgroups = groups if groups.available else None
     wipes = Wipes(disk_records(directory), BlockMedia(Machine().disks))
     handing = VfioPassthrough(directory / "passthrough", used=lambda: used(Machine()))
+    # As we begin: later we keep ourselves off what is somebody's own.
+    mine = frozenset(os.sched_getaffinity(0))
     return LocalDrivers(
         qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
@@ -78,9 +81,9 @@ def local_drivers(directory: Path) -> LocalDrivers:
         jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),
-        inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
+        inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes, machine=Machine(allowed=mine)),
         doorway=HostDoorway(processes, doors),
-        threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd)),
+        threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd), mine=mine),
         passthrough=CleanPassthrough(handing, wipes),
         wipes=wipes,
     )
