@@ -131,6 +131,16 @@ def test_a_disk_is_known_by_its_id_and_an_address_alone_by_what_is_there(tmp_pat
         assert reason([disk, moved], was) == "DiskChanged", "two say that they are it"
 
 
+def test_a_disk_that_goes_while_all_are_listed_is_waited_for() -> None:
+    def gone() -> Sequence[Disk]:
+        raise FileNotFoundError("/sys/block/sda")
+
+    for look in (lambda there: there.look(ADDRESS), lambda there: there.open(ADDRESS, None).__enter__()):
+        with pytest.raises(DriverError) as caught:
+            look(BlockMedia(gone))
+        assert caught.value.reason == "DiskMissing"
+
+
 def test_a_file_is_no_disk(tmp_path: Path) -> None:
     (tmp_path / "sda").write_bytes(bytes(4096))
     found = [Disk("sda", ADDRESS, "", "", 4096)]

@@ -55,6 +55,20 @@ async def test_what_one_tenants_guest_wrote_anothers_does_not_find() -> None:
         assert len(here.hosts["h1"].qemu.guests) == 1
 
 
+async def test_a_disk_that_is_being_wiped_is_offered_to_nobody() -> None:
+    made = world()
+    there = made.hosts["h1"]
+    (disk,) = there.inventory.devices
+    owed = disk.model_copy(update={"healthy": False, "unfit": "being wiped: discard, 40 %"})
+    there.inventory = there.inventory.model_copy(update={"devices": [owed]})
+    async with made as here:
+        await here.create("Flavor", "local", FLAVOR, namespace="")
+        await here.create("Instance", "b", {"flavor": "local", "image": "micro"})
+        said = await here.until_reason("Instance", "b", "Unschedulable")
+        assert said["message"] == "1 host: without disk"
+        assert await here.object("Claim", "instance-b-0") is None
+
+
 async def test_a_guest_that_is_stopped_and_started_keeps_its_disk() -> None:
     async with world() as here:
         await here.create("Flavor", "local", FLAVOR, namespace="")

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bessemer.core.errors import DriverError
@@ -28,6 +29,9 @@ BLOCK_SANITIZE = Way("NVMe sanitize (block erase)")
 CRYPTO_FORMAT = Way("NVMe format (crypto erase)")
 USER_FORMAT = Way("NVMe format (user data erase)")
 _ACTIONS = {BLOCK_SANITIZE.name: 0b010, CRYPTO_SANITIZE.name: 0b100}
+Ioctl = Callable[..., int]
+"""As ``fcntl.ioctl``: the descriptor, the request, and what is read and written for it."""
+
 _SETTINGS = {USER_FORMAT.name: 1, CRYPTO_FORMAT.name: 2}
 
 
@@ -40,17 +44,18 @@ class Sanitized:
 
 
 class Namespace:
-    """The namespace behind the open block device ``fd``."""
+    """The namespace behind the open block device ``fd``. ``ioctl`` is the kernel's."""
 
-    def __init__(self, fd: int, number: int) -> None:
+    def __init__(self, fd: int, number: int, *, ioctl: Ioctl = fcntl.ioctl) -> None:
         self._fd = fd
         self._number = number
+        self._ioctl = ioctl
 
     @classmethod
-    def of(cls, fd: int) -> Namespace | None:
+    def of(cls, fd: int, *, ioctl: Ioctl = fcntl.ioctl) -> Namespace | None:
         """None where it is no NVMe."""
         try:
-            return cls(fd, fcntl.ioctl(fd, _ID))
+            return cls(fd, ioctl(fd, _ID), ioctl=ioctl)
         except OSError:
             return None
 
@@ -116,7 +121,7 @@ class Namespace:
             _COMMAND.pack(opcode, 0, 0, namespace, 0, 0, 0, at, 0, answer, *padded, _SECONDS_MAX * 1000, 0)
         )
         try:
-            status = fcntl.ioctl(self._fd, _ADMIN, command)
+            status = self._ioctl(self._fd, _ADMIN, command)
         except OSError as error:
             status, said = error.errno or errno.EIO, str(error)
         else:

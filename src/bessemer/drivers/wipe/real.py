@@ -42,7 +42,7 @@ class BlockMedia:
         self._dev = dev
 
     def look(self, address: str) -> Found:
-        disk = _one(address, [disk for disk in self._disks() if address and disk.address == address])
+        disk = _one(address, [disk for disk in self._there() if address and disk.address == address])
         return Found(disk.wwid, disk.size_bytes)
 
     @contextmanager
@@ -57,7 +57,7 @@ class BlockMedia:
             message = f"{disk.name} is in use by the host" if busy else f"{disk.name} cannot be opened"
             raise DriverError("DiskInUse" if busy else "WipeFailed", message, internal=str(error)) from error
         try:
-            medium = BlockMedium(fd)
+            medium = _medium(fd)
             if was is not None and medium.size_bytes != was.size_bytes:
                 message = f"{disk.name} has {medium.size_bytes} bytes; it had {was.size_bytes}"
                 raise DriverError("DiskChanged", message)
@@ -65,8 +65,14 @@ class BlockMedia:
         finally:
             os.close(fd)
 
+    def _there(self) -> Sequence[Disk]:
+        try:
+            return self._disks()
+        except OSError as error:  # one went while they were listed
+            raise DriverError("DiskMissing", "the host's disks cannot be listed", internal=str(error)) from error
+
     def _meant(self, address: str, was: Found | None) -> Disk:
-        disks = self._disks()
+        disks = self._there()
         if was is not None and was.wwid:
             # A card that was put in moves the others; its id is the disk's own, an address is the slot's.
             known = [disk for disk in disks if disk.wwid == was.wwid]
@@ -158,6 +164,13 @@ class BlockMedium:
             yield fd
         finally:
             os.close(fd)
+
+
+def _medium(fd: int) -> BlockMedium:
+    try:
+        return BlockMedium(fd)
+    except OSError as error:
+        raise DriverError("WipeFailed", "the disk does not say how large it is", internal=str(error)) from error
 
 
 def _fill(page: mmap.mmap, fd: int, *, offset: int) -> None:

@@ -102,21 +102,24 @@ class Wipes:
             if len(mine) < len(before):
                 said = next(said_of(debt) for debt in before if debt not in mine)
                 raise DriverError("BeingWiped", f"disk {one.device} goes to nobody yet: {said}")
-            if any(debt.phase == "handed" for debt in mine):
-                continue
             found = self._look(one.address, mine)
-            self._keep(
-                Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
-            )
+            if not any(debt.phase == "handed" for debt in mine):
+                self._keep(
+                    Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
+                )
 
     def _look(self, address: str, mine: Sequence[Debt]) -> Found:
+        was = mine[0].was if mine else None
         try:
-            return self._media.look(address)
+            found = self._media.look(address)
         except DriverError as error:
-            # A crash came after it was taken from the host's driver and before that was recorded.
-            if error.reason != "DiskMissing" or not mine or mine[0].was is None:
+            # The host's driver has it no more, since this uid has it.
+            if error.reason != "DiskMissing" or was is None:
                 raise
-            return mine[0].was
+            return was
+        if mine[:1] and mine[0].phase == "handed" and was not in (None, found):
+            raise DriverError("DiskChanged", f"at {address} is another disk than this claim had")
+        return found
 
     def _handed(self, uid: str) -> None:
         for debt in self._records.all():
