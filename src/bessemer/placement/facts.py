@@ -72,16 +72,7 @@ class Hold(Taken):
 
     def is_of(self, decision: Decision) -> bool:
         """Whether it is what `of` makes of the decision, but for its tenure: asked where it nearly always is."""
-        mine = (self.host, self.devices, self.allocations, self.milli, self.profile, self.start, self.companions)
-        return self.request is decision.request is not None and mine == (
-            decision.host,
-            decision.devices,
-            decision.allocations,
-            decision.device_milli,
-            decision.device_profile,
-            decision.device_start,
-            decision.companions,
-        )
+        return self.request is decision.request is not None and _taken(self) == _taken(decision)
 
     def takes_as(self, other: Hold) -> bool:
         """Whether the other counts for the same, whoever has it and on what terms."""
