@@ -34,7 +34,6 @@ from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix, Outlook
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.remedies import Remedies, by_name
 from bessemer.placement.moves.removal import removals
@@ -538,7 +537,7 @@ def _remedied(*, hosts: int) -> Iterator[Figure]:
             hold = Hold(f"host-{n:05}", tuple(ids[:count]), part, request=sizes[count], tenure=tenure)
             fleet.hold(f"{n}/{ids[0]}", hold)
             ids = ids[count:]
-    claims = sum(len(holds_of(fleet, name)) for name in fleet.names)
+    claims = sum(len(fleet.held.at(name)) for name in fleet.names)
     own = Own(fleet, window=devices(fleet))
     remedies = Remedies(fleet, own.place, told=by_name(str), timed=str)
     own.remedy((remedies.moved, remedies.ended))

@@ -16,7 +16,7 @@ from bessemer.placement.arrays import ARRAYS
 from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import FACTS, HARDWARE, fitting
-from bessemer.placement.fleet import hold_of, holds_of, rename, set_open
+from bessemer.placement.fleet import rename, set_open
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.shape import Shape
@@ -105,7 +105,7 @@ def step(arrays: FleetArrays, verb: str, *words) -> None:
             arrays.drop(*words)
         case "rename":
             before, uid, same = words
-            hold = hold_of(arrays, before) or Hold("a", ("g0",), ())
+            hold = arrays.held.of(before) or Hold("a", ("g0",), ())
             hold = replace(hold, tenure=Tenure(since=7), device_milli=hold.device_milli if same else 500)
             rename(arrays, before, uid=uid, hold=hold)
         case "set":
@@ -132,11 +132,11 @@ def test_nothing_changes_without_a_word(steps: list[tuple]) -> None:
         before = {name: getattr(arrays, name).copy() for name in ARRAYS}
         named = [(arrays.taint_sets[t], arrays.walls.all[w]) for t, w in zip(arrays.taints, arrays.wall, strict=True)]
         read, facts, version = arrays.changes.position, arrays.facts, arrays.version
-        named_read, held = arrays.named.position, {r: holds_of(arrays, arrays.names[r]) for r in range(arrays.size)}
+        named_read, held = arrays.named.position, {r: arrays.held.at(arrays.names[r]) for r in range(arrays.size)}
         step(arrays, *one)
         told, heard = set(arrays.changes.since(read)), set(arrays.named.since(named_read))
         assert told <= heard
-        assert {row for row in range(arrays.size) if holds_of(arrays, arrays.names[row]) != held.get(row, {})} <= heard
+        assert {row for row in range(arrays.size) if arrays.held.at(arrays.names[row]) != held.get(row, {})} <= heard
         for name in ARRAYS:
             after = getattr(arrays, name)
             differs = (widened(before[name], after) != after).reshape(len(after), -1).any(axis=1)
@@ -158,11 +158,11 @@ def test_a_claim_that_takes_what_was_assumed_is_no_change_of_what_is_free() -> N
     assert list(arrays.changes.since(read)) == []
     assert list(arrays.named.since(named)) == [0]
     assert arrays.version > version, "whoever was told by that name"
-    assert hold_of(arrays, "vm/0") is None
+    assert arrays.held.of("vm/0") is None
     rename(arrays, "claim", uid="other", hold=Hold("b", ("gpu0",), ()))
     assert list(arrays.changes.since(read)) == list(arrays.named.since(named)) == [0, 1]
     rename(arrays, "", uid="third", hold=Hold("b", ("gpu1",), ()))
-    assert set(holds_of(arrays, "b")) == {"other", "third"}
+    assert set(arrays.held.at("b")) == {"other", "third"}
 
 
 def test_a_hold_is_of_the_decision_that_it_was_made_of_and_of_no_other() -> None:
@@ -286,7 +286,7 @@ def test_some_rows_alone_are_judged_as_among_all(
     alone = FleetArrays()
     for row in rows:
         alone.set_host(facts[row])
-    for uid, hold in arrays._holds.items():
+    for uid, hold in arrays.held._by_uid.items():
         alone.hold(uid, hold)
     assert decide(view, request) == decide(alone, request)
     for name, row in zip(view.names, range(view.size), strict=True):

@@ -11,7 +11,6 @@ from bessemer.core.asking import Decision
 from bessemer.placement import FleetArrays, Hold, Wall, decide
 from bessemer.placement.board import Board
 from bessemer.placement.demand import Mix
-from bessemer.placement.fleet import holds_of
 from bessemer.placement.policies.fgd import Fgd
 from bessemer.placement.policies.published import BestFit
 from bessemer.placement.preview import host_room, leaf_rooms, ranked
@@ -131,7 +130,7 @@ def test_the_next_best_for_an_instance_is_compared_by_what_chose_for_it() -> Non
         for host_name in "ab":
             for _ in range(1 + (host_name == "a")):
                 only = fleet(cut(host_name))
-                for hold in holds_of(there, host_name).items():
+                for hold in there.held.at(host_name).items():
                     only.hold(*hold)
                 answer = decide(only, asked)
                 assert isinstance(answer, Decision)

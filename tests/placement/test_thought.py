@@ -16,7 +16,7 @@ from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.board import Board
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import forked, hold_of, holds_of, rename
+from bessemer.placement.fleet import forked, rename
 from bessemer.placement.thought import Thought
 from tests.placement.hosts import ask, fleet, host
 from tests.placement.slices.test_fleet import cut, instance
@@ -41,7 +41,7 @@ def content(arrays: FleetArrays) -> dict[str, Any]:
     }
     n = arrays.size
     found["cuts"] = [[arrays.cuts._cuts.all[c] if c >= 0 else None for c in row] for row in arrays.device_cut[:n]]
-    found["holds"] = [holds_of(arrays, name) for name in arrays.names]
+    found["holds"] = [arrays.held.at(name) for name in arrays.names]
     found["own"] = [{cpu for cpu, count in arrays.parts(row).own.items() if count} for row in range(n)]
     found["asked"] = {name: count for name, count in arrays.cuts.asked.items() if count}
     found["census"] = {shape: dict(counts) for shape, counts in arrays.census._counts.items()}
@@ -76,7 +76,7 @@ class Person:
         assert same(self.seen.setdefault(self.arrays.version, now), now)
 
     def step(self, thought: Thought | None) -> None:
-        uids = [uid for name in self.arrays.names for uid in holds_of(self.arrays, name)]
+        uids = [uid for name in self.arrays.names for uid in self.arrays.held.at(name)]
         match self.data.draw(st.sampled_from(("take", "take", "hold", "drop", "rename", "ask"))):
             case "take" if (answer := self.ask()) is not None:
                 if thought is not None:
@@ -87,7 +87,7 @@ class Person:
                 self.arrays.hold(self.data.draw(st.sampled_from(uids)), Hold.of(answer))
             case "rename" if uids:
                 uid = self.data.draw(st.sampled_from(uids))
-                hold = hold_of(self.arrays, uid)
+                hold = self.arrays.held.of(uid)
                 assert hold is not None
                 hold = replace(hold, tenure=Tenure(since=len(uid)))
                 rename(self.arrays, uid, uid=self.data.draw(st.sampled_from((f"{uid}'", *uids))), hold=hold)
@@ -156,8 +156,8 @@ def test_a_fork_that_is_made_in_thought_keeps_what_was_thought() -> None:
     with Thought(arrays):
         arrays.hold("x", Hold("a", ("gpu0",), ()))
         fork = forked(arrays)
-    assert not holds_of(arrays, "a")
-    assert list(holds_of(fork, "a")) == ["x"]
+    assert not arrays.held.at("a")
+    assert list(fork.held.at("a")) == ["x"]
     fork.drop("x")
     assert same(content(fork), content(arrays))
 

@@ -8,7 +8,7 @@ that is gone unseen, and by the next. The arrays are as wide as the widest host 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 import numpy as np
@@ -19,6 +19,7 @@ from bessemer.placement.arrays import ARRAYS, Arrays, View
 from bessemer.placement.census import Census
 from bessemer.placement.changes import Changes
 from bessemer.placement.facts import Hold, HostFacts, Wall
+from bessemer.placement.held import Held
 from bessemer.placement.hostclass import HostClass
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.partitions import offer_of
@@ -41,7 +42,7 @@ class FleetArrays(Arrays):
         self.version = self._versions = 0
         self.facts = self.hosts = 0
         self.changes, self.named = Changes(), Changes()
-        self.thoughts: list[dict[str, Hold | None]] = []
+        self.held = Held()
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
@@ -57,8 +58,6 @@ class FleetArrays(Arrays):
         self._devices: dict[int, Sequence[Device]] = {}
         self._device_columns: dict[int, dict[str, int]] = {}
         self._node_columns: dict[int, dict[int, int]] = {}
-        self._holds: dict[str, Hold] = {}
-        self._holds_by_host: dict[str, set[str]] = {}
         self._begin_beside()
         self._allocate(rows=16, nodes=2, devices=8, others=8)
         # Rows that are nobody's point to the first set of taints: there always is one.
@@ -67,7 +66,7 @@ class FleetArrays(Arrays):
 
     def set_host(self, facts: HostFacts) -> None:
         """Add a host, or replace what is known of it."""
-        assert not self.thoughts, "a host is set in no thought"
+        assert not self.held.thoughts, "a host is set in no thought"
         row = self._rows.get(facts.name)
         if row is None:
             row = self._new_row(facts.name)
@@ -82,12 +81,12 @@ class FleetArrays(Arrays):
         self._device_columns[row] = {device.id: column for column, device in enumerate(gpus)}
         self._node_columns[row] = {node.id: column for column, node in enumerate(nodes)}
         self._fill_host(row, facts)
-        _stand_as(self, row, kind=HostClass.of(facts), holds=_held_by(self, facts.name))
+        _stand_as(self, row, kind=HostClass.of(facts), holds=self.held.there(facts.name))
         self._fill_nodes(row, nodes, overcommit_milli=facts.overcommit_milli)
         self._fill_devices(row, gpus)
         self._fill_others(row, gpus=gpus, others=others, nodes=self._node_columns[row])
         self.device_cut[row, : len(gpus)] = self.cuts.begin(row, gpus, tables=facts.inventory.partitions)
-        for hold in _held_by(self, facts.name):
+        for hold in self.held.there(facts.name):
             self._apply(row, hold, sign=-1)
         self.facts += _standing(self, row) != before
         self.hosts += 1
@@ -95,12 +94,12 @@ class FleetArrays(Arrays):
 
     def remove_host(self, name: str) -> None:
         """Forget a host; its holds stay, for it may come back."""
-        assert not self.thoughts, "a host is removed in no thought"
+        assert not self.held.thoughts, "a host is removed in no thought"
         row = self._rows.pop(name, None)
         if row is None:
             return
         self._give_back(row)
-        _stand_as(self, row, kind=None, holds=_held_by(self, name))
+        _stand_as(self, row, kind=None, holds=self.held.there(name))
         self._fill_nodes(row, (), overcommit_milli=0)
         self._fill_devices(row, ())
         self._fill_others(row, gpus=(), others=(), nodes={})
@@ -116,15 +115,12 @@ class FleetArrays(Arrays):
 
     def hold(self, uid: str, hold: Hold) -> None:
         """Count a claim, in place of what was counted under ``uid`` before. Its host may come later."""
-        before = self._holds.get(uid)
+        before = self.held.of(uid)
         if before is hold or before == hold:
             return
-        if self.thoughts:
-            self.thoughts[-1].setdefault(uid, before)
         self.drop(uid)
-        self._holds[uid] = hold
+        self.held.put(uid, hold)
         self.cuts.count(hold.device_profile, by=1)
-        self._holds_by_host.setdefault(hold.host, set()).add(uid)
         row = self._rows.get(hold.host)
         self.census.add(hold.shape, _class_at(self, row), count=1)
         if row is not None:
@@ -133,20 +129,14 @@ class FleetArrays(Arrays):
 
     def drop(self, uid: str) -> Hold | None:
         """Count a claim no more; what was counted. Harmless when repeated."""
-        hold = self._holds.pop(uid, None)
+        hold = self.held.pop(uid)
         if hold is None:
             return None
-        if self.thoughts:
-            self.thoughts[-1].setdefault(uid, hold)
         self.cuts.count(hold.device_profile, by=-1)
-        others = self._holds_by_host[hold.host]
-        others.discard(uid)
         row = self._rows.get(hold.host)
         self.census.add(hold.shape, _class_at(self, row), count=-1)
         if row is not None:
             self._apply(row, hold, sign=1)
-        if not others:
-            del self._holds_by_host[hold.host]
         self._changed(row)
         return hold
 
@@ -283,33 +273,17 @@ def set_open(fleet: FleetArrays, host: str, *, schedulable: bool) -> None:
 def rename(fleet: FleetArrays, before: str, *, uid: str, hold: Hold) -> None:
     """Count ``hold`` under ``uid``, and what was counted under ``before``, if anything, no more. Where both take the
     same, nothing else is free than was, and the row is among ``named`` alone."""
-    known = fleet._holds.get(before)
-    if known is None or uid in fleet._holds or not (known is hold or known.takes_as(hold)):
+    known = fleet.held.of(before)
+    if known is None or fleet.held.of(uid) is not None or not (known is hold or known.takes_as(hold)):
         fleet.drop(before)
         fleet.hold(uid, hold)
         return
-    if fleet.thoughts:
-        fleet.thoughts[-1].setdefault(before, known)
-        fleet.thoughts[-1].setdefault(uid, None)
-    del fleet._holds[before]
-    fleet._holds[uid] = hold
-    uids = fleet._holds_by_host[hold.host]
-    uids.discard(before)
-    uids.add(uid)
+    fleet.held.pop(before)
+    fleet.held.put(uid, hold)
     row = fleet.row(hold.host)
     fleet._changed(None)
     if row is not None:
         fleet.named.add(row)
-
-
-def holds_of(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
-    """What is counted at a host, by uid and in its order; the host may be away."""
-    return {uid: fleet._holds[uid] for uid in sorted(fleet._holds_by_host.get(host, ()))}
-
-
-def hold_of(fleet: FleetArrays, uid: str) -> Hold | None:
-    """What is counted under a uid."""
-    return fleet._holds.get(uid)
 
 
 def forked(fleet: FleetArrays) -> FleetArrays:
@@ -319,10 +293,9 @@ def forked(fleet: FleetArrays) -> FleetArrays:
     for name, value in vars(fleet).items():
         if isinstance(value, np.ndarray):
             setattr(fork, name, value.copy())
-    fork.changes, fork.named, fork.thoughts = Changes(), Changes(), []
+    fork.changes, fork.named, fork.held = Changes(), Changes(), fleet.held.copy()
     fork.census, fork.cuts = fleet.census.copy(), fleet.cuts.copy()
-    fork._holds, fork._parts = dict(fleet._holds), dict(fleet._parts)
-    fork._holds_by_host = {host: set(uids) for host, uids in fleet._holds_by_host.items()}
+    fork._parts = dict(fleet._parts)
     return fork
 
 
@@ -330,16 +303,12 @@ def _recut(fleet: FleetArrays, row: int, *, device: str) -> None:
     """What instances have of a device, looked at anew: one that is held twice for a while is in use until both went."""
     column = fleet._device_columns[row][device]
     number = fleet.cuts.at(row, column)
-    holds = [hold for hold in _held_by(fleet, fleet.names[row]) if hold.device_profile and device in hold.devices]
+    holds = [hold for hold in fleet.held.there(fleet.names[row]) if hold.device_profile and device in hold.devices]
     before = fleet.cuts.used(number)
     fleet.device_cut[row, column] = moved = fleet.cuts.move(
         row, column, instances=[(hold.device_profile, hold.device_start) for hold in holds]
     )
     fleet.device_milli[row, column] += WHOLE * (int(before != 0) - int(fleet.cuts.used(moved) != 0))
-
-
-def _held_by(fleet: FleetArrays, host: str) -> Sequence[Hold]:
-    return [fleet._holds[uid] for uid in fleet._holds_by_host.get(host, ())]
 
 
 def _class_at(fleet: FleetArrays, row: int | None) -> HostClass | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bessemer.placement.arrays import ARRAYS
-from bessemer.placement.facts import Hold, HostFacts
+from bessemer.placement.facts import HostFacts
 from bessemer.placement.fleet import FleetArrays, meaning
 from bessemer.placement.vectors import NONE
 
@@ -34,11 +34,6 @@ def set_anew(fleet: FleetArrays, facts: HostFacts) -> Sequence[str]:
     fleet.set_host(facts)
     after = _row(fleet, row)
     return (*wrong, *(name for name in after if name not in before or not np.array_equal(before[name], after[name])))
-
-
-def held_at(fleet: FleetArrays, host: str) -> Mapping[str, Hold]:
-    """What is counted as held there, by the uid under which it is."""
-    return {uid: fleet._holds[uid] for uid in fleet._holds_by_host.get(host, ())}
 
 
 def _row(fleet: FleetArrays, row: int) -> Mapping[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ from typing import Self
 
 from bessemer.core.asking import Decision
 from bessemer.placement.facts import Hold
-from bessemer.placement.fleet import FleetArrays, hold_of
+from bessemer.placement.fleet import FleetArrays
 
 _NAME = "in thought"
 
@@ -30,7 +30,7 @@ class Thought:
 
     def __enter__(self) -> Self:
         self._version = self._fleet.version
-        self._fleet.thoughts.append({})
+        self._fleet.held.thoughts.append({})
         self._fleet.changes.begin()
         self._fleet.named.begin()
         return self
@@ -39,21 +39,21 @@ class Thought:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         fleet = self._fleet
-        for uid, before in reversed(list(fleet.thoughts[-1].items())):
+        for uid, before in reversed(list(fleet.held.thoughts[-1].items())):
             if before is None:
                 fleet.drop(uid)
             else:
                 # The same as now is no change.
                 fleet.hold(uid, before)
-        fleet.thoughts.pop()
+        fleet.held.thoughts.pop()
         fleet.changes.end()
         fleet.named.end()
         fleet.version = self._version
 
     def take(self, decision: Decision) -> None:
         """Count a decision as if it were taken."""
-        uid = f"{_NAME}/{len(self._fleet.thoughts)}/{self._taken}"
-        assert hold_of(self._fleet, uid) is None
+        uid = f"{_NAME}/{len(self._fleet.held.thoughts)}/{self._taken}"
+        assert self._fleet.held.of(uid) is None
         self._fleet.hold(uid, Hold.of(decision))
         self._taken += 1
 

@@ -110,7 +110,7 @@ async def test_what_is_only_late_is_no_difference() -> None:
     async with Yard() as yard:
         await two_hosts(yard)
         (uid,) = yard.fleet._told.known["Claim"]
-        hold = yard.fleet._arrays._holds[uid]
+        hold = yard.fleet._arrays.held._by_uid[uid]
         yard.fleet._told.claim_gone(uid)
         with told() as found:
             task = asyncio.create_task(yard.fleet.audit.look(["h1"]))
@@ -138,7 +138,7 @@ async def test_what_the_feed_knows_before_the_audit_is_not_taken_back() -> None:
         yard.fleet._told.heard["h1"] = before.host.revision + 1
         with told() as found:
             audit._catch_up(before, before=doubts)
-        assert (found, arrays._holds.get(uid)) == ([], None)
+        assert (found, arrays.held.of(uid)) == ([], None)
         assert yard.fleet._told.heard["h1"] == before.host.revision + 1
 
 

@@ -19,7 +19,6 @@ from bessemer.kinds.fleet.consolidation.plan import target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.moving import GONE_MAX, Fork, Moving
-from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.thought import Thought
 from tests.kinds.five import (
@@ -583,7 +582,7 @@ def test_nothing_is_settled_in_thought() -> None:
         moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
         moving.settle()
     moving.settle()
-    assert len(holds_of(arrays, "b")) == 1
+    assert len(arrays.held.at("b")) == 1
 
 
 async def test_deleted_under_way_it_brings_who_was_told_to_its_place() -> None:
@@ -752,13 +751,13 @@ def test_what_is_told_late_of_one_that_is_gone_keeps_nothing(listed: bool) -> No
     body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
     key = Key("Consolidation", "", "tidy")
     moving.changed(Change(1, "ADDED", key, "c-1", "", body))
-    assert len(holds_of(arrays, "b")) == 1
+    assert len(arrays.held.at("b")) == 1
     if listed:
         moving.gone("c-1")
     else:
         moving.changed(Change(3, "DELETED", key, "c-1", "", body))
     moving.changed(Change(2, "MODIFIED", key, "c-1", "", body))
-    assert not holds_of(arrays, "b")
+    assert not arrays.held.at("b")
 
 
 def test_what_was_left_out_counts_once_it_can_be_read() -> None:
@@ -767,7 +766,7 @@ def test_what_was_left_out_counts_once_it_can_be_read() -> None:
     moving.left_out("c-1")
     body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
     moving.changed(Change(1, "MODIFIED", Key("Consolidation", "", "tidy"), "c-1", "", body))
-    assert len(holds_of(arrays, "b")) == 1
+    assert len(arrays.held.at("b")) == 1
 
 
 def test_what_is_known_of_those_that_are_gone_is_bounded() -> None:
@@ -787,11 +786,11 @@ def test_whoever_asks_for_the_place_that_is_kept_changes_nothing() -> None:
     moving = Moving(arrays, lambda _hosts: None)
     body = orjson.dumps({"spec": {"open": {"flavor": "two"}}, "status": MOVES})
     moving.changed(Change(1, "ADDED", Key("Consolidation", "", "tidy"), "c-1", "", body))
-    before = arrays.version, dict(holds_of(arrays, "b"))
+    before = arrays.version, dict(arrays.held.at("b"))
     found = moving.place("w-1", ask(device_count=1))
     assert found is not None
     assert (found.host, found.devices) == ("b", ("gpu0",))
-    assert (arrays.version, dict(holds_of(arrays, "b"))) == before
+    assert (arrays.version, dict(arrays.held.at("b"))) == before
 
 
 # --- many hosts -------------------------------------------------------------------------------------------------

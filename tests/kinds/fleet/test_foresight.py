@@ -9,7 +9,7 @@ import pytest
 from bessemer.core.asking import Asker
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import TooMany
-from bessemer.kinds.fleet import queueing
+from bessemer.kinds.fleet import drafts
 from bessemer.kinds.fleet.foresight import ALL, KEPT_MAX, KEPT_SECONDS, TENANT, Forecasts, Foreseen
 from bessemer.kinds.fleet.queueing import Foresight
 from bessemer.placement.queue import Pending
@@ -100,7 +100,7 @@ def test_all_tenants_together_have_theirs() -> None:
 
 
 async def test_a_review_that_is_repeated_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, plan = 0, queueing._plan
+    made, plan = 0, drafts.plan
 
     def counted(*args: object, **named: object) -> object:
         nonlocal made
@@ -118,7 +118,7 @@ async def test_a_review_that_is_repeated_is_planned_once(monkeypatch: pytest.Mon
             return seen.others()
 
         await world.until(waits)
-        monkeypatch.setattr(queueing, "_plan", counted)
+        monkeypatch.setattr(drafts, "plan", counted)
         pending = Pending(Asker(uid="planned", project=PROJECT, since=int(world.clock.now())), ask(1))
         answers = [seen.foresee(pending) for _ in range(50)]
         assert made == 1

@@ -14,7 +14,6 @@ from bessemer.kinds.fleet.planning import Earlier, Planned, plan
 from bessemer.kinds.fleet.queueing import Foresight
 from bessemer.kinds.fleet.tenure import CLEARED_SECONDS
 from bessemer.placement import FleetArrays, decide
-from bessemer.placement.fleet import hold_of
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored
@@ -104,7 +103,7 @@ async def test_what_a_plan_foresees_is_what_happens() -> None:
 
         await world.until(waits)
         holders = {c["metadata"]["uid"]: c["spec"]["workload"]["name"] for c in await world.bodies("Claim")}
-        (request,) = [one.wants for one in world.fleet._waiting.pending.values()]
+        (request,) = [one.wants for one in world.fleet.line.waiting.pending.values()]
         asker = Asker(uid="planned", project=THEIRS, priority=7, since=int(world.clock.now()))
         # Of a lower standing it would come last, and nobody knows when what it waits for ends.
         last = seen.foresee(Pending(replace(asker, priority=-1), request))
@@ -133,7 +132,7 @@ async def test_what_a_plan_foresees_is_what_happens() -> None:
         (ends,) = [c["metadata"] for c in await world.bodies("Claim") if "ends-at" in str(c)]
         assert ends["uid"] in first.stops
         assert abs(int(ends["annotations"]["bessemer.dev/ends-at"]) + CLEARED_SECONDS - first.start) <= 10
-        known = hold_of(world.fleet._feed.arrays, ends["uid"])
+        known = world.fleet._feed.arrays.held.of(ends["uid"])
         assert known is not None
         assert known.tenure.ends == int(ends["annotations"]["bessemer.dev/ends-at"]) + CLEARED_SECONDS
         # Its agent is not there for a while: what was told is still true.

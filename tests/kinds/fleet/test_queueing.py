@@ -401,7 +401,7 @@ def queueing_over(line: Line, clock: FakeClock, monkeypatch: pytest.MonkeyPatch)
     """A queue in which nobody waits, over a feed that has been read."""
     feed: Any = _Yard(line.fleet)
     queueing = Queueing(feed, feed, clock=clock)
-    monkeypatch.setattr(queueing._waiting, "_unread", set())
+    monkeypatch.setattr(queueing.line.waiting, "_unread", set())
     return queueing
 
 
@@ -430,7 +430,7 @@ def test_a_plan_that_was_dear_to_make_gives_a_place_once(clock: FakeClock, monke
     queueing = queueing_over(line, clock, monkeypatch)
     large, several = Asker(uid="large", project=PROJECT, since=NOW), Asker(uid="several", project=PROJECT, since=NOW)
     assert isinstance(queueing.decide(gpus(5), large), Refusal)
-    queueing._join(Pending(several, gpus(1)))
+    queueing.line.join(Pending(several, gpus(1)))
     queueing._made = replace(queueing._planned(), took=1.0)
     took = []
     for replica in range(2):
@@ -472,7 +472,7 @@ def test_who_is_far_back_is_told_once_why_not(clock: FakeClock, monkeypatch: pyt
     line, told = Line(hosts=1), []
     line.runs("all", 4)
     queueing, own = queueing_over(line, clock, monkeypatch), Own(line.fleet)
-    monkeypatch.setattr(queueing, "_rules", Rules(depth=1))
+    monkeypatch.setattr(queueing.drafts, "rules", Rules(depth=1))
     monkeypatch.setattr(queueing._feed, "decide", lambda request: told.append(request) or own.decide(request))
     assert isinstance(queueing.decide(gpus(1), Asker(uid="first", project=PROJECT, since=NOW)), Refusal)
     told.clear()
@@ -489,9 +489,7 @@ def test_who_waits_with_a_deadline_asks_for_no_new_plan_each_time(
     line, made = Line(hosts=1), []
     line.runs("all", 4)
     queueing = queueing_over(line, clock, monkeypatch)
-    monkeypatch.setattr(
-        "bessemer.kinds.fleet.queueing.plan", lambda *args, **more: made.append(1) or plan(*args, **more)
-    )
+    monkeypatch.setattr("bessemer.kinds.fleet.drafts.plan", lambda *args, **more: made.append(1) or plan(*args, **more))
 
     def ask(now: int) -> None:
         for number in range(20):

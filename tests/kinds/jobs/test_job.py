@@ -403,7 +403,7 @@ async def test_a_gang_whose_place_is_needed_is_stopped_whole_and_has_its_turn_ag
             return world.fleet.ready()
 
         await world.until(known)
-        (pending,) = world.fleet._waiting.pending.values()
+        (pending,) = world.fleet.line.waiting.pending.values()
         assert isinstance(pending.wants, Gang)
         assert pending.wants.count == 2, "who begins anew knows what it waits for"
         fates(world, lambda _member: Fate(5.0))

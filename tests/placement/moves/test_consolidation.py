@@ -15,7 +15,6 @@ from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import fitting
-from bessemer.placement.fleet import hold_of, holds_of
 from bessemer.placement.moves.emptying import emptiest
 from bessemer.placement.moves.opening import START_SECONDS, by_time, lost_seconds, open_places
 from bessemer.placement.moves.plan import Plan, Planner
@@ -57,7 +56,7 @@ def test_places_that_are_there_cost_nothing_and_the_rest_few_moves() -> None:
 
 
 def tenured(there: FleetArrays, uid: str, **tenure: Any) -> None:
-    hold = hold_of(there, uid)
+    hold = there.held.of(uid)
     assert hold is not None
     there.hold(uid, replace(hold, tenure=Tenure(**{"restartable": True, **tenure})))
 
@@ -129,7 +128,7 @@ def test_the_hosts_that_are_emptied_are_the_cheapest(world: World, count: int, m
         assert len(found.plan.moves) <= most
         assert not found.plan.stuck
         carried_out(there, found.plan)
-        assert not any(holds_of(there, name) for name in found.hosts)
+        assert not any(there.held.at(name) for name in found.hosts)
         assert best is not None
         assert found.plan.cost >= best - 1e-9
         if found.plan.cost > best + 1e-9:

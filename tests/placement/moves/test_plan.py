@@ -15,7 +15,7 @@ from bessemer.placement import FleetArrays, Hold, HostFacts
 from bessemer.placement.choose import place
 from bessemer.placement.facts import Tenure
 from bessemer.placement.filters import fitting
-from bessemer.placement.fleet import forked, hold_of, holds_of
+from bessemer.placement.fleet import forked
 from bessemer.placement.moves.plan import Plan, Planner
 from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.sight import Sight
@@ -40,7 +40,7 @@ def movable(hold: Hold) -> bool:
 
 
 def state(there: FleetArrays) -> dict[str, object]:
-    held = {uid: hold for name in there.names for uid, hold in holds_of(there, name).items()}
+    held = {uid: hold for name in there.names for uid, hold in there.held.at(name).items()}
     free = [getattr(there, name).tolist() for name in ("cores_free", "memory_free", "device_milli", "sizes")]
     return {"held": held, "free": free}
 
@@ -48,7 +48,7 @@ def state(there: FleetArrays) -> dict[str, object]:
 def carried_out(there: FleetArrays, plan: Plan) -> None:
     """Step by step: each claim is where it was said to be, its place is right for it, and nobody holds too much."""
     for move in plan.moves:
-        assert hold_of(there, move.uid) == move.source
+        assert there.held.of(move.uid) == move.source
         assert movable(move.source)
         there.drop(move.uid)
         take(there, move.uid, move.hold)
@@ -192,7 +192,7 @@ def test_what_is_emptied_is_empty_or_says_who_must_stay(world: World, data: st.D
     plan = planner(there).emptied(names)
     assert state(there) == before
     carried_out(there, plan)
-    left = {uid for name in names for uid in holds_of(there, name)}
+    left = {uid for name in names for uid in there.held.at(name)}
     assert left == set(plan.stuck)
     assert {move.uid for move in plan.moves} | left == {uid for uid, hold in holds.items() if hold.host in names}
     assert all(move.target.host not in names for move in plan.moves)
@@ -244,7 +244,7 @@ def test_a_chain_goes_where_no_single_move_does() -> None:
     claim(there, "large", "a", device_count=3)
     claim(there, "small", "b", device_count=1)
     claim(there, "fixed", "b", device_count=1)
-    there.hold("fixed", replace(hold_of(there, "fixed") or Hold("b", (), ()), tenure=Tenure()))
+    there.hold("fixed", replace(there.held.of("fixed") or Hold("b", (), ()), tenure=Tenure()))
     request = ask(device_count=4)
     assert planner(there).opened(request, most=4, depth=1) is None
     assert planner(there).opened(request, most=1, depth=2) is None

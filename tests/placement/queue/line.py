@@ -11,7 +11,6 @@ from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, decide
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import holds_of
 from bessemer.placement.gangs import place_gang
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.queue import Book, Pending, Plan, Rules, Running, Share, plan
@@ -110,4 +109,4 @@ class Line:
             self.fleet.hold(f"{uid}/{number}", Hold(member.host, member.devices, member.allocations, tenure=tenure))
 
     def running(self) -> dict[str, Hold]:
-        return {uid: hold for name in self.fleet.names for uid, hold in holds_of(self.fleet, name).items()}
+        return {uid: hold for name in self.fleet.names for uid, hold in self.fleet.held.at(name).items()}

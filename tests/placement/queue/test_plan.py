@@ -310,8 +310,8 @@ def test_nobody_is_told_behind_whom_nobody_knows_when_it_starts() -> None:
 def test_it_leaves_the_arrays_as_they_were() -> None:
     line = Line(hosts=2)
     line.runs("long", 2, ends=NOW + 500, preemptible=True)
-    before = (line.fleet.device_milli.copy(), line.fleet.cores_free.copy(), set(line.fleet._holds))
+    before = (line.fleet.device_milli.copy(), line.fleet.cores_free.copy(), set(line.fleet.held._by_uid))
     line.plan(*(waits(f"w{n}", gpus(4), priority=n % 2) for n in range(5)))
     assert (line.fleet.device_milli == before[0]).all()
     assert (line.fleet.cores_free == before[1]).all()
-    assert set(line.fleet._holds) == before[2]
+    assert set(line.fleet.held._by_uid) == before[2]

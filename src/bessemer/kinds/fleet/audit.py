@@ -20,7 +20,7 @@ from bessemer.core.resource import Change, Key
 from bessemer.kinds.fleet.holds import hold_of
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import Hold
-from bessemer.placement.mending import held_at, set_anew
+from bessemer.placement.mending import set_anew
 
 PACE_SECONDS = 60.0
 ROUND_SECONDS = 3600.0
@@ -112,7 +112,7 @@ class Audit:
     def _unheard(self, truth: _Truth) -> list[tuple[str, str, Callable[[], None]]]:
         """What the store has and the feed has not: about which claim ("": the host), in words, and how to hear it."""
         told, name = self._told, truth.host.key.name
-        held = held_at(self._told.arrays, name)
+        held = self._told.arrays.held.at(name)
         found: list[tuple[str, str, Callable[[], None]]] = []
         if told.heard.get(name, 0) < truth.host.revision:
             words = f"revision {truth.host.revision} of the host was not heard of"

@@ -30,7 +30,7 @@ from bessemer.kinds.fleet.offered import Offered
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import forked, hold_of, rename
+from bessemer.placement.fleet import forked, rename
 from bessemer.placement.gangs import decide_gang
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Plan
@@ -176,7 +176,7 @@ class FleetFeed:
         if claim_uid in self._told.known["Claim"]:
             self._arrays.drop(before)
             return
-        terms, hold = tenure or Tenure(), hold_of(self._arrays, before)
+        terms, hold = tenure or Tenure(), self._arrays.held.of(before)
         if hold is None or hold.tenure != terms or not hold.is_of(decision):
             hold = replace(Hold.of(decision), tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
@@ -191,7 +191,7 @@ class FleetFeed:
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
-        if self._arrays.thoughts:
+        if self._arrays.held.thoughts:
             # What is taken back in thought would be there again after it.
             return
         now = self._clock.monotonic()
@@ -209,7 +209,7 @@ class FleetFeed:
     def _refused(self) -> dict[Request | Gang, Refusal]:
         """Who was refused as the arrays are. Many replicas ask the same, and a refusal is dear: it tries what would
         help. What is refused in thought is kept apart, so that thinking does away with nothing."""
-        kept = self._refusals[bool(self._arrays.thoughts)]
+        kept = self._refusals[bool(self._arrays.held.thoughts)]
         if kept.version != self._arrays.version or len(kept.of) > _REFUSALS_MAX:
             kept.of.clear()
             kept.version = self._arrays.version

@@ -20,7 +20,6 @@ from bessemer.core.resource import Change, Key
 from bessemer.kinds.fleet.moved import ENDED, KeptPlace
 from bessemer.placement import FleetArrays, Hold
 from bessemer.placement.choose import place
-from bessemer.placement.fleet import holds_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.plan import Place
 from bessemer.placement.sight import Sight
@@ -101,7 +100,7 @@ class Moving:
     def settle(self) -> None:
         """Count what is kept for those that have not come yet, and for nobody else. Not in thought: what is held there
         is gone when it is left, and would be taken for held."""
-        if self._arrays.thoughts:
+        if self._arrays.held.thoughts:
             return
         if not self._ghosts and not any(course.steps for course in self._courses.values()):
             return
@@ -151,7 +150,7 @@ class Moving:
 
     def _come(self, step: _Step) -> bool:
         """Whether the workload has taken it, or is about to: then it is counted by that."""
-        held = holds_of(self._arrays, step.kept.host)
+        held = self._arrays.held.at(step.kept.host)
         return any(
             hold.tenure.workload == step.uid and uid != step.claim and uid not in step.known
             for uid, hold in held.items()

@@ -8,7 +8,6 @@ from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.placement.arrays import Arrays
 from bessemer.placement.facts import Tenure
-from bessemer.placement.fleet import hold_of
 from bessemer.placement.gangs import place_gang
 
 
@@ -61,7 +60,7 @@ class Promised:
     def expire(self) -> None:
         """Forget what the feed has forgotten."""
         for uid, some in list(self._by.items()):
-            for name in [name for name in some if hold_of(self._feed.arrays, name) is None]:
+            for name in [name for name in some if self._feed.arrays.held.of(name) is None]:
                 self._drop(uid, name)
 
     def _drop(self, uid: str, name: str) -> None:

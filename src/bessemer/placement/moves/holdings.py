@@ -15,7 +15,7 @@ import numpy as np
 
 from bessemer.core.asking import Request
 from bessemer.placement.facts import Hold
-from bessemer.placement.fleet import FleetArrays, holds_of
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.policies import Floats
 from bessemer.placement.vectors import NONE, Ints
@@ -169,7 +169,7 @@ class Holdings:
             return
         devices = {device.id: column for column, device in enumerate(fleet.devices(row))}
         nodes = {node: column for column, node in enumerate(fleet.node_ids(row))}
-        for uid, hold in holds_of(fleet, fleet.names[row]).items():
+        for uid, hold in fleet.held.at(fleet.names[row]).items():
             slot = self._add(row, uid, hold=hold)
             self._slots.setdefault(row, []).append(slot)
             self._parts[slot] = (

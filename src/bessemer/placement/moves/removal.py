@@ -16,7 +16,7 @@ import numpy as np
 from bessemer.core.asking import Decision, Request
 from bessemer.placement.choose import place_at
 from bessemer.placement.filters import fitting
-from bessemer.placement.fleet import FleetArrays, holds_of
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.moves.holdings import Columns, Holdings, Parts
 from bessemer.placement.moves.search import HAIR, Found, lacking, searched
 from bessemer.placement.policies import Floats
@@ -104,7 +104,7 @@ def given_back(fleet: FleetArrays, request: Request, *, host: str, uids: Sequenc
     sight = Sight.of(fleet.view(np.array([row])), request)
     cores, memory, milli = sight.cores_free.copy(), sight.memory_free.copy(), sight.device_milli.copy()
     nodes = {node: column for column, node in enumerate(fleet.node_ids(row))}
-    held = holds_of(fleet, host)
+    held = fleet.held.at(host)
     for hold in (held[uid] for uid in uids):
         for part in hold.allocations:
             if part.numa_node in nodes:

@@ -6,7 +6,7 @@ from collections.abc import Set
 
 from bessemer.core.asking import Allocation, Decision
 from bessemer.placement.facts import Hold
-from bessemer.placement.fleet import FleetArrays, hold_of
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.pins import still_free
 from bessemer.placement.vectors import WHOLE
 
@@ -45,12 +45,12 @@ class Trial:
 
     def hold(self, uid: str, hold: Hold) -> None:
         """A claim holds that, in place of what it held."""
-        self._before.append((uid, hold_of(self._fleet, uid)))
+        self._before.append((uid, self._fleet.held.of(uid)))
         self._fleet.hold(uid, hold)
 
     def drop(self, uid: str) -> None:
         """A claim holds nothing."""
-        self._before.append((uid, hold_of(self._fleet, uid)))
+        self._before.append((uid, self._fleet.held.of(uid)))
         self._fleet.drop(uid)
 
     def plug(self, host: str) -> None:

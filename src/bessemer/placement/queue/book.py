@@ -14,7 +14,7 @@ import numpy as np
 
 from bessemer.core.asking import Request
 from bessemer.placement.facts import Hold
-from bessemer.placement.fleet import FleetArrays, holds_of
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.vectors import NONE, WHOLE, Ints
 
 Amounts = Mapping[str, int]
@@ -88,7 +88,7 @@ class Book:
                     del self.gangs[hold.tenure.gang]
 
     def _read(self, row: int) -> None:
-        held = holds_of(self.fleet, self.fleet.names[row])
+        held = self.fleet.held.at(self.fleet.names[row])
         models = {device.id: device.model for device in self.fleet.devices(row)}
         used: dict[str, Counter[str]] = {}
         for hold in held.values():

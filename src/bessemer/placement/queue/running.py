@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bessemer.placement.facts import Hold
-from bessemer.placement.fleet import hold_of
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.numbering import Numbers
 from bessemer.placement.policies import Floats
@@ -80,7 +79,7 @@ class Running:
 
     def holds(self, uids: Sequence[str]) -> Mapping[str, Hold]:
         """What claims that stand hold."""
-        found = {uid: hold_of(self.holdings.fleet, uid) for uid in uids}
+        found = {uid: self.holdings.fleet.held.of(uid) for uid in uids}
         return {uid: hold for uid, hold in found.items() if hold is not None}
 
     def lost(self, *, now: int) -> Floats:

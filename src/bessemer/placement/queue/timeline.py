@@ -11,7 +11,7 @@ import numpy as np
 from bessemer.core.asking import Gang, Request
 from bessemer.placement.facts import Hold
 from bessemer.placement.filters import fitting
-from bessemer.placement.fleet import FleetArrays, holds_of
+from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.queue.book import Book, Ending, span
 from bessemer.placement.queue.values import Kept
 from bessemer.placement.room import Spare
@@ -239,7 +239,7 @@ def _known(endings: Sequence[Ending], *, after: int) -> Sequence[Ending]:
 
 def _draining(book: Book, row: int, *, after: int) -> Sequence[Ending]:
     """What ends, then the rest, the largest first."""
-    held = holds_of(book.fleet, book.fleet.names[row]) if book.fleet.present[row] else {}
+    held = book.fleet.held.at(book.fleet.names[row]) if book.fleet.present[row] else {}
     real = {uid: hold for uid, hold in held.items() if not uid.startswith("kept/")}
     ends = {uid: hold.tenure.ends for uid, hold in real.items() if hold.tenure.ends is not None}
     known = sorted((at, uid, real[uid]) for uid, at in ends.items() if at > after)

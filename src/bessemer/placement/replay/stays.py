@@ -17,7 +17,6 @@ import numpy as np
 from bessemer.core.asking import Decision, Request
 from bessemer.placement.demand import Mix
 from bessemer.placement.facts import Hold, Tenure
-from bessemer.placement.fleet import hold_of
 from bessemer.placement.fragmentation import fragmentation, stand_of
 from bessemer.placement.replay.figures import Count, size_of, sizes_in_order
 from bessemer.placement.replay.run import Desk, Told, decided
@@ -226,7 +225,7 @@ class _Day:
         """Some lie elsewhere now, perhaps on devices of another model."""
         self.moves += len(uids) if self.now >= self.start else 0
         for uid in uids:
-            hold = hold_of(self.desk.fleet, uid)
+            hold = self.desk.fleet.held.of(uid)
             if hold is not None and hold.devices:
                 milli = hold.device_milli * len(hold.devices)
                 self._standing[self._models[int(uid)]] -= milli

@@ -28,7 +28,7 @@ from bessemer.kinds.fleet.moving import Fork
 from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.kinds.workload import Reads, Terms
 from bessemer.placement import Hold
-from bessemer.placement.fleet import hold_of, holds_of, set_open
+from bessemer.placement.fleet import set_open
 from bessemer.placement.moves.emptying import emptiest
 from bessemer.placement.moves.holdings import Holdings
 from bessemer.placement.moves.opening import by_time, open_places
@@ -126,7 +126,7 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
     trial = Trial(fork.fleet)
     try:
         for step in asked.status.steps:
-            hold = hold_of(fork.fleet, step.claim_uid)
+            hold = fork.fleet.held.of(step.claim_uid)
             if hold is None or hold.host != step.source or not hold.tenure.restartable:
                 return False
             trial.drop(step.claim_uid)
@@ -134,7 +134,7 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
             if not _takes(fork, decision, trial=trial):
                 return False
             trial.hold(step.claim_uid, Hold.of(decision))
-        if asked.spec.empty is not None and any(holds_of(fork.fleet, host) for host in asked.status.hosts):
+        if asked.spec.empty is not None and any(fork.fleet.held.at(host) for host in asked.status.hosts):
             return False
         return request is None or open_now(fork, request, count=asked.status.places) >= asked.status.places
     finally:
@@ -151,7 +151,7 @@ def open_now(fork: Fork, request: Request, *, count: int) -> int:
 def target(fork: Fork, step: Step, *, hosts: Sequence[str]) -> Decision | None:
     """Where a claim goes as the fleet is now: where it was to go, if that is free, or else elsewhere, but for the
     ``hosts`` that are opened or emptied: in the arrays they may still take somebody."""
-    hold = hold_of(fork.fleet, step.claim_uid)
+    hold = fork.fleet.held.of(step.claim_uid)
     if hold is None or hold.request is None:
         return None
     wanted = step.place.decision(hold.request)
